@@ -1,0 +1,61 @@
+"""The public surface for plugins.
+
+Import from here and from `fommctl.api.blocks` (building blocks of networks; imports torch) only: what else
+fommctl contains may change at any release. Importing this package is cheap: neither torch nor PyAV is loaded.
+"""
+
+from fommctl.api.hookspecs import PROJECT, hookimpl
+from fommctl.api.protocols import (
+    Backend,
+    DatasetAdapter,
+    Detector,
+    FrameFilter,
+    Metric,
+    Renderer,
+    SourceContext,
+)
+from fommctl.api.specs import (
+    Architecture,
+    BackendSpec,
+    ClipRecord,
+    CommandSpec,
+    DatasetSpec,
+    Detection,
+    DetectorSpec,
+    MetricSpec,
+    ModelSpec,
+    PresetSpec,
+    StageEvent,
+)
+from fommctl.errors import FommctlError, InputError, MissingError, ModelError, OutputError, UsageError
+from fommctl.media.boxes import Box
+
+__all__ = [
+    "PROJECT",
+    "Architecture",
+    "Backend",
+    "BackendSpec",
+    "Box",
+    "ClipRecord",
+    "CommandSpec",
+    "DatasetAdapter",
+    "DatasetSpec",
+    "Detection",
+    "Detector",
+    "DetectorSpec",
+    "FommctlError",
+    "FrameFilter",
+    "InputError",
+    "Metric",
+    "MetricSpec",
+    "MissingError",
+    "ModelError",
+    "ModelSpec",
+    "OutputError",
+    "PresetSpec",
+    "Renderer",
+    "SourceContext",
+    "StageEvent",
+    "UsageError",
+    "hookimpl",
+]

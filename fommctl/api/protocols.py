@@ -1,0 +1,97 @@
+"""What the objects that specs build must be able to do.
+
+Frames on the way through a model are (B, 3, H, W) float32 RGB in [0, 1] on the renderer's device; pictures outside
+it are (H, W, 3) uint8 RGB arrays. Coordinates inside a model are in [-1, 1], x before y, corner pixels at -1 and 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from fommctl.api.specs import ClipRecord, Detection
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from fommctl.core.transfer import Motion
+
+
+class SourceContext(Protocol):
+    """All that depends on the source picture alone, computed once a clip."""
+
+    @property
+    def motion(self) -> Motion:
+        """Keypoints (1, K, 2) and Jacobians (1, K, 2, 2) of the source."""
+        ...
+
+
+class Renderer(Protocol):
+    """A model ready to animate on one device in one precision. Nothing here needs gradients."""
+
+    device: torch.device
+
+    def detect(self, frames: Tensor) -> Motion:
+        """Keypoints (B, K, 2) and Jacobians (B, K, 2, 2), float32, of frames (B, 3, H, W) in [0, 1]."""
+        ...
+
+    def encode_source(self, frame: Tensor) -> SourceContext:
+        """frame: (1, 3, H, W) in [0, 1]."""
+        ...
+
+    def render(self, context: SourceContext, motion: Motion) -> Tensor:
+        """Frames (B, 3, H, W) in [0, 1] of the source under `motion` (already transferred to the source)."""
+        ...
+
+
+class Backend(Protocol):
+    """One model of a family: its networks, and how to run them."""
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The networks by the group names of the published checkpoint."""
+        ...
+
+    def prepare(self, device: torch.device, precision: str, *, fast: bool = True, scale: float = 1.0) -> Renderer:
+        """A renderer with these weights.
+
+        precision: `fp32`, `bf16` or `fp16`.  fast: False runs the plain networks with nothing cached or fused
+        (fp32; the reference that `bench` measures against).  scale: side of the native frame over the side of the
+        frames to come; the keypoint and motion networks then see their input at the size that they were trained at.
+        """
+        ...
+
+
+class DatasetAdapter(Protocol):
+    """Knows the raw layout of one data set."""
+
+    def clips(self, root: Path) -> Iterator[ClipRecord]:
+        """The clips under `root`, in a fixed order. Raises InputError where the layout is not that of this data set."""
+        ...
+
+
+class Detector(Protocol):
+    """Finds subjects."""
+
+    def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
+        """Subjects in each (H, W, 3) picture, the surest first; an empty list where there is none."""
+        ...
+
+
+class Metric(Protocol):
+    """Scores pairs of pictures."""
+
+    def score(self, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float | None:
+        """Score of one (H, W, 3) frame; None where it cannot be scored (no face found), which counts as not covered."""
+        ...
+
+
+class FrameFilter(Protocol):
+    """Changes finished frames before they are written."""
+
+    def __call__(self, frame: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+        """frame: (H, W, 3) or (H, W, 4); the result has the same shape. Called in the order of the frames."""
+        ...

@@ -1,0 +1,178 @@
+"""What plugins hand to the host: frozen descriptions, cheap to make, whose `build` does the heavy import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fommctl.media.boxes import Box
+
+if TYPE_CHECKING:
+    import numpy as np
+    import typer
+    from numpy.typing import NDArray
+    from pydantic import BaseModel
+    from torch import Tensor
+
+    from fommctl.api.protocols import Backend, DatasetAdapter, Detector, Metric
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Architecture:
+    """What a backend reads off the tensors of a checkpoint."""
+
+    model_params: Mapping[str, Any]
+    """In the published schema, as a preset would state it."""
+    frame_shape: tuple[int, int, int] | None
+    """(H, W, C) if the tensors tell; None where the published value is assumed."""
+    notes: tuple[str, ...] = ()
+    """What was read and what was assumed, one short phrase each; shown to the user."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackendSpec:
+    """A family of models (FOMM, Monkey-Net, ...)."""
+
+    name: str
+    summary: str
+    schema: Callable[[], type[BaseModel]]
+    """Imports and returns the pydantic model of this backend's `model_params`."""
+    recognises: Callable[[Mapping[str, Any]], bool]
+    """Does this `model_params` mapping (unvalidated, from YAML) belong to this backend?"""
+    build: Callable[[BaseModel], Backend]
+    """Networks with fresh weights from validated `model_params`, on the CPU, in eval mode."""
+    groups: tuple[str, ...]
+    """State dicts that a checkpoint must hold, by their published names (`generator`, `kp_detector`)."""
+    optional_groups: tuple[str, ...] = ()
+    """State dicts that a checkpoint may hold (`discriminator`)."""
+    read_architecture: Callable[[Mapping[str, Mapping[str, Tensor]]], Architecture | None] = field(
+        default=lambda groups: None
+    )
+    """Architecture from the tensors of a checkpoint {group: {name: tensor}}; None if they are not of this backend.
+    Raises UsageError where the reading is ambiguous."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipRecord:
+    """One clip of a raw data set."""
+
+    name: str
+    """Unique in its data set; becomes the part after `#` in the training layout."""
+    identity: str
+    """Who or what is seen; a split never divides an identity."""
+    split: Split | None = None
+    path: Path | None = None
+    """The raw file or folder of frames; None where `frames` makes the clip."""
+    frames: Callable[[], Iterator[NDArray[np.uint8]]] | None = None
+    """Makes (H, W, 3) uint8 frames on the fly (synthetic data)."""
+    start: float | None = None
+    """Seconds."""
+    end: float | None = None
+    """Seconds, exclusive."""
+    box: Box | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatasetSpec:
+    """A data set adapter."""
+
+    name: str
+    summary: str
+    licence: str
+    """A note for people, not a promise: who owns the data and where it is to be had."""
+    build: Callable[[], DatasetAdapter]
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """One subject in one picture."""
+
+    box: Box
+    """As dlib's HOG detector would measure it: for a face, eyebrows to chin and ear to ear, roughly square."""
+    score: float
+    """Higher is surer; comparable within one detector only."""
+    landmarks: NDArray[np.float32] | None = None
+    """(N, 2), x before y, pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DetectorSpec:
+    """Finds subjects in pictures, for crop, best frame and metrics."""
+
+    name: str
+    summary: str
+    subject: str
+    """What it finds (`face`, `body`, ...): a preset names its subject in `framing.subject`."""
+    build: Callable[[], Detector]
+    """Raises MissingError when a package or weights are absent."""
+    ready: Callable[[], str | None] = field(default=lambda: None)
+    """None when `build` will work at once and offline, else a short reason; must not import anything heavy."""
+    priority: int = 0
+    """Among ready detectors of one subject the highest is taken by default."""
+    landmarks: int = 0
+    """Number of landmarks a detection carries; 0 for none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MetricSpec:
+    """A score of predicted frames against true ones."""
+
+    name: str
+    """With its variant: `l1.paper`."""
+    summary: str
+    unit: str
+    lower_is_better: bool
+    build: Callable[[], Metric]
+    """Raises MissingError when a package or weights are absent."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PresetSpec:
+    """A named configuration: a complete YAML file in the published schema."""
+
+    name: str
+    summary: str
+    path: Path
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSpec:
+    """Registered weights: shipped with a plugin (`path`) or downloadable (`urls`)."""
+
+    name: str
+    summary: str
+    preset: str
+    licence: str
+    path: Path | None = None
+    urls: tuple[str, ...] = ()
+    """Tried in order; `hf://spaces/OWNER/NAME/FILE` and `hf://OWNER/NAME/FILE` name files of a Hugging Face repo."""
+    sha256: str | None = None
+    """None where the publisher states none: the first download records it, later ones must match."""
+    md5: str | None = None
+    size: int | None = None
+    """Bytes."""
+    default: bool = False
+    """Used where no model is named; one in an installation."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CommandSpec:
+    """An extra subcommand."""
+
+    name: str
+    summary: str
+    build: Callable[[], typer.Typer]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageEvent:
+    """What listeners of stage events get."""
+
+    stage: str
+    details: Mapping[str, Any]
+    """JSON values only: inputs and options when a stage starts, its result when it finished."""

@@ -1,0 +1,1 @@
+"""The mathematics of motion transfer on tensors: no files, no plugins, no command line."""

@@ -1,0 +1,76 @@
+"""Motion transfer: whose motion moves the source, and by how much (Siarohin et al. 2019, section 3.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """Keypoints and the local affine maps around them, float32, in a model's own coordinates."""
+
+    keypoints: Tensor
+    """(B, K, 2) in [-1, 1], x before y."""
+    jacobians: Tensor | None = None
+    """(B, K, 2, 2); None in zeroth-order models."""
+
+    def __getitem__(self, index: slice) -> Motion:
+        """A slice of the batch."""
+        return Motion(self.keypoints[index], None if self.jacobians is None else self.jacobians[index])
+
+    def __len__(self) -> int:
+        return self.keypoints.shape[0]
+
+
+def hull_area(points: Tensor) -> float:
+    """Area of the convex hull of points (K, 2), by Andrew's monotone chain and the shoelace formula.
+
+    Zero for fewer than three points and for points on a line.
+    """
+    ordered = np.unique(points.detach().cpu().double().numpy(), axis=0)
+    if len(ordered) < 3:
+        return 0.0
+    hull = np.array(_half_hull(ordered) + _half_hull(ordered[::-1]))
+    x, y = hull[:, 0], hull[:, 1]
+    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
+
+
+def _half_hull(ordered: np.ndarray) -> list[np.ndarray]:
+    chain: list[np.ndarray] = []
+    for point in ordered:
+        while len(chain) > 1 and np.linalg.det(np.array([chain[-1] - chain[-2], point - chain[-2]])) <= 0:
+            chain.pop()
+        chain.append(point)
+    return chain[:-1]
+
+
+def movement_scale(source: Motion, reference: Motion) -> float:
+    """How much larger the source's keypoint hull is than the reference's, as a length: sqrt of the ratio of areas.
+
+    source and reference hold one frame each. 1 where either hull has no area.
+    """
+    numerator, denominator = hull_area(source.keypoints[0]), hull_area(reference.keypoints[0])
+    return float(np.sqrt(numerator / denominator)) if numerator > 0 and denominator > 0 else 1.0
+
+
+def relative(driving: Motion, reference: Motion, source: Motion, scale: float = 1.0) -> Motion:
+    """The source's keypoints moved as the driving ones moved since the reference frame (equation 13).
+
+    driving: B frames; reference, source: one frame each.
+    p = (p_driving - p_reference) * scale + p_source;  J = J_driving J_reference^-1 J_source.
+    """
+    keypoints = (driving.keypoints - reference.keypoints) * scale + source.keypoints
+    if driving.jacobians is None or reference.jacobians is None or source.jacobians is None:
+        return Motion(keypoints)
+    return Motion(keypoints, driving.jacobians @ inverse(reference.jacobians) @ source.jacobians)
+
+
+def inverse(matrices: Tensor) -> Tensor:
+    """Inverse of 2x2 matrices (..., 2, 2) in closed form."""
+    a, b, c, d = matrices.flatten(-2).unbind(-1)
+    adjugate = torch.stack((d, -b, -c, a), -1).unflatten(-1, (2, 2))
+    return adjugate / (a * d - b * c)[..., None, None]

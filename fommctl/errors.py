@@ -1,0 +1,54 @@
+"""Every error that a user can meet: one short message, one hint, one exit code."""
+
+
+class FommctlError(Exception):
+    """Base of all expected errors; the command line prints `message` and `hint` and exits with `exit_code`."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(FommctlError):
+    """Wrong usage or configuration, or an output that exists already."""
+
+    exit_code = 2
+
+
+class InputError(FommctlError):
+    """An input that cannot be used (missing, broken, without a subject)."""
+
+    exit_code = 3
+
+
+class OutputError(FommctlError):
+    """An output that cannot be written (permissions, full disk, unknown codec)."""
+
+    exit_code = 3
+
+
+class ModelError(FommctlError):
+    """A model file that cannot be used."""
+
+    exit_code = 4
+
+
+class MissingError(FommctlError):
+    """Something optional is absent: a package, weights, the network."""
+
+    exit_code = 5
+
+
+class JobsFailedError(FommctlError):
+    """Some of several jobs failed."""
+
+    exit_code = 6
+
+
+class InterruptedRunError(FommctlError):
+    """Ctrl-C or SIGTERM."""
+
+    exit_code = 130

@@ -1,0 +1,1 @@
+"""A tiny synthetic data set for tests."""
