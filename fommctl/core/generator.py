@@ -1,0 +1,78 @@
+"""The occlusion-aware generator (Siarohin et al. 2019, section 3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fommctl.core.dense_motion import DenseMotion, DenseMotionNetwork
+from fommctl.core.grids import resize_grid, resize_map, sample
+from fommctl.core.layers import DownBlock, ResidualBlock, SameBlock, UpBlock, width_at
+from fommctl.core.transfer import Motion
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A prediction and what led to it."""
+
+    prediction: Tensor
+    """(B, C, H, W) in [0, 1]."""
+    deformed: Tensor
+    """(B, C, H, W): the source itself, warped by the flow."""
+    motion: DenseMotion
+
+
+class Generator(nn.Module):
+    """Warps the source's features along the dense motion, dims what is hidden, and paints the frame."""
+
+    def __init__(
+        self,
+        dense_motion_network: DenseMotionNetwork,
+        *,
+        num_channels: int,
+        block_expansion: int,
+        max_features: int,
+        num_down_blocks: int,
+        num_bottleneck_blocks: int,
+        align_corners: bool = True,
+    ) -> None:
+        super().__init__()
+        self.align_corners = align_corners
+        self.dense_motion_network = dense_motion_network
+        widths = [width_at(block_expansion, level, max_features) for level in range(num_down_blocks + 1)]
+        self.first = SameBlock(num_channels, widths[0], kernel=7)
+        self.down_blocks = nn.ModuleList(map(DownBlock, widths[:-1], widths[1:]))
+        self.up_blocks = nn.ModuleList(map(UpBlock, widths[:0:-1], widths[-2::-1]))
+        self.bottleneck = nn.Sequential()
+        for index in range(num_bottleneck_blocks):
+            self.bottleneck.add_module(f"r{index}", ResidualBlock(widths[-1]))
+        self.final = nn.Conv2d(widths[0], num_channels, 7, padding=3)
+
+    def encode(self, source: Tensor) -> Tensor:
+        """Features (B, F, H / 2^n, W / 2^n) of source (B, C, H, W); they do not depend on the driving frame."""
+        features: Tensor = self.first(source)
+        for block in self.down_blocks:
+            features = block(features)
+        return features
+
+    def decode(self, features: Tensor, motion: DenseMotion) -> Tensor:
+        """The frame (B, C, H, W) painted from the source's features under a motion."""
+        height, width = features.shape[2:]
+        out = self.warp(features, motion.deformation)
+        if motion.occlusion is not None:
+            out = out * resize_map(motion.occlusion, height, width)
+        out = self.bottleneck(out)
+        for block in self.up_blocks:
+            out = block(out)
+        return torch.sigmoid(self.final(out))
+
+    def warp(self, values: Tensor, deformation: Tensor) -> Tensor:
+        """values (B, C, H, W) along a flow of any resolution."""
+        return sample(values, resize_grid(deformation, *values.shape[2:]), align_corners=self.align_corners)
+
+    def forward(self, source: Tensor, source_motion: Motion, driving_motion: Motion) -> Generated:
+        motion = self.dense_motion_network(source, source_motion, driving_motion)
+        prediction = self.decode(self.encode(source), motion)
+        return Generated(prediction, self.warp(source, motion.deformation), motion)

@@ -1,0 +1,54 @@
+"""Coordinate grids, sampling and Gaussians: the geometry that every network here shares.
+
+Coordinates are in [-1, 1], x before y, with the centres of the corner pixels at -1 and 1 (as torch calls it,
+align_corners=True), whatever the sampling does.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+KEYPOINT_VARIANCE = 0.01
+"""Variance of the Gaussian drawn around a keypoint, in squared coordinates (Siarohin et al. 2019, section 3.2)."""
+
+
+def identity_grid(height: int, width: int, like: Tensor) -> Tensor:
+    """Coordinates (H, W, 2) of the pixel centres, on the device and in the type of `like`."""
+    x = torch.linspace(-1, 1, width, device=like.device, dtype=like.dtype)
+    y = torch.linspace(-1, 1, height, device=like.device, dtype=like.dtype)
+    return torch.stack((x.expand(height, width), y[:, None].expand(height, width)), -1)
+
+
+def gaussians(keypoints: Tensor, height: int, width: int) -> Tensor:
+    """exp(-|z - p|^2 / 2 variance) around each keypoint.
+
+    keypoints: (B, K, 2).  Returns (B, K, H, W) in (0, 1]. Separable, so the exponential is taken of two vectors.
+    """
+    x = torch.linspace(-1, 1, width, device=keypoints.device, dtype=keypoints.dtype)
+    y = torch.linspace(-1, 1, height, device=keypoints.device, dtype=keypoints.dtype)
+    along_x = torch.exp((x - keypoints[..., 0:1]) ** 2 / (-2 * KEYPOINT_VARIANCE))
+    along_y = torch.exp((y - keypoints[..., 1:2]) ** 2 / (-2 * KEYPOINT_VARIANCE))
+    return along_y[..., :, None] * along_x[..., None, :]
+
+
+def resize_grid(grid: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear resize of a sampling grid (B, h, w, 2) to (B, H, W, 2), as the published models resize their flow."""
+    if grid.shape[1:3] == (height, width):
+        return grid
+    return F.interpolate(grid.permute(0, 3, 1, 2), (height, width), mode="bilinear").permute(0, 2, 3, 1)
+
+
+def resize_map(values: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear resize of maps (B, C, h, w) to (B, C, H, W)."""
+    return values if values.shape[2:] == (height, width) else F.interpolate(values, (height, width), mode="bilinear")
+
+
+def sample(values: Tensor, grid: Tensor, *, align_corners: bool, padding: str = "zeros") -> Tensor:
+    """Values (B, C, h, w) read at the places of grid (B, H, W, 2): (B, C, H, W).
+
+    align_corners: False reproduces the published code on a current torch, where the identity grid then shrinks the
+    picture a little; True is what the published weights were trained with.
+    """
+    return F.grid_sample(values, grid, mode="bilinear", padding_mode=padding, align_corners=align_corners)

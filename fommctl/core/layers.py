@@ -1,0 +1,127 @@
+"""Blocks of the published networks. Attribute names are those of the published checkpoints."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def width_at(expansion: int, level: int, maximum: int) -> int:
+    """Channels at a level of an encoder: doubled at each level up to a maximum."""
+    return min(maximum, expansion * 2**level)
+
+
+class SameBlock(nn.Module):
+    """Convolution, BatchNorm, ReLU at one resolution."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(x)))
+
+
+class DownBlock(SameBlock):
+    """SameBlock, then 2x2 average pooling."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(super().forward(x), 2)
+
+
+class UpBlock(SameBlock):
+    """Nearest upsampling by 2, then SameBlock."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+class ResidualBlock(nn.Module):
+    """Pre-activation residual block."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(features, features, 3, padding=1)
+        self.conv2 = nn.Conv2d(features, features, 3, padding=1)
+        self.norm1 = nn.BatchNorm2d(features)
+        self.norm2 = nn.BatchNorm2d(features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv1(F.relu(self.norm1(x)))
+        out = self.conv2(F.relu(self.norm2(out)))
+        return out + x
+
+
+class Encoder(nn.Module):
+    """Down blocks; returns the input and the output of every block."""
+
+    def __init__(self, expansion: int, inputs: int, blocks: int, maximum: int) -> None:
+        super().__init__()
+        widths = [inputs, *(width_at(expansion, level, maximum) for level in range(1, blocks + 1))]
+        self.down_blocks = nn.ModuleList(map(DownBlock, widths[:-1], widths[1:]))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        outputs = [x]
+        for block in self.down_blocks:
+            outputs.append(block(outputs[-1]))
+        return outputs
+
+
+class Decoder(nn.Module):
+    """Up blocks with the encoder's outputs concatenated behind each, the encoder's input last."""
+
+    def __init__(self, expansion: int, inputs: int, blocks: int, maximum: int) -> None:
+        super().__init__()
+        self.up_blocks = nn.ModuleList()
+        for level in reversed(range(blocks)):
+            skip = 1 if level == blocks - 1 else 2
+            below, here = width_at(expansion, level + 1, maximum), width_at(expansion, level, maximum)
+            self.up_blocks.append(UpBlock(skip * below, here))
+        self.out_filters = width_at(expansion, 0, maximum) + inputs
+
+    def forward(self, outputs: list[Tensor]) -> Tensor:
+        *skips, out = outputs
+        for block in self.up_blocks:
+            out = torch.cat((block(out), skips.pop()), 1)
+        return out
+
+
+class Hourglass(nn.Module):
+    """U-Net over its input: (B, C, H, W) to (B, expansion + C, H, W); H and W divisible by 2^blocks."""
+
+    def __init__(self, expansion: int, inputs: int, blocks: int, maximum: int) -> None:
+        super().__init__()
+        self.encoder = Encoder(expansion, inputs, blocks, maximum)
+        self.decoder = Decoder(expansion, inputs, blocks, maximum)
+        self.out_filters = self.decoder.out_filters
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.decoder(self.encoder(x))
+        return out
+
+
+class AntiAliasDownsample(nn.Module):
+    """Gaussian blur, then every n-th pixel from the first one, n = 1 / scale.
+
+    sigma = (n - 1) / 2, kernel 2 round(4 sigma) + 1 wide, zero padding: 13x13 for a scale of 1/4.
+    """
+
+    weight: Tensor
+
+    def __init__(self, channels: int, scale: float) -> None:
+        super().__init__()
+        self.step = round(1 / scale)
+        sigma = (self.step - 1) / 2
+        radius = round(4 * sigma)
+        offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
+        line = torch.exp(-(offsets**2) / (2 * sigma**2)) if sigma else torch.ones(1)
+        kernel = torch.outer(line, line)
+        self.register_buffer("weight", (kernel / kernel.sum()).expand(channels, 1, -1, -1).clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.step == 1:
+            return x
+        radius, channels = self.weight.shape[-1] // 2, self.weight.shape[0]
+        return F.conv2d(x, self.weight, stride=self.step, padding=radius, groups=channels)

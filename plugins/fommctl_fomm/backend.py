@@ -1,0 +1,92 @@
+"""The First Order Motion Model, composed of the core's blocks under the published names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fommctl.api.blocks import (
+    DenseMotionNetwork,
+    Generator,
+    KeypointDetector,
+    Motion,
+    MultiScaleDiscriminator,
+)
+from fommctl_fomm.schema import FommParams
+
+
+@dataclass(frozen=True, slots=True)
+class PlainSource:
+    """The source picture and its motion; the plain renderer computes everything else anew for each frame."""
+
+    frame: Tensor
+    motion: Motion
+
+
+class PlainRenderer:
+    """The published networks as they are, in fp32, with nothing cached: the reference for speed and exactness."""
+
+    def __init__(self, keypoint_detector: KeypointDetector, generator: Generator, device: torch.device) -> None:
+        self.device = device
+        self._keypoint_detector = keypoint_detector
+        self._generator = generator
+
+    @torch.inference_mode()
+    def detect(self, frames: Tensor) -> Motion:
+        """See `fommctl.api.Renderer`."""
+        motion: Motion = self._keypoint_detector(frames)
+        return motion
+
+    def encode_source(self, frame: Tensor) -> PlainSource:
+        """See `fommctl.api.Renderer`."""
+        return PlainSource(frame, self.detect(frame))
+
+    @torch.inference_mode()
+    def render(self, context: PlainSource, motion: Motion) -> Tensor:
+        """See `fommctl.api.Renderer`."""
+        source = context.frame.expand(len(motion), -1, -1, -1)
+        prediction: Tensor = self._generator(source, context.motion, motion).prediction
+        return prediction
+
+
+class FommBackend:
+    """Keypoint detector, generator and discriminator built from validated `model_params`."""
+
+    def __init__(self, params: FommParams) -> None:
+        common = params.common_params
+        detector, painter = params.kp_detector_params, params.generator_params
+        motion = painter.dense_motion_params
+        self.keypoint_detector = KeypointDetector(
+            num_kp=common.num_kp,
+            num_channels=common.num_channels,
+            estimate_jacobian=common.estimate_jacobian,
+            **detector.model_dump(),
+        )
+        dense_motion = DenseMotionNetwork(
+            num_kp=common.num_kp,
+            num_channels=common.num_channels,
+            estimate_occlusion_map=painter.estimate_occlusion_map,
+            align_corners=common.align_corners,
+            **motion.model_dump(),
+        )
+        self.generator = Generator(
+            dense_motion,
+            num_channels=common.num_channels,
+            align_corners=common.align_corners,
+            **painter.model_dump(exclude={"estimate_occlusion_map", "dense_motion_params"}),
+        )
+        self.discriminator: MultiScaleDiscriminator | None = None
+        if params.discriminator_params is not None:
+            self.discriminator = MultiScaleDiscriminator(
+                num_channels=common.num_channels, num_kp=common.num_kp, **params.discriminator_params.model_dump()
+            )
+        for module in self.modules().values():
+            module.eval()
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """See `fommctl.api.Backend`."""
+        found = {"generator": self.generator, "kp_detector": self.keypoint_detector}
+        return found if self.discriminator is None else {**found, "discriminator": self.discriminator}
