@@ -1,0 +1,225 @@
+"""Reading published checkpoints and native model files, safely; writing native ones.
+
+A checkpoint is groups of named tensors: {"generator": {"first.conv.weight": (64, 3, 7, 7), ...}, "kp_detector": ...}.
+Nothing in a file is ever executed, and a file is never trusted about sizes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fommctl.errors import ModelError
+from fommctl.models.files import read_metadata, sniff
+from fommctl.models.home import replacing
+
+FORMAT = "fommctl"
+FORMAT_VERSION = 1
+_SLACK = 16 * 2**20
+_DAMAGED = "Copy or download it again."
+_FORBIDDEN = re.compile(r"(?:GLOBAL|function|class|module) `?([\w.]+)")
+"""What torch's refusals have in common: the word before the name that a pickle wanted to import or to call."""
+
+Groups = dict[str, dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a model file, float32 on the CPU (counters stay integers), by group and name."""
+
+    groups: Groups
+    metadata: Mapping[str, str]
+    """Of a native file: format_version, backend, preset (YAML), licence, training (JSON), ...; of a published one:
+    training only, with the numbers that it holds beside the networks (epoch)."""
+    path: Path
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a published `.pth.tar` (both formats that torch wrote) or a native safetensors file.
+
+    Optimiser states are left out, and the `module.` that torch's DataParallel puts before names is taken off.
+    Raises ModelError, which names what is wrong: a file that is none, truncated or damaged, a pickle that wants to
+    run code, tensors that are none, that claim more than the file holds, or that hold NaN or infinity.
+    """
+    path = Path(path)
+    kind = sniff(path)
+    if kind == "safetensors":
+        groups, metadata = _read_native(path)
+    else:
+        groups, metadata = _read_published(path, in_place=kind == "torch zip" and _zip_is_plain(path))
+    _check_tensors(groups, path)
+    return Checkpoint({group: _in_float32(group, tensors, path) for group, tensors in groups.items()}, metadata, path)
+
+
+def write_native(path: Path, groups: Mapping[str, Mapping[str, Tensor]], metadata: Mapping[str, str]) -> None:
+    """Write a native model file: safetensors, tensors named `group/name`, with metadata; whole or not at all.
+
+    metadata: backend, preset (resolved YAML), licence, ...; format and format version are added.
+    Raises OutputError where the file cannot be written.
+    """
+    from safetensors.torch import save
+
+    tensors = {
+        f"{group}/{name}": tensor.detach().cpu().clone().contiguous() for group, name, tensor in _triples(groups)
+    }
+    content = save(tensors, {**metadata, "format": FORMAT, "format_version": str(FORMAT_VERSION)})
+    with replacing(Path(path)) as temporary:
+        temporary.write_bytes(content)
+
+
+def halved(groups: Mapping[str, Mapping[str, Tensor]]) -> Groups:
+    """The same groups with weights in half precision.
+
+    Biases and statistics (one axis or none) stay as they are, since they cost next to nothing, and so does a tensor
+    with values beyond half precision.
+    """
+
+    def half(tensor: Tensor) -> Tensor:
+        fits = (
+            tensor.is_floating_point() and tensor.dim() > 1 and bool((tensor.abs() < torch.finfo(torch.half).max).all())
+        )
+        return tensor.half() if fits else tensor
+
+    return {group: {name: half(tensor) for name, tensor in tensors.items()} for group, tensors in groups.items()}
+
+
+def _read_native(path: Path) -> tuple[Groups, dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    metadata = read_metadata(path)
+    version = metadata.get("format_version", "1")
+    if metadata.get("format", FORMAT) == FORMAT and version != str(FORMAT_VERSION):
+        raise ModelError(f"{path} has format version {version}, this fommctl reads {FORMAT_VERSION}", "Update fommctl.")
+    groups: Groups = {}
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            for key in file.keys():  # noqa: SIM118 - the opened file is no mapping
+                group, separator, name = key.partition("/")
+                if not separator:
+                    raise ModelError(
+                        f"{path} is no fommctl model: tensor {key!r} names no group",
+                        "Convert it with its own tools first.",
+                    )
+                groups.setdefault(group, {})[name] = file.get_tensor(key)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{path} is truncated or damaged: {_first_line(error)}", _DAMAGED) from error
+    if not groups:
+        raise ModelError(f"{path} holds no tensors", _DAMAGED)
+    return groups, metadata
+
+
+def _zip_is_plain(path: Path) -> bool:
+    """Check a torch zip file (complete, undamaged, no larger unpacked than is plausible); is nothing compressed?"""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            names = {entry.filename.rpartition("/")[2] for entry in entries}
+            if "data.pkl" not in names:
+                raise ModelError(
+                    f"{path} is a zip archive, not a torch checkpoint", "Unpack it; the model may be inside."
+                )
+            if "constants.pkl" in names:
+                raise ModelError(f"{path} is a TorchScript program, not a checkpoint", "Save its state dicts instead.")
+            if sum(entry.file_size for entry in entries) > 4 * os.path.getsize(path) + _SLACK:
+                raise ModelError(f"{path} unpacks to far more than its size", "The file is damaged or hostile.")
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise ModelError(f"{path} is truncated or damaged: {_first_line(error)}", _DAMAGED) from error
+    if damaged is not None:
+        raise ModelError(f"{path} is damaged: the checksum of {damaged} does not match", _DAMAGED)
+    return all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+
+
+def _read_published(path: Path, in_place: bool) -> tuple[Groups, dict[str, str]]:
+    """in_place: leave the tensors in the file until they are used, so that optimiser states are never read."""
+    import pickle
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=in_place)
+    except pickle.UnpicklingError as error:
+        forbidden = _FORBIDDEN.search(str(error))
+        if forbidden is None:
+            raise ModelError(
+                f"{path} is not a torch checkpoint: its pickle is damaged", "Is it the right file?"
+            ) from error
+        raise ModelError(
+            f"{path} is refused: it wants to call {forbidden[1]}, and a model needs no code",
+            "Do not use this file unless you know who made it; nothing in it was run.",
+        ) from error
+    except Exception as error:  # A parser that is fed a damaged file may fail in any way.
+        raise ModelError(f"{path} is truncated or damaged: {_first_line(error)}", _DAMAGED) from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds a {type(content).__name__}, not groups of tensors", "Is it the right file?")
+    return _groups_of(content, path), _numbers_of(content)
+
+
+def _groups_of(content: Mapping[Any, Any], path: Path) -> Groups:
+    groups: Groups = {}
+    loose = 0
+    for key, value in content.items():
+        loose += isinstance(value, Tensor)
+        optimiser = isinstance(value, dict) and "param_groups" in value
+        if not isinstance(value, dict) or optimiser or not any(isinstance(item, Tensor) for item in value.values()):
+            continue
+        for name, item in value.items():
+            if not isinstance(name, str) or not isinstance(item, Tensor):
+                raise ModelError(
+                    f"{path}: {key}/{name} is a {type(item).__name__}, not a tensor", "Is it the right file?"
+                )
+        parallel = all(name.startswith("module.") for name in value)
+        groups[str(key)] = {name.removeprefix("module.") if parallel else name: item for name, item in value.items()}
+    if not groups:
+        held = f"{loose} tensors without a group" if loose else "no tensors"
+        raise ModelError(f"{path} is not a checkpoint: it holds {held}", "A checkpoint holds groups such as generator.")
+    return groups
+
+
+def _numbers_of(content: Mapping[Any, Any]) -> dict[str, str]:
+    numbers = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, int)}
+    return {"training": json.dumps(numbers)} if numbers else {}
+
+
+def _check_tensors(groups: Groups, path: Path) -> None:
+    """Raises ModelError where a tensor is no array of numbers, or where all claim more than the file can hold."""
+    total = 0
+    for group, name, tensor in _triples(groups):
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.device.type != "cpu":
+            raise ModelError(f"{path}: {group}/{name} is no plain tensor of numbers", "Is it the right file?")
+        size = tensor.numel() * tensor.element_size()
+        total += size
+        if size > tensor.untyped_storage().nbytes() or total > 2 * os.path.getsize(path) + _SLACK:
+            raise ModelError(
+                f"{path}: {group}/{name} claims {tuple(tensor.shape)}, more than the file holds",
+                "The file is damaged or hostile.",
+            )
+
+
+def _in_float32(group: str, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The same tensors, fractions in float32. Raises ModelError naming the first that holds NaN or infinity."""
+    converted = {}
+    for name, tensor in tensors.items():
+        converted[name] = tensor.detach().float() if tensor.is_floating_point() else tensor
+        if not bool(torch.isfinite(converted[name]).all()):
+            raise ModelError(
+                f"{path}: {group}/{name} holds NaN or infinity", "Training diverged, or the file is damaged."
+            )
+    return converted
+
+
+def _triples(groups: Mapping[str, Mapping[str, Tensor]]) -> Iterator[tuple[str, str, Tensor]]:
+    for group, tensors in groups.items():
+        for name, tensor in tensors.items():
+            yield group, name, tensor
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

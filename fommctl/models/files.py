@@ -1,0 +1,89 @@
+"""What a model file is, told from its first bytes and its header, without torch."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from fommctl.errors import ModelError
+
+Kind = Literal["safetensors", "torch zip", "torch pickle"]
+
+HEADER_LIMIT = 16 * 2**20
+"""Bytes; no header of a model of this size comes near it."""
+
+_DAMAGED = "Copy or download it again."
+_PRETENDERS = (
+    (b"<!doctype html", "a web page", "The server sent a page instead of the file: download it again."),
+    (b"<html", "a web page", "The server sent a page instead of the file: download it again."),
+    (b"version https://git-lfs", "a Git LFS pointer", "Fetch the real file with 'git lfs pull'."),
+    (b"\x1f\x8b", "a gzip archive", "Unpack it first."),
+    (b"7z\xbc\xaf", "a 7-Zip archive", "Unpack it first."),
+)
+
+
+def sniff(path: Path) -> Kind:
+    """The kind of the model file at `path`. Raises ModelError, which says what the file is instead."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except IsADirectoryError:
+        raise ModelError(
+            f"{path} is a folder, not a model file",
+            "A published .pth.tar file is used as it is; it is not an archive to unpack.",
+        ) from None
+    except FileNotFoundError:
+        raise ModelError(f"there is no model file {path}", "See 'fommctl models list' for the known models.") from None
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}", "Check the permissions of the file.") from error
+    if not start:
+        raise ModelError(f"{path} is empty", _DAMAGED)
+    if start.startswith(b"PK\x03\x04"):
+        return "torch zip"
+    if start[8:9] == b"{" and start[5:8] == bytes(3):
+        return "safetensors"
+    if start[:1] == b"\x80" and start[1:2] <= b"\x05":
+        return "torch pickle"
+    for magic, what, hint in _PRETENDERS:
+        if start.lower().startswith(magic):
+            raise ModelError(f"{path} is {what}, not a model", hint)
+    if start[257:262] == b"ustar":
+        raise ModelError(f"{path} is a tar archive, not a model", "Unpack it; the model is a file inside it.")
+    raise ModelError(f"{path} is not a model: neither a torch checkpoint nor safetensors", "Is it the right file?")
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The JSON header of a safetensors file: {tensor name: {"dtype", "shape", "data_offsets"}, "__metadata__": {...}}.
+
+    Raises ModelError where the file is no readable safetensors file.
+    """
+    if sniff(path) != "safetensors":
+        raise ModelError(f"{path} is not a safetensors file", "Convert it with 'fommctl models import'.")
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(HEADER_LIMIT, os.path.getsize(path) - 8):
+            raise ModelError(f"{path} is truncated or damaged: it claims a header of {length:,} bytes", _DAMAGED)
+        try:
+            header = json.loads(file.read(length))
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f"the header of {path} is damaged", _DAMAGED) from error
+    if not isinstance(header, dict) or not all(isinstance(value, dict) for value in header.values()):
+        raise ModelError(f"the header of {path} is damaged", _DAMAGED)
+    return header
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file; empty where it has none."""
+    return {str(key): str(value) for key, value in read_header(path).get("__metadata__", {}).items()}
+
+
+def count_values(path: Path) -> int:
+    """How many numbers the tensors of a safetensors file hold."""
+    total = 0
+    for name, entry in read_header(path).items():
+        if name != "__metadata__":
+            count = 1
+            for side in entry.get("shape", []):
+                count *= int(side)
+            total += count
+    return total

@@ -1,0 +1,74 @@
+"""FOMMCTL_HOME: the folder that holds pulled and imported models, and how files get into it whole."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fommctl.errors import OutputError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+
+def home() -> Path:
+    """The folder named by FOMMCTL_HOME, else the user's data folder of this operating system. It may not exist yet."""
+    named = os.environ.get("FOMMCTL_HOME")
+    if named:
+        return Path(named).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("fommctl", appauthor=False))
+
+
+def models_folder() -> Path:
+    """Where pulled and imported models lie, each a file NAME.safetensors or NAME.pth.tar."""
+    return home() / "models"
+
+
+def offline() -> bool:
+    """Does FOMMCTL_OFFLINE forbid the network? `0`, `false`, `no`, `off` and nothing mean that it does not."""
+    return os.environ.get("FOMMCTL_OFFLINE", "").strip().lower() not in ("", "0", "false", "no", "off")
+
+
+def make_folder(folder: Path) -> Path:
+    """Create `folder` where it is missing. Raises OutputError where that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot create the folder {folder}: {error.strerror}",
+            "Set FOMMCTL_HOME to a folder that you can write to.",
+        ) from error
+    return folder
+
+
+def model_lock(name: str) -> "BaseFileLock":
+    """A lock between processes for everything that changes the files of the model `name`."""
+    from filelock import FileLock
+
+    folder = make_folder(home() / "locks")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"cannot write to {folder}", "Set FOMMCTL_HOME to a folder that you can write to.")
+    return FileLock(folder / f"{name}.lock")
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; it takes the place of `target` at the end, or vanishes on an error.
+
+    Raises OutputError where the folder cannot be written to or the disk is full.
+    """
+    make_folder(target.parent)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {target}: {error.strerror or error}",
+            "Free some space, or check the permissions of the folder.",
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
