@@ -32,30 +32,37 @@ class Hooks:
     @hookspec
     def fommctl_backends(self) -> Iterable[BackendSpec]:
         """Model families."""
+        return ()
 
     @hookspec
     def fommctl_datasets(self) -> Iterable[DatasetSpec]:
         """Data set adapters."""
+        return ()
 
     @hookspec
     def fommctl_detectors(self) -> Iterable[DetectorSpec]:
         """Subject detectors."""
+        return ()
 
     @hookspec
     def fommctl_metrics(self) -> Iterable[MetricSpec]:
         """Scores for `evaluate`."""
+        return ()
 
     @hookspec
     def fommctl_presets(self) -> Iterable[PresetSpec]:
         """Named configurations."""
+        return ()
 
     @hookspec
     def fommctl_models(self) -> Iterable[ModelSpec]:
         """Weights, shipped or downloadable."""
+        return ()
 
     @hookspec
     def fommctl_commands(self) -> Iterable[CommandSpec]:
         """Extra subcommands."""
+        return ()
 
     @hookspec
     def fommctl_stage_started(self, event: StageEvent) -> None:

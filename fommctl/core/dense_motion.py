@@ -98,4 +98,4 @@ class DenseMotionNetwork(nn.Module):
         batch, parts, height, width, _ = motions.shape
         grids = motions.reshape(batch, parts * height, width, 2)
         flat = sample(source, grids, align_corners=self.align_corners)
-        return flat.unflatten(2, (parts, height)).transpose(1, 2)
+        return flat.view(batch, -1, parts, height, width).transpose(1, 2)

@@ -17,7 +17,8 @@ def soft_argmax(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     Returns keypoints (B, K, 2) in [-1, 1] and heatmaps (B, K, H, W), each of which sums to 1.
     """
     heatmaps = (logits.flatten(2) / temperature).softmax(-1).view(logits.shape)
-    return torch.einsum("bkhw,hwc->bkc", heatmaps, identity_grid(*logits.shape[2:], like=logits)), heatmaps
+    grid = identity_grid(logits.shape[2], logits.shape[3], like=logits)
+    return torch.einsum("bkhw,hwc->bkc", heatmaps, grid), heatmaps
 
 
 class KeypointDetector(nn.Module):
@@ -72,7 +73,7 @@ def motion_from_maps(logits: Tensor, jacobian_maps: Tensor | None, temperature: 
     keypoints, heatmaps = soft_argmax(logits, temperature)
     if jacobian_maps is None:
         return Motion(keypoints)
-    count, per_keypoint = logits.shape[1], jacobian_maps.unflatten(1, (-1, 4))
-    per_keypoint = per_keypoint.expand(-1, count, -1, -1, -1)
+    batch, count, height, width = logits.shape
+    per_keypoint = jacobian_maps.view(batch, -1, 4, height, width).expand(-1, count, -1, -1, -1)
     jacobians = torch.einsum("bkhw,bkjhw->bkj", heatmaps, per_keypoint)
-    return Motion(keypoints, jacobians.unflatten(-1, (2, 2)))
+    return Motion(keypoints, jacobians.view(batch, count, 2, 2))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 def width_at(expansion: int, level: int, maximum: int) -> int:
     """Channels at a level of an encoder: doubled at each level up to a maximum."""
-    return min(maximum, expansion * 2**level)
+    return min(maximum, expansion << level)
 
 
 class SameBlock(nn.Module):
@@ -49,7 +49,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(features)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.conv1(F.relu(self.norm1(x)))
+        out: Tensor = self.conv1(F.relu(self.norm1(x)))
         out = self.conv2(F.relu(self.norm2(out)))
         return out + x
 

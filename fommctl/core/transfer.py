@@ -72,5 +72,6 @@ def relative(driving: Motion, reference: Motion, source: Motion, scale: float = 
 def inverse(matrices: Tensor) -> Tensor:
     """Inverse of 2x2 matrices (..., 2, 2) in closed form."""
     a, b, c, d = matrices.flatten(-2).unbind(-1)
-    adjugate = torch.stack((d, -b, -c, a), -1).unflatten(-1, (2, 2))
-    return adjugate / (a * d - b * c)[..., None, None]
+    adjugate = torch.stack((d, -b, -c, a), -1).view(matrices.shape)
+    inverted: Tensor = adjugate / (a * d - b * c)[..., None, None]
+    return inverted

@@ -93,10 +93,11 @@ def test_predictions(golden, mode):
 def test_discriminator(golden):
     with torch.no_grad():
         results = golden.discriminator({1: golden.driving[:1]}, golden.driving_motion.keypoints[:1])
-    # With random spectral-norm vectors the maps reach 513, where one fp32 rounding is 3e-5: the vector itself is 4e-4
-    # away from the value in double precision. The rounding is allowed for relative to the value, nothing else is.
+    # With random spectral-norm vectors the maps reach 513 and cancel inside: the stored vector itself is 4e-4 away from
+    # the value in double precision. Rounding is allowed for relative to the largest value (3e-6 of it), nothing else.
     expected = golden.arrays["disc_prediction_map_1"]
-    torch.testing.assert_close(results[1][1], expected, atol=TOLERANCE, rtol=3e-6)
+    tolerance = max(TOLERANCE, 3e-6 * expected.abs().max().item())
+    torch.testing.assert_close(results[1][1], expected, atol=tolerance, rtol=0)
 
 
 def test_equivariance(golden):
