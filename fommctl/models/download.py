@@ -1,0 +1,254 @@
+"""Downloads that end whole or not at all: resumed, checked while they stream, renamed at the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+from fommctl import __version__
+from fommctl.errors import MissingError, ModelError, OutputError, UsageError
+from fommctl.models.home import make_folder, offline
+from fommctl.models.part import Part
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[int, int | None], None]
+"""report(bytes done, bytes in all or None)."""
+
+TIMEOUT = 30.0
+"""Seconds without a byte after which a connection counts as cut."""
+ATTEMPTS = 4
+"""Tries in a row that bring nothing, after which an address is given up."""
+PAUSE = 0.5
+"""Seconds before the second try; doubled for each further one."""
+_CHUNK = 2**18
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What is known of a file before it is fetched."""
+
+    sha256: str | None = None
+    md5: str | None = None
+    size: int | None = None
+    check: Callable[[Path], object] = lambda path: None
+    """Raises ModelError where the fetched file is not what it should be."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Where a file came from in the end, and what it is."""
+
+    url: str
+    sha256: str
+    size: int
+
+
+class _Cut(Exception):
+    """Worth another try."""
+
+
+class _Refused(Exception):
+    """This address will not give the file."""
+
+
+def download(
+    urls: Sequence[str], target: Path, expected: Expected, *, hint: str, report: Report = lambda done, total: None
+) -> Fetched:
+    """Fetch the first of `urls` (http, https, hf) that gives the expected file to `target`.
+
+    Where a connection is cut the download goes on from there, in this call and in a later one, unless the server's
+    file has changed. Proxies are those of the environment. Raises MissingError with `hint` where no address gives
+    the file or FOMMCTL_OFFLINE is set, OutputError where it cannot be written, UsageError for other kinds of address.
+    """
+    if offline():
+        raise MissingError(f"{target.name} is not here and FOMMCTL_OFFLINE forbids to fetch it", hint)
+    requests = [_request(url) for url in urls]
+    make_folder(target.parent)
+    part = Part(target)
+    failures = []
+    for request in requests:
+        try:
+            _fetch(request, part, expected, report)
+            fetched = Fetched(request.full_url, part.sha256, part.size)
+            os.replace(part.path, target)
+            part.clear()
+            return fetched
+        except _Refused as refusal:
+            failures.append(f"{request.full_url}: {refusal}")
+            log.info("%s", failures[-1])
+        except OSError as error:
+            part.clear()
+            raise OutputError(
+                f"cannot write {target}: {error.strerror or error}", "Free some space, or set FOMMCTL_HOME elsewhere."
+            ) from error
+    raise MissingError(f"cannot fetch {target.name}: {'; '.join(failures)}", hint)
+
+
+def _fetch(request: urllib.request.Request, part: Part, expected: Expected, report: Report) -> None:
+    """Bring `part` to its end and check it."""
+    failures, restarted = 0, False
+    while True:
+        before = part.size
+        try:
+            _receive(request, part, expected, report)
+            return _verify(part, expected)
+        except _Cut as cut:
+            failures = 0 if part.size > before else failures + 1
+            if failures >= ATTEMPTS:
+                raise _Refused(str(cut)) from cut
+            log.info("%s: %s; trying again", request.full_url, cut)
+            time.sleep(PAUSE * 2**failures)
+        except _Refused:
+            continued = part.continued
+            part.clear()
+            if not continued or restarted:
+                raise
+            restarted = True
+
+
+def _verify(part: Part, expected: Expected) -> None:
+    if expected.size is not None and part.size != expected.size:
+        raise _Refused(f"it has {part.size:,} bytes, not {expected.size:,}")
+    if expected.sha256 is not None and part.sha256 != expected.sha256.lower():
+        raise _Refused(f"its SHA-256 is {part.sha256}, not {expected.sha256.lower()}")
+    if expected.md5 is not None and part.md5 != expected.md5.lower():
+        raise _Refused(f"its MD5 is {part.md5}, not {expected.md5.lower()}")
+    try:
+        expected.check(part.path)
+    except ModelError as error:
+        raise _Refused(error.message.replace(str(part.path), "the file")) from error
+
+
+def _receive(request: urllib.request.Request, part: Part, expected: Expected, report: Report) -> None:
+    """Append to `part` what one connection brings. Raises _Cut where it ends early."""
+    validator = part.validator_for(request.full_url)
+    for header in ("Range", "If-range"):
+        request.remove_header(header)
+    if validator:
+        request.add_header("Range", f"bytes={part.size}-")
+        request.add_header("If-Range", validator)
+    try:
+        response = _open(request)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and validator and error.headers.get("Content-Range") == f"bytes */{part.size}":
+            return
+        if error.code == 416:
+            part.clear()
+        again = error.code in (408, 416, 425, 429) or error.code >= 500
+        raise (_Cut if again else _Refused)(f"HTTP {error.code} {error.reason}") from error
+    with response:
+        start = part.size if response.status == 206 and validator else 0
+        found = _validator(response)
+        if start and (
+            not response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+            or (found is not None and found != validator)
+        ):
+            part.clear()
+            raise _Cut("the server continued another file or at another place than asked")
+        if not start:
+            part.clear()
+        part.continued = part.continued or start > 0
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length and length.isdigit() else None
+        _refuse_early(response, total, start, part, expected)
+        part.note(request.full_url, validator if start else found)
+        _append(response, part, total, report)
+
+
+def _refuse_early(response: HTTPResponse, total: int | None, start: int, part: Part, expected: Expected) -> None:
+    """Refuse before anything is written what cannot be right; OSError where the disk has no room for it."""
+    if "text/html" in response.headers.get("Content-Type", ""):
+        raise _Refused("the server sent a web page instead of the file")
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise _Refused("the server sent the file in another encoding")
+    if total is not None and expected.size is not None and total != expected.size:
+        raise _Refused(f"it has {total:,} bytes, not {expected.size:,}")
+    if total is not None and shutil.disk_usage(part.path.parent).free < total - start:
+        raise OSError(f"it needs {total - start:,} more bytes than the disk has free")
+
+
+def _append(response: HTTPResponse, part: Part, total: int | None, report: Report) -> None:
+    report(part.size, total)
+    while chunk := _chunk(response):
+        part.append(chunk)
+        report(part.size, total)
+    if total is not None and part.size < total:
+        raise _Cut(f"the connection was cut after {part.size:,} of {total:,} bytes")
+
+
+def _chunk(response: HTTPResponse) -> bytes:
+    try:
+        return response.read1(_CHUNK)
+    except (OSError, HTTPException) as error:
+        raise _Cut(f"the connection was cut ({error})") from error
+
+
+def _open(request: urllib.request.Request) -> HTTPResponse:
+    """Raises HTTPError for an answer that is an error, _Cut where there is no answer."""
+    try:
+        response: HTTPResponse = urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError:
+        raise
+    except urllib.error.URLError as error:
+        raise _Cut(f"no connection ({error.reason})") from error
+    except (OSError, HTTPException) as error:
+        raise _Cut(f"no connection ({error})") from error
+    return response
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but never from https to anything else."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        allowed = ("https://",) if req.full_url.startswith("https://") else ("https://", "http://")
+        if not newurl.lower().startswith(allowed):
+            raise _Refused(f"the server redirects to {newurl}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _validator(response: HTTPResponse) -> str | None:
+    """What tells this version of the file from another: a strong ETag, else the date of its last change."""
+    etag = response.headers.get("ETag")
+    if etag and not etag.startswith("W/"):
+        return str(etag)
+    date = response.headers.get("Last-Modified")
+    return str(date) if date and not etag else None
+
+
+def _request(url: str) -> urllib.request.Request:
+    scheme, separator, rest = url.partition("://")
+    headers = {"User-Agent": f"fommctl/{__version__}", "Accept-Encoding": "identity"}
+    if separator and scheme in ("http", "https"):
+        return urllib.request.Request(url, headers=headers)
+    if separator and scheme == "hf":
+        return _hugging_face_request(rest, url, headers)
+    raise UsageError(f"cannot fetch {url}", "Weights come from https://, http:// or hf:// addresses.")
+
+
+def _hugging_face_request(place: str, url: str, headers: dict[str, str]) -> urllib.request.Request:
+    """hf://[spaces/|datasets/]OWNER/NAME/FILE as an address of the hub, with the user's token where there is one."""
+    from huggingface_hub import get_token, hf_hub_url
+
+    parts = place.split("/")
+    kind = parts.pop(0).removesuffix("s") if parts[0] in ("spaces", "datasets") else None
+    if len(parts) < 3 or not all(parts):
+        raise UsageError(f"cannot fetch {url}", "It reads hf://OWNER/NAME/FILE or hf://spaces/OWNER/NAME/FILE.")
+    address = hf_hub_url(
+        "/".join(parts[:2]), "/".join(parts[2:]), repo_type=kind, endpoint=os.environ.get("HF_ENDPOINT") or None
+    )
+    request = urllib.request.Request(address, headers=headers)
+    token = get_token()
+    if token:
+        # Not passed on where the hub redirects to its storage, which refuses foreign credentials.
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
+    return request

@@ -1,0 +1,227 @@
+"""The models that this installation knows: shipped, downloadable (offered by plugins), imported."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from fommctl.api.specs import ModelSpec
+from fommctl.config import nearest
+from fommctl.errors import MissingError, ModelError, UsageError
+from fommctl.models.download import Expected, Report, download
+from fommctl.models.files import read_metadata, sniff
+from fommctl.models.home import model_lock, models_folder, replacing
+
+if TYPE_CHECKING:
+    from fommctl.host import Host
+
+log = logging.getLogger(__name__)
+
+Status = Literal["built-in", "available", "not pulled"]
+
+BUILT_IN = ModelSpec(
+    name="seed-faces",
+    summary="faces at 128 pixels, small; ships with fommctl",
+    preset="faces-seed",
+    licence="MIT; see the card for the clips that it was trained on",
+    path=Path(__file__).parent / "builtin" / "seed-faces.safetensors",
+    default=True,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One model of the registry."""
+
+    name: str
+    summary: str
+    preset: str
+    """Name of the preset it goes with; empty for an imported model, which carries its own."""
+    licence: str
+    status: Status
+    path: Path
+    """Where the file is, or will be once pulled."""
+    spec: ModelSpec | None = None
+    """None for an imported model that no plugin knows."""
+
+
+def entries(host: Host) -> dict[str, Entry]:
+    """Every known model by name: the built-in one, those of plugins, imported ones by name."""
+    specs = {BUILT_IN.name: BUILT_IN, **host.models}
+    found = {name: _entry(spec) for name, spec in specs.items()}
+    for path in sorted(models_folder().glob("*.safetensors")):
+        name = path.name.removesuffix(".safetensors")
+        if not is_shipped(specs.get(name)) and not name.startswith("."):
+            found[name] = _imported(name, path, specs.get(name))
+    return found
+
+
+def find(name: str, host: Host) -> Entry:
+    """The model of this name. Raises UsageError with the nearest name where there is none."""
+    known = entries(host)
+    if name in known:
+        return known[name]
+    near = nearest(name, known)
+    hint = f"Did you mean {near!r}?" if near else f"Known: {', '.join(known)}."
+    raise UsageError(
+        f"unknown model {name!r}", f"{hint} A file is given by its path, for example ./{name}.safetensors."
+    )
+
+
+def default(host: Host) -> Entry:
+    """The model that is used where none is named. Raises UsageError where plugins disagree on it."""
+    chosen = [spec.name for spec in (BUILT_IN, *host.models.values()) if spec.default]
+    if len(chosen) > 1:
+        raise UsageError(f"several models want to be the default: {', '.join(chosen)}", "Name one with --model.")
+    return find(chosen[0], host)
+
+
+def file_of(entry: Entry) -> Path:
+    """The model's file. Raises MissingError with the command to pull it where it is absent."""
+    if entry.status == "not pulled":
+        raise MissingError(f"the weights of {entry.name} are not here", f"Run 'fommctl models pull {entry.name}'.")
+    return entry.path
+
+
+def for_preset(preset: str, canonical: Callable[[str], str], host: Host) -> Entry:
+    """The registered weights for a preset: present ones before those to pull, then in the order of registration.
+
+    preset: its proper name.  canonical: from a name or alias to the proper name.
+    Raises UsageError where no weights are registered for it.
+    """
+    fitting = [entry for entry in entries(host).values() if entry.preset and canonical(entry.preset) == preset]
+    if not fitting:
+        raise UsageError(f"no weights are registered for the preset {preset}", "Name a model with --model.")
+    return min(fitting, key=lambda entry: entry.status == "not pulled")
+
+
+def pull(name: str, host: Host, report: Report = lambda done, total: None) -> tuple[Entry, bool]:
+    """Fetch the weights of `name` where they are absent or damaged; returns the model and whether it was fetched.
+
+    Where the publisher states no SHA-256, that of the first file is recorded in FOMMCTL_HOME and later ones must match.
+    Raises MissingError where the file cannot be had, with where to get it and where to put it.
+    """
+    entry = find(name, host)
+    spec = entry.spec
+    if spec is None or is_shipped(spec):
+        return entry, False
+    with model_lock(name):
+        entry = find(name, host)
+        if entry.path != pulled_path(spec):
+            return entry, False  # Imported under this name.
+        record = _record(name)
+        sha256 = spec.sha256 or record.get("sha256")
+        if entry.path.exists() and sha256 in (None, file_sha256(entry.path)):
+            return entry, False
+        if not spec.urls:
+            raise MissingError(f"nothing says where {name} comes from", f"Put it at {entry.path}.")
+        hint = (
+            f"Or fetch {spec.urls[0]} by other means and put it at {entry.path}, "
+            f"or run 'fommctl models import FILE --name {name}'."
+        )
+        if not spec.sha256 and sha256:
+            hint += f" If the publisher changed the file and you trust it, delete {record_path(name)} first."
+        expected = Expected(sha256=sha256, md5=spec.md5, size=spec.size, check=sniff)
+        fetched = download(spec.urls, entry.path, expected, hint=hint, report=report)
+        note = {"url": fetched.url, "sha256": fetched.sha256, "size": fetched.size}
+        with replacing(record_path(name)) as temporary:
+            temporary.write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+    return find(name, host), True
+
+
+def remove(name: str, host: Host) -> Path:
+    """Delete the file of a pulled or imported model. Raises UsageError for one that is shipped or absent."""
+    entry = find(name, host)
+    if is_shipped(entry.spec):
+        raise UsageError(f"{name} ships with its package and cannot be removed", "Uninstall the package instead.")
+    with model_lock(name):
+        if not entry.path.exists():
+            raise UsageError(f"{name} is not here, nothing to remove", "See 'fommctl models list'.")
+        entry.path.unlink()
+    return entry.path
+
+
+def import_path(name: str, host: Host, overwrite: bool) -> Path:
+    """Where a model imported as `name` goes. Raises UsageError for a name that cannot be used or is taken."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name.lower().endswith(".safetensors"):
+        raise UsageError(
+            f"{name!r} cannot be the name of a model", "Use letters, digits, dots, dashes and underscores."
+        )
+    known = entries(host).get(name)
+    if known is not None and is_shipped(known.spec):
+        raise UsageError(f"{name} is a built-in model", "Choose another name with --name.")
+    if known is not None and known.status == "available" and not overwrite:
+        raise UsageError(f"there is a model {name} already", "Choose another name with --name, or give --overwrite.")
+    return models_folder() / f"{name}.safetensors"
+
+
+def is_shipped(spec: ModelSpec | None) -> bool:
+    """Does this model's file come with a package?"""
+    return spec is not None and spec.path is not None
+
+
+def pulled_path(spec: ModelSpec) -> Path:
+    """Where the file of a downloadable model goes; it keeps the ending of its address."""
+    ending = re.search(r"(\.pth\.tar|\.\w+)$", spec.urls[0].partition("?")[0]) if spec.urls else None
+    suffix = ending[1] if ending else ".pth.tar"
+    # An imported model of the same name has .safetensors for itself.
+    return models_folder() / f"{spec.name}{'.pulled' if suffix == '.safetensors' else ''}{suffix}"
+
+
+def record_path(name: str) -> Path:
+    """Where the hash of a pulled file is kept; it stays when the file is removed."""
+    return models_folder() / f"{name}.origin.json"
+
+
+def origin(name: str) -> Mapping[str, object]:
+    """What is recorded of a pull: url, sha256, size; empty where there was none."""
+    return _record(name)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    import hashlib
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _record(name: str) -> dict[str, str]:
+    path = record_path(name)
+    if not path.exists():
+        return {}
+    try:
+        record: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+        return {"sha256": record["sha256"], **record}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} is damaged", "Delete it to accept the next download as the right one.") from error
+
+
+def _entry(spec: ModelSpec) -> Entry:
+    path = spec.path or pulled_path(spec)
+    status: Status = "built-in" if is_shipped(spec) else "available" if path.exists() else "not pulled"
+    fields = {"name": spec.name, "summary": spec.summary, "preset": spec.preset, "licence": spec.licence}
+    return Entry(**fields, status=status, path=path, spec=spec)
+
+
+def _imported(name: str, path: Path, spec: ModelSpec | None) -> Entry:
+    try:
+        metadata = read_metadata(path)
+    except ModelError as error:
+        metadata = {"summary": f"damaged: {error.message}"}
+    own = Entry(
+        name=name,
+        summary=metadata.get("summary", ""),
+        preset="",
+        licence=metadata.get("licence", ""),
+        status="available",
+        path=path,
+        spec=spec,
+    )
+    return own if spec is None else dataclasses.replace(own, summary=own.summary or spec.summary, preset=spec.preset)
