@@ -1,0 +1,178 @@
+"""One plugin: an entry point, loaded or not, and what it offers. The host is made of these."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import logging
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from fommctl.api.hookspecs import PROJECT, Hooks
+from fommctl.api.specs import StageEvent
+from fommctl.api.validation import SPEC_TYPES, spec_fault, type_name
+from fommctl.errors import FommctlError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fommctl.api.protocols import FrameFilter
+
+HOOKS = tuple(name for name in vars(Hooks) if name.startswith("fommctl_"))
+
+logger = logging.getLogger("fommctl.host")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginInfo:
+    """What is known of one plugin."""
+
+    name: str
+    """Of the entry point."""
+    distribution: str
+    version: str
+    entry_point: str
+    """The value of the entry point: the module, or `module:object`."""
+    registers: Mapping[str, tuple[str, ...]]
+    """Names by kind; listeners and frame filters by the name of their hook under `hook`."""
+    problem: str | None
+    """Why it did not load, or what was left out of it."""
+    traceback: str | None
+    """Of the first error, for its author."""
+
+
+def _new_manager() -> pluggy.PluginManager:
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(Hooks)
+    return manager
+
+
+@dataclass(eq=False)
+class Plugin:
+    """One entry point. Its manager is its own, so that no plugin can stop, wrap or reorder the hooks of another."""
+
+    entry: metadata.EntryPoint
+    distribution: str
+    version: str
+    manager: pluggy.PluginManager = field(default_factory=_new_manager)
+    problems: list[str] = field(default_factory=list)
+    traceback: str | None = None
+    _specs: dict[str, list[Any]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"plugin {self.entry.name!r} ({self.entry.value}) of {self.distribution}"
+
+    def report(self, problem: str, error: BaseException | None = None) -> None:
+        """Note a problem and warn of it."""
+        self.problems.append(problem)
+        if error is not None and self.traceback is None:
+            self.traceback = "".join(traceback.format_exception(error))
+        logger.warning("%s: %s", self, problem)
+
+    def load(self) -> None:
+        """Import the entry point and register its hooks."""
+        try:
+            with _stdout_to_stderr():
+                loaded = self.entry.load()
+                self.manager.register(loaded, self.entry.name)
+                self._report_misspelt(loaded)
+        except (Exception, SystemExit) as error:
+            self.report(f"does not load: {describe(error)}", error)
+
+    def _report_misspelt(self, loaded: object) -> None:
+        callers = self.manager.get_hookcallers(loaded) or []
+        for caller in callers:
+            if not caller.has_spec() and not all(hook.optionalhook for hook in caller.get_hookimpls()):
+                near = difflib.get_close_matches(caller.name, HOOKS, n=1)
+                self.report(f"unknown hook {caller.name}" + (f", did you mean {near[0]}?" if near else ""))
+        for name in sorted(set(HOOKS).intersection(dir(loaded)).difference(caller.name for caller in callers)):
+            self.report(f"{name} is not marked with @hookimpl")
+
+    def specs(self, kind: str) -> list[Any]:
+        """The valid specs of this kind; the plugin is asked once."""
+        if kind not in self._specs:
+            self._specs[kind] = []
+            try:
+                with _stdout_to_stderr():
+                    self._specs[kind].extend(self._valid(kind))
+            except (Exception, SystemExit) as error:
+                self.report(f"fommctl_{kind}s failed: {describe(error)}", error)
+        return self._specs[kind]
+
+    def _valid(self, kind: str) -> Iterator[Any]:
+        hook = f"fommctl_{kind}s"
+        for offered in getattr(self.manager.hook, hook)():
+            if not isinstance(offered, Iterable):
+                self.report(f"{hook} returned {type_name(offered)}, not several {SPEC_TYPES[kind].__name__}")
+                continue
+            for spec in offered:
+                fault = spec_fault(kind, spec)
+                if fault is None:
+                    yield spec
+                else:
+                    self.report(f"{hook}: {fault}")
+
+    def tell(self, hook: str, event: StageEvent) -> None:
+        """Tell it of an event; a failure is a warning."""
+        try:
+            getattr(self.manager.hook, hook)(event=event)
+        except (Exception, SystemExit) as error:
+            logger.warning("%s: %s failed: %s", self, hook, describe(error))
+
+    def frame_filters(self, event: StageEvent) -> list[FrameFilter]:
+        """Its filters for this run. Here and when a filter is called, a failure is a FommctlError that names it."""
+        with _failures_named(self):
+            return [_named(self, each) for each in self.manager.hook.fommctl_frame(event=event)]
+
+    def info(self) -> PluginInfo:
+        """All that it registers; asks it for every kind."""
+        registers = {kind: tuple(spec.name for spec in self.specs(kind)) for kind in SPEC_TYPES}
+        own = [hook for hook in HOOKS if getattr(self.manager.hook, hook).get_hookimpls()]
+        registers["hook"] = tuple(hook for hook in own if hook.removeprefix("fommctl_")[:-1] not in SPEC_TYPES)
+        return PluginInfo(
+            name=self.entry.name,
+            distribution=self.distribution,
+            version=self.version,
+            entry_point=self.entry.value,
+            registers={kind: names for kind, names in registers.items() if names},
+            problem="; ".join(self.problems) or None,
+            traceback=self.traceback,
+        )
+
+
+@contextlib.contextmanager
+def _failures_named(plugin: Plugin) -> Iterator[None]:
+    try:
+        yield
+    except FommctlError:
+        raise
+    except (Exception, SystemExit) as error:
+        hint = "Leave the plugin out with FOMMCTL_PLUGINS (see 'fommctl plugins list'), or tell its authors."
+        raise FommctlError(f"the frame filter of {plugin} failed: {describe(error)}", hint) from error
+
+
+def _named(plugin: Plugin, frame_filter: FrameFilter) -> FrameFilter:
+    def call(frame: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+        with _failures_named(plugin):
+            result = frame_filter(frame, index)
+            if result.shape != frame.shape or result.dtype != frame.dtype:
+                raise ValueError(f"{result.shape} {result.dtype} came back for {frame.shape} {frame.dtype}")
+        return result
+
+    return call
+
+
+def describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error)[:300]}".rstrip(": ")
+
+
+def _stdout_to_stderr() -> contextlib.redirect_stdout[Any]:
+    """What a plugin prints while it loads must not end up in the JSON on stdout."""
+    return contextlib.redirect_stdout(sys.stderr)
