@@ -1,0 +1,63 @@
+"""Resizing and cutting of pictures in memory: antialiased, and with pixel centres where they belong."""
+
+from __future__ import annotations
+
+from math import ceil, floor
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fommctl.media.boxes import Box
+
+Pixels = NDArray[np.uint8]
+
+
+def rounded(box: Box) -> tuple[int, int, int, int]:
+    """(left, top, width, height) in whole pixels; a square stays a square, and at least one pixel is left."""
+    width, height = max(1, round(box.width)), max(1, round(box.height))
+    return round(box.left), round(box.top), width, height
+
+
+def crop(pixels: Pixels, box: Box) -> Pixels:
+    """Cut a box, rounded to whole pixels, out of (H, W) or (H, W, C); outside the picture its border is repeated."""
+    left, top, width, height = rounded(box)
+    return _window(pixels, left, top, left + width, top + height)
+
+
+def resize(pixels: Pixels, size: tuple[int, int], box: Box | None = None) -> Pixels:
+    """Resample (H, W) or (H, W, C), 8 bits, to size (width, height), antialiased where it gets smaller (bicubic).
+
+    box: the part to take, exact to fractions of a pixel; outside the picture the border is repeated. Pixels are
+    squares whose centres lie at halves, so that nothing shifts.
+    """
+    height, width = pixels.shape[:2]
+    part = box or Box(0, 0, width, height)
+    left, top = min(0, floor(part.left)), min(0, floor(part.top))
+    right, bottom = max(width, ceil(part.right)), max(height, ceil(part.bottom))
+    if (left, top, right, bottom) != (0, 0, width, height):
+        margin = 2 + ceil(2 * max(part.width / size[0], part.height / size[1], 1))
+        left, top = floor(part.left) - margin, floor(part.top) - margin
+        right, bottom = ceil(part.right) + margin, ceil(part.bottom) + margin
+        pixels = _window(pixels, left, top, right, bottom)
+    whole = (part.left - left, part.top - top, part.right - left, part.bottom - top)
+    if whole == (0, 0, pixels.shape[1], pixels.shape[0]) and size == (pixels.shape[1], pixels.shape[0]):
+        return np.ascontiguousarray(pixels)
+    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, box=whole))
+
+
+def over_black(pixels: Pixels, alpha: Pixels | None) -> Pixels:
+    """(H, W, 3) laid over black by straight alpha (H, W); opaque pixels stay exact."""
+    if alpha is None or alpha.min(initial=255) == 255:
+        return pixels
+    product = pixels.astype(np.uint16) * alpha[..., None]
+    return ((product + 127) // 255).astype(np.uint8)
+
+
+def _window(pixels: Pixels, left: int, top: int, right: int, bottom: int) -> Pixels:
+    height, width = pixels.shape[:2]
+    if left >= 0 and top >= 0 and right <= width and bottom <= height:
+        return np.ascontiguousarray(pixels[top:bottom, left:right])
+    rows = np.clip(np.arange(top, bottom), 0, height - 1)
+    columns = np.clip(np.arange(left, right), 0, width - 1)
+    return np.ascontiguousarray(pixels[rows[:, None], columns])
