@@ -104,6 +104,8 @@ def for_preset(preset: str, canonical: Callable[[str], str], host: Host) -> Entr
 def pull(name: str, host: Host, report: Report = lambda done, total: None) -> tuple[Entry, bool]:
     """Fetch the weights of `name` where they are absent or damaged; returns the model and whether it was fetched.
 
+    A model imported under this name counts as present.
+
     Where the publisher states no SHA-256, that of the first file is recorded in FOMMCTL_HOME and later ones must match.
     Raises MissingError where the file cannot be had, with where to get it and where to put it.
     """
@@ -113,11 +115,9 @@ def pull(name: str, host: Host, report: Report = lambda done, total: None) -> tu
         return entry, False
     with model_lock(name):
         entry = find(name, host)
-        if entry.path != pulled_path(spec):
-            return entry, False  # Imported under this name.
-        record = _record(name)
-        sha256 = spec.sha256 or record.get("sha256")
-        if entry.path.exists() and sha256 in (None, file_sha256(entry.path)):
+        sha256 = spec.sha256 or _record(name).get("sha256")
+        imported = entry.path.suffix == ".safetensors"
+        if entry.path.exists() and (imported or sha256 in (None, file_sha256(entry.path))):
             return entry, False
         if not spec.urls:
             raise MissingError(f"nothing says where {name} comes from", f"Put it at {entry.path}.")
@@ -170,8 +170,7 @@ def pulled_path(spec: ModelSpec) -> Path:
     """Where the file of a downloadable model goes; it keeps the ending of its address."""
     ending = re.search(r"(\.pth\.tar|\.\w+)$", spec.urls[0].partition("?")[0]) if spec.urls else None
     suffix = ending[1] if ending else ".pth.tar"
-    # An imported model of the same name has .safetensors for itself.
-    return models_folder() / f"{spec.name}{'.pulled' if suffix == '.safetensors' else ''}{suffix}"
+    return models_folder() / f"{spec.name}{suffix}"
 
 
 def record_path(name: str) -> Path:

@@ -1,0 +1,179 @@
+"""From the name or path of a model to networks with its weights in them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fommctl.api.specs import Architecture, BackendSpec
+from fommctl.errors import ModelError, UsageError
+from fommctl.models import registry
+from fommctl.models.checkpoint import Checkpoint, read_checkpoint
+from fommctl.presets import PUBLISHED_FRAME_SHAPE, Preset, find_preset, load_preset, preset_from_data, preset_from_text
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from fommctl.api.protocols import Backend
+    from fommctl.host import Host
+
+log = logging.getLogger(__name__)
+
+_LISTED = 8
+_HINT = "Leave out --preset to read the architecture off the file, or name the preset that it was trained with."
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """Networks with weights, and what is known of them."""
+
+    name: str
+    """In the registry, or of the file."""
+    backend: Backend
+    preset: Preset
+    metadata: Mapping[str, str]
+    """See `Checkpoint.metadata`."""
+    notes: tuple[str, ...]
+    """How the file was read, where that had to be worked out; short phrases for the user."""
+    groups: tuple[str, ...] = ()
+    """Groups whose weights came from the file."""
+
+
+def load_model(model: str | None, host: Host, *, preset: str | None = None, sets: Sequence[str] = ()) -> LoadedModel:
+    """Load a model on the CPU, in eval mode.
+
+    model: a name of the registry, the path of a file, or None: the weights registered for `preset`, else the built-in
+    model.  preset: name or path of the architecture; without it the file's own counts, then that of the registry, then
+    what the tensors tell.  sets: `KEY=VALUE` over the preset.
+
+    Raises UsageError (unknown name, ambiguous architecture), MissingError (weights not pulled), ModelError (a file that
+    cannot be used; tensors that do not fit are listed by name).
+    """
+    chosen = load_preset(preset, host, sets=sets) if preset is not None else None
+    entry, path = _locate(model, chosen, host)
+    checkpoint = read_checkpoint(path)
+    name = entry.name if entry is not None else _stem(path)
+    notes: tuple[str, ...] = ()
+    if chosen is None and "preset" in checkpoint.metadata:
+        chosen = _stored_preset(checkpoint, name, host, sets)
+    if chosen is None and entry is not None and entry.preset:
+        chosen = load_preset(entry.preset, host, sets=sets)
+    if chosen is None:
+        chosen, notes = _read_off(checkpoint, name, host, sets)
+    spec: BackendSpec = host.find("backend", chosen.backend)
+    backend = spec.build(chosen.model_params)
+    groups = fit(backend, spec, checkpoint, chosen.name)
+    for note in notes:
+        log.warning("%s: %s", name, note)
+    return LoadedModel(name, backend, chosen, checkpoint.metadata, notes, groups)
+
+
+def fit(backend: Backend, spec: BackendSpec, checkpoint: Checkpoint, preset: str) -> tuple[str, ...]:
+    """Copy the weights of `checkpoint` into the networks of `backend`; returns the groups that were filled.
+
+    Groups that the backend may do without (a discriminator) are left alone where the file has none. Raises ModelError
+    listing every kind of tensor that does not fit, by name.
+    """
+    networks = backend.modules()
+    lacking = [group for group in spec.groups if group not in checkpoint.groups]
+    if lacking:
+        held = ", ".join(checkpoint.groups)
+        raise ModelError(
+            f"{checkpoint.path} lacks the networks {', '.join(lacking)} of a {spec.name} model; it holds {held}", _HINT
+        )
+    wanted = [
+        group for group in (*spec.groups, *spec.optional_groups) if group in checkpoint.groups and group in networks
+    ]
+    missing, unexpected, misshapen = [], [], []
+    for group in wanted:
+        own, given = networks[group].state_dict(), checkpoint.groups[group]
+        missing += [f"{group}/{n} {tuple(own[n].shape)}" for n in own if n not in given and not _may_be_absent(n)]
+        unexpected += [f"{group}/{n} {tuple(given[n].shape)}" for n in given if n not in own and not _is_counter(n)]
+        misshapen += [
+            f"{group}/{n} {tuple(given[n].shape)} instead of {tuple(own[n].shape)}"
+            for n in given
+            if n in own and given[n].shape != own[n].shape
+        ]
+    problems = [
+        f"{len(names)} {kind} ({', '.join(names[:_LISTED])}{', ...' if len(names) > _LISTED else ''})"
+        for kind, names in (("missing", missing), ("unexpected", unexpected), ("wrongly shaped", misshapen))
+        if names
+    ]
+    if problems:
+        raise ModelError(f"{checkpoint.path} does not fit the preset {preset}: {'; '.join(problems)}", _HINT)
+    for group in wanted:
+        _copy(networks[group], checkpoint.groups[group])
+    return tuple(wanted)
+
+
+def _locate(model: str | None, preset: Preset | None, host: Host) -> tuple[registry.Entry | None, Path]:
+    """The registered model and its file; no registered model where `model` is a path."""
+    if model is None:
+        if preset is None:
+            entry = registry.default(host)
+        else:
+            entry = registry.for_preset(preset.name, lambda name: find_preset(name, host).name, host)
+        return entry, registry.file_of(entry)
+    path = Path(model).expanduser()
+    if model not in registry.entries(host) and (path.name != model or path.suffix or path.exists()):
+        return None, path
+    entry = registry.find(model, host)
+    return entry, registry.file_of(entry)
+
+
+def _stored_preset(checkpoint: Checkpoint, name: str, host: Host, sets: Sequence[str]) -> Preset:
+    text = checkpoint.metadata["preset"]
+    try:
+        preset = preset_from_text(text, host, source=name)
+    except UsageError as error:
+        raise ModelError(
+            f"the preset stored in {checkpoint.path} cannot be used: {error.message}", "Give another one with --preset."
+        ) from error
+    return preset_from_text(text, host, source=name, sets=sets) if sets else preset
+
+
+def _read_off(checkpoint: Checkpoint, name: str, host: Host, sets: Sequence[str]) -> tuple[Preset, tuple[str, ...]]:
+    """A preset made from what the tensors tell, and the notes on what was read and what was assumed."""
+    read: dict[str, Architecture] = {}
+    for backend, spec in host.backends.items():
+        architecture = spec.read_architecture(checkpoint.groups)
+        if architecture is not None:
+            read[backend] = architecture
+    if not read:
+        held = ", ".join(checkpoint.groups)
+        raise ModelError(
+            f"{checkpoint.path} is of no known kind of model; its groups are {held}",
+            "Name the preset that it was trained with: --preset NAME.",
+        )
+    if len(read) > 1:
+        raise UsageError(
+            f"{checkpoint.path} could be of {' or '.join(read)}",
+            "Name the preset that it was trained with: --preset NAME.",
+        )
+    backend, architecture = read.popitem()
+    mapping = {
+        "backend": backend,
+        "dataset_params": {"frame_shape": list(architecture.frame_shape or PUBLISHED_FRAME_SHAPE)},
+        "model_params": dict(architecture.model_params),
+    }
+    return preset_from_data(mapping, host, source=name, sets=sets), architecture.notes
+
+
+def _copy(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    network.load_state_dict({n: tensor for n, tensor in tensors.items() if n in network.state_dict()}, strict=False)
+
+
+def _may_be_absent(name: str) -> bool:
+    """Counters, and the anti-alias filter, which follows from the architecture."""
+    return _is_counter(name) or name == "down.weight" or name.endswith(".down.weight")
+
+
+def _is_counter(name: str) -> bool:
+    return name.endswith("num_batches_tracked")
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".tar").removesuffix(".pth").removesuffix(".safetensors")
