@@ -1,0 +1,29 @@
+"""The one convention of face boxes: what dlib's HOG detector measures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fommctl.api import Box, Detection
+
+# Two boxes of one picture that overlap by more than this show one face.
+SAME_FACE = 0.3
+
+
+def as_hog(box: Box, *, width: float, down: float) -> Box:
+    """The square that HOG would report for a face that another detector reports as `box`.
+
+    width: its side in widths of `box`.  down: how far its centre lies below the centre of `box`, in widths of `box`.
+    """
+    x, y = box.center
+    half, middle = box.width * width / 2, y + box.width * down
+    return Box(x - half, middle - half, x + half, middle + half)
+
+
+def without_repeats(faces: Sequence[Detection]) -> list[Detection]:
+    """The surest of each group of overlapping detections, the surest first."""
+    kept: list[Detection] = []
+    for face in sorted(faces, key=lambda face: -face.score):
+        if all(face.box.iou(other.box) < SAME_FACE for other in kept):
+            kept.append(face)
+    return kept

