@@ -1,0 +1,265 @@
+"""Configuration as plain data: YAML read safely with its lines, layers merged by precedence, all problems told at once.
+
+PyYAML is imported when first needed: the command line's help works without it.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fommctl.errors import UsageError
+
+if TYPE_CHECKING:
+    import yaml
+
+MAX_BYTES = 1_000_000
+"""A configuration file is a few kilobytes; far larger ones are mistakes or attacks."""
+MAX_VALUES = 50_000
+"""Values in a file once its aliases are expanded."""
+
+Keys = tuple[str | int, ...]
+"""Where a value stands: ("train_params", "scales", 1)."""
+
+# YAML 1.2 floats that PyYAML, which reads YAML 1.1, takes for text: 1e-4, 2E3.
+_FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+_PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "timestamp")}
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str | None:
+    """The candidate that `name` was probably meant to be, or None."""
+    by_lower = {candidate.lower(): candidate for candidate in candidates}
+    matches = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[matches[0]] if matches else None
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """` (did you mean 'x'?)`, or nothing where no candidate is near."""
+    match = nearest(name, candidates)
+    return f" (did you mean '{match}'?)" if match else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Plain data and where each part of it was written."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+    origins: dict[Keys, str] = field(default_factory=dict)
+    """`file.yaml:12` or `--set a.b=c` by path; a part that is not listed was written where the part around it was."""
+
+    def origin(self, path: Keys) -> str:
+        """Where the value at `path` was written; empty where that is not known."""
+        return next((self.origins[path[:end]] for end in range(len(path), -1, -1) if path[:end] in self.origins), "")
+
+
+def merge(*layers: Layer) -> Layer:
+    """The layers over each other, later ones winning: preset, file, `--set`, options.
+
+    Mappings are merged key by key, everything else is replaced.
+    """
+    result = Layer()
+    for layer in layers:
+        if () in layer.origins:
+            result.origins[()] = layer.origins[()]
+        _overlay(result, result.data, layer, layer.data, ())
+    return result
+
+
+def _overlay(result: Layer, below: dict[str, Any], layer: Layer, above: Mapping[str, Any], path: Keys) -> None:
+    for key, value in above.items():
+        here = (*path, key)
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            _overlay(result, below[key], layer, value, here)
+            continue
+        below[key] = copy.deepcopy(value)
+        for stale in [known for known in result.origins if known[: len(here)] == here]:
+            del result.origins[stale]
+        result.origins[here] = layer.origin(here)
+        result.origins.update({known: text for known, text in layer.origins.items() if known[: len(here)] == here})
+
+
+def parse_sets(sets: Sequence[str]) -> Layer:
+    """The layer of `--set a.b=value` options, the value read as YAML, later ones winning.
+
+    Raises UsageError where one has no key or its value is no YAML.
+    """
+    layers = []
+    for text in sets:
+        key, equals, value = text.partition("=")
+        path = tuple(key.strip().split("."))
+        if not equals or not all(path):
+            raise UsageError(f"--set {text}: expected KEY=VALUE", "For example: --set train_params.batch_size=8")
+        parsed, _ = _parse(value, f"--set {text}", lines=False)
+        for part in reversed(path):
+            parsed = {part: parsed}
+        layers.append(Layer(parsed, {path: f"--set {text}"}))
+    return merge(*layers)
+
+
+def load_yaml(path: Path) -> Layer:
+    """The mapping in a YAML file.
+
+    Raises UsageError where there is no such file, it is no YAML mapping of plain data, or is unreasonably large.
+    """
+    hint = "Give the path of a preset's YAML file, or a name from 'fommctl presets list'."
+    if not path.is_file():
+        problem = (
+            "is a directory, not a file" if path.is_dir() else "is not a file" if path.exists() else "does not exist"
+        )
+        raise UsageError(f"{path} {problem}", hint)
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", hint) from error
+    if len(content) > MAX_BYTES:
+        raise UsageError(f"{path} is larger than {MAX_BYTES:,} bytes: not a configuration file", hint)
+    return parse_yaml(content, str(path))
+
+
+def parse_yaml(content: str | bytes, name: str) -> Layer:
+    """The mapping in YAML text; `name` stands before the line number in messages. Raises UsageError as load_yaml."""
+    data, origins = _parse(content, name, lines=True)
+    if data is None:
+        raise UsageError(f"{name} is empty", "See 'fommctl presets show smoke' for a complete example.")
+    if not isinstance(data, dict):
+        raise UsageError(
+            f"{name}: expected sections such as 'model_params:', found {describe(data)}",
+            "See 'fommctl presets show smoke' for a complete example.",
+        )
+    return Layer(data, {(): name, **origins})
+
+
+def describe(value: Any) -> str:
+    """A value of a configuration as a message shows it: `the text 'ten'`, `a list`, `nothing`."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, (dict, list, tuple)):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    if isinstance(value, str):
+        return f"the text '{value[:60]}'"
+    return str(value).lower() if isinstance(value, bool) else str(value)[:60]
+
+
+def problems_error(problems: Sequence[str], hint: str) -> UsageError:
+    """One error for all problems of a configuration, a line each where there are several."""
+    if len(problems) == 1:
+        return UsageError(problems[0], hint)
+    return UsageError("\n  ".join([f"{len(problems)} problems in the configuration:", *problems]), hint)
+
+
+def _parse(content: str | bytes, name: str, *, lines: bool) -> tuple[Any, dict[Keys, str]]:
+    import yaml
+
+    reader = _Reader(name, lines)
+    try:
+        node = yaml.compose(content, Loader=yaml.SafeLoader)
+        data = None if node is None else reader.read(node, ())
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{name}:{mark.line + 1}" if mark and lines else name
+        raise UsageError(f"{where}: not valid YAML: {error.problem or error.context}", _CHECK_HINT) from error
+    except RecursionError as error:
+        raise UsageError(f"{name}: nested too deeply for a configuration", _CHECK_HINT) from error
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise UsageError(f"{name}: not valid YAML: {reason}", _CHECK_HINT) from error
+    if reader.problems:
+        raise problems_error(reader.problems, _CHECK_HINT)
+    return data, reader.origins
+
+
+_CHECK_HINT = (
+    "A preset is plain YAML data: text, numbers, lists and mappings; tags are refused and nothing in them runs."
+)
+
+
+class _Reader:
+    """Turns YAML nodes into plain data, notes lines and collects problems; constructs no other objects."""
+
+    def __init__(self, name: str, lines: bool) -> None:
+        from yaml.constructor import SafeConstructor
+
+        self.name, self.lines = name, lines
+        self.origins: dict[Keys, str] = {}
+        self.problems: list[str] = []
+        self.values = 0
+        self.scalars = SafeConstructor()
+
+    def where(self, node: yaml.Node) -> str:
+        return f"{self.name}:{node.start_mark.line + 1}" if self.lines and node.start_mark else self.name
+
+    def read(self, node: yaml.Node, path: Keys) -> Any:
+        import yaml
+
+        self.values += 1
+        if self.values > MAX_VALUES:
+            raise UsageError(f"{self.name}: more than {MAX_VALUES:,} values, or an alias inside itself", _CHECK_HINT)
+        self.origins.setdefault(path, self.where(node))
+        if isinstance(node, yaml.ScalarNode) and node.tag in _PLAIN_TAGS:
+            return self.scalar(node)
+        if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
+            return [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
+        if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
+            return dict(self.pairs(node, path))
+        tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+        self.problems.append(f"{self.where(node)}: the tag {tag} is not allowed")
+        return None
+
+    def scalar(self, node: yaml.ScalarNode) -> Any:
+        if node.tag.endswith(":timestamp") or (node.tag.endswith(":str") and node.style is not None):
+            return node.value
+        if node.tag.endswith(":str"):
+            return float(node.value) if _FLOAT.fullmatch(node.value) else node.value
+        try:
+            return self.scalars.construct_object(node)
+        except (ValueError, KeyError, OverflowError):
+            self.problems.append(
+                f"{self.where(node)}: '{node.value[:40]}' cannot be read as {node.tag.rpartition(':')[2]}"
+            )
+            return None
+
+    def pairs(self, node: yaml.MappingNode, path: Keys) -> Iterator[tuple[str, Any]]:
+        seen = set()
+        for key_node, value_node in node.value:
+            key = key_node.value
+            if not isinstance(key, str) or not key_node.tag.endswith(":str"):
+                shown = f"'{key}'" if isinstance(key, str) else "a collection"
+                self.problems.append(f"{self.where(key_node)}: keys must be plain text, not {shown}")
+            elif key in seen:
+                self.problems.append(f"{self.where(key_node)}: the key '{key}' is given twice")
+            else:
+                seen.add(key)
+                self.origins.setdefault((*path, key), self.where(key_node))
+                yield key, self.read(value_node, (*path, key))
+
+
+def dump_yaml(data: Mapping[str, Any]) -> str:
+    """YAML text that parse_yaml reads back as equal data; lists in one line, mappings in blocks, order kept."""
+    import yaml
+
+    return yaml.dump(dict(data), Dumper=_dumper(), sort_keys=False, width=120, allow_unicode=True)
+
+
+@functools.cache
+def _dumper() -> type[yaml.SafeDumper]:
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    def represent_list(dumper: yaml.SafeDumper, items: Sequence[Any]) -> yaml.Node:
+        return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+
+    Dumper.add_representer(list, represent_list)
+    Dumper.add_representer(tuple, represent_list)
+    # Text that looks like a number to `_Reader` is quoted.
+    Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^{_FLOAT.pattern}$"), list("-+0123456789."))
+    return Dumper

@@ -1,0 +1,188 @@
+"""The sections of a preset file, typed; `model_params` alone belongs to the backend.
+
+Names, meanings and defaults are those of the published configurations of FOMM (Siarohin et al. 2019) unless said
+otherwise. Types are strict: text is no number, a number no boolean.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, Strict
+from pydantic_core import PydanticCustomError
+
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+def _scale(value: Any) -> float:
+    # A whole scale stays an integer: the published names of discriminators are made of the number as written.
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise PydanticCustomError("float_type", "Input should be a valid number")
+    if not 0 < value <= 1:
+        raise PydanticCustomError("scale", "Input should be more than 0 and at most 1")
+    return value
+
+
+Scale = Annotated[float, PlainValidator(_scale)]
+Scales = Annotated[tuple[Scale, ...], Strict(False), Field(min_length=1)]
+Weights = Annotated[tuple[Weight, ...], Strict(False)]
+Pair = Annotated[tuple[float, float], Strict(False)]
+
+
+def _pair(value: Any) -> Any:
+    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _symmetric(value: Any) -> Any:
+    return (-value, value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+class Section(BaseModel):
+    """Strict, immutable, unknown keys refused."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class FlipParams(Section):
+    horizontal_flip: bool = False
+    time_flip: bool = False
+
+
+class JitterParams(Section):
+    """Half-widths of the random factors around 1; hue is an offset, in turns of the colour circle."""
+
+    brightness: Weight = 0.0
+    contrast: Weight = 0.0
+    saturation: Weight = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+
+
+class CropParams(Section):
+    size: Annotated[tuple[Positive, Positive], Strict(False), BeforeValidator(_pair)]
+    """(H, W) in pixels; one number means a square."""
+
+
+class ResizeParams(Section):
+    ratio: Pair = (3 / 4, 4 / 3)
+    """Smallest and largest factor."""
+    interpolation: Annotated[str, Field(pattern="^(nearest|bilinear)$")] = "nearest"
+
+
+class RotationParams(Section):
+    degrees: Annotated[Pair, BeforeValidator(_symmetric)]
+    """Smallest and largest angle; one number means from its negative to itself."""
+
+
+class AugmentationParams(Section):
+    """Random changes to both frames of a training pair; a missing one is not done."""
+
+    flip_param: FlipParams | None = None
+    jitter_param: JitterParams | None = None
+    crop_param: CropParams | None = None
+    resize_param: ResizeParams | None = None
+    rotation_param: RotationParams | None = None
+
+
+class DatasetParams(Section):
+    root_dir: str | None = None
+    frame_shape: Annotated[tuple[Positive, Positive, Positive], Strict(False)] = (256, 256, 3)
+    """(H, W, C); older published files call it image_shape."""
+    id_sampling: bool = False
+    """Draw an identity (the part of a clip's name before #) first, then one of its clips."""
+    pairs_list: str | None = None
+    """CSV of source and driving clips to animate; None for random pairs."""
+    augmentation_params: AugmentationParams | None = None
+
+
+class TransformParams(Section):
+    """The random transform of the equivariance losses (Siarohin et al. 2019, equation 10)."""
+
+    sigma_affine: Weight = 0.05
+    sigma_tps: Weight = 0.005
+    points_tps: Annotated[int, Field(ge=2)] = 5
+
+
+class LossWeights(Section):
+    generator_gan: Weight = 0.0
+    discriminator_gan: Weight = 1.0
+    feature_matching: Weights = (10.0, 10.0, 10.0, 10.0)
+    """One for each block of the discriminator."""
+    perceptual: Weights = (10.0, 10.0, 10.0, 10.0, 10.0)
+    """One for each VGG-19 layer; all zero leaves the perceptual network out."""
+    equivariance_value: Weight = 10.0
+    equivariance_jacobian: Weight = 10.0
+
+
+class TrainParams(Section):
+    num_epochs: Positive
+    num_repeats: Positive = 1
+    """Passes over the data set in one epoch."""
+    epoch_milestones: Annotated[tuple[Count, ...], Strict(False)] = ()
+    """Epochs at which the learning rates drop by ten."""
+    lr_generator: Weight = 2e-4
+    lr_discriminator: Weight = 2e-4
+    lr_kp_detector: Weight = 2e-4
+    batch_size: Positive
+    scales: Scales = (1, 0.5, 0.25, 0.125)
+    """Of the pyramid that the losses see, relative to the frame."""
+    checkpoint_freq: Positive = 50
+    """Epochs between checkpoints that are kept."""
+    transform_params: TransformParams = TransformParams()
+    loss_weights: LossWeights = LossWeights()
+    checkpoint_every_steps: Positive | None = None
+    """Ours: steps between checkpoints to resume from."""
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    """Ours: gradients are scaled down to this norm; None leaves them as they are."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Ours: decay of the moving average of the weights a step; None keeps no average."""
+
+
+class ReconstructionParams(Section):
+    num_videos: Positive = 1000
+    format: str = ".mp4"
+
+
+class NormalizationParams(Section):
+    """How driving motion is transferred to the source."""
+
+    adapt_movement_scale: bool = False
+    use_relative_movement: bool = True
+    use_relative_jacobian: bool = True
+
+
+class AnimateParams(Section):
+    num_pairs: Positive = 50
+    format: str = ".mp4"
+    normalization_params: NormalizationParams = NormalizationParams()
+
+
+class VisualizerParams(Section):
+    kp_size: Positive = 5
+    """Radius of a drawn keypoint, in pixels."""
+    draw_border: bool = False
+    colormap: str = "gist_rainbow"
+
+
+class FramingParams(Section):
+    subject: Annotated[str, Field(min_length=1)]
+    width: Annotated[float, Field(gt=0, le=2)]
+
+
+class PresetFile(Section):
+    """A preset file but for its `model_params`."""
+
+    name: str | None = None
+    summary: str | None = None
+    backend: str | None = None
+    dataset: str | None = None
+    framing: FramingParams | None = None
+    dataset_params: DatasetParams | None = None
+    train_params: TrainParams | None = None
+    reconstruction_params: ReconstructionParams | None = None
+    animate_params: AnimateParams | None = None
+    visualizer_params: VisualizerParams | None = None
+
+
+SECTIONS = ("dataset_params", "train_params", "reconstruction_params", "animate_params", "visualizer_params")
