@@ -96,6 +96,14 @@ class Host:
             hint += " Some plugins have problems: see 'fommctl plugins list'."
         raise UsageError(f"unknown {kind} {name!r}", hint)
 
+    def names(self, kind: str) -> list[str]:
+        """All names of this kind, sorted; also aliases, and names that two plugins offer."""
+        return sorted(self._offers(kind))
+
+    def owner(self, kind: str, name: str) -> str:
+        """Whose this spec is, for a message."""
+        return " and ".join(str(plugin) for plugin, _ in self._offers(kind).get(name, []))
+
     def conflicts(self) -> list[UsageError]:
         """One error for each name that is offered twice, and for a second default model."""
         offered = {(kind, name): found for kind in SPEC_TYPES for name, found in self._offers(kind).items()}

@@ -1,5 +1,8 @@
 """The `fommctl` command: assembles the subcommands; importing it loads neither torch nor PyAV."""
 
+import importlib.util
+import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -8,8 +11,14 @@ import typer
 
 from fommctl import __version__
 from fommctl.cli import boundary
+from fommctl.cli.plugin_commands import GroupWithPlugins
 
-EPILOG = "Exit codes: 0 done; 1 bug; 2 usage; 3 input or output; 4 model; 5 something optional is missing; 130 interrupted."
+COMMANDS = ("animate", "models", "presets", "plugins", "bench", "demo")
+"""The modules of this package with a `register(app)`, in the order of --help."""
+COMPLETION_VARIABLE = "_FOMMCTL_COMPLETE"
+EPILOG = (
+    "Exit codes: 0 done; 1 bug; 2 usage; 3 input or output; 4 model; 5 something optional is missing; 130 interrupted."
+)
 
 
 def _print_version(value: bool) -> None:
@@ -19,9 +28,10 @@ def _print_version(value: bool) -> None:
 
 
 def build_app() -> typer.Typer:
-    """The application with the built-in commands and those of plugins."""
+    """The application with the built-in commands; those of plugins are looked up when they are asked for."""
     app = typer.Typer(
         name="fommctl",
+        cls=GroupWithPlugins,
         help="Animate a still image with the motion of a video.",
         epilog=EPILOG,
         no_args_is_help=True,
@@ -37,18 +47,48 @@ def build_app() -> typer.Typer:
     ) -> None:
         pass
 
+    for name in COMMANDS:
+        if importlib.util.find_spec(f"fommctl.cli.{name}"):
+            importlib.import_module(f"fommctl.cli.{name}").register(app)
     return app
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    return boundary.run(lambda: build_app()(args=arguments, prog_name="fommctl", standalone_mode=False), arguments)
+    return boundary.run(lambda: _dispatch(arguments), arguments)
+
+
+def _dispatch(arguments: list[str]) -> None:
+    app = build_app()
+    if COMPLETION_VARIABLE in os.environ:
+        app(prog_name="fommctl")
+    # Not app(...): typer's own main would turn an EOFError into an abort and swallow KeyboardInterrupt.
+    command = typer.main.get_command(app)
+    with command.make_context("fommctl", arguments) as context:
+        command.invoke(context)
 
 
 def entry() -> None:
     """The console script."""
+    _open_standard_streams()
     sys.exit(main())
+
+
+def _open_standard_streams() -> None:
+    """Where the caller closed one of the three (`2>&-`), the next file to be opened would take its number, and what
+    a library then prints would end up in the result."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        # A file name need not be text in the encoding of the terminal.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

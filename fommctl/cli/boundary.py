@@ -1,100 +1,175 @@
 """The one place that turns errors into a message, a hint and an exit code."""
 
+import contextlib
 import errno
+import itertools
 import json
-import logging
 import os
 import signal
 import sys
 import tempfile
-import threading
+import time
 import traceback
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from threading import current_thread, main_thread
 from types import FrameType
 
 import typer
 
-from fommctl.errors import FommctlError, InterruptedRunError, OutputError, UsageError
+from fommctl.cli import logs
+from fommctl.errors import FommctlError, InputError, InterruptedRunError, OutputError, UsageError
 
 # typer may carry its own copy of click: the base of its exceptions is taken from typer itself.
 ClickException = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-class LogFormatter(logging.Formatter):
-    """`warning: text` for people, one JSON object a line for machines."""
+@dataclass(frozen=True)
+class Flags:
+    """The shared flags that count even where the arguments cannot be parsed."""
 
-    def __init__(self, style: str) -> None:
-        super().__init__()
-        self.json = style == "json"
+    json: bool
+    debug: bool
+    quiet: bool
+    log_format: str
 
-    def format(self, record: logging.LogRecord) -> str:
-        level, message = record.levelname.lower(), record.getMessage()
-        if self.json:
-            return json.dumps({"level": level, "logger": record.name, "message": message})
-        return f"{level}: {message}"
+    @classmethod
+    def scan(cls, argv: Sequence[str]) -> "Flags":
+        """Read them off the arguments up to `--`."""
+        words = list(argv[: argv.index("--")] if "--" in argv else argv)
+        after = dict(itertools.pairwise(words))
+        style = "json" if "--log-format=json" in words or after.get("--log-format") == "json" else "text"
+        return cls("--json" in words, "--debug" in words, "-q" in words or "--quiet" in words, style)
 
 
 def run(work: Callable[[], object], argv: Sequence[str]) -> int:
-    """Run `work`, report what it raises, return the exit code. The flags --json, --debug and --log-format of argv count
-    even where the arguments could not be parsed."""
-    restore = _raise_on_sigterm()
+    """Run `work`, report what it raises as the flags in argv say, return the exit code. A result other than an int
+    is 0. Within `work`, SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt."""
+    flags = Flags.scan(argv)
+    with logs.restored():
+        logs.start(flags.log_format, quiet=flags.quiet)
+        try:
+            with _signals_raise():
+                result = work()
+                _flush()
+            return result if isinstance(result, int) else 0
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            return _code_of(error, flags)
+
+
+def _code_of(error: BaseException, flags: Flags) -> int:
     try:
-        code = work()
-        return code if isinstance(code, int) else 0
-    except (KeyboardInterrupt, typer.Abort):
-        return _report(InterruptedRunError("interrupted", "Nothing half-written was left behind."), argv)
-    except ClickException as error:
-        message = error.format_message()  # type: ignore[attr-defined]
-        return _report(UsageError(message, "See 'fommctl --help' or 'fommctl COMMAND --help'."), argv) if message else 2
-    except FommctlError as error:
-        return _report(error, argv)
+        _flush()
     except BrokenPipeError:
-        # The reader of our stdout has gone (`| head`); what remains must not raise again at exit.
+        # The reader of our stdout has gone (`| head`): no error, but what remains must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return _report(OutputError(f"the disk is full: {error}", "Free some space or write elsewhere with -o."), argv)
-        return _report(_bug(error), argv)
-    except Exception as error:
-        return _report(_bug(error), argv)
-    finally:
-        restore()
+    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+        return 0  # So rich says the same; it has redirected stdout.
+    if isinstance(error, SystemExit | typer.Exit):
+        return _code_of_exit(error)
+    known = _as_known(error)
+    if known is None:
+        return 2
+    _report(known, error, flags)
+    return known.exit_code
 
 
-def _report(error: FommctlError, argv: Sequence[str]) -> int:
-    if "--debug" in argv:
-        traceback.print_exc()
-    body = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
-    if "--json" in argv:
-        print(json.dumps({"error": body}))
-    elif "json" in argv or "--log-format=json" in argv:
-        print(json.dumps({"level": "error", **body}), file=sys.stderr)
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _as_known(error: BaseException) -> FommctlError | None:
+    """The error as one that has an exit code; None for a command group without a subcommand, which printed its help."""
+    if isinstance(error, FommctlError):
+        return error
+    if isinstance(error, KeyboardInterrupt) or (isinstance(error, typer.Abort) and error.__cause__ is None):
+        return InterruptedRunError("interrupted", "Nothing half-written was left behind.")
+    if isinstance(error, ClickException):
+        message = error.format_message()  # type: ignore[attr-defined]
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "fommctl"
+        message = message.replace("Value error, ", "")
+        message = message[:1].lower() + message[1:].rstrip(".")
+        return UsageError(message, f"See '{command} --help'.") if message else None
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
+        return OutputError(f"the disk is full: {error}", "Free some space or write elsewhere with -o.")
+    if isinstance(error, OSError) and error.errno in NOT_ALLOWED:
+        return InputError(f"not allowed: {error}", "Check the permissions of the file and of its folder.")
+    return _bug(error)
+
+
+def _code_of_exit(error: BaseException) -> int:
+    """The code of typer.Exit or of a SystemExit, whose code may be a message, as for sys.exit itself."""
+    code = getattr(error, "exit_code", getattr(error, "code", None))
+    if code is None or isinstance(code, int):
+        return code or 0
+    _write(str(code), to_stdout=False)
+    return 1
+
+
+def _report(known: FommctlError, error: BaseException, flags: Flags) -> None:
+    if flags.debug:
+        _write("".join(traceback.format_exception(error)).rstrip(), to_stdout=False)
+    body = {"message": known.message, "hint": known.hint, "exit_code": known.exit_code}
+    if flags.json:
+        _write(json.dumps({"error": body}), to_stdout=True)
+    elif flags.log_format == "json":
+        line = logs.json_line("error", known.message, logger="fommctl", hint=known.hint, exit_code=known.exit_code)
+        _write(line, to_stdout=False)
     else:
-        print(f"error: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
-    return error.exit_code
+        hint = f"\nhint: {known.hint}" if known.hint else ""
+        _write(f"error: {known.message}{hint}", to_stdout=False)
 
 
-def _bug(error: Exception) -> FommctlError:
+def _write(text: str, *, to_stdout: bool) -> None:
+    stream = sys.stdout if to_stdout else sys.stderr
+    if stream is None:
+        return
+    # Nobody listens any more: the exit code is all that can still be told.
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=stream, flush=True)
+
+
+def _bug(error: BaseException) -> FommctlError:
     """An error that nobody foresaw: the traceback goes to a log that a report can carry."""
+    message = f"this is a bug in fommctl: {type(error).__name__}: {str(error)[:200]}".rstrip(": ")
     text = "".join(traceback.format_exception(error))
-    handle, name = tempfile.mkstemp(prefix="fommctl-", suffix=".log")
-    with os.fdopen(handle, "w") as log:
-        log.write(f"command: {' '.join(sys.argv)}\n{text}")
-    message = f"this is a bug in fommctl: {type(error).__name__}: {str(error)[:200]}"
-    return FommctlError(message, f"Please report it with the log {Path(name)}.")
+    try:
+        handle, name = tempfile.mkstemp(prefix="fommctl-", suffix=".log")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as log:
+            log.write(f"command: {' '.join(sys.argv)}\n{text}")
+    except OSError:
+        return FommctlError(message, "Please report it with the traceback that --debug shows.")
+    return FommctlError(message, f"Please report it with the log {name}.")
 
 
-def _raise_on_sigterm() -> Callable[[], None]:
-    """SIGTERM becomes KeyboardInterrupt, so that every `with` block cleans up as for Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread():
-        return lambda: None
+@contextlib.contextmanager
+def _signals_raise() -> Iterator[None]:
+    """SIGTERM and SIGHUP become KeyboardInterrupt, so that every `with` block cleans up as for Ctrl-C.
+
+    A signal that the caller ignores (nohup, a background job) stays ignored. Signals that follow within a second
+    (an impatient second Ctrl-C, a supervisor that signals the whole group) do not disturb the cleaning up.
+    """
+    if current_thread() is not main_thread():
+        yield
+        return
+    last = float("-inf")
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        nonlocal last
+        previous, last = last, time.monotonic()
+        if last - previous > 1:
+            raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    return lambda: signal.signal(signal.SIGTERM, previous) and None
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

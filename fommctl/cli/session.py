@@ -3,34 +3,42 @@
 import functools
 import inspect
 import json
-import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from fommctl.cli import logs
+from fommctl.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 PANEL = "Output and diagnosis"
+
+
+class LogFormat(StrEnum):
+    """How messages on stderr look."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.", rich_help_panel=PANEL)
 ]
 VerboseOption = Annotated[
     int, typer.Option("--verbose", "-v", count=True, help="More messages; twice for all.", rich_help_panel=PANEL)
 ]
-QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Errors only, no progress.", rich_help_panel=PANEL)
-]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only, no progress.", rich_help_panel=PANEL)]
 LogFormatOption = Annotated[
-    str, typer.Option("--log-format", help="How messages on stderr look: text or json.", rich_help_panel=PANEL)
+    LogFormat, typer.Option("--log-format", help="How messages on stderr look.", rich_help_panel=PANEL)
 ]
-DebugOption = Annotated[
-    bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=PANEL)
-]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=PANEL)]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
@@ -47,7 +55,7 @@ class Session:
     json: bool = False
     verbosity: int = 0
     quiet: bool = False
-    log_format: str = "text"
+    log_format: str = LogFormat.TEXT
     debug: bool = False
     _stderr: "Console | None" = field(default=None, repr=False)
 
@@ -61,63 +69,65 @@ class Session:
         return self._stderr
 
     def result(self, data: Mapping[str, Any], text: "RenderableType | None" = None) -> None:
-        """The result of the command: `data` under --json, else `text` for people."""
+        """The result of the command: `data` under --json, else `text` for people.
+
+        A string is printed as it is (brackets of a file name are no markup); for colours give a rich Text.
+        Raises ValueError where `data` holds NaN or infinity.
+        """
         if self.json:
-            json.dump(data, sys.stdout, allow_nan=False)
-            sys.stdout.write("\n")
+            sys.stdout.write(json.dumps(data, allow_nan=False) + "\n")
         elif text is not None:
             from rich.console import Console
 
-            Console(highlight=False, soft_wrap=True).print(text)
+            Console(highlight=False, soft_wrap=True, markup=False, emoji=False).print(text)
 
     @contextmanager
     def progress(self, label: str, unit: str = "frames") -> Iterator[Callable[[int, int | None], None]]:
-        """A progress bar with ETA and rate on stderr; yields report(done, total). Silent without a terminal."""
-        if self.quiet or self.json or not sys.stderr.isatty():
+        """A progress bar with ETA and rate on stderr; yields report(done, total). Silent without a terminal,
+        and where stdout or stderr is for machines."""
+        if self.quiet or self.json or self.log_format != LogFormat.TEXT or not sys.stderr.isatty():
             yield lambda done, total: None
             return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+        from rich import progress
         from rich.text import Text
 
-        class Rate(ProgressColumn):
+        class Rate(progress.ProgressColumn):
             def render(self, task: Any) -> Text:
                 return Text(f"{task.speed:.1f} {unit}/s" if task.speed else "")
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-        with Progress(*columns, console=self.stderr, transient=True) as bar:
+        columns = (
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            Rate(),
+            progress.TimeRemainingColumn(),
+        )
+        with progress.Progress(*columns, console=self.stderr, transient=True) as bar:
             task = bar.add_task(label, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
-    def start_logging(self) -> None:
-        """Send the records of the `fommctl` loggers to stderr as text or as JSON lines."""
-        from fommctl.cli.boundary import LogFormatter
 
-        handler = logging.StreamHandler()
-        handler.setFormatter(LogFormatter(self.log_format))
-        logger = logging.getLogger("fommctl")
-        logger.handlers[:] = [handler]
-        logger.propagate = False
-        levels = {0: logging.WARNING, 1: logging.INFO}
-        logger.setLevel(logging.ERROR if self.quiet else levels.get(self.verbosity, logging.DEBUG))
-
-
-def command(app: typer.Typer, name: str | None = None, **kwargs: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(
+    app: typer.Typer, name: str | None = None, **kwargs: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register `function(session, ...)` as a command of `app` with the shared options added to its own."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def wrapper(
-            *args: Any, json: bool, verbose: int, quiet: bool, log_format: str, debug: bool, **own: Any
+            *args: Any, json: bool, verbose: int, quiet: bool, log_format: LogFormat, debug: bool, **own: Any
         ) -> None:
+            if quiet and verbose:
+                raise UsageError("--quiet and --verbose exclude each other", "Give one of them.")
+            logs.start(log_format, verbose, quiet)
             session = Session(json=json, verbosity=verbose, quiet=quiet, log_format=log_format, debug=debug)
-            session.start_logging()
             function(session, *args, **own)
 
         shared = {
             "json": (JsonOption, False),
             "verbose": (VerboseOption, 0),
             "quiet": (QuietOption, False),
-            "log_format": (LogFormatOption, "text"),
+            "log_format": (LogFormatOption, LogFormat.TEXT),
             "debug": (DebugOption, False),
         }
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
@@ -128,7 +138,7 @@ def command(app: typer.Typer, name: str | None = None, **kwargs: Any) -> Callabl
         own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
         wrapper.__signature__ = inspect.Signature([*own, *extra])  # type: ignore[attr-defined]
         wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *extra]}
-        del wrapper.__wrapped__  # type: ignore[attr-defined]
+        del wrapper.__wrapped__
         app.command(name, **kwargs)(wrapper)
         return function
 

@@ -1,0 +1,73 @@
+"""Messages on stderr: `warning: text` for people, one JSON object a line for machines."""
+
+import contextlib
+import datetime
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from typing import TextIO
+
+LOGGERS = ("fommctl", "py.warnings")
+"""Ours, and Python's warnings of libraries, which are shown with -v only."""
+
+
+class LogFormatter(logging.Formatter):
+    """One record as text or as a JSON object with time (UTC, ISO 8601), level, logger and message."""
+
+    def __init__(self, style: str) -> None:
+        super().__init__()
+        self.json = style == "json"
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        if record.exc_info:
+            message += "\n" + self.formatException(record.exc_info)
+        if self.json:
+            return json_line(record.levelname.lower(), message, logger=record.name)
+        return f"{record.levelname.lower()}: {message}"
+
+
+def json_line(level: str, message: str, **more: object) -> str:
+    """One message for machines."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    return json.dumps({"time": now, "level": level, "message": message, **more})
+
+
+class StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to what sys.stderr is at the time, so that messages and a progress bar do not overwrite each other."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+
+def start(style: str, verbosity: int = 0, quiet: bool = False) -> None:
+    """Send the records of fommctl to stderr: warnings; with verbosity 1 information too, with 2 all; quiet: errors."""
+    handler = StderrHandler()
+    handler.setFormatter(LogFormatter(style))
+    level = logging.ERROR if quiet else {0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.propagate = False
+        logger.setLevel(level if name == "fommctl" or verbosity else logging.ERROR)
+    logging.captureWarnings(True)
+
+
+@contextlib.contextmanager
+def restored() -> Iterator[None]:
+    """Leave logging as it was: the command line may run inside another program."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(logger, list(logger.handlers), logger.propagate, logger.level) for logger in loggers]
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for logger, handlers, propagate, level in before:
+            logger.handlers[:] = handlers
+            logger.propagate = propagate
+            logger.setLevel(level)

@@ -1,0 +1,101 @@
+"""`fommctl plugins`: what is installed, what each registers, and what is broken."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fommctl.cli.session import Session, command
+from fommctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from fommctl.host import Host
+    from fommctl.plugin import PluginInfo
+
+
+def register(app: typer.Typer) -> None:
+    """Add `plugins list` and `plugins show`."""
+    group = typer.Typer(help="The plugins of this installation.", no_args_is_help=True)
+    app.add_typer(group, name="plugins")
+    command(group, "list")(list_plugins)
+    command(group, "show")(show_plugin)
+
+
+def list_plugins(session: Session) -> None:
+    """List the plugins, what each registers, and what is wrong with it.
+
+    Broken plugins do not stop fommctl; they are listed here with the reason.
+
+    Example: fommctl plugins list --json
+    """
+    from fommctl.host import load_host
+
+    host = load_host(check=False)
+    infos = host.plugins
+    warnings = [*host.warnings, *(conflict.message for conflict in host.conflicts())]
+    data = {"plugins": [_data(info) for info in infos], "warnings": warnings}
+    session.result(data, None if session.json else _table(infos, warnings))
+
+
+def show_plugin(
+    session: Session,
+    name: Annotated[str, typer.Argument(help="Name of a plugin (its entry point), or of its distribution.")],
+) -> None:
+    """Show one plugin: all that it registers with a summary, and the traceback where it is broken.
+
+    Example: fommctl plugins show fomm
+    """
+    from fommctl.host import load_host
+
+    host = load_host(check=False)
+    infos = [info for info in host.plugins if name in (info.name, info.distribution)]
+    if not infos:
+        known = ", ".join(info.name for info in host.plugins)
+        raise UsageError(
+            f"no plugin {name!r} is loaded", f"Known: {known or 'none'}. FOMMCTL_PLUGINS may restrict them."
+        )
+    details = [{**_data(info), "summaries": _summaries(host, info), "traceback": info.traceback} for info in infos]
+    session.result({"plugins": details, "warnings": list(host.warnings)}, "\n\n".join(map(_text, details)))
+
+
+def _data(info: "PluginInfo") -> dict[str, Any]:
+    fields = asdict(info)
+    fields.pop("traceback")
+    return fields
+
+
+def _summaries(host: "Host", info: "PluginInfo") -> dict[str, dict[str, str]]:
+    """{kind: {name: summary}} of specs whose name is theirs alone."""
+    return {
+        kind: {name: host.find(kind, name).summary for name in names if name in getattr(host, f"{kind}s")}
+        for kind, names in info.registers.items()
+        if kind != "hook"
+    }
+
+
+def _table(infos: "tuple[PluginInfo, ...]", warnings: list[str]) -> "RenderableType":
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("plugin", "distribution", "version", "entry point", "registers"):
+        table.add_column(heading, overflow="fold")
+    for info in infos:
+        registers = "\n".join(f"{kind}: {', '.join(names)}" for kind, names in info.registers.items())
+        table.add_row(
+            *(Text(each) for each in (info.name, info.distribution, info.version, info.entry_point, registers))
+        )
+    problems = [Text(f"{info.name}: {info.problem}", "red") for info in infos if info.problem]
+    return Group(table, *problems, *(Text(warning, "yellow") for warning in warnings))
+
+
+def _text(details: dict[str, Any]) -> str:
+    lines = [f"{key.replace('_', ' ')}: {details[key]}" for key in ("name", "distribution", "version", "entry_point")]
+    for kind, names in details["registers"].items():
+        lines.append(f"{kind}:")
+        lines += [f"  {name}  {details['summaries'].get(kind, {}).get(name, '')}".rstrip() for name in names]
+    lines += [f"problem: {details['problem']}"] if details["problem"] else []
+    return "\n".join([*lines, *([details["traceback"].rstrip()] if details["traceback"] else [])])
