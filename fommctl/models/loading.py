@@ -12,7 +12,7 @@ from fommctl.api.specs import Architecture, BackendSpec
 from fommctl.errors import ModelError, UsageError
 from fommctl.models import registry
 from fommctl.models.checkpoint import Checkpoint, read_checkpoint
-from fommctl.presets import PUBLISHED_FRAME_SHAPE, Preset, find_preset, load_preset, preset_from_data, preset_from_text
+from fommctl.presets import Preset, find_preset, load_preset, preset_from_data, preset_from_text
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -54,8 +54,25 @@ def load_model(model: str | None, host: Host, *, preset: str | None = None, sets
     """
     chosen = load_preset(preset, host, sets=sets) if preset is not None else None
     entry, path = _locate(model, chosen, host)
+    name = entry.name if entry is not None else file_stem(path)
+    return load_file(path, host, name=name, entry=entry, preset=chosen, sets=sets)
+
+
+def load_file(
+    path: Path,
+    host: Host,
+    *,
+    name: str,
+    entry: registry.Entry | None = None,
+    preset: Preset | str | None = None,
+    sets: Sequence[str] = (),
+) -> LoadedModel:
+    """Load the model file at `path` as the registered model `entry`, if it is one; see `load_model`.
+
+    sets: over what is not a finished preset.
+    """
+    chosen = load_preset(preset, host, sets=sets) if isinstance(preset, str) else preset
     checkpoint = read_checkpoint(path)
-    name = entry.name if entry is not None else _stem(path)
     notes: tuple[str, ...] = ()
     if chosen is None and "preset" in checkpoint.metadata:
         chosen = _stored_preset(checkpoint, name, host, sets)
@@ -115,13 +132,21 @@ def _locate(model: str | None, preset: Preset | None, host: Host) -> tuple[regis
         if preset is None:
             entry = registry.default(host)
         else:
-            entry = registry.for_preset(preset.name, lambda name: find_preset(name, host).name, host)
+            entry = registry.for_preset(preset.name, lambda name: _proper_name(name, host), host)
         return entry, registry.file_of(entry)
     path = Path(model).expanduser()
     if model not in registry.entries(host) and (path.name != model or path.suffix or path.exists()):
         return None, path
     entry = registry.find(model, host)
     return entry, registry.file_of(entry)
+
+
+def _proper_name(preset: str, host: Host) -> str:
+    """`vox-256` for `vox`; the name as it is where no such preset is installed."""
+    try:
+        return find_preset(preset, host).name
+    except UsageError:
+        return preset
 
 
 def _stored_preset(checkpoint: Checkpoint, name: str, host: Host, sets: Sequence[str]) -> Preset:
@@ -154,11 +179,9 @@ def _read_off(checkpoint: Checkpoint, name: str, host: Host, sets: Sequence[str]
             "Name the preset that it was trained with: --preset NAME.",
         )
     backend, architecture = read.popitem()
-    mapping = {
-        "backend": backend,
-        "dataset_params": {"frame_shape": list(architecture.frame_shape or PUBLISHED_FRAME_SHAPE)},
-        "model_params": dict(architecture.model_params),
-    }
+    mapping: dict[str, object] = {"backend": backend, "model_params": dict(architecture.model_params)}
+    if architecture.frame_shape is not None:
+        mapping["dataset_params"] = {"frame_shape": list(architecture.frame_shape)}
     return preset_from_data(mapping, host, source=name, sets=sets), architecture.notes
 
 
@@ -175,5 +198,6 @@ def _is_counter(name: str) -> bool:
     return name.endswith("num_batches_tracked")
 
 
-def _stem(path: Path) -> str:
+def file_stem(path: Path) -> str:
+    """The name of a model file without its ending: `vox-cpk` of `vox-cpk.pth.tar`."""
     return path.name.removesuffix(".tar").removesuffix(".pth").removesuffix(".safetensors")

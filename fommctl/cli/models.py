@@ -1,0 +1,176 @@
+"""`fommctl models`: the weights that fommctl knows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fommctl.cli.session import Session, SetOption, command
+
+if TYPE_CHECKING:
+    from fommctl.models.registry import Entry
+
+EXAMPLES = """Examples:
+
+fommctl models list
+
+fommctl models pull vox-adv
+
+fommctl models import vox-adv-cpk.pth.tar --name vox-adv --half"""
+
+NameArgument = Annotated[str, typer.Argument(help="A model of 'fommctl models list'.", metavar="NAME")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `models` and its subcommands to `app`."""
+    models = typer.Typer(help="List, show, pull, import and remove weights.", epilog=EXAMPLES, no_args_is_help=True)
+    app.add_typer(models, name="models")
+    command(models, "list", epilog="Example: fommctl models list --json")(list_models)
+    command(models, "show", epilog="Example: fommctl models show seed-faces")(show_model)
+    command(models, "pull", epilog="Example: fommctl models pull vox taichi")(pull_models)
+    command(models, "import", epilog="Example: fommctl models import my.pth.tar --preset my.yaml --half")(import_file)
+    command(models, "remove", epilog="Example: fommctl models remove vox")(remove_model)
+
+
+def list_models(session: Session) -> None:
+    """List the known models: built-in, available (pulled or imported), not pulled."""
+    from rich import box
+    from rich.table import Table
+
+    from fommctl.host import load_host
+    from fommctl.models import registry
+
+    rows = [_row(entry) for entry in registry.entries(load_host()).values()]
+    table = Table("name", "status", "size", "preset", "summary", box=box.SIMPLE)
+    for row in rows:
+        table.add_row(row["name"], row["status"], _size_text(row["size"]), row["preset"] or "its own", row["summary"])
+    session.result({"models": rows}, table)
+
+
+def show_model(session: Session, name: NameArgument) -> None:
+    """Show a model: card, licence, origin, checksum, size, parameters, preset."""
+    from rich.text import Text
+
+    from fommctl.host import load_host
+    from fommctl.models import registry
+
+    entry = registry.find(name, load_host())
+    details = {**_row(entry), **_details(entry)}
+    lines = [f"{key.replace('_', ' ')}: {_plain(value)}" for key, value in details.items() if key != "card" and value]
+    card = [f"\n{details['card']}"] if details["card"] else []
+    session.result(details, Text("\n".join([*lines, *card])))
+
+
+def pull_models(
+    session: Session, names: Annotated[list[str], typer.Argument(help="Models to fetch.", metavar="NAME...")]
+) -> None:
+    """Fetch published weights; an interrupted download goes on where it stopped."""
+    from rich.text import Text
+
+    from fommctl.host import load_host
+    from fommctl.models import registry
+
+    host = load_host()
+    for name in names:
+        registry.find(name, host)
+    pulled = []
+    for name in names:
+        with session.progress(f"pulling {name}", unit="bytes") as report:
+            entry, fetched = registry.pull(name, host, report)
+        pulled.append({**_row(entry), "fetched": fetched})
+    lines = [f"{row['name']}: {row['path']}{'' if row['fetched'] else ' (was there already)'}" for row in pulled]
+    session.result({"models": pulled}, Text("\n".join(lines)))
+
+
+def import_file(
+    session: Session,
+    path: Annotated[Path, typer.Argument(help="A published .pth.tar or a safetensors file.", metavar="PATH")],
+    name: Annotated[str | None, typer.Option(help="Name for the model; else that of the file.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Name or path of the preset that it was trained with.")] = None,
+    sets: SetOption = None,
+    half: Annotated[bool, typer.Option("--half", help="Store the weights in half precision.")] = False,
+    licence: Annotated[str | None, typer.Option(help="The licence of the weights, in words.")] = None,
+    summary: Annotated[str | None, typer.Option(help="One line on what the model is.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model of this name.")] = False,
+) -> None:
+    """Check a model file and keep it, converted to safetensors, under a name."""
+    from rich.text import Text
+
+    from fommctl.host import load_host
+    from fommctl.models import importing, registry
+
+    host = load_host()
+    imported = importing.import_model(
+        path,
+        host,
+        name=name,
+        preset=preset,
+        sets=sets or (),
+        half=half,
+        licence=licence,
+        summary=summary,
+        overwrite=overwrite,
+    )
+    row = {**_row(registry.find(imported.name, host)), "notes": list(imported.notes)}
+    session.result(row, Text(f"{imported.name}: {row['path']}"))
+
+
+def remove_model(session: Session, name: NameArgument) -> None:
+    """Delete the file of a pulled or imported model."""
+    from rich.text import Text
+
+    from fommctl.host import load_host
+    from fommctl.models import registry
+
+    path = registry.remove(name, load_host())
+    session.result({"name": name, "removed": str(path)}, Text(f"removed {path}"))
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    present = entry.status != "not pulled"
+    return {
+        "name": entry.name,
+        "summary": entry.summary,
+        "preset": entry.preset or None,
+        "licence": entry.licence,
+        "status": entry.status,
+        "size": entry.path.stat().st_size if present else entry.spec.size if entry.spec else None,
+        "path": str(entry.path) if present else None,
+    }
+
+
+def _details(entry: Entry) -> dict[str, Any]:
+    """What `show` tells beyond a row of the list."""
+    from fommctl.models import files, registry
+
+    present = entry.status != "not pulled"
+    native = present and files.sniff(entry.path) == "safetensors"
+    metadata = files.read_metadata(entry.path) if native else {}
+    card = entry.path.with_name("card.md")
+    return {
+        "urls": list(entry.spec.urls) if entry.spec else [],
+        "put_it_at": None if present else str(entry.path),
+        "origin": registry.origin(entry.name) or None,
+        "sha256": registry.file_sha256(entry.path) if present else entry.spec.sha256 if entry.spec else None,
+        "md5": entry.spec.md5 if entry.spec else None,
+        "parameters": files.count_values(entry.path) if native else None,
+        "training": json.loads(metadata["training"]) if "training" in metadata else None,
+        "imported_from": metadata.get("imported_from"),
+        "preset_text": metadata.get("preset"),
+        "card": card.read_text(encoding="utf-8") if entry.status == "built-in" and card.exists() else None,
+    }
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"\n{value}" if "\n" in str(value) else str(value)
+
+
+def _size_text(size: int | None) -> str:
+    return "" if size is None else f"{size / 1e6:.1f} MB"
