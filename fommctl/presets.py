@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from fommctl.host import Host
     from fommctl.sections import PresetFile
 
+PUBLISHED_FRAME_SHAPE = (256, 256, 3)
+"""(H, W, C) where a configuration says nothing."""
 _SUFFIXES = (".yaml", ".yml")
 
 
@@ -181,7 +183,7 @@ def resolve(
     from fommctl.sections import SECTIONS, DatasetParams
 
     given = {key: getattr(header, key) for key in SECTIONS if getattr(header, key) is not None}
-    sections = {"dataset_params": DatasetParams(), **given}
+    sections = {"dataset_params": DatasetParams(frame_shape=PUBLISHED_FRAME_SHAPE), **given}
     return Preset(
         name=header.name or name,
         backend=spec.name,

@@ -1,0 +1,61 @@
+"""`fommctl presets`: the named configurations."""
+
+from typing import Annotated, Any
+
+import typer
+
+from fommctl.cli.session import Session, SetOption, command
+
+
+def register(app: typer.Typer) -> None:
+    """Add `presets list` and `presets show`."""
+    group = typer.Typer(help="Named configurations of models and their training.", no_args_is_help=True)
+    app.add_typer(group, name="presets")
+    command(group, "list")(list_presets)
+    command(group, "show")(show_preset)
+
+
+def list_presets(session: Session) -> None:
+    """List the presets, shipped and of plugins.
+
+    Example: fommctl presets list --json
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    from fommctl.host import load_host
+    from fommctl.presets import preset_specs, summaries
+
+    specs = preset_specs(load_host())
+    told = summaries(specs.values())
+    rows = [
+        {"name": name, "aliases": list(spec.aliases), "summary": told[name], "path": str(spec.path)}
+        for name, spec in sorted(specs.items())
+    ]
+    table = Table(box=None, pad_edge=False)
+    for heading in ("preset", "alias", "summary"):
+        table.add_column(heading)
+    for name, spec in sorted(specs.items()):
+        table.add_row(Text(name), Text(", ".join(spec.aliases)), Text(told[name]))
+    session.result({"presets": rows}, table)
+
+
+def show_preset(
+    session: Session,
+    preset: Annotated[str, typer.Argument(metavar="NAME", help="Name or alias of a preset, or path of a YAML file.")],
+    overrides: SetOption = None,
+) -> None:
+    """Print the whole configuration of a preset as YAML, checked and with --set applied.
+
+    Examples: fommctl presets show vox; fommctl presets show my.yaml --set train_params.batch_size=8
+    """
+    from rich.text import Text
+
+    from fommctl.config import parse_yaml
+    from fommctl.host import load_host
+    from fommctl.presets import load_preset
+
+    found = load_preset(preset, load_host(), sets=overrides or ())
+    text = found.text()
+    data: dict[str, Any] = parse_yaml(text, found.name).data
+    session.result({"path": str(found.path), "preset": data}, Text(text.rstrip("\n")))
