@@ -130,7 +130,7 @@ def remove_model(session: Session, name: NameArgument) -> None:
 
 
 def _row(entry: Entry) -> dict[str, Any]:
-    present = entry.status != "not pulled"
+    present = entry.path.exists()
     return {
         "name": entry.name,
         "summary": entry.summary,
@@ -146,7 +146,7 @@ def _details(entry: Entry) -> dict[str, Any]:
     """What `show` tells beyond a row of the list."""
     from fommctl.models import files, registry
 
-    present = entry.status != "not pulled"
+    present = entry.path.exists()
     native = present and files.sniff(entry.path) == "safetensors"
     metadata = files.read_metadata(entry.path) if native else {}
     card = entry.path.with_name("card.md")
