@@ -1,6 +1,5 @@
 """What every test stands on: a home of its own, no network, the plugin host, and ways to run the command."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +7,6 @@ import command_line
 import pytest
 
 from fommctl.host import Host, load_host
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
