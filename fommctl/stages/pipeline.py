@@ -1,0 +1,111 @@
+"""Threads around a loop: what is read ahead and what is written behind while the model computes."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+_END = object()
+_POLL_SECONDS = 0.2
+
+
+class ReadAhead(Generic[T]):
+    """Iterates over `items` in a thread, at most `depth` items ahead; errors of the thread arise in the loop."""
+
+    def __init__(self, items: Iterable[T], depth: int) -> None:
+        self._items = items
+        self._queue: queue.Queue[object] = queue.Queue(depth)
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="read-ahead", daemon=True)
+
+    def __enter__(self) -> ReadAhead[T]:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[T]:
+        while (item := self._queue.get()) is not _END:
+            yield item  # type: ignore[misc]
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        try:
+            for item in self._items:
+                self._offer(item)
+                if self._stop.is_set():
+                    break
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._offer(_END)
+
+    def _offer(self, item: object) -> None:
+        while not self._stop.is_set():
+            try:
+                return self._queue.put(item, timeout=_POLL_SECONDS)
+            except queue.Full:
+                continue
+
+
+class WriteBehind(Generic[T]):
+    """Calls `consume` for each item in a thread, in order; its errors arise at the next `put` or at the end.
+
+    Leaving the block in peace waits until everything is consumed; leaving it by an exception drops what waits.
+    """
+
+    def __init__(self, consume: Callable[[T], None], depth: int) -> None:
+        self._consume = consume
+        self._queue: queue.Queue[object] = queue.Queue(depth)
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="write-behind", daemon=True)
+
+    def __enter__(self) -> WriteBehind[T]:
+        self._thread.start()
+        return self
+
+    def put(self, item: T) -> None:
+        """Hand over an item; waits while `depth` items are waiting."""
+        self._offer(item)
+        if self._error is not None:
+            raise self._error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._stop.set()
+        self._offer(_END)
+        self._thread.join()
+        if kind is None and self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            try:
+                item = self._queue.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                continue
+            if item is _END:
+                return
+            try:
+                self._consume(item)  # type: ignore[arg-type]
+            except BaseException as error:
+                self._error = error
+                self._stop.set()
+
+    def _offer(self, item: object) -> None:
+        while not self._stop.is_set():
+            try:
+                return self._queue.put(item, timeout=_POLL_SECONDS)
+            except queue.Full:
+                continue

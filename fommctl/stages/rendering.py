@@ -1,0 +1,99 @@
+"""The model's own loop: batches of driving frames in, rendered squares out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import torch
+
+from fommctl.api.protocols import Renderer, SourceContext
+from fommctl.core.pixels import HostPixels, to_tensor
+from fommctl.errors import MissingError
+from fommctl.stages.choreography import Choreography
+from fommctl.stages.compose import Rendered
+from fommctl.stages.timing import Cue
+
+log = logging.getLogger(__name__)
+BATCH_ON_CPU = 4
+BATCH_ON_GPU = 32
+
+
+def batches(cues: Iterable[Cue], size: int) -> Iterator[list[Cue]]:
+    """Lists of `size` cues; the last may be shorter."""
+    batch: list[Cue] = []
+    for cue in cues:
+        batch.append(cue)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+class Rendering:
+    """Renders batches in order; halves them where the device's memory does not suffice."""
+
+    def __init__(
+        self,
+        renderer: Renderer,
+        context: SourceContext,
+        choreography: Choreography,
+        is_present: Callable[[Cue], bool],
+        batch_size: int | None,
+    ) -> None:
+        self.batch_size = batch_size or (BATCH_ON_CPU if renderer.device.type == "cpu" else BATCH_ON_GPU)
+        self.frames = 0
+        self.seconds = 0.0
+        """Spent in the model."""
+        self._renderer = renderer
+        self._context = context
+        self._choreography = choreography
+        self._is_present = is_present
+
+    def __call__(self, cues: Sequence[Cue]) -> Iterator[Rendered]:
+        """The renderings of `cues`, in one batch or several."""
+        for start in range(0, len(cues), self.batch_size):
+            yield from self._rendered(cues[start : start + self.batch_size])
+
+    def _rendered(self, cues: Sequence[Cue]) -> Iterator[Rendered]:
+        began = time.perf_counter()
+        device = self._renderer.device
+        try:
+            driving = self._renderer.detect(to_tensor([cue.frame.pixels for cue in cues], device))
+        except torch.OutOfMemoryError:
+            yield from self._halved(cues)
+            return
+        # What the choreography remembers must not see a frame twice: it runs once, whatever happens to the rendering.
+        times = [float(cue.frame.time) for cue in cues]
+        motion = self._choreography(driving, times, [self._is_present(cue) for cue in cues])
+        step, position = len(cues), 0
+        while position < len(cues):
+            part = slice(position, position + step)
+            try:
+                pixels = HostPixels(self._renderer.render(self._context, motion[part]))
+            except torch.OutOfMemoryError:
+                step = self._halve(step)
+                continue
+            self.frames += len(motion[part])
+            self.seconds += time.perf_counter() - began
+            yield Rendered(pixels, cues[part], driving[part], motion[part])
+            began = time.perf_counter()
+            position += step
+
+    def _halved(self, cues: Sequence[Cue]) -> Iterator[Rendered]:
+        self._halve(len(cues))
+        yield from self(cues)
+
+    def _halve(self, size: int) -> int:
+        if size <= 1:
+            raise MissingError(
+                f"the memory of {self._renderer.device} does not suffice for one frame",
+                "Use --device cpu, or a smaller --size.",
+            )
+        self.batch_size = size // 2
+        if self._renderer.device.type == "cuda":
+            torch.cuda.empty_cache()
+        log.warning("out of memory: going on with batches of %d", self.batch_size)
+        return self.batch_size

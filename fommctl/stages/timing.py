@@ -1,0 +1,51 @@
+"""Which driving frames are rendered, and when each is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+from fommctl.media.reader import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Showing:
+    """A moment of the result: (time, duration) in seconds."""
+
+    time: Fraction
+    duration: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """A driving frame with the moments at which its rendering is shown."""
+
+    frame: Frame
+    showings: tuple[Showing, ...]
+
+
+def as_driven(frames: Iterable[Frame]) -> Iterator[Cue]:
+    """Every frame once, at its own time."""
+    for frame in frames:
+        yield Cue(frame, (Showing(frame.time, frame.duration),))
+
+
+def at_rate(frames: Iterable[Frame], rate: Fraction) -> Iterator[Cue]:
+    """A constant frame rate: each moment shows the frame that the driving video shows then.
+
+    Frames that no moment falls on are dropped (and never rendered); a frame on which several fall is repeated.
+    The result starts when the driving video does.
+    """
+    period, moment, count = 1 / rate, Fraction(0), 0
+    first: Fraction | None = None
+    for frame in frames:
+        if first is None:
+            first = moment = frame.time
+        showings = []
+        while moment < frame.time + frame.duration:
+            showings.append(Showing(moment, period))
+            count += 1
+            moment = first + count * period
+        if showings:
+            yield Cue(frame, tuple(showings))

@@ -1,0 +1,118 @@
+"""Transfer, hulls, smoothing and the order in which they are applied, on cases computed by hand."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fommctl.core.smoothing import MotionSmoother, OneEuro
+from fommctl.core.transfer import Motion, hull_area, inverse, movement_scale, relative
+from fommctl.stages.choreography import Choreography
+
+SQUARE = torch.tensor([[[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5], [0.1, 0.2]]])
+floats = st.floats(-1, 1, allow_nan=False, width=32)
+
+
+def motion(keypoints, jacobian=None):
+    points = torch.as_tensor(keypoints, dtype=torch.float32)
+    points = points if points.dim() == 3 else points[None]
+    if jacobian is None:
+        return Motion(points)
+    return Motion(points, torch.as_tensor(jacobian, dtype=torch.float32).expand(*points.shape[:2], 2, 2))
+
+
+def test_hull_area_of_a_square_with_a_point_inside_and_of_degenerate_sets():
+    assert hull_area(SQUARE[0]) == pytest.approx(1.0)
+    assert hull_area(torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])) == 0
+    assert hull_area(torch.tensor([[0.3, 0.3]] * 5)) == 0
+    assert hull_area(torch.tensor([[0.0, 0.0], [1.0, 0.0]])) == 0
+
+
+@given(st.lists(st.tuples(floats, floats), min_size=3, max_size=12), st.floats(0.25, 4), floats, floats)
+@settings(max_examples=60, deadline=None)
+def test_hull_area_does_not_change_by_shifts_and_grows_with_the_square_of_scale(points, scale, x, y):
+    cloud = torch.tensor(points, dtype=torch.float64)
+    moved = cloud * scale + torch.tensor([x, y], dtype=torch.float64)
+    assert hull_area(moved) == pytest.approx(hull_area(cloud) * scale**2, rel=1e-4, abs=1e-9)
+
+
+def test_scale_is_the_root_of_the_ratio_of_areas_and_one_without_an_area():
+    assert movement_scale(motion(SQUARE), motion(SQUARE / 2)) == pytest.approx(2.0)
+    flat = motion(torch.zeros(1, 5, 2))
+    assert movement_scale(flat, motion(SQUARE)) == 1.0
+    assert movement_scale(motion(SQUARE), flat) == 1.0
+
+
+def test_relative_motion_by_hand():
+    turn = [[0.0, -1.0], [1.0, 0.0]]
+    driving, reference = motion([[0.3, 0.1]], turn), motion([[0.1, 0.0]], [[2.0, 0.0], [0.0, 2.0]])
+    source = motion([[-0.5, 0.5]], [[1.0, 0.5], [0.0, 1.0]])
+    moved = relative(driving, reference, source, scale=2.0)
+    torch.testing.assert_close(moved.keypoints, torch.tensor([[[-0.1, 0.7]]]))
+    # turn / 2 @ [[1, .5], [0, 1]] = [[0, -.5], [.5, .25]]
+    torch.testing.assert_close(moved.jacobians, torch.tensor([[[[0.0, -0.5], [0.5, 0.25]]]]))
+
+
+def test_relative_motion_of_the_reference_is_the_source():
+    reference, source = motion(SQUARE, [[1.5, 0.2], [0.1, 0.8]]), motion(SQUARE / 3, [[0.7, 0.0], [0.3, 1.2]])
+    moved = relative(reference, reference, source, scale=1.7)
+    torch.testing.assert_close(moved.keypoints, source.keypoints)
+    torch.testing.assert_close(moved.jacobians, source.jacobians)
+
+
+@given(st.lists(st.floats(-3, 3, width=32), min_size=4, max_size=4))
+@settings(max_examples=50, deadline=None)
+def test_the_closed_inverse_is_the_inverse(values):
+    matrix = torch.tensor(values, dtype=torch.float64).view(2, 2) + 4 * torch.eye(2, dtype=torch.float64)
+    if abs(torch.linalg.det(matrix)) > 0.1:
+        torch.testing.assert_close(inverse(matrix[None])[0] @ matrix, torch.eye(2, dtype=torch.float64))
+
+
+def test_one_euro_against_the_formulas_of_the_paper():
+    smooth = OneEuro(minimum_cutoff=1.0, speed_factor=0.5, derivative_cutoff=1.0)
+    period = 1 / 25
+    smooth(torch.tensor([0.0]), 0.0)
+    result = smooth(torch.tensor([1.0]), period)
+
+    def weight(cutoff):
+        return 1 / (1 + (1 / (2 * math.pi * cutoff)) / period)
+
+    speed = weight(1.0) * (1.0 / period)
+    assert result.item() == pytest.approx(weight(1.0 + 0.5 * speed), rel=1e-5)
+
+
+def test_smoothing_keeps_what_rests_and_calms_what_trembles():
+    steady = motion(SQUARE.expand(4, -1, -1), [[1.0, 0.0], [0.0, 1.0]])
+    times = [index / 25 for index in range(4)]
+    torch.testing.assert_close(MotionSmoother()(steady, times).keypoints, steady.keypoints)
+    trembling = motion(torch.randn(100, 5, 2, generator=torch.Generator().manual_seed(0)) * 0.01)
+    smoothed = MotionSmoother()(trembling, [index / 25 for index in range(100)])
+    assert smoothed.keypoints[20:].std() < 0.6 * trembling.keypoints[20:].std()
+
+
+def test_smoothing_does_not_depend_on_how_frames_are_batched():
+    walk = motion(torch.randn(12, 3, 2, generator=torch.Generator().manual_seed(1)).cumsum(0), [[1.0, 0.0], [0.0, 1.0]])
+    times = [index / 30 for index in range(12)]
+    whole, parts, smoother = MotionSmoother()(walk, times), [], MotionSmoother()
+    for start in (0, 5, 6):
+        end = {0: 5, 5: 6, 6: 12}[start]
+        parts.append(smoother(walk[start:end], times[start:end]).keypoints)
+    torch.testing.assert_close(torch.cat(parts), whole.keypoints)
+
+
+def test_missing_frames_hold_the_last_pose_across_batches():
+    source = reference = motion(torch.zeros(1, 1, 2))
+    walk = motion(torch.arange(1.0, 7.0).view(6, 1, 1).expand(6, 1, 2))
+    director = Choreography(source, reference, mode="absolute", adapt_scale=True, smooth=False)
+    first = director(walk[:3], [0, 1, 2], [False, True, False])
+    second = director(walk[3:], [3, 4, 5], [False, True, True])
+    shown = torch.cat((first.keypoints, second.keypoints))[:, 0, 0].tolist()
+    assert shown == [0.0, 2.0, 2.0, 2.0, 5.0, 6.0]  # before the first pose: the reference
+
+
+def test_scale_is_adapted_for_relative_motion_only():
+    source, reference = motion(SQUARE), motion(SQUARE / 2)
+    for mode, adapt, scale in (("relative", True, 2.0), ("relative", False, 1.0), ("absolute", True, 1.0)):
+        assert Choreography(source, reference, mode=mode, adapt_scale=adapt, smooth=False).scale == pytest.approx(scale)
