@@ -41,8 +41,8 @@ def register(app: typer.Typer) -> None:
             Path | None,
             _option(
                 OUTPUT,
-                "Result; its ending decides the format: .mp4 .mov .mkv .webm .gif or a pattern such as frames/%05d.png. "
-                "Default: SOURCE--DRIVING.mp4 here.",
+                "Result; its ending decides the format: .mp4 .mov .mkv .webm .gif or a pattern such as "
+                "frames/%05d.png. Default: SOURCE--DRIVING.mp4 here.",
                 "-o",
                 "--output",
             ),
@@ -116,7 +116,8 @@ def register(app: typer.Typer) -> None:
             str | None,
             _option(
                 OUTPUT,
-                "Frame rate of a folder of frames (default 25); a video is brought to it by dropping or repeating frames.",
+                "Frame rate of a folder of frames (default 25); a video is brought to it by dropping or repeating "
+                "frames.",
             ),
         ] = None,
         codec: Annotated[str | None, _option(OUTPUT, "Video encoder, where the default is not wanted.")] = None,
@@ -169,8 +170,6 @@ def register(app: typer.Typer) -> None:
         from fommctl.stages.animator import load
 
         animator = load(model, preset=preset, device=device, precision=precision, seed=seed, sets=set or ())
-        for note in animator.model.notes:
-            session.note(note)
         with session.progress("animating") as report:
             from fommctl.stages.animate import run
 

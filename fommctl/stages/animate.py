@@ -102,7 +102,7 @@ def run(config: AnimateConfig, animator: Animator, report: Progress | None = Non
     event = StageEvent("animate", {"config": _plain(asdict(config)), "model": animator.model.name})
     animator.host.started(event)
     began = time.perf_counter()
-    with open_driving(config, shot) as reader, _writer(config, shot, composer, info, sound, animator) as writer:
+    with open_driving(config, shot) as reader, _writer(config, composer, info, sound, animator) as writer:
         filters = animator.host.frame_filters(event)
         cues = at_rate(reader, config.fps) if config.fps else as_driven(reader)
         total = _expected_frames(config, info)
