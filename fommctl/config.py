@@ -133,7 +133,7 @@ def parse_yaml(content: str | bytes, name: str) -> Layer:
             f"{name}: expected sections such as 'model_params:', found {describe(data)}",
             "See 'fommctl presets show smoke' for a complete example.",
         )
-    return Layer(data, {(): name, **origins})
+    return Layer(data, {**origins, (): name})
 
 
 def describe(value: Any) -> str:

@@ -144,7 +144,7 @@ def load_preset(
     sets: `KEY=VALUE` texts.  options: values of command-line options by dotted key; None counts as not given.
     Raises UsageError with every problem that was found, each with its file and line.
     """
-    path = Path(name_or_path)
+    path = Path(name_or_path).expanduser()
     if path.suffix.lower() in _SUFFIXES or len(path.parts) > 1:
         layer = load_yaml(path)
         return resolve(layer, host, name=path.stem, path=path, sets=sets, options=options)
