@@ -83,8 +83,8 @@ def load_file(
     spec: BackendSpec = host.find("backend", chosen.backend)
     backend = spec.build(chosen.model_params)
     groups = fit(backend, spec, checkpoint, chosen.name)
-    for note in notes:
-        log.warning("%s: %s", name, note)
+    if notes:
+        log.warning("%s: no preset given, so its architecture was read off its tensors: %s", name, "; ".join(notes))
     return LoadedModel(name, backend, chosen, checkpoint.metadata, notes, groups)
 
 
