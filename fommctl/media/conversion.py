@@ -1,0 +1,222 @@
+"""Decoded frames to RGB pixels: cut, scaled, turned and in SDR bt709 or sRGB.
+
+Y'CbCr without alpha is cut and scaled before it becomes RGB, by swscale with accurate rounding and full chroma
+interpolation. RGB and frames with alpha are converted first and then cut and scaled in numpy and PIL: exact where
+nothing is scaled, and with alpha multiplied in before any two pixels are mixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from av.filter import Graph
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+from fommctl.errors import UsageError
+from fommctl.media.boxes import Box
+from fommctl.media.colour import ColourTags, yuv_matrix, yuv_range
+from fommctl.media.orientation import UPRIGHT, Orientation
+from fommctl.media.resampling import Pixels, crop, over_black, resize, rounded
+from fommctl.media.stills import MAX_SIDE
+from fommctl.media.tonemap import ToneMap
+
+_SCALER_FLAGS = "bicubic+accurate_rnd+full_chroma_int"
+
+Step = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class View:
+    """Which part of the displayed picture is wanted, and how large.
+
+    whole: (width, height) of the displayed picture.  box: the part, in its pixels; all of it where None.
+    size: (width, height) of the result; the part's own where None.
+    """
+
+    whole: tuple[int, int]
+    box: Box | None = None
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.box is not None and not (0 < self.box.width <= MAX_SIDE and 0 < self.box.height <= MAX_SIDE):
+            raise UsageError(f"the box {self.box} is empty or larger than {MAX_SIDE} pixels", "give a smaller square")
+
+    def turned(self, orientation: Orientation) -> View:
+        """The same view of the picture as coded, before it is turned for display."""
+        box = None if self.box is None else orientation.coded(self.box, self.whole)
+        return View(orientation.size(self.whole), box, None if self.size is None else orientation.size(self.size))
+
+    def apply(self, pixels: Pixels) -> Pixels:
+        """(H, W, C) of the whole picture, at any size -> the part, resized."""
+        if (pixels.shape[1], pixels.shape[0]) != self.whole:
+            pixels = resize(pixels, self.whole)
+        if self.box is None:
+            return pixels if self.size is None else resize(pixels, self.size)
+        return crop(pixels, self.box) if self.size is None else resize(pixels, self.size, self.box)
+
+
+class Converter:
+    """Frames of one clip -> (H, W, 3) uint8; the conversion is set up once and again where the frames change."""
+
+    def __init__(self, view: View, orientation: Orientation, tags: ColourTags, peak: float | None = None) -> None:
+        """peak: brightest light of HDR material in cd/m2, where stated."""
+        self.view = view.turned(orientation)
+        self.orientation = orientation
+        self.tags = tags
+        self.tonemap = ToneMap(tags, peak) if tags.hdr or tags.wide_gamut else None
+        self._kind: tuple[int, int, str] | None = None
+        self._convert: Callable[[VideoFrame], Pixels]
+
+    def __call__(self, frame: VideoFrame) -> Pixels:
+        """(H, W, 3) uint8 RGB as displayed, its own memory."""
+        kind = (frame.width, frame.height, frame.format.name)
+        if kind != self._kind:
+            self._kind = kind
+            self._convert = self._exact(frame) if self._wants_exact(frame) else self._scaling(frame)
+        pixels = self._convert(frame)
+        return pixels if self.orientation == UPRIGHT else self.orientation.apply(pixels)
+
+    def _wants_exact(self, frame: VideoFrame) -> bool:
+        """Whether the whole frame is converted first: RGB, alpha, and boxes that lie mostly outside the picture."""
+        if self.view.box is not None:
+            left, top, width, height = rounded(self.view.box)
+            beyond_x = max(-left, left + width - self.view.whole[0])
+            beyond_y = max(-top, top + height - self.view.whole[1])
+            # libavfilter repeats borders at most as wide as the picture.
+            if beyond_x > self.view.whole[0] - 4 or beyond_y > self.view.whole[1] - 4:
+                return True
+        return self.tonemap is None and (is_rgb(frame) or has_alpha(frame))
+
+    def _exact(self, frame: VideoFrame) -> Callable[[VideoFrame], Pixels]:
+        tonemap, view = self.tonemap, self.view
+        whole = WholeFrame(frame, self.tags, deep=tonemap is not None)
+        if tonemap is not None:
+            return lambda one: view.apply(tonemap(whole.graph.codes(one)))
+        return lambda one: view.apply(over_black(*whole(one)))
+
+    def _scaling(self, frame: VideoFrame) -> Callable[[VideoFrame], Pixels]:
+        tonemap = self.tonemap
+        deep = tonemap is not None
+        graph = FilterGraph(frame, self.tags, self._steps(frame, deep), "rgb48le" if deep else "rgb24")
+        return graph if tonemap is None else lambda one: tonemap(graph.codes(one))
+
+    def _steps(self, frame: VideoFrame, deep: bool) -> list[Step]:
+        """Filters that cut and scale one kind of frame; the last one is a scaler, which also converts to RGB."""
+        if self.view.box is None:
+            width, height = self.view.size or self.view.whole
+            return [("scale", f"{width}:{height}")]
+        width, height = self.view.whole
+        full_chroma = ("format", "yuv444p16le" if deep or frame.format.components[0].bits > 8 else "yuv444p")
+        steps: list[Step] = []
+        grid = _chroma_grid(frame)
+        if (frame.width, frame.height) != self.view.whole:
+            steps = [("scale", f"{width}:{height}"), full_chroma]
+            grid = (1, 1)
+        left, top, cut_width, cut_height = rounded(self.view.box)
+        padding, (pad_x, pad_y) = _padding(self.view.box, (width, height), grid)
+        steps += padding
+        x, y = left + pad_x, top + pad_y
+        odd_x, odd_y = x % grid[0], y % grid[1]
+        if odd_x or odd_y:
+            # Off the chroma grid: cut on the grid, give every pixel its own chroma, and cut the rest.
+            around_width, around_height = cut_width + odd_x, cut_height + odd_y
+            steps += [
+                ("crop", f"{around_width}:{around_height}:{x - odd_x}:{y - odd_y}:exact=1"),
+                ("scale", f"{around_width}:{around_height}"),
+                full_chroma,
+            ]
+            x, y = odd_x, odd_y
+        target = self.view.size or (cut_width, cut_height)
+        return [*steps, ("crop", f"{cut_width}:{cut_height}:{x}:{y}:exact=1"), ("scale", f"{target[0]}:{target[1]}")]
+
+
+def _chroma_grid(frame: VideoFrame) -> tuple[int, int]:
+    """Luma pixels a chroma sample, across and down: (2, 2) for 4:2:0."""
+    luma, chroma = frame.format.components[0], frame.format.components[min(1, len(frame.format.components) - 1)]
+    return max(1, round(luma.width / max(1, chroma.width))), max(1, round(luma.height / max(1, chroma.height)))
+
+
+def _padding(box: Box, size: tuple[int, int], grid: tuple[int, int]) -> tuple[list[Step], tuple[int, int]]:
+    """Filters that repeat the border of a picture of this size (width, height) as far as `box` reaches.
+
+    Also returns what they add to the left and at the top, whole steps of the chroma grid.
+    """
+    left, top, width, height = rounded(box)
+    before_x, before_y = _round_up(max(0, -left), grid[0]), _round_up(max(0, -top), grid[1])
+    after_x, after_y = max(0, left + width - size[0]), max(0, top + height - size[1])
+    if not (before_x or before_y or after_x or after_y):
+        return [], (0, 0)
+    after_x += -(size[0] + after_x) % grid[0]
+    after_y += -(size[1] + after_y) % grid[1]
+    padded = f"{size[0] + before_x + after_x}:{size[1] + before_y + after_y}:{before_x}:{before_y}"
+    borders = f"left={before_x}:right={after_x}:top={before_y}:bottom={after_y}:mode=smear"
+    return [("pad", padded), ("fillborders", borders)], (before_x, before_y)
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def is_rgb(frame: VideoFrame) -> bool:
+    """Whether a frame holds RGB, planar, packed or with a palette."""
+    return frame.format.is_rgb or frame.format.has_palette
+
+
+def has_alpha(frame: VideoFrame) -> bool:
+    """Whether a frame has an alpha channel, or a palette that may have one."""
+    return frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
+
+
+class WholeFrame:
+    """Converts whole frames of one size and format, neither cut nor scaled nor turned."""
+
+    def __init__(self, frame: VideoFrame, tags: ColourTags, *, deep: bool = False) -> None:
+        """deep: keep 16 bits and leave alpha out, for `graph.codes`."""
+        self.alpha = has_alpha(frame) and not deep
+        pix_fmt = "rgb48le" if deep else "rgba" if self.alpha else "rgb24"
+        self.graph = FilterGraph(frame, tags, [("scale", f"{frame.width}:{frame.height}")], pix_fmt)
+
+    def __call__(self, frame: VideoFrame) -> tuple[Pixels, Pixels | None]:
+        """(H, W, 3) RGB and straight alpha (H, W), None without one."""
+        pixels = self.graph(frame)
+        if not self.alpha:
+            return pixels, None
+        return np.ascontiguousarray(pixels[..., :3]), np.ascontiguousarray(pixels[..., 3])
+
+
+class FilterGraph:
+    """A chain of libavfilter filters for frames of one size and format."""
+
+    def __init__(self, frame: VideoFrame, tags: ColourTags, steps: list[Step], pix_fmt: str) -> None:
+        """steps: (filter, arguments) in order; scalers get quality flags here, and the first one the colours."""
+        self.graph = Graph()
+        self.graph.threads = 1
+        name = frame.format.name
+        source = f"video_size={frame.width}x{frame.height}:pix_fmt={name}:time_base=1/1000:pixel_aspect=1/1"
+        nodes = [self.graph.add("buffer", source)]
+        matrix, extent = yuv_matrix(tags, frame.width, frame.height), yuv_range(tags, name)
+        coded = "" if is_rgb(frame) else f":in_color_matrix={matrix}:in_range={extent}"
+        # A scaler before the last one must leave matrix and range as they are.
+        kept = f":out_color_matrix={matrix}:out_range={extent}"
+        last = len(steps) - 1
+        for number, (filter_name, arguments) in enumerate([*steps, ("format", pix_fmt)]):
+            if filter_name == "scale":
+                arguments = f"{arguments}:flags={_SCALER_FLAGS}{coded}{kept if number < last else ''}"
+            nodes.append(self.graph.add(filter_name, arguments))
+        nodes.append(self.graph.add("buffersink"))
+        self.graph.link_nodes(*nodes).configure()
+
+    def __call__(self, frame: VideoFrame) -> Pixels:
+        """Pixels of one frame after the chain: (H, W, C) uint8, its own memory."""
+        return np.asarray(self._run(frame).to_ndarray(), dtype=np.uint8)
+
+    def codes(self, frame: VideoFrame) -> NDArray[np.uint16]:
+        """The same for formats of 16 bits: (H, W, C) uint16."""
+        return np.asarray(self._run(frame).to_ndarray(), dtype=np.uint16)
+
+    def _run(self, frame: VideoFrame) -> VideoFrame:
+        self.graph.vpush(frame)
+        return self.graph.vpull()

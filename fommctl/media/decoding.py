@@ -1,0 +1,107 @@
+"""Decoding that goes on after damage: frames with their times, and what was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from fommctl.media.files import nominal_rate, time_base
+
+MAX_ERRORS = 500
+"""Decoding stops after so many failures in a row: what follows is noise."""
+
+
+@dataclass
+class Damage:
+    """What went wrong while a file was decoded."""
+
+    skipped: int = 0
+    corrupt: int = 0
+    jumps: int = 0
+    gave_up: bool = False
+
+    def messages(self, path: Path) -> list[str]:
+        """One line for each kind of damage."""
+        lines = []
+        if self.skipped:
+            lines.append(f"{path.name} is damaged: {self.skipped} packets could not be decoded and were skipped")
+        if self.corrupt:
+            lines.append(f"{path.name} is damaged: {self.corrupt} frames are incomplete")
+        if self.jumps:
+            lines.append(f"{path.name}: timestamps run backwards in {self.jumps} places and were put in order")
+        if self.gave_up:
+            lines.append(f"{path.name} is damaged: reading stopped after {MAX_ERRORS} errors in a row")
+        return lines
+
+
+@dataclass
+class Decoder:
+    """Frames of one stream in display order, with strictly increasing times."""
+
+    container: InputContainer
+    stream: VideoStream
+    damage: Damage = field(default_factory=Damage)
+
+    def frames(self) -> Iterator[tuple[VideoFrame, Fraction]]:
+        """Each frame that can be decoded and its time, in absolute seconds of the file."""
+        tick, step = time_base(self.stream), 1 / nominal_rate(self.stream)
+        last: Fraction | None = None
+        shift = Fraction(0)
+        for frame in self._decoded():
+            if frame.pts is None:
+                time = Fraction(0) if last is None else last + step
+            else:
+                time = frame.pts * tick + shift
+            if last is not None and time <= last:
+                # A splice or a broken clock: what follows keeps its own spacing, after what came before.
+                self.damage.jumps += 1
+                shift += last + step - time
+                time = last + step
+            last = time
+            self.damage.corrupt += bool(frame.is_corrupt)
+            yield frame, time
+
+    def _decoded(self) -> Iterator[VideoFrame]:
+        failures = 0
+        for packet in self._packets():
+            try:
+                frames: list[Any] = self.stream.codec_context.decode(packet)
+            except (FFmpegError, ValueError):
+                self.damage.skipped += 1
+                failures += 1
+                if failures >= MAX_ERRORS:
+                    self.damage.gave_up = True
+                    return
+                continue
+            if frames:
+                failures = 0
+                yield from frames
+
+    def _packets(self) -> Iterator[Packet[Any]]:
+        """Packets to the end of the file, with the flush packet last; a demuxer that fails is asked again."""
+        failures = 0
+        packets = self.container.demux(self.stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except (FFmpegError, OSError):
+                self.damage.skipped += 1
+                failures += 1
+                if failures >= MAX_ERRORS:
+                    self.damage.gave_up = True
+                    return
+                packets = self.container.demux(self.stream)
+                continue
+            failures = 0
+            yield packet

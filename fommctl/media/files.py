@@ -1,0 +1,115 @@
+"""Opening video files: one place for PyAV's errors, its optional numbers, and the choice of the picture stream."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.sidedata.sidedata import Type
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from fommctl.errors import InputError
+from fommctl.media.stills import check_size
+
+DEFAULT_RATE = Fraction(25)
+_MAX_RATE = 1000
+_TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
+"""Decoders that draw any text file as a picture."""
+
+
+def as_fraction(number: Any) -> Fraction | None:
+    """A rate or time base of PyAV as a Fraction; None where it is unset, which PyAV may give as None or as 0."""
+    if not number:
+        return None
+    return Fraction(number.numerator, number.denominator)
+
+
+def check_file(path: Path) -> None:
+    """Raise InputError unless `path` is a file with something in it."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{path} does not exist", "check the spelling and the folder") from error
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path.name} cannot be read: {_reason(error)}", "check the name and the permissions"
+        ) from error
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(f"{path} is a folder, not a file", "name a picture or a video in it")
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path} is not a regular file", "copy it to a file first")
+    if status.st_size == 0:
+        raise InputError(f"{path.name} is empty", "copy or download it again")
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise InputError(f"{path.name} cannot be read: {_reason(error)}", "check its permissions") from error
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[InputContainer]:
+    """A container open for reading. Raises InputError; network addresses and playlists are not followed."""
+    check_file(path)
+    try:
+        container = av.open(f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"})
+    except (FFmpegError, ValueError, OSError) as error:
+        raise InputError(
+            f"{path.name} is not a video or a picture that can be read: {_reason(error)}",
+            "check that it plays elsewhere and was copied whole",
+        ) from error
+    with container:
+        yield container
+
+
+def video_stream(container: InputContainer, path: Path) -> VideoStream:
+    """The stream with the moving picture, ready to decode on several threads. Raises InputError.
+
+    A cover picture in a sound file is not a video.
+    """
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not streams:
+        kind = "holds sound and no video" if container.streams.audio else "holds no video"
+        raise InputError(f"{path.name} {kind}", "name a file with a moving picture")
+    stream = next((one for one in streams if one.disposition & Disposition.default), streams[0])
+    context = stream.codec_context
+    if context is None or context.name in _TEXT_CODECS:
+        what = "is text" if context is not None else "has a video codec that cannot be decoded here"
+        raise InputError(f"{path.name} {what}", "convert it to H.264 in an MP4 file first")
+    check_size(path.name, context.width, context.height)
+    stream.thread_type = "AUTO"
+    return stream
+
+
+def nominal_rate(stream: VideoStream) -> Fraction:
+    """Frames a second, the average where it varies; 25 where the file says nothing sensible."""
+    for candidate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
+        rate = as_fraction(candidate)
+        if rate is not None and 0 < rate <= _MAX_RATE:
+            return rate
+    return DEFAULT_RATE
+
+
+def time_base(stream: VideoStream) -> Fraction:
+    """Seconds a tick of the stream's timestamps."""
+    return as_fraction(stream.time_base) or Fraction(1, 90000)
+
+
+def side_data(frame: VideoFrame) -> dict[Type, bytes]:
+    """What the file attaches to a frame: display matrix, light levels, ..., as ffmpeg's structures."""
+    entries: Any = frame.side_data
+    return {entry.type: bytes(entry) for entry in entries}
+
+
+def _reason(error: Exception) -> str:
+    text = (getattr(error, "strerror", None) or str(error) or type(error).__name__).strip()
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,256 @@
+"""What is in a file: size, rate, length, colours and sound, as far as its first frame and its header tell."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import av
+from av.container import InputContainer
+from av.sidedata.sidedata import Type
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from fommctl.errors import InputError
+from fommctl.media import sequences, stills
+from fommctl.media.colour import ColourTags, read_tags
+from fommctl.media.conversion import has_alpha
+from fommctl.media.decoding import Decoder
+from fommctl.media.files import (
+    DEFAULT_RATE,
+    as_fraction,
+    check_file,
+    nominal_rate,
+    opened,
+    side_data,
+    time_base,
+    video_stream,
+)
+from fommctl.media.orientation import UPRIGHT, Orientation, orientation_of
+
+_MAX_ASPECT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class AudioTrack:
+    """A sound stream: its index in the file, its codec, its language (ISO 639-2) if stated."""
+
+    index: int
+    codec: str
+    language: str | None
+    default: bool
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a file, a folder of frames or a pattern holds."""
+
+    path: Path
+    kind: Literal["video", "image", "sequence"]
+    width: int
+    """Displayed size in pixels: after rotation and with square pixels."""
+    height: int
+    rate: Fraction
+    """Nominal frames a second; the average where the rate varies."""
+    frames: int | None
+    """Number of frames, as the header states it or estimated; None if unknown."""
+    duration: Fraction | None
+    """Seconds from the first frame to the end of the last."""
+    container: str
+    """ffmpeg's name of the file format, such as mov, matroska or png."""
+    video_codec: str
+    pix_fmt: str
+    has_alpha: bool
+    colour: ColourTags
+    hdr: bool
+    audio: tuple[AudioTrack, ...] = ()
+    timecode: str | None = None
+    origin: Fraction = Fraction(0)
+    """Seconds in the file at which time 0 lies: the timestamp of the first frame."""
+    orientation: Orientation = UPRIGHT
+    peak: float | None = None
+    """Brightest light of HDR material in cd/m2, where it is stated."""
+
+
+def probe(path: Path, fps: Fraction | None = None) -> VideoInfo:
+    """Read the header and decode the first frame.
+
+    path: a video, an image, a folder of frames or a printf pattern such as `frames/%05d.png`.
+    fps: the rate of folders, patterns and single images; 25 by default. Raises InputError.
+    """
+    path = Path(path)
+    rate = fps or DEFAULT_RATE
+    if path.is_dir() or sequences.is_pattern(path):
+        return _probe_sequence(path, rate)
+    check_file(path)
+    still = stills.identify(path)
+    if still is not None and not still.animated:
+        return _of_still(path, still, "image", rate, frames=1)
+    if still is not None and still.format.lower() in stills.ANIMATED_CODECS:
+        return _probe_animation(path, still)
+    return _probe_video(path)
+
+
+def _probe_sequence(path: Path, rate: Fraction) -> VideoInfo:
+    found = sequences.listed(path)
+    for number, file in found:
+        still = stills.identify(file)
+        if still is not None:
+            return _of_still(path, still, "sequence", rate, frames=len(found), length=found[-1][0] - number + 1)
+    raise InputError(f"{path}: none of its {len(found)} pictures can be read", "check that they were copied whole")
+
+
+def _of_still(
+    path: Path,
+    still: stills.Still,
+    kind: Literal["image", "sequence"],
+    rate: Fraction,
+    frames: int,
+    length: int = 1,
+) -> VideoInfo:
+    return VideoInfo(
+        path=path,
+        kind=kind,
+        width=still.width,
+        height=still.height,
+        rate=rate,
+        frames=frames,
+        duration=length / rate,
+        container=still.format.lower(),
+        video_codec=still.format.lower(),
+        pix_fmt="rgba" if still.has_alpha else "rgb24",
+        has_alpha=still.has_alpha,
+        colour=ColourTags(),
+        hdr=False,
+    )
+
+
+def _probe_animation(path: Path, still: stills.Still) -> VideoInfo:
+    delays = [delay for _, _, delay in stills.animation(path)]
+    duration = Fraction(sum(delays), 1000)
+    return VideoInfo(
+        path=path,
+        kind="video",
+        width=still.width,
+        height=still.height,
+        rate=len(delays) / duration,
+        frames=len(delays),
+        duration=duration,
+        container=still.format.lower(),
+        video_codec=still.format.lower(),
+        pix_fmt="rgba" if still.has_alpha else "rgb24",
+        has_alpha=still.has_alpha,
+        colour=ColourTags(),
+        hdr=False,
+    )
+
+
+def _probe_video(path: Path) -> VideoInfo:
+    with opened(path) as container:
+        stream = video_stream(container, path)
+        first = next(Decoder(container, stream).frames(), None)
+        if first is None:
+            raise InputError(f"{path.name} has no frame that can be decoded", "check that it was copied whole")
+        frame, origin = first
+        stills.check_size(path.name, frame.width, frame.height)
+        orientation = orientation_of(frame)
+        width, height = orientation.size(square_pixels(frame, stream))
+        stills.check_size(path.name, width, height)
+        rate = nominal_rate(stream)
+        duration = _duration(container, stream, origin)
+        tags = read_tags(frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range)
+        return VideoInfo(
+            path=path,
+            kind="video",
+            width=width,
+            height=height,
+            rate=rate,
+            frames=stream.frames or (round(duration * rate) or None if duration else None),
+            duration=duration,
+            container=container.format.name.split(",")[0],
+            video_codec=stream.codec_context.codec.canonical_name,
+            pix_fmt=frame.format.name,
+            has_alpha=has_alpha(frame),
+            colour=tags,
+            hdr=tags.hdr,
+            audio=_audio(container),
+            timecode=_timecode(container, stream),
+            origin=origin,
+            orientation=orientation,
+            peak=_peak(frame),
+        )
+
+
+def square_pixels(frame: VideoFrame, stream: VideoStream) -> tuple[int, int]:
+    """(width, height) of the frame as coded, widened or narrowed so that its pixels are squares."""
+    aspect = as_fraction(stream.sample_aspect_ratio)
+    if aspect is None or not Fraction(1, _MAX_ASPECT) <= aspect <= _MAX_ASPECT:
+        aspect = Fraction(1)
+    return max(1, round(frame.width * aspect)), frame.height
+
+
+def _duration(container: InputContainer, stream: VideoStream, origin: Fraction) -> Fraction | None:
+    """Seconds from the first frame to the end of the picture; None where only an estimate from the bit rate exists."""
+    tag = _lookup(stream.metadata, "duration")
+    if tag is not None:
+        try:
+            hours, minutes, seconds = tag.split(":")
+            end = int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
+        except ValueError:
+            end = Fraction(0)
+        if end > origin:
+            return end - origin
+    if stream.duration:
+        return stream.duration * time_base(stream)
+    if container.duration:
+        return Fraction(container.duration, av.time_base)
+    return None
+
+
+def _audio(container: InputContainer) -> tuple[AudioTrack, ...]:
+    return tuple(
+        AudioTrack(
+            index=stream.index,
+            codec=stream.codec_context.codec.canonical_name if stream.codec_context else "unknown",
+            language=_language(stream.metadata),
+            default=bool(stream.disposition & Disposition.default),
+        )
+        for stream in container.streams.audio
+    )
+
+
+def _language(metadata: Mapping[str, str]) -> str | None:
+    language = _lookup(metadata, "language")
+    return None if language == "und" else language
+
+
+def _timecode(container: InputContainer, stream: VideoStream) -> str | None:
+    others = [other.metadata for other in container.streams]
+    found = (_lookup(metadata, "timecode") for metadata in [stream.metadata, container.metadata, *others])
+    return next((timecode for timecode in found if timecode), None)
+
+
+def _lookup(metadata: Mapping[str, str], key: str) -> str | None:
+    return next((value for name, value in metadata.items() if name.lower() == key), None)
+
+
+def _peak(frame: VideoFrame) -> float | None:
+    """MaxCLL if stated, else the peak of the mastering display, in cd/m2."""
+    stated = side_data(frame)
+    light = stated.get(Type.CONTENT_LIGHT_LEVEL)
+    if light is not None and len(light) >= 8:
+        brightest = int(struct.unpack("=2I", light[:8])[0])
+        if brightest > 0:
+            return float(brightest)
+    mastering = stated.get(Type.MASTERING_DISPLAY_METADATA)
+    if mastering is not None and len(mastering) >= 88:
+        # Ten rationals: primaries (6), white point (2), least and greatest luminance; then two flags.
+        *_, numerator, denominator, _has_primaries, has_luminance = struct.unpack("=22i", mastering[:88])
+        if has_luminance and denominator > 0 and numerator > 0:
+            return float(numerator / denominator)
+    return None

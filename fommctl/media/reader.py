@@ -1,0 +1,123 @@
+"""Frames of a video, an animation, a folder of frames or a single picture, one at a time, with their timestamps."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from fommctl.errors import InputError, UsageError
+from fommctl.media.boxes import Box
+from fommctl.media.conversion import View
+from fommctl.media.probe import VideoInfo, probe
+from fommctl.media.resampling import Pixels
+from fommctl.media.sources import pending_frames
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture of a clip.
+
+    pixels: (H, W, 3) uint8 RGB, bt709 or sRGB.  index: from 0 in the order of delivery.
+    time: seconds since the first frame of the clip, or since `start`.  duration: seconds until the next frame.
+    """
+
+    pixels: Pixels
+    index: int
+    time: Fraction
+    duration: Fraction
+
+
+class Reader:
+    """Iterates over the frames of `path`; every iteration starts again and holds only a few frames in memory.
+
+    Iterate in one thread at a time; `close` may come from any thread and ends the iteration at the next frame.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        fps: Fraction | None = None,
+        start: Fraction | None = None,
+        end: Fraction | None = None,
+        box: Box | None = None,
+        size: tuple[int, int] | None = None,
+        max_rate: Fraction | None = None,
+    ) -> None:
+        """Probe the file; decoding begins with the iteration.
+
+        fps: rate of folders and patterns of frames (25 by default).  start, end: seconds since the first frame; frames
+        with start <= time < end are given.  box: part of the displayed picture, rounded to whole pixels; outside it
+        the border is repeated.  size: (width, height) of the result.  max_rate: at most so many frames a second.
+        Raises InputError, and UsageError for times and boxes that make no sense.
+        """
+        for name, rate in (("frame rate", fps), ("highest frame rate", max_rate)):
+            if rate is not None and rate <= 0:
+                raise UsageError(f"the {name} must be more than 0, not {rate}", "give frames a second, such as 25")
+        self.start = start or Fraction(0)
+        self.end = end
+        if self.start < 0 or (end is not None and end <= self.start):
+            raise UsageError(f"the part from {float(self.start):g} s to {end} s is empty", "the end is after the start")
+        self.path = Path(path)
+        self.max_rate = max_rate
+        self.info: VideoInfo = probe(self.path, fps)
+        self.warnings: list[str] = []
+        self._view = View((self.info.width, self.info.height), box, size)
+        self._closed = threading.Event()
+        self._running: list[Generator[Frame, None, None]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every iteration and release the file."""
+        self._closed.set()
+        for generator in self._running:
+            try:
+                generator.close()
+            except ValueError:
+                # It is running in another thread, which sees the flag at its next frame and releases the file itself.
+                continue
+        self._running.clear()
+
+    def __iter__(self) -> Iterator[Frame]:
+        generator = self._frames()
+        self._running.append(generator)
+        return generator
+
+    def _frames(self) -> Generator[Frame, None, None]:
+        index = 0
+        due = self.start
+        for pending in pending_frames(self.info, self._view, self.start, self._warn):
+            if self._closed.is_set():
+                return
+            if self.end is not None and pending.time >= self.end:
+                break
+            if pending.time < self.start or (self.max_rate is not None and pending.time < due):
+                continue
+            if self.max_rate is not None:
+                due = max(due, pending.time - 1 / self.max_rate) + 1 / self.max_rate
+            pixels = pending.pixels()
+            if pixels is None:
+                continue
+            yield Frame(pixels, index, pending.time - self.start, pending.duration)
+            index += 1
+        if index == 0 and not self._closed.is_set():
+            length = (
+                f"it is {float(self.info.duration):.2f} s long" if self.info.duration else "check --start and --end"
+            )
+            raise InputError(f"{self.path.name} has no readable frame in the part asked for", length)
+
+    def _warn(self, message: str) -> None:
+        if message not in self.warnings:
+            self.warnings.append(message)

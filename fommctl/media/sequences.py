@@ -1,0 +1,59 @@
+"""Folders of frames and printf patterns such as `frames/%05d.png`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from fommctl.errors import InputError
+from fommctl.media.stills import SUFFIXES
+
+_NUMBER = re.compile(r"%(?:0(\d{1,2}))?d")
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether the name holds one printf number, and no file has that very name."""
+    return len(_NUMBER.findall(path.name)) == 1 and not path.exists()
+
+
+def listed(path: Path) -> list[tuple[int, Path]]:
+    """The frames of a folder or a pattern in order, each with its position. Raises InputError where there is none.
+
+    In a folder, names are ordered as people count (frame2 before frame10) and positions have no gaps. In a pattern,
+    the position is the number in the name, less the first one, so that a missing frame leaves its place empty.
+    """
+    folder = path if path.is_dir() else path.parent
+    try:
+        files = [file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file()]
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror}", "check the folder's name") from error
+    if path.is_dir():
+        pictures = sorted((file for file in files if file.suffix.lower() in SUFFIXES), key=_counting_order)
+        found = list(enumerate(pictures))
+        hint = "name a video, or a folder that holds pictures such as 00001.png"
+    else:
+        found = _matching(path.name, files)
+        hint = f"no file in {folder} fits the pattern; check the number of digits"
+    if not found:
+        raise InputError(f"{path} holds no pictures" if path.is_dir() else f"{path} matches no file", hint)
+    return found
+
+
+def _matching(name: str, files: list[Path]) -> list[tuple[int, Path]]:
+    match = _NUMBER.search(name)
+    assert match is not None
+    width = int(match[1] or 1)
+    shape = re.compile(re.escape(name[: match.start()]) + r"(\d+)" + re.escape(name[match.end() :]))
+    numbered = []
+    for file in files:
+        fits = shape.fullmatch(file.name)
+        # %05d prints 5 digits, more only where the number needs them, and then without a leading zero.
+        if fits and (len(fits[1]) == width or (len(fits[1]) > width and fits[1][0] != "0")):
+            numbered.append((int(fits[1]), file))
+    numbered.sort()
+    return [(number - numbered[0][0], file) for number, file in numbered]
+
+
+def _counting_order(file: Path) -> tuple[list[tuple[int, int, str]], str]:
+    parts = re.split(r"(\d+)", file.name.lower())
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts], file.name

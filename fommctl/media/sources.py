@@ -1,0 +1,161 @@
+"""Where frames come from: videos, animations, folders, pictures. Nothing is converted before it is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from fommctl.errors import InputError
+from fommctl.media import sequences, stills
+from fommctl.media.conversion import Converter, View
+from fommctl.media.decoding import Decoder
+from fommctl.media.files import as_fraction, opened, time_base, video_stream
+from fommctl.media.probe import VideoInfo
+from fommctl.media.resampling import Pixels, over_black
+
+_DECLARED_LENGTH = frozenset({"mov", "matroska", "avi"})
+"""Containers whose header says how long the picture is, so that a cut file can be told."""
+_SEEK_FROM = 1
+"""Seconds from which on seeking pays."""
+_ROUNDING = Fraction(1, 500)
+"""Containers may round durations to milliseconds."""
+
+Warn = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A frame with its time and duration in seconds; `pixels` converts it, and gives None if it cannot be read."""
+
+    pixels: Callable[[], Pixels | None]
+    time: Fraction
+    duration: Fraction
+
+
+def pending_frames(info: VideoInfo, view: View, start: Fraction, warn: Warn) -> Iterator[Pending]:
+    """Frames of any input in order; those before `start` (seconds) may be left out.
+
+    view: the part and size wanted.  warn: is told what could not be read.  Raises InputError.
+    """
+    if info.kind == "image":
+        yield Pending(lambda: view.apply(over_black(*stills.decode(info.path))), Fraction(0), 1 / info.rate)
+    elif info.kind == "sequence":
+        yield from _sequence(info, view, warn)
+    elif info.video_codec in stills.ANIMATED_CODECS:
+        yield from _animation(info, view)
+    else:
+        yield from _Video(info, view, start, warn).frames()
+
+
+def _sequence(info: VideoInfo, view: View, warn: Warn) -> Iterator[Pending]:
+    found = sequences.listed(info.path)
+    length = found[-1][0] + 1
+    if length > len(found):
+        warn(f"{info.path}: {length - len(found)} numbers are missing; the frame before stays in their place")
+    following = [position for position, _ in found[1:]] + [length]
+    for (position, file), after in zip(found, following, strict=True):
+        yield Pending(_picture(file, info, view, warn), position / info.rate, (after - position) / info.rate)
+
+
+def _picture(file: Path, info: VideoInfo, view: View, warn: Warn) -> Callable[[], Pixels | None]:
+    def read() -> Pixels | None:
+        try:
+            pixels = over_black(*stills.decode(file))
+        except InputError as error:
+            warn(f"{error.message}; the frame was left out")
+            return None
+        if (pixels.shape[1], pixels.shape[0]) != view.whole:
+            warn(f"{info.path}: pictures of other sizes were scaled to that of the first")
+        return view.apply(pixels)
+
+    return read
+
+
+def _animation(info: VideoInfo, view: View) -> Iterator[Pending]:
+    time = Fraction(0)
+    for pixels, alpha, milliseconds in stills.animation(info.path):
+        duration = Fraction(milliseconds, 1000)
+        picture = view.apply(over_black(pixels, alpha))
+        yield Pending(lambda picture=picture: picture, time, duration)  # type: ignore[misc]
+        time += duration
+
+
+class _Video:
+    """Frames of a video file from its picture stream."""
+
+    def __init__(self, info: VideoInfo, view: View, start: Fraction, warn: Warn) -> None:
+        self.info = info
+        self.start = start
+        self.warn = warn
+        self.convert = Converter(view, info.orientation, info.colour, info.peak)
+
+    def frames(self) -> Iterator[Pending]:
+        """Each frame with the time to the next one, which is why one is held back."""
+        held: tuple[VideoFrame, Fraction] | None = None
+        for frame, time in self._decoded():
+            if held is not None:
+                yield self._pending(*held, time - held[1])
+            held = frame, time
+        if held is not None:
+            frame, time = held
+            duration = self._last_duration(frame)
+            yield self._pending(frame, time, duration)
+            self._check_length(time + duration)
+
+    def _pending(self, frame: VideoFrame, time: Fraction, duration: Fraction) -> Pending:
+        return Pending(lambda: self.convert(frame), time, duration)
+
+    def _last_duration(self, frame: VideoFrame) -> Fraction:
+        """What the file states, unless that is the nominal step rounded."""
+        step = 1 / self.info.rate
+        stated = (frame.duration or 0) * (as_fraction(frame.time_base) or Fraction(0))
+        return stated if stated > 0 and abs(stated - step) > _ROUNDING else step
+
+    def _decoded(self) -> Iterator[tuple[VideoFrame, Fraction]]:
+        """Frames and their times since the origin, from a key frame at or before `start` on."""
+        if self.start >= _SEEK_FROM:
+            frames = self._pass(self.start)
+            first = next(frames, None)
+            # An index may lead past the start, or to nothing: then the file is read from its beginning.
+            if first is not None and first[1] <= self.start:
+                yield first
+                yield from frames
+                return
+            frames.close()
+        yield from self._pass(None)
+
+    def _pass(self, target: Fraction | None) -> Generator[tuple[VideoFrame, Fraction], None, None]:
+        with opened(self.info.path) as container:
+            stream = video_stream(container, self.info.path)
+            if target is not None and not self._seek(container, stream, target):
+                return
+            decoder = Decoder(container, stream)
+            try:
+                for frame, time in decoder.frames():
+                    yield frame, time - self.info.origin
+            finally:
+                for message in decoder.damage.messages(self.info.path):
+                    self.warn(message)
+
+    def _seek(self, container: InputContainer, stream: VideoStream, target: Fraction) -> bool:
+        try:
+            container.seek(int((self.info.origin + target) / time_base(stream)), stream=stream)
+        except (FFmpegError, OSError):
+            return False
+        return True
+
+    def _check_length(self, end: Fraction) -> None:
+        expected = self.info.duration
+        if expected is None or self.info.container not in _DECLARED_LENGTH:
+            return
+        if end < expected - max(2 / self.info.rate, expected / 100):
+            self.warn(
+                f"{self.info.path.name} is cut short: only {float(end):.2f} of {float(expected):.2f} s could be read"
+            )

@@ -1,0 +1,149 @@
+"""Image files through PIL: what they are, and their pixels as sRGB with alpha apart."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageOps
+
+from fommctl.errors import InputError
+from fommctl.media.resampling import Pixels
+
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pnm", ".jp2", ".avif"}
+)
+"""Names by which pictures are recognised in a folder."""
+ANIMATED_CODECS = frozenset({"webp", "avif"})
+"""Animations that PIL reads; GIF and animated PNG go through PyAV."""
+MAX_SIDE = 16384
+MAX_PIXELS = 200_000_000
+
+_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+_EXIF_ORIENTATION = 0x0112
+_QUARTER_TURNS = {5, 6, 7, 8}
+
+
+@dataclass(frozen=True, slots=True)
+class Still:
+    """What the header of an image file says."""
+
+    format: str
+    mode: str
+    width: int
+    height: int
+    has_alpha: bool
+    animated: bool
+
+
+def check_size(name: str, width: int, height: int) -> None:
+    """Refuse what would fill the memory, before any of it is decoded; raises InputError."""
+    if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
+        raise InputError(
+            f"{name} is too large: {width} x {height} pixels",
+            f"scale it down first; at most {MAX_SIDE} pixels a side and {MAX_PIXELS // 1_000_000} megapixels are read",
+        )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The image, not yet decoded; size limits are ours, so that those of PIL stay out of the way."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            Image.init()
+            image = Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN])
+        except Image.DecompressionBombError as error:
+            raise InputError(
+                f"{path.name} is too large: {error}".split(",")[0], "scale it down first, to 16384 pixels a side"
+            ) from error
+        with image:
+            check_size(path.name, *image.size)
+            yield image
+
+
+def identify(path: Path) -> Still | None:
+    """Read the header of an image file; None where it is not one (a video, text, ...). Raises InputError if too large.
+
+    width, height: as displayed, after the EXIF orientation.
+    """
+    try:
+        with _opened(path) as image:
+            width, height = image.size
+            if image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS:
+                width, height = height, width
+            animated = bool(getattr(image, "is_animated", False)) and image.format not in ("TIFF", "MPO")
+            return Still(image.format or "", image.mode, width, height, image.has_transparency_data, animated)
+    except (OSError, SyntaxError, ValueError, EOFError):
+        return None
+
+
+def decode(path: Path) -> tuple[Pixels, Pixels | None]:
+    """(H, W, 3) uint8 sRGB and straight alpha (H, W), None where the file has none. Raises InputError."""
+    try:
+        with _opened(path) as image:
+            image.load()
+            return _to_srgb(image)
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path.name} is damaged: {reason}", "open it in an image editor and save it again") from error
+
+
+def animation(path: Path) -> Iterator[tuple[Pixels, Pixels | None, int]]:
+    """Frames of an animated image: pixels, alpha and the time it stays, in milliseconds. Raises InputError."""
+    with _opened(path) as image:
+        for number in range(getattr(image, "n_frames", 1)):
+            try:
+                image.seek(number)
+                image.load()
+            except (OSError, SyntaxError, ValueError, EOFError) as error:
+                raise InputError(f"{path.name} is damaged: {error}", "save it again") from error
+            pixels, alpha = _to_srgb(image)
+            # As browsers do, a delay of nothing is read as a tenth of a second.
+            yield pixels, alpha, int(image.info.get("duration") or 100)
+
+
+def _to_srgb(image: Image.Image) -> tuple[Pixels, Pixels | None]:
+    image = ImageOps.exif_transpose(image)
+    profile = image.info.get("icc_profile")
+    alpha = None
+    if image.has_transparency_data:
+        image = image.convert("RGBA") if image.mode not in ("LA", "RGBA") else image
+        alpha = np.array(image.getchannel("A"))
+    return np.array(_colours(_eight_bits(image), profile)), alpha
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit, 32-bit and floating-point greys to 8 bits; everything else as it is."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray(_scaled(np.array(image), 65535))
+    if image.mode in ("I", "F"):
+        values = np.nan_to_num(np.array(image, dtype=np.float64))
+        tops = (1, 255, 65535) if image.mode == "F" else (65535, 2**31 - 1)
+        return Image.fromarray(_scaled(values, next((top for top in tops if values.max() <= top), values.max())))
+    return image
+
+
+def _scaled(values: NDArray[np.generic], top: float) -> Pixels:
+    return np.rint(np.clip(values.astype(np.float64) / top, 0, 1) * 255).astype(np.uint8)
+
+
+def _colours(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """RGB by the embedded profile; a profile that is broken or is of another kind of colour is left out."""
+    if image.mode in ("RGBA", "LA", "P", "PA", "1", "RGBX"):
+        image = image.convert("L" if image.mode in ("LA", "1") else "RGB")
+    if profile and image.mode in ("RGB", "L", "CMYK", "LAB"):
+        try:
+            source = ImageCms.ImageCmsProfile(BytesIO(profile))
+            if image.mode != "RGB" or "srgb" not in ImageCms.getProfileDescription(source).lower():
+                converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+                return converted or image
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            return image.convert("RGB")
+    return image.convert("RGB")
