@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from fommctl.api import Architecture, Backend, BackendSpec, hookimpl
+from fommctl.api import Architecture, Backend, BackendSpec, ModelSpec, hookimpl
+from fommctl_fomm.weights import PUBLISHED
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -25,6 +26,12 @@ def fommctl_backends() -> Iterator[BackendSpec]:
         optional_groups=("discriminator",),
         read_architecture=_read_architecture,
     )
+
+
+@hookimpl
+def fommctl_models() -> Iterator[ModelSpec]:
+    """The published weights."""
+    yield from PUBLISHED
 
 
 def _schema() -> type[BaseModel]:
