@@ -1,0 +1,275 @@
+"""Contracts that every plugin must keep, as plain functions: run them on yours, from any test runner.
+
+Each raises AssertionError with the promise that was broken. They need no network, and no file but those that are
+given. `fommctl plugins show NAME` lists what a plugin registers; `fommctl.host.load_host()` gives the specs.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fommctl.api.specs import (
+    BackendSpec,
+    ClipRecord,
+    CommandSpec,
+    DatasetSpec,
+    Detection,
+    DetectorSpec,
+    MetricSpec,
+)
+from fommctl.api.validation import spec_fault
+from fommctl.errors import InputError, MissingError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from fommctl.api.protocols import Backend, Detector, Renderer
+    from fommctl.core.transfer import Motion
+
+
+def _promise(kept: object, promise: str) -> None:
+    """`assert` that stays with `python -O`."""
+    if not kept:
+        raise AssertionError(promise)
+
+
+def pictures(count: int, height: int, width: int) -> list[NDArray[np.uint8]]:
+    """Smooth random pictures (height, width, 3) uint8, the same at every call."""
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[0:height, 0:width] / max(height, width)
+    waves = random.uniform(1, 6, (count, 3, 3))
+    return [
+        np.round(127.5 + 127.5 * np.stack([np.sin(a * x + b * y + c) for a, b, c in each], -1)).astype(np.uint8)
+        for each in waves
+    ]
+
+
+def check_backend(
+    spec: BackendSpec, model_params: Mapping[str, Any], frame_shape: tuple[int, int, int] = (64, 64, 3)
+) -> None:
+    """model_params: a small but complete configuration in the backend's schema; frame_shape: (H, W, C) it is made for.
+
+    The networks, on the CPU in fp32: groups as declared, built alike for one seed, finite results of the promised
+    shapes and ranges, frames of a batch independent of each other, and fast paths within 1e-3 of the plain one.
+    """
+    import torch
+
+    _check_spec("backend", spec)
+    schema = spec.schema()
+    _promise(spec.recognises(dict(model_params)), "recognises() knows its own model_params")
+    _promise(not spec.recognises({}), "recognises({}) is False")
+    _check_unknown_keys(schema, model_params)
+    torch.manual_seed(0)
+    backend = spec.build(schema.model_validate(dict(model_params)))
+    torch.manual_seed(0)
+    _check_groups(spec, backend, spec.build(schema.model_validate(dict(model_params))))
+    groups = {name: dict(module.state_dict()) for name, module in backend.modules().items()}
+    architecture = spec.read_architecture(groups)
+    if architecture is not None:
+        again = spec.build(schema.model_validate(dict(architecture.model_params)))
+        shapes = {name: _shapes(module.state_dict()) for name, module in again.modules().items()}
+        _promise(
+            {name: _shapes(tensors) for name, tensors in groups.items() if name in spec.groups}
+            == {name: each for name, each in shapes.items() if name in spec.groups},
+            "read_architecture() describes networks of the same tensors",
+        )
+    _promise(spec.read_architecture({"nobody": {"knows": torch.zeros(1)}}) is None, "foreign tensors are not claimed")
+    height, width, channels = frame_shape
+    frames = torch.rand(3, channels, height, width, generator=torch.Generator().manual_seed(0))
+    plain = backend.prepare(torch.device("cpu"), "fp32", fast=False)
+    with torch.inference_mode():
+        expected = _check_renderer(plain, frames)
+        found = _check_renderer(backend.prepare(torch.device("cpu"), "fp32"), frames)
+    _promise((expected - found).abs().max() <= 1e-3, "the fast fp32 path is within 1e-3 of the plain one")
+
+
+def _check_unknown_keys(schema: Any, model_params: Mapping[str, Any]) -> None:
+    try:
+        schema.model_validate({**model_params, "no_such_key": 1})
+    except ValueError:
+        return
+    raise AssertionError("the schema refuses unknown keys")
+
+
+def _check_groups(spec: BackendSpec, backend: Backend, twin: Backend) -> None:
+    modules, others = backend.modules(), twin.modules()
+    _promise(set(spec.groups) <= set(modules), "modules() has every group")
+    _promise(set(modules) <= {*spec.groups, *spec.optional_groups}, "modules() has declared groups only")
+    for name, module in modules.items():
+        _promise(not module.training, f"{name} is in eval mode")
+        state, other = module.state_dict(), others[name].state_dict()
+        _promise(all(tensor.device.type == "cpu" for tensor in state.values()), f"{name} is on the CPU")
+        same = state.keys() == other.keys() and all(state[key].equal(other[key]) for key in state)
+        _promise(same, f"{name} has the same weights for the same seed")
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _check_renderer(renderer: Renderer, frames: Tensor) -> Tensor:
+    """Returns the rendered frames."""
+    import torch
+
+    before = frames.clone()
+    motion = renderer.detect(frames)
+    _check_motion(motion, len(frames))
+    context = renderer.encode_source(frames[:1])
+    _check_motion(context.motion, 1)
+    _promise(_near(context.motion.keypoints, motion.keypoints[:1]), "the context's motion is that of its source")
+    together = renderer.render(context, motion)
+    _promise(together.shape == frames.shape, "render() gives (B, C, H, W)")
+    _promise(torch.isfinite(together).all(), "frames are finite")
+    _promise(together.min() >= 0 and together.max() <= 1, "frames are in [0, 1]")
+    together = together.clone()
+    for index in range(len(frames)):
+        one = slice(index, index + 1)
+        alone = renderer.detect(frames[one])
+        _promise(_near(alone.keypoints, motion.keypoints[one]), "detect() sees each frame of a batch on its own")
+        _promise(_near(renderer.render(context, motion[one]), together[one]), "render() makes each frame on its own")
+    _promise(frames.equal(before), "the frames that are handed in stay as they are")
+    return together
+
+
+def _check_motion(motion: Motion, count: int) -> None:
+    import torch
+
+    points, maps = motion.keypoints, motion.jacobians
+    _promise(points.ndim == 3 and len(points) == count and points.shape[2] == 2, "keypoints are (B, K, 2)")
+    _promise(points.dtype == torch.float32 and torch.isfinite(points).all(), "keypoints are finite float32")
+    if maps is not None:
+        _promise(maps.shape == (*points.shape, 2), "Jacobians are (B, K, 2, 2)")
+        _promise(maps.dtype == torch.float32 and torch.isfinite(maps).all(), "Jacobians are finite float32")
+
+
+def _near(one: Tensor, other: Tensor) -> bool:
+    return bool((one - other).abs().max() <= 1e-3)
+
+
+def check_detector(spec: DetectorSpec, frames: Sequence[NDArray[np.uint8]] = ()) -> None:
+    """frames: pictures (H, W, 3) with a subject in each. A detector that is not ready is not built: that could
+    need the network."""
+    import numpy as np
+
+    _check_spec("detector", spec)
+    _promise(spec.subject, "the subject is named")
+    reason = spec.ready()
+    _promise(reason is None or (isinstance(reason, str) and reason), "ready() is None or a reason")
+    if reason is not None:
+        return
+    detector = spec.build()
+    _promise(detector.detect([]) == [], "no pictures, no answers")
+    blank = [np.full((64, 48, 3), level, np.uint8) for level in (0, 128)]
+    _promise([list(each) for each in detector.detect(blank)] == [[], []], "nothing is found in blank pictures")
+    _promise(len(detector.detect([blank[0][:1, :1]])) == 1, "a picture of one pixel is no error")
+    _check_detections(spec, detector, [*frames, *pictures(2, 96, 128)], len(frames))
+
+
+def _check_detections(
+    spec: DetectorSpec, detector: Detector, frames: Sequence[NDArray[np.uint8]], subjects: int
+) -> None:
+    before = [frame.copy() for frame in frames]
+    found = detector.detect(frames)
+    _promise(len(found) == len(frames), "one list for each picture")
+    _promise(all(found[:subjects]), "the subject in each picture is found")
+    for detection in (each for several in found for each in several):
+        _promise(isinstance(detection, Detection), "detections are Detection objects")
+        _promise(detection.box.width > 0 and detection.box.height > 0, "boxes have an area")
+        _promise(math.isfinite(detection.score), "scores are finite")
+        shape = None if detection.landmarks is None else tuple(detection.landmarks.shape)
+        _promise(shape == ((spec.landmarks, 2) if spec.landmarks else None), f"{spec.landmarks} landmarks (N, 2)")
+    scores = [[each.score for each in several] for several in found]
+    _promise(all(each == sorted(each, reverse=True) for each in scores), "the surest comes first")
+    _promise(all((a == b).all() for a, b in zip(frames, before, strict=True)), "the pictures stay as they are")
+    alone = [detector.detect([frame])[0] for frame in frames]
+    _promise([len(each) for each in alone] == [len(each) for each in found], "each picture is judged on its own")
+
+
+def check_dataset(spec: DatasetSpec, root: Path | None = None, *, limit: int = 4) -> None:
+    """root: a folder in the raw layout of the data set; None for one that makes its frames itself.
+
+    limit: of how many clips the frames are made and looked at.
+    """
+    _check_spec("dataset", spec)
+    _promise(spec.licence, "the licence is stated")
+    adapter = spec.build()
+    with tempfile.TemporaryDirectory() as empty:
+        try:
+            of_nothing = list(adapter.clips(Path(empty)))
+        except InputError:
+            of_nothing = []
+        _promise(all(clip.frames for clip in of_nothing), "an empty folder has no clips, or raises InputError")
+        clips = list(adapter.clips(root or Path(empty)))
+        again = list(adapter.clips(root or Path(empty)))
+    _promise(clips, "there are clips")
+    _promise(all(isinstance(clip, ClipRecord) for clip in clips), "clips are ClipRecord objects")
+    names = [clip.name for clip in clips]
+    _promise(names == [clip.name for clip in again], "the order is fixed")
+    _promise(len(set(names)) == len(names), "names are unique")
+    parts = {split: {clip.identity for clip in clips if clip.split == split} for split in ("train", "test")}
+    _promise(not parts["train"] & parts["test"], "no identity is in both splits")
+    for clip in clips:
+        _check_clip(clip)
+    for clip, twin in islice(zip(clips, again, strict=True), limit):
+        if clip.frames is not None and twin.frames is not None:
+            _check_frames(clip.name, list(clip.frames()), list(twin.frames()))
+
+
+def _check_clip(clip: ClipRecord) -> None:
+    _promise(clip.name and not set("#/\\") & set(clip.name), f"{clip.name!r} can be part of a file name")
+    _promise(clip.identity and not set("#/\\") & set(clip.identity), f"{clip.identity!r} can be part of a file name")
+    _promise((clip.path is None) != (clip.frames is None), f"{clip.name} has either a path or frames")
+    _promise(clip.path is None or clip.path.exists(), f"the file of {clip.name} exists")
+    _promise(clip.split in (None, "train", "test"), f"{clip.name} is in train, test or neither")
+    start, end = clip.start or 0.0, math.inf if clip.end is None else clip.end
+    _promise(0 <= start < end, f"{clip.name} starts before it ends")
+
+
+def _check_frames(name: str, frames: Sequence[NDArray[np.uint8]], again: Iterable[NDArray[np.uint8]]) -> None:
+    _promise(len(frames) > 1, f"{name} has two frames or more")
+    for frame in frames:
+        _promise(frame.ndim == 3 and frame.shape[2] == 3, f"frames of {name} are (H, W, 3)")
+        _promise(frame.dtype == "uint8" and frame.shape == frames[0].shape, f"frames of {name} are uint8 of one size")
+    _promise(all((a == b).all() for a, b in zip(frames, again, strict=True)), f"{name} is the same every time")
+
+
+def check_metric(spec: MetricSpec, frames: Sequence[NDArray[np.uint8]] = ()) -> None:
+    """frames: two different pictures (H, W, 3) of one size that the metric can score; smooth noise by default."""
+    _check_spec("metric", spec)
+    try:
+        metric = spec.build()
+    except MissingError:
+        return
+    one, other = list(frames) or pictures(2, 64, 64)
+    before = one.copy(), other.copy()
+    same, different = metric.score(one, one.copy()), metric.score(other, one)
+    for score in (same, different):
+        _promise(score is None or math.isfinite(score), "scores are finite, or None where there is none")
+    if same is not None and different is not None:
+        ordered = same <= different if spec.lower_is_better else same >= different
+        _promise(ordered, "no other picture scores better than the picture itself")
+    again = metric.score(other[:, ::-1][:, ::-1], one)
+    _promise(again == different, "the same pictures get the same score, however they lie in memory")
+    _promise((one == before[0]).all() and (other == before[1]).all(), "the pictures stay as they are")
+
+
+def check_command(spec: CommandSpec) -> None:
+    """Builds the typer application of the command."""
+    _check_spec("command", spec)
+    app = spec.build()
+    _promise(app.registered_commands or app.registered_groups or app.registered_callback, "there is a command to run")
+
+
+def _check_spec(kind: str, spec: object) -> None:
+    fault = spec_fault(kind, spec)
+    _promise(fault is None, fault or "")
+    _promise(getattr(spec, "summary", ""), "the summary says what it is")
