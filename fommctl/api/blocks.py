@@ -3,6 +3,8 @@
 from fommctl.core.dense_motion import DenseMotion, DenseMotionNetwork, keypoint_heatmaps, sparse_motions
 from fommctl.core.discriminator import MultiScaleDiscriminator
 from fommctl.core.equivariance import ThinPlateTransform, equivariance_losses
+from fommctl.core.fast.detector import downsample_at
+from fommctl.core.fast.engine import FastRenderer
 from fommctl.core.generator import Generated, Generator
 from fommctl.core.grids import gaussians, identity_grid, resize_grid, resize_map, sample
 from fommctl.core.keypoints import KeypointDetector, motion_from_maps, soft_argmax
@@ -25,6 +27,7 @@ __all__ = [
     "DenseMotionNetwork",
     "DownBlock",
     "Encoder",
+    "FastRenderer",
     "Generated",
     "Generator",
     "Hourglass",
@@ -35,6 +38,7 @@ __all__ = [
     "SameBlock",
     "ThinPlateTransform",
     "UpBlock",
+    "downsample_at",
     "equivariance_losses",
     "gaussians",
     "hull_area",

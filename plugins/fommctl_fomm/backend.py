@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from fommctl.api import Renderer
 from fommctl.api.blocks import (
     DenseMotionNetwork,
+    FastRenderer,
     Generator,
     KeypointDetector,
     Motion,
     MultiScaleDiscriminator,
+    downsample_at,
 )
 from fommctl_fomm.schema import FommParams
 
@@ -29,10 +33,17 @@ class PlainSource:
 class PlainRenderer:
     """The published networks as they are, in fp32, with nothing cached: the reference for speed and exactness."""
 
-    def __init__(self, keypoint_detector: KeypointDetector, generator: Generator, device: torch.device) -> None:
+    def __init__(
+        self, keypoint_detector: KeypointDetector, generator: Generator, device: torch.device, scale: float = 1.0
+    ) -> None:
+        """scale: see `fommctl.api.Backend.prepare`."""
         self.device = device
-        self._keypoint_detector = keypoint_detector
-        self._generator = generator
+        if scale != 1:
+            keypoint_detector, generator = copy.deepcopy(keypoint_detector), copy.deepcopy(generator)
+            for network in (keypoint_detector, generator.dense_motion_network):
+                network.down = downsample_at(network.down, generator.final.out_channels, scale)
+        self._keypoint_detector = keypoint_detector.to(device).eval()
+        self._generator = generator.to(device).eval()
 
     @torch.inference_mode()
     def detect(self, frames: Tensor) -> Motion:
@@ -45,8 +56,9 @@ class PlainRenderer:
         return PlainSource(frame, self.detect(frame))
 
     @torch.inference_mode()
-    def render(self, context: PlainSource, motion: Motion) -> Tensor:
+    def render(self, context: object, motion: Motion) -> Tensor:
         """See `fommctl.api.Renderer`."""
+        assert isinstance(context, PlainSource)
         source = context.frame.expand(len(motion), -1, -1, -1)
         prediction: Tensor = self._generator(source, context.motion, motion).prediction
         return prediction
@@ -90,3 +102,10 @@ class FommBackend:
         """See `fommctl.api.Backend`."""
         found = {"generator": self.generator, "kp_detector": self.keypoint_detector}
         return found if self.discriminator is None else {**found, "discriminator": self.discriminator}
+
+    def prepare(self, device: torch.device, precision: str, *, fast: bool = True, scale: float = 1.0) -> Renderer:
+        """See `fommctl.api.Backend`. The fast renderer keeps nothing of this object. Raises UsageError for a `scale`
+        that the networks' downsampling cannot reach."""
+        if fast:
+            return FastRenderer(self.keypoint_detector, self.generator, device, precision, scale)
+        return PlainRenderer(self.keypoint_detector, self.generator, device, scale)
