@@ -1,9 +1,11 @@
 """What every test stands on: a home of its own, no network, the plugin host, and ways to run the command."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import command_line
+import distributions
 import pytest
 
 from fommctl.host import Host, load_host
@@ -35,3 +37,14 @@ def run_cli() -> Callable[..., command_line.Result]:
 def run_process() -> Callable[..., command_line.Result]:
     """run_process("animate", ..., path=FOLDER_OF_DISTRIBUTIONS, VARIABLE="value") in a process of its own."""
     return command_line.run_process
+
+
+@pytest.fixture
+def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """third_party(source, name=..., entry=...) installs a distribution for this test."""
+    modules = set(sys.modules)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield lambda source, **options: distributions.install(tmp_path, source, **options)
+    for name in set(sys.modules) - modules:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]

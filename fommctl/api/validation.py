@@ -61,4 +61,4 @@ def _wanted(annotation: str, value: Any) -> str | None:
 
 def type_name(value: object) -> str:
     """The type of a value, or the class itself where the value is one, for a message."""
-    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__

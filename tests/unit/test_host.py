@@ -1,0 +1,258 @@
+"""The plugin host: what plugins may do wrong, and that they are treated alike whoever made them."""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from distributions import BROKEN, GOOD, install_metadata
+
+from fommctl.api import UsageError
+from fommctl.host import Host, load_host
+from fommctl.plugin import PluginInfo
+
+DATASET = """
+    from fommctl.api import DatasetSpec, hookimpl
+
+    @hookimpl
+    def fommctl_datasets():
+        yield DatasetSpec(name="{name}", summary="s", licence="l", build=list)
+"""
+
+
+def info(host: Host, name: str) -> PluginInfo:
+    return next(plugin for plugin in host.plugins if plugin.name == name)
+
+
+def test_first_party_plugins_come_through_the_entry_points(host: Host) -> None:
+    ours = {plugin.name: plugin for plugin in host.plugins if plugin.distribution == "fommctl"}
+    assert {"fomm", "faces", "synthetic"} <= set(ours)
+    assert all(plugin.problem is None for plugin in ours.values())
+    assert ours["synthetic"].registers == {"dataset": ("synthetic",)}
+    assert host.find("dataset", "synthetic") is host.datasets["synthetic"]
+
+
+def test_a_third_party_plugin_is_treated_like_ours(third_party: Callable[..., None]) -> None:
+    third_party(GOOD)
+    host = load_host()
+    assert info(host, "good") == PluginInfo(
+        name="good",
+        distribution="good-plugin",
+        version="1.2",
+        entry_point="good_plugin",
+        registers={
+            "dataset": ("ramp",),
+            "metric": ("mean-difference",),
+            "command": ("hello",),
+            "hook": ("fommctl_frame",),
+        },
+        problem=None,
+        traceback=None,
+    )
+    assert host.find("metric", "mean-difference").build().score(np.uint8([[3]]), np.uint8([[1]])) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        (BROKEN, "does not load: ModuleNotFoundError: No module named 'no_such_library'"),
+        ("raise SystemExit(3)", "does not load: SystemExit: 3"),
+        ("this is no Python", "does not load: SyntaxError: invalid syntax"),
+        (
+            "from fommctl.api import hookimpl\n@hookimpl\ndef fommctl_dataset(): return []",
+            "unknown hook fommctl_dataset, did you mean fommctl_datasets?",
+        ),
+        ("def fommctl_datasets(): return []", "fommctl_datasets is not marked with @hookimpl"),
+        (
+            "from fommctl.api import hookimpl\n@hookimpl\ndef fommctl_datasets(root): return []",
+            "does not load: PluginValidationError",
+        ),
+        (
+            "from fommctl.api import hookimpl\n@hookimpl\ndef fommctl_datasets(): return 3",
+            "fommctl_datasets returned int, not several DatasetSpec",
+        ),
+        (
+            "from fommctl.api import hookimpl\n@hookimpl\ndef fommctl_datasets(): return ['x']",
+            "fommctl_datasets: str is not a DatasetSpec",
+        ),
+        (
+            "from fommctl.api import hookimpl\n@hookimpl\ndef fommctl_datasets(): raise KeyError('k')",
+            "fommctl_datasets failed: KeyError: 'k'",
+        ),
+        (
+            "from fommctl.api import hookimpl\n@hookimpl\ndef fommctl_datasets(): raise SystemExit",
+            "fommctl_datasets failed: SystemExit",
+        ),
+        (DATASET.format(name="Upper Case"), "the dataset name 'Upper Case' is not of lower-case letters"),
+        (DATASET.format(name="ok").replace("build=list", "build=3"), "build of the dataset 'ok' is not callable"),
+        (DATASET.format(name="ok").replace('"l"', "None"), "licence of the dataset 'ok' is not a str"),
+    ],
+)
+def test_a_broken_plugin_is_a_warning_that_names_it(
+    third_party: Callable[..., None], caplog: pytest.LogCaptureFixture, source: str, problem: str
+) -> None:
+    third_party(source, name="Bad.Plugin", entry="bad")
+    host = load_host()
+    with caplog.at_level(logging.WARNING, "fommctl.host"):
+        found = info(host, "bad")
+    assert found.problem is not None
+    assert problem in found.problem
+    assert found.distribution == "Bad.Plugin"
+    assert "synthetic" in host.datasets
+    assert [record.getMessage() for record in caplog.records] == [
+        f"plugin 'bad' (bad_plugin) of Bad.Plugin: {found.problem}"
+    ]
+
+
+def test_a_module_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    install_metadata(tmp_path, "gone", "1", {"gone": "gone_module", "odd": "not a reference!"})
+    monkeypatch.syspath_prepend(tmp_path)
+    host = load_host()
+    assert info(host, "gone").problem == "does not load: ModuleNotFoundError: No module named 'gone_module'"
+    assert "does not load" in str(info(host, "odd").problem)
+    assert len(caplog.records) == 2
+
+
+def test_what_is_good_in_a_plugin_remains(third_party: Callable[..., None]) -> None:
+    third_party(
+        """
+        from fommctl.api import CommandSpec, DatasetSpec, hookimpl
+
+        @hookimpl
+        def fommctl_datasets():
+            yield DatasetSpec(name="first", summary="s", licence="l", build=list)
+            yield DatasetSpec(name="not good", summary="s", licence="l", build=list)
+            yield DatasetSpec(name="third", summary="s", licence="l", build=list)
+            raise RuntimeError("and that is all")
+
+        @hookimpl
+        def fommctl_commands():
+            yield CommandSpec(name="fine", summary="s", build=list)
+        """
+    )
+    found = info(load_host(), "good")
+    assert found.registers == {"dataset": ("first", "third"), "command": ("fine",)}
+    assert found.problem is not None
+    assert "'not good'" in found.problem
+    assert "RuntimeError: and that is all" in found.problem
+    assert found.traceback is not None
+    assert found.traceback.endswith("RuntimeError: and that is all\n")
+
+
+def test_hooks_may_be_methods_of_an_object(third_party: Callable[..., None]) -> None:
+    third_party(
+        """
+        from fommctl.api import DatasetSpec, hookimpl
+
+        class Plugin:
+            @hookimpl
+            def fommctl_datasets(self):
+                return [DatasetSpec(name="of-object", summary="s", licence="l", build=list)]
+
+        plugin = Plugin()
+        """,
+        value="good_plugin:plugin",
+    )
+    assert info(load_host(), "good").registers == {"dataset": ("of-object",)}
+
+
+def test_what_a_plugin_prints_does_not_reach_stdout(
+    third_party: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    third_party("from fommctl.api import hookimpl\nprint('loading')\n@hookimpl\ndef fommctl_datasets(): print('asked')")
+    load_host()
+    assert capsys.readouterr() == ("", "loading\nasked\n")
+
+
+def test_two_specs_of_one_name_are_an_error_that_names_both(third_party: Callable[..., None]) -> None:
+    third_party(DATASET.format(name="twice"), name="one-plugin", entry="one")
+    third_party(DATASET.format(name="twice"), name="other-plugin", entry="other")
+    with pytest.raises(UsageError, match=r"more than one dataset 'twice': .*one-plugin and .*other-plugin") as caught:
+        load_host()
+    assert "FOMMCTL_PLUGINS" in str(caught.value.hint)
+    host = load_host(check=False)
+    assert "twice" not in host.datasets
+    assert "synthetic" in host.datasets
+    assert len(host.conflicts()) == 1
+    with pytest.raises(UsageError, match=r"one-plugin and .*other-plugin"):
+        host.find("dataset", "twice")
+
+
+PRESET = """
+    from pathlib import Path
+    from fommctl.api import PresetSpec, hookimpl
+
+    @hookimpl
+    def fommctl_presets():
+        yield PresetSpec(name="{name}", summary="s", path=Path("x.yaml"), aliases=("{alias}",))
+"""
+
+
+def test_aliases_count_as_names(third_party: Callable[..., None]) -> None:
+    third_party(PRESET.format(name="walk-256", alias="walk"), name="one-plugin", entry="one")
+    host = load_host()
+    assert host.find("preset", "walk").name == "walk-256"
+    assert "walk" not in host.presets
+    third_party(PRESET.format(name="walk", alias="stroll"), name="other-plugin", entry="other")
+    with pytest.raises(UsageError, match="more than one preset 'walk'"):
+        load_host()
+
+
+def test_one_default_model(third_party: Callable[..., None]) -> None:
+    model = """
+        from fommctl.api import ModelSpec, hookimpl
+
+        @hookimpl
+        def fommctl_models():
+            for name in "ab":
+                yield ModelSpec(name=name, summary="s", preset="p", licence="l", default=True)
+    """
+    third_party(model)
+    with pytest.raises(UsageError, match="more than one default model"):
+        load_host()
+
+
+def test_a_distribution_that_is_found_twice_does_not_conflict_with_itself(
+    third_party: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third_party(DATASET.format(name="mine"), name="my-plugin", entry="mine")
+    install_metadata(tmp_path / "copy", "My_Plugin", "0.9", {"mine": "my_plugin"})
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.path.append(str(tmp_path / "copy"))
+    host = load_host()
+    assert [plugin.version for plugin in host.plugins if plugin.name == "mine"] == ["1.2"]
+
+
+def test_restriction_by_environment(
+    third_party: Callable[..., None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    third_party(BROKEN, name="bad-plugin", entry="bad")
+    monkeypatch.setenv("FOMMCTL_PLUGINS", "synthetic, fomm")
+    assert [plugin.name for plugin in load_host().plugins] == ["synthetic", "fomm"]
+    monkeypatch.setenv("FOMMCTL_PLUGINS", "")
+    assert load_host().plugins == ()
+    assert not caplog.records
+    monkeypatch.setenv("FOMMCTL_PLUGINS", "synthetic,nonesuch")
+    host = load_host()
+    assert host.warnings == ("FOMMCTL_PLUGINS names 'nonesuch', which no installed plugin has",)
+    assert [record.getMessage() for record in caplog.records] == list(host.warnings)
+
+
+def test_an_unknown_name_is_answered_with_the_nearest(host: Host) -> None:
+    with pytest.raises(UsageError, match="unknown dataset 'sintetic'") as caught:
+        host.find("dataset", "sintetic")
+    assert caught.value.hint == "Did you mean 'synthetic'?"
+    with pytest.raises(UsageError) as caught:
+        host.find("dataset", "zzz")
+    assert caught.value.hint == f"Known: {', '.join(host.names('dataset'))}."
+
+
+def test_an_unknown_name_may_be_that_of_a_broken_plugin(third_party: Callable[..., None]) -> None:
+    third_party(BROKEN, name="bad-plugin", entry="bad")
+    with pytest.raises(UsageError) as caught:
+        load_host().find("dataset", "zzz")
+    assert "fommctl plugins list" in str(caught.value.hint)
