@@ -76,7 +76,7 @@ class Box:
 
 def _shift_inside(low: float, high: float, size: int) -> float:
     nearest, farthest = sorted((-low, size - high))
-    return min(max(0.0, nearest), farthest)
+    return min(max(0, nearest), farthest)
 
 
 def square(center: tuple[float, float], side: float, multiple: int = 1) -> Box:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.api import Box, Detection
-from fommctl_faces.geometry import without_repeats
+from fommctl_faces.geometry import margin, without_repeats
 from fommctl_faces.pixels import resize
 from fommctl_faces.weights import FAN, SFD, fetch, import_face_alignment
 
@@ -22,7 +22,7 @@ SIDE, ABOVE_CHIN = 1.07, 0.60
 
 
 class SfdDetector:
-    """S3FD, on the GPU if there is one. Scores are probabilities above 0.5."""
+    """S3FD, on the GPU if there is one. Scores are margins (log odds above 0)."""
 
     def __init__(self, network: Any = None) -> None:
         """network: a loaded face_alignment SFDDetector; None loads one."""
@@ -31,7 +31,7 @@ class SfdDetector:
     def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
         """Faces in each (H, W, 3) picture, the surest first."""
         return [
-            without_repeats([Detection(hog_box(Box(*row[:4])), float(row[4])) for row in self.rows(frame)])
+            without_repeats([Detection(hog_box(Box(*row[:4])), margin(row[4])) for row in self.rows(frame)])
             for frame in frames
         ]
 
@@ -66,7 +66,7 @@ class FanDetector:
         points = self._align.get_landmarks_from_image(frame, detected_faces=rows) if rows else []
         return without_repeats(
             [
-                Detection(hog_box(Box(*row[:4])), row[4], np.asarray(face, np.float32))
+                Detection(hog_box(Box(*row[:4])), margin(row[4]), np.asarray(face, np.float32))
                 for row, face in zip(rows, points, strict=True)
             ]
         )

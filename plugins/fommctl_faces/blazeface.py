@@ -11,23 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.api import Box, Detection
-from fommctl_faces.geometry import as_hog, without_repeats
+from fommctl_faces.geometry import as_hog, margin, without_repeats
 from fommctl_faces.pixels import resize
 from fommctl_faces.weights import BLAZEFACE, fetch, import_face_alignment
 
 # The front model looks at 128x128 pixels.
 SIDE = 128
-# Below this score a second look through windows of half the side is taken: the front model does not see faces of less
-# than a tenth of the picture's side, and then sometimes reports something else, at 0.5 to 0.7.
-SURE = 0.75
+# Margin at a probability of 0.75. Without such a face a second look through windows of half the side is taken: the
+# front model does not see faces of less than a tenth of the picture's side, and then sometimes reports something else,
+# at 0.5 to 0.7.
+SURE = margin(0.75)
 # Median over the 105 stills and 178 frames of the clips in ../shared/faces against dlib-hog on the same pictures
 # (spread 0.08, 0.07 and 0.06 of the width, most of it HOG's coarse steps of size and place).
 WIDTH, DOWN = 0.976, -0.034
 
 
 class BlazeFaceDetector:
-    """The front model on the CPU, about 4 ms a picture. Scores are probabilities above 0.5; 6 landmarks:
-    eyes, nose, mouth, ears."""
+    """The front model on the CPU, about 4 ms a picture. Scores are margins (log odds above 0);
+    6 landmarks: eyes, nose, mouth, ears."""
 
     def __init__(self) -> None:
         library = import_face_alignment("detection.blazeface")
@@ -40,10 +41,11 @@ class BlazeFaceDetector:
     def _faces(self, frame: NDArray[np.uint8]) -> list[Detection]:
         height, width = frame.shape[:2]
         faces = self._faces_in(frame, [Box(0, 0, width, height)])
-        if all(face.score < SURE for face in faces):
+        sure = [face for face in faces if face.score >= SURE]
+        if not sure:
             closer = self._faces_in(frame, list(_windows(height, width)))
-            faces = [face for face in closer if face.score >= SURE] or faces
-        return without_repeats(faces)
+            sure = [face for face in closer if face.score >= SURE]
+        return without_repeats(sure or faces)
 
     def _faces_in(self, frame: NDArray[np.uint8], windows: list[Box]) -> list[Detection]:
         """Faces in several windows of one picture, in the picture's pixels."""
@@ -80,4 +82,4 @@ def _detection(row: NDArray[np.float32], side: float, window: Box) -> Detection:
     top, left, bottom, right = (row[:4] * side).tolist()
     landmarks = row[4:16].reshape(6, 2) * side + np.array([window.left, window.top], np.float32)
     box = as_hog(Box(left, top, right, bottom).shifted(window.left, window.top), width=WIDTH, down=DOWN)
-    return Detection(box, float(row[16]), landmarks)
+    return Detection(box, margin(float(row[16])), landmarks)

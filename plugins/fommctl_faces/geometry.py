@@ -1,7 +1,8 @@
-"""The one convention of face boxes: what dlib's HOG detector measures."""
+"""The one convention of faces: boxes as dlib's HOG detector measures them, scores as margins."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from fommctl.api import Box, Detection
@@ -18,6 +19,12 @@ def as_hog(box: Box, *, width: float, down: float) -> Box:
     x, y = box.center
     half, middle = box.width * width / 2, y + box.width * down
     return Box(x - half, middle - half, x + half, middle + half)
+
+
+def margin(probability: float) -> float:
+    """The log odds: as for HOG, 0 is the edge of a face, and what is sure has many times the score of what is not."""
+    odds = min(max(probability, 1e-4), 1 - 1e-4)
+    return math.log(odds / (1 - odds))
 
 
 def without_repeats(faces: Sequence[Detection]) -> list[Detection]:

@@ -1,0 +1,264 @@
+"""Choosing the square of a picture or clip that a model gets to see, framed as its training data was."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fommctl.api.protocols import Detector
+from fommctl.api.specs import Detection, DetectorSpec
+from fommctl.errors import InputError, MissingError
+from fommctl.host import Host
+from fommctl.media.boxes import Box, square
+from fommctl.media.probe import VideoInfo, probe
+from fommctl.media.reader import Reader
+from fommctl.stages.tracks import Track, follow, lasting, subjects
+
+log = logging.getLogger(__name__)
+
+# Where the centre of the subject's box lies in the square. Faces: mean over the 105 stills (0.508, 0.566) and 372
+# frames of the clips (0.499, 0.562) of ../shared/faces, by dlib-hog; the spread is 0.05.
+CENTERS = {"face": (0.5, 0.5625)}
+MIDDLE = (0.5, 0.5)
+# A square beyond the picture shows repeated border, which models render badly; so it may first shrink by this much.
+SHRINK = 1.2
+# Room for motion that the framing itself has, in sides of the square: nine in ten clips of ../shared/faces, all of
+# which were cut as fixed squares, move by less.
+SLACK = 0.2
+# Percent of the detections that may lie further out on each side: stray ones.
+OUTER = 5
+RATE = Fraction(5)
+"""Frames a second that are searched for the subject."""
+MOST_SAMPLES = 300
+# From this length on, seconds, single frames are sought out instead of decoding all that lies between.
+LONG = 300
+LONGEST_SIDE = 1280
+BATCH = 8
+# The subject counts as gone only after this many seconds (and two samples) without a detection: detectors lose turned
+# heads for moments in which the model can still follow.
+GONE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Square:
+    """The square of a picture."""
+
+    box: Box
+    """Whole pixels; may reach beyond the picture, whose border is then repeated."""
+    found: int
+    """Subjects in the picture; the largest was taken."""
+    score: float
+    """Of the detection, comparable within one detector only."""
+    subject: Detection
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What one searched frame of a clip shows of the subject."""
+
+    time: Fraction
+    """Seconds, as frames of the clip have it."""
+    detection: Detection | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClipSquare:
+    """The one fixed square of a clip."""
+
+    box: Box
+    """Even whole pixels; may reach beyond the picture, whose border is then repeated."""
+    found: int
+    """Subjects in the clip; the largest was followed."""
+    score: float
+    """Mean over the detections, comparable within one detector only."""
+    absent: tuple[tuple[Fraction, Fraction], ...]
+    """Half-open intervals of time (seconds) without the subject, to the spacing of the searched frames."""
+    sightings: tuple[Sighting, ...]
+    """Every searched frame, in order."""
+
+    def present(self, time: Fraction) -> bool:
+        """Is the subject in the clip at this time?"""
+        return not any(start <= time < end for start, end in self.absent)
+
+
+def ready_detectors(host: Host, subject: str) -> list[DetectorSpec]:
+    """The detectors of this subject that work at once and offline, in the order of priority."""
+    fitting = [spec for spec in host.detectors.values() if spec.subject == subject and spec.ready() is None]
+    return sorted(fitting, key=lambda spec: -spec.priority)
+
+
+def choose_detector(host: Host, subject: str, name: str | None = None) -> tuple[DetectorSpec, Detector]:
+    """The detector of this name, or the first of the ready ones that can be built.
+
+    A detector asked for by name may download its weights. Raises UsageError for an unknown name, and MissingError where
+    no detector of `subject` works.
+    """
+    if name is not None:
+        spec: DetectorSpec = host.find("detector", name)
+        return spec, spec.build()
+    for spec in ready_detectors(host, subject):
+        try:
+            return spec, spec.build()
+        except MissingError as error:
+            log.warning("detector %s: %s", spec.name, error.message)
+    reasons = [
+        f"{spec.name}: {spec.ready() or 'cannot be loaded'}"
+        for spec in host.detectors.values()
+        if spec.subject == subject
+    ]
+    raise MissingError(
+        f"no detector of a {subject} is ready ({'; '.join(reasons) or 'none is installed'})",
+        "Give --crop none or --crop X,Y,SIZE, or install what is missing.",
+    )
+
+
+def square_in_picture(
+    pixels: NDArray[np.uint8], detector: Detector, width: float, *, subject: str = "face", name: str = "the picture"
+) -> Square:
+    """The square around the largest sure subject of a picture (H, W, 3).
+
+    width: of the subject's box over the side of the square.  name: of the picture, for the message.
+    The square moves inside the picture where it fits. Raises InputError where no subject is found.
+    """
+    sure = subjects(detector.detect([pixels])[0])
+    if not sure:
+        raise _not_found(subject, name)
+    ideal = _ideal(sure[0].box, width, subject)
+    box = _fitted(ideal.center, ideal.width, pixels.shape[1], pixels.shape[0])
+    return Square(box, len(sure), sure[0].score, sure[0])
+
+
+def square_in_clip(
+    path: Path,
+    detector: Detector,
+    width: float,
+    *,
+    subject: str = "face",
+    fps: Fraction | None = None,
+    start: Fraction | None = None,
+    end: Fraction | None = None,
+    report: Callable[[int, int | None], None] = lambda done, total: None,
+) -> ClipSquare:
+    """One fixed square around the largest lasting subject of a clip, wide enough for its motion.
+
+    Five frames a second are searched, and never more than about 300 in all: then they are spread evenly, so that hours
+    of video take no longer than minutes.
+    width: of the subject's box over the side of the square.  fps: of a folder of frames.  start, end: seconds.
+    report(done, total): called as the search goes on, in frames.
+    Raises InputError where no subject is found, and what the reader raises.
+    """
+    info = probe(path, fps=fps)
+    times: list[Fraction] = []
+    found: list[list[Detection]] = []
+    samples, length, rate = _samples(path, info, fps, start or Fraction(0), end)
+    while batch := list(itertools.islice(samples, BATCH)):
+        times += [time for time, _ in batch]
+        detections = detector.detect([pixels for _, pixels in batch])
+        found += [_scaled(these, info, pixels) for these, (_, pixels) in zip(detections, batch, strict=True)]
+        report(len(times), None if length is None else max(len(times), math.ceil(length * rate)))
+    step = 1 / rate
+    tracks = lasting(follow(times, found), len(times))
+    if not tracks:
+        raise _not_found(subject, str(path))
+    track = tracks[0]
+    seen = dict(zip(track.samples, track.detections, strict=True))
+    sightings = tuple(Sighting(time, seen.get(number)) for number, time in enumerate(times))
+    box = _around(track, width, subject, info)
+    return ClipSquare(
+        box, len(tracks), track.score, _absences(sightings, max(length or step, times[-1] + step)), sightings
+    )
+
+
+def _samples(
+    path: Path, info: VideoInfo, fps: Fraction | None, start: Fraction, end: Fraction | None
+) -> tuple[Iterator[tuple[Fraction, NDArray[np.uint8]]], Fraction | None, Fraction]:
+    """The frames to search with their times, the length of the clip in seconds, and how many frames a second."""
+    scale = min(1.0, LONGEST_SIDE / max(info.width, info.height))
+    size = max(1, round(info.width * scale)), max(1, round(info.height * scale))
+    until = min(limit for limit in (end, info.duration) if limit is not None) if end or info.duration else None
+    length = None if until is None else max(Fraction(0), until - start)
+    rate = min(RATE, MOST_SAMPLES / length) if length else RATE
+
+    def all_along() -> Iterator[tuple[Fraction, NDArray[np.uint8]]]:
+        with Reader(path, fps=fps, start=start, end=end, size=size, max_rate=rate) as reader:
+            for frame in reader:
+                yield frame.time, frame.pixels
+
+    def one_by_one() -> Iterator[tuple[Fraction, NDArray[np.uint8]]]:
+        for number in range(MOST_SAMPLES):
+            offset = number / rate
+            with Reader(path, fps=fps, start=start + offset, end=end, size=size) as reader:
+                frame = next(iter(reader), None)
+            if frame is not None:
+                yield offset + frame.time, frame.pixels
+
+    return one_by_one() if length and length >= LONG else all_along(), length, rate
+
+
+def _scaled(detections: Sequence[Detection], info: VideoInfo, pixels: NDArray[np.uint8]) -> list[Detection]:
+    """Detections in a reduced frame, in the pixels of the clip."""
+    x, y = info.width / pixels.shape[1], info.height / pixels.shape[0]
+    return [
+        Detection(
+            found.box.scaled(x, y),
+            found.score,
+            None if found.landmarks is None else found.landmarks * np.array([x, y], np.float32),
+        )
+        for found in detections
+    ]
+
+
+def _around(track: Track, width: float, subject: str, info: VideoInfo) -> Box:
+    squares = [_ideal(detection.box, width, subject) for detection in track.detections]
+    left, top = np.percentile([(box.left, box.top) for box in squares], OUTER, axis=0).tolist()
+    right, bottom = np.percentile([(box.right, box.bottom) for box in squares], 100 - OUTER, axis=0).tolist()
+    side = median(box.width for box in squares)
+    side = max(side, max(right - left, bottom - top) - SLACK * side)
+    return _fitted(((left + right) / 2, (top + bottom) / 2), side, info.width, info.height, multiple=2)
+
+
+def _ideal(box: Box, width: float, subject: str) -> Box:
+    """The square in which the subject stands as in the training data."""
+    x, y = CENTERS.get(subject, MIDDLE)
+    side = box.width / width
+    left, top = box.center[0] - x * side, box.center[1] - y * side
+    return Box(left, top, left + side, top + side)
+
+
+def _fitted(center: tuple[float, float], side: float, width: int, height: int, multiple: int = 1) -> Box:
+    """The square in whole pixels, shrunk by up to SHRINK and moved so that as little of it as possible lies outside."""
+    room = min(width, height)
+    if side > room:
+        side = max(room, side / SHRINK)
+    if side <= room:
+        side = max(multiple, side - side % multiple)
+    return square(center, side, multiple).shifted_inside(width, height)
+
+
+def _absences(sightings: Sequence[Sighting], clip_end: Fraction) -> tuple[tuple[Fraction, Fraction], ...]:
+    """The runs of searched frames without the subject that are long enough to count."""
+    absences = []
+    position = 0
+    for missing, run in itertools.groupby(sightings, lambda sighting: sighting.detection is None):
+        times = [sighting.time for sighting in run]
+        position += len(times)
+        end = sightings[position].time if position < len(sightings) else clip_end
+        if missing and len(times) > 1 and end - times[0] >= GONE:
+            absences.append((times[0], end))
+    return tuple(absences)
+
+
+def _not_found(subject: str, name: str) -> InputError:
+    return InputError(
+        f"no {subject} found in {name}",
+        f"Where the {subject} fills the frame already, give --crop none; else --crop X,Y,SIZE, in pixels.",
+    )
