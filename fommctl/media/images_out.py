@@ -1,0 +1,114 @@
+"""Numbered PNG pictures, bit-exact, encoded by a few threads and moved into place at the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import zlib
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from fommctl.media.colour import BT709
+from fommctl.media.containers import Encoding
+from fommctl.media.movie import output_errors
+from fommctl.media.output_paths import matching, numbered
+from fommctl.media.resampling import over_black
+
+_AFTER_HEADER = 8 + 25
+"""Bytes of the signature and of the IHDR chunk, which comes first (PNG, section 5.6)."""
+_SRGB_TRANSFER = 13
+# Measured at 1280x720 on one core: 57 pictures/s at level 1, 34 at level 3 (a tenth smaller), 12 at level 6.
+_OPTIONS = {"compression_level": "1", "pred": "mixed"}
+
+
+class PictureSequence:
+    """Pictures numbered from 1 in a temporary folder inside the target's; `finish` moves them, `abort` removes them."""
+
+    audio_codec: str | None = None
+
+    def __init__(self, pattern: Path, encoding: Encoding, metadata: Mapping[str, str], threads: int) -> None:
+        self._pattern = pattern
+        self._encoding = encoding
+        self._text = b"".join(_text_chunk(key, value) for key, value in metadata.items())
+        self._made_folder = not pattern.parent.exists()
+        with output_errors(pattern):
+            if self._made_folder:
+                pattern.parent.mkdir()
+            prefix = f".fommctl-{os.getpid()}-"
+            self._folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=pattern.parent))
+        self._count = 0
+        self._moved: list[Path] = []
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, "png")
+        self._running: deque[Future[None]] = deque()
+
+    def write(self, pixels: NDArray[np.uint8], time: Fraction, duration: Fraction) -> None:
+        """Add a picture: (H, W, 3 or 4) uint8; times have no place here."""
+        if pixels.shape[2] == 4 and not self._encoding.alpha:
+            pixels = over_black(pixels[..., :3], pixels[..., 3])
+        self._count += 1
+        target = self._folder / numbered(self._pattern, self._count).name
+        # The caller may use its array again, and a queue longer than the workers would only cost memory.
+        self._running.append(self._pool.submit(self._save, target, np.array(pixels)))
+        with output_errors(self._pattern):
+            while len(self._running) > 2 * self._threads:
+                self._running.popleft().result()
+
+    def finish(self) -> None:
+        """Wait for the encoders, move the pictures into place, remove those of an older, longer result."""
+        with output_errors(self._pattern):
+            while self._running:
+                self._running.popleft().result()
+            self._pool.shutdown()
+            for number in range(1, self._count + 1):
+                target = numbered(self._pattern, number)
+                self._moved.append(target)
+                os.replace(self._folder / target.name, target)
+            for number, entry in list(matching(self._pattern)):
+                if not 1 <= number <= self._count:
+                    entry.unlink()
+            self._folder.rmdir()
+
+    def abort(self) -> None:
+        """Remove every picture of this run, and the folder if this run made it."""
+        self._pool.shutdown(cancel_futures=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        for target in self._moved:
+            target.unlink(missing_ok=True)
+        if self._made_folder and not any(self._pattern.parent.iterdir()):
+            self._pattern.parent.rmdir()
+
+    def _save(self, target: Path, pixels: NDArray[np.uint8]) -> None:
+        data = encode_png(pixels, self._encoding.pix_fmt)
+        with open(target, "wb") as file:
+            file.write(data[:_AFTER_HEADER] + self._text + data[_AFTER_HEADER:])
+
+
+def encode_png(pixels: NDArray[np.uint8], pix_fmt: str) -> bytes:
+    """(H, W, 3 or 4) uint8 as a PNG file in rgb24 or rgba, tagged as sRGB."""
+    height, width = pixels.shape[:2]
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgba" if pixels.shape[2] == 4 else "rgb24")
+    frame = frame.reformat(format=pix_fmt)
+    frame.color_primaries, frame.color_trc = BT709, _SRGB_TRANSFER
+    frame.pts = 0
+    encoder = av.VideoCodecContext.create("png", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = width, height, pix_fmt
+    encoder.time_base = Fraction(1, 25)
+    encoder.thread_count = 1
+    encoder.options = _OPTIONS
+    return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
+
+
+def _text_chunk(key: str, value: str) -> bytes:
+    """An iTXt chunk, uncompressed UTF-8 (PNG, section 11.3.3.4)."""
+    keyword = key.capitalize().encode("latin-1", "replace")[:79]
+    body = b"iTXt" + keyword + b"\0\0\0\0\0" + value.encode()
+    return (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")

@@ -1,0 +1,215 @@
+"""One file with moving pictures and sound, written as the frames come."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from math import lcm
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from fommctl.errors import OutputError
+from fommctl.media.audio import AudioSource, Sound, open_sound
+from fommctl.media.colour import ColourTags
+from fommctl.media.containers import Encoding
+from fommctl.media.output_colour import Converter, MatrixConverter, output_colour, tag
+from fommctl.media.palette import PaletteConverter, add_gif_comment
+from fommctl.media.resampling import over_black
+
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_TIMECODE = re.compile(r"\d\d:\d\d:\d\d([:;.])\d\d")
+
+
+@dataclass(frozen=True)
+class PictureFormat:
+    """Size in pixels, nominal frames per second, and the unit of the timestamps in seconds."""
+
+    width: int
+    height: int
+    rate: Fraction
+    time_base: Fraction
+
+
+def choose_time_base(encoding: Encoding, rate: Fraction, source: Fraction | None) -> Fraction:
+    """The container's own unit of time, or else one in which multiples of 1/rate, of 1/1000 s, of 1/90000 s and of
+    the source's unit are whole."""
+    if encoding.container.tick is not None:
+        return encoding.container.tick
+    ticks = lcm(rate.numerator, 90000, source.denominator if source else 1)
+    # MP4 keeps the length of a frame in 32 bits: it must reach for pictures that stand for minutes.
+    return Fraction(1, ticks if ticks < 1 << 25 else lcm(rate.numerator, 90000))
+
+
+@contextlib.contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn what libav and the system raise while `path` is written into an OutputError."""
+    try:
+        yield
+    except (av.FFmpegError, OSError) as error:
+        if error.errno in _FULL_DISK:
+            raise OutputError(f"the disk is full: {path}", "Free some space or write elsewhere with -o.") from error
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(f"cannot write {path}: {reason}", "Check the folder, the codec and its options.") from error
+
+
+class Movie:
+    """A video file under a temporary name; `finish` completes it, `abort` removes it."""
+
+    def __init__(
+        self,
+        path: Path,
+        temporary: Path,
+        encoding: Encoding,
+        picture: PictureFormat,
+        *,
+        colour: ColourTags | None,
+        audio: AudioSource | None,
+        metadata: Mapping[str, str],
+        timecode: str | None,
+        threads: int,
+        warnings: list[str],
+    ) -> None:
+        self.warnings = warnings
+        self._path = path
+        self._temporary = temporary
+        self._encoding = encoding
+        self._picture = picture
+        self._metadata = metadata
+        self._durations: dict[int, int] = {}
+        self._last: int | None = None
+        self._end = Fraction(0)
+        self._container: Any = None
+        self._sound: Sound | None = None
+        tags = output_colour(colour, picture.width, picture.height, encoding)
+        self._converter = self._choose_converter(tags)
+        try:
+            with output_errors(path):
+                self._container = av.open(
+                    str(temporary), "w", format=encoding.container.muxer, container_options=self._muxer_options()
+                )
+                self._stream = self._add_video(tags, threads)
+                if audio is not None and encoding.container.sound_encoder is not None:
+                    self._sound = open_sound(audio, self._container, encoding.container, self.warnings)
+                self._container.metadata.update(metadata)
+                self._add_timecode(timecode)
+                self._container.start_encoding()
+        except BaseException:
+            self.abort()
+            raise
+        self.audio_codec = self._sound.codec if self._sound else None
+
+    def write(self, pixels: NDArray[np.uint8], time: Fraction, duration: Fraction) -> None:
+        """Add a frame: (H, W, 3 or 4) uint8, shown from `time` for `duration` seconds."""
+        with output_errors(self._path):
+            for ready in self._converter.frames(self._video_frame(pixels, time, duration)):
+                self._mux(ready)
+            self._end = time + duration
+            if self._sound is not None:
+                self._sound.pump(self._end)
+
+    def finish(self) -> None:
+        """Flush the encoders and complete the file; it is on the disk when this returns."""
+        with output_errors(self._path):
+            for ready in self._converter.frames(None):
+                self._mux(ready)
+            self._mux(None)
+            if self._sound is not None:
+                self._sound.finish(self._end)
+            self._container.close()
+            if self._encoding.container.muxer == "gif":
+                add_gif_comment(self._temporary, self._metadata)
+            with open(self._temporary, "rb+") as file:
+                # Network file systems report a full disk only here.
+                os.fsync(file.fileno())
+        self._close_sound()
+
+    def abort(self) -> None:
+        """Remove what was written."""
+        # Unlinked before it is closed: closing an MP4 with its index in front would copy the whole file once more.
+        with contextlib.suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
+        if self._container is not None:
+            with contextlib.suppress(av.FFmpegError, OSError):
+                self._container.close()
+        self._close_sound()
+        self._temporary.unlink(missing_ok=True)
+
+    def _choose_converter(self, tags: ColourTags) -> Converter:
+        if self._encoding.pix_fmt == "pal8":
+            return PaletteConverter(self._picture.width, self._picture.height, self._picture.time_base)
+        return MatrixConverter(self._encoding.pix_fmt, tags)
+
+    def _muxer_options(self) -> dict[str, str]:
+        if self._encoding.container.muxer not in ("mp4", "mov"):
+            return {}
+        ticks = str(self._picture.time_base.denominator)
+        return {"movflags": "+faststart", "video_track_timescale": ticks, "movie_timescale": ticks}
+
+    def _add_video(self, tags: ColourTags, threads: int) -> Any:
+        encoding, picture = self._encoding, self._picture
+        stream = self._container.add_stream(encoding.encoder.name, rate=picture.rate, options=dict(encoding.options))
+        stream.width = picture.width + (picture.width % 2 if encoding.even_width else 0)
+        stream.height = picture.height + (picture.height % 2 if encoding.even_height else 0)
+        if (stream.width, stream.height) != (picture.width, picture.height):
+            self.warnings.append(
+                f"{encoding.encoder.name} holds even sizes only in {encoding.pix_fmt}: {picture.width}x{picture.height}"
+                f" became {stream.width}x{stream.height}, with the border repeated"
+            )
+        stream.pix_fmt = encoding.pix_fmt
+        context = stream.codec_context
+        context.time_base = picture.time_base
+        context.sample_aspect_ratio = Fraction(1)
+        context.thread_count = threads
+        stream.time_base = picture.time_base
+        tag(context, tags)
+        if encoding.encoder.name == "libx265" and encoding.container.muxer in ("mp4", "mov"):
+            # Apple's players take HEVC under this tag only.
+            context.codec_tag = "hvc1"
+        return stream
+
+    def _add_timecode(self, timecode: str | None) -> None:
+        if timecode is None or self._encoding.container.muxer != "mov":
+            return
+        match = _TIMECODE.fullmatch(timecode)
+        drop_frame = match is not None and match[1] in ";."
+        if match is None or (drop_frame and (self._picture.rate * 1001 / 30000).denominator != 1):
+            self.warnings.append(f"the timecode {timecode} does not fit {self._picture.rate} frames/s and is left out")
+            return
+        self._container.metadata["timecode"] = timecode
+
+    def _video_frame(self, pixels: NDArray[np.uint8], time: Fraction, duration: Fraction) -> av.VideoFrame:
+        if pixels.shape[2] == 4 and not self._encoding.alpha:
+            pixels = over_black(pixels[..., :3], pixels[..., 3])
+        height, width = pixels.shape[:2]
+        extra = (self._stream.height - height, self._stream.width - width)
+        if any(extra):
+            pixels = np.pad(pixels, ((0, extra[0]), (0, extra[1]), (0, 0)), mode="edge")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgba" if pixels.shape[2] == 4 else "rgb24")
+        start, end = (round(instant / self._picture.time_base) for instant in (time, time + duration))
+        if self._last is not None:
+            # Where the container's clock is coarse, two frames may meet in one tick; players need them in order.
+            start = max(start, self._last + 1)
+        self._last = frame.pts = start
+        frame.time_base = self._picture.time_base
+        self._durations[start] = max(1, end - start)
+        return frame
+
+    def _mux(self, frame: av.VideoFrame | None) -> None:
+        for packet in self._stream.encode(frame):
+            if packet.pts in self._durations:
+                packet.duration = self._durations.pop(packet.pts)
+            self._container.mux(packet)
+
+    def _close_sound(self) -> None:
+        if self._sound is not None:
+            self._sound.close()
+            self._sound = None

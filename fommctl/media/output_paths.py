@@ -1,0 +1,114 @@
+"""Where results go: patterns of numbered pictures, temporary names beside the target, and checks before any work."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fommctl.errors import OutputError, UsageError
+
+_NUMBER = re.compile(r"(?<!%)((?:%%)*)%(0?\d*)d")
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether the file name holds one printf number such as %05d."""
+    return len(_NUMBER.findall(path.name)) == 1
+
+
+def numbered(path: Path, number: int) -> Path:
+    """The picture with this number."""
+    return path.with_name(path.name % number)
+
+
+def matching(path: Path) -> Iterator[tuple[int, Path]]:
+    """Number and path of every existing picture that the pattern could have written."""
+    if not path.parent.is_dir():
+        return
+    for entry in path.parent.iterdir():
+        number = number_of(path, entry.name)
+        if number is not None:
+            yield number, entry
+
+
+def number_of(path: Path, name: str) -> int | None:
+    """The number of the picture called `name` in the pattern `path`, None where the pattern does not write it."""
+    match = _NUMBER.search(path.name)
+    if match is None:
+        return None
+    before, after = path.name[: match.end(1)] % (), path.name[match.end() :] % ()
+    digits = name[len(before) : len(name) - len(after)]
+    fits = name.startswith(before) and name.endswith(after) and digits.isascii() and digits.isdigit()
+    return int(digits) if fits and path.name % int(digits) == name else None
+
+
+def real_target(path: Path) -> Path:
+    """The file that `path` stands for: through a link, so that the link stays and its target is replaced."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def temporary_name(target: Path) -> Path:
+    """A hidden name beside `target`, on the same disk, so that the finished file can be renamed into place."""
+    # A name may be 255 bytes long already: part of it is enough to tell what the file is.
+    return target.with_name(f".{target.stem[:40]}.fommctl-{os.getpid()}.tmp{target.suffix}")
+
+
+def check_target(path: Path, overwrite: bool, inputs: Sequence[Path]) -> None:
+    """Raise UsageError where `path` exists (and `overwrite` is false) or is an input, OutputError where it cannot be
+    written."""
+    if is_pattern(path):
+        _check_pattern(path, overwrite, inputs)
+        return
+    target = real_target(path)
+    if target.is_dir():
+        raise UsageError(f"the output is a folder: {path}", f"Name a file in it, such as {path / 'result.mp4'}.")
+    _check_folder(target.parent, f"Create it first: mkdir -p '{target.parent}'.")
+    for source in inputs:
+        if _same(path, source):
+            raise UsageError(f"the output would replace an input: {path}", "Choose another name with -o.")
+    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+        raise OutputError(f"the output is no regular file: {path}", "Choose another name with -o.")
+    if target.exists() and not overwrite:
+        raise UsageError(f"the output exists already: {path}", "Use --overwrite, or another name with -o.")
+
+
+def _check_pattern(path: Path, overwrite: bool, inputs: Sequence[Path]) -> None:
+    folder = path.parent
+    if not folder.exists():
+        # One level is made on the way, since nobody creates `frames/` by hand.
+        _check_folder(folder.parent, f"Create it first: mkdir -p '{folder}'.")
+        return
+    _check_folder(folder, "Choose another folder with -o.")
+    present = [entry for _, entry in matching(path)]
+    for source in inputs:
+        inside = source.is_dir() and _same(folder, source)
+        if inside or _input_pattern_meets(source, folder, path):
+            raise UsageError(f"the output would mix with the input frames: {path}", "Choose another folder with -o.")
+        if any(_same(entry, source) for entry in present):
+            raise UsageError(f"the output would replace an input: {source}", "Choose another folder with -o.")
+    if present and not overwrite:
+        raise UsageError(f"frames exist already: {sorted(present)[0]}", "Use --overwrite, or another folder with -o.")
+
+
+def _input_pattern_meets(source: Path, folder: Path, path: Path) -> bool:
+    """Whether `source` is a pattern of frames in the same folder that shares names with the pattern `path`."""
+    if not is_pattern(source) or not _same(source.parent, folder):
+        return False
+    return source.name == path.name or any(number_of(path, entry.name) is not None for _, entry in matching(source))
+
+
+def _check_folder(folder: Path, hint: str) -> None:
+    if not folder.exists():
+        raise OutputError(f"the output folder does not exist: {folder}", hint)
+    if not folder.is_dir():
+        raise OutputError(f"the output folder is no folder: {folder}", "Choose another one with -o.")
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise OutputError(f"the output folder is not writable: {folder}", "Choose another one with -o.")
+
+
+def _same(one: Path, other: Path) -> bool:
+    if one.exists() and other.exists():
+        return one.samefile(other)
+    return os.path.realpath(one) == os.path.realpath(other)

@@ -1,0 +1,172 @@
+"""Writing results: one class for every kind of output, and the checks before any work is done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fommctl.errors import OutputError
+from fommctl.media.colour import ColourTags
+from fommctl.media.containers import resolve_encoding
+from fommctl.media.images_out import PictureSequence
+from fommctl.media.movie import Movie, PictureFormat, choose_time_base, output_errors
+from fommctl.media.output_paths import check_target, is_pattern, real_target, temporary_name
+from fommctl.media.sound_input import AudioSource
+
+__all__ = ["AudioSource", "Writer", "check_output", "keeps_alpha"]
+
+_FASTEST_GIF = 50
+
+
+class _Sink(Protocol):
+    """An output that is being written."""
+
+    audio_codec: str | None
+
+    def write(self, pixels: NDArray[np.uint8], time: Fraction, duration: Fraction) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+def check_output(
+    path: Path,
+    overwrite: bool,
+    inputs: Sequence[Path] = (),
+    *,
+    codec: str | None = None,
+    crf: int | None = None,
+    pix_fmt: str | None = None,
+) -> None:
+    """Refuse, before any work is done, what could not be written.
+
+    Raises UsageError where the output exists and `overwrite` is false, where it is one of `inputs` (also through a
+    link) or would put frames into a folder of input frames, and for a wrong `crf` or `pix_fmt`; OutputError where the
+    folder is missing or not writable, and for an unknown container or codec.
+    """
+    resolve_encoding(path, codec=codec, crf=crf, pix_fmt=pix_fmt)
+    check_target(path, overwrite, inputs)
+
+
+def keeps_alpha(path: Path, *, codec: str | None = None, pix_fmt: str | None = None) -> bool:
+    """Whether an output of this name, written with `alpha=True`, keeps alpha; elsewhere frames are laid over black."""
+    return resolve_encoding(path, codec=codec, pix_fmt=pix_fmt, alpha=True).alpha
+
+
+class Writer:
+    """Writes frames, and sound beside them, to .mp4, .mov, .mkv, .webm, .gif or a pattern of PNG pictures.
+
+    A context manager. At a normal exit the result is complete and has its name; after an exception nothing is left.
+
+    width, height: of the frames, in pixels.  rate: nominal frames per second.
+    alpha: keep the fourth channel where the codec can; where it cannot, frames are laid over black.
+    audio: sound to carry, copied where the container holds its codec, else transcoded.
+    colour: tags of the driving video; what they leave open follows from the size.
+    codec, crf, pix_fmt: choices in ffmpeg's names, each the container's default where None.
+    metadata: such as {"comment": ...}.  timecode: of the first frame, for .mov.
+    time_base: unit of the timestamps to come, in seconds; 1/rate, 1/1000 and 1/90000 are exact without it. Matroska
+    and WebM keep milliseconds and GIF hundredths: there times go to the nearest.
+    threads: of the encoder; None leaves most of the processor to the model.
+    Raises OutputError and UsageError as `check_output` does, and OutputError when the disk is full.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        width: int,
+        height: int,
+        rate: Fraction,
+        alpha: bool = False,
+        audio: AudioSource | None = None,
+        colour: ColourTags | None = None,
+        codec: str | None = None,
+        crf: int | None = None,
+        pix_fmt: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        timecode: str | None = None,
+        overwrite: bool = False,
+        time_base: Fraction | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.frames_written = 0
+        self._encoding = resolve_encoding(self.path, codec=codec, crf=crf, pix_fmt=pix_fmt, alpha=alpha)
+        check_target(self.path, overwrite, [audio.path] if audio else [])
+        unit = choose_time_base(self._encoding, rate, time_base)
+        self._picture = PictureFormat(width, height, rate, unit)
+        self._audio = audio
+        self._colour = colour
+        self._metadata = dict(metadata or {})
+        self._timecode = timecode
+        self._threads = threads or max(1, min(4, (os.cpu_count() or 1) // 4))
+        self._target = real_target(self.path)
+        self._temporary: Path | None = None
+        self._sink: _Sink | None = None
+        self.warnings: list[str] = []
+        if self._encoding.container.muxer == "gif" and rate > _FASTEST_GIF:
+            self.warnings.append(f"GIF players slow down above {_FASTEST_GIF} frames/s; this one has {float(rate):g}")
+
+    @property
+    def audio_codec(self) -> str | None:
+        """Codec of the sound that is written; None without sound and before the writer is entered."""
+        return self._sink.audio_codec if self._sink else None
+
+    def __enter__(self) -> Self:
+        if is_pattern(self.path):
+            self._sink = PictureSequence(self.path, self._encoding, self._metadata, self._threads)
+            return self
+        self._temporary = temporary_name(self._target)
+        self._sink = Movie(
+            self.path,
+            self._temporary,
+            self._encoding,
+            self._picture,
+            colour=self._colour,
+            audio=self._audio,
+            metadata=self._metadata,
+            timecode=self._timecode,
+            threads=self._threads,
+            warnings=self.warnings,
+        )
+        return self
+
+    def write(self, pixels: NDArray[np.uint8], time: Fraction, duration: Fraction) -> None:
+        """Add a frame: (height, width, 3 or 4) uint8 RGB or RGBA, shown from `time` for `duration`, in seconds from
+        the start of the output."""
+        if self._sink is None:
+            raise ValueError("the writer is not open: use it in a `with` statement")
+        size = (self._picture.height, self._picture.width)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[:2] != size or pixels.shape[2] not in (3, 4):
+            raise ValueError(
+                f"frames are uint8 of {size} pixels with 3 or 4 channels, not {pixels.dtype} {pixels.shape}"
+            )
+        self._sink.write(pixels, time, duration)
+        self.frames_written += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._sink is None:
+            return
+        if error is not None:
+            self._sink.abort()
+            return
+        try:
+            if self.frames_written == 0:
+                raise OutputError(f"there is no frame to write to {self.path}", "Check --start, --end and the input.")
+            self._sink.finish()
+            if self._temporary is not None:
+                with output_errors(self.path):
+                    os.replace(self._temporary, self._target)
+        except BaseException:
+            self._sink.abort()
+            raise
