@@ -5,7 +5,7 @@ Precedence, lowest first: named preset, file, `--set KEY=VALUE`, command-line op
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,13 +105,14 @@ def preset_specs(host: Host) -> dict[str, PresetSpec]:
         family = path.stem.removesuffix("-256")
         aliases = (family,) if family != path.stem else ()
         specs[path.stem] = PresetSpec(name=path.stem, summary="", path=path, aliases=aliases)
-    clash = specs.keys() & host.presets.keys()
-    if clash:
-        name = min(clash)
-        raise UsageError(
-            f"a plugin's preset has the name of the shipped preset '{name}'",
-            f"Its file is {host.presets[name].path}; remove the plugin or restrict FOMMCTL_PLUGINS.",
-        )
+    shipped = {name for spec in specs.values() for name in (spec.name, *spec.aliases)}
+    for other in host.presets.values():
+        clash = shipped.intersection((other.name, *other.aliases))
+        if clash:
+            raise UsageError(
+                f"a plugin's preset takes the name of the shipped preset '{min(clash)}'",
+                f"Its file is {other.path}; remove the plugin or restrict FOMMCTL_PLUGINS.",
+            )
     return {**specs, **host.presets}
 
 
@@ -269,6 +270,11 @@ def _with_current_names(layer: Layer) -> Layer:
     return Layer({**layer.data, "dataset_params": renamed}, origins)
 
 
-def summaries(specs: Iterable[PresetSpec]) -> dict[str, str]:
-    """What each preset says of itself in its file, where its plugin does not say it."""
-    return {spec.name: spec.summary or str(load_yaml(spec.path).data.get("summary") or "") for spec in specs}
+def summary_of(spec: PresetSpec) -> str:
+    """What a preset says of itself: by its plugin, else in its file; what is wrong where the file cannot be read."""
+    if spec.summary:
+        return spec.summary
+    try:
+        return str(load_yaml(spec.path).data.get("summary") or "")
+    except UsageError as error:
+        return f"unusable: {error.message}"

@@ -24,19 +24,17 @@ def list_presets(session: Session) -> None:
     from rich.text import Text
 
     from fommctl.host import load_host
-    from fommctl.presets import preset_specs, summaries
+    from fommctl.presets import preset_specs, summary_of
 
-    specs = preset_specs(load_host())
-    told = summaries(specs.values())
-    rows = [
-        {"name": name, "aliases": list(spec.aliases), "summary": told[name], "path": str(spec.path)}
-        for name, spec in sorted(specs.items())
+    rows: list[dict[str, Any]] = [
+        {"name": name, "aliases": list(spec.aliases), "summary": summary_of(spec), "path": str(spec.path)}
+        for name, spec in sorted(preset_specs(load_host()).items())
     ]
     table = Table(box=None, pad_edge=False)
     for heading in ("preset", "alias", "summary"):
-        table.add_column(heading)
-    for name, spec in sorted(specs.items()):
-        table.add_row(Text(name), Text(", ".join(spec.aliases)), Text(told[name]))
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(Text(row["name"]), Text(", ".join(row["aliases"])), Text(row["summary"]))
     session.result({"presets": rows}, table)
 
 

@@ -1,0 +1,120 @@
+"""`fommctl presets`, with the presets of this installation and those of a third party's plugin."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import command_line
+import pytest
+import yaml
+
+from fommctl.presets import presets_root
+
+Run = Callable[..., command_line.Result]
+
+
+@pytest.fixture
+def acme(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes a distribution whose plugin offers one preset (`acme.yaml`) of this name; returns its folder."""
+
+    def write(name: str) -> Path:
+        info = tmp_path / "acme_presets-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-presets\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text("[fommctl]\nacme = acme_presets\n")
+        (tmp_path / "acme_presets.py").write_text(
+            "from pathlib import Path\n"
+            "from fommctl.api import PresetSpec, hookimpl\n"
+            "@hookimpl\n"
+            "def fommctl_presets():\n"
+            "    path = Path(__file__).with_name('acme.yaml')\n"
+            f"    yield PresetSpec(name={name!r}, summary='', path=path, aliases=('rockets',))\n"
+        )
+        smoke = (presets_root() / "smoke.yaml").read_text()
+        (tmp_path / "acme.yaml").write_text(smoke.replace("Tiny 64-pixel model for tests", "Rockets"))
+        return tmp_path
+
+    return write
+
+
+def test_list_names_every_file_of_the_folder_with_a_summary(run_cli: Run) -> None:
+    result = run_cli("presets", "list", "--json")
+    rows = {row["name"]: row for row in result.json()["presets"]}
+    assert result.code == 0
+    assert set(rows) == {path.stem for path in presets_root().glob("*.yaml")}
+    assert rows["vox-256"]["aliases"] == ["vox"]
+    assert rows["smoke"]["aliases"] == []
+    assert all(row["summary"] for row in rows.values())
+    shown = run_cli("presets", "list").stdout
+    assert all(name in shown for name in rows)
+
+
+def test_show_prints_a_configuration_that_loads_again(run_cli: Run, tmp_path: Path) -> None:
+    result = run_cli("presets", "show", "vox", "--set", "train_params.batch_size=8")
+    assert result.code == 0
+    assert yaml.safe_load(result.stdout)["train_params"]["batch_size"] == 8
+    (tmp_path / "mine.yaml").write_text(result.stdout)
+    assert run_cli("presets", "show", tmp_path / "mine.yaml").stdout == result.stdout
+    data = run_cli("presets", "show", tmp_path / "mine.yaml", "--json").json()
+    assert data == {"path": str(tmp_path / "mine.yaml"), "preset": yaml.safe_load(result.stdout)}
+
+
+def test_mistakes_are_one_clear_error_with_exit_code_2(run_cli: Run, tmp_path: Path) -> None:
+    evil = tmp_path / "evil.yaml"
+    evil.write_text("a: !!python/object/apply:os.system ['echo ran']\n")
+    for arguments, text in (
+        (["tachi"], "unknown preset 'tachi'"),
+        ([tmp_path / "none.yaml"], "does not exist"),
+        ([tmp_path / "folder" / ".."], "is a directory"),
+        ([evil], "evil.yaml:1: the tag !!python/object/apply:os.system is not allowed"),
+        (["smoke", "--set", "model_params.common_params.num_kp=many"], "should be a whole number, not the text 'many'"),
+    ):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        result = run_cli("presets", "show", *arguments)
+        assert result.code == 2
+        assert result.stdout == ""
+        assert text in result.stderr
+        assert "hint: " in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_presets_of_a_plugin_stand_beside_ours(run_process: Run, acme: Callable[[str], Path]) -> None:
+    folder = acme("acme-64")
+    listed = run_process("presets", "list", "--json", path=folder).json()["presets"]
+    assert {
+        "name": "acme-64",
+        "aliases": ["rockets"],
+        "summary": "Rockets",
+        "path": str(folder / "acme.yaml"),
+    } in listed
+    shown = run_process("presets", "show", "rockets", path=folder)
+    assert yaml.safe_load(shown.stdout)["name"] == "acme-64"
+    (folder / "acme.yaml").write_text("a: [")
+    broken = run_process("presets", "list", "--json", path=folder)
+    assert broken.code == 0
+    row = next(row for row in broken.json()["presets"] if row["name"] == "acme-64")
+    assert row["summary"].startswith("unusable: ")
+
+
+def test_a_plugin_cannot_replace_a_shipped_preset(run_process: Run, acme: Callable[[str], Path]) -> None:
+    result = run_process("presets", "show", "vox", path=acme("vox"))
+    assert result.code == 2
+    assert "a plugin's preset takes the name of the shipped preset 'vox'" in result.stderr
+
+
+def test_the_command_is_described_without_the_heavy_libraries(run_process: Run) -> None:
+    result = run_process("presets", "show", "--help", PYTHONPROFILEIMPORTTIME="1")
+    assert result.code == 0
+    assert "Examples:" in result.stdout
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert imported.isdisjoint({"torch", "numpy", "av", "fommctl.sections", "fommctl_fomm.schema"})
+
+
+def test_importing_presets_loads_neither_pydantic_nor_yaml() -> None:
+    code = (
+        "import sys, fommctl.presets, fommctl.cli.presets, fommctl_fomm\n"
+        "print('pydantic' in sys.modules, 'yaml' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
