@@ -89,7 +89,3 @@ def _open_standard_streams() -> None:
         # A file name need not be text in the encoding of the terminal.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-if __name__ == "__main__":
-    entry()
