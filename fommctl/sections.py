@@ -6,7 +6,7 @@ otherwise. Types are strict: text is no number, a number no boolean.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, Strict
 from pydantic_core import PydanticCustomError
@@ -67,7 +67,7 @@ class CropParams(Section):
 class ResizeParams(Section):
     ratio: Pair = (3 / 4, 4 / 3)
     """Smallest and largest factor."""
-    interpolation: Annotated[str, Field(pattern="^(nearest|bilinear)$")] = "nearest"
+    interpolation: Literal["nearest", "bilinear"] = "nearest"
 
 
 class RotationParams(Section):

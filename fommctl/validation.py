@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
@@ -76,13 +77,13 @@ def _problem(schema: type[BaseModel], details: ErrorDetails, layer: Layer, at: K
         return f"{_where(layer, key[:-1])}{missing} is missing in '{'.'.join(map(str, key[:-1])) or 'the file'}'"
     expected = _EXPECTED.get(kind)
     if expected is None:
-        reason = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        reason = reason[:1].lower() + reason[1:]
+        # pydantic says "Tuple should have at most 3 items after validation": the key is named before it here.
+        reason = re.sub(r"^(Value error, )?(Input|Tuple|List|String) ", "", details["msg"])
+        reason = reason.replace(" after validation", "")
     else:
         reason = f"should be {expected}"
-    found = (
-        "" if isinstance(details["input"], (dict, list)) and expected is None else f", not {describe(details['input'])}"
-    )
+    collection = isinstance(details["input"], (dict, list))
+    found = "" if collection and expected is None else f", not {describe(details['input'])}"
     return f"{_where(layer, key)}'{dotted}' {reason}{found}"
 
 

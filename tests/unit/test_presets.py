@@ -186,6 +186,14 @@ def test_a_set_with_a_key_from_elsewhere_says_where_it_belongs(host: Host) -> No
         (MODEL + "dataset_params: {frame_shape: [64, 64]}\n", "a value is missing in 'dataset_params.frame_shape'"),
         (MODEL.replace("num_blocks: 3}\n  gen", "num_blocks: 3, scale_factor: 0.3}\n  gen"), "should be 1, 0.5, 0.25"),
         (MODEL.replace("temperature: 0.1", "temperature: .nan"), "should be a finite number"),
+        (
+            MODEL + "dataset_params: {frame_shape: [64, 64, 3, 3]}\n",
+            "mine.yaml:10: 'dataset_params.frame_shape' should have at most 3 items, not 4",
+        ),
+        (
+            MODEL + "dataset_params: {augmentation_params: {resize_param: {interpolation: cubic}}}\n",
+            "resize_param.interpolation' should be 'nearest' or 'bilinear', not the text 'cubic'",
+        ),
         ("extends: nobody\n", "unknown preset 'nobody'"),
     ],
 )
