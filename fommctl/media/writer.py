@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from fommctl.errors import OutputError
 from fommctl.media.colour import ColourTags
-from fommctl.media.containers import resolve_encoding
+from fommctl.media.containers import container_of, resolve_encoding
 from fommctl.media.images_out import PictureSequence
 from fommctl.media.movie import Movie, PictureFormat, choose_time_base, output_errors
 from fommctl.media.output_paths import check_target, is_pattern, real_target, temporary_name
 from fommctl.media.sound_input import AudioSource
 
-__all__ = ["AudioSource", "Writer", "check_output", "keeps_alpha"]
+__all__ = ["AudioSource", "Writer", "check_output", "holds_alpha", "holds_audio"]
 
 _FASTEST_GIF = 50
 
@@ -56,9 +56,14 @@ def check_output(
     check_target(path, overwrite, inputs)
 
 
-def keeps_alpha(path: Path, *, codec: str | None = None, pix_fmt: str | None = None) -> bool:
+def holds_alpha(path: Path, *, codec: str | None = None, pix_fmt: str | None = None) -> bool:
     """Whether an output of this name, written with `alpha=True`, keeps alpha; elsewhere frames are laid over black."""
     return resolve_encoding(path, codec=codec, pix_fmt=pix_fmt, alpha=True).alpha
+
+
+def holds_audio(path: Path) -> bool:
+    """Whether an output of this name can carry sound."""
+    return container_of(path).sound_encoder is not None
 
 
 class Writer:
