@@ -115,12 +115,12 @@ def fit(backend: Backend, spec: BackendSpec, checkpoint: Checkpoint, preset: str
             if n in own and given[n].shape != own[n].shape
         ]
     problems = [
-        f"{len(names)} {kind} ({', '.join(names[:_LISTED])}{', ...' if len(names) > _LISTED else ''})"
+        f"\n  {len(names)} {kind}: {', '.join(names[:_LISTED])}{', ...' if len(names) > _LISTED else ''}"
         for kind, names in (("missing", missing), ("unexpected", unexpected), ("wrongly shaped", misshapen))
         if names
     ]
     if problems:
-        raise ModelError(f"{checkpoint.path} does not fit the preset {preset}: {'; '.join(problems)}", _HINT)
+        raise ModelError(f"{checkpoint.path} does not fit the preset {preset}:{''.join(problems)}", _HINT)
     for group in wanted:
         _copy(networks[group], checkpoint.groups[group])
     return tuple(wanted)

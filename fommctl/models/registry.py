@@ -122,7 +122,7 @@ def pull(name: str, host: Host, report: Report = lambda done, total: None) -> tu
         if not spec.urls:
             raise MissingError(f"nothing says where {name} comes from", f"Put it at {entry.path}.")
         hint = (
-            f"Or fetch {spec.urls[0]} by other means and put it at {entry.path}, "
+            f"Fetch {spec.urls[0]} by other means and put it at {entry.path}, "
             f"or run 'fommctl models import FILE --name {name}'."
         )
         if not spec.sha256 and sha256:

@@ -1,0 +1,123 @@
+"""`fommctl models` as people and pipelines use it."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import Result, environment
+from file_server import serving
+from weights_plugin import spec, write_distribution
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "fomm"
+TINY = GOLDEN / "vox-tiny.pth.tar"
+TINY_PRESET = GOLDEN / "vox-tiny.model_params.yaml"
+Run = Callable[..., Result]
+
+
+def test_the_list_has_every_model_with_its_status(run_cli: Run) -> None:
+    result = run_cli("models", "list", "--json")
+    assert result.code == 0
+    rows = {row["name"]: row for row in result.json()["models"]}
+    assert set(rows["seed-faces"]) == {"name", "summary", "preset", "licence", "status", "size", "path"}
+    assert (rows["seed-faces"]["status"], rows["seed-faces"]["preset"]) == ("built-in", "faces-seed")
+    assert rows["seed-faces"]["size"] == Path(rows["seed-faces"]["path"]).stat().st_size
+    assert (rows["vox"]["status"], rows["vox"]["path"]) == ("not pulled", None)
+    text = run_cli("models", "list").stdout
+    assert all(name in text for name in rows)
+
+
+def test_import_list_show_and_remove(run_cli: Run, isolated: Path) -> None:
+    result = run_cli("models", "import", TINY, "--name", "mine", "--preset", TINY_PRESET, "--licence", "CC0", "--json")
+    path = isolated / "models" / "mine.safetensors"
+    assert result.code == 0, result.stderr
+    assert result.json()["path"] == str(path)
+    shown = run_cli("models", "show", "mine", "--json").json()
+    assert shown["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (shown["status"], shown["licence"], shown["training"]) == ("available", "CC0", {"epoch": 3})
+    tensors = torch.load(TINY, weights_only=True)
+    assert shown["parameters"] == sum(
+        tensor.numel() for group in ("generator", "kp_detector", "discriminator") for tensor in tensors[group].values()
+    )
+    assert "num_kp: 5" in shown["preset_text"]
+    again = run_cli("models", "import", TINY, "--name", "mine")
+    assert (again.code, again.stderr.splitlines()[0]) == (2, "error: there is a model mine already")
+    assert run_cli("models", "remove", "mine", "--json").json() == {"name": "mine", "removed": str(path)}
+    assert run_cli("models", "show", "mine").code == 2
+
+
+def test_show_prints_the_card_of_the_built_in_model(run_cli: Run) -> None:
+    result = run_cli("models", "show", "seed-faces")
+    assert result.code == 0
+    assert "mouths and eyes hardly follow" in result.stdout
+    assert "parameters: 2466328" in result.stdout
+
+
+def test_show_says_where_weights_come_from_and_where_to_put_them(run_cli: Run, isolated: Path) -> None:
+    shown = run_cli("models", "show", "vox", "--json").json()
+    assert shown["urls"][0].endswith("/vox-cpk.pth.tar")
+    assert shown["put_it_at"] == str(isolated / "models" / "vox.pth.tar")
+
+
+def test_a_wrong_name_is_corrected(run_cli: Run) -> None:
+    result = run_cli("models", "show", "taichi-avd")
+    assert (result.code, result.stderr.splitlines()[0]) == (2, "error: unknown model 'taichi-avd'")
+    assert "Did you mean 'taichi-adv'?" in result.stderr
+
+
+def test_offline_a_pull_says_what_to_fetch_and_where_to_put_it(run_cli: Run, isolated: Path) -> None:
+    result = run_cli("models", "pull", "vox", "--json")
+    assert result.code == 5
+    error = result.json()["error"]
+    assert "FOMMCTL_OFFLINE" in error["message"]
+    assert "/vox-cpk.pth.tar by other means" in error["hint"]
+    assert str(isolated / "models" / "vox.pth.tar") in error["hint"]
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_malicious_file_is_refused(zipped: bool, run_cli: Run, tmp_path: Path, isolated: Path) -> None:
+    trace = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str, str]]:
+            return open, (str(trace), "w")
+
+    content = {**torch.load(TINY, weights_only=True), "extra": Evil()}
+    torch.save(content, tmp_path / "evil.pth.tar", _use_new_zipfile_serialization=zipped)
+    result = run_cli("models", "import", tmp_path / "evil.pth.tar", "--json")
+    assert result.code == 4
+    assert "is refused: it wants to call" in result.json()["error"]["message"]
+    assert not trace.exists()
+    assert list(isolated.rglob("*.safetensors")) == []
+
+
+def test_a_pull_in_a_process_of_its_own_can_be_used_at_once(run_process: Run, tmp_path: Path, isolated: Path) -> None:
+    with serving(TINY.read_bytes()) as server:
+        server.cut_after, server.cuts = 100_000, 1
+        site = write_distribution(tmp_path / "site", spec("tiny", f"{server.address}/tiny.pth.tar"))
+        pulled = run_process("models", "pull", "tiny", "--json", path=site, FOMMCTL_OFFLINE="0", no_proxy="127.0.0.1")
+    assert pulled.code == 0, pulled.stderr
+    row = pulled.json()["models"][0]
+    assert (row["status"], row["fetched"], row["size"]) == ("available", True, TINY.stat().st_size)
+    assert Path(row["path"]).read_bytes() == TINY.read_bytes()
+    shown = run_process("models", "show", "tiny", "--json", path=site).json()
+    assert shown["origin"]["sha256"] == shown["sha256"] == hashlib.sha256(TINY.read_bytes()).hexdigest()
+
+
+def test_processes_that_import_at_once_do_not_disturb_each_other(isolated: Path) -> None:
+    command = [sys.executable, "-m", "fommctl", "models", "import", str(TINY), "--name", "mine", "--json"]
+    running = [
+        subprocess.Popen(command, env=environment(OMP_NUM_THREADS="1"), stdout=subprocess.PIPE) for _ in range(3)
+    ]
+    answers = [json.loads(process.communicate()[0]) for process in running]
+    assert sorted(process.returncode for process in running) == [0, 2, 2]
+    assert sum("error" in answer for answer in answers) == 2
+    assert [path.name for path in (isolated / "models").iterdir()] == ["mine.safetensors"]
+    result = subprocess.run(
+        [*command[:4], "show", "mine", "--json"], env=environment(), capture_output=True, check=True
+    )
+    assert json.loads(result.stdout)["status"] == "available"
