@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 CENTERS = {"face": (0.5, 0.5625)}
 MIDDLE = (0.5, 0.5)
 # A square beyond the picture shows repeated border, which models render badly; so it may first shrink by this much.
-SHRINK = 1.2
+SHRINK = 1.3
 # Room for motion that the framing itself has, in sides of the square: nine in ten clips of ../shared/faces, all of
 # which were cut as fixed squares, move by less.
 SLACK = 0.2

@@ -1,0 +1,49 @@
+"""The driving frame whose pose is nearest to the source's, for relative motion to start from.
+
+The rule of the published find_best_frame: points are centred and divided by the square root of the area of their convex
+hull, so that place and size do not count, and compared by the sum of squared differences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fommctl.core.transfer import Motion, hull_area
+from fommctl.errors import InputError
+
+Points = NDArray[np.float32] | NDArray[np.float64]
+
+
+def nearest_pose_by_landmarks(source: Points, driving: Sequence[Points | None]) -> tuple[int, float]:
+    """The number of the nearest driving frame, and its distance.
+
+    source: (N, 2).  driving: (N, 2) a frame, None where a frame has none: such frames are skipped.
+    Raises InputError where no frame can be compared.
+    """
+    wanted = pose(source)
+    poses = [None if points is None else pose(points) for points in driving]
+    distances = [
+        float("inf") if wanted is None or points is None else float(((points - wanted) ** 2).sum()) for points in poses
+    ]
+    best = int(np.argmin(distances)) if distances else 0
+    if not distances or distances[best] == float("inf"):
+        raise InputError("no driving frame can be compared with the source's pose", "Give --best-frame first.")
+    return best, distances[best]
+
+
+def nearest_pose_by_keypoints(source: Motion, driving: Motion) -> tuple[int, float]:
+    """The same by a model's own keypoints. source: one frame; driving: one or more."""
+    return nearest_pose_by_landmarks(
+        source.keypoints[0].double().cpu().numpy(), list(driving.keypoints.double().cpu().numpy())
+    )
+
+
+def pose(points: Points) -> NDArray[np.float64] | None:
+    """Points (N, 2) without place and size; None where they lie on a line, which has no size."""
+    centred = points.astype(np.float64) - points.mean(0, dtype=np.float64)
+    area = hull_area(torch.from_numpy(centred))
+    return centred / np.sqrt(area) if area > 0 else None

@@ -1,0 +1,89 @@
+"""What `--compare` and `--keypoints` show."""
+
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fommctl.media.images import resize
+
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.floating]
+
+# In sides of the frame.
+RADIUS, AXIS, STROKE, OUTLINE = 0.016, 0.075, 0.009, 0.006
+
+
+def compare(source_square: Pixels, driving_frame: Pixels, result: Pixels) -> Pixels:
+    """Source, driving and result (H, W, 3) side by side, all as high as the result; the widths follow the shapes."""
+    height = result.shape[0]
+    left = [
+        resize(panel, (max(1, round(panel.shape[1] * height / panel.shape[0])), height))
+        for panel in (source_square, driving_frame)
+    ]
+    return np.concatenate((*left, result), axis=1)
+
+
+def draw_keypoints(frame: Pixels, keypoints: Floats, jacobians: Floats | None = None) -> Pixels:
+    """A copy of frame (H, W, 3) with a dot at each keypoint, and the axes of its local frame where there are Jacobians.
+
+    keypoints: (K, 2) in [-1, 1], x before y, corner pixels at -1 and 1; those outside the frame are cut.
+    jacobians: (K, 2, 2); their columns are where the x axis (solid) and the y axis (half as wide) go.
+    """
+    height, width = frame.shape[:2]
+    side = min(height, width)
+    half = np.array([width - 1, height - 1]) / 2
+    radius, stroke, outline = (
+        max(least, part * side) for least, part in ((2.0, RADIUS), (1.2, STROKE), (0.9, OUTLINE))
+    )
+    canvas = frame.astype(np.float32)
+    for number, point in enumerate(np.asarray(keypoints, np.float64)):
+        centre = (point + 1) * half
+        shade = colour(number, len(keypoints))
+        if jacobians is not None:
+            for axis, thickness in ((0, stroke), (1, stroke / 2)):
+                tip = centre + np.asarray(jacobians[number], np.float64)[:, axis] * AXIS * side
+                _stroke(canvas, centre, _within(centre, tip, side), thickness, outline, shade)
+        _stroke(canvas, centre, centre, radius, outline, shade)
+    return (canvas + 0.5).clip(0, 255).astype(np.uint8)
+
+
+def colour(number: int, count: int) -> tuple[float, float, float]:
+    """The RGB colour of a keypoint, 0 to 255: hues around the circle, every second one paler, so that twenty differ."""
+    shades = colorsys.hsv_to_rgb(number / max(1, count), 1.0 if number % 2 == 0 else 0.55, 1.0)
+    return shades[0] * 255, shades[1] * 255, shades[2] * 255
+
+
+def _within(start: NDArray[np.float64], tip: NDArray[np.float64], side: int) -> NDArray[np.float64]:
+    """The tip of an axis, brought nearer where a wild Jacobian would cross the whole frame."""
+    length = float(np.hypot(*(tip - start)))
+    longest = 3 * AXIS * side
+    return tip if length <= longest else start + (tip - start) * (longest / length)
+
+
+def _stroke(
+    canvas: NDArray[np.float32],
+    start: NDArray[np.float64],
+    end: NDArray[np.float64],
+    radius: float,
+    outline: float,
+    shade: tuple[float, float, float],
+) -> None:
+    """Blend a line with round ends (a dot where start is end) and a dark outline into canvas (H, W, 3), in place."""
+    reach = radius + outline + 1
+    left, top = np.floor(np.maximum(np.minimum(start, end) - reach, 0)).astype(int)
+    right, bottom = np.ceil(np.minimum(np.maximum(start, end) + reach + 1, canvas.shape[1::-1])).astype(int)
+    if right <= left or bottom <= top:
+        return
+    x, y = np.meshgrid(np.arange(left, right), np.arange(top, bottom))
+    along = end - start
+    length = float(along @ along)
+    part = np.clip(((x - start[0]) * along[0] + (y - start[1]) * along[1]) / length, 0, 1) if length > 0 else 0.0
+    distance = np.hypot(x - start[0] - part * along[0], y - start[1] - part * along[1])
+    region = canvas[top:bottom, left:right]
+    # A pixel is covered by how far the edge reaches into it.
+    for edge, paint in ((radius + outline, (0.0, 0.0, 0.0)), (radius, shade)):
+        cover = np.clip(edge + 0.5 - distance, 0, 1)[..., None].astype(np.float32)
+        region += cover * (np.asarray(paint, np.float32) - region)
