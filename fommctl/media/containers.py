@@ -48,11 +48,13 @@ _ENCODERS = (
         options={"deadline": "realtime", "cpu-used": "6", "row-mt": "1", "b": "0"},
     ),
     Encoder("prores", "yuv422p10le", alpha_pix_fmt="yuva444p10le", options={"vendor": "apl0"}),
-    Encoder("ffv1", "bgr0", alpha_pix_fmt="bgra", options={"level": "3", "slices": "4", "slicecrc": "1", "g": "1"}),
+    Encoder("ffv1", "bgr0", alpha_pix_fmt="bgra", options={"level": "3", "slicecrc": "1", "g": "1"}),
     Encoder("gif", "pal8", only=("pal8",)),
     Encoder("png", "rgb24", alpha_pix_fmt="rgba", only=("rgb24", "rgba")),
 )
 ENCODERS = MappingProxyType({encoder.name: encoder for encoder in _ENCODERS})
+
+_EVEN_CHROMA = ("libx264", "libx265", "libsvtav1")
 
 _CODEC_NAMES = MappingProxyType(
     {
@@ -137,18 +139,14 @@ class Encoding:
 
     @property
     def even_width(self) -> bool:
-        """Whether the encoder needs an even width."""
-        return self._halves(self.encoder.name) and _format(self.pix_fmt).chroma_width(2) == 1
+        """Whether the encoder needs an even width: half a chroma sample is refused by all but VP9 and FFV1."""
+        subsampled = _format(self.pix_fmt).chroma_width(2) == 1
+        return self.encoder.name == "prores" or (subsampled and self.encoder.name in _EVEN_CHROMA)
 
     @property
     def even_height(self) -> bool:
         """Whether the encoder needs an even height."""
-        return self._halves(self.encoder.name) and _format(self.pix_fmt).chroma_height(2) == 1
-
-    @staticmethod
-    def _halves(encoder: str) -> bool:
-        # H.264, HEVC and AV1 encoders refuse half a chroma sample; VP9, ProRes and FFV1 store odd sizes as they are.
-        return encoder in ("libx264", "libx265", "libsvtav1")
+        return _format(self.pix_fmt).chroma_height(2) == 1 and self.encoder.name in _EVEN_CHROMA
 
 
 def resolve_encoding(

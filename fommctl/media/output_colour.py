@@ -15,6 +15,7 @@ from fommctl.media.containers import Encoding
 _SWSCALE_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 """Matrix code of H.273 -> swscale's code, for the matrices that swscale can apply."""
 _TRANSFER_BT2020 = 14
+_CURVES_LIKE_BT709 = (BT601_525, _TRANSFER_BT2020, 15)
 _FLAGS = (
     Interpolation.BICUBIC
     | Interpolation.ACCURATE_RND
@@ -41,8 +42,14 @@ def output_colour(source: ColourTags | None, width: int, height: int, encoding: 
     tags = ColourTags(given.primaries or matrix, given.transfer or transfer, matrix, given.range or RANGE_LIMITED)
     if encoding.rgb:
         return replace(tags, matrix=RGB_MATRIX, range=RANGE_FULL)
-    # ProRes has no full range.
-    return replace(tags, range=RANGE_LIMITED) if encoding.encoder.name == "prores" else tags
+    return _prores(tags) if encoding.encoder.name == "prores" else tags
+
+
+def _prores(tags: ColourTags) -> ColourTags:
+    """The nearest tags that a ProRes frame header holds (SMPTE RDD 36, section 6.1.1): no full range, and one code
+    where H.273 has several for the same curve or matrix."""
+    transfer = BT709 if tags.transfer in _CURVES_LIKE_BT709 else tags.transfer
+    return replace(tags, transfer=transfer, matrix=BT601_525 if tags.matrix == 5 else tags.matrix, range=RANGE_LIMITED)
 
 
 class Converter(Protocol):
