@@ -5,6 +5,7 @@ import errno
 import itertools
 import json
 import os
+import select
 import signal
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import current_thread, main_thread
 from types import FrameType
+from typing import TextIO
 
 import typer
 
@@ -60,14 +62,10 @@ def run(work: Callable[[], object], argv: Sequence[str]) -> int:
 
 
 def _code_of(error: BaseException, flags: Flags) -> int:
-    try:
-        _flush()
-    except BrokenPipeError:
-        # The reader of our stdout has gone (`| head`): no error, but what remains must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
-        return 0  # So rich says the same; it has redirected stdout.
+    broken = isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError)
+    gone = _reader_has_gone(look=broken)
+    if broken and (gone or isinstance(error, SystemExit)):
+        return 0  # `| head` has seen enough. rich makes a SystemExit of it.
     if isinstance(error, SystemExit | typer.Exit):
         return _code_of_exit(error)
     known = _as_known(error)
@@ -75,6 +73,33 @@ def _code_of(error: BaseException, flags: Flags) -> int:
         return 2
     _report(known, error, flags)
     return known.exit_code
+
+
+def _reader_has_gone(look: bool) -> bool:
+    """Has the reader of our stdout gone? Then what remains is dropped, for it must not raise again at exit.
+
+    look: ask the system too, because unbuffered output leaves nothing to flush.
+    """
+    try:
+        _flush()
+        if not (look and _hung_up(sys.stdout)):
+            return False
+    except BrokenPipeError:
+        pass
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
+
+
+def _hung_up(stream: TextIO) -> bool:
+    """Has the other end of this pipe been closed, where the system can tell?"""
+    if not hasattr(select, "poll"):
+        return False
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    except OSError:
+        return False
 
 
 def _flush() -> None:
