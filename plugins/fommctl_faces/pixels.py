@@ -13,7 +13,8 @@ def resize(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.ui
     if picture.shape[:2] == (height, width):
         return picture
     # torch has no other way to take an array that may be read-only without a warning.
-    planes = torch.from_numpy(np.require(picture, requirements="W")).permute(2, 0, 1)[None]
+    # With the batch axis first it sees pixels with their channels together, and keeps them so.
+    planes = torch.from_numpy(np.require(picture, requirements="W"))[None].permute(0, 3, 1, 2)
     resized = F.interpolate(planes, (height, width), mode="bilinear", antialias=True, align_corners=False)
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
