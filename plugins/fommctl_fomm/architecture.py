@@ -182,7 +182,7 @@ def _scale(shapes: Shapes, name: str, network: str, notes: list[str]) -> float:
     if name not in shapes:
         notes.append(f"{network}: no anti-alias filter, so it sees frames at full size")
         return 1.0
-    width = shapes[name][-1]
+    width = shapes[name][-1] if shapes[name] else 0
     steps, rest = divmod(width - 1, 4)
     if rest or steps < 1:
         raise UsageError(f"the anti-alias filter of the {network}, {width} pixels wide, fits no scale 1/n", HINT)
