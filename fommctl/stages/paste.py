@@ -50,8 +50,8 @@ class Paste:
             gain, shift = match(reconstruction, crop(colours, box))
         # mask * (gain * frame + shift) + (1 - mask) * background, as one product and one sum a frame.
         below = background[self._rows, self._columns, :3].astype(np.float32)
-        self._factor = (mask * gain).astype(np.float32)
-        self._summand = mask * shift[self._part] + (1 - mask) * below + np.float32(0.5)
+        self._factor = np.ascontiguousarray(mask * gain)
+        self._summand = np.ascontiguousarray(mask * shift[self._part] + (1 - mask) * below + np.float32(0.5))
         self._work = np.empty_like(self._summand)
 
     def __call__(self, frame: Pixels) -> Pixels:
@@ -137,7 +137,7 @@ def _resized(frame: Pixels, size: tuple[int, int]) -> Pixels:
     if frame.shape[1::-1] == size:
         return frame
     # The batch axis comes first: only so does torch see pixels with their channels together, and keep them so.
-    planes = torch.from_numpy(np.require(frame, requirements="CW"))[None].permute(0, 3, 1, 2)
+    planes = torch.from_numpy(np.require(frame, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)
     return F.interpolate(planes, size[::-1], mode="bicubic", antialias=True)[0].permute(1, 2, 0).numpy()
 
 
