@@ -243,8 +243,9 @@ def test_a_reader_that_goes_away_is_no_error(
 
 
 def test_an_error_is_told_even_where_the_reader_of_the_result_has_gone(
-    start: Callable[..., "subprocess.Popen[str]"],
+    start: Callable[..., "subprocess.Popen[str]"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", "")
     reading, writing = os.pipe()
     os.close(reading)
     with start("fail", "late", stdout=writing) as process:
