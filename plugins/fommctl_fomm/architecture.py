@@ -154,7 +154,8 @@ def _discriminator(shapes: Shapes, common: Mapping[str, Any], notes: list[str]) 
     prefix = re.escape(f"discs.{keys[0]}.")
     pattern = prefix + r"down_blocks\.(\d+)\.conv\.weight(?:_orig)?"
     widths = _widths(shapes, pattern)
-    inputs = [shape[1] for name, shape in shapes.items() if re.fullmatch(pattern.replace(r"(\d+)", "0"), name)]
+    first = pattern.replace(r"(\d+)", "0")
+    inputs = [shape[1] for name, shape in shapes.items() if len(shape) > 1 and re.fullmatch(first, name)]
     if not widths or not inputs:
         raise UsageError("the first blocks of the discriminator are missing in the checkpoint", HINT)
     # The width before the first block shows in no tensor: the first block doubles it, up to the maximum.
