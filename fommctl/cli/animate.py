@@ -163,16 +163,13 @@ def register(app: typer.Typer) -> None:
             keypoints=keypoints,
             overwrite=overwrite,
         )
-        from fommctl.media.writer import check_output
+        from fommctl.stages.animate import check_outputs, run
 
-        # Before the second that importing torch takes: a mistyped path is answered at once.
-        check_output(config.result_path, config.overwrite, inputs=(source, driving))
+        check_outputs(config)
         from fommctl.stages.animator import load
 
         animator = load(model, preset=preset, device=device, precision=precision, seed=seed, sets=set or ())
         with session.progress("animating") as report:
-            from fommctl.stages.animate import run
-
             result = run(config, animator, report)
         session.result(result.to_json(), _summary(result))
 

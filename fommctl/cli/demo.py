@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
         precision: PrecisionOption = "auto",
     ) -> None:
         """Animate a NASA portrait with a man in a car: no file, no download, no option needed."""
-        from fommctl.media.output_paths import check_output
+        from fommctl.media.writer import check_output
 
         source, driving = bundled(*PORTRAIT), bundled(*CLIP)
         output.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ class HostPixels:
         if pixels.device.type == "cuda":
             self._pixels = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=True)
             self._pixels.copy_(pixels, non_blocking=True)
-            self._copied = torch.cuda.Event()
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._copied.record()
         else:
             self._pixels = pixels.cpu()

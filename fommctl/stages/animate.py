@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from fommctl import __version__
 from fommctl.api.specs import StageEvent
 from fommctl.core.pixels import HostPixels, to_tensor
-from fommctl.errors import InputError
 from fommctl.media.probe import VideoInfo, probe
+from fommctl.media.reader import Reader
 from fommctl.media.writer import AudioSource, Writer, check_output, holds_alpha
 from fommctl.stages.choreography import Choreography
-from fommctl.stages.compose import Composer, Look
+from fommctl.stages.compose import Composer, Look, Rendered
 from fommctl.stages.options import AnimateConfig
 from fommctl.stages.pipeline import ReadAhead, WriteBehind
 from fommctl.stages.reference import find_reference, open_driving
@@ -49,7 +49,8 @@ class AnimateResult:
     preset: str
     device: str
     precision: str
-    reference_frame: int
+    reference_s: float
+    """Time of the reference frame in the driving video."""
     model_rate: float
     """Frames a second of the model alone."""
     end_to_end_rate: float
@@ -71,7 +72,7 @@ class AnimateResult:
             "preset": self.preset,
             "device": self.device,
             "precision": self.precision,
-            "reference_frame": self.reference_frame,
+            "reference_s": round(self.reference_s, 6),
             "frames_per_second": {"model": round(self.model_rate, 2), "end_to_end": round(self.end_to_end_rate, 2)},
             "detection_s": round(self.detection_s, 3),
             "warnings": list(self.warnings),
@@ -83,40 +84,30 @@ def run(config: AnimateConfig, animator: Animator, report: Progress | None = Non
 
     Raises UsageError, InputError, OutputError or MissingError; whatever is raised, nothing is left at the output.
     """
-    check_output(config.result_path, config.overwrite, inputs=(config.source, config.driving))
+    check_outputs(config)
     info = probe(config.driving, fps=config.fps)
     sound = choose_sound(config, info)
-    framing = animator.model.preset.framing
-    shot = plan(config, info, framing, animator.frame_size(config.size), animator.host)
+    shot = plan(config, info, animator.model.preset.framing, animator.frame_size(config.size), animator.host)
     for warning in shot.warnings:
         log.warning(warning)
+    event = StageEvent(
+        stage="animate",
+        details={"config": config.to_json(), "model": animator.model.name, "output": str(config.output)},
+    )
+    animator.host.started(event)
+    filters = animator.host.frame_filters(event)
     renderer = animator.renderer(config.size)
     context = renderer.encode_source(to_tensor([shot.square], renderer.device))
-    reference_frame, reference = find_reference(config, shot, info, renderer, context, framing, animator.host)
+    reference_time, reference = find_reference(config, shot, info, renderer, context)
     choreography = Choreography(
         context.motion, reference, mode=config.motion, adapt_scale=config.adapt_scale, smooth=config.smooth
     )
     rendering = Rendering(renderer, context, choreography, lambda cue: shot.present(cue.frame.time), config.batch_size)
     reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]
-    composer = Composer(config, shot, _look(config, shot), context.motion, reconstruction)
-    event = StageEvent("animate", {"config": _plain(asdict(config)), "model": animator.model.name})
-    animator.host.started(event)
+    composer = Composer(config, shot, _look(config, shot), context.motion, reconstruction, filters)
     began = time.perf_counter()
     with open_driving(config, shot) as reader, _writer(config, composer, info, sound, animator) as writer:
-        filters = animator.host.frame_filters(event)
-        cues = at_rate(reader, config.fps) if config.fps else as_driven(reader)
-        total = _expected_frames(config, info)
-        with (
-            WriteBehind(lambda batch: composer.write(batch, writer, filters), QUEUED_BATCHES) as sink,
-            ReadAhead(batches(cues, rendering.batch_size), QUEUED_BATCHES) as read,
-        ):
-            for batch in read:
-                for rendered in rendering(batch):
-                    sink.put(rendered)
-                    if report:
-                        report(rendering.frames, total)
-        if not rendering.frames:
-            raise InputError(f"no frames of {config.driving.name} lie between --start and --end", "Check the times.")
+        _stream(config, info, reader, rendering, composer, writer, report)
     elapsed = time.perf_counter() - began
     result = AnimateResult(
         output=config.result_path,
@@ -129,14 +120,53 @@ def run(config: AnimateConfig, animator: Animator, report: Progress | None = Non
         preset=animator.model.preset.name,
         device=str(renderer.device),
         precision=animator.precision,
-        reference_frame=reference_frame,
+        reference_s=float(reference_time),
         model_rate=rendering.frames / rendering.seconds,
         end_to_end_rate=rendering.frames / elapsed,
         detection_s=shot.detection_s,
         warnings=(*animator.model.notes, *shot.warnings, *reader.warnings, *writer.warnings),
     )
-    animator.host.finished(StageEvent("animate", result.to_json()))
+    animator.host.finished(StageEvent(stage="animate", details=result.to_json()))
     return result
+
+
+def _stream(
+    config: AnimateConfig,
+    info: VideoInfo,
+    reader: Reader,
+    rendering: Rendering,
+    composer: Composer,
+    writer: Writer,
+    report: Progress | None,
+) -> None:
+    """Decode, render, compose and encode, each in a thread of its own, a few batches apart."""
+    cues = at_rate(reader, config.fps) if config.fps else as_driven(reader)
+    total = _expected_frames(config, info)
+
+    def finish(batch: Rendered) -> None:
+        composer.write(batch, writer)
+
+    with (
+        WriteBehind(finish, QUEUED_BATCHES) as sink,
+        ReadAhead(batches(cues, rendering.batch_size), QUEUED_BATCHES) as read,
+    ):
+        for batch in read:
+            for rendered in rendering(batch):
+                sink.put(rendered)
+                if report:
+                    report(rendering.frames, total)
+
+
+def check_outputs(config: AnimateConfig) -> None:
+    """Raise UsageError or OutputError where the result could not be written."""
+    check_output(
+        config.result_path,
+        config.overwrite,
+        inputs=(config.source, config.driving),
+        codec=config.codec,
+        crf=config.crf,
+        pix_fmt=config.pix_fmt,
+    )
 
 
 def _look(config: AnimateConfig, shot: Shot) -> Look:
@@ -153,12 +183,7 @@ def _look(config: AnimateConfig, shot: Shot) -> Look:
 
 
 def _writer(
-    config: AnimateConfig,
-    shot: Shot,
-    composer: Composer,
-    info: VideoInfo,
-    sound: AudioSource | None,
-    animator: Animator,
+    config: AnimateConfig, composer: Composer, info: VideoInfo, sound: AudioSource | None, animator: Animator
 ) -> Writer:
     width, height = composer.canvas
     model = animator.model
@@ -187,8 +212,3 @@ def _expected_frames(config: AnimateConfig, info: VideoInfo) -> int | None:
         return info.frames
     end = min(config.end or info.duration, info.duration)
     return max(0, round((end - (config.start or 0)) * rate))
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON values only, for listeners."""
-    return {key: value if isinstance(value, int | str | bool | None) else str(value) for key, value in values.items()}

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from fommctl.api.protocols import FrameFilter
 from fommctl.core.pixels import HostPixels
 from fommctl.core.transfer import Motion
-from fommctl.media.images import resize
 from fommctl.media.writer import Writer
-from fommctl.stages.draw import draw_keypoints
+from fommctl.stages.draw import compare, draw_keypoints
 from fommctl.stages.options import AnimateConfig
 from fommctl.stages.paste import Paste
 from fommctl.stages.shot import Shot, on_black
@@ -54,8 +53,11 @@ class Composer:
         look: Look,
         source_motion: Motion,
         reconstruction: Pixels,
+        filters: Sequence[FrameFilter],
     ) -> None:
-        """reconstruction: (N, N, 3), the model's rendering of the unmoved source; its colours are matched."""
+        """reconstruction: (N, N, 3), the model's rendering of the unmoved source; its colours are matched.
+        filters: of plugins, for the finished frames."""
+        self._filters = filters
         self._skip_absent = config.on_missing == "skip"
         self._shot = shot
         self._look = look
@@ -73,22 +75,24 @@ class Composer:
     @property
     def alpha(self) -> bool:
         """Do the finished frames have four channels?"""
-        return self._source_panel.shape[2] == 4
+        return bool(self._source_panel.shape[2] == 4)
 
     @property
     def canvas(self) -> tuple[int, int]:
         """(width, height) of the finished frames."""
-        height, width = self._source_panel.shape[:2]
-        return (2 * width + height, height) if self._look.compare else (width, height)
+        panel = self._source_panel
+        if self._look.compare:
+            panel = compare(panel, self._still, panel)
+        return panel.shape[1], panel.shape[0]
 
-    def write(self, batch: Rendered, writer: Writer, filters: Sequence[FrameFilter]) -> None:
+    def write(self, batch: Rendered, writer: Writer) -> None:
         """Compose a batch, run its frames through the filters, write them."""
         squares = batch.pixels.array()
         for index, (cue, square) in enumerate(zip(batch.cues, squares, strict=True)):
             finished = self._finished(cue, square, batch, index)
             for showing in cue.showings:
                 shown = finished
-                for change in filters:
+                for change in self._filters:
                     shown = change(shown, self._count)
                 self._count += 1
                 writer.write(shown, showing.time, showing.duration)
@@ -98,9 +102,7 @@ class Composer:
         result = self._source_panel if absent else self._placed(self._marked(square, batch.transferred, index))
         if not self._look.compare:
             return result
-        side = result.shape[0]
-        driving = resize(self._marked(cue.frame.pixels, batch.driving, index), (side, side))
-        return np.concatenate((self._source_panel[..., :3], driving, result[..., :3]), axis=1)
+        return compare(self._source_panel, self._marked(cue.frame.pixels, batch.driving, index), result)
 
     def _placed(self, square: Pixels) -> Pixels:
         return square if self._paste is None else self._paste(square)

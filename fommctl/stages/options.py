@@ -11,6 +11,7 @@ from fommctl.config import nearest
 from fommctl.errors import UsageError
 from fommctl.media.boxes import Box
 
+JsonValue = str | int | bool | None
 MotionMode = Literal["relative", "absolute"]
 AudioMode = Literal["auto", "driving", "none"]
 MissingMode = Literal["hold", "skip", "fail"]
@@ -69,6 +70,14 @@ class AnimateConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UsageError(f"--{name.replace('_', '-')} must be above zero", None)
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """The options as JSON values, for listeners and logs; paths, times and rates as text."""
+        values = {name: getattr(self, name) for name in option_names()}
+        return {
+            name: value if value is None or isinstance(value, int | str) else str(value)
+            for name, value in values.items()
+        }
 
     @property
     def result_path(self) -> Path:

@@ -10,13 +10,22 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from fommctl.api.specs import Detection
 from fommctl.errors import InputError, UsageError
 from fommctl.host import Host
 from fommctl.media.boxes import Box
 from fommctl.media.images import Picture, crop, read_picture, resize
 from fommctl.media.probe import VideoInfo
 from fommctl.presets import Framing
-from fommctl.stages.framing import choose_detector, square_in_clip, square_in_picture
+from fommctl.stages.framing import (
+    ClipSquare,
+    Sighting,
+    Square,
+    choose_detector,
+    ready_detectors,
+    square_in_clip,
+    square_in_picture,
+)
 from fommctl.stages.options import AnimateConfig, parse_crop
 
 log = logging.getLogger(__name__)
@@ -37,6 +46,10 @@ class Shot:
     """(width, height) of the model's frames."""
     absent: tuple[tuple[Fraction, Fraction], ...]
     """Half-open intervals of driving time (seconds) without a subject."""
+    subject: Detection | None
+    """The source's, where it was looked for."""
+    sightings: tuple[Sighting, ...]
+    """What the search of the driving video saw, if there was one."""
     warnings: tuple[str, ...]
     detection_s: float
 
@@ -47,52 +60,84 @@ class Shot:
 
 def plan(config: AnimateConfig, info: VideoInfo, framing: Framing | None, size: tuple[int, int], host: Host) -> Shot:
     """Read the source and settle both squares. Raises InputError where a subject is asked for and none is found."""
-    began = time.monotonic()
     picture = read_picture(config.source)
     pixels = on_black(picture)
-    source_box, driving_box = parse_crop(config.crop), parse_crop(config.crop_of_driving)
-    absent: tuple[tuple[Fraction, Fraction], ...] = ()
-    warnings: list[str] = []
-    wanted = {"source": config.crop == "auto", "driving": config.crop_of_driving == "auto"}
-    if any(wanted.values()) and framing is None:
-        explicit = config.driving_crop == "auto" or config.detector is not None
-        if explicit:
-            raise UsageError("this model's preset names no subject to crop to", "Give --crop none or X,Y,SIZE.")
-    elif framing is not None and any(wanted.values()):
-        spec, detector = choose_detector(host, framing.subject, config.detector)
-        log.info("detector: %s", spec.name)
-        if wanted["source"]:
-            source = square_in_picture(pixels, detector, framing.width)
-            source_box = source.box
-            if source.found > 1:
-                warnings.append(f"{source.found} {framing.subject}s in {config.source.name}: the largest is taken")
-        if wanted["driving"]:
-            clip = square_in_clip(
-                config.driving, detector, framing.width, start=config.start, end=config.end, fps=config.fps
-            )
-            driving_box, absent = clip.box, clip.absent
-            if clip.found > 1:
-                warnings.append(f"{clip.found} {framing.subject}s in {config.driving.name}: the largest is followed")
-    _check_missing(config, absent, warnings)
-    for box, name, width, height in (
-        (source_box, config.source.name, pixels.shape[1], pixels.shape[0]),
-        (driving_box, config.driving.name, info.width, info.height),
-    ):
-        if box is not None and (box.right <= 0 or box.bottom <= 0 or box.left >= width or box.top >= height):
-            raise UsageError(f"the crop lies outside {name}", f"It is {width}x{height} pixels.")
-    square = resize(pixels if source_box is None else crop(pixels, source_box), size)
-    return Shot(picture, source_box, square, driving_box, size, absent, tuple(warnings), time.monotonic() - began)
+    began = time.monotonic()
+    source, clip = _search(config, pixels, framing, host)
+    seconds = time.monotonic() - began
+    source_box = parse_crop(config.crop) if source is None else source.box
+    driving_box = parse_crop(config.crop_of_driving) if clip is None else clip.box
+    _check_inside(source_box, config.source.name, pixels.shape[1], pixels.shape[0])
+    _check_inside(driving_box, config.driving.name, info.width, info.height)
+    absent = () if clip is None else clip.absent
+    return Shot(
+        picture=picture,
+        source_box=source_box,
+        square=resize(pixels if source_box is None else crop(pixels, source_box), size),
+        driving_box=driving_box,
+        size=size,
+        absent=absent,
+        subject=None if source is None else source.subject,
+        sightings=() if clip is None else clip.sightings,
+        warnings=(*_several(config, source, clip), *_missing(config, absent)),
+        detection_s=seconds,
+    )
 
 
-def _check_missing(config: AnimateConfig, absent: tuple[tuple[Fraction, Fraction], ...], warnings: list[str]) -> None:
+def _search(
+    config: AnimateConfig, pixels: NDArray[np.uint8], framing: Framing | None, host: Host
+) -> tuple[Square | None, ClipSquare | None]:
+    """The squares that are to be found: in the source, in the driving video."""
+    wanted = config.crop == "auto", config.crop_of_driving == "auto"
+    if framing is None and config.detector is not None:
+        raise UsageError("this model's preset names no subject to detect", "Leave out --detector.")
+    if framing is None or not any(wanted):
+        return None, None
+    name, subject = config.detector, framing.subject
+    if name is None and config.best_frame == "auto":
+        # Poses are compared by landmarks where a detector at hand finds them.
+        name = next((spec.name for spec in ready_detectors(host, subject) if spec.landmarks), None)
+    spec, detector = choose_detector(host, subject, name)
+    log.info("detector: %s", spec.name)
+    source = clip = None
+    if wanted[0]:
+        source = square_in_picture(pixels, detector, framing.width, subject=subject, name=config.source.name)
+    if wanted[1]:
+        clip = square_in_clip(
+            config.driving,
+            detector,
+            framing.width,
+            subject=subject,
+            fps=config.fps,
+            start=config.start,
+            end=config.end,
+        )
+    return source, clip
+
+
+def _check_inside(box: Box | None, name: str, width: int, height: int) -> None:
+    if box is not None and (box.right <= 0 or box.bottom <= 0 or box.left >= width or box.top >= height):
+        raise UsageError(f"the crop lies outside {name}", f"It is {width}x{height} pixels.")
+
+
+def _several(config: AnimateConfig, source: Square | None, clip: ClipSquare | None) -> list[str]:
+    warnings = []
+    if source is not None and source.found > 1:
+        warnings.append(f"{source.found} subjects in {config.source.name}: the largest is taken")
+    if clip is not None and clip.found > 1:
+        warnings.append(f"{clip.found} subjects in {config.driving.name}: the largest is followed")
+    return warnings
+
+
+def _missing(config: AnimateConfig, absent: tuple[tuple[Fraction, Fraction], ...]) -> list[str]:
     if not absent:
-        return
+        return []
     places = ", ".join(f"{float(start):.2f}-{float(end):.2f} s" for start, end in absent[:3])
     places += f" and {len(absent) - 3} more" if len(absent) > 3 else ""
     if config.on_missing == "fail":
         raise InputError(f"no subject in {config.driving.name} at {places}", "Use --on-missing hold or skip.")
     done = "the last pose is held" if config.on_missing == "hold" else "the source is shown as it is"
-    warnings.append(f"no subject in {config.driving.name} at {places}: {done}")
+    return [f"no subject in {config.driving.name} at {places}: {done}"]
 
 
 def on_black(picture: Picture) -> NDArray[np.uint8]:

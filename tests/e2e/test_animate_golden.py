@@ -1,0 +1,88 @@
+"""The published vectors through the Python API and through the command line: frames in, frames out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fommctl.core.pixels import to_tensor
+from fommctl.core.transfer import movement_scale, relative
+from PIL import Image
+
+import fommctl
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "fomm"
+NAMES = ["vox-tiny", "vox-tiny-ac0", "vox-adv-tiny", "mgif-tiny"]
+MODES = {
+    "absolute": ("--motion", "absolute"),
+    "relative": ("--no-adapt-scale",),
+    "relative_adapt": (),
+}
+
+
+def files(name):
+    return str(GOLDEN / f"{name}.pth.tar"), str(GOLDEN / f"{name}.model_params.yaml")
+
+
+def pictures(name, key):
+    return np.load(GOLDEN / f"{name}.npz")[key].transpose(0, 2, 3, 1)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def golden(request, tmp_path_factory):
+    """Name of a vector, its source picture, and its driving frames as a folder of PNG files."""
+    folder = tmp_path_factory.mktemp(request.param)
+    Image.fromarray(pictures(request.param, "source")[0]).save(folder / "source.png")
+    (folder / "driving").mkdir()
+    for index, frame in enumerate(pictures(request.param, "driving")):
+        Image.fromarray(frame).save(folder / "driving" / f"{index:03d}.png")
+    return request.param, folder
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_command_line(golden, mode, run_cli, tmp_path):
+    name, folder = golden
+    model, preset = files(name)
+    result = run_cli(
+        "animate", folder / "source.png", folder / "driving", "-o", tmp_path / "out" / "%03d.png", "--crop", "none",
+        "--model", model, "--preset", preset, "--precision", "fp32", "--json", *MODES[mode],
+    )  # fmt: skip
+    assert result.code == 0, result.stderr
+    expected = np.load(GOLDEN / f"{name}.npz")[f"prediction_{mode}"].transpose(0, 2, 3, 1) * 255
+    written = sorted((tmp_path / "out").iterdir())
+    assert len(written) == len(expected) == result.json()["frames"]
+    for path, frame in zip(written, expected, strict=True):
+        difference = np.abs(np.asarray(Image.open(path), np.float32) - frame)
+        assert difference.max() <= 1.0, path  # one level, rounding of the result included
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("fast", [True, False])
+def test_python_api(golden, mode, fast):
+    name, _ = golden
+    model, preset = files(name)
+    animator = fommctl.load(model, preset=preset, device="cpu", precision="fp32")
+    renderer = animator.model.backend.prepare(animator.device, "fp32", fast=fast)
+    source, driving = (
+        to_tensor(list(np.ascontiguousarray(pictures(name, key))), animator.device) for key in ("source", "driving")
+    )
+    context, motion = renderer.encode_source(source), renderer.detect(driving)
+    if mode != "absolute":
+        scale = movement_scale(context.motion, motion[:1]) if mode == "relative_adapt" else 1.0
+        motion = relative(motion, motion[:1], context.motion, scale)
+    prediction = renderer.render(context, motion)
+    expected = torch.from_numpy(np.load(GOLDEN / f"{name}.npz")[f"prediction_{mode}"])
+    torch.testing.assert_close(prediction, expected, atol=1e-4, rtol=0)
+
+
+def test_frames_are_those_of_the_command(golden):
+    name, folder = golden
+    model, preset = files(name)
+    animator = fommctl.load(model, preset=preset, device="cpu", precision="fp32")
+    driving = list(pictures(name, "driving"))
+    frames = list(animator.frames(folder / "source.png", iter(driving), adapt_scale=False, batch_size=2))
+    expected = np.load(GOLDEN / f"{name}.npz")["prediction_relative"].transpose(0, 2, 3, 1) * 255
+    assert len(frames) == len(expected)
+    for frame, wanted in zip(frames, expected, strict=True):
+        assert frame.dtype == np.uint8
+        assert np.abs(frame - wanted).max() <= 1.0
