@@ -6,7 +6,6 @@ one kind with one name are an error, because neither may win in silence.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import re
@@ -26,6 +25,7 @@ from fommctl.api.specs import (
     StageEvent,
 )
 from fommctl.api.validation import SPEC_TYPES
+from fommctl.config import nearest
 from fommctl.errors import UsageError
 from fommctl.plugin import Plugin, PluginInfo, describe
 
@@ -90,8 +90,8 @@ class Host:
             return found[0][1]
         if found:
             raise _conflict(f"{kind} {name!r}", [plugin for plugin, _ in found])
-        near = difflib.get_close_matches(name, offers, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(sorted(offers)) or 'none'}."
+        near = nearest(name, offers)
+        hint = f"Did you mean {near!r}?" if near else f"Known: {', '.join(sorted(offers)) or 'none'}."
         if any(plugin.problems for plugin in self._plugins):
             hint += " Some plugins have problems: see 'fommctl plugins list'."
         raise UsageError(f"unknown {kind} {name!r}", hint)

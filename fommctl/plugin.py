@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import logging
 import sys
 import traceback
@@ -17,6 +16,7 @@ import pluggy
 from fommctl.api.hookspecs import PROJECT, Hooks
 from fommctl.api.specs import StageEvent
 from fommctl.api.validation import SPEC_TYPES, spec_fault, type_name
+from fommctl.config import did_you_mean
 from fommctl.errors import FommctlError
 
 if TYPE_CHECKING:
@@ -90,8 +90,7 @@ class Plugin:
         callers = self.manager.get_hookcallers(loaded) or []
         for caller in callers:
             if not caller.has_spec() and not all(hook.optionalhook for hook in caller.get_hookimpls()):
-                near = difflib.get_close_matches(caller.name, HOOKS, n=1)
-                self.report(f"unknown hook {caller.name}" + (f", did you mean {near[0]}?" if near else ""))
+                self.report(f"unknown hook {caller.name}{did_you_mean(caller.name, HOOKS)}")
         for name in sorted(set(HOOKS).intersection(dir(loaded)).difference(caller.name for caller in callers)):
             self.report(f"{name} is not marked with @hookimpl")
 

@@ -62,7 +62,7 @@ def test_a_third_party_plugin_is_treated_like_ours(third_party: Callable[..., No
         ("this is no Python", "does not load: SyntaxError: invalid syntax"),
         (
             "from fommctl.api import hookimpl\n@hookimpl\ndef fommctl_dataset(): return []",
-            "unknown hook fommctl_dataset, did you mean fommctl_datasets?",
+            "unknown hook fommctl_dataset (did you mean 'fommctl_datasets'?)",
         ),
         ("def fommctl_datasets(): return []", "fommctl_datasets is not marked with @hookimpl"),
         (

@@ -1,0 +1,179 @@
+"""The contract suites notice what they promise to notice."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fommctl.api import Box, ClipRecord, DatasetSpec, Detection, DetectorSpec, InputError, MetricSpec, testing
+from fommctl.host import Host
+from fommctl.presets import load_preset
+
+Pixels = NDArray[np.uint8]
+
+
+def dataset(*clips: ClipRecord) -> DatasetSpec:
+    return DatasetSpec(
+        name="d", summary="s", licence="l", build=lambda: SimpleNamespace(clips=lambda root: iter(clips))
+    )
+
+
+def clip(name: str = "c", identity: str = "i", **more: Any) -> ClipRecord:
+    return ClipRecord(
+        name=name, identity=identity, **{"frames": lambda: iter([np.zeros((4, 4, 3), np.uint8)] * 2), **more}
+    )
+
+
+def changing() -> Iterator[Pixels]:
+    yield from np.random.default_rng().integers(0, 256, (2, 8, 8, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("spec", "promise"),
+    [
+        (dataset(), "there are clips"),
+        (dataset(clip(), clip()), "names are unique"),
+        (dataset(clip(name="a/b")), "can be part of a file name"),
+        (dataset(clip(split="dev")), "is in train, test or neither"),
+        (dataset(clip("a", split="train"), clip("b", split="test")), "no identity is in both splits"),
+        (dataset(clip(frames=None)), "an empty folder has no clips"),
+        (dataset(clip(path=Path(__file__))), "either a path or frames"),
+        (dataset(clip(start=2.0, end=1.0)), "starts before it ends"),
+        (dataset(clip(frames=lambda: iter([np.zeros((4, 4, 3), np.uint8)]))), "two frames or more"),
+        (dataset(clip(frames=lambda: iter([np.zeros((4, 4), np.uint8)] * 2))), r"are \(H, W, 3\)"),
+        (dataset(clip(frames=lambda: iter([np.zeros((4, 4, 3))] * 2))), "are uint8 of one size"),
+        (dataset(clip(frames=changing)), "is the same every time"),
+        (replace(dataset(clip()), licence=""), "the licence is stated"),
+        (replace(dataset(clip()), name="D D"), "the dataset name 'D D'"),
+    ],
+)
+def test_datasets(spec: DatasetSpec, promise: str) -> None:
+    with pytest.raises(AssertionError, match=promise):
+        testing.check_dataset(spec)
+
+
+def test_a_dataset_on_disk(tmp_path: Path) -> None:
+    class Folder:
+        def clips(self, root: Path) -> Iterator[ClipRecord]:
+            if not (files := sorted(root.glob("*.mp4"))):
+                raise InputError("no clips")
+            yield from (ClipRecord(name=file.stem, identity=file.stem, path=file) for file in files)
+
+    (tmp_path / "a.mp4").touch()
+    spec = DatasetSpec(name="d", summary="s", licence="l", build=Folder)
+    testing.check_dataset(spec, tmp_path)
+    with pytest.raises(InputError):
+        testing.check_dataset(spec)
+
+
+def metric(score: Any, lower_is_better: bool = True) -> MetricSpec:
+    return MetricSpec(
+        name="m", summary="s", unit="u", lower_is_better=lower_is_better, build=lambda: SimpleNamespace(score=score)
+    )
+
+
+def difference(prediction: Pixels, truth: Pixels) -> float:
+    return float(np.abs(prediction.astype(float) - truth).mean())
+
+
+def unsteady(prediction: Pixels, truth: Pixels) -> float:
+    return difference(prediction, truth) and float(np.random.default_rng().random())
+
+
+def darkening(prediction: Pixels, truth: Pixels) -> float:
+    value = difference(prediction, truth)
+    prediction //= 2
+    return value
+
+
+def test_metrics() -> None:
+    testing.check_metric(metric(difference))
+    testing.check_metric(metric(lambda prediction, truth: None))
+    for spec, promise in (
+        (metric(difference, lower_is_better=False), "no other picture scores better"),
+        (metric(lambda prediction, truth: float("nan")), "scores are finite"),
+        (
+            metric(lambda prediction, truth: float(np.random.default_rng().random() + difference(prediction, truth))),
+            "the same score",
+        ),
+        (metric(darkening), "stay as they are|the same score"),
+    ):
+        with pytest.raises(AssertionError, match=promise):
+            testing.check_metric(spec)
+
+
+def detector(find: Any, **more: Any) -> DetectorSpec:
+    def detect(frames: Sequence[Pixels]) -> list[list[Detection]]:
+        return [find(frame) if frame.std() > 10 else [] for frame in frames]
+
+    return DetectorSpec(name="d", summary="s", subject="thing", build=lambda: SimpleNamespace(detect=detect), **more)
+
+
+def found(*scores: float, box: Box | None = None, landmarks: Any = None) -> Any:
+    return lambda frame: [Detection(box or Box(0, 0, 2, 2), score, landmarks) for score in scores]
+
+
+@pytest.mark.parametrize(
+    ("spec", "promise"),
+    [
+        (detector(found(1, 2)), "the surest comes first"),
+        (detector(found(float("nan"))), "scores are finite"),
+        (detector(found(1, box=Box(2, 0, 1, 5))), "boxes have an area"),
+        (detector(found(1), landmarks=5), r"5 landmarks \(N, 2\)"),
+        (detector(found(1, landmarks=np.zeros((5, 2), np.float32))), r"0 landmarks"),
+        (detector(found()), "the subject in each picture is found"),
+        (detector(lambda frame: frame.fill(0) or found(1)(frame)), "the pictures stay as they are"),
+        (detector(found(1), ready=lambda: ""), "None or a reason"),
+    ],
+)
+def test_detectors(spec: DetectorSpec, promise: str) -> None:
+    testing.check_detector(detector(found(2, 1)), testing.pictures(1, 32, 32))
+    with pytest.raises(AssertionError, match=promise):
+        testing.check_detector(spec, testing.pictures(1, 32, 32))
+
+
+def test_a_detector_that_is_not_ready_is_not_built() -> None:
+    spec = DetectorSpec(name="d", summary="s", subject="face", build=lambda: 1 / 0, ready=lambda: "no weights")
+    testing.check_detector(spec)
+
+
+class Spoilt:
+    """A renderer of which one method is replaced."""
+
+    def __init__(self, renderer: Any, **methods: Any) -> None:
+        self.renderer, self.methods = renderer, methods
+
+    def __getattr__(self, name: str) -> Any:
+        original = getattr(self.renderer, name)
+        return (lambda *args: self.methods[name](original, *args)) if name in self.methods else original
+
+
+@pytest.mark.parametrize(
+    ("methods", "promise"),
+    [
+        ({"render": lambda render, context, motion: render(context, motion) - 1}, r"frames are in \[0, 1\]"),
+        ({"render": lambda render, context, motion: render(context, motion)[:, :, 1:]}, r"render\(\) gives"),
+        ({"render": lambda render, context, motion: render(context, motion) / len(motion)}, "each frame on its own"),
+        (
+            {"detect": lambda detect, frames: detect(frames.flip(0))},
+            "each frame of a batch on its own|that of its source",
+        ),
+    ],
+)
+def test_backends(host: Host, methods: dict[str, Any], promise: str) -> None:
+    params = load_preset("smoke", host).model_params.model_dump(exclude_unset=True)
+    spec = host.find("backend", "fomm")
+
+    def build(validated: Any) -> Any:
+        backend = spec.build(validated)
+        prepare = backend.prepare
+        backend.prepare = lambda *args, **options: Spoilt(prepare(*args, **options), **methods)
+        return backend
+
+    with pytest.raises(AssertionError, match=promise):
+        testing.check_backend(replace(spec, build=build), params)
