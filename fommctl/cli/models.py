@@ -11,6 +11,7 @@ import typer
 from fommctl.cli.session import Session, SetOption, command
 
 if TYPE_CHECKING:
+    from fommctl.models.download import Report
     from fommctl.models.registry import Entry
 
 EXAMPLES = """Examples:
@@ -78,8 +79,8 @@ def pull_models(
         registry.find(name, host)
     pulled = []
     for name in names:
-        with session.progress(f"pulling {name}", unit="bytes") as report:
-            entry, fetched = registry.pull(name, host, report)
+        with session.progress(f"pulling {name}", unit="MB") as report:
+            entry, fetched = registry.pull(name, host, _in_megabytes(report))
         pulled.append({**_row(entry), "fetched": fetched})
     lines = [f"{row['name']}: {row['path']}{'' if row['fetched'] else ' (was there already)'}" for row in pulled]
     session.result({"models": pulled}, Text("\n".join(lines)))
@@ -127,6 +128,10 @@ def remove_model(session: Session, name: NameArgument) -> None:
 
     path = registry.remove(name, load_host())
     session.result({"name": name, "removed": str(path)}, Text(f"removed {path}"))
+
+
+def _in_megabytes(report: Report) -> Report:
+    return lambda done, total: report(done // 10**6, None if total is None else total // 10**6)
 
 
 def _row(entry: Entry) -> dict[str, Any]:

@@ -287,5 +287,6 @@ def test_the_temporary_file_of_an_import_is_gone_after_a_failure(isolated: Path)
             temporary.write_bytes(b"half")
             raise KeyboardInterrupt
 
-    pytest.raises(KeyboardInterrupt, write)
+    with pytest.raises(KeyboardInterrupt):
+        write()
     assert os.listdir(target.parent) == []
