@@ -161,7 +161,7 @@ class Spoilt:
         ({"render": lambda render, context, motion: render(context, motion) / len(motion)}, "each frame on its own"),
         (
             {"detect": lambda detect, frames: detect(frames.flip(0))},
-            "each frame of a batch on its own|that of its source",
+            "of a batch on its own|that of its source",
         ),
     ],
 )
