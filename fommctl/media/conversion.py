@@ -116,19 +116,21 @@ class Converter:
             steps = [("scale", f"{width}:{height}"), full_chroma]
             grid = (1, 1)
         left, top, cut_width, cut_height = rounded(self.view.box)
-        padding, (pad_x, pad_y) = _padding(self.view.box, (width, height), grid)
+        padding, (pad_x, pad_y), padded = _padding(self.view.box, (width, height), grid)
         steps += padding
-        x, y = left + pad_x, top + pad_y
-        odd_x, odd_y = x % grid[0], y % grid[1]
-        if odd_x or odd_y:
+        x, right = left + pad_x, left + pad_x + cut_width
+        y, bottom = top + pad_y, top + pad_y + cut_height
+        around_x, around_y = x - x % grid[0], y - y % grid[1]
+        around_width = min(_round_up(right, grid[0]), padded[0]) - around_x
+        around_height = min(_round_up(bottom, grid[1]), padded[1]) - around_y
+        if (around_width, around_height) != (cut_width, cut_height):
             # Off the chroma grid: cut on the grid, give every pixel its own chroma, and cut the rest.
-            around_width, around_height = cut_width + odd_x, cut_height + odd_y
             steps += [
-                ("crop", f"{around_width}:{around_height}:{x - odd_x}:{y - odd_y}:exact=1"),
+                ("crop", f"{around_width}:{around_height}:{around_x}:{around_y}:exact=1"),
                 ("scale", f"{around_width}:{around_height}"),
                 full_chroma,
             ]
-            x, y = odd_x, odd_y
+            x, y = x - around_x, y - around_y
         target = self.view.size or (cut_width, cut_height)
         return [*steps, ("crop", f"{cut_width}:{cut_height}:{x}:{y}:exact=1"), ("scale", f"{target[0]}:{target[1]}")]
 
@@ -139,21 +141,24 @@ def _chroma_grid(frame: VideoFrame) -> tuple[int, int]:
     return max(1, round(luma.width / max(1, chroma.width))), max(1, round(luma.height / max(1, chroma.height)))
 
 
-def _padding(box: Box, size: tuple[int, int], grid: tuple[int, int]) -> tuple[list[Step], tuple[int, int]]:
+def _padding(
+    box: Box, size: tuple[int, int], grid: tuple[int, int]
+) -> tuple[list[Step], tuple[int, int], tuple[int, int]]:
     """Filters that repeat the border of a picture of this size (width, height) as far as `box` reaches.
 
-    Also returns what they add to the left and at the top, whole steps of the chroma grid.
+    Also returns what they add to the left and at the top, whole steps of the chroma grid, and the new size.
     """
     left, top, width, height = rounded(box)
     before_x, before_y = _round_up(max(0, -left), grid[0]), _round_up(max(0, -top), grid[1])
     after_x, after_y = max(0, left + width - size[0]), max(0, top + height - size[1])
     if not (before_x or before_y or after_x or after_y):
-        return [], (0, 0)
+        return [], (0, 0), size
     after_x += -(size[0] + after_x) % grid[0]
     after_y += -(size[1] + after_y) % grid[1]
-    padded = f"{size[0] + before_x + after_x}:{size[1] + before_y + after_y}:{before_x}:{before_y}"
+    padded = size[0] + before_x + after_x, size[1] + before_y + after_y
     borders = f"left={before_x}:right={after_x}:top={before_y}:bottom={after_y}:mode=smear"
-    return [("pad", padded), ("fillborders", borders)], (before_x, before_y)
+    steps = [("pad", f"{padded[0]}:{padded[1]}:{before_x}:{before_y}"), ("fillborders", borders)]
+    return steps, (before_x, before_y), padded
 
 
 def _round_up(number: int, multiple: int) -> int:

@@ -31,16 +31,13 @@ class Damage:
 
     def messages(self, path: Path) -> list[str]:
         """One line for each kind of damage."""
-        lines = []
-        if self.skipped:
-            lines.append(f"{path.name} is damaged: {self.skipped} packets could not be decoded and were skipped")
-        if self.corrupt:
-            lines.append(f"{path.name} is damaged: {self.corrupt} frames are incomplete")
-        if self.jumps:
-            lines.append(f"{path.name}: timestamps run backwards in {self.jumps} places and were put in order")
-        if self.gave_up:
-            lines.append(f"{path.name} is damaged: reading stopped after {MAX_ERRORS} errors in a row")
-        return lines
+        found = [
+            (self.skipped, f"{path.name} is damaged: {self.skipped} packet(s) could not be decoded and were skipped"),
+            (self.corrupt, f"{path.name} is damaged: {self.corrupt} frame(s) are incomplete"),
+            (self.jumps, f"{path.name}: timestamps run backwards in {self.jumps} place(s) and were put in order"),
+            (self.gave_up, f"{path.name} is damaged: reading stopped after {MAX_ERRORS} errors in a row"),
+        ]
+        return [message for happened, message in found if happened]
 
 
 @dataclass
@@ -104,4 +101,5 @@ class Decoder:
                 packets = self.container.demux(self.stream)
                 continue
             failures = 0
+            self.damage.corrupt += bool(packet.is_corrupt)
             yield packet

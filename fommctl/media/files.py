@@ -26,6 +26,10 @@ _TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
 """Decoders that draw any text file as a picture."""
 
 
+_PLAYLISTS = frozenset({"hls", "concat", "dash", "imf"})
+"""Formats that only name other files, which nobody has asked for."""
+
+
 def as_fraction(number: Any) -> Fraction | None:
     """A rate or time base of PyAV as a Fraction; None where it is unset, which PyAV may give as None or as 0."""
     if not number:
@@ -58,7 +62,7 @@ def check_file(path: Path) -> None:
 
 @contextmanager
 def opened(path: Path) -> Iterator[InputContainer]:
-    """A container open for reading. Raises InputError; network addresses and playlists are not followed."""
+    """A container open for reading. Raises InputError, also for playlists; network addresses are never followed."""
     check_file(path)
     try:
         container = av.open(f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"})
@@ -68,6 +72,8 @@ def opened(path: Path) -> Iterator[InputContainer]:
             "check that it plays elsewhere and was copied whole",
         ) from error
     with container:
+        if container.format.name in _PLAYLISTS:
+            raise InputError(f"{path.name} is a playlist, not a video", "name the video itself")
         yield container
 
 
@@ -77,6 +83,8 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     A cover picture in a sound file is not a video.
     """
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not container.streams:
+        raise InputError(f"{path.name} is incomplete: it holds no streams", "copy or export it again")
     if not streams:
         kind = "holds sound and no video" if container.streams.audio else "holds no video"
         raise InputError(f"{path.name} {kind}", "name a file with a moving picture")

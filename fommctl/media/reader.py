@@ -62,7 +62,10 @@ class Reader:
         self.start = start or Fraction(0)
         self.end = end
         if self.start < 0 or (end is not None and end <= self.start):
-            raise UsageError(f"the part from {float(self.start):g} s to {end} s is empty", "the end is after the start")
+            raise UsageError(
+                f"no time lies between {float(self.start):g} s and {'the end' if end is None else f'{float(end):g} s'}",
+                "give a start of 0 s or more, and an end after it",
+            )
         self.path = Path(path)
         self.max_rate = max_rate
         self.info: VideoInfo = probe(self.path, fps)
@@ -106,7 +109,7 @@ class Reader:
             if pending.time < self.start or (self.max_rate is not None and pending.time < due):
                 continue
             if self.max_rate is not None:
-                due = max(due, pending.time - 1 / self.max_rate) + 1 / self.max_rate
+                due = (pending.time * self.max_rate // 1 + 1) / self.max_rate
             pixels = pending.pixels()
             if pixels is None:
                 continue

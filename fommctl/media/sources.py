@@ -20,12 +20,16 @@ from fommctl.media.files import as_fraction, opened, time_base, video_stream
 from fommctl.media.probe import VideoInfo
 from fommctl.media.resampling import Pixels, over_black
 
-_DECLARED_LENGTH = frozenset({"mov", "matroska", "avi"})
-"""Containers whose header says how long the picture is, so that a cut file can be told."""
+_INDEXED = frozenset({"mov", "matroska", "avi"})
+"""Containers whose header says how long the picture is, so that a cut file can be told, and in which seeking keeps
+timestamps exact; after a seek, MPEG program streams give frames their neighbours' times."""
 _SEEK_FROM = 1
 """Seconds from which on seeking pays."""
 _ROUNDING = Fraction(1, 500)
 """Containers may round durations to milliseconds."""
+
+_TRANSPORT_PACKETS = (188, 192, 204)
+"""Bytes of a packet of MPEG transport streams: plain, with time codes, with error correction."""
 
 Warn = Callable[[str], None]
 
@@ -120,7 +124,7 @@ class _Video:
 
     def _decoded(self) -> Iterator[tuple[VideoFrame, Fraction]]:
         """Frames and their times since the origin, from a key frame at or before `start` on."""
-        if self.start >= _SEEK_FROM:
+        if self.start >= _SEEK_FROM and self.info.container in _INDEXED:
             frames = self._pass(self.start)
             first = next(frames, None)
             # An index may lead past the start, or to nothing: then the file is read from its beginning.
@@ -152,10 +156,22 @@ class _Video:
         return True
 
     def _check_length(self, end: Fraction) -> None:
-        expected = self.info.duration
-        if expected is None or self.info.container not in _DECLARED_LENGTH:
-            return
-        if end < expected - max(2 / self.info.rate, expected / 100):
-            self.warn(
-                f"{self.info.path.name} is cut short: only {float(end):.2f} of {float(expected):.2f} s could be read"
-            )
+        info, expected = self.info, self.info.duration
+        if expected is not None and info.container in _INDEXED:
+            if end < expected - max(2 / info.rate, expected / 100):
+                length = f"only {float(end):.2f} of {float(expected):.2f} s could be read"
+                self.warn(f"{info.path.name} is cut short: {length}")
+        elif _ends_early(info):
+            self.warn(f"{info.path.name} is cut short: it ends in the middle of a frame")
+
+
+def _ends_early(info: VideoInfo) -> bool:
+    """Whether a file that states no length lacks its proper end."""
+    size = info.path.stat().st_size
+    if info.container == "mpegts":
+        return all(size % packet for packet in _TRANSPORT_PACKETS)
+    if info.container == "gif":
+        with info.path.open("rb") as file:
+            file.seek(max(0, size - 64))
+            return not file.read().rstrip(b"\0\r\n").endswith(b";")
+    return False

@@ -25,6 +25,10 @@ ANIMATED_CODECS = frozenset({"webp", "avif"})
 MAX_SIDE = 16384
 MAX_PIXELS = 200_000_000
 
+# PIL refuses at twice its limit, which lies below ours, and warns before; `check_size` refuses right after opening.
+Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, MAX_PIXELS)
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
 _EXIF_ORIENTATION = 0x0112
 _QUARTER_TURNS = {5, 6, 7, 8}
@@ -42,30 +46,25 @@ class Still:
     animated: bool
 
 
+_SMALLER = f"scale it down first; at most {MAX_SIDE} pixels a side and {MAX_PIXELS // 1_000_000} megapixels are read"
+
+
 def check_size(name: str, width: int, height: int) -> None:
     """Refuse what would fill the memory, before any of it is decoded; raises InputError."""
     if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
         raise InputError(
             f"{name} is too large: {width} x {height} pixels",
-            f"scale it down first; at most {MAX_SIDE} pixels a side and {MAX_PIXELS // 1_000_000} megapixels are read",
+            _SMALLER,
         )
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """The image, not yet decoded; size limits are ours, so that those of PIL stay out of the way."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            Image.init()
-            image = Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN])
-        except Image.DecompressionBombError as error:
-            raise InputError(
-                f"{path.name} is too large: {error}".split(",")[0], "scale it down first, to 16384 pixels a side"
-            ) from error
-        with image:
-            check_size(path.name, *image.size)
-            yield image
+    """The image, not yet decoded."""
+    Image.init()
+    with Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
+        check_size(path.name, *image.size)
+        yield image
 
 
 def identify(path: Path) -> Still | None:
@@ -76,10 +75,14 @@ def identify(path: Path) -> Still | None:
     try:
         with _opened(path) as image:
             width, height = image.size
-            if image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS:
+            # PIL turns TIFF itself, and would decode a whole PNG to look for a chunk behind the pixels.
+            asks_exif = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
+            if asks_exif and image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS:
                 width, height = height, width
             animated = bool(getattr(image, "is_animated", False)) and image.format not in ("TIFF", "MPO")
             return Still(image.format or "", image.mode, width, height, image.has_transparency_data, animated)
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path.name} is too large", _SMALLER) from error
     except (OSError, SyntaxError, ValueError, EOFError):
         return None
 
