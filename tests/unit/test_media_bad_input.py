@@ -208,12 +208,12 @@ def test_a_cut_gif_is_told(tmp_path):
 
 
 def test_endless_damage_ends(tmp_path):
-    path = write_variant(tmp_path, "mjpeg.avi", frames=MAX_ERRORS + 200, draw=lambda index: solid(64, 48, (9, 9, 9)))
+    path = write_variant(tmp_path, "prores.mov", frames=MAX_ERRORS + 200, draw=lambda index: solid(64, 48, (9, 9, 9)))
     data = bytearray(path.read_bytes())
     with av.open(str(path)) as container:
         packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
     for position, size in packets[3:]:
-        data[position + 8 : position + 8 + size] = b"\0" * size
+        data[position : position + size] = b"\0" * size
     path.write_bytes(bytes(data))
     reader = Reader(path)
     assert len(list(reader)) == 3
