@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import ceil
 from typing import Any, Protocol
 
 import av
@@ -98,7 +99,7 @@ class CopiedSound:
         """
         start, duration = packet.pts or 0, packet.duration or 0
         if self._matroska:
-            return start >= -round(self._track.pre_skip / packet.time_base)
+            return start >= -ceil(self._track.pre_skip / packet.time_base)
         return start + 2 * duration > 0
 
     def _mux_held(self) -> None:
