@@ -121,7 +121,8 @@ class Plugin:
     def tell(self, hook: str, event: StageEvent) -> None:
         """Tell it of an event; a failure is a warning."""
         try:
-            getattr(self.manager.hook, hook)(event=event)
+            with _stdout_to_stderr():
+                getattr(self.manager.hook, hook)(event=event)
         except (Exception, SystemExit) as error:
             logger.warning("%s: %s failed: %s", self, hook, describe(error))
 
@@ -173,5 +174,5 @@ def describe(error: BaseException) -> str:
 
 
 def _stdout_to_stderr() -> contextlib.redirect_stdout[Any]:
-    """What a plugin prints while it loads must not end up in the JSON on stdout."""
+    """What a plugin prints must not end up in the JSON on stdout."""
     return contextlib.redirect_stdout(sys.stderr)

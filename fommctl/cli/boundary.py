@@ -82,10 +82,11 @@ def _reader_has_gone(look: bool) -> bool:
     """
     try:
         _flush()
-        if not (look and _hung_up(sys.stdout)):
-            return False
+        gone = look and _hung_up(sys.stdout)
     except BrokenPipeError:
-        pass
+        gone = True
+    if not gone:
+        return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return True
 

@@ -1,0 +1,142 @@
+"""plugins/README.md documents every hook, and its examples run."""
+
+import inspect
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fommctl.api import StageEvent, testing
+from fommctl.api.hookspecs import Hooks
+from fommctl.host import load_host
+from fommctl.plugin import HOOKS, PluginInfo
+
+README = (Path(__file__).parents[2] / "plugins/README.md").read_text(encoding="utf-8")
+SECTIONS = {title: body for title, body in re.findall(r"^### (.+?)\n(.+?)(?=^### |\Z)", README, re.M | re.S)}
+
+
+def example(hook: str) -> str:
+    """The Python of the section of this hook."""
+    body = next(body for title, body in SECTIONS.items() if title.startswith(f"{hook}("))
+    (code,) = re.findall(r"^```python\n(.+?)^```", body, re.M | re.S)
+    return code
+
+
+@pytest.fixture
+def installed(third_party: Callable[..., None]) -> Callable[[str], PluginInfo]:
+    """Installs the example of a hook as a distribution; returns what the host knows of it."""
+
+    def install(hook: str) -> PluginInfo:
+        third_party(example(hook), name="fommctl-example", entry="example")
+        (info,) = [plugin for plugin in load_host().plugins if plugin.name == "example"]
+        return info
+
+    return install
+
+
+def test_every_hook_is_documented_with_its_arguments() -> None:
+    signatures = []
+    for hook in HOOKS:
+        signature = inspect.signature(getattr(Hooks, hook))
+        parameters = [parameter for name, parameter in signature.parameters.items() if name != "self"]
+        signatures.append(f"{hook}{signature.replace(parameters=parameters)}".replace("'", ""))
+    assert list(SECTIONS) == signatures
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_examples_register_what_they_say(installed: Callable[[str], PluginInfo], hook: str) -> None:
+    found = installed(hook)
+    assert found.problem is None
+    ((kind, names),) = found.registers.items()
+    assert kind == "hook" or hook == f"fommctl_{kind}s"
+    assert len(names) == 1
+
+
+def test_hook_fommctl_backends(installed: Callable[[str], PluginInfo]) -> None:
+    installed("fommctl_backends")
+    testing.check_backend(load_host().backends["shift"], {"sharpness": 4.0})
+
+
+def test_hook_fommctl_datasets(installed: Callable[[str], PluginInfo], tmp_path: Path) -> None:
+    installed("fommctl_datasets")
+    (tmp_path / "raw/ann").mkdir(parents=True)
+    (tmp_path / "raw/ann/talk.mp4").touch()
+    spec = load_host().datasets["one-folder-a-person"]
+    testing.check_dataset(spec, tmp_path / "raw")
+    assert [(clip.name, clip.identity) for clip in spec.build().clips(tmp_path / "raw")] == [("ann-talk", "ann")]
+
+
+def test_hook_fommctl_detectors(installed: Callable[[str], PluginInfo]) -> None:
+    installed("fommctl_detectors")
+    frame = np.zeros((40, 60, 3), np.uint8)
+    frame[10:20, 30:50] = 255
+    spec = load_host().detectors["bright-spot"]
+    testing.check_detector(spec, [frame])
+    (detection,) = spec.build().detect([frame])[0]
+    box = detection.box
+    assert (box.left, box.top, box.right, box.bottom, detection.score) == (30, 10, 50, 20, 200)
+
+
+def test_hook_fommctl_metrics(installed: Callable[[str], PluginInfo]) -> None:
+    installed("fommctl_metrics")
+    spec = load_host().metrics["worst.pixel"]
+    testing.check_metric(spec)
+    assert spec.build().score(np.uint8([[[3, 250, 0]]]), np.uint8([[[1, 255, 0]]])) == 5.0
+
+
+def test_hook_fommctl_presets(installed: Callable[[str], PluginInfo]) -> None:
+    installed("fommctl_presets")
+    assert load_host().find("preset", "cats").path.name == "cats-128.yaml"
+
+
+def test_hook_fommctl_models(installed: Callable[[str], PluginInfo]) -> None:
+    installed("fommctl_models")
+    assert len(load_host().models["cats-128"].urls) == 2
+
+
+def test_hook_fommctl_commands(installed: Callable[[str], PluginInfo], run_cli: Callable[..., object]) -> None:
+    installed("fommctl_commands")
+    testing.check_command(load_host().commands["greet"])
+    assert run_cli("greet", "--name", "Ann").stdout == "hello Ann\n"  # type: ignore[attr-defined]
+
+
+EVENT = StageEvent(stage="animate", details={"output": "out.mp4"})
+
+
+def test_hook_fommctl_stage_started(installed: Callable[[str], PluginInfo], capsys: pytest.CaptureFixture[str]) -> None:
+    installed("fommctl_stage_started")
+    load_host().started(EVENT)
+    assert capsys.readouterr() == ("", "begins: animate out.mp4\n")
+
+
+def test_hook_fommctl_stage_finished(
+    installed: Callable[[str], PluginInfo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed("fommctl_stage_finished")
+    monkeypatch.chdir(tmp_path)
+    load_host().finished(EVENT)
+    assert json.loads((tmp_path / "history.jsonl").read_text()) == {"stage": "animate", "output": "out.mp4"}
+
+
+def test_hook_fommctl_frame(installed: Callable[[str], PluginInfo]) -> None:
+    installed("fommctl_frame")
+    host, frame = load_host(), np.zeros((16, 16, 3), np.uint8)
+    (mark,) = host.frame_filters(EVENT)
+    assert mark(frame, 0).sum() == 8 * 8 * 3 * 255
+    assert frame.sum() == 0
+    assert host.frame_filters(StageEvent(stage="train", details={})) == []
+
+
+def test_every_hook_has_a_test() -> None:
+    assert {f"test_hook_{hook}" for hook in HOOKS} == {name for name in globals() if name.startswith("test_hook_")}
+
+
+def test_the_example_of_a_test_runs() -> None:
+    body = README[README.index("## Testing yours") : README.index("## Hooks")]
+    (code,) = re.findall(r"^```python\n(.+?)^```", body, re.M | re.S)
+    names: dict[str, Callable[[], None]] = {}
+    exec(code, names)  # type: ignore[arg-type]
+    names["test_my_dataset"]()
