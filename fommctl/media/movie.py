@@ -26,6 +26,12 @@ from fommctl.media.palette import PaletteConverter, add_gif_comment
 from fommctl.media.resampling import over_black
 
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_USUAL_CLOCKS = lcm(90000, 1000, 600, 15360, 12800)
+"""Ticks a second of MPEG, Matroska, QuickTime and ffmpeg's MP4 files, all in one."""
+_FINEST_CLOCK = 1 << 25
+"""Ticks a second; MP4 keeps the length of a frame in 32 bits, and a picture may stand for minutes."""
+_INTERLEAVING = 2_000_000
+"""Microseconds of video that wait for sound, at most: sound that ends early must not collect the rest in memory."""
 _TIMECODE = re.compile(r"\d\d:\d\d:\d\d([:;.])\d\d")
 
 
@@ -40,13 +46,15 @@ class PictureFormat:
 
 
 def choose_time_base(encoding: Encoding, rate: Fraction, source: Fraction | None) -> Fraction:
-    """The container's own unit of time, or else one in which multiples of 1/rate, of 1/1000 s, of 1/90000 s and of
-    the source's unit are whole."""
+    """The container's own unit of time, or else one in which the times to come are whole.
+
+    Those are multiples of 1/rate, and of `source` if it is known, else of the usual clocks of video files.
+    """
     if encoding.container.tick is not None:
         return encoding.container.tick
-    ticks = lcm(rate.numerator, 90000, source.denominator if source else 1)
-    # MP4 keeps the length of a frame in 32 bits: it must reach for pictures that stand for minutes.
-    return Fraction(1, ticks if ticks < 1 << 25 else lcm(rate.numerator, 90000))
+    clocks = [source.denominator] if source else [_USUAL_CLOCKS, 90000, 1]
+    candidates = [*(lcm(clock, rate.numerator) for clock in clocks), clocks[0]]
+    return Fraction(1, next((ticks for ticks in candidates if ticks <= _FINEST_CLOCK), _USUAL_CLOCKS))
 
 
 @contextlib.contextmanager
@@ -149,10 +157,11 @@ class Movie:
         return MatrixConverter(self._encoding.pix_fmt, tags)
 
     def _muxer_options(self) -> dict[str, str]:
-        if self._encoding.container.muxer not in ("mp4", "mov"):
-            return {}
-        ticks = str(self._picture.time_base.denominator)
-        return {"movflags": "+faststart", "video_track_timescale": ticks, "movie_timescale": ticks}
+        options = {"max_interleave_delta": str(_INTERLEAVING)}
+        if self._encoding.container.muxer in ("mp4", "mov"):
+            ticks = str(self._picture.time_base.denominator)
+            options |= {"movflags": "+faststart", "video_track_timescale": ticks, "movie_timescale": ticks}
+        return options
 
     def _add_video(self, tags: ColourTags, threads: int) -> Any:
         encoding, picture = self._encoding, self._picture

@@ -77,8 +77,9 @@ class Writer:
     colour: tags of the driving video; what they leave open follows from the size.
     codec, crf, pix_fmt: choices in ffmpeg's names, each the container's default where None.
     metadata: such as {"comment": ...}.  timecode: of the first frame, for .mov.
-    time_base: unit of the timestamps to come, in seconds; 1/rate, 1/1000 and 1/90000 are exact without it. Matroska
-    and WebM keep milliseconds and GIF hundredths: there times go to the nearest.
+    time_base: unit of the timestamps to come, in seconds; without it, multiples of 1/rate and of the usual clocks
+    (1/90000, 1/1000, 1/600, 1/15360, 1/12800) are exact. Matroska and WebM keep milliseconds and GIF hundredths:
+    there times go to the nearest.
     threads: of the encoder; None leaves most of the processor to the model.
     Raises OutputError and UsageError as `check_output` does, and OutputError when the disk is full.
     """

@@ -18,6 +18,8 @@ TIMELINES = [
     *(pytest.param(rate, spans(rate, 24), id=str(rate).replace("/", "-")) for rate in RATES),
     pytest.param(Fraction(25), uneven_spans(Fraction(1, 90000), 24), id="uneven-90000"),
     pytest.param(Fraction(25), uneven_spans(Fraction(1, 1000), 24), id="uneven-1000"),
+    pytest.param(Fraction(270000, 16897), uneven_spans(Fraction(1, 15360), 24), id="uneven-15360"),
+    pytest.param(Fraction(2997, 100), spans(Fraction(2997, 100), 24), id="2997-100"),
 ]
 
 
