@@ -23,6 +23,7 @@ from fommctl.media.resampling import Pixels, crop, over_black, resize, rounded
 from fommctl.media.stills import MAX_SIDE
 from fommctl.media.tonemap import ToneMap
 
+_UNSPECIFIED = 2
 _SCALER_FLAGS = "bicubic+accurate_rnd+full_chroma_int"
 
 Step = tuple[str, str]
@@ -223,5 +224,7 @@ class FilterGraph:
         return np.asarray(self._run(frame).to_ndarray(), dtype=np.uint16)
 
     def _run(self, frame: VideoFrame) -> VideoFrame:
+        # The scalers are told what matters; swscale would refuse tags that it does not know.
+        frame.colorspace = frame.color_primaries = frame.color_trc = _UNSPECIFIED
         self.graph.vpush(frame)
         return self.graph.vpull()

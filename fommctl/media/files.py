@@ -114,7 +114,11 @@ def time_base(stream: VideoStream) -> Fraction:
 
 def side_data(frame: VideoFrame) -> dict[Type, bytes]:
     """What the file attaches to a frame: display matrix, light levels, ..., as ffmpeg's structures."""
-    entries: Any = frame.side_data
+    try:
+        entries: Any = frame.side_data
+    except ValueError:
+        # PyAV gives none at all where one is of a kind that it does not know, such as EXIF.
+        return {}
     return {entry.type: bytes(entry) for entry in entries}
 
 

@@ -45,13 +45,19 @@ class Orientation:
 
 
 UPRIGHT = Orientation()
+_BY_ANGLE = {
+    1: Orientation(transpose=True, mirror_y=True),
+    2: Orientation(mirror_x=True, mirror_y=True),
+    3: Orientation(transpose=True, mirror_x=True),
+}
+"""By quarter turns against the clock."""
 
 
 def orientation_of(frame: VideoFrame) -> Orientation:
     """The orientation that a frame's display matrix asks for, to whole quarter turns; upright where there is none."""
     matrix = side_data(frame).get(Type.DISPLAYMATRIX)
     if matrix is None or len(matrix) < 36:
-        return UPRIGHT
+        return _BY_ANGLE.get(round(frame.rotation / 90) % 4, UPRIGHT)
     # x' = a x + c y and y' = b x + d y, y downwards (ffmpeg, display.h).
     a, b, _, c, d, *_ = struct.unpack("=9i", matrix[:36])
     if abs(a) >= abs(b):

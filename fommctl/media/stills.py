@@ -27,7 +27,8 @@ MAX_PIXELS = 200_000_000
 
 # PIL refuses at twice its limit, which lies below ours, and warns before; `check_size` refuses right after opening.
 Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, MAX_PIXELS)
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# What it warns of on stderr is either refused or harmless.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
 _EXIF_ORIENTATION = 0x0112
@@ -60,11 +61,23 @@ def check_size(name: str, width: int, height: int) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """The image, not yet decoded."""
-    Image.init()
-    with Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
-        check_size(path.name, *image.size)
-        yield image
+    """The image, not yet decoded. Raises InputError for whatever goes wrong while it is open."""
+    try:
+        Image.init()
+        with Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
+            check_size(path.name, *image.size)
+            yield image
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path.name} is too large", _SMALLER) from error
+    except Exception as error:  # PIL's readers of broken files let any error of their own escape.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise _DamagedError(f"{path.name} is damaged: {reason}", "save it again in an image editor") from error
+
+
+class _DamagedError(InputError):
+    """PIL cannot read it; something else perhaps can."""
 
 
 def identify(path: Path) -> Still | None:
@@ -81,32 +94,23 @@ def identify(path: Path) -> Still | None:
                 width, height = height, width
             animated = bool(getattr(image, "is_animated", False)) and image.format not in ("TIFF", "MPO")
             return Still(image.format or "", image.mode, width, height, image.has_transparency_data, animated)
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{path.name} is too large", _SMALLER) from error
-    except (OSError, SyntaxError, ValueError, EOFError):
+    except _DamagedError:
         return None
 
 
 def decode(path: Path) -> tuple[Pixels, Pixels | None]:
     """(H, W, 3) uint8 sRGB and straight alpha (H, W), None where the file has none. Raises InputError."""
-    try:
-        with _opened(path) as image:
-            image.load()
-            return _to_srgb(image)
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path.name} is damaged: {reason}", "open it in an image editor and save it again") from error
+    with _opened(path) as image:
+        image.load()
+        return _to_srgb(image)
 
 
 def animation(path: Path) -> Iterator[tuple[Pixels, Pixels | None, int]]:
     """Frames of an animated image: pixels, alpha and the time it stays, in milliseconds. Raises InputError."""
     with _opened(path) as image:
         for number in range(getattr(image, "n_frames", 1)):
-            try:
-                image.seek(number)
-                image.load()
-            except (OSError, SyntaxError, ValueError, EOFError) as error:
-                raise InputError(f"{path.name} is damaged: {error}", "save it again") from error
+            image.seek(number)
+            image.load()
             pixels, alpha = _to_srgb(image)
             # As browsers do, a delay of nothing is read as a tenth of a second.
             yield pixels, alpha, int(image.info.get("duration") or 100)

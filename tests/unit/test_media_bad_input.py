@@ -6,13 +6,14 @@ import os
 import struct
 import tracemalloc
 import zlib
+from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
 
 import av
 import numpy as np
 import pytest
-from media_factory import damage, solid, truncate, write_clip, write_gif, write_sound, write_variant
+from media_factory import BT601, Colour, damage, solid, truncate, write_clip, write_gif, write_sound, write_variant
 from PIL import Image
 
 from fommctl.errors import InputError
@@ -218,3 +219,57 @@ def test_endless_damage_ends(tmp_path):
     reader = Reader(path)
     assert len(list(reader)) == 3
     assert any("stopped after" in warning for warning in reader.warnings)
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+def test_flipped_bytes_are_refused_or_read(tmp_path):
+    """Whatever is broken, the answer is frames or an InputError."""
+    random = np.random.default_rng(0)
+    names = ["h264.mp4", "hevc-10bit.mkv", "mpeg1.mpg", "mjpeg.avi", "prores4444.mov", "ffv1-rgb.mkv"]
+    files = [write_variant(tmp_path, name, frames=4) for name in names]
+    files.append(write_gif(tmp_path / "a.gif", [noise(index) for index in range(3)], [50] * 3))
+    for name in ("a.png", "a.jpg", "a.webp", "a.tif", "a.bmp"):
+        Image.fromarray(noise(0)).save(tmp_path / name)
+        files.append(tmp_path / name)
+    for path in files:
+        whole = path.read_bytes()
+        for round_number in range(12):
+            broken = bytearray(whole)
+            for position in random.integers(0, min(len(whole), 600), 1 + 4 * round_number):
+                broken[position] = random.integers(0, 256)
+            path.write_bytes(bytes(broken))
+            for read in (lambda file: list(Reader(file, size=(16, 16))), read_picture):
+                with suppress(InputError):
+                    assert read(path) is not None
+
+
+def test_a_video_of_photographs_with_exif(tmp_path):
+    """PyAV 18 knows no EXIF on frames, and then gives no other side data of the frame either."""
+    exif = Image.Exif()
+    exif[0x010F] = "camera"
+    Image.fromarray(solid(64, 48, (200, 90, 40))).save(tmp_path / "a.jpg", exif=exif, quality=98)
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for number in range(3):
+            packet = av.Packet((tmp_path / "a.jpg").read_bytes())
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 25)
+            packet.is_keyframe = True
+            container.mux(packet)
+    frames = list(Reader(tmp_path / "a.avi"))
+    assert len(frames) == 3
+    assert np.abs(frames[0].pixels.astype(int) - (200, 90, 40)).max() <= 4
+
+
+def test_a_matrix_that_cannot_be_inverted_is_read_like_untagged_video(tmp_path):
+    tags = {"colorspace": 8, "color_primaries": 1, "color_trc": 1, "color_range": 1}
+    path = write_clip(
+        tmp_path / "a.mkv",
+        codec="ffv1",
+        pix_fmt="yuv444p",
+        frames=1,
+        draw=lambda index: solid(64, 48, (200, 90, 40)),
+        colour=Colour(BT601, tags=tags),
+    )
+    (frame,) = Reader(path)
+    assert np.abs(frame.pixels.astype(int) - (200, 90, 40)).max() <= 2
