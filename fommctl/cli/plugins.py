@@ -1,12 +1,13 @@
 """`fommctl plugins`: what is installed, what each registers, and what is broken."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fommctl.cli.session import Session, command
-from fommctl.errors import UsageError
+from fommctl.errors import JobsFailedError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add `plugins list` and `plugins show`."""
+    """Add `plugins list`, `plugins show` and `plugins check`."""
     group = typer.Typer(help="The plugins of this installation.", no_args_is_help=True)
     app.add_typer(group, name="plugins")
     command(group, "list")(list_plugins)
     command(group, "show")(show_plugin)
+    command(group, "check")(check_plugin)
 
 
 def list_plugins(session: Session) -> None:
@@ -50,14 +52,43 @@ def show_plugin(
     from fommctl.host import load_host
 
     host = load_host(check=False)
-    infos = [info for info in host.plugins if name in (info.name, info.distribution)]
-    if not infos:
-        known = ", ".join(info.name for info in host.plugins)
-        raise UsageError(
-            f"no plugin {name!r} is loaded", f"Known: {known or 'none'}. FOMMCTL_PLUGINS may restrict them."
-        )
+    infos = _named(host, name)
     details = [{**_data(info), "summaries": _summaries(host, info), "traceback": info.traceback} for info in infos]
     session.result({"plugins": details, "warnings": list(host.warnings)}, "\n\n".join(map(_text, details)))
+
+
+def check_plugin(
+    session: Session,
+    name: Annotated[str, typer.Argument(help="Name of a plugin (its entry point), or of its distribution.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder in the raw layout of the data set, for adapters that read files.")
+    ] = None,
+) -> None:
+    """Check that a plugin keeps its contracts: for its authors.
+
+    Example: fommctl plugins check synthetic
+    """
+    from fommctl.cli.plugin_checks import KINDS, check
+    from fommctl.host import load_host
+
+    host = load_host()
+    infos = _named(host, name)
+    offered = [(kind, each) for info in infos for kind in KINDS for each in info.registers.get(kind, ())]
+    checks = [check(kind, each, host, data) for kind, each in offered]
+    problems = [info.problem for info in infos if info.problem]
+    lines = [f"{each.kind} {each.name}: {each.problem or each.note or 'passed'}" for each in checks]
+    result = {"checks": [asdict(each) for each in checks], "problems": problems}
+    session.result(result, "\n".join([*lines, *problems]) or "It registers nothing that can be checked.")
+    if problems or any(each.problem for each in checks):
+        raise typer.Exit(JobsFailedError.exit_code)
+
+
+def _named(host: "Host", name: str) -> "list[PluginInfo]":
+    infos = [info for info in host.plugins if name in (info.name, info.distribution)]
+    if not infos:
+        known = ", ".join(info.name for info in host.plugins) or "none"
+        raise UsageError(f"no plugin {name!r} is loaded", f"Loaded: {known}. FOMMCTL_PLUGINS may restrict them.")
+    return infos
 
 
 def _data(info: "PluginInfo") -> dict[str, Any]:

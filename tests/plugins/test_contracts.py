@@ -1,45 +1,28 @@
 """The contract suites over everything that is registered, whoever made it."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import skimage.data
 
-from fommctl.api import BackendSpec, DetectorSpec, testing
+from fommctl.api import testing
 from fommctl.api.validation import SPEC_TYPES
+from fommctl.cli.plugin_checks import KINDS, check
 from fommctl.host import Host, load_host
-from fommctl.presets import load_preset, preset_names
+from fommctl.presets import preset_names
 
 
-def check_backend(spec: BackendSpec, host: Host) -> None:
-    """With the preset of this backend that has the smallest frames."""
-    presets = [load_preset(name, host) for name in preset_names(host)]
-    preset = min((each for each in presets if each.backend == spec.name), key=lambda each: each.frame_shape)
-    testing.check_backend(spec, preset.model_params.model_dump(exclude_unset=True), preset.frame_shape)
-
-
-def check_detector(spec: DetectorSpec, host: Host) -> None:
-    testing.check_detector(spec, [skimage.data.astronaut()[:300, 80:380]] if spec.subject == "face" else [])
-
-
-SUITES: dict[str, Callable[[Any, Host], None]] = {
-    "backend": check_backend,
-    "detector": check_detector,
-    "dataset": lambda spec, host: testing.check_dataset(spec),
-    "metric": lambda spec, host: testing.check_metric(spec),
-    "command": lambda spec, host: testing.check_command(spec),
-}
-
-
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in SUITES for name in load_host().names(kind)])
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in KINDS for name in load_host().names(kind)])
 def test_contract(kind: str, name: str, host: Host) -> None:
-    SUITES[kind](host.find(kind, name), host)
+    result = check(kind, name, host)
+    assert result.problem is None
 
 
-def test_what_has_no_suite_has_a_file_or_an_address(host: Host) -> None:
-    assert set(SPEC_TYPES) - set(SUITES) == {"preset", "model"}
-    assert all(spec.path.is_file() for spec in host.presets.values())
+@pytest.mark.parametrize("name", [name for name, spec in load_host().detectors.items() if spec.subject == "face"])
+def test_a_face_is_found(name: str, host: Host) -> None:
+    testing.check_detector(host.find("detector", name), [skimage.data.astronaut()[:300, 80:380]])
+
+
+def test_models_have_a_file_or_an_address_and_a_preset(host: Host) -> None:
+    assert set(SPEC_TYPES) - set(KINDS) == {"model"}
     for model in host.models.values():
         assert (model.path is not None) != bool(model.urls)
         assert model.path is None or model.path.is_file()

@@ -1,0 +1,67 @@
+"""Runs the contract suites of `fommctl.api.testing` over one spec, for `fommctl plugins check`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fommctl.api import testing
+from fommctl.errors import FommctlError
+from fommctl.host import Host
+from fommctl.presets import load_preset, preset_names
+
+KINDS = ("backend", "dataset", "detector", "metric", "preset", "command")
+"""Those that have a suite; weights are checked when they are pulled or read."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """How one spec did."""
+
+    kind: str
+    name: str
+    problem: str | None = None
+    """The promise that was broken, or what was raised."""
+    note: str | None = None
+    """Why it was not checked, or not wholly."""
+
+
+def check(kind: str, name: str, host: Host, data: Path | None = None) -> Check:
+    """The contract suite of this kind (of KINDS) over this spec; data: the folder for data sets on disk."""
+    suites: dict[str, Callable[[], str | None]] = {
+        "backend": lambda: _backend(name, host),
+        "detector": lambda: _detector(name, host),
+        "dataset": lambda: testing.check_dataset(host.find(kind, name), data),
+        "metric": lambda: testing.check_metric(host.find(kind, name)),
+        "command": lambda: testing.check_command(host.find(kind, name)),
+        "preset": lambda: _preset(name, host),
+    }
+    try:
+        return Check(kind, name, note=suites[kind]())
+    except AssertionError as error:
+        return Check(kind, name, problem=f"broken promise: {error}")
+    except FommctlError as error:
+        return Check(kind, name, problem=f"{error.message} ({error.hint})" if error.hint else error.message)
+    except Exception as error:
+        return Check(kind, name, problem=f"{type(error).__name__}: {error}")
+
+
+def _backend(name: str, host: Host) -> str | None:
+    """With the preset of this backend that has the smallest frames."""
+    presets = [preset for each in preset_names(host) if (preset := load_preset(each, host)).backend == name]
+    if not presets:
+        return "not checked: no preset has this backend; call fommctl.api.testing.check_backend with model_params"
+    preset = min(presets, key=lambda each: each.frame_shape)
+    testing.check_backend(host.find("backend", name), preset.model_params.model_dump(), preset.frame_shape)
+    return None
+
+
+def _detector(name: str, host: Host) -> str | None:
+    spec = host.find("detector", name)
+    testing.check_detector(spec)
+    reason = spec.ready()
+    return f"not checked: {reason}" if reason else None
+
+
+def _preset(name: str, host: Host) -> str | None:
+    load_preset(name, host)
+    return None
