@@ -7,7 +7,7 @@ import colorsys
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.media.images import resize
+from fommctl.media.images import over_black, resize
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.floating]
@@ -17,13 +17,18 @@ RADIUS, AXIS, STROKE, OUTLINE = 0.016, 0.075, 0.009, 0.006
 
 
 def compare(source_square: Pixels, driving_frame: Pixels, result: Pixels) -> Pixels:
-    """Source, driving and result (H, W, 3) side by side, all as high as the result; the widths follow the shapes."""
+    """Source, driving and result side by side, all as high as the result; the widths follow the shapes.
+
+    Each is (H, W, 3), or (H, W, 4) and then laid over black. Returns (H, W, 3).
+    """
     height = result.shape[0]
-    left = [
-        resize(panel, (max(1, round(panel.shape[1] * height / panel.shape[0])), height))
-        for panel in (source_square, driving_frame)
+    panels = [
+        over_black(np.ascontiguousarray(panel[..., :3]), panel[..., 3] if panel.shape[2] == 4 else None)
+        for panel in (source_square, driving_frame, result)
     ]
-    return np.concatenate((*left, result), axis=1)
+    return np.concatenate(
+        [resize(panel, (max(1, round(panel.shape[1] * height / panel.shape[0])), height)) for panel in panels], axis=1
+    )
 
 
 def draw_keypoints(frame: Pixels, keypoints: Floats, jacobians: Floats | None = None) -> Pixels:

@@ -21,6 +21,7 @@ from fommctl.host import Host
 from fommctl.media.boxes import Box, square
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.reader import Reader
+from fommctl.stages.searching import all_detections, looked_at_again
 from fommctl.stages.tracks import Track, follow, lasting, subjects
 
 log = logging.getLogger(__name__)
@@ -36,9 +37,6 @@ SHRINK = 1.3
 SLACK = 0.2
 # Percent of the detections that may lie further out on each side: stray ones.
 OUTER = 5
-# A picture's subject is looked at again in windows of so many of its widths, and averaged: HOG's sizes go in steps of a
-# fifth, and these fall between them. What overlaps less than this with the first box is something else.
-ZOOMS, SAME = (1.9, 2.2, 2.5), 0.4
 RATE = Fraction(5)
 """Frames a second that are searched for the subject."""
 MOST_SAMPLES = 300
@@ -132,28 +130,12 @@ def square_in_picture(
     width: of the subject's box over the side of the square.  name: of the picture, for the message.
     The square moves inside the picture where it fits. Raises InputError where no subject is found.
     """
-    sure = subjects(detector.detect([pixels])[0])
+    sure = subjects(all_detections(pixels, detector))
     if not sure:
         raise _not_found(subject, name)
-    ideal = _ideal(_looked_at_again(pixels, sure[0].box, detector), width, subject)
+    ideal = _ideal(looked_at_again(pixels, sure[0].box, detector), width, subject)
     box = _fitted(ideal.center, ideal.width, pixels.shape[1], pixels.shape[0])
     return Square(box, len(sure), sure[0].score, sure[0])
-
-
-def _looked_at_again(pixels: NDArray[np.uint8], box: Box, detector: Detector) -> Box:
-    """The mean of the box and of what the detector finds in windows around it: one look is off by up to a tenth."""
-    windows = [square(box.center, zoom * box.width).clipped(*pixels.shape[1::-1]) for zoom in ZOOMS]
-    views = [
-        np.ascontiguousarray(pixels[int(window.top) : int(window.bottom), int(window.left) : int(window.right)])
-        for window in windows
-    ]
-    boxes = [box]
-    for window, found in zip(windows, detector.detect(views), strict=True):
-        again = [detection.box.shifted(window.left, window.top) for detection in found]
-        boxes += [max(again, key=box.iou)] if again else []
-    same = [other for other in boxes if other.iou(box) >= SAME]
-    sides = np.mean([(other.left, other.top, other.right, other.bottom) for other in same], axis=0)
-    return Box(*sides.tolist())
 
 
 def square_in_clip(
