@@ -20,7 +20,7 @@ class LogFormatter(logging.Formatter):
         self.json = style == "json"
 
     def format(self, record: logging.LogRecord) -> str:
-        message = record.getMessage()
+        message = record.getMessage().rstrip()
         if record.exc_info:
             message += "\n" + self.formatException(record.exc_info)
         if self.json:
