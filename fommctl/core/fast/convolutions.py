@@ -10,6 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fommctl.core.fast.winograd import VALUES, WinogradConvolution, transformed
+
+WINOGRAD_CHANNELS = 96
+"""Fewer channels than this, and Winograd's transforms cost more than they save."""
+
 
 class Convolution(Protocol):
     """A convolution of stride 1, with its ReLU if it has one. Inputs and outputs (B, C, H, W) are channels last."""
@@ -31,22 +36,33 @@ class Numerics:
     dtype: torch.dtype
 
     def convolution(self, weight: Tensor, bias: Tensor, *, padding: int, relu: bool = False) -> Convolution:
-        """weight: (O, I, k, k); bias: (O)."""
+        """The convolution with weight (O, I, k, k) and bias (O)."""
+        return self._direct(weight, bias, padding, relu)
+
+    def wide_convolution(self, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Convolution:
+        """The 3x3 convolution with padding 1 for many places; weight (O, I, 3, 3), bias (O)."""
+        packs = self.device.type == "cpu" and packing_works(self.dtype)
+        if packs and self.dtype == torch.float32 and min(weight.shape[:2]) >= WINOGRAD_CHANNELS:
+            pointwise = self._direct(*transformed(weight, bias), 0, relu=False, groups=VALUES * VALUES)
+            return WinogradConvolution(pointwise, relu)
+        return self._direct(weight, bias, 1, relu)
+
+    def _direct(self, weight: Tensor, bias: Tensor, padding: int, relu: bool, groups: int = 1) -> Convolution:
         weight = weight.to(self.device, self.dtype, memory_format=torch.channels_last)
         bias = bias.to(self.device, self.dtype)
         if self.device.type == "cpu" and packing_works(self.dtype):
-            return PackedConvolution(weight, bias, padding, relu)
-        return PlainConvolution(weight, bias, padding, relu)
+            return PackedConvolution(weight, bias, padding, relu, groups)
+        return PlainConvolution(weight, bias, padding, relu, groups)
 
 
 class PlainConvolution:
     """A convolution by torch's public operators."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, padding: int, relu: bool) -> None:
-        self._weight, self._bias, self._padding, self._relu = weight, bias, padding, relu
+    def __init__(self, weight: Tensor, bias: Tensor, padding: int, relu: bool, groups: int = 1) -> None:
+        self._weight, self._bias, self._padding, self._relu, self._groups = weight, bias, padding, relu, groups
 
     def __call__(self, x: Tensor) -> Tensor:
-        out = F.conv2d(x, self._weight, self._bias, padding=self._padding)
+        out = F.conv2d(x, self._weight, self._bias, padding=self._padding, groups=self._groups)
         return out.relu_() if self._relu else out
 
     def add_to(self, total: Tensor, x: Tensor) -> Tensor:
@@ -59,22 +75,22 @@ class PackedConvolution:
     Uses private operators of torch: see `packing_works`. Other input sizes are right too, but may be slower.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, padding: int, relu: bool) -> None:
-        self._weight, self._bias, self._padding = weight, bias, [padding, padding]
+    def __init__(self, weight: Tensor, bias: Tensor, padding: int, relu: bool, groups: int = 1) -> None:
+        self._weight, self._bias, self._padding, self._groups = weight, bias, [padding, padding], groups
         self._activation = "relu" if relu else "none"
         self._packed = False
 
     def __call__(self, x: Tensor) -> Tensor:
         self._pack(x)
         out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, self._weight, self._bias, self._padding, [1, 1], [1, 1], 1, self._activation, [], ""
+            x, self._weight, self._bias, self._padding, [1, 1], [1, 1], self._groups, self._activation, [], ""
         )
         return out
 
     def add_to(self, total: Tensor, x: Tensor) -> Tensor:
         self._pack(x)
         out: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(
-            total, x, self._weight, self._bias, self._padding, [1, 1], [1, 1], 1, "add", 1.0, None, [], None
+            total, x, self._weight, self._bias, self._padding, [1, 1], [1, 1], self._groups, "add", 1.0, None, [], None
         )
         return out
 
@@ -82,7 +98,7 @@ class PackedConvolution:
         if not self._packed:
             # The plain weights are let go here: only one copy stays in memory.
             self._weight = torch.ops.mkldnn._reorder_convolution_weight(
-                self._weight, self._padding, [1, 1], [1, 1], 1, list(x.shape)
+                self._weight, self._padding, [1, 1], [1, 1], self._groups, list(x.shape)
             )
             self._packed = True
 

@@ -91,13 +91,18 @@ class FastResidualBlock:
         scale, shift = affine_of(block.norm1)
         self._scale = scale.to(numerics.device, numerics.dtype).view(-1, 1, 1)
         self._shift = shift.to(numerics.device, numerics.dtype).view(-1, 1, 1)
-        self._inner = numerics.convolution(*folded(block.conv1, block.norm2), padding=1, relu=True)
-        self._outer = numerics.convolution(*weight_and_bias(block.conv2), padding=1)
+        self._inner = numerics.wide_convolution(*folded(block.conv1, block.norm2), relu=True)
+        self._outer = numerics.wide_convolution(*weight_and_bias(block.conv2))
 
     def __call__(self, x: Tensor) -> Tensor:
         """x: (B, C, h, w); changed in place."""
         activated = torch.addcmul(self._shift, x, self._scale).relu_()
         return self._outer.add_to(x, self._inner(activated))
+
+
+LARGEST_TENSOR = 20 << 20
+"""Bytes that one tensor of the painter should not exceed on a CPU: beyond 32 MB the C library gives memory back to
+the system at each free, and page faults and cache misses cost more than larger batches gain."""
 
 
 class FastPainter:
@@ -114,6 +119,18 @@ class FastPainter:
 
     def __call__(self, features: Tensor) -> Tensor:
         """features: (B, F, h, w), warped and dimmed; changed in place.  Returns (B, H, W, C) before the sigmoid."""
+        if features.device.type != "cpu":
+            return self._paint(features)
+        parts = [self._paint(part) for part in torch.split(features, self._frames_at_once(features))]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _frames_at_once(self, features: Tensor) -> int:
+        frame = features[0].numel()
+        for level, up in enumerate(self._up):
+            frame = max(frame, 4 * up.channels * (features[0, 0].numel() << 2 * level))
+        return max(1, LARGEST_TENSOR // (frame * features.element_size()))
+
+    def _paint(self, features: Tensor) -> Tensor:
         for block in self._blocks:
             features = block(features)
         if not self._up:
