@@ -31,16 +31,19 @@ class Sound(Protocol):
         """Release the input."""
 
 
-def open_sound(source: AudioSource, output: Any, container: Container, warnings: list[str]) -> Sound | None:
+def open_sound(
+    source: AudioSource, output: Any, container: Container, warnings: list[str], *, copy: bool = True
+) -> Sound | None:
     """Add the track to `output` (a PyAV container that is not started) and return its writer.
 
+    copy: take packets as they are where the container holds their codec.
     None, with a reason in `warnings`, where the sound cannot be read.
     """
     track = open_input(source, warnings)
     if track is None:
         return None
     try:
-        if holds(container, output, track.codec):
+        if copy and _holds(container, output, track):
             return CopiedSound(track, output, container, source)
         return TranscodedSound(track, output, container, source, warnings)
     except (av.FFmpegError, ValueError) as error:
@@ -49,11 +52,12 @@ def open_sound(source: AudioSource, output: Any, container: Container, warnings:
         return None
 
 
-def holds(container: Container, output: Any, codec: str) -> bool:
+def _holds(container: Container, output: Any, track: SoundInput) -> bool:
     """Whether the container takes packets of this sound codec as they are."""
     if container.sound is not None:
-        return codec in container.sound
-    return codec in output.supported_codecs
+        return track.codec in container.sound
+    # PyAV lists the names of encoders and decoders, which may differ from the codec's (`dca` decodes dts).
+    return not {track.codec, track.stream.codec_context.name}.isdisjoint(output.supported_codecs)
 
 
 class CopiedSound:

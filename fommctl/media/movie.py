@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.errors import OutputError
-from fommctl.media.audio import AudioSource, Sound, open_sound
+from fommctl.media.audio import AudioSource, CopiedSound, Sound, open_sound
 from fommctl.media.colour import ColourTags
 from fommctl.media.containers import Encoding
 from fommctl.media.output_colour import Converter, MatrixConverter, output_colour, tag
@@ -92,28 +92,23 @@ class Movie:
         self._encoding = encoding
         self._picture = picture
         self._metadata = metadata
+        self._timecode = self._fitting_timecode(timecode)
+        self._audio = audio if encoding.container.sound_encoder is not None else None
+        self._threads = threads
+        self._tags = output_colour(colour, picture.width, picture.height, encoding)
+        self._converter = self._choose_converter()
         self._durations: dict[int, int] = {}
         self._last: int | None = None
         self._end = Fraction(0)
         self._container: Any = None
         self._sound: Sound | None = None
-        tags = output_colour(colour, picture.width, picture.height, encoding)
-        self._converter = self._choose_converter(tags)
         try:
             with output_errors(path):
-                self._container = av.open(
-                    str(temporary), "w", format=encoding.container.muxer, container_options=self._muxer_options()
-                )
-                self._stream = self._add_video(tags, threads)
-                if audio is not None and encoding.container.sound_encoder is not None:
-                    self._sound = open_sound(audio, self._container, encoding.container, self.warnings)
-                self._container.metadata.update(metadata)
-                self._add_timecode(timecode)
-                self._container.start_encoding()
+                self._start()
         except BaseException:
             self.abort()
             raise
-        self.audio_codec = self._sound.codec if self._sound else None
+        self.audio_codec: str | None = self._sound.codec if self._sound else None
 
     def write(self, pixels: NDArray[np.uint8], time: Fraction, duration: Fraction) -> None:
         """Add a frame: (H, W, 3 or 4) uint8, shown from `time` for `duration` seconds."""
@@ -151,10 +146,40 @@ class Movie:
         self._close_sound()
         self._temporary.unlink(missing_ok=True)
 
-    def _choose_converter(self, tags: ColourTags) -> Converter:
+    def _start(self) -> None:
+        try:
+            self._open(copy_sound=True)
+        except (av.FFmpegError, ValueError):
+            # Containers refuse some streams of codecs that they hold, such as MP3 at 8 kHz in MP4.
+            if not isinstance(self._sound, CopiedSound):
+                raise
+            self._container.close()
+            self._close_sound()
+            self._open(copy_sound=False)
+        coded = (self._stream.width, self._stream.height)
+        if coded != (self._picture.width, self._picture.height):
+            self.warnings.append(
+                f"{self._encoding.encoder.name} holds even sizes only in {self._encoding.pix_fmt}:"
+                f" {self._picture.width}x{self._picture.height} became {coded[0]}x{coded[1]}, with the border repeated"
+            )
+
+    def _open(self, copy_sound: bool) -> None:
+        self._container = av.open(
+            str(self._temporary), "w", format=self._encoding.container.muxer, container_options=self._muxer_options()
+        )
+        self._stream = self._add_video()
+        if self._audio is not None:
+            container = self._encoding.container
+            self._sound = open_sound(self._audio, self._container, container, self.warnings, copy=copy_sound)
+        self._container.metadata.update(self._metadata)
+        if self._timecode is not None:
+            self._container.metadata["timecode"] = self._timecode
+        self._container.start_encoding()
+
+    def _choose_converter(self) -> Converter:
         if self._encoding.pix_fmt == "pal8":
             return PaletteConverter(self._picture.width, self._picture.height, self._picture.time_base)
-        return MatrixConverter(self._encoding.pix_fmt, tags)
+        return MatrixConverter(self._encoding.pix_fmt, self._tags)
 
     def _muxer_options(self) -> dict[str, str]:
         options = {"max_interleave_delta": str(_INTERLEAVING)}
@@ -163,37 +188,33 @@ class Movie:
             options |= {"movflags": "+faststart", "video_track_timescale": ticks, "movie_timescale": ticks}
         return options
 
-    def _add_video(self, tags: ColourTags, threads: int) -> Any:
+    def _add_video(self) -> Any:
         encoding, picture = self._encoding, self._picture
         stream = self._container.add_stream(encoding.encoder.name, rate=picture.rate, options=dict(encoding.options))
         stream.width = picture.width + (picture.width % 2 if encoding.even_width else 0)
         stream.height = picture.height + (picture.height % 2 if encoding.even_height else 0)
-        if (stream.width, stream.height) != (picture.width, picture.height):
-            self.warnings.append(
-                f"{encoding.encoder.name} holds even sizes only in {encoding.pix_fmt}: {picture.width}x{picture.height}"
-                f" became {stream.width}x{stream.height}, with the border repeated"
-            )
         stream.pix_fmt = encoding.pix_fmt
         context = stream.codec_context
         context.time_base = picture.time_base
         context.sample_aspect_ratio = Fraction(1)
-        context.thread_count = threads
+        context.thread_count = self._threads
         stream.time_base = picture.time_base
-        tag(context, tags)
+        tag(context, self._tags)
         if encoding.encoder.name == "libx265" and encoding.container.muxer in ("mp4", "mov"):
             # Apple's players take HEVC under this tag only.
             context.codec_tag = "hvc1"
         return stream
 
-    def _add_timecode(self, timecode: str | None) -> None:
+    def _fitting_timecode(self, timecode: str | None) -> str | None:
+        """The timecode where the container has a track for it and it counts in the picture's rate."""
         if timecode is None or self._encoding.container.muxer != "mov":
-            return
+            return None
         match = _TIMECODE.fullmatch(timecode)
         drop_frame = match is not None and match[1] in ";."
         if match is None or (drop_frame and (self._picture.rate * 1001 / 30000).denominator != 1):
             self.warnings.append(f"the timecode {timecode} does not fit {self._picture.rate} frames/s and is left out")
-            return
-        self._container.metadata["timecode"] = timecode
+            return None
+        return timecode
 
     def _video_frame(self, pixels: NDArray[np.uint8], time: Fraction, duration: Fraction) -> av.VideoFrame:
         if pixels.shape[2] == 4 and not self._encoding.alpha:

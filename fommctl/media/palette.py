@@ -25,7 +25,7 @@ class PaletteConverter:
         split = graph.add("split")
         # stats_mode and new: a palette for the single frame; one for the clip would need all of it in memory.
         palette = graph.add("palettegen", "stats_mode=single:reserve_transparent=0")
-        use = graph.add("paletteuse", "new=1:dither=sierra3")
+        use = graph.add("paletteuse", "new=1:dither=floyd_steinberg")
         sink = graph.add("buffersink")
         source.link_to(split)
         split.link_to(use, 0, 0)

@@ -224,6 +224,14 @@ def test_rate_and_layout_are_kept_where_the_codec_has_them(tmp_path, layout, rat
         np.testing.assert_allclose(clicks(tmp_path / name), CLICKS, atol=0.004)
 
 
+def test_a_stream_that_the_container_refuses_is_transcoded(tmp_path):
+    given = clip_with_sound(tmp_path / "low.mkv", "libmp3lame", rate=8000)
+    writer = with_sound(tmp_path, "out.mp4", given)
+    assert writer.audio_codec == track(tmp_path / "out.mp4", "audio").codec == "aac"
+    np.testing.assert_allclose(clicks(tmp_path / "out.mp4"), CLICKS, atol=0.004)
+    assert writer.warnings == []
+
+
 def test_a_gap_in_the_sound_becomes_silence(tmp_path):
     given = clip_with_sound(tmp_path / "gap.mkv", "pcm_s16le", skip=(1.0, 2.0))
     with_sound(tmp_path, "out.mp4", given)
