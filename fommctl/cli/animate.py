@@ -8,6 +8,8 @@ import typer
 from fommctl.cli.session import DeviceOption, PrecisionOption, SeedOption, Session, SetOption, command
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from fommctl.stages.animate import AnimateResult
 
 MOTION, CROP, OUTPUT, MODEL = "Motion", "Framing", "Result", "Model"
@@ -174,11 +176,13 @@ def register(app: typer.Typer) -> None:
         session.result(result.to_json(), _summary(result))
 
 
-def _summary(result: "AnimateResult") -> str:
+def _summary(result: "AnimateResult") -> "Text":
+    from rich.text import Text
+
     sound = f", sound {result.audio}" if result.audio else ""
     rates = f"{result.end_to_end_rate:.1f} frames/s on {result.device} ({result.precision})"
-    return (
-        f"[bold]{result.output}[/bold]\n"
-        f"{result.frames} frames, {result.width}x{result.height}, {float(result.fps):.3f} fps{sound}; "
-        f"model {result.model}; {rates}"
+    return Text.assemble(
+        (str(result.output), "bold"),
+        f"\n{result.frames} frames, {result.width}x{result.height}, {float(result.fps):.3f} fps{sound}; "
+        f"model {result.model}; {rates}",
     )

@@ -195,7 +195,8 @@ def _writer(
         rate=config.fps or info.rate,
         alpha=composer.alpha,
         audio=sound,
-        colour=info.colour,
+        # Frames of HDR and wide-gamut clips arrive as bt709: their own tags would be wrong.
+        colour=None if info.hdr or info.colour.wide_gamut else info.colour,
         codec=config.codec,
         crf=config.crf,
         pix_fmt=config.pix_fmt,

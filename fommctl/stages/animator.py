@@ -51,7 +51,11 @@ class Animator:
         native = self.model.preset.frame_shape[1]
         scale = 1.0 if size is None else native / size
         if scale not in self._renderers:
-            self._renderers[scale] = self.model.backend.prepare(self.device, self.precision, scale=scale)
+            try:
+                self._renderers[scale] = self.model.backend.prepare(self.device, self.precision, scale=scale)
+            except UsageError as error:
+                hint = f"The native size is {native}; {2 * native} and other whole multiples work."
+                raise UsageError(f"--size {size}: {error.message}", hint) from error
         return self._renderers[scale]
 
     def animate(

@@ -63,13 +63,14 @@ class Composer:
         self._look = look
         self._still = shot.square
         self._paste: Paste | None = None
+        self._source_panel = shot.square
         if look.paste_back and shot.source_box is not None:
-            background = on_black(shot.picture)
+            self._source_panel = on_black(shot.picture)
             if look.alpha and shot.picture.alpha is not None:
-                background = np.dstack((shot.picture.pixels, shot.picture.alpha))
-            self._paste = Paste(background, shot.source_box, reconstruction)
-        marked = self._marked(shot.square, source_motion, 0)
-        self._source_panel = self._placed(marked)
+                self._source_panel = np.dstack((shot.picture.pixels, shot.picture.alpha))
+            self._paste = Paste(self._source_panel, shot.source_box, reconstruction)
+        if look.keypoints:
+            self._source_panel = self._placed(self._marked(shot.square, source_motion, 0))
         self._count = 0
 
     @property

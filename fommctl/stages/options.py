@@ -69,7 +69,7 @@ class AnimateConfig:
         for name in ("size", "batch_size", "fps"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise UsageError(f"--{name.replace('_', '-')} must be above zero", None)
+                raise UsageError(f"--{name.replace('_', '-')} is {value}", "Give a number above zero.")
 
     def to_json(self) -> dict[str, JsonValue]:
         """The options as JSON values, for listeners and logs; paths, times and rates as text."""

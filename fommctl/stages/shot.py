@@ -62,13 +62,14 @@ def plan(config: AnimateConfig, info: VideoInfo, framing: Framing | None, size: 
     """Read the source and settle both squares. Raises InputError where a subject is asked for and none is found."""
     picture = read_picture(config.source)
     pixels = on_black(picture)
+    source_box, driving_box = parse_crop(config.crop), parse_crop(config.crop_of_driving)
+    _check_inside(source_box, config.source.name, pixels.shape[1], pixels.shape[0])
+    _check_inside(driving_box, config.driving.name, info.width, info.height)
     began = time.monotonic()
     source, clip = _search(config, pixels, framing, host)
     seconds = time.monotonic() - began
-    source_box = parse_crop(config.crop) if source is None else source.box
-    driving_box = parse_crop(config.crop_of_driving) if clip is None else clip.box
-    _check_inside(source_box, config.source.name, pixels.shape[1], pixels.shape[0])
-    _check_inside(driving_box, config.driving.name, info.width, info.height)
+    source_box = source_box if source is None else source.box
+    driving_box = driving_box if clip is None else clip.box
     absent = () if clip is None else clip.absent
     return Shot(
         picture=picture,
@@ -89,8 +90,8 @@ def _search(
 ) -> tuple[Square | None, ClipSquare | None]:
     """The squares that are to be found: in the source, in the driving video."""
     wanted = config.crop == "auto", config.crop_of_driving == "auto"
-    if framing is None and config.detector is not None:
-        raise UsageError("this model's preset names no subject to detect", "Leave out --detector.")
+    if config.detector is not None:
+        host.find("detector", config.detector)
     if framing is None or not any(wanted):
         return None, None
     name, subject = config.detector, framing.subject

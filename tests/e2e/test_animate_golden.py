@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fommctl.core.pixels import to_tensor
-from fommctl.core.transfer import movement_scale, relative
 from PIL import Image
 
 import fommctl
+from fommctl.core.pixels import to_tensor
+from fommctl.core.transfer import movement_scale, relative
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fomm"
 NAMES = ["vox-tiny", "vox-tiny-ac0", "vox-adv-tiny", "mgif-tiny"]

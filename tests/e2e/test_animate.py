@@ -1,0 +1,307 @@
+"""`fommctl animate` on real files: frames, times, sound, framing, paste-back, what is written and what is said."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from media_factory import write_clip
+from PIL import Image
+from shots import ASTRONAUT, NTSC, face_clip, portrait
+from written_media import frames, track
+
+import fommctl
+from fommctl.media.reader import Reader
+
+CROP_NONE = ("--crop", "none", "--precision", "fp32")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A prepared portrait and clips that the tests of this file only read."""
+    folder = tmp_path_factory.mktemp("shots")
+    portrait(folder / "portrait.png")
+    face_clip(folder / "face.mp4")
+    write_clip(folder / "plain.mp4", width=128, height=128, frames=9, rate=NTSC, audio=("aac",))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def animator():
+    return fommctl.load(device="cpu", precision="fp32")
+
+
+def comment(path):
+    with av.open(str(path)) as container:
+        return {**container.metadata, **container.streams.video[0].metadata}
+
+
+def test_default_result(folder, run_cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run_cli("animate", ASTRONAUT, folder / "face.mp4", "--json")
+    assert result.code == 0, result.stderr
+    data, path = result.json(), tmp_path / "astronaut--face.mp4"
+    assert data["output"] == path.name
+    assert {key: data[key] for key in ("frames", "fps", "width", "height", "audio")} == {
+        "frames": 12, "fps": "30000/1001", "width": 512, "height": 512, "audio": "aac",
+    }  # fmt: skip
+    assert data["model"] == "seed-faces"
+    assert data["duration_s"] == pytest.approx(12 * 1001 / 30000, abs=1e-5)
+    video, driving = track(path), track(folder / "face.mp4")
+    assert video.times == driving.times == [index / NTSC for index in range(12)]
+    assert video.codec == "h264"
+    sound, original = track(path, "audio"), track(folder / "face.mp4", "audio")
+    assert sound.payloads == original.payloads[: len(sound.payloads)]  # bit for bit
+    assert len(sound.payloads) >= len(original.payloads) - 1
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [path.name]
+    text = comment(path)["comment"]
+    assert "Synthetic" in text
+    assert fommctl.__version__ in text
+    assert "seed-faces" in text
+
+
+def test_outside_of_the_square_the_source_is_untouched_and_inside_it_moves(folder, run_cli, tmp_path):
+    out = tmp_path / "%02d.png"
+    result = run_cli("animate", ASTRONAUT, folder / "face.mp4", "-o", out, "--json")
+    assert result.code == 0, result.stderr
+    source = np.asarray(Image.open(ASTRONAUT).convert("RGB")).astype(int)
+    written = [np.asarray(Image.open(path)).astype(int) for path in sorted(tmp_path.glob("*.png"))]
+    assert len(written) == 12
+    changed = np.any([np.abs(frame - source).max(2) > 0 for frame in written], axis=0)
+    rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
+    side = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
+    assert 130 < side < 300  # a face of 100 pixels, framed at 0.52
+    assert columns[0] < 190
+    assert columns[-1] > 260
+    assert np.abs(written[-1] - source)[60:180, 170:280].max() > 10
+    # The first driving frame is the reference: the source returns as the model repaints it, near the original.
+    assert np.abs(written[0] - source)[changed].mean() < 8
+
+
+def test_relative_motion_of_the_first_driving_frame_is_the_source_itself(folder, animator):
+    still = np.asarray(Image.open(folder / "portrait.png"))
+    driving = frames(folder / "plain.mp4")
+    first = next(animator.frames(still, iter(driving), adapt_scale=False))
+    itself = next(animator.frames(still, [still], motion="absolute"))
+    assert np.abs(first.astype(int) - itself).max() <= 1
+
+
+def test_files_and_frames_of_the_api_are_the_same_pixels(folder, animator, tmp_path):
+    result = animator.animate(
+        folder / "portrait.png", folder / "plain.mp4", tmp_path / "out.mkv", crop="none", batch_size=2
+    )
+    assert result.frames == 9
+    assert result.audio == "aac"  # Matroska holds it as it is
+    with Reader(folder / "plain.mp4") as reader:
+        streamed = list(animator.frames(folder / "portrait.png", (frame.pixels for frame in reader), batch_size=4))
+    written = frames(tmp_path / "out.mkv")
+    assert len(written) == len(streamed) == 9
+    for one, other in zip(written, streamed, strict=True):
+        assert np.abs(one.astype(int) - other).max() <= 1  # batches of other sizes add up in another order
+
+
+def test_variable_rate_times_are_kept(folder, run_cli, tmp_path):
+    times = [Fraction(part, 90000) for part in (0, 3000, 9000, 10001, 20000, 26011)]
+    clip = write_clip(tmp_path / "vfr.mkv", width=64, height=64, times=times, codec="ffv1", pix_fmt="bgr0")
+    result = run_cli("animate", folder / "portrait.png", clip, "-o", tmp_path / "out.mp4", *CROP_NONE, "--json")
+    assert result.code == 0, result.stderr
+    assert track(tmp_path / "out.mp4").times == track(clip).times  # Matroska keeps milliseconds; these exactly
+
+
+def test_trimming_keeps_sound_and_picture_together(folder, run_cli, tmp_path):
+    clip = write_clip(tmp_path / "long.mp4", width=64, height=64, frames=50, audio=("aac",))
+    result = run_cli(
+        "animate", folder / "portrait.png", clip, "-o", tmp_path / "out.mov", *CROP_NONE, "--start", "0.4",
+        "--end", "1.2", "--codec", "h264", "--json",
+    )  # fmt: skip
+    assert result.code == 0, result.stderr
+    assert result.json()["frames"] == 20
+    assert track(tmp_path / "out.mov").times == [Fraction(index, 25) for index in range(20)]
+    sound = track(tmp_path / "out.mov", "audio")
+    packet = Fraction(1024, 44100)
+    assert -2 * packet <= sound.times[0] <= Fraction(1, 25)
+    assert abs(sound.times[-1] + sound.durations[-1] - Fraction(8, 10)) <= Fraction(1, 25)
+    payloads = track(clip, "audio").payloads
+    start = payloads.index(sound.payloads[2])
+    assert abs(start * packet - Fraction(4, 10) - 2 * packet) <= Fraction(1, 25) + packet
+
+
+@pytest.mark.parametrize(("rate", "count"), [("12.5", 5), ("50", 18)])
+def test_fps_drops_or_repeats_frames(folder, run_cli, tmp_path, rate, count):
+    clip = write_clip(tmp_path / "clip.mkv", width=64, height=64, frames=9, codec="ffv1", pix_fmt="bgr0")
+    result = run_cli(
+        "animate", folder / "portrait.png", clip, "-o", tmp_path / "out.mkv", *CROP_NONE, "--fps", rate, "--json"
+    )
+    assert result.code == 0, result.stderr
+    assert result.json()["frames"] == count
+    assert result.json()["fps"] == ("25/2" if rate == "12.5" else "50/1")
+    shown = frames(tmp_path / "out.mkv")
+    if rate == "50":
+        assert all(np.array_equal(shown[index], shown[index + 1]) for index in range(0, count, 2))
+
+
+def test_a_folder_of_frames_plays_at_the_given_rate_and_at_25_else(folder, run_cli, tmp_path):
+    (tmp_path / "driving").mkdir()
+    for index, frame in enumerate(frames(folder / "plain.mp4")):
+        Image.fromarray(frame).save(tmp_path / "driving" / f"{index:04d}.png")
+    for rate, expected in ((None, Fraction(25)), ("24000/1001", Fraction(24000, 1001))):
+        more = () if rate is None else ("--fps", rate)
+        result = run_cli(
+            "animate", folder / "portrait.png", tmp_path / "driving", "-o", tmp_path / "out.mp4", "--overwrite",
+            *CROP_NONE, *more, "--json",
+        )  # fmt: skip
+        assert result.code == 0, result.stderr
+        assert track(tmp_path / "out.mp4").times == [index / expected for index in range(9)]
+
+
+def test_a_missing_subject_is_held_skipped_or_refused(run_cli, tmp_path):
+    clip = face_clip(tmp_path / "gap.mp4", count=48, missing=range(13, 37), audio=(), rate=Fraction(12))
+    results = {}
+    for mode in ("hold", "skip"):
+        out = tmp_path / mode / "%03d.png"
+        result = run_cli("animate", ASTRONAUT, clip, "-o", out, "--on-missing", mode, "--json")
+        assert result.code == 0, result.stderr
+        assert result.json()["frames"] == 48
+        assert any("no subject" in warning for warning in result.json()["warnings"])
+        results[mode] = [np.asarray(Image.open(path)).astype(int) for path in sorted(out.parent.iterdir())]
+    source = np.asarray(Image.open(ASTRONAUT).convert("RGB")).astype(int)
+    assert np.abs(results["hold"][25] - results["hold"][22]).max() == 0
+    assert np.abs(results["hold"][25] - source).max() > 20
+    assert np.array_equal(results["skip"][25], source)
+    assert np.array_equal(results["hold"][45], results["skip"][45])
+    refused = run_cli("animate", ASTRONAUT, clip, "-o", tmp_path / "out.mp4", "--on-missing", "fail", "--json")
+    assert refused.code == 3
+    assert "no subject in gap.mp4" in refused.json()["error"]["message"]
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_best_frame(folder, run_cli, tmp_path):
+    def animate(*more):
+        out = tmp_path / "out.mkv"
+        result = run_cli(
+            "animate", folder / "portrait.png", folder / "face.mp4", "-o", out, "--overwrite", "--crop", "none",
+            "--driving-crop", "auto", "--precision", "fp32", "--json", *more,
+        )  # fmt: skip
+        return result, (frames(out) if result.code == 0 else [])
+
+    first, shown = animate()
+    assert first.json()["reference_s"] == 0
+    numbered, moved = animate("--best-frame", "7")
+    assert numbered.json()["reference_s"] == pytest.approx(7 / float(NTSC), abs=1e-5)
+    # Relative to frame 7, frame 7 is the source at rest, as frame 0 is relative to frame 0.
+    assert np.abs(moved[7].astype(int) - shown[0]).mean() < 1.0
+    automatic, _ = animate("--best-frame", "auto")
+    assert 0 <= automatic.json()["reference_s"] < 0.4
+    beyond, _ = animate("--best-frame", "12")
+    assert beyond.code == 2
+    assert beyond.json()["error"]["hint"] == "Frames are numbered 0 to 11."
+
+
+def test_compare_and_keypoints(folder, run_cli, tmp_path):
+    for flag, out in (("--compare", "compare.mkv"), ("--keypoints", "keypoints.mkv")):
+        result = run_cli(
+            "animate", folder / "portrait.png", folder / "plain.mp4", "-o", tmp_path / out, flag, *CROP_NONE, "--json"
+        )
+        assert result.code == 0, result.stderr
+        assert (result.json()["width"], result.json()["height"]) == (384, 128)
+    plain, marked = frames(tmp_path / "compare.mkv")[4], frames(tmp_path / "keypoints.mkv")[4]
+    assert np.array_equal(plain[:, :128], np.asarray(Image.open(folder / "portrait.png")))
+    for panel in range(3):
+        part = slice(128 * panel, 128 * (panel + 1))
+        assert np.abs(plain[:, part].astype(int) - marked[:, part]).max() > 100
+
+
+def test_other_sizes(folder, run_cli, tmp_path):
+    result = run_cli(
+        "animate", folder / "portrait.png", folder / "plain.mp4", "-o", tmp_path / "out.mkv", *CROP_NONE, "--size",
+        "256", "--json",
+    )  # fmt: skip
+    assert result.code == 0, result.stderr
+    assert (result.json()["width"], result.json()["height"]) == (256, 256)
+    wrong = run_cli(
+        "animate", folder / "portrait.png", folder / "plain.mp4", "-o", tmp_path / "no.mkv", *CROP_NONE, "--size", "200"
+    )
+    assert wrong.code == 2
+    assert "200" in wrong.stderr
+    assert not (tmp_path / "no.mkv").exists()
+
+
+def test_a_square_by_hand(folder, run_cli, tmp_path):
+    out = tmp_path / "%02d.png"
+    result = run_cli(
+        "animate", ASTRONAUT, folder / "plain.mp4", "-o", out, "--crop", "134,0,180", "--driving-crop", "none", "--json"
+    )
+    assert result.code == 0, result.stderr
+    source = np.asarray(Image.open(ASTRONAUT).convert("RGB")).astype(int)
+    last = np.asarray(Image.open(tmp_path / "08.png" if (tmp_path / "08.png").exists() else tmp_path / "09.png"))
+    changed = np.abs(last.astype(int) - source).max(2) > 0
+    assert not changed[180:].any()
+    assert not changed[:, :134].any()
+    assert not changed[:, 314:].any()
+    assert changed[20:160, 150:300].mean() > 0.8
+    outside = run_cli("animate", ASTRONAUT, folder / "plain.mp4", "-o", tmp_path / "a.mp4", "--crop", "600,0,9")
+    assert outside.code == 2
+    assert "outside astronaut.png" in outside.stderr
+
+
+def test_alpha_of_the_source_is_kept_where_the_result_can_hold_it(folder, run_cli, tmp_path):
+    picture = Image.open(ASTRONAUT).convert("RGBA")
+    alpha = np.full((512, 512), 255, np.uint8)
+    alpha[:, 400:] = 40
+    picture.putalpha(Image.fromarray(alpha))
+    picture.save(tmp_path / "cutout.png")
+    result = run_cli("animate", tmp_path / "cutout.png", folder / "face.mp4", "-o", tmp_path / "%02d.png", "--json")
+    assert result.code == 0, result.stderr
+    written = sorted(path for path in tmp_path.glob("*.png") if path.stem.isdecimal())
+    assert len(written) == 12
+    for path in written:
+        assert np.array_equal(np.asarray(Image.open(path))[..., 3], alpha)
+    flat = run_cli(
+        "animate", tmp_path / "cutout.png", folder / "face.mp4", "-o", tmp_path / "flat.mkv", "--no-paste-back"
+    )
+    assert flat.code == 0
+    assert frames(tmp_path / "flat.mkv")[0].shape == (128, 128, 3)
+
+
+def test_sound_by_option(folder, run_cli, tmp_path):
+    silent = run_cli(
+        "animate", folder / "portrait.png", folder / "plain.mp4", "-o", tmp_path / "a.mp4", *CROP_NONE, "--audio",
+        "none", "--json",
+    )  # fmt: skip
+    assert silent.json()["audio"] is None
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        assert not container.streams.audio
+    gif = run_cli(
+        "animate",
+        folder / "portrait.png",
+        folder / "plain.mp4",
+        "-o",
+        tmp_path / "a.gif",
+        *CROP_NONE,
+        "--audio",
+        "driving",
+    )
+    assert gif.code == 2
+    assert "cannot hold sound" in gif.stderr
+
+
+def test_smoothing_changes_little_and_nothing_at_rest(folder, animator):
+    driving = frames(folder / "plain.mp4")
+    still = list(animator.frames(folder / "portrait.png", [driving[0]] * 4, smooth=True))
+    rough = list(animator.frames(folder / "portrait.png", [driving[0]] * 4))
+    assert all(np.array_equal(one, other) for one, other in zip(still, rough, strict=True))
+
+
+def test_frames_are_taken_a_batch_at_a_time(folder, animator):
+    taken = []
+
+    def endless():
+        picture = np.asarray(Image.open(folder / "portrait.png"))
+        while True:
+            taken.append(1)
+            yield picture
+
+    stream = animator.frames(folder / "portrait.png", endless(), batch_size=2)
+    next(stream)
+    assert len(taken) <= 4
+    stream.close()
