@@ -190,6 +190,9 @@ class Movie:
 
     def _add_video(self) -> Any:
         encoding, picture = self._encoding, self._picture
+        if encoding.encoder.name == "libsvtav1":
+            # The encoder prints a banner on stderr that no option of its own turns off.
+            os.environ.setdefault("SVT_LOG", "1")
         stream = self._container.add_stream(encoding.encoder.name, rate=picture.rate, options=dict(encoding.options))
         stream.width = picture.width + (picture.width % 2 if encoding.even_width else 0)
         stream.height = picture.height + (picture.height % 2 if encoding.even_height else 0)
