@@ -44,13 +44,15 @@ def draw_keypoints(frame: Pixels, keypoints: Floats, jacobians: Floats | None = 
         max(least, part * side) for least, part in ((2.0, RADIUS), (1.2, STROKE), (0.9, OUTLINE))
     )
     canvas = frame.astype(np.float32)
-    for number, point in enumerate(np.asarray(keypoints, np.float64)):
-        centre = (point + 1) * half
-        shade = colour(number, len(keypoints))
-        if jacobians is not None:
+    centres = (np.asarray(keypoints, np.float64) + 1) * half
+    shades = [colour(number, len(centres)) for number in range(len(centres))]
+    if jacobians is not None:
+        axes = _short(np.asarray(jacobians, np.float64)) * AXIS * side
+        for centre, frame_axes, shade in zip(centres, axes, shades, strict=True):
             for axis, thickness in ((0, stroke), (1, stroke / 2)):
-                tip = centre + np.asarray(jacobians[number], np.float64)[:, axis] * AXIS * side
-                _stroke(canvas, centre, _within(centre, tip, side), thickness, outline, shade)
+                _stroke(canvas, centre, centre + frame_axes[:, axis], thickness, outline, shade)
+    # After all axes, so that every dot shows where keypoints lie close together.
+    for centre, shade in zip(centres, shades, strict=True):
         _stroke(canvas, centre, centre, radius, outline, shade)
     return (canvas + 0.5).clip(0, 255).astype(np.uint8)
 
@@ -61,11 +63,15 @@ def colour(number: int, count: int) -> tuple[float, float, float]:
     return shades[0] * 255, shades[1] * 255, shades[2] * 255
 
 
-def _within(start: NDArray[np.float64], tip: NDArray[np.float64], side: int) -> NDArray[np.float64]:
-    """The tip of an axis, brought nearer where a wild Jacobian would cross the whole frame."""
-    length = float(np.hypot(*(tip - start)))
-    longest = 3 * AXIS * side
-    return tip if length <= longest else start + (tip - start) * (longest / length)
+def _short(jacobians: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Jacobians (K, 2, 2) brought to a common scale where they are long: a typical column is no longer than 1.
+
+    A wild one is cut at 3, so that no axis crosses the whole frame.
+    """
+    lengths = np.linalg.norm(jacobians, axis=1, keepdims=True)
+    typical = max(1.0, float(np.median(lengths)))
+    short: NDArray[np.float64] = jacobians / typical / np.maximum(1.0, lengths / typical / 3)
+    return short
 
 
 def _stroke(
