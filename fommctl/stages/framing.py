@@ -169,7 +169,7 @@ def square_in_clip(
     step = 1 / rate
     tracks = lasting(follow(times, found), len(times))
     if not tracks:
-        raise _not_found(subject, str(path))
+        raise _not_found(subject, path.name)
     track = tracks[0]
     seen = dict(zip(track.samples, track.detections, strict=True))
     sightings = tuple(Sighting(time, seen.get(number)) for number, time in enumerate(times))
