@@ -63,7 +63,7 @@ CASES = [
     case(
         "portrait.png", "clip.mp4", *PREPARED, "--preset", "tags.yaml", code=2, says="tags.yaml", name="YAML with tags"
     ),
-    case("portrait.png", "clip.mp4", *PREPARED, "--preset", "types.yaml", code=2, says="types.yaml:3", name="YAML types"),
+    case("portrait.png", "clip.mp4", *PREPARED, "--preset", "types.yaml", code=2, says="types.yaml:3", name="types"),
     case("portrait.png", "clip.mp4", *PREPARED, "--preset", "vox", code=5, says="pull", name="weights not pulled"),
     case("portrait.png", "clip.mp4", *PREPARED, "--model", "model.pth.tar", code=4, says="model.pth", name="no model"),
     case("portrait.png", "clip.mp4", *PREPARED, "-o", "out.xyz", code=3, says=".mp4", name="unknown container"),
