@@ -1,0 +1,83 @@
+"""`fommctl bench`: how fast the model runs here, and how exactly."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fommctl.cli.session import DeviceOption, PrecisionOption, SeedOption, Session, SetOption, command
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from fommctl.stages.bench import BenchResult
+
+EXAMPLES = """Examples:
+
+  fommctl bench
+
+  fommctl bench --preset taichi --frames 48 --json
+
+  fommctl bench --device cuda --precision bf16 --batch-size 64
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, epilog=EXAMPLES)
+    def bench(
+        session: Session,
+        preset: Annotated[
+            str, typer.Option("-p", "--preset", help="A name (see 'fommctl presets list') or a YAML file.")
+        ] = "vox-256",
+        device: DeviceOption = "auto",
+        precision: PrecisionOption = "auto",
+        frames: Annotated[int, typer.Option(min=1, help="Frames that each path renders.")] = 24,
+        batch_size: Annotated[
+            int | None, typer.Option(min=1, help="Frames at once on the fast paths. Default: as animate chooses.")
+        ] = None,
+        seed: SeedOption = 0,
+        sets: SetOption = None,
+    ) -> None:
+        """Measure the fast paths against the plain loop of the published code, in turns, on random weights."""
+        from fommctl.stages.bench import BenchConfig, run
+
+        config = BenchConfig(
+            preset=preset,
+            device=device,
+            precision=precision,
+            frames=frames,
+            batch_size=batch_size,
+            seed=seed,
+            sets=tuple(sets or ()),
+        )
+        with session.progress("bench") as report:
+            result = run(config, report=report)
+        session.result(result.to_json(), _table(result))
+
+
+def _table(result: "BenchResult") -> "RenderableType":
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("path", "frames/s", "ratio", "largest error", "mean error"):
+        table.add_column(heading, justify="left" if heading == "path" else "right")
+    for name, path in result.paths.items():
+        errors = ("", "") if name == "plain" else (f"{path.error_max:.1e}", f"{path.error_mean:.1e}")
+        table.add_row(name, f"{path.frames_per_second:.2f}", f"{path.ratio:.2f}", *errors)
+    threads = f"{result.threads} threads, " if result.device == "cpu" else ""
+    lines = [
+        f"{result.preset} on {result.device}, {threads}batches of {result.batch_size}; "
+        f"--precision auto is {result.auto_precision} here",
+    ]
+    after = []
+    if result.end_to_end is not None:
+        end = result.end_to_end
+        after.append(
+            f"end to end: {end.frames_per_second:.2f} frames/s, {end.of_model_rate:.0%} of the model's own rate"
+        )
+    if result.peak_memory_mb is not None:
+        after.append(f"peak memory: {result.peak_memory_mb:.0f} MB")
+    return Group(*map(Text, lines), table, *map(Text, after))
