@@ -17,16 +17,15 @@ from fommctl.api.protocols import (
 from fommctl.api.specs import (
     Architecture,
     BackendSpec,
-    ClipRecord,
     CommandSpec,
     DatasetSpec,
-    Detection,
     DetectorSpec,
     MetricSpec,
     ModelSpec,
     PresetSpec,
     StageEvent,
 )
+from fommctl.api.values import ClipRecord, Detection
 from fommctl.errors import FommctlError, InputError, MissingError, ModelError, OutputError, UsageError
 from fommctl.media.boxes import Box
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from fommctl.api.specs import ClipRecord, Detection
+from fommctl.api.values import ClipRecord, Detection
 
 if TYPE_CHECKING:
     import numpy as np

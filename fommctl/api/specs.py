@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from fommctl.media.boxes import Box
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import numpy as np
     import typer
-    from numpy.typing import NDArray
     from pydantic import BaseModel
     from torch import Tensor
 
     from fommctl.api.protocols import Backend, DatasetAdapter, Detector, Metric
-
-Split = Literal["train", "test"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,26 +51,6 @@ class BackendSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ClipRecord:
-    """One clip of a raw data set."""
-
-    name: str
-    """Unique in its data set; becomes the part after `#` in the training layout."""
-    identity: str
-    """Who or what is seen; a split never divides an identity."""
-    split: Split | None = None
-    path: Path | None = None
-    """The raw file or folder of frames; None where `frames` makes the clip."""
-    frames: Callable[[], Iterator[NDArray[np.uint8]]] | None = None
-    """Makes (H, W, 3) uint8 frames on the fly (synthetic data)."""
-    start: float | None = None
-    """Seconds."""
-    end: float | None = None
-    """Seconds, exclusive."""
-    box: Box | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class DatasetSpec:
     """A data set adapter."""
 
@@ -85,18 +59,6 @@ class DatasetSpec:
     licence: str
     """A note for people, not a promise: who owns the data and where it is to be had."""
     build: Callable[[], DatasetAdapter]
-
-
-@dataclass(frozen=True, slots=True)
-class Detection:
-    """One subject in one picture."""
-
-    box: Box
-    """As dlib's HOG detector would measure it: for a face, eyebrows to chin and ear to ear, roughly square."""
-    score: float
-    """Higher is surer; comparable within one detector only."""
-    landmarks: NDArray[np.float32] | None = None
-    """(N, 2), x before y, pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,16 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fommctl.api.specs import (
-    BackendSpec,
-    ClipRecord,
-    CommandSpec,
-    DatasetSpec,
-    Detection,
-    DetectorSpec,
-    MetricSpec,
-)
+from fommctl.api.specs import BackendSpec, CommandSpec, DatasetSpec, DetectorSpec, MetricSpec
 from fommctl.api.validation import spec_fault
+from fommctl.api.values import ClipRecord, Detection
 from fommctl.errors import InputError, MissingError
 
 if TYPE_CHECKING:

@@ -8,15 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from fommctl.api.specs import (
-    BackendSpec,
-    CommandSpec,
-    DatasetSpec,
-    DetectorSpec,
-    MetricSpec,
-    ModelSpec,
-    PresetSpec,
-)
+from fommctl.api.specs import BackendSpec, CommandSpec, DatasetSpec, DetectorSpec, MetricSpec, ModelSpec, PresetSpec
 
 SPEC_TYPES: Mapping[str, type] = {
     "backend": BackendSpec,

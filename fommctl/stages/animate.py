@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fommctl import __version__
 from fommctl.api.specs import StageEvent
@@ -18,6 +18,7 @@ from fommctl.media.reader import Reader
 from fommctl.media.writer import AudioSource, Writer, check_output, holds_alpha
 from fommctl.stages.choreography import Choreography
 from fommctl.stages.compose import Composer, Look, Rendered
+from fommctl.stages.engine import Engine
 from fommctl.stages.options import AnimateConfig
 from fommctl.stages.pipeline import ReadAhead, WriteBehind
 from fommctl.stages.reference import find_reference, open_driving
@@ -25,9 +26,6 @@ from fommctl.stages.rendering import Rendering, batches
 from fommctl.stages.shot import Shot, plan
 from fommctl.stages.sound import choose_sound
 from fommctl.stages.timing import as_driven, at_rate
-
-if TYPE_CHECKING:
-    from fommctl.stages.animator import Animator
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int | None], None]
@@ -79,7 +77,7 @@ class AnimateResult:
         }
 
 
-def run(config: AnimateConfig, animator: Animator, report: Progress | None = None) -> AnimateResult:
+def run(config: AnimateConfig, engine: Engine, report: Progress | None = None) -> AnimateResult:
     """Animate one source with one driving video.
 
     Raises UsageError, InputError, OutputError or MissingError; whatever is raised, nothing is left at the output.
@@ -87,16 +85,16 @@ def run(config: AnimateConfig, animator: Animator, report: Progress | None = Non
     check_outputs(config)
     info = probe(config.driving, fps=config.fps)
     sound = choose_sound(config, info)
-    shot = plan(config, info, animator.model.preset.framing, animator.frame_size(config.size), animator.host)
+    shot = plan(config, info, engine.model.preset.framing, engine.frame_size(config.size), engine.host)
     for warning in shot.warnings:
         log.warning(warning)
     event = StageEvent(
         stage="animate",
-        details={"config": config.to_json(), "model": animator.model.name, "output": str(config.output)},
+        details={"config": config.to_json(), "model": engine.model.name, "output": str(config.output)},
     )
-    animator.host.started(event)
-    filters = animator.host.frame_filters(event)
-    renderer = animator.renderer(config.size)
+    engine.host.started(event)
+    filters = engine.host.frame_filters(event)
+    renderer = engine.renderer(config.size)
     context = renderer.encode_source(to_tensor([shot.square], renderer.device))
     reference_time, reference = find_reference(config, shot, info, renderer, context)
     choreography = Choreography(
@@ -106,7 +104,7 @@ def run(config: AnimateConfig, animator: Animator, report: Progress | None = Non
     reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]
     composer = Composer(config, shot, _look(config, shot), context.motion, reconstruction, filters)
     began = time.perf_counter()
-    with open_driving(config, shot) as reader, _writer(config, composer, info, sound, animator) as writer:
+    with open_driving(config, shot) as reader, _writer(config, composer, info, sound, engine) as writer:
         _stream(config, info, reader, rendering, composer, writer, report)
     elapsed = time.perf_counter() - began
     result = AnimateResult(
@@ -116,17 +114,17 @@ def run(config: AnimateConfig, animator: Animator, report: Progress | None = Non
         width=composer.canvas[0],
         height=composer.canvas[1],
         audio=writer.audio_codec,
-        model=animator.model.name,
-        preset=animator.model.preset.name,
+        model=engine.model.name,
+        preset=engine.model.preset.name,
         device=str(renderer.device),
-        precision=animator.precision,
+        precision=engine.precision,
         reference_s=float(reference_time),
         model_rate=rendering.frames / rendering.seconds,
         end_to_end_rate=rendering.frames / elapsed,
         detection_s=shot.detection_s,
-        warnings=(*animator.model.notes, *shot.warnings, *reader.warnings, *writer.warnings),
+        warnings=(*engine.model.notes, *shot.warnings, *reader.warnings, *writer.warnings),
     )
-    animator.host.finished(StageEvent(stage="animate", details=result.to_json()))
+    engine.host.finished(StageEvent(stage="animate", details=result.to_json()))
     return result
 
 
@@ -183,10 +181,10 @@ def _look(config: AnimateConfig, shot: Shot) -> Look:
 
 
 def _writer(
-    config: AnimateConfig, composer: Composer, info: VideoInfo, sound: AudioSource | None, animator: Animator
+    config: AnimateConfig, composer: Composer, info: VideoInfo, sound: AudioSource | None, engine: Engine
 ) -> Writer:
     width, height = composer.canvas
-    model = animator.model
+    model = engine.model
     comment = f"Synthetic video, animated by fommctl {__version__} with model {model.name}, preset {model.preset.name}"
     return Writer(
         config.result_path,

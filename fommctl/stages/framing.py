@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.api.protocols import Detector
-from fommctl.api.specs import Detection, DetectorSpec
+from fommctl.api.specs import DetectorSpec
+from fommctl.api.values import Detection
 from fommctl.errors import InputError, MissingError
 from fommctl.host import Host
 from fommctl.media.boxes import Box, square

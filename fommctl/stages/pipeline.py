@@ -4,28 +4,46 @@ from __future__ import annotations
 
 import queue
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 T = TypeVar("T")
 _END = object()
 _POLL_SECONDS = 0.2
 
 
-class ReadAhead(Generic[T]):
-    """Iterates over `items` in a thread, at most `depth` items ahead; errors of the thread arise in the loop."""
+class _Worker(ABC):
+    """A thread behind a bounded queue; `_stop` ends it early, `_error` is what ended it."""
 
-    def __init__(self, items: Iterable[T], depth: int) -> None:
-        self._items = items
+    def __init__(self, name: str, depth: int) -> None:
         self._queue: queue.Queue[object] = queue.Queue(depth)
         self._stop = threading.Event()
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="read-ahead", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
-    def __enter__(self) -> ReadAhead[T]:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
+
+    @abstractmethod
+    def _work(self) -> None: ...
+
+    def _offer(self, item: object) -> None:
+        while not self._stop.is_set():
+            try:
+                return self._queue.put(item, timeout=_POLL_SECONDS)
+            except queue.Full:
+                continue
+
+
+class ReadAhead(_Worker, Generic[T]):
+    """Iterates over `items` in a thread, at most `depth` items ahead; errors of the thread arise in the loop."""
+
+    def __init__(self, items: Iterable[T], depth: int) -> None:
+        super().__init__("read-ahead", depth)
+        self._items = items
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
@@ -48,30 +66,16 @@ class ReadAhead(Generic[T]):
         finally:
             self._offer(_END)
 
-    def _offer(self, item: object) -> None:
-        while not self._stop.is_set():
-            try:
-                return self._queue.put(item, timeout=_POLL_SECONDS)
-            except queue.Full:
-                continue
 
-
-class WriteBehind(Generic[T]):
+class WriteBehind(_Worker, Generic[T]):
     """Calls `consume` for each item in a thread, in order; its errors arise at the next `put` or at the end.
 
     Leaving the block in peace waits until everything is consumed; leaving it by an exception drops what waits.
     """
 
     def __init__(self, consume: Callable[[T], None], depth: int) -> None:
+        super().__init__("write-behind", depth)
         self._consume = consume
-        self._queue: queue.Queue[object] = queue.Queue(depth)
-        self._stop = threading.Event()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="write-behind", daemon=True)
-
-    def __enter__(self) -> WriteBehind[T]:
-        self._thread.start()
-        return self
 
     def put(self, item: T) -> None:
         """Hand over an item; waits while `depth` items are waiting."""
@@ -102,10 +106,3 @@ class WriteBehind(Generic[T]):
             except BaseException as error:
                 self._error = error
                 self._stop.set()
-
-    def _offer(self, item: object) -> None:
-        while not self._stop.is_set():
-            try:
-                return self._queue.put(item, timeout=_POLL_SECONDS)
-            except queue.Full:
-                continue

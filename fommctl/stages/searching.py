@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.api.protocols import Detector
-from fommctl.api.specs import Detection
+from fommctl.api.values import Detection
 from fommctl.media.boxes import Box, square
 
 # Corners of a picture that are searched by themselves, in its sides.

@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.api.specs import Detection
+from fommctl.api.values import Detection
 from fommctl.errors import InputError, UsageError
 from fommctl.host import Host
 from fommctl.media.boxes import Box

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from statistics import fmean, median
 
-from fommctl.api.specs import Detection
+from fommctl.api.values import Detection
 
 # A detection is a subject, not a mistake, where its score is at least this part of the best one. HOG's false face in
 # the portrait of skimage.data.astronaut(), as large as the true one, scores 0.12 beside 1.2 to 1.5.

@@ -1,0 +1,48 @@
+"""What plugins and stages hand to each other: clips of a data set, subjects in a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from fommctl.media.boxes import Box
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipRecord:
+    """One clip of a raw data set."""
+
+    name: str
+    """Unique in its data set; becomes the part after `#` in the training layout."""
+    identity: str
+    """Who or what is seen; a split never divides an identity."""
+    split: Split | None = None
+    path: Path | None = None
+    """The raw file or folder of frames; None where `frames` makes the clip."""
+    frames: Callable[[], Iterator[NDArray[np.uint8]]] | None = None
+    """Makes (H, W, 3) uint8 frames on the fly (synthetic data)."""
+    start: float | None = None
+    """Seconds."""
+    end: float | None = None
+    """Seconds, exclusive."""
+    box: Box | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """One subject in one picture."""
+
+    box: Box
+    """As dlib's HOG detector would measure it: for a face, eyebrows to chin and ear to ear, roughly square."""
+    score: float
+    """Higher is surer; comparable within one detector only."""
+    landmarks: NDArray[np.float32] | None = None
+    """(N, 2), x before y, pixels."""
