@@ -23,9 +23,9 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def weight_and_bias(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    """Weight (O, I, k, k) and bias (O) of a convolution, without gradients."""
-    weight = conv.weight.detach()
-    bias = torch.zeros(weight.shape[0], device=weight.device) if conv.bias is None else conv.bias.detach()
+    """Weight (O, I, k, k) and bias (O) of a convolution: copies, so that nothing keeps the networks alive."""
+    weight = conv.weight.detach().clone()
+    bias = torch.zeros(weight.shape[0], device=weight.device) if conv.bias is None else conv.bias.detach().clone()
     return weight, bias
 
 

@@ -1,0 +1,78 @@
+"""Bench: what it says about a tiny model. Rates are never compared with anything but each other's arithmetic."""
+
+import pytest
+import torch
+
+from fommctl.presets import load_preset
+from fommctl.stages import bench
+from fommctl.stages.bench import BenchConfig, EndToEnd, random_backend, smooth_pictures
+
+
+@pytest.fixture(scope="module")
+def result():
+    seen = []
+
+    def end_to_end(preset, backend, device, precision):
+        seen.append((preset.name, set(backend.modules()) >= {"generator", "kp_detector"}, str(device), precision))
+        return EndToEnd(frames_per_second=3.0, of_model_rate=0.9)
+
+    config = BenchConfig(preset="smoke", device="cpu", frames=6, batch_size=2)
+    reports = []
+    found = bench.run(config, end_to_end=end_to_end, report=lambda done, total: reports.append((done, total)))
+    assert seen == [("smoke", True, "cpu", found.auto_precision)]
+    assert reports == [(2, 6), (4, 6), (6, 6)]
+    return found
+
+
+def test_every_path_is_compared_with_the_plain_loop(result):
+    assert list(result.paths) == ["plain", "fp32", "bf16"]
+    plain = result.paths["plain"]
+    assert (plain.ratio, plain.error_max, plain.error_mean) == (1, 0, 0)
+    for name, limit in (("fp32", 1e-3), ("bf16", 0.5)):
+        path = result.paths[name]
+        assert path.ratio == pytest.approx(path.frames_per_second / plain.frames_per_second)
+        assert 0 < path.error_mean < path.error_max < limit
+    assert result.paths["fp32"].error_max < result.paths["bf16"].error_max
+
+
+def test_json_has_the_keys_of_the_contract(result):
+    data = result.to_json()
+    assert {"preset", "device", "paths", "end_to_end", "peak_memory_mb"} <= set(data)
+    assert set(data["paths"]["fp32"]) == {"frames_per_second", "ratio", "error_max", "error_mean"}
+    assert data["end_to_end"] == {"frames_per_second": 3.0, "of_model_rate": 0.9}
+    assert 50 < data["peak_memory_mb"] < 1500
+
+
+def test_the_command_prints_a_table_or_json(run_cli):
+    arguments = ("bench", "--preset", "smoke", "--device", "cpu", "--precision", "fp32", "--frames", "2")
+    data = run_cli(*arguments, "--json").json()
+    assert list(data["paths"]) == ["plain", "fp32"]
+    text = run_cli(*arguments, "--batch-size", "1")
+    assert text.code == 0
+    for word in ("smoke on cpu", "batches of 1", "frames/s", "plain", "fp32", "peak memory"):
+        assert word in text.stdout
+
+
+def test_unknown_names_are_usage_errors(run_cli):
+    for option, value in (("--preset", "voks"), ("--device", "gpu"), ("--precision", "int8")):
+        failed = run_cli("bench", option, value, "--json")
+        assert failed.code == 2
+        assert value in failed.json()["error"]["message"]
+
+
+def test_random_networks_are_the_same_for_a_seed_and_calibrated(host):
+    preset = load_preset("smoke", host)
+    first, again, other = (random_backend(preset, host, seed).modules()["generator"] for seed in (1, 1, 2))
+    pairs = zip(first.state_dict().values(), again.state_dict().values(), strict=True)
+    assert all(torch.equal(one, two) for one, two in pairs)
+    assert not torch.equal(first.final.weight, other.final.weight)
+    assert first.first.norm.running_var.max() < 0.9
+    assert not any(module.training for module in first.modules())
+
+
+def test_smooth_pictures_are_smooth_and_in_range():
+    pictures = smooth_pictures(2, (64, 32, 3), seed=0)
+    assert pictures.shape == (2, 3, 64, 32)
+    assert pictures.min() >= 0
+    assert pictures.max() <= 1
+    assert pictures.diff(dim=2).abs().max() < 0.3
