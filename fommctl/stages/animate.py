@@ -13,6 +13,7 @@ from typing import Any
 from fommctl import __version__
 from fommctl.api.specs import StageEvent
 from fommctl.core.pixels import HostPixels, to_tensor
+from fommctl.media import timecode
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.reader import Reader
 from fommctl.media.writer import AudioSource, Writer, check_output, holds_alpha
@@ -86,8 +87,9 @@ def run(config: AnimateConfig, engine: Engine, report: Progress | None = None) -
     info = probe(config.driving, fps=config.fps)
     sound = choose_sound(config, info)
     shot = plan(config, info, engine.model.preset.framing, engine.frame_size(config.size), engine.host)
-    for warning in shot.warnings:
-        log.warning(warning)
+    notes = (*shot.warnings, *_about_size(engine, config.size))
+    for note in notes:
+        log.warning(note)
     event = StageEvent(
         stage="animate",
         details={"config": config.to_json(), "model": engine.model.name, "output": str(config.output)},
@@ -122,7 +124,7 @@ def run(config: AnimateConfig, engine: Engine, report: Progress | None = None) -
         model_rate=rendering.frames / rendering.seconds,
         end_to_end_rate=rendering.frames / elapsed,
         detection_s=shot.detection_s,
-        warnings=(*engine.model.notes, *shot.warnings, *reader.warnings, *writer.warnings),
+        warnings=(*engine.model.notes, *notes, *reader.warnings, *writer.warnings),
     )
     engine.host.finished(StageEvent(stage="animate", details=result.to_json()))
     return result
@@ -167,6 +169,13 @@ def check_outputs(config: AnimateConfig) -> None:
     )
 
 
+def _about_size(engine: Engine, size: int | None) -> list[str]:
+    width, _ = engine.frame_size()
+    if size is None or size == width:
+        return []
+    return [f"frames of {size} pixels: the model was trained at {width}; its keypoints and motion still see {width}"]
+
+
 def _look(config: AnimateConfig, shot: Shot) -> Look:
     paste_back = shot.source_box is not None and config.paste_back is not False
     alpha = (
@@ -199,9 +208,16 @@ def _writer(
         crf=config.crf,
         pix_fmt=config.pix_fmt,
         metadata={"comment": comment},
-        timecode=info.timecode,
+        timecode=_timecode(config, info),
         overwrite=config.overwrite,
     )
+
+
+def _timecode(config: AnimateConfig, info: VideoInfo) -> str | None:
+    """The driving video's timecode at the first frame that is used."""
+    if info.timecode is None:
+        return None
+    return timecode.shifted(info.timecode, round((config.start or Fraction(0)) * info.rate), info.rate)
 
 
 def _expected_frames(config: AnimateConfig, info: VideoInfo) -> int | None:

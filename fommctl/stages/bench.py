@@ -63,11 +63,13 @@ class EndToEnd:
 
     frames_per_second: float
     of_model_rate: float
-    """Over the rate of the model alone in the same run."""
+    """Over the rate of the model alone in the same run; the driving video has the model's size."""
+    of_model_rate_720p: float
+    """The same with a driving video of 1280x720."""
 
 
-MeasureEndToEnd = Callable[[Preset, Backend, torch.device, str], EndToEnd]
-"""measure(preset, backend with its weights, device, precision)."""
+MeasureEndToEnd = Callable[[Preset, Backend, Host, torch.device, str], EndToEnd]
+"""measure(preset, backend with its weights, host, device, precision)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,7 +130,7 @@ def run(
         threads=torch.get_num_threads(),
         auto_precision=resolve_precision("auto", device),
         paths={name: path.result(paths[PLAIN]) for name, path in paths.items()},
-        end_to_end=None if end_to_end is None else end_to_end(preset, backend, device, chosen),
+        end_to_end=None if end_to_end is None else end_to_end(preset, backend, host, device, chosen),
         peak_memory_mb=memory,
     )
 
