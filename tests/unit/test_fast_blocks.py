@@ -16,7 +16,7 @@ from fommctl.core.fast.subpixel import (
     upsampling_kernel,
 )
 from fommctl.core.fast.warp import neighbours, weighted_rows
-from fommctl.core.fast.winograd import WinogradConvolution, transformed, transforms
+from fommctl.core.fast.winograd import WinogradConvolution, transforms
 from fommctl.core.layers import AntiAliasDownsample
 from fommctl.errors import UsageError
 
@@ -116,14 +116,40 @@ def test_winograd_in_one_dimension_is_exact():
 
 @pytest.mark.parametrize("size", [(2, 24, 16, 8), (1, 24, 5, 11)])
 @pytest.mark.parametrize("relu", [True, False])
-def test_winograd_convolution(size, relu):
-    weight, bias, x = torch.randn(32, 24, 3, 3) / 15, torch.randn(32), picture(*size)
-    expected = F.conv2d(x, weight, bias, padding=1)
-    conv = WinogradConvolution(PlainConvolution(*transformed(weight, bias), 0, relu=False, groups=36), relu)
-    close(conv(x), expected.relu() if relu else expected)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_winograd_convolution(monkeypatch, size, relu, dtype):
+    numerics, weight, bias = Numerics(torch.device("cpu"), dtype), torch.randn(32, 24, 3, 3) / 15, torch.randn(32)
+    monkeypatch.setattr(Numerics, "_winograd_pays", lambda self, channels: True)
+    conv, x = numerics.wide_convolution(weight, bias, relu=relu), picture(*size).to(dtype)
+    assert isinstance(conv, WinogradConvolution)
+    expected = F.conv2d(x.float(), weight, bias, padding=1)
+    tolerance = 1e-5 if dtype == torch.float32 else 0.1
+    result = conv(x)
+    assert result.dtype == dtype
+    close(result.float(), expected.relu() if relu else expected, tolerance)
     if not relu:
-        total = picture(*expected.shape)
-        close(conv.add_to(total.clone(memory_format=torch.preserve_format), x), total + expected)
+        total = picture(*expected.shape).to(dtype)
+        added = conv.add_to(total.clone(memory_format=torch.preserve_format), x)
+        close(added.float(), total.float() + expected, tolerance)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels", "speedup", "pays"),
+    [
+        (torch.float32, 256, 8, True),
+        (torch.float32, 64, 8, False),
+        (torch.bfloat16, 256, 2, True),
+        (torch.bfloat16, 256, 8, False),
+        (torch.bfloat16, 96, 2, False),
+    ],
+)
+def test_winograd_is_for_cpus_without_matrix_tiles(monkeypatch, dtype, channels, speedup, pays):
+    monkeypatch.setattr(convolutions, "bf16_speedup", lambda: speedup)
+    monkeypatch.setattr(convolutions, "packing_works", lambda dtype: True)
+    conv = Numerics(torch.device("cpu"), dtype).wide_convolution(
+        torch.zeros(channels, channels, 3, 3), torch.zeros(channels)
+    )
+    assert isinstance(conv, WinogradConvolution) == pays
 
 
 @pytest.mark.parametrize("align_corners", [True, False])

@@ -5,6 +5,7 @@ import torch
 
 from fommctl.core.fast import devices
 from fommctl.core.fast.devices import resolve_device, resolve_precision
+from fommctl.core.fast.probe import bf16_speedup
 from fommctl.errors import MissingError, UsageError
 
 CPU = torch.device("cpu")
@@ -40,9 +41,9 @@ def test_a_gpu_is_taken_and_one_too_many_is_missing(monkeypatch):
         resolve_device("cuda:2")
 
 
-@pytest.mark.parametrize(("fast", "expected"), [(True, "bf16"), (False, "fp32")])
-def test_auto_precision_follows_the_clock(monkeypatch, fast, expected):
-    monkeypatch.setattr(devices, "bf16_is_fast", lambda: fast)
+@pytest.mark.parametrize(("speedup", "expected"), [(8, "bf16"), (2, "bf16"), (1.1, "fp32"), (0.3, "fp32")])
+def test_auto_precision_follows_the_clock(monkeypatch, speedup, expected):
+    monkeypatch.setattr(devices, "bf16_speedup", lambda: speedup)
     assert resolve_precision("auto", CPU) == expected
     assert resolve_precision("auto", torch.device("mps")) == "fp32"
 
@@ -54,4 +55,8 @@ def test_precisions_by_name():
         resolve_precision("int8", CPU)
     with pytest.raises(UsageError, match="fp16"):
         resolve_precision("fp16", CPU)
-    assert devices.bf16_is_fast() in (True, False)
+
+
+def test_the_speed_of_bf16_is_measured_once():
+    assert bf16_speedup() > 0
+    assert bf16_speedup() == bf16_speedup()

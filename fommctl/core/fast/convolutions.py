@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Protocol
 
@@ -10,10 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fommctl.core.fast.winograd import VALUES, WinogradConvolution, transformed
-
-WINOGRAD_CHANNELS = 96
-"""Fewer channels than this, and Winograd's transforms cost more than they save."""
+from fommctl.core.fast.probe import bf16_speedup
+from fommctl.core.fast.winograd import VALUES, WinogradConvolution, Workspace, transformed
 
 
 class Convolution(Protocol):
@@ -34,6 +32,7 @@ class Numerics:
 
     device: torch.device
     dtype: torch.dtype
+    workspace: Workspace = field(default_factory=Workspace)
 
     def convolution(self, weight: Tensor, bias: Tensor, *, padding: int, relu: bool = False) -> Convolution:
         """The convolution with weight (O, I, k, k) and bias (O)."""
@@ -41,14 +40,21 @@ class Numerics:
 
     def wide_convolution(self, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Convolution:
         """The 3x3 convolution with padding 1 for many places; weight (O, I, 3, 3), bias (O)."""
-        packs = self.device.type == "cpu" and packing_works(self.dtype)
-        if packs and self.dtype == torch.float32 and min(weight.shape[:2]) >= WINOGRAD_CHANNELS:
+        if self._winograd_pays(min(weight.shape[:2])):
             pointwise = self._direct(*transformed(weight, bias), 0, relu=False, groups=VALUES * VALUES)
-            return WinogradConvolution(pointwise, relu)
+            return WinogradConvolution(pointwise, len(bias), self.dtype, relu, self.workspace)
         return self._direct(weight, bias, 1, relu)
 
+    def _winograd_pays(self, channels: int) -> bool:
+        """The transforms take as long as they do in any type: with fast enough products they are not worth it."""
+        if self.device.type != "cpu" or not packing_works(self.dtype):
+            return False
+        if self.dtype == torch.float32:
+            return channels >= 96
+        return channels >= 256 and bf16_speedup() < 4
+
     def _direct(self, weight: Tensor, bias: Tensor, padding: int, relu: bool, groups: int = 1) -> Convolution:
-        weight = weight.to(self.device, self.dtype, memory_format=torch.channels_last)
+        weight = weight.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
         bias = bias.to(self.device, self.dtype)
         if self.device.type == "cpu" and packing_works(self.dtype):
             return PackedConvolution(weight, bias, padding, relu, groups)

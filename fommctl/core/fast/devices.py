@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from functools import cache
-
 import torch
-import torch.nn.functional as F
 
+from fommctl.core.fast.probe import bf16_speedup
 from fommctl.errors import MissingError, UsageError
 
 PRECISIONS = ("fp32", "bf16", "fp16")
+WORTHWHILE = 1.5
+"""How much faster bf16 convolutions have to be on a CPU before `auto` gives up exactness."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -57,26 +56,4 @@ def resolve_precision(name: str, device: torch.device) -> str:
 def _fastest(device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if device.type == "cpu" and bf16_is_fast() else "fp32"
-
-
-@cache
-def bf16_is_fast() -> bool:
-    """Whether a convolution like those of the bottleneck takes well under the time of fp32 in bf16 on this CPU.
-
-    It is timed (some 50 ms) because flags do not tell: some CPUs and builds compute bf16 by way of fp32.
-    """
-    return _milliseconds(torch.bfloat16) < 0.75 * _milliseconds(torch.float32)
-
-
-def _milliseconds(dtype: torch.dtype) -> float:
-    """Shortest of a few runs of a 3x3 convolution of 256 channels on 32x32 places."""
-    x = torch.zeros(1, 256, 32, 32, dtype=dtype).to(memory_format=torch.channels_last)
-    weight = torch.zeros(256, 256, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
-    times = []
-    with torch.inference_mode():
-        for _ in range(4):
-            start = time.perf_counter()
-            F.conv2d(x, weight, padding=1)
-            times.append(time.perf_counter() - start)
-    return 1000 * min(times)
+    return "bf16" if device.type == "cpu" and bf16_speedup() >= WORTHWHILE else "fp32"
