@@ -10,8 +10,12 @@ def affine_of(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Scale (C) and shift (C) that the normalisation with its running statistics amounts to."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    scale = norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    shift = norm.bias.detach().double() - norm.running_mean.double() * scale
+    # On the CPU: not every device computes in double precision.
+    weight, bias, mean, variance = (
+        values.detach().cpu().double() for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    )
+    scale = weight / torch.sqrt(variance + norm.eps)
+    shift = bias - mean * scale
     return scale.float(), shift.float()
 
 
@@ -23,9 +27,9 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def weight_and_bias(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    """Weight (O, I, k, k) and bias (O) of a convolution: copies, so that nothing keeps the networks alive."""
-    weight = conv.weight.detach().clone()
-    bias = torch.zeros(weight.shape[0], device=weight.device) if conv.bias is None else conv.bias.detach().clone()
+    """Weight (O, I, k, k) and bias (O) of a convolution, copied to the CPU: nothing keeps the networks alive."""
+    weight = conv.weight.detach().to("cpu", copy=True)
+    bias = torch.zeros(weight.shape[0]) if conv.bias is None else conv.bias.detach().to("cpu", copy=True)
     return weight, bias
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,7 +17,7 @@ def neighbours(
     grid: (B, H, W, 2) in [-1, 1], x before y.  gain: (B, 1, H, W), multiplied into the weights.
     Returns indices and weights (B H W, 4); places outside the picture have weight 0, as in zero padding.
     """
-    size = torch.tensor((width, height), device=grid.device, dtype=grid.dtype)
+    size = _size(width, height, grid.device)
     position = (grid + 1) * ((size - 1) / 2) if align_corners else ((grid + 1) * size - 1) / 2
     # Points far outside (and NaN, where a Jacobian was singular) stay two pixels off the picture.
     position = position.nan_to_num(-2.0).clamp(-2.0, max(height, width) + 1.0).view(-1, 1, 2)
@@ -28,6 +30,12 @@ def neighbours(
         weights[..., 1] *= gain.reshape(-1, 1)
     indices = places[:, :, None, 1] * width + places[:, None, :, 0]
     return indices.flatten(1), (weights[:, :, None, 1] * weights[:, None, :, 0]).flatten(1)
+
+
+@cache
+def _size(width: int, height: int, device: torch.device) -> Tensor:
+    # Kept: while a CUDA graph is recorded nothing may come from the host.
+    return torch.tensor((width, height), device=device, dtype=torch.float32)
 
 
 def weighted_rows(table: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
