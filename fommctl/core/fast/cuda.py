@@ -1,4 +1,4 @@
-"""Launching on a CUDA device: whole passes as graphs. Written from the documentation, not measured: no GPU was at hand."""
+"""Whole passes as CUDA graphs. Written from the documentation, not measured: no GPU was at hand."""
 
 from __future__ import annotations
 
