@@ -20,17 +20,15 @@ def register(app: typer.Typer) -> None:
     """Add `plugins list`, `plugins show` and `plugins check`."""
     group = typer.Typer(help="The plugins of this installation.", no_args_is_help=True)
     app.add_typer(group, name="plugins")
-    command(group, "list")(list_plugins)
-    command(group, "show")(show_plugin)
-    command(group, "check")(check_plugin)
+    command(group, "list", epilog="Example: fommctl plugins list --json")(list_plugins)
+    command(group, "show", epilog="Example: fommctl plugins show fomm")(show_plugin)
+    command(group, "check", epilog="Example: fommctl plugins check synthetic")(check_plugin)
 
 
 def list_plugins(session: Session) -> None:
     """List the plugins, what each registers, and what is wrong with it.
 
     Broken plugins do not stop fommctl; they are listed here with the reason.
-
-    Example: fommctl plugins list --json
     """
     from fommctl.host import load_host
 
@@ -45,10 +43,7 @@ def show_plugin(
     session: Session,
     name: Annotated[str, typer.Argument(help="Name of a plugin (its entry point), or of its distribution.")],
 ) -> None:
-    """Show one plugin: all that it registers with a summary, and the traceback where it is broken.
-
-    Example: fommctl plugins show fomm
-    """
+    """Show one plugin: all that it registers with a summary, and the traceback where it is broken."""
     from fommctl.host import load_host
 
     host = load_host(check=False)
@@ -64,10 +59,7 @@ def check_plugin(
         Path | None, typer.Option(help="Folder in the raw layout of the data set, for adapters that read files.")
     ] = None,
 ) -> None:
-    """Check that a plugin keeps its contracts: for its authors.
-
-    Example: fommctl plugins check synthetic
-    """
+    """Check that a plugin keeps its contracts: for its authors."""
     from fommctl.cli.plugin_checks import KINDS, check
     from fommctl.host import load_host
 

@@ -11,15 +11,16 @@ def register(app: typer.Typer) -> None:
     """Add `presets list` and `presets show`."""
     group = typer.Typer(help="Named configurations of models and their training.", no_args_is_help=True)
     app.add_typer(group, name="presets")
-    command(group, "list")(list_presets)
-    command(group, "show")(show_preset)
+    command(group, "list", epilog="Example: fommctl presets list --json")(list_presets)
+    command(
+        group,
+        "show",
+        epilog="Examples: fommctl presets show vox; fommctl presets show my.yaml --set train_params.batch_size=8",
+    )(show_preset)
 
 
 def list_presets(session: Session) -> None:
-    """List the presets, shipped and of plugins.
-
-    Example: fommctl presets list --json
-    """
+    """List the presets, shipped and of plugins."""
     from rich.table import Table
     from rich.text import Text
 
@@ -43,10 +44,7 @@ def show_preset(
     preset: Annotated[str, typer.Argument(metavar="NAME", help="Name or alias of a preset, or path of a YAML file.")],
     overrides: SetOption = None,
 ) -> None:
-    """Print the whole configuration of a preset as YAML, checked and with --set applied.
-
-    Examples: fommctl presets show vox; fommctl presets show my.yaml --set train_params.batch_size=8
-    """
+    """Print the whole configuration of a preset as YAML, checked and with --set applied."""
     from rich.text import Text
 
     from fommctl.config import parse_yaml
