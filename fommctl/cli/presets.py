@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
     command(
         group,
         "show",
-        epilog="Examples: fommctl presets show vox; fommctl presets show my.yaml --set train_params.batch_size=8",
+        epilog="Example: fommctl presets show vox --set train_params.batch_size=8",
     )(show_preset)
 
 
