@@ -12,9 +12,9 @@ from fommctl.stages.bench import BenchConfig, EndToEnd, random_backend, smooth_p
 def result():
     seen = []
 
-    def end_to_end(preset, backend, device, precision):
+    def end_to_end(preset, backend, host, device, precision):
         seen.append((preset.name, set(backend.modules()) >= {"generator", "kp_detector"}, str(device), precision))
-        return EndToEnd(frames_per_second=3.0, of_model_rate=0.9)
+        return EndToEnd(frames_per_second=3.0, of_model_rate=0.9, of_model_rate_720p=0.8)
 
     config = BenchConfig(preset="smoke", device="cpu", frames=6, batch_size=2)
     reports = []
@@ -39,7 +39,7 @@ def test_json_has_the_keys_of_the_contract(result):
     data = result.to_json()
     assert {"preset", "device", "paths", "end_to_end", "peak_memory_mb"} <= set(data)
     assert set(data["paths"]["fp32"]) == {"frames_per_second", "ratio", "error_max", "error_mean"}
-    assert data["end_to_end"] == {"frames_per_second": 3.0, "of_model_rate": 0.9}
+    assert data["end_to_end"] == {"frames_per_second": 3.0, "of_model_rate": 0.9, "of_model_rate_720p": 0.8}
     assert 50 < data["peak_memory_mb"] < 1500
 
 
