@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fommctl.presets import load_preset
-from fommctl.stages import bench
+from fommctl.stages import bench, end_to_end
 from fommctl.stages.bench import BenchConfig, EndToEnd, random_backend, smooth_pictures
 
 
@@ -12,13 +12,13 @@ from fommctl.stages.bench import BenchConfig, EndToEnd, random_backend, smooth_p
 def result():
     seen = []
 
-    def end_to_end(preset, backend, host, device, precision):
+    def measure(preset, backend, host, device, precision):
         seen.append((preset.name, set(backend.modules()) >= {"generator", "kp_detector"}, str(device), precision))
         return EndToEnd(frames_per_second=3.0, of_model_rate=0.9, of_model_rate_720p=0.8)
 
     config = BenchConfig(preset="smoke", device="cpu", frames=6, batch_size=2)
     reports = []
-    found = bench.run(config, end_to_end=end_to_end, report=lambda done, total: reports.append((done, total)))
+    found = bench.run(config, end_to_end=measure, report=lambda done, total: reports.append((done, total)))
     assert seen == [("smoke", True, "cpu", found.auto_precision)]
     assert reports == [(2, 6), (4, 6), (6, 6)]
     return found
@@ -43,13 +43,15 @@ def test_json_has_the_keys_of_the_contract(result):
     assert 50 < data["peak_memory_mb"] < 1500
 
 
-def test_the_command_prints_a_table_or_json(run_cli):
+def test_the_command_prints_a_table_or_json(run_cli, monkeypatch):
+    monkeypatch.setattr(end_to_end, "SECONDS", 0.0)
+    monkeypatch.setattr(end_to_end, "ROUNDS", 1)
     arguments = ("bench", "--preset", "smoke", "--device", "cpu", "--precision", "fp32", "--frames", "2")
     data = run_cli(*arguments, "--json").json()
     assert list(data["paths"]) == ["plain", "fp32"]
     text = run_cli(*arguments, "--batch-size", "1")
     assert text.code == 0
-    for word in ("smoke on cpu", "batches of 1", "frames/s", "plain", "fp32", "peak memory"):
+    for word in ("smoke on cpu", "batches of 1", "frames/s", "plain", "fp32", "end to end", "peak memory"):
         assert word in text.stdout
 
 
