@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import typer
     from pydantic import BaseModel
     from torch import Tensor
 
@@ -128,7 +127,8 @@ class CommandSpec:
 
     name: str
     summary: str
-    build: Callable[[], typer.Typer]
+    build: Callable[[], Any]
+    """Returns the typer.Typer that holds the command or its subcommands."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -72,9 +72,9 @@ def _dispatch(arguments: list[str]) -> None:
 def entry() -> None:
     """The console script."""
     _open_standard_streams()
-    # Read by torch's OpenMP when it is loaded. Its threads spin for milliseconds between two layers of a network and take
-    # the cores from decoder and encoder; beside another busy process this more than halves the speed (measured with one
-    # busy loop on two cores: 25 frames/s against 40), and on an idle machine nothing is lost.
+    # Read by torch's OpenMP when it is loaded. Its threads spin for milliseconds between two layers of a network and
+    # take the cores from decoder and encoder; beside another busy process this more than halves the speed (measured
+    # with one busy loop on two cores: 25 frames/s against 40), and on an idle machine nothing is lost.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     sys.exit(main())
 

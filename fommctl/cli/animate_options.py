@@ -1,0 +1,95 @@
+"""The options of `fommctl animate`, in the order of its help."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+MOTION, CROP, OUTPUT, MODEL = "Motion", "Framing", "Result", "Model"
+
+
+def _option(group: str, help: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=group, **more)
+
+
+Source = Annotated[Path, typer.Argument(help="The still: an image, or a video whose first frame is taken.")]
+Driving = Annotated[
+    Path, typer.Argument(help="The motion: a video, a GIF, a folder of frames or a pattern (frames/%05d.png).")
+]
+Output = Annotated[
+    Path | None,
+    _option(
+        OUTPUT,
+        "Result; its ending decides the format: .mp4 .mov .mkv .webm .gif or a pattern such as "
+        "frames/%05d.png. Default: SOURCE--DRIVING.mp4 here.",
+        "-o",
+        "--output",
+    ),
+]
+Model = Annotated[
+    str | None,
+    _option(MODEL, "A name (see 'fommctl models list') or a file. Default: the built-in model.", "-m", "--model"),
+]
+Preset = Annotated[
+    str | None,
+    _option(MODEL, "A name (see 'fommctl presets list') or a YAML file. Default: the model's own.", "-p", "--preset"),
+]
+Motion = Annotated[str, _option(MOTION, "relative: move as the driving video moves; absolute: take its very pose.")]
+AdaptScale = Annotated[bool, _option(MOTION, "Scale relative motion by the ratio of the keypoints' hulls.")]
+BestFrame = Annotated[
+    str,
+    _option(MOTION, "Driving frame that stands for the source's pose: first, auto (nearest pose) or its number."),
+]
+Smooth = Annotated[bool, _option(MOTION, "Steady jittering keypoints (one-euro filter).")]
+Crop = Annotated[
+    str,
+    _option(
+        CROP,
+        "auto finds the subject in source and driving video (models of faces; others take none); none for "
+        "prepared input; X,Y,SIZE is the source's square by hand.",
+    ),
+]
+DrivingCrop = Annotated[
+    str | None,
+    _option(CROP, "The driving video's square: auto, none or X,Y,SIZE. Default: as --crop, auto for X,Y,SIZE."),
+]
+Detector = Annotated[
+    str | None,
+    _option(CROP, "Subject detector by name (see 'fommctl plugins list'). Default: the best at hand."),
+]
+PasteBack = Annotated[
+    bool | None,
+    _option(
+        CROP,
+        "Put the animated square back into the whole source. Default: where there was a crop.",
+        "--paste-back/--no-paste-back",
+    ),
+]
+Size = Annotated[int | None, _option(CROP, "Side of the model's frames in pixels, other than its native one.")]
+OnMissing = Annotated[
+    str,
+    _option(
+        CROP,
+        "Where the driving video shows no subject: hold the last pose, skip the animation (the source as it "
+        "is) or fail. The frame count stays.",
+    ),
+]
+Start = Annotated[str | None, _option(MOTION, "Begin here in the driving video: seconds or M:SS.")]
+End = Annotated[str | None, _option(MOTION, "End before this time: seconds or M:SS.")]
+Audio = Annotated[
+    str, _option(OUTPUT, "auto: the driving video's sound where there is any; driving: it must be there; none.")
+]
+Fps = Annotated[
+    str | None,
+    _option(
+        OUTPUT,
+        "Frame rate of a folder of frames (default 25); a video is brought to it by dropping or repeating frames.",
+    ),
+]
+Codec = Annotated[str | None, _option(OUTPUT, "Video encoder, where the default is not wanted.")]
+Crf = Annotated[int | None, _option(OUTPUT, "Quality of the encoder: lower is better and larger.")]
+PixFmt = Annotated[str | None, _option(OUTPUT, "Pixel format of the result, such as yuv444p.")]
+Compare = Annotated[bool, _option(OUTPUT, "Write source, driving video and result side by side.")]
+Keypoints = Annotated[bool, _option(OUTPUT, "Draw keypoints and their local frames (side by side, as --compare).")]
+Overwrite = Annotated[bool, _option(OUTPUT, "Replace an existing result.")]
+BatchSize = Annotated[str, _option(MODEL, "Frames at a time: auto or a number.")]
