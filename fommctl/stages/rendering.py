@@ -54,8 +54,12 @@ class Rendering:
 
     def __call__(self, cues: Sequence[Cue]) -> Iterator[Rendered]:
         """The renderings of `cues`, in one batch or several."""
-        for start in range(0, len(cues), self.batch_size):
-            yield from self._rendered(cues[start : start + self.batch_size])
+        position = 0
+        while position < len(cues):
+            # The size of a batch may shrink on the way.
+            part = cues[position : position + self.batch_size]
+            yield from self._rendered(part)
+            position += len(part)
 
     def _rendered(self, cues: Sequence[Cue]) -> Iterator[Rendered]:
         began = time.perf_counter()

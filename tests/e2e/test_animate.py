@@ -1,5 +1,6 @@
 """`fommctl animate` on real files: frames, times, sound, framing, paste-back, what is written and what is said."""
 
+import json
 from fractions import Fraction
 
 import av
@@ -305,3 +306,38 @@ def test_frames_are_taken_a_batch_at_a_time(folder, animator):
     next(stream)
     assert len(taken) <= 4
     stream.close()
+
+
+def test_plugins_see_the_run_and_change_its_frames(folder, run_cli, third_party, tmp_path):
+    third_party(
+        """
+        import json
+        from pathlib import Path
+
+        from fommctl.api import hookimpl
+
+        SEEN = Path(__file__).with_name("seen.jsonl")
+
+        @hookimpl
+        def fommctl_stage_finished(event):
+            SEEN.write_text(json.dumps([event.stage, dict(event.details)]))
+
+        @hookimpl
+        def fommctl_frame(event):
+            return lambda frame, index: 255 - frame
+        """,
+        name="negative",
+        entry="negative",
+    )
+    plain, changed = tmp_path / "plain.mkv", tmp_path / "changed.mkv"
+    arguments = ("animate", folder / "portrait.png", folder / "plain.mp4", *CROP_NONE)
+    assert run_cli(*arguments, "-o", changed).code == 0
+    stage, details = json.loads(next(tmp_path.rglob("seen.jsonl")).read_text())
+    assert stage == "animate"
+    assert details["frames"] == 9
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as without:
+        without.setenv("FOMMCTL_PLUGINS", "fomm,faces")
+        assert run_cli(*arguments, "-o", plain).code == 0
+    for one, other in zip(frames(plain), frames(changed), strict=True):
+        assert np.array_equal(255 - one, other)
