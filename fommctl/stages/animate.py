@@ -87,7 +87,7 @@ def run(config: AnimateConfig, engine: Engine, report: Progress | None = None) -
     info = probe(config.driving, fps=config.fps)
     sound = choose_sound(config, info)
     shot = plan(config, info, engine.model.preset.framing, engine.frame_size(config.size), engine.host)
-    notes = (*shot.warnings, *_about_size(engine, config.size))
+    notes = (*shot.warnings, *_about_model(config, engine))
     for note in notes:
         log.warning(note)
     event = StageEvent(
@@ -169,11 +169,14 @@ def check_outputs(config: AnimateConfig) -> None:
     )
 
 
-def _about_size(engine: Engine, size: int | None) -> list[str]:
-    width, _ = engine.frame_size()
-    if size is None or size == width:
-        return []
-    return [f"frames of {size} pixels: the model was trained at {width}; its keypoints and motion still see {width}"]
+def _about_model(config: AnimateConfig, engine: Engine) -> list[str]:
+    """What the user should know of how the model is used."""
+    notes, preset, (width, _) = [], engine.model.preset, engine.frame_size()
+    if config.crop == "auto" and preset.framing is None and preset.dataset is None:
+        notes.append("what this model was trained on is not known: nothing is cropped (--preset vox would crop faces)")
+    if config.size not in (None, width):
+        notes.append(f"frames of {config.size} pixels: trained at {width}, the model's motion still sees {width}")
+    return notes
 
 
 def _look(config: AnimateConfig, shot: Shot) -> Look:

@@ -2,6 +2,7 @@
 
 import json
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -219,6 +220,7 @@ def test_other_sizes(folder, run_cli, tmp_path):
     )  # fmt: skip
     assert result.code == 0, result.stderr
     assert (result.json()["width"], result.json()["height"]) == (256, 256)
+    assert any("trained at 128" in warning for warning in result.json()["warnings"])
     wrong = run_cli(
         "animate", folder / "portrait.png", folder / "plain.mp4", "-o", tmp_path / "no.mkv", *CROP_NONE, "--size", "200"
     )
@@ -341,3 +343,22 @@ def test_plugins_see_the_run_and_change_its_frames(folder, run_cli, third_party,
         assert run_cli(*arguments, "-o", plain).code == 0
     for one, other in zip(frames(plain), frames(changed), strict=True):
         assert np.array_equal(255 - one, other)
+
+
+def test_a_model_of_unknown_subjects_crops_nothing_and_says_so(folder, run_cli, tmp_path):
+    golden = Path(__file__).parents[1] / "golden" / "fomm" / "vox-tiny.pth.tar"
+    result = run_cli(
+        "animate",
+        folder / "portrait.png",
+        folder / "plain.mp4",
+        "-o",
+        tmp_path / "out.mkv",
+        "--model",
+        golden,
+        "--json",
+    )
+    assert result.code == 0, result.stderr
+    warnings = " ".join(result.json()["warnings"])
+    assert "architecture was read off its tensors" in result.stderr
+    assert "nothing is cropped" in warnings
+    assert result.json()["width"] == result.json()["height"]
