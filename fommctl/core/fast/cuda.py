@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+log = logging.getLogger(__name__)
 Pass = Callable[..., Sequence[Tensor]]
 
 
@@ -38,18 +40,27 @@ class Graphs:
     def __init__(self) -> None:
         self._seen: set[tuple[object, ...]] = set()
         self._recordings: dict[tuple[object, ...], _Recording] = {}
+        self._works = True
 
     def __call__(self, name: str, function: Pass, owner: object, *inputs: Tensor) -> list[Tensor]:
         """`function(*inputs)`. name and owner: the pass, and the object whose tensors it reads beside its inputs."""
         key = (name, *(tuple(value.shape) for value in inputs))
         recording = self._recordings.get(key)
         if recording is None or recording.owner is not owner:
-            if key not in self._seen:
+            if key not in self._seen or not self._works:
                 self._seen.add(key)
                 return list(function(*inputs))
             # The old graph's memory is free before the new one takes its own.
             self._recordings.pop(key, None)
-            recording = self._recordings[key] = _record(function, owner, inputs)
+            try:
+                recording = self._recordings[key] = _record(function, owner, inputs)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                # A driver or build that cannot record still computes: without graphs, only slower.
+                log.info("CUDA graphs are not used: %s", error)
+                self._works = False
+                return list(function(*inputs))
         for place, value in zip(recording.inputs, inputs, strict=True):
             place.copy_(value, non_blocking=True)
         recording.graph.replay()
