@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from media_factory import write_clip
 from PIL import Image
-from shots import ASTRONAUT, NTSC, face_clip, portrait
+from shots import ASTRONAUT, NTSC, carphone_frames, face_clip, portrait
 from written_media import frames, track
 
 import fommctl
@@ -362,3 +362,12 @@ def test_a_model_of_unknown_subjects_crops_nothing_and_says_so(folder, run_cli, 
     assert "architecture was read off its tensors" in result.stderr
     assert "nothing is cropped" in warnings
     assert result.json()["width"] == result.json()["height"]
+
+
+def test_bf16_frames_of_the_built_in_model_stay_within_40_db_of_fp32(folder, animator):
+    faces = [np.asarray(Image.fromarray(frame[:, 32:320]).resize((128, 128))) for frame in carphone_frames(24)[::3]]
+    exact = list(animator.frames(folder / "portrait.png", faces))
+    rounded = list(fommctl.load(device="cpu", precision="bf16").frames(folder / "portrait.png", faces))
+    error = np.mean([(one.astype(float) - other) ** 2 for one, other in zip(exact, rounded, strict=True)])
+    assert 0 < error
+    assert 10 * np.log10(255**2 / error) > 40
