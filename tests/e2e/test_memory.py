@@ -20,9 +20,8 @@ print(json.dumps({"code": code, "peak": resource.getrusage(resource.RUSAGE_SELF)
 
 def peak_megabytes(folder, frames):
     pictures = [moving_square(index, 64, 64) for index in range(24)]
-    clip = write_clip(
-        folder / f"{frames}.mp4", width=64, height=64, frames=frames, audio=("aac",), draw=lambda index: pictures[index % 24]
-    )  # fmt: skip
+    clip = folder / f"{frames}.mp4"
+    write_clip(clip, width=64, height=64, frames=frames, audio=("aac",), draw=lambda index: pictures[index % 24])
     arguments = [
         "animate", folder / "portrait.png", clip, "-o", folder / f"{frames}.mkv", "--crop", "none", "-q",
         "--model", GOLDEN / "vox-tiny.pth.tar", "--preset", GOLDEN / "vox-tiny.model_params.yaml",
