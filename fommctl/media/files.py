@@ -60,12 +60,21 @@ def check_file(path: Path) -> None:
         raise InputError(f"{path.name} cannot be read: {_reason(error)}", "check its permissions") from error
 
 
+def open_container(path: Path) -> InputContainer:
+    """A container open for reading, as PyAV opens it: raises FFmpegError, OSError and ValueError.
+
+    The name is never taken for an address (`a:b.mp4`), nothing beyond the file is read, and text in its metadata need
+    not be UTF-8.
+    """
+    return av.open(f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"})
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[InputContainer]:
     """A container open for reading. Raises InputError, also for playlists; network addresses are never followed."""
     check_file(path)
     try:
-        container = av.open(f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"})
+        container = open_container(path)
     except (FFmpegError, ValueError, OSError) as error:
         raise InputError(
             f"{path.name} is not a video or a picture that can be read: {_reason(error)}",

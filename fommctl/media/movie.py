@@ -164,9 +164,9 @@ class Movie:
             )
 
     def _open(self, copy_sound: bool) -> None:
-        self._container = av.open(
-            str(self._temporary), "w", format=self._encoding.container.muxer, container_options=self._muxer_options()
-        )
+        # With the protocol said, a name such as a:b.mp4 is not taken for an address.
+        target, muxer = f"file:{self._temporary}", self._encoding.container.muxer
+        self._container = av.open(target, "w", format=muxer, container_options=self._muxer_options())
         self._stream = self._add_video()
         if self._audio is not None:
             container = self._encoding.container

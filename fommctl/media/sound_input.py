@@ -11,6 +11,8 @@ from typing import Any
 import av
 from av.stream import Discard
 
+from fommctl.media.files import open_container
+
 _WORTH_SEEKING = Fraction(2)
 _LEAD = Fraction(1, 2)
 _SEEKABLE = ("mov,", "matroska,")
@@ -105,7 +107,7 @@ class SoundInput:
 def open_input(source: AudioSource, warnings: list[str]) -> SoundInput | None:
     """Open the track for reading from shortly before its origin; None, with a warning, where that cannot be done."""
     try:
-        container = av.open(str(source.path))
+        container = open_container(source.path)
         stream = container.streams[source.track]
         if stream.type != "audio" or stream.codec_context is None:
             container.close()
@@ -117,6 +119,6 @@ def open_input(source: AudioSource, warnings: list[str]) -> SoundInput | None:
         sound = SoundInput(container, stream, warnings)
         sound.skip_to(source.origin - _LEAD)
         return sound
-    except (av.FFmpegError, OSError, IndexError) as error:
+    except (av.FFmpegError, OSError, ValueError, IndexError) as error:
         warnings.append(f"the sound is left out: {error}")
         return None

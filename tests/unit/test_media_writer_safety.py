@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media_factory import moving_square, write_clip, write_frames
-from written_media import frames, spans, write
+from media_factory import moving_square, write_clip, write_frames, write_sound
+from written_media import frames, spans, track, write
 
 from fommctl.errors import OutputError, UsageError
 from fommctl.media.writer import AudioSource, Writer, check_output, holds_alpha, holds_audio
@@ -251,3 +251,20 @@ def test_a_very_long_name(tmp_path):
     name = "n" * 251 + ".mp4"
     write(tmp_path / name, spans(Fraction(25), 1))
     assert everything(tmp_path) == [name]
+
+
+def test_a_colon_in_a_name_is_no_protocol(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_sound(tmp_path / "sound.mp4").rename(tmp_path / "a:b.mp4")
+    writer = write(Path("c:d.mp4"), spans(Fraction(25), 25), audio=AudioSource(Path("a:b.mp4"), 0, Fraction(0)))
+    assert writer.warnings == []
+    assert track(tmp_path / "c:d.mp4", "audio").codec == "aac"
+
+
+def test_the_text_in_a_sound_file_need_not_be_utf8(tmp_path):
+    source = write_sound(tmp_path / "sound.mkv")
+    # The name of the muxer, which Matroska keeps as text.
+    source.write_bytes(source.read_bytes().replace(b"Lavf", b"L\xe9vf"))
+    writer = write(tmp_path / "out.mp4", spans(Fraction(25), 25), audio=AudioSource(source, 0, Fraction(0)))
+    assert writer.warnings == []
+    assert track(tmp_path / "out.mp4", "audio").codec == "aac"
