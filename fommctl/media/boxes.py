@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -40,10 +39,6 @@ class Box:
         y = x if y is None else y
         return Box(self.left * x, self.top * y, self.right * x, self.bottom * y)
 
-    def expanded(self, left: float, top: float, right: float, bottom: float) -> Box:
-        """The box with every side moved outwards by so many pixels."""
-        return Box(self.left - left, self.top - top, self.right + right, self.bottom + bottom)
-
     def intersection(self, other: Box) -> Box:
         """What both share; a box of area 0 where they do not meet."""
         left, top = max(self.left, other.left), max(self.top, other.top)
@@ -70,9 +65,6 @@ class Box:
             _shift_inside(self.top, self.bottom, height),
         )
 
-    def is_square(self) -> bool:
-        return self.width == self.height
-
 
 def _shift_inside(low: float, high: float, size: int) -> float:
     nearest, farthest = sorted((-low, size - high))
@@ -87,16 +79,3 @@ def square(center: tuple[float, float], side: float, multiple: int = 1) -> Box:
     size = max(1, round(side / multiple)) * multiple
     left, top = (round((middle - size / 2) / multiple) * multiple for middle in center)
     return Box(left, top, left + size, top + size)
-
-
-def union(boxes: Iterable[Box]) -> Box:
-    """The smallest box that holds all of them. Raises ValueError where there is none."""
-    found = list(boxes)
-    if not found:
-        raise ValueError("union of no boxes")
-    return Box(
-        min(box.left for box in found),
-        min(box.top for box in found),
-        max(box.right for box in found),
-        max(box.bottom for box in found),
-    )

@@ -87,10 +87,6 @@ class ClipSquare:
     sightings: tuple[Sighting, ...]
     """Every searched frame, in order."""
 
-    def present(self, time: Fraction) -> bool:
-        """Is the subject in the clip at this time?"""
-        return not any(start <= time < end for start, end in self.absent)
-
 
 def ready_detectors(host: Host, subject: str) -> list[DetectorSpec]:
     """The detectors of this subject that work at once and offline, in the order of priority."""

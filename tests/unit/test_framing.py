@@ -94,7 +94,7 @@ def test_the_square_of_a_clip_grows_with_the_motion_and_stays_in_the_middle_of_i
     assert much.box.width > 1.4 * still.box.width
     assert much.box.center[0] == pytest.approx(still.box.center[0], abs=12)
     for square in (still, little, much):
-        assert square.box.is_square()
+        assert square.box.width == square.box.height
         assert all(value % 2 == 0 for value in (square.box.left, square.box.top, square.box.width))
 
 
@@ -111,7 +111,6 @@ def test_where_the_subject_is_away_is_known(astronaut, hog, tmp_path):
     ((start, end),) = clip.absent
     assert start == pytest.approx(1.5, abs=0.2)
     assert end == pytest.approx(3.5, abs=0.2)
-    assert [clip.present(Fraction(moment)) for moment in (1, 2, 4)] == [True, False, True]
 
 
 def test_a_moment_without_a_detection_is_no_absence(astronaut, hog, tmp_path):
@@ -170,7 +169,7 @@ coordinate = st.floats(-200, 1200)
 )
 def test_a_square_lies_inside_the_picture_wherever_it_fits(x, y, side, width, height, multiple):
     box = framing._fitted((x, y), side, width, height, multiple)
-    assert box.is_square()
+    assert box.width == box.height
     assert box.width <= side + multiple
     for low, high, length in ((box.left, box.right, width), (box.top, box.bottom, height)):
         if box.width <= length:
