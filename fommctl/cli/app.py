@@ -1,6 +1,6 @@
 """The `fommctl` command: assembles the subcommands; importing it loads neither torch nor PyAV."""
 
-import importlib.util
+import importlib
 import io
 import os
 import sys
@@ -17,7 +17,8 @@ COMMANDS = ("animate", "models", "presets", "plugins", "bench", "demo")
 """The modules of this package with a `register(app)`, in the order of --help."""
 COMPLETION_VARIABLE = "_FOMMCTL_COMPLETE"
 EPILOG = (
-    "Exit codes: 0 done; 1 bug; 2 usage; 3 input or output; 4 model; 5 something optional is missing; 130 interrupted."
+    "Exit codes: 0 done; 1 bug; 2 usage; 3 input or output; 4 model; 5 something optional is missing; "
+    "6 some checks or jobs failed; 130 interrupted."
 )
 
 
@@ -48,8 +49,7 @@ def build_app() -> typer.Typer:
         pass
 
     for name in COMMANDS:
-        if importlib.util.find_spec(f"fommctl.cli.{name}"):
-            importlib.import_module(f"fommctl.cli.{name}").register(app)
+        importlib.import_module(f"fommctl.cli.{name}").register(app)
     return app
 
 
