@@ -53,10 +53,8 @@ class Session:
     """One run of one command."""
 
     json: bool = False
-    verbosity: int = 0
     quiet: bool = False
     log_format: str = LogFormat.TEXT
-    debug: bool = False
     _stderr: "Console | None" = field(default=None, repr=False)
 
     @property
@@ -120,8 +118,7 @@ def command(
             if quiet and verbose:
                 raise UsageError("--quiet and --verbose exclude each other", "Give one of them.")
             logs.start(log_format, verbose, quiet)
-            session = Session(json=json, verbosity=verbose, quiet=quiet, log_format=log_format, debug=debug)
-            function(session, *args, **own)
+            function(Session(json=json, quiet=quiet, log_format=log_format), *args, **own)
 
         shared = {
             "json": (JsonOption, False),
