@@ -6,10 +6,10 @@ import dataclasses
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fommctl.api.specs import ModelSpec
 from fommctl.config import nearest
@@ -104,9 +104,8 @@ def for_preset(preset: str, canonical: Callable[[str], str], host: Host) -> Entr
 def pull(name: str, host: Host, report: Report = lambda done, total: None) -> tuple[Entry, bool]:
     """Fetch the weights of `name` where they are absent or damaged; returns the model and whether it was fetched.
 
-    A model imported under this name counts as present.
-
-    Where the publisher states no SHA-256, that of the first file is recorded in FOMMCTL_HOME and later ones must match.
+    A model imported under this name counts as present. Where the publisher states no SHA-256, that of the first file
+    is recorded in FOMMCTL_HOME and later ones must match.
     Raises MissingError where the file cannot be had, with where to get it and where to put it.
     """
     entry = find(name, host)
@@ -115,7 +114,7 @@ def pull(name: str, host: Host, report: Report = lambda done, total: None) -> tu
         return entry, False
     with model_lock(name):
         entry = find(name, host)
-        sha256 = spec.sha256 or _record(name).get("sha256")
+        sha256 = spec.sha256 or origin(name).get("sha256")
         imported = entry.path.suffix == ".safetensors"
         if entry.path.exists() and (imported or sha256 in (None, file_sha256(entry.path))):
             return entry, False
@@ -178,9 +177,19 @@ def record_path(name: str) -> Path:
     return models_folder() / f"{name}.origin.json"
 
 
-def origin(name: str) -> Mapping[str, object]:
-    """What is recorded of a pull: url, sha256, size; empty where there was none."""
-    return _record(name)
+def origin(name: str) -> dict[str, Any]:
+    """What is recorded of a pull: url, sha256, size; empty where there was none.
+
+    Raises ModelError where the record is damaged.
+    """
+    path = record_path(name)
+    if not path.exists():
+        return {}
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return {"sha256": record["sha256"], **record}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} is damaged", "Delete it to accept the next download as the right one.") from error
 
 
 def file_sha256(path: Path) -> str:
@@ -189,17 +198,6 @@ def file_sha256(path: Path) -> str:
 
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _record(name: str) -> dict[str, str]:
-    path = record_path(name)
-    if not path.exists():
-        return {}
-    try:
-        record: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-        return {"sha256": record["sha256"], **record}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path} is damaged", "Delete it to accept the next download as the right one.") from error
 
 
 def _entry(spec: ModelSpec) -> Entry:
