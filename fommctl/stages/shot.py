@@ -14,7 +14,7 @@ from fommctl.api.values import Detection
 from fommctl.errors import InputError, UsageError
 from fommctl.host import Host
 from fommctl.media.boxes import Box
-from fommctl.media.images import Picture, crop, read_picture, resize
+from fommctl.media.images import Picture, crop, over_black, read_picture, resize
 from fommctl.media.probe import VideoInfo
 from fommctl.presets import Framing
 from fommctl.stages.framing import (
@@ -143,7 +143,4 @@ def _missing(config: AnimateConfig, absent: tuple[tuple[Fraction, Fraction], ...
 
 def on_black(picture: Picture) -> NDArray[np.uint8]:
     """The picture (H, W, 3) laid over black."""
-    if picture.alpha is None:
-        return picture.pixels
-    product = picture.pixels.astype(np.uint16) * picture.alpha[..., None]
-    return ((product + 127) // 255).astype(np.uint8)
+    return over_black(picture.pixels, picture.alpha)
