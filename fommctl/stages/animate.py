@@ -58,7 +58,7 @@ class AnimateResult:
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The keys of DESIGN's contract: stable, more may be added."""
+        """For --json: more keys may be added, none of these changes."""
         return {
             "output": str(self.output),
             "frames": self.frames,
@@ -92,7 +92,7 @@ def run(config: AnimateConfig, engine: Engine, report: Progress | None = None) -
         log.warning(note)
     event = StageEvent(
         stage="animate",
-        details={"config": config.to_json(), "model": engine.model.name, "output": str(config.output)},
+        details={"config": config.to_json(), "model": engine.model.name, "output": str(config.result_path)},
     )
     engine.host.started(event)
     filters = engine.host.frame_filters(event)

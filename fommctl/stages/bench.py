@@ -89,7 +89,7 @@ class BenchResult:
     """Of a process that renders by the path of `auto_precision` and does nothing else; None where unknown."""
 
     def to_json(self) -> dict[str, Any]:
-        """The keys of DESIGN's contract: stable, more may be added."""
+        """For --json: more keys may be added, none of these changes."""
         return {
             "preset": self.preset,
             "device": self.device,

@@ -321,6 +321,10 @@ def test_plugins_see_the_run_and_change_its_frames(folder, run_cli, third_party,
         SEEN = Path(__file__).with_name("seen.jsonl")
 
         @hookimpl
+        def fommctl_stage_started(event):
+            SEEN.with_name("begun.txt").write_text(event.details["output"])
+
+        @hookimpl
         def fommctl_stage_finished(event):
             SEEN.write_text(json.dumps([event.stage, dict(event.details)]))
 
@@ -337,6 +341,7 @@ def test_plugins_see_the_run_and_change_its_frames(folder, run_cli, third_party,
     stage, details = json.loads(next(tmp_path.rglob("seen.jsonl")).read_text())
     assert stage == "animate"
     assert details["frames"] == 9
+    assert next(tmp_path.rglob("begun.txt")).read_text() == details["output"] == str(changed)
     monkey = pytest.MonkeyPatch()
     with monkey.context() as without:
         without.setenv("FOMMCTL_PLUGINS", "fomm,faces")
