@@ -5,6 +5,7 @@ fommctl contains may change at any release. Importing this package is cheap: nei
 """
 
 from fommctl.api.hookspecs import PROJECT, hookimpl
+from fommctl.api.network import offline
 from fommctl.api.protocols import (
     Backend,
     DatasetAdapter,
@@ -57,4 +58,5 @@ __all__ = [
     "StageEvent",
     "UsageError",
     "hookimpl",
+    "offline",
 ]

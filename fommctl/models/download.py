@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from fommctl import __version__
+from fommctl.api.network import offline
 from fommctl.errors import MissingError, ModelError, OutputError, UsageError
-from fommctl.models.home import make_folder, offline
+from fommctl.models.home import make_folder
 from fommctl.models.part import Part
 
 log = logging.getLogger(__name__)

@@ -27,11 +27,6 @@ def models_folder() -> Path:
     return home() / "models"
 
 
-def offline() -> bool:
-    """Does FOMMCTL_OFFLINE forbid the network? `0`, `false`, `no`, `off` and nothing mean that it does not."""
-    return os.environ.get("FOMMCTL_OFFLINE", "").strip().lower() not in ("", "0", "false", "no", "off")
-
-
 def make_folder(folder: Path) -> Path:
     """Create `folder` where it is missing. Raises OutputError where that is not possible."""
     try:

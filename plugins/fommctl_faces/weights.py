@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-from fommctl.api import MissingError
+from fommctl.api import MissingError, offline
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ def fetch(names: Sequence[str], load: Callable[[], T]) -> T:
     """
     absent = [name for name in names if not (hub_folder() / name).is_file()]
     hint = f"Put {' and '.join(absent)} into {hub_folder()}, or use the detector dlib-hog, which needs no download."
-    if absent and os.environ.get("FOMMCTL_OFFLINE", "") not in ("", "0"):
+    if absent and offline():
         raise MissingError(f"the weights {' and '.join(absent)} are absent and FOMMCTL_OFFLINE is set", hint)
     try:
         return load()

@@ -11,6 +11,7 @@ import pytest
 from file_server import FileServer, serving
 from weights_plugin import spec, write_distribution
 
+from fommctl.api.network import offline
 from fommctl.errors import MissingError, ModelError, OutputError, UsageError
 from fommctl.host import Host, load_host
 from fommctl.models import download, home, registry
@@ -100,7 +101,7 @@ def test_the_home_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.parametrize(("value", "expected"), [("1", True), ("true", True), ("0", False), ("", False), ("No", False)])
 def test_offline_is_a_switch(value: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOMMCTL_OFFLINE", value)
-    assert home.offline() is expected
+    assert offline() is expected
 
 
 def test_a_pull_brings_the_weights_and_records_their_hash(tiny_host: Host, isolated: Path) -> None:
