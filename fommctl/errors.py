@@ -1,5 +1,10 @@
 """Every error that a user can meet: one short message, one hint, one exit code."""
 
+import errno
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where nothing more can be written: the disk, a quota or a limit is full."""
+
 
 class FommctlError(Exception):
     """Base of all expected errors; the command line prints `message` and `hint` and exits with `exit_code`."""

@@ -20,11 +20,10 @@ from typing import TextIO
 import typer
 
 from fommctl.cli import logs
-from fommctl.errors import FommctlError, InputError, InterruptedRunError, OutputError, UsageError
+from fommctl.errors import FULL_DISK, FommctlError, InputError, InterruptedRunError, OutputError, UsageError
 
 # typer may carry its own copy of click: the base of its exceptions is taken from typer itself.
 ClickException = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.errors import OutputError
+from fommctl.errors import FULL_DISK, OutputError
 from fommctl.media.audio import AudioSource, CopiedSound, Sound, open_sound
 from fommctl.media.colour import ColourTags
 from fommctl.media.containers import Encoding
@@ -25,7 +24,6 @@ from fommctl.media.output_colour import Converter, MatrixConverter, output_colou
 from fommctl.media.palette import PaletteConverter, add_gif_comment
 from fommctl.media.resampling import over_black
 
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _USUAL_CLOCKS = lcm(90000, 1000, 600, 15360, 12800)
 """Ticks a second of MPEG, Matroska, QuickTime and ffmpeg's MP4 files, all in one."""
 _FINEST_CLOCK = 1 << 25
@@ -63,7 +61,7 @@ def output_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (av.FFmpegError, OSError) as error:
-        if error.errno in _FULL_DISK:
+        if error.errno in FULL_DISK:
             raise OutputError(f"the disk is full: {path}", "Free some space or write elsewhere with -o.") from error
         reason = (error.strerror or str(error)).lower()
         raise OutputError(f"cannot write {path}: {reason}", "Check the folder, the codec and its options.") from error
