@@ -28,13 +28,13 @@ from fommctl.stages.tracks import Track, follow, lasting, subjects
 log = logging.getLogger(__name__)
 
 # Where the centre of the subject's box lies in the square. Faces: mean over the 105 stills (0.508, 0.566) and 372
-# frames of the clips (0.499, 0.562) of ../shared/faces, by dlib-hog; the spread is 0.05.
+# frames of the clips (0.499, 0.562) that the built-in model was trained on, by dlib-hog; the spread is 0.05.
 CENTERS = {"face": (0.5, 0.5625)}
 MIDDLE = (0.5, 0.5)
 # A square beyond the picture shows repeated border, which models render badly; so it may first shrink by this much.
 SHRINK = 1.3
-# Room for motion that the framing itself has, in sides of the square: nine in ten clips of ../shared/faces, all of
-# which were cut as fixed squares, move by less.
+# Room for motion that the framing itself has, in sides of the square: nine in ten clips that the built-in
+# model was trained on, all of which were cut as fixed squares, move by less.
 SLACK = 0.2
 # Percent of the detections that may lie further out on each side: stray ones.
 OUTER = 5

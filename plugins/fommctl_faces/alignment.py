@@ -17,7 +17,8 @@ from fommctl_faces.weights import FAN, SFD, fetch, import_face_alignment
 LONGER_SIDE = 640
 # S3FD learned from WIDER FACE, whose boxes hold forehead, chin and cheeks tightly. So its box is as wide as the jaw and
 # ends at the chin. In jaw widths, HOG's square has a side of 1.07 and a centre 0.60 above the chin (medians over the
-# pictures of ../shared/faces, jaw and chin by dlib's 68 landmarks); S3FD itself could not be measured.
+# pictures that the built-in model was trained on, jaw and chin by dlib's 68 landmarks); S3FD itself could not be
+# measured.
 SIDE, ABOVE_CHIN = 1.07, 0.60
 
 

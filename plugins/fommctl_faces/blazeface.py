@@ -21,7 +21,7 @@ SIDE = 128
 # front model does not see faces of less than a tenth of the picture's side, and then sometimes reports something else,
 # at 0.5 to 0.7.
 SURE = margin(0.75)
-# Median over the 105 stills and 178 frames of the clips in ../shared/faces against dlib-hog on the same pictures
+# Median over the 105 stills and 178 frames of the clips that the built-in model was trained on, against dlib-hog
 # (spread 0.08, 0.07 and 0.06 of the width, most of it HOG's coarse steps of size and place).
 WIDTH, DOWN = 0.976, -0.034
 
