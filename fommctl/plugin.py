@@ -170,6 +170,7 @@ def _named(plugin: Plugin, frame_filter: FrameFilter) -> FrameFilter:
 
 
 def describe(error: BaseException) -> str:
+    """`ValueError: what it says`, at most about 300 characters, for a message."""
     return f"{type(error).__name__}: {str(error)[:300]}".rstrip(": ")
 
 

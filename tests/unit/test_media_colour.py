@@ -117,7 +117,7 @@ def test_bt2020_to_bt709_is_the_published_matrix():
     np.testing.assert_allclose(to_bt709(BT2020), published, atol=1e-4)  # ITU-R BT.2087, annex 2
 
 
-def hdr_clip(path, transfer, signals, peak=None):
+def hdr_clip(path, transfer, signals):
     colour = tagged(BT2020, primaries=BT2020, transfer=transfer)
     return write_clip(
         path,
