@@ -1,8 +1,11 @@
 """fommctl animates a still image with the motion of a video (First Order Motion Model, NeurIPS 2019)."""
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+TYPE_CHECKING = False  # not from typing: half of the time that the command needs before it can answer Ctrl-C
 if TYPE_CHECKING:
+    from typing import Any
+
     from fommctl.stages.animator import Animator, load
 
 __version__ = "0.1.0"

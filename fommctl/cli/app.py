@@ -1,7 +1,6 @@
 """The `fommctl` command: assembles the subcommands; importing it loads neither torch nor PyAV."""
 
 import importlib
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -67,29 +66,3 @@ def _dispatch(arguments: list[str]) -> None:
     command = typer.main.get_command(app)
     with command.make_context("fommctl", arguments) as context:
         command.invoke(context)
-
-
-def entry() -> None:
-    """The console script."""
-    _open_standard_streams()
-    # Read by torch's OpenMP when it is loaded. Its threads spin for milliseconds between two layers of a network and
-    # take the cores from decoder and encoder; beside another busy process this more than halves the speed (measured
-    # with one busy loop on two cores: 25 frames/s against 40), and on an idle machine nothing is lost.
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    sys.exit(main())
-
-
-def _open_standard_streams() -> None:
-    """Where the caller closed one of the three (`2>&-`), the next file to be opened would take its number, and what
-    a library then prints would end up in the result."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        # A file name need not be text in the encoding of the terminal.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")

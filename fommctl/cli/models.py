@@ -46,6 +46,7 @@ def list_models(session: Session) -> None:
 
     rows = [_row(entry) for entry in registry.entries(load_host()).values()]
     table = Table("name", "status", "size", "preset", "summary", box=box.SIMPLE)
+    table.columns[0].no_wrap = True  # names are copied
     for row in rows:
         table.add_row(row["name"], row["status"], _size_text(row["size"]), row["preset"] or "its own", row["summary"])
     session.result({"models": rows}, table)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 PANEL = "Output and diagnosis"
+NARROWEST = 60
 
 
 class LogFormat(StrEnum):
@@ -77,7 +78,10 @@ class Session:
         elif text is not None:
             from rich.console import Console
 
-            Console(highlight=False, soft_wrap=True, markup=False, emoji=False).print(text)
+            console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+            # In fewer columns a table drops its cells; the terminal breaks its lines instead.
+            console.width = max(console.width, NARROWEST)
+            console.print(text)
 
     @contextmanager
     def progress(self, label: str, unit: str = "frames") -> Iterator[Callable[[int, int | None], None]]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import Result, environment, run_inside
+from command_line import Result, environment, run_inside, run_process
 from distributions import install
 from trouble import TROUBLE
 
@@ -202,6 +202,20 @@ def test_signals_clean_up_and_end_with_130(
         _, stderr = process.communicate()
     assert (process.returncode, stderr) == (130, "error: interrupted\nhint: Nothing half-written was left behind.\n")
     assert not (tmp_path / "part").exists()
+
+
+@pytest.mark.parametrize(("flag", "stream"), [("-q", 1), ("--json", 0)])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_during_the_first_imports(tmp_path: Path, name: str, flag: str, stream: int) -> None:
+    (tmp_path / "typer.py").write_text(f"import os, signal\nos.kill(os.getpid(), signal.{name})\n")
+    result = run_process("models", "list", flag, path=tmp_path)
+    texts = (result.stdout, result.stderr)
+    assert result.code == 130
+    assert "interrupted" in texts[stream]
+    assert texts[1 - stream] == ""
+    if flag == "--json":
+        message = {"message": "interrupted", "hint": "Nothing half-written was left behind.", "exit_code": 130}
+        assert result.json() == {"error": message}
 
 
 def test_a_signal_that_the_caller_ignores_stays_ignored(

@@ -60,3 +60,9 @@ def test_no_progress_where_it_is_not_wanted(site: Path, flags: list[str], messag
 
 def test_no_progress_without_a_terminal(site: Path) -> None:
     assert run_process("trouble", "work", path=site) == Result(0, "", "warning: frame 2 is dark\n")
+
+
+def test_a_narrow_terminal_loses_no_cell() -> None:
+    result = run_process("models", "list", COLUMNS="5")
+    assert result.code == 0
+    assert {"seed-faces", "built-in", "vox-adv-small", "bair"} <= set(result.stdout.split())
