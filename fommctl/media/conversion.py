@@ -43,7 +43,7 @@ class View:
 
     def __post_init__(self) -> None:
         if self.box is not None and not (0 < self.box.width <= MAX_SIDE and 0 < self.box.height <= MAX_SIDE):
-            raise UsageError(f"the box {self.box} is empty or larger than {MAX_SIDE} pixels", "give a smaller square")
+            raise UsageError(f"the box {self.box} is empty or larger than {MAX_SIDE} pixels", "Give a smaller square.")
 
     def turned(self, orientation: Orientation) -> View:
         """The same view of the picture as coded, before it is turned for display."""

@@ -24,8 +24,6 @@ DEFAULT_RATE = Fraction(25)
 _MAX_RATE = 1000
 _TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
 """Decoders that draw any text file as a picture."""
-
-
 _PLAYLISTS = frozenset({"hls", "concat", "dash", "imf"})
 """Formats that only name other files, which nobody has asked for."""
 
@@ -42,22 +40,22 @@ def check_file(path: Path) -> None:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{path} does not exist", "check the spelling and the folder") from error
+        raise InputError(f"{path} does not exist", "Check the spelling and the folder.") from error
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{path.name} cannot be read: {_reason(error)}", "check the name and the permissions"
+            f"{path.name} cannot be read: {_reason(error)}", "Check the name and the permissions."
         ) from error
     if stat.S_ISDIR(status.st_mode):
-        raise InputError(f"{path} is a folder, not a file", "name a picture or a video in it")
+        raise InputError(f"{path} is a folder, not a file", "Name a picture or a video in it.")
     if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{path} is not a regular file", "copy it to a file first")
+        raise InputError(f"{path} is not a regular file", "Copy it to a file first.")
     if status.st_size == 0:
-        raise InputError(f"{path.name} is empty", "copy or download it again")
+        raise InputError(f"{path.name} is empty", "Copy or download it again.")
     try:
         with path.open("rb"):
             pass
     except OSError as error:
-        raise InputError(f"{path.name} cannot be read: {_reason(error)}", "check its permissions") from error
+        raise InputError(f"{path.name} cannot be read: {_reason(error)}", "Check its permissions.") from error
 
 
 def open_container(path: Path) -> InputContainer:
@@ -78,11 +76,11 @@ def opened(path: Path) -> Iterator[InputContainer]:
     except (FFmpegError, ValueError, OSError) as error:
         raise InputError(
             f"{path.name} is not a video or a picture that can be read: {_reason(error)}",
-            "check that it plays elsewhere and was copied whole",
+            "Check that it plays elsewhere and was copied whole.",
         ) from error
     with container:
         if container.format.name in _PLAYLISTS:
-            raise InputError(f"{path.name} is a playlist, not a video", "name the video itself")
+            raise InputError(f"{path.name} is a playlist, not a video", "Name the video itself.")
         yield container
 
 
@@ -93,15 +91,15 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     """
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not container.streams:
-        raise InputError(f"{path.name} is incomplete: it holds no streams", "copy or export it again")
+        raise InputError(f"{path.name} is incomplete: it holds no streams", "Copy or export it again.")
     if not streams:
         kind = "holds sound and no video" if container.streams.audio else "holds no video"
-        raise InputError(f"{path.name} {kind}", "name a file with a moving picture")
+        raise InputError(f"{path.name} {kind}", "Name a file with a moving picture.")
     stream = next((one for one in streams if one.disposition & Disposition.default), streams[0])
     context = stream.codec_context
     if context is None or context.name in _TEXT_CODECS:
         what = "is text" if context is not None else "has a video codec that cannot be decoded here"
-        raise InputError(f"{path.name} {what}", "convert it to H.264 in an MP4 file first")
+        raise InputError(f"{path.name} {what}", "Convert it to H.264 in an MP4 file first.")
     check_size(path.name, context.width, context.height)
     stream.thread_type = "AUTO"
     return stream

@@ -49,4 +49,4 @@ def _first_frame(path: Path) -> Picture:
             coded = info.orientation.size(size)
             turned = info.orientation.apply(resize(pixels, coded))
             return Picture(turned, None if alpha is None else info.orientation.apply(resize(alpha, coded)))
-    raise InputError(f"{path.name} has no frame that can be decoded", "check that it was copied whole")
+    raise InputError(f"{path.name} has no frame that can be decoded", "Check that it was copied whole.")

@@ -102,7 +102,7 @@ def _probe_sequence(path: Path, rate: Fraction) -> VideoInfo:
         still = stills.identify(file)
         if still is not None:
             return _of_still(path, still, "sequence", rate, frames=len(found), length=found[-1][0] - number + 1)
-    raise InputError(f"{path}: none of its {len(found)} pictures can be read", "check that they were copied whole")
+    raise InputError(f"{path}: none of its {len(found)} pictures can be read", "Check that they were copied whole.")
 
 
 def _of_still(
@@ -155,7 +155,7 @@ def _probe_video(path: Path) -> VideoInfo:
         stream = video_stream(container, path)
         first = next(Decoder(container, stream).frames(), None)
         if first is None:
-            raise InputError(f"{path.name} has no frame that can be decoded", "check that it was copied whole")
+            raise InputError(f"{path.name} has no frame that can be decoded", "Check that it was copied whole.")
         frame, origin = first
         stills.check_size(path.name, frame.width, frame.height)
         orientation = orientation_of(frame)

@@ -58,13 +58,13 @@ class Reader:
         """
         for name, rate in (("frame rate", fps), ("highest frame rate", max_rate)):
             if rate is not None and rate <= 0:
-                raise UsageError(f"the {name} must be more than 0, not {rate}", "give frames a second, such as 25")
+                raise UsageError(f"the {name} must be more than 0, not {rate}", "Give frames a second, such as 25.")
         self.start = start or Fraction(0)
         self.end = end
         if self.start < 0 or (end is not None and end <= self.start):
             raise UsageError(
                 f"no time lies between {float(self.start):g} s and {'the end' if end is None else f'{float(end):g} s'}",
-                "give a start of 0 s or more, and an end after it",
+                "Give a start of 0 s or more, and an end after it.",
             )
         self.path = Path(path)
         self.max_rate = max_rate
@@ -116,10 +116,9 @@ class Reader:
             yield Frame(pixels, index, pending.time - self.start, pending.duration)
             index += 1
         if index == 0 and not self._closed.is_set():
-            length = (
-                f"it is {float(self.info.duration):.2f} s long" if self.info.duration else "check --start and --end"
-            )
-            raise InputError(f"{self.path.name} has no readable frame in the part asked for", length)
+            length = self.info.duration
+            hint = f"It is {float(length):.2f} s long." if length else "Check --start and --end."
+            raise InputError(f"{self.path.name} has no readable frame in the part asked for", hint)
 
     def _warn(self, message: str) -> None:
         if message not in self.warnings:

@@ -26,14 +26,14 @@ def listed(path: Path) -> list[tuple[int, Path]]:
     try:
         files = [file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file()]
     except OSError as error:
-        raise InputError(f"{folder} cannot be read: {error.strerror}", "check the folder's name") from error
+        raise InputError(f"{folder} cannot be read: {error.strerror}", "Check the folder's name.") from error
     if path.is_dir():
         pictures = sorted((file for file in files if file.suffix.lower() in SUFFIXES), key=_counting_order)
         found = list(enumerate(pictures))
-        hint = "name a video, or a folder that holds pictures such as 00001.png"
+        hint = "Name a video, or a folder that holds pictures such as 00001.png."
     else:
         found = _matching(path.name, files)
-        hint = f"no file in {folder} fits the pattern; check the number of digits"
+        hint = f"No file in {folder} fits the pattern; check the number of digits."
     if not found:
         raise InputError(f"{path} holds no pictures" if path.is_dir() else f"{path} matches no file", hint)
     return found

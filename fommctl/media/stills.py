@@ -47,16 +47,13 @@ class Still:
     animated: bool
 
 
-_SMALLER = f"scale it down first; at most {MAX_SIDE} pixels a side and {MAX_PIXELS // 1_000_000} megapixels are read"
+_SMALLER = f"Scale it down first; at most {MAX_SIDE} pixels a side and {MAX_PIXELS // 1_000_000} megapixels are read."
 
 
 def check_size(name: str, width: int, height: int) -> None:
     """Refuse what would fill the memory, before any of it is decoded; raises InputError."""
     if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
-        raise InputError(
-            f"{name} is too large: {width} x {height} pixels",
-            _SMALLER,
-        )
+        raise InputError(f"{name} is too large: {width} x {height} pixels", _SMALLER)
 
 
 @contextmanager
@@ -73,7 +70,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise InputError(f"{path.name} is too large", _SMALLER) from error
     except Exception as error:  # PIL's readers of broken files let any error of their own escape.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise _DamagedError(f"{path.name} is damaged: {reason}", "save it again in an image editor") from error
+        raise _DamagedError(f"{path.name} is damaged: {reason}", "Save it again in an image editor.") from error
 
 
 class _DamagedError(InputError):
