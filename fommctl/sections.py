@@ -46,6 +46,8 @@ class Section(BaseModel):
 
 
 class FlipParams(Section):
+    """Which mirror images and time reversals a training pair may get."""
+
     horizontal_flip: bool = False
     time_flip: bool = False
 
@@ -60,17 +62,23 @@ class JitterParams(Section):
 
 
 class CropParams(Section):
+    """A random part of the frame."""
+
     size: Annotated[tuple[Positive, Positive], Strict(False), BeforeValidator(_pair)]
     """(H, W) in pixels; one number means a square."""
 
 
 class ResizeParams(Section):
+    """A random change of size."""
+
     ratio: Pair = (3 / 4, 4 / 3)
     """Smallest and largest factor."""
     interpolation: Literal["nearest", "bilinear"] = "nearest"
 
 
 class RotationParams(Section):
+    """A random rotation, in degrees."""
+
     degrees: Annotated[Pair, BeforeValidator(_symmetric)]
     """Smallest and largest angle; one number means from its negative to itself."""
 
@@ -86,6 +94,8 @@ class AugmentationParams(Section):
 
 
 class DatasetParams(Section):
+    """The training data, and the frames that the networks see."""
+
     root_dir: str | None = None
     frame_shape: Annotated[tuple[Positive, Positive, Positive], Strict(False)] = (256, 256, 3)
     """(H, W, C); older published files call it image_shape."""
@@ -105,6 +115,8 @@ class TransformParams(Section):
 
 
 class LossWeights(Section):
+    """The weight of each loss; 0 leaves it out."""
+
     generator_gan: Weight = 0.0
     discriminator_gan: Weight = 1.0
     feature_matching: Weights = (10.0, 10.0, 10.0, 10.0)
@@ -116,6 +128,8 @@ class LossWeights(Section):
 
 
 class TrainParams(Section):
+    """The training schedule."""
+
     num_epochs: Positive
     num_repeats: Positive = 1
     """Passes over the data set in one epoch."""
@@ -140,6 +154,8 @@ class TrainParams(Section):
 
 
 class ReconstructionParams(Section):
+    """How test clips are reconstructed."""
+
     num_videos: Positive = 1000
     format: str = ".mp4"
 
@@ -153,12 +169,16 @@ class NormalizationParams(Section):
 
 
 class AnimateParams(Section):
+    """How pairs of clips are animated."""
+
     num_pairs: Positive = 50
     format: str = ".mp4"
     normalization_params: NormalizationParams = NormalizationParams()
 
 
 class VisualizerParams(Section):
+    """How keypoints are drawn."""
+
     kp_size: Positive = 5
     """Radius of a drawn keypoint, in pixels."""
     draw_border: bool = False
@@ -166,6 +186,8 @@ class VisualizerParams(Section):
 
 
 class FramingParams(Section):
+    """How subjects stand in the frames: see `fommctl.presets.Framing`."""
+
     subject: Annotated[str, Field(min_length=1)]
     width: Annotated[float, Field(gt=0, le=2)]
 
