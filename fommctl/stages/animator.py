@@ -6,15 +6,14 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fommctl.config import did_you_mean
 from fommctl.core.pixels import to_tensor
-from fommctl.errors import UsageError
+from fommctl.errors import InputError
 from fommctl.host import load_host
 from fommctl.media.images import read_picture, resize
 from fommctl.media.reader import Frame
@@ -22,12 +21,13 @@ from fommctl.models.loading import load_model
 from fommctl.stages import animate
 from fommctl.stages.choreography import Choreography
 from fommctl.stages.engine import Engine
-from fommctl.stages.options import AnimateConfig, MotionMode, option_names
+from fommctl.stages.options import AnimateConfig, MotionMode, check_choice, check_seed, parsed
 from fommctl.stages.rendering import Rendering, batches
 from fommctl.stages.shot import on_black
 from fommctl.stages.timing import Cue
 
 Pixels = NDArray[np.uint8]
+PICTURE = "Give an array (height, width, 3) of uint8, red first; files are animated by animate()."
 
 
 class Animator(Engine):
@@ -43,16 +43,8 @@ class Animator(Engine):
         **options: Any,
     ) -> animate.AnimateResult:
         """Animate files, with the options of the command (`motion="absolute"`, `crop="none"`, ...)."""
-        for name in options:
-            if name not in option_names():
-                raise UsageError(f"animate has no option '{name}'{did_you_mean(name, option_names())}")
-        if "best_frame" in options:
-            options["best_frame"] = str(options["best_frame"])
-        for name in ("fps", "start", "end"):
-            if options.get(name) is not None:
-                options[name] = Fraction(options[name]).limit_denominator(1_000_000)
         path = None if output is None else Path(output)
-        config = AnimateConfig(source=Path(source), driving=Path(driving), output=path, **options)
+        config = AnimateConfig(source=Path(source), driving=Path(driving), output=path, **parsed(options))
         return animate.run(config, self, report)
 
     def frames(
@@ -71,14 +63,16 @@ class Animator(Engine):
 
         Pictures of another size than the model's are resized; nothing is cropped. The first driving frame is the
         reference of relative motion. fps: of the driving frames, for `smooth` only. Memory does not grow with the
-        number of frames: they are taken from `driving` a batch at a time.
+        number of frames: they are taken from `driving` a batch at a time. Raises UsageError for another motion, and
+        InputError for pictures of another shape or type.
         """
+        check_choice("motion", motion, get_args(MotionMode))
         renderer, shape = self.renderer(size), self.frame_size(size)
-        pixels = source if isinstance(source, np.ndarray) else on_black(read_picture(Path(source)))
+        pixels = on_black(read_picture(Path(source))) if isinstance(source, str | Path) else _picture(source, "source")
         context = renderer.encode_source(to_tensor([resize(pixels, shape)], renderer.device))
         period = 1 / Fraction(fps).limit_denominator(100_000)
         cues = (
-            Cue(Frame(resize(picture, shape), index, index * period, period), ())
+            Cue(Frame(resize(_picture(picture, "driving frame"), shape), index, index * period, period), ())
             for index, picture in enumerate(driving)
         )
         first = next(cues, None)
@@ -90,6 +84,15 @@ class Animator(Engine):
         for batch in batches(itertools.chain((first,), cues), rendering.batch_size):
             for rendered in rendering(batch):
                 yield from rendered.pixels.array()
+
+
+def _picture(pixels: Any, what: str) -> Pixels:
+    """pixels, unless they are none: floats in [0, 1] or a grey picture would be animated as something else."""
+    if not isinstance(pixels, np.ndarray):
+        raise InputError(f"a {what} is no array but {type(pixels).__name__}", PICTURE)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size or pixels.dtype != np.uint8:
+        raise InputError(f"a {what} has the shape {pixels.shape} and the type {pixels.dtype}", PICTURE)
+    return pixels
 
 
 def load(
@@ -107,6 +110,7 @@ def load(
     device: auto, cpu, cuda, cuda:N or mps.  precision: auto, fp32, bf16 or fp16.  sets: `a.b=c` over the preset.
     Raises UsageError, ModelError or MissingError.
     """
+    check_seed(seed)
     torch.manual_seed(seed)
     host = load_host()
     loaded = load_model(None if model is None else str(model), host, preset=preset, sets=sets)

@@ -21,6 +21,7 @@ from fommctl.api.protocols import Backend, Renderer
 from fommctl.core.fast.devices import resolve_device, resolve_precision
 from fommctl.host import Host, load_host
 from fommctl.presets import Preset, load_preset
+from fommctl.stages.options import check_seed
 from fommctl.stages.rendering import BATCH_ON_CPU, BATCH_ON_GPU
 
 Report = Callable[[int, int | None], None]
@@ -110,6 +111,7 @@ def run(
     report: Report | None = None,
 ) -> BenchResult:
     """Measure. Raises UsageError or MissingError for a preset, device or precision that is not to be had."""
+    check_seed(config.seed)
     device = resolve_device(config.device)
     chosen = resolve_precision(config.precision, device)
     host = load_host() if host is None else host

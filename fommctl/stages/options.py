@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from fommctl.config import nearest
+from fommctl.config import did_you_mean, nearest
 from fommctl.errors import UsageError
 from fommctl.media.boxes import Box
 
@@ -58,6 +59,9 @@ class AnimateConfig:
     def __post_init__(self) -> None:
         for name, choices in (("motion", MotionMode), ("audio", AudioMode), ("on_missing", MissingMode)):
             check_choice(f"--{name.replace('_', '-')}", getattr(self, name), get_args(choices))
+        for name in ("size", "batch_size", "crf"):
+            if not isinstance(getattr(self, name), int | None):
+                raise UsageError(f"--{name.replace('_', '-')} is {getattr(self, name)!r}", "Give a whole number.")
         for text in (self.crop, self.driving_crop):
             if text is not None:
                 parse_crop(text)
@@ -97,6 +101,32 @@ def option_names() -> tuple[str, ...]:
     return tuple(field.name for field in fields(AnimateConfig))
 
 
+def parsed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of AnimateConfig from what a caller wrote: times, rates and numbers as text or as numbers.
+
+    Raises UsageError for one that does not exist or cannot be read.
+    """
+    for name in options:
+        if name not in option_names():
+            raise UsageError(
+                f"animate has no option '{name}'{did_you_mean(name, option_names())}",
+                "Its options are those of 'fommctl animate --help', with underscores.",
+            )
+    readers: dict[str, Callable[[str], Any]] = {
+        "start": parse_time,
+        "end": parse_time,
+        "fps": parse_rate,
+        "best_frame": str,
+    }
+    read = {
+        name: readers[name](str(value)) if name in readers and value is not None else value
+        for name, value in options.items()
+    }
+    if isinstance(read.get("batch_size"), str):
+        read["batch_size"] = parse_batch_size(read["batch_size"])
+    return read
+
+
 def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise UsageError with the nearest choice unless value is one of them."""
     if value not in choices:
@@ -105,13 +135,19 @@ def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
         raise UsageError(f"{option} is '{value}'", f"{hint}Choices: {', '.join(choices)}.")
 
 
+def check_seed(seed: int) -> None:
+    """Raise UsageError unless every library takes it: a whole number from 0, below 2**63."""
+    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise UsageError(f"the seed is {seed!r}", "Give a whole number from 0, below 2**63.")
+
+
 def parse_crop(text: str) -> Box | None:
     """The square of `X,Y,SIZE`; None for `auto` and `none`. Raises UsageError for anything else."""
     if text in ("auto", "none"):
         return None
     try:
         left, top, side = (int(part) for part in text.split(","))
-    except ValueError:
+    except (AttributeError, ValueError):
         side = 0
     if side <= 0:
         raise UsageError(f"a crop of '{text}'", "Give auto, none or X,Y,SIZE in pixels, such as 120,40,256.")

@@ -13,6 +13,7 @@ from shots import ASTRONAUT, NTSC, carphone_frames, face_clip, portrait
 from written_media import frames, track
 
 import fommctl
+from fommctl.errors import InputError, UsageError
 from fommctl.media.reader import Reader
 
 CROP_NONE = ("--crop", "none", "--precision", "fp32")
@@ -86,6 +87,57 @@ def test_relative_motion_of_the_first_driving_frame_is_the_source_itself(folder,
     first = next(animator.frames(still, iter(driving), adapt_scale=False))
     itself = next(animator.frames(still, [still], motion="absolute"))
     assert np.abs(first.astype(int) - itself).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("picture", "complaint"),
+    [
+        (np.zeros((64, 64, 3)), "a driving frame has the shape (64, 64, 3) and the type float64"),
+        (np.zeros((64, 64), np.uint8), "a driving frame has the shape (64, 64) and the type uint8"),
+        (np.zeros((64, 64, 4), np.uint8), "a driving frame has the shape (64, 64, 4) and the type uint8"),
+        ("d.mp4", "a driving frame is no array but str"),
+    ],
+)
+def test_the_api_refuses_what_is_no_picture(folder, animator, picture, complaint):
+    with pytest.raises(InputError) as caught:
+        next(animator.frames(folder / "portrait.png", [picture]))
+    assert caught.value.message == complaint
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"size": 96.5}, "--size is 96.5"),
+        ({"crop": (0, 0, 100)}, "a crop of '(0, 0, 100)'"),
+        ({"end": "soon"}, "a time of 'soon'"),
+        ({"cropp": "none"}, "animate has no option 'cropp' (did you mean 'crop'?)"),
+    ],
+)
+def test_the_api_refuses_wrong_options(folder, animator, tmp_path, options, complaint):
+    with pytest.raises(UsageError) as caught:
+        animator.animate(folder / "portrait.png", folder / "plain.mp4", tmp_path / "out.mp4", **options)
+    assert caught.value.message == complaint
+    assert caught.value.hint
+
+
+def test_the_api_reads_options_as_the_command_does(folder, animator, tmp_path):
+    result = animator.animate(
+        folder / "portrait.png",
+        folder / "plain.mp4",
+        tmp_path / "out.mp4",
+        crop="none",
+        start="0:00",
+        end=0.2,
+        fps=29.97,
+        batch_size="auto",
+    )
+    assert (result.fps, result.frames) == (Fraction(30000, 1001), 6)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, "7"])
+def test_a_seed_out_of_range(seed):
+    with pytest.raises(UsageError, match="the seed is"):
+        fommctl.load(seed=seed)
 
 
 def test_files_and_frames_of_the_api_are_the_same_pixels(folder, animator, tmp_path):
