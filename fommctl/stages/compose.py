@@ -6,19 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fommctl.api.protocols import FrameFilter
 from fommctl.core.pixels import HostPixels
 from fommctl.core.transfer import Motion
+from fommctl.media.images import Pixels
 from fommctl.media.writer import Writer
 from fommctl.stages.draw import compare, draw_keypoints
 from fommctl.stages.options import AnimateConfig
 from fommctl.stages.paste import Paste
 from fommctl.stages.shot import Shot, on_black
 from fommctl.stages.timing import Cue
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,8 @@ import colorsys
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.media.images import over_black, resize
+from fommctl.media.images import Pixels, over_black, resize
 
-Pixels = NDArray[np.uint8]
 Floats = NDArray[np.floating]
 
 # In sides of the frame.

@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from fommctl.media.boxes import Box
-from fommctl.media.images import crop, over_black, resize
+from fommctl.media.images import Pixels, crop, over_black, resize
 
-Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 # Width of the soft edge in sides of the square. In the framing of faces it ends where the head begins.
@@ -80,7 +79,12 @@ def _ramp(length: int, open_start: bool, open_end: bool) -> Floats:
     place = np.arange(length, dtype=np.float32)
     to_start = np.full(length, np.inf, np.float32) if open_start else place
     to_end = np.full(length, np.inf, np.float32) if open_end else length - 1 - place
-    part = np.clip(np.minimum(to_start, to_end) / max(1.0, FEATHER * length), 0, 1)
+    return _smoothstep(np.minimum(to_start, to_end) / max(1.0, FEATHER * length))
+
+
+def _smoothstep(way: NDArray[np.floating]) -> Floats:
+    """0 to 1 as `way` goes from 0 to 1, level at both ends."""
+    part = np.clip(way, 0, 1)
     return (part * part * (3 - 2 * part)).astype(np.float32)
 
 
@@ -109,8 +113,7 @@ def _near_edges(height: int, width: int) -> Floats:
 
     def ramp(length: int) -> Floats:
         place = np.arange(length, dtype=np.float32)
-        part = np.clip(np.minimum(place, length - 1 - place) / (length / 4), 0, 1)
-        return (part * part * (3 - 2 * part)).astype(np.float32)
+        return _smoothstep(np.minimum(place, length - 1 - place) / (length / 4))
 
     return (1 - ramp(height)[:, None] * ramp(width)[None]).astype(np.float32)
 
