@@ -169,7 +169,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, number):
     process = start_long_run(tmp_path, tmp_path / "out" / "result.mp4")
     time.sleep(0.5)
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
     assert list((tmp_path / "out").iterdir()) == []
