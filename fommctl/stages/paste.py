@@ -84,8 +84,8 @@ def _ramp(length: int, open_start: bool, open_end: bool) -> Floats:
 
 def _smoothstep(way: NDArray[np.floating]) -> Floats:
     """0 to 1 as `way` goes from 0 to 1, level at both ends."""
-    part = np.clip(way, 0, 1)
-    return (part * part * (3 - 2 * part)).astype(np.float32)
+    part: Floats = np.clip(way, 0, 1).astype(np.float32)
+    return part * part * (3 - 2 * part)
 
 
 def match(reconstruction: Pixels, truth: Pixels) -> tuple[Floats, Floats]:
