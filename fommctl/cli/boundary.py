@@ -75,19 +75,18 @@ def _code_of(error: BaseException, flags: Flags) -> int:
 
 
 def _reader_has_gone(look: bool) -> bool:
-    """Has the reader of our stdout gone? Then what remains is dropped, for it must not raise again at exit.
+    """Has the reader of our stdout gone? What cannot be written is dropped, for it must not raise again at exit.
 
     look: ask the system too, because unbuffered output leaves nothing to flush.
     """
     try:
         _flush()
-        gone = look and _hung_up(sys.stdout)
-    except BrokenPipeError:
-        gone = True
-    if not gone:
-        return False
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return True
+        gone = lost = look and _hung_up(sys.stdout)
+    except OSError as error:
+        gone, lost = isinstance(error, BrokenPipeError), True
+    if lost:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return gone
 
 
 def _hung_up(stream: TextIO) -> bool:

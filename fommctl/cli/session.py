@@ -1,14 +1,14 @@
 """What every command shares: the common options, where results, logs and progress go."""
 
+import contextlib
 import functools
 import inspect
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -56,6 +56,8 @@ class Session:
     json: bool = False
     quiet: bool = False
     log_format: str = LogFormat.TEXT
+    stdout: TextIO | None = field(default=None, repr=False)
+    """Where the result goes; None: sys.stdout."""
     _stderr: "Console | None" = field(default=None, repr=False)
 
     @property
@@ -74,7 +76,7 @@ class Session:
         Raises ValueError where `data` holds NaN or infinity.
         """
         if self.json:
-            sys.stdout.write(json.dumps(data, allow_nan=False) + "\n")
+            print(json.dumps(data, allow_nan=False), file=self.stdout, flush=True)
         elif text is not None:
             from rich.console import Console
 
@@ -83,7 +85,7 @@ class Session:
             console.width = max(console.width, NARROWEST)
             console.print(text)
 
-    @contextmanager
+    @contextlib.contextmanager
     def progress(self, label: str, unit: str = "frames") -> Iterator[Callable[[int, int | None], None]]:
         """A progress bar with ETA and rate on stderr; yields report(done, total). Silent without a terminal,
         and where stdout or stderr is for machines."""
@@ -122,7 +124,10 @@ def command(
             if quiet and verbose:
                 raise UsageError("--quiet and --verbose exclude each other", "Give one of them.")
             logs.start(log_format, verbose, quiet)
-            function(Session(json=json, quiet=quiet, log_format=log_format), *args, **own)
+            session = Session(json=json, quiet=quiet, log_format=log_format, stdout=sys.stdout)
+            # What a library or a plugin prints must not mix with the JSON object.
+            with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
+                function(session, *args, **own)
 
         shared = {
             "json": (JsonOption, False),

@@ -15,6 +15,8 @@ def entry() -> None:
     """Run the command line and exit with its code."""
     _end_at_a_signal()
     _open_standard_streams()
+    if "--json" in sys.argv:
+        _keep_stdout_for_the_result()
     # Read by torch's OpenMP when it is loaded. Its threads spin for milliseconds between two layers of a network and
     # take the cores from decoder and encoder; beside another busy process this more than halves the speed (measured
     # with one busy loop on two cores: 25 frames/s against 40), and on an idle machine nothing is lost.
@@ -34,9 +36,10 @@ def _end_at_a_signal() -> None:
 
 
 def _end(signum: int, frame: FrameType | None) -> None:
-    where, text = (1, JSON) if "--json" in sys.argv else (2, PLAIN)
+    stream, text = (sys.stdout, JSON) if "--json" in sys.argv else (sys.stderr, PLAIN)
     try:
-        os.write(where, text)
+        if stream is not None:
+            os.write(stream.fileno(), text)
     finally:
         os._exit(INTERRUPTED)
 
@@ -55,3 +58,11 @@ def _open_standard_streams() -> None:
         # A file name need not be text in the encoding of the terminal.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _keep_stdout_for_the_result() -> None:
+    """What a library or a program that it starts writes to file descriptor 1 goes to stderr; sys.stdout keeps the
+    way to where the caller reads."""
+    stdout = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+    os.dup2(2, 1)
+    sys.stdout = stdout

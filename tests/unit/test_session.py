@@ -1,4 +1,4 @@
-"""Progress: on a terminal only, and out of the way of messages."""
+"""Progress: on a terminal only, and out of the way of messages; stdout holds the result and nothing else."""
 
 import os
 import pty
@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import Result, environment, run_process
 from distributions import install
+from PIL import Image
 from trouble import TROUBLE
 
 
@@ -66,3 +68,53 @@ def test_a_narrow_terminal_loses_no_cell() -> None:
     result = run_process("models", "list", COLUMNS="5")
     assert result.code == 0
     assert {"seed-faces", "built-in", "vox-adv-small", "bair"} <= set(result.stdout.split())
+
+
+NOISY = """
+    import os
+    from fommctl.api import hookimpl
+
+    print("printed at import")
+    os.write(1, b"written at import\\n")
+
+
+    @hookimpl
+    def fommctl_stage_started(event):
+        print("printed by a listener")
+        os.system("echo said by a program")
+
+
+    @hookimpl
+    def fommctl_frame(event):
+        def filter(frame, *_):
+            print("printed by a filter")
+            os.write(1, b"written by a filter\\n")
+            return frame
+
+        return filter
+"""
+
+
+def test_whatever_prints_stdout_holds_one_json_object(tmp_path: Path) -> None:
+    install(tmp_path / "site", NOISY, name="noisy-plugin", entry="noisy")
+    ramp = np.tile(np.arange(0, 256, 2, dtype=np.uint8)[:, None], (1, 128, 3)).reshape(128, 128, 3)
+    Image.fromarray(ramp).save(tmp_path / "still.png")
+    picture = tmp_path / "still.png"
+    arguments = ("animate", picture, picture, "-o", tmp_path / "out.mkv", "--crop", "none", "--json")
+    result = run_process(*arguments, path=tmp_path / "site")
+    assert result.code == 0
+    assert result.json()["frames"] == 1
+    for who in ("printed at import", "written at import", "printed by a filter", "written by a filter", "a program"):
+        assert who in result.stderr
+    again = run_process(*arguments, path=tmp_path / "site")
+    assert (again.code, again.json()["error"]["exit_code"]) == (2, 2)
+
+
+@pytest.mark.parametrize("arguments", [["presets", "list"], ["presets", "show", "vox", "--json"]])
+def test_a_result_that_cannot_be_written(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "fommctl", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
