@@ -83,7 +83,8 @@ class ClipSquare:
     score: float
     """Mean over the detections, comparable within one detector only."""
     absent: tuple[tuple[Fraction, Fraction], ...]
-    """Half-open intervals of time (seconds) without the subject, to the spacing of the searched frames."""
+    """Open intervals of time (seconds) between two sightings, without the subject; one from the beginning on starts
+    at -1."""
     sightings: tuple[Sighting, ...]
     """Every searched frame, in order."""
 
@@ -243,15 +244,18 @@ def _fitted(center: tuple[float, float], side: float, width: int, height: int, m
 
 
 def _absences(sightings: Sequence[Sighting], clip_end: Fraction) -> tuple[tuple[Fraction, Fraction], ...]:
-    """The runs of searched frames without the subject that are long enough to count."""
+    """The runs of searched frames without the subject that are long enough to count, from sighting to sighting: when
+    the subject left between two searched frames is not known, and a pose that is held must be one that was seen."""
     absences = []
+    before = Fraction(-1)
     position = 0
     for missing, run in itertools.groupby(sightings, lambda sighting: sighting.detection is None):
         times = [sighting.time for sighting in run]
         position += len(times)
         end = sightings[position].time if position < len(sightings) else clip_end
         if missing and len(times) > 1 and end - times[0] >= GONE:
-            absences.append((times[0], end))
+            absences.append((before, end))
+        before = times[-1]
     return tuple(absences)
 
 

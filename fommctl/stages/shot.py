@@ -45,7 +45,7 @@ class Shot:
     size: tuple[int, int]
     """(width, height) of the model's frames."""
     absent: tuple[tuple[Fraction, Fraction], ...]
-    """Half-open intervals of driving time (seconds) without a subject."""
+    """Open intervals of driving time (seconds) without a subject."""
     subject: Detection | None
     """The source's, where it was looked for."""
     sightings: tuple[Sighting, ...]
@@ -55,7 +55,7 @@ class Shot:
 
     def present(self, moment: Fraction) -> bool:
         """Is the subject in the driving video at this time?"""
-        return not any(start <= moment < end for start, end in self.absent)
+        return not any(start < moment < end for start, end in self.absent)
 
 
 def plan(config: AnimateConfig, info: VideoInfo, framing: Framing | None, size: tuple[int, int], host: Host) -> Shot:
@@ -133,7 +133,7 @@ def _several(config: AnimateConfig, source: Square | None, clip: ClipSquare | No
 def _missing(config: AnimateConfig, absent: tuple[tuple[Fraction, Fraction], ...]) -> list[str]:
     if not absent:
         return []
-    places = ", ".join(f"{float(start):.2f}-{float(end):.2f} s" for start, end in absent[:3])
+    places = ", ".join(f"{max(0.0, float(start)):.2f}-{float(end):.2f} s" for start, end in absent[:3])
     places += f" and {len(absent) - 3} more" if len(absent) > 3 else ""
     if config.on_missing == "fail":
         raise InputError(f"no subject in {config.driving.name} at {places}", "Use --on-missing hold or skip.")

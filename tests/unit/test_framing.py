@@ -109,8 +109,17 @@ def test_where_the_subject_is_away_is_known(astronaut, hog, tmp_path):
     )
     clip = square_in_clip(path, hog, WIDTH)
     ((start, end),) = clip.absent
-    assert start == pytest.approx(1.5, abs=0.2)
-    assert end == pytest.approx(3.5, abs=0.2)
+    # Every moment without the head lies between the two sightings: 1.5 to 3.4 s, searched every 0.2 s.
+    assert (start, end) == (Fraction(14, 10), Fraction(36, 10))
+
+
+def test_where_the_subject_is_away_at_first_the_beginning_counts(astronaut, hog, tmp_path):
+    head = astronaut[20:260, 100:340]
+    path = media_factory.write_clip(
+        tmp_path / "late.mp4", width=480, height=360, frames=40, rate=Fraction(10),
+        draw=lambda number: on_grey(head, 1000 if number < 15 else 120, 60),
+    )  # fmt: skip
+    assert square_in_clip(path, hog, WIDTH).absent == ((Fraction(-1), Fraction(16, 10)),)
 
 
 def test_a_moment_without_a_detection_is_no_absence(astronaut, hog, tmp_path):
