@@ -51,13 +51,16 @@ class Decoder:
     def frames(self) -> Iterator[tuple[VideoFrame, Fraction]]:
         """Each frame that can be decoded and its time, in absolute seconds of the file."""
         tick, step = time_base(self.stream), 1 / nominal_rate(self.stream)
+        # AVI numbers frames in coding order only; the times of display that libav makes up for it are out of order.
+        coded_times = self.container.format.name == "avi"
         last: Fraction | None = None
         shift = Fraction(0)
         for frame in self._decoded():
-            if frame.pts is None:
+            ticks = frame.dts if coded_times else frame.pts
+            if ticks is None:
                 time = Fraction(0) if last is None else last + step
             else:
-                time = frame.pts * tick + shift
+                time = ticks * tick + shift
             if last is not None and time <= last:
                 # A splice or a broken clock: what follows keeps its own spacing, after what came before.
                 self.damage.jumps += 1

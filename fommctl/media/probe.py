@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def probe(path: Path, fps: Fraction | None = None) -> VideoInfo:
     """
     path = Path(path)
     rate = fps or DEFAULT_RATE
-    if path.is_dir() or sequences.is_pattern(path):
+    if os.path.isdir(path) or sequences.is_pattern(path):
         return _probe_sequence(path, rate)
     check_file(path)
     still = stills.identify(path)

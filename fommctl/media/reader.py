@@ -23,7 +23,8 @@ class Frame:
     """One picture of a clip.
 
     pixels: (H, W, 3) uint8 RGB, bt709 or sRGB.  index: from 0 in the order of delivery.
-    time: seconds since the first frame of the clip, or since `start`.  duration: seconds until the next frame.
+    time: seconds since the first frame of the clip, or since `start`.  duration: seconds until the next frame,
+    or until `end` where that comes well before it.
     """
 
     pixels: Pixels
@@ -113,12 +114,16 @@ class Reader:
             pixels = pending.pixels()
             if pixels is None:
                 continue
-            yield Frame(pixels, index, pending.time - self.start, pending.duration)
+            yield Frame(pixels, index, pending.time - self.start, self._until_end(pending.time, pending.duration))
             index += 1
         if index == 0 and not self._closed.is_set():
             length = self.info.duration
             hint = f"It is {float(length):.2f} s long." if length else "Check --start and --end."
             raise InputError(f"{self.path.name} has no readable frame in the part asked for", hint)
+
+    def _until_end(self, time: Fraction, duration: Fraction) -> Fraction:
+        """The duration, no further than `end`; yet a nominal step, so that a constant rate stays constant."""
+        return duration if self.end is None else min(duration, max(self.end - time, 1 / self.info.rate))
 
     def _warn(self, message: str) -> None:
         if message not in self.warnings:

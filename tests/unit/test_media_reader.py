@@ -219,3 +219,29 @@ def test_times_that_make_no_sense_are_refused(tmp_path):
             Reader(path, **options)
     with pytest.raises(InputError, match="no readable frame in the part asked for"):
         list(Reader(path, start=Fraction(60)))
+
+
+@pytest.mark.parametrize(("codec", "quality"), [("libx264", {"crf": "18"}), ("mpeg4", {"qscale": "2"})])
+def test_avi_with_frames_coded_out_of_order_keeps_order_and_times(tmp_path, codec, quality):
+    path = write_clip(tmp_path / "a.avi", codec=codec, frames=60, options={"bf": "3", "g": "12", **quality})
+    reader = Reader(path)
+    assert [frame.time for frame in reader] == [Fraction(index, 25) for index in range(60)]
+    assert reader.warnings == []
+    later = list(Reader(path, start=Fraction(3, 2)))
+    assert [frame.time for frame in later] == [Fraction(index, 25) + Fraction(1, 50) for index in range(22)]
+    for index, frame in enumerate(later, start=38):
+        near = range(index - 3, index + 4)
+        assert min(near, key=lambda one: np.abs(frame.pixels.astype(int) - moving_square(one)).mean()) == index
+
+
+def test_the_last_frame_ends_with_the_part_asked_for_but_lasts_a_nominal_step(tmp_path):
+    path = write_clip(tmp_path / "v.mp4", times=[Fraction(0), Fraction(1, 10), Fraction(2)])
+    frames = list(Reader(path, end=Fraction(1)))
+    assert [frame.duration for frame in frames] == [Fraction(1, 10), Fraction(9, 10)]
+    even = write_clip(tmp_path / "c.mp4", frames=20)
+    assert {frame.duration for frame in Reader(even, end=Fraction(1, 2))} == {Fraction(1, 25)}
+
+
+def test_a_name_that_is_too_long_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        Reader(tmp_path / ("a" * 300 + ".mp4"))
