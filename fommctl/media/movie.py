@@ -97,6 +97,8 @@ class Movie:
         self._converter = self._choose_converter()
         self._durations: dict[int, int] = {}
         self._last: int | None = None
+        self._origin: tuple[int, int] | None = None
+        """Ticks at which the first frame is shown and coded."""
         self._end = Fraction(0)
         self._container: Any = None
         self._sound: Sound | None = None
@@ -235,10 +237,22 @@ class Movie:
         return frame
 
     def _mux(self, frame: av.VideoFrame | None) -> None:
-        for packet in self._stream.encode(frame):
+        packets = self._stream.encode(frame)
+        for packet in packets:
+            self._origin = self._origin or (packet.pts, packet.dts)
             if packet.pts in self._durations:
                 packet.duration = self._durations.pop(packet.pts)
+            if frame is None and packet is packets[-1]:
+                self._lengthen(packet)
             self._container.mux(packet)
+
+    def _lengthen(self, packet: Any) -> None:
+        """Let the last coded packet last to the end of the film where another frame is shown last: MP4 adds up the
+        lengths of packets as they are coded, which would leave out how long the last shown frame stays."""
+        if self._encoding.container.muxer in ("mp4", "mov") and self._origin and packet.pts != self._last:
+            first_shown, first_coded = self._origin
+            end = round(self._end / self._picture.time_base)
+            packet.duration = max(1, end - first_shown - (packet.dts - first_coded))
 
     def _close_sound(self) -> None:
         if self._sound is not None:

@@ -275,3 +275,14 @@ def test_frames_of_a_wrong_kind_are_refused(tmp_path):
 def test_a_path_as_text_and_a_name_in_upper_case(tmp_path: Path):
     write(str(tmp_path / "OUT.MP4"), spans(Fraction(25), 2))  # type: ignore[arg-type]
     assert track(tmp_path / "OUT.MP4").codec == "h264"
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize("name", ["out.mp4", "out.mov"])
+def test_the_last_frame_stays_where_another_one_is_coded_last(tmp_path, name, codec):
+    hundredths = [(0, 4), (4, 10), (14, 10), (24, 1), (25, 50)]
+    write(tmp_path / name, [(Fraction(time, 100), Fraction(stay, 100)) for time, stay in hundredths], codec=codec)
+    with av.open(str(tmp_path / name)) as container:
+        stream = container.streams.video[0]
+        assert stream.duration * stream.time_base == Fraction(3, 4)
+        assert container.duration == 750_000
