@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -140,7 +141,8 @@ def _stream(
     report: Progress | None,
 ) -> None:
     """Decode, render, compose and encode, each in a thread of its own, a few batches apart."""
-    cues = at_rate(reader, config.fps) if config.fps else as_driven(reader)
+    length = None if config.end is None else config.end - (config.start or 0)
+    cues = at_rate(reader, config.fps, length) if config.fps else as_driven(reader)
     total = _expected_frames(config, info)
 
     def finish(batch: Rendered) -> None:
@@ -217,10 +219,11 @@ def _writer(
 
 
 def _timecode(config: AnimateConfig, info: VideoInfo) -> str | None:
-    """The driving video's timecode at the first frame that is used."""
+    """The driving video's timecode at the first frame that is used, counted at the result's rate."""
     if info.timecode is None:
         return None
-    return timecode.shifted(info.timecode, round((config.start or Fraction(0)) * info.rate), info.rate)
+    skipped = math.ceil((config.start or Fraction(0)) * info.rate)
+    return timecode.shifted(info.timecode, skipped, info.rate, config.fps)
 
 
 def _expected_frames(config: AnimateConfig, info: VideoInfo) -> int | None:

@@ -31,11 +31,11 @@ def as_driven(frames: Iterable[Frame]) -> Iterator[Cue]:
         yield Cue(frame, (Showing(frame.time, frame.duration),))
 
 
-def at_rate(frames: Iterable[Frame], rate: Fraction) -> Iterator[Cue]:
+def at_rate(frames: Iterable[Frame], rate: Fraction, end: Fraction | None = None) -> Iterator[Cue]:
     """A constant frame rate: each moment shows the frame that the driving video shows then.
 
     Frames that no moment falls on are dropped (and never rendered); a frame on which several fall is repeated.
-    The result starts when the driving video does.
+    The result starts when the driving video does. end: seconds at which it stops, though a frame may last longer.
     """
     period, moment, count = 1 / rate, Fraction(0), 0
     first: Fraction | None = None
@@ -43,7 +43,8 @@ def at_rate(frames: Iterable[Frame], rate: Fraction) -> Iterator[Cue]:
         if first is None:
             first = moment = frame.time
         showings = []
-        while moment < frame.time + frame.duration:
+        stop = frame.time + frame.duration
+        while moment < (stop if end is None else min(stop, end)):
             showings.append(Showing(moment, period))
             count += 1
             moment = first + count * period

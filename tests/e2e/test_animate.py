@@ -428,3 +428,30 @@ def test_bf16_frames_of_the_built_in_model_stay_within_40_db_of_fp32(folder, ani
     error = np.mean([(one.astype(float) - other) ** 2 for one, other in zip(exact, rounded, strict=True)])
     assert error > 0
     assert 10 * np.log10(255**2 / error) > 40
+
+
+def test_the_pose_that_is_held_was_seen(run_cli, tmp_path):
+    # The face leaves between two searched frames (0.8 and 1.0 s): frames 13 and 14 are black and must not be held.
+    clip = face_clip(tmp_path / "gap.mp4", count=48, missing=range(13, 33), audio=(), rate=Fraction(15))
+    result = run_cli("animate", ASTRONAUT, clip, "-o", tmp_path / "out" / "%02d.png", "--json")
+    assert result.code == 0, result.stderr
+    shown = [np.asarray(Image.open(path)).astype(int) for path in sorted((tmp_path / "out").glob("*.png"))]
+    assert len(shown) == 48
+    assert all(np.array_equal(shown[12], held) for held in shown[13:33])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [(("--start", "0.5"), "10:00:00:13"), (("--start", "0.41"), "10:00:00:11"), (("--fps", "50"), "10:00:00:00"),
+     (("--start", "0.5", "--fps", "50"), "10:00:00:26")],
+)  # fmt: skip
+def test_timecode_of_the_first_frame_that_is_used(folder, run_cli, tmp_path, options, expected):
+    driving = write_clip(
+        tmp_path / "tc.mov", codec="prores_ks", pix_fmt="yuv422p10le", width=64, height=64, frames=16,
+        timecode="10:00:00:00",
+    )  # fmt: skip
+    out = tmp_path / "out.mov"
+    result = run_cli("animate", folder / "portrait.png", driving, "-o", out, *CROP_NONE, *options, "--json")
+    assert result.code == 0, result.stderr
+    with av.open(str(out)) as container:
+        assert container.streams.video[0].metadata["timecode"] == expected

@@ -92,3 +92,9 @@ def test_times_of_frames_and_of_a_constant_rate():
     assert [(cue.frame.index, len(cue.showings)) for cue in retimed] == [(0, 1), (1, 4), (2, 1), (3, 2)]
     moments = [showing.time for cue in retimed for showing in cue.showings]
     assert moments == [Fraction(index, 10) for index in range(8)]
+
+
+def test_a_constant_rate_stops_at_the_end_asked_for():
+    still = [Frame(np.zeros((1, 1, 3), np.uint8), 0, Fraction(0), Fraction(2))]
+    (cue,) = at_rate(still, Fraction(25), Fraction(3, 10))
+    assert [showing.time for showing in cue.showings] == [Fraction(index, 25) for index in range(8)]

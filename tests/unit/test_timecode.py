@@ -30,6 +30,19 @@ def test_by_hand(timecode, frames, rate, expected):
     assert shifted(timecode, frames, rate) == expected
 
 
+@pytest.mark.parametrize(
+    ("timecode", "frames", "rate", "new_rate", "expected"),
+    [
+        ("01:00:00:00", 13, Fraction(25), Fraction(50), "01:00:00:26"),
+        ("01:00:00:24", 0, Fraction(25), Fraction(24), "01:00:00:23"),
+        ("00:00:59;29", 1, NTSC, NTSC * 2, "00:01:00;04"),
+        ("01:00:00:23", 0, Fraction(24000, 1001), Fraction(24), "01:00:00:23"),
+    ],
+)
+def test_counted_at_another_rate(timecode, frames, rate, new_rate, expected):
+    assert shifted(timecode, frames, rate, new_rate) == expected
+
+
 def test_what_is_no_timecode():
     assert shifted("now", 1, NTSC) is None
 
