@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -14,8 +15,8 @@ _NUMBER = re.compile(r"(?<!%)((?:%%)*)%(0?\d*)d")
 
 
 def is_pattern(path: Path) -> bool:
-    """Whether the file name holds one printf number such as %05d."""
-    return len(_NUMBER.findall(path.name)) == 1
+    """Whether the file name holds one printf number such as %05d and is a picture's: `100%done.mp4` is a video."""
+    return path.suffix.lower() == ".png" and len(_NUMBER.findall(path.name)) == 1
 
 
 def numbered(path: Path, number: int) -> Path:
@@ -58,6 +59,7 @@ def temporary_name(target: Path) -> Path:
 def check_target(path: Path, overwrite: bool, inputs: Sequence[Path]) -> None:
     """Raise UsageError where `path` exists (and `overwrite` is false) or is an input, OutputError where it cannot be
     written."""
+    _check_name(numbered(path, 1) if is_pattern(path) else path)
     if is_pattern(path):
         _check_pattern(path, overwrite, inputs)
         return
@@ -74,6 +76,14 @@ def check_target(path: Path, overwrite: bool, inputs: Sequence[Path]) -> None:
         raise UsageError(f"the output exists already: {path}", "Use --overwrite, or another name with -o.")
 
 
+def _check_name(path: Path) -> None:
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise OutputError(f"the name of the output is too long: {path}", "Give a shorter one with -o.") from error
+
+
 def _check_pattern(path: Path, overwrite: bool, inputs: Sequence[Path]) -> None:
     folder = path.parent
     if not folder.exists():
@@ -83,7 +93,7 @@ def _check_pattern(path: Path, overwrite: bool, inputs: Sequence[Path]) -> None:
     _check_folder(folder, "Choose another folder with -o.")
     present = [entry for _, entry in matching(path)]
     for source in inputs:
-        inside = source.is_dir() and _same(folder, source)
+        inside = os.path.isdir(source) and _same(folder, source)
         if inside or _input_pattern_meets(source, folder, path):
             raise UsageError(f"the output would mix with the input frames: {path}", "Choose another folder with -o.")
         if any(_same(entry, source) for entry in present):
@@ -109,6 +119,6 @@ def _check_folder(folder: Path, hint: str) -> None:
 
 
 def _same(one: Path, other: Path) -> bool:
-    if one.exists() and other.exists():
-        return one.samefile(other)
+    if os.path.exists(one) and os.path.exists(other):
+        return os.path.samefile(one, other)
     return os.path.realpath(one) == os.path.realpath(other)

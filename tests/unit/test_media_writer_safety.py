@@ -268,3 +268,17 @@ def test_the_text_in_a_sound_file_need_not_be_utf8(tmp_path):
     writer = write(tmp_path / "out.mp4", spans(Fraction(25), 25), audio=AudioSource(source, 0, Fraction(0)))
     assert writer.warnings == []
     assert track(tmp_path / "out.mp4", "audio").codec == "aac"
+
+
+def test_a_percent_sign_before_a_d_makes_no_pattern_of_a_video(tmp_path):
+    write(tmp_path / "100%done.mp4", spans(Fraction(25), 5))
+    assert everything(tmp_path) == ["100%done.mp4"]
+    assert len(frames(tmp_path / "100%done.mp4")) == 5
+
+
+@pytest.mark.parametrize("name", ["o" * 252 + ".mp4", "o" * 250 + "%05d.png"])
+def test_a_name_that_is_too_long(tmp_path, name):
+    kind, text = error_of(tmp_path / name)
+    assert kind == "OutputError"
+    assert "too long" in text
+    assert "the output exists" not in error_of(tmp_path / name, inputs=(tmp_path / ("i" * 300),))[1]
