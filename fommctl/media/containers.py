@@ -137,6 +137,10 @@ class Encoding:
         """Whether the pixels are stored as RGB, without a matrix."""
         return bool(_format(self.pix_fmt).is_rgb) or self.pix_fmt == "pal8"
 
+    def coded_size(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) of the smallest picture that holds this one and that the encoder takes."""
+        return width + (width % 2 if self.even_width else 0), height + (height % 2 if self.even_height else 0)
+
     @property
     def even_width(self) -> bool:
         """Whether the encoder needs an even width: half a chroma sample is refused by all but VP9 and FFV1."""

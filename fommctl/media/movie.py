@@ -194,8 +194,7 @@ class Movie:
             # The encoder prints a banner on stderr that no option of its own turns off.
             os.environ.setdefault("SVT_LOG", "1")
         stream = self._container.add_stream(encoding.encoder.name, rate=picture.rate, options=dict(encoding.options))
-        stream.width = picture.width + (picture.width % 2 if encoding.even_width else 0)
-        stream.height = picture.height + (picture.height % 2 if encoding.even_height else 0)
+        stream.width, stream.height = encoding.coded_size(picture.width, picture.height)
         stream.pix_fmt = encoding.pix_fmt
         context = stream.codec_context
         context.time_base = picture.time_base

@@ -122,6 +122,11 @@ class Writer:
             self.warnings.append(f"GIF players slow down above {_FASTEST_GIF} frames/s; this one has {float(rate):g}")
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the written frames in pixels: even where the codec holds even sizes only."""
+        return self._encoding.coded_size(self._picture.width, self._picture.height)
+
+    @property
     def audio_codec(self) -> str | None:
         """Codec of the sound that is written; None without sound and before the writer is entered."""
         return self._sink.audio_codec if self._sink else None

@@ -455,3 +455,14 @@ def test_timecode_of_the_first_frame_that_is_used(folder, run_cli, tmp_path, opt
     assert result.code == 0, result.stderr
     with av.open(str(out)) as container:
         assert container.streams.video[0].metadata["timecode"] == expected
+
+
+@pytest.mark.parametrize(("name", "size"), [("out.mp4", (182, 242)), ("out.mov", (182, 241)), ("out.webm", (181, 241))])
+def test_the_size_that_is_reported_is_that_of_the_file(folder, run_cli, tmp_path, name, size):
+    Image.open(ASTRONAUT).convert("RGB").crop((150, 20, 331, 261)).save(tmp_path / "odd.png")
+    out = tmp_path / name
+    crops = ("--crop", "20,20,120", "--driving-crop", "none", "--end", "0.1")
+    result = run_cli("animate", tmp_path / "odd.png", folder / "plain.mp4", "-o", out, *crops, "--json")
+    assert result.code == 0, result.stderr
+    assert (result.json()["width"], result.json()["height"]) == size
+    assert frames(out)[0].shape[1::-1] == size
