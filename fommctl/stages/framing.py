@@ -88,6 +88,12 @@ class ClipSquare:
     sightings: tuple[Sighting, ...]
     """Every searched frame, in order."""
 
+    @property
+    def width(self) -> float:
+        """Of the subject's box over the side of the square: the median of the sightings."""
+        seen = [sighting.detection.box.width for sighting in self.sightings if sighting.detection is not None]
+        return median(seen) / self.box.width
+
 
 def ready_detectors(host: Host, subject: str) -> list[DetectorSpec]:
     """The detectors of this subject that work at once and offline, in the order of priority."""

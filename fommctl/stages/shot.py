@@ -29,6 +29,8 @@ from fommctl.stages.framing import (
 from fommctl.stages.options import AnimateConfig, parse_crop
 
 log = logging.getLogger(__name__)
+LOOSEST = 0.75
+"""A source is never framed looser than this part of its preset's width: its face would lose too many pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +103,7 @@ def _search(
     spec, detector = choose_detector(host, subject, name)
     log.info("detector: %s", spec.name)
     source = clip = None
-    if wanted[0]:
-        source = square_in_picture(pixels, detector, framing.width, subject=subject, name=config.source.name)
+    width = framing.width
     if wanted[1]:
         clip = square_in_clip(
             config.driving,
@@ -113,6 +114,10 @@ def _search(
             start=config.start,
             end=config.end,
         )
+        width = min(width, max(clip.width, LOOSEST * width))
+    if wanted[0]:
+        # A clip's square is wider where its subject moves far: the source gets the same room to move in.
+        source = square_in_picture(pixels, detector, width, subject=subject, name=config.source.name)
     return source, clip
 
 

@@ -14,7 +14,14 @@ from fommctl.host import Host
 from fommctl.media.images import resize
 from fommctl.media.probe import probe
 from fommctl.stages import framing
-from fommctl.stages.framing import choose_detector, ready_detectors, square_in_clip, square_in_picture
+from fommctl.stages.framing import (
+    ClipSquare,
+    Sighting,
+    choose_detector,
+    ready_detectors,
+    square_in_clip,
+    square_in_picture,
+)
 
 WIDTH = 0.52
 FACE = (227, 124)
@@ -238,3 +245,10 @@ def test_an_unknown_detector_is_refused_with_the_nearest_name(host):
     with pytest.raises(UsageError) as error:
         choose_detector(host, "face", "dlib-hgo")
     assert "dlib-hog" in error.value.hint
+
+
+def test_the_width_of_a_clips_subject_is_the_median_over_the_side_of_its_square():
+    sightings = [Sighting(Fraction(0), None)]
+    sightings += [Sighting(Fraction(1), Detection(Box(0, 0, width, 50), 1.0)) for width in (40, 50, 90)]
+    clip = ClipSquare(Box(0, 0, 200, 200), 1, 1.0, (), tuple(sightings))
+    assert clip.width == 0.25
