@@ -93,6 +93,27 @@ class AugmentationParams(Section):
     rotation_param: RotationParams | None = None
 
 
+class StillParams(Section):
+    """Ours: training pairs made of single pictures, by two mild warps of the same one."""
+
+    fraction: Annotated[float, Field(ge=0, le=1)]
+    """Of the pairs."""
+    sigma_affine: Weight = 0.08
+    sigma_tps: Weight = 0.01
+    points_tps: Annotated[int, Field(ge=2)] = 5
+
+
+class RigidParams(Section):
+    """Ours: training pairs whose driving frame is turned, scaled and shifted against the source."""
+
+    fraction: Annotated[float, Field(ge=0, le=1)]
+    """Of the pairs of clips."""
+    degrees: Annotated[Pair, BeforeValidator(_symmetric)] = (-12.0, 12.0)
+    scale: Pair = (0.9, 1.1)
+    shift: Weight = 0.06
+    """Largest shift either way, in sides of the frame."""
+
+
 class DatasetParams(Section):
     """The training data, and the frames that the networks see."""
 
@@ -104,6 +125,10 @@ class DatasetParams(Section):
     pairs_list: str | None = None
     """CSV of source and driving clips to animate; None for random pairs."""
     augmentation_params: AugmentationParams | None = None
+    pair_candidates: Annotated[int, Field(ge=2)] = 2
+    """Ours: a pair is the two most different of so many random frames of a clip; 2 is the published random pair."""
+    stills: StillParams | None = None
+    rigid: RigidParams | None = None
 
 
 class TransformParams(Section):
@@ -125,6 +150,22 @@ class LossWeights(Section):
     """One for each VGG-19 layer; all zero leaves the perceptual network out."""
     equivariance_value: Weight = 10.0
     equivariance_jacobian: Weight = 10.0
+    pixel: Weight = 0.0
+    """Ours: mean absolute difference of prediction and driving frame at each scale."""
+    warped: Weight = 0.0
+    """Ours: mean absolute difference of the warped source and the driving frame, at the size of the motion field."""
+    guidance: Weight = 0.0
+    """Ours: distance of the keypoints from landmarks that a detector finds; see `GuidanceParams`."""
+
+
+class GuidanceParams(Section):
+    """Ours: landmarks that keypoints are drawn to in training. For runs too short for keypoints to find the moving
+    parts by themselves; a trained model needs no landmarks."""
+
+    detector: Annotated[str, Field(min_length=1)]
+    """Of the plugins; it has to give landmarks."""
+    points: Annotated[tuple[Annotated[tuple[Count, ...], Strict(False), Field(min_length=1)], ...], Strict(False)]
+    """For each of the first keypoints, the landmarks whose mean it is drawn to."""
 
 
 class TrainParams(Section):
@@ -145,6 +186,15 @@ class TrainParams(Section):
     """Epochs between checkpoints that are kept."""
     transform_params: TransformParams = TransformParams()
     loss_weights: LossWeights = LossWeights()
+    perceptual_network: Literal["vgg19", "efficientnet-lite0", "none"] = "vgg19"
+    """Ours: whose features the perceptual loss compares. The published choice needs a download, efficientnet-lite0 a
+    package."""
+    guidance: GuidanceParams | None = None
+    schedule: Literal["milestones", "cosine"] = "milestones"
+    """Ours: how the learning rates fall: by ten at each of `epoch_milestones`, or along half a cosine to zero at the
+    end of the last epoch (of `--max-steps` where that is given)."""
+    warmup_steps: Count = 0
+    """Ours: steps over which the learning rates rise from zero."""
     checkpoint_every_steps: Positive | None = None
     """Ours: steps between checkpoints to resume from."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = None
