@@ -60,6 +60,23 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint({group: _in_float32(group, tensors, path) for group, tensors in groups.items()}, metadata, path)
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a torch file that holds names and tensors and no groups, as torch hub has them; on the CPU.
+
+    Raises ModelError as read_checkpoint does.
+    """
+    path = Path(path)
+    kind = sniff(path)
+    content = _load(path, in_place=kind == "torch zip" and _zip_is_plain(path))
+    if not isinstance(content, dict) or not content:
+        raise ModelError(f"{path} does not hold named tensors", "Is it the right file?")
+    for name, item in content.items():
+        if not isinstance(name, str) or not isinstance(item, Tensor):
+            raise ModelError(f"{path}: {name} is a {type(item).__name__}, not a tensor", "Is it the right file?")
+    _check_tensors({"tensors": content}, path)
+    return _in_float32("tensors", content, path)
+
+
 def write_native(path: Path, groups: Mapping[str, Mapping[str, Tensor]], metadata: Mapping[str, str]) -> None:
     """Write a native model file: safetensors, tensors named `group/name`, with metadata; whole or not at all.
 
@@ -140,11 +157,18 @@ def _zip_is_plain(path: Path) -> bool:
 
 
 def _read_published(path: Path, in_place: bool) -> tuple[Groups, dict[str, str]]:
+    content = _load(path, in_place)
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds a {type(content).__name__}, not groups of tensors", "Is it the right file?")
+    return _groups_of(content, path), _numbers_of(content)
+
+
+def _load(path: Path, in_place: bool) -> Any:
     """in_place: leave the tensors in the file until they are used, so that optimiser states are never read."""
     import pickle
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=in_place)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=in_place)
     except pickle.UnpicklingError as error:
         forbidden = _FORBIDDEN.search(str(error))
         if forbidden is None:
@@ -157,9 +181,6 @@ def _read_published(path: Path, in_place: bool) -> tuple[Groups, dict[str, str]]
         ) from error
     except Exception as error:  # A parser that is fed a damaged file may fail in any way.
         raise ModelError(f"{path} is truncated or damaged: {_first_line(error)}", _DAMAGED) from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} holds a {type(content).__name__}, not groups of tensors", "Is it the right file?")
-    return _groups_of(content, path), _numbers_of(content)
 
 
 def _groups_of(content: Mapping[Any, Any], path: Path) -> Groups:

@@ -1,0 +1,160 @@
+"""Image networks with fixed weights whose features a perceptual loss compares. No files are read here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_BATCH_NORM_EPSILON = 1e-3
+"""Of the published EfficientNet, whose weights were trained with it."""
+
+
+class PerceptualNetwork(nn.Module):
+    """A frozen image network: forward(x) maps pictures (B, 3, H, W) in [0, 1], RGB, to five feature maps.
+
+    Gradients reach the pictures and no weight, and there is no training mode: train() changes nothing. The weights
+    may be moved to another precision (`network.to(torch.bfloat16)`); pictures are normalised in their own precision
+    first and the features come in that of the weights, or of autocast.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, mean: tuple[float, float, float], deviation: tuple[float, float, float]) -> None:
+        """mean, deviation: of each channel of a picture in [0, 1]; normalised away before the first layer."""
+        super().__init__()
+        scale = 1 / torch.tensor(deviation).view(3, 1, 1)
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", -torch.tensor(mean).view(3, 1, 1) * scale, persistent=False)
+
+    def freeze(self) -> None:
+        """Fix the weights; subclasses call it once their layers exist."""
+        self.requires_grad_(False)
+        super().train(False)
+
+    def train(self, mode: bool = True) -> PerceptualNetwork:
+        """Nothing: the network stays as it is."""
+        return self
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """x: (B, 3, H, W) in [0, 1]; as the first layer expects it."""
+        return x * self.scale.to(x.dtype) + self.shift.to(x.dtype)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """x: (B, 3, H, W) in [0, 1]. Returns five feature maps, fine to coarse."""
+        raise NotImplementedError
+
+
+class EfficientNetLite0Features(PerceptualNetwork):
+    """Ends of the stages of EfficientNet-Lite0 (Tan and Le 2019; the lite variant of 2020: ReLU6, no excitation).
+
+    forward returns (B, 16, H/2, W/2), (B, 24, H/4, W/4), (B, 40, H/8, W/8), (B, 112, H/16, W/16) and
+    (B, 320, H/32, W/32), sides rounded up. BatchNorm is folded into the convolutions.
+    """
+
+    STAGES = (
+        ((32, 16, 1, 3, 1),),
+        ((16, 24, 6, 3, 2), (24, 24, 6, 3, 1)),
+        ((24, 40, 6, 5, 2), (40, 40, 6, 5, 1)),
+        (
+            (40, 80, 6, 3, 2),
+            *((80, 80, 6, 3, 1),) * 2,
+            (80, 112, 6, 5, 1),
+            *((112, 112, 6, 5, 1),) * 2,
+        ),
+        ((112, 192, 6, 5, 2), *((192, 192, 6, 5, 1),) * 3, (192, 320, 6, 3, 1)),
+    )
+    """Blocks of each stage: channels in, channels out, expansion, kernel, stride."""
+
+    def __init__(self, published: Mapping[str, Tensor]) -> None:
+        """published: tensors by the names of the published PyTorch conversion (`_blocks.0._bn1.weight`).
+
+        Raises KeyError or ValueError where a tensor is absent or has another shape.
+        """
+        super().__init__(mean=(127 / 255,) * 3, deviation=(128 / 255,) * 3)
+        self.stem = _folded(published, "_conv_stem", "_bn0", (32, 3, 3, 3), stride=2)
+        number = 0
+        self.stages = nn.ModuleList()
+        for stage in self.STAGES:
+            blocks = [_Block(published, f"_blocks.{number + index}", *shape) for index, shape in enumerate(stage)]
+            self.stages.append(nn.Sequential(*blocks))
+            number += len(stage)
+        self.freeze()
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """x: (B, 3, H, W) in [0, 1]. Returns five feature maps at strides 2, 4, 8, 16 and 32."""
+        x = F.relu6(self.stem(self.normalised(x).to(self.stem.weight.dtype)))
+        features = []
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return features
+
+
+class _Block(nn.Module):
+    """Inverted residual: expand by 1x1, filter each channel, project by 1x1; ReLU6 after the first two."""
+
+    def __init__(
+        self,
+        published: Mapping[str, Tensor],
+        prefix: str,
+        inputs: int,
+        outputs: int,
+        expansion: int,
+        kernel: int,
+        stride: int,
+    ) -> None:
+        super().__init__()
+        inner = inputs * expansion
+        self.residual = inputs == outputs and stride == 1
+        self.expand = (
+            None
+            if expansion == 1
+            else _folded(published, f"{prefix}._expand_conv", f"{prefix}._bn0", (inner, inputs, 1, 1))
+        )
+        depthwise = (inner, 1, kernel, kernel)
+        self.depthwise = _folded(published, f"{prefix}._depthwise_conv", f"{prefix}._bn1", depthwise, stride)
+        self.project = _folded(published, f"{prefix}._project_conv", f"{prefix}._bn2", (outputs, inner, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = x if self.expand is None else F.relu6(self.expand(x))
+        out: Tensor = self.project(F.relu6(self.depthwise(inner)))
+        return out + x if self.residual else out
+
+
+class _SameConvolution(nn.Conv2d):
+    """TensorFlow's `same` padding, with which the weights were trained: an odd zero goes to the right and below."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = []
+        for side, kernel, stride in zip(x.shape[:-3:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
+            total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+            padding += [total // 2, total - total // 2]
+        return super().forward(F.pad(x, padding))
+
+
+def _folded(
+    published: Mapping[str, Tensor], convolution: str, norm: str, shape: tuple[int, int, int, int], stride: int = 1
+) -> nn.Conv2d:
+    """One convolution that does what the published one and the BatchNorm after it do."""
+    outputs, inputs, kernel, _ = shape
+    weight = _tensor(published, f"{convolution}.weight", shape)
+    gain, bias, mean, variance = (
+        _tensor(published, f"{norm}.{name}", (outputs,)) for name in ("weight", "bias", "running_mean", "running_var")
+    )
+    gain = gain / (variance + _BATCH_NORM_EPSILON).sqrt()
+    groups = outputs if inputs == 1 else 1
+    kind = _SameConvolution if stride > 1 else nn.Conv2d
+    folded = kind(inputs * groups, outputs, kernel, stride, 0 if stride > 1 else kernel // 2, groups=groups)
+    folded.load_state_dict({"weight": weight * gain.view(-1, 1, 1, 1), "bias": bias - mean * gain})
+    return folded
+
+
+def _tensor(published: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
+    tensor = published[name]
+    if tensor.shape != shape:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, not {shape}")
+    return tensor.detach().float()
