@@ -1,11 +1,12 @@
 """Runs the contract suites of `fommctl.api.testing` over one spec, for `fommctl plugins check`."""
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from fommctl.api import testing
-from fommctl.errors import FommctlError
+from fommctl.errors import FommctlError, InputError, MissingError
 from fommctl.host import Host
 from fommctl.presets import load_preset, preset_names
 
@@ -30,7 +31,7 @@ def check(kind: str, name: str, host: Host, data: Path | None = None) -> Check:
     suites: dict[str, Callable[[], str | None]] = {
         "backend": lambda: _backend(name, host),
         "detector": lambda: _detector(name, host),
-        "dataset": lambda: testing.check_dataset(host.find(kind, name), data),
+        "dataset": lambda: _dataset(name, host, data),
         "metric": lambda: testing.check_metric(host.find(kind, name)),
         "command": lambda: testing.check_command(host.find(kind, name)),
         "preset": lambda: _preset(name, host),
@@ -60,6 +61,18 @@ def _detector(name: str, host: Host) -> str | None:
     testing.check_detector(spec)
     reason = spec.ready()
     return f"not checked: {reason}" if reason else None
+
+
+def _dataset(name: str, host: Host, data: Path | None) -> str | None:
+    spec = host.find("dataset", name)
+    if data is None:
+        with tempfile.TemporaryDirectory() as empty:
+            try:
+                next(iter(spec.build().clips(Path(empty))), None)
+            except (InputError, MissingError):
+                return "not checked: name a folder in its raw layout with --data"
+    testing.check_dataset(spec, data)
+    return None
 
 
 def _preset(name: str, host: Host) -> str | None:
