@@ -137,8 +137,8 @@ def square_in_picture(
     sure = subjects(all_detections(pixels, detector))
     if not sure:
         raise _not_found(subject, name)
-    ideal = _ideal(looked_at_again(pixels, sure[0].box, detector), width, subject)
-    box = _fitted(ideal.center, ideal.width, pixels.shape[1], pixels.shape[0])
+    ideal = ideal(looked_at_again(pixels, sure[0].box, detector), width, subject)
+    box = fitted(ideal.center, ideal.width, pixels.shape[1], pixels.shape[0])
     return Square(box, len(sure), sure[0].score, sure[0])
 
 
@@ -223,15 +223,23 @@ def _scaled(detections: Sequence[Detection], info: VideoInfo, pixels: NDArray[np
 
 
 def _around(track: Track, width: float, subject: str, info: VideoInfo) -> Box:
-    squares = [_ideal(detection.box, width, subject) for detection in track.detections]
+    center, side = spread([detection.box for detection in track.detections], width, subject)
+    return fitted(center, side, info.width, info.height, multiple=2)
+
+
+def spread(boxes: Sequence[Box], width: float, subject: str) -> tuple[tuple[float, float], float]:
+    """Centre and side of the one square that frames a moving subject, wide enough for its motion.
+
+    boxes: of the subject, in pixels.  width: of its box over the side of the square.
+    """
+    squares = [ideal(box, width, subject) for box in boxes]
     left, top = np.percentile([(box.left, box.top) for box in squares], OUTER, axis=0).tolist()
     right, bottom = np.percentile([(box.right, box.bottom) for box in squares], 100 - OUTER, axis=0).tolist()
     side = median(box.width for box in squares)
-    side = max(side, max(right - left, bottom - top) - SLACK * side)
-    return _fitted(((left + right) / 2, (top + bottom) / 2), side, info.width, info.height, multiple=2)
+    return ((left + right) / 2, (top + bottom) / 2), max(side, max(right - left, bottom - top) - SLACK * side)
 
 
-def _ideal(box: Box, width: float, subject: str) -> Box:
+def ideal(box: Box, width: float, subject: str) -> Box:
     """The square in which the subject stands as in the training data."""
     x, y = CENTERS.get(subject, MIDDLE)
     side = box.width / width
@@ -239,7 +247,7 @@ def _ideal(box: Box, width: float, subject: str) -> Box:
     return Box(left, top, left + side, top + side)
 
 
-def _fitted(center: tuple[float, float], side: float, width: int, height: int, multiple: int = 1) -> Box:
+def fitted(center: tuple[float, float], side: float, width: int, height: int, multiple: int = 1) -> Box:
     """The square in whole pixels, shrunk by up to SHRINK and moved so that as little of it as possible lies outside."""
     room = min(width, height)
     if side > room:

@@ -184,7 +184,7 @@ coordinate = st.floats(-200, 1200)
     coordinate, coordinate, st.floats(8, 2000), st.integers(16, 1000), st.integers(16, 1000), st.sampled_from([1, 2])
 )
 def test_a_square_lies_inside_the_picture_wherever_it_fits(x, y, side, width, height, multiple):
-    box = framing._fitted((x, y), side, width, height, multiple)
+    box = framing.fitted((x, y), side, width, height, multiple)
     assert box.width == box.height
     assert box.width <= side + multiple
     for low, high, length in ((box.left, box.right, width), (box.top, box.bottom, height)):
