@@ -1,4 +1,4 @@
-"""Which identities are kept for testing where a data set does not say: one fixed rule for preprocessing and training."""
+"""Which identities are kept for testing where a data set does not say: one rule for preprocessing and training."""
 
 from __future__ import annotations
 
