@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -28,9 +29,13 @@ class ClipRecord:
     path: Path | None = None
     """The raw file or folder of frames; None where `frames` makes the clip."""
     frames: Callable[[], Iterator[NDArray[np.uint8]]] | None = None
-    """Makes (H, W, 3) uint8 frames on the fly (synthetic data)."""
+    """Makes (H, W, 3) uint8 frames on the fly (synthetic data, pictures inside other files). A method, a function of a
+    module or a functools.partial of these, no lambda: worker processes are handed it."""
+    rate: Fraction | float | None = None
+    """Frames a second of a folder of frames and of `frames`, 25 where the data set does not say; a video states its
+    own."""
     start: float | None = None
-    """Seconds."""
+    """Seconds since the first frame of the file."""
     end: float | None = None
     """Seconds, exclusive."""
     box: Box | None = None
