@@ -137,8 +137,8 @@ def square_in_picture(
     sure = subjects(all_detections(pixels, detector))
     if not sure:
         raise _not_found(subject, name)
-    ideal = ideal(looked_at_again(pixels, sure[0].box, detector), width, subject)
-    box = fitted(ideal.center, ideal.width, pixels.shape[1], pixels.shape[0])
+    wanted = ideal(looked_at_again(pixels, sure[0].box, detector), width, subject)
+    box = fitted(wanted.center, wanted.width, pixels.shape[1], pixels.shape[0])
     return Square(box, len(sure), sure[0].score, sure[0])
 
 
