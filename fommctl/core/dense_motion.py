@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fommctl.core.grids import gaussians, identity_grid, sample
 from fommctl.core.layers import AntiAliasDownsample, Hourglass
+from fommctl.core.precision import full_precision, single
 from fommctl.core.transfer import Motion, inverse
 
 
@@ -80,14 +81,16 @@ class DenseMotionNetwork(nn.Module):
         """source: (B, C, H, W) in [0, 1]."""
         small = source if self.down is None else self.down(source)
         height, width = small.shape[2:]
-        motions = sparse_motions(source_motion, driving_motion, height, width)
-        heatmaps = keypoint_heatmaps(source_motion, driving_motion, height, width)
-        deformed = self.deform_by_parts(small, motions)
+        with full_precision(source):
+            motions = sparse_motions(source_motion, driving_motion, height, width)
+            heatmaps = keypoint_heatmaps(source_motion, driving_motion, height, width)
+            deformed = self.deform_by_parts(single(small), motions)
         # The published networks expect each part's heatmap in front of its three colour channels.
         features = self.hourglass(torch.cat((heatmaps[:, :, None], deformed), 2).flatten(1, 2))
-        mask = self.mask(features).softmax(1)
-        deformation = torch.einsum("bkhw,bkhwc->bhwc", mask, motions)
-        occlusion = None if self.occlusion is None else torch.sigmoid(self.occlusion(features))
+        mask = single(self.mask(features)).softmax(1)
+        with full_precision(source):
+            deformation = torch.einsum("bkhw,bkhwc->bhwc", mask, motions)
+        occlusion = None if self.occlusion is None else torch.sigmoid(single(self.occlusion(features)))
         return DenseMotion(deformation, mask, deformed, occlusion)
 
     def deform_by_parts(self, source: Tensor, motions: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fommctl.core.dense_motion import DenseMotion, DenseMotionNetwork
 from fommctl.core.grids import resize_grid, resize_map, sample
 from fommctl.core.layers import DownBlock, ResidualBlock, SameBlock, UpBlock, width_at
+from fommctl.core.precision import single
 from fommctl.core.transfer import Motion
 
 
@@ -66,7 +67,7 @@ class Generator(nn.Module):
         out = self.bottleneck(out)
         for block in self.up_blocks:
             out = block(out)
-        return torch.sigmoid(self.final(out))
+        return torch.sigmoid(single(self.final(out)))
 
     def warp(self, values: Tensor, deformation: Tensor) -> Tensor:
         """values (B, C, H, W) along a flow of any resolution."""

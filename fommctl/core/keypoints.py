@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fommctl.core.grids import identity_grid
 from fommctl.core.layers import AntiAliasDownsample, Hourglass
+from fommctl.core.precision import full_precision, single
 from fommctl.core.transfer import Motion
 
 
@@ -61,8 +62,9 @@ class KeypointDetector(nn.Module):
     def forward(self, frames: Tensor) -> Motion:
         features = self.predictor(frames if self.down is None else self.down(frames))
         logits = self.kp(features)
-        jacobian_maps = None if self.jacobian is None else self.jacobian(features)
-        return motion_from_maps(logits, jacobian_maps, self.temperature)
+        jacobian_maps = None if self.jacobian is None else single(self.jacobian(features))
+        with full_precision(frames):
+            return motion_from_maps(single(logits), jacobian_maps, self.temperature)
 
 
 def motion_from_maps(logits: Tensor, jacobian_maps: Tensor | None, temperature: float) -> Motion:

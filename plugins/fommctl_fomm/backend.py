@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,9 @@ from fommctl.api.blocks import (
     downsample_at,
 )
 from fommctl_fomm.schema import FommParams
+
+if TYPE_CHECKING:
+    from fommctl.api.training import PerceptualNetwork, TrainingPhase, TrainParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +113,9 @@ class FommBackend:
         if fast:
             return FastRenderer(self.keypoint_detector, self.generator, device, precision, scale)
         return PlainRenderer(self.keypoint_detector, self.generator, device, scale)
+
+    def training(self, params: TrainParams, perceptual: PerceptualNetwork | None) -> Sequence[TrainingPhase]:
+        """See `fommctl.api.training.TrainableBackend`."""
+        from fommctl_fomm.training import phases
+
+        return phases(self.keypoint_detector, self.generator, self.discriminator, params, perceptual)

@@ -1,0 +1,124 @@
+"""What the training step of a backend is made of; importing this module imports torch.
+
+A step runs the phases of a backend in turn. Each phase computes losses from the batch and from what the phase before
+generated; their sum is differentiated and the optimisers of that phase step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fommctl.api.protocols import Backend
+from fommctl.core.equivariance import ThinPlateTransform
+from fommctl.core.losses import (
+    ImagePyramid,
+    discriminator_loss,
+    feature_matching_loss,
+    generator_adversarial_loss,
+    guidance_loss,
+    perceptual_loss,
+    pixel_loss,
+)
+from fommctl.core.perceptual import PerceptualNetwork
+from fommctl.sections import LossWeights, TrainParams
+
+__all__ = [
+    "ImagePyramid",
+    "LossWeights",
+    "PerceptualNetwork",
+    "PhaseResult",
+    "ThinPlateTransform",
+    "TrainParams",
+    "TrainableBackend",
+    "TrainingBatch",
+    "TrainingPhase",
+    "TrainingView",
+    "discriminator_loss",
+    "feature_matching_loss",
+    "generator_adversarial_loss",
+    "guidance_loss",
+    "perceptual_loss",
+    "pixel_loss",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingBatch:
+    """Pairs of frames of one clip each, on the device of the networks."""
+
+    source: Tensor
+    """(B, 3, H, W) float32 in [0, 1]."""
+    driving: Tensor
+    """(B, 3, H, W) float32 in [0, 1]."""
+    transform: ThinPlateTransform
+    """A random transform for each pair, for equivariance losses."""
+    source_landmarks: Tensor | None = None
+    """(B, N, 2) in [-1, 1], x before y; NaN where none were found. None without `train_params.guidance`."""
+    driving_landmarks: Tensor | None = None
+    """As `source_landmarks`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingView:
+    """What people look at: B pairs and what the networks made of them. Values in [0, 1] unless said otherwise."""
+
+    source: Tensor
+    """(B, 3, H, W)"""
+    driving: Tensor
+    """(B, 3, H, W)"""
+    prediction: Tensor
+    """(B, 3, H, W)"""
+    source_keypoints: Tensor | None = None
+    """(B, K, 2) in [-1, 1]."""
+    driving_keypoints: Tensor | None = None
+    """(B, K, 2) in [-1, 1]."""
+    deformed: Tensor | None = None
+    """(B, 3, h, w): the source, warped."""
+    mask: Tensor | None = None
+    """(B, K + 1, h, w): which part each place belongs to."""
+    occlusion: Tensor | None = None
+    """(B, 1, h, w)"""
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    """More pictures (B, 1 or 3, h, w) of a backend, by their titles."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseResult:
+    """What one phase computed."""
+
+    losses: Mapping[str, Tensor]
+    """Weighted, by name, each a mean over the batch: scalars. Their sum is differentiated."""
+    generated: Any = None
+    """For the next phase."""
+    view: TrainingView | None = None
+    """For people; of the first phase that has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPhase:
+    """Networks that learn together."""
+
+    name: str
+    module: nn.Module
+    """`forward(batch, generated) -> PhaseResult`; `generated` is that of the phase before, None in the first.
+    Registers exactly the networks that its optimisers train (and frozen ones), so that gradients can be exchanged."""
+    optimisers: Mapping[str, Optimizer]
+    """By the names of the published checkpoint (`optimizer_generator`); their learning rates are those of the preset
+    and follow the schedule."""
+
+
+class TrainableBackend(Backend, Protocol):
+    """A backend with a training step."""
+
+    def training(self, params: TrainParams, perceptual: PerceptualNetwork | None) -> Sequence[TrainingPhase]:
+        """The phases of a step, over the networks of `modules()`, wherever they are by then.
+
+        perceptual: the frozen network that `params.perceptual_network` names, on the same device; None for none.
+        Raises UsageError where `params` cannot be trained with these networks.
+        """
+        ...

@@ -1,0 +1,208 @@
+"""The training step of the First Order Motion Model (Siarohin et al. 2019, section 3.4), as published."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from fommctl.api import UsageError
+from fommctl.api.blocks import (
+    Generated,
+    Generator,
+    KeypointDetector,
+    Motion,
+    MultiScaleDiscriminator,
+    equivariance_losses,
+    resize_map,
+)
+from fommctl.api.training import (
+    ImagePyramid,
+    PerceptualNetwork,
+    PhaseResult,
+    TrainingBatch,
+    TrainingPhase,
+    TrainingView,
+    discriminator_loss,
+    feature_matching_loss,
+    generator_adversarial_loss,
+    guidance_loss,
+    perceptual_loss,
+    pixel_loss,
+)
+
+if TYPE_CHECKING:
+    from fommctl.api.training import LossWeights, TrainParams
+
+BETAS = (0.5, 0.999)
+"""Of Adam, as published."""
+
+
+class GeneratorPhase(nn.Module):
+    """Losses of generator and keypoint detector."""
+
+    def __init__(
+        self,
+        keypoint_detector: KeypointDetector,
+        generator: Generator,
+        discriminator: MultiScaleDiscriminator | None,
+        params: TrainParams,
+        perceptual: PerceptualNetwork | None,
+    ) -> None:
+        super().__init__()
+        self.keypoint_detector = keypoint_detector
+        self.generator = generator
+        self.perceptual = perceptual
+        self.pyramid = ImagePyramid(params.scales, generator.final.out_channels)
+        self._params = params
+        # In a tuple it is no submodule: it does not learn in this phase.
+        self._discriminators = (discriminator,)
+
+    def forward(self, batch: TrainingBatch, _: Any = None) -> PhaseResult:
+        source: Motion = self.keypoint_detector(batch.source)
+        driving: Motion = self.keypoint_detector(batch.driving)
+        generated: Generated = self.generator(batch.source, source, driving)
+        real, painted = self.pyramid(batch.driving), self.pyramid(generated.prediction)
+        weights = self._params.loss_weights
+        losses: dict[str, Tensor] = {}
+        if self.perceptual is not None and any(weights.perceptual):
+            losses["perceptual"] = perceptual_loss(self.perceptual, weights.perceptual, painted, real)
+        if weights.pixel:
+            losses["pixel"] = weights.pixel * pixel_loss(painted, real)
+        if weights.warped:
+            losses["warped"] = weights.warped * self._warped_loss(generated, batch)
+        losses |= self._adversarial_losses(painted, real, driving, weights)
+        losses |= self._equivariance_losses(batch, driving, weights)
+        if weights.guidance:
+            losses["guidance"] = weights.guidance * self._guidance_loss(batch, source, driving)
+        return PhaseResult(losses, (painted, real, driving.keypoints), _view(batch, source, driving, generated))
+
+    def _adversarial_losses(
+        self, painted: dict[float, Tensor], real: dict[float, Tensor], driving: Motion, weights: LossWeights
+    ) -> dict[str, Tensor]:
+        (discriminator,) = self._discriminators
+        if not weights.generator_gan or discriminator is None:
+            return {}
+        keypoints = driving.keypoints.detach()
+        judged = discriminator(painted, keypoints)
+        wanted = discriminator(real, keypoints)
+        losses = {"gen_gan": weights.generator_gan * generator_adversarial_loss(judged)}
+        if any(weights.feature_matching):
+            losses["feature_matching"] = feature_matching_loss(wanted, judged, weights.feature_matching)
+        return losses
+
+    def _equivariance_losses(self, batch: TrainingBatch, driving: Motion, weights: LossWeights) -> dict[str, Tensor]:
+        if not (weights.equivariance_value or weights.equivariance_jacobian):
+            return {}
+        frames = batch.transform.warp_frames(batch.driving, align_corners=self.generator.align_corners)
+        value, jacobian = equivariance_losses(driving, self.keypoint_detector(frames), batch.transform)
+        losses = {}
+        if weights.equivariance_value:
+            losses["equivariance_value"] = weights.equivariance_value * value
+        if weights.equivariance_jacobian and driving.jacobians is not None:
+            losses["equivariance_jacobian"] = weights.equivariance_jacobian * jacobian
+        return losses
+
+    def _warped_loss(self, generated: Generated, batch: TrainingBatch) -> Tensor:
+        height, width = generated.motion.deformation.shape[1:3]
+        warped, wanted = (resize_map(frames, height, width) for frames in (generated.deformed, batch.driving))
+        difference = (warped - wanted).abs()
+        # Where the source shows nothing of what is needed, there is nothing to warp there.
+        occlusion = generated.motion.occlusion
+        return (difference if occlusion is None else difference * occlusion.detach()).mean()
+
+    def _guidance_loss(self, batch: TrainingBatch, source: Motion, driving: Motion) -> Tensor:
+        guidance = self._params.guidance
+        assert guidance is not None
+        assert batch.source_landmarks is not None
+        assert batch.driving_landmarks is not None
+        pairs = ((source, batch.source_landmarks), (driving, batch.driving_landmarks))
+        return torch.stack([guidance_loss(motion.keypoints, marks, guidance.points) for motion, marks in pairs]).mean()
+
+
+class DiscriminatorPhase(nn.Module):
+    """Losses of the discriminator, on what the generator painted before its own step."""
+
+    def __init__(self, discriminator: MultiScaleDiscriminator, params: TrainParams) -> None:
+        super().__init__()
+        self.discriminator = discriminator
+        self._weight = params.loss_weights.discriminator_gan
+
+    def forward(self, batch: TrainingBatch, generated: Any) -> PhaseResult:
+        painted, real, keypoints = generated
+        judged = self.discriminator({scale: frames.detach() for scale, frames in painted.items()}, keypoints.detach())
+        wanted = self.discriminator(real, keypoints.detach())
+        return PhaseResult({"disc_gan": self._weight * discriminator_loss(wanted, judged)})
+
+
+def phases(
+    keypoint_detector: KeypointDetector,
+    generator: Generator,
+    discriminator: MultiScaleDiscriminator | None,
+    params: TrainParams,
+    perceptual: PerceptualNetwork | None,
+) -> list[TrainingPhase]:
+    """See `fommctl.api.training.TrainableBackend.training`."""
+    _check(keypoint_detector, discriminator, params)
+    first = TrainingPhase(
+        "generator",
+        GeneratorPhase(keypoint_detector, generator, discriminator, params, perceptual),
+        {
+            "optimizer_generator": _adam(generator, params.lr_generator),
+            "optimizer_kp_detector": _adam(keypoint_detector, params.lr_kp_detector),
+        },
+    )
+    if discriminator is None or not params.loss_weights.generator_gan:
+        return [first]
+    optimisers = {"optimizer_discriminator": _adam(discriminator, params.lr_discriminator)}
+    return [first, TrainingPhase("discriminator", DiscriminatorPhase(discriminator, params), optimisers)]
+
+
+def _check(
+    keypoint_detector: KeypointDetector, discriminator: MultiScaleDiscriminator | None, params: TrainParams
+) -> None:
+    weights = params.loss_weights
+    if weights.generator_gan and discriminator is None:
+        raise UsageError(
+            "an adversarial loss needs a discriminator, and this preset has none",
+            "Add model_params.discriminator_params, or set train_params.loss_weights.generator_gan=0.",
+        )
+    if weights.generator_gan and discriminator is not None:
+        missing = [scale for scale in discriminator.scales if scale not in params.scales]
+        blocks = {len(judge.down_blocks) for judge in discriminator.discs.values()}  # type: ignore[arg-type]
+        if missing:
+            raise UsageError(
+                f"the discriminator judges the scale {missing[0]}, which train_params.scales does not have",
+                "Add it to train_params.scales.",
+            )
+        if any(weights.feature_matching) and blocks != {len(weights.feature_matching)}:
+            raise UsageError(
+                f"feature_matching has {len(weights.feature_matching)} weights for {max(blocks)} blocks",
+                "Give one weight for each block of the discriminator.",
+            )
+    if weights.guidance and params.guidance is None:
+        raise UsageError("a guidance loss needs train_params.guidance", "Say which detector and which points guide.")
+    if params.guidance is not None and len(params.guidance.points) > keypoint_detector.kp.out_channels:
+        raise UsageError(
+            f"{len(params.guidance.points)} points cannot guide {keypoint_detector.kp.out_channels} keypoints",
+            "Give at most one point for each keypoint.",
+        )
+
+
+def _adam(network: nn.Module, rate: float) -> torch.optim.Adam:
+    return torch.optim.Adam(network.parameters(), lr=rate, betas=BETAS)
+
+
+def _view(batch: TrainingBatch, source: Motion, driving: Motion, generated: Generated) -> TrainingView:
+    occlusion = generated.motion.occlusion
+    return TrainingView(
+        batch.source,
+        batch.driving,
+        generated.prediction.detach(),
+        source.keypoints.detach(),
+        driving.keypoints.detach(),
+        generated.deformed.detach(),
+        generated.motion.mask.detach(),
+        None if occlusion is None else occlusion.detach(),
+    )
