@@ -50,20 +50,22 @@ def model_lock(name: str) -> "BaseFileLock":
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[Path]:
+def replacing(
+    target: Path, *, hint: str = "Free some space, or check the permissions of the folder."
+) -> Iterator[Path]:
     """Yield a temporary path beside `target`; it takes the place of `target` at the end, or vanishes on an error.
 
-    Raises OutputError where the folder cannot be written to or the disk is full.
+    What was written is on the disk before it takes the name, so that a power cut leaves the old file or the new one.
+    Raises OutputError with this hint where the folder cannot be written to or the disk is full.
     """
     make_folder(target.parent)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, target)
     except OSError as error:
-        raise OutputError(
-            f"cannot write {target}: {error.strerror or error}",
-            "Free some space, or check the permissions of the folder.",
-        ) from error
+        raise OutputError(f"cannot write {target}: {error.strerror or error}", hint) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,0 +1,245 @@
+"""The folder of a training run: who may write to it, which checkpoint to go on from, and how files get into it whole.
+
+RUN/metrics.jsonl
+RUN/tensorboard/
+RUN/pictures/00001000.png
+RUN/checkpoints/step-00001000.pt    to resume from; the last few are kept
+RUN/checkpoints/epoch-0050.pt       kept for good
+RUN/checkpoints/best.pt             kept for good
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import filelock
+
+from fommctl.errors import InputError, ModelError, OutputError, UsageError
+from fommctl.models.home import replacing
+
+log = logging.getLogger(__name__)
+
+BEST = "best.pt"
+_LOCK = ".lock"
+_STEP = re.compile(r"step-(\d+)\.pt")
+_LEFT_OVER = re.compile(r"\.((step-\d+|epoch-\d+|best)\.pt|\d+\.png)\.\d+\.tmp")
+_AUTO = "auto"
+_HINT_FULL = "Free some space and go on with --resume auto: the last good checkpoint stays."
+
+
+def checkpoints_folder(run: Path) -> Path:
+    """Where the checkpoints of a run lie."""
+    return run / "checkpoints"
+
+
+def step_checkpoint(run: Path, step: int) -> Path:
+    """The checkpoint after `step` steps, to resume from."""
+    return checkpoints_folder(run) / f"step-{step:08d}.pt"
+
+
+def epoch_checkpoint(run: Path, epoch: int) -> Path:
+    """The checkpoint after `epoch` epochs, which is kept for good."""
+    return checkpoints_folder(run) / f"epoch-{epoch:04d}.pt"
+
+
+def best_checkpoint(run: Path) -> Path:
+    """The checkpoint with the best score so far, which is kept for good."""
+    return checkpoints_folder(run) / BEST
+
+
+def picture_path(run: Path, step: int) -> Path:
+    """The picture grid of a step."""
+    return run / "pictures" / f"{step:08d}.png"
+
+
+def step_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of single steps in `folder`, the newest first; none where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    numbers = {path: int(match[1]) for path in folder.iterdir() if (match := _STEP.fullmatch(path.name))}
+    return sorted(numbers, key=numbers.__getitem__, reverse=True)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint as torch.save writes it (a ZIP archive) is complete and its checksums hold."""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError):
+        return False
+
+
+def open_run(out: Path, resume: str | None, *, readable: Callable[[Path], bool] = is_whole) -> Path | None:
+    """The checkpoint from which the run in `out` goes on, None where it starts anew. Nothing is written.
+
+    resume: None; `auto`: the newest checkpoint in `out`, if there is one; else the path of a checkpoint, of a run or
+    of a folder of checkpoints.  readable: whether a file can be used; in a folder, the next older one takes the place
+    of a damaged one, with a warning.
+
+    Raises UsageError where `out` holds something that the run would mix with, InputError where there is nothing to
+    resume from, ModelError where every checkpoint is damaged.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"the output is no folder: {out}", "Name a folder with --out.")
+    empty = _is_empty(out)
+    if resume is None:
+        if not empty:
+            raise UsageError(
+                f"the output folder is not empty: {out}", "Go on with --resume auto, or name another folder with --out."
+            )
+        return None
+    if resume == _AUTO:
+        newest = _newest(checkpoints_folder(out), readable)
+        if newest is None and not empty:
+            log.warning("%s holds no checkpoint yet: the run starts anew", out)
+        return newest
+    checkpoint = _named(Path(resume), readable)
+    if not empty and not _inside(checkpoint, out):
+        raise UsageError(
+            f"the output folder is not empty and {checkpoint} is not of that run: {out}",
+            "Name another folder with --out, or go on with --resume auto.",
+        )
+    return checkpoint
+
+
+def set_newer_aside(run: Path, step: int) -> None:
+    """Rename the checkpoints that lie after `step` to `*.abandoned`: a run that goes on from `step` has another
+    future, and `--resume auto` must not return to the old one."""
+    for path in step_checkpoints(checkpoints_folder(run)):
+        if _number(path) > step:
+            os.replace(path, path.with_name(f"{path.name}.abandoned"))
+            log.warning("%s lies after the step that the run goes on from: renamed to *.abandoned", path.name)
+
+
+def keep_last(folder: Path, count: int) -> None:
+    """Delete all but the newest `count` (at least one) checkpoints of single steps; the best one and those of epochs
+    stay."""
+    for path in step_checkpoints(folder)[max(1, count) :]:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def lock_run(out: Path) -> Iterator[None]:
+    """Make the folder `out` where it is missing and keep every other training out of it.
+
+    The lock ends with the process, however that ends. Unfinished files of a killed run are removed; a folder that was
+    made here and stayed empty goes again. Raises UsageError where another training holds the lock, OutputError where
+    the folder cannot be written to.
+    """
+    lock = out / _LOCK
+    made = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        held = filelock.FileLock(lock, timeout=0)
+        held.acquire()
+    except filelock.Timeout as error:
+        raise UsageError(
+            f"another training writes to {out}", "Wait for it, or name another folder with --out."
+        ) from error
+    except FileExistsError as error:
+        raise UsageError(f"the output is no folder: {out}", "Name a folder with --out.") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"cannot write to {out}: {reason}", "Name another folder with --out.") from error
+    try:
+        _remove_left_over(out)
+        yield
+    finally:
+        # Removed while it is held: nobody else can have taken it in between.
+        with suppress(OSError):
+            lock.unlink()
+        held.release()
+        if made:
+            with suppress(OSError):
+                out.rmdir()
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, bring it to the disk, and give it its name.
+
+    A kill, a power cut or an error leaves the file that was there before. Raises OutputError where the disk is full
+    or the folder cannot be written to; other errors of `write` go on as they are.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path, hint=_HINT_FULL) as temporary:
+            write(temporary)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}", _HINT_FULL) from error
+    except RuntimeError as error:
+        reason = _reason_of_torch(error)
+        if reason is None:
+            raise
+        raise OutputError(f"cannot write {path}: {reason}", _HINT_FULL) from error
+
+
+def _reason_of_torch(error: RuntimeError) -> str | None:
+    """Why torch.save could not write; None where the error is another one.
+
+    Its archive writer hides what the system said behind a RuntimeError about positions in the file.
+    """
+    if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
+        return None
+    context = error.__context__
+    if isinstance(context, OSError) and context.strerror:
+        return context.strerror
+    return f"{os.strerror(errno.ENOSPC)}, or the disk failed"
+
+
+def _newest(folder: Path, readable: Callable[[Path], bool]) -> Path | None:
+    """The newest checkpoint of a step that can be read."""
+    found = step_checkpoints(folder)
+    for path in found:
+        if readable(path):
+            return path
+        log.warning("%s is damaged: going back to the checkpoint before it", path)
+    if found:
+        raise ModelError(
+            f"every checkpoint in {folder} is damaged",
+            "Name an older one with --resume PATH, or start in another --out.",
+        )
+    return None
+
+
+def _named(path: Path, readable: Callable[[Path], bool]) -> Path:
+    """The checkpoint that `--resume path` stands for."""
+    if path.is_dir():
+        folder = checkpoints_folder(path)
+        checkpoint = _newest(folder if folder.is_dir() else path, readable)
+        if checkpoint is None:
+            raise InputError(f"there is no checkpoint in {path}", "Name a run, or a file step-*.pt of one.")
+        return checkpoint
+    if not path.exists():
+        raise InputError(f"there is no checkpoint {path}", "Name a run or a checkpoint, or go on with --resume auto.")
+    if not readable(path):
+        raise ModelError(f"the checkpoint {path} is damaged", "Name its folder: the newest one that is whole is taken.")
+    return path
+
+
+def _is_empty(out: Path) -> bool:
+    return not out.exists() or all(entry.name == _LOCK for entry in out.iterdir())
+
+
+def _inside(checkpoint: Path, out: Path) -> bool:
+    return checkpoint.resolve().is_relative_to(out.resolve())
+
+
+def _number(path: Path) -> int:
+    match = _STEP.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
+
+
+def _remove_left_over(out: Path) -> None:
+    """Delete the temporary files that a killed run left, which may be as large as a checkpoint."""
+    for folder in (checkpoints_folder(out), picture_path(out, 0).parent):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if _LEFT_OVER.fullmatch(path.name):
+                path.unlink(missing_ok=True)
