@@ -1,0 +1,145 @@
+"""meta/info.json of a LeRobot data set: version, cameras, where files are, splits."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fommctl.api import InputError
+from fommctl.api.values import Split
+
+_FIELD = re.compile(r"\{(\w+)(?::0?(\d))?d?\}")
+"""A number or a name in a path template, such as `{chunk_index:03d}`."""
+_VERSION = re.compile(r"v?(\d+)\.(\d+)")
+_SPLITS: dict[str, Split] = {name: "test" for name in ("test", "val", "valid", "validation", "eval")}
+_TEMPLATES = {
+    2: "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+    3: "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
+}
+"""Where videos are unless info.json says otherwise, by the major version."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """What meta/info.json says, checked."""
+
+    root: Path
+    version: int
+    """2 or 3."""
+    frames_per_second: float
+    cameras: tuple[str, ...]
+    """Features that are videos, without depth maps."""
+    video_template: str
+    episodes_per_chunk: int
+    """Of version 2."""
+    tests: tuple[range, ...]
+    """Episodes of the test split; empty where the data set has none."""
+
+    def video(self, **fields: int | str) -> Path:
+        """The file that the template names. Raises InputError where it would lie outside the data set."""
+
+        def filled(match: re.Match[str]) -> str:
+            if match[1] not in fields:
+                raise self.fault(f"video_path has an unknown field {match[0]}")
+            return str(fields[match[1]]).zfill(int(match[2] or 0))
+
+        relative = _FIELD.sub(filled, self.video_template)
+        path = PurePosixPath(relative)
+        if path.is_absolute() or ".." in path.parts or "\\" in relative or "{" in relative:
+            raise self.fault(f"video_path leads to {relative!r}, which is not a file of the data set")
+        return self.root / path
+
+    def split(self, episode: int) -> Split | None:
+        """None where info.json names no test episodes: LeRobot states `train` for all of them unless told otherwise."""
+        if not self.tests:
+            return None
+        return "test" if any(episode in each for each in self.tests) else "train"
+
+    def fault(self, what: str) -> InputError:
+        """The error for something in info.json that cannot be."""
+        return InputError(f"{self.root / 'meta/info.json'}: {what}", "Is this a LeRobot data set as published?")
+
+
+def read_info(root: Path) -> Info:
+    """Raises InputError where there is no info.json that this program understands."""
+    path = root / "meta/info.json"
+    try:
+        info = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}", "Name the folder of the data set, with meta and videos in it."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: {error}", "Download it again.") from error
+    if not isinstance(info, dict):
+        raise InputError(f"{path} is damaged: it holds no object", "Download it again.")
+    version = _version(path, info)
+    return Info(
+        root=root,
+        version=version,
+        frames_per_second=_number(path, info, "fps", 30.0),
+        cameras=_cameras(path, info),
+        video_template=str(info.get("video_path") or _TEMPLATES[version]),
+        episodes_per_chunk=max(1, int(_number(path, info, "chunks_size", 1000.0))),
+        tests=_tests(path, info),
+    )
+
+
+def _version(path: Path, info: dict[str, Any]) -> int:
+    stated = str(info.get("codebase_version", "nothing"))
+    match = _VERSION.match(stated)
+    if match is None or int(match[1]) not in _TEMPLATES:
+        raise InputError(
+            f"{path}: codebase_version is {stated!r}; versions 2 and 3 are read",
+            "Convert the data set with the scripts of LeRobot.",
+        )
+    return int(match[1])
+
+
+def _number(path: Path, info: dict[str, Any], key: str, default: float) -> float:
+    value = info.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise InputError(f"{path}: {key} is {value!r}, not a positive number", "Download it again.")
+    return float(value)
+
+
+def _cameras(path: Path, info: dict[str, Any]) -> tuple[str, ...]:
+    features = info.get("features")
+    if not isinstance(features, dict):
+        raise InputError(f"{path} has no features", "Download it again.")
+    described = {key: feature for key, feature in features.items() if isinstance(feature, dict)}
+    videos = tuple(sorted(key for key, each in described.items() if each.get("dtype") == "video" and not _depth(each)))
+    if not videos:
+        pictures = any(each.get("dtype") == "image" for each in described.values())
+        raise InputError(
+            f"{path} names no camera whose pictures are videos",
+            "Its pictures are in the Parquet files: convert them with LeRobot's `lerobot-edit-dataset`."
+            if pictures
+            else "A data set without pictures cannot be used here.",
+        )
+    return videos
+
+
+def _depth(feature: dict[str, Any]) -> bool:
+    notes = [feature.get(name) for name in ("info", "video_info")]
+    return any(
+        isinstance(note, dict) and (note.get("is_depth_map") or note.get("video.is_depth_map")) for note in notes
+    )
+
+
+def _tests(path: Path, info: dict[str, Any]) -> tuple[range, ...]:
+    splits = info.get("splits") or {}
+    if not isinstance(splits, dict):
+        raise InputError(f"{path}: splits is not an object", "Download it again.")
+    tests = []
+    for name, stated in splits.items():
+        if name not in _SPLITS:
+            continue
+        match = re.fullmatch(r"(\d{1,9}):(\d{1,9})", str(stated))
+        if match is None:
+            raise InputError(f"{path}: the split {name} is {stated!r}, not FIRST:END", "Write it as 80:100.")
+        tests.append(range(int(match[1]), int(match[2])))
+    return tuple(tests)

@@ -1,0 +1,17 @@
+"""A folder of clips or GIFs of robots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from fommctl.api import ClipRecord
+from fommctl.api.folders import plain_folder
+
+
+class Robots:
+    """Every video, GIF and folder of frames below the root."""
+
+    def clips(self, root: Path) -> Iterator[ClipRecord]:
+        """Raises InputError where there is none."""
+        return iter(plain_folder(root))
