@@ -1,0 +1,158 @@
+"""One clip of a raw data set, cut, squared and written: what a worker process of `preprocess` does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from fommctl.api.values import ClipRecord
+from fommctl.errors import InputError
+from fommctl.media.boxes import Box, square
+from fommctl.media.conversion import View
+from fommctl.media.files import DEFAULT_RATE
+from fommctl.media.probe import VideoInfo, probe
+from fommctl.media.reader import Frame, Reader
+from fommctl.media.writer import AudioSource, Writer, holds_audio
+from fommctl.stages.preprocess_manifest import Measure, measure
+
+Fit = Literal["pad", "crop", "stretch"]
+SLACK = Fraction(1, 1000)
+"""Seconds by which a frame may lie before the start, or before the end, of its clip: data sets round their times."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipOptions:
+    """How every clip of a run is written."""
+
+    size: int
+    """Side of the square frames in pixels."""
+    format: str
+    """`png` for a folder of pictures, else the suffix of a video without its dot."""
+    fit: Fit
+    """What is done with a part that is no square: `pad` takes in what is around it, `crop` its middle, `stretch` all
+    of it out of shape."""
+    audio: bool
+    """Keep the sound where there is some and the format holds it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipJob:
+    """A clip to make."""
+
+    record: ClipRecord
+    target: Path
+    """The file, or the folder of pictures, which does not exist yet."""
+    options: ClipOptions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Made:
+    """What was written."""
+
+    frames: int
+    rate: Fraction
+    """Nominal frames a second."""
+    measure: Measure
+    warnings: tuple[str, ...]
+
+
+def make_clip(job: ClipJob) -> Made:
+    """Write the clip, one frame at a time. Raises FommctlError; nothing is left at the target then."""
+    record = job.record
+    if record.frames is not None:
+        rate = nominal_rate(record)
+        return _write(job, _made_frames(job, rate), rate)
+    assert record.path is not None
+    info = probe(record.path, fps=nominal_rate(record))
+    start, end = _times(record)
+    side = job.options.size
+    box = squared(_checked(record.box, info.width, info.height), info.width, info.height, job.options.fit)
+    with Reader(record.path, fps=nominal_rate(record), start=start, end=end, box=box, size=(side, side)) as reader:
+        return _write(job, iter(reader), info.rate, reader)
+
+
+def nominal_rate(record: ClipRecord) -> Fraction:
+    """Frames a second of a folder of frames; 29.97 written with enough digits is 30000/1001."""
+    if record.rate is None:
+        return DEFAULT_RATE
+    if not math.isfinite(record.rate) or record.rate <= 0:
+        raise InputError(f"the frame rate is {record.rate}", "It has to be above zero.")
+    return Fraction(record.rate).limit_denominator(1001)
+
+
+def squared(box: Box | None, width: int, height: int, fit: Fit) -> Box | None:
+    """The part of a picture of this size that becomes the square frame; None for all of it.
+
+    `pad` and `crop` give the smallest square around the box and the largest in its middle.
+    """
+    part = box or Box(0, 0, width, height)
+    if fit == "stretch" or round(part.width) == round(part.height):
+        return box
+    return square(part.center, (max if fit == "pad" else min)(part.width, part.height))
+
+
+def _checked(box: Box | None, width: int, height: int) -> Box | None:
+    """The box. Raises InputError where it shows nothing of the picture."""
+    if box is not None and not box.clipped(width, height).area > 0:
+        raise InputError(f"the box {box} lies outside the picture of {width}x{height}", "Check the data set's boxes.")
+    return box
+
+
+def _times(record: ClipRecord) -> tuple[Fraction, Fraction | None]:
+    """Start and end in seconds, each a little early, so that rounding loses no first frame and adds no last one."""
+    start, end = record.start or 0.0, record.end
+    if not math.isfinite(start) or start < 0 or (end is not None and not start < end < math.inf):
+        raise InputError(f"the clip lasts from {start} to {end} s", "The end has to lie after the start.")
+    return max(Fraction(0), Fraction(start) - SLACK), None if end is None else Fraction(end) - SLACK
+
+
+def _made_frames(job: ClipJob, rate: Fraction) -> Iterator[Frame]:
+    """The frames that a data set makes itself, cut and resized as those of a file are."""
+    assert job.record.frames is not None
+    start, end = _times(job.record)
+    side = job.options.size
+    for index, pixels in enumerate(job.record.frames()):
+        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+            raise InputError(f"frame {index} is {pixels.dtype} {pixels.shape}", "Frames are (H, W, 3) uint8.")
+        time = index / rate
+        if end is not None and time >= end:
+            return
+        if time >= start:
+            height, width = pixels.shape[:2]
+            box = squared(_checked(job.record.box, width, height), width, height, job.options.fit)
+            yield Frame(View((width, height), box, (side, side)).apply(pixels), index, time, 1 / rate)
+
+
+def _write(job: ClipJob, frames: Iterator[Frame], rate: Fraction, reader: Reader | None = None) -> Made:
+    first = next(frames, None)
+    if first is None:
+        raise InputError("the clip has no frame", "Check its times against the length of the raw file.")
+    picture = job.options.format == "png"
+    path = job.target / "%07d.png" if picture else job.target
+    info = reader.info if reader else None
+    tags = info.colour if info and not (info.hdr or info.colour.wide_gamut) else None
+    sound = _sound(reader, first, path) if reader and job.options.audio and not picture else None
+    side = job.options.size
+    # One thread an encoder: the workers are the threads, and the bytes are the same on every machine.
+    with Writer(path, width=side, height=side, rate=rate, audio=sound, colour=tags, threads=1) as writer:
+        for frame in chain((first,), frames):
+            writer.write(frame.pixels, frame.time - first.time, frame.duration)
+    warnings = (*(reader.warnings if reader else ()), *writer.warnings)
+    return Made(frames=writer.frames_written, rate=rate, measure=measure(job.target), warnings=warnings)
+
+
+def _sound(reader: Reader, first: Frame, path: Path) -> AudioSource | None:
+    """The raw file's default (else first) sound track from the first frame on."""
+    info: VideoInfo = reader.info
+    if not info.audio or not holds_audio(path):
+        return None
+    track = next((track for track in info.audio if track.default), info.audio[0])
+    end = None if reader.end is None else info.origin + reader.end
+    return AudioSource(info.path, track.index, info.origin + reader.start + first.time, end)

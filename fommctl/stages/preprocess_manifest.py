@@ -1,0 +1,250 @@
+"""manifest.jsonl: what a data set folder holds, one line a clip, kept true while clips are added.
+
+While a run works, every finished clip is added to a journal; at its end, however it ends, both become one sorted
+manifest that replaces the old one at once. A run that was killed leaves the journal, which the next one reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from fommctl.api.values import Split
+from fommctl.errors import InputError, OutputError, UsageError
+
+log = logging.getLogger(__name__)
+MANIFEST, JOURNAL, WORK = "manifest.jsonl", ".preprocess.jsonl", ".work-"
+Key = tuple[str, str]
+"""Identity and name of a clip."""
+_INSIDE = re.compile(r"(train|test)/[^/\\\0]*[^/\\\0.][^/\\\0]*")
+_RATE = re.compile(r"\d{1,12}/[1-9]\d{0,11}")
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Bytes and SHA-256 of a file; of a folder of pictures, of all of them in the order of their names."""
+
+    bytes: int
+    sha256: str
+
+
+def measure(path: Path) -> Measure:
+    """Read a clip wholly."""
+    digest, size = sha256(), 0
+    for file in _files(path):
+        with open(file, "rb") as opened:
+            while block := opened.read(1 << 20):
+                digest.update(block)
+                size += len(block)
+    return Measure(size, digest.hexdigest())
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(path.iterdir()) if path.is_dir() else [path]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One line of the manifest."""
+
+    file: str
+    """`train/ID#clip.mp4`, or a folder of pictures, with forward slashes."""
+    dataset: str
+    identity: str
+    name: str
+    """As the raw data set has them; the file's name may be a harmless likeness."""
+    split: Split
+    frames: int
+    rate: str
+    """Nominal frames a second, such as `30000/1001`."""
+    source: str | None
+    """The raw file, relative to the raw folder; None for frames that the data set makes."""
+    start: float | None
+    end: float | None
+    """Seconds in the raw file."""
+    box: list[float] | None
+    """Left, top, right and bottom in pixels of the raw picture."""
+    bytes: int
+    sha256: str
+    source_bytes: int | None
+    state: str
+    """Hash of all that the clip was made with: where it differs, the clip is made anew."""
+
+    @property
+    def key(self) -> Key:
+        return self.identity, self.name
+
+
+class Manifest:
+    """The manifest of a folder while a run works on it; a context manager that keeps other runs out."""
+
+    def __init__(self, folder: Path, dataset: str) -> None:
+        """Raises UsageError where the folder holds anything else than clips of this data set, InputError or
+        OutputError where it cannot be used."""
+        self.folder = folder
+        self.dataset = dataset
+        self.entries: dict[Key, Entry] = {}
+        self.work = folder
+        """A folder beside the clips for what is not finished; gone at the end."""
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"the output is no folder: {folder}", "Choose another one with -o.")
+        known = [name for name in (MANIFEST, JOURNAL) if (folder / name).is_file()]
+        if not known and folder.exists() and any(folder.iterdir()):
+            hint = "Choose another one with -o: only folders that preprocess has made are continued."
+            raise UsageError(f"the output folder is not empty and has no {MANIFEST}: {folder}", hint)
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._journal = open(self.folder / JOURNAL, "a", encoding="utf-8")
+        try:
+            _lock(self._journal.fileno(), self.folder)
+            for name in (MANIFEST, JOURNAL):
+                self._read(self.folder / name)
+            for left in self.folder.glob(f"{WORK}*"):
+                shutil.rmtree(left, ignore_errors=True)
+            for split in ("train", "test"):
+                (self.folder / split).mkdir(exist_ok=True)
+            # A journal whose last line is torn must not swallow the next one.
+            self._journal.write("\n")
+            self.work = Path(tempfile.mkdtemp(prefix=WORK, dir=self.folder))
+        except BaseException:
+            self._journal.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.ExitStack() as last:
+            last.callback(self._journal.close)
+            last.callback(shutil.rmtree, self.work, ignore_errors=True)
+            try:
+                self._finish()
+            except OSError:
+                # The journal says the same, and what went wrong first is what has to be told.
+                if error is None:
+                    raise
+
+    def path(self, entry: Entry) -> Path:
+        """Where the clip is."""
+        return self.folder / entry.file
+
+    def holds(self, entry: Entry, *, rehash: bool) -> bool:
+        """Whether the clip is as it was written: by its size, with `rehash` by its hash."""
+        path = self.path(entry)
+        try:
+            if rehash:
+                return measure(path) == Measure(entry.bytes, entry.sha256)
+            return sum(file.stat().st_size for file in _files(path)) == entry.bytes
+        except OSError:
+            return False
+
+    def place(self, made: Path, entry: Entry) -> None:
+        """Give a finished clip its name, in place of an older one of this key, and note it."""
+        target, old = self.path(entry), self.entries.get(entry.key)
+        if target.is_dir():
+            target.rename(self.work / f"old-{made.name}")
+        os.replace(made, target)
+        self._note(entry)
+        if old is not None and old.file != entry.file:
+            self.remove(old)
+
+    def move(self, old: Entry, new: Entry) -> None:
+        """Rename a clip as it is: its split or its name changed."""
+        os.replace(self.path(old), self.path(new))
+        self._note(new)
+
+    def remove(self, entry: Entry) -> None:
+        """Delete the files of an entry."""
+        path = self.path(entry)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+    def _note(self, entry: Entry) -> None:
+        self._journal.write(f"{json.dumps(asdict(entry))}\n")
+        self._journal.flush()
+        self.entries[entry.key] = entry
+
+    def _read(self, path: Path) -> None:
+        for entry in read_manifest(path):
+            if entry.dataset != self.dataset:
+                raise UsageError(
+                    f"{self.folder} holds the data set {entry.dataset!r}", "Give every data set a folder of its own."
+                )
+            self.entries[entry.key] = entry
+
+    def _finish(self) -> None:
+        there = [entry for entry in self.entries.values() if self.path(entry).exists()]
+        write_lines(self.folder / MANIFEST, [asdict(entry) for entry in sorted(there, key=lambda each: each.file)])
+        (self.folder / JOURNAL).unlink()
+
+
+def read_manifest(path: Path) -> Iterator[Entry]:
+    """The valid lines of a manifest; none where there is no file. Others (a torn last one, a file elsewhere) are left
+    out, and told but for those of the journal. Raises InputError where it cannot be read."""
+    names = {field.name for field in fields(Entry)}
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", "Check its permissions.") from error
+    for number, line in enumerate(lines, start=1):
+        entry = _entry(line, names)
+        if entry is not None:
+            yield entry
+        elif line.strip() and path.name == MANIFEST:
+            log.warning("%s: line %d is no clip of this folder and was left out", path, number)
+
+
+def _entry(line: str, names: set[str]) -> Entry | None:
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(values, dict) or set(values) != names:
+        return None
+    texts = all(isinstance(values[name], str) for name in ("file", "dataset", "identity", "name", "state", "rate"))
+    numbers = all(isinstance(values[name], int) for name in ("frames", "bytes"))
+    if not texts or not numbers or not _INSIDE.fullmatch(values["file"]) or not _RATE.fullmatch(values["rate"]):
+        return None
+    return Entry(**{**values, "split": values["file"].split("/")[0]})
+
+
+def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """One JSON object a line, all or nothing."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.writelines(f"{json.dumps(row, allow_nan=False)}\n" for row in rows)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    """Refuse a second run on the same folder, where the system has such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    busy = UsageError(f"another run is writing to {folder}", "Wait for its end, or choose another folder with -o.")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The run before may have removed the journal between our opening it and locking it.
+        if os.fstat(handle).st_ino != os.stat(folder / JOURNAL).st_ino:
+            raise busy
+    except (BlockingIOError, FileNotFoundError) as error:
+        raise busy from error
