@@ -15,9 +15,8 @@ _BATCH_NORM_EPSILON = 1e-3
 class PerceptualNetwork(nn.Module):
     """A frozen image network: forward(x) maps pictures (B, 3, H, W) in [0, 1], RGB, to five feature maps.
 
-    Gradients reach the pictures and no weight, and there is no training mode: train() changes nothing. The weights
-    may be moved to another precision (`network.to(torch.bfloat16)`); pictures are normalised in their own precision
-    first and the features come in that of the weights, or of autocast.
+    Gradients reach the pictures and no weight, and there is no training mode: train() changes nothing.
+    Weights and normalisation are float32; under autocast the features come in its precision.
     """
 
     scale: Tensor
@@ -41,11 +40,65 @@ class PerceptualNetwork(nn.Module):
 
     def normalised(self, x: Tensor) -> Tensor:
         """x: (B, 3, H, W) in [0, 1]; as the first layer expects it."""
-        return x * self.scale.to(x.dtype) + self.shift.to(x.dtype)
+        return x * self.scale + self.shift
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """x: (B, 3, H, W) in [0, 1]. Returns five feature maps, fine to coarse."""
         raise NotImplementedError
+
+
+class Vgg19Features(PerceptualNetwork):
+    """relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1 of VGG-19 (Simonyan and Zisserman 2015), as FOMM compares them.
+
+    forward returns (B, 64, H, W), (B, 128, H/2, W/2), (B, 256, H/4, W/4), (B, 512, H/8, W/8) and
+    (B, 512, H/16, W/16), sides rounded down. The layers after relu5_1 do not exist.
+    """
+
+    LAYERS = (
+        (0, 3, 64),
+        (2, 64, 64),
+        (5, 64, 128),
+        (7, 128, 128),
+        (10, 128, 256),
+        (12, 256, 256),
+        (14, 256, 256),
+        (16, 256, 256),
+        (19, 256, 512),
+        (21, 512, 512),
+        (23, 512, 512),
+        (25, 512, 512),
+        (28, 512, 512),
+    )
+    """Convolutions: number in torchvision's file, channels in, channels out."""
+    POOLED = frozenset({5, 10, 19, 28})
+    """Convolutions that come after a 2x2 maximum; with the first one, those whose output is compared."""
+
+    def __init__(self, published: Mapping[str, Tensor]) -> None:
+        """published: tensors by torchvision's names (`features.0.weight`); more of them do no harm.
+
+        Raises KeyError or ValueError where a tensor is absent or has another shape.
+        """
+        super().__init__(mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
+        self.features = nn.ModuleDict()
+        for number, inputs, outputs in self.LAYERS:
+            convolution = nn.Conv2d(inputs, outputs, 3, padding=1)
+            weight = _tensor(published, f"features.{number}.weight", (outputs, inputs, 3, 3))
+            bias = _tensor(published, f"features.{number}.bias", (outputs,))
+            convolution.load_state_dict({"weight": weight, "bias": bias})
+            self.features[str(number)] = convolution
+        self.freeze()
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """x: (B, 3, H, W) in [0, 1], at least 16 pixels a side. Returns the five feature maps."""
+        x = self.normalised(x)
+        compared = []
+        for number, _, _ in self.LAYERS:
+            if number in self.POOLED:
+                x = F.max_pool2d(x, 2)
+            x = F.relu(self.features[str(number)](x))
+            if number == 0 or number in self.POOLED:
+                compared.append(x)
+        return compared
 
 
 class EfficientNetLite0Features(PerceptualNetwork):
@@ -86,7 +139,7 @@ class EfficientNetLite0Features(PerceptualNetwork):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """x: (B, 3, H, W) in [0, 1]. Returns five feature maps at strides 2, 4, 8, 16 and 32."""
-        x = F.relu6(self.stem(self.normalised(x).to(self.stem.weight.dtype)))
+        x = F.relu6(self.stem(self.normalised(x)))
         features = []
         for stage in self.stages:
             x = stage(x)
@@ -125,15 +178,18 @@ class _Block(nn.Module):
         return out + x if self.residual else out
 
 
-class _SameConvolution(nn.Conv2d):
-    """TensorFlow's `same` padding, with which the weights were trained: an odd zero goes to the right and below."""
+class _HalvingConvolution(nn.Conv2d):
+    """Stride 2 with TensorFlow's `same` padding, with which the weights were trained.
+
+    Of an even side the windows start one pixel later than PyTorch's symmetric padding lets them. One more zero before
+    and after, and the first row and column of the result left out, is the same without a padded copy of x.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        padding = []
-        for side, kernel, stride in zip(x.shape[:-3:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
-            total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
-            padding += [total // 2, total - total // 2]
-        return super().forward(F.pad(x, padding))
+        later = [1 - side % 2 for side in x.shape[2:]]
+        padding = [kernel // 2 + more for kernel, more in zip(self.kernel_size, later, strict=True)]
+        out = F.conv2d(x, self.weight, self.bias, self.stride, padding, groups=self.groups)
+        return out[:, :, later[0] :, later[1] :]
 
 
 def _folded(
@@ -147,8 +203,8 @@ def _folded(
     )
     gain = gain / (variance + _BATCH_NORM_EPSILON).sqrt()
     groups = outputs if inputs == 1 else 1
-    kind = _SameConvolution if stride > 1 else nn.Conv2d
-    folded = kind(inputs * groups, outputs, kernel, stride, 0 if stride > 1 else kernel // 2, groups=groups)
+    kind = _HalvingConvolution if stride == 2 else nn.Conv2d
+    folded = kind(inputs * groups, outputs, kernel, stride, kernel // 2, groups=groups)
     folded.load_state_dict({"weight": weight * gain.view(-1, 1, 1, 1), "bias": bias - mean * gain})
     return folded
 
