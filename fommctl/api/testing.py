@@ -205,9 +205,9 @@ def check_dataset(spec: DatasetSpec, root: Path | None = None, *, limit: int = 4
         again = list(adapter.clips(root or Path(empty)))
     _promise(clips, "there are clips")
     _promise(all(isinstance(clip, ClipRecord) for clip in clips), "clips are ClipRecord objects")
-    names = [clip.name for clip in clips]
-    _promise(names == [clip.name for clip in again], "the order is fixed")
-    _promise(len(set(names)) == len(names), "names are unique")
+    names = [(clip.identity, clip.name) for clip in clips]
+    _promise(names == [(clip.identity, clip.name) for clip in again], "the order is fixed")
+    _promise(len(set(names)) == len(names), "names are unique among the clips of an identity")
     parts = {split: {clip.identity for clip in clips if clip.split == split} for split in ("train", "test")}
     _promise(not parts["train"] & parts["test"], "no identity is in both splits")
     for clip in clips:
@@ -218,13 +218,15 @@ def check_dataset(spec: DatasetSpec, root: Path | None = None, *, limit: int = 4
 
 
 def _check_clip(clip: ClipRecord) -> None:
-    _promise(clip.name and not set("#/\\") & set(clip.name), f"{clip.name!r} can be part of a file name")
+    _promise(clip.name and not set("/\\") & set(clip.name), f"{clip.name!r} can be part of a file name")
     _promise(clip.identity and not set("#/\\") & set(clip.identity), f"{clip.identity!r} can be part of a file name")
     _promise((clip.path is None) != (clip.frames is None), f"{clip.name} has either a path or frames")
     _promise(clip.path is None or clip.path.exists(), f"the file of {clip.name} exists")
     _promise(clip.split in (None, "train", "test"), f"{clip.name} is in train, test or neither")
     start, end = clip.start or 0.0, math.inf if clip.end is None else clip.end
     _promise(0 <= start < end, f"{clip.name} starts before it ends")
+    _promise(clip.box is None or clip.box.area > 0, f"the box of {clip.name} has an area")
+    _promise(clip.box_frame is None or min(clip.box_frame) > 0, f"the frame of the box of {clip.name} has an area")
 
 
 def _check_frames(name: str, frames: Sequence[NDArray[np.uint8]], again: Iterable[NDArray[np.uint8]]) -> None:

@@ -22,7 +22,7 @@ class ClipRecord:
     """One clip of a raw data set."""
 
     name: str
-    """Unique in its data set; becomes the part after `#` in the training layout."""
+    """Unique among the clips of its identity; becomes the part after `IDENTITY#` in the training layout."""
     identity: str
     """Who or what is seen; a split never divides an identity."""
     split: Split | None = None
@@ -39,6 +39,10 @@ class ClipRecord:
     end: float | None = None
     """Seconds, exclusive."""
     box: Box | None = None
+    """Of the subject, in pixels; None where the whole frame is wanted."""
+    box_frame: tuple[int, int] | None = None
+    """(width, height) of the frames in which `box` was measured, where they may be of another size than those of the
+    file: the box is then scaled by the quotients of both."""
 
 
 @dataclass(frozen=True, slots=True)

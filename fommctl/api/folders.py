@@ -1,0 +1,184 @@
+"""Plain folders of clips: the layout that has no layout, shared by the adapters of several data sets.
+
+What counts as a clip is what the published loader reads (first-order-model, frames_dataset.py), and more: videos,
+GIFs, folders of numbered frames, and single pictures, which are stills or strips of frames side by side.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from fommctl.api.tables import read_table
+from fommctl.api.values import ClipRecord, Split
+from fommctl.errors import InputError
+
+_log = logging.getLogger(__name__)
+
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".mov", ".gif", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".ogv"}
+)
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif"})
+MEDIA_SUFFIXES = VIDEO_SUFFIXES | PICTURE_SUFFIXES
+SPLITS: tuple[Split, ...] = ("train", "test")
+IDENTITY_ENDS = ("#", "__")
+"""What ends the identity in a clip's name: the published mark, and that of folders such as `IDENTITY__clip.mp4`."""
+STILLS = "stills"
+"""The name of a folder whose numbered pictures are no frames of one clip."""
+_NUMBERED = re.compile(r"(.*?)\d+")
+_NO_NAME = re.compile(r"[/\\\x00-\x1f\x7f]")
+HINT = "Put videos, GIFs, pictures or folders of numbered frames there."
+
+
+def plain_folder(
+    root: Path,
+    *,
+    suffixes: Collection[str] = MEDIA_SUFFIXES,
+    frame_folders: bool = True,
+    identity_ends: Sequence[str] = IDENTITY_ENDS,
+    hint: str = HINT,
+) -> Iterator[ClipRecord]:
+    """A record for each clip below `root`, in order of their paths; hidden files and folders are passed over.
+
+    Where `root` has folders `train` and `test` (the published layout), those are the splits, and nothing else is
+    read. No box is given: square frames need none, and to find the subject in others is the work of `fommctl crop`.
+    The identity is what `manifest.jsonl` or else `index.csv` in `root` says (columns `file`, relative to `root`, and
+    `identity`), else its name up to the first of `identity_ends`, else the folder below `train` or `test` that the
+    file is in, else the name without its ending. Somebody who is in both splits is kept in train, with a warning.
+
+    suffixes: of the files that count.  frame_folders: whether folders of numbered pictures are clips.
+    identity_ends: `("#",)` for data in which `__` says nothing about who is seen.
+    hint: shown with the InputError that is raised where there is nothing, or where the manifest cannot be read.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder", hint)
+    records = _Records(root, _manifest(root), identity_ends)
+    published = all((root / split).is_dir() for split in SPLITS)
+    for split in SPLITS if published else (None,):
+        folder = root / split if split else root
+        for path in media_below(folder, suffixes=suffixes, frame_folders=frame_folders):
+            yield records.record(path, split)
+    if not records.names:
+        raise InputError(f"{root} holds no clips", hint)
+
+
+def media_below(
+    folder: Path, *, suffixes: Collection[str] = MEDIA_SUFFIXES, frame_folders: bool = True
+) -> Iterator[Path]:
+    """Files with one of these suffixes, and folders of frames, below a folder, in order of their paths.
+
+    A folder is one of frames where it holds two pictures or more that are named alike but for their numbers, and no
+    video and no folder; `stills` never is one. Links to folders are followed, each folder once.
+    """
+    yield from _below(folder, suffixes, frame_folders, {folder.resolve()})
+
+
+def _below(folder: Path, suffixes: Collection[str], frame_folders: bool, seen: set[Path]) -> Iterator[Path]:
+    for child in _children(folder):
+        if child.is_dir():
+            if child.resolve() in seen:
+                continue
+            seen.add(child.resolve())
+            if frame_folders and _is_frames(child):
+                yield child
+            else:
+                yield from _below(child, suffixes, frame_folders, seen)
+        elif child.suffix.lower() in suffixes:
+            yield child
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return sorted((child for child in folder.iterdir() if not child.name.startswith(".")), key=lambda one: one.name)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror}", "Check its permissions.") from error
+
+
+def _is_frames(folder: Path) -> bool:
+    children = _children(folder)
+    pictures = [child for child in children if child.suffix.lower() in PICTURE_SUFFIXES and not child.is_dir()]
+    if len(pictures) < 2 or folder.name.lower() == STILLS:
+        return False
+    if any(child.is_dir() or child.suffix.lower() in VIDEO_SUFFIXES for child in children):
+        return False
+    starts = {match[1] if (match := _NUMBERED.fullmatch(picture.stem)) else None for picture in pictures}
+    return len(starts) == 1 and None not in starts
+
+
+def stem(path: Path) -> str:
+    """The name of a clip without its ending; folders of frames have none."""
+    return path.stem if path.suffix.lower() in MEDIA_SUFFIXES else path.name
+
+
+def identity_in(name: str, ends: Sequence[str] = IDENTITY_ENDS) -> str | None:
+    """The part of a clip's name up to the first of `ends`; None where it has none of them, or begins with one."""
+    first = re.split("|".join(map(re.escape, ends)), name, maxsplit=1)[0]
+    return first if first and first != name else None
+
+
+def file_name_part(text: str, *, identity: bool = False) -> str:
+    """`text` with `_` for what cannot be part of a file name: slashes and control characters; for an identity `#`."""
+    return _NO_NAME.sub("_", text.replace("#", "_") if identity else text)
+
+
+class _Records:
+    """Makes records with names that are unique for each identity, and identities that stay in one split."""
+
+    def __init__(self, root: Path, manifest: Mapping[str, str], identity_ends: Sequence[str]) -> None:
+        self.root = root
+        self.manifest = manifest
+        self.identity_ends = identity_ends
+        self.names: set[tuple[str, str]] = set()
+        self.splits: dict[str, Split] = {}
+
+    def record(self, path: Path, split: Split | None) -> ClipRecord:
+        name, inner = stem(path), path.relative_to(self.root / split if split else self.root).parent
+        folder = inner.parts[0] if split and inner.parts else None
+        told = self.manifest.get(path.relative_to(self.root).as_posix())
+        told = told or identity_in(name, self.identity_ends) or folder
+        identity = file_name_part(told or name, identity=True)
+        if split and self.splits.setdefault(identity, split) != split:
+            if told:
+                _log.warning("%s is in both splits and is kept in %s: %s", identity, self.splits[identity], path)
+                split = self.splits[identity]
+            else:
+                # Numbered files of two folders have nothing to do with each other.
+                identity = f"{split}-{identity}"
+        rest = name.removeprefix(told or "").lstrip("#_") or name
+        wanted = (rest, "-".join((*inner.parts, rest)), *(f"{rest}-{number}" for number in range(2, 100_000)))
+        unused = next(each for each in map(file_name_part, wanted) if (identity, each.casefold()) not in self.names)
+        self.names.add((identity, unused.casefold()))
+        return ClipRecord(name=unused, identity=identity, split=split, path=path)
+
+
+def _manifest(root: Path) -> dict[str, str]:
+    """Identities by the path below `root`, with `/`."""
+    lines, table = root / "manifest.jsonl", root / "index.csv"
+    if lines.is_file():
+        rows: list[Mapping[str, Any]] = list(_json_lines(lines))
+    elif table.is_file():
+        rows = [row.cells for row in read_table(table, ("file", "identity"))]
+    else:
+        return {}
+    return {str(row["file"]).replace("\\", "/"): str(row["identity"]) for row in rows if row.get("identity")}
+
+
+def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The lines of a manifest that name a file. Raises InputError with the number of a line that is no JSON object."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}", "Make it again, or move it away.") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line) if line.strip() else {}
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, line {number}: not a JSON object", "Correct the line, or move the file away.")
+        if "file" in row:
+            yield cast(Mapping[str, Any], row)

@@ -1,0 +1,67 @@
+"""CSV tables that describe data sets, as people and spreadsheets write them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fommctl.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a table."""
+
+    line: int
+    """Number of the line in the file on which the row ends, from 1."""
+    cells: Mapping[str, str]
+    """Without surrounding blanks, by the column's name; empty where the row is too short."""
+
+
+def columns_of(path: Path) -> tuple[str, ...]:
+    """The names in the first line of a CSV file; none for an empty one. Raises InputError where it cannot be read."""
+    with _errors(path), path.open(encoding="utf-8-sig", newline="") as file:
+        return tuple(name.strip() for name in next(csv.reader(file), []))
+
+
+def read_table(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
+    """The rows of a CSV file (UTF-8 with or without a byte order mark, any line ends), without empty ones.
+
+    Columns beyond `wanted` are given too. Raises InputError where the file cannot be read, has no rows or lacks one
+    of the `wanted` columns.
+    """
+    found = columns_of(path)
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise InputError(
+            f"{path} has no column {' and no column '.join(missing)}",
+            f"Its first line should name the columns {', '.join(wanted)}; it names {', '.join(found) or 'nothing'}.",
+        )
+    count = 0
+    with _errors(path), path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        next(reader)
+        for cells in reader:
+            stripped = [cell.strip() for cell in cells]
+            if any(stripped):
+                count += 1
+                padded = stripped + [""] * (len(found) - len(stripped))
+                yield Row(reader.line_num, dict(zip(found, padded, strict=False)))
+    if not count:
+        raise InputError(f"{path} has no rows", "Only its first line is there; fetch the file again.")
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Turns what reading a CSV file can raise into InputError."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text", "Save it as CSV in UTF-8.") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", "Check its name and permissions.") from error
+    except csv.Error as error:
+        raise InputError(f"{path} is no CSV table: {error}", "Save it as CSV in UTF-8.") from error
