@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fommctl.media.colour import BT709
 from fommctl.media.containers import Encoding
 from fommctl.media.movie import output_errors
-from fommctl.media.output_paths import matching, numbered
+from fommctl.media.output_paths import matching, numbered, temporary_name
 from fommctl.media.resampling import over_black
 
 _AFTER_HEADER = 8 + 25
@@ -90,6 +90,17 @@ class PictureSequence:
         data = encode_png(pixels, self._encoding.pix_fmt)
         with open(target, "wb") as file:
             file.write(data[:_AFTER_HEADER] + self._text + data[_AFTER_HEADER:])
+
+
+def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write one picture, (H, W, 3 or 4) uint8, in the place of what is there. Raises OutputError."""
+    temporary = temporary_name(path)
+    with output_errors(path):
+        try:
+            temporary.write_bytes(encode_png(pixels, "rgba" if pixels.shape[2] == 4 else "rgb24"))
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def encode_png(pixels: NDArray[np.uint8], pix_fmt: str) -> bytes:

@@ -76,6 +76,8 @@ class VideoInfo:
     orientation: Orientation = UPRIGHT
     peak: float | None = None
     """Brightest light of HDR material in cd/m2, where it is stated."""
+    sample_aspect: Fraction = Fraction(1)
+    """Width over height of a coded pixel; `width` and `height` allow for it already."""
 
 
 def probe(path: Path, fps: Fraction | None = None) -> VideoInfo:
@@ -184,15 +186,18 @@ def _probe_video(path: Path) -> VideoInfo:
             origin=origin,
             orientation=orientation,
             peak=_peak(frame),
+            sample_aspect=_aspect(stream),
         )
 
 
 def square_pixels(frame: VideoFrame, stream: VideoStream) -> tuple[int, int]:
     """(width, height) of the frame as coded, widened or narrowed so that its pixels are squares."""
+    return max(1, round(frame.width * _aspect(stream))), frame.height
+
+
+def _aspect(stream: VideoStream) -> Fraction:
     aspect = as_fraction(stream.sample_aspect_ratio)
-    if aspect is None or not Fraction(1, _MAX_ASPECT) <= aspect <= _MAX_ASPECT:
-        aspect = Fraction(1)
-    return max(1, round(frame.width * aspect)), frame.height
+    return aspect if aspect is not None and Fraction(1, _MAX_ASPECT) <= aspect <= _MAX_ASPECT else Fraction(1)
 
 
 def _duration(container: InputContainer, stream: VideoStream, origin: Fraction) -> Fraction | None:

@@ -168,7 +168,7 @@ def square_in_clip(
     while batch := list(itertools.islice(samples, BATCH)):
         times += [time for time, _ in batch]
         detections = detector.detect([pixels for _, pixels in batch])
-        found += [_scaled(these, info, pixels) for these, (_, pixels) in zip(detections, batch, strict=True)]
+        found += [scaled(these, info, pixels) for these, (_, pixels) in zip(detections, batch, strict=True)]
         report(len(times), None if length is None else max(len(times), math.ceil(length * rate)))
     step = 1 / rate
     tracks = lasting(follow(times, found), len(times))
@@ -209,7 +209,7 @@ def _samples(
     return one_by_one() if length and length >= LONG else all_along(), length, rate
 
 
-def _scaled(detections: Sequence[Detection], info: VideoInfo, pixels: NDArray[np.uint8]) -> list[Detection]:
+def scaled(detections: Sequence[Detection], info: VideoInfo, pixels: NDArray[np.uint8]) -> list[Detection]:
     """Detections in a reduced frame, in the pixels of the clip."""
     x, y = info.width / pixels.shape[1], info.height / pixels.shape[0]
     return [

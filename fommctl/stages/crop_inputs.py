@@ -1,0 +1,128 @@
+"""Which files `crop` works on, and what their clips are called."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fommctl.media import sequences
+from fommctl.media.stills import SUFFIXES
+
+VIDEO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("3gp", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts"),
+        *("mxf", "ogv", "ts", "vob", "webm", "wmv"),
+    )
+)
+"""Names by which videos are recognised in a folder."""
+_LONGEST = 150
+"""Bytes of a name; the number of the track, the suffix and a temporary name's additions go on top of it."""
+_UNSAFE = frozenset('#%/\\:*?"<>|')
+
+
+def expand(inputs: Sequence[str], output: Path | None) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """The files meant by files, folders (with all below them) and patterns, each once, in a fixed order.
+
+    output: is not searched where it lies within an input.
+    Also returns the inputs that mean no file, each with the reason.
+    """
+    files: dict[str, Path] = {}
+    missing: list[tuple[Path, str]] = []
+    for text in inputs:
+        found, reason = _meant(text, output)
+        if not found:
+            missing.append((Path(text), reason))
+        for path in found:
+            files.setdefault(os.path.realpath(path), path)
+    return list(files.values()), missing
+
+
+def _meant(text: str, output: Path | None) -> tuple[list[Path], str]:
+    path = Path(text)
+    if path.is_dir():
+        return _in_folder(path, output), "holds no videos or pictures"
+    if path.exists() or path.is_symlink():
+        return [path], ""
+    if sequences.is_pattern(path):
+        return [path], ""
+    if glob.has_magic(text):
+        matching = (Path(match) for match in glob.glob(text, recursive=True))
+        files = [file for match in matching for file in (_in_folder(match, output) if match.is_dir() else [match])]
+        return sorted(files), "matches no file"
+    return [], "does not exist"
+
+
+def _in_folder(folder: Path, output: Path | None) -> list[Path]:
+    own = None if output is None else os.path.realpath(output)
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and os.path.realpath(Path(place, name)) != own
+        )
+        if os.path.realpath(place) == own:
+            continue
+        found += [Path(place, name) for name in sorted(names) if not name.startswith(".") and _is_media(name)]
+    return found
+
+
+def _is_media(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES | SUFFIXES
+
+
+def key_of(path: Path) -> str:
+    """What tells one source from all others."""
+    return os.path.abspath(path)
+
+
+def names_of(files: Sequence[Path], known: Mapping[str, str], present: Sequence[str]) -> dict[Path, str]:
+    """A name for each source, unlike all others, for the part before `#` of its clips.
+
+    It is the file's own, without its suffix and with `_` for what a file system or the training layout reserves.
+    Where several sources, or a file that is no clip of ours, have that name, a number made from the path follows it.
+    known: names given in earlier runs, by `key_of`.  present: names of the files in the output folder.
+    """
+    wanted = {path: safe_name(path.stem) for path in files}
+    counts = Counter(_folded(name) for name in wanted.values())
+    keys = {key_of(path) for path in files}
+    taken = {_folded(name) for name in known.values()}
+    taken |= {_folded(name) for key, name in known.items() if key not in keys}
+    strangers = {_folded(name.partition("#")[0]) for name in present} - {_folded(name) for name in known.values()}
+    names = {}
+    for path, name in wanted.items():
+        if key_of(path) in known:
+            names[path] = known[key_of(path)]
+        elif counts[_folded(name)] > 1 or _folded(name) in taken | strangers:
+            digest = hashlib.sha256(os.fsencode(key_of(path))).hexdigest()[:8]
+            names[path] = f"{name}-{digest}"
+        else:
+            names[path] = name
+    return names
+
+
+def safe_name(stem: str) -> str:
+    """A stem as part of a file name on every system: no separators, no `#`, no leading or trailing dots."""
+    text = unicodedata.normalize("NFC", stem)
+    kept = "".join("_" if letter in _UNSAFE or not letter.isprintable() else letter for letter in text)
+    kept = kept.encode("utf-8", "replace")[:_LONGEST].decode("utf-8", "ignore").strip(" .")
+    return kept or "clip"
+
+
+def _folded(name: str) -> str:
+    """Names that a file system may take for one are one."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def stamp(path: Path) -> list[int]:
+    """[bytes, nanoseconds of the last change] of a file, or of all that a pattern of frames means.
+
+    Raises InputError where a pattern means nothing, and OSError.
+    """
+    files = [file for _, file in sequences.listed(path)] if sequences.is_pattern(path) else [path]
+    states = [file.stat() for file in files]
+    return [sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)]

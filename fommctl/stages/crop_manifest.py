@@ -1,0 +1,208 @@
+"""What `crop` has done so far: a journal that survives a kill, and the manifests for people and programs.
+
+The journal has one JSON line when a source is begun and one when it is done. A source whose files, size, date and
+options are still those of its last line is not cropped again.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from filelock import FileLock, Timeout
+
+from fommctl.errors import OutputError, UsageError
+from fommctl.media.movie import output_errors
+
+JOURNAL, LOCK = ".crop.jsonl", ".crop.lock"
+MANIFESTS = ("manifest.json", "manifest.csv")
+COLUMNS = ("source", "output", "start", "end", "box", "size", "detector", "score", "frames", "fps")
+Row = Mapping[str, Any]
+"""One clip, by COLUMNS: start and end in seconds of the source, box [left, top, right, bottom] in its pixels."""
+
+
+@dataclass(slots=True)
+class Record:
+    """The last that the journal says of one source."""
+
+    name: str
+    """Of its clips, before `#`."""
+    source: str = ""
+    stamp: list[int] = field(default_factory=list)
+    options: str = ""
+    done: bool = False
+    rows: list[Row] = field(default_factory=list)
+
+
+class Manifest:
+    """The journal of one output folder, open for one run; a context manager that writes the manifests at the end."""
+
+    def __init__(self, folder: Path, *, overwrite: bool) -> None:
+        """Create the folder. Raises OutputError where it cannot be written to, UsageError where another run is at
+        work there or where manifests lie there that `crop` has not written (unless `overwrite`)."""
+        self.folder = folder
+        self._overwrite = overwrite
+        self._file: IO[str] | None = None
+        self.records: dict[str, Record] = {}
+        """By the key of the source."""
+
+    def __enter__(self) -> Self:
+        self._make_folder()
+        self._lock = FileLock(self.folder / LOCK)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise UsageError(
+                f"another run is writing to {self.folder}", "Wait for it, or choose another folder."
+            ) from error
+        try:
+            self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._write_manifests()
+        finally:
+            if self._file is not None:
+                self._file.close()
+            self._lock.release()
+
+    def is_current(self, key: str, stamp: list[int], options: str) -> bool:
+        """Was this source cropped like this, and are its clips still there?"""
+        record = self.records.get(key)
+        return (
+            record is not None
+            and (record.done, record.stamp, record.options) == (True, stamp, options)
+            and all((self.folder / row["output"]).is_file() for row in record.rows)
+        )
+
+    def begin(self, key: str, name: str) -> None:
+        """Claim the clips of this name for a source, before the first of them is written."""
+        rows = self.records[key].rows if key in self.records else []
+        self.records[key] = Record(name=name, rows=rows)
+        self._append({"key": key, "name": name, "rows": rows})
+
+    def finish(self, key: str, source: str, stamp: list[int], options: str, rows: list[Row]) -> None:
+        """A source is done; clips of an earlier run that it has no more are removed."""
+        old = {row["output"] for row in self.records[key].rows} - {row["output"] for row in rows}
+        record = Record(self.records[key].name, source, stamp, options, True, rows)
+        self.records[key] = record
+        self._append(_line(key, record))
+        for name in old:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def rows(self) -> list[Row]:
+        """Every clip of the folder, ordered by source and time."""
+        return [row for _, record in sorted(self.records.items()) if record.done for row in record.rows]
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"cannot make the folder {self.folder}: {(error.strerror or str(error)).lower()}",
+                "Choose another one with -o.",
+            ) from error
+        if not os.access(self.folder, os.W_OK | os.X_OK):
+            raise OutputError(f"the output folder is not writable: {self.folder}", "Choose another one with -o.")
+
+    def _open(self) -> None:
+        journal = self.folder / JOURNAL
+        strangers = [name for name in MANIFESTS if (self.folder / name).exists()]
+        if strangers and not journal.exists() and not self._overwrite:
+            raise UsageError(
+                f"{self.folder / strangers[0]} exists already and is not from crop",
+                "Choose another folder with -o, or use --overwrite.",
+            )
+        self.records = _read(journal)
+        # What a killed run has left: nobody else writes here now.
+        for leftover in self.folder.glob(".*.fommctl-*.tmp.*"):
+            leftover.unlink(missing_ok=True)
+        lines = "".join(json.dumps(_line(key, record)) + "\n" for key, record in self.records.items())
+        _replace(journal, lines)
+        with output_errors(journal):
+            self._file = journal.open("a", encoding="ascii")
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        assert self._file is not None
+        with output_errors(self.folder / JOURNAL):
+            self._file.write(json.dumps(line, allow_nan=False) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def _write_manifests(self) -> None:
+        rows = self.rows()
+        _replace(self.folder / MANIFESTS[0], json.dumps(rows, indent=1, allow_nan=False) + "\n")
+        target = self.folder / MANIFESTS[1]
+        temporary = _temporary(target)
+        with output_errors(target):
+            with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+                write_csv(file, rows)
+            os.replace(temporary, target)
+
+
+def write_csv(file: IO[str], rows: Iterable[Row]) -> None:
+    """The rows under their column names; a box is its four sides with spaces between."""
+    writer = csv.writer(file)
+    writer.writerow(COLUMNS)
+    for row in rows:
+        cells = {**row, "box": " ".join(map(str, row["box"]))}
+        writer.writerow([cells[column] for column in COLUMNS])
+
+
+def _line(key: str, record: Record) -> dict[str, Any]:
+    if not record.done:
+        return {"key": key, "name": record.name, "rows": record.rows}
+    return {
+        "key": key,
+        "name": record.name,
+        "source": record.source,
+        "stamp": record.stamp,
+        "options": record.options,
+        "rows": record.rows,
+    }
+
+
+def _read(journal: Path) -> dict[str, Record]:
+    """The last record of each source; a line torn by a kill ends the journal."""
+    records: dict[str, Record] = {}
+    try:
+        lines = journal.read_bytes().splitlines()
+    except FileNotFoundError:
+        return records
+    for line in lines:
+        try:
+            data = json.loads(line)
+            record = Record(str(data["name"]), rows=list(data["rows"]))
+            if "options" in data:
+                record.source, record.stamp, record.options = data["source"], list(data["stamp"]), data["options"]
+                record.done = True
+            records[str(data["key"])] = record
+        except (ValueError, KeyError, TypeError):
+            break
+    return records
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{target.stem}.fommctl-{os.getpid()}.tmp{target.suffix}")
+
+
+def _replace(target: Path, text: str) -> None:
+    temporary = _temporary(target)
+    with output_errors(target):
+        with temporary.open("w", encoding="ascii") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
