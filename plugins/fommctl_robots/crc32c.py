@@ -58,9 +58,9 @@ def _bytewise(data: bytes) -> int:
 @cache
 def _table() -> Words:
     """(256,): the register after each byte."""
-    table: Words = np.arange(256, dtype=np.uint32)
+    table = np.arange(256, dtype=np.uint32)
     for _ in range(8):
-        table = (table >> 1) ^ np.uint32(_POLYNOMIAL) * (table & 1)
+        table = np.where(table & 1, (table >> 1) ^ np.uint32(_POLYNOMIAL), table >> 1).astype(np.uint32)
     return table
 
 
@@ -68,8 +68,9 @@ def _table() -> Words:
 def _advance(count: int) -> Words:
     """(32,): what each bit of a register becomes by `count` zero bytes, count >= 1."""
     if count == 1:
-        bits = np.uint32(1) << np.arange(32, dtype=np.uint32)
-        return _table()[bits & 0xFF] ^ (bits >> 8)
+        bits: Words = np.left_shift(np.uint32(1), np.arange(32, dtype=np.uint32))
+        after: Words = _table()[bits & 0xFF] ^ (bits >> 8)
+        return after
     half = _advance(count // 2)
     twice = _applied(half, half)
     return _applied(_advance(1), twice) if count % 2 else twice
