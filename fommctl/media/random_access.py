@@ -1,18 +1,17 @@
 """Single frames of a clip by their number: only what is wanted is decoded, and no more than the codec forces.
 
-Clips are all that `fommctl.media.reader` reads, and pictures that hold the frames of a clip side by side, as the
+Clips are all that `fommctl.media.reader` reads, and pictures that hold the frames of a clip side by side, as some
 published data sets have them. Pixels are those of the reader, bit for bit.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from av.container import InputContainer
@@ -25,15 +24,19 @@ from fommctl.errors import InputError
 from fommctl.media import sequences, stills
 from fommctl.media.conversion import Converter, View
 from fommctl.media.decoding import Decoder
-from fommctl.media.files import opened, video_stream
+from fommctl.media.files import check_file, opened, video_stream
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.resampling import Pixels, over_black, resize
 
 _TIMED = frozenset({"mov", "matroska", "gif"})
-"""Containers whose packets carry the times of display, one packet a frame."""
+"""Containers whose packets carry the time of display, one packet a frame."""
 _SEEKABLE = frozenset({"mov", "matroska"})
+_SKIPPING = frozenset({"h264", "hevc"})
+"""Decoders that can be told, packet by packet, to leave out frames that no other frame needs."""
 _REMEMBERED = 4096
 """Clips whose frame times a process keeps in memory."""
+
+Size = tuple[int, int] | None
 
 
 def count_frames(path: Path) -> int:
@@ -42,89 +45,83 @@ def count_frames(path: Path) -> int:
     A picture whose width is a multiple of its height, and more than that, holds square frames side by side; every
     other picture is one frame. Raises InputError.
     """
-    path = Path(path)
-    if path.is_dir():
-        return len(sequences.listed(path))
-    return len(_clip(path))
+    return _clip(Path(path)).count
 
 
-def read_frames(path: Path, indices: Sequence[int], *, size: tuple[int, int] | None = None) -> list[Pixels]:
-    """The frames with these numbers (from 0, in any order), each (H, W, 3) uint8 RGB with memory of its own.
+def read_frames(path: Path, indices: Sequence[int], *, size: Size = None) -> list[Pixels]:
+    """The frames with these numbers (from 0, in any order, also twice), each (H, W, 3) uint8 RGB.
 
-    size: (width, height) of the result; the clip's own where None, and then nothing is resampled. Raises InputError,
-    also where the clip has no frame of that number.
+    size: (width, height) of the result; nothing is resampled where the clip has it, or where it is None. Raises
+    InputError, also where the clip has no frame of that number.
     """
     path = Path(path)
-    clip = _Folder(path) if path.is_dir() else _clip(path)
+    clip = _clip(path)
     wanted = sorted(set(indices))
-    if wanted and not 0 <= wanted[0] <= wanted[-1] < len(clip):
-        missing = wanted[0] if wanted[0] < 0 else wanted[-1]
-        raise _no_such_frame(path, missing, len(clip))
-    found = clip.read(wanted, size)
-    return [found[index].copy() if indices.count(index) > 1 else found[index] for index in indices]
+    for index in wanted:
+        if not 0 <= index < clip.count:
+            raise _no_such_frame(path, index, clip.count)
+    found = clip.read(wanted, size) if wanted else {}
+    return [found[index] for index in indices]
 
 
-def _no_such_frame(path: Path, index: int, count: int) -> InputError:
-    return InputError(
-        f"{path.name} has {count} readable frames, and number {index} was asked for",
-        "Copy it again if it was cut short; prepare the data again if the manifest is older than the file.",
-    )
+class _Clip(Protocol):
+    count: int
+
+    def read(self, wanted: list[int], size: Size) -> dict[int, Pixels]:
+        """The frames with these numbers, which rise and are below `count`."""
+        ...
 
 
-Clip = Any
-
-
-def _clip(path: Path) -> Clip:
-    try:
-        status = path.stat()
-    except OSError:
-        return _open_clip(path)
+def _clip(path: Path) -> _Clip:
+    if path.is_dir():
+        return _Folder(path)
+    check_file(path)
+    status = path.stat()
     return _remembered(path, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _remembered(path: Path, modified: int, size: int) -> Clip:
-    return _open_clip(path)
-
-
-def _open_clip(path: Path) -> Clip:
+def _remembered(path: Path, modified: int, size: int) -> _Clip:
+    """What is known of a file as long as it stays the same."""
+    still = stills.identify(path, strip=True)
+    if still is not None and not still.animated:
+        return _Strip(path, still.width, still.height)
     info = probe(path)
-    if info.kind == "image":
-        return _Strip(info)
-    if info.video_codec in stills.ANIMATED_CODECS:
-        return _Animation(info)
-    return _Video(info)
+    return _Animation(info) if info.video_codec in stills.ANIMATED_CODECS else _Video(info)
+
+
+def _no_such_frame(path: Path, index: int, count: int) -> InputError:
+    return InputError(
+        f"{path.name} has {count} readable frames, and number {index} (from 0) was asked for",
+        "Copy it again if it was cut short; prepare the data again if its manifest is older than the file.",
+    )
 
 
 class _Folder:
     """A folder of pictures."""
 
     def __init__(self, path: Path) -> None:
-        self.info = probe(path)
+        self.path = path
         self.files = [file for _, file in sequences.listed(path)]
+        self.count = len(self.files)
 
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def read(self, wanted: list[int], size: tuple[int, int] | None) -> dict[int, Pixels]:
-        view = View((self.info.width, self.info.height), None, size)
+    def read(self, wanted: list[int], size: Size) -> dict[int, Pixels]:
+        info = probe(self.path)
+        view = View((info.width, info.height), None, size)
         return {index: view.apply(over_black(*stills.decode(self.files[index]))) for index in wanted}
 
 
 class _Strip:
-    """A picture of one frame, or of several square ones from left to right."""
+    """A picture: one frame, or several square ones from left to right."""
 
-    def __init__(self, info: VideoInfo) -> None:
-        self.info = info
-        ratio, rest = divmod(info.width, info.height)
-        self.frames = ratio if rest == 0 and ratio > 1 else 1
+    def __init__(self, path: Path, width: int, height: int) -> None:
+        self.path = path
+        ratio, rest = divmod(width, height)
+        self.count = ratio if ratio > 1 and not rest else 1
 
-    def __len__(self) -> int:
-        return self.frames
-
-    def read(self, wanted: list[int], size: tuple[int, int] | None) -> dict[int, Pixels]:
-        pixels = over_black(*stills.decode(self.info.path))
-        side = pixels.shape[1] // self.frames
+    def read(self, wanted: list[int], size: Size) -> dict[int, Pixels]:
+        pixels = over_black(*stills.decode(self.path, strip=True))
+        side = pixels.shape[1] // self.count
         parts = {index: np.ascontiguousarray(pixels[:, index * side : (index + 1) * side]) for index in wanted}
         return parts if size is None else {index: resize(part, size) for index, part in parts.items()}
 
@@ -133,137 +130,147 @@ class _Animation:
     """An animation that PIL reads from its beginning."""
 
     def __init__(self, info: VideoInfo) -> None:
-        self.info = info
+        self.path = info.path
+        self.whole = (info.width, info.height)
+        self.count = info.frames or 0
 
-    def __len__(self) -> int:
-        return self.info.frames or 0
-
-    def read(self, wanted: list[int], size: tuple[int, int] | None) -> dict[int, Pixels]:
-        view = View((self.info.width, self.info.height), None, size)
-        found = {}
-        for index, (pixels, alpha, _) in enumerate(stills.animation(self.info.path)):
-            if index in wanted:
+    def read(self, wanted: list[int], size: Size) -> dict[int, Pixels]:
+        view = View(self.whole, None, size)
+        found: dict[int, Pixels] = {}
+        for index, (pixels, alpha, _) in enumerate(stills.animation(self.path)):
+            if index == wanted[len(found)]:
                 found[index] = view.apply(over_black(pixels, alpha))
-            if index == wanted[-1]:
-                break
+                if len(found) == len(wanted):
+                    break
         return found
 
 
 @dataclass(frozen=True)
 class _Times:
-    """Times of display in ticks of the stream: of all frames, and of those at which decoding can begin."""
+    """Times of display in ticks of the stream, rising: of all frames, and of those where decoding can begin."""
 
     frames: NDArray[np.int64]
     keys: NDArray[np.int64]
     seeks: NDArray[np.int64]
-    """For each key frame, the time that makes the container seek to it."""
+    """The time that makes the container seek to each key frame."""
 
 
 class _Video:
-    """A video file. Frames are found by their times, and by counting where the times are not to be relied on."""
+    """A video file: frames are found by their times, and by counting where the times are not to be relied on."""
 
     def __init__(self, info: VideoInfo) -> None:
         self.info = info
         self.times = _frame_times(info)
-        self.count = self._counted() if self.times is None else len(self.times.frames)
-
-    def __len__(self) -> int:
-        return self.count
-
-    def read(self, wanted: list[int], size: tuple[int, int] | None) -> dict[int, Pixels]:
-        convert = Converter(
-            View((self.info.width, self.info.height), None, size),
-            self.info.orientation,
-            self.info.colour,
-            self.info.peak,
-        )
-        found = None
         if self.times is not None:
-            found = self._by_time(wanted, self.times, convert)
-        return found if found is not None else self._by_counting(wanted, convert)
+            self.count = len(self.times.frames)
+        else:
+            with _reading(info.path) as (container, stream):
+                self.count = sum(1 for _ in Decoder(container, stream).frames())
 
-    def _counted(self) -> int:
-        with _reading(self.info.path) as (container, stream):
-            return sum(1 for _ in Decoder(container, stream).frames())
-
-    def _by_counting(self, wanted: list[int], convert: Callable[[VideoFrame], Pixels]) -> dict[int, Pixels]:
+    def read(self, wanted: list[int], size: Size) -> dict[int, Pixels]:
+        info = self.info
+        convert = Converter(View((info.width, info.height), None, size), info.orientation, info.colour, info.peak)
         found: dict[int, Pixels] = {}
+        if self.times is not None:
+            for index, frame in zip(wanted, self._by_time(wanted, self.times), strict=False):
+                found[index] = convert(frame)
+        if len(found) < len(wanted):
+            found = {index: convert(frame) for index, frame in self._by_counting(wanted)}
+        return found
+
+    def _by_counting(self, wanted: list[int]) -> Iterator[tuple[int, VideoFrame]]:
+        left = set(wanted)
         index = -1
         with _reading(self.info.path) as (container, stream):
             for index, (frame, _) in enumerate(Decoder(container, stream).frames()):
-                if index in wanted:
-                    found[index] = convert(frame)
+                if index in left:
+                    yield index, frame
                 if index == wanted[-1]:
-                    return found
+                    return
         raise _no_such_frame(self.info.path, wanted[-1], index + 1)
 
-    def _by_time(
-        self, wanted: list[int], times: _Times, convert: Callable[[VideoFrame], Pixels]
-    ) -> dict[int, Pixels] | None:
-        """None where the file does not decode as its packets promise."""
-        found: dict[int, Pixels] = {}
+    def _by_time(self, wanted: list[int], times: _Times) -> Iterator[VideoFrame]:
+        """The wanted frames in order; it ends early where the file does not decode as its packets promise."""
+        targets = times.frames[wanted]
+        starts = np.searchsorted(times.keys, targets, side="right") - 1
         with _reading(self.info.path) as (container, stream):
-            frames: Iterator[tuple[VideoFrame, Any]] = Decoder(container, stream).frames()
-            position = None
-            for index in wanted:
-                target = int(times.frames[index])
-                key = bisect_right(times.keys, target) - 1
-                if key > 0 and self.info.container in _SEEKABLE and (position is None or position < times.keys[key]):
-                    try:
-                        container.seek(int(times.seeks[key]), stream=stream)
-                    except (FFmpegError, OSError):
-                        return None
-                    frames = Decoder(container, stream).frames()
-                for frame, _ in frames:
-                    position = frame.pts
-                    if position is None or position > target or frame.is_corrupt:
-                        return None
-                    if position == target:
-                        found[index] = convert(frame)
-                        break
-                else:
-                    return None
-        return found
+            for start in np.unique(starts).tolist():
+                group = targets[starts == start].tolist()
+                if start > 0 and not _sought(container, stream, int(times.seeks[start])):
+                    return
+                complete = yield from _decoded(container, stream, group, int(times.keys[start]))
+                if not complete:
+                    return
 
 
-class _reading:
+@contextmanager
+def _reading(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """A container and its picture stream, decoded on one thread: training reads many clips side by side."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._opened = opened(path)
-
-    def __enter__(self) -> tuple[InputContainer, VideoStream]:
-        container = self._opened.__enter__()
-        stream = video_stream(container, self._path)
+    with opened(path) as container:
+        stream = video_stream(container, path)
         stream.codec_context.thread_count = 1
-        return container, stream
+        yield container, stream
 
-    def __exit__(self, *error: Any) -> None:
-        self._opened.__exit__(*error)
+
+def _sought(container: InputContainer, stream: VideoStream, time: int) -> bool:
+    try:
+        container.seek(time, stream=stream)
+    except (FFmpegError, OSError):
+        return False
+    return True
+
+
+def _decoded(
+    container: InputContainer, stream: VideoStream, targets: list[int], start: int
+) -> Generator[VideoFrame, None, bool]:
+    """The frames at these times, from where the container stands on; returns whether all were found.
+
+    start: time of the key frame there. Frames that are shown before it lack what they are made of.
+    """
+    context = stream.codec_context
+    position = 0
+    try:
+        for packet in container.demux(stream):
+            if context.name in _SKIPPING:
+                context.skip_frame = "DEFAULT" if packet.pts in targets else "NONREF"
+            frames: list[Any] = context.decode(packet)
+            for frame in frames:
+                if frame.pts is None or frame.pts > targets[position] or (frame.is_corrupt and frame.pts >= start):
+                    return False
+                if frame.pts == targets[position]:
+                    yield frame
+                    position += 1
+                    if position == len(targets):
+                        return True
+    except (FFmpegError, ValueError, OSError):
+        return False
+    return False
 
 
 def _frame_times(info: VideoInfo) -> _Times | None:
-    """Read off the packets without decoding; None where frames do not follow from packets for sure."""
+    """Read off the packets without decoding; None where frames do not surely follow from packets."""
     if info.container not in _TIMED:
         return None
-    frames: list[int] = []
+    shown: list[int] = []
     keys: list[tuple[int, int]] = []
-    with _reading(info.path) as (container, stream), suppress(FFmpegError):
-        for packet in container.demux(stream):
-            if not packet.size:
-                continue
-            if packet.pts is None or packet.is_corrupt:
-                return None
-            if packet.is_keyframe:
-                seek = packet.dts if info.container == "mov" and packet.dts is not None else packet.pts
-                keys.append((packet.pts, seek))
-            elif not keys:
-                return None
-            if not packet.is_discard:
-                frames.append(packet.pts)
-    ordered = np.unique(np.array(frames, np.int64))
-    if not keys or len(ordered) != len(frames) or (frames and ordered[0] < keys[0][0]):
+    with _reading(info.path) as (container, stream):
+        try:
+            for packet in container.demux(stream):
+                if not packet.size:
+                    continue
+                if packet.pts is None or packet.is_corrupt or not (keys or packet.is_keyframe):
+                    return None
+                if packet.is_keyframe:
+                    # MOV and MP4 seek by the times of decoding, Matroska by those of display.
+                    decoded = packet.pts if packet.dts is None else packet.dts
+                    keys.append((packet.pts, decoded if info.container == "mov" else packet.pts))
+                if not packet.is_discard:
+                    shown.append(packet.pts)
+        except (FFmpegError, OSError):
+            return None
+    frames = np.unique(np.array(shown, np.int64))
+    # Two frames at one time, or frames before the first that can be decoded: the decoder decides what is shown.
+    if not keys or len(frames) < max(1, len(shown)) or frames[0] < keys[0][0]:
         return None
-    keys.sort()
-    return _Times(ordered, np.array([key for key, _ in keys]), np.array([seek for _, seek in keys]))
+    starts = np.array(sorted(keys) if info.container in _SEEKABLE else keys[:1], np.int64)
+    return _Times(frames, starts[:, 0], starts[:, 1])

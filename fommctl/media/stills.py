@@ -50,19 +50,23 @@ class Still:
 _SMALLER = f"Scale it down first; at most {MAX_SIDE} pixels a side and {MAX_PIXELS // 1_000_000} megapixels are read."
 
 
-def check_size(name: str, width: int, height: int) -> None:
-    """Refuse what would fill the memory, before any of it is decoded; raises InputError."""
-    if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
+def check_size(name: str, width: int, height: int, *, strip: bool = False) -> None:
+    """Refuse what would fill the memory, before any of it is decoded; raises InputError.
+
+    strip: the picture may be as wide as it likes where square frames stand side by side in it.
+    """
+    frames = width // height if strip and height and width % height == 0 else 1
+    if width > MAX_SIDE * frames or height > MAX_SIDE or width * height > MAX_PIXELS:
         raise InputError(f"{name} is too large: {width} x {height} pixels", _SMALLER)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path, *, strip: bool = False) -> Iterator[Image.Image]:
     """The image, not yet decoded. Raises InputError for whatever goes wrong while it is open."""
     try:
         Image.init()
         with Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
-            check_size(path.name, *image.size)
+            check_size(path.name, *image.size, strip=strip)
             yield image
     except InputError:
         raise
@@ -77,13 +81,13 @@ class _DamagedError(InputError):
     """PIL cannot read it; something else perhaps can."""
 
 
-def identify(path: Path) -> Still | None:
+def identify(path: Path, *, strip: bool = False) -> Still | None:
     """Read the header of an image file; None where it is not one (a video, text, ...). Raises InputError if too large.
 
-    width, height: as displayed, after the EXIF orientation.
+    width, height: as displayed, after the EXIF orientation.  strip: see `check_size`.
     """
     try:
-        with _opened(path) as image:
+        with _opened(path, strip=strip) as image:
             width, height = image.size
             # PIL turns TIFF itself, and would decode a whole PNG to look for a chunk behind the pixels.
             asks_exif = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
@@ -95,9 +99,12 @@ def identify(path: Path) -> Still | None:
         return None
 
 
-def decode(path: Path) -> tuple[Pixels, Pixels | None]:
-    """(H, W, 3) uint8 sRGB and straight alpha (H, W), None where the file has none. Raises InputError."""
-    with _opened(path) as image:
+def decode(path: Path, *, strip: bool = False) -> tuple[Pixels, Pixels | None]:
+    """(H, W, 3) uint8 sRGB and straight alpha (H, W), None where the file has none. Raises InputError.
+
+    strip: see `check_size`.
+    """
+    with _opened(path, strip=strip) as image:
         image.load()
         return _to_srgb(image)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from fommctl.api.values import Split
 from fommctl.config import did_you_mean
-from fommctl.errors import FommctlError, InputError, UsageError
+from fommctl.errors import InputError, UsageError
 
 _log = logging.getLogger("fommctl.training")
 

@@ -19,11 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from fommctl.core.equivariance import ThinPlateTransform
-from fommctl.core.grids import identity_grid, sample
 from fommctl.errors import InputError, UsageError
-from fommctl.sections import DatasetParams, RigidParams, StillParams
-from fommctl.stages.augmentation import augment
+from fommctl.sections import DatasetParams
+from fommctl.stages.augmentation import augment, moved, warped
 from fommctl.stages.training_clips import Clip
 
 _log = logging.getLogger("fommctl.training")
@@ -194,43 +192,6 @@ def most_different(frames: Sequence[Pixels]) -> list[Pixels]:
     return [frames[min(first, second)], frames[max(first, second)]]
 
 
-def warped(pair: Tensor, params: StillParams, random: np.random.Generator) -> Tensor:
-    """Each of the frames (B, 3, H, W) under a mild transform of its own; what lies outside is reflected."""
-    generator = torch.Generator().manual_seed(int(random.integers(2**63)))
-    transform = ThinPlateTransform.random(
-        len(pair),
-        sigma_affine=params.sigma_affine,
-        sigma_tps=params.sigma_tps,
-        points_tps=params.points_tps,
-        generator=generator,
-    )
-    return transform.warp_frames(pair, align_corners=True)
-
-
-def moved(frames: Tensor, params: RigidParams, random: np.random.Generator) -> Tensor:
-    """Frames (B, 3, H, W), all turned, scaled and shifted alike; what lies outside is reflected."""
-    angle = np.deg2rad(random.uniform(*params.degrees))
-    scale = random.uniform(*params.scale)
-    shift = random.uniform(-params.shift, params.shift, size=2)
-    return rigid(frames, angle, scale, (2 * shift[0], 2 * shift[1]))
-
-
-def rigid(
-    frames: Tensor, angle: float, scale: float, shift: tuple[float, float], padding: str = "reflection"
-) -> Tensor:
-    """Frames (B, 3, H, W) turned by `angle` (radians, counter-clockwise) about their centre, enlarged, then shifted.
-
-    shift: x, y in coordinates, whose whole side is 2 long.
-    """
-    height, width = frames.shape[2:]
-    grid = identity_grid(height, width, like=frames) - torch.tensor(shift, dtype=frames.dtype)
-    sides = torch.tensor([max(1, width - 1), max(1, height - 1)], dtype=frames.dtype)
-    cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
-    backwards = torch.tensor([[cos, -sin], [sin, cos]], dtype=frames.dtype)
-    grid = (grid * sides) @ backwards.T / sides
-    return sample(frames, grid.expand(len(frames), -1, -1, -1), align_corners=True, padding=padding)
-
-
 def steps_per_epoch(pairs: TrainingPairs, batch_size: int) -> int:
     """Whole batches in an epoch. Raises UsageError where there is none."""
     steps = pairs.pairs_per_epoch // batch_size
@@ -287,7 +248,7 @@ def batches(
 
     loader: Any = DataLoader(
         _Reported(pairs),
-        batch_sampler=numbers(),  # type: ignore[arg-type]
+        batch_sampler=numbers(),
         num_workers=workers,
         collate_fn=_collate,
         worker_init_fn=_start_worker,
