@@ -2,8 +2,8 @@
 
 import io
 import math
+import resource
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +26,6 @@ def curve(run: Path, name: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in read(run).Scalars(name)]
 
 
-def wait_for_a_new_file_name() -> None:
-    """TensorBoard reads its files in the order of their names, which hold whole seconds."""
-    time.sleep(1 - time.time() % 1 + 0.01)
-
-
 def test_curves_and_pictures(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     with TensorBoardLog(tmp_path, from_step=0) as board:
@@ -51,16 +46,20 @@ def test_curves_and_pictures(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(picture.encoded_image_string))), pixels)
 
 
+def write(run: Path, steps: int) -> None:
+    with TensorBoardLog(run, from_step=0) as board:
+        for step in range(steps):
+            board.scalars(step, {"perceptual": 1.0})
+
+
 @pytest.mark.parametrize(("from_step", "left"), [(3, [0, 1, 2]), (0, [])])
 def test_a_resumed_run_replaces_what_came_after_its_step(tmp_path: Path, from_step: int, left: list[int]) -> None:
     killed = TensorBoardLog(tmp_path, from_step=0)
     for step in range(6):
         killed.scalars(step, {"perceptual": float(step)})
-    killed.flush()
     (file,) = (tmp_path / "tensorboard").iterdir()
     with file.open("ab") as torn:
         torn.write(b"half an event")
-    wait_for_a_new_file_name()
     with TensorBoardLog(tmp_path, from_step=from_step) as resumed:
         resumed.scalars(from_step, {"perceptual": 100.0})
     assert curve(tmp_path, "losses/perceptual") == [*((step, float(step)) for step in left), (from_step, 100.0)]
@@ -75,7 +74,6 @@ def test_without_the_package_it_says_once_how_to_get_it(
     with TensorBoardLog(tmp_path, from_step=0) as board:
         board.scalars(0, {"perceptual": 1.0})
         board.picture(0, "training", np.zeros((4, 4, 3), np.uint8))
-        board.flush()
     (record,) = caplog.records
     assert "pip install fommctl[train]" in record.message
     assert list(tmp_path.iterdir()) == []
@@ -85,3 +83,19 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "tensorboard").touch()
     with pytest.raises(OutputError, match="cannot write"):
         TensorBoardLog(tmp_path, from_step=0)
+
+
+def test_a_full_disk_is_one_error_and_leaves_curves_that_can_be_read(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(OutputError, match="cannot write"):
+            write(tmp_path, 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert capfd.readouterr().err == ""
+    seen = curve(tmp_path, "losses/perceptual")
+    assert seen == [(step, 1.0) for step in range(len(seen))]
+    assert len(seen) > 10
