@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -14,11 +14,14 @@ import numpy as np
 
 from fommctl.api.values import ClipRecord
 from fommctl.errors import InputError
+from fommctl.media import stills
 from fommctl.media.boxes import Box, square
 from fommctl.media.conversion import View
 from fommctl.media.files import DEFAULT_RATE
 from fommctl.media.probe import VideoInfo, probe
+from fommctl.media.random_access import count_frames, read_frames
 from fommctl.media.reader import Frame, Reader
+from fommctl.media.resampling import Pixels
 from fommctl.media.writer import AudioSource, Writer, holds_audio
 from fommctl.stages.preprocess_manifest import Measure, measure
 
@@ -65,16 +68,17 @@ class Made:
 
 def make_clip(job: ClipJob) -> Made:
     """Write the clip, one frame at a time. Raises FommctlError; nothing is left at the target then."""
-    record = job.record
+    record, rate = job.record, nominal_rate(job.record)
     if record.frames is not None:
-        rate = nominal_rate(record)
-        return _write(job, _made_frames(job, rate), rate)
+        return _write(job, _cut(job, record.frames(), rate), rate)
     assert record.path is not None
-    info = probe(record.path, fps=nominal_rate(record))
+    if (strip := _strip(record.path)) is not None:
+        return _write(job, _cut(job, strip, rate), rate)
+    info = probe(record.path, fps=rate)
     start, end = _times(record)
     side = job.options.size
-    box = squared(_checked(record.box, info.width, info.height), info.width, info.height, job.options.fit)
-    with Reader(record.path, fps=nominal_rate(record), start=start, end=end, box=box, size=(side, side)) as reader:
+    box = _part(job, info.width, info.height)
+    with Reader(record.path, fps=rate, start=start, end=end, box=box, size=(side, side)) as reader:
         return _write(job, iter(reader), info.rate, reader)
 
 
@@ -98,11 +102,24 @@ def squared(box: Box | None, width: int, height: int, fit: Fit) -> Box | None:
     return square(part.center, (max if fit == "pad" else min)(part.width, part.height))
 
 
-def _checked(box: Box | None, width: int, height: int) -> Box | None:
-    """The box. Raises InputError where it shows nothing of the picture."""
+def _part(job: ClipJob, width: int, height: int) -> Box | None:
+    """What of frames of this size becomes the square. Raises InputError where the record's box shows nothing of it."""
+    box, frame = job.record.box, job.record.box_frame
+    if box is not None and frame is not None:
+        box = box.scaled(width / frame[0], height / frame[1])
     if box is not None and not box.clipped(width, height).area > 0:
         raise InputError(f"the box {box} lies outside the picture of {width}x{height}", "Check the data set's boxes.")
-    return box
+    return squared(box, width, height, job.options.fit)
+
+
+def _strip(path: Path) -> list[Pixels] | None:
+    """The square frames that stand side by side in a picture, as some published data sets have them; None where the
+    file is no such picture."""
+    still = stills.identify(path, strip=True) if path.is_file() else None
+    if still is None or still.animated:
+        return None
+    count = count_frames(path)
+    return read_frames(path, range(count)) if count > 1 else None
 
 
 def _times(record: ClipRecord) -> tuple[Fraction, Fraction | None]:
@@ -113,12 +130,11 @@ def _times(record: ClipRecord) -> tuple[Fraction, Fraction | None]:
     return max(Fraction(0), Fraction(start) - SLACK), None if end is None else Fraction(end) - SLACK
 
 
-def _made_frames(job: ClipJob, rate: Fraction) -> Iterator[Frame]:
-    """The frames that a data set makes itself, cut and resized as those of a file are."""
-    assert job.record.frames is not None
+def _cut(job: ClipJob, pictures: Iterable[Pixels], rate: Fraction) -> Iterator[Frame]:
+    """Frames in memory, cut and resized as those of a file are."""
     start, end = _times(job.record)
     side = job.options.size
-    for index, pixels in enumerate(job.record.frames()):
+    for index, pixels in enumerate(pictures):
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise InputError(f"frame {index} is {pixels.dtype} {pixels.shape}", "Frames are (H, W, 3) uint8.")
         time = index / rate
@@ -126,8 +142,8 @@ def _made_frames(job: ClipJob, rate: Fraction) -> Iterator[Frame]:
             return
         if time >= start:
             height, width = pixels.shape[:2]
-            box = squared(_checked(job.record.box, width, height), width, height, job.options.fit)
-            yield Frame(View((width, height), box, (side, side)).apply(pixels), index, time, 1 / rate)
+            view = View((width, height), _part(job, width, height), (side, side))
+            yield Frame(view.apply(pixels), index, time, 1 / rate)
 
 
 def _write(job: ClipJob, frames: Iterator[Frame], rate: Fraction, reader: Reader | None = None) -> Made:

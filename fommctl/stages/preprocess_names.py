@@ -11,17 +11,19 @@ from hashlib import sha256
 LONGEST = 100
 """Bytes of one part of a name in UTF-8: two parts, `#`, a suffix and what a temporary name adds fit in 255."""
 _HASH_LENGTH = 8
-# Separators, `#`, what some file systems refuse, controls, and halves of surrogate pairs, which UTF-8 does not hold.
-_UNSAFE = re.compile(r'[/\\#:*?"<>|\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]')
+# Separators, what some file systems refuse, controls, and halves of surrogate pairs, which UTF-8 does not hold.
+_UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]')
 
 
-def safe_names(texts: Iterable[str]) -> Mapping[str, str]:
+def safe_names(texts: Iterable[str], *, keep: str = "") -> Mapping[str, str]:
     """A part of a file name for each text: the text itself where it is harmless, else a likeness with a hash.
 
     The results differ from each other also where case does not count and after Unicode normalisation; none begins or
     ends with a dot or a space, is empty or is longer than LONGEST bytes. They depend on the set of texts alone.
+
+    keep: `#` for the part behind the identity, where published names have it too (`person#video#start#end`).
     """
-    wanted = {text: _likeness(text) for text in set(texts)}
+    wanted = {text: _likeness(text, keep) for text in set(texts)}
     taken = Counter(_folded(name) for name in wanted.values())
     return {
         text: name if name == unicodedata.normalize("NFC", text) and taken[_folded(name)] == 1 else _marked(name, text)
@@ -29,8 +31,9 @@ def safe_names(texts: Iterable[str]) -> Mapping[str, str]:
     }
 
 
-def _likeness(text: str) -> str:
-    name = _UNSAFE.sub("_", unicodedata.normalize("NFC", text)).strip(" .")
+def _likeness(text: str, keep: str) -> str:
+    normal = unicodedata.normalize("NFC", text)
+    name = _UNSAFE.sub(lambda match: match[0] if match[0] in keep else "_", normal).strip(" .")
     return _cut(name, LONGEST) or "_"
 
 

@@ -120,7 +120,7 @@ def plan(
     clips: dict[str, list[str]] = {}
     for record, name in zip(records, names, strict=True):
         clips.setdefault(record.identity, []).append(name)
-    safe = {identity: safe_names(each) for identity, each in clips.items()}
+    safe = {identity: safe_names(each, keep="#") for identity, each in clips.items()}
     planned = []
     for record, name in zip(records, names, strict=True):
         source, size, problem = _source(record, root)
@@ -188,6 +188,9 @@ def _inside(path: Path, root: Path) -> tuple[str | None, int | None, str | None]
 
 def _state(record: ClipRecord, source: str | None, options: ClipOptions) -> str:
     told = [source, _plain(record.start), _plain(record.end), box_numbers(record), _plain(record.rate)]
+    told += [record.box_frame]
+    if record.box_frame:
+        told.append(list(record.box_frame))
     return sha256(json.dumps([_STATE_VERSION, told, asdict(options)]).encode()).hexdigest()[:16]
 
 

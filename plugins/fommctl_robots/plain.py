@@ -10,8 +10,9 @@ from fommctl.api.folders import plain_folder
 
 
 class Robots:
-    """Every video, GIF and folder of frames below the root."""
+    """Every video, GIF, picture and folder of frames below the root; each has its own identity unless a list or a `#`
+    in its name says otherwise."""
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
         """Raises InputError where there is none."""
-        return iter(plain_folder(root))
+        return plain_folder(root, identity_ends=("#",))
