@@ -116,7 +116,7 @@ def stem(path: Path) -> str:
 
 def identity_in(name: str, ends: Sequence[str] = IDENTITY_ENDS) -> str | None:
     """The part of a clip's name up to the first of `ends`; None where it has none of them, or begins with one."""
-    first = re.split("|".join(map(re.escape, ends)), name, maxsplit=1)[0]
+    first = re.split("|".join(map(re.escape, ends)), name, maxsplit=1)[0] if ends else ""
     return first if first and first != name else None
 
 

@@ -1,4 +1,4 @@
-"""Detectors of faces."""
+"""Detectors and data sets of faces."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-from fommctl.api import DetectorSpec, hookimpl
+from fommctl.api import DatasetSpec, DetectorSpec, hookimpl
 from fommctl_faces import weights
 
 
@@ -57,6 +57,35 @@ def fommctl_detectors() -> Iterator[DetectorSpec]:
     )
 
 
+@hookimpl
+def fommctl_datasets() -> Iterator[DatasetSpec]:
+    yield DatasetSpec(
+        name="voxceleb",
+        summary="VoxCeleb: chunks of YouTube videos by vox-metadata.csv",
+        licence=(
+            "the videos belong to those who published them on YouTube, from where you have to get them yourself, each "
+            "as VIDEO_ID.mp4; vox-metadata.csv is in https://github.com/AliaksandrSiarohin/video-preprocessing, "
+            "VoxCeleb itself (Oxford VGG) at https://www.robots.ox.ac.uk/~vgg/data/voxceleb/"
+        ),
+        build=lambda: _build("datasets", "VoxCeleb"),
+    )
+    yield DatasetSpec(
+        name="nemo",
+        summary="UvA-Nemo Smile Database: 1240 smiles of 400 people, 001_deliberate_smile_2.mp4 and so on",
+        licence=(
+            "belongs to the University of Amsterdam, which gives it to researchers who sign its licence: "
+            "https://www.uva-nemo.org"
+        ),
+        build=lambda: _build("datasets", "UvaNemo"),
+    )
+    yield DatasetSpec(
+        name="faces",
+        summary="A folder of clips and pictures of faces, cropped to squares",
+        licence="that of your own files",
+        build=lambda: _build("datasets", "Faces"),
+    )
+
+
 def _build(module: str, name: str) -> Any:
-    """Each detector's libraries are imported only when it is asked for."""
+    """The libraries of each are imported only when it is asked for."""
     return getattr(import_module(f"fommctl_faces.{module}"), name)()

@@ -1,0 +1,193 @@
+"""The tables of chunks of videos that come with https://github.com/AliaksandrSiarohin/video-preprocessing.
+
+A row is a chunk of one raw video: `video_id,start,end,bbox,fps,width,height,partition,person_id`. `start` and `end`
+count frames at `fps`, the end exclusive; `bbox` is LEFT-TOP-RIGHT-BOTTOM in pixels of a frame of `width` x `height`,
+and may reach beyond it. The raw video may have another rate and size: load_videos.py there takes the frames whose
+time is in [start / fps, end / fps) and scales the box. `partition` is missing from the first table of Tai-Chi-HD,
+`person_id` from all of Tai-Chi-HD. A video id may have the person behind a `#`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fommctl.api.folders import SPLITS, VIDEO_SUFFIXES, file_name_part, media_below
+from fommctl.api.tables import Row, columns_of, read_table
+from fommctl.api.values import ClipRecord, Split
+from fommctl.errors import InputError
+from fommctl.media.boxes import Box
+
+_log = logging.getLogger(__name__)
+
+COLUMNS = ("video_id", "start", "end", "bbox", "fps", "width", "height")
+_SHOWN_WARNINGS = 5
+_BOX = re.compile(r"(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)")
+_PLAIN_NAME = re.compile(r"[^/\\\x00-\x1f\x7f]{1,200}")
+
+
+def chunks(root: Path, metadata: str, *, person_of: Callable[[str], str] = str) -> Iterator[ClipRecord]:
+    """A record for each row of the table `metadata` in `root`, or of the only other CSV file there with its columns.
+
+    Videos are files anywhere below `root` named after the id. Where one is missing, the path of the record is
+    where it should be. A record is called as published, `PERSON#VIDEO#START#END`; the person is that of the table,
+    else `person_of(video_id)`, and without a person too, the video: `VIDEO#START#END`.
+    A row that cannot be used (no such number, an end before the start, an empty box, an id that is no file name, or
+    a row that is there already) is left out with a warning. The first row of a person decides the split.
+
+    Raises InputError where there is no table, where it lacks a column or no row can be used, and where `root` has none
+    of its videos.
+    """
+    table = _find_table(root, metadata)
+    found = list(_usable(table, person_of))
+    videos = _videos(root)
+    wanted = {chunk.video for chunk in found}
+    if not wanted & videos.keys():
+        some = min(wanted)
+        raise InputError(
+            f"none of the {len(wanted)} videos that {table.name} names is below {root}",
+            f"Put them there under their ids, such as {some}.mp4, in whichever container.",
+        )
+    splits: dict[str, Split | None] = {}
+    for chunk in found:
+        split = splits.setdefault(chunk.person, chunk.split)
+        if split != chunk.split:
+            _log.warning("%s: %s is in %s and in %s; the first counts", table, chunk.person, split, chunk.split)
+        yield ClipRecord(
+            name=chunk.name,
+            identity=chunk.person,
+            split=split,
+            path=videos.get(chunk.video, root / f"{chunk.video}.mp4"),
+            start=chunk.start / chunk.rate,
+            end=chunk.end / chunk.rate,
+            box=chunk.box,
+            box_frame=chunk.frame,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """One row."""
+
+    video: str
+    person: str
+    start: int
+    """Frame at `rate`."""
+    end: int
+    rate: float
+    box: Box
+    frame: tuple[int, int]
+    """(width, height)"""
+    split: Split | None
+
+    @property
+    def name(self) -> str:
+        times = f"{self.start:06d}#{self.end:06d}"
+        return times if self.person == self.video else f"{self.video}#{times}"
+
+
+def _find_table(root: Path, metadata: str) -> Path:
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder", f"Name the folder with {metadata} and the videos.")
+    if (root / metadata).is_file():
+        return root / metadata
+    tables = sorted(path for path in root.glob("*.csv") if not path.name.startswith("."))
+    fitting = [path for path in tables if set(COLUMNS) <= set(columns_of(path))]
+    if len(fitting) > 1:
+        names = ", ".join(path.name for path in fitting)
+        raise InputError(f"{root} holds several tables: {names}", f"Name the one that counts {metadata}.")
+    if not fitting:
+        raise InputError(
+            f"{root} holds no {metadata}", f"Put it there, beside the videos. Columns: {','.join(COLUMNS)}"
+        )
+    return fitting[0]
+
+
+def _usable(table: Path, person_of: Callable[[str], str]) -> Iterator[_Chunk]:
+    seen: Counter[tuple[str, str]] = Counter()
+    bad = good = 0
+    for row in read_table(table, COLUMNS):
+        try:
+            chunk = _chunk(row.cells, person_of)
+            seen[chunk.person, chunk.name] += 1
+            if seen[chunk.person, chunk.name] > 1:
+                raise ValueError(f"{chunk.video} from {chunk.start} to {chunk.end} is there already")
+        except ValueError as error:
+            bad += 1
+            _warn(table, row, error, bad)
+            continue
+        good += 1
+        yield chunk
+    if bad > _SHOWN_WARNINGS:
+        _log.warning("%s: %d rows were left out in all", table, bad)
+    if not good:
+        raise InputError(f"{table} has no row that can be used", "Fetch it again; the log names what is wrong.")
+
+
+def _warn(table: Path, row: Row, error: ValueError, count: int) -> None:
+    level = logging.WARNING if count <= _SHOWN_WARNINGS else logging.INFO
+    _log.log(level, "%s, line %d is left out: %s", table, row.line, error)
+
+
+def _chunk(cells: Mapping[str, str], person_of: Callable[[str], str]) -> _Chunk:
+    """Raises ValueError that says what is wrong."""
+    video, _, behind = cells["video_id"].partition("#")
+    video = video.removesuffix(".mp4")
+    person = cells.get("person_id") or behind or person_of(video)
+    for what, name in (("video_id", video), ("person_id", person)):
+        if not _PLAIN_NAME.fullmatch(name) or name.startswith("."):
+            raise ValueError(f"{what} {name!r} cannot be a file name")
+    start, end = (_whole(cells, name) for name in ("start", "end"))
+    if end <= start:
+        raise ValueError(f"it ends at frame {end} and starts at {start}")
+    rate = _positive(cells, "fps")
+    match = _BOX.fullmatch(cells["bbox"])
+    if not match:
+        raise ValueError(f"bbox is {cells['bbox']!r}, not LEFT-TOP-RIGHT-BOTTOM")
+    box = Box(*(float(side) for side in match.groups()))
+    if box.width <= 0 or box.height <= 0:
+        raise ValueError(f"the box {cells['bbox']} is empty")
+    frame = (math.ceil(_positive(cells, "width")), math.ceil(_positive(cells, "height")))
+    split = cells.get("partition", "")
+    if split not in ("", *SPLITS):
+        raise ValueError(f"partition is {split!r}, neither train nor test")
+    person = file_name_part(person, identity=True)
+    return _Chunk(video, person, start, end, rate, box, frame, next((each for each in SPLITS if each == split), None))
+
+
+def _whole(cells: Mapping[str, str], name: str) -> int:
+    number = _number(cells, name)
+    if number < 0 or number != int(number):
+        raise ValueError(f"{name} is {cells[name]}, not a number of frames")
+    return int(number)
+
+
+def _positive(cells: Mapping[str, str], name: str) -> float:
+    number = _number(cells, name)
+    if number <= 0:
+        raise ValueError(f"{name} is {cells[name]}, not above zero")
+    return number
+
+
+def _number(cells: Mapping[str, str], name: str) -> float:
+    try:
+        number = float(cells[name])
+    except ValueError:
+        number = math.nan
+    if not abs(number) < 1e9:
+        raise ValueError(f"{name} is {cells[name]!r}, not a number")
+    return number
+
+
+def _videos(root: Path) -> dict[str, Path]:
+    """Video files by their names without endings; of several of one name that which is nearest to `root`."""
+    found = media_below(root, suffixes=VIDEO_SUFFIXES, frame_folders=False)
+    nearest: dict[str, Path] = {}
+    for path in sorted(found, key=lambda each: len(each.parts)):
+        nearest.setdefault(path.stem, path)
+    return nearest

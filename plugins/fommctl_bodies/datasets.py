@@ -1,0 +1,81 @@
+"""Data sets of bodies: Tai-Chi-HD, Fashion, and a plain folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from fommctl.api import ClipRecord, InputError
+from fommctl.api.folders import SPLITS, VIDEO_SUFFIXES, file_name_part, media_below, plain_folder
+from fommctl.api.values import Split
+from fommctl.api.video_metadata import chunks
+
+FASHION_LISTS: dict[Split, str] = {split: f"fashion_{split}.txt" for split in SPLITS}
+
+
+class TaiChi:
+    """Chunks of YouTube videos by taichi-metadata.csv.
+
+    Who is seen is not told, so a video is an identity. The table of first-order-model has the published split; the
+    first one, of video-preprocessing, has none.
+    """
+
+    def clips(self, root: Path) -> Iterator[ClipRecord]:
+        """root: the folder with taichi-metadata.csv and, anywhere below it, VIDEO_ID.mp4 (or another container)."""
+        return chunks(root, "taichi-metadata.csv")
+
+
+class Fashion:
+    """Videos of dresses on white ground (Zablotskaia et al. 2019), each of its own identity.
+
+    As published: fashion_train.txt and fashion_test.txt, a URL a line, whose last part is the name of a file in the
+    folder train or test (data_crowler.py puts it there). With lists, what is missing is told; without, all in train
+    and test is taken.
+    """
+
+    def clips(self, root: Path) -> Iterator[ClipRecord]:
+        """Raises InputError where there are neither lists nor folders, or no video at all."""
+        seen: set[str] = set()
+        present = False
+        for split in SPLITS:
+            listed = _listed(root / FASHION_LISTS[split])
+            found = list(media_below(root / split, suffixes=VIDEO_SUFFIXES)) if (root / split).is_dir() else []
+            there = {path.name: path for path in found}
+            for name in listed or there:
+                identity = file_name_part(Path(name).stem, identity=True)
+                if identity not in seen:
+                    seen.add(identity)
+                    present = present or name in there
+                    path = there.get(name, root / split / name)
+                    yield ClipRecord(name=identity, identity=identity, split=split, path=path)
+        if not present:
+            raise InputError(
+                f"{root} holds no videos of Fashion",
+                "They lie in the folders train and test, under the names in fashion_train.txt and fashion_test.txt.",
+            )
+
+
+def _listed(path: Path) -> list[str]:
+    """The files that a list of URLs names, in its order; empty where there is no list."""
+    if not path.is_file():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}", "Fetch it again.") from error
+    names = [line.strip().split("?")[0].rsplit("/", 1)[-1] for line in lines if line.strip()]
+    strange = [name for name in names if Path(name).suffix.lower() not in VIDEO_SUFFIXES or "\\" in name]
+    if strange:
+        raise InputError(f"{path} names {strange[0]!r}, which is no video", "Each line is the address of a video.")
+    return names
+
+
+class Bodies:
+    """Every video, picture and folder of frames below a folder; each is its own identity unless a list says otherwise.
+
+    Clips come as they are: square ones are ready to train on, others are made so by preprocess or cropped before.
+    """
+
+    def clips(self, root: Path) -> Iterator[ClipRecord]:
+        """Raises InputError where there is none."""
+        return plain_folder(root, identity_ends=("#",))

@@ -1,0 +1,69 @@
+"""Data sets of faces: VoxCeleb, UvA-Nemo, and a plain folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from fommctl.api import ClipRecord, InputError
+from fommctl.api.folders import media_below, plain_folder, stem
+from fommctl.api.values import Split
+from fommctl.api.video_metadata import chunks
+
+NEMO_TEST = frozenset(
+    (
+        "004 071 093 105 112 116 133 141 148 155 162 166 172 174 176 201 205 213 215 225 "
+        "263 265 270 304 336 343 400 414 418 445 447 450 456 483 492 502 505 510 525 536 553"
+    ).split()
+)
+"""Subjects of the test split (video-preprocessing, crop_nemo.py)."""
+_NEMO_CLIP = re.compile(r"(\d{3})_(?:deliberate|spontaneous)_smile_\d+.*")
+
+
+class VoxCeleb:
+    """Chunks of YouTube videos by vox-metadata.csv; identities are the persons of VoxCeleb."""
+
+    def clips(self, root: Path) -> Iterator[ClipRecord]:
+        """root: the folder with vox-metadata.csv and, anywhere below it, VIDEO_ID.mp4 (or another container)."""
+        return chunks(root, "vox-metadata.csv")
+
+
+class UvaNemo:
+    """Smiles, SUBJECT_deliberate_smile_N.mp4 and SUBJECT_spontaneous_smile_N.mp4; the split is the published one.
+
+    With nemo-metadata.csv in the folder (crop_nemo.py of video-preprocessing makes one) its times and boxes count.
+    Without, clips come whole: 1920x1080 with a face in the middle of much background, so crop them first
+    (`fommctl crop`), which may add to the names.
+    """
+
+    def clips(self, root: Path) -> Iterator[ClipRecord]:
+        """Raises InputError where no file is named so."""
+        if (root / "nemo-metadata.csv").is_file():
+            return chunks(root, "nemo-metadata.csv", person_of=lambda video: video.split("_")[0])
+        return self._named(root)
+
+    def _named(self, root: Path) -> Iterator[ClipRecord]:
+        names: set[str] = set()
+        for path in media_below(root) if root.is_dir() else ():
+            match = _NEMO_CLIP.fullmatch(stem(path))
+            if match and match[0] not in names:
+                names.add(match[0])
+                split: Split = "test" if match[1] in NEMO_TEST else "train"
+                yield ClipRecord(name=match[0], identity=match[1], split=split, path=path)
+        if not names:
+            raise InputError(
+                f"{root} holds no clips of UvA-Nemo", "They are called as 001_deliberate_smile_2.mp4 in the database."
+            )
+
+
+class Faces:
+    """Every video, picture and folder of frames below a folder.
+
+    Clips come as they are: square ones are ready to train on; others are for `fommctl crop` first, for where the
+    face is in them this adapter does not know.
+    """
+
+    def clips(self, root: Path) -> Iterator[ClipRecord]:
+        """Raises InputError where there is none."""
+        return plain_folder(root)

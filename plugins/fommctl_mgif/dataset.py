@@ -1,0 +1,26 @@
+"""A folder of GIFs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from fommctl.api import ClipRecord
+from fommctl.api.folders import plain_folder
+
+
+class MovingGifs:
+    """Every .gif below a folder, each its own identity; `train` and `test` are the splits (moving-gif-256).
+
+    The raw GIFs, which are as they were found, have no split.
+    """
+
+    def clips(self, root: Path) -> Iterator[ClipRecord]:
+        """Raises InputError where there is none."""
+        return plain_folder(
+            root,
+            suffixes={".gif"},
+            frame_folders=False,
+            identity_ends=(),
+            hint="Put GIFs there, or folders train and test with GIFs.",
+        )
