@@ -22,8 +22,7 @@ EXAMPLES = """Examples:
 
   fommctl preprocess voxceleb vox-raw -o data/vox --preset vox --workers 8
 
-The data sets of this installation are those of 'fommctl plugins list'. The same command again makes only what is
-missing or was changed.
+The same command again makes only what is missing or was changed.
 """
 
 
@@ -37,7 +36,7 @@ def register(app: typer.Typer) -> None:
     @command(app, epilog=EXAMPLES)
     def preprocess(
         session: Session,
-        dataset: Annotated[str, typer.Argument(help="The data set's adapter, such as voxceleb or synthetic.")],
+        dataset: Annotated[str, typer.Argument(help="The data set's adapter, by name (see 'fommctl plugins list').")],
         output: Annotated[
             Path,
             _option(CLIPS, "Folder for train/, test/ and manifest.jsonl; new, or of an earlier run.", "-o", "--output"),

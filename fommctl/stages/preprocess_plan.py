@@ -187,10 +187,8 @@ def _inside(path: Path, root: Path) -> tuple[str | None, int | None, str | None]
 
 
 def _state(record: ClipRecord, source: str | None, options: ClipOptions) -> str:
-    told = [source, _plain(record.start), _plain(record.end), box_numbers(record), _plain(record.rate)]
-    told += [record.box_frame]
-    if record.box_frame:
-        told.append(list(record.box_frame))
+    frame = None if record.box_frame is None else [int(side) for side in record.box_frame]
+    told = [source, _plain(record.start), _plain(record.end), box_numbers(record), frame, _plain(record.rate)]
     return sha256(json.dumps([_STATE_VERSION, told, asdict(options)]).encode()).hexdigest()[:16]
 
 
