@@ -189,6 +189,8 @@ class TrainParams(Section):
     perceptual_network: Literal["vgg19", "efficientnet-lite0", "none"] = "vgg19"
     """Ours: whose features the perceptual loss compares. The published choice needs a download, efficientnet-lite0 a
     package."""
+    perceptual_scales: Scales | None = None
+    """Ours: at which of `scales` the perceptual loss compares; None for all."""
     guidance: GuidanceParams | None = None
     schedule: Literal["milestones", "cosine"] = "milestones"
     """Ours: how the learning rates fall: by ten at each of `epoch_milestones`, or along half a cosine to zero at the
@@ -233,6 +235,7 @@ class VisualizerParams(Section):
     """Radius of a drawn keypoint, in pixels."""
     draw_border: bool = False
     colormap: str = "gist_rainbow"
+    """The published one; others are read and drawn with its colours."""
 
 
 class FramingParams(Section):

@@ -67,7 +67,9 @@ class GeneratorPhase(nn.Module):
         weights = self._params.loss_weights
         losses: dict[str, Tensor] = {}
         if self.perceptual is not None and any(weights.perceptual):
-            losses["perceptual"] = perceptual_loss(self.perceptual, weights.perceptual, painted, real)
+            scales = self._params.perceptual_scales or self._params.scales
+            seen = {scale: painted[scale] for scale in scales}
+            losses["perceptual"] = perceptual_loss(self.perceptual, weights.perceptual, seen, real)
         if weights.pixel:
             losses["pixel"] = weights.pixel * pixel_loss(painted, real)
         if weights.warped:
@@ -181,6 +183,9 @@ def _check(
                 f"feature_matching has {len(weights.feature_matching)} weights for {max(blocks)} blocks",
                 "Give one weight for each block of the discriminator.",
             )
+    for scale in params.perceptual_scales or ():
+        if scale not in params.scales:
+            raise UsageError(f"perceptual_scales has {scale}, which scales has not", "Add it to train_params.scales.")
     if weights.guidance and params.guidance is None:
         raise UsageError("a guidance loss needs train_params.guidance", "Say which detector and which points guide.")
     if params.guidance is not None and len(params.guidance.points) > keypoint_detector.kp.out_channels:

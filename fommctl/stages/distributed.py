@@ -1,0 +1,33 @@
+"""The processes that train together; one, where nothing was launched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """This process among those that train one model."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+
+    @property
+    def first(self) -> bool:
+        """The one that writes files and talks to people."""
+        return self.rank == 0
+
+    def parallel(self, module: nn.Module) -> nn.Module:
+        """A module that exchanges gradients with those of the other processes."""
+        return module
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Over the processes, elementwise."""
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Is it true in one of them? All get the same answer."""
+        return flag

@@ -1,0 +1,50 @@
+"""Ending a long run at a good moment: the first signal asks, the second one interrupts."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stop:
+    """Whether the run should end, and why."""
+
+    def __init__(self, max_time: float | None = None) -> None:
+        """max_time: seconds from now."""
+        self._deadline = None if max_time is None else time.monotonic() + max_time
+        self.signalled = False
+
+    @property
+    def due(self) -> bool:
+        """Has a signal arrived or the time run out?"""
+        return self.signalled or (self._deadline is not None and time.monotonic() >= self._deadline)
+
+
+@contextmanager
+def stoppable(max_time: float | None = None) -> Iterator[Stop]:
+    """Inside, the first SIGINT or SIGTERM only sets `signalled`; the next raises KeyboardInterrupt.
+
+    In another thread than the main one, signals stay as they are.
+    """
+    stop = Stop(max_time)
+
+    def handle(_: int, __: FrameType | None) -> None:
+        if stop.signalled:
+            raise KeyboardInterrupt
+        stop.signalled = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    previous = {number: signal.signal(number, handle) for number in SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
