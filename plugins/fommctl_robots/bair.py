@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.api import ClipRecord, InputError
+from fommctl.api.folders import file_name_part
 from fommctl.api.values import Split
 from fommctl_robots.tfrecord import byte_features, read_record, record_starts
 
@@ -72,14 +73,15 @@ class Bair:
         for path in sorted(_files(root), key=lambda path: path.relative_to(root).parts):
             for number, start in enumerate(record_starts(path)):
                 found = True
-                name = _name(path.relative_to(root).with_suffix(""), f"{number:05d}")
-                yield ClipRecord(name=name, identity=name, split=_split(path, root), frames=Trajectory(path, start))
+                identity = _identity(path.relative_to(root).with_suffix(""), f"{number:05d}")
+                frames = Trajectory(path, start)
+                yield ClipRecord(name=CAMERA, identity=identity, split=_split(path, root), frames=frames)
         if found:
             return
         for folder in _frame_folders(root):
             found = True
-            name = _name(folder.relative_to(root))
-            yield ClipRecord(name=name, identity=name, split=_split(folder, root), path=folder)
+            identity = _identity(folder.relative_to(root))
+            yield ClipRecord(name=CAMERA, identity=identity, split=_split(folder, root), path=folder)
         if not found:
             raise InputError(
                 f"{root} holds neither .tfrecords files nor folders of frames",
@@ -105,6 +107,6 @@ def _split(path: Path, root: Path) -> Split | None:
     return named[0] if named else _SPLITS.get(root.name)
 
 
-def _name(path: Path, *more: str) -> str:
+def _identity(path: Path, *more: str) -> str:
     """The path below the root as one name."""
-    return "-".join((*path.parts, *more)).replace("#", "_").replace("\\", "_")
+    return file_name_part("-".join((*path.parts, *more)), identity=True)

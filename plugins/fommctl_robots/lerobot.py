@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fommctl.api import ClipRecord, InputError, MissingError
+from fommctl.api.folders import file_name_part
 from fommctl_robots.lerobot_info import Info, read_info
 
 _AGAIN = "Download it again."
@@ -34,11 +35,10 @@ class LeRobot:
             if episode in seen:
                 raise InputError(f"{root}: episode {episode} is listed twice", _AGAIN)
             seen.add(episode)
-            identity = f"episode_{episode:06d}"
             for camera, path, start, end in clips:
                 yield ClipRecord(
-                    name=f"{identity}-{camera.replace('/', '_').replace('#', '_')}",
-                    identity=identity,
+                    name=file_name_part(camera),
+                    identity=f"episode_{episode:06d}",
                     split=info.split(episode),
                     path=path,
                     start=start,

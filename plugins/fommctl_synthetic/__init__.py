@@ -1,8 +1,9 @@
-"""A tiny synthetic data set: textured shapes that move, turn and grow, with known keypoints."""
+"""Synthetic data sets: textured shapes, a figure and an arm, with known keypoints and flow."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fommctl.api import DatasetSpec, hookimpl
@@ -11,17 +12,19 @@ if TYPE_CHECKING:
     from fommctl.api import DatasetAdapter
 
 
-def _build() -> DatasetAdapter:
-    from fommctl_synthetic.dataset import Synthetic
-
-    return Synthetic()
-
-
 @hookimpl
 def fommctl_datasets() -> Iterator[DatasetSpec]:
-    yield DatasetSpec(
-        name="synthetic",
-        summary="Textured shapes that move, turn and grow; made on the fly, with known keypoints",
-        licence="made by this program: free for any use",
-        build=_build,
-    )
+    for name, size in (("synthetic", 64), ("synthetic-256", 256)):
+        yield DatasetSpec(
+            name=name,
+            summary=f"Shapes, a figure and an arm in motion, {size} pixels; made on the fly, keypoints and flow known",
+            licence="made by this program: free for any use; there is nothing to download, and RAW is not read",
+            build=partial(_build, size),
+        )
+
+
+def _build(size: int) -> DatasetAdapter:
+    from fommctl_synthetic.casts import CASTS
+    from fommctl_synthetic.dataset import Synthetic
+
+    return Synthetic(kinds=tuple(CASTS), size=size)

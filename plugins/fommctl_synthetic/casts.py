@@ -1,0 +1,116 @@
+"""Who acts in a scene: two shapes, a figure that walks on the spot, or an arm that reaches about.
+
+The look (textures, forms, proportions) follows from the identity alone, the motion from the take too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from fommctl_synthetic.layers import Floats, Limb, Shape, Waves
+from fommctl_synthetic.scenes import Scene
+
+STILL = np.zeros(2)
+DOWN = np.pi / 2
+"""Angle of a limb that hangs."""
+
+
+def shapes(identity: int, take: int, size: int, length: int) -> Scene:
+    """Two textured shapes that move, turn and grow, and at times hide each other."""
+    look, motion = np.random.default_rng([identity]), np.random.default_rng([identity, take + 1])
+    sides = (-0.4, 0.4)
+    layers = tuple(
+        Shape(
+            texture=Waves.drawn(look, 4.0, 0.35),
+            square=bool(look.integers(2)),
+            size=look.uniform(0.28, 0.36),
+            centre=np.array((side, 0.0)) + motion.uniform(-0.08, 0.08, 2),
+            swing=motion.uniform(0.08, 0.2, 2),
+            turn=motion.uniform(0.2, 0.7),
+            growth=motion.uniform(0.05, 0.2),
+            phases=motion.uniform(0, 2 * np.pi, 4),
+        )
+        for side in sides
+    )
+    return Scene(Waves.drawn(look, 1.5, 0.08), layers, size, length)
+
+
+def figure(identity: int, take: int, size: int, length: int) -> Scene:
+    """A body of ten limbs: its arms and legs swing, and pass before and behind it."""
+    look, motion = np.random.default_rng([identity, 101]), np.random.default_rng([identity, 101, take + 1])
+    skin, shirt, trousers = look.uniform(0.15, 0.85, (3, 3))
+    stature = look.uniform(0.9, 1.05)
+    phase, stride, reach = motion.uniform(0, 2 * np.pi), motion.uniform(0.35, 0.6), motion.uniform(0.5, 1.0)
+    torso = Limb(
+        texture=_woven(look, shirt), parent=None, joint=np.array((0.0, 0.16)), half_width=0.15 * stature, length=2.6,
+        angle=-DOWN, swing=motion.uniform(0.05, 0.12), phase=phase, sway=motion.uniform(0.03, 0.08, 2),
+    )  # fmt: skip
+    neck = np.array((3.9, 0.0))
+    head = _hung(torso, neck, _woven(look, skin), 0.12 * stature, 0.35, 0.0, motion.uniform(0.1, 0.3), phase + 1)
+
+    def pair(joint: Floats, colours: Floats, width: float, angle: float, swing: float, offset: float) -> list[Limb]:
+        """An arm or a leg: the upper limb, and the lower one, which bends one way only."""
+        upper = _hung(torso, joint, _woven(look, colours[0]), width, 4.2, np.pi + angle, swing, phase + offset)
+        bend = 0.6 * swing
+        lower = _hung(
+            upper, np.array((4.2, 0.0)), _woven(look, colours[1]), 0.85 * width, 4.4, np.copysign(bend, angle), bend,
+            phase + offset + 1,
+        )  # fmt: skip
+        return [lower, upper]
+
+    sleeves, legs = np.stack([shirt, skin]), np.stack([trousers, trousers])
+    far = [
+        *pair(np.array((2.4, -0.5)), sleeves, 0.055, -0.35, reach, 0.0),
+        *pair(np.array((0.0, -0.4)), legs, 0.07, 0.12, stride, np.pi),
+    ]
+    near = [
+        *pair(np.array((0.0, 0.4)), legs, 0.07, 0.12, stride, 0.0),
+        *pair(np.array((2.4, 0.5)), sleeves, 0.055, -0.35, reach, np.pi),
+    ]
+    return Scene(Waves.drawn(look, 1.5, 0.08), (*far, torso, head, *near), size, length)
+
+
+def arm(identity: int, take: int, size: int, length: int) -> Scene:
+    """An arm of three segments on a stand, with a gripper that opens and shuts before a block on the table."""
+    look, motion = np.random.default_rng([identity, 102]), np.random.default_rng([identity, 102, take + 1])
+    metal, joints = look.uniform(0.2, 0.85, (2, 3))
+    side = look.choice((-1.0, 1.0))
+    stand = Limb(
+        texture=_woven(look, joints), parent=None, joint=np.array((-0.35 * side, 0.8)), half_width=0.16, length=1.0,
+        angle=-DOWN, swing=0.0, phase=0.0, sway=STILL,
+    )  # fmt: skip
+    block = Limb(
+        texture=Waves.drawn(look, 1.0, 0.2), parent=None, joint=np.array((0.45 * side, 0.75)), half_width=0.11,
+        length=0.8, angle=0.0, swing=0.1, phase=motion.uniform(0, 2 * np.pi), sway=motion.uniform(0.02, 0.1, 2),
+    )  # fmt: skip
+    segments = [stand]
+    for width, reach, angle in ((0.085, 7.0, -0.15), (0.07, 7.0, 1.35), (0.055, 3.0, 0.8)):
+        end = np.array((segments[-1].length, 0.0))
+        texture = _woven(look, metal if len(segments) % 2 else joints)
+        swing, phase = motion.uniform(0.15, 0.4), motion.uniform(0, 2 * np.pi)
+        segments.append(_hung(segments[-1], end, texture, width, reach, side * angle, swing, phase))
+    hand, grip = segments[-1], motion.uniform(0, 2 * np.pi)
+    fingers = [
+        _hung(hand, np.array((3.0, 0.8 * way)), _woven(look, joints), 0.032, 4.5, 0.35 * way, 0.3 * way, grip)
+        for way in (-1.0, 1.0)
+    ]
+    return Scene(Waves.drawn(look, 1.5, 0.08), (block, *fingers, *reversed(segments[1:]), stand), size, length)
+
+
+CASTS: Mapping[str, Callable[[int, int, int, int], Scene]] = {"shapes": shapes, "figure": figure, "arm": arm}
+"""By kind: (identity, take, size, length) -> scene."""
+
+
+def _woven(random: np.random.Generator, base: Floats) -> Waves:
+    """A texture for a limb, around this colour."""
+    return replace(Waves.drawn(random, 1.2, 0.14), base=base)
+
+
+def _hung(
+    parent: Limb, joint: Floats, texture: Waves, half_width: float, length: float, angle: float, swing: float,
+    phase: float,
+) -> Limb:  # fmt: skip
+    return Limb(texture, parent, joint, half_width, length, angle, swing, phase, STILL)

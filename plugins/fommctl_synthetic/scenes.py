@@ -1,0 +1,113 @@
+"""Scenes of layers over a still background: their frames, keypoints and dense motion, all from one description."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fommctl_synthetic.layers import Floats, Layer, Waves
+
+BACKGROUND = -1
+"""The label of pixels where no layer is."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One clip before it is rendered."""
+
+    background: Waves
+    layers: tuple[Layer, ...]
+    """From the back to the front."""
+    size: int
+    """Side of a frame in pixels."""
+    length: int
+    """Number of frames."""
+
+    def frames(self) -> Iterator[NDArray[np.uint8]]:
+        """(size, size, 3) uint8, one at a time."""
+        grid = self._grid()
+        background = self.background.at(grid)
+        for index in range(self.length):
+            canvas = background.copy()
+            for layer in self.layers:
+                self._paint(canvas, grid, layer, self._time(index))
+            yield np.round(canvas * 255).astype(np.uint8)
+
+    def motion(self) -> tuple[Floats, Floats]:
+        """Keypoints (T, K, 2) in [-1, 1] and the local maps (T, K, 2, 2) around them, those of the back layer first.
+
+        The map of a keypoint takes the coordinates of its layer to the picture; that of one frame times the inverse
+        of that of another is the true local affine motion between them.
+        """
+        poses = [[layer.pose(self._time(index)) for layer in self.layers] for index in range(self.length)]
+        keypoints = [
+            np.concatenate(
+                [centre + layer.keypoints @ matrix.T for layer, (centre, matrix) in zip(self.layers, each, strict=True)]
+            )
+            for each in poses
+        ]
+        counts = [len(layer.keypoints) for layer in self.layers]
+        jacobians = [np.repeat([matrix for _, matrix in each], counts, 0) for each in poses]
+        return np.stack(keypoints), np.stack(jacobians)
+
+    def flow(self, source_index: int, driving_index: int) -> tuple[Floats, NDArray[np.bool_]]:
+        """Where each pixel of the driving frame comes from in the source frame.
+
+        Returns the sampling grid (H, W, 2) that models call deformation: positions in the source in [-1, 1], x before
+        y, those of covered or outer points included; and (H, W) bool: whether that point of the surface is seen in
+        the source, that is, lies inside the picture and behind nothing. Pixels of soft edges belong to the front
+        layer that covers at least half of them.
+        """
+        grid = self._grid()
+        source_time, driving_time = self._time(source_index), self._time(driving_index)
+        labels = self.labels_at(grid, driving_time)
+        flow = grid.copy()
+        for number, layer in enumerate(self.layers):
+            own = _own(grid[labels == number], layer, driving_time)
+            centre, matrix = layer.pose(source_time)
+            flow[labels == number] = centre + own @ matrix.T
+        inside = (np.abs(flow) <= 1).all(-1)
+        return flow, inside & (self.labels_at(flow, source_time) == labels)
+
+    def labels_at(self, points: Floats, time: float) -> NDArray[np.int64]:
+        """The number of the front layer at points (..., 2) of the picture, BACKGROUND where there is none: (...)."""
+        labels = np.full(points.shape[:-1], BACKGROUND)
+        for number, layer in enumerate(self.layers):
+            # The thousandth of a billionth keeps points of an outline on one side of it, whatever the pose.
+            labels[layer.radius(_own(points, layer, time)) <= 1 + 1e-12] = number
+        return labels
+
+    def _time(self, index: int) -> float:
+        return index / self.length
+
+    def _grid(self) -> Floats:
+        """(size, size, 2) positions of the pixels."""
+        axis = np.linspace(-1, 1, self.size)
+        return np.stack(np.meshgrid(axis, axis), -1)
+
+    def _paint(self, canvas: Floats, grid: Floats, layer: Layer, time: float) -> None:
+        """Lays the layer over the canvas (H, W, 3)."""
+        rows, columns = self._reach(layer, time)
+        own = _own(grid[rows, columns], layer, time)
+        cover = np.clip((1 - layer.radius(own)) / layer.edge + 0.5, 0, 1)[..., None]
+        canvas[rows, columns] += cover * (layer.texture.at(own) - canvas[rows, columns])
+
+    def _reach(self, layer: Layer, time: float) -> tuple[slice, slice]:
+        """Rows and columns outside which the layer covers nothing."""
+        centre, matrix = layer.pose(time)
+        left, top, right, bottom = layer.extent
+        corners = centre + np.array([(left, top), (right, top), (left, bottom), (right, bottom)]) @ matrix.T
+        first, last = ((each + 1) / 2 * (self.size - 1) for each in (corners.min(0), corners.max(0)))
+        start = np.clip(np.floor(first), 0, self.size).astype(int)
+        stop = np.clip(np.ceil(last) + 1, 0, self.size).astype(int)
+        return slice(start[1], stop[1]), slice(start[0], stop[0])
+
+
+def _own(points: Floats, layer: Layer, time: float) -> Floats:
+    """Points (..., 2) of the picture in the coordinates of the layer."""
+    centre, matrix = layer.pose(time)
+    own: Floats = (points - centre) @ np.linalg.inv(matrix).T
+    return own
