@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.media.images import Pixels, over_black, resize
+from fommctl.media.resampling import Pixels, over_black, resize
 
 Floats = NDArray[np.floating]
+Colour = tuple[float, float, float]
+"""Red, green and blue, 0 to 255."""
 
 # In sides of the frame.
 RADIUS, AXIS, STROKE, OUTLINE = 0.016, 0.075, 0.009, 0.006
@@ -30,21 +33,27 @@ def compare(source_square: Pixels, driving_frame: Pixels, result: Pixels) -> Pix
     )
 
 
-def draw_keypoints(frame: Pixels, keypoints: Floats, jacobians: Floats | None = None) -> Pixels:
+def draw_keypoints(
+    frame: Pixels,
+    keypoints: Floats,
+    jacobians: Floats | None = None,
+    *,
+    radius: float | None = None,
+    colours: Sequence[Colour] | None = None,
+) -> Pixels:
     """A copy of frame (H, W, 3) with a dot at each keypoint, and the axes of its local frame where there are Jacobians.
 
     keypoints: (K, 2) in [-1, 1], x before y, corner pixels at -1 and 1; those outside the frame are cut.
     jacobians: (K, 2, 2); their columns are where the x axis (solid) and the y axis (half as wide) go.
+    radius: of a dot in pixels; None: a part of the frame's side.  colours: one for each keypoint; None: `colour`.
     """
     height, width = frame.shape[:2]
     side = min(height, width)
     half = np.array([width - 1, height - 1]) / 2
-    radius, stroke, outline = (
-        max(least, part * side) for least, part in ((2.0, RADIUS), (1.2, STROKE), (0.9, OUTLINE))
-    )
+    usual, stroke, outline = (max(least, part * side) for least, part in ((2.0, RADIUS), (1.2, STROKE), (0.9, OUTLINE)))
     canvas = frame.astype(np.float32)
     centres = (np.asarray(keypoints, np.float64) + 1) * half
-    shades = [colour(number, len(centres)) for number in range(len(centres))]
+    shades = colours or [colour(number, len(centres)) for number in range(len(centres))]
     if jacobians is not None:
         axes = _short(np.asarray(jacobians, np.float64)) * AXIS * side
         for centre, frame_axes, shade in zip(centres, axes, shades, strict=True):
@@ -52,11 +61,11 @@ def draw_keypoints(frame: Pixels, keypoints: Floats, jacobians: Floats | None = 
                 _stroke(canvas, centre, centre + frame_axes[:, axis], thickness, outline, shade)
     # After all axes, so that every dot shows where keypoints lie close together.
     for centre, shade in zip(centres, shades, strict=True):
-        _stroke(canvas, centre, centre, radius, outline, shade)
+        _stroke(canvas, centre, centre, usual if radius is None else radius, outline, shade)
     return (canvas + 0.5).clip(0, 255).astype(np.uint8)
 
 
-def colour(number: int, count: int) -> tuple[float, float, float]:
+def colour(number: int, count: int) -> Colour:
     """The RGB colour of a keypoint, 0 to 255: hues around the circle, every second one paler, so that twenty differ."""
     shades = colorsys.hsv_to_rgb(number / max(1, count), 1.0 if number % 2 == 0 else 0.55, 1.0)
     return shades[0] * 255, shades[1] * 255, shades[2] * 255
@@ -79,7 +88,7 @@ def _stroke(
     end: NDArray[np.float64],
     radius: float,
     outline: float,
-    shade: tuple[float, float, float],
+    shade: Colour,
 ) -> None:
     """Blend a line with round ends (a dot where start is end) and a dark outline into canvas (H, W, 3), in place."""
     reach = radius + outline + 1

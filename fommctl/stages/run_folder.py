@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 BEST = "best.pt"
 _LOCK = ".lock"
+# In seconds: worker processes of a killed run may let go of the lock a moment after it.
+_WAIT_FOR_LOCK = 1
 _STEP = re.compile(r"step-(\d+)\.pt")
 _LEFT_OVER = re.compile(r"\.((step-\d+|epoch-\d+|best)\.pt|\d+\.png)\.\d+\.tmp")
 _AUTO = "auto"
@@ -137,7 +139,7 @@ def lock_run(out: Path) -> Iterator[None]:
     made = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        held = filelock.FileLock(lock, timeout=0)
+        held = filelock.FileLock(lock, timeout=_WAIT_FOR_LOCK)
         held.acquire()
     except filelock.Timeout as error:
         raise UsageError(
@@ -161,7 +163,7 @@ def lock_run(out: Path) -> Iterator[None]:
                 out.rmdir()
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, bring it to the disk, and give it its name.
 
     A kill, a power cut or an error leaves the file that was there before. Raises OutputError where the disk is full
