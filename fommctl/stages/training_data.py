@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from fommctl.errors import InputError, UsageError
 from fommctl.sections import DatasetParams
 from fommctl.stages.augmentation import augment, moved, warped
+from fommctl.stages.training_cache import FrameCache
 from fommctl.stages.training_clips import Clip
 
 _log = logging.getLogger("fommctl.training")
@@ -52,8 +53,10 @@ class TrainingPairs(Dataset[dict[str, Any]]):
         seed: int = 0,
         landmarks: Landmarks | None = None,
         landmark_count: int = 68,
+        cache_bytes: int = 2 * 1024**3,
     ) -> None:
         """repeats: passes over the clips in an epoch.  landmarks: runs in the workers.
+        landmark_count: N where there is no subject.  cache_bytes: memory for decoded frames, shared by forked workers.
 
         Raises InputError where there is nothing to make pairs of.
         """
@@ -73,6 +76,7 @@ class TrainingPairs(Dataset[dict[str, Any]]):
             )
         self._units = self._drawn_from()
         self.pairs_per_epoch = len(self._units) * repeats
+        self._frames = FrameCache([*self._clips, *self._stills], params.frame_shape, cache_bytes)
         self._order: tuple[int, NDArray[np.int64]] | None = None
         self._failed: set[Path] = set()
 
@@ -149,13 +153,10 @@ class TrainingPairs(Dataset[dict[str, Any]]):
             yield others[index]
 
     def _read(self, clip: Clip, indices: list[int], unreadable: list[str]) -> list[Pixels] | None:
-        from fommctl.media.random_access import read_frames
-
         if clip.path in self._failed:
             return None
-        height, width, _ = self.params.frame_shape
         try:
-            return read_frames(clip.path, indices, size=(width, height))
+            return self._frames.read(clip, indices)
         except InputError as error:
             self._failed.add(clip.path)
             unreadable.append(f"{clip.name} cannot be read any more and is left out: {error.message}")

@@ -1,0 +1,77 @@
+"""Frames of training clips in memory, so that a small data set is decoded once and not at every pair."""
+
+from __future__ import annotations
+
+import mmap
+import multiprocessing
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fommctl.errors import InputError
+from fommctl.stages.training_clips import Clip
+
+_EMPTY, _TAKEN, _READY = range(3)
+_LARGEST = 8
+"""No clip takes more than this part of the memory: filling it would hold up a worker for long."""
+
+
+class FrameCache:
+    """Reads frames of one size, and keeps all frames of as many clips as fit, from their first use on.
+
+    The memory is shared with processes that are forked later, whoever fills it; processes that are started otherwise
+    keep nothing. Clips that do not fit are decoded anew each time.
+    """
+
+    def __init__(self, clips: Sequence[Clip], shape: tuple[int, int, int], limit: int) -> None:
+        """shape: (H, W, C) of all frames.  limit: bytes."""
+        self._shape = shape
+        self._places: dict[Path, int] = {}
+        """Where in the memory a clip's frames begin; a byte before them says what they are."""
+        used = 0
+        for clip in clips:
+            size = 1 + clip.frames * prod(shape)
+            if size <= limit // _LARGEST and used + size <= limit:
+                self._places[clip.path] = used
+                used += size
+        self._memory = np.frombuffer(mmap.mmap(-1, used), np.uint8) if used else np.empty(0, np.uint8)
+        self._lock = multiprocessing.get_context().Lock() if used else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrameCache, ((), self._shape, 0)
+
+    def read(self, clip: Clip, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
+        """The frames (H, W, 3) uint8 with these numbers; not to be written to. Raises InputError."""
+        kept = self._kept(clip)
+        return self._decoded(clip, indices) if kept is None else [kept[index] for index in indices]
+
+    def _kept(self, clip: Clip) -> NDArray[np.uint8] | None:
+        place = self._places.get(clip.path)
+        if place is None or self._lock is None:
+            return None
+        with self._lock:
+            state = self._memory[place]
+            if state == _EMPTY:
+                self._memory[place] = _TAKEN
+        if state == _TAKEN:
+            return None
+        shape = (clip.frames, *self._shape)
+        frames = self._memory[place + 1 : place + 1 + prod(shape)].reshape(shape)
+        if state == _EMPTY:
+            try:
+                np.stack(self._decoded(clip, range(clip.frames)), out=frames)
+            except InputError:
+                # What can be read of a damaged clip is still of use.
+                return None
+            with self._lock:
+                self._memory[place] = _READY
+        return frames
+
+    def _decoded(self, clip: Clip, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
+        from fommctl.media.random_access import read_frames
+
+        return read_frames(clip.path, indices, size=(self._shape[1], self._shape[0]))
