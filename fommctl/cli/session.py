@@ -69,6 +69,12 @@ class Session:
             self._stderr = Console(stderr=True, highlight=False)
         return self._stderr
 
+    @property
+    def shows_progress(self) -> bool:
+        """Whether stderr is a terminal with a person before it, who wants to see how far the work is."""
+        wanted = not self.quiet and not self.json and self.log_format == LogFormat.TEXT
+        return wanted and sys.stderr.isatty()
+
     def result(self, data: Mapping[str, Any], text: "RenderableType | None" = None) -> None:
         """The result of the command: `data` under --json, else `text` for people.
 
@@ -89,7 +95,7 @@ class Session:
     def progress(self, label: str, unit: str = "frames") -> Iterator[Callable[[int, int | None], None]]:
         """A progress bar with ETA and rate on stderr; yields report(done, total). Silent without a terminal,
         and where stdout or stderr is for machines."""
-        if self.quiet or self.json or self.log_format != LogFormat.TEXT or not sys.stderr.isatty():
+        if not self.shows_progress:
             yield lambda done, total: None
             return
         from rich import progress

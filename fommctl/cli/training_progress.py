@@ -1,0 +1,162 @@
+"""How far a training run is: a display on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from fommctl.cli import logs
+from fommctl.cli.session import LogFormat, Session
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+SECONDS_BETWEEN_LINES = 30.0
+# Of one step in the running means of the losses, which jump from batch to batch.
+_WEIGHT = 0.02
+
+
+class Report(Protocol):
+    """Called after each step."""
+
+    def __call__(
+        self, step: int, epoch: int, losses: Mapping[str, float], samples_per_s: float, waiting: float
+    ) -> None:
+        """step: steps done so far.  waiting: share of the time in which the device waited for data, in [0, 1]."""
+        ...
+
+
+@contextlib.contextmanager
+def training_progress(
+    session: Session, total_steps: int | None, *, first_step: int = 0, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Report]:
+    """Show epoch, step, samples/s, the time left, running means of the losses and the time spent waiting for data.
+
+    total_steps: of the whole run, None where only time limits it.  first_step: steps that were done before it was
+    resumed.  On a terminal this is a display that vanishes at the end; elsewhere (a log file, --json, --log-format
+    json) a line on stderr for the first step, every half minute, and for the last step; with --quiet nothing.
+    """
+    progress = _Progress(total_steps, first_step, clock)
+    if session.shows_progress:
+        with _display(session, progress) as report:
+            yield report
+    elif session.quiet:
+        yield progress.add
+    else:
+        lines = _Lines(progress, session.log_format == LogFormat.JSON)
+        try:
+            yield lines.report
+        finally:
+            lines.finish()
+
+
+@dataclass
+class _Progress:
+    """What there is to tell after the last step."""
+
+    total: int | None
+    first: int
+    clock: Callable[[], float]
+    step: int = 0
+    epoch: int = 0
+    losses: dict[str, float] = field(default_factory=dict)
+    """Running means."""
+    samples_per_s: float = 0.0
+    waiting: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.step = self.first
+        self._started = self.clock()
+
+    def add(self, step: int, epoch: int, losses: Mapping[str, float], samples_per_s: float, waiting: float) -> None:
+        self.step, self.epoch, self.samples_per_s, self.waiting = step, epoch, samples_per_s, waiting
+        weight = max(_WEIGHT, 1 / max(1, step - self.first))
+        self.losses = {
+            name: value if name not in self.losses else self.losses[name] + weight * (value - self.losses[name])
+            for name, value in losses.items()
+        }
+
+    @property
+    def seconds_left(self) -> float | None:
+        done = self.step - self.first
+        if self.total is None or done <= 0:
+            return None
+        return max(0.0, (self.total - self.step) * (self.clock() - self._started) / done)
+
+    @property
+    def rate_text(self) -> str:
+        return f"{self.samples_per_s:.1f} samples/s, waiting for data {self.waiting:.0%}"
+
+    @property
+    def left_text(self) -> str:
+        seconds = self.seconds_left
+        return "" if seconds is None else f"{datetime.timedelta(seconds=round(seconds))} left"
+
+    @property
+    def step_text(self) -> str:
+        return f"step {self.step}" if self.total is None else f"step {self.step}/{self.total}"
+
+    @property
+    def losses_text(self) -> str:
+        return ", ".join(f"{name} {value:.4g}" for name, value in self.losses.items())
+
+
+class _Lines:
+    """A line on stderr for the first step, now and then, and for the last one."""
+
+    def __init__(self, progress: _Progress, as_json: bool) -> None:
+        self._progress = progress
+        self._as_json = as_json
+        self._told: int | None = None
+        self._time = float("-inf")
+
+    def report(self, step: int, epoch: int, losses: Mapping[str, float], samples_per_s: float, waiting: float) -> None:
+        self._progress.add(step, epoch, losses, samples_per_s, waiting)
+        if self._progress.clock() - self._time >= SECONDS_BETWEEN_LINES:
+            self._tell()
+
+    def finish(self) -> None:
+        if self._told is not None and self._told != self._progress.step:
+            self._tell()
+
+    def _tell(self) -> None:
+        now = self._progress
+        parts = [now.step_text, f"epoch {now.epoch}", now.losses_text, now.rate_text, now.left_text]
+        message = "; ".join(part for part in parts if part)
+        # Not through logging, which shows warnings only where nobody asked for more.
+        print(logs.json_line("info", message, logger=__name__) if self._as_json else message, file=sys.stderr)
+        self._told, self._time = now.step, now.clock()
+
+
+@contextlib.contextmanager
+def _display(session: Session, progress: _Progress) -> Iterator[Report]:
+    """A bar with what belongs to it, and the losses below."""
+    from rich.console import Group
+    from rich.live import Live
+    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.text import Text
+
+    bar = Progress(
+        TextColumn("epoch {task.fields[now].epoch}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[now].step_text}", markup=False),
+        TextColumn("{task.fields[now].left_text}", markup=False),
+        console=session.stderr,
+        auto_refresh=False,
+    )
+    task = bar.add_task("", total=progress.total, completed=progress.first, now=progress)
+
+    def report(step: int, epoch: int, losses: Mapping[str, float], samples_per_s: float, waiting: float) -> None:
+        progress.add(step, epoch, losses, samples_per_s, waiting)
+        bar.update(task, completed=step)
+
+    def picture() -> RenderableType:
+        return Group(bar, Text(progress.rate_text), Text(progress.losses_text))
+
+    with Live(get_renderable=picture, console=session.stderr, refresh_per_second=4, transient=True):
+        yield report
