@@ -10,6 +10,7 @@ import json
 import logging
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, cast
 
@@ -149,7 +150,8 @@ class _Records:
                 # Numbered files of two folders have nothing to do with each other.
                 identity = f"{split}-{identity}"
         rest = name.removeprefix(told or "").lstrip("#_") or name
-        wanted = (rest, "-".join((*inner.parts, rest)), *(f"{rest}-{number}" for number in range(2, 100_000)))
+        numbered = (f"{rest}-{number}" for number in count(2))
+        wanted = chain((rest, "-".join((*inner.parts, rest))), numbered)
         unused = next(each for each in map(file_name_part, wanted) if (identity, each.casefold()) not in self.names)
         self.names.add((identity, unused.casefold()))
         return ClipRecord(name=unused, identity=identity, split=split, path=path)

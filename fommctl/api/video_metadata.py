@@ -103,7 +103,7 @@ def _find_table(root: Path, metadata: str) -> Path:
         raise InputError(f"{root} holds several tables: {names}", f"Name the one that counts {metadata}.")
     if not fitting:
         raise InputError(
-            f"{root} holds no {metadata}", f"Put it there, beside the videos. Columns: {','.join(COLUMNS)}"
+            f"{root} holds no {metadata}", f"Put it there, beside the videos. Its columns: {', '.join(COLUMNS)}."
         )
     return fitting[0]
 

@@ -11,13 +11,11 @@ from fommctl.api.folders import media_below, plain_folder, stem
 from fommctl.api.values import Split
 from fommctl.api.video_metadata import chunks
 
-NEMO_TEST = frozenset(
-    (
-        "004 071 093 105 112 116 133 141 148 155 162 166 172 174 176 201 205 213 215 225 "
-        "263 265 270 304 336 343 400 414 418 445 447 450 456 483 492 502 505 510 525 536 553"
-    ).split()
+NEMO_TEST = (
+    "004 071 093 105 112 116 133 141 148 155 162 166 172 174 176 201 205 213 215 225 "
+    "263 265 270 304 336 343 400 414 418 445 447 450 456 483 492 502 505 510 525 536 553"
 )
-"""Subjects of the test split (video-preprocessing, crop_nemo.py)."""
+"""The 41 subjects of the test split (video-preprocessing, crop_nemo.py)."""
 _NEMO_CLIP = re.compile(r"(\d{3})_(?:deliberate|spontaneous)_smile_\d+.*")
 
 
@@ -49,7 +47,7 @@ class UvaNemo:
             match = _NEMO_CLIP.fullmatch(stem(path))
             if match and match[0] not in names:
                 names.add(match[0])
-                split: Split = "test" if match[1] in NEMO_TEST else "train"
+                split: Split = "test" if match[1] in NEMO_TEST.split() else "train"
                 yield ClipRecord(name=match[0], identity=match[1], split=split, path=path)
         if not names:
             raise InputError(
