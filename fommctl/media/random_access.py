@@ -60,7 +60,10 @@ def read_frames(path: Path, indices: Sequence[int], *, size: Size = None) -> lis
     for index in wanted:
         if not 0 <= index < clip.count:
             raise _no_such_frame(path, index, clip.count)
-    found = clip.read(wanted, size) if wanted else {}
+    try:
+        found = clip.read(wanted, size) if wanted else {}
+    except (FFmpegError, OSError) as error:
+        raise InputError(f"{path.name} cannot be read: {error}", "Copy it again.") from error
     return [found[index] for index in indices]
 
 

@@ -16,6 +16,8 @@ from fommctl.errors import InputError
 from fommctl.stages.training_clips import Clip
 
 _EMPTY, _TAKEN, _READY = range(3)
+_SMALLEST = 4
+"""Where less than this part of the data fits, it is not worth the memory."""
 _LARGEST = 8
 """No clip takes more than this part of the memory: filling it would hold up a worker for long."""
 
@@ -33,8 +35,8 @@ class FrameCache:
         self._places: dict[Path, int] = {}
         """Where in the memory a clip's frames begin; a byte before them says what they are."""
         used = 0
-        for clip in clips:
-            size = 1 + clip.frames * prod(shape)
+        sizes = [1 + clip.frames * prod(shape) for clip in clips]
+        for clip, size in zip(clips if limit * _SMALLEST > sum(sizes) else (), sizes, strict=False):
             if size <= limit // _LARGEST and used + size <= limit:
                 self._places[clip.path] = used
                 used += size
