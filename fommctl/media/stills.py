@@ -61,11 +61,13 @@ def check_size(name: str, width: int, height: int, *, strip: bool = False) -> No
 
 
 @contextmanager
-def _opened(path: Path, *, strip: bool = False) -> Iterator[Image.Image]:
-    """The image, not yet decoded. Raises InputError for whatever goes wrong while it is open."""
+def _opened(path: Path, *, strip: bool = False, data: bytes | None = None) -> Iterator[Image.Image]:
+    """The image, not yet decoded; data: its bytes where they lie in something else. Raises InputError for whatever
+    goes wrong while it is open."""
     try:
         Image.init()
-        with Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
+        source = path if data is None else BytesIO(data)
+        with Image.open(source, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
             check_size(path.name, *image.size, strip=strip)
             yield image
     except InputError:
@@ -107,6 +109,13 @@ def decode(path: Path, *, strip: bool = False) -> tuple[Pixels, Pixels | None]:
     with _opened(path, strip=strip) as image:
         image.load()
         return _to_srgb(image)
+
+
+def decode_bytes(data: bytes, name: str) -> Pixels:
+    """(H, W, 3) uint8 sRGB of an image file in memory, alpha left out. Raises InputError that calls it `name`."""
+    with _opened(Path(name), data=data) as image:
+        image.load()
+        return _to_srgb(image)[0]
 
 
 def animation(path: Path) -> Iterator[tuple[Pixels, Pixels | None, int]]:

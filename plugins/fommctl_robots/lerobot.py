@@ -1,7 +1,8 @@
 """LeRobot data sets (https://github.com/huggingface/lerobot), versions 2.0, 2.1 and 3.0.
 
 Version 2: meta/episodes.jsonl, and a video for each episode and camera. Version 3: meta/episodes/*/*.parquet, and
-videos that hold many episodes, with the seconds at which each begins and ends.
+videos that hold many episodes, with the seconds at which each begins and ends. In both, a camera may have its
+pictures in the Parquet files of the data instead.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fommctl.api import ClipRecord, InputError, MissingError
+from fommctl.api import ClipRecord, InputError
 from fommctl.api.folders import file_name_part
 from fommctl_robots.lerobot_info import Info, read_info
+from fommctl_robots.parquet import EpisodePictures, rows
 
 _AGAIN = "Download it again."
 
@@ -35,43 +37,36 @@ class LeRobot:
             if episode in seen:
                 raise InputError(f"{root}: episode {episode} is listed twice", _AGAIN)
             seen.add(episode)
-            for camera, path, start, end in clips:
-                yield ClipRecord(
-                    name=file_name_part(camera),
-                    identity=f"episode_{episode:06d}",
-                    split=info.split(episode),
-                    path=path,
-                    start=start,
-                    end=end,
-                )
+            yield from clips
         if not seen:
             raise InputError(f"{root} has no episodes", _AGAIN)
 
 
-Clips = list[tuple[str, Path, float | None, float | None]]
-"""Camera, file, start and end in seconds."""
+Episodes = Iterator[tuple[int, list[ClipRecord]]]
+"""Numbers and clips."""
 
 
-def _version_2(info: Info) -> Iterator[tuple[int, Clips]]:
+def _version_2(info: Info) -> Episodes:
     path = info.root / "meta/episodes.jsonl"
     try:
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                episode = _episode(f"{path}, line {number}", line)
-                chunk = episode // info.episodes_per_chunk
-                yield (
-                    episode,
-                    [
-                        (camera, info.video(episode_chunk=chunk, episode_index=episode, video_key=camera), None, None)
-                        for camera in info.cameras
-                    ],
-                )
+                if line.strip():
+                    episode = _episode(f"{path}, line {number}", line)
+                    yield episode, _clips_2(info, episode)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", _AGAIN) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is damaged: {error.reason}", _AGAIN) from error
+
+
+def _clips_2(info: Info, episode: int) -> list[ClipRecord]:
+    where = {"episode_chunk": episode // info.episodes_per_chunk, "episode_index": episode}
+    clips = [
+        _clip(info, episode, camera, path=info.file("video_path", video_key=camera, **where)) for camera in info.videos
+    ]
+    data = info.file("data_path", **where)
+    return clips + [_in_parquet(info, episode, camera, data) for camera in info.pictures]
 
 
 def _episode(where: str, line: str) -> int:
@@ -82,55 +77,60 @@ def _episode(where: str, line: str) -> int:
     return _whole(where, "episode_index", described.get("episode_index") if isinstance(described, dict) else None)
 
 
-def _version_3(info: Info) -> Iterator[tuple[int, Clips]]:
+def _version_3(info: Info) -> Episodes:
     folder = info.root / "meta/episodes"
     files = sorted(folder.rglob("*.parquet"))
     if not files:
         raise InputError(f"{folder} holds no .parquet files", _AGAIN)
-    columns = {
-        camera: [f"videos/{camera}/{each}" for each in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")]
-        for camera in info.cameras
-    }
+    columns = ["episode_index"]
+    for camera in info.videos:
+        columns += [f"videos/{camera}/{each}" for each in ("chunk_index", "file_index")]
+        columns += [f"videos/{camera}/{each}" for each in ("from_timestamp", "to_timestamp")]
+    if info.pictures:
+        columns += ["data/chunk_index", "data/file_index"]
     for path in files:
-        for row in _rows(path, ["episode_index", *(name for each in columns.values() for name in each)]):
+        for row in rows(path, columns):
             episode = _whole(str(path), "episode_index", row["episode_index"])
-            where = f"{path}, episode {episode}"
-            yield episode, [(camera, *_placed(info, where, camera, row, columns[camera])) for camera in info.cameras]
+            yield episode, _clips_3(info, f"{path}, episode {episode}", episode, row)
 
 
-def _placed(info: Info, where: str, camera: str, row: dict[str, Any], columns: list[str]) -> tuple[Path, float, float]:
-    """The file of an episode's camera, and the seconds between which it lies there.
+def _clips_3(info: Info, where: str, episode: int, row: dict[str, Any]) -> list[ClipRecord]:
+    def numbers(prefix: str) -> dict[str, int]:
+        names = ("chunk_index", "file_index")
+        return {name: _whole(where, f"{prefix}/{name}", row[f"{prefix}/{name}"]) for name in names}
+
+    clips = []
+    for camera in info.videos:
+        start, end = _times(info, where, f"videos/{camera}", row)
+        path = info.file("video_path", video_key=camera, **numbers(f"videos/{camera}"))
+        clips.append(_clip(info, episode, camera, path=path, start=start, end=end))
+    if info.pictures:
+        data = info.file("data_path", **numbers("data"))
+        clips += [_in_parquet(info, episode, camera, data) for camera in info.pictures]
+    return clips
+
+
+def _times(info: Info, where: str, prefix: str, row: dict[str, Any]) -> tuple[float, float]:
+    """The seconds between which an episode lies in its file.
 
     Both are brought half a frame forward, because they are sums of rounded durations: the first frame must not be
     lost, nor the first one of the next episode be taken.
     """
-    chunk, file = (_whole(where, column, row[column]) for column in columns[:2])
-    start, end = (_seconds(where, column, row[column]) for column in columns[2:])
+    names = (f"{prefix}/from_timestamp", f"{prefix}/to_timestamp")
+    start, end = (_seconds(where, name, row[name]) for name in names)
     if end <= start:
         raise InputError(f"{where}: ends at {end} s and starts at {start} s", _AGAIN)
     half = min(0.5 / info.frames_per_second, (end - start) / 2)
-    video = info.video(video_key=camera, chunk_index=chunk, file_index=file)
-    return video, max(0.0, start - half), end - half
+    return max(0.0, start - half), end - half
 
 
-def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
-    """Rows of a Parquet file, a batch of them in memory at a time."""
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise MissingError(
-            "LeRobot data sets of version 3 need the package pyarrow", "pip install 'fommctl[robots]'"
-        ) from error
-    try:
-        with parquet.ParquetFile(path) as table:
-            absent = [column for column in columns if column not in table.schema_arrow.names]
-            if absent:
-                raise InputError(f"{path} has no column {absent[0]}", "Is this a LeRobot data set as published?")
-            for batch in table.iter_batches(batch_size=1024, columns=columns):
-                yield from batch.to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{path} is damaged: {str(error).splitlines()[0]}", _AGAIN) from error
+def _in_parquet(info: Info, episode: int, camera: str, data: Path) -> ClipRecord:
+    return _clip(info, episode, camera, frames=EpisodePictures(data, camera, episode), rate=info.frames_per_second)
+
+
+def _clip(info: Info, episode: int, camera: str, **more: Any) -> ClipRecord:
+    identity = f"episode_{episode:06d}"
+    return ClipRecord(name=file_name_part(camera), identity=identity, split=info.split(episode), **more)
 
 
 def _whole(where: str, name: str, value: object) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,10 +17,16 @@ _FIELD = re.compile(r"\{(\w+)(?::0?(\d))?d?\}")
 _VERSION = re.compile(r"v?(\d+)\.(\d+)")
 _SPLITS: dict[str, Split] = {name: "test" for name in ("test", "val", "valid", "validation", "eval")}
 _TEMPLATES = {
-    2: "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
-    3: "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
+    "video_path": {
+        2: "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+        3: "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
+    },
+    "data_path": {
+        2: "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+        3: "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
+    },
 }
-"""Where videos are unless info.json says otherwise, by the major version."""
+"""Where files are unless info.json says otherwise, by the major version."""
 
 
 @dataclass(frozen=True)
@@ -30,26 +37,29 @@ class Info:
     version: int
     """2 or 3."""
     frames_per_second: float
-    cameras: tuple[str, ...]
-    """Features that are videos, without depth maps."""
-    video_template: str
+    videos: tuple[str, ...]
+    """Cameras whose pictures are in videos, without depth maps."""
+    pictures: tuple[str, ...]
+    """Cameras whose pictures are in the Parquet files."""
+    templates: Mapping[str, str]
+    """`video_path` and `data_path`."""
     episodes_per_chunk: int
     """Of version 2."""
     tests: tuple[range, ...]
     """Episodes of the test split; empty where the data set has none."""
 
-    def video(self, **fields: int | str) -> Path:
-        """The file that the template names. Raises InputError where it would lie outside the data set."""
+    def file(self, template: str, **fields: int | str) -> Path:
+        """The file that this template names. Raises InputError where it would lie outside the data set."""
 
         def filled(match: re.Match[str]) -> str:
             if match[1] not in fields:
-                raise self.fault(f"video_path has an unknown field {match[0]}")
+                raise self.fault(f"{template} has an unknown field {match[0]}")
             return str(fields[match[1]]).zfill(int(match[2] or 0))
 
-        relative = _FIELD.sub(filled, self.video_template)
+        relative = _FIELD.sub(filled, self.templates[template])
         path = PurePosixPath(relative)
         if path.is_absolute() or ".." in path.parts or "\\" in relative or "{" in relative:
-            raise self.fault(f"video_path leads to {relative!r}, which is not a file of the data set")
+            raise self.fault(f"{template} leads to {relative!r}, which is not a file of the data set")
         return self.root / path
 
     def split(self, episode: int) -> Split | None:
@@ -77,12 +87,16 @@ def read_info(root: Path) -> Info:
     if not isinstance(info, dict):
         raise InputError(f"{path} is damaged: it holds no object", "Download it again.")
     version = _version(path, info)
+    videos, pictures = (_cameras(path, info, dtype) for dtype in ("video", "image"))
+    if not videos and not pictures:
+        raise InputError(f"{path} names no camera", "A data set without pictures cannot be used here.")
     return Info(
         root=root,
         version=version,
         frames_per_second=_number(path, info, "fps", 30.0),
-        cameras=_cameras(path, info),
-        video_template=str(info.get("video_path") or _TEMPLATES[version]),
+        videos=videos,
+        pictures=pictures,
+        templates={name: str(info.get(name) or defaults[version]) for name, defaults in _TEMPLATES.items()},
         episodes_per_chunk=max(1, int(_number(path, info, "chunks_size", 1000.0))),
         tests=_tests(path, info),
     )
@@ -91,7 +105,7 @@ def read_info(root: Path) -> Info:
 def _version(path: Path, info: dict[str, Any]) -> int:
     stated = str(info.get("codebase_version", "nothing"))
     match = _VERSION.match(stated)
-    if match is None or int(match[1]) not in _TEMPLATES:
+    if match is None or int(match[1]) not in (2, 3):
         raise InputError(
             f"{path}: codebase_version is {stated!r}; versions 2 and 3 are read",
             "Convert the data set with the scripts of LeRobot.",
@@ -106,21 +120,12 @@ def _number(path: Path, info: dict[str, Any], key: str, default: float) -> float
     return float(value)
 
 
-def _cameras(path: Path, info: dict[str, Any]) -> tuple[str, ...]:
+def _cameras(path: Path, info: dict[str, Any], dtype: str) -> tuple[str, ...]:
     features = info.get("features")
     if not isinstance(features, dict):
         raise InputError(f"{path} has no features", "Download it again.")
     described = {key: feature for key, feature in features.items() if isinstance(feature, dict)}
-    videos = tuple(sorted(key for key, each in described.items() if each.get("dtype") == "video" and not _depth(each)))
-    if not videos:
-        pictures = any(each.get("dtype") == "image" for each in described.values())
-        raise InputError(
-            f"{path} names no camera whose pictures are videos",
-            "Its pictures are in the Parquet files: convert them with LeRobot's `lerobot-edit-dataset`."
-            if pictures
-            else "A data set without pictures cannot be used here.",
-        )
-    return videos
+    return tuple(sorted(key for key, each in described.items() if each.get("dtype") == dtype and not _depth(each)))
 
 
 def _depth(feature: dict[str, Any]) -> bool:

@@ -179,6 +179,46 @@ def test_lerobot(tmp_path: Path, host: Host, make) -> None:
         np.testing.assert_allclose(shades, expected, atol=1.5)
 
 
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_lerobot_with_pictures_in_parquet(tmp_path: Path, host: Host, version: str) -> None:
+    root = robot_layouts.lerobot_pictures(tmp_path / "raw", version=version)
+    testing.check_dataset(host.datasets["lerobot"], root, limit=6)
+    clips = list(LeRobot().clips(root))
+    assert {clip.rate for clip in clips} == {20}
+    for clip, (episode, camera) in zip(clips, [(e, c) for e in range(3) for c in CAMERAS], strict=True):
+        assert (clip.identity, clip.name) == (f"episode_{episode:06d}", camera)
+        pictures = frames(pickle.loads(pickle.dumps(clip)))
+        assert pictures.shape == ((4, 5, 6)[episode], 48, 64, 3)
+        expected = [shade(episode, camera, index) for index in range(len(pictures))]
+        np.testing.assert_allclose(pictures.mean((1, 2, 3)), expected, atol=1)
+
+
+def test_lerobot_pictures_that_are_damaged(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    root = robot_layouts.lerobot_pictures(tmp_path / "raw", (2, 2))
+    path = root / "data/chunk-000/file-000.parquet"
+    clip = list(LeRobot().clips(root))[2]
+    good = parquet.read_table(path).to_pylist()
+    for cell, message in (
+        ({"bytes": b"no picture", "path": None}, "episode 1, observation.images.side is damaged"),
+        ({"bytes": None, "path": "../secret.png"}, "a frame is not stored as a picture"),
+    ):
+        parquet.write_table(pyarrow.Table.from_pylist([{**row, CAMERAS[0]: cell} for row in good]), path)
+        with pytest.raises(InputError, match=message):
+            frames(clip)
+    parquet.write_table(pyarrow.Table.from_pylist(good[:2]), path)
+    with pytest.raises(InputError, match=r"file-000\.parquet has no frames of episode 1"):
+        frames(clip)
+    path.write_bytes(b"PAR1")
+    with pytest.raises(InputError, match="is damaged"):
+        frames(clip)
+    path.unlink()
+    with pytest.raises(InputError, match="is missing"):
+        frames(clip)
+
+
 @pytest.mark.parametrize("version", ["v2.0", "2.1", "v3.0", "v3.1"])
 def test_lerobot_versions(tmp_path: Path, version: str) -> None:
     make = robot_layouts.lerobot_3 if "3" in version else robot_layouts.lerobot_2
@@ -206,7 +246,8 @@ def test_lerobot_chunks(tmp_path: Path) -> None:
         ({"codebase_version": "v1.6"}, "codebase_version is 'v1.6'; versions 2 and 3 are read"),
         ({"codebase_version": None}, "codebase_version is 'None'"),
         ({"features": []}, "has no features"),
-        ({"features": {"observation.image": {"dtype": "image"}}}, "names no camera whose pictures are videos"),
+        ({"features": {"action": {"dtype": "float32"}}}, "names no camera"),
+        ({"features": {"eye": {"dtype": "image"}}, "data_path": "/dev/zero"}, "data_path leads to '/dev/zero'"),
         ({"features": {"../../etc": {"dtype": "video"}}}, "not a file of the data set"),
         ({"video_path": "/etc/{video_key}"}, "not a file of the data set"),
         ({"video_path": "../{video_key}/x.mp4"}, "not a file of the data set"),
