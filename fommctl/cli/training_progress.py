@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 SECONDS_BETWEEN_LINES = 30.0
-# Of one step in the running means of the losses, which jump from batch to batch.
+# Of one step in the running means: losses jump from batch to batch.
 _WEIGHT = 0.02
 
 
@@ -35,7 +35,7 @@ class Report(Protocol):
 def training_progress(
     session: Session, total_steps: int | None, *, first_step: int = 0, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Report]:
-    """Show epoch, step, samples/s, the time left, running means of the losses and the time spent waiting for data.
+    """Show epoch, step and time left, and as running means samples/s, the losses and the time waiting for data.
 
     total_steps: of the whole run, None where only time limits it.  first_step: steps that were done before it was
     resumed.  On a terminal this is a display that vanishes at the end; elsewhere (a log file, --json, --log-format
@@ -57,7 +57,7 @@ def training_progress(
 
 @dataclass
 class _Progress:
-    """What there is to tell after the last step."""
+    """What there is to tell after the last step; but for step and epoch, running means."""
 
     total: int | None
     first: int
@@ -65,7 +65,6 @@ class _Progress:
     step: int = 0
     epoch: int = 0
     losses: dict[str, float] = field(default_factory=dict)
-    """Running means."""
     samples_per_s: float = 0.0
     waiting: float = 0.0
 
@@ -74,8 +73,10 @@ class _Progress:
         self._started = self.clock()
 
     def add(self, step: int, epoch: int, losses: Mapping[str, float], samples_per_s: float, waiting: float) -> None:
-        self.step, self.epoch, self.samples_per_s, self.waiting = step, epoch, samples_per_s, waiting
+        self.step, self.epoch = step, epoch
         weight = max(_WEIGHT, 1 / max(1, step - self.first))
+        self.samples_per_s += weight * (samples_per_s - self.samples_per_s)
+        self.waiting += weight * (waiting - self.waiting)
         self.losses = {
             name: value if name not in self.losses else self.losses[name] + weight * (value - self.losses[name])
             for name, value in losses.items()
@@ -90,6 +91,8 @@ class _Progress:
 
     @property
     def rate_text(self) -> str:
+        if self.step == self.first:
+            return "the first step takes longest"
         return f"{self.samples_per_s:.1f} samples/s, waiting for data {self.waiting:.0%}"
 
     @property

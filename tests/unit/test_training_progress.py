@@ -71,14 +71,18 @@ def test_the_last_step_is_told_where_the_run_fails(capsys: pytest.CaptureFixture
     assert [line.split(";")[0] for line in capsys.readouterr().err.splitlines()] == ["step 1/9", "step 3/9"]
 
 
-def test_losses_are_running_means(capsys: pytest.CaptureFixture[str]) -> None:
+def test_losses_and_rates_are_running_means(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
     with training_progress(Session(), None, clock=clock) as report:
         for step, value in ((1, 1.0), (2, 3.0)):
-            report(step, 0, {"perceptual": value}, 1.0, 0.0)
+            report(step, 0, {"perceptual": value}, 1.0, 0.6)
         clock.now += SECONDS_BETWEEN_LINES
-        report(3, 0, {"perceptual": 8.0, "late": 2.0}, 1.0, 0.0)
-    assert "perceptual 4, late 2;" in capsys.readouterr().err.splitlines()[-1]
+        report(3, 0, {"perceptual": 8.0, "late": 2.0}, 4.0, 0.0)
+        for step in range(4, 2000):
+            report(step, 0, {"perceptual": 5.0, "late": 2.0}, 1.0, 0.0)
+    _, third, last = capsys.readouterr().err.splitlines()
+    assert "perceptual 4, late 2; 2.0 samples/s, waiting for data 40%" in third
+    assert "perceptual 5, late 2; 1.0 samples/s, waiting for data 0%" in last, "a mean of the last hundred steps or so"
 
 
 def test_with_json_lines_go_to_stderr_and_stdout_is_left_to_the_result(capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,6 +152,7 @@ def plain(seen: str) -> str:
 
 def test_the_display_on_a_terminal() -> None:
     seen = plain(on_a_terminal())
+    assert "step 20/40" in seen
     assert re.search(r"epoch 3 +\S+ +step \d+/40 +0:00:\d\d left", seen)
     assert "12.3 samples/s, waiting for data 2%" in seen
     assert "perceptual [x] 81.25, generator_gan 0.5" in seen
