@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from fommctl.stages.bench import BenchResult
+    from fommctl.stages.bench_training import TrainingBenchResult
 
 EXAMPLES = """Examples:
 
@@ -18,7 +19,12 @@ EXAMPLES = """Examples:
   fommctl bench --preset taichi --frames 48 --json
 
   fommctl bench --device cuda --precision bf16 --batch-size 64
+
+  fommctl bench --train --preset vox
 """
+
+FRAMES = 24
+PAIRS = 12
 
 
 def register(app: typer.Typer) -> None:
@@ -32,14 +38,28 @@ def register(app: typer.Typer) -> None:
         ] = "vox-256",
         device: DeviceOption = "auto",
         precision: PrecisionOption = "auto",
-        frames: Annotated[int, typer.Option(min=1, help="Frames that each path renders.")] = 24,
+        train: Annotated[bool, typer.Option("--train", help="Measure training steps instead.")] = False,
+        frames: Annotated[
+            int | None,
+            typer.Option(
+                min=1,
+                help=f"Frames that each path renders ({FRAMES}), or pairs that it learns from ({PAIRS}).",
+                show_default=False,
+            ),
+        ] = None,
         batch_size: Annotated[
-            int | None, typer.Option(min=1, help="Frames at once on the fast paths. Default: as animate chooses.")
+            int | None,
+            typer.Option(
+                min=1,
+                help="Frames at once on the fast paths, or pairs of a training step. Default: as animate chooses; "
+                "for training 4 on a CPU, else the preset's.",
+            ),
         ] = None,
         seed: SeedOption = 0,
         sets: SetOption = None,
     ) -> None:
         """Measure the fast paths against the plain loop of the published code, in turns, on random weights."""
+        from fommctl.stages import bench_training
         from fommctl.stages.bench import BenchConfig, run
         from fommctl.stages.end_to_end import measure
 
@@ -47,11 +67,15 @@ def register(app: typer.Typer) -> None:
             preset=preset,
             device=device,
             precision=precision,
-            frames=frames,
+            frames=frames or (PAIRS if train else FRAMES),
             batch_size=batch_size,
             seed=seed,
             sets=tuple(sets or ()),
         )
+        if train:
+            with session.progress("bench") as report:
+                trained = bench_training.run(config, report=report)
+            return session.result(trained.to_json(), _training_table(trained))
         with session.progress("bench") as report:
             result = run(config, end_to_end=measure, report=report)
         session.result(result.to_json(), _table(result))
@@ -83,3 +107,22 @@ def _table(result: "BenchResult") -> "RenderableType":
     if result.peak_memory_mb is not None:
         after.append(f"peak memory: {result.peak_memory_mb:.0f} MB")
     return Group(*map(Text, lines), table, *map(Text, after))
+
+
+def _training_table(result: "TrainingBenchResult") -> "RenderableType":
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("path", "samples/s", "ratio", "loss deviation"):
+        table.add_column(heading, justify="left" if heading == "path" else "right")
+    for name, path in result.paths.items():
+        deviation = "" if name == "plain" else f"{path.loss_deviation:.1%}"
+        table.add_row(name, f"{path.samples_per_second:.2f}", f"{path.ratio:.2f}", deviation)
+    threads = f"{result.threads} threads, " if result.device == "cpu" else ""
+    line = (
+        f"training {result.preset} on {result.device}, {threads}batches of {result.batch_size}, "
+        f"perceptual network {result.perceptual_network}; --precision auto is {result.auto_precision} here"
+    )
+    return Group(Text(line), table)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fommctl.presets import load_preset
-from fommctl.stages import bench, end_to_end
+from fommctl.stages import bench, bench_training, end_to_end
 from fommctl.stages.bench import BenchConfig, EndToEnd, random_backend, smooth_pictures
 
 
@@ -78,3 +78,49 @@ def test_smooth_pictures_are_smooth_and_in_range():
     assert pictures.min() >= 0
     assert pictures.max() <= 1
     assert pictures.diff(dim=2).abs().max() < 0.3
+
+
+@pytest.fixture(scope="module")
+def trained():
+    reports = []
+    config = BenchConfig(preset="smoke", device="cpu", precision="bf16", frames=6, batch_size=2)
+    found = bench_training.run(config, report=lambda done, total: reports.append((done, total)))
+    assert reports == [(2, 6), (4, 6), (6, 6)]
+    return found
+
+
+def test_training_is_compared_with_plain_steps(trained):
+    assert list(trained.paths) == ["plain", "bf16"]
+    plain, bf16 = trained.paths.values()
+    assert (plain.ratio, plain.loss_deviation) == (1, 0)
+    assert bf16.ratio == pytest.approx(bf16.samples_per_second / plain.samples_per_second)
+    assert 0 < bf16.loss_deviation < 0.1
+    assert trained.perceptual_network == "none"
+    assert set(trained.to_json()) == {
+        "preset",
+        "device",
+        "batch_size",
+        "threads",
+        "auto_precision",
+        "perceptual_network",
+        "paths",
+    }
+    assert set(trained.to_json()["paths"]["bf16"]) == {"samples_per_second", "ratio", "loss_deviation"}
+
+
+def test_bench_of_training_needs_no_download(run_cli):
+    arguments = ("bench", "--train", "--preset", "smoke", "--device", "cpu", "--precision", "fp32", "--frames", "1")
+    vgg = ("--set", "train_params.loss_weights.perceptual=[1, 1, 1, 1, 1]", "--batch-size", "1")
+    data = run_cli(*arguments, *vgg, "--json").json()
+    assert data["perceptual_network"] == "vgg19"
+    assert list(data["paths"]) == ["plain"]
+    text = run_cli(*arguments)
+    assert text.code == 0
+    for word in ("training smoke on cpu", "batches of 4", "perceptual network none", "samples/s", "plain"):
+        assert word in text.stdout
+
+
+def test_bench_of_training_refuses_fp16(run_cli):
+    failed = run_cli("bench", "--train", "--preset", "smoke", "--device", "cpu", "--precision", "fp16", "--json")
+    assert failed.code == 2
+    assert "training does not compute in fp16" in failed.json()["error"]["message"]
