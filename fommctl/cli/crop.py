@@ -8,8 +8,6 @@ import typer
 from fommctl.cli.session import Session, command
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from fommctl.stages.crop import CropResult
     from fommctl.stages.crop_options import CropConfig
 
@@ -127,26 +125,16 @@ def _run(session: Session, config: "CropConfig") -> None:
     raise typer.Exit(error.exit_code)
 
 
-def _summary(result: "CropResult", config: "CropConfig") -> "RenderableType":
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for heading in ("source", "output", "start", "end", "box", "score"):
-        table.add_column(heading, overflow="fold", justify="right" if heading in ("start", "end", "score") else "left")
+def _summary(result: "CropResult", config: "CropConfig") -> str:
+    lines = []
     for clip in result.clips:
-        table.add_row(
-            Text(Path(clip["source"]).name),
-            Text(Path(clip["output"]).name),
-            f"{clip['start']:.3f}",
-            f"{clip['end']:.3f}",
-            ",".join(map(str, clip["box"])),
-            f"{clip['score']:.2f}",
-        )
-    lines = [Text(clip["command"]) for clip in result.clips if "command" in clip]
-    lines += [Text(f"no subject: {source}") for source in result.without_subject]
-    lines += [Text(f"failed: {each.source}: {each.message}", "red") for each in result.failed]
-    up_to_date = f", {len(result.skipped)} sources were up to date" if result.skipped else ""
-    where = "" if config.dry_run else f" in {config.output}"
-    return Group(*([table] if result.clips else []), *lines, Text(f"{len(result.clips)} clips{where}{up_to_date}"))
+        box = ",".join(map(str, clip["box"]))
+        what = f"{clip['start']:.3f}-{clip['end']:.3f} s  box {box}  score {clip['score']:.2f}"
+        lines.append(f"{clip['source']}: {what}" + ("" if config.dry_run else f"  -> {Path(clip['output']).name}"))
+        lines += [f"  {clip['command']}"] if "command" in clip else []
+    lines += [f"no {result.subject}: {source}" for source in result.without_subject]
+    lines += [f"failed: {each.source}: {each.message}" for each in result.failed]
+    count = f"{len(result.clips)} clip{'' if len(result.clips) == 1 else 's'}"
+    up_to_date = f"; {len(result.skipped)} of the inputs were up to date" if result.skipped else ""
+    where = " found" if config.dry_run else f" in {config.output}"
+    return "\n".join([*lines, f"{count}{where}{up_to_date}"])

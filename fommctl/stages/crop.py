@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fommctl.api.specs import StageEvent
+from fommctl.api.specs import DetectorSpec, StageEvent
 from fommctl.errors import FommctlError, InputError, JobsFailedError, OutputError, UsageError
 from fommctl.host import Host
 from fommctl.models import registry
@@ -47,6 +47,8 @@ class CropResult:
     skipped: list[str] = field(default_factory=list)
     """Sources whose clips were there already; they are among `clips`."""
     detector: str = ""
+    subject: str = ""
+    """What the detector finds: `face`."""
     warnings: list[str] = field(default_factory=list)
 
     def error(self) -> FommctlError | None:
@@ -57,7 +59,9 @@ class CropResult:
                 first = self.failed[0]
                 more = f", and {len(self.failed) - 1} more failed" if len(self.failed) > 1 else ""
                 return InputError(f"no input could be used: {first.message}{more}", first.hint)
-            return InputError("no subject was found that stays long enough", "See --min-duration and --detector.")
+            return InputError(
+                f"no {self.subject} was found that stays long enough", "See --min-duration and --detector."
+            )
         if self.failed:
             return JobsFailedError(
                 f"{len(self.failed)} of the inputs failed: {self.failed[0].message}", self.failed[0].hint
@@ -82,9 +86,10 @@ def run(config: CropConfig, host: Host, report: Progress | None = None) -> CropR
     Inputs that cannot be used are listed in the result, not raised. Raises UsageError, MissingError, and OutputError
     where nothing can be written; the clips that are done by then stay.
     """
-    detector, framing = _eyes(config, host)
+    spec, framing = _eyes(config, host)
+    detector = spec.name
     files, missing = expand(config.inputs, config.output)
-    result = CropResult(detector=detector)
+    result = CropResult(detector=detector, subject=spec.subject)
     result.failed += [
         Failure(os.fspath(path), f"{path} {reason}", "Check the spelling and the folder.") for path, reason in missing
     ]
@@ -108,8 +113,8 @@ class _Plan:
     files: list[Path]
 
 
-def _eyes(config: CropConfig, host: Host) -> tuple[str, Framing | None]:
-    """The detector's name and the framing; None where the preset's subject is another than the detector's."""
+def _eyes(config: CropConfig, host: Host) -> tuple[DetectorSpec, Framing | None]:
+    """The detector and the framing; None where the preset's subject is another than the detector's."""
     preset = load_preset(config.preset or registry.default(host).preset, host)
     framing = preset.framing
     if framing is None and config.detector is None:
@@ -118,7 +123,7 @@ def _eyes(config: CropConfig, host: Host) -> tuple[str, Framing | None]:
             "Name a detector with --detector, or a preset of faces with --preset.",
         )
     spec, _ = choose_detector(host, framing.subject if framing else "", config.detector)
-    return spec.name, framing if framing and framing.subject == spec.subject else None
+    return spec, framing if framing and framing.subject == spec.subject else None
 
 
 class _Run:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from fommctl.media.reader import Frame
 
-# Mean change of a cut, in levels of 255, at least: measured on cuts between clips of one room or of two portraits it is
-# 15 and more; in clips without a cut, but for flashes, 9 at most.
+# Mean change of a cut, in levels of 255, at least. Of the 595 pairs of 35 real clips of faces, bodies, robots and
+# others, joined, 594 are cut at the joint (the last pair, of one room, changes by 10 only); in the clips themselves
+# nothing but edits is cut: their own changes stay below 12 at 5 frames a second and below 10 at 25.
 LEAST = 12.0
 # And this many times the mean of the two changes before and the two after it.
 STANDING_OUT, AROUND = 3.0, 2

@@ -3,8 +3,8 @@
 After `crop-video.py` of the published code (Siarohin et al. 2019): a detection belongs to a track whose first box it
 overlaps by more than an IoU of 0.25; a track lasts while there is such a detection. So a clip never follows a subject
 through the picture: where it moves on, a new track begins. Two things are added, for detectors that are asked a few
-times a second and that lose a turned head for moments: a track outlives a short gap, and one that another subject
-might have taken over ends.
+times a second and that lose a turned head for moments: a track outlives a short gap, unless something else is found
+where it was: no clip shows two people, one after the other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from statistics import fmean
 
 from fommctl.api.values import Detection
 from fommctl.media.boxes import Box
-from fommctl.stages.tracks import SURE
 
 # A track that was seen so often is a subject's, and no mistake of the detector that lies over another's.
 ESTABLISHED = 3
@@ -82,7 +81,7 @@ def follow_first_box(samples: Sequence[Sample], *, iou: float, max_gap: Fraction
     for sample in samples:
         detections = _once(sample.detections)
         joined = _joined(live, sample.time, detections, iou)
-        lost = _contested(live, joined, detections, iou)
+        lost = _taken_over(live, joined, detections, iou)
         for number, detection in enumerate(detections):
             joined.setdefault(number, BoxTrack()).add(sample, detection)
         lost |= {id(track) for track in live if sample.time - track.samples[-1].end > max_gap}
@@ -124,25 +123,28 @@ def _distance(track: BoxTrack, time: Fraction, box: Box) -> float:
     return math.dist(track.expected(time), box.center) / max(1.0, track.detections[-1].box.width)
 
 
-def _contested(
+def _taken_over(
     tracks: Sequence[BoxTrack], joined: dict[int, BoxTrack], detections: Sequence[Detection], iou: float
 ) -> set[int]:
-    """The tracks (by id) that end because two of them claim one detection: of two faces that cross, one is hidden, and
-    nobody knows which. The detection then begins a new track: `joined` loses it."""
+    """The tracks (by id) that end because something else is where they were: their subject has moved on from its first
+    box, or is hidden behind another, and who appears there next may be anybody.
+
+    Where the other could be either of the two (it overlaps both first boxes), its track ends as well, and the detection
+    begins a new one: `joined` loses it.
+    """
     lost: set[int] = set()
     taken = {id(track) for track in joined.values()}
     for track in tracks:
-        if id(track) in taken or len(track.detections) < ESTABLISHED:
+        last = track.detections[-1].box
+        if id(track) in taken:
             continue
-        for number in [number for number in joined if detections[number].box.iou(track.first) > iou]:
-            lost |= {id(track), id(joined.pop(number))}
+        for number, detection in enumerate(detections):
+            claimed = detection.box.iou(track.first) > iou
+            if claimed and number in joined and len(track.detections) >= ESTABLISHED:
+                lost |= {id(track), id(joined.pop(number))}
+            elif math.dist(detection.box.center, last.center) < last.width:
+                lost.add(id(track))
     return lost
-
-
-def sure(tracks: Sequence[BoxTrack]) -> list[BoxTrack]:
-    """Those whose score is not far below the best one's: the others are mistakes."""
-    best = max((track.score for track in tracks), default=0.0)
-    return [track for track in tracks if track.score >= SURE * best]
 
 
 def union(boxes: Sequence[Box]) -> Box:
