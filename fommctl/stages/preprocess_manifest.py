@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -103,14 +104,15 @@ class Manifest:
         if not known and folder.exists() and any(folder.iterdir()):
             hint = "Choose another one with -o: only folders that preprocess has made are continued."
             raise UsageError(f"the output folder is not empty and has no {MANIFEST}: {folder}", hint)
+        self._read(tell=True)
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._journal = open(self.folder / JOURNAL, "a", encoding="utf-8")
         try:
             _lock(self._journal.fileno(), self.folder)
-            for name in (MANIFEST, JOURNAL):
-                self._read(self.folder / name)
+            # Once more, now that no other run writes.
+            self._read(tell=False)
             for left in self.folder.glob(f"{WORK}*"):
                 shutil.rmtree(left, ignore_errors=True)
             for split in ("train", "test"):
@@ -178,8 +180,10 @@ class Manifest:
         self._journal.flush()
         self.entries[entry.key] = entry
 
-    def _read(self, path: Path) -> None:
-        for entry in read_manifest(path):
+    def _read(self, *, tell: bool) -> None:
+        self.entries.clear()
+        manifest = read_manifest(self.folder / MANIFEST, tell=tell)
+        for entry in chain(manifest, read_manifest(self.folder / JOURNAL, tell=False)):
             if entry.dataset != self.dataset:
                 raise UsageError(
                     f"{self.folder} holds the data set {entry.dataset!r}", "Give every data set a folder of its own."
@@ -192,9 +196,9 @@ class Manifest:
         (self.folder / JOURNAL).unlink()
 
 
-def read_manifest(path: Path) -> Iterator[Entry]:
+def read_manifest(path: Path, *, tell: bool) -> Iterator[Entry]:
     """The valid lines of a manifest; none where there is no file. Others (a torn last one, a file elsewhere) are left
-    out, and told but for those of the journal. Raises InputError where it cannot be read."""
+    out, with a warning where `tell` asks for it. Raises InputError where it cannot be read."""
     names = {field.name for field in fields(Entry)}
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -206,7 +210,7 @@ def read_manifest(path: Path) -> Iterator[Entry]:
         entry = _entry(line, names)
         if entry is not None:
             yield entry
-        elif line.strip() and path.name == MANIFEST:
+        elif line.strip() and tell:
             log.warning("%s: line %d is no clip of this folder and was left out", path, number)
 
 

@@ -11,8 +11,8 @@ from hashlib import sha256
 LONGEST = 100
 """Bytes of one part of a name in UTF-8: two parts, `#`, a suffix and what a temporary name adds fit in 255."""
 _HASH_LENGTH = 8
-# Separators, what some file systems refuse, controls, and halves of surrogate pairs, which UTF-8 does not hold.
-_UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]')
+# Separators, `#`, what some file systems refuse, controls, and halves of surrogate pairs, which UTF-8 does not hold.
+_UNSAFE = re.compile(r'[/\\#:*?"<>|\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]')
 
 
 def safe_names(texts: Iterable[str], *, keep: str = "") -> Mapping[str, str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import get_args
 
 from fommctl.api.specs import DatasetSpec
 from fommctl.api.values import ClipRecord, Split
@@ -100,13 +101,15 @@ def assign_splits(records: Iterable[ClipRecord], test_fraction: float, seed: int
     """Each identity's split: what the data set says, else by the rule of `split_of` among those it leaves open."""
     given: dict[str, Split] = {}
     identities: set[str] = set()
+    divided: set[str] = set()
     for record in records:
         identities.add(record.identity)
-        if record.split is None:
-            continue
-        if given.setdefault(record.identity, record.split) != record.split:
-            log.warning("%s is in train and test by the data set; all its clips go to train", record.identity)
-            given[record.identity] = "train"
+        told = record.split
+        if told is not None and told in get_args(Split) and given.setdefault(record.identity, told) != told:
+            divided.add(record.identity)
+    for identity in sorted(divided):
+        log.warning("%s is in train and test by the data set; all its clips go to train", identity)
+        given[identity] = "train"
     test = split_of(identities - given.keys(), test_fraction, seed)
     return {identity: given.get(identity) or ("test" if identity in test else "train") for identity in identities}
 
@@ -158,10 +161,11 @@ def _unique(records: Sequence[ClipRecord]) -> list[str]:
 
 def _source(record: ClipRecord, root: Path | None) -> tuple[str | None, int | None, str | None]:
     """(path relative to the raw folder, bytes, what is wrong) of the raw file."""
-    if record.split not in (None, "train", "test"):
+    if record.split not in (None, *get_args(Split)):
         return None, None, f"the data set puts it in {record.split!r}, which is neither train nor test"
     if (record.path is None) == (record.frames is None):
-        return None, None, "the data set gives it no file and no frames" if record.path is None else "two sources"
+        both = "a file and frames" if record.path is not None else "no file and no frames"
+        return None, None, f"the data set gives it {both}"
     if record.path is None:
         return None, None, None
     if root is None:
