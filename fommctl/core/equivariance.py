@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fommctl.core.grids import identity_grid, sample
+from fommctl.core.precision import full_precision
 from fommctl.core.transfer import Motion, inverse
 
 
@@ -47,6 +48,10 @@ class ThinPlateTransform:
 
     def warp_points(self, points: Tensor) -> Tensor:
         """points: (B or 1, M, 2) in [-1, 1]; returns (B, M, 2)."""
+        with full_precision(points):
+            return self._warped(points)
+
+    def _warped(self, points: Tensor) -> Tensor:
         moved = points @ self.theta[:, :, :2].transpose(1, 2) + self.theta[:, None, :, 2]
         if self.control_params is None:
             return moved
@@ -76,6 +81,11 @@ def equivariance_losses(driving: Motion, transformed: Motion, transform: ThinPla
     driving: of the frames.  transformed: of the frames warped by `transform`; its keypoints must carry gradients
     (or be leaves that require them).  The second is zero for zeroth-order models.
     """
+    with full_precision(driving.keypoints):
+        return _losses(driving, transformed, transform)
+
+
+def _losses(driving: Motion, transformed: Motion, transform: ThinPlateTransform) -> tuple[Tensor, Tensor]:
     value = (driving.keypoints - transform.warp_points(transformed.keypoints)).abs().mean()
     if driving.jacobians is None or transformed.jacobians is None:
         return value, torch.zeros_like(value)

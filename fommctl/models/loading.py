@@ -88,6 +88,11 @@ def load_file(
     return LoadedModel(name, backend, chosen, checkpoint.metadata, notes, groups)
 
 
+def locate(model: str, host: Host) -> Path:
+    """The file of a name of the registry, or the path as it is. Raises as `load_model` does."""
+    return _locate(model, None, host)[1]
+
+
 def fit(backend: Backend, spec: BackendSpec, checkpoint: Checkpoint, preset: str) -> tuple[str, ...]:
     """Copy the weights of `checkpoint` into the networks of `backend`; returns the groups that were filled.
 

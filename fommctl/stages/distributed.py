@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -23,6 +24,9 @@ class Processes:
     def parallel(self, module: nn.Module) -> nn.Module:
         """A module that exchanges gradients with those of the other processes."""
         return module
+
+    def synchronise_statistics(self, modules: Mapping[str, nn.Module]) -> None:
+        """Let BatchNorm of these networks see the whole batch, in place."""
 
     def mean(self, values: Tensor) -> Tensor:
         """Over the processes, elementwise."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from math import ceil, sqrt
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from fommctl.api.training import TrainingView
 from fommctl.media.lettering import label
 from fommctl.sections import VisualizerParams
 from fommctl.stages.draw import Colour, draw_keypoints
@@ -38,31 +38,7 @@ _RAINBOW = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingPicture:
-    """A batch of pairs and what the model made of them; on any device, in any floating-point type."""
-
-    source: Tensor
-    """(B, 3, H, W) in [0, 1]."""
-    driving: Tensor
-    """(B, 3, H, W) in [0, 1]."""
-    prediction: Tensor
-    """(B, 3, H, W) in [0, 1]."""
-    source_keypoints: Tensor | None = None
-    """(B, K, 2) in [-1, 1], x before y."""
-    driving_keypoints: Tensor | None = None
-    """(B, K, 2) in [-1, 1], x before y."""
-    deformed: Tensor | None = None
-    """(B, 3, h, w) in [0, 1]: the source moved by the dense motion."""
-    mask: Tensor | None = None
-    """(B, K + 1, h, w) in [0, 1], background first."""
-    occlusion: Tensor | None = None
-    """(B, 1, h, w) in [0, 1]."""
-    extra: Mapping[str, Tensor] = field(default_factory=dict)
-    """(B, C, h, w) in [0, 1] by label: colour where C is 3, grey where it is 1, else a tile for each channel."""
-
-
-def training_grid(pairs: TrainingPicture, params: VisualizerParams | None = None, *, rows: int = 4) -> Pixels:
+def training_grid(pairs: TrainingView, params: VisualizerParams | None = None, *, rows: int = 4) -> Pixels:
     """The first `rows` pairs below a line of labels: (LABEL_HEIGHT + rows H, columns W, 3) uint8.
 
     Columns: source and driving frame with their keypoints, the warped source, the masks (the background's grey, each
@@ -96,7 +72,7 @@ def rainbow(count: int) -> list[Colour]:
     return list(zip(red, green, blue, strict=True))
 
 
-def _columns(pairs: TrainingPicture, params: VisualizerParams, shown: int) -> Iterator[tuple[str, Pixels]]:
+def _columns(pairs: TrainingView, params: VisualizerParams, shown: int) -> Iterator[tuple[str, Pixels]]:
     """Label and cells (shown, H, W, 3) of each column."""
     size = (pairs.source.shape[2], pairs.source.shape[3])
 

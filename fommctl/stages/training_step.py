@@ -49,9 +49,9 @@ class TrainingStep:
         # not finish a training step there).
         self._layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         for module in backend.modules().values():
-            module.to(device, memory_format=self._layout)
+            module.to(device).to(memory_format=self._layout)  # type: ignore[call-overload]
         if perceptual is not None:
-            perceptual.to(device, memory_format=self._layout)
+            perceptual.to(device).to(memory_format=self._layout)  # type: ignore[call-overload]
         self.phases = tuple(backend.training(params, perceptual))
         self._forwards = [parallel(phase.module.to(device).train()) for phase in self.phases]
         self.optimisers = {name: each for phase in self.phases for name, each in phase.optimisers.items()}
@@ -75,7 +75,7 @@ class TrainingStep:
                 optimiser.zero_grad(set_to_none=True)
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
                 result = forward(batch, generated)
-            torch.stack([loss.float() for loss in result.losses.values()]).sum().backward()
+            torch.stack([loss.float() for loss in result.losses.values()]).sum().backward()  # type: ignore[no-untyped-call]
             for name, optimiser in phase.optimisers.items():
                 norms[name] = self._limited(optimiser)
                 optimiser.step()

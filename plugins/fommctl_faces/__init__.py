@@ -55,6 +55,15 @@ def fommctl_detectors() -> Iterator[DetectorSpec]:
         priority=0,
         landmarks=68,
     )
+    yield DetectorSpec(
+        name="face-mesh",
+        summary="478 landmarks by MediaPipe; needs the package mediapipe (extra mesh)",
+        subject="face",
+        build=lambda: _build("mesh", "MeshDetector"),
+        ready=lambda: weights.missing_package("mediapipe", "fommctl[mesh]"),
+        priority=1,
+        landmarks=478,
+    )
 
 
 @hookimpl

@@ -13,7 +13,8 @@ from fommctl.media.images import read_picture
 from fommctl.media.lettering import label
 from fommctl.sections import VisualizerParams
 from fommctl.stages.draw import draw_keypoints
-from fommctl.stages.training_grid import LABEL_HEIGHT, TrainingPicture, rainbow, save_training_grid, training_grid
+from fommctl.api.training import TrainingView
+from fommctl.stages.training_grid import LABEL_HEIGHT, rainbow, save_training_grid, training_grid
 
 SIDE = 32
 
@@ -22,8 +23,8 @@ def flat(shade: float, batch: int = 2, channels: int = 3, side: int = SIDE) -> t
     return torch.full((batch, channels, side, side), shade)
 
 
-def pairs(**more: torch.Tensor | dict[str, torch.Tensor]) -> TrainingPicture:
-    return TrainingPicture(source=flat(0.2), driving=flat(0.6), prediction=flat(0.5), **more)  # type: ignore[arg-type]
+def pairs(**more: torch.Tensor | dict[str, torch.Tensor]) -> TrainingView:
+    return TrainingView(source=flat(0.2), driving=flat(0.6), prediction=flat(0.5), **more)  # type: ignore[arg-type]
 
 
 def cell(grid: np.ndarray, row: int, column: int) -> np.ndarray:
@@ -46,7 +47,7 @@ def test_source_driving_prediction_and_difference_are_always_there() -> None:
 def test_pixels_stay_as_they_are() -> None:
     levels = torch.arange(SIDE * SIDE * 3).reshape(1, 3, SIDE, SIDE) % 256
     frame = levels / 255
-    grid = training_grid(TrainingPicture(source=frame, driving=frame, prediction=frame))
+    grid = training_grid(TrainingView(source=frame, driving=frame, prediction=frame))
     assert np.array_equal(cell(grid, 0, 0), levels[0].permute(1, 2, 0).numpy())
     assert cell(grid, 0, 3).max() == 0
 
@@ -120,7 +121,7 @@ def test_a_border_around_every_picture() -> None:
 
 
 def test_only_so_many_rows() -> None:
-    many = TrainingPicture(source=flat(0.2, 9), driving=flat(0.6, 9), prediction=flat(0.5, 9))
+    many = TrainingView(source=flat(0.2, 9), driving=flat(0.6, 9), prediction=flat(0.5, 9))
     assert training_grid(many).shape[0] == LABEL_HEIGHT + 4 * SIDE
     assert training_grid(many, rows=2).shape[0] == LABEL_HEIGHT + 2 * SIDE
 
@@ -128,7 +129,7 @@ def test_only_so_many_rows() -> None:
 def test_every_column_has_its_own_label() -> None:
     side = 128
     frame = flat(0.0, 1, 3, side)
-    grid = training_grid(TrainingPicture(source=frame, driving=frame, prediction=frame, extra={"flow": frame}))
+    grid = training_grid(TrainingView(source=frame, driving=frame, prediction=frame, extra={"flow": frame}))
     titles = [grid[:LABEL_HEIGHT, left : left + side] for left in range(0, 5 * side, side)]
     expected = ["source", "driving", "prediction", "difference x4", "flow"]
     assert all(
@@ -159,7 +160,7 @@ def test_letters_are_in_the_middle_and_get_smaller_where_there_is_little_room() 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_half_precision_with_gradients(dtype: torch.dtype) -> None:
     frame = flat(0.5).to(dtype).requires_grad_()
-    one = TrainingPicture(source=frame, driving=frame, prediction=frame, mask=flat(0.5, channels=2).to(dtype))
+    one = TrainingView(source=frame, driving=frame, prediction=frame, mask=flat(0.5, channels=2).to(dtype))
     assert shades(training_grid(one))[0] == [128] * 3
 
 

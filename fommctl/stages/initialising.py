@@ -1,0 +1,54 @@
+"""Starting a run from the weights of another model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from fommctl.api.protocols import Backend
+from fommctl.errors import ModelError
+from fommctl.models.checkpoint import read_checkpoint
+from fommctl.models.loading import locate
+
+if TYPE_CHECKING:
+    from fommctl.host import Host
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Tensors by their names, `group/name`."""
+
+    taken: tuple[str, ...]
+    left: tuple[str, ...]
+    """Those of the run that the model has not, or in another shape: they start anew."""
+
+    def __str__(self) -> str:
+        start = f"{len(self.taken)} of {len(self.taken) + len(self.left)} tensors taken"
+        return f"{start}; these start anew: {', '.join(self.left)}" if self.left else start
+
+
+def initialise(backend: Backend, model: str, host: Host) -> Taken:
+    """Copy every tensor of `model` (a name of the registry or a path) that fits by name and shape into the networks.
+
+    Raises ModelError where none fits, and what reading a model raises.
+    """
+    given = read_checkpoint(locate(model, host)).groups
+    taken: list[str] = []
+    left: list[str] = []
+    for group, module in backend.modules().items():
+        for name, tensor in module.state_dict().items():
+            other = given.get(group, {}).get(name)
+            # The filter that reduces a picture belongs to the scale of the network, not to what it learned.
+            if name.endswith("down.weight"):
+                continue
+            if other is None or other.shape != tensor.shape:
+                left.append(f"{group}/{name}")
+                continue
+            with torch.no_grad():
+                tensor.copy_(other)
+            taken.append(f"{group}/{name}")
+    if not taken:
+        raise ModelError(f"no tensor of {model} fits this preset", "Take a model of the same backend.")
+    return Taken(tuple(taken), tuple(left))

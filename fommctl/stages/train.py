@@ -1,0 +1,129 @@
+"""Training: from a preset and a folder of clips to a run folder with checkpoints, metrics, pictures and a model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fommctl.core.fast.devices import resolve_device, resolve_precision
+from fommctl.errors import InterruptedRunError, UsageError
+from fommctl.host import Host
+from fommctl.stages import run_folder, training_state
+from fommctl.stages.distributed import Processes
+from fommctl.stages.stopping import stoppable
+from fommctl.stages.training_loop import Loop, Report
+from fommctl.stages.training_setup import Setup, build
+
+log = logging.getLogger(__name__)
+
+Observe = Callable[[int, int], AbstractContextManager[Report]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What a run is made of."""
+
+    preset: str
+    data: Path
+    out: Path
+    resume: str | None = None
+    """None, `auto`, or the path of a checkpoint or run."""
+    init_from: str | None = None
+    """Model whose weights the run starts from."""
+    max_steps: int | None = None
+    max_time: float | None = None
+    """Seconds, of this call."""
+    device: str = "auto"
+    precision: str = "auto"
+    seed: int = 0
+    sets: tuple[str, ...] = ()
+    workers: int = 1
+    """Processes that decode and augment."""
+    pictures_every: int = 500
+    """Steps between picture grids; 0 for none."""
+    keep: int = 3
+    """Checkpoints of single steps that are kept."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended."""
+
+    run: Path
+    steps: int
+    """Done in all, those before a resumption included."""
+    epoch: int
+    losses: Mapping[str, float]
+    """Of the last step; empty where there was none to do."""
+    validation: float | None
+    """Mean absolute error of reconstructed validation frames at the end, in [0, 1]; None without validation clips."""
+    model: Path | None
+    """The finished weights; None where the run has not reached its end."""
+    checkpoint: Path
+
+
+def unobserved(total: int, first: int) -> AbstractContextManager[Report]:
+    """Nobody looks on."""
+    return nullcontext(lambda step, epoch, losses, samples_per_s, waiting: None)
+
+
+def run(
+    config: TrainConfig, host: Host, *, processes: Processes | None = None, observe: Observe = unobserved
+) -> TrainResult:
+    """Train until the preset's last epoch, `max_steps` or `max_time`, whichever comes first.
+
+    observe: called with the steps of the whole run and those done already; gives what is called after each step.
+
+    Raises UsageError (preset, an output that is no empty folder), InputError (data), MissingError (weights of the
+    perceptual network, a detector), ModelError (checkpoint), OutputError (disk full: the last good checkpoint stays),
+    InterruptedRunError after a signal, when the checkpoint is written.
+    """
+    processes = processes or Processes()
+    device = resolve_device(config.device)
+    precision = _precision(config.precision, device)
+    resume_from = run_folder.open_run(config.out, config.resume)
+    with ExitStack() as stack:
+        entries = None if resume_from is None else training_state.read(resume_from)
+        seed = config.seed if entries is None else int(entries["fommctl"]["seed"])
+        setup = build(config, host, device, precision, processes, seed)
+        if processes.first:
+            stack.enter_context(run_folder.lock_run(config.out))
+        progress = training_state.Progress(seed=seed)
+        if entries is not None and resume_from is not None:
+            progress = training_state.restore(entries, resume_from, setup.backend, setup.step, setup.average)
+            if processes.first:
+                run_folder.set_newer_aside(config.out, progress.done)
+        del entries
+        stop = stack.enter_context(stoppable(config.max_time))
+        loop = Loop(config, setup, processes, progress)
+        report = stack.enter_context(observe(setup.schedule.total, progress.done))
+        loop.run(stop, report)
+        return _finished(config, setup, loop, stop.signalled, processes)
+
+
+def _precision(name: str, device: torch.device) -> str:
+    if name == "fp16":
+        raise UsageError("training in fp16 is not offered", "Take bf16, which needs no scaling of the loss, or fp32.")
+    found = resolve_precision(name, device)
+    return "fp32" if found == "fp16" else found
+
+
+def _finished(config: TrainConfig, setup: Setup, loop: Loop, signalled: bool, processes: Processes) -> TrainResult:
+    done = loop.progress.done
+    checkpoint = run_folder.step_checkpoint(config.out, done)
+    if signalled and done < setup.schedule.total:
+        raise InterruptedRunError(
+            f"stopped after {done} of {setup.schedule.total} steps; {checkpoint} is written",
+            "Go on with the same command and --resume auto.",
+        )
+    model = None
+    if done >= setup.schedule.total and processes.first:
+        model = loop.write_model()
+    return TrainResult(
+        config.out, done, setup.schedule.epoch(max(0, done - 1)), loop.losses, loop.validation, model, checkpoint
+    )

@@ -1,0 +1,104 @@
+"""The parts of a run before its first step."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from fommctl.api.specs import BackendSpec, DetectorSpec
+from fommctl.api.training import TrainableBackend
+from fommctl.errors import MissingError, UsageError
+from fommctl.host import Host
+from fommctl.models.perceptual import load_perceptual
+from fommctl.presets import Preset, load_preset
+from fommctl.sections import TrainParams
+from fommctl.stages.distributed import Processes
+from fommctl.stages.initialising import initialise
+from fommctl.stages.landmarks import Landmarks
+from fommctl.stages.training_clips import Clip, find_clips
+from fommctl.stages.training_data import TrainingPairs, steps_per_epoch
+from fommctl.stages.training_schedule import Schedule
+from fommctl.stages.training_step import TrainingStep
+from fommctl.stages.weight_average import WeightAverage
+
+if TYPE_CHECKING:
+    from fommctl.stages.train import TrainConfig
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run trains, with what, for how long."""
+
+    preset: Preset
+    spec: BackendSpec
+    params: TrainParams
+    backend: TrainableBackend
+    step: TrainingStep
+    average: WeightAverage | None
+    pairs: TrainingPairs
+    validation: tuple[Clip, ...]
+    schedule: Schedule
+    device: torch.device
+    precision: str
+
+
+def build(
+    config: TrainConfig, host: Host, device: torch.device, precision: str, processes: Processes, seed: int
+) -> Setup:
+    """Everything that can be wrong with preset, data and packages is found here, before anything is written."""
+    preset = load_preset(config.preset, host, sets=config.sets)
+    params: TrainParams = preset.section("train_params")
+    spec: BackendSpec = host.find("backend", preset.backend)
+    pairs = TrainingPairs(
+        find_clips(config.data, "train"),
+        preset.section("dataset_params"),
+        repeats=params.num_repeats,
+        seed=seed,
+        **_landmarks(params, host),  # type: ignore[arg-type]
+    )
+    schedule = Schedule(params, steps_per_epoch(pairs, params.batch_size), config.max_steps)
+    torch.manual_seed(seed)
+    backend = cast(TrainableBackend, spec.build(preset.model_params))
+    if not hasattr(backend, "training"):
+        raise UsageError(f"the backend '{spec.name}' cannot be trained", "Take a preset of another backend.")
+    if config.init_from is not None and config.resume is None:
+        log.warning("%s: %s", config.init_from, initialise(backend, config.init_from, host))
+    perceptual = load_perceptual(params.perceptual_network) if any(params.loss_weights.perceptual) else None
+    processes.synchronise_statistics(backend.modules())
+    step = TrainingStep(
+        backend,
+        params,
+        device,
+        precision,
+        perceptual=perceptual,
+        parallel=processes.parallel,
+        mean=processes.mean,
+    )
+    averaged = {name: module for name, module in backend.modules().items() if name in spec.groups}
+    average = None if params.ema_decay is None else WeightAverage(averaged, params.ema_decay)
+    validation = tuple(clip for clip in find_clips(config.data, "test") if not clip.still)
+    return Setup(preset, spec, params, backend, step, average, pairs, validation, schedule, device, precision)
+
+
+def _landmarks(params: TrainParams, host: Host) -> dict[str, object]:
+    if not params.loss_weights.guidance or params.guidance is None:
+        return {}
+    spec: DetectorSpec = host.find("detector", params.guidance.detector)
+    reason = spec.ready()
+    if reason is not None:
+        raise MissingError(
+            f"the detector '{spec.name}' that guides the keypoints is not ready: {reason}",
+            "Install what is missing, or train without: --set train_params.loss_weights.guidance=0",
+        )
+    highest = max(max(numbers) for numbers in params.guidance.points)
+    if highest >= spec.landmarks:
+        raise UsageError(
+            f"the detector '{spec.name}' gives {spec.landmarks} landmarks, number {highest} is asked for",
+            "Correct train_params.guidance.points.",
+        )
+    return {"landmarks": Landmarks(spec), "landmark_count": spec.landmarks}
