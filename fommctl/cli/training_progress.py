@@ -68,13 +68,19 @@ class _Progress:
     samples_per_s: float = 0.0
     waiting: float = 0.0
 
+    seconds_per_step: float = 0.0
+
     def __post_init__(self) -> None:
         self.step = self.first
-        self._started = self.clock()
+        self._time = self.clock()
 
     def add(self, step: int, epoch: int, losses: Mapping[str, float], samples_per_s: float, waiting: float) -> None:
         self.step, self.epoch = step, epoch
-        weight = max(_WEIGHT, 1 / max(1, step - self.first))
+        done = max(1, step - self.first)
+        spent, self._time = self.clock() - self._time, self.clock()
+        # The first step, with all that is set up for it, is left out once there is another one.
+        self.seconds_per_step += max(_WEIGHT, 1 / max(1, done - 1)) * (spent - self.seconds_per_step)
+        weight = max(_WEIGHT, 1 / done)
         self.samples_per_s += weight * (samples_per_s - self.samples_per_s)
         self.waiting += weight * (waiting - self.waiting)
         self.losses = {
@@ -84,10 +90,9 @@ class _Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        done = self.step - self.first
-        if self.total is None or done <= 0:
+        if self.total is None or self.step == self.first:
             return None
-        return max(0.0, (self.total - self.step) * (self.clock() - self._started) / done)
+        return max(0.0, (self.total - self.step) * self.seconds_per_step)
 
     @property
     def rate_text(self) -> str:

@@ -52,6 +52,17 @@ def test_the_time_left_counts_the_steps_of_this_run_only(capsys: pytest.CaptureF
     assert line.endswith("0:03:18 left\n")
 
 
+def test_the_time_left_forgets_how_long_the_first_step_took(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with training_progress(Session(), 100, clock=clock) as report:
+        for step, seconds in ((1, 60), (2, 1), (3, 3)):
+            clock.now += seconds
+            report(step, 0, LOSSES, 1.0, 0.0)
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.endswith("1:39:00 left")
+    assert last.endswith("0:03:14 left"), "97 steps of two seconds"
+
+
 def test_without_a_last_step_there_is_no_time_left(capsys: pytest.CaptureFixture[str]) -> None:
     train(Session(), steps=1, seconds=2)
     assert capsys.readouterr().err == (
