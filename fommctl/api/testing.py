@@ -212,6 +212,8 @@ def check_dataset(spec: DatasetSpec, root: Path | None = None, *, limit: int = 4
     _promise(not parts["train"] & parts["test"], "no identity is in both splits")
     for clip in clips:
         _check_clip(clip)
+        inside = clip.path is None or root is None or clip.path.absolute().is_relative_to(root.absolute())
+        _promise(inside, f"the file of {clip.name} is in the raw folder")
     for clip, twin in islice(zip(clips, again, strict=True), limit):
         if clip.frames is not None and twin.frames is not None:
             _check_frames(clip.name, list(clip.frames()), list(twin.frames()))
@@ -225,7 +227,8 @@ def _check_clip(clip: ClipRecord) -> None:
     _promise(clip.split in (None, "train", "test"), f"{clip.name} is in train, test or neither")
     start, end = clip.start or 0.0, math.inf if clip.end is None else clip.end
     _promise(0 <= start < end, f"{clip.name} starts before it ends")
-    _promise(clip.box is None or clip.box.area > 0, f"the box of {clip.name} has an area")
+    _promise(clip.rate is None or 0 < clip.rate < math.inf, f"the frame rate of {clip.name} is above zero")
+    _promise(clip.box is None or 0 < clip.box.area < math.inf, f"the box of {clip.name} has an area")
     _promise(clip.box_frame is None or min(clip.box_frame) > 0, f"the frame of the box of {clip.name} has an area")
 
 

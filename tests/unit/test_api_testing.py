@@ -44,6 +44,10 @@ def changing() -> Iterator[Pixels]:
         (dataset(clip(frames=None)), "an empty folder has no clips"),
         (dataset(clip(path=Path(__file__))), "either a path or frames"),
         (dataset(clip(start=2.0, end=1.0)), "starts before it ends"),
+        (dataset(clip(start=float("nan"))), "starts before it ends"),
+        (dataset(clip(rate=0)), "the frame rate of c is above zero"),
+        (dataset(clip(box=Box(4, 0, 4, 9))), "the box of c has an area"),
+        (dataset(clip(box=Box(0, 0, float("inf"), 9))), "the box of c has an area"),
         (dataset(clip(frames=lambda: iter([np.zeros((4, 4, 3), np.uint8)]))), "two frames or more"),
         (dataset(clip(frames=lambda: iter([np.zeros((4, 4), np.uint8)] * 2))), r"are \(H, W, 3\)"),
         (dataset(clip(frames=lambda: iter([np.zeros((4, 4, 3))] * 2))), "are uint8 of one size"),
@@ -69,6 +73,11 @@ def test_a_dataset_on_disk(tmp_path: Path) -> None:
     testing.check_dataset(spec, tmp_path)
     with pytest.raises(InputError):
         testing.check_dataset(spec)
+    (tmp_path / "b").mkdir()
+    stray = ClipRecord(name="a", identity="a", path=tmp_path / "a.mp4")
+    strays = SimpleNamespace(clips=lambda root: iter([stray] if root == tmp_path / "b" else []))
+    with pytest.raises(AssertionError, match="the file of a is in the raw folder"):
+        testing.check_dataset(replace(spec, build=lambda: strays), tmp_path / "b")
 
 
 def metric(score: Any, lower_is_better: bool = True) -> MetricSpec:
