@@ -129,7 +129,8 @@ def _summary(result: "CropResult", config: "CropConfig") -> str:
     lines = []
     for clip in result.clips:
         box = ",".join(map(str, clip["box"]))
-        what = f"{clip['start']:.3f}-{clip['end']:.3f} s  box {box}  score {clip['score']:.2f}"
+        times = f"{clip['start']:.3f}-{clip['end']:.3f} s  " if clip["fps"] else ""
+        what = f"{times}box {box}  score {clip['score']:.2f}"
         lines.append(f"{clip['source']}: {what}" + ("" if config.dry_run else f"  -> {Path(clip['output']).name}"))
         lines += [f"  {clip['command']}"] if "command" in clip else []
     lines += [f"no {result.subject}: {source}" for source in result.without_subject]

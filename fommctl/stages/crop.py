@@ -202,7 +202,7 @@ class _Run:
             log.warning(warning)
             self.result.warnings.append(warning)
         if outcome.failure is not None:
-            log.warning("%s", outcome.failure[0])
+            log.info("failed: %s", outcome.failure[0])
         elif self.manifest is not None:
             source = os.fspath(job.source)
             self.manifest.finish(job.key, source, self.stamps[job.key], self.plan.options, list(outcome.rows))

@@ -255,8 +255,8 @@ def test_killed_and_run_again_it_ends_as_if_it_had_not_been(run_cli, blobs, tmp_
     raw.mkdir()
     picture = blob(0, width=320, height=240)
     for number in range(3):
-        blob_clip(raw / f"{number}.mp4", frames=120, audio=("aac",), draw=lambda index: picture)
-    own = ["crop", str(raw), "--size", "1024", *blobs]
+        blob_clip(raw / f"{number}.mp4", frames=75, audio=("aac",), draw=lambda index: picture)
+    own = ["crop", str(raw), "--size", "400", *blobs]
     killed = subprocess.Popen(
         [sys.executable, "-m", "fommctl", *own, "-o", str(tmp_path / "out")],
         env=environment(plugins), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -311,8 +311,7 @@ def test_what_cannot_be_used_is_listed_and_the_rest_is_done(run_cli, blobs, tmp_
         (lambda folder: (folder / "raw").mkdir(), "holds no videos or pictures"),
         (lambda folder: (folder / "raw").write_text("text"), "is not a video or a picture"),
         (lambda folder: None, "does not exist"),
-        (lambda folder: write_clip(folder / "raw", frames=2, container_options={}) if False else
-            write_clip(folder / "raw.mp4", frames=2).rename(folder / "raw"), "no face was found"),
+        (lambda folder: write_clip(folder / "raw.mp4", frames=2).rename(folder / "raw"), "no face was found"),
     ],
     ids=["empty folder", "text", "absent", "no subject"],
 )  # fmt: skip
