@@ -250,6 +250,7 @@ def test_a_second_run_does_only_what_is_new_or_has_changed(run_cli, blobs, tmp_p
     assert rows(out) == []
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_it_ends_as_if_it_had_not_been(run_cli, blobs, tmp_path):
     raw, plugins = tmp_path / "raw", install(tmp_path / "site", BLOBS, name="blob-plugin", entry="blobs")
     raw.mkdir()
