@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import multiprocessing
+import os
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
@@ -15,18 +16,30 @@ from numpy.typing import NDArray
 from fommctl.errors import InputError
 from fommctl.stages.training_clips import Clip
 
-_EMPTY, _TAKEN, _READY = range(3)
+_EMPTY, _SEEN, _TAKEN, _READY = range(4)
+_MOST = 2 * 1024**3
 _SMALLEST = 4
 """Where less than this part of the data fits, it is not worth the memory."""
 _LARGEST = 8
 """No clip takes more than this part of the memory: filling it would hold up a worker for long."""
 
 
-class FrameCache:
-    """Reads frames of one size, and keeps all frames of as many clips as fit, from their first use on.
+def spare_memory() -> int:
+    """Bytes for frames in this process: a quarter of the machine's memory and at most 2 GiB, shared with the other
+    processes of the run on this machine (`LOCAL_WORLD_SIZE`, which torch's launcher sets)."""
+    try:
+        installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        installed = 4 * _MOST
+    return min(_MOST, installed // 4) // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
-    The memory is shared with processes that are forked later, whoever fills it; processes that are started otherwise
-    keep nothing. Clips that do not fit are decoded anew each time.
+
+class FrameCache:
+    """Reads frames of one size, and keeps all frames of as many clips as fit, from their second use on.
+
+    A clip's first use decodes what is asked for, so that short runs do not wait for whole clips. The memory is shared
+    with processes that are forked later, whoever fills it; processes that are started otherwise keep nothing. Clips
+    that do not fit are decoded anew each time.
     """
 
     def __init__(self, clips: Sequence[Clip], shape: tuple[int, int, int], limit: int) -> None:
@@ -57,13 +70,13 @@ class FrameCache:
             return None
         with self._lock:
             state = self._memory[place]
-            if state == _EMPTY:
-                self._memory[place] = _TAKEN
-        if state == _TAKEN:
+            if state in (_EMPTY, _SEEN):
+                self._memory[place] = state + 1
+        if state in (_EMPTY, _TAKEN):
             return None
         shape = (clip.frames, *self._shape)
         frames = self._memory[place + 1 : place + 1 + prod(shape)].reshape(shape)
-        if state == _EMPTY:
+        if state == _SEEN:
             try:
                 np.stack(self._decoded(clip, range(clip.frames)), out=frames)
             except InputError:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from fommctl.errors import InputError
 from fommctl.sections import DatasetParams
 from fommctl.stages.augmentation import augment, moved, warped
-from fommctl.stages.training_cache import FrameCache
+from fommctl.stages.training_cache import FrameCache, spare_memory
 from fommctl.stages.training_clips import Clip
 
 _log = logging.getLogger(__name__)
@@ -48,10 +48,11 @@ class TrainingPairs(Dataset[dict[str, Any]]):
         seed: int = 0,
         landmarks: Landmarks | None = None,
         landmark_count: int = 68,
-        cache_bytes: int = 2 * 1024**3,
+        cache_bytes: int | None = None,
     ) -> None:
         """repeats: passes over the clips in an epoch.  landmarks: runs in the workers.
-        landmark_count: N where there is no subject.  cache_bytes: memory for decoded frames, shared by forked workers.
+        landmark_count: N where there is no subject.
+        cache_bytes: memory for decoded frames, shared by forked workers; None for `spare_memory`.
 
         Raises InputError where there is nothing to make pairs of.
         """
@@ -71,7 +72,8 @@ class TrainingPairs(Dataset[dict[str, Any]]):
             )
         self._units = self._drawn_from()
         self.pairs_per_epoch = len(self._units) * repeats
-        self._frames = FrameCache([*self._clips, *self._stills], params.frame_shape, cache_bytes)
+        limit = spare_memory() if cache_bytes is None else cache_bytes
+        self._frames = FrameCache([*self._clips, *self._stills], params.frame_shape, limit)
         self._order: tuple[int, NDArray[np.int64]] | None = None
         self._told: set[str] = set()
 
