@@ -156,6 +156,8 @@ class LossWeights(Section):
     """Ours: mean absolute difference of the warped source and the driving frame, at the size of the motion field."""
     guidance: Weight = 0.0
     """Ours: distance of the keypoints from landmarks that a detector finds; see `GuidanceParams`."""
+    focus: Weight = 0.0
+    """Ours: mean absolute difference of prediction and driving frame around those landmarks."""
 
 
 class GuidanceParams(Section):

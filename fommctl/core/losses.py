@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from fommctl.core.grids import gaussians
 from fommctl.core.layers import AntiAliasDownsample
 from fommctl.core.perceptual import PerceptualNetwork
 from fommctl.core.precision import full_precision, single
@@ -86,7 +87,24 @@ def guidance_loss(keypoints: Tensor, landmarks: Tensor, points: Sequence[Sequenc
     keypoints: (B, K, 2) in [-1, 1].  landmarks: (B, N, 2) in [-1, 1]; NaN where none were found, which costs nothing.
     points: for each of the first keypoints the numbers of its landmarks.
     """
-    targets = torch.stack([landmarks[:, list(numbers)].mean(1) for numbers in points], 1)
+    targets = _targets(landmarks, points)
     found = targets.isfinite()
     difference = keypoints[:, : len(points)] - torch.where(found, targets, 0)
     return torch.where(found, difference, 0).abs().mean()
+
+
+def focus_loss(prediction: Tensor, truth: Tensor, landmarks: Tensor, points: Sequence[Sequence[int]]) -> Tensor:
+    """Mean absolute difference, weighted by Gaussians around where landmarks of the driving frame should be.
+
+    Lips and eyelids are a few percent of a frame, and what a viewer looks at first.
+    prediction, truth: (B, C, H, W).  landmarks, points: as in `guidance_loss`; a frame without landmarks costs nothing.
+    """
+    targets = _targets(landmarks, points)
+    far = torch.full_like(targets, 1e3)
+    weights = gaussians(torch.where(targets.isfinite(), targets, far), *truth.shape[2:]).amax(1, keepdim=True)
+    return ((prediction - truth).abs() * weights).mean()
+
+
+def _targets(landmarks: Tensor, points: Sequence[Sequence[int]]) -> Tensor:
+    """The mean (B, M, 2) of the landmarks of each of M points."""
+    return torch.stack([landmarks[:, list(numbers)].mean(1) for numbers in points], 1)

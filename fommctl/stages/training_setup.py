@@ -86,7 +86,8 @@ def build(
 
 
 def _landmarks(params: TrainParams, host: Host) -> dict[str, object]:
-    if not params.loss_weights.guidance or params.guidance is None:
+    weights = params.loss_weights
+    if not (weights.guidance or weights.focus) or params.guidance is None:
         return {}
     spec: DetectorSpec = host.find("detector", params.guidance.detector)
     reason = spec.ready()

@@ -26,6 +26,7 @@ from fommctl.api.training import (
     TrainingView,
     discriminator_loss,
     feature_matching_loss,
+    focus_loss,
     generator_adversarial_loss,
     guidance_loss,
     perceptual_loss,
@@ -78,6 +79,12 @@ class GeneratorPhase(nn.Module):
         losses |= self._equivariance_losses(batch, driving, weights)
         if weights.guidance:
             losses["guidance"] = weights.guidance * self._guidance_loss(batch, source, driving)
+        if weights.focus:
+            assert self._params.guidance is not None
+            assert batch.driving_landmarks is not None
+            points = self._params.guidance.points
+            focused = focus_loss(generated.prediction, batch.driving, batch.driving_landmarks, points)
+            losses["focus"] = weights.focus * focused
         return PhaseResult(losses, (painted, real, driving.keypoints), _view(batch, source, driving, generated))
 
     def _adversarial_losses(
@@ -186,8 +193,10 @@ def _check(
     for scale in params.perceptual_scales or ():
         if scale not in params.scales:
             raise UsageError(f"perceptual_scales has {scale}, which scales has not", "Add it to train_params.scales.")
-    if weights.guidance and params.guidance is None:
-        raise UsageError("a guidance loss needs train_params.guidance", "Say which detector and which points guide.")
+    if (weights.guidance or weights.focus) and params.guidance is None:
+        raise UsageError(
+            "losses of guidance and focus need train_params.guidance", "Say which detector and which points guide."
+        )
     if params.guidance is not None and len(params.guidance.points) > keypoint_detector.kp.out_channels:
         raise UsageError(
             f"{len(params.guidance.points)} points cannot guide {keypoint_detector.kp.out_channels} keypoints",
