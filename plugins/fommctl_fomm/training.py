@@ -77,14 +77,7 @@ class GeneratorPhase(nn.Module):
             losses["warped"] = weights.warped * self._warped_loss(generated, batch)
         losses |= self._adversarial_losses(painted, real, driving, weights)
         losses |= self._equivariance_losses(batch, driving, weights)
-        if weights.guidance:
-            losses["guidance"] = weights.guidance * self._guidance_loss(batch, source, driving)
-        if weights.focus:
-            assert self._params.guidance is not None
-            assert batch.driving_landmarks is not None
-            points = self._params.guidance.points
-            focused = focus_loss(generated.prediction, batch.driving, batch.driving_landmarks, points)
-            losses["focus"] = weights.focus * focused
+        losses |= self._guided_losses(batch, source, driving, generated)
         return PhaseResult(losses, (painted, real, driving.keypoints), _view(batch, source, driving, generated))
 
     def _adversarial_losses(
@@ -121,13 +114,21 @@ class GeneratorPhase(nn.Module):
         occlusion = generated.motion.occlusion
         return (difference if occlusion is None else difference * occlusion.detach()).mean()
 
-    def _guidance_loss(self, batch: TrainingBatch, source: Motion, driving: Motion) -> Tensor:
-        guidance = self._params.guidance
-        assert guidance is not None
-        assert batch.source_landmarks is not None
-        assert batch.driving_landmarks is not None
-        pairs = ((source, batch.source_landmarks), (driving, batch.driving_landmarks))
-        return torch.stack([guidance_loss(motion.keypoints, marks, guidance.points) for motion, marks in pairs]).mean()
+    def _guided_losses(
+        self, batch: TrainingBatch, source: Motion, driving: Motion, generated: Generated
+    ) -> dict[str, Tensor]:
+        weights, guidance = self._params.loss_weights, self._params.guidance
+        if guidance is None or batch.source_landmarks is None or batch.driving_landmarks is None:
+            return {}
+        losses = {}
+        if weights.guidance:
+            pairs = ((source, batch.source_landmarks), (driving, batch.driving_landmarks))
+            found = [guidance_loss(motion.keypoints, marks, guidance.points) for motion, marks in pairs]
+            losses["guidance"] = weights.guidance * torch.stack(found).mean()
+        if weights.focus:
+            focused = focus_loss(generated.prediction, batch.driving, batch.driving_landmarks, guidance.points)
+            losses["focus"] = weights.focus * focused
+        return losses
 
 
 class DiscriminatorPhase(nn.Module):
