@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fommctl.core.grids import gaussians, identity_grid, sample
 from fommctl.core.layers import AntiAliasDownsample, Hourglass
 from fommctl.core.precision import full_precision, single
-from fommctl.core.transfer import Motion, inverse
+from fommctl.core.transfer import Motion
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,9 @@ def sparse_motions(source: Motion, driving: Motion, height: int, width: int) -> 
     batch, count = driving.keypoints.shape[:2]
     offsets = grid - driving.keypoints[:, :, None, None]
     if driving.jacobians is not None and source.jacobians is not None:
-        maps = source.jacobians @ inverse(driving.jacobians)
+        # By elimination, as published: in closed form the same gradients are rounded otherwise, and where one is nearly
+        # zero Adam turns that into a full step the other way.  inv_ex makes a GPU wait for no error.
+        maps = source.jacobians @ torch.linalg.inv_ex(driving.jacobians).inverse
         offsets = torch.einsum("bkij,bkhwj->bkhwi", maps, offsets)
     moved = offsets + source.keypoints[:, :, None, None]
     background = grid.expand(batch, 1, height, width, 2)

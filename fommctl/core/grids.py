@@ -14,10 +14,17 @@ KEYPOINT_VARIANCE = 0.01
 """Variance of the Gaussian drawn around a keypoint, in squared coordinates (Siarohin et al. 2019, section 3.2)."""
 
 
+def pixel_centres(count: int, like: Tensor) -> Tensor:
+    """Coordinates (count,) of the pixel centres along one axis, on the device and in the type of `like`.
+
+    Rounded as in the published code, which `torch.linspace` is not.
+    """
+    return 2 * (torch.arange(count, device=like.device, dtype=like.dtype) / max(count - 1, 1)) - 1
+
+
 def identity_grid(height: int, width: int, like: Tensor) -> Tensor:
     """Coordinates (H, W, 2) of the pixel centres, on the device and in the type of `like`."""
-    x = torch.linspace(-1, 1, width, device=like.device, dtype=like.dtype)
-    y = torch.linspace(-1, 1, height, device=like.device, dtype=like.dtype)
+    x, y = pixel_centres(width, like), pixel_centres(height, like)
     return torch.stack((x.expand(height, width), y[:, None].expand(height, width)), -1)
 
 
@@ -26,8 +33,7 @@ def gaussians(keypoints: Tensor, height: int, width: int) -> Tensor:
 
     keypoints: (B, K, 2).  Returns (B, K, H, W) in (0, 1]. Separable, so the exponential is taken of two vectors.
     """
-    x = torch.linspace(-1, 1, width, device=keypoints.device, dtype=keypoints.dtype)
-    y = torch.linspace(-1, 1, height, device=keypoints.device, dtype=keypoints.dtype)
+    x, y = pixel_centres(width, keypoints), pixel_centres(height, keypoints)
     along_x = torch.exp((x - keypoints[..., 0:1]) ** 2 / (-2 * KEYPOINT_VARIANCE))
     along_y = torch.exp((y - keypoints[..., 1:2]) ** 2 / (-2 * KEYPOINT_VARIANCE))
     return along_y[..., :, None] * along_x[..., None, :]

@@ -77,5 +77,6 @@ def motion_from_maps(logits: Tensor, jacobian_maps: Tensor | None, temperature: 
         return Motion(keypoints)
     batch, count, height, width = logits.shape
     per_keypoint = jacobian_maps.view(batch, -1, 4, height, width).expand(-1, count, -1, -1, -1)
-    jacobians = torch.einsum("bkhw,bkjhw->bkj", heatmaps, per_keypoint)
+    # Not by einsum: gradients are rounded as in the published training (see sparse_motions).
+    jacobians = (heatmaps[:, :, None] * per_keypoint).flatten(3).sum(-1)
     return Motion(keypoints, jacobians.view(batch, count, 2, 2))
