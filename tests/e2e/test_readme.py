@@ -16,7 +16,7 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
 
 
-COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
+BLOCKS = [[line for line in block.splitlines() if line.strip()] for block in blocks("sh")]
 
 
 @pytest.fixture
@@ -29,15 +29,17 @@ def here(tmp_path, monkeypatch):
 
 
 def test_there_are_commands_to_check():
-    assert len(COMMANDS) > 8
-    assert all(command.startswith("fommctl ") for command in COMMANDS)
+    commands = [command for block in BLOCKS for command in block]
+    assert len(commands) > 12
+    assert all(command.startswith("fommctl ") for command in commands)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_command(command, here, run_cli):
-    result = run_cli(*shlex.split(command)[1:])
-    assert result.code == 0, result.stderr
-    assert result.stdout
+@pytest.mark.parametrize("commands", BLOCKS, ids=lambda commands: commands[0])
+def test_commands(commands, here, run_cli):
+    for command in commands:
+        result = run_cli(*shlex.split(command)[1:])
+        assert result.code == 0, (command, result.stderr)
+        assert result.stdout
 
 
 def test_python(here):
