@@ -98,8 +98,8 @@ class StillParams(Section):
 
     fraction: Annotated[float, Field(ge=0, le=1)]
     """Of the pairs."""
-    sigma_affine: Weight = 0.08
-    sigma_tps: Weight = 0.01
+    sigma_affine: Weight = 0.05
+    sigma_tps: Weight = 0.002
     points_tps: Annotated[int, Field(ge=2)] = 5
 
 
