@@ -113,3 +113,11 @@ def test_two_steps_match_the_published_procedure(
         differences.append(np.abs(found.numpy() - recorded[name]).ravel())
     assert len(compared) == 6
     assert (np.concatenate(differences) <= ABSOLUTE).mean() >= agreement.within
+
+
+def test_adam_forgets_as_published(host: Host, recorded: Recorded) -> None:
+    """Two steps move too little for the recorded values to tell."""
+    _, step, _ = start(host, recorded, torch.float32)
+    assert [
+        (group["betas"], group["lr"]) for optimiser in step.optimisers.values() for group in optimiser.param_groups
+    ] == [((0.5, 0.999), RATE)] * 3
