@@ -97,19 +97,7 @@ def register(app: typer.Typer) -> None:
         result = run(
             config, load_host(), observe=lambda total, first: training_progress(session, total, first_step=first)
         )
-        session.result(_data(result), _text(result))
-
-
-def _data(result: "TrainResult") -> dict[str, object]:
-    return {
-        "run": str(result.run),
-        "steps": result.steps,
-        "epoch": result.epoch,
-        "losses": dict(result.losses),
-        "validation_l1": result.validation,
-        "model": None if result.model is None else str(result.model),
-        "checkpoint": str(result.checkpoint),
-    }
+        session.result(result.to_json(), _text(result))
 
 
 def _text(result: "TrainResult") -> str:

@@ -13,7 +13,7 @@ import torch
 
 from fommctl.api.training import TrainableBackend, TrainingBatch
 from fommctl.core.equivariance import ThinPlateTransform
-from fommctl.core.fast.devices import resolve_device, resolve_precision
+from fommctl.core.fast.devices import resolve_device, resolve_training_precision
 from fommctl.core.perceptual import PerceptualNetwork, Vgg19Features
 from fommctl.errors import UsageError
 from fommctl.host import Host, load_host
@@ -70,7 +70,7 @@ def run(config: BenchConfig, host: Host | None = None, *, report: Report | None 
     """
     check_seed(config.seed)
     device = resolve_device(config.device)
-    chosen = training_precision(config.precision, device)
+    chosen = resolve_training_precision(config.precision, device)
     host = load_host() if host is None else host
     preset = load_preset(config.preset, host, sets=config.sets)
     params: TrainParams = preset.section("train_params")
@@ -92,20 +92,10 @@ def run(config: BenchConfig, host: Host | None = None, *, report: Report | None 
         device=str(device),
         batch_size=batch_size,
         threads=torch.get_num_threads(),
-        auto_precision=training_precision("auto", device),
+        auto_precision=resolve_training_precision("auto", device),
         perceptual_network=_perceptual_name(params),
         paths={name: path.result(paths[PLAIN], batch_size) for name, path in paths.items()},
     )
-
-
-def training_precision(name: str, device: torch.device) -> str:
-    """`fp32` or `bf16`; `auto` is bf16 where it is fast on this device.
-
-    Raises UsageError for any other name: fp16 would need its losses scaled.
-    """
-    if name == "fp16":
-        raise UsageError("training does not compute in fp16", "Take auto, fp32 or bf16.")
-    return "bf16" if resolve_precision(name, device) == "bf16" else "fp32"
 
 
 class _Path:

@@ -131,12 +131,12 @@ def keep_last(folder: Path, count: int) -> None:
 def lock_run(out: Path) -> Iterator[None]:
     """Make the folder `out` where it is missing and keep every other training out of it.
 
-    The lock ends with the process, however that ends. Unfinished files of a killed run are removed; a folder that was
-    made here and stayed empty goes again. Raises UsageError where another training holds the lock, OutputError where
-    the folder cannot be written to.
+    The lock ends with the process, however that ends. Unfinished files of a killed run are removed; folders that
+    were made here and stayed empty go again. Raises UsageError where another training holds the lock, OutputError
+    where the folder cannot be written to.
     """
     lock = out / _LOCK
-    made = not out.exists()
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
         held = filelock.FileLock(lock, timeout=_WAIT_FOR_LOCK)
@@ -158,9 +158,9 @@ def lock_run(out: Path) -> Iterator[None]:
         with suppress(OSError):
             lock.unlink()
         held.release()
-        if made:
+        for folder in made:
             with suppress(OSError):
-                out.rmdir()
+                folder.rmdir()
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

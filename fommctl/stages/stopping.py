@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Stop:
@@ -28,9 +28,10 @@ class Stop:
 
 @contextmanager
 def stoppable(max_time: float | None = None) -> Iterator[Stop]:
-    """Inside, the first SIGINT or SIGTERM only sets `signalled`; the next raises KeyboardInterrupt.
+    """Inside, the first SIGINT, SIGTERM or SIGHUP only sets `signalled`; the next raises KeyboardInterrupt.
 
-    In another thread than the main one, signals stay as they are.
+    Signals that the caller ignores (nohup, a background job) stay ignored; in another thread than the main one, all
+    stay as they are.
     """
     stop = Stop(max_time)
 
@@ -42,7 +43,8 @@ def stoppable(max_time: float | None = None) -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    previous = {number: signal.signal(number, handle) for number in SIGNALS}
+    heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, handle) for number in heeded}
     try:
         yield stop
     finally:

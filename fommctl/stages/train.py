@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from fommctl.core.fast.devices import resolve_device, resolve_precision
-from fommctl.errors import InterruptedRunError, UsageError
+from fommctl.api.specs import StageEvent
+from fommctl.core.fast.devices import resolve_device, resolve_training_precision
+from fommctl.errors import InterruptedRunError
 from fommctl.host import Host
 from fommctl.stages import run_folder, training_state
 from fommctl.stages.distributed import Processes
@@ -49,6 +49,10 @@ class TrainConfig:
     keep: int = 3
     """Checkpoints of single steps that are kept."""
 
+    def to_json(self) -> dict[str, Any]:
+        """For listeners of stage events."""
+        return {**asdict(self), "data": str(self.data), "out": str(self.out), "sets": list(self.sets)}
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -65,6 +69,18 @@ class TrainResult:
     model: Path | None
     """The finished weights; None where the run has not reached its end."""
     checkpoint: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """For --json: more keys may be added, none of these changes."""
+        return {
+            "run": str(self.run),
+            "steps": self.steps,
+            "epoch": self.epoch,
+            "losses": dict(self.losses),
+            "validation_l1": self.validation,
+            "model": None if self.model is None else str(self.model),
+            "checkpoint": str(self.checkpoint),
+        }
 
 
 def unobserved(total: int, first: int) -> AbstractContextManager[Report]:
@@ -85,38 +101,38 @@ def run(
     """
     processes = processes or Processes()
     device = resolve_device(config.device)
-    precision = _precision(config.precision, device)
-    resume_from = run_folder.open_run(config.out, config.resume)
+    precision = resolve_training_precision(config.precision, device)
     with ExitStack() as stack:
-        entries = None if resume_from is None else training_state.read(resume_from)
-        seed = config.seed if entries is None else int(entries["fommctl"]["seed"])
-        setup = build(config, host, device, precision, processes, seed)
         if processes.first:
+            # Before the checkpoint is chosen: another training may be writing the next one.
             stack.enter_context(run_folder.lock_run(config.out))
-        progress = training_state.Progress(seed=seed)
+        resume_from = run_folder.open_run(config.out, config.resume)
+        entries = None if resume_from is None else training_state.read(resume_from)
+        progress = training_state.Progress(seed=config.seed) if entries is None else training_state.progress(entries)
+        setup = build(config, host, device, precision, processes, progress.seed, fresh=entries is None)
         if entries is not None and resume_from is not None:
-            progress = training_state.restore(entries, resume_from, setup.backend, setup.step, setup.average)
+            training_state.restore(entries, resume_from, setup.backend, setup.step, setup.average)
             if processes.first:
                 run_folder.set_newer_aside(config.out, progress.done)
         del entries
+        if processes.first:
+            host.started(StageEvent(stage="train", details={"config": config.to_json(), "first_step": progress.done}))
         stop = stack.enter_context(stoppable(config.max_time))
         loop = Loop(config, setup, processes, progress)
         report = stack.enter_context(observe(setup.schedule.total, progress.done))
         loop.run(stop, report)
-        return _finished(config, setup, loop, stop.signalled, processes)
-
-
-def _precision(name: str, device: torch.device) -> str:
-    if name == "fp16":
-        raise UsageError("training in fp16 is not offered", "Take bf16, which needs no scaling of the loss, or fp32.")
-    found = resolve_precision(name, device)
-    return "fp32" if found == "fp16" else found
+        result = _finished(config, setup, loop, stop.signalled, processes)
+        if processes.first:
+            host.finished(StageEvent(stage="train", details=result.to_json()))
+        return result
 
 
 def _finished(config: TrainConfig, setup: Setup, loop: Loop, signalled: bool, processes: Processes) -> TrainResult:
     done = loop.progress.done
     checkpoint = run_folder.step_checkpoint(config.out, done)
     if signalled and done < setup.schedule.total:
+        if loop.idle:
+            raise InterruptedRunError("interrupted before the first step", "Nothing was written.")
         raise InterruptedRunError(
             f"stopped after {done} of {setup.schedule.total} steps; {checkpoint} is written",
             "Go on with the same command and --resume auto.",
@@ -125,5 +141,11 @@ def _finished(config: TrainConfig, setup: Setup, loop: Loop, signalled: bool, pr
     if done >= setup.schedule.total and processes.first:
         model = loop.write_model()
     return TrainResult(
-        config.out, done, setup.schedule.epoch(max(0, done - 1)), loop.losses, loop.validation, model, checkpoint
+        config.out,
+        done,
+        setup.schedule.epoch(max(0, done - 1)),
+        loop.losses,
+        loop.progress.validation,
+        model,
+        checkpoint,
     )

@@ -38,7 +38,7 @@ PICTURED_PAIRS = 4
 
 
 class Loop:
-    """Runs steps and keeps files up to date; `progress`, `losses` and `validation` tell how far it came."""
+    """Runs steps and keeps files up to date; `progress`, `losses` and `idle` tell how far it came."""
 
     def __init__(
         self, config: TrainConfig, setup: Setup, processes: Processes, progress: training_state.Progress
@@ -48,14 +48,18 @@ class Loop:
         self._processes = processes
         self.progress = progress
         self.losses: dict[str, float] = {}
-        self.validation: float | None = None
-        self._saved = -1
+        self.idle = True
+        """No step was done here."""
+        self._saved = progress.done if run_folder.step_checkpoint(config.out, progress.done).exists() else -1
 
     def run(self, stop: Stop, report: Report) -> None:
-        """Until the last step, or until `stop` is due in one of the processes; ends with a checkpoint."""
+        """Until the last step, or until `stop` is due in one of the processes; ends with a checkpoint.
+
+        Nothing is written before a step is done.
+        """
         first = self.progress.done
         with ExitStack() as stack:
-            logs = self._logs(first, stack)
+            logs: Logs | None = None
             loader = batches(
                 self._setup.pairs,
                 batch_size=self._setup.params.batch_size,
@@ -68,15 +72,19 @@ class Loop:
             stack.callback(loader.close)
             begun = time.monotonic()
             for raw in loader:
+                if self.idle and self._processes.any(stop.signalled):
+                    return
                 waited = time.monotonic() - begun
                 result = self._step(raw)
                 spent = time.monotonic() - begun
-                self._tell(result, spent, waited, logs, report)
-                self.progress.done += 1
-                self._keep_up(result, logs)
+                if logs is None:
+                    logs = self._logs(first, stack)
+                self._keep_up(result, spent, waited, logs, report)
                 begun = time.monotonic()
                 if self._processes.any(stop.due):
                     break
+            if logs is None:
+                self._logs(first, stack)
         if self._saved != self.progress.done:
             self.save()
 
@@ -84,6 +92,8 @@ class Loop:
         if not self._processes.first:
             return []
         out = self._config.out
+        text = self._setup.preset.text()
+        run_folder.write_atomically(out / "preset.yaml", lambda path: path.write_text(text, encoding="utf-8"))
         return [
             stack.enter_context(MetricsLog(out, from_step=first)),
             stack.enter_context(TensorBoardLog(out, from_step=first)),
@@ -129,63 +139,56 @@ class Loop:
             raw["source"].to(device, non_blocking=True), raw["driving"].to(device, non_blocking=True), transform, *marks
         )
 
-    def _tell(
-        self,
-        result: StepResult,
-        spent: float,
-        waited: float,
-        logs: Logs,
-        report: Report | None,
-    ) -> None:
+    def _keep_up(self, result: StepResult, spent: float, waited: float, logs: Logs, report: Report) -> None:
+        """Everything that follows a step: validation, the line of the log, pictures, the checkpoint."""
         number, schedule = self.progress.done, self._setup.schedule
+        self.progress.done += 1
+        self.idle = False
+        due = schedule.saves_after(self.progress.done)
         speed, waiting = self._setup.params.batch_size / spent, waited / spent
-        rate, epoch = schedule.rate(number), schedule.epoch(number)
+        values = {"waiting": waiting, "learning_rate": self._setup.step.rate}
+        if due and self._setup.validation and self._processes.first:
+            values["validation_l1"] = self._validate()
         for log in logs:
             if isinstance(log, MetricsLog):
+                norms = {f"norm_{name}": value for name, value in result.gradient_norms.items()}
                 log.write(
                     step=number,
-                    epoch=epoch,
+                    epoch=schedule.epoch(number),
                     losses=result.losses,
                     samples_per_s=speed,
-                    waiting=waiting,
-                    learning_rate=rate,
-                    **{f"norm_{name}": value for name, value in result.gradient_norms.items()},
+                    **values,
+                    **norms,
                 )
             else:
-                log.scalars(number, result.losses, samples_per_s=speed, waiting=waiting, learning_rate=rate)
-        if self._processes.first:
-            report(number + 1, epoch, result.losses, speed, waiting)
-
-    def _keep_up(self, result: StepResult, logs: Logs) -> None:
-        """Checkpoint, validation and pictures that are due after this step."""
-        done, every = self.progress.done, self._config.pictures_every
-        if every and (done % every == 0 or done == 1) and result.view is not None and self._processes.first:
-            self._picture(result.view, done, logs)
-        if self._setup.schedule.saves_after(done):
-            self._validate(logs)
+                log.scalars(number, result.losses, samples_per_s=speed, **values)
+        self._picture(result.view, logs)
+        if due:
+            # After the line: what lies after the last checkpoint is cut off where the run goes on.
             self.save()
+        if self._processes.first:
+            report(self.progress.done, schedule.epoch(number), result.losses, speed, waiting)
 
-    def _picture(self, view: TrainingView, done: int, logs: Logs) -> None:
+    def _picture(self, view: TrainingView | None, logs: Logs) -> None:
+        done, every = self.progress.done, self._config.pictures_every
+        if view is None or not self._processes.first or not every or (done % every and done != 1):
+            return
         grid = training_grid(view, self._setup.preset.sections.get("visualizer_params"), rows=PICTURED_PAIRS)
         save_training_grid(self._config.out, done, grid)
         for log in logs:
             if isinstance(log, TensorBoardLog):
                 log.picture(done, "pairs", grid)
 
-    def _validate(self, logs: Logs) -> None:
-        if not self._setup.validation or not self._processes.first:
-            return
+    def _validate(self) -> float:
+        setup = self._setup
         with ExitStack() as stack:
-            if self._setup.average is not None:
-                stack.enter_context(self._setup.average.applied())
-            self.validation = reconstruction_error(
-                self._setup.backend, self._setup.validation, self._setup.preset.frame_shape, self._setup.device
-            )
-        for phase in self._setup.step.phases:
+            if setup.average is not None:
+                stack.enter_context(setup.average.applied())
+            score = reconstruction_error(setup.backend, setup.validation, setup.preset.frame_shape, setup.device)
+        for phase in setup.step.phases:
             phase.module.train()
-        for log in logs:
-            if isinstance(log, TensorBoardLog):
-                log.scalars(self.progress.done, {}, validation=self.validation)
+        self.progress.validation = score
+        return score
 
     def save(self) -> None:
         """Write the checkpoint of the steps done; nothing where weights are no numbers any more."""
@@ -193,14 +196,15 @@ class Loop:
         if not self._processes.first:
             return
         for group, module in self._setup.backend.modules().items():
-            if not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
+            if not all(bool(tensor.isfinite().all()) for tensor in module.state_dict().values()):
                 raise ModelError(
                     f"weights of {group} are no numbers any more after step {done}; training stopped",
                     "Lower the learning rates, and go on with --resume auto from the last good checkpoint.",
                 )
-        better = self.validation is not None and (self.progress.best is None or self.validation < self.progress.best)
+        score, best = self.progress.validation, self.progress.best
+        better = score is not None and (best is None or score < best)
         if better:
-            self.progress.best = self.validation
+            self.progress.best = score
         schedule = self._setup.schedule
         entries = training_state.content(
             self._setup.backend,
@@ -210,9 +214,10 @@ class Loop:
             schedule.epoch(done),
             self._setup.preset.text(),
         )
-        targets = [run_folder.step_checkpoint(out, done)]
-        targets += [run_folder.best_checkpoint(out)] if better else []
+        targets = [run_folder.best_checkpoint(out)] if better else []
         targets += [run_folder.epoch_checkpoint(out, schedule.epoch(done))] if schedule.keeps_after(done) else []
+        # Last: a run that is killed in between does its last steps again, and with them writes the others.
+        targets += [run_folder.step_checkpoint(out, done)]
         for target in targets:
             run_folder.write_atomically(target, lambda path: torch.save(entries, path))
         run_folder.keep_last(run_folder.checkpoints_folder(out), self._config.keep)
@@ -229,10 +234,11 @@ class Loop:
         )
         summary = {
             "steps": self.progress.done,
+            "epoch": setup.schedule.epoch(self.progress.done),
             "pairs": self.progress.done * setup.params.batch_size,
             "seed": self.progress.seed,
             "precision": setup.precision,
-            "validation_l1": self.validation,
+            "validation_l1": self.progress.validation,
         }
         target = self._config.out / "model.safetensors"
         write_native(

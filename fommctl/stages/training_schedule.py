@@ -40,7 +40,7 @@ class Schedule:
     def saves_after(self, done: int) -> bool:
         """Is a checkpoint due when `done` steps are done?"""
         every = self.params.checkpoint_every_steps or min(self.steps_per_epoch, DEFAULT_CHECKPOINT_STEPS)
-        return done % every == 0 or done == self.total
+        return done % every == 0 or done == self.total or self.keeps_after(done)
 
     def keeps_after(self, done: int) -> bool:
         """Is that checkpoint one that is kept for good?"""

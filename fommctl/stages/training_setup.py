@@ -48,9 +48,19 @@ class Setup:
 
 
 def build(
-    config: TrainConfig, host: Host, device: torch.device, precision: str, processes: Processes, seed: int
+    config: TrainConfig,
+    host: Host,
+    device: torch.device,
+    precision: str,
+    processes: Processes,
+    seed: int,
+    *,
+    fresh: bool,
 ) -> Setup:
-    """Everything that can be wrong with preset, data and packages is found here, before anything is written."""
+    """Everything that can be wrong with preset, data and packages is found here, before anything is written.
+
+    fresh: the run starts at its first step; otherwise its weights come from a checkpoint.
+    """
     preset = load_preset(config.preset, host, sets=config.sets)
     params: TrainParams = preset.section("train_params")
     spec: BackendSpec = host.find("backend", preset.backend)
@@ -66,7 +76,7 @@ def build(
     backend = cast(TrainableBackend, spec.build(preset.model_params))
     if not hasattr(backend, "training"):
         raise UsageError(f"the backend '{spec.name}' cannot be trained", "Take a preset of another backend.")
-    if config.init_from is not None and config.resume is None:
+    if config.init_from is not None and fresh:
         log.warning("%s: %s", config.init_from, initialise(backend, config.init_from, host))
     perceptual = load_perceptual(params.perceptual_network) if any(params.loss_weights.perceptual) else None
     processes.synchronise_statistics(backend.modules())

@@ -6,7 +6,6 @@ further entries of ours, so that what reads published checkpoints reads it.
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,8 @@ class Progress:
     """Steps."""
     best: float | None = None
     """Lowest validation score so far."""
+    validation: float | None = None
+    """The last one."""
     seed: int = 0
 
 
@@ -44,7 +45,13 @@ def content(
     entries: dict[str, Any] = {name: module.state_dict() for name, module in backend.modules().items()}
     entries |= {name: optimiser.state_dict() for name, optimiser in step.optimisers.items()}
     entries["epoch"] = epoch
-    entries[_OWN] = {"step": progress.done, "best": progress.best, "seed": progress.seed, "preset": preset}
+    entries[_OWN] = {
+        "step": progress.done,
+        "best": progress.best,
+        "validation": progress.validation,
+        "seed": progress.seed,
+        "preset": preset,
+    }
     entries["random_state"] = torch.get_rng_state()
     if torch.cuda.is_available():
         entries["cuda_random_state"] = torch.cuda.get_rng_state()
@@ -57,18 +64,29 @@ def read(path: Path) -> dict[str, Any]:
     """A checkpoint of a run, on the CPU; nothing in it is executed. Raises ModelError where it is none."""
     try:
         entries = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, ValueError, EOFError) as error:
+    except Exception as error:  # A parser that is fed a damaged file may fail in any way.
         raise ModelError(f"{path} is damaged or no checkpoint", "Name another one with --resume PATH.") from error
     if not isinstance(entries, dict) or _OWN not in entries:
         raise ModelError(
             f"{path} is no checkpoint of a fommctl run", "Start from a finished model with --init-from instead."
         )
+    try:
+        progress(entries)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path} does not say where its run was", "Name another one with --resume PATH.") from error
     return entries
+
+
+def progress(entries: dict[str, Any]) -> Progress:
+    """Where the run of a checkpoint was."""
+    own = entries[_OWN]
+    scores = [None if own[name] is None else float(own[name]) for name in ("best", "validation")]
+    return Progress(int(own["step"]), *scores, int(own["seed"]))
 
 
 def restore(
     entries: dict[str, Any], path: Path, backend: TrainableBackend, step: TrainingStep, average: WeightAverage | None
-) -> Progress:
+) -> None:
     """Put everything back where `content` took it from. Raises ModelError where it does not fit this configuration."""
     try:
         for name, module in backend.modules().items():
@@ -78,14 +96,11 @@ def restore(
         if average is not None:
             # A run that began without an average starts one from the weights as they are.
             average.load_state_dict(entries.get("average") or {n: m.state_dict() for n, m in backend.modules().items()})
-        own = entries[_OWN]
-        progress = Progress(int(own["step"]), own["best"], int(own["seed"]))
+        torch.set_rng_state(entries["random_state"])
+        if torch.cuda.is_available() and "cuda_random_state" in entries:
+            torch.cuda.set_rng_state(entries["cuda_random_state"])
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         raise ModelError(
             f"{path} does not fit this preset: {str(error).splitlines()[0][:200]}",
             "Resume with the preset and the options that the run began with.",
         ) from error
-    torch.set_rng_state(entries["random_state"])
-    if torch.cuda.is_available() and "cuda_random_state" in entries:
-        torch.cuda.set_rng_state(entries["cuda_random_state"])
-    return progress

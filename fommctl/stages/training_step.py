@@ -63,6 +63,12 @@ class TrainingStep:
             for group, rate in zip(optimiser.param_groups, self._rates[name], strict=True):
                 group["lr"] = rate * factor
 
+    @property
+    def rate(self) -> float:
+        """Learning rate of the first optimiser, as it was last set."""
+        first: float = next(iter(self.optimisers.values())).param_groups[0]["lr"]
+        return first
+
     def __call__(self, batch: TrainingBatch) -> StepResult:
         """Update the networks by one batch of this process."""
         losses: dict[str, Tensor] = {}

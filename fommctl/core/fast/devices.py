@@ -53,6 +53,16 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return name
 
 
+def resolve_training_precision(name: str, device: torch.device) -> str:
+    """`fp32` or `bf16`; `auto` is bf16 where it is fast on this device.
+
+    Raises UsageError for any other name: fp16 would need its losses scaled.
+    """
+    if name == "fp16":
+        raise UsageError("training does not compute in fp16", "Take auto, fp32 or bf16.")
+    return "bf16" if resolve_precision(name, device) == "bf16" else "fp32"
+
+
 def _fastest(device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
