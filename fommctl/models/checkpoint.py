@@ -39,7 +39,8 @@ class Checkpoint:
     groups: Groups
     metadata: Mapping[str, str]
     """Of a native file: format_version, backend, preset (YAML), licence, training (JSON), ...; of a published one:
-    training only, with the numbers that it holds beside the networks (epoch)."""
+    training only, with the numbers that it holds beside the networks (epoch); of a checkpoint of a run the preset
+    too."""
     path: Path
 
 
@@ -160,7 +161,12 @@ def _read_published(path: Path, in_place: bool) -> tuple[Groups, dict[str, str]]
     content = _load(path, in_place)
     if not isinstance(content, dict):
         raise ModelError(f"{path} holds a {type(content).__name__}, not groups of tensors", "Is it the right file?")
-    return _groups_of(content, path), _numbers_of(content)
+    groups = _groups_of(content, path)
+    average = content.get("average")
+    if isinstance(average, dict) and average:
+        # Of a run that keeps one, the averaged weights are the model.
+        groups |= _groups_of(average, path)
+    return groups, _about(content)
 
 
 def _load(path: Path, in_place: bool) -> Any:
@@ -204,9 +210,14 @@ def _groups_of(content: Mapping[Any, Any], path: Path) -> Groups:
     return groups
 
 
-def _numbers_of(content: Mapping[Any, Any]) -> dict[str, str]:
+def _about(content: Mapping[Any, Any]) -> dict[str, str]:
+    """Numbers beside the networks, and what a run of fommctl says of itself."""
     numbers = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, int)}
-    return {"training": json.dumps(numbers)} if numbers else {}
+    about = {"training": json.dumps(numbers)} if numbers else {}
+    own = content.get("fommctl")
+    if isinstance(own, dict) and isinstance(own.get("preset"), str):
+        about["preset"] = own["preset"]
+    return about
 
 
 def _check_tensors(groups: Groups, path: Path) -> None:
