@@ -1,5 +1,6 @@
 """`fommctl train`: a model from a folder of clips."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,6 +42,7 @@ def register(app: typer.Typer) -> None:
     @command(app, epilog=EXAMPLES)
     def train(
         session: Session,
+        context: typer.Context,
         preset: Annotated[str, typer.Option("--preset", help="Configuration, by name or path.")],
         data: Annotated[
             Path, typer.Option("--data", help="Clips: train/ and test/ as preprocess writes them, or any folder.")
@@ -74,9 +76,14 @@ def register(app: typer.Typer) -> None:
         precision: PrecisionOption = "auto",
     ) -> None:
         """Train a model into a run folder with checkpoints, metrics, curves and pictures, resumable at any moment."""
+        if nproc > 1:
+            from fommctl.cli.launch import launch
+
+            launch(context.find_root().obj, nproc, device, session)
         from fommctl.cli.training_progress import training_progress
         from fommctl.host import load_host
-        from fommctl.stages.train import TrainConfig, run
+        from fommctl.stages.distributed import join
+        from fommctl.stages.train import TrainConfig, run, unobserved
 
         config = TrainConfig(
             preset=preset,
@@ -94,10 +101,20 @@ def register(app: typer.Typer) -> None:
             pictures_every=pictures_every,
             keep=keep,
         )
-        result = run(
-            config, load_host(), observe=lambda total, first: training_progress(session, total, first_step=first)
-        )
-        session.result(result.to_json(), _text(result))
+        with join(device) as processes:
+            if not processes.first:
+                # All processes meet the same warnings; one tells them.
+                logging.getLogger("fommctl").setLevel(logging.ERROR)
+            result = run(
+                config,
+                load_host(),
+                processes=processes,
+                observe=lambda total, first: (
+                    training_progress(session, total, first_step=first) if processes.first else unobserved(total, first)
+                ),
+            )
+        if processes.first:
+            session.result(result.to_json(), _text(result))
 
 
 def _text(result: "TrainResult") -> str:

@@ -100,13 +100,14 @@ def run(
     InterruptedRunError after a signal, when the checkpoint is written.
     """
     processes = processes or Processes()
-    device = resolve_device(config.device)
-    precision = resolve_training_precision(config.precision, device)
+    device = resolve_device(processes.device or config.device)
+    # One for all: measured on busy machines, `auto` may come out differently.
+    precision = processes.from_first(lambda: resolve_training_precision(config.precision, device))
     with ExitStack() as stack:
         if processes.first:
             # Before the checkpoint is chosen: another training may be writing the next one.
             stack.enter_context(run_folder.lock_run(config.out))
-        resume_from = run_folder.open_run(config.out, config.resume)
+        resume_from = processes.from_first(lambda: run_folder.open_run(config.out, config.resume))
         entries = None if resume_from is None else training_state.read(resume_from)
         progress = training_state.Progress(seed=config.seed) if entries is None else training_state.progress(entries)
         setup = build(config, host, device, precision, processes, progress.seed, fresh=entries is None)
@@ -121,7 +122,7 @@ def run(
         loop = Loop(config, setup, processes, progress)
         report = stack.enter_context(observe(setup.schedule.total, progress.done))
         loop.run(stop, report)
-        result = _finished(config, setup, loop, stop.signalled, processes)
+        result = _finished(config, setup, loop, processes.any(stop.signalled), processes)
         if processes.first:
             host.finished(StageEvent(stage="train", details=result.to_json()))
         return result
