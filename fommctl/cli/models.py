@@ -20,19 +20,26 @@ fommctl models list
 
 fommctl models pull vox-adv
 
-fommctl models import vox-adv-cpk.pth.tar --name vox-adv --half"""
+fommctl models import vox-adv-cpk.pth.tar --name vox-adv --half
+
+fommctl models export runs/vox/model.safetensors -o vox.pth.tar"""
 
 NameArgument = Annotated[str, typer.Argument(help="A model of 'fommctl models list'.", metavar="NAME")]
 
 
 def register(app: typer.Typer) -> None:
     """Add `models` and its subcommands to `app`."""
-    models = typer.Typer(help="List, show, pull, import and remove weights.", epilog=EXAMPLES, no_args_is_help=True)
+    models = typer.Typer(
+        help="List, show, pull, import, export and remove weights.", epilog=EXAMPLES, no_args_is_help=True
+    )
     app.add_typer(models, name="models")
     command(models, "list", epilog="Example: fommctl models list --json")(list_models)
     command(models, "show", epilog="Example: fommctl models show seed-faces")(show_model)
     command(models, "pull", epilog="Example: fommctl models pull vox taichi")(pull_models)
     command(models, "import", epilog="Example: fommctl models import my.pth.tar --preset my.yaml --half")(import_file)
+    command(models, "export", epilog="Example: fommctl models export runs/vox/model.safetensors -o vox.pth.tar")(
+        export_file
+    )
     command(models, "remove", epilog="Example: fommctl models remove vox")(remove_model)
 
 
@@ -118,6 +125,31 @@ def import_file(
     )
     row = {**_row(registry.find(imported.name, host)), "notes": list(imported.notes)}
     session.result(row, Text(f"{imported.name}: {row['path']}"))
+
+
+def export_file(
+    session: Session,
+    model: Annotated[str, typer.Argument(help="A name, a model file, or a checkpoint of a run.", metavar="MODEL")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write, such as vox.pth.tar.")],
+    preset: Annotated[str | None, typer.Option(help="Name or path of the preset that it was trained with.")] = None,
+    sets: SetOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+) -> None:
+    """Write a model in the layout of the published checkpoints, in single precision."""
+    from rich.text import Text
+
+    from fommctl.host import load_host
+    from fommctl.models.exporting import export_model
+
+    exported = export_model(model, output, load_host(), preset=preset, sets=sets or (), overwrite=overwrite)
+    details = {
+        "model": exported.model,
+        "path": str(exported.path),
+        "size": exported.path.stat().st_size,
+        "networks": list(exported.groups),
+        "epoch": exported.epoch,
+    }
+    session.result(details, Text(f"{exported.path}: {', '.join(exported.groups)} after epoch {exported.epoch}"))
 
 
 def remove_model(session: Session, name: NameArgument) -> None:

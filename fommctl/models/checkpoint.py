@@ -163,7 +163,7 @@ def _read_published(path: Path, in_place: bool) -> tuple[Groups, dict[str, str]]
         raise ModelError(f"{path} holds a {type(content).__name__}, not groups of tensors", "Is it the right file?")
     groups = _groups_of(content, path)
     average = content.get("average")
-    if isinstance(average, dict) and average:
+    if "fommctl" in content and isinstance(average, dict) and average:
         # Of a run that keeps one, the averaged weights are the model.
         groups |= _groups_of(average, path)
     return groups, _about(content)

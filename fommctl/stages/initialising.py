@@ -26,29 +26,43 @@ class Taken:
 
     def __str__(self) -> str:
         start = f"{len(self.taken)} of {len(self.taken) + len(self.left)} tensors taken"
-        return f"{start}; these start anew: {', '.join(self.left)}" if self.left else start
+        return f"{start}; these start anew: {', '.join(self._left())}" if self.left else start
+
+    def _left(self) -> list[str]:
+        """By name; a network of which nothing was taken by its own."""
+        found = {name.partition("/")[0] for name in self.taken}
+        return list(
+            dict.fromkeys(name if name.partition("/")[0] in found else name.partition("/")[0] for name in self.left)
+        )
 
 
 def initialise(backend: Backend, model: str, host: Host) -> Taken:
-    """Copy every tensor of `model` (a name of the registry or a path) that fits by name and shape into the networks.
+    """Copy every tensor of `model` (a name of the registry or a path) that fits by name and shape into the networks,
+    statistics of BatchNorm included.
 
-    Raises ModelError where none fits, and what reading a model raises.
+    Raises ModelError where no weight fits, and what reading a model raises.
     """
     given = read_checkpoint(locate(model, host)).groups
     taken: list[str] = []
     left: list[str] = []
+    fits = False
     for group, module in backend.modules().items():
         for name, tensor in module.state_dict().items():
-            other = given.get(group, {}).get(name)
             # The filter that reduces a picture belongs to the scale of the network, not to what it learned.
             if name.endswith("down.weight"):
                 continue
+            other = given.get(group, {}).get(name)
             if other is None or other.shape != tensor.shape:
                 left.append(f"{group}/{name}")
                 continue
             with torch.no_grad():
                 tensor.copy_(other)
             taken.append(f"{group}/{name}")
-    if not taken:
-        raise ModelError(f"no tensor of {model} fits this preset", "Take a model of the same backend.")
+            # Counters and biases fit networks of any width.
+            fits |= tensor.dim() > 1
+    if not fits:
+        raise ModelError(
+            f"no weight of {model} fits this preset",
+            "Take a model of the same architecture, or the preset that it was trained with.",
+        )
     return Taken(tuple(taken), tuple(left))

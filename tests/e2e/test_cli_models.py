@@ -50,6 +50,26 @@ def test_import_list_show_and_remove(run_cli: Run, isolated: Path) -> None:
     assert run_cli("models", "show", "mine").code == 2
 
 
+def test_export_writes_the_published_layout(run_cli: Run, tmp_path: Path) -> None:
+    target = tmp_path / "tiny.pth.tar"
+    arguments = ("models", "export", TINY, "-o", target, "--preset", TINY_PRESET)
+    result = run_cli(*arguments, "--json")
+    assert result.code == 0, result.stderr
+    assert result.json() == {
+        "model": "vox-tiny",
+        "path": str(target),
+        "size": target.stat().st_size,
+        "networks": ["generator", "kp_detector", "discriminator"],
+        "epoch": 3,
+    }
+    assert list(torch.load(target, weights_only=True)) == ["generator", "kp_detector", "discriminator", "epoch"]
+    again = run_cli(*arguments)
+    assert (again.code, again.stderr.splitlines()[0]) == (2, f"error: the output exists already: {target}")
+    assert run_cli(*arguments, "--overwrite").stdout.endswith("generator, kp_detector, discriminator after epoch 3\n")
+    assert run_cli("models", "export", tmp_path / "no.pth.tar", "-o", tmp_path / "a.pth.tar").code == 4
+    assert run_cli("models", "export", "vox", "-o", tmp_path / "a.pth.tar").code == 5
+
+
 def test_show_prints_the_card_of_the_built_in_model(run_cli: Run) -> None:
     result = run_cli("models", "show", "seed-faces")
     assert result.code == 0

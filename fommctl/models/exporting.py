@@ -1,0 +1,79 @@
+"""Writing a model as a published checkpoint, for the programs that read those."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fommctl.media.output_paths import check_target
+from fommctl.models.home import replacing
+from fommctl.models.loading import load_model, locate
+
+if TYPE_CHECKING:
+    from fommctl.host import Host
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A checkpoint that was written."""
+
+    path: Path
+    model: str
+    """Name of the model that it was made of."""
+    groups: tuple[str, ...]
+    """Networks that it holds."""
+    epoch: int
+    """Epochs that the model was trained for; 0 where its file does not say."""
+
+
+def export_model(
+    model: str,
+    target: Path,
+    host: Host,
+    *,
+    preset: str | None = None,
+    sets: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Exported:
+    """Write {"generator": {name: tensor}, "kp_detector": ..., "discriminator": ... where the model has one, "epoch"}.
+
+    model: as in `load_model`: also a checkpoint of a run, whose averaged weights count where it keeps them.  Tensors
+    are float32 (counters stay integers) under the names of the published implementation, and the file is one that
+    `torch.load(weights_only=True)` reads.
+
+    Raises UsageError where `target` exists (without `overwrite`) or is the model itself, OutputError where it cannot be
+    written, otherwise as `load_model` does.
+    """
+    source = locate(model, host)
+    check_target(target, overwrite, [source])
+    loaded = load_model(model, host, preset=preset, sets=sets)
+    networks = loaded.backend.modules()
+    epoch = _epoch(loaded.metadata.get("training"))
+    content: dict[str, object] = {group: _plain(networks[group].state_dict()) for group in loaded.groups}
+    # Through memory: of a full disk torch.save tells no more than a position in the file.
+    buffer = io.BytesIO()
+    torch.save({**content, "epoch": epoch}, buffer)
+    with replacing(target) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+    return Exported(target, loaded.name, loaded.groups, epoch)
+
+
+def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Each with memory of its own: torch.save would write all of what a view looks into."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _epoch(training: str | None) -> int:
+    """training: the JSON of a model's metadata, which anybody may have written."""
+    try:
+        epoch = json.loads(training or "{}")["epoch"]
+    except (ValueError, KeyError, TypeError):
+        return 0
+    return epoch if isinstance(epoch, int) else 0
