@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from fommctl.api.protocols import Backend
-from fommctl.media.random_access import read_frames
 from fommctl.stages.training_clips import Clip
 
 FRAMES = 8
@@ -23,6 +22,8 @@ def reconstruction_error(
 ) -> float:
     """Mean absolute difference in [0, 1] between frames and what the model makes of the clip's first frame with their
     motion, a mean over the clips. Leaves the networks in eval mode."""
+    from fommctl.media.random_access import read_frames
+
     renderer = backend.prepare(device, "fp32", fast=False)
     errors = []
     for clip in clips[:CLIPS]:

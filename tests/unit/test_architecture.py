@@ -165,3 +165,12 @@ def test_mathematics_and_api_stand_without_media_libraries(package: str) -> None
     blocked = {"av": None, "face_alignment": None, "skvideo": None, "PIL": None, "dlib": None}
     loaded = loaded_by(f"import sys\nsys.modules.update({blocked})\n" + "\n".join(f"import {name}" for name in modules))
     assert "fommctl" in loaded
+
+
+def test_training_stands_without_media_libraries() -> None:
+    """On a machine that only trains, clips may come as pictures; what reads videos is imported where one is read."""
+    modules = [name for name in map(module_name, OURS) if name.startswith("fommctl.stages.train")]
+    assert "fommctl.stages.train" in modules
+    blocked = {"av": None, "face_alignment": None, "skvideo": None, "dlib": None}
+    loaded = loaded_by(f"import sys\nsys.modules.update({blocked})\n" + "\n".join(f"import {name}" for name in modules))
+    assert "torch" in loaded
