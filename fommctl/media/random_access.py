@@ -42,8 +42,8 @@ Size = tuple[int, int] | None
 def count_frames(path: Path) -> int:
     """Exact number of frames: of a video, an animation, a folder of frames, or a picture.
 
-    A picture whose width is a multiple of its height, and more than that, holds square frames side by side; every
-    other picture is one frame. Raises InputError.
+    A PNG whose width is a multiple of its height, and more than that, holds square frames side by side; every other
+    picture is one frame, for a wide JPEG is a panorama or two pages of a book. Raises InputError.
     """
     return _clip(Path(path)).count
 
@@ -88,7 +88,8 @@ def _remembered(path: Path, modified: int, size: int) -> _Clip:
     """What is known of a file as long as it stays the same."""
     still = stills.identify(path, strip=True)
     if still is not None and not still.animated:
-        return _Strip(path, still.width, still.height)
+        ratio, rest = divmod(still.width, still.height)
+        return _Picture(path, ratio if still.format == "PNG" and ratio > 1 and not rest else 1)
     info = probe(path)
     return _Animation(info) if info.video_codec in stills.ANIMATED_CODECS else _Video(info)
 
@@ -114,13 +115,12 @@ class _Folder:
         return {index: view.apply(over_black(*stills.decode(self.files[index]))) for index in wanted}
 
 
-class _Strip:
+class _Picture:
     """A picture: one frame, or several square ones from left to right."""
 
-    def __init__(self, path: Path, width: int, height: int) -> None:
+    def __init__(self, path: Path, count: int) -> None:
         self.path = path
-        ratio, rest = divmod(width, height)
-        self.count = ratio if ratio > 1 and not rest else 1
+        self.count = count
 
     def read(self, wanted: list[int], size: Size) -> dict[int, Pixels]:
         pixels = over_black(*stills.decode(self.path, strip=True))

@@ -138,6 +138,12 @@ def test_a_strip_holds_square_frames_side_by_side(mode: str, tmp_path: Path) -> 
     assert read_frames(tmp_path / "strip.png", [1], size=(4, 6))[0].shape == (6, 4, 3)
 
 
+def test_a_wide_photograph_is_no_strip(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((16, 32, 3), np.uint8)).save(tmp_path / "panorama.jpg")
+    assert count_frames(tmp_path / "panorama.jpg") == 1
+    assert read_frames(tmp_path / "panorama.jpg", [0])[0].shape == (16, 32, 3)
+
+
 def test_a_strip_may_be_longer_than_a_picture(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((64, 64 * 300), np.uint8)).save(tmp_path / "strip.png")
     assert count_frames(tmp_path / "strip.png") == 300
