@@ -1,4 +1,4 @@
-"""Plain folders of clips: the layout that has no layout, shared by the adapters of several data sets.
+"""Plain folders of clips: the layout that has no layout, shared by the adapters of data sets and by training.
 
 What counts as a clip is what the published loader reads (first-order-model, frames_dataset.py), and more: videos,
 GIFs, folders of numbered frames, and single pictures, which are stills or strips of frames side by side.
@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain, count
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from posixpath import normpath
 from typing import Any, cast
 
 from fommctl.api.tables import read_table
@@ -47,47 +48,60 @@ def plain_folder(
 
     Where `root` has folders `train` and `test` (the published layout), those are the splits, and nothing else is
     read. No box is given: square frames need none, and to find the subject in others is the work of `fommctl crop`.
-    The identity is what `manifest.jsonl` or else `index.csv` in `root` says (columns `file`, relative to `root`, and
-    `identity`), else its name up to the first of `identity_ends`, else the folder below `train` or `test` that the
-    file is in, else the name without its ending. Somebody who is in both splits is kept in train, with a warning.
+    The identity is what the manifest says (see `read_manifest`), else in the published layout the folder below the
+    split that the file is in, else its name up to the first of `identity_ends`, else the name without its ending.
+    Somebody who is in both splits is kept in train, with a warning.
 
-    suffixes: of the files that count.  frame_folders: whether folders of numbered pictures are clips.
+    suffixes: of the files that count.  frame_folders: whether folders of frames are clips (see `media_below`).
     identity_ends: `("#",)` for data in which `__` says nothing about who is seen.
     hint: shown with the InputError that is raised where there is nothing, or where the manifest cannot be read.
     """
     if not root.is_dir():
         raise InputError(f"{root} is not a folder", hint)
-    records = _Records(root, _manifest(root), identity_ends)
-    published = all((root / split).is_dir() for split in SPLITS)
+    records = _Records(root, read_manifest(root), identity_ends)
+    published = is_published(root)
     for split in SPLITS if published else (None,):
         folder = root / split if split else root
-        for path in media_below(folder, suffixes=suffixes, frame_folders=frame_folders):
+        for path in media_below(folder, suffixes=suffixes, frame_folders=frame_folders, published=published):
             yield records.record(path, split)
     if not records.names:
         raise InputError(f"{root} holds no clips", hint)
 
 
+def is_published(root: Path) -> bool:
+    """Whether the folders `train` and `test` below `root` are the splits."""
+    return all((root / split).is_dir() for split in SPLITS)
+
+
 def media_below(
-    folder: Path, *, suffixes: Collection[str] = MEDIA_SUFFIXES, frame_folders: bool = True
+    folder: Path,
+    *,
+    suffixes: Collection[str] = MEDIA_SUFFIXES,
+    frame_folders: bool = True,
+    published: bool = False,
 ) -> Iterator[Path]:
     """Files with one of these suffixes, and folders of frames, below a folder, in order of their paths.
 
     A folder is one of frames where it holds two pictures or more that are named alike but for their numbers, and no
-    video and no folder; `stills` never is one. Links to folders are followed, each folder once.
+    video and no folder; below a split of the published layout, where it holds pictures however many and named. One
+    that is called `stills` never is. Hidden files are passed over; links to folders are followed, each folder once.
     """
-    yield from _below(folder, suffixes, frame_folders, {folder.resolve()})
+    frames_in = (_holds_frames if published else _holds_numbered_frames) if frame_folders else None
+    yield from _below(folder, suffixes, frames_in, {folder.resolve()})
 
 
-def _below(folder: Path, suffixes: Collection[str], frame_folders: bool, seen: set[Path]) -> Iterator[Path]:
+def _below(
+    folder: Path, suffixes: Collection[str], frames_in: Callable[[Path], bool] | None, seen: set[Path]
+) -> Iterator[Path]:
     for child in _children(folder):
         if child.is_dir():
             if child.resolve() in seen:
                 continue
             seen.add(child.resolve())
-            if frame_folders and _is_frames(child):
+            if frames_in and frames_in(child):
                 yield child
             else:
-                yield from _below(child, suffixes, frame_folders, seen)
+                yield from _below(child, suffixes, frames_in, seen)
         elif child.suffix.lower() in suffixes:
             yield child
 
@@ -99,15 +113,23 @@ def _children(folder: Path) -> list[Path]:
         raise InputError(f"{folder} cannot be read: {error.strerror}", "Check its permissions.") from error
 
 
-def _is_frames(folder: Path) -> bool:
-    children = _children(folder)
-    pictures = [child for child in children if child.suffix.lower() in PICTURE_SUFFIXES and not child.is_dir()]
-    if len(pictures) < 2 or folder.name.lower() == STILLS:
-        return False
-    if any(child.is_dir() or child.suffix.lower() in VIDEO_SUFFIXES for child in children):
-        return False
+def _holds_frames(folder: Path) -> bool:
+    return bool(_frames(folder))
+
+
+def _holds_numbered_frames(folder: Path) -> bool:
+    pictures = _frames(folder)
     starts = {match[1] if (match := _NUMBERED.fullmatch(picture.stem)) else None for picture in pictures}
-    return len(starts) == 1 and None not in starts
+    return len(pictures) > 1 and len(starts) == 1 and None not in starts
+
+
+def _frames(folder: Path) -> list[Path]:
+    """The pictures in a folder; none where there is something else to be seen in it."""
+    children = _children(folder)
+    others = any(child.is_dir() or child.suffix.lower() in VIDEO_SUFFIXES for child in children)
+    if others or folder.name.lower() == STILLS:
+        return []
+    return [child for child in children if child.suffix.lower() in PICTURE_SUFFIXES]
 
 
 def stem(path: Path) -> str:
@@ -121,6 +143,14 @@ def identity_in(name: str, ends: Sequence[str] = IDENTITY_ENDS) -> str | None:
     return first if first and first != name else None
 
 
+def identity_of(inner: Path, *, published: bool, ends: Sequence[str] = IDENTITY_ENDS) -> str | None:
+    """What a path says about who is seen, None where it says nothing.
+
+    inner: relative to the folder of its split, or to that of all clips.  published: whether it is the former.
+    """
+    return inner.parts[0] if published and len(inner.parts) > 1 else identity_in(stem(inner), ends)
+
+
 def file_name_part(text: str, *, identity: bool = False) -> str:
     """`text` with `_` for what cannot be part of a file name: slashes and control characters; for an identity `#`."""
     return _NO_NAME.sub("_", text.replace("#", "_") if identity else text)
@@ -129,7 +159,7 @@ def file_name_part(text: str, *, identity: bool = False) -> str:
 class _Records:
     """Makes records with names that are unique for each identity, and identities that stay in one split."""
 
-    def __init__(self, root: Path, manifest: Mapping[str, str], identity_ends: Sequence[str]) -> None:
+    def __init__(self, root: Path, manifest: Mapping[str, Mapping[str, Any]], identity_ends: Sequence[str]) -> None:
         self.root = root
         self.manifest = manifest
         self.identity_ends = identity_ends
@@ -137,10 +167,10 @@ class _Records:
         self.splits: dict[str, Split] = {}
 
     def record(self, path: Path, split: Split | None) -> ClipRecord:
-        name, inner = stem(path), path.relative_to(self.root / split if split else self.root).parent
-        folder = inner.parts[0] if split and inner.parts else None
-        told = self.manifest.get(path.relative_to(self.root).as_posix())
-        told = told or identity_in(name, self.identity_ends) or folder
+        name, inner = stem(path), path.relative_to(self.root / split if split else self.root)
+        row = self.manifest.get(path.relative_to(self.root).as_posix(), {})
+        told = str(row.get("identity") or "")
+        told = told or identity_of(inner, published=split is not None, ends=self.identity_ends) or ""
         identity = file_name_part(told or name, identity=True)
         if split and self.splits.setdefault(identity, split) != split:
             if told:
@@ -149,16 +179,20 @@ class _Records:
             else:
                 # Numbered files of two folders have nothing to do with each other.
                 identity = f"{split}-{identity}"
-        rest = name.removeprefix(told or "").lstrip("#_") or name
+        rest = name.removeprefix(told).lstrip("#_") or name
         numbered = (f"{rest}-{number}" for number in count(2))
-        wanted = chain((rest, "-".join((*inner.parts, rest))), numbered)
+        wanted = chain((rest, "-".join((*inner.parent.parts, rest))), numbered)
         unused = next(each for each in map(file_name_part, wanted) if (identity, each.casefold()) not in self.names)
         self.names.add((identity, unused.casefold()))
         return ClipRecord(name=unused, identity=identity, split=split, path=path)
 
 
-def _manifest(root: Path) -> dict[str, str]:
-    """Identities by the path below `root`, with `/`."""
+def read_manifest(root: Path) -> dict[str, Mapping[str, Any]]:
+    """What `manifest.jsonl`, or else `index.csv`, in `root` says of its files, by their paths below `root`, with `/`.
+
+    A line has `file`, `identity` and more; there may be neither manifest. Raises InputError where it cannot be read
+    or names a file outside `root`.
+    """
     lines, table = root / "manifest.jsonl", root / "index.csv"
     if lines.is_file():
         rows: list[Mapping[str, Any]] = list(_json_lines(lines))
@@ -166,13 +200,22 @@ def _manifest(root: Path) -> dict[str, str]:
         rows = [row.cells for row in read_table(table, ("file", "identity"))]
     else:
         return {}
-    return {str(row["file"]).replace("\\", "/"): str(row["identity"]) for row in rows if row.get("identity")}
+    manifest = lines if lines.is_file() else table
+    return {_within(manifest, str(row["file"])): row for row in rows}
+
+
+def _within(manifest: Path, file: str) -> str:
+    path = normpath(file.replace("\\", "/"))
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise InputError(f"{manifest} names {file}, which lies outside its folder", "Remove that line.")
+    return path
 
 
 def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
     """The lines of a manifest that name a file. Raises InputError with the number of a line that is no JSON object."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        # Not splitlines: text may hold line ends of other kinds.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}", "Make it again, or move it away.") from error
     for number, line in enumerate(lines, 1):

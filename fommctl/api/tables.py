@@ -7,8 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fommctl.errors import InputError
+
+if TYPE_CHECKING:
+    from _csv import Reader
+
+_DELIMITERS = (",", ";", "\t")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,26 +29,28 @@ class Row:
 
 def columns_of(path: Path) -> tuple[str, ...]:
     """The names in the first line of a CSV file; none for an empty one. Raises InputError where it cannot be read."""
-    with _errors(path), path.open(encoding="utf-8-sig", newline="") as file:
-        return tuple(name.strip() for name in next(csv.reader(file), []))
+    with _opened(path) as reader:
+        return tuple(name.strip() for name in next(reader, []))
 
 
 def read_table(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
-    """The rows of a CSV file (UTF-8 with or without a byte order mark, any line ends), without empty ones.
+    """The rows of a CSV file (UTF-8 with or without a byte order mark, any line ends; with semicolons or tabs instead
+    of commas, as spreadsheets in many languages write them), without empty ones.
 
     Columns beyond `wanted` are given too. Raises InputError where the file cannot be read, has no rows or lacks one
     of the `wanted` columns.
     """
     found = columns_of(path)
+    if not found:
+        raise InputError(f"{path} is empty", "Fetch the file again, or move it away.")
     missing = [name for name in wanted if name not in found]
     if missing:
         raise InputError(
             f"{path} has no column {' and no column '.join(missing)}",
-            f"Its first line should name the columns {', '.join(wanted)}; it names {', '.join(found) or 'nothing'}.",
+            f"Its first line should name the columns {', '.join(wanted)}; it names {', '.join(found)}.",
         )
     count = 0
-    with _errors(path), path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
+    with _opened(path) as reader:
         next(reader)
         for cells in reader:
             stripped = [cell.strip() for cell in cells]
@@ -55,10 +63,13 @@ def read_table(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
 
 
 @contextmanager
-def _errors(path: Path) -> Iterator[None]:
-    """Turns what reading a CSV file can raise into InputError."""
+def _opened(path: Path) -> Iterator[Reader]:
+    """What is read meanwhile raises InputError instead of anything else."""
     try:
-        yield
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            file.seek(0)
+            yield csv.reader(file, delimiter=max(_DELIMITERS, key=first.count))
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text", "Save it as CSV in UTF-8.") from error
     except OSError as error:

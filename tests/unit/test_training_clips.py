@@ -126,23 +126,27 @@ def test_a_manifest_tells_identities_and_saves_counting(kind: str, tmp_path: Pat
     assert found(find_clips(tmp_path, "train")) == [("id1#a.mp4", "Ann", 77), ("id1#b.mp4", "id1", 5)]
 
 
-@pytest.mark.parametrize(
-    "file", ["../outside.mp4", "train/../../outside.mp4", "{parent}/outside.mp4", "train/link.mp4"]
-)
+@pytest.mark.parametrize("file", ["../outside.mp4", "train/../../outside.mp4", "{parent}/outside.mp4"])
 def test_a_manifest_that_leads_outside_is_refused(file: str, tmp_path: Path) -> None:
     root = published(tmp_path / "data")
     clip(tmp_path / "outside.mp4")
-    (root / "train" / "link.mp4").symlink_to(tmp_path / "outside.mp4")
     row = {"file": file.format(parent=tmp_path), "identity": "x"}
     (root / "manifest.jsonl").write_text(json.dumps(row) + "\n")
     with pytest.raises(InputError, match="lies outside its folder"):
         find_clips(root, "train")
 
 
+def test_clips_may_be_links_to_elsewhere(tmp_path: Path) -> None:
+    root = published(tmp_path / "data")
+    (root / "train" / "link.mp4").symlink_to(clip(tmp_path / "elsewhere.mp4", frames=4))
+    (root / "manifest.jsonl").write_text(json.dumps({"file": "train/link.mp4", "identity": "x"}) + "\n")
+    assert ("link.mp4", "x", 4) in found(find_clips(root, "train"))
+
+
 def test_a_broken_manifest_is_an_input_error(tmp_path: Path) -> None:
     published(tmp_path)
     (tmp_path / "manifest.jsonl").write_text("{broken\n")
-    with pytest.raises(InputError, match=r"manifest\.jsonl cannot be read"):
+    with pytest.raises(InputError, match=r"manifest\.jsonl, line 1: not a JSON object"):
         find_clips(tmp_path, "train")
 
 
@@ -192,9 +196,10 @@ def test_pairs_may_leave_out_folders(tmp_path: Path) -> None:
     ("content", "error", "message"),
     [
         ("source,driving\nid1#a.mp4,id1#bb.mp4\n", UsageError, r"'id1#bb.mp4', which is not there \(did you mean"),
-        ("source,driving\nid1#a.mp4\n", UsageError, "None, which is not there"),
-        ("from,to\na,b\n", InputError, "lists no pairs"),
-        ("", InputError, "lists no pairs"),
+        ("source,driving\nid1#a.mp4\n", UsageError, "'', which is not there"),
+        ("from,to\na,b\n", InputError, "has no column source and no column driving"),
+        ("source;driving\n", InputError, "has no rows"),
+        ("", InputError, "is empty"),
     ],
 )
 def test_wrong_pairs_are_told(content: str, error: type[Exception], message: str, tmp_path: Path) -> None:
