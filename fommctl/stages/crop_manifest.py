@@ -7,18 +7,19 @@ options are still those of its last line is not cropped again.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Self, TextIO
 
-from filelock import FileLock, Timeout
-
-from fommctl.errors import OutputError, UsageError
+from fommctl.errors import UsageError
 from fommctl.media.movie import output_errors
+from fommctl.stages.output_folder import replace_text, sole_run
 
 JOURNAL, LOCK = ".crop.jsonl", ".crop.lock"
 MANIFESTS = ("manifest.json", "manifest.csv")
@@ -53,30 +54,21 @@ class Manifest:
         """By the key of the source."""
 
     def __enter__(self) -> Self:
-        self._make_folder()
-        self._lock = FileLock(self.folder / LOCK)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise UsageError(
-                f"another run is writing to {self.folder}", "Wait for it, or choose another folder."
-            ) from error
-        try:
+        with ExitStack() as opened:
+            opened.enter_context(sole_run(self.folder, LOCK, files=(JOURNAL, *MANIFESTS)))
             self._open()
-        except BaseException:
-            self._lock.release()
-            raise
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self._write_manifests()
-        finally:
-            if self._file is not None:
-                self._file.close()
-            self._lock.release()
+        with self._opened:
+            try:
+                self._write_manifests()
+            finally:
+                if self._file is not None:
+                    self._file.close()
 
     def is_current(self, key: str, stamp: list[int], options: str) -> bool:
         """Was this source cropped like this, and are its clips still there?"""
@@ -106,17 +98,6 @@ class Manifest:
         """Every clip of the folder, ordered by source and time."""
         return [row for _, record in sorted(self.records.items()) if record.done for row in record.rows]
 
-    def _make_folder(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"cannot make the folder {self.folder}: {(error.strerror or str(error)).lower()}",
-                "Choose another one with -o.",
-            ) from error
-        if not os.access(self.folder, os.W_OK | os.X_OK):
-            raise OutputError(f"the output folder is not writable: {self.folder}", "Choose another one with -o.")
-
     def _open(self) -> None:
         journal = self.folder / JOURNAL
         strangers = [name for name in MANIFESTS if (self.folder / name).exists()]
@@ -130,7 +111,7 @@ class Manifest:
         for leftover in self.folder.glob(".*.fommctl-*.tmp.*"):
             leftover.unlink(missing_ok=True)
         lines = "".join(json.dumps(_line(key, record)) + "\n" for key, record in self.records.items())
-        _replace(journal, lines)
+        replace_text(journal, lines)
         with output_errors(journal):
             self._file = journal.open("a", encoding="ascii")
 
@@ -143,16 +124,13 @@ class Manifest:
 
     def _write_manifests(self) -> None:
         rows = self.rows()
-        _replace(self.folder / MANIFESTS[0], json.dumps(rows, indent=1, allow_nan=False) + "\n")
-        target = self.folder / MANIFESTS[1]
-        temporary = _temporary(target)
-        with output_errors(target):
-            with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-                write_csv(file, rows)
-            os.replace(temporary, target)
+        replace_text(self.folder / MANIFESTS[0], json.dumps(rows, indent=1, allow_nan=False) + "\n")
+        table = io.StringIO(newline="")
+        write_csv(table, rows)
+        replace_text(self.folder / MANIFESTS[1], table.getvalue())
 
 
-def write_csv(file: IO[str], rows: Iterable[Row]) -> None:
+def write_csv(file: TextIO, rows: Iterable[Row]) -> None:
     """The rows under their column names; a box is its four sides with spaces between."""
     writer = csv.writer(file)
     writer.writerow(COLUMNS)
@@ -192,17 +170,3 @@ def _read(journal: Path) -> dict[str, Record]:
         except (ValueError, KeyError, TypeError):
             break
     return records
-
-
-def _temporary(target: Path) -> Path:
-    return target.with_name(f".{target.stem}.fommctl-{os.getpid()}.tmp{target.suffix}")
-
-
-def _replace(target: Path, text: str) -> None:
-    temporary = _temporary(target)
-    with output_errors(target):
-        with temporary.open("w", encoding="ascii") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)

@@ -23,9 +23,11 @@ from typing import Any, Self
 
 from fommctl.api.values import Split
 from fommctl.errors import InputError, OutputError, UsageError
+from fommctl.media.movie import output_errors
+from fommctl.stages.output_folder import replace_text, sole_run
 
 log = logging.getLogger(__name__)
-MANIFEST, JOURNAL, WORK = "manifest.jsonl", ".preprocess.jsonl", ".work-"
+MANIFEST, JOURNAL, LOCK, WORK = "manifest.jsonl", ".preprocess.jsonl", ".preprocess.lock", ".work-"
 Key = tuple[str, str]
 """Identity and name of a clip."""
 _INSIDE = re.compile(r"(train|test)/[^/\\\0]*[^/\\\0.][^/\\\0]*")
@@ -101,39 +103,36 @@ class Manifest:
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"the output is no folder: {folder}", "Choose another one with -o.")
         known = [name for name in (MANIFEST, JOURNAL) if (folder / name).is_file()]
-        if not known and folder.exists() and any(folder.iterdir()):
+        if not known and folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
             hint = "Choose another one with -o: only folders that preprocess has made are continued."
             raise UsageError(f"the output folder is not empty and has no {MANIFEST}: {folder}", hint)
         self._read(tell=True)
 
     def __enter__(self) -> Self:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._journal = open(self.folder / JOURNAL, "a", encoding="utf-8")
-        try:
-            _lock(self._journal.fileno(), self.folder)
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(sole_run(self.folder, LOCK, files=(MANIFEST,)))
             # Once more, now that no other run writes.
             self._read(tell=False)
-            for left in self.folder.glob(f"{WORK}*"):
-                shutil.rmtree(left, ignore_errors=True)
-            for split in ("train", "test"):
-                (self.folder / split).mkdir(exist_ok=True)
-            # A journal whose last line is torn must not swallow the next one.
-            self._journal.write("\n")
-            self.work = Path(tempfile.mkdtemp(prefix=WORK, dir=self.folder))
-        except BaseException:
-            self._journal.close()
-            raise
+            with output_errors(self.folder):
+                self._journal = opened.enter_context(open(self.folder / JOURNAL, "a", encoding="utf-8"))
+                for left in self.folder.glob(f"{WORK}*"):
+                    shutil.rmtree(left, ignore_errors=True)
+                for split in ("train", "test"):
+                    (self.folder / split).mkdir(exist_ok=True)
+                # A journal whose last line is torn must not swallow the next one.
+                self._journal.write("\n")
+                self.work = Path(tempfile.mkdtemp(prefix=WORK, dir=self.folder))
+            opened.callback(shutil.rmtree, self.work, ignore_errors=True)
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.ExitStack() as last:
-            last.callback(self._journal.close)
-            last.callback(shutil.rmtree, self.work, ignore_errors=True)
+        with self._opened:
             try:
                 self._finish()
-            except OSError:
+            except (OSError, OutputError):
                 # The journal says the same, and what went wrong first is what has to be told.
                 if error is None:
                     raise
@@ -202,7 +201,7 @@ def read_manifest(path: Path, *, tell: bool) -> Iterator[Entry]:
     names = {field.name for field in fields(Entry)}
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", "Check its permissions.") from error
@@ -229,26 +228,5 @@ def _entry(line: str, names: set[str]) -> Entry | None:
 
 
 def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """One JSON object a line, all or nothing."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.writelines(f"{json.dumps(row, allow_nan=False)}\n" for row in rows)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def _lock(handle: int, folder: Path) -> None:
-    """Refuse a second run on the same folder, where the system has such locks."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    busy = UsageError(f"another run is writing to {folder}", "Wait for its end, or choose another folder with -o.")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The run before may have removed the journal between our opening it and locking it.
-        if os.fstat(handle).st_ino != os.stat(folder / JOURNAL).st_ino:
-            raise busy
-    except (BlockingIOError, FileNotFoundError) as error:
-        raise busy from error
+    """One JSON object a line, all or nothing. Raises OutputError."""
+    replace_text(path, "".join(f"{json.dumps(row, allow_nan=False)}\n" for row in rows))

@@ -241,6 +241,7 @@ def test_nothing_that_could_be_made_is_an_error(run_cli, tmp_path, planned):
         (["planned", "RAW", "-o", "RAW/out"], 2, "the output lies in the raw folder", "-o"),
         (["planned", "RAW", "-o", "FULL"], 2, "is not empty and has no manifest.jsonl", "-o"),
         (["planned", "RAW", "-o", "FULL/file"], 3, "the output is no folder", "-o"),
+        (["planned", "RAW", "-o", "FULL/file/out"], 3, "cannot make the folder", "-o"),
         (["synthetic", "-o", "OTHER"], 2, "OTHER holds the data set 'planned'", "folder of its own"),
         (["planned", "RAW", "-o", "OUT", "--format", "avi"], 2, "--format is 'avi'", "mp4, mov, mkv"),
         (["planned", "RAW", "-o", "OUT", "--format", "nmp4"], 2, "did you mean 'mp4'", "mp4, mov, mkv"),
