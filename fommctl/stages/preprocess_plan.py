@@ -6,12 +6,13 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import get_args
 
+from fommctl.api.folders import PICTURE_SUFFIXES
 from fommctl.api.specs import DatasetSpec
 from fommctl.api.values import ClipRecord, Split
 from fommctl.errors import FommctlError, InputError, UsageError
@@ -97,8 +98,12 @@ def _records(spec: DatasetSpec, owner: str, root: Path) -> list[ClipRecord]:
     return records
 
 
-def assign_splits(records: Iterable[ClipRecord], test_fraction: float, seed: int) -> dict[str, Split]:
-    """Each identity's split: what the data set says, else by the rule of `split_of` among those it leaves open."""
+def assign_splits(records: Sequence[ClipRecord], test_fraction: float, seed: int) -> dict[str, Split]:
+    """Each identity's split: what the data set says, else by the rule of `split_of` among those it leaves open.
+
+    As in training, identities that are known by pictures alone are split apart from the others, so that neither split
+    is left without clips that move.
+    """
     given: dict[str, Split] = {}
     identities: set[str] = set()
     divided: set[str] = set()
@@ -110,8 +115,15 @@ def assign_splits(records: Iterable[ClipRecord], test_fraction: float, seed: int
     for identity in sorted(divided):
         log.warning("%s is in train and test by the data set; all its clips go to train", identity)
         given[identity] = "train"
-    test = split_of(identities - given.keys(), test_fraction, seed)
+    open_ones = identities - given.keys()
+    moving = open_ones & {record.identity for record in records if not _is_picture(record)}
+    test = split_of(moving, test_fraction, seed) | split_of(open_ones - moving, test_fraction, seed)
     return {identity: given.get(identity) or ("test" if identity in test else "train") for identity in identities}
+
+
+def _is_picture(record: ClipRecord) -> bool:
+    path = record.path
+    return path is not None and path.suffix.lower() in PICTURE_SUFFIXES and not path.is_dir()
 
 
 def plan(
@@ -177,17 +189,17 @@ def _source(record: ClipRecord, root: Path | None) -> tuple[str | None, int | No
 
 
 def _inside(path: Path, root: Path) -> tuple[str | None, int | None, str | None]:
-    base = os.path.realpath(root)
-    real = os.path.realpath(path if path.is_absolute() or path.is_relative_to(root) else root / path)
-    if os.path.commonpath([base, real]) != base:
+    named = Path(os.path.abspath(path if path.is_absolute() or path.is_relative_to(root) else root / path))
+    # Links may lead anywhere: whoever keeps raw data on several disks lays them. What the data set says may not.
+    base = next((base for base in (os.path.abspath(root), os.path.realpath(root)) if named.is_relative_to(base)), None)
+    if base is None:
         return None, None, f"its file lies outside the raw folder: {path}"
-    # As the data set calls it, not where links within the raw folder lead.
-    source = Path(os.path.relpath(os.path.abspath(path), os.path.abspath(root))).as_posix()
-    if not os.path.exists(real):
+    source = named.relative_to(base).as_posix()
+    if not named.exists():
         return source, None, f"the raw file is missing: {source}"
-    if os.path.isdir(real):
-        return source, sum(entry.stat().st_size for entry in os.scandir(real)), None
-    return source, os.path.getsize(real), None
+    if named.is_dir():
+        return source, sum(entry.stat().st_size for entry in os.scandir(named)), None
+    return source, named.stat().st_size, None
 
 
 def _state(record: ClipRecord, source: str | None, options: ClipOptions) -> str:
