@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -46,6 +46,7 @@ __all__ = [
     "guidance_loss",
     "perceptual_loss",
     "pixel_loss",
+    "trains",
 ]
 
 
@@ -124,3 +125,8 @@ class TrainableBackend(Backend, Protocol):
         Raises UsageError where `params` cannot be trained with these networks.
         """
         ...
+
+
+def trains(backend: Backend) -> TypeGuard[TrainableBackend]:
+    """Has this backend a training step?"""
+    return callable(getattr(backend, "training", None))

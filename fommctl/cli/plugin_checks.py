@@ -4,11 +4,15 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fommctl.api import testing
 from fommctl.errors import FommctlError, InputError, MissingError
 from fommctl.host import Host
-from fommctl.presets import load_preset, preset_names
+from fommctl.presets import Preset, load_preset, preset_names
+
+if TYPE_CHECKING:
+    from fommctl.api.specs import BackendSpec
 
 KINDS = ("backend", "dataset", "detector", "metric", "preset", "command")
 """Those that have a suite; weights are checked when they are pulled or read."""
@@ -52,7 +56,20 @@ def _backend(name: str, host: Host) -> str | None:
     if not presets:
         return "not checked: no preset has this backend; call fommctl.api.testing.check_backend with model_params"
     preset = min(presets, key=lambda each: each.frame_shape)
-    testing.check_backend(host.find("backend", name), preset.model_params.model_dump(), preset.frame_shape)
+    spec, model_params = host.find("backend", name), preset.model_params.model_dump()
+    testing.check_backend(spec, model_params, preset.frame_shape)
+    return _training(spec, preset, model_params)
+
+
+def _training(spec: "BackendSpec", preset: Preset, model_params: dict[str, Any]) -> str | None:
+    from fommctl.api.testing_training import check_training
+    from fommctl.api.training import trains
+
+    if not trains(spec.build(preset.model_params)):
+        return "it does not train"
+    if "train_params" not in preset.sections:
+        return f"training not checked: the preset {preset.name} has no train_params"
+    check_training(spec, model_params, preset.section("train_params").model_dump(), preset.frame_shape)
     return None
 
 

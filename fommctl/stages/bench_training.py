@@ -7,11 +7,11 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 
-from fommctl.api.training import TrainableBackend, TrainingBatch
+from fommctl.api.training import TrainingBatch, trains
 from fommctl.core.equivariance import ThinPlateTransform
 from fommctl.core.fast.devices import resolve_device, resolve_training_precision
 from fommctl.core.perceptual import PerceptualNetwork, Vgg19Features
@@ -103,11 +103,11 @@ class _Path:
 
     def __init__(self, preset: Preset, host: Host, seed: int, device: torch.device, precision: str) -> None:
         backend = random_backend(preset, host, seed)
-        if not hasattr(backend, "training"):
+        if not trains(backend):
             raise UsageError(f"{preset.backend} networks cannot be trained", "Choose another --preset.")
         params = preset.section("train_params")
         network = _perceptual(params, seed)
-        self._step = TrainingStep(cast(TrainableBackend, backend), params, device, precision, perceptual=network)
+        self._step = TrainingStep(backend, params, device, precision, perceptual=network)
         self._device = device
         self._seconds: list[float] = []
         self._first_loss = 0.0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 
 from fommctl.api.specs import BackendSpec, DetectorSpec
-from fommctl.api.training import TrainableBackend
+from fommctl.api.training import TrainableBackend, trains
 from fommctl.errors import MissingError, UsageError
 from fommctl.host import Host
 from fommctl.models.perceptual import load_perceptual
@@ -73,8 +73,8 @@ def build(
     )
     schedule = Schedule(params, steps_per_epoch(pairs, params.batch_size), config.max_steps)
     torch.manual_seed(seed)
-    backend = cast(TrainableBackend, spec.build(preset.model_params))
-    if not hasattr(backend, "training"):
+    backend = spec.build(preset.model_params)
+    if not trains(backend):
         raise UsageError(f"the backend '{spec.name}' cannot be trained", "Take a preset of another backend.")
     if config.init_from is not None and fresh:
         log.warning("%s: %s", config.init_from, initialise(backend, config.init_from, host))

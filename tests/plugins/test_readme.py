@@ -11,6 +11,7 @@ import pytest
 
 from fommctl.api import StageEvent, testing
 from fommctl.api.hookspecs import Hooks
+from fommctl.api.testing_training import check_training
 from fommctl.host import load_host
 from fommctl.plugin import HOOKS, PluginInfo
 
@@ -57,7 +58,9 @@ def test_examples_register_what_they_say(installed: Callable[[str], PluginInfo],
 
 def test_hook_fommctl_backends(installed: Callable[[str], PluginInfo]) -> None:
     installed("fommctl_backends")
-    testing.check_backend(load_host().backends["shift"], {"sharpness": 4.0})
+    spec = load_host().backends["shift"]
+    testing.check_backend(spec, {"sharpness": 4.0})
+    check_training(spec, {"sharpness": 4.0}, {"num_epochs": 1, "batch_size": 2})
 
 
 def test_hook_fommctl_datasets(installed: Callable[[str], PluginInfo], tmp_path: Path) -> None:
