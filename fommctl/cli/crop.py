@@ -133,7 +133,7 @@ def _summary(result: "CropResult", config: "CropConfig") -> str:
         what = f"{times}box {box}  score {clip['score']:.2f}"
         lines.append(f"{clip['source']}: {what}" + ("" if config.dry_run else f"  -> {Path(clip['output']).name}"))
         lines += [f"  {clip['command']}"] if "command" in clip else []
-    lines += [f"no {result.subject}: {source}" for source in result.without_subject]
+    lines += [f"no {result.subject}, or not for long enough: {source}" for source in result.without_subject]
     lines += [f"failed: {each.source}: {each.message}" for each in result.failed]
     count = f"{len(result.clips)} clip{'' if len(result.clips) == 1 else 's'}"
     up_to_date = f"; {len(result.skipped)} of the inputs were up to date" if result.skipped else ""

@@ -157,7 +157,9 @@ class _Run:
             try:
                 self.stamps[key] = stamp(path)
             except (OSError, InputError) as error:
-                self.outcomes[key] = Outcome(failure=(f"{path} cannot be read: {error}", "Check the name."))
+                reason = (getattr(error, "strerror", None) or str(error)).lower()
+                hint = "Check where the link leads." if path.is_symlink() else "Check the name."
+                self.outcomes[key] = Outcome(failure=(f"{path} cannot be read: {reason}", hint))
                 continue
             if self._is_current(key):
                 self.outcomes[key] = Outcome(tuple(dict(row) for row in known[key].rows))

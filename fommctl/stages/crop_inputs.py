@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,50 +24,55 @@ VIDEO_SUFFIXES = frozenset(
 """Names by which videos are recognised in a folder."""
 _LONGEST = 150
 """Bytes of a name; the number of the track, the suffix and a temporary name's additions go on top of it."""
+_CLIP = re.compile(r"#track\d+\.(mp4|png)$")
 _UNSAFE = frozenset('#%/\\:*?"<>|')
 
 
 def expand(inputs: Sequence[str], output: Path | None) -> tuple[list[Path], list[tuple[Path, str]]]:
     """The files meant by files, folders (with all below them) and patterns, each once, in a fixed order.
 
-    output: is not searched where it lies within an input.
+    output: what is called as a clip (NAME#track0.mp4) there was made by an earlier run and is left out.
     Also returns the inputs that mean no file, each with the reason.
     """
     files: dict[str, Path] = {}
     missing: list[tuple[Path, str]] = []
+    clips: list[tuple[Path, str]] = []
     for text in inputs:
-        found, reason = _meant(text, output)
+        found, reason = _meant(text)
         if not found:
             missing.append((Path(text), reason))
         for path in found:
-            files.setdefault(os.path.realpath(path), path)
-    return list(files.values()), missing
+            if output is not None and _is_clip(path, output):
+                clips.append((path, "is a clip of an earlier run"))
+            else:
+                files.setdefault(os.path.realpath(path), path)
+    return list(files.values()), missing if files else [*missing, *clips]
 
 
-def _meant(text: str, output: Path | None) -> tuple[list[Path], str]:
+def _is_clip(path: Path, output: Path) -> bool:
+    """Whether this is what an earlier run has made: a second `crop *.mp4 -o .` is not for its clips."""
+    return _CLIP.search(path.name) is not None and os.path.realpath(path.parent) == os.path.realpath(output)
+
+
+def _meant(text: str) -> tuple[list[Path], str]:
     path = Path(text)
     if path.is_dir():
-        return _in_folder(path, output), "holds no videos or pictures"
+        return _in_folder(path), "holds no videos or pictures"
     if path.exists() or path.is_symlink():
         return [path], ""
     if sequences.is_pattern(path):
         return [path], ""
     if glob.has_magic(text):
         matching = (Path(match) for match in glob.glob(text, recursive=True))
-        files = [file for match in matching for file in (_in_folder(match, output) if match.is_dir() else [match])]
+        files = [file for match in matching for file in (_in_folder(match) if match.is_dir() else [match])]
         return sorted(files), "matches no file"
     return [], "does not exist"
 
 
-def _in_folder(folder: Path, output: Path | None) -> list[Path]:
-    own = None if output is None else os.path.realpath(output)
+def _in_folder(folder: Path) -> list[Path]:
     found: list[Path] = []
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and os.path.realpath(Path(place, name)) != own
-        )
-        if os.path.realpath(place) == own:
-            continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [Path(place, name) for name in sorted(names) if not name.startswith(".") and _is_media(name)]
     return found
 

@@ -285,6 +285,7 @@ def test_what_cannot_be_used_is_listed_and_the_rest_is_done(run_cli, blobs, tmp_
     raw.mkdir()
     (raw / "text.mp4").write_text("this is no video\n" * 50)
     (raw / "empty.mp4").touch()
+    (raw / "broken.mp4").symlink_to(tmp_path / "gone.mp4")
     write_sound(raw / "sound.mp4")
     blob_clip(raw / "good.mp4", audio=())
     write_clip(raw / "nobody.mp4", draw=lambda number: np.full((48, 64, 3), 90, np.uint8), frames=30)
@@ -295,15 +296,16 @@ def test_what_cannot_be_used_is_listed_and_the_rest_is_done(run_cli, blobs, tmp_
     assert [Path(found["source"]).name for found in data["clips"]] == ["good.mp4"]
     assert [Path(source).name for source in data["without_subject"]] == ["nobody.mp4"]
     messages = {Path(each["source"]).name: each["message"] for each in data["failed"]}
-    assert sorted(messages) == ["absent.mp4", "empty.mp4", "sound.mp4", "text.mp4"]
+    assert sorted(messages) == ["absent.mp4", "broken.mp4", "empty.mp4", "sound.mp4", "text.mp4"]
+    assert messages["broken.mp4"] == f"{raw / 'broken.mp4'} cannot be read: no such file or directory"
     assert "is empty" in messages["empty.mp4"]
     assert "does not exist" in messages["absent.mp4"]
     assert [row["output"] for row in rows(tmp_path / "out")] == ["good#track0.mp4"]
     # The text of the failing ones is for people, too.
     text = run_cli("crop", raw, "-o", tmp_path / "out", *blobs[:-1])
     assert text.code == 6
-    assert "error: 3 of the inputs failed" in text.stderr
-    assert "no face: " in text.stdout
+    assert "error: 4 of the inputs failed" in text.stderr
+    assert "no face, or not for long enough: " in text.stdout
 
 
 @pytest.mark.parametrize(

@@ -108,12 +108,25 @@ def test_inputs_are_files_folders_and_patterns_each_file_once(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     files, missing = expand([str(tmp_path)], tmp_path / "out")
-    assert [file.relative_to(tmp_path).as_posix() for file in files] == ["a/1.mp4", "a/b/2.PNG"]
+    assert [file.relative_to(tmp_path).as_posix() for file in files] == ["a/1.mp4", "a/b/2.PNG", "out/3.mp4"]
     assert missing == []
     files, missing = expand([str(tmp_path / "a/*.mp4"), str(tmp_path / "a/1.mp4"), str(tmp_path / "no*")], None)
     assert [file.name for file in files] == ["1.mp4"]
     assert missing == [(tmp_path / "no*", "matches no file")]
     assert expand([str(tmp_path / "a/note.txt")], None)[0] == [tmp_path / "a/note.txt"]
+
+
+def test_clips_among_their_sources_are_no_sources(tmp_path, monkeypatch):
+    """As for `fommctl crop *.mp4 -o .`, which a second run is given with the clips of the first one."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.mp4", "a#track0.mp4", "p#track12.png", "b#track1.mkv", "sub/a#track0.mp4"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    for inputs in (["."], ["b#track1.mkv", "a#track0.mp4", "a.mp4", "sub"]):
+        files, missing = expand(inputs, tmp_path)
+        assert sorted(map(str, files)) == ["a.mp4", "b#track1.mkv", "sub/a#track0.mp4"]
+        assert missing == []
+    assert expand(["a#track0.mp4"], Path()) == ([], [(Path("a#track0.mp4"), "is a clip of an earlier run")])
 
 
 # ffmpeg
