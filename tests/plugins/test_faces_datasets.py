@@ -43,9 +43,8 @@ def test_voxceleb(tmp_path: Path) -> None:
 
 
 def test_the_contract_holds(tmp_path: Path, host: Host) -> None:
-    vox = raw_layouts.make_voxceleb(tmp_path / "vox")
-    video(vox / "tCq2LcKO6xY.mp4")
-    testing.check_dataset(host.datasets["voxceleb"], vox)
+    # One of its videos is missing, as many are by now.
+    testing.check_dataset(host.datasets["voxceleb"], raw_layouts.make_voxceleb(tmp_path / "vox"))
     testing.check_dataset(host.datasets["nemo"], raw_layouts.make_nemo(tmp_path / "nemo"))
     testing.check_dataset(host.datasets["faces"], raw_layouts.make_plain(tmp_path / "plain"))
 

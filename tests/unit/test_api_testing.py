@@ -78,6 +78,10 @@ def test_a_dataset_on_disk(tmp_path: Path) -> None:
     strays = SimpleNamespace(clips=lambda root: iter([stray] if root == tmp_path / "b" else []))
     with pytest.raises(AssertionError, match="the file of a is in the raw folder"):
         testing.check_dataset(replace(spec, build=lambda: strays), tmp_path / "b")
+    gone = ClipRecord(name="a", identity="a", path=tmp_path / "b/gone.mp4")
+    listed = SimpleNamespace(clips=lambda root: iter([gone] if root == tmp_path / "b" else []))
+    with pytest.raises(AssertionError, match="the file of a clip exists"):
+        testing.check_dataset(replace(spec, build=lambda: listed), tmp_path / "b")
 
 
 def metric(score: Any, lower_is_better: bool = True) -> MetricSpec:
