@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -218,8 +219,9 @@ class Loop:
         targets += [run_folder.epoch_checkpoint(out, schedule.epoch(done))] if schedule.keeps_after(done) else []
         # Last: a run that is killed in between does its last steps again, and with them writes the others.
         targets += [run_folder.step_checkpoint(out, done)]
-        for target in targets:
-            run_folder.write_atomically(target, lambda path: torch.save(entries, path))
+        run_folder.write_atomically(targets[0], lambda path: torch.save(entries, path))
+        for target in targets[1:]:
+            run_folder.write_atomically(target, lambda path: shutil.copyfile(targets[0], path))
         run_folder.keep_last(run_folder.checkpoints_folder(out), self._config.keep)
         self._saved = done
 
