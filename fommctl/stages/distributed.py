@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -52,9 +53,13 @@ class Processes:
         """
         if self.world == 1:
             return module
-        # Buffers stay equal by themselves: statistics see the whole batch. Broadcasting them within a step would
-        # write to what its backward pass needs.
-        return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)
+        parallel = nn.parallel.DistributedDataParallel
+        # From then on buffers stay equal by themselves: statistics see the whole batch. Broadcasting them within a
+        # step would write to what its backward pass needs. torch has renamed the option.
+        newer = "forward_sync_buffers" in inspect.signature(parallel).parameters
+        return parallel(module, **{"forward_sync_buffers" if newer else "broadcast_buffers": False})  # type: ignore[arg-type]
 
     def synchronise_statistics(self, modules: Mapping[str, nn.Module]) -> None:
         """Let BatchNorm of these networks see the whole batch, in place."""
@@ -109,8 +114,10 @@ def join(device: str = "auto") -> Iterator[Processes]:
         return
     store = _store(place)
     try:
+        # First of all, so that none waits for a store that went with an error of the first process.
+        _meet(store, place, "here")
         own = _own_device(device, place)
-        _meet(store, place)
+        _meet(store, place, "ready")
         backend = "cpu:gloo,cuda:nccl" if own.startswith("cuda") else "gloo"
         if backend != "gloo":
             torch.cuda.set_device(own)
@@ -138,10 +145,10 @@ def _store(place: Place) -> Store:
     return PrefixStore(f"fommctl/{place.attempt}", store)
 
 
-def _meet(store: Store, place: Place) -> None:
-    """Wait until all processes are here. In small steps: signals are heeded, and a failure elsewhere is noticed."""
-    store.set(f"here/{place.rank}", "")
-    others = [f"here/{rank}" for rank in range(place.world)]
+def _meet(store: Store, place: Place, point: str) -> None:
+    """Wait until all processes are there. In small steps: signals are heeded, and a failure elsewhere is noticed."""
+    store.set(f"{point}/{place.rank}", "")
+    others = [f"{point}/{rank}" for rank in range(place.world)]
     deadline = time.monotonic() + MEETING.total_seconds()
     while not store.check(others):
         if store.check([_FAILED]):
