@@ -1,0 +1,137 @@
+"""`fommctl train` in two processes on the CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import command_line
+import numpy as np
+import pytest
+from media_factory import write_frames
+from process_groups import free_port
+
+CLIPS, FRAMES, SIDE = 4, 4, 64
+WAIT_S = 120
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Coloured squares that move over a slope of grey."""
+    folder = tmp_path_factory.mktemp("clips")
+    slope = np.linspace(0, 120, SIDE, dtype=np.uint8)[None, :, None].repeat(SIDE, 0).repeat(3, 2)
+    for number in range(CLIPS):
+        frames = []
+        for index in range(FRAMES):
+            frame = slope.copy()
+            frame[10 + 4 * number : 30 + 4 * number, 8 + 9 * index : 28 + 9 * index, number % 3] = 250
+            frames.append(frame)
+        write_frames(folder / "train" / f"square#{number}", frames)
+    return folder
+
+
+def arguments(clips: Path, out: Path, *more: str) -> list[str]:
+    settings = ("train_params.batch_size=4", "train_params.num_repeats=50")
+    common = ["--preset", "smoke", "--data", str(clips), "--out", str(out), "--device", "cpu", "--precision", "fp32"]
+    quick = ["--workers", "0", "--pictures-every", "0"]
+    return ["train", *common, *quick, *(word for one in settings for word in ("--set", one)), *more]
+
+
+def losses(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line)["losses"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_give_the_losses_of_one(
+    clips: Path,
+    tmp_path: Path,
+    run_cli: Callable[..., command_line.Result],
+    run_process: Callable[..., command_line.Result],
+) -> None:
+    # Adam's first steps are as large as the learning rate even where a gradient is mere rounding: with small ones,
+    # runs that round differently stay together for longer. In double precision they do (tests/unit).
+    slow = [f"train_params.lr_{name}=2e-6" for name in ("generator", "discriminator", "kp_detector")]
+    slowly = [word for one in slow for word in ("--set", one)]
+    assert run_cli(*arguments(clips, tmp_path / "one", "--max-steps", "6", *slowly)).code == 0
+    pair = run_process(*arguments(clips, tmp_path / "two", "--max-steps", "4", "--nproc", "2", "--json", *slowly))
+    assert pair.code == 0, pair.stderr
+    assert pair.json()["steps"] == 4
+    assert not [line for line in pair.stderr.splitlines() if not line.startswith("step ")]
+    # One process goes on where two stopped.
+    on = run_cli(*arguments(clips, tmp_path / "two", "--max-steps", "6", "--resume", "auto", *slowly))
+    assert on.code == 0, on.stderr
+    alone, together = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(alone) == len(together) == 6
+    assert {"gen_gan", "feature_matching", "equivariance_jacobian", "disc_gan"} <= alone[0].keys()
+    for expected, found in zip(alone, together, strict=True):
+        assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_signal_saves_and_ends_all(clips: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "fommctl", *arguments(clips, run, "--nproc", "2")]
+    started = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        until = time.monotonic() + WAIT_S
+        while not (run / "metrics.jsonl").exists() and time.monotonic() < until and started.poll() is None:
+            time.sleep(0.1)
+        started.send_signal(signal.SIGTERM)
+        stdout, stderr = started.communicate(timeout=WAIT_S)
+    finally:
+        started.kill()
+    assert started.returncode == 130, stderr
+    done = len(losses(run))
+    saved = run / "checkpoints" / f"step-{done:08d}.pt"
+    assert list(saved.parent.iterdir()) == [saved]
+    assert stderr.count("error:") == stderr.count("hint:") == 1
+    assert f"error: stopped after {done} of 100 steps; {saved} is written" in stderr
+    assert "signal" not in stderr.lower(), "the launcher's own messages"
+    assert stdout == ""
+
+
+def test_an_error_is_told_once(clips: Path, tmp_path: Path, run_process: Callable[..., command_line.Result]) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "notes.txt").write_text("mine")
+    refused = run_process(*arguments(clips, run, "--nproc", "2", "--json"))
+    assert refused.code == 2
+    assert refused.json()["error"]["message"] == f"the output folder is not empty: {run}"
+    assert refused.stderr == ""
+    assert [path.name for path in run.iterdir()] == ["notes.txt"]
+
+
+def test_tasks_of_slurm(clips: Path, tmp_path: Path) -> None:
+    """Two processes as srun starts them: two nodes with one task each, both here."""
+    common = {
+        "SLURM_JOB_ID": str(free_port()),
+        "SLURM_STEP_ID": "0",
+        "SLURM_NTASKS": "2",
+        "SLURM_LOCALID": "0",
+        "SLURM_STEP_NODELIST": "localhost",
+        "MASTER_PORT": str(free_port()),
+    }
+    command = [sys.executable, "-m", "fommctl", *arguments(clips, tmp_path / "run", "--max-steps", "1", "--json")]
+    tasks = [
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **common, "SLURM_PROCID": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    try:
+        said = [task.communicate(timeout=WAIT_S) for task in tasks]
+    finally:
+        for task in tasks:
+            task.kill()
+    assert [task.returncode for task in tasks] == [0, 0], said
+    assert json.loads(said[0][0])["steps"] == 1
+    assert said[1] == ("", "")
+    assert len(losses(tmp_path / "run")) == 1
