@@ -1,0 +1,112 @@
+"""The training phases of the First Order Motion Model: which losses there are, and what cannot be trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from fommctl.api.training import ThinPlateTransform, TrainingBatch, TrainingPhase
+from fommctl.errors import UsageError
+from fommctl.host import Host
+from fommctl.presets import load_preset
+from fommctl_fomm.training import phases
+
+SIDE = 32
+FEW = ("model_params.kp_detector_params.block_expansion=4", "model_params.generator_params.block_expansion=4")
+GUIDANCE = "train_params.guidance={detector: any, points: [[0], [1, 2]]}"
+
+
+def prepared(host: Host, *sets: str) -> list[TrainingPhase]:
+    preset = load_preset("smoke", host, sets=(*FEW, *sets))
+    backend: Any = host.find("backend", "fomm").build(preset.model_params)
+    return list(backend.training(preset.section("train_params"), None))
+
+
+def batch(marks: bool = False) -> TrainingBatch:
+    generator = torch.Generator().manual_seed(0)
+    source, driving = torch.rand(2, 2, 3, SIDE, SIDE, generator=generator)
+    transform = ThinPlateTransform.random(2, sigma_affine=0.05, sigma_tps=0.005, points_tps=5, generator=generator)
+    landmarks = torch.rand(2, 2, 3, 2, generator=generator) if marks else (None, None)
+    return TrainingBatch(source, driving, transform, *landmarks)
+
+
+def losses(phase: TrainingPhase, marks: bool = False) -> dict[str, float]:
+    torch.manual_seed(0)
+    return {name: loss.item() for name, loss in phase.module(batch(marks), None).losses.items()}
+
+
+def test_a_weight_of_0_leaves_its_loss_out(host: Host) -> None:
+    weights = "train_params.loss_weights."
+    (first,) = prepared(host, f"{weights}generator_gan=0", f"{weights}equivariance_jacobian=0")
+    assert set(losses(first)) == {"equivariance_value"}
+    first, second = prepared(host, f"{weights}feature_matching=[0, 0, 0]", f"{weights}equivariance_value=0")
+    assert set(losses(first)) == {"gen_gan", "equivariance_jacobian"}
+    assert set(second.optimisers) == {"optimizer_discriminator"}
+    assert set(first.optimisers) == {"optimizer_generator", "optimizer_kp_detector"}
+
+
+def test_our_own_losses(host: Host) -> None:
+    weights = "train_params.loss_weights."
+    none = [f"{weights}{name}=0" for name in ("generator_gan", "equivariance_value", "equivariance_jacobian")]
+    sets = (*none, GUIDANCE, *(f"{weights}{name}=1" for name in ("pixel", "warped", "guidance", "focus")))
+    torch.manual_seed(1)
+    (first,) = prepared(host, *sets)
+    torch.manual_seed(1)
+    (doubled,) = prepared(host, *(each.removesuffix("1") + "2" if each.endswith("=1") else each for each in sets))
+    once = losses(first, marks=True)
+    assert set(once) == {"pixel", "warped", "guidance", "focus"}
+    assert losses(doubled, marks=True) == pytest.approx({name: 2 * loss for name, loss in once.items()})
+
+
+def test_each_optimiser_has_its_own_rate_and_the_published_betas(host: Host) -> None:
+    found = prepared(host, "train_params.lr_generator=1e-3", "train_params.lr_kp_detector=1e-4")
+    optimisers = {name: each for phase in found for name, each in phase.optimisers.items()}
+    rates = {name: each.param_groups[0]["lr"] for name, each in optimisers.items()}
+    assert rates == {"optimizer_generator": 1e-3, "optimizer_kp_detector": 1e-4, "optimizer_discriminator": 2e-4}
+    assert {each.param_groups[0]["betas"] for each in optimisers.values()} == {(0.5, 0.999)}
+
+
+def test_the_generator_learns_in_its_own_phase_only(host: Host) -> None:
+    first, second = prepared(host)
+    result = first.module(batch(), None)
+    loss = second.module(batch(), result.generated).losses["disc_gan"]
+    loss.backward()
+    assert all(parameter.grad is None for parameter in first.module.parameters())
+    assert all(parameter.grad is not None for parameter in second.module.parameters())
+    # The phase registers just what it trains (and frozen networks), so that gradients can be exchanged.
+    trained = {id(p) for optimiser in first.optimisers.values() for g in optimiser.param_groups for p in g["params"]}
+    assert {id(parameter) for parameter in first.module.parameters() if parameter.requires_grad} == trained
+
+
+def test_a_discriminator_is_needed_for_an_adversarial_loss(host: Host) -> None:
+    preset = load_preset("smoke", host)
+    backend: Any = host.find("backend", "fomm").build(preset.model_params)
+    with pytest.raises(UsageError, match="an adversarial loss needs a discriminator") as caught:
+        phases(backend.keypoint_detector, backend.generator, None, preset.section("train_params"), None)
+    assert "loss_weights.generator_gan=0" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (
+            ["train_params.scales=[0.5]"],
+            "the discriminator judges the scale 1, which train_params.scales does not have",
+        ),
+        (["train_params.loss_weights.feature_matching=[10, 10]"], "feature_matching has 2 weights for 3 blocks"),
+        (["train_params.perceptual_scales=[1, 0.25]"], "perceptual_scales has 0.25, which scales has not"),
+        (["train_params.loss_weights.focus=1"], "guidance and focus need train_params.guidance"),
+        (["train_params.loss_weights.guidance=1"], "guidance and focus need train_params.guidance"),
+        (
+            ["train_params.guidance={detector: any, points: [[0], [1], [2], [3], [4], [5]]}"],
+            "6 points cannot guide 5 keypoints",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_told_before_anything_starts(sets: list[str], message: str, host: Host) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        prepared(host, *sets)
+    assert caught.value.exit_code == 2
+    assert caught.value.hint
