@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+_TWICE = 1.0
+"""Seconds."""
 
 
 class Stop:
@@ -30,13 +32,17 @@ class Stop:
 def stoppable(max_time: float | None = None) -> Iterator[Stop]:
     """Inside, the first SIGINT, SIGTERM or SIGHUP only sets `signalled`; the next raises KeyboardInterrupt.
 
-    Signals that the caller ignores (nohup, a background job) stay ignored; in another thread than the main one, all
+    The same signal again within a second is not the next one: a cluster signals all processes, and so does the one
+    that launched them. Signals that the caller ignores (nohup, a background job) stay ignored; in another thread than the main one, all
     stay as they are.
     """
     stop = Stop(max_time)
+    last: tuple[int, float] = (0, 0.0)
 
-    def handle(_: int, __: FrameType | None) -> None:
-        if stop.signalled:
+    def handle(number: int, _: FrameType | None) -> None:
+        nonlocal last
+        (previous, then), last = last, (number, time.monotonic())
+        if stop.signalled and (number != previous or last[1] - then > _TWICE):
             raise KeyboardInterrupt
         stop.signalled = True
 

@@ -271,6 +271,7 @@ def test_the_first_signal_asks_and_the_second_interrupts() -> None:
     with stoppable() as stop:
         assert not stop.due
         signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # by the cluster and by the launcher
         assert stop.due
         assert stop.signalled
         with pytest.raises(KeyboardInterrupt):
