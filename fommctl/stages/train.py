@@ -15,6 +15,7 @@ from fommctl.errors import InterruptedRunError
 from fommctl.host import Host
 from fommctl.stages import run_folder, training_state
 from fommctl.stages.distributed import Processes
+from fommctl.stages.options import check_seed
 from fommctl.stages.stopping import stoppable
 from fommctl.stages.training_loop import Loop, Report
 from fommctl.stages.training_setup import Setup, build
@@ -100,6 +101,7 @@ def run(
     InterruptedRunError after a signal, when the checkpoint is written.
     """
     processes = processes or Processes()
+    check_seed(config.seed)
     device = resolve_device(processes.device or config.device)
     # One for all: measured on busy machines, `auto` may come out differently.
     precision = processes.from_first(lambda: resolve_training_precision(config.precision, device))

@@ -102,9 +102,12 @@ def _landmarks(params: TrainParams, host: Host) -> dict[str, object]:
     spec: DetectorSpec = host.find("detector", params.guidance.detector)
     reason = spec.ready()
     if reason is not None:
+        without = [
+            f"--set train_params.loss_weights.{name}=0" for name in ("guidance", "focus") if getattr(weights, name)
+        ]
         raise MissingError(
-            f"the detector '{spec.name}' that guides the keypoints is not ready: {reason}",
-            "Install what is missing, or train without: --set train_params.loss_weights.guidance=0",
+            f"the detector '{spec.name}' that guides the training is not ready: {reason}",
+            f"Install what is missing, or train without: {' '.join(without)}",
         )
     highest = max(max(numbers) for numbers in params.guidance.points)
     if highest >= spec.landmarks:
