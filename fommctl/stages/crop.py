@@ -19,8 +19,8 @@ from fommctl.stages.crop_file import Job, Outcome, prepare
 from fommctl.stages.crop_inputs import expand, key_of, names_of, stamp
 from fommctl.stages.crop_manifest import Manifest
 from fommctl.stages.crop_options import CropConfig
-from fommctl.stages.crop_workers import Died, run_jobs
 from fommctl.stages.framing import choose_detector
+from fommctl.stages.worker_processes import Died, processors, run_jobs
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int | None], None]
@@ -186,7 +186,9 @@ class _Run:
             if self.manifest is not None:
                 self.manifest.begin(job.key, job.name)
 
-        workers = min(len(jobs), plan.config.workers or os.cpu_count() or 1) or 1
+        workers = min(len(jobs), plan.config.workers or processors())
+        # One more process would only have to start, and to load the detector once more.
+        workers = workers if workers > 1 else 0
         arguments = plan.config, plan.detector, plan.framing
         for job, outcome in run_jobs(jobs, prepare, arguments, workers=workers, tell=tell, begin=begin):
             if isinstance(outcome, Died):

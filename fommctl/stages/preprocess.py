@@ -20,7 +20,8 @@ from fommctl.media.containers import CONTAINERS, resolve_encoding
 from fommctl.stages.preprocess_clip import ClipJob, ClipOptions, Fit, Made
 from fommctl.stages.preprocess_manifest import MANIFEST, Entry, Manifest, write_lines
 from fommctl.stages.preprocess_plan import Planned, assign_splits, box_numbers, plan, read_records
-from fommctl.stages.preprocess_workers import make_all
+from fommctl.stages.preprocess_workers import prepare
+from fommctl.stages.worker_processes import Died, processors, run_jobs
 
 log = logging.getLogger(__name__)
 FAILED = "failed.jsonl"
@@ -218,7 +219,7 @@ class _Run:
         suffix = "" if self.config.format == "png" else f".{self.config.format}"
         jobs = {self.manifest.work / f"{number}{suffix}": each for number, each in enumerate(todo)}
         orders = (ClipJob(record=each.record, target=path, options=self.config.options) for path, each in jobs.items())
-        with closing(make_all(orders, self._workers(len(todo)))) as outcomes:
+        with closing(run_jobs(orders, prepare, workers=self._workers(len(todo)))) as outcomes:
             for job, outcome in outcomes:
                 each = jobs[job.target]
                 if isinstance(outcome, Made):
@@ -226,6 +227,8 @@ class _Run:
                     self.written += 1
                     for warning in outcome.warnings:
                         self._warn(each, warning)
+                elif isinstance(outcome, Died):
+                    self._fail(each, outcome.reason)
                 elif outcome.disk_full:
                     raise OutputError(outcome.message, "Free some space; the same command goes on where this stopped.")
                 else:
@@ -233,10 +236,7 @@ class _Run:
                 yield
 
     def _workers(self, clips: int) -> int:
-        if self.config.workers is not None:
-            return min(self.config.workers, clips)
-        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(processors, clips)
+        return min(processors() if self.config.workers is None else self.config.workers, clips)
 
     def _entry(self, each: Planned, made: Made, suffix: str) -> Entry:
         record = each.record

@@ -24,6 +24,7 @@ from fommctl.media.reader import Frame, Reader
 from fommctl.media.resampling import Pixels
 from fommctl.media.writer import AudioSource, Writer, holds_audio
 from fommctl.stages.preprocess_manifest import Measure, measure
+from fommctl.stages.worker_processes import Tell
 
 Fit = Literal["pad", "crop", "stretch"]
 SLACK = Fraction(1, 1000)
@@ -66,20 +67,21 @@ class Made:
     warnings: tuple[str, ...]
 
 
-def make_clip(job: ClipJob) -> Made:
-    """Write the clip, one frame at a time. Raises FommctlError; nothing is left at the target then."""
+def make_clip(job: ClipJob, tell: Tell = lambda done, total: None) -> Made:
+    """Write the clip, one frame at a time, with tell(frames written, None) after each. Raises FommctlError; whatever is
+    raised, nothing is left at the target."""
     record, rate = job.record, nominal_rate(job.record)
     if record.frames is not None:
-        return _write(job, _cut(job, record.frames(), rate), rate)
+        return _write(job, _cut(job, record.frames(), rate), rate, tell)
     assert record.path is not None
     if (strip := _strip(record.path)) is not None:
-        return _write(job, _cut(job, strip, rate), rate)
+        return _write(job, _cut(job, strip, rate), rate, tell)
     info = probe(record.path, fps=rate)
     start, end = _times(record)
     side = job.options.size
     box = _part(job, info.width, info.height)
     with Reader(record.path, fps=rate, start=start, end=end, box=box, size=(side, side)) as reader:
-        return _write(job, iter(reader), info.rate, reader)
+        return _write(job, iter(reader), info.rate, tell, reader)
 
 
 def nominal_rate(record: ClipRecord) -> Fraction:
@@ -146,7 +148,7 @@ def _cut(job: ClipJob, pictures: Iterable[Pixels], rate: Fraction) -> Iterator[F
             yield Frame(view.apply(pixels), index, time, 1 / rate)
 
 
-def _write(job: ClipJob, frames: Iterator[Frame], rate: Fraction, reader: Reader | None = None) -> Made:
+def _write(job: ClipJob, frames: Iterator[Frame], rate: Fraction, tell: Tell, reader: Reader | None = None) -> Made:
     first = next(frames, None)
     if first is None:
         raise InputError("the clip has no frame", "Check its times against the length of the raw file.")
@@ -160,6 +162,7 @@ def _write(job: ClipJob, frames: Iterator[Frame], rate: Fraction, reader: Reader
     with Writer(path, width=side, height=side, rate=rate, audio=sound, colour=tags, threads=1) as writer:
         for frame in chain((first,), frames):
             writer.write(frame.pixels, frame.time - first.time, frame.duration)
+            tell(writer.frames_written, None)
     warnings = (*(reader.warnings if reader else ()), *writer.warnings)
     return Made(frames=writer.frames_written, rate=rate, measure=measure(job.target), warnings=warnings)
 

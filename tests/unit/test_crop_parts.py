@@ -1,7 +1,6 @@
 """Parts of `crop`: names, squares, ffmpeg's words, the journal, the processes."""
 
 import json
-import os
 import shlex
 import signal
 import subprocess
@@ -25,7 +24,6 @@ from fommctl.stages.crop_inputs import expand, key_of, names_of, safe_name
 from fommctl.stages.crop_manifest import JOURNAL, Manifest
 from fommctl.stages.crop_options import CropConfig
 from fommctl.stages.crop_search import Piece, square_of
-from fommctl.stages.crop_workers import Died, run_jobs
 from fommctl.stages.crop_write import ffmpeg_command
 from fommctl.stages.framing import fitted, ideal
 
@@ -228,27 +226,6 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
 
 
 # Processes
-
-
-def double(plus: int):
-    def work(job, tell):
-        tell(1, 2)
-        if job == "die":
-            os._exit(3)
-        return job * 2 + plus
-
-    return work
-
-
-def test_jobs_in_processes_come_back_with_their_results():
-    told, begun = [], []
-    jobs = [1, 2, "die", 4]
-    results = dict(
-        run_jobs(jobs, double, (5,), workers=2, tell=lambda job, *more: told.append((job, *more)), begin=begun.append)
-    )
-    assert results == {1: 7, 2: 9, "die": Died("its process ended with code 3"), 4: 13}
-    assert sorted(map(str, begun)) == sorted(map(str, jobs))
-    assert (4, 1, 2) in told
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="no /proc here")
