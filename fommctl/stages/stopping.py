@@ -33,8 +33,8 @@ def stoppable(max_time: float | None = None) -> Iterator[Stop]:
     """Inside, the first SIGINT, SIGTERM or SIGHUP only sets `signalled`; the next raises KeyboardInterrupt.
 
     The same signal again within a second is not the next one: a cluster signals all processes, and so does the one
-    that launched them. Signals that the caller ignores (nohup, a background job) stay ignored; in another thread than the main one, all
-    stay as they are.
+    that launched them. Signals that the caller ignores (nohup, a background job) stay ignored; in another thread
+    than the main one, all stay as they are.
     """
     stop = Stop(max_time)
     last: tuple[int, float] = (0, 0.0)
