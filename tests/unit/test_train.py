@@ -211,7 +211,9 @@ def test_a_second_signal_interrupts_at_once(data: Path, whole: dict[str, Path], 
     def act(step: int) -> None:
         if step == 3:
             signal.raise_signal(signal.SIGTERM)
+            # The same one at once is an echo (a cluster signals all processes, and so does what launched them).
             signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         train(own, host, act)

@@ -274,6 +274,7 @@ def test_the_first_signal_asks_and_the_second_interrupts() -> None:
         signal.raise_signal(signal.SIGTERM)  # by the cluster and by the launcher
         assert stop.due
         assert stop.signalled
+        signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) is before
