@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fommctl.api.folders import media_below
 from fommctl.media import sequences
 from fommctl.media.stills import SUFFIXES
 
@@ -32,7 +33,7 @@ def expand(inputs: Sequence[str], output: Path | None) -> tuple[list[Path], list
     """The files meant by files, folders (with all below them) and patterns, each once, in a fixed order.
 
     output: what is called as a clip (NAME#track0.mp4) there was made by an earlier run and is left out.
-    Also returns the inputs that mean no file, each with the reason.
+    Also returns the inputs that mean no file, each with the reason. Raises InputError for a folder that cannot be read.
     """
     files: dict[str, Path] = {}
     missing: list[tuple[Path, str]] = []
@@ -70,15 +71,7 @@ def _meant(text: str) -> tuple[list[Path], str]:
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    found: list[Path] = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(place, name) for name in sorted(names) if not name.startswith(".") and _is_media(name)]
-    return found
-
-
-def _is_media(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES | SUFFIXES
+    return list(media_below(folder, suffixes=VIDEO_SUFFIXES | SUFFIXES, frame_folders=False))
 
 
 def key_of(path: Path) -> str:

@@ -114,6 +114,18 @@ def test_inputs_are_files_folders_and_patterns_each_file_once(tmp_path):
     assert expand([str(tmp_path / "a/note.txt")], None)[0] == [tmp_path / "a/note.txt"]
 
 
+def test_links_to_folders_are_followed_once(tmp_path):
+    """Whoever keeps videos on several disks lays links; preprocess follows them, too."""
+    for name in ("disk/1.mp4", "raw/2.mxf"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    for name in ("more", "again"):
+        (tmp_path / "raw" / name).symlink_to(tmp_path / "disk")
+    (tmp_path / "disk/back").symlink_to(tmp_path / "raw")
+    files, _ = expand([str(tmp_path / "raw")], None)
+    assert [file.relative_to(tmp_path / "raw").as_posix() for file in files] == ["2.mxf", "again/1.mp4"]
+
+
 def test_clips_among_their_sources_are_no_sources(tmp_path, monkeypatch):
     """As for `fommctl crop *.mp4 -o .`, which a second run is given with the clips of the first one."""
     monkeypatch.chdir(tmp_path)
