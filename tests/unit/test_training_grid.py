@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fommctl.api.training import TrainingView
 from fommctl.media.images import read_picture
 from fommctl.media.lettering import label
 from fommctl.sections import VisualizerParams
 from fommctl.stages.draw import draw_keypoints
-from fommctl.api.training import TrainingView
 from fommctl.stages.training_grid import LABEL_HEIGHT, rainbow, save_training_grid, training_grid
 
 SIDE = 32
