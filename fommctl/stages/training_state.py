@@ -80,8 +80,8 @@ def read(path: Path) -> dict[str, Any]:
 def progress(entries: dict[str, Any]) -> Progress:
     """Where the run of a checkpoint was."""
     own = entries[_OWN]
-    scores = [None if own[name] is None else float(own[name]) for name in ("best", "validation")]
-    return Progress(int(own["step"]), *scores, int(own["seed"]))
+    best, validation = (None if own[name] is None else float(own[name]) for name in ("best", "validation"))
+    return Progress(int(own["step"]), best, validation, int(own["seed"]))
 
 
 def restore(
