@@ -11,7 +11,11 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """Averages of parameters; buffers (statistics of BatchNorm, which are averages themselves) are copied."""
+    """Averages of parameters and of the statistics of BatchNorm; counters are copied.
+
+    The statistics of a run follow its last ten batches or so, which differ in colour and light: with them, frames of an
+    averaged model come out a few levels too dark or too bright.
+    """
 
     def __init__(self, modules: Mapping[str, nn.Module], decay: float) -> None:
         self._live = modules
@@ -25,7 +29,10 @@ class WeightAverage:
         for name, module in self._live.items():
             torch._foreach_lerp_(list(self.modules[name].parameters()), list(module.parameters()), 1 - decay)
             for kept, buffer in zip(self.modules[name].buffers(), module.buffers(), strict=True):
-                kept.copy_(buffer)
+                if kept.is_floating_point():
+                    kept.lerp_(buffer, 1 - decay)
+                else:
+                    kept.copy_(buffer)
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
         """By group and name."""
