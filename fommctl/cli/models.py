@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
     )
     app.add_typer(models, name="models")
     command(models, "list", epilog="Example: fommctl models list --json")(list_models)
-    command(models, "show", epilog="Example: fommctl models show seed-faces")(show_model)
+    command(models, "show", epilog="Example: fommctl models show faces-mini")(show_model)
     command(models, "pull", epilog="Example: fommctl models pull vox taichi")(pull_models)
     command(models, "import", epilog="Example: fommctl models import my.pth.tar --preset my.yaml --half")(import_file)
     command(models, "export", epilog="Example: fommctl models export runs/vox/model.safetensors -o vox.pth.tar")(

@@ -17,7 +17,7 @@ EXAMPLES = """Examples:
 
   fommctl train --preset vox --data vox-png --out runs/vox --resume auto --max-time 3600
 
-  fommctl train --preset faces-mini --data my-faces --init-from seed-faces --max-steps 2000
+  fommctl train --preset faces-mini --data my-faces --init-from faces-mini --max-steps 2000
 
   fommctl train --preset vox-adv --data vox-png --nproc 4
 """

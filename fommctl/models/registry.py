@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 Status = Literal["built-in", "available", "not pulled"]
 
 BUILT_IN = ModelSpec(
-    name="seed-faces",
-    summary="faces at 128 pixels, small; ships with fommctl",
-    preset="faces-seed",
+    name="faces-mini",
+    summary="faces at 256 pixels, small; ships with fommctl",
+    preset="faces-mini",
     licence="MIT; see the card for the clips that it was trained on",
-    path=Path(__file__).parent / "builtin" / "seed-faces.safetensors",
+    path=Path(__file__).parent / "builtin" / "faces-mini.safetensors",
     default=True,
 )
 

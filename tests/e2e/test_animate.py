@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shots")
     portrait(folder / "portrait.png")
     face_clip(folder / "face.mp4")
-    write_clip(folder / "plain.mp4", width=128, height=128, frames=9, rate=NTSC, audio=("aac",))
+    write_clip(folder / "plain.mp4", width=256, height=256, frames=9, rate=NTSC, audio=("aac",))
     return folder
 
 
@@ -48,7 +48,7 @@ def test_default_result(folder, run_cli, tmp_path, monkeypatch):
     assert {key: data[key] for key in ("frames", "fps", "width", "height", "audio")} == {
         "frames": 12, "fps": "30000/1001", "width": 512, "height": 512, "audio": "aac",
     }  # fmt: skip
-    assert data["model"] == "seed-faces"
+    assert data["model"] == "faces-mini"
     assert data["duration_s"] == pytest.approx(12 * 1001 / 30000, abs=1e-5)
     video, driving = track(path), track(folder / "face.mp4")
     assert video.times == driving.times == [index / NTSC for index in range(12)]
@@ -60,7 +60,7 @@ def test_default_result(folder, run_cli, tmp_path, monkeypatch):
     text = comment(path)["comment"]
     assert "Synthetic" in text
     assert fommctl.__version__ in text
-    assert "seed-faces" in text
+    assert "faces-mini" in text
 
 
 def test_outside_of_the_square_the_source_is_untouched_and_inside_it_moves(folder, run_cli, tmp_path):
@@ -257,22 +257,22 @@ def test_compare_and_keypoints(folder, run_cli, tmp_path):
             "animate", folder / "portrait.png", folder / "plain.mp4", "-o", tmp_path / out, flag, *CROP_NONE, "--json"
         )
         assert result.code == 0, result.stderr
-        assert (result.json()["width"], result.json()["height"]) == (384, 128)
+        assert (result.json()["width"], result.json()["height"]) == (768, 256)
     plain, marked = frames(tmp_path / "compare.mkv")[4], frames(tmp_path / "keypoints.mkv")[4]
-    assert np.array_equal(plain[:, :128], np.asarray(Image.open(folder / "portrait.png")))
+    assert np.array_equal(plain[:, :256], np.asarray(Image.open(folder / "portrait.png")))
     for panel in range(3):
-        part = slice(128 * panel, 128 * (panel + 1))
+        part = slice(256 * panel, 256 * (panel + 1))
         assert np.abs(plain[:, part].astype(int) - marked[:, part]).max() > 100
 
 
 def test_other_sizes(folder, run_cli, tmp_path):
     result = run_cli(
         "animate", folder / "portrait.png", folder / "plain.mp4", "-o", tmp_path / "out.mkv", *CROP_NONE, "--size",
-        "256", "--json",
+        "512", "--json",
     )  # fmt: skip
     assert result.code == 0, result.stderr
-    assert (result.json()["width"], result.json()["height"]) == (256, 256)
-    assert any("trained at 128" in warning for warning in result.json()["warnings"])
+    assert (result.json()["width"], result.json()["height"]) == (512, 512)
+    assert any("trained at 256" in warning for warning in result.json()["warnings"])
     wrong = run_cli(
         "animate", folder / "portrait.png", folder / "plain.mp4", "-o", tmp_path / "no.mkv", *CROP_NONE, "--size", "200"
     )
@@ -315,7 +315,7 @@ def test_alpha_of_the_source_is_kept_where_the_result_can_hold_it(folder, run_cl
         "animate", tmp_path / "cutout.png", folder / "face.mp4", "-o", tmp_path / "flat.mkv", "--no-paste-back"
     )
     assert flat.code == 0
-    assert frames(tmp_path / "flat.mkv")[0].shape == (128, 128, 3)
+    assert frames(tmp_path / "flat.mkv")[0].shape == (256, 256, 3)
 
 
 def test_sound_by_option(folder, run_cli, tmp_path):
@@ -422,7 +422,7 @@ def test_a_model_of_unknown_subjects_crops_nothing_and_says_so(folder, run_cli, 
 
 
 def test_bf16_frames_of_the_built_in_model_stay_within_40_db_of_fp32(folder, animator):
-    faces = [np.asarray(Image.fromarray(frame[:, 32:320]).resize((128, 128))) for frame in carphone_frames(24)[::3]]
+    faces = [np.asarray(Image.fromarray(frame[:, 32:320]).resize((256, 256))) for frame in carphone_frames(24)[::3]]
     exact = list(animator.frames(folder / "portrait.png", faces))
     rounded = list(fommctl.load(device="cpu", precision="bf16").frames(folder / "portrait.png", faces))
     error = np.mean([(one.astype(float) - other) ** 2 for one, other in zip(exact, rounded, strict=True)])

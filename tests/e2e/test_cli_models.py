@@ -23,9 +23,9 @@ def test_the_list_has_every_model_with_its_status(run_cli: Run) -> None:
     result = run_cli("models", "list", "--json")
     assert result.code == 0
     rows = {row["name"]: row for row in result.json()["models"]}
-    assert set(rows["seed-faces"]) == {"name", "summary", "preset", "licence", "status", "size", "path"}
-    assert (rows["seed-faces"]["status"], rows["seed-faces"]["preset"]) == ("built-in", "faces-seed")
-    assert rows["seed-faces"]["size"] == Path(rows["seed-faces"]["path"]).stat().st_size
+    assert set(rows["faces-mini"]) == {"name", "summary", "preset", "licence", "status", "size", "path"}
+    assert (rows["faces-mini"]["status"], rows["faces-mini"]["preset"]) == ("built-in", "faces-mini")
+    assert rows["faces-mini"]["size"] == Path(rows["faces-mini"]["path"]).stat().st_size
     assert (rows["vox"]["status"], rows["vox"]["path"]) == ("not pulled", None)
     text = run_cli("models", "list").stdout
     assert all(name in text for name in rows)
@@ -71,7 +71,7 @@ def test_export_writes_the_published_layout(run_cli: Run, tmp_path: Path) -> Non
 
 
 def test_show_prints_the_card_of_the_built_in_model(run_cli: Run) -> None:
-    result = run_cli("models", "show", "seed-faces")
+    result = run_cli("models", "show", "faces-mini")
     assert result.code == 0
     assert "mouths and eyes hardly follow" in result.stdout
     assert "parameters: 2466328" in result.stdout

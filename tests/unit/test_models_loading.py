@@ -32,9 +32,9 @@ def assert_holds(network: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> 
 
 def test_without_a_name_the_built_in_model_is_loaded(host: Host) -> None:
     model = load_model(None, host)
-    assert (model.name, model.preset.name, model.preset.backend) == ("seed-faces", "faces-seed", "fomm")
-    assert model.preset.frame_shape == (128, 128, 3)
-    assert model.preset.framing == load_preset("faces-seed", host).framing
+    assert (model.name, model.preset.name, model.preset.backend) == ("faces-mini", "faces-mini", "fomm")
+    assert model.preset.frame_shape == (256, 256, 3)
+    assert model.preset.framing == load_preset("faces-mini", host).framing
     assert model.groups == ("generator", "kp_detector")
     assert model.notes == ()
     assert not any(network.training for network in model.backend.modules().values())
@@ -44,14 +44,14 @@ def test_without_a_name_the_built_in_model_is_loaded(host: Host) -> None:
 
 
 def test_the_preset_stored_in_the_built_in_model_is_the_shipped_one(host: Host) -> None:
-    stored, shipped = load_model(None, host).preset, load_preset("faces-seed", host)
+    stored, shipped = load_model(None, host).preset, load_preset("faces-mini", host)
     assert stored.model_params == shipped.model_params
     assert stored.frame_shape == shipped.frame_shape
 
 
 def test_the_built_in_model_is_loaded_by_its_name_and_by_its_preset(host: Host) -> None:
-    for model in (load_model("seed-faces", host), load_model(None, host, preset="faces-seed")):
-        assert (model.name, model.preset.name) == ("seed-faces", "faces-seed")
+    for model in (load_model("faces-mini", host), load_model(None, host, preset="faces-mini")):
+        assert (model.name, model.preset.name) == ("faces-mini", "faces-mini")
 
 
 def test_a_published_file_fits_its_published_configuration(host: Host) -> None:
@@ -124,9 +124,10 @@ def test_tensors_that_do_not_fit_are_listed_by_name_and_shape(host: Host, tmp_pa
 
 def test_another_architecture_is_refused_with_the_first_names_and_all_counts(host: Host) -> None:
     with pytest.raises(ModelError) as error:
-        load_model(str(TINY), host, preset="faces-seed")
+        load_model(str(TINY), host, preset="faces-mini")
     missing, wrong = error.value.message.splitlines()[1:]
-    assert missing.startswith("  36 missing: generator/dense_motion_network.hourglass.")
+    # A level more in two hourglasses (4 blocks of 6 tensors), two more residual blocks (of 12).
+    assert missing.startswith("  48 missing: generator/dense_motion_network.hourglass.")
     assert missing.count("generator/") == 8
     assert missing.endswith(", ...")
     assert " wrongly shaped: " in wrong

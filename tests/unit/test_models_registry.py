@@ -49,7 +49,7 @@ def tiny_host(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_the_published_weights_are_known_with_where_they_come_from(host: Host) -> None:
     known = registry.entries(host)
     assert list(known) == [
-        "seed-faces",
+        "faces-mini",
         "vox",
         "vox-adv",
         "vox-adv-small",
@@ -63,7 +63,7 @@ def test_the_published_weights_are_known_with_where_they_come_from(host: Host) -
     ]
     mirror = "https://github.com/graphemecluster/first-order-model-demo/releases/download/checkpoints/"
     for name, entry in known.items():
-        if entry.spec is not None and name not in ("seed-faces", "vox-adv-small", "vox-adv-space"):
+        if entry.spec is not None and name not in ("faces-mini", "vox-adv-small", "vox-adv-space"):
             file = "fashion.pth.tar" if name == "fashion" else f"{name}-cpk.pth.tar"
             assert entry.spec.urls == (mirror + file,)
             assert entry.preset == f"{name}-256"
@@ -78,16 +78,16 @@ def test_the_published_weights_are_known_with_where_they_come_from(host: Host) -
 
 def test_the_built_in_model_is_here_and_is_the_default(host: Host) -> None:
     entry = registry.default(host)
-    assert (entry.name, entry.status) == ("seed-faces", "built-in")
+    assert (entry.name, entry.status) == ("faces-mini", "built-in")
     assert entry.path.stat().st_size < 6_000_000
     assert "impersonating" in entry.path.with_name("card.md").read_text()
 
 
 def test_two_defaults_are_an_error_only_where_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host = host_with(spec("other", "https://example.org/a.pth.tar", default=True), tmp_path, monkeypatch)
-    with pytest.raises(UsageError, match="several models want to be the default: seed-faces, other"):
+    with pytest.raises(UsageError, match="several models want to be the default: faces-mini, other"):
         registry.default(host)
-    assert load_model("seed-faces", host).name == "seed-faces"
+    assert load_model("faces-mini", host).name == "faces-mini"
 
 
 def test_the_home_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -228,10 +228,10 @@ def test_names_that_are_no_file_names_are_refused(name: str, host: Host) -> None
 
 
 def test_the_built_in_model_can_be_neither_replaced_nor_removed(host: Host) -> None:
-    with pytest.raises(UsageError, match="seed-faces is a built-in model"):
-        import_model(TINY, host, name="seed-faces", overwrite=True)
+    with pytest.raises(UsageError, match="faces-mini is a built-in model"):
+        import_model(TINY, host, name="faces-mini", overwrite=True)
     with pytest.raises(UsageError, match="cannot be removed"):
-        registry.remove("seed-faces", host)
+        registry.remove("faces-mini", host)
     assert registry.default(host).path.exists()
 
 
@@ -275,7 +275,7 @@ def test_a_home_that_is_a_file_is_an_output_error(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FOMMCTL_HOME", str(tmp_path / "file"))
-    assert "seed-faces" in registry.entries(tiny_host)
+    assert "faces-mini" in registry.entries(tiny_host)
     with pytest.raises(OutputError, match="cannot create the folder"):
         registry.pull("tiny", tiny_host)
 

@@ -67,7 +67,7 @@ def test_no_progress_without_a_terminal(site: Path) -> None:
 def test_a_narrow_terminal_loses_no_cell() -> None:
     result = run_process("models", "list", COLUMNS="5")
     assert result.code == 0
-    assert {"seed-faces", "built-in", "vox-adv-small", "bair"} <= set(result.stdout.split())
+    assert {"faces-mini", "built-in", "vox-adv-small", "bair"} <= set(result.stdout.split())
 
 
 NOISY = """
