@@ -9,7 +9,7 @@ from fommctl.cli.session import Session, command
 
 if TYPE_CHECKING:
     from fommctl.stages.crop import CropResult
-    from fommctl.stages.crop_options import CropConfig
+    from fommctl.stages.cropping.options import CropConfig
 
 EXAMPLES = """Examples:
 
@@ -78,7 +78,7 @@ def register(app: typer.Typer) -> None:
 
         A second run goes on where the first one stopped: sources whose clips are up to date are left out.
         """
-        from fommctl.stages.crop_options import CropConfig
+        from fommctl.stages.cropping.options import CropConfig
         from fommctl.stages.options import parse_rate, parse_time
 
         config = CropConfig(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from fommctl.errors import InterruptedRunError, JobsFailedError, UsageError
-from fommctl.stages.process_environment import find_place
+from fommctl.stages.training.process_environment import find_place
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure

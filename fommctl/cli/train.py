@@ -82,8 +82,8 @@ def register(app: typer.Typer) -> None:
             launch(context.find_root().obj, nproc, device, session)
         from fommctl.cli.training_progress import training_progress
         from fommctl.host import load_host
-        from fommctl.stages.distributed import join
         from fommctl.stages.train import TrainConfig, run, unobserved
+        from fommctl.stages.training.distributed import join
 
         config = TrainConfig(
             preset=preset,

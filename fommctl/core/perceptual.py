@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
@@ -12,7 +13,7 @@ _BATCH_NORM_EPSILON = 1e-3
 """Of the published EfficientNet, whose weights were trained with it."""
 
 
-class PerceptualNetwork(nn.Module):
+class PerceptualNetwork(nn.Module, ABC):
     """A frozen image network: forward(x) maps pictures (B, 3, H, W) in [0, 1], RGB, to five feature maps.
 
     Gradients reach the pictures and no weight, and there is no training mode: train() changes nothing.
@@ -42,9 +43,9 @@ class PerceptualNetwork(nn.Module):
         """x: (B, 3, H, W) in [0, 1]; as the first layer expects it."""
         return x * self.scale + self.shift
 
+    @abstractmethod
     def forward(self, x: Tensor) -> list[Tensor]:
         """x: (B, 3, H, W) in [0, 1]. Returns five feature maps, fine to coarse."""
-        raise NotImplementedError
 
 
 class Vgg19Features(PerceptualNetwork):

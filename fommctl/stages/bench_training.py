@@ -22,7 +22,7 @@ from fommctl.presets import Preset, load_preset
 from fommctl.sections import TrainParams
 from fommctl.stages.bench import PLAIN, BenchConfig, Report, random_backend, smooth_pictures
 from fommctl.stages.options import check_seed
-from fommctl.stages.training_step import TrainingStep
+from fommctl.stages.training.step import TrainingStep
 
 BATCH_ON_CPU = 4
 """Pairs of a step where none is named; on a GPU it is the preset's."""

@@ -15,10 +15,10 @@ from fommctl.errors import FommctlError, InputError, JobsFailedError, OutputErro
 from fommctl.host import Host
 from fommctl.models import registry
 from fommctl.presets import Framing, load_preset
-from fommctl.stages.crop_file import Job, Outcome, prepare
-from fommctl.stages.crop_inputs import expand, key_of, names_of, stamp
-from fommctl.stages.crop_manifest import Manifest
-from fommctl.stages.crop_options import CropConfig
+from fommctl.stages.cropping.file import Job, Outcome, prepare
+from fommctl.stages.cropping.inputs import expand, key_of, names_of, stamp
+from fommctl.stages.cropping.manifest import Manifest
+from fommctl.stages.cropping.options import CropConfig
 from fommctl.stages.framing import choose_detector
 from fommctl.stages.worker_processes import Died, processors, run_jobs
 

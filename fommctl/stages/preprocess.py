@@ -17,10 +17,10 @@ from fommctl.config import did_you_mean
 from fommctl.errors import InputError, OutputError, UsageError
 from fommctl.host import Host
 from fommctl.media.containers import CONTAINERS, resolve_encoding
-from fommctl.stages.preprocess_clip import ClipJob, ClipOptions, Fit, Made
-from fommctl.stages.preprocess_manifest import MANIFEST, Entry, Manifest, write_lines
-from fommctl.stages.preprocess_plan import Planned, assign_splits, box_numbers, plan, read_records
-from fommctl.stages.preprocess_workers import prepare
+from fommctl.stages.preprocessing.clip import ClipJob, ClipOptions, Fit, Made
+from fommctl.stages.preprocessing.manifest import MANIFEST, Entry, Manifest, write_lines
+from fommctl.stages.preprocessing.plan import Planned, assign_splits, box_numbers, plan, read_records
+from fommctl.stages.preprocessing.workers import prepare
 from fommctl.stages.worker_processes import Died, processors, run_jobs
 
 log = logging.getLogger(__name__)

@@ -13,12 +13,13 @@ from fommctl.api.specs import StageEvent
 from fommctl.core.fast.devices import resolve_device, resolve_training_precision
 from fommctl.errors import InterruptedRunError
 from fommctl.host import Host
-from fommctl.stages import run_folder, training_state
-from fommctl.stages.distributed import Processes
 from fommctl.stages.options import check_seed
-from fommctl.stages.stopping import stoppable
-from fommctl.stages.training_loop import Loop, Report
-from fommctl.stages.training_setup import Setup, build
+from fommctl.stages.training import run_folder
+from fommctl.stages.training import state as training_state
+from fommctl.stages.training.distributed import Processes
+from fommctl.stages.training.loop import Loop, Report
+from fommctl.stages.training.setup import Setup, build
+from fommctl.stages.training.stopping import stoppable
 
 log = logging.getLogger(__name__)
 

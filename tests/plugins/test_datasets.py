@@ -13,7 +13,7 @@ from fommctl.api import testing
 from fommctl.host import Host, load_host
 from fommctl.media.random_access import count_frames
 from fommctl.stages.preprocess import PreprocessConfig, run
-from fommctl.stages.training_clips import find_clips
+from fommctl.stages.training.clips import find_clips
 
 MADE = {"synthetic", "synthetic-256"}
 """Those that need no raw folder."""

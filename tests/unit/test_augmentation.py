@@ -16,7 +16,7 @@ from skimage.transform import rotate
 
 from fommctl.core.equivariance import ThinPlateTransform
 from fommctl.sections import AugmentationParams, RigidParams, StillParams
-from fommctl.stages.augmentation import (
+from fommctl.stages.training.augmentation import (
     adjust_brightness,
     adjust_contrast,
     adjust_hue,

@@ -10,7 +10,7 @@ from crop_shots import background
 from shots import carphone_frames
 
 from fommctl.media.reader import Frame, Reader
-from fommctl.stages.crop_cuts import CutFinder
+from fommctl.stages.cropping.cuts import CutFinder
 
 RATE = Fraction(25)
 SIZE = (176, 144)

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from fommctl.api import Box, UsageError
 from fommctl.media.probe import probe
 from fommctl.presets import Framing
-from fommctl.stages.crop_inputs import expand, key_of, names_of, safe_name
-from fommctl.stages.crop_manifest import JOURNAL, Manifest
-from fommctl.stages.crop_options import CropConfig
-from fommctl.stages.crop_search import Piece, square_of
-from fommctl.stages.crop_write import ffmpeg_command
+from fommctl.stages.cropping.inputs import expand, key_of, names_of, safe_name
+from fommctl.stages.cropping.manifest import JOURNAL, Manifest
+from fommctl.stages.cropping.options import CropConfig
+from fommctl.stages.cropping.search import Piece, square_of
+from fommctl.stages.cropping.write import ffmpeg_command
 from fommctl.stages.framing import fitted, ideal
 
 FACE = Framing("face", 0.52)

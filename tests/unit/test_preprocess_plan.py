@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fommctl.api import ClipRecord, UsageError
-from fommctl.stages.preprocess_clip import ClipOptions
-from fommctl.stages.preprocess_names import LONGEST, safe_names
-from fommctl.stages.preprocess_plan import Planned, assign_splits, plan
+from fommctl.stages.preprocessing.clip import ClipOptions
+from fommctl.stages.preprocessing.names import LONGEST, safe_names
+from fommctl.stages.preprocessing.plan import Planned, assign_splits, plan
 from fommctl.stages.splits import split_of
 
 OPTIONS = ClipOptions(size=16, format="mp4", fit="pad", audio=True)

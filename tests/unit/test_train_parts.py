@@ -18,12 +18,12 @@ from fommctl.api.training import PhaseResult, ThinPlateTransform, TrainingBatch,
 from fommctl.api.values import Detection
 from fommctl.errors import ModelError
 from fommctl.sections import TrainParams
-from fommctl.stages import training_state
-from fommctl.stages.landmarks import Landmarks
-from fommctl.stages.stopping import Stop, stoppable
-from fommctl.stages.training_schedule import Schedule
-from fommctl.stages.training_step import TrainingStep
-from fommctl.stages.weight_average import WeightAverage
+from fommctl.stages.training import state as training_state
+from fommctl.stages.training.landmarks import Landmarks
+from fommctl.stages.training.schedule import Schedule
+from fommctl.stages.training.step import TrainingStep
+from fommctl.stages.training.stopping import Stop, stoppable
+from fommctl.stages.training.weight_average import WeightAverage
 
 
 def params(**changes: object) -> TrainParams:
@@ -73,18 +73,21 @@ def network(weight: float) -> nn.Sequential:
     return layers
 
 
-def test_the_average_follows_the_weights_and_copies_statistics() -> None:
+def test_the_average_follows_weights_and_statistics_and_copies_counters() -> None:
     live = network(1.0)
     average = WeightAverage({"net": live}, decay=0.5)
     weights = []
     for step, weight in enumerate((2.0, 3.0, 5.0)):
         nn.init.constant_(live[0].weight, weight)
         live[1].running_mean.fill_(weight)
+        live[1].num_batches_tracked.fill_(step + 1)
         average.update(step)
         weights.append(average.modules["net"][0].weight.item())
     # Decays 1/10, 2/11, 3/12: (0.1 + 1.8), (2/11 1.9 + 9/11 3), (1/4 and 3/4).
     assert weights == pytest.approx([1.9, 2.8, 0.25 * 2.8 + 0.75 * 5])
-    assert average.modules["net"][1].running_mean.item() == 5
+    # From 0: 0.9 2, (2/11 1.8 + 9/11 3), (1/4 and 3/4).
+    assert average.modules["net"][1].running_mean.item() == pytest.approx(0.25 * (3.6 + 27) / 11 + 0.75 * 5)
+    assert average.modules["net"][1].num_batches_tracked.item() == 3
     average.update(1000)
     assert average.modules["net"][0].weight.item() == pytest.approx(0.5 * 4.45 + 0.5 * 5)
     assert not average.modules["net"][0].weight.requires_grad

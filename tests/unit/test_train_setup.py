@@ -17,8 +17,8 @@ from fommctl.errors import FommctlError, InputError, MissingError, ModelError, U
 from fommctl.host import Host, load_host
 from fommctl.models.checkpoint import read_checkpoint, write_native
 from fommctl.presets import load_preset
-from fommctl.stages.initialising import initialise
-from fommctl.stages.run_folder import step_checkpoint
+from fommctl.stages.training.initialising import initialise
+from fommctl.stages.training.run_folder import step_checkpoint
 
 STILL = """
     from pydantic import BaseModel

@@ -14,7 +14,7 @@ from media_factory import moving_square, solid, truncate, write_clip, write_fram
 from PIL import Image
 
 from fommctl.errors import InputError, UsageError
-from fommctl.stages.training_clips import Clip, find_clips, read_pairs_list
+from fommctl.stages.training.clips import Clip, find_clips, read_pairs_list
 
 SHARED = Path(__file__).parents[3] / "shared" / "faces"
 

@@ -14,7 +14,7 @@ from fommctl.media.images import read_picture
 from fommctl.media.lettering import label
 from fommctl.sections import VisualizerParams
 from fommctl.stages.draw import draw_keypoints
-from fommctl.stages.training_grid import LABEL_HEIGHT, rainbow, save_training_grid, training_grid
+from fommctl.stages.training.grid import LABEL_HEIGHT, rainbow, save_training_grid, training_grid
 
 SIDE = 32
 

@@ -19,7 +19,7 @@ from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-
 
 from fommctl.core.fast.devices import resolve_device
 from fommctl.errors import FommctlError, InterruptedRunError, JobsFailedError, UsageError
-from fommctl.stages.process_environment import Place, find_place
+from fommctl.stages.training.process_environment import Place, find_place
 
 T = TypeVar("T")
 

@@ -14,9 +14,9 @@ from fommctl.host import load_host
 from fommctl.media.images import over_black, read_picture
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.presets import Framing
-from fommctl.stages.crop_options import CropConfig
-from fommctl.stages.crop_search import Piece, Tell, pieces_of_picture, pieces_of_video
-from fommctl.stages.crop_write import ffmpeg_command, write_clip, write_still
+from fommctl.stages.cropping.options import CropConfig
+from fommctl.stages.cropping.search import Piece, Tell, pieces_of_picture, pieces_of_video
+from fommctl.stages.cropping.write import ffmpeg_command, write_clip, write_still
 
 
 @dataclass(frozen=True, slots=True)

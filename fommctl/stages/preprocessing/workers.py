@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fommctl.errors import FULL_DISK, FommctlError, OutputError
-from fommctl.stages.preprocess_clip import ClipJob, Made, make_clip
+from fommctl.stages.preprocessing.clip import ClipJob, Made, make_clip
 from fommctl.stages.worker_processes import Tell, Work
 
 

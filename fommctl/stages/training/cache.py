@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.errors import InputError
-from fommctl.stages.training_clips import Clip
+from fommctl.stages.training.clips import Clip
 
 _EMPTY, _SEEN, _TAKEN, _READY = range(4)
 _MOST = 2 * 1024**3

@@ -15,14 +15,14 @@ from fommctl.host import Host
 from fommctl.models.perceptual import load_perceptual
 from fommctl.presets import Preset, load_preset
 from fommctl.sections import TrainParams
-from fommctl.stages.distributed import Processes
-from fommctl.stages.initialising import initialise
-from fommctl.stages.landmarks import Landmarks
-from fommctl.stages.training_clips import Clip, find_clips
-from fommctl.stages.training_data import TrainingPairs, steps_per_epoch
-from fommctl.stages.training_schedule import Schedule
-from fommctl.stages.training_step import TrainingStep
-from fommctl.stages.weight_average import WeightAverage
+from fommctl.stages.training.clips import Clip, find_clips
+from fommctl.stages.training.data import TrainingPairs, steps_per_epoch
+from fommctl.stages.training.distributed import Processes
+from fommctl.stages.training.initialising import initialise
+from fommctl.stages.training.landmarks import Landmarks
+from fommctl.stages.training.schedule import Schedule
+from fommctl.stages.training.step import TrainingStep
+from fommctl.stages.training.weight_average import WeightAverage
 
 if TYPE_CHECKING:
     from fommctl.stages.train import TrainConfig

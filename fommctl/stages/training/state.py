@@ -14,8 +14,8 @@ import torch
 
 from fommctl.api.training import TrainableBackend
 from fommctl.errors import ModelError
-from fommctl.stages.training_step import TrainingStep
-from fommctl.stages.weight_average import WeightAverage
+from fommctl.stages.training.step import TrainingStep
+from fommctl.stages.training.weight_average import WeightAverage
 
 _OWN = "fommctl"
 

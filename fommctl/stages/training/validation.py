@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fommctl.api.protocols import Backend
-from fommctl.stages.training_clips import Clip
+from fommctl.stages.training.clips import Clip
 
 FRAMES = 8
 """Of each clip, spread evenly."""

@@ -16,8 +16,8 @@ from fommctl.api.folders import PICTURE_SUFFIXES
 from fommctl.api.specs import DatasetSpec
 from fommctl.api.values import ClipRecord, Split
 from fommctl.errors import FommctlError, InputError, UsageError
-from fommctl.stages.preprocess_clip import ClipOptions
-from fommctl.stages.preprocess_names import safe_names
+from fommctl.stages.preprocessing.clip import ClipOptions
+from fommctl.stages.preprocessing.names import safe_names
 from fommctl.stages.splits import split_of
 
 log = logging.getLogger(__name__)

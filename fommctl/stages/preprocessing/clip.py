@@ -23,7 +23,7 @@ from fommctl.media.random_access import count_frames, read_frames
 from fommctl.media.reader import Frame, Reader
 from fommctl.media.resampling import Pixels
 from fommctl.media.writer import AudioSource, Writer, holds_audio
-from fommctl.stages.preprocess_manifest import Measure, measure
+from fommctl.stages.preprocessing.manifest import Measure, measure
 from fommctl.stages.worker_processes import Tell
 
 Fit = Literal["pad", "crop", "stretch"]

@@ -15,9 +15,9 @@ from torch.utils.data import Dataset
 
 from fommctl.errors import InputError
 from fommctl.sections import DatasetParams
-from fommctl.stages.augmentation import augment, moved, warped
-from fommctl.stages.training_cache import FrameCache, spare_memory
-from fommctl.stages.training_clips import Clip
+from fommctl.stages.training.augmentation import augment, moved, warped
+from fommctl.stages.training.cache import FrameCache, spare_memory
+from fommctl.stages.training.clips import Clip
 
 _log = logging.getLogger(__name__)
 

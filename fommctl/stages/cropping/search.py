@@ -15,9 +15,9 @@ from fommctl.media.boxes import Box
 from fommctl.media.probe import VideoInfo
 from fommctl.media.reader import Frame, Reader
 from fommctl.presets import Framing
-from fommctl.stages.crop_cuts import Cut, CutFinder
-from fommctl.stages.crop_options import CropConfig
-from fommctl.stages.crop_tracks import BoxTrack, Sample, follow_first_box, union
+from fommctl.stages.cropping.cuts import Cut, CutFinder
+from fommctl.stages.cropping.options import CropConfig
+from fommctl.stages.cropping.tracks import BoxTrack, Sample, follow_first_box, union
 from fommctl.stages.framing import LONGEST_SIDE, fitted, scaled, spread
 from fommctl.stages.searching import all_detections, looked_at_again
 from fommctl.stages.tracks import SURE, subjects

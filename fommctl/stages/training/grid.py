@@ -16,7 +16,7 @@ from fommctl.api.training import TrainingView
 from fommctl.media.lettering import label
 from fommctl.sections import VisualizerParams
 from fommctl.stages.draw import Colour, draw_keypoints
-from fommctl.stages.run_folder import picture_path, write_atomically
+from fommctl.stages.training.run_folder import picture_path, write_atomically
 
 Pixels = NDArray[np.uint8]
 

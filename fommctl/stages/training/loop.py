@@ -18,16 +18,17 @@ from torch import Tensor
 from fommctl.api.training import ThinPlateTransform, TrainingBatch, TrainingView
 from fommctl.errors import ModelError
 from fommctl.models.checkpoint import write_native
-from fommctl.stages import run_folder, training_state
-from fommctl.stages.distributed import Processes
-from fommctl.stages.metrics_log import MetricsLog
-from fommctl.stages.stopping import Stop
-from fommctl.stages.tensorboard_log import TensorBoardLog
-from fommctl.stages.training_data import batches
-from fommctl.stages.training_grid import save_training_grid, training_grid
-from fommctl.stages.training_setup import Setup
-from fommctl.stages.training_step import StepResult
-from fommctl.stages.validation import reconstruction_error
+from fommctl.stages.training import run_folder
+from fommctl.stages.training import state as training_state
+from fommctl.stages.training.data import batches
+from fommctl.stages.training.distributed import Processes
+from fommctl.stages.training.grid import save_training_grid, training_grid
+from fommctl.stages.training.metrics_log import MetricsLog
+from fommctl.stages.training.setup import Setup
+from fommctl.stages.training.step import StepResult
+from fommctl.stages.training.stopping import Stop
+from fommctl.stages.training.tensorboard_log import TensorBoardLog
+from fommctl.stages.training.validation import reconstruction_error
 
 if TYPE_CHECKING:
     from fommctl.stages.train import TrainConfig

@@ -14,8 +14,8 @@ from fommctl.media.images_out import write_png
 from fommctl.media.probe import AudioTrack, VideoInfo
 from fommctl.media.reader import Reader
 from fommctl.media.writer import AudioSource, Writer
-from fommctl.stages.crop_options import CropConfig
-from fommctl.stages.crop_search import Piece, Tell
+from fommctl.stages.cropping.options import CropConfig
+from fommctl.stages.cropping.search import Piece, Tell
 
 
 def write_clip(info: VideoInfo, piece: Piece, target: Path, config: CropConfig, tell: Tell) -> tuple[int, list[str]]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from fommctl.errors import FommctlError, UsageError
-from fommctl.stages.training_pairs import Drawn, TrainingPairs
+from fommctl.stages.training.pairs import Drawn, TrainingPairs
 
 __all__ = ["TrainingPairs", "batches", "steps_per_epoch"]
 

@@ -1,0 +1,1 @@
+"""The parts of `fommctl crop`; `fommctl.stages.crop` puts them together."""

@@ -1,0 +1,1 @@
+"""The parts of `fommctl preprocess`; `fommctl.stages.preprocess` puts them together."""

@@ -1,0 +1,1 @@
+"""The parts of `fommctl train`; `fommctl.stages.train` puts them together."""
