@@ -43,9 +43,9 @@ def test_commands(commands, here, run_cli):
 
 
 def test_python(here):
-    driving_frames = [np.zeros((128, 128, 3), np.uint8)] * 3
+    driving_frames = [np.zeros((256, 256, 3), np.uint8)] * 3
     printed = []
     for block in blocks("python"):
         exec(block, {"driving_frames": driving_frames, "print": lambda *values: printed.append(values)})
-    assert printed == [((128, 128, 3), np.uint8)] * 3
+    assert printed == [((256, 256, 3), np.uint8)] * 3
     assert (here / "python.mp4").exists()
