@@ -245,7 +245,7 @@ def test_rigid_motion_stays_in_its_bounds() -> None:
 
 
 def test_warped_stills_differ_mildly_and_follow_the_transform() -> None:
-    params = StillParams(fraction=1)
+    params = StillParams(fraction=1, sigma_affine=0.08, sigma_tps=0.01)
     pair = warped(smooth().expand(2, -1, -1, -1), params, RANDOM(4))
     assert 0.005 < float((pair[0] - pair[1]).abs().mean()) < 0.2
     generator = torch.Generator().manual_seed(int(RANDOM(4).integers(2**63)))
