@@ -16,7 +16,7 @@ demo: $(STAMP)
 	$(BIN)/fommctl demo --overwrite
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
