@@ -19,6 +19,7 @@ from fommctl.api.specs import (
     CommandSpec,
     DatasetSpec,
     DetectorSpec,
+    EmbedderSpec,
     MetricSpec,
     ModelSpec,
     PresetSpec,
@@ -56,6 +57,10 @@ class Host:
     @cached_property
     def detectors(self) -> Mapping[str, DetectorSpec]:
         return self._unique("detector")
+
+    @cached_property
+    def embedders(self) -> Mapping[str, EmbedderSpec]:
+        return self._unique("embedder")
 
     @cached_property
     def metrics(self) -> Mapping[str, MetricSpec]:

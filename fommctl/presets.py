@@ -181,9 +181,10 @@ def resolve(
         layers.insert(0, replace(below, data={**below.data, "name": name}))
     merged = merge(*map(_with_current_names, layers))
     header, spec, model_params = _check(merged, host)
-    from fommctl.sections import SECTIONS, DatasetParams
+    from fommctl.sections import HEADER, DatasetParams
 
-    given = {key: getattr(header, key) for key in SECTIONS if getattr(header, key) is not None}
+    sections_given = [key for key in type(header).model_fields if key not in HEADER]
+    given = {key: getattr(header, key) for key in sections_given if getattr(header, key) is not None}
     sections = {"dataset_params": DatasetParams(frame_shape=PUBLISHED_FRAME_SHAPE), **given}
     return Preset(
         name=header.name or name,
@@ -199,18 +200,19 @@ def resolve(
 
 
 def _check(merged: Layer, host: Host) -> tuple[PresetFile, BackendSpec, BaseModel]:
-    from fommctl.sections import PresetFile
+    from fommctl.sections import preset_file
     from fommctl.validation import check, dotted_keys, unknown_key
 
     problems: list[str] = []
     spec = _backend(merged, host, problems)
     schema = spec.schema() if spec else None
-    known = [*PresetFile.model_fields, "model_params", "extends"]
-    everywhere = [*dotted_keys(PresetFile), *(dotted_keys(schema, "model_params.") if schema else ())]
+    file = preset_file(spec.sections() if spec else {})
+    known = [*file.model_fields, "model_params", "extends"]
+    everywhere = [*dotted_keys(file), *(dotted_keys(schema, "model_params.") if schema else ())]
     strangers = [key for key in merged.data if key not in known]
     problems += [unknown_key((key,), merged, known, everywhere) for key in strangers]
     rest = {key: value for key, value in merged.data.items() if key not in strangers and key != "model_params"}
-    header, found = check(PresetFile, replace(merged, data=rest))
+    header, found = check(file, replace(merged, data=rest))
     problems += found
     model_params = None
     if merged.data.get("model_params") is None:

@@ -6,29 +6,13 @@ otherwise. Types are strict: text is no number, a number no boolean.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, Strict
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, Field, Strict, create_model
 
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-Weight = Annotated[float, Field(ge=0)]
-
-
-def _scale(value: Any) -> float:
-    # A whole scale stays an integer: the published names of discriminators are made of the number as written.
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise PydanticCustomError("float_type", "Input should be a valid number")
-    if not 0 < value <= 1:
-        raise PydanticCustomError("scale", "Input should be more than 0 and at most 1")
-    return value
-
-
-Scale = Annotated[float, PlainValidator(_scale)]
-Scales = Annotated[tuple[Scale, ...], Strict(False), Field(min_length=1)]
-Weights = Annotated[tuple[Weight, ...], Strict(False)]
-Pair = Annotated[tuple[float, float], Strict(False)]
+from fommctl.api.schema import Count, Pair, Positive, Scales, Weight, Weights
+from fommctl.api.schema import Params as Section
 
 
 def _pair(value: Any) -> Any:
@@ -37,12 +21,6 @@ def _pair(value: Any) -> Any:
 
 def _symmetric(value: Any) -> Any:
     return (-value, value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-
-
-class Section(BaseModel):
-    """Strict, immutable, unknown keys refused."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class FlipParams(Section):
@@ -170,8 +148,8 @@ class GuidanceParams(Section):
     """For each of the first keypoints, the landmarks whose mean it is drawn to."""
 
 
-class TrainParams(Section):
-    """The training schedule."""
+class BaseTrainParams(Section):
+    """What the training of every backend has; a backend's own `train_params` add their losses."""
 
     num_epochs: Positive
     num_repeats: Positive = 1
@@ -182,18 +160,9 @@ class TrainParams(Section):
     lr_discriminator: Weight = 2e-4
     lr_kp_detector: Weight = 2e-4
     batch_size: Positive
-    scales: Scales = (1, 0.5, 0.25, 0.125)
-    """Of the pyramid that the losses see, relative to the frame."""
     checkpoint_freq: Positive = 50
     """Epochs between checkpoints that are kept."""
     transform_params: TransformParams = TransformParams()
-    loss_weights: LossWeights = LossWeights()
-    perceptual_network: Literal["vgg19", "efficientnet-lite0", "none"] = "vgg19"
-    """Ours: whose features the perceptual loss compares. The published choice needs a download, efficientnet-lite0 a
-    package."""
-    perceptual_scales: Scales | None = None
-    """Ours: at which of `scales` the perceptual loss compares; None for all."""
-    guidance: GuidanceParams | None = None
     schedule: Literal["milestones", "cosine"] = "milestones"
     """Ours: how the learning rates fall: by ten at each of `epoch_milestones`, or along half a cosine to zero at the
     end of the last epoch (of `--max-steps` where that is given)."""
@@ -205,6 +174,38 @@ class TrainParams(Section):
     """Ours: gradients are scaled down to this norm; None leaves them as they are."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Ours: decay of the moving average of the weights a step; None keeps no average."""
+
+    @property
+    def features(self) -> str | None:
+        """The perceptual network that the losses need; None for none."""
+        return None
+
+    @property
+    def landmarks(self) -> GuidanceParams | None:
+        """The landmarks that the losses need; None for none."""
+        return None
+
+
+class TrainParams(BaseTrainParams):
+    """The training of FOMM."""
+
+    scales: Scales = (1, 0.5, 0.25, 0.125)
+    """Of the pyramid that the losses see, relative to the frame."""
+    loss_weights: LossWeights = LossWeights()
+    perceptual_network: Literal["vgg19", "efficientnet-lite0", "none"] = "vgg19"
+    """Ours: whose features the perceptual loss compares. The published choice needs a download, efficientnet-lite0 a
+    package."""
+    perceptual_scales: Scales | None = None
+    """Ours: at which of `scales` the perceptual loss compares; None for all."""
+    guidance: GuidanceParams | None = None
+
+    @property
+    def features(self) -> str | None:
+        return self.perceptual_network if any(self.loss_weights.perceptual) else None
+
+    @property
+    def landmarks(self) -> GuidanceParams | None:
+        return self.guidance if self.loss_weights.guidance or self.loss_weights.focus else None
 
 
 class ReconstructionParams(Section):
@@ -262,4 +263,13 @@ class PresetFile(Section):
     visualizer_params: VisualizerParams | None = None
 
 
-SECTIONS = ("dataset_params", "train_params", "reconstruction_params", "animate_params", "visualizer_params")
+HEADER = ("name", "summary", "backend", "dataset", "framing")
+"""The keys of a preset file that are no sections."""
+
+
+def preset_file(own: Mapping[str, type[BaseModel]]) -> type[PresetFile]:
+    """The schema of a preset file whose backend has sections of its own, or other schemas for some."""
+    if not own:
+        return PresetFile
+    fields: dict[str, Any] = {name: (schema | None, None) for name, schema in own.items()}
+    return create_model("PresetFile", __base__=PresetFile, **fields)

@@ -1,7 +1,7 @@
 """The public surface for plugins.
 
 Import from here and from the modules of this package only, such as `fommctl.api.blocks` (building blocks of networks;
-imports torch) and `fommctl.api.folders` (data sets): what else fommctl contains may change at any release. Importing
+imports torch), `fommctl.api.metrics`, `fommctl.api.schema` and `fommctl.api.folders` (data sets): what else fommctl contains may change at any release. Importing
 this package is cheap: neither torch nor PyAV is loaded.
 """
 
@@ -11,8 +11,8 @@ from fommctl.api.protocols import (
     Backend,
     DatasetAdapter,
     Detector,
+    Embedder,
     FrameFilter,
-    Metric,
     Renderer,
     SourceContext,
 )
@@ -22,6 +22,8 @@ from fommctl.api.specs import (
     CommandSpec,
     DatasetSpec,
     DetectorSpec,
+    EmbedderSpec,
+    Groups,
     MetricSpec,
     ModelSpec,
     PresetSpec,
@@ -44,10 +46,12 @@ __all__ = [
     "Detection",
     "Detector",
     "DetectorSpec",
+    "Embedder",
+    "EmbedderSpec",
     "FommctlError",
     "FrameFilter",
+    "Groups",
     "InputError",
-    "Metric",
     "MetricSpec",
     "MissingError",
     "ModelError",

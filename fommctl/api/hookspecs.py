@@ -12,6 +12,7 @@ from fommctl.api.specs import (
     CommandSpec,
     DatasetSpec,
     DetectorSpec,
+    EmbedderSpec,
     MetricSpec,
     ModelSpec,
     PresetSpec,
@@ -42,6 +43,11 @@ class Hooks:
     @hookspec
     def fommctl_detectors(self) -> Iterable[DetectorSpec]:
         """Subject detectors."""
+        return ()
+
+    @hookspec
+    def fommctl_embedders(self) -> Iterable[EmbedderSpec]:
+        """Embeddings of subjects."""
         return ()
 
     @hookspec

@@ -40,7 +40,8 @@ class Renderer(Protocol):
         ...
 
     def encode_source(self, frame: Tensor) -> SourceContext:
-        """frame: (1, 3, H, W) in [0, 1]."""
+        """frame: (1, 3, H, W) in [0, 1]; (S, 3, H, W), the first the chief one, where `BackendSpec.source_views` allows
+        for S pictures of the source."""
         ...
 
     def render(self, context: SourceContext, motion: Motion) -> Tensor:
@@ -81,11 +82,11 @@ class Detector(Protocol):
         ...
 
 
-class Metric(Protocol):
-    """Scores pairs of pictures."""
+class Embedder(Protocol):
+    """Tells subjects apart."""
 
-    def score(self, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float | None:
-        """Score of one (H, W, 3) frame; None where it cannot be scored (no face found), which counts as not covered."""
+    def embed(self, frames: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32] | None]:
+        """A vector (D,) of the chief subject of each (H, W, 3) picture; None where there is none."""
         ...
 
 

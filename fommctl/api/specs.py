@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from torch import Tensor
 
-    from fommctl.api.protocols import Backend, DatasetAdapter, Detector, Metric
+    from fommctl.api.metrics import ClipScores, Metric
+    from fommctl.api.protocols import Backend, DatasetAdapter, Detector, Embedder
+
+
+Groups = Mapping[str, Mapping[str, "Tensor"]]
+"""Tensors of a checkpoint: {group: {name: tensor}}."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,11 +47,20 @@ class BackendSpec:
     """State dicts that a checkpoint must hold, by their published names (`generator`, `kp_detector`)."""
     optional_groups: tuple[str, ...] = ()
     """State dicts that a checkpoint may hold (`discriminator`)."""
-    read_architecture: Callable[[Mapping[str, Mapping[str, Tensor]]], Architecture | None] = field(
-        default=lambda groups: None
-    )
-    """Architecture from the tensors of a checkpoint {group: {name: tensor}}; None if they are not of this backend.
+    read_architecture: Callable[[Groups], Architecture | None] = field(default=lambda groups: None)
+    """Architecture from the tensors of a checkpoint (after `from_published`); None if they are not of this backend.
     Raises UsageError where the reading is ambiguous."""
+    sections: Callable[[], Mapping[str, type[BaseModel]]] = field(default=dict)
+    """Imports and returns schemas of preset sections beside `model_params`: of those that differ from the shared ones
+    (`train_params`, derived from `fommctl.api.training.BaseTrainParams`) and of the backend's own."""
+    from_published: Callable[[Groups], Groups] = field(default=lambda groups: groups)
+    """A published checkpoint's tensors under the names and in the shapes of `modules()`; others as they are."""
+    to_published: Callable[[Groups], Groups] = field(default=lambda groups: groups)
+    """The other way round, for `fommctl models export`."""
+    motions: tuple[str, ...] = ("relative", "absolute")
+    """How driving motion can be transferred to a source; the first is the default."""
+    source_views: int = 1
+    """Most pictures of a source that `encode_source` makes use of."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +93,24 @@ class DetectorSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EmbedderSpec:
+    """Describes who or what is seen in a picture, for metrics of identity."""
+
+    name: str
+    summary: str
+    subject: str
+    """Of what (`face`, `body`, ...)."""
+    dimension: int
+    """Length of an embedding."""
+    build: Callable[[], Embedder]
+    """Raises MissingError when a package or weights are absent."""
+    ready: Callable[[], str | None] = field(default=lambda: None)
+    """As of a detector."""
+    priority: int = 0
+    """As of a detector."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class MetricSpec:
     """A score of predicted frames against true ones."""
 
@@ -89,6 +121,15 @@ class MetricSpec:
     lower_is_better: bool
     build: Callable[[], Metric]
     """Raises MissingError when a package or weights are absent."""
+    needs: Literal["truth", "identity", "nothing"] = "truth"
+    """What the prediction is held against: the true frames; any frames of the same subject (then also the source
+    picture, where there is no truth); or nothing."""
+    uses: tuple[str, ...] = ()
+    """Of `keypoints` and `embeddings`, those that the metric asks its clip for."""
+    weighting: Literal["frames", "clips"] = "frames"
+    """In the mean over clips: each clip counts as its scored frames, or all count alike."""
+    combine: Callable[[Sequence[ClipScores]], float | None] | None = None
+    """The score of several clips together, where it is no weighted mean."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

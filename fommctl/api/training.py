@@ -26,9 +26,10 @@ from fommctl.core.losses import (
     pixel_loss,
 )
 from fommctl.core.perceptual import PerceptualNetwork
-from fommctl.sections import LossWeights, TrainParams
+from fommctl.sections import BaseTrainParams, LossWeights, TrainParams
 
 __all__ = [
+    "BaseTrainParams",
     "ImagePyramid",
     "LossWeights",
     "PerceptualNetwork",
@@ -118,10 +119,11 @@ class TrainingPhase:
 class TrainableBackend(Backend, Protocol):
     """A backend with a training step."""
 
-    def training(self, params: TrainParams, perceptual: PerceptualNetwork | None) -> Sequence[TrainingPhase]:
+    def training(self, params: Any, perceptual: PerceptualNetwork | None) -> Sequence[TrainingPhase]:
         """The phases of a step, over the networks of `modules()`, wherever they are by then.
 
-        perceptual: the frozen network that `params.perceptual_network` names, on the same device; None for none.
+        params: the preset's `train_params` in the schema of this backend (see `BackendSpec.sections`), else
+        TrainParams.  perceptual: the frozen network that `params.features` names, on the same device; None for none.
         Raises UsageError where `params` cannot be trained with these networks.
         """
         ...

@@ -8,12 +8,22 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from fommctl.api.specs import BackendSpec, CommandSpec, DatasetSpec, DetectorSpec, MetricSpec, ModelSpec, PresetSpec
+from fommctl.api.specs import (
+    BackendSpec,
+    CommandSpec,
+    DatasetSpec,
+    DetectorSpec,
+    EmbedderSpec,
+    MetricSpec,
+    ModelSpec,
+    PresetSpec,
+)
 
 SPEC_TYPES: Mapping[str, type] = {
     "backend": BackendSpec,
     "dataset": DatasetSpec,
     "detector": DetectorSpec,
+    "embedder": EmbedderSpec,
     "metric": MetricSpec,
     "preset": PresetSpec,
     "model": ModelSpec,

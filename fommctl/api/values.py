@@ -43,6 +43,9 @@ class ClipRecord:
     box_frame: tuple[int, int] | None = None
     """(width, height) of the frames in which `box` was measured, where they may be of another size than those of the
     file: the box is then scaled by the quotients of both."""
+    keypoints: Callable[[], NDArray[np.float64]] | None = None
+    """Makes the true keypoints (T, K, 2) of the frames of the whole clip in [-1, 1], x before y, NaN where one is
+    hidden; for metrics. As `frames`, no lambda."""
 
 
 @dataclass(frozen=True, slots=True)

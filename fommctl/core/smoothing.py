@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -51,13 +51,13 @@ class MotionSmoother:
     """Filters the motions of a clip in their order."""
 
     def __init__(self) -> None:
-        self._keypoints = OneEuro()
-        self._jacobians = OneEuro()
+        self._filters = [OneEuro() for _ in fields(Motion)]
 
     def __call__(self, motion: Motion, times: Sequence[float]) -> Motion:
         """motion: of B frames, at B times in seconds."""
-        keypoints = torch.stack([self._keypoints(*pair) for pair in zip(motion.keypoints, times, strict=True)])
-        if motion.jacobians is None:
-            return Motion(keypoints)
-        jacobians = torch.stack([self._jacobians(*pair) for pair in zip(motion.jacobians, times, strict=True)])
-        return Motion(keypoints, jacobians)
+        keypoints, *others = (
+            None if part is None else torch.stack([smooth(*pair) for pair in zip(part, times, strict=True)])
+            for smooth, part in zip(self._filters, motion.parts(), strict=True)
+        )
+        assert keypoints is not None
+        return Motion(keypoints, *others)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +18,30 @@ class Motion:
     """(B, K, 2) in [-1, 1], x before y."""
     jacobians: Tensor | None = None
     """(B, K, 2, 2); None in zeroth-order models."""
+    covariances: Tensor | None = None
+    """(B, K, 2, 2): shapes of the heatmaps around the keypoints, where a model draws them so (Monkey-Net)."""
+    codes: Tensor | None = None
+    """(B, D): what moves, where a model says it by no keypoints (X2Face); K is 0 then."""
 
-    def __getitem__(self, index: slice) -> Motion:
-        """A slice of the batch."""
-        return Motion(self.keypoints[index], None if self.jacobians is None else self.jacobians[index])
+    def parts(self) -> tuple[Tensor | None, ...]:
+        """The fields in their order, as `Motion(*parts)` takes them."""
+        return self.keypoints, self.jacobians, self.covariances, self.codes
+
+    def __getitem__(self, rows: slice | Sequence[int]) -> Motion:
+        """Some frames of the batch."""
+        keypoints, *others = (None if part is None else part[rows] for part in self.parts())
+        assert keypoints is not None
+        return Motion(keypoints, *others)
+
+    @staticmethod
+    def cat(motions: Sequence[Motion]) -> Motion:
+        """The frames of several motions of one model, one after the other."""
+        keypoints, *others = (
+            None if any(part is None for part in parts) else torch.cat([part for part in parts if part is not None])
+            for parts in zip(*(motion.parts() for motion in motions), strict=True)
+        )
+        assert keypoints is not None
+        return Motion(keypoints, *others)
 
     def __len__(self) -> int:
         return self.keypoints.shape[0]
@@ -62,11 +83,13 @@ def relative(driving: Motion, reference: Motion, source: Motion, scale: float = 
 
     driving: B frames; reference, source: one frame each.
     p = (p_driving - p_reference) * scale + p_source;  J = J_driving J_reference^-1 J_source.
+    Covariances stay those of the driving frames, as Monkey-Net transfers them; codes have no relative form.
     """
     keypoints = (driving.keypoints - reference.keypoints) * scale + source.keypoints
     if driving.jacobians is None or reference.jacobians is None or source.jacobians is None:
-        return Motion(keypoints)
-    return Motion(keypoints, driving.jacobians @ inverse(reference.jacobians) @ source.jacobians)
+        return Motion(keypoints, covariances=driving.covariances)
+    jacobians = driving.jacobians @ inverse(reference.jacobians) @ source.jacobians
+    return Motion(keypoints, jacobians, driving.covariances)
 
 
 def inverse(matrices: Tensor) -> Tensor:

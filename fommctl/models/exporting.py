@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from fommctl.models.home import replacing
 from fommctl.models.loading import load_model, locate
 
 if TYPE_CHECKING:
+    from fommctl.api.specs import BackendSpec
     from fommctl.host import Host
 
 
@@ -56,7 +57,9 @@ def export_model(
     loaded = load_model(model, host, preset=preset, sets=sets)
     networks = loaded.backend.modules()
     epoch = _epoch(loaded.metadata.get("training"))
-    content: dict[str, object] = {group: _plain(networks[group].state_dict()) for group in loaded.groups}
+    spec: BackendSpec = host.find("backend", loaded.preset.backend)
+    groups = spec.to_published({group: networks[group].state_dict() for group in loaded.groups})
+    content: dict[str, object] = {group: _plain(tensors) for group, tensors in groups.items()}
     # Through memory: of a full disk torch.save tells no more than a position in the file.
     buffer = io.BytesIO()
     torch.save({**content, "epoch": epoch}, buffer)
@@ -65,7 +68,7 @@ def export_model(
     return Exported(target, loaded.name, loaded.groups, epoch)
 
 
-def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Each with memory of its own: torch.save would write all of what a view looks into."""
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 

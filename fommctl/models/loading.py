@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fommctl.api.specs import Architecture, BackendSpec
+from fommctl.api.specs import Architecture, BackendSpec, Groups
 from fommctl.errors import ModelError, UsageError
 from fommctl.models import registry
 from fommctl.models.checkpoint import Checkpoint, read_checkpoint
@@ -72,7 +72,7 @@ def load_file(
     sets: over what is not a finished preset.
     """
     chosen = load_preset(preset, host, sets=sets) if isinstance(preset, str) else preset
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_model(path, host)
     notes: tuple[str, ...] = ()
     if chosen is None and "preset" in checkpoint.metadata:
         chosen = _stored_preset(checkpoint, name, host, sets)
@@ -86,6 +86,15 @@ def load_file(
     if notes:
         log.warning("%s: no preset given, so its architecture was read off its tensors: %s", name, "; ".join(notes))
     return LoadedModel(name, backend, chosen, checkpoint.metadata, notes, groups)
+
+
+def read_model(path: Path, host: Host) -> Checkpoint:
+    """A checkpoint whose tensors have the names and shapes of our networks, whoever published it. Raises ModelError."""
+    checkpoint = read_checkpoint(path)
+    groups: Groups = checkpoint.groups
+    for spec in host.backends.values():
+        groups = spec.from_published(groups)
+    return replace(checkpoint, groups={group: dict(tensors) for group, tensors in groups.items()})
 
 
 def locate(model: str, host: Host) -> Path:

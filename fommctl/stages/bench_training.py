@@ -19,7 +19,7 @@ from fommctl.errors import UsageError
 from fommctl.host import Host, load_host
 from fommctl.models.perceptual import load_perceptual
 from fommctl.presets import Preset, load_preset
-from fommctl.sections import TrainParams
+from fommctl.sections import BaseTrainParams
 from fommctl.stages.bench import PLAIN, BenchConfig, Report, random_backend, smooth_pictures
 from fommctl.stages.options import check_seed
 from fommctl.stages.training.step import TrainingStep
@@ -73,7 +73,7 @@ def run(config: BenchConfig, host: Host | None = None, *, report: Report | None 
     chosen = resolve_training_precision(config.precision, device)
     host = load_host() if host is None else host
     preset = load_preset(config.preset, host, sets=config.sets)
-    params: TrainParams = preset.section("train_params")
+    params: BaseTrainParams = preset.section("train_params")
     batch_size = config.batch_size or (BATCH_ON_CPU if device.type == "cpu" else params.batch_size)
     paths = {PLAIN: _Path(preset, host, config.seed, device, "fp32")}
     if chosen != "fp32":
@@ -136,22 +136,22 @@ class _Path:
 
 def _batch(preset: Preset, size: int, seed: int, device: torch.device) -> TrainingBatch:
     """Random pairs, transforms, and landmarks where the preset's training is guided by them."""
-    params: TrainParams = preset.section("train_params")
+    params: BaseTrainParams = preset.section("train_params")
     generator = torch.Generator().manual_seed(seed)
     transform = ThinPlateTransform.random(size, **params.transform_params.model_dump(), generator=generator)
     landmarks = None
-    if params.guidance is not None:
-        count = 1 + max(number for numbers in params.guidance.points for number in numbers)
+    if params.landmarks is not None:
+        count = 1 + max(number for numbers in params.landmarks.points for number in numbers)
         landmarks = (torch.rand(size, count, 2, generator=generator) * 2 - 1).to(device)
     source, driving = (smooth_pictures(size, preset.frame_shape, seed + number).to(device) for number in (1, 2))
     return TrainingBatch(source, driving, transform.to(source), landmarks, landmarks)
 
 
-def _perceptual_name(params: TrainParams) -> str:
-    return params.perceptual_network if any(params.loss_weights.perceptual) else "none"
+def _perceptual_name(params: BaseTrainParams) -> str:
+    return params.features or "none"
 
 
-def _perceptual(params: TrainParams, seed: int) -> PerceptualNetwork | None:
+def _perceptual(params: BaseTrainParams, seed: int) -> PerceptualNetwork | None:
     if _perceptual_name(params) != "vgg19":
         return load_perceptual(_perceptual_name(params))
     generator = torch.Generator().manual_seed(seed)

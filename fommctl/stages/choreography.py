@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from fommctl.core import transfer
 from fommctl.core.smoothing import MotionSmoother
 from fommctl.core.transfer import Motion
@@ -44,14 +42,6 @@ class Choreography:
             for index, here in enumerate(present, start=1):
                 last = index if here else last
                 chosen.append(last)
-            held = _joined(self._held, driving, chosen)
+            held = Motion.cat((self._held, driving))[chosen]
         self._held = held[-1:]
         return held
-
-
-def _joined(before: Motion, driving: Motion, chosen: Sequence[int]) -> Motion:
-    """Rows `chosen` of the one frame of `before` followed by those of `driving`."""
-    keypoints = torch.cat((before.keypoints, driving.keypoints))[list(chosen)]
-    if before.jacobians is None or driving.jacobians is None:
-        return Motion(keypoints)
-    return Motion(keypoints, torch.cat((before.jacobians, driving.jacobians))[list(chosen)])

@@ -2,42 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, Strict
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
-Expansion = Annotated[int, Field(ge=1, le=4096)]
-"""Channels before the first halving of the resolution; each halving doubles them."""
-Maximum = Annotated[int, Field(ge=1, le=16384)]
-"""Most channels of a block."""
-Blocks = Annotated[int, Field(ge=1, le=12)]
-
-
-def _whole_step(value: float) -> float:
-    step = 1 / value
-    if abs(step - round(step)) > 0.01:
-        raise PydanticCustomError("scale_factor", "Input should be 1, 0.5, 0.25 or another 1/n")
-    return value
-
-
-ScaleFactor = Annotated[float, Field(ge=1 / 64, le=1), AfterValidator(_whole_step)]
-"""Side of what the network sees over the side of the frame."""
-
-
-def _number(value: Any) -> float:
-    # A whole scale stays an integer: the published name of its discriminator is the number as written.
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise PydanticCustomError("float_type", "Input should be a valid number")
-    if not 0 < value <= 1:
-        raise PydanticCustomError("scale", "Input should be more than 0 and at most 1")
-    return value
-
-
-class Params(BaseModel):
-    """Strict, immutable, unknown keys refused."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+from fommctl.api.schema import Blocks, Expansion, Maximum, Params, ScaleFactor, Scales
 
 
 class CommonParams(Params):
@@ -90,7 +59,7 @@ class GeneratorParams(Params):
 class DiscriminatorParams(Params):
     """The multi-scale discriminator, for training alone."""
 
-    scales: Annotated[tuple[Annotated[float, PlainValidator(_number)], ...], Strict(False), Field(min_length=1)]
+    scales: Scales
     """Resolutions that are judged, relative to the frame."""
     block_expansion: Expansion = 64
     max_features: Maximum = 512

@@ -9,8 +9,7 @@ import torch
 
 from fommctl.api.protocols import Backend
 from fommctl.errors import ModelError
-from fommctl.models.checkpoint import read_checkpoint
-from fommctl.models.loading import locate
+from fommctl.models.loading import locate, read_model
 
 if TYPE_CHECKING:
     from fommctl.host import Host
@@ -42,7 +41,7 @@ def initialise(backend: Backend, model: str, host: Host) -> Taken:
 
     Raises ModelError where no weight fits, and what reading a model raises.
     """
-    given = read_checkpoint(locate(model, host)).groups
+    given = read_model(locate(model, host), host).groups
     taken: list[str] = []
     left: list[str] = []
     fits = False

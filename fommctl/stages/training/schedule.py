@@ -6,7 +6,7 @@ import bisect
 import math
 from dataclasses import dataclass
 
-from fommctl.sections import TrainParams
+from fommctl.sections import BaseTrainParams
 
 DEFAULT_CHECKPOINT_STEPS = 1000
 
@@ -15,7 +15,7 @@ DEFAULT_CHECKPOINT_STEPS = 1000
 class Schedule:
     """Everything that follows from the number of a step; steps and epochs count from 0."""
 
-    params: TrainParams
+    params: BaseTrainParams
     steps_per_epoch: int
     max_steps: int | None = None
 

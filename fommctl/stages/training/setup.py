@@ -14,7 +14,7 @@ from fommctl.errors import MissingError, UsageError
 from fommctl.host import Host
 from fommctl.models.perceptual import load_perceptual
 from fommctl.presets import Preset, load_preset
-from fommctl.sections import TrainParams
+from fommctl.sections import BaseTrainParams
 from fommctl.stages.training.clips import Clip, find_clips
 from fommctl.stages.training.data import TrainingPairs, steps_per_epoch
 from fommctl.stages.training.distributed import Processes
@@ -36,7 +36,7 @@ class Setup:
 
     preset: Preset
     spec: BackendSpec
-    params: TrainParams
+    params: BaseTrainParams
     backend: TrainableBackend
     step: TrainingStep
     average: WeightAverage | None
@@ -62,7 +62,7 @@ def build(
     fresh: the run starts at its first step; otherwise its weights come from a checkpoint.
     """
     preset = load_preset(config.preset, host, sets=config.sets)
-    params: TrainParams = preset.section("train_params")
+    params: BaseTrainParams = preset.section("train_params")
     spec: BackendSpec = host.find("backend", preset.backend)
     pairs = TrainingPairs(
         find_clips(config.data, "train"),
@@ -78,7 +78,7 @@ def build(
         raise UsageError(f"the backend '{spec.name}' cannot be trained", "Take a preset of another backend.")
     if config.init_from is not None and fresh:
         log.warning("%s: %s", config.init_from, initialise(backend, config.init_from, host))
-    perceptual = load_perceptual(params.perceptual_network) if any(params.loss_weights.perceptual) else None
+    perceptual = None if params.features is None else load_perceptual(params.features)
     processes.synchronise_statistics(backend.modules())
     step = TrainingStep(
         backend,
@@ -95,21 +95,24 @@ def build(
     return Setup(preset, spec, params, backend, step, average, pairs, validation, schedule, device, precision)
 
 
-def _landmarks(params: TrainParams, host: Host) -> dict[str, object]:
-    weights = params.loss_weights
-    if not (weights.guidance or weights.focus) or params.guidance is None:
+def _landmarks(params: BaseTrainParams, host: Host) -> dict[str, object]:
+    guidance = params.landmarks
+    if guidance is None:
         return {}
-    spec: DetectorSpec = host.find("detector", params.guidance.detector)
+    spec: DetectorSpec = host.find("detector", guidance.detector)
     reason = spec.ready()
     if reason is not None:
+        weights = getattr(params, "loss_weights", None)
         without = [
-            f"--set train_params.loss_weights.{name}=0" for name in ("guidance", "focus") if getattr(weights, name)
+            f"--set train_params.loss_weights.{name}=0"
+            for name in ("guidance", "focus")
+            if getattr(weights, name, None)
         ]
         raise MissingError(
             f"the detector '{spec.name}' that guides the training is not ready: {reason}",
             f"Install what is missing, or train without: {' '.join(without)}",
         )
-    highest = max(max(numbers) for numbers in params.guidance.points)
+    highest = max(max(numbers) for numbers in guidance.points)
     if highest >= spec.landmarks:
         raise UsageError(
             f"the detector '{spec.name}' gives {spec.landmarks} landmarks, number {highest} is asked for",

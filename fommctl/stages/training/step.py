@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fommctl.api.training import PerceptualNetwork, TrainableBackend, TrainingBatch, TrainingView
-from fommctl.sections import TrainParams
+from fommctl.sections import BaseTrainParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class TrainingStep:
     def __init__(
         self,
         backend: TrainableBackend,
-        params: TrainParams,
+        params: BaseTrainParams,
         device: torch.device,
         precision: str,
         *,

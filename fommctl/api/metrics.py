@@ -1,0 +1,125 @@
+"""What metrics are given and what they return; importing this module imports numpy.
+
+A metric sees a clip as a stream of chunks of consecutive frames, so that its length does not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "ClipScorer",
+    "ClipScores",
+    "EmbeddingSource",
+    "FrameChunk",
+    "KeypointSource",
+    "Metric",
+    "MetricClip",
+    "mean_of_frames",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameChunk:
+    """Consecutive frames of a clip."""
+
+    prediction: NDArray[np.uint8]
+    """(N, H, W, 3) RGB."""
+    truth: NDArray[np.uint8] | None
+    """(N, H, W, 3) RGB; None where the metric needs nothing and there is none."""
+    exact: NDArray[np.float32] | None = None
+    """(N, H, W, 3) in [0, 1]: the prediction before it was rounded to 8 bits; None for finished results."""
+    first: int = 0
+    """Index of the first of these frames in the clip."""
+
+    def __len__(self) -> int:
+        return len(self.prediction)
+
+
+class KeypointSource(Protocol):
+    """Where a metric gets its keypoints: a detector, true ones, or the model's own."""
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        ...
+
+    def __call__(self, chunk: FrameChunk) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Keypoints (N, K, 2) of prediction and truth in pixels, x before y, NaN where one is absent; a frame in
+        which nothing was found is NaN throughout. None for the truth where there is none."""
+        ...
+
+
+class EmbeddingSource(Protocol):
+    """Where a metric gets its embeddings."""
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        ...
+
+    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """(N, D) of frames (N, H, W, 3), NaN throughout where nothing was found."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MetricClip:
+    """What a metric may know of a clip beforehand."""
+
+    name: str
+    rate: float
+    """Frames a second."""
+    keypoints: KeypointSource | None = None
+    """Never None for metrics that use keypoints."""
+    embeddings: EmbeddingSource | None = None
+    """Never None for metrics that use embeddings."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipScores:
+    """The scores of one clip."""
+
+    frames: NDArray[np.float64]
+    """(N,) one for each frame, NaN where it could not be scored; empty where single frames have no score."""
+    value: float | None
+    """Of the whole clip, finite; None where it could not be scored."""
+    scored: int
+    """Frames that the value rests on."""
+    total: int
+    """Frames of the clip."""
+    state: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    """What `MetricSpec.combine` needs of the clip."""
+
+
+class ClipScorer(Protocol):
+    """Scores one clip."""
+
+    def add(self, chunk: FrameChunk) -> None:
+        """The next frames."""
+        ...
+
+    def finish(self) -> ClipScores:
+        """After the last frames."""
+        ...
+
+
+class Metric(Protocol):
+    """Scores clips, one or several at a time."""
+
+    def clip(self, clip: MetricClip) -> ClipScorer:
+        """A scorer for this clip."""
+        ...
+
+
+def mean_of_frames(values: Sequence[float] | NDArray[np.float64]) -> ClipScores:
+    """Scores of a clip whose value is the mean over its frames; NaN: this frame could not be scored."""
+    frames = np.asarray(values, np.float64)
+    scored = frames[np.isfinite(frames)]
+    value = float(scored.mean()) if len(scored) else None
+    return ClipScores(np.where(np.isfinite(frames), frames, np.nan), value, len(scored), len(frames))

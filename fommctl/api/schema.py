@@ -1,0 +1,53 @@
+"""Types for the schemas of preset sections; importing this module imports pydantic.
+
+Types are strict: text is no number, a number no boolean.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, Strict
+from pydantic_core import PydanticCustomError
+
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0)]
+Weights = Annotated[tuple[Weight, ...], Strict(False)]
+Pair = Annotated[tuple[float, float], Strict(False)]
+Expansion = Annotated[int, Field(ge=1, le=4096)]
+"""Channels before the first halving of the resolution; each halving doubles them."""
+Maximum = Annotated[int, Field(ge=1, le=16384)]
+"""Most channels of a block."""
+Blocks = Annotated[int, Field(ge=1, le=12)]
+
+
+def _scale(value: Any) -> float:
+    # A whole scale stays an integer: the published names of discriminators are made of the number as written.
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise PydanticCustomError("float_type", "Input should be a valid number")
+    if not 0 < value <= 1:
+        raise PydanticCustomError("scale", "Input should be more than 0 and at most 1")
+    return value
+
+
+Scale = Annotated[float, PlainValidator(_scale)]
+"""Of a pyramid, relative to the frame."""
+Scales = Annotated[tuple[Scale, ...], Strict(False), Field(min_length=1)]
+
+
+def _whole_step(value: float) -> float:
+    step = 1 / value
+    if abs(step - round(step)) > 0.01:
+        raise PydanticCustomError("scale_factor", "Input should be 1, 0.5, 0.25 or another 1/n")
+    return value
+
+
+ScaleFactor = Annotated[float, Field(ge=1 / 64, le=1), AfterValidator(_whole_step)]
+"""Side of what a network sees over the side of the frame."""
+
+
+class Params(BaseModel):
+    """Strict, immutable, unknown keys refused."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
