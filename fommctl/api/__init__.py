@@ -1,8 +1,8 @@
 """The public surface for plugins.
 
 Import from here and from the modules of this package only, such as `fommctl.api.blocks` (building blocks of networks;
-imports torch), `fommctl.api.metrics`, `fommctl.api.schema` and `fommctl.api.folders` (data sets): what else fommctl contains may change at any release. Importing
-this package is cheap: neither torch nor PyAV is loaded.
+imports torch), `fommctl.api.metrics`, `fommctl.api.schema` and `fommctl.api.folders` (data sets): what else fommctl
+contains may change at any release. Importing this package is cheap: neither torch nor PyAV is loaded.
 """
 
 from fommctl.api.hookspecs import PROJECT, hookimpl
