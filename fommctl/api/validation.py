@@ -52,6 +52,8 @@ def spec_fault(kind: str, spec: object) -> str | None:
 
 def _wanted(annotation: str, value: Any) -> str | None:
     """What a field of this annotation must be, where `value` is not that; None where it is."""
+    if value is None and annotation.endswith("| None"):
+        return None
     if annotation.startswith("Callable"):
         return None if callable(value) else "callable"
     if annotation == "tuple[str, ...]":
