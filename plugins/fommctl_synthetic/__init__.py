@@ -21,6 +21,12 @@ def fommctl_datasets() -> Iterator[DatasetSpec]:
             licence="made by this program: free for any use; there is nothing to download, and RAW is not read",
             build=partial(_build, size),
         )
+    yield DatasetSpec(
+        name="synthetic-shapes",
+        summary="Pairs of shapes alone, of 48 identities, 64 pixels; what 'fommctl reproduce' trains on",
+        licence="made by this program: free for any use; there is nothing to download, and RAW is not read",
+        build=_build_shapes,
+    )
 
 
 def _build(size: int) -> DatasetAdapter:
@@ -28,3 +34,9 @@ def _build(size: int) -> DatasetAdapter:
     from fommctl_synthetic.dataset import Synthetic
 
     return Synthetic(kinds=tuple(CASTS), size=size)
+
+
+def _build_shapes() -> DatasetAdapter:
+    from fommctl_synthetic.dataset import Synthetic
+
+    return Synthetic(identities=48, test_identities=8)

@@ -18,12 +18,13 @@ from fommctl_synthetic.layers import Floats
 
 
 class Synthetic:
-    """For each kind six identities with two takes each; the last two identities are the test split."""
+    """For each kind some identities with some takes each; the last identities are the test split."""
 
     def __init__(
         self,
         *,
         identities: int = 6,
+        test_identities: int = 2,
         takes: int = 2,
         size: int = 64,
         length: int = 24,
@@ -36,7 +37,7 @@ class Synthetic:
             for identity in range(identities)
             for take in range(takes)
         }
-        self.first_test = max(1, identities - 2)
+        self.first_test = max(1, identities - test_identities)
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
         """All clips; `root` is not read, for nothing is on disk."""

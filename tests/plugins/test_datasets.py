@@ -15,7 +15,7 @@ from fommctl.media.random_access import count_frames
 from fommctl.stages.preprocess import PreprocessConfig, run
 from fommctl.stages.training.clips import find_clips
 
-MADE = {"synthetic", "synthetic-256"}
+MADE = {"synthetic", "synthetic-256", "synthetic-shapes"}
 """Those that need no raw folder."""
 
 

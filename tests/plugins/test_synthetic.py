@@ -49,6 +49,13 @@ def test_registered_sets_have_all_kinds(host: Host, name: str, size: int) -> Non
     assert next(clips[-1].frames()).shape == (size, size, 3)
 
 
+def test_the_set_of_shapes_tests_on_eight_of_its_identities(host: Host) -> None:
+    testing.check_dataset(host.datasets["synthetic-shapes"], limit=1)
+    clips = list(host.datasets["synthetic-shapes"].build().clips(Path("not/read")))
+    assert {clip.identity for clip in clips if clip.split == "test"} == {f"shapes{number}" for number in range(40, 48)}
+    assert len([clip for clip in clips if clip.split == "train"]) == 80
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_clips_go_to_another_process(large: Synthetic, kind: str) -> None:
     clip = next(clip for clip in large.clips(Path()) if clip.name == f"{kind}00-take0")

@@ -30,7 +30,7 @@ def test_first_party_plugins_come_through_the_entry_points(host: Host) -> None:
     ours = {plugin.name: plugin for plugin in host.plugins if plugin.distribution == "fommctl"}
     assert {"fomm", "faces", "synthetic"} <= set(ours)
     assert all(plugin.problem is None for plugin in ours.values())
-    assert ours["synthetic"].registers == {"dataset": ("synthetic", "synthetic-256")}
+    assert ours["synthetic"].registers == {"dataset": ("synthetic", "synthetic-256", "synthetic-shapes")}
     assert host.find("dataset", "synthetic") is host.datasets["synthetic"]
 
 
