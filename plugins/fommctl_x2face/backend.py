@@ -1,0 +1,149 @@
+"""X2Face: a source is unwarped to an embedded face, which a driving frame's flow warps to its pose."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from fommctl.api import Renderer
+from fommctl.api.blocks import Motion
+from fommctl_x2face.networks import DrivingNetwork, EmbeddingNetwork
+from fommctl_x2face.schema import X2FaceParams
+from fommctl_x2face.warping import embedded_face, reduced, warped
+
+if TYPE_CHECKING:
+    from fommctl.api.training import PerceptualNetwork, TrainingPhase
+    from fommctl_x2face.training import X2FaceTrainParams
+
+Network = TypeVar("Network", bound=nn.Module)
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source as both renderers keep it."""
+
+    motion: Motion
+    """Of its first view."""
+    views: Tensor
+    """(S, 3, H, W)"""
+    face: Tensor | None
+    """(1, 3, H, W), embedded; None where it is computed anew for each frame."""
+
+
+class X2FaceRenderer:
+    """Both networks on one device. The motion of a frame is the driving network's code; there are no keypoints.
+
+    The networks see frames at the size that they were trained at. Frames of another size are resized for them, and
+    their flow is resized to the frames, so that the picture itself keeps its pixels.
+    """
+
+    def __init__(
+        self, embedding: EmbeddingNetwork, driving: DrivingNetwork, device: torch.device, precision: str, scale: float
+    ) -> None:
+        """precision, scale: see `fommctl.api.Backend.prepare`."""
+        self.device = device
+        self._embedding = embedding.to(device).eval()
+        self._driving = driving.to(device).eval()
+        self._half = HALVES.get(precision)
+        self._scale = scale
+
+    @torch.inference_mode()
+    def detect(self, frames: Tensor) -> Motion:
+        """See `fommctl.api.Renderer`."""
+        with self._autocast():
+            codes = self._driving.encode(reduced(frames, self._native(frames)))
+        return Motion(codes.new_zeros(len(codes), 0, 2), codes=codes.flatten(1))
+
+    @torch.inference_mode()
+    def encode_source(self, frame: Tensor) -> Source:
+        """See `fommctl.api.Renderer`; the motion is that of the first picture."""
+        return Source(self.detect(frame[:1]), frame, self._embedded(frame))
+
+    @torch.inference_mode()
+    def render(self, context: object, motion: Motion) -> Tensor:
+        """See `fommctl.api.Renderer`."""
+        assert isinstance(context, Source)
+        assert motion.codes is not None
+        height, width = (side // self._driving.step for side in self._native(context.views))
+        with self._autocast():
+            flow = self._driving.decode(motion.codes.view(len(motion), -1, height, width))
+        faces = context.face
+        if faces is None:
+            faces = torch.cat([self._embedded(context.views) for _ in range(len(motion))])
+        return warped(faces.expand(len(motion), -1, -1, -1), flow).clamp_(0, 1)
+
+    def _embedded(self, views: Tensor) -> Tensor:
+        with self._autocast():
+            return embedded_face(self._embedding, views, self._native(views))
+
+    def _native(self, frames: Tensor) -> tuple[int, int]:
+        """(height, width) at which the networks see frames (B, 3, H, W)."""
+        return round(frames.shape[2] * self._scale), round(frames.shape[3] * self._scale)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self._half, enabled=self._half is not None)
+
+
+class PlainRenderer(X2FaceRenderer):
+    """The published networks as they are, in fp32; the source is embedded anew for each frame."""
+
+    def __init__(
+        self, embedding: EmbeddingNetwork, driving: DrivingNetwork, device: torch.device, scale: float = 1.0
+    ) -> None:
+        super().__init__(embedding, driving, device, "fp32", scale)
+
+    @torch.inference_mode()
+    def encode_source(self, frame: Tensor) -> Source:
+        """See `fommctl.api.Renderer`."""
+        return Source(self.detect(frame[:1]), frame, None)
+
+
+class FastRenderer(X2FaceRenderer):
+    """The source is embedded once, BatchNorm is folded into the convolutions; keeps nothing of the networks given."""
+
+    def __init__(
+        self, embedding: EmbeddingNetwork, driving: DrivingNetwork, device: torch.device, precision: str, scale: float
+    ) -> None:
+        super().__init__(_folded(embedding), _folded(driving), device, precision, scale)
+
+
+class X2FaceBackend:
+    """Embedding and driving network built from validated `model_params`."""
+
+    def __init__(self, params: X2FaceParams) -> None:
+        self.embedding = EmbeddingNetwork(**params.embedding_params.model_dump()).eval()
+        self.driving = DrivingNetwork(**params.driving_params.model_dump()).eval()
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """See `fommctl.api.Backend`."""
+        return {"embedding": self.embedding, "driving": self.driving}
+
+    def prepare(self, device: torch.device, precision: str, *, fast: bool = True, scale: float = 1.0) -> Renderer:
+        """See `fommctl.api.Backend`; any scale will do."""
+        if fast:
+            return FastRenderer(self.embedding, self.driving, device, precision, scale)
+        return PlainRenderer(self.embedding, self.driving, device, scale)
+
+    def training(self, params: X2FaceTrainParams, perceptual: PerceptualNetwork | None) -> Sequence[TrainingPhase]:
+        """See `fommctl.api.training.TrainableBackend`."""
+        from fommctl_x2face.training import phases
+
+        return phases(self.embedding, self.driving, params)
+
+
+def _folded(network: Network) -> Network:
+    """A copy whose BatchNorms are part of the convolutions before them."""
+    folded = copy.deepcopy(network).eval()
+    for layers in [module for module in folded.modules() if isinstance(module, nn.Sequential)]:
+        for place in range(1, len(layers)):
+            convolution, norm = layers[place - 1], layers[place]
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                layers[place - 1], layers[place] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
+    return folded

@@ -1,0 +1,81 @@
+"""The layout of the published checkpoints, and what their tensors tell of the networks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fommctl.api import Architecture, Groups, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PREFIXES = {"embedding": "pix2pixUnwrapped.netG.", "driving": "pix2pixSampler.netG."}
+"""What stands before the names of each of our groups in the one group of a published checkpoint."""
+PUBLISHED_GROUP = "state_dict"
+_FIRST = "model.down.0.weight"
+_INNER = re.compile(r"model\.((?:submodule\.)+)down\.1\.weight")
+
+
+def from_published(groups: Groups) -> Groups:
+    """{`state_dict`: both networks} as {`embedding`: ..., `driving`: ...}; others as they are.
+
+    Tensors of `state_dict` that are of neither network stay in a group of that name.
+    """
+    published = groups.get(PUBLISHED_GROUP, {})
+    found: dict[str, dict[str, Tensor]] = {name: {} for name in PREFIXES}
+    rest: dict[str, Tensor] = {}
+    for name, tensor in published.items():
+        group = next((group for group, prefix in PREFIXES.items() if name.startswith(prefix)), None)
+        if group is None:
+            rest[name] = tensor
+        else:
+            found[group][name.removeprefix(PREFIXES[group])] = tensor
+    if not any(found.values()):
+        return groups
+    others = {name: tensors for name, tensors in groups.items() if name != PUBLISHED_GROUP}
+    ours = {name: tensors for name, tensors in found.items() if tensors}
+    return {**others, **ours, **({PUBLISHED_GROUP: rest} if rest else {})}
+
+
+def to_published(groups: Groups) -> Groups:
+    """The other way round."""
+    tensors = {PREFIXES[group] + name: tensor for group in PREFIXES for name, tensor in groups.get(group, {}).items()}
+    others = {name: tensors for name, tensors in groups.items() if name not in PREFIXES}
+    return {**others, PUBLISHED_GROUP: tensors} if tensors else groups
+
+
+def read_architecture(groups: Groups) -> Architecture | None:
+    """`model_params` of X2Face from its tensors; None if they are of another kind of model.
+
+    Raises UsageError where a network has fewer than two levels.
+    """
+    firsts = [groups.get(group, {}).get(_FIRST) for group in PREFIXES]
+    if any(first is None or first.dim() != 4 for first in firsts):
+        return None
+    params = {f"{group}_params": _hourglass(groups[group]) for group in PREFIXES}
+    side = 1 << max(each["num_downs"] for each in params.values())
+    notes = (
+        "; ".join(
+            f"{group} network {each['num_downs']} levels from {each['ngf']} to {each['inner_channels']} channels"
+            for group, each in ((group, params[f"{group}_params"]) for group in PREFIXES)
+        ),
+        f"frames of {side}x{side} pixels assumed, one place at the innermost level as in the published model",
+    )
+    return Architecture(model_params=params, frame_shape=(side, side, 3), notes=notes)
+
+
+def _hourglass(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    depths = {match[1].count("."): name for name in tensors if (match := _INNER.fullmatch(name))}
+    if not depths:
+        raise UsageError(
+            "the checkpoint has no tensors 'model.submodule.down.*' to read its architecture from",
+            "Name the configuration with --preset NAME or --preset FILE.yaml.",
+        )
+    deepest = max(depths)
+    return {
+        "ngf": tensors[_FIRST].shape[0],
+        "num_downs": deepest + 1,
+        "inner_channels": tensors[depths[deepest]].shape[0],
+    }

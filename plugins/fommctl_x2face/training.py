@@ -1,0 +1,57 @@
+"""The training step of X2Face as released: photometric, on pairs of frames of one clip."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from fommctl.api.training import BaseTrainParams, PhaseResult, TrainingBatch, TrainingPhase, TrainingView
+from fommctl_x2face.networks import DrivingNetwork, EmbeddingNetwork
+from fommctl_x2face.warping import warped
+
+
+class X2FaceTrainParams(BaseTrainParams):
+    """The training of X2Face. A pair of source and driving frame is what the published script calls num_views 2."""
+
+    lr_generator: Annotated[float, Field(ge=0)] = 1e-3
+    """Of both networks; the published --lr. The other rates are not used."""
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    """Ours: stochastic gradient descent is the published choice, and a slow one: short runs need adam."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of sgd; of adam, the decay of its mean gradient."""
+
+
+class PhotometricPhase(nn.Module):
+    """Mean absolute difference of the driving frame and what is made of the source with its flow."""
+
+    def __init__(self, embedding: EmbeddingNetwork, driving: DrivingNetwork) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.driving = driving
+
+    def forward(self, batch: TrainingBatch, _: Any = None) -> PhaseResult:
+        # Of a single view the weights of the mean over views cancel.
+        flow, _weights = self.embedding(batch.source)
+        face = warped(batch.source, flow)
+        prediction = warped(face, self.driving(batch.driving))
+        loss = (prediction - batch.driving).abs().mean()
+        view = TrainingView(
+            batch.source, batch.driving, prediction.detach().clamp(0, 1), extra={"embedded face": face.detach()}
+        )
+        return PhaseResult({"photometric": loss}, None, view)
+
+
+def phases(embedding: EmbeddingNetwork, driving: DrivingNetwork, params: X2FaceTrainParams) -> list[TrainingPhase]:
+    """See `fommctl.api.training.TrainableBackend`."""
+    module = PhotometricPhase(embedding, driving)
+    return [TrainingPhase("photometric", module, {"optimizer_generator": _optimiser(module, params)})]
+
+
+def _optimiser(module: nn.Module, params: X2FaceTrainParams) -> torch.optim.Optimizer:
+    weights, rate = module.parameters(), params.lr_generator
+    if params.optimiser == "adam":
+        return torch.optim.Adam(weights, lr=rate, betas=(params.momentum, 0.999))
+    return torch.optim.SGD(weights, lr=rate, momentum=params.momentum)
