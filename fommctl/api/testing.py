@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fommctl.api.specs import BackendSpec, CommandSpec, DatasetSpec, DetectorSpec, MetricSpec
+from fommctl.api.specs import BackendSpec, CommandSpec, DatasetSpec, DetectorSpec, EmbedderSpec, MetricSpec
 from fommctl.api.validation import spec_fault
 from fommctl.api.values import ClipRecord, Detection
 from fommctl.errors import InputError, MissingError
@@ -153,11 +153,7 @@ def check_detector(spec: DetectorSpec, frames: Sequence[NDArray[np.uint8]] = ())
     need the network."""
     import numpy as np
 
-    _check_spec("detector", spec)
-    _promise(spec.subject, "the subject is named")
-    reason = spec.ready()
-    _promise(reason is None or (isinstance(reason, str) and reason), "ready() is None or a reason")
-    if reason is not None:
+    if not _ready("detector", spec):
         return
     detector = spec.build()
     _promise(detector.detect([]) == [], "no pictures, no answers")
@@ -165,6 +161,14 @@ def check_detector(spec: DetectorSpec, frames: Sequence[NDArray[np.uint8]] = ())
     _promise([list(each) for each in detector.detect(blank)] == [[], []], "nothing is found in blank pictures")
     _promise(len(detector.detect([blank[0][:1, :1]])) == 1, "a picture of one pixel is no error")
     _check_detections(spec, detector, [*frames, *pictures(2, 96, 128)], len(frames))
+
+
+def _ready(kind: str, spec: DetectorSpec | EmbedderSpec) -> bool:
+    _check_spec(kind, spec)
+    _promise(spec.subject, "the subject is named")
+    reason = spec.ready()
+    _promise(reason is None or (isinstance(reason, str) and reason), "ready() is None or a reason")
+    return reason is None
 
 
 def _check_detections(
@@ -185,6 +189,30 @@ def _check_detections(
     _promise(all((a == b).all() for a, b in zip(frames, before, strict=True)), "the pictures stay as they are")
     alone = [detector.detect([frame])[0] for frame in frames]
     _promise([len(each) for each in alone] == [len(each) for each in found], "each picture is judged on its own")
+
+
+def check_embedder(spec: EmbedderSpec, frames: Sequence[NDArray[np.uint8]] = ()) -> None:
+    """frames: pictures (H, W, 3) with a subject in each. One that is not ready is not built, as for detectors."""
+    import numpy as np
+
+    if not _ready("embedder", spec):
+        return
+    embedder = spec.build()
+    _promise(embedder.embed([]) == [], "no pictures, no answers")
+    several = [*frames, np.full((64, 48, 3), 128, np.uint8), np.zeros((1, 1, 3), np.uint8)]
+    before = [frame.copy() for frame in several]
+    found = embedder.embed(several)
+    _promise(len(found) == len(several), "one answer for each picture")
+    _promise(all(each is not None for each in found[: len(frames)]), "the subject in each picture is found")
+    for frame, vector in zip(several, found, strict=True):
+        (alone,) = embedder.embed([frame])
+        if vector is None or alone is None:
+            _promise(vector is alone, "each picture is judged on its own")
+            continue
+        _promise(vector.shape == (spec.dimension,) and vector.dtype == np.float32, "embeddings are (D,) float32")
+        _promise(np.isfinite(vector).all(), "embeddings are finite")
+        _promise(np.allclose(vector, alone, atol=1e-4), "each picture is judged on its own")
+    _promise(all((a == b).all() for a, b in zip(several, before, strict=True)), "the pictures stay as they are")
 
 
 def check_dataset(spec: DatasetSpec, root: Path | None = None, *, limit: int = 4) -> None:

@@ -57,4 +57,4 @@ class Detection:
     score: float
     """Higher is surer; comparable within one detector only."""
     landmarks: NDArray[np.float32] | None = None
-    """(N, 2), x before y, pixels."""
+    """(N, 2), x before y, pixels; NaN where a point of the subject is hidden."""

@@ -14,7 +14,7 @@ from fommctl.presets import Preset, load_preset, preset_names
 if TYPE_CHECKING:
     from fommctl.api.specs import BackendSpec
 
-KINDS = ("backend", "dataset", "detector", "metric", "preset", "command")
+KINDS = ("backend", "dataset", "detector", "embedder", "metric", "preset", "command")
 """Those that have a suite; weights are checked when they are pulled or read."""
 
 
@@ -35,6 +35,7 @@ def check(kind: str, name: str, host: Host, data: Path | None = None) -> Check:
     suites: dict[str, Callable[[], str | None]] = {
         "backend": lambda: _backend(name, host),
         "detector": lambda: _detector(name, host),
+        "embedder": lambda: _embedder(name, host),
         "dataset": lambda: _dataset(name, host, data),
         "metric": lambda: testing.check_metric(host.find(kind, name)),
         "command": lambda: testing.check_command(host.find(kind, name)),
@@ -76,6 +77,13 @@ def _training(spec: "BackendSpec", preset: Preset, model_params: dict[str, Any])
 def _detector(name: str, host: Host) -> str | None:
     spec = host.find("detector", name)
     testing.check_detector(spec)
+    reason = spec.ready()
+    return f"not checked: {reason}" if reason else None
+
+
+def _embedder(name: str, host: Host) -> str | None:
+    spec = host.find("embedder", name)
+    testing.check_embedder(spec)
     reason = spec.ready()
     return f"not checked: {reason}" if reason else None
 

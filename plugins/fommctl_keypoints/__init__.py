@@ -1,0 +1,118 @@
+"""Metrics of keypoints and identity: AKD, MKR, AED and keypoint jitter, in published and strict variants.
+
+The published scripts are those of https://github.com/AliaksandrSiarohin/pose-evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+from fommctl.api import MetricSpec, hookimpl
+
+OTHER_DETECTOR = "published figures: 256-pixel frames, keypoints by FAN (faces) or a COCO pose network (bodies)"
+OTHER_EMBEDDER = "published figures: OpenFace (faces) or a re-identification network (bodies), of another scale"
+
+
+@hookimpl
+def fommctl_metrics() -> Iterator[MetricSpec]:
+    yield from _keypoint_distances()
+    yield from _missing_keypoints()
+    yield from _identity_distances()
+    yield from _jitters()
+
+
+def _keypoint_distances() -> Iterator[MetricSpec]:
+    yield MetricSpec(
+        name="akd.paper",
+        summary="Average keypoint distance, published: mean of |dx| and |dy| of keypoints found in both, frames without left "
+        f"out; {OTHER_DETECTOR}",
+        unit="px",
+        lower_is_better=True,
+        build=lambda: _build("distance", "PaperDistance"),
+        uses=("keypoints",),
+    )
+    yield MetricSpec(
+        name="akd.strict",
+        summary="Average keypoint distance: Euclidean; a keypoint that the prediction lacks costs the frame's diagonal",
+        unit="px",
+        lower_is_better=True,
+        build=lambda: _build("distance", "StrictDistance"),
+        uses=("keypoints",),
+    )
+
+
+def _missing_keypoints() -> Iterator[MetricSpec]:
+    yield MetricSpec(
+        name="mkr.paper",
+        summary="Missing keypoint rate, published: mean over frames of the part of the true keypoints that is not "
+        f"found; {OTHER_DETECTOR}",
+        unit="",
+        lower_is_better=True,
+        build=lambda: _build("missing", "PaperMissing"),
+        uses=("keypoints",),
+    )
+    yield MetricSpec(
+        name="mkr.strict",
+        summary="Missing keypoint rate: keypoints not found over all keypoints of the truth, each counting alike",
+        unit="",
+        lower_is_better=True,
+        build=lambda: _build("missing", "StrictMissing"),
+        uses=("keypoints",),
+        combine=lambda clips: _load("missing").pooled(clips),
+    )
+
+
+def _identity_distances() -> Iterator[MetricSpec]:
+    yield MetricSpec(
+        name="aed.paper",
+        summary="Average embedding distance, published: sum of squared differences, frames without an embedding left "
+        f"out; {OTHER_EMBEDDER}",
+        unit="",
+        lower_is_better=True,
+        build=lambda: _build("identity", "PaperIdentity"),
+        needs="identity",
+        uses=("embeddings",),
+    )
+    yield MetricSpec(
+        name="aed.strict",
+        summary="Average embedding distance: Euclidean; a subject that the prediction lacks costs twice the length of "
+        "the true embedding",
+        unit="",
+        lower_is_better=True,
+        build=lambda: _build("identity", "StrictIdentity"),
+        needs="identity",
+        uses=("embeddings",),
+    )
+
+
+def _jitters() -> Iterator[MetricSpec]:
+    yield MetricSpec(
+        name="keypoint-jitter",
+        summary="Mean length of the second difference in time of the keypoints' error: what shakes more, or less, than "
+        "the truth",
+        unit="px/frame²",
+        lower_is_better=True,
+        build=lambda: _build("jitter", "JitterAgainstTruth"),
+        uses=("keypoints",),
+    )
+    yield MetricSpec(
+        name="keypoint-jitter.plain",
+        summary="Mean length of the second difference in time of the keypoints: to hold models against each other on "
+        "the same clips; a still has none",
+        unit="px/frame²",
+        lower_is_better=True,
+        build=lambda: _build("jitter", "PlainJitter"),
+        needs="nothing",
+        uses=("keypoints",),
+    )
+
+
+def _build(module: str, name: str) -> Any:
+    return getattr(_load(module), name)()
+
+
+def _load(module: str) -> Any:
+    """numpy is imported only when a metric is asked for."""
+    return import_module(f"fommctl_keypoints.{module}")

@@ -1,0 +1,72 @@
+"""MKR: which part of the keypoints of the truth is not found in the prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fommctl.api.metrics import ClipScorer, ClipScores, FrameChunk, KeypointSource, MetricClip
+from fommctl_keypoints.scoring import FrameScorer, Points, Scores, both, found, joined, keypoints_of
+
+
+class PaperMissing:
+    """MKR as the published script computes it (pose-evaluation, cmp_with_missing.py).
+
+    For each frame the joints that the truth has and the prediction lacks, over the joints that the truth has; frames
+    with none in the truth are skipped; the mean over frames. It is published for bodies only. For faces, of which a
+    detector finds all landmarks or none, it is the part of the frames that lost the face.
+    """
+
+    def clip(self, clip: MetricClip) -> ClipScorer:
+        """A scorer for this clip."""
+        source = keypoints_of(clip)
+        return FrameScorer(lambda chunk: _rates(*_counts(*both(source, chunk))))
+
+
+class StrictMissing:
+    """The same over all keypoints of all frames together, so that frames with few keypoints do not count for more.
+
+    Keypoints that only the prediction has are not counted.
+    """
+
+    def clip(self, clip: MetricClip) -> ClipScorer:
+        """A scorer for this clip."""
+        return _StrictScorer(keypoints_of(clip))
+
+
+class _StrictScorer:
+    def __init__(self, source: KeypointSource) -> None:
+        self._source = source
+        self._missing: list[Scores] = []
+        self._present: list[Scores] = []
+
+    def add(self, chunk: FrameChunk) -> None:
+        missing, present = _counts(*both(self._source, chunk))
+        self._missing.append(missing)
+        self._present.append(present)
+
+    def finish(self) -> ClipScores:
+        missing, present = joined(self._missing), joined(self._present)
+        frames = _rates(missing, present)
+        value = float(missing.sum() / present.sum()) if present.any() else None
+        state = {"missing": missing.sum(keepdims=True), "present": present.sum(keepdims=True)}
+        return ClipScores(frames, value, int((present > 0).sum()), len(frames), state)
+
+
+def pooled(clips: Sequence[ClipScores]) -> float | None:
+    """`mkr.strict` of several clips: over all their keypoints; None where the truth has none."""
+    missing, present = (sum(float(clip.state[name][0]) for clip in clips) for name in ("missing", "present"))
+    return missing / present if present else None
+
+
+def _counts(prediction: Points, truth: Points) -> tuple[Scores, Scores]:
+    """Of each frame, (N,): keypoints of the truth that the prediction lacks, and all of the truth."""
+    present = found(truth)
+    return (present & ~found(prediction)).sum(-1).astype(np.float64), present.sum(-1).astype(np.float64)
+
+
+def _rates(missing: Scores, present: Scores) -> NDArray[np.float64]:
+    """(N,), NaN where the truth has no keypoint."""
+    return np.where(present > 0, missing / np.maximum(present, 1), np.nan)
