@@ -118,7 +118,7 @@ def _check_renderer(renderer: Renderer, frames: Tensor) -> Tensor:
     _check_motion(motion, len(frames))
     context = renderer.encode_source(frames[:1])
     _check_motion(context.motion, 1)
-    _promise(_near(context.motion.keypoints, motion.keypoints[:1]), "the context's motion is that of its source")
+    _promise(_alike(context.motion, motion[:1]), "the context's motion is that of its source")
     together = renderer.render(context, motion)
     _promise(together.shape == frames.shape, "render() gives (B, C, H, W)")
     _promise(torch.isfinite(together).all(), "frames are finite")
@@ -127,7 +127,7 @@ def _check_renderer(renderer: Renderer, frames: Tensor) -> Tensor:
     for index in range(len(frames)):
         one = slice(index, index + 1)
         alone = renderer.detect(frames[one])
-        _promise(_near(alone.keypoints, motion.keypoints[one]), "detect() sees each frame of a batch on its own")
+        _promise(_alike(alone, motion[one]), "detect() sees each frame of a batch on its own")
         _promise(_near(renderer.render(context, motion[one]), together[one]), "render() makes each frame on its own")
     _promise(frames.equal(before), "the frames that are handed in stay as they are")
     return together
@@ -136,16 +136,29 @@ def _check_renderer(renderer: Renderer, frames: Tensor) -> Tensor:
 def _check_motion(motion: Motion, count: int) -> None:
     import torch
 
-    points, maps = motion.keypoints, motion.jacobians
+    points, jacobians, covariances, codes = motion.parts()
+    assert points is not None
     _promise(points.ndim == 3 and len(points) == count and points.shape[2] == 2, "keypoints are (B, K, 2)")
-    _promise(points.dtype == torch.float32 and torch.isfinite(points).all(), "keypoints are finite float32")
-    if maps is not None:
-        _promise(maps.shape == (*points.shape, 2), "Jacobians are (B, K, 2, 2)")
-        _promise(maps.dtype == torch.float32 and torch.isfinite(maps).all(), "Jacobians are finite float32")
+    _promise(points.shape[1] or codes is not None, "there are keypoints, or codes in their place")
+    for name, maps in (("Jacobians", jacobians), ("covariances", covariances)):
+        _promise(maps is None or maps.shape == (*points.shape, 2), f"{name} are (B, K, 2, 2)")
+    _promise(codes is None or (codes.ndim == 2 and len(codes) == count), "codes are (B, D)")
+    for name, part in (("keypoints", points), ("Jacobians", jacobians), ("covariances", covariances), ("codes", codes)):
+        finite = part is None or (part.dtype == torch.float32 and bool(torch.isfinite(part).all()))
+        _promise(finite, f"{name} are finite float32")
+
+
+def _alike(one: Motion, other: Motion) -> bool:
+    """Are all parts of both motions there or absent, and near each other?"""
+    return all(
+        (mine is None) == (theirs is None) and (mine is None or theirs is None or _near(mine, theirs))
+        for mine, theirs in zip(one.parts(), other.parts(), strict=True)
+    )
 
 
 def _near(one: Tensor, other: Tensor) -> bool:
-    return bool((one - other).abs().max() <= 1e-3)
+    # Of no values at all, too: a motion may have no keypoints.
+    return bool(((one - other).abs() <= 1e-3).all())
 
 
 def check_detector(spec: DetectorSpec, frames: Sequence[NDArray[np.uint8]] = ()) -> None:
@@ -204,13 +217,12 @@ def check_embedder(spec: EmbedderSpec, frames: Sequence[NDArray[np.uint8]] = ())
     found = embedder.embed(several)
     _promise(len(found) == len(several), "one answer for each picture")
     _promise(all(each is not None for each in found[: len(frames)]), "the subject in each picture is found")
-    for frame, vector in zip(several, found, strict=True):
-        (alone,) = embedder.embed([frame])
+    for vector, alone in zip(found, [embedder.embed([frame])[0] for frame in several], strict=True):
         if vector is None or alone is None:
             _promise(vector is alone, "each picture is judged on its own")
             continue
-        _promise(vector.shape == (spec.dimension,) and vector.dtype == np.float32, "embeddings are (D,) float32")
-        _promise(np.isfinite(vector).all(), "embeddings are finite")
+        fits = vector.shape == (spec.dimension,) and vector.dtype == np.float32 and np.isfinite(vector).all()
+        _promise(fits, "embeddings are (D,) float32 and finite")
         _promise(np.allclose(vector, alone, atol=1e-4), "each picture is judged on its own")
     _promise(all((a == b).all() for a, b in zip(several, before, strict=True)), "the pictures stay as they are")
 
