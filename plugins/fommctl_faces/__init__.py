@@ -1,4 +1,4 @@
-"""Detectors and data sets of faces."""
+"""Detectors, embedders and data sets of faces."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-from fommctl.api import DatasetSpec, DetectorSpec, hookimpl
+from fommctl.api import DatasetSpec, DetectorSpec, EmbedderSpec, hookimpl
 from fommctl_faces import weights
 
 
@@ -25,7 +25,7 @@ def fommctl_detectors() -> Iterator[DetectorSpec]:
         summary="dlib-hog with 68 landmarks; needs the package face_recognition_models",
         subject="face",
         build=lambda: _build("shape", "ShapeDetector"),
-        ready=weights.missing_shape_model,
+        ready=lambda: weights.missing_recognition_models(weights.SIXTY_EIGHT_LANDMARKS),
         priority=5,
         landmarks=68,
     )
@@ -63,6 +63,19 @@ def fommctl_detectors() -> Iterator[DetectorSpec]:
         ready=lambda: weights.missing_package("mediapipe", "fommctl[mesh]"),
         priority=1,
         landmarks=478,
+    )
+
+
+@hookimpl
+def fommctl_embedders() -> Iterator[EmbedderSpec]:
+    yield EmbedderSpec(
+        name="dlib-128",
+        summary="dlib's face descriptor, of an aligned face; needs the package face_recognition_models",
+        subject="face",
+        dimension=128,
+        build=lambda: _build("identity", "DlibEmbedder"),
+        ready=lambda: weights.missing_recognition_models(weights.FIVE_LANDMARKS, weights.RESNET),
+        priority=10,
     )
 
 

@@ -12,9 +12,9 @@ def resize(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.ui
     """picture (H, W, C) -> (height, width, C), bilinear and anti-aliased."""
     if picture.shape[:2] == (height, width):
         return picture
-    # torch has no other way to take an array that may be read-only without a warning.
+    # torch has no other way to take an array that may be read-only, or run backwards, without a complaint.
     # With the batch axis first it sees pixels with their channels together, and keeps them so.
-    planes = torch.from_numpy(np.require(picture, requirements="W"))[None].permute(0, 3, 1, 2)
+    planes = torch.from_numpy(np.require(picture, requirements="CW"))[None].permute(0, 3, 1, 2)
     resized = F.interpolate(planes, (height, width), mode="bilinear", antialias=True, align_corners=False)
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 

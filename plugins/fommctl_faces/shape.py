@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fommctl.api import Detection, MissingError
 from fommctl_faces.hog import HogDetector
 from fommctl_faces.pixels import luma
-from fommctl_faces.weights import shape_model
+from fommctl_faces.weights import SIXTY_EIGHT_LANDMARKS, recognition_model
 
 
 class ShapeDetector:
@@ -19,7 +19,7 @@ class ShapeDetector:
 
     def __init__(self) -> None:
         self._faces = HogDetector()
-        model = shape_model()
+        model = recognition_model(SIXTY_EIGHT_LANDMARKS)
         if model is None:
             raise MissingError(
                 "dlib's model of 68 landmarks is absent", "Install it with 'pip install face_recognition_models'."

