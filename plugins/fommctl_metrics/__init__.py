@@ -1,0 +1,85 @@
+"""Metrics of pixels, of perception and of flicker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+from fommctl.api import MetricSpec, hookimpl
+
+
+@hookimpl
+def fommctl_metrics() -> Iterator[MetricSpec]:
+    yield from _of_pixels()
+    yield from _of_brightness()
+
+
+def _of_pixels() -> Iterator[MetricSpec]:
+    yield MetricSpec(
+        name="l1.paper",
+        summary="Mean absolute difference before rounding to 8 bits, over all frames: FOMM's reconstruction loss",
+        unit="of 1",
+        lower_is_better=True,
+        build=lambda: _build("pixels", "l1_paper"),
+    )
+    yield MetricSpec(
+        name="l1.strict",
+        summary="Mean absolute difference of the 8-bit frames, over each clip and then over clips",
+        unit="of 1",
+        lower_is_better=True,
+        build=lambda: _build("pixels", "l1_strict"),
+        weighting="clips",
+    )
+    yield MetricSpec(
+        name="psnr",
+        summary="Peak signal-to-noise ratio of red, green and blue; 100 where nothing differs",
+        unit="dB",
+        lower_is_better=False,
+        build=lambda: _build("pixels", "psnr"),
+    )
+
+
+def _of_brightness() -> Iterator[MetricSpec]:
+    yield MetricSpec(
+        name="psnr.luma",
+        summary="Peak signal-to-noise ratio of brightness, by scikit-video; 100 where nothing differs",
+        unit="dB",
+        lower_is_better=False,
+        build=lambda: _build("luma", "psnr"),
+    )
+    yield MetricSpec(
+        name="ssim",
+        summary="Structural similarity of brightness, by scikit-video",
+        unit="of 1",
+        lower_is_better=False,
+        build=lambda: _build("luma", "ssim"),
+    )
+    yield MetricSpec(
+        name="ms-ssim",
+        summary="Structural similarity of brightness at five scales, by scikit-video; sides of 176 pixels or more",
+        unit="of 1",
+        lower_is_better=False,
+        build=lambda: _build("luma", "ms_ssim"),
+    )
+    yield MetricSpec(
+        name="strred",
+        summary="Entropic differences of brightness within and between frames, by scikit-video; 64 pixels or more",
+        unit="product of entropies",
+        lower_is_better=True,
+        build=lambda: _build("luma", "StRred"),
+        weighting="clips",
+    )
+    yield MetricSpec(
+        name="niqe",
+        summary="Distance from natural pictures, by scikit-video, without a true video; 194 pixels or more",
+        unit="distance",
+        lower_is_better=True,
+        build=lambda: _build("luma", "niqe"),
+        needs="nothing",
+    )
+
+
+def _build(module: str, name: str) -> Any:
+    """The libraries of each are imported only when it is asked for."""
+    return getattr(import_module(f"fommctl_metrics.{module}"), name)()

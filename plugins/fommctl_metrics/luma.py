@@ -1,0 +1,136 @@
+"""scikit-video's measures of brightness: Y = 0.2989 R + 0.5870 G + 0.1140 B."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fommctl.api.metrics import ClipScores, FrameChunk, MetricClip
+from fommctl_metrics.frames import FrameMetric, Pixels, Values, truth_of
+from fommctl_metrics.pixels import PSNR_MAX
+from fommctl_metrics.scikit_video import measure, utilities
+
+SMALLEST_SSIM = 11
+"""Pixels of a side: the window of SSIM."""
+SMALLEST_MS_SSIM = 176
+"""As scikit-video asks for: eleven pixels after four halvings."""
+SMALLEST_NIQE = 194
+"""As scikit-video asks for: two patches of 96 pixels, and some more."""
+SMALLEST_STRRED = 64
+"""The band is an eighth of the frame; below that its blocks of 3 pixels are too few for their covariance."""
+
+Measure = Callable[..., NDArray[np.floating]]
+
+
+def psnr() -> FrameMetric:
+    """PSNR of brightness in dB, at most PSNR_MAX, by skvideo.measure.psnr."""
+    return _frame_metric(measure("psnr").psnr, 1)
+
+
+def ssim() -> FrameMetric:
+    """Structural similarity (Wang et al. 2004) by skvideo.measure.ssim.
+
+    Gaussian window of 11 pixels, sigma 1.5; pixels whose window leaves the frame do not count; larger frames are first
+    reduced by round(smaller side / 256).
+    """
+    return _frame_metric(measure("ssim").ssim, SMALLEST_SSIM)
+
+
+def ms_ssim() -> FrameMetric:
+    """Multi-scale structural similarity by skvideo.measure.msssim.
+
+    Wang et al. 2003, equation 7, with the published weights, but for the last scale: there, scikit-video leaves out the
+    exponent of SSIM (0.1333). A frame that has a scale with negative contrast similarity has no score.
+    """
+    return _frame_metric(measure("msssim").msssim, SMALLEST_MS_SSIM)
+
+
+def niqe() -> FrameMetric:
+    """Distance from the statistics of natural pictures (Mittal et al. 2013) by skvideo.measure.niqe, prediction alone.
+
+    A frame of one brightness has no such statistics, and no score.
+    """
+    score = measure("niqe").niqe
+
+    def values(chunk: FrameChunk) -> Values:
+        return np.array([_natural(score, frame) for frame in chunk.prediction])
+
+    return FrameMetric(values)
+
+
+def _natural(score: Measure, frame: Pixels) -> float:
+    if min(frame.shape[:2]) < SMALLEST_NIQE or (frame == frame[0, 0]).all():
+        return np.nan
+    return float(_quietly(score, luma(frame[None]))[0])
+
+
+def luma(frames: Pixels) -> NDArray[np.float64]:
+    """(N, H, W, 1) in [0, 255] of frames (N, H, W, 3)."""
+    brightness: NDArray[np.float64] = utilities().rgb2gray(frames)
+    return brightness
+
+
+def _frame_metric(score: Measure, smallest: int) -> FrameMetric:
+    def values(chunk: FrameChunk) -> Values:
+        if min(chunk.prediction.shape[1:3]) < smallest:
+            return np.full(len(chunk), np.nan)
+        scores = _quietly(score, luma(truth_of(chunk)), luma(chunk.prediction))
+        return np.minimum(scores.astype(np.float64), PSNR_MAX)
+
+    return FrameMetric(values)
+
+
+def _quietly(score: Measure, *videos: NDArray[np.float64]) -> NDArray[np.floating]:
+    """Infinity and NaN, which are dealt with, without NumPy's and SciPy's warnings."""
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return score(*videos)
+
+
+class StRred:
+    """Reduced-reference entropic differences (Soundararajan and Bovik 2013) by skvideo.measure.strred.
+
+    Entropies of one band of a steerable pyramid are compared block by block, within frames and in the differences of
+    frames 0 and 1, 2 and 3, ...; the score is the product of the two means. An odd last frame does not count.
+    """
+
+    def clip(self, clip: MetricClip) -> _StRredOfClip:
+        return _StRredOfClip()
+
+
+class _StRredOfClip:
+    def __init__(self) -> None:
+        self._total = 0
+        self._waiting: tuple[Pixels, Pixels] | None = None
+        self._rows: list[Values] = []
+        """Spatial and temporal difference of each pair of frames."""
+
+    def add(self, chunk: FrameChunk) -> None:
+        self._total += len(chunk)
+        for frames in zip(chunk.prediction, truth_of(chunk), strict=True):
+            if self._waiting is None:
+                self._waiting = frames
+                continue
+            predictions, truths = (np.stack(pair) for pair in zip(self._waiting, frames, strict=True))
+            self._waiting = None
+            self._rows.append(_entropic_difference(predictions, truths))
+
+    def finish(self) -> ClipScores:
+        rows = np.array(self._rows).reshape(-1, 2)
+        rows = rows[np.isfinite(rows).all(1)]
+        value = float(np.prod(rows.mean(0))) if len(rows) else None
+        return ClipScores(np.empty(0), value, 2 * len(rows), self._total)
+
+
+def _entropic_difference(predictions: Pixels, truths: Pixels) -> Values:
+    """Spatial and temporal one (2,) of two frames each, NaN where they cannot be told."""
+    if min(predictions.shape[1:3]) < SMALLEST_STRRED:
+        return np.full(2, np.nan)
+    try:
+        rows, *_ = _quietly(measure("strred").strred, luma(truths), luma(predictions))
+    except np.linalg.LinAlgError:
+        return np.full(2, np.nan)
+    return np.asarray(rows[0, :2], np.float64)
