@@ -48,3 +48,22 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
     for name in set(sys.modules) - modules:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Sums are rounded alike in all runs, as in processes of one thread."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def training_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six clips of six identities to train on, one more to validate with; not to be written to."""
+    import training_runs
+
+    return training_runs.write_training_clips(tmp_path_factory.mktemp("training-clips"))

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,27 +29,14 @@ LONG = (*COSINE, "train_params.num_epochs=6")
 STEPS = 18
 WAIT_S = 120
 RUN_FILES = ["checkpoints", "metrics.jsonl", "model.safetensors", "preset.yaml", "tensorboard"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """As in the processes of their own."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return training_runs.write_training_clips(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(training_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing interrupted."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    result = command_line.run_inside(*training_runs.arguments(config(data, out, sets=LONG)))
+    result = command_line.run_inside(*training_runs.arguments(config(training_clips, out, sets=LONG)))
     assert result.code == 0, result.stderr
     return out
 
@@ -70,9 +57,11 @@ def wait_for_lines(out: Path, count: int, process: subprocess.Popen[str]) -> Non
 
 
 @pytest.mark.slow
-def test_killed_then_stopped_a_run_goes_on_bit_for_bit(data: Path, whole: Path, tmp_path: Path, run_cli: Run) -> None:
+def test_killed_then_stopped_a_run_goes_on_bit_for_bit(
+    training_clips: Path, whole: Path, tmp_path: Path, run_cli: Run
+) -> None:
     """With other numbers of workers each time, which change nothing either."""
-    own = config(data, tmp_path / "run", sets=LONG, resume="auto")
+    own = config(training_clips, tmp_path / "run", sets=LONG, resume="auto")
     steps = random.randint(1, 8)
     with started(replace(own, workers=2)) as process:
         wait_for_lines(own.out, steps, process)
@@ -99,9 +88,11 @@ def test_killed_then_stopped_a_run_goes_on_bit_for_bit(data: Path, whole: Path, 
     assert names(own.out) == names(whole) == RUN_FILES
 
 
-def test_the_result_and_the_texts(data: Path, tmp_path: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_result_and_the_texts(
+    training_clips: Path, tmp_path: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    words = training_runs.arguments(config(data, Path("unused")))
+    words = training_runs.arguments(config(training_clips, Path("unused")))
     words[words.index("--out") : words.index("--out") + 2] = []
     result = run_cli(*words, "--max-steps", "1", "--json")
     assert result.code == 0, result.stderr
@@ -144,9 +135,9 @@ def test_the_result_and_the_texts(data: Path, tmp_path: Path, run_cli: Run, monk
     ],
 )
 def test_what_cannot_start_says_why_and_leaves_nothing(
-    changes: list[str], code: int, message: str, data: Path, tmp_path: Path, run_cli: Run
+    changes: list[str], code: int, message: str, training_clips: Path, tmp_path: Path, run_cli: Run
 ) -> None:
-    result = run_cli(*training_runs.arguments(config(data, tmp_path / "run")), *changes, "--json")
+    result = run_cli(*training_runs.arguments(config(training_clips, tmp_path / "run")), *changes, "--json")
     assert result.code == code, result.stdout
     error = result.json()["error"]
     assert message in error["message"]
@@ -191,8 +182,8 @@ def test_all_that_a_run_writes_animates_and_can_be_exported_and_imported(
     assert "num_epochs: 6" in shown["preset_text"]
 
 
-def test_fine_tuning_tells_what_it_takes(data: Path, whole: Path, tmp_path: Path, run_cli: Run) -> None:
-    own = replace(config(data, tmp_path / "run"), init_from=str(whole / "model.safetensors"))
+def test_fine_tuning_tells_what_it_takes(training_clips: Path, whole: Path, tmp_path: Path, run_cli: Run) -> None:
+    own = replace(config(training_clips, tmp_path / "run"), init_from=str(whole / "model.safetensors"))
     words = [*training_runs.arguments(own), "--init-from", str(own.init_from), "--max-steps", "1"]
     result = run_cli(*words)
     assert result.code == 0, result.stderr

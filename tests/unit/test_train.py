@@ -35,6 +35,7 @@ from fommctl.stages.training.grid import LABEL_HEIGHT
 from fommctl.stages.training.run_folder import lock_run, step_checkpoint
 
 RECIPES = {"cosine": COSINE, "milestones": MILESTONES}
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Killed(BaseException):
@@ -49,26 +50,12 @@ def killed_after(last: int) -> Callable[[int], None]:
     return act
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Sums are rounded alike in all runs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return training_runs.write_training_clips(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def whole(training_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Uninterrupted runs by recipe; that of `cosine` with pictures."""
     root = tmp_path_factory.mktemp("whole")
     for name, sets in RECIPES.items():
-        train(config(data, root / name, sets=sets, pictures_every=2 if name == "cosine" else 0), load_host())
+        train(config(training_clips, root / name, sets=sets, pictures_every=2 if name == "cosine" else 0), load_host())
     return {name: root / name for name in RECIPES}
 
 
@@ -137,9 +124,9 @@ def test_the_finished_model_is_the_average_and_says_how_it_was_made(whole: dict[
 
 @pytest.mark.parametrize(("recipe", "last", "workers"), [("cosine", 1, 0), ("cosine", 4, 2), ("milestones", 5, 0)])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
-    recipe: str, last: int, workers: int, data: Path, whole: dict[str, Path], tmp_path: Path, host: Host
+    recipe: str, last: int, workers: int, training_clips: Path, whole: dict[str, Path], tmp_path: Path, host: Host
 ) -> None:
-    own = config(data, tmp_path / "run", sets=RECIPES[recipe], workers=workers, resume="auto")
+    own = config(training_clips, tmp_path / "run", sets=RECIPES[recipe], workers=workers, resume="auto")
     with pytest.raises(Killed):
         train(own, host, killed_after(last))
     # As a kill in the middle of a line leaves it.
@@ -151,9 +138,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
 
 
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
-    data: Path, whole: dict[str, Path], tmp_path: Path, host: Host, caplog: pytest.LogCaptureFixture
+    training_clips: Path, whole: dict[str, Path], tmp_path: Path, host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:
-    own = config(data, tmp_path / "run", resume="auto")
+    own = config(training_clips, tmp_path / "run", resume="auto")
     with pytest.raises(Killed):
         train(own, host, killed_after(5))
     newest = step_checkpoint(own.out, 4)
@@ -164,9 +151,9 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
 
 
 def test_a_finished_run_has_nothing_to_do_and_stays_as_it_is(
-    data: Path, whole: dict[str, Path], tmp_path: Path, host: Host
+    training_clips: Path, whole: dict[str, Path], tmp_path: Path, host: Host
 ) -> None:
-    own = config(data, tmp_path / "run", resume="auto")
+    own = config(training_clips, tmp_path / "run", resume="auto")
     train(own, host)
     stamp = step_checkpoint(own.out, STEPS).stat().st_mtime_ns
     result = train(own, host)
@@ -175,25 +162,25 @@ def test_a_finished_run_has_nothing_to_do_and_stays_as_it_is(
     assert_as_uninterrupted(own.out, whole["cosine"])
 
 
-def test_a_longer_run_goes_on_from_another_ones_checkpoint(data: Path, tmp_path: Path, host: Host) -> None:
-    first = config(data, tmp_path / "first", sets=MILESTONES, max_steps=4, seed=3)
+def test_a_longer_run_goes_on_from_another_ones_checkpoint(training_clips: Path, tmp_path: Path, host: Host) -> None:
+    first = config(training_clips, tmp_path / "first", sets=MILESTONES, max_steps=4, seed=3)
     assert train(first, host).model == first.out / "model.safetensors"
-    second = config(data, tmp_path / "second", sets=MILESTONES, resume=str(first.out))
+    second = config(training_clips, tmp_path / "second", sets=MILESTONES, resume=str(first.out))
     train(second, host)
-    third = config(data, tmp_path / "third", sets=MILESTONES, seed=3)
+    third = config(training_clips, tmp_path / "third", sets=MILESTONES, seed=3)
     train(third, host)
     # With the seed of the checkpoint.
     assert lines(second.out) == lines(third.out)[4:]
     assert_same_model(second.out / "model.safetensors", third.out / "model.safetensors")
-    again = config(data, first.out, sets=MILESTONES, resume=str(step_checkpoint(first.out, 2)))
+    again = config(training_clips, first.out, sets=MILESTONES, resume=str(step_checkpoint(first.out, 2)))
     train(again, host)
     assert lines(first.out) == lines(third.out)
     assert "step-00000004.pt.abandoned" in names(first.out / "checkpoints")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_saves_and_ends(number: signal.Signals, data: Path, tmp_path: Path, host: Host) -> None:
-    own = config(data, tmp_path / "run", max_steps=2)
+def test_a_signal_saves_and_ends(number: signal.Signals, training_clips: Path, tmp_path: Path, host: Host) -> None:
+    own = config(training_clips, tmp_path / "run", max_steps=2)
     before = signal.getsignal(number)
     with pytest.raises(
         InterruptedRunError, match=r"stopped after 1 of 2 steps; .*step-00000001\.pt is written"
@@ -205,8 +192,10 @@ def test_a_signal_saves_and_ends(number: signal.Signals, data: Path, tmp_path: P
     assert not (own.out / "model.safetensors").exists()
 
 
-def test_a_second_signal_interrupts_at_once(data: Path, whole: dict[str, Path], tmp_path: Path, host: Host) -> None:
-    own = config(data, tmp_path / "run", resume="auto")
+def test_a_second_signal_interrupts_at_once(
+    training_clips: Path, whole: dict[str, Path], tmp_path: Path, host: Host
+) -> None:
+    own = config(training_clips, tmp_path / "run", resume="auto")
 
     def act(step: int) -> None:
         if step == 3:
@@ -223,11 +212,11 @@ def test_a_second_signal_interrupts_at_once(data: Path, whole: dict[str, Path], 
     assert_as_uninterrupted(own.out, whole["cosine"])
 
 
-def test_a_signal_that_the_caller_ignores_stays_ignored(data: Path, tmp_path: Path, host: Host) -> None:
+def test_a_signal_that_the_caller_ignores_stays_ignored(training_clips: Path, tmp_path: Path, host: Host) -> None:
     """As nohup does it."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        own = config(data, tmp_path / "run", max_steps=2)
+        own = config(training_clips, tmp_path / "run", max_steps=2)
         assert train(own, host, lambda step: signal.raise_signal(signal.SIGHUP)).steps == 2
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
@@ -235,8 +224,10 @@ def test_a_signal_that_the_caller_ignores_stays_ignored(data: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_what_ends_before_the_first_step_leaves_nothing(there: bool, data: Path, tmp_path: Path, host: Host) -> None:
-    own = config(data, tmp_path / "runs" / "one")
+def test_what_ends_before_the_first_step_leaves_nothing(
+    there: bool, training_clips: Path, tmp_path: Path, host: Host
+) -> None:
+    own = config(training_clips, tmp_path / "runs" / "one")
     if there:
         own.out.mkdir(parents=True)
 
@@ -255,12 +246,12 @@ def test_what_ends_before_the_first_step_leaves_nothing(there: bool, data: Path,
     assert [path.name for path in tmp_path.rglob("*")] == (["runs", "one"] if there else [])
 
 
-def test_a_folder_that_is_not_empty_is_refused_and_kept(data: Path, tmp_path: Path, host: Host) -> None:
+def test_a_folder_that_is_not_empty_is_refused_and_kept(training_clips: Path, tmp_path: Path, host: Host) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="not empty"):
-        train(config(data, tmp_path), host)
+        train(config(training_clips, tmp_path), host)
     with lock_run(tmp_path / "run"), pytest.raises(UsageError, match="another training"):
-        train(config(data, tmp_path / "run", resume="auto"), host)
+        train(config(training_clips, tmp_path / "run", resume="auto"), host)
     assert names(tmp_path) == ["notes.txt"]
 
 
@@ -273,9 +264,9 @@ def limit() -> Iterator[Callable[[int], None]]:
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(
-    data: Path, whole: dict[str, Path], tmp_path: Path, host: Host, limit: Callable[[int], None]
+    training_clips: Path, whole: dict[str, Path], tmp_path: Path, host: Host, limit: Callable[[int], None]
 ) -> None:
-    own = config(data, tmp_path / "run", resume="auto")
+    own = config(training_clips, tmp_path / "run", resume="auto")
     with pytest.raises(OutputError, match="cannot write") as caught:
         train(own, host, lambda step: limit(50_000) if step == 3 else None)
     limit(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
@@ -287,9 +278,11 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
     assert_as_uninterrupted(own.out, whole["cosine"])
 
 
-def test_losses_that_are_no_numbers_end_the_run(data: Path, tmp_path: Path, host: Host) -> None:
+def test_losses_that_are_no_numbers_end_the_run(training_clips: Path, tmp_path: Path, host: Host) -> None:
     own = config(
-        data, tmp_path / "run", sets=("train_params.checkpoint_every_steps=1", "train_params.lr_generator=1e30")
+        training_clips,
+        tmp_path / "run",
+        sets=("train_params.checkpoint_every_steps=1", "train_params.lr_generator=1e30"),
     )
     with pytest.raises(ModelError, match=r"is no number any more at step \d; training stopped") as caught:
         train(own, host)
@@ -303,7 +296,7 @@ def test_losses_that_are_no_numbers_end_the_run(data: Path, tmp_path: Path, host
 
 
 def test_weights_that_are_no_numbers_are_not_saved(
-    data: Path, tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch
+    training_clips: Path, tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = torch.optim.Adam.step
 
@@ -314,29 +307,29 @@ def test_weights_that_are_no_numbers_are_not_saved(
 
     monkeypatch.setattr(torch.optim.Adam, "step", broken)
     with pytest.raises(ModelError, match="weights of generator are no numbers any more after step 1"):
-        train(config(data, tmp_path / "run", max_steps=1), host)
+        train(config(training_clips, tmp_path / "run", max_steps=1), host)
 
 
-def test_the_end_comes_by_steps_or_by_time(data: Path, tmp_path: Path, host: Host) -> None:
-    own = config(data, tmp_path / "run", max_time=1e-6, resume="auto")
+def test_the_end_comes_by_steps_or_by_time(training_clips: Path, tmp_path: Path, host: Host) -> None:
+    own = config(training_clips, tmp_path / "run", max_time=1e-6, resume="auto")
     result = train(own, host)
     assert (result.steps, result.model, result.checkpoint) == (1, None, step_checkpoint(own.out, 1))
-    result = train(config(data, own.out, max_steps=2, resume="auto"), host)
+    result = train(config(training_clips, own.out, max_steps=2, resume="auto"), host)
     assert (result.steps, result.model) == (2, own.out / "model.safetensors")
 
 
-def test_a_seed_decides_everything(data: Path, whole: dict[str, Path], tmp_path: Path, host: Host) -> None:
+def test_a_seed_decides_everything(training_clips: Path, whole: dict[str, Path], tmp_path: Path, host: Host) -> None:
     for seed in (0, 1):
-        train(config(data, tmp_path / str(seed), seed=seed, max_steps=2, sets=MILESTONES), host)
+        train(config(training_clips, tmp_path / str(seed), seed=seed, max_steps=2, sets=MILESTONES), host)
     assert lines(tmp_path / "0") == lines(whole["milestones"])[:2]
     first, other = (lines(tmp_path / seed)[0]["losses"] for seed in "01")
     assert all(first[name] != other[name] for name in first)
 
 
-def test_gradients_are_clipped_and_their_norms_told(data: Path, tmp_path: Path, host: Host) -> None:
+def test_gradients_are_clipped_and_their_norms_told(training_clips: Path, tmp_path: Path, host: Host) -> None:
     """The first step's norms are those before clipping; after it, the weights are others."""
     for name, sets in (("free", ()), ("clipped", ("train_params.max_grad_norm=1e-9",))):
-        train(config(data, tmp_path / name, sets=sets, max_steps=2), host)
+        train(config(training_clips, tmp_path / name, sets=sets, max_steps=2), host)
     free, clipped = lines(tmp_path / "free"), lines(tmp_path / "clipped")
     norms = {f"norm_optimizer_{name}" for name in ("generator", "kp_detector", "discriminator")}
     assert norms <= set(free[0])
@@ -346,16 +339,16 @@ def test_gradients_are_clipped_and_their_norms_told(data: Path, tmp_path: Path, 
     assert clipped[1]["losses"] != free[1]["losses"]
 
 
-def test_so_many_checkpoints_are_kept(data: Path, tmp_path: Path, host: Host) -> None:
+def test_so_many_checkpoints_are_kept(training_clips: Path, tmp_path: Path, host: Host) -> None:
     sets = ("train_params.checkpoint_every_steps=1", "train_params.checkpoint_freq=100")
-    train(config(data, tmp_path / "run", sets=sets, keep=2), host)
+    train(config(training_clips, tmp_path / "run", sets=sets, keep=2), host)
     assert names(tmp_path / "run" / "checkpoints") == ["best.pt", "step-00000005.pt", "step-00000006.pt"]
 
 
 def test_bf16_trains_in_the_neighbourhood_of_fp32(
-    data: Path, whole: dict[str, Path], tmp_path: Path, host: Host
+    training_clips: Path, whole: dict[str, Path], tmp_path: Path, host: Host
 ) -> None:
-    train(config(data, tmp_path / "run", sets=MILESTONES, precision="bf16", max_steps=2), host)
+    train(config(training_clips, tmp_path / "run", sets=MILESTONES, precision="bf16", max_steps=2), host)
     for found, wanted in zip(lines(tmp_path / "run"), lines(whole["milestones"]), strict=False):
         assert found["losses"] == pytest.approx(wanted["losses"], rel=0.2, abs=0.05)
         assert found["losses"] != wanted["losses"]

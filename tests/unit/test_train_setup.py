@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,26 +82,14 @@ dataset_params: {frame_shape: [32, 32, 3]}
 model_params: {size: 2}
 train_params: {num_epochs: 1, batch_size: 2, loss_weights: {perceptual: [0, 0, 0, 0, 0]}}
 """
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return training_runs.write_training_clips(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(training_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two steps, without an average."""
     out = tmp_path_factory.mktemp("trained") / "run"
-    train(config(data, out, sets=MILESTONES, max_steps=2), load_host())
+    train(config(training_clips, out, sets=MILESTONES, max_steps=2), load_host())
     return out
 
 
@@ -114,7 +102,7 @@ def refused(kind: type[FommctlError], out: Path, act: Callable[[], object]) -> F
     return caught.value
 
 
-def test_data_that_is_not_there_or_holds_no_clip(data: Path, tmp_path: Path, host: Host) -> None:
+def test_data_that_is_not_there_or_holds_no_clip(training_clips: Path, tmp_path: Path, host: Host) -> None:
     out = tmp_path / "runs" / "one"
     error = refused(InputError, out, lambda: train(config(tmp_path / "nowhere", out), host))
     assert (error.exit_code, "is not a folder" in error.message) == (3, True)
@@ -139,41 +127,45 @@ def test_data_that_is_not_there_or_holds_no_clip(data: Path, tmp_path: Path, hos
     ],
 )
 def test_wrong_usage_leaves_nothing(
-    options: dict[str, object], message: str, data: Path, tmp_path: Path, host: Host
+    options: dict[str, object], message: str, training_clips: Path, tmp_path: Path, host: Host
 ) -> None:
-    own = config(data, tmp_path / "runs" / "one", **options)  # type: ignore[arg-type]
+    own = config(training_clips, tmp_path / "runs" / "one", **options)  # type: ignore[arg-type]
     error = refused(UsageError, own.out, lambda: train(own, host))
     assert error.exit_code == 2
     assert message in error.message
 
 
 def test_a_perceptual_network_that_is_not_here_says_what_works_offline(
-    data: Path, tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch
+    training_clips: Path, tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
-    own = config(data, tmp_path / "runs" / "one", sets=("train_params.loss_weights.perceptual=[1, 1, 1, 1, 1]",))
+    own = config(
+        training_clips, tmp_path / "runs" / "one", sets=("train_params.loss_weights.perceptual=[1, 1, 1, 1, 1]",)
+    )
     error = refused(MissingError, own.out, lambda: train(own, host))
     assert error.exit_code == 5
     assert "efficientnet-lite0" in str(error.hint)
 
 
-def test_a_backend_without_a_training_step(data: Path, tmp_path: Path, third_party: Callable[..., None]) -> None:
+def test_a_backend_without_a_training_step(
+    training_clips: Path, tmp_path: Path, third_party: Callable[..., None]
+) -> None:
     third_party(STILL, name="still-life", entry="still-life")
     preset = tmp_path / "still.yaml"
     preset.write_text(PLAIN_PRESET)
-    own = config(data, tmp_path / "runs" / "one", preset=str(preset))
+    own = config(training_clips, tmp_path / "runs" / "one", preset=str(preset))
     own = training_runs.replace(own, sets=())
     error = refused(UsageError, own.out, lambda: train(own, load_host()))
     assert (error.exit_code, error.message) == (2, "the backend 'still' cannot be trained")
 
 
-def test_a_detector_that_is_not_ready(data: Path, tmp_path: Path, third_party: Callable[..., None]) -> None:
+def test_a_detector_that_is_not_ready(training_clips: Path, tmp_path: Path, third_party: Callable[..., None]) -> None:
     third_party(BLIND, name="blind", entry="blind")
     host = load_host()
     out = tmp_path / "runs" / "one"
 
     def start(*sets: str) -> None:
-        train(config(data, out, sets=sets), host)
+        train(config(training_clips, out, sets=sets), host)
 
     guided = ("train_params.guidance={detector: blind, points: [[0], [1, 2]]}", "train_params.loss_weights.guidance=1")
     error = refused(MissingError, out, lambda: start(*guided))
@@ -186,12 +178,17 @@ def test_a_detector_that_is_not_ready(data: Path, tmp_path: Path, third_party: C
 
 
 def test_a_run_starts_from_another_model_and_says_what_it_took(
-    data: Path, trained: Path, tmp_path: Path, host: Host, caplog: pytest.LogCaptureFixture
+    training_clips: Path, trained: Path, tmp_path: Path, host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Also with --resume auto where there is nothing yet."""
     sets = ("model_params.common_params.num_kp=4", "train_params.lr_generator=0", *MILESTONES)
     own = config(
-        data, tmp_path / "run", sets=sets, max_steps=1, resume="auto", init_from=str(step_checkpoint(trained, 2))
+        training_clips,
+        tmp_path / "run",
+        sets=sets,
+        max_steps=1,
+        resume="auto",
+        init_from=str(step_checkpoint(trained, 2)),
     )
     train(own, host)
     (told,) = [record.getMessage() for record in caplog.records if "tensors taken" in record.getMessage()]
@@ -231,7 +228,9 @@ def test_statistics_of_batch_norm_come_along(trained: Path, host: Host) -> None:
     )
 
 
-def test_a_model_of_which_no_weight_fits_is_refused(data: Path, trained: Path, tmp_path: Path, host: Host) -> None:
+def test_a_model_of_which_no_weight_fits_is_refused(
+    training_clips: Path, trained: Path, tmp_path: Path, host: Host
+) -> None:
     """Counters and some biases fit any network."""
     given = read_checkpoint(trained / "model.safetensors").groups
     narrow = {g: {n: t if t.dim() < 2 else t[:, :1] for n, t in tensors.items()} for g, tensors in given.items()}
@@ -240,28 +239,32 @@ def test_a_model_of_which_no_weight_fits_is_refused(data: Path, trained: Path, t
         (tmp_path / "narrow.safetensors", "no weight of"),
         (tmp_path / "none.safetensors", "no model file"),
     ):
-        own = config(data, tmp_path / "runs" / "one", init_from=str(model))
+        own = config(training_clips, tmp_path / "runs" / "one", init_from=str(model))
         error = refused(ModelError, own.out, lambda own=own: train(own, host))  # type: ignore[misc]
         assert error.exit_code == 4
         assert kind in error.message
 
 
-def test_a_checkpoint_of_other_networks_is_refused(data: Path, trained: Path, tmp_path: Path, host: Host) -> None:
+def test_a_checkpoint_of_other_networks_is_refused(
+    training_clips: Path, trained: Path, tmp_path: Path, host: Host
+) -> None:
     sets = ("model_params.common_params.num_kp=4",)
-    own = config(data, tmp_path / "runs" / "one", sets=sets, resume=str(trained))
+    own = config(training_clips, tmp_path / "runs" / "one", sets=sets, resume=str(trained))
     error = refused(ModelError, own.out, lambda: train(own, host))
     assert (error.exit_code, "does not fit this preset" in error.message) == (4, True)
     error = refused(InputError, own.out, lambda: train(training_runs.replace(own, resume=str(tmp_path / "no")), host))
     assert "there is no checkpoint" in error.message
 
 
-def test_plugins_hear_of_the_start_and_of_the_end(data: Path, tmp_path: Path, third_party: Callable[..., None]) -> None:
+def test_plugins_hear_of_the_start_and_of_the_end(
+    training_clips: Path, tmp_path: Path, third_party: Callable[..., None]
+) -> None:
     third_party(LISTENER, name="train-listener", entry="train-listener")
-    own = config(data, tmp_path / "run", sets=MILESTONES, max_steps=1)
+    own = config(training_clips, tmp_path / "run", sets=MILESTONES, max_steps=1)
     result = train(own, load_host())
     started, finished = sys.modules["train_listener"].heard
     assert started == ("started", "train", {"config": own.to_json(), "first_step": 0})
-    assert started[2]["config"]["data"] == str(data)
+    assert started[2]["config"]["data"] == str(training_clips)
     assert finished == ("finished", "train", result.to_json())
     assert finished[2]["losses"] == lines(own.out)[0]["losses"]
     assert names(own.out / "checkpoints") == ["best.pt", "step-00000001.pt"]

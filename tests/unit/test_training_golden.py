@@ -8,7 +8,6 @@ convolutions are rounded as they were when the values were recorded: by oneDNN w
 the keypoint detector differ by 2 % before any step).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,19 +47,13 @@ SINGLE = pytest.param(torch.float32, Agreement(RELATIVE, ABSOLUTE, 1), id="singl
 DOUBLE = pytest.param(torch.float64, Agreement(5e-3, 2 * RATE + ABSOLUTE, 0.97), id="double")
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @pytest.fixture(scope="module")
 def recorded() -> Recorded:
     with np.load(GOLDEN / "train-adv-tiny.npz") as file:
         return {name: file[name] for name in file}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums are rounded alike however many processors there are."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def start(host: Host, recorded: Recorded, dtype: torch.dtype) -> tuple[LoadedModel, TrainingStep, TrainingBatch]:
