@@ -109,6 +109,10 @@ class Host:
         """Whose this spec is, for a message."""
         return " and ".join(str(plugin) for plugin, _ in self._offers(kind).get(name, []))
 
+    def version(self, kind: str, name: str) -> str:
+        """Distribution and version of whose this spec is: what was made with it holds for this version."""
+        return " and ".join(f"{each.distribution} {each.version}" for each, _ in self._offers(kind).get(name, []))
+
     def conflicts(self) -> list[UsageError]:
         """One error for each name that is offered twice, and for a second default model."""
         offered = {(kind, name): found for kind in SPEC_TYPES for name, found in self._offers(kind).items()}
