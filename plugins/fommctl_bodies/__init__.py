@@ -1,12 +1,26 @@
-"""Data sets of bodies."""
+"""Data sets of bodies, and a detector of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
-from fommctl.api import DatasetSpec, hookimpl
+from fommctl.api import DatasetSpec, DetectorSpec, hookimpl
+
+
+@hookimpl
+def fommctl_detectors() -> Iterator[DetectorSpec]:
+    yield DetectorSpec(
+        name="pose",
+        summary="The 18 joints of COCO by MediaPipe Pose; needs the package mediapipe (extra mesh)",
+        subject="body",
+        build=lambda: _build("pose", "PoseDetector"),
+        ready=lambda: None if find_spec("mediapipe") else "the package fommctl[mesh] is not installed",
+        priority=10,
+        landmarks=18,
+    )
 
 
 @hookimpl
@@ -19,7 +33,7 @@ def fommctl_datasets() -> Iterator[DatasetSpec]:
             "as VIDEO_ID.mp4; the table is in data/taichi-loading of "
             "https://github.com/AliaksandrSiarohin/first-order-model"
         ),
-        build=lambda: _build("TaiChi"),
+        build=lambda: _build("datasets", "TaiChi"),
     )
     yield DatasetSpec(
         name="fashion",
@@ -28,15 +42,16 @@ def fommctl_datasets() -> Iterator[DatasetSpec]:
             "the videos belong to the shops that made them; lists and a script that fetches them are at "
             "https://vision.cs.ubc.ca/datasets/fashion/"
         ),
-        build=lambda: _build("Fashion"),
+        build=lambda: _build("datasets", "Fashion"),
     )
     yield DatasetSpec(
         name="bodies",
         summary="A folder of clips of bodies, each as it is",
         licence="that of your own files",
-        build=lambda: _build("Bodies"),
+        build=lambda: _build("datasets", "Bodies"),
     )
 
 
-def _build(name: str) -> Any:
-    return getattr(import_module("fommctl_bodies.datasets"), name)()
+def _build(module: str, name: str) -> Any:
+    """The libraries of each are imported only when it is asked for."""
+    return getattr(import_module(f"fommctl_bodies.{module}"), name)()

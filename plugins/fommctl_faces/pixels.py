@@ -14,7 +14,7 @@ def resize(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.ui
         return picture
     # torch has no other way to take an array that may be read-only, or run backwards, without a complaint.
     # With the batch axis first it sees pixels with their channels together, and keeps them so.
-    planes = torch.from_numpy(np.require(picture, requirements="CW"))[None].permute(0, 3, 1, 2)
+    planes = torch.from_numpy(np.require(picture, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)
     resized = F.interpolate(planes, (height, width), mode="bilinear", antialias=True, align_corners=False)
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 

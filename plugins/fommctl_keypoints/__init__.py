@@ -26,8 +26,8 @@ def fommctl_metrics() -> Iterator[MetricSpec]:
 def _keypoint_distances() -> Iterator[MetricSpec]:
     yield MetricSpec(
         name="akd.paper",
-        summary="Average keypoint distance, published: mean of |dx| and |dy| of keypoints found in both, frames without "
-        f"left out; {OTHER_DETECTOR}",
+        summary="Average keypoint distance, published: mean of |dx| and |dy| of keypoints found in both, frames "
+        f"without left out; {OTHER_DETECTOR}",
         unit="px",
         lower_is_better=True,
         build=lambda: _build("distance", "PaperDistance"),

@@ -53,11 +53,13 @@ def _scorer(clip: MetricClip, distances: Callable[[Embeddings, Embeddings], Scor
 
 def paper_distances(prediction: Embeddings, truth: Embeddings) -> Scores:
     """Of each frame, (N,), NaN where either has no embedding; embeddings are (N, D), NaN where there is none."""
-    difference = prediction - truth
-    return np.asarray((difference * difference).sum(-1), np.float64)
+    difference: Embeddings = prediction - truth
+    return np.asarray((difference * difference).sum(-1))
 
 
 def strict_distances(prediction: Embeddings, truth: Embeddings) -> Scores:
     """Of each frame, (N,), NaN where the truth has no embedding."""
     absent = ~np.isfinite(prediction).all(-1)
-    return np.where(absent, 2 * np.linalg.norm(truth, axis=-1), np.linalg.norm(prediction - truth, axis=-1))
+    opposite = 2 * np.linalg.norm(truth, axis=-1)
+    distances: Scores = np.where(absent, opposite, np.linalg.norm(prediction - truth, axis=-1))
+    return distances
