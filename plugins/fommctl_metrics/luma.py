@@ -51,7 +51,8 @@ def ms_ssim() -> FrameMetric:
 def niqe() -> FrameMetric:
     """Distance from the statistics of natural pictures (Mittal et al. 2013) by skvideo.measure.niqe, prediction alone.
 
-    A frame of one brightness has no such statistics, and no score.
+    A frame of one brightness has no such statistics, and no score. Frames under 288 pixels are judged by four patches
+    of 96 pixels only: their scores scatter widely and mean little but on average.
     """
     score = measure("niqe").niqe
 
@@ -70,7 +71,8 @@ def _natural(score: Measure, frame: Pixels) -> float:
 def luma(frames: Pixels) -> NDArray[np.float64]:
     """(N, H, W, 1) in [0, 255] of frames (N, H, W, 3)."""
     brightness: NDArray[np.float64] = utilities().rgb2gray(frames)
-    return brightness
+    # It takes videos of four columns or fewer for something else.
+    return brightness.reshape(*frames.shape[:3], 1)
 
 
 def _frame_metric(score: Measure, smallest: int) -> FrameMetric:
