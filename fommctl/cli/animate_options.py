@@ -34,7 +34,23 @@ Preset = Annotated[
     str | None,
     _option(MODEL, "A name (see 'fommctl presets list') or a YAML file. Default: the model's own.", "-p", "--preset"),
 ]
-Motion = Annotated[str, _option(MOTION, "relative: move as the driving video moves; absolute: take its very pose.")]
+View = Annotated[
+    list[Path] | None,
+    _option(
+        CROP,
+        "One more picture of the source's subject, framed like it, for models that make use of several (x2face). "
+        "May be given several times.",
+        "--view",
+    ),
+]
+Motion = Annotated[
+    str | None,
+    _option(
+        MOTION,
+        "relative: move as the driving video moves; absolute: take its very pose. Default: relative where the model "
+        "has it.",
+    ),
+]
 AdaptScale = Annotated[bool, _option(MOTION, "Scale relative motion by the ratio of the keypoints' hulls.")]
 BestFrame = Annotated[
     str,

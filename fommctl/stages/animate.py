@@ -14,6 +14,7 @@ from typing import Any
 from fommctl import __version__
 from fommctl.api.specs import StageEvent
 from fommctl.core.pixels import HostPixels, to_tensor
+from fommctl.core.transfer import Motion
 from fommctl.media import timecode
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.reader import Reader
@@ -49,6 +50,8 @@ class AnimateResult:
     preset: str
     device: str
     precision: str
+    motion: str
+    """relative or absolute."""
     reference_s: float
     """Time of the reference frame in the driving video."""
     model_rate: float
@@ -72,6 +75,7 @@ class AnimateResult:
             "preset": self.preset,
             "device": self.device,
             "precision": self.precision,
+            "motion": self.motion,
             "reference_s": round(self.reference_s, 6),
             "frames_per_second": {"model": round(self.model_rate, 2), "end_to_end": round(self.end_to_end_rate, 2)},
             "detection_s": round(self.detection_s, 3),
@@ -85,23 +89,21 @@ def run(config: AnimateConfig, engine: Engine, report: Progress | None = None) -
     Raises UsageError, InputError, OutputError or MissingError; whatever is raised, nothing is left at the output.
     """
     check_outputs(config)
+    mode = engine.motion(config.motion)
+    engine.check_views(len(config.views))
     info = probe(config.driving, fps=config.fps)
     sound = choose_sound(config, info)
     shot = plan(config, info, engine.model.preset.framing, engine.frame_size(config.size), engine.host)
-    notes = (*shot.warnings, *_about_model(config, engine))
-    for note in notes:
-        log.warning(note)
-    event = StageEvent(
-        stage="animate",
-        details={"config": config.to_json(), "model": engine.model.name, "output": str(config.result_path)},
-    )
-    engine.host.started(event)
+    event = _started(config, engine)
     filters = engine.host.frame_filters(event)
     renderer = engine.renderer(config.size)
-    context = renderer.encode_source(to_tensor([shot.square], renderer.device))
+    context = renderer.encode_source(to_tensor([shot.square, *shot.views], renderer.device))
+    notes = (*shot.warnings, *_about_model(config, engine, context.motion))
+    for note in notes:
+        log.warning(note)
     reference_time, reference = find_reference(config, shot, info, renderer, context)
     choreography = Choreography(
-        context.motion, reference, mode=config.motion, adapt_scale=config.adapt_scale, smooth=config.smooth
+        context.motion, reference, mode=mode, adapt_scale=config.adapt_scale, smooth=config.smooth
     )
     rendering = Rendering(renderer, context, choreography, lambda cue: shot.present(cue.frame.time), config.batch_size)
     reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]
@@ -121,6 +123,7 @@ def run(config: AnimateConfig, engine: Engine, report: Progress | None = None) -
         preset=engine.model.preset.name,
         device=str(renderer.device),
         precision=engine.precision,
+        motion=mode,
         reference_s=float(reference_time),
         model_rate=rendering.frames / rendering.seconds,
         end_to_end_rate=rendering.frames / elapsed,
@@ -164,20 +167,30 @@ def check_outputs(config: AnimateConfig) -> None:
     check_output(
         config.result_path,
         config.overwrite,
-        inputs=(config.source, config.driving),
+        inputs=(config.source, config.driving, *config.views),
         codec=config.codec,
         crf=config.crf,
         pix_fmt=config.pix_fmt,
     )
 
 
-def _about_model(config: AnimateConfig, engine: Engine) -> list[str]:
+def _started(config: AnimateConfig, engine: Engine) -> StageEvent:
+    """The listeners know."""
+    details = {"config": config.to_json(), "model": engine.model.name, "output": str(config.result_path)}
+    event = StageEvent(stage="animate", details=details)
+    engine.host.started(event)
+    return event
+
+
+def _about_model(config: AnimateConfig, engine: Engine, source: Motion) -> list[str]:
     """What the user should know of how the model is used."""
     notes, preset, (width, _) = [], engine.model.preset, engine.frame_size()
     if config.crop == "auto" and preset.framing is None and preset.dataset is None:
         notes.append("what this model was trained on is not known: nothing is cropped (--preset vox would crop faces)")
     if config.size not in (None, width):
         notes.append(f"frames of {config.size} pixels: trained at {width}, the model's motion still sees {width}")
+    if config.keypoints and not source.keypoints.shape[1]:
+        notes.append("this model has no keypoints: none are drawn")
     return notes
 
 

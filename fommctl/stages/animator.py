@@ -52,7 +52,8 @@ class Animator(Engine):
         source: str | Path | Pixels,
         driving: Iterable[Pixels],
         *,
-        motion: MotionMode = "relative",
+        views: Sequence[str | Path | Pixels] = (),
+        motion: MotionMode | None = None,
         adapt_scale: bool = True,
         smooth: bool = False,
         size: int | None = None,
@@ -61,15 +62,19 @@ class Animator(Engine):
     ) -> Iterator[Pixels]:
         """Rendered frames (H, W, 3) uint8, one at a time, for prepared driving frames (H, W, 3) uint8.
 
-        Pictures of another size than the model's are resized; nothing is cropped. The first driving frame is the
-        reference of relative motion. fps: of the driving frames, for `smooth` only. Memory does not grow with the
-        number of frames: they are taken from `driving` a batch at a time. Raises UsageError for another motion, and
-        InputError for pictures of another shape or type.
+        Pictures of another size than the model's are resized; nothing is cropped. views: more pictures of the source's
+        subject, where the model makes use of them.  motion: None is relative where the model has it. The first driving
+        frame is the reference of relative motion.  fps: of the driving frames, for `smooth` only. Memory does not grow
+        with the number of frames: they are taken from `driving` a batch at a time. Raises UsageError for a motion that
+        the model does not have and for too many views, and InputError for pictures of another shape or type.
         """
-        check_choice("motion", motion, get_args(MotionMode))
+        if motion is not None:
+            check_choice("motion", motion, get_args(MotionMode))
+        mode = self.motion(motion)
+        self.check_views(len(views))
         renderer, shape = self.renderer(size), self.frame_size(size)
-        pixels = on_black(read_picture(Path(source))) if isinstance(source, str | Path) else _picture(source, "source")
-        context = renderer.encode_source(to_tensor([resize(pixels, shape)], renderer.device))
+        pictures = [resize(_source(each), shape) for each in (source, *views)]
+        context = renderer.encode_source(to_tensor(pictures, renderer.device))
         period = 1 / Fraction(fps).limit_denominator(100_000)
         cues = (
             Cue(Frame(resize(_picture(picture, "driving frame"), shape), index, index * period, period), ())
@@ -79,11 +84,15 @@ class Animator(Engine):
         if first is None:
             return
         reference = renderer.detect(to_tensor([first.frame.pixels], renderer.device))
-        choreography = Choreography(context.motion, reference, mode=motion, adapt_scale=adapt_scale, smooth=smooth)
+        choreography = Choreography(context.motion, reference, mode=mode, adapt_scale=adapt_scale, smooth=smooth)
         rendering = Rendering(renderer, context, choreography, lambda cue: True, batch_size)
         for batch in batches(itertools.chain((first,), cues), rendering.batch_size):
             for rendered in rendering(batch):
                 yield from rendered.pixels.array()
+
+
+def _source(picture: str | Path | Pixels) -> Pixels:
+    return on_black(read_picture(Path(picture))) if isinstance(picture, str | Path) else _picture(picture, "source")
 
 
 def _picture(pixels: Any, what: str) -> Pixels:

@@ -43,7 +43,9 @@ def nearest_pose_by_keypoints(source: Motion, driving: Motion) -> tuple[int, flo
 
 
 def pose(points: Points) -> NDArray[np.float64] | None:
-    """Points (N, 2) without place and size; None where they lie on a line, which has no size."""
+    """Points (N, 2) without place and size; None where they lie on a line, which has no size, and for none."""
+    if not len(points):
+        return None
     centred = points.astype(np.float64) - points.mean(0, dtype=np.float64)
     area = hull_area(torch.from_numpy(centred))
     return centred / np.sqrt(area) if area > 0 else None

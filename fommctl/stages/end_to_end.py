@@ -75,7 +75,9 @@ def _alone(engine: Engine, cues: Sequence[Cue]) -> float:
     """Frames a second of the model's loop, pictures to pictures, without files."""
     renderer = engine.renderer()
     context = renderer.encode_source(to_tensor([cues[0].frame.pixels], renderer.device))
-    choreography = Choreography(context.motion, context.motion, mode="relative", adapt_scale=True, smooth=False)
+    choreography = Choreography(
+        context.motion, context.motion, mode=engine.motion(None), adapt_scale=True, smooth=False
+    )
     rendering = Rendering(renderer, context, choreography, lambda cue: True, None)
     began = time.perf_counter()
     for batch in batches(cues, rendering.batch_size):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from fommctl.api.protocols import Renderer
+from fommctl.api.specs import BackendSpec
 from fommctl.core.fast.devices import resolve_device, resolve_precision
 from fommctl.errors import UsageError
 from fommctl.host import Host
 from fommctl.models.loading import LoadedModel
+from fommctl.stages.options import MotionMode
 
 
 class Engine:
@@ -18,6 +22,35 @@ class Engine:
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         self._renderers: dict[float, Renderer] = {}
+
+    @property
+    def family(self) -> BackendSpec:
+        """The backend that the model is of."""
+        spec: BackendSpec = self.host.find("backend", self.model.preset.backend)
+        return spec
+
+    def motion(self, asked: str | None) -> MotionMode:
+        """How motion is transferred: as asked, else as the model's family does it first of all.
+
+        Raises UsageError where it cannot be as asked.
+        """
+        possible = self.family.motions
+        if asked is not None and asked not in possible:
+            raise UsageError(
+                f"a model of {self.family.name} has no {asked} motion",
+                f"Leave out --motion, or take --motion {possible[0]}.",
+            )
+        return cast(MotionMode, asked or possible[0])
+
+    def check_views(self, more: int) -> None:
+        """Raise UsageError unless the model makes use of `more` pictures of the source beside the first."""
+        most = self.family.source_views
+        if more and most == 1:
+            raise UsageError(f"a model of {self.family.name} takes one picture of the source", "Leave out --view.")
+        if more >= most:
+            raise UsageError(
+                f"{more + 1} pictures of the source, a model of {self.family.name} takes {most}", "Give fewer --view."
+            )
 
     def frame_size(self, size: int | None = None) -> tuple[int, int]:
         """(width, height) of the model's frames at a `--size` (its side; None: native)."""

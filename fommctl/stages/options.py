@@ -12,7 +12,7 @@ from fommctl.config import did_you_mean, nearest
 from fommctl.errors import UsageError
 from fommctl.media.boxes import Box
 
-JsonValue = str | int | bool | None
+JsonValue = str | int | bool | None | list[str]
 MotionMode = Literal["relative", "absolute"]
 AudioMode = Literal["auto", "driving", "none"]
 MissingMode = Literal["hold", "skip", "fail"]
@@ -26,7 +26,10 @@ class AnimateConfig:
     driving: Path
     output: Path | None = None
     """None: `SOURCE--DRIVING.mp4` in the current folder."""
-    motion: MotionMode = "relative"
+    views: tuple[Path, ...] = ()
+    """More pictures of the source's subject, for models that make use of them."""
+    motion: MotionMode | None = None
+    """None: relative where the model has it, else absolute."""
     adapt_scale: bool = True
     best_frame: str = "first"
     """`first`, `auto` or the number of a frame of the (trimmed) driving video, from 0."""
@@ -58,7 +61,8 @@ class AnimateConfig:
 
     def __post_init__(self) -> None:
         for name, choices in (("motion", MotionMode), ("audio", AudioMode), ("on_missing", MissingMode)):
-            check_choice(f"--{name.replace('_', '-')}", getattr(self, name), get_args(choices))
+            if getattr(self, name) is not None or name != "motion":
+                check_choice(f"--{name.replace('_', '-')}", getattr(self, name), get_args(choices))
         for name in ("size", "batch_size", "crf"):
             if not isinstance(getattr(self, name), int | None):
                 raise UsageError(f"--{name.replace('_', '-')} is {getattr(self, name)!r}", "Give a whole number.")
@@ -79,7 +83,11 @@ class AnimateConfig:
         """The options as JSON values, for listeners and logs; paths, times and rates as text."""
         values = {name: getattr(self, name) for name in option_names()}
         return {
-            name: value if value is None or isinstance(value, int | str) else str(value)
+            name: value
+            if value is None or isinstance(value, int | str)
+            else [str(item) for item in value]
+            if isinstance(value, tuple)
+            else str(value)
             for name, value in values.items()
         }
 
@@ -122,6 +130,9 @@ def parsed(options: Mapping[str, Any]) -> dict[str, Any]:
         name: readers[name](str(value)) if name in readers and value is not None else value
         for name, value in options.items()
     }
+    if "views" in read:
+        given = read["views"]
+        read["views"] = tuple(map(Path, [given] if isinstance(given, str | Path) else given or ()))
     if isinstance(read.get("batch_size"), str):
         read["batch_size"] = parse_batch_size(read["batch_size"])
     return read

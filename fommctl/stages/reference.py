@@ -93,6 +93,8 @@ def _by_landmarks(shot: Shot) -> Fraction | None:
 def _by_keypoints(
     config: AnimateConfig, shot: Shot, info: VideoInfo, renderer: Renderer, context: SourceContext
 ) -> Fraction:
+    if not context.motion.keypoints.shape[1]:
+        raise UsageError("this model has no keypoints to compare poses by", "Give --best-frame first or a number.")
     rate = min(SEARCH_RATE, SEARCH_FRAMES / info.duration) if info.duration else SEARCH_RATE
     times, keypoints = [], []
     for frame in _frames(config, shot, rate):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -43,6 +44,8 @@ class Shot:
     """The animated square in the picture; None: the whole picture is the model's input."""
     square: NDArray[np.uint8]
     """(N, N, 3): the source as the model sees it."""
+    views: tuple[NDArray[np.uint8], ...]
+    """(N, N, 3) each: more pictures of its subject, framed like it."""
     driving_box: Box | None
     size: tuple[int, int]
     """(width, height) of the model's frames."""
@@ -68,7 +71,8 @@ def plan(config: AnimateConfig, info: VideoInfo, framing: Framing | None, size: 
     _check_inside(source_box, config.source.name, pixels.shape[1], pixels.shape[0])
     _check_inside(driving_box, config.driving.name, info.width, info.height)
     began = time.monotonic()
-    source, clip = _search(config, pixels, framing, host)
+    views = [on_black(read_picture(path)) for path in config.views]
+    source, clip, view_squares = _search(config, pixels, views, framing, host)
     seconds = time.monotonic() - began
     source_box = source_box if source is None else source.box
     driving_box = driving_box if clip is None else clip.box
@@ -76,7 +80,11 @@ def plan(config: AnimateConfig, info: VideoInfo, framing: Framing | None, size: 
     return Shot(
         picture=picture,
         source_box=source_box,
-        square=resize(pixels if source_box is None else crop(pixels, source_box), size),
+        square=_framed(pixels, source_box, size),
+        views=tuple(
+            _framed(view, source_box if square is None else square.box, size)
+            for view, square in zip(views, view_squares, strict=True)
+        ),
         driving_box=driving_box,
         size=size,
         absent=absent,
@@ -87,15 +95,24 @@ def plan(config: AnimateConfig, info: VideoInfo, framing: Framing | None, size: 
     )
 
 
+def _framed(pixels: NDArray[np.uint8], box: Box | None, size: tuple[int, int]) -> NDArray[np.uint8]:
+    return resize(pixels if box is None else crop(pixels, box), size)
+
+
 def _search(
-    config: AnimateConfig, pixels: NDArray[np.uint8], framing: Framing | None, host: Host
-) -> tuple[Square | None, ClipSquare | None]:
-    """The squares that are to be found: in the source, in the driving video."""
+    config: AnimateConfig,
+    pixels: NDArray[np.uint8],
+    views: Sequence[NDArray[np.uint8]],
+    framing: Framing | None,
+    host: Host,
+) -> tuple[Square | None, ClipSquare | None, list[Square | None]]:
+    """The squares that are to be found: in the source, in the driving video, in each further view of the source."""
+    view_squares: list[Square | None] = [None] * len(views)
     wanted = config.crop == "auto", config.crop_of_driving == "auto"
     if config.detector is not None:
         host.find("detector", config.detector)
     if framing is None or not any(wanted):
-        return None, None
+        return None, None, view_squares
     name, subject = config.detector, framing.subject
     if name is None and config.best_frame == "auto":
         # Poses are compared by landmarks where a detector at hand finds them.
@@ -118,7 +135,11 @@ def _search(
     if wanted[0]:
         # A clip's square is wider where its subject moves far: the source gets the same room to move in.
         source = square_in_picture(pixels, detector, width, subject=subject, name=config.source.name)
-    return source, clip
+        view_squares = [
+            square_in_picture(view, detector, width, subject=subject, name=path.name)
+            for path, view in zip(config.views, views, strict=True)
+        ]
+    return source, clip, view_squares
 
 
 def _check_inside(box: Box | None, name: str, width: int, height: int) -> None:
