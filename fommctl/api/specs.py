@@ -90,6 +90,8 @@ class DetectorSpec:
     """Among ready detectors of one subject the highest is taken by default."""
     landmarks: int = 0
     """Number of landmarks a detection carries; 0 for none."""
+    packages: tuple[str, ...] = ()
+    """Distributions by whose versions it may find otherwise; what `evaluate` keeps of its results is theirs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +109,8 @@ class EmbedderSpec:
     ready: Callable[[], str | None] = field(default=lambda: None)
     """As of a detector."""
     priority: int = 0
+    """As of a detector."""
+    packages: tuple[str, ...] = ()
     """As of a detector."""
 
 
