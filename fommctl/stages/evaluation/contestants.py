@@ -1,0 +1,130 @@
+"""Who is evaluated: models, each loaded once to see that it can be used, or folders of finished results."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fommctl.api.folders import file_name_part, stem
+from fommctl.errors import UsageError
+from fommctl.host import Host
+from fommctl.stages.evaluation.options import EvaluateConfig
+
+if TYPE_CHECKING:
+    from fommctl.presets import Preset
+    from fommctl.stages.engine import Engine
+
+_DEEPEST = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contestant:
+    """One model, or one folder of finished results."""
+
+    name: str
+    model: str | None = None
+    """As `load_model` takes it."""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """All that its predictions depend on but the clip and the options: JSON values."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """For the configuration that is saved: JSON values."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """Its name as part of a path."""
+        return file_name_part(self.name).lstrip(".") or "_"
+
+
+def of_predictions(config: EvaluateConfig) -> tuple[Contestant, ...]:
+    """Folders or files of finished results."""
+    names = config.names or distinct([path.resolve().as_posix() for path in config.predictions])
+    return tuple(
+        Contestant(name=name, details={"predictions": str(path)})
+        for name, path in zip(names, config.predictions, strict=True)
+    )
+
+
+def of_models(config: EvaluateConfig, host: Host) -> tuple[tuple[Contestant, ...], Preset]:
+    """Models, and the preset of the first. Raises what `load_model` raises."""
+    engines = [load_engine(model, config, host) for model in config.models]
+    labels = [
+        engine.model.name if model is None or model in _registered(host) else Path(model).resolve().as_posix()
+        for model, engine in zip(config.models, engines, strict=True)
+    ]
+    contestants = [
+        _contestant(name, model, engine, host, chosen=config.preset is not None)
+        for name, model, engine in zip(config.names or distinct(labels), config.models, engines, strict=True)
+    ]
+    return tuple(contestants), engines[0].model.preset
+
+
+def load_engine(model: str | None, config: EvaluateConfig, host: Host) -> Engine:
+    """The model on the device of the run."""
+    # Importing torch takes longer than scoring a short clip.
+    from fommctl.models.loading import load_model
+    from fommctl.stages.engine import Engine
+
+    loaded = load_model(model, host, preset=config.preset, sets=config.sets)
+    return Engine(loaded, host, device=config.device, precision=config.precision)
+
+
+def _registered(host: Host) -> Mapping[str, Any]:
+    from fommctl.models import registry
+
+    return registry.entries(host)
+
+
+def _contestant(name: str, model: str | None, engine: Engine, host: Host, *, chosen: bool) -> Contestant:
+    """chosen: whether the preset was, and did not come with the file."""
+    from fommctl.models.loading import locate
+    from fommctl.models.registry import file_sha256
+
+    loaded = engine.model
+    path = locate(model, host, loaded.preset if chosen else None)
+    preset = loaded.preset.text()
+    width, height = engine.frame_size()
+    identity = {
+        "sha256": file_sha256(path),
+        "preset": preset,
+        "device": engine.device.type,
+        "precision": engine.precision,
+    }
+    details = {
+        "model": loaded.name,
+        "file": str(path),
+        "sha256": identity["sha256"],
+        "frame_size": [width, height],
+        "device": str(engine.device),
+        "precision": engine.precision,
+        "preset": preset,
+    }
+    return Contestant(
+        name=name,
+        model=model,
+        identity=identity,
+        details=details,
+        warnings=tuple(f"{name}: {note}" for note in loaded.notes),
+    )
+
+
+def distinct(paths: Sequence[str]) -> tuple[str, ...]:
+    """Short names: the last part of each path without its ending, with so many folders before it that all differ.
+
+    Raises UsageError where one path is there twice.
+    """
+    parts = [Path(path).parts for path in paths]
+    for depth in range(1, _DEEPEST):
+        names = ["/".join((*each[-depth:-1], _stem(each[-1]))) for each in parts]
+        if max(Counter(names).values()) == 1:
+            return tuple(names)
+    raise UsageError(f"'{names[0]}' is there twice", "Give every model once, or a name to each with --names.")
+
+
+def _stem(name: str) -> str:
+    for ending in (".tar", ".pth", ".safetensors"):
+        name = name.removesuffix(ending)
+    return stem(Path(name))

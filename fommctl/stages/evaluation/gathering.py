@@ -1,0 +1,145 @@
+"""The outcomes of all jobs, put together to what an evaluation found."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fommctl import __version__
+from fommctl.api.metrics import ClipScores
+from fommctl.api.specs import MetricSpec
+from fommctl.errors import InputError
+from fommctl.host import Host
+from fommctl.stages.evaluation.contestants import Contestant
+from fommctl.stages.evaluation.options import EvaluateConfig
+from fommctl.stages.evaluation.plan import Plan
+from fommctl.stages.evaluation.results import Evaluation, MetricInfo, Mode
+from fommctl.stages.evaluation.workers import Failure, Job, Outcome, Scored
+
+log = logging.getLogger(__name__)
+LISTED = 3
+
+
+class Gathered:
+    """Takes outcomes in any order."""
+
+    def __init__(
+        self, config: EvaluateConfig, contestants: Sequence[Contestant], plan: Plan, specs: Sequence[MetricSpec]
+    ) -> None:
+        self.kept = 0
+        self._config = config
+        self._contestants = contestants
+        self._plan = plan
+        self._specs = {spec.name: spec for spec in specs}
+        self._scored: dict[tuple[int, str], Scored] = {}
+        self._failed: dict[tuple[int, str], list[str]] = {}
+        self._missing: dict[str, str] = {}
+
+    def add(self, job: Job, outcome: Outcome) -> None:
+        """What came out of one job."""
+        place = job.contestant, job.task.name
+        if isinstance(outcome, Failure):
+            self._failed.setdefault(place, []).append(outcome.error.message)
+            return
+        self._scored[place] = outcome
+        self.kept += outcome.kept
+        self._missing.update(outcome.missing)
+        for metric, why in outcome.problems.items():
+            self._failed.setdefault(place, []).append(f"{metric}: {why}")
+
+    def check(self) -> None:
+        """Raise InputError where not a single clip was scored."""
+        if self._scored:
+            return
+        (_, name), messages = next(iter(self._failed.items()))
+        raise InputError(
+            f"none of the {len(self._failed)} clips could be scored; {name}: {messages[0]}",
+            "Check that both sides show the same clips in the same size.",
+        )
+
+    def missing_by_name(self) -> dict[str, str]:
+        """The metrics that were left out and had been asked for; without --metrics only what is there is used."""
+        return dict(self._missing) if self._config.metrics else {}
+
+    def evaluation(self, mode: Mode, host: Host) -> Evaluation:
+        """All scores in the order of the plan. A metric that could not be computed everywhere is left out."""
+        metrics = {name: MetricInfo.of(spec) for name, spec in self._specs.items() if name not in self._missing}
+        warnings = [*self._warnings()]
+        if not self._config.metrics:
+            idle = [name for name in metrics if not self._scores_anything(name)]
+            if idle and len(idle) < len(metrics):
+                warnings.append(f"left out, for no frame could be scored: {', '.join(idle)}")
+                metrics = {name: info for name, info in metrics.items() if name not in idle}
+        for warning in warnings:
+            log.warning("%s", warning)
+        names = tuple(each.name for each in self._contestants)
+        clips = tuple(task.name for task in self._plan.tasks)
+        first = [next((one for one in self._of_clip(clip) if one), None) for clip in clips]
+        return Evaluation(
+            mode=mode,
+            models=names,
+            clips=clips,
+            frames=tuple(0 if one is None else one.frames for one in first),
+            rates=tuple(25.0 if one is None else one.rate for one in first),
+            metrics=metrics,
+            scores={
+                (name, metric): tuple(self._scores(number, clip, metric) for clip in clips)
+                for number, name in enumerate(names)
+                for metric in metrics
+            },
+            configuration=self._configuration(mode, host, metrics),
+            warnings=tuple(warnings),
+            failed=tuple(self._failures()),
+            seed=self._config.seed,
+        )
+
+    def _of_clip(self, clip: str) -> list[Scored | None]:
+        return [self._scored.get((number, clip)) for number in range(len(self._contestants))]
+
+    def _scores(self, contestant: int, clip: str, metric: str) -> ClipScores | None:
+        scored = self._scored.get((contestant, clip))
+        return None if scored is None else scored.scores.get(metric)
+
+    def _scores_anything(self, metric: str) -> bool:
+        found = (scored.scores.get(metric) for scored in self._scored.values())
+        return any(one is not None and one.scored for one in found)
+
+    def _failures(self) -> list[Mapping[str, str]]:
+        order = {task.name: number for number, task in enumerate(self._plan.tasks)}
+        places = sorted(self._failed, key=lambda place: (place[0], order[place[1]]))
+        return [
+            {"model": self._contestants[number].name, "clip": clip, "message": "; ".join(self._failed[number, clip])}
+            for number, clip in places
+        ]
+
+    def _warnings(self) -> list[str]:
+        """Those of clips that say the same are counted."""
+        found = [*self._plan.warnings, *(text for each in self._contestants for text in each.warnings)]
+        found += [f"{metric} is left out: {why}" for metric, why in self._missing.items()]
+        of_clips: dict[str, list[str]] = {}
+        for (number, clip), scored in self._scored.items():
+            name = clip if len(self._contestants) == 1 else f"{self._contestants[number].name}, {clip}"
+            for text in scored.warnings:
+                of_clips.setdefault(text, []).append(name)
+        for text, names in of_clips.items():
+            more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+            found.append(f"{', '.join(names[:LISTED])}{more}: {text}")
+        sizes = {tuple(each.details["frame_size"]) for each in self._contestants if "frame_size" in each.details}
+        if len(sizes) > 1:
+            shown = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
+            found.append(f"the models make frames of different sizes ({shown}): compare their numbers with care")
+        return found
+
+    def _configuration(self, mode: Mode, host: Host, metrics: Mapping[str, MetricInfo]) -> dict[str, Any]:
+        """Everything that is needed to get the same numbers again."""
+        hashes = {task.name: [one.hashes for one in self._of_clip(task.name) if one] for task in self._plan.tasks}
+        return {
+            "fommctl": __version__,
+            "mode": mode,
+            "models": {each.name: dict(each.details) for each in self._contestants},
+            "metrics": {name: {"version": host.version("metric", name)} for name in metrics},
+            "seed": self._config.seed,
+            "options": self._config.to_json(),
+            "clips": {clip: [dict(one) for one in found] for clip, found in hashes.items()},
+        }

@@ -1,0 +1,218 @@
+"""What is to be scored: clips to reconstruct, pairs to animate, finished results with their references."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fommctl.api.folders import MEDIA_SUFFIXES, is_published, media_below, stem
+from fommctl.config import nearest
+from fommctl.errors import InputError, UsageError
+from fommctl.stages.evaluation.footage import count_strip
+from fommctl.stages.evaluation.options import EvaluateConfig
+from fommctl.stages.training.clips import Clip, find_clips, read_pairs_list
+
+LONGEST_NAME = 200
+"""Characters, so that a file of this name with an ending can be written."""
+LISTED = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """One clip to score."""
+
+    name: str
+    """Unique; may hold `/`. Files of the results are named by it."""
+    truth: Path
+    """The clip to reconstruct, the driving clip, or the reference."""
+    source: Path | None = None
+    """The clip whose first frame is animated; None: that of `truth`."""
+    predictions: tuple[Path, ...] = ()
+    """Finished results, one for each folder of predictions."""
+    frames: int | None = None
+    """Of `truth`, where they have been counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All clips to score, in order."""
+
+    tasks: tuple[Task, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def reconstructions(config: EvaluateConfig, most: int) -> Plan:
+    """The clips of the split, stills left out; at most `most` where `--max-clips` does not say."""
+    clips, warnings = _clips(config)
+    moving = [clip for clip in clips if not clip.still]
+    if not moving:
+        raise InputError(f"{config.data} holds no clip of more than one frame", "Videos or folders of frames are.")
+    chosen = moving[: config.max_clips or most]
+    names = _names(clip.name for clip in chosen)
+    tasks = (Task(name=name, truth=clip.path, frames=clip.frames) for name, clip in zip(names, chosen, strict=True))
+    return Plan(tuple(tasks), warnings)
+
+
+def animations(config: EvaluateConfig, most: int, pairs_list: Path | None) -> Plan:
+    """Pairs (source, driving) of `--pairs`, else of `pairs_list` where that file exists, else drawn by the seed: of
+    different identities where there are some, each pair once. At most `most` where `--max-clips` does not say."""
+    clips, warnings = _clips(config)
+    most = config.max_clips or most
+    listed = config.pairs or (pairs_list if pairs_list is not None and pairs_list.is_file() else None)
+    pairs = list(read_pairs_list(listed, clips)[:most]) if listed else draw_pairs(clips, most, config.seed)
+    names = _names(f"{_flat(source.name)}--{_flat(driving.name)}" for source, driving in pairs)
+    tasks = (
+        Task(name=name, truth=driving.path, source=source.path, frames=driving.frames)
+        for name, (source, driving) in zip(names, pairs, strict=True)
+    )
+    return Plan(tuple(tasks), warnings)
+
+
+def draw_pairs(clips: Sequence[Clip], count: int, seed: int) -> list[tuple[Clip, Clip]]:
+    """So many different pairs of a source and a driving clip, of different identities where there are any, else of
+    different clips. Fewer where there are not so many. Raises InputError where there is none."""
+    pairs = [(one, other) for one in clips for other in clips if one is not other and not other.still]
+    crossed = [pair for pair in pairs if pair[0].identity != pair[1].identity] or pairs
+    if not crossed:
+        raise InputError("there are no two clips to pair", "Cross-identity animation needs two clips or more.")
+    chosen = np.random.default_rng(seed).permutation(len(crossed))[:count]
+    return [crossed[index] for index in sorted(chosen.tolist())]
+
+
+def finished_results(config: EvaluateConfig) -> Plan:
+    """Finished results with the references of the same name; those without one on the other side are in the warnings.
+
+    Raises InputError where no name is on both sides.
+    """
+    assert config.truth is not None
+    everything = [results_in(path) for path in (config.truth, *config.predictions)]
+    counted = Counter(_up_to_dot(name) for names in everything for name in set(names))
+    # Names are compared up to their first dot, as published, unless clips would become one by that.
+    if all(count <= len(everything) for count in counted.values()):
+        everything = [{_up_to_dot(name): path for name, path in names.items()} for names in everything]
+    truths, *predicted = everything
+    if len(truths) == 1 and all(len(names) == 1 for names in predicted) and config.truth.name not in truths:
+        # One clip each: what they are called says nothing.
+        name = next(iter(truths))
+        predicted = [dict.fromkeys((name,), next(iter(names.values()))) for names in predicted]
+    common = [name for name in truths if all(name in names for names in predicted)]
+    warnings = tuple(_unmatched(config, truths, predicted))
+    if not common:
+        raise InputError(
+            f"no prediction has the name of a true clip: {', '.join(list(predicted[0])[:LISTED])}",
+            f"The true clips are {', '.join(list(truths)[:LISTED])}; names count up to their first dot.",
+        )
+    tasks = (
+        Task(name=name, truth=truths[name], predictions=tuple(names[name] for names in predicted))
+        for name in common[: config.max_clips]
+    )
+    return Plan(tuple(tasks), warnings)
+
+
+def results_in(path: Path) -> dict[str, Path]:
+    """Clips in a folder by their names below it without endings: videos, folders of frames, PNG strips; those of the
+    test split where there are splits. A file, or a folder that holds nothing but frames, is one clip.
+
+    Raises InputError where there are none.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist", "Check the spelling and the folder.")
+    if path.is_file():
+        return {_stem(path): path}
+    folder = path / "test" if is_published(path) else path
+    found = list(media_below(folder, published=True))
+    pictures = [each for each in found if each.is_file() and each.parent == folder and each.suffix.lower() == ".png"]
+    if found and len(pictures) == len(found) > 1 and all(count_strip(each) == 1 for each in pictures[:2]):
+        return {folder.name: folder}
+    if not found:
+        raise InputError(f"{folder} holds no videos, folders of frames or PNG strips", "Check the folder.")
+    named: dict[str, Path] = {}
+    for each in found:
+        name = each.relative_to(folder).with_name(_stem(each)).as_posix()
+        named[name if name not in named else each.relative_to(folder).as_posix()] = each
+    return named
+
+
+def _clips(config: EvaluateConfig) -> tuple[tuple[Clip, ...], tuple[str, ...]]:
+    """The clips of the split that was asked for. Of data without splits, `auto` takes all."""
+    assert config.data is not None
+    split = config.split
+    published = is_published(config.data)
+    if split == "auto":
+        split = "test" if published else "all"
+    if split != "all":
+        clips = find_clips(config.data, split, seed=config.seed)
+        if not clips:
+            raise InputError(f"the {split} split of {config.data} is empty", "Use --split all, or --split train.")
+        return clips, ()
+    if published:
+        return (*find_clips(config.data, "train"), *find_clips(config.data, "test")), ()
+    clips = find_clips(config.data, "train", test_fraction=0)
+    if config.split == "all":
+        return clips, ()
+    note = f"{config.data} has no test split: all of it is scored (--split test takes what training sets aside)"
+    return clips, (note,)
+
+
+def _unmatched(
+    config: EvaluateConfig, truths: Mapping[str, Path], predicted: Sequence[Mapping[str, Path]]
+) -> Iterable[str]:
+    for folder, names in zip(config.predictions, predicted, strict=True):
+        for what, lone, other in (
+            ("true clips have no prediction in", [name for name in truths if name not in names], names),
+            ("predictions have no true clip, in", [name for name in names if name not in truths], truths),
+        ):
+            if lone:
+                near = nearest(lone[0], other)
+                close = f" (is it '{near}'?)" if near else ""
+                more = ", ..." if len(lone) > LISTED else ""
+                yield f"{len(lone)} {what} {folder}: {', '.join(lone[:LISTED])}{more}{close}"
+
+
+def _names(names: Iterable[str]) -> list[str]:
+    """Unique names of files without endings, none longer than a file system takes."""
+    whole = list(names)
+    stems = [str(Path(name).with_name(_stem(Path(name)))) for name in whole]
+    counted = Counter(stems)
+    wanted = [short if counted[short] == 1 else name for short, name in zip(stems, whole, strict=True)]
+    repeated = Counter(wanted)
+    if any(count > 1 for count in repeated.values()):
+        wanted = [f"{name}-{number:05d}" if repeated[name] > 1 else name for number, name in enumerate(wanted)]
+    return [_shortened(name) for name in wanted]
+
+
+def _shortened(name: str) -> str:
+    if len(Path(name).name.encode("utf-8", "surrogateescape")) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return f"{name.encode('utf-8', 'surrogateescape')[: LONGEST_NAME // 2].decode('utf-8', 'ignore')}-{digest}"
+
+
+def _flat(name: str) -> str:
+    path = Path(name)
+    return path.with_name(_stem(path)).as_posix().replace("/", "_")
+
+
+def _stem(path: Path) -> str:
+    """The name without its media endings: `clip` of `clip.mp4` and of the published `clip.mp4.png`."""
+    name = stem(path)
+    while name != (shorter := stem(Path(name))) and Path(name).suffix.lower() in MEDIA_SUFFIXES:
+        name = shorter
+    return name
+
+
+def _up_to_dot(name: str) -> str:
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + (last.partition(".")[0] or last)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise UsageError unless every model has a name of its own."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UsageError(f"two models are called '{twice[0]}'", "Give each a name with --names.")

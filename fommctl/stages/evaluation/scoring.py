@@ -1,0 +1,118 @@
+"""Which metrics are asked for, and all of them at once over the stream of one clip."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from fommctl.api.metrics import ClipScorer, ClipScores, Metric, MetricClip
+from fommctl.api.specs import MetricSpec
+from fommctl.config import nearest
+from fommctl.errors import MissingError, UsageError
+from fommctl.host import Host
+from fommctl.plugin import describe
+from fommctl.stages.evaluation.predictions import Part
+from fommctl.stages.evaluation.results import Mode
+
+log = logging.getLogger(__name__)
+
+
+def choose_metrics(names: Sequence[str], host: Host, mode: Mode) -> tuple[MetricSpec, ...]:
+    """The metrics of these names, a family's name (`akd`) standing for all its variants; without names all that make
+    sense in this mode, those that need no detector first.
+
+    Raises UsageError for a name that nobody knows, and for a metric that needs a truth where there is none.
+    """
+    specs = host.metrics
+    if not names:
+        fitting = [spec for spec in specs.values() if fits(spec, mode)]
+        return tuple(sorted(fitting, key=lambda spec: len(spec.uses)))
+    chosen: dict[str, MetricSpec] = {}
+    for name in names:
+        family = [spec for spec in specs.values() if spec.name.partition(".")[0] == name]
+        found = [specs[name]] if name in specs else family
+        if not found:
+            known = sorted({*specs, *(each.partition(".")[0] for each in specs)})
+            near = nearest(name, known)
+            hint = f"Did you mean '{near}'?" if near else f"Known: {', '.join(specs) or 'none'}."
+            raise UsageError(f"unknown metric '{name}'", hint)
+        fitting = [spec for spec in found if fits(spec, mode)]
+        if not fitting:
+            raise UsageError(f"{name} needs true frames, which an animation has not", "Leave out --mode animation.")
+        chosen.update({spec.name: spec for spec in fitting})
+    return tuple(chosen.values())
+
+
+def fits(spec: MetricSpec, mode: Mode) -> bool:
+    """Whether there is in this mode what the metric needs."""
+    return mode != "animation" or spec.needs != "truth"
+
+
+class ClipScoring:
+    """Several metrics over one clip. One that cannot go on is left out and the others go on."""
+
+    def __init__(
+        self, metrics: Mapping[str, tuple[MetricSpec, Metric]], clip_for: Callable[[MetricSpec], MetricClip]
+    ) -> None:
+        """clip_for: what a metric may know of the clip; may raise MissingError."""
+        self.missing: dict[str, str] = {}
+        """Metrics whose packages or weights are absent, with what is missing."""
+        self.problems: dict[str, str] = {}
+        """Metrics that failed, with why."""
+        self._specs = {name: spec for name, (spec, _) in metrics.items()}
+        self._scorers: dict[str, ClipScorer] = {}
+        for name, (spec, metric) in metrics.items():
+
+            def begin(name: str = name, spec: MetricSpec = spec, metric: Metric = metric) -> None:
+                self._scorers[name] = metric.clip(clip_for(spec))
+
+            self._guarded(name, begin)
+
+    def add(self, part: Part) -> None:
+        """The next frames."""
+        against_source = None
+        for name, scorer in list(self._scorers.items()):
+            chunk = part.chunk
+            if self._specs[name].needs == "identity" and chunk.truth is None:
+                against_source = against_source or part.against_source()
+                chunk = against_source
+            self._guarded(name, lambda scorer=scorer, chunk=chunk: scorer.add(chunk))  # type: ignore[misc]
+
+    def finish(self) -> dict[str, ClipScores]:
+        """After the last frames: scores of the metrics that came so far."""
+        scores: dict[str, ClipScores] = {}
+        for name, scorer in list(self._scorers.items()):
+
+            def end(name: str = name, scorer: ClipScorer = scorer) -> None:
+                scores[name] = finite(scorer.finish())
+
+            self._guarded(name, end)
+        return scores
+
+    def _guarded(self, name: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except MissingError as error:
+            self.missing[name] = missing_text(error)
+        except Exception as error:
+            # Metrics are plugins: one that fails must not cost the scores of the others.
+            log.debug("%s failed", name, exc_info=True)
+            self.problems[name] = getattr(error, "message", None) or describe(error)
+        else:
+            return
+        self._scorers.pop(name, None)
+
+
+def missing_text(error: MissingError) -> str:
+    """What is missing and where it is to be had, in one line."""
+    return error.message if error.hint is None else f"{error.message}. {error.hint}"
+
+
+def finite(scores: ClipScores) -> ClipScores:
+    """Scores without infinities, which no mean and no JSON can hold."""
+    frames = np.where(np.isfinite(scores.frames), scores.frames, np.nan)
+    value = scores.value if scores.value is not None and math.isfinite(scores.value) else None
+    return ClipScores(frames, None if value is None else float(value), scores.scored, scores.total, scores.state)

@@ -1,0 +1,213 @@
+"""What a process of `evaluate` does: one model on one clip after another, scored while it is rendered."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fommctl import __version__
+from fommctl.api.metrics import ClipScores, Metric, MetricClip
+from fommctl.api.specs import MetricSpec
+from fommctl.errors import FULL_DISK, FommctlError, InputError, MissingError, OutputError
+from fommctl.host import Host, load_host
+from fommctl.plugin import describe
+from fommctl.stages.evaluation.contestants import Contestant, load_engine
+from fommctl.stages.evaluation.options import EvaluateConfig
+from fommctl.stages.evaluation.plan import Task
+from fommctl.stages.evaluation.predictions import Stream
+from fommctl.stages.evaluation.saving import Saver, is_saved
+from fommctl.stages.evaluation.scoring import ClipScoring, missing_text
+from fommctl.stages.evaluation.store import Stored, key_of, read_stored, write_stored
+from fommctl.stages.evaluation.streams import open_stream
+from fommctl.stages.preprocessing.manifest import measure
+from fommctl.stages.worker_processes import Tell, Work
+
+if TYPE_CHECKING:
+    from fommctl.stages.engine import Engine
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What every process has to know."""
+
+    config: EvaluateConfig
+    contestants: tuple[Contestant, ...]
+    metrics: tuple[str, ...]
+    threads: int
+    """For each process; 0: as many as torch likes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One model on one clip."""
+
+    contestant: int
+    task: Task
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scored:
+    """The scores of a job."""
+
+    frames: int
+    rate: float
+    scores: Mapping[str, ClipScores]
+    hashes: Mapping[str, str]
+    """SHA-256 of the files, by what they are: truth, source, prediction."""
+    warnings: tuple[str, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Metrics whose packages or weights are absent, with what is missing."""
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """Metrics that failed, with why."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Where metrics got their keypoints and embeddings."""
+    kept: bool = False
+    """Whether all was there already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a clip could not be scored."""
+
+    error: FommctlError
+
+    @property
+    def fatal(self) -> bool:
+        """Then no other clip can be scored either."""
+        return not isinstance(self.error, InputError)
+
+
+Outcome = Scored | Failure
+
+
+def prepare(setup: Setup) -> Work[Job, Outcome]:
+    """The function that does the jobs; it raises no errors."""
+    return Worker(setup)
+
+
+class Worker:
+    """Holds the model of its last job, and the metrics."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.config = setup.config
+        self._setup = setup
+        self._host: Host = load_host()
+        self._specs: dict[str, MetricSpec] = {name: self._host.find("metric", name) for name in setup.metrics}
+        self._metrics: dict[str, tuple[MetricSpec, Metric]] = {}
+        self._missing: dict[str, str] = {}
+        self._engine: tuple[int, Engine] | None = None
+
+    def __call__(self, job: Job, tell: Tell) -> Outcome:
+        """Score, or read what is stored. tell(frames done, frames in all or None)."""
+        try:
+            return self._outcome(job, tell)
+        except FommctlError as error:
+            return Failure(error)
+        except OSError as error:
+            reason = f"{error.strerror or error}".lower()
+            return Failure((OutputError if error.errno in FULL_DISK else InputError)(reason))
+        except Exception as error:
+            # What a clip brings to the surface in a library or a plugin must not end the others.
+            log.debug("%s failed", job.task.name, exc_info=True)
+            return Failure(InputError(describe(error)))
+
+    def _outcome(self, job: Job, tell: Tell) -> Outcome:
+        contestant, task, config = self._setup.contestants[job.contestant], job.task, self.config
+        files = {"truth": task.truth, "source": task.source}
+        if config.finished:
+            files["prediction"] = task.predictions[job.contestant]
+        hashes = {what: _sha256(path) for what, path in files.items() if path is not None}
+        key = key_of({**_options(config), **contestant.identity, **hashes})
+        path = config.output / "clips" / contestant.folder / f"{task.name}.npz"
+        stored = None if config.overwrite else read_stored(path, key)
+        wanted = {name: self._metric_key(name) for name in self._specs}
+        kept = {name for name in wanted if stored is not None and stored.keys.get(name) == wanted[name]}
+        lacking = [name for name in wanted if name not in kept]
+        saved = is_saved(config, contestant, task, "none" if stored is None else stored.saved)
+        if stored is not None and saved and not lacking:
+            tell(stored.frames, task.frames)
+            return self._scored(stored, hashes, kept=True)
+        scoring, frames, stream = self._scoring(job, lacking, tell)
+        scores = scoring.finish()
+        if stored is None:
+            stored = Stored(key, frames, stream.rate, warnings=tuple(stream.warnings))
+        stored.keys.update({name: wanted[name] for name in scores})
+        stored.scores.update(scores)
+        stored = replace(stored, saved=stored.saved if config.save == "none" else config.save)
+        write_stored(path, stored)
+        outcome = self._scored(stored, hashes)
+        return replace(outcome, missing={**self._missing, **scoring.missing}, problems=scoring.problems)
+
+    def _scoring(self, job: Job, metrics: list[str], tell: Tell) -> tuple[ClipScoring, int, Stream]:
+        """All metrics over the whole clip, with the number of frames."""
+        contestant, task = self._setup.contestants[job.contestant], job.task
+        engine = None if self.config.finished else self._loaded(job.contestant)
+        stream = open_stream(self.config, task, job.contestant, engine)
+        built = {name: metric for name in metrics if (metric := self._metric(name)) is not None}
+        scoring = ClipScoring(built, lambda spec: MetricClip(task.name, stream.rate))
+        frames = 0
+        with ExitStack() as opened:
+            saver = opened.enter_context(Saver(self.config, contestant, task, stream.rate))
+            for part in stream:
+                scoring.add(part)
+                saver.add(part.chunk.prediction)
+                frames += len(part.chunk)
+                tell(frames, task.frames)
+            if not frames:
+                raise InputError("there is no frame to compare", "Check the files of both sides.")
+        return scoring, frames, stream
+
+    def _scored(self, stored: Stored, hashes: Mapping[str, str], *, kept: bool = False) -> Scored:
+        return Scored(
+            frames=stored.frames,
+            rate=stored.rate,
+            scores={name: stored.scores[name] for name in self._specs if name in stored.scores},
+            hashes=hashes,
+            warnings=stored.warnings,
+            missing=dict(self._missing),
+            kept=kept,
+        )
+
+    def _metric_key(self, name: str) -> str:
+        return key_of({"metric": name, "version": self._host.version("metric", name)})
+
+    def _metric(self, name: str) -> tuple[MetricSpec, Metric] | None:
+        """Built when it is first needed; None where something that it needs is missing."""
+        if name not in self._metrics and name not in self._missing:
+            spec = self._specs[name]
+            try:
+                self._metrics[name] = spec, spec.build()
+            except MissingError as error:
+                self._missing[name] = missing_text(error)
+            if self._setup.threads and "torch" in sys.modules:
+                sys.modules["torch"].set_num_threads(self._setup.threads)
+        return self._metrics.get(name)
+
+    def _loaded(self, number: int) -> Engine:
+        """One model at a time: jobs come model by model."""
+        if self._engine is None or self._engine[0] != number:
+            self._engine = None
+            self._engine = number, load_engine(self._setup.contestants[number].model, self.config, self._host)
+        return self._engine[1]
+
+
+def _options(config: EvaluateConfig) -> dict[str, Any]:
+    """What beside files and models the predictions depend on."""
+    return {
+        "fommctl": __version__,
+        "mode": "files" if config.finished else config.mode,
+        "max_frames": config.max_frames,
+        "resize": config.resize,
+        "column": config.column,
+    }
+
+
+def _sha256(path: Path) -> str:
+    return measure(path).sha256
