@@ -131,12 +131,12 @@ class DrivingNetwork(Hourglass):
     def decode(self, codes: Tensor) -> Tensor:
         """Flow (B, 2, H, W) in (-tanh 1, tanh 1), float32: the published network ends in a tanh, and what calls it
         takes the tanh of that again."""
-        outermost = self.model
-        return torch.tanh(self.bounded(outermost.up(outermost.submodule.decode(codes))))
+        return torch.tanh(self.offsets(codes))
 
-    @staticmethod
-    def bounded(maps: Tensor) -> Tensor:
-        """What the published network returns, in (-1, 1)."""
+    def offsets(self, codes: Tensor) -> Tensor:
+        """What the published network itself returns: (B, 2, H, W) in (-1, 1), float32."""
+        outermost = self.model
+        maps: Tensor = outermost.up(outermost.submodule.decode(codes))
         return torch.tanh(maps.float())
 
     def forward(self, frames: Tensor) -> Tensor:
