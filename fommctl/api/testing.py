@@ -13,10 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fommctl.api.specs import BackendSpec, CommandSpec, DatasetSpec, DetectorSpec, EmbedderSpec, MetricSpec
+from fommctl.api.specs import BackendSpec, CommandSpec, DatasetSpec, DetectorSpec, EmbedderSpec
 from fommctl.api.validation import spec_fault
 from fommctl.api.values import ClipRecord, Detection
-from fommctl.errors import InputError, MissingError
+from fommctl.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -279,26 +279,6 @@ def _check_frames(name: str, frames: Sequence[NDArray[np.uint8]], again: Iterabl
         _promise(frame.ndim == 3 and frame.shape[2] == 3, f"frames of {name} are (H, W, 3)")
         _promise(frame.dtype == "uint8" and frame.shape == frames[0].shape, f"frames of {name} are uint8 of one size")
     _promise(all((a == b).all() for a, b in zip(frames, again, strict=True)), f"{name} is the same every time")
-
-
-def check_metric(spec: MetricSpec, frames: Sequence[NDArray[np.uint8]] = ()) -> None:
-    """frames: two different pictures (H, W, 3) of one size that the metric can score; smooth noise by default."""
-    _check_spec("metric", spec)
-    try:
-        metric = spec.build()
-    except MissingError:
-        return
-    one, other = list(frames) or pictures(2, 64, 64)
-    before = one.copy(), other.copy()
-    same, different = metric.score(one, one.copy()), metric.score(other, one)
-    for score in (same, different):
-        _promise(score is None or math.isfinite(score), "scores are finite, or None where there is none")
-    if same is not None and different is not None:
-        ordered = same <= different if spec.lower_is_better else same >= different
-        _promise(ordered, "no other picture scores better than the picture itself")
-    again = metric.score(other[:, ::-1][:, ::-1], one)
-    _promise(again == different, "the same pictures get the same score, however they lie in memory")
-    _promise((one == before[0]).all() and (other == before[1]).all(), "the pictures stay as they are")
 
 
 def check_command(spec: CommandSpec) -> None:

@@ -37,7 +37,7 @@ def check(kind: str, name: str, host: Host, data: Path | None = None) -> Check:
         "detector": lambda: _detector(name, host),
         "embedder": lambda: _embedder(name, host),
         "dataset": lambda: _dataset(name, host, data),
-        "metric": lambda: testing.check_metric(host.find(kind, name)),
+        "metric": lambda: _metric(name, host),
         "command": lambda: testing.check_command(host.find(kind, name)),
         "preset": lambda: _preset(name, host),
     }
@@ -86,6 +86,18 @@ def _embedder(name: str, host: Host) -> str | None:
     testing.check_embedder(spec)
     reason = spec.ready()
     return f"not checked: {reason}" if reason else None
+
+
+def _metric(name: str, host: Host) -> str | None:
+    from fommctl.api.testing_metrics import check_metric
+
+    spec = host.find("metric", name)
+    check_metric(spec)
+    try:
+        spec.build()
+    except MissingError as error:
+        return f"not checked: {error.message}"
+    return None
 
 
 def _dataset(name: str, host: Host, data: Path | None) -> str | None:

@@ -11,6 +11,8 @@ import pytest
 
 from fommctl.api import StageEvent, testing
 from fommctl.api.hookspecs import Hooks
+from fommctl.api.metrics import FrameChunk, MetricClip
+from fommctl.api.testing_metrics import check_metric
 from fommctl.api.testing_training import check_training
 from fommctl.host import load_host
 from fommctl.plugin import HOOKS, PluginInfo
@@ -86,8 +88,12 @@ def test_hook_fommctl_detectors(installed: Callable[[str], PluginInfo]) -> None:
 def test_hook_fommctl_metrics(installed: Callable[[str], PluginInfo]) -> None:
     installed("fommctl_metrics")
     spec = load_host().metrics["worst.pixel"]
-    testing.check_metric(spec)
-    assert spec.build().score(np.uint8([[[3, 250, 0]]]), np.uint8([[[1, 255, 0]]])) == 5.0
+    check_metric(spec)
+    scorer = spec.build().clip(MetricClip("clip", rate=25.0))
+    scorer.add(FrameChunk(np.uint8([[[[3, 250, 0]]]]), np.uint8([[[[1, 255, 0]]]])))
+    scorer.add(FrameChunk(np.uint8([[[[0, 0, 9]]]]), np.uint8([[[[0, 0, 0]]]]), first=1))
+    scores = scorer.finish()
+    assert (list(scores.frames), scores.value, scores.scored, scores.total) == ([5.0, 9.0], 7.0, 2, 2)
 
 
 def test_hook_fommctl_presets(installed: Callable[[str], PluginInfo]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fommctl.api import Box, ClipRecord, DatasetSpec, Detection, DetectorSpec, InputError, MetricSpec, testing
+from fommctl.api import Box, ClipRecord, DatasetSpec, Detection, DetectorSpec, InputError, testing
 from fommctl.host import Host
 from fommctl.presets import load_preset
 
@@ -82,42 +82,6 @@ def test_a_dataset_on_disk(tmp_path: Path) -> None:
     listed = SimpleNamespace(clips=lambda root: iter([gone] if root == tmp_path / "b" else []))
     with pytest.raises(AssertionError, match="the file of a clip exists"):
         testing.check_dataset(replace(spec, build=lambda: listed), tmp_path / "b")
-
-
-def metric(score: Any, lower_is_better: bool = True) -> MetricSpec:
-    return MetricSpec(
-        name="m", summary="s", unit="u", lower_is_better=lower_is_better, build=lambda: SimpleNamespace(score=score)
-    )
-
-
-def difference(prediction: Pixels, truth: Pixels) -> float:
-    return float(np.abs(prediction.astype(float) - truth).mean())
-
-
-def unsteady(prediction: Pixels, truth: Pixels) -> float:
-    return difference(prediction, truth) and float(np.random.default_rng().random())
-
-
-def darkening(prediction: Pixels, truth: Pixels) -> float:
-    value = difference(prediction, truth)
-    prediction //= 2
-    return value
-
-
-def test_metrics() -> None:
-    testing.check_metric(metric(difference))
-    testing.check_metric(metric(lambda prediction, truth: None))
-    for spec, promise in (
-        (metric(difference, lower_is_better=False), "no other picture scores better"),
-        (metric(lambda prediction, truth: float("nan")), "scores are finite"),
-        (
-            metric(lambda prediction, truth: float(np.random.default_rng().random() + difference(prediction, truth))),
-            "the same score",
-        ),
-        (metric(darkening), "stay as they are|the same score"),
-    ):
-        with pytest.raises(AssertionError, match=promise):
-            testing.check_metric(spec)
 
 
 def detector(find: Any, **more: Any) -> DetectorSpec:

@@ -1,0 +1,147 @@
+"""The contract of metrics notices what it promises to notice."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fommctl.api import MetricSpec, MissingError
+from fommctl.api.metrics import ClipScores, FrameChunk, MetricClip, mean_of_frames
+from fommctl.api.testing_metrics import check_metric, moving_pictures
+
+Score = Callable[[FrameChunk, MetricClip], Any]
+
+
+class Stream:
+    """Mean over frames of what `score` gives for a chunk."""
+
+    def __init__(self, score: Score) -> None:
+        self.score = score
+
+    def clip(self, clip: MetricClip) -> "StreamOfClip":
+        return StreamOfClip(self.score, clip)
+
+
+class StreamOfClip:
+    def __init__(self, score: Score, clip: MetricClip) -> None:
+        self.score, self.of, self.values = score, clip, []
+
+    def add(self, chunk: FrameChunk) -> None:
+        self.values.extend(self.score(chunk, self.of))
+
+    def finish(self) -> ClipScores:
+        return mean_of_frames(self.values)
+
+
+def spec(score: Score, **more: Any) -> MetricSpec:
+    fields = {"name": "m", "summary": "s", "unit": "u", "lower_is_better": True, "build": lambda: Stream(score)}
+    return MetricSpec(**(fields | more))
+
+
+def difference(chunk: FrameChunk, clip: MetricClip | None = None) -> Any:
+    return np.abs(chunk.prediction.astype(float) - chunk.truth).mean((1, 2, 3))
+
+
+def unsteady(chunk: FrameChunk, clip: MetricClip) -> Any:
+    return difference(chunk) * np.random.default_rng().random()
+
+
+def darkening(chunk: FrameChunk, clip: MetricClip) -> Any:
+    values = difference(chunk)
+    chunk.prediction[:] //= 2
+    return values
+
+
+def forgetful(chunk: FrameChunk, clip: MetricClip) -> Any:
+    return difference(chunk) * (chunk.first == 0)
+
+
+def by_keypoints(chunk: FrameChunk, clip: MetricClip) -> Any:
+    prediction, truth = clip.keypoints(chunk)
+    return np.abs(prediction - truth).mean((1, 2))
+
+
+def by_embeddings(chunk: FrameChunk, clip: MetricClip) -> Any:
+    return ((clip.embeddings(chunk.prediction) - clip.embeddings(chunk.truth)) ** 2).sum(1)
+
+
+def alone(chunk: FrameChunk, clip: MetricClip) -> Any:
+    assert chunk.truth is None
+    return chunk.prediction.mean((1, 2, 3))
+
+
+class Counting:
+    """Scores that tell other numbers than they should."""
+
+    def __init__(self, change: dict[str, Any]) -> None:
+        self.change = change
+
+    def clip(self, clip: MetricClip) -> Any:
+        change = self.change
+
+        class Scorer(StreamOfClip):
+            def finish(self) -> ClipScores:
+                return replace(super().finish(), **change)
+
+        return Scorer(difference, clip)
+
+
+def absent() -> Any:
+    raise MissingError("the weights are absent", "Get them.")
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        spec(difference),
+        spec(lambda chunk, clip: -difference(chunk), lower_is_better=False),
+        spec(lambda chunk, clip: np.full(len(chunk), np.nan)),
+        spec(by_keypoints, uses=("keypoints",)),
+        spec(by_embeddings, uses=("embeddings",), needs="identity"),
+        spec(alone, needs="nothing", lower_is_better=False),
+        spec(difference, combine=lambda clips: max((clip.value for clip in clips if clip.scored), default=None)),
+        spec(difference, build=absent),
+    ],
+)
+def test_kept_promises(kept: MetricSpec) -> None:
+    check_metric(kept)
+
+
+@pytest.mark.parametrize(
+    ("broken", "promise"),
+    [
+        (spec(difference, lower_is_better=False), "the truth scores no worse"),
+        (spec(difference, combine=lambda clips: -(clips[0].value or 0.0)), "the truth scores no worse"),
+        (spec(unsteady), "the same frames get the same score"),
+        (spec(darkening), "no difference|the same score|stay as they are"),
+        (spec(forgetful), "chunks and clips alongside"),
+        (spec(lambda chunk, clip: difference(chunk)[:1]), "the frames are counted|one score a frame"),
+        (spec(difference, combine=lambda clips: float("nan")), "combined score is finite"),
+        (spec(difference, needs="luck"), "it needs the truth"),
+        (spec(difference, uses=("eyes",)), "keypoints and embeddings at most"),
+        (spec(difference, weighting="mood"), "weighted by frames or by clips"),
+        (spec(difference, summary=""), "the summary says"),
+        (spec(difference, build=lambda: Counting({"value": float("inf")})), "the value is finite"),
+        (spec(difference, build=lambda: Counting({"total": 1})), "the frames are counted"),
+        (spec(difference, build=lambda: Counting({"scored": 0})), "a value rests on frames"),
+        (spec(difference, build=lambda: Counting({"frames": np.zeros(2)})), "one score a frame"),
+        (spec(difference, build=lambda: Counting({"state": {"sum": 1.0}})), "the state is of arrays"),
+    ],
+)
+def test_broken_promises(broken: MetricSpec, promise: str) -> None:
+    with pytest.raises(AssertionError, match=promise):
+        check_metric(broken)
+
+
+def test_frames_can_be_handed_in() -> None:
+    sizes = set()
+
+    def watching(chunk: FrameChunk, clip: MetricClip) -> Any:
+        sizes.add(chunk.prediction.shape[1:3])
+        return difference(chunk)
+
+    check_metric(spec(watching), moving_pictures(3, size=32))
+    assert (32, 32) in sizes
+    assert (64, 64) not in sizes
