@@ -12,7 +12,19 @@ from fommctl import __version__
 from fommctl.cli import boundary
 from fommctl.cli.plugin_commands import GroupWithPlugins
 
-COMMANDS = ("animate", "crop", "preprocess", "train", "evaluate", "models", "presets", "plugins", "bench", "demo")
+COMMANDS = (
+    "animate",
+    "crop",
+    "preprocess",
+    "train",
+    "evaluate",
+    "reproduce",
+    "models",
+    "presets",
+    "plugins",
+    "bench",
+    "demo",
+)
 """The modules of this package with a `register(app)`, in the order of --help."""
 COMPLETION_VARIABLE = "_FOMMCTL_COMPLETE"
 EPILOG = (
