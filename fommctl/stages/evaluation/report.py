@@ -191,5 +191,5 @@ def _versions() -> list[tuple[str, str]]:
         ("fommctl", __version__),
         ("Python", platform.python_version()),
         *libraries,
-        ("system", platform.platform()),
+        ("system", f"{platform.system()} {platform.machine()}"),
     ]

@@ -1,4 +1,4 @@
-"""The clips that the page shows (the best, the median and the worst) and their videos, small enough to be part of it."""
+"""The clips that the page shows, the best, the median and the worst, and their videos, small enough for it."""
 
 from __future__ import annotations
 
