@@ -44,8 +44,9 @@ class ClipRecord:
     """(width, height) of the frames in which `box` was measured, where they may be of another size than those of the
     file: the box is then scaled by the quotients of both."""
     keypoints: Callable[[], NDArray[np.float64]] | None = None
-    """Makes the true keypoints (T, K, 2) of the frames of the whole clip in [-1, 1], x before y, NaN where one is
-    hidden; for metrics. As `frames`, no lambda."""
+    """Makes the true keypoints (T, K, 2) in [-1, 1] of the raw picture, x before y, corner pixels at -1 and 1, NaN
+    where one is hidden; for metrics. T is the number of frames of the file or of `frames`, before `start` and `end` cut
+    it. As `frames`, no lambda."""
 
 
 @dataclass(frozen=True, slots=True)

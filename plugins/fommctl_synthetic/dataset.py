@@ -47,6 +47,7 @@ class Synthetic:
                 identity=name.partition("-")[0],
                 split="test" if identity >= self.first_test else "train",
                 frames=scene.frames,
+                keypoints=scene.visible_keypoints,
             )
 
     def motion(self, name: str) -> tuple[Floats, Floats]:

@@ -53,6 +53,13 @@ class Scene:
         jacobians = [np.repeat([matrix for _, matrix in each], counts, 0) for each in poses]
         return np.stack(keypoints), np.stack(jacobians)
 
+    def visible_keypoints(self) -> Floats:
+        """The keypoints of `motion` (T, K, 2), NaN where one is outside the picture or behind another layer."""
+        keypoints = self.motion()[0]
+        owners = np.repeat(np.arange(len(self.layers)), [len(layer.keypoints) for layer in self.layers])
+        in_front = np.stack([self.labels_at(at, self._time(index)) for index, at in enumerate(keypoints)]) == owners
+        return np.where((in_front & (np.abs(keypoints) <= 1).all(-1))[..., None], keypoints, np.nan)
+
     def flow(self, source_index: int, driving_index: int) -> tuple[Floats, NDArray[np.bool_]]:
         """Where each pixel of the driving frame comes from in the source frame.
 

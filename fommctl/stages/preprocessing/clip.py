@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,6 +24,8 @@ from fommctl.media.random_access import count_frames, read_frames
 from fommctl.media.reader import Frame, Reader
 from fommctl.media.resampling import Pixels
 from fommctl.media.writer import AudioSource, Writer, holds_audio
+from fommctl.stages.keypoint_files import keypoints_path, write_keypoints
+from fommctl.stages.preprocessing.keypoints import KeypointRows
 from fommctl.stages.preprocessing.manifest import Measure, measure
 from fommctl.stages.worker_processes import Tell
 
@@ -65,23 +68,27 @@ class Made:
     """Nominal frames a second."""
     measure: Measure
     warnings: tuple[str, ...]
+    keypoints: Measure | None = None
+    """Of the file of true keypoints beside it."""
 
 
 def make_clip(job: ClipJob, tell: Tell = lambda done, total: None) -> Made:
-    """Write the clip, one frame at a time, with tell(frames written, None) after each. Raises FommctlError; whatever is
-    raised, nothing is left at the target."""
+    """Write the clip, one frame at a time, with tell(frames written, None) after each, and its true keypoints beside
+    it where the record has some. Raises FommctlError; whatever is raised, nothing is left at the target."""
     record, rate = job.record, nominal_rate(job.record)
+    keypoints = KeypointRows.of(record, job.options.size)
     if record.frames is not None:
-        return _write(job, _cut(job, record.frames(), rate), rate, tell)
+        return _write(job, _cut(job, record.frames(), rate, keypoints), rate, tell, keypoints)
     assert record.path is not None
     if (strip := _strip(record.path)) is not None:
-        return _write(job, _cut(job, strip, rate), rate, tell)
+        return _write(job, _cut(job, strip, rate, keypoints), rate, tell, keypoints)
     info = probe(record.path, fps=rate)
     start, end = _times(record)
     side = job.options.size
     box = _part(job, info.width, info.height)
     with Reader(record.path, fps=rate, start=start, end=end, box=box, size=(side, side)) as reader:
-        return _write(job, iter(reader), info.rate, tell, reader)
+        frames = iter(reader) if keypoints is None else _followed(reader, keypoints, box)
+        return _write(job, frames, info.rate, tell, keypoints, reader)
 
 
 def nominal_rate(record: ClipRecord) -> Fraction:
@@ -132,7 +139,16 @@ def _times(record: ClipRecord) -> tuple[Fraction, Fraction | None]:
     return max(Fraction(0), Fraction(start) - SLACK), None if end is None else Fraction(end) - SLACK
 
 
-def _cut(job: ClipJob, pictures: Iterable[Pixels], rate: Fraction) -> Iterator[Frame]:
+def _followed(reader: Reader, keypoints: KeypointRows, box: Box | None) -> Iterator[Frame]:
+    """The reader's frames, with their keypoints noted; each frame's number is told by its time."""
+    for frame in reader:
+        keypoints.add(
+            round((reader.start + frame.time) * reader.info.rate), (reader.info.width, reader.info.height), box
+        )
+        yield frame
+
+
+def _cut(job: ClipJob, pictures: Iterable[Pixels], rate: Fraction, keypoints: KeypointRows | None) -> Iterator[Frame]:
     """Frames in memory, cut and resized as those of a file are."""
     start, end = _times(job.record)
     side = job.options.size
@@ -144,11 +160,21 @@ def _cut(job: ClipJob, pictures: Iterable[Pixels], rate: Fraction) -> Iterator[F
             return
         if time >= start:
             height, width = pixels.shape[:2]
-            view = View((width, height), _part(job, width, height), (side, side))
+            part = _part(job, width, height)
+            if keypoints is not None:
+                keypoints.add(index, (width, height), part)
+            view = View((width, height), part, (side, side))
             yield Frame(view.apply(pixels), index, time, 1 / rate)
 
 
-def _write(job: ClipJob, frames: Iterator[Frame], rate: Fraction, tell: Tell, reader: Reader | None = None) -> Made:
+def _write(
+    job: ClipJob,
+    frames: Iterator[Frame],
+    rate: Fraction,
+    tell: Tell,
+    keypoints: KeypointRows | None,
+    reader: Reader | None = None,
+) -> Made:
     first = next(frames, None)
     if first is None:
         raise InputError("the clip has no frame", "Check its times against the length of the raw file.")
@@ -164,7 +190,20 @@ def _write(job: ClipJob, frames: Iterator[Frame], rate: Fraction, tell: Tell, re
             writer.write(frame.pixels, frame.time - first.time, frame.duration)
             tell(writer.frames_written, None)
     warnings = (*(reader.warnings if reader else ()), *writer.warnings)
-    return Made(frames=writer.frames_written, rate=rate, measure=measure(job.target), warnings=warnings)
+    points = None if keypoints is None else _write_points(job.target, keypoints)
+    made = measure(job.target)
+    return Made(frames=writer.frames_written, rate=rate, measure=made, warnings=warnings, keypoints=points)
+
+
+def _write_points(target: Path, keypoints: KeypointRows) -> Measure:
+    path = keypoints_path(target)
+    try:
+        write_keypoints(path, keypoints.array())
+    except OSError:
+        path.unlink(missing_ok=True)
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+        raise
+    return measure(path)
 
 
 def _sound(reader: Reader, first: Frame, path: Path) -> AudioSource | None:

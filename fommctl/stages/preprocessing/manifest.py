@@ -24,6 +24,7 @@ from typing import Any, Self
 from fommctl.api.values import Split
 from fommctl.errors import InputError, OutputError, UsageError
 from fommctl.media.movie import output_errors
+from fommctl.stages.keypoint_files import keypoints_path
 from fommctl.stages.output_folder import replace_text, sole_run
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,8 @@ class Entry:
     source_bytes: int | None
     state: str
     """Hash of all that the clip was made with: where it differs, the clip is made anew."""
+    keypoints_sha256: str | None = None
+    """Of the true keypoints beside the clip; None where it has none. Manifests of before there were any lack it."""
 
     @property
     def key(self) -> Key:
@@ -146,8 +149,12 @@ class Manifest:
         path = self.path(entry)
         try:
             if rehash:
-                return measure(path) == Measure(entry.bytes, entry.sha256)
-            return sum(file.stat().st_size for file in _files(path)) == entry.bytes
+                whole = measure(path) == Measure(entry.bytes, entry.sha256)
+            else:
+                whole = sum(file.stat().st_size for file in _files(path)) == entry.bytes
+            # The keypoints are a few kilobytes, cheaply read.
+            told = entry.keypoints_sha256
+            return whole and (told is None or measure(keypoints_path(path)).sha256 == told)
         except OSError:
             return False
 
@@ -156,19 +163,21 @@ class Manifest:
         target, old = self.path(entry), self.entries.get(entry.key)
         if target.is_dir():
             target.rename(self.work / f"old-{made.name}")
-        os.replace(made, target)
+        _replace(made, target)
         self._note(entry)
         if old is not None and old.file != entry.file:
-            self.remove(old)
+            self.remove(old, keep=keypoints_path(target))
 
     def move(self, old: Entry, new: Entry) -> None:
         """Rename a clip as it is: its split or its name changed."""
-        os.replace(self.path(old), self.path(new))
+        _replace(self.path(old), self.path(new))
         self._note(new)
 
-    def remove(self, entry: Entry) -> None:
-        """Delete the files of an entry."""
+    def remove(self, entry: Entry, *, keep: Path | None = None) -> None:
+        """Delete the files of an entry, but for this one: two formats of a clip name their keypoints alike."""
         path = self.path(entry)
+        if path.exists() and (beside := keypoints_path(path)) != keep:
+            beside.unlink(missing_ok=True)
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -195,6 +204,17 @@ class Manifest:
         (self.folder / JOURNAL).unlink()
 
 
+def _replace(clip: Path, target: Path) -> None:
+    """Move a clip with what is beside it; the clip last, for it says that all is there."""
+    folder = clip.is_dir()
+    keypoints, beside = (keypoints_path(path, folder=folder) for path in (clip, target))
+    if keypoints.exists():
+        os.replace(keypoints, beside)
+    else:
+        beside.unlink(missing_ok=True)
+    os.replace(clip, target)
+
+
 def read_manifest(path: Path, *, tell: bool) -> Iterator[Entry]:
     """The valid lines of a manifest; none where there is no file. Others (a torn last one, a file elsewhere) are left
     out, with a warning where `tell` asks for it. Raises InputError where it cannot be read."""
@@ -218,9 +238,10 @@ def _entry(line: str, names: set[str]) -> Entry | None:
         values = json.loads(line)
     except ValueError:
         return None
-    if not isinstance(values, dict) or set(values) != names:
+    if not isinstance(values, dict) or {"keypoints_sha256", *values} != names:
         return None
     texts = all(isinstance(values[name], str) for name in ("file", "dataset", "identity", "name", "state", "rate"))
+    texts = texts and isinstance(values.get("keypoints_sha256"), str | None)
     numbers = all(isinstance(values[name], int) for name in ("frames", "bytes"))
     if not texts or not numbers or not _INSIDE.fullmatch(values["file"]) or not _RATE.fullmatch(values["rate"]):
         return None

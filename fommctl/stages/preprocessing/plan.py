@@ -205,6 +205,8 @@ def _inside(path: Path, root: Path) -> tuple[str | None, int | None, str | None]
 def _state(record: ClipRecord, source: str | None, options: ClipOptions) -> str:
     frame = None if record.box_frame is None else [int(side) for side in record.box_frame]
     told = [source, _plain(record.start), _plain(record.end), box_numbers(record), frame, _plain(record.rate)]
+    # Nothing is added for clips without: theirs are the same as before.
+    told += ["keypoints"] if record.keypoints is not None else []
     return sha256(json.dumps([_STATE_VERSION, told, asdict(options)]).encode()).hexdigest()[:16]
 
 
