@@ -1,10 +1,20 @@
 """Building blocks of networks for backend plugins; importing this module imports torch."""
 
-from fommctl.core.dense_motion import DenseMotion, DenseMotionNetwork, keypoint_heatmaps, sparse_motions
-from fommctl.core.discriminator import MultiScaleDiscriminator
+from fommctl.core.dense_motion import (
+    DenseMotion,
+    DenseMotionNetwork,
+    deform_by_parts,
+    keypoint_heatmaps,
+    sparse_motions,
+)
+from fommctl.core.discriminator import Discriminator, MultiScaleDiscriminator
 from fommctl.core.equivariance import ThinPlateTransform, equivariance_losses
-from fommctl.core.fast.detector import downsample_at
-from fommctl.core.fast.engine import FastRenderer
+from fommctl.core.fast.convolutions import Numerics
+from fommctl.core.fast.detector import downsample_at, step_at
+from fommctl.core.fast.engine import DTYPES, FastRenderer
+from fommctl.core.fast.folding import folded, weight_and_bias
+from fommctl.core.fast.networks import LARGEST_TENSOR, FastHourglass, FastResidualBlock, FastUpsampling
+from fommctl.core.fast.warp import neighbours, weighted_rows
 from fommctl.core.generator import Generated, Generator
 from fommctl.core.grids import gaussians, identity_grid, resize_grid, resize_map, sample
 from fommctl.core.keypoints import KeypointDetector, motion_from_maps, soft_argmax
@@ -14,32 +24,45 @@ from fommctl.core.layers import (
     DownBlock,
     Encoder,
     Hourglass,
+    NearestDownsample,
     ResidualBlock,
     SameBlock,
     UpBlock,
 )
+from fommctl.core.precision import full_precision, single
 from fommctl.core.transfer import Motion, hull_area, inverse, movement_scale, relative
 
 __all__ = [
+    "DTYPES",
+    "LARGEST_TENSOR",
     "AntiAliasDownsample",
     "Decoder",
     "DenseMotion",
     "DenseMotionNetwork",
+    "Discriminator",
     "DownBlock",
     "Encoder",
+    "FastHourglass",
     "FastRenderer",
+    "FastResidualBlock",
+    "FastUpsampling",
     "Generated",
     "Generator",
     "Hourglass",
     "KeypointDetector",
     "Motion",
     "MultiScaleDiscriminator",
+    "NearestDownsample",
+    "Numerics",
     "ResidualBlock",
     "SameBlock",
     "ThinPlateTransform",
     "UpBlock",
+    "deform_by_parts",
     "downsample_at",
     "equivariance_losses",
+    "folded",
+    "full_precision",
     "gaussians",
     "hull_area",
     "identity_grid",
@@ -47,10 +70,15 @@ __all__ = [
     "keypoint_heatmaps",
     "motion_from_maps",
     "movement_scale",
+    "neighbours",
     "relative",
     "resize_grid",
     "resize_map",
     "sample",
+    "single",
     "soft_argmax",
     "sparse_motions",
+    "step_at",
+    "weight_and_bias",
+    "weighted_rows",
 ]

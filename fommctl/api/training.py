@@ -26,10 +26,11 @@ from fommctl.core.losses import (
     pixel_loss,
 )
 from fommctl.core.perceptual import PerceptualNetwork
-from fommctl.sections import BaseTrainParams, LossWeights, TrainParams
+from fommctl.sections import BaseTrainParams, DatasetParams, LossWeights, TrainParams
 
 __all__ = [
     "BaseTrainParams",
+    "DatasetParams",
     "ImagePyramid",
     "LossWeights",
     "PerceptualNetwork",

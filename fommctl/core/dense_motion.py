@@ -55,6 +55,17 @@ def keypoint_heatmaps(source: Motion, driving: Motion, height: int, width: int) 
     return torch.cat((torch.zeros_like(difference[:, :1]), difference), 1)
 
 
+def deform_by_parts(source: Tensor, motions: Tensor, *, align_corners: bool) -> Tensor:
+    """source (B, C, h, w) under each of the grids (B, P, h, w, 2) of P parts: (B, P, C, h, w).
+
+    One call: the grids are laid end to end along the height, so that the source is not repeated.
+    """
+    batch, parts, height, width, _ = motions.shape
+    grids = motions.reshape(batch, parts * height, width, 2)
+    flat = sample(source, grids, align_corners=align_corners)
+    return flat.view(batch, -1, parts, height, width).transpose(1, 2)
+
+
 class DenseMotionNetwork(nn.Module):
     """Weighs the parts' motions into one flow, and tells what the source hides."""
 
@@ -86,7 +97,7 @@ class DenseMotionNetwork(nn.Module):
         with full_precision(source):
             motions = sparse_motions(source_motion, driving_motion, height, width)
             heatmaps = keypoint_heatmaps(source_motion, driving_motion, height, width)
-            deformed = self.deform_by_parts(single(small), motions)
+            deformed = deform_by_parts(single(small), motions, align_corners=self.align_corners)
         # The published networks expect each part's heatmap in front of its three colour channels.
         features = self.hourglass(torch.cat((heatmaps[:, :, None], deformed), 2).flatten(1, 2))
         mask = single(self.mask(features)).softmax(1)
@@ -94,13 +105,3 @@ class DenseMotionNetwork(nn.Module):
             deformation = torch.einsum("bkhw,bkhwc->bhwc", mask, motions)
         occlusion = None if self.occlusion is None else torch.sigmoid(single(self.occlusion(features)))
         return DenseMotion(deformation, mask, deformed, occlusion)
-
-    def deform_by_parts(self, source: Tensor, motions: Tensor) -> Tensor:
-        """source (B, C, h, w) under each of the grids (B, K + 1, h, w, 2): (B, K + 1, C, h, w).
-
-        One call: the grids are laid end to end along the height, so that the source is not repeated.
-        """
-        batch, parts, height, width, _ = motions.shape
-        grids = motions.reshape(batch, parts * height, width, 2)
-        flat = sample(source, grids, align_corners=self.align_corners)
-        return flat.view(batch, -1, parts, height, width).transpose(1, 2)

@@ -31,7 +31,10 @@ class DiscriminatorBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Patches of one scale to a map of realness; use_kp: the keypoints' Gaussians are further input channels."""
+    """Patches of one scale to a map of realness.
+
+    use_kp: the keypoints' Gaussians are further input channels.  pool_last: the last block pools as the others do.
+    """
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class Discriminator(nn.Module):
         sn: bool = False,
         use_kp: bool = False,
         num_kp: int = 0,
+        pool_last: bool = False,
     ) -> None:
         super().__init__()
         inputs = num_channels + (num_kp if use_kp else 0)
@@ -50,7 +54,11 @@ class Discriminator(nn.Module):
         self.use_kp = use_kp
         self.down_blocks = nn.ModuleList(
             DiscriminatorBlock(
-                widths[index], widths[index + 1], norm=index > 0, pool=index < num_blocks - 1, spectral=sn
+                widths[index],
+                widths[index + 1],
+                norm=index > 0,
+                pool=pool_last or index < num_blocks - 1,
+                spectral=sn,
             )
             for index in range(num_blocks)
         )

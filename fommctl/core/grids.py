@@ -28,27 +28,28 @@ def identity_grid(height: int, width: int, like: Tensor) -> Tensor:
     return torch.stack((x.expand(height, width), y[:, None].expand(height, width)), -1)
 
 
-def gaussians(keypoints: Tensor, height: int, width: int) -> Tensor:
+def gaussians(keypoints: Tensor, height: int, width: int, variance: float = KEYPOINT_VARIANCE) -> Tensor:
     """exp(-|z - p|^2 / 2 variance) around each keypoint.
 
     keypoints: (B, K, 2).  Returns (B, K, H, W) in (0, 1]. Separable, so the exponential is taken of two vectors.
     """
     x, y = pixel_centres(width, keypoints), pixel_centres(height, keypoints)
-    along_x = torch.exp((x - keypoints[..., 0:1]) ** 2 / (-2 * KEYPOINT_VARIANCE))
-    along_y = torch.exp((y - keypoints[..., 1:2]) ** 2 / (-2 * KEYPOINT_VARIANCE))
+    along_x = torch.exp((x - keypoints[..., 0:1]) ** 2 / (-2 * variance))
+    along_y = torch.exp((y - keypoints[..., 1:2]) ** 2 / (-2 * variance))
     return along_y[..., :, None] * along_x[..., None, :]
 
 
-def resize_grid(grid: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear resize of a sampling grid (B, h, w, 2) to (B, H, W, 2), as the published models resize their flow."""
-    if grid.shape[1:3] == (height, width):
-        return grid
-    return F.interpolate(grid.permute(0, 3, 1, 2), (height, width), mode="bilinear").permute(0, 2, 3, 1)
+def resize_grid(grid: Tensor, height: int, width: int, mode: str = "bilinear") -> Tensor:
+    """Resize of a sampling grid (B, h, w, 2) to (B, H, W, 2), as the published models resize their flow.
+
+    mode: `bilinear` or `nearest`.
+    """
+    return resize_map(grid.permute(0, 3, 1, 2), height, width, mode).permute(0, 2, 3, 1)
 
 
-def resize_map(values: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear resize of maps (B, C, h, w) to (B, C, H, W)."""
-    return values if values.shape[2:] == (height, width) else F.interpolate(values, (height, width), mode="bilinear")
+def resize_map(values: Tensor, height: int, width: int, mode: str = "bilinear") -> Tensor:
+    """Resize of maps (B, C, h, w) to (B, C, H, W); mode: `bilinear` or `nearest`."""
+    return values if values.shape[2:] == (height, width) else F.interpolate(values, (height, width), mode=mode)
 
 
 def sample(values: Tensor, grid: Tensor, *, align_corners: bool, padding: str = "zeros") -> Tensor:

@@ -15,9 +15,9 @@ def width_at(expansion: int, level: int, maximum: int) -> int:
 class SameBlock(nn.Module):
     """Convolution, BatchNorm, ReLU at one resolution."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, groups: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+        self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups)
         self.norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,31 +70,44 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Up blocks with the encoder's outputs concatenated behind each, the encoder's input last."""
+    """Up blocks with the encoder's outputs concatenated behind each, the encoder's input last.
 
-    def __init__(self, expansion: int, inputs: int, blocks: int, maximum: int) -> None:
+    extra: channels that each of the encoder's outputs has more than the encoder gave it.  outputs: of a last 3x3
+    convolution; None for no such convolution.
+    """
+
+    def __init__(
+        self, expansion: int, inputs: int, blocks: int, maximum: int, *, extra: int = 0, outputs: int | None = None
+    ) -> None:
         super().__init__()
         self.up_blocks = nn.ModuleList()
         for level in reversed(range(blocks)):
             skip = 1 if level == blocks - 1 else 2
             below, here = width_at(expansion, level + 1, maximum), width_at(expansion, level, maximum)
-            self.up_blocks.append(UpBlock(skip * below, here))
-        self.out_filters = width_at(expansion, 0, maximum) + inputs
+            self.up_blocks.append(UpBlock(skip * below + extra, here))
+        self.out_filters = width_at(expansion, 0, maximum) + inputs + extra
+        self.conv: nn.Conv2d | None = None
+        if outputs is not None:
+            self.conv = nn.Conv2d(self.out_filters, outputs, 3, padding=1)
+            self.out_filters = outputs
 
     def forward(self, outputs: list[Tensor]) -> Tensor:
         *skips, out = outputs
         for block in self.up_blocks:
             out = torch.cat((block(out), skips.pop()), 1)
-        return out
+        return out if self.conv is None else self.conv(out)
 
 
 class Hourglass(nn.Module):
-    """U-Net over its input: (B, C, H, W) to (B, expansion + C, H, W); H and W divisible by 2^blocks."""
+    """U-Net over its input: (B, C, H, W) to (B, expansion + C, H, W); H and W divisible by 2^blocks.
 
-    def __init__(self, expansion: int, inputs: int, blocks: int, maximum: int) -> None:
+    outputs: of a last 3x3 convolution, whose channels are then those of the result; None for no such convolution.
+    """
+
+    def __init__(self, expansion: int, inputs: int, blocks: int, maximum: int, outputs: int | None = None) -> None:
         super().__init__()
         self.encoder = Encoder(expansion, inputs, blocks, maximum)
-        self.decoder = Decoder(expansion, inputs, blocks, maximum)
+        self.decoder = Decoder(expansion, inputs, blocks, maximum, outputs=outputs)
         self.out_filters = self.decoder.out_filters
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,3 +138,14 @@ class AntiAliasDownsample(nn.Module):
             return x
         radius, channels = self.weight.shape[-1] // 2, self.weight.shape[0]
         return F.conv2d(x, self.weight, stride=self.step, padding=radius, groups=channels)
+
+
+class NearestDownsample(nn.Module):
+    """Every n-th pixel from the first one, n = 1 / scale: nearest-neighbour resizing where n divides the size."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.step = round(1 / scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, :: self.step, :: self.step]

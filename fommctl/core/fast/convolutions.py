@@ -34,9 +34,11 @@ class Numerics:
     dtype: torch.dtype
     workspace: Workspace = field(default_factory=Workspace)
 
-    def convolution(self, weight: Tensor, bias: Tensor, *, padding: int, relu: bool = False) -> Convolution:
-        """The convolution with weight (O, I, k, k) and bias (O)."""
-        return self._direct(weight, bias, padding, relu)
+    def convolution(
+        self, weight: Tensor, bias: Tensor, *, padding: int, relu: bool = False, groups: int = 1
+    ) -> Convolution:
+        """The convolution with weight (O, I / groups, k, k) and bias (O)."""
+        return self._direct(weight, bias, padding, relu, groups)
 
     def wide_convolution(self, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Convolution:
         """The 3x3 convolution with padding 1 for many places; weight (O, I, 3, 3), bias (O)."""

@@ -14,6 +14,18 @@ from fommctl.core.transfer import Motion
 from fommctl.errors import UsageError
 
 
+def step_at(step: int, scale: float) -> int:
+    """Every how many pixels a network takes one of frames 1 / scale as large as the native ones, of which it takes one
+    every `step`. Raises UsageError where that is no whole number."""
+    wanted = step / scale
+    if wanted < 1 or abs(wanted - round(wanted)) > 1e-6:
+        raise UsageError(
+            f"this model cannot work at {1 / scale:g} times its native size",
+            "Take a whole multiple of the native size.",
+        )
+    return round(wanted)
+
+
 def downsample_at(down: AntiAliasDownsample | None, channels: int, scale: float) -> AntiAliasDownsample | None:
     """The anti-alias filter for frames 1 / scale as large as the native ones, whose result has the native size.
 
@@ -22,13 +34,8 @@ def downsample_at(down: AntiAliasDownsample | None, channels: int, scale: float)
     """
     if scale == 1:
         return down
-    step = (1 if down is None else down.step) / scale
-    if step < 1 or abs(step - round(step)) > 1e-6:
-        raise UsageError(
-            f"this model cannot work at {1 / scale:g} times its native size",
-            "Take a whole multiple of the native size.",
-        )
-    return None if round(step) == 1 else AntiAliasDownsample(channels, 1 / round(step))
+    step = step_at(1 if down is None else down.step, scale)
+    return None if step == 1 else AntiAliasDownsample(channels, 1 / step)
 
 
 class SeparableDownsample:

@@ -1,0 +1,165 @@
+"""The training step of Monkey-Net (Siarohin et al. 2019, section 3.5), as published."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from fommctl.api import UsageError
+from fommctl.api.blocks import Motion, single
+from fommctl.api.training import PhaseResult, TrainingBatch, TrainingPhase, TrainingView
+
+if TYPE_CHECKING:
+    from fommctl_monkeynet.discriminator import KeypointDiscriminator
+    from fommctl_monkeynet.generator import MotionTransferGenerator, Painted
+    from fommctl_monkeynet.keypoints import MonkeyKeypointDetector
+    from fommctl_monkeynet.sections import TrainParams
+
+BETAS = (0.5, 0.999)
+"""Of Adam, as published."""
+
+
+class GeneratorPhase(nn.Module):
+    """Losses of generator and keypoint detector."""
+
+    def __init__(
+        self,
+        keypoint_detector: MonkeyKeypointDetector,
+        generator: MotionTransferGenerator,
+        discriminator: KeypointDiscriminator | None,
+        params: TrainParams,
+    ) -> None:
+        super().__init__()
+        self.keypoint_detector = keypoint_detector
+        self.generator = generator
+        self._params = params
+        # In a tuple it is no submodule: it does not learn in this phase.
+        self._discriminators = (discriminator,)
+
+    def forward(self, batch: TrainingBatch, _: Any = None) -> PhaseResult:
+        # Together, as published: BatchNorm then sees both.
+        joined: Motion = self.keypoint_detector(torch.cat((batch.source, batch.driving)))
+        count = len(batch.source)
+        source, driving = joined[:count], joined[count:]
+        seen = (detached(source), detached(driving)) if self._params.detach_kp_generator else (source, driving)
+        painted: Painted = self.generator(batch.source, *seen)
+        losses = self._losses(batch, painted, source, driving)
+        generated = painted.prediction.detach(), detached(source), detached(driving)
+        return PhaseResult(losses, generated, _view(batch, source, driving, painted))
+
+    def _losses(self, batch: TrainingBatch, painted: Painted, source: Motion, driving: Motion) -> dict[str, Tensor]:
+        (discriminator,) = self._discriminators
+        weights = self._params.loss_weights
+        losses: dict[str, Tensor] = {}
+        if weights.reconstruction_deformed:
+            difference = (painted.deformed - batch.driving).abs().mean()
+            losses["reconstruction_deformed"] = weights.reconstruction_deformed * difference
+        if discriminator is None:
+            wanted, found = [batch.driving, batch.driving], [painted.prediction, painted.prediction]
+        else:
+            found = discriminator.maps(painted.prediction, source, driving)
+            wanted = discriminator.maps(batch.driving, source, driving)
+        pairs = zip(weights.reconstruction, wanted[:-1], found[:-1], strict=False)
+        for index, (weight, real, made) in enumerate(pairs):
+            if weight:
+                name = f"reconstruction_{index}" if index else "reconstruction"
+                losses[name] = weight * (single(made) - single(real)).abs().mean()
+        if weights.generator_gan and discriminator is not None:
+            losses["gen_gan"] = weights.generator_gan * (1 - single(found[-1])).square().mean()
+        if weights.discriminator_gan and discriminator is not None and not self._params.detach_kp_discriminator:
+            # The discriminator's weights do not learn from it here, the keypoints do.
+            own = discriminator_loss(discriminator, batch.driving, painted.prediction.detach(), source, driving)
+            losses["disc_gan_keypoints"] = weights.discriminator_gan * own
+        return losses
+
+
+class DiscriminatorPhase(nn.Module):
+    """Losses of the discriminator, on what the generator painted before its own step."""
+
+    def __init__(self, discriminator: KeypointDiscriminator, params: TrainParams) -> None:
+        super().__init__()
+        self.discriminator = discriminator
+        self._weight = params.loss_weights.discriminator_gan
+
+    def forward(self, batch: TrainingBatch, generated: Any) -> PhaseResult:
+        loss = discriminator_loss(self.discriminator, batch.driving, *generated)
+        return PhaseResult({"disc_gan": self._weight * loss})
+
+
+def discriminator_loss(
+    discriminator: KeypointDiscriminator, real: Tensor, painted: Tensor, source: Motion, driving: Motion
+) -> Tensor:
+    """Least squares: (1 - D(driving))^2 + D(prediction)^2."""
+    judged = single(discriminator.maps(painted, source, driving)[-1])
+    wanted = single(discriminator.maps(real, source, driving)[-1])
+    return ((1 - wanted).square() + judged.square()).mean()
+
+
+def detached(motion: Motion) -> Motion:
+    """The same motion, through which no gradient flows."""
+    keypoints, *others = (None if part is None else part.detach() for part in motion.parts())
+    assert keypoints is not None
+    return Motion(keypoints, *others)
+
+
+def phases(
+    keypoint_detector: MonkeyKeypointDetector,
+    generator: MotionTransferGenerator,
+    discriminator: KeypointDiscriminator | None,
+    params: TrainParams,
+) -> list[TrainingPhase]:
+    """See `fommctl.api.training.TrainableBackend.training`."""
+    _check(discriminator, params)
+    first = TrainingPhase(
+        "generator",
+        GeneratorPhase(keypoint_detector, generator, discriminator, params),
+        {
+            "optimizer_generator": _adam(generator, params.lr_generator),
+            "optimizer_kp_detector": _adam(keypoint_detector, params.lr_kp_detector),
+        },
+    )
+    if discriminator is None or not params.loss_weights.discriminator_gan:
+        return [first]
+    optimisers = {"optimizer_discriminator": _adam(discriminator, params.lr_discriminator)}
+    return [first, TrainingPhase("discriminator", DiscriminatorPhase(discriminator, params), optimisers)]
+
+
+def _check(discriminator: KeypointDiscriminator | None, params: TrainParams) -> None:
+    weights = params.loss_weights
+    if not any((*weights.reconstruction, weights.reconstruction_deformed, weights.generator_gan)):
+        raise UsageError(
+            "all losses of the generator have the weight 0", "Give train_params.loss_weights.reconstruction."
+        )
+    if discriminator is None:
+        if weights.generator_gan or any(weights.reconstruction[1:]):
+            raise UsageError(
+                "these losses need a discriminator, and this preset has none",
+                "Add model_params.discriminator_params, or set generator_gan=0 and reconstruction=[10] in "
+                "train_params.loss_weights.",
+            )
+        return
+    blocks = len(discriminator.down_blocks)
+    if any(weights.reconstruction) and len(weights.reconstruction) != blocks + 1:
+        raise UsageError(
+            f"train_params.loss_weights.reconstruction has {len(weights.reconstruction)} weights, for a frame and "
+            f"{blocks} blocks of the discriminator",
+            "Give one weight for the frame and one for each block of the discriminator.",
+        )
+
+
+def _adam(network: nn.Module, rate: float) -> torch.optim.Adam:
+    return torch.optim.Adam(network.parameters(), lr=rate, betas=BETAS)
+
+
+def _view(batch: TrainingBatch, source: Motion, driving: Motion, painted: Painted) -> TrainingView:
+    return TrainingView(
+        batch.source,
+        batch.driving,
+        painted.prediction.detach(),
+        source.keypoints.detach(),
+        driving.keypoints.detach(),
+        painted.deformed.detach(),
+        None if painted.mask is None else painted.mask.detach(),
+    )
