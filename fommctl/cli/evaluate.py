@@ -1,5 +1,6 @@
 """`fommctl evaluate`: how good a model is, or which of several is best."""
 
+import shlex
 from typing import TYPE_CHECKING
 
 import typer
@@ -31,6 +32,7 @@ def register(app: typer.Typer) -> None:
     @command(app, epilog=EXAMPLES)
     def evaluate(
         session: Session,
+        context: typer.Context,
         output: opt.Output,
         model: opt.Model = None,
         models: opt.Models = None,
@@ -90,21 +92,22 @@ def register(app: typer.Typer) -> None:
             precision=precision,
             seed=seed,
         )
-        _run(session, config)
+        _run(session, config, shlex.join(["fommctl", *context.find_root().obj]))
 
 
 def _listed(text: str | None) -> list[str]:
     return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
-def _run(session: Session, config: "EvaluateConfig") -> None:
+def _run(session: Session, config: "EvaluateConfig", line: str) -> None:
+    """line: the command as it was given."""
     from fommctl.cli.evaluation_table import summary
     from fommctl.host import load_host
     from fommctl.stages.evaluate import exit_code, run
 
     host = load_host()
     with session.progress("evaluating") as report:
-        result = run(config, host, report)
+        result = run(config, host, report, commands=(line,))
     session.result(result.to_json(), None if session.json else summary(result))
     if code := exit_code(result):
         raise typer.Exit(code)

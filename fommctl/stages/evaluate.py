@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fommctl.api.specs import MetricSpec, StageEvent
+from fommctl.api.specs import StageEvent
 from fommctl.errors import InputError, OutputError, UsageError
 from fommctl.host import Host
+from fommctl.presets import Preset, load_preset
 from fommctl.stages.evaluation.contestants import Contestant, of_models, of_predictions
 from fommctl.stages.evaluation.gathering import Gathered
+from fommctl.stages.evaluation.measuring import choose_sources
 from fommctl.stages.evaluation.options import EvaluateConfig
 from fommctl.stages.evaluation.plan import Plan, animations, finished_results, reconstructions
+from fommctl.stages.evaluation.report import write_report
+from fommctl.stages.evaluation.report_videos import shown_clips
 from fommctl.stages.evaluation.results import Evaluation, Mode
 from fommctl.stages.evaluation.scoring import choose_metrics
 from fommctl.stages.evaluation.tables import CONFIGURATION, CSV, SUMMARY, write_tables
 from fommctl.stages.evaluation.workers import Failure, Job, Setup, prepare
 from fommctl.stages.output_folder import sole_run
 from fommctl.stages.worker_processes import Died, processors, run_jobs
-
-if TYPE_CHECKING:
-    from fommctl.presets import Preset
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int | None], None]
@@ -49,24 +50,32 @@ class EvaluateResult:
         return {**self.evaluation.to_json(), "output": str(self.output), "missing": dict(self.missing)}
 
 
-def run(config: EvaluateConfig, host: Host, report: Progress | None = None) -> EvaluateResult:
+def run(
+    config: EvaluateConfig, host: Host, report: Progress | None = None, *, commands: Sequence[str] = ()
+) -> EvaluateResult:
     """Score all clips and write the tables and the page to `config.output`; what an earlier run has scored is kept.
 
+    commands: lines that repeat the evaluation, for the page.
     Raises UsageError, ModelError, MissingError, OutputError, or InputError where not a single clip could be scored.
     Clips that cannot be scored are in the result, not raised.
     """
     _check_output(config.output)
     mode: Mode = "files" if config.finished else config.mode
     specs = choose_metrics(config.metrics, host, mode)
-    contestants, plan = _planned(config, host)
+    contestants, plan, subject = _planned(config, host)
+    sources = choose_sources(config, host, specs, plan.tasks, subject)
     details = {"config": config.to_json(), "clips": len(plan.tasks), "metrics": [spec.name for spec in specs]}
     host.started(StageEvent(stage="evaluate", details=details))
     with sole_run(config.output, LOCK, files=(CSV, SUMMARY, CONFIGURATION, REPORT)):
         _remove_unfinished(config.output / CLIPS)
-        gathered = _score(config, contestants, plan, specs, report)
+        gathered = Gathered(config, contestants, plan, specs, sources)
+        _score(config, gathered, report)
         evaluation = gathered.evaluation(mode, host)
         evaluation = replace(evaluation, report=config.output / REPORT)
+        # Before the videos, which take their time.
         write_tables(evaluation, config.output)
+        videos = _videos(config, host, gathered, evaluation) if config.videos else {}
+        write_report(evaluation, videos, config.output / REPORT, commands=commands)
     result = EvaluateResult(
         evaluation=evaluation, output=config.output, missing=gathered.missing_by_name(), kept=gathered.kept
     )
@@ -74,15 +83,23 @@ def run(config: EvaluateConfig, host: Host, report: Progress | None = None) -> E
     return result
 
 
-def _planned(config: EvaluateConfig, host: Host) -> tuple[tuple[Contestant, ...], Plan]:
+def _planned(config: EvaluateConfig, host: Host) -> tuple[tuple[Contestant, ...], Plan, str | None]:
+    """Who is evaluated, on what, and what is seen in it (`face`) where a preset says it."""
     if config.finished:
-        return of_predictions(config), finished_results(config)
+        preset = None if config.preset is None else load_preset(config.preset, host, sets=config.sets)
+        return of_predictions(config), finished_results(config), _subject(preset)
     contestants, preset = of_models(config, host)
     if config.mode == "reconstruction":
-        return contestants, reconstructions(config, _number(preset, "reconstruction_params", "num_videos"))
-    pairs_list = preset.section("dataset_params").pairs_list
-    most = _number(preset, "animate_params", "num_pairs")
-    return contestants, animations(config, most, None if pairs_list is None else Path(pairs_list))
+        plan = reconstructions(config, _number(preset, "reconstruction_params", "num_videos"))
+    else:
+        pairs_list = preset.section("dataset_params").pairs_list
+        most = _number(preset, "animate_params", "num_pairs")
+        plan = animations(config, most, None if pairs_list is None else Path(pairs_list))
+    return contestants, plan, _subject(preset)
+
+
+def _subject(preset: Preset | None) -> str | None:
+    return None if preset is None or preset.framing is None else preset.framing.subject
 
 
 def _number(preset: Preset, section: str, key: str) -> int:
@@ -112,25 +129,21 @@ def _remove_unfinished(folder: Path) -> None:
                 (Path(root) / name).unlink(missing_ok=True)
 
 
-def _score(
-    config: EvaluateConfig,
-    contestants: tuple[Contestant, ...],
-    plan: Plan,
-    specs: tuple[MetricSpec, ...],
-    report: Progress | None,
-) -> Gathered:
-    """Every model on every clip, model by model."""
-    jobs = [Job(number, task) for number in range(len(contestants)) for task in plan.tasks]
+def _score(config: EvaluateConfig, gathered: Gathered, report: Progress | None) -> None:
+    """Every model on every clip, model by model. Raises InputError where none could be scored."""
+    tasks = gathered.plan.tasks
+    jobs = [Job(number, task) for number in range(len(gathered.contestants)) for task in tasks]
     workers = _workers(config, len(jobs))
-    names = tuple(spec.name for spec in specs)
-    threads = max(1, processors() // workers) if workers else 0
-    setup = Setup(config=config, contestants=contestants, metrics=names, threads=threads)
-    gathered = Gathered(config, contestants, plan, specs)
+    setup = Setup(
+        config=config,
+        contestants=gathered.contestants,
+        metrics=gathered.ready,
+        sources=gathered.sources,
+        threads=max(1, processors() // workers) if workers else 0,
+    )
     done: dict[tuple[int, str], int] = {}
-    total = None
-    if all(task.frames is not None for task in plan.tasks):
-        total = sum(min(task.frames or 0, config.max_frames or task.frames or 0) for task in plan.tasks)
-        total *= len(contestants)
+    lengths = [task.frames if config.max_frames is None else min(task.frames, config.max_frames) for task in tasks]
+    total = sum(lengths) * len(gathered.contestants)
 
     def tell(job: Job, frames: int, _: int | None) -> None:
         done[job.contestant, job.task.name] = frames
@@ -145,7 +158,16 @@ def _score(
                 raise outcome.error
             gathered.add(job, outcome)
     gathered.check()
-    return gathered
+
+
+def _videos(config: EvaluateConfig, host: Host, gathered: Gathered, evaluation: Evaluation) -> dict[str, Path]:
+    """Of the clips that the page shows: to encode all of them would take longer than to score them."""
+    # PyAV, torch and the models are needed only where there is a video to make.
+    from fommctl.stages.evaluation.videos import SideBySide
+
+    _, shown = shown_clips(evaluation)
+    keys = gathered.clip_keys([each.clip for each in shown])
+    return SideBySide(config, host, gathered.contestants, gathered.sources).make(keys)
 
 
 def _workers(config: EvaluateConfig, jobs: int) -> int:

@@ -9,12 +9,14 @@ from typing import Any
 from fommctl import __version__
 from fommctl.api.metrics import ClipScores
 from fommctl.api.specs import MetricSpec
-from fommctl.errors import InputError
+from fommctl.errors import InputError, MissingError
 from fommctl.host import Host
 from fommctl.stages.evaluation.contestants import Contestant
+from fommctl.stages.evaluation.measuring import Sources
 from fommctl.stages.evaluation.options import EvaluateConfig
-from fommctl.stages.evaluation.plan import Plan
+from fommctl.stages.evaluation.plan import Plan, Task
 from fommctl.stages.evaluation.results import Evaluation, MetricInfo, Mode
+from fommctl.stages.evaluation.store import key_of
 from fommctl.stages.evaluation.workers import Failure, Job, Outcome, Scored
 
 log = logging.getLogger(__name__)
@@ -25,16 +27,32 @@ class Gathered:
     """Takes outcomes in any order."""
 
     def __init__(
-        self, config: EvaluateConfig, contestants: Sequence[Contestant], plan: Plan, specs: Sequence[MetricSpec]
+        self,
+        config: EvaluateConfig,
+        contestants: Sequence[Contestant],
+        plan: Plan,
+        specs: Sequence[MetricSpec],
+        sources: Sources,
     ) -> None:
+        self.contestants = tuple(contestants)
+        self.plan = plan
+        self.specs = {spec.name: spec for spec in specs}
+        self.sources = sources
         self.kept = 0
         self._config = config
-        self._contestants = contestants
-        self._plan = plan
-        self._specs = {spec.name: spec for spec in specs}
         self._scored: dict[tuple[int, str], Scored] = {}
         self._failed: dict[tuple[int, str], list[str]] = {}
-        self._missing: dict[str, str] = {}
+        self._missing = {
+            spec.name: sources.missing[use] for spec in specs for use in spec.uses if use in sources.missing
+        }
+
+    @property
+    def ready(self) -> tuple[str, ...]:
+        """The metrics that have what they measure with. Raises MissingError where there is none."""
+        names = tuple(name for name in self.specs if name not in self._missing)
+        if not names:
+            raise MissingError(next(iter(self._missing.values()), "there is no metric"), "See 'fommctl plugins list'.")
+        return names
 
     def add(self, job: Job, outcome: Outcome) -> None:
         """What came out of one job."""
@@ -58,13 +76,23 @@ class Gathered:
             "Check that both sides show the same clips in the same size.",
         )
 
+    def clip_keys(self, numbers: Sequence[int]) -> dict[Task, str]:
+        """Of these clips of the plan, those that every model has scored, with a key of all that is shown of them."""
+        keys: dict[Task, str] = {}
+        for task in (self.plan.tasks[number] for number in numbers):
+            scored = self._of_clip(task.name)
+            if all(scored):
+                parts = [None if one is None else one.key for one in scored]
+                keys[task] = key_of({"predictions": parts, **self.sources.to_json()})
+        return keys
+
     def missing_by_name(self) -> dict[str, str]:
         """The metrics that were left out and had been asked for; without --metrics only what is there is used."""
         return dict(self._missing) if self._config.metrics else {}
 
     def evaluation(self, mode: Mode, host: Host) -> Evaluation:
         """All scores in the order of the plan. A metric that could not be computed everywhere is left out."""
-        metrics = {name: MetricInfo.of(spec) for name, spec in self._specs.items() if name not in self._missing}
+        metrics = {name: MetricInfo.of(spec) for name, spec in self.specs.items() if name not in self._missing}
         warnings = [*self._warnings()]
         if not self._config.metrics:
             idle = [name for name in metrics if not self._scores_anything(name)]
@@ -73,8 +101,8 @@ class Gathered:
                 metrics = {name: info for name, info in metrics.items() if name not in idle}
         for warning in warnings:
             log.warning("%s", warning)
-        names = tuple(each.name for each in self._contestants)
-        clips = tuple(task.name for task in self._plan.tasks)
+        names = tuple(each.name for each in self.contestants)
+        clips = tuple(task.name for task in self.plan.tasks)
         first = [next((one for one in self._of_clip(clip) if one), None) for clip in clips]
         return Evaluation(
             mode=mode,
@@ -95,7 +123,7 @@ class Gathered:
         )
 
     def _of_clip(self, clip: str) -> list[Scored | None]:
-        return [self._scored.get((number, clip)) for number in range(len(self._contestants))]
+        return [self._scored.get((number, clip)) for number in range(len(self.contestants))]
 
     def _scores(self, contestant: int, clip: str, metric: str) -> ClipScores | None:
         scored = self._scored.get((contestant, clip))
@@ -106,26 +134,26 @@ class Gathered:
         return any(one is not None and one.scored for one in found)
 
     def _failures(self) -> list[Mapping[str, str]]:
-        order = {task.name: number for number, task in enumerate(self._plan.tasks)}
+        order = {task.name: number for number, task in enumerate(self.plan.tasks)}
         places = sorted(self._failed, key=lambda place: (place[0], order[place[1]]))
         return [
-            {"model": self._contestants[number].name, "clip": clip, "message": "; ".join(self._failed[number, clip])}
+            {"model": self.contestants[number].name, "clip": clip, "message": "; ".join(self._failed[number, clip])}
             for number, clip in places
         ]
 
     def _warnings(self) -> list[str]:
         """Those of clips that say the same are counted."""
-        found = [*self._plan.warnings, *(text for each in self._contestants for text in each.warnings)]
+        found = [*self.plan.warnings, *(text for each in self.contestants for text in each.warnings)]
         found += [f"{metric} is left out: {why}" for metric, why in self._missing.items()]
         of_clips: dict[str, list[str]] = {}
         for (number, clip), scored in self._scored.items():
-            name = clip if len(self._contestants) == 1 else f"{self._contestants[number].name}, {clip}"
+            name = clip if len(self.contestants) == 1 else f"{self.contestants[number].name}, {clip}"
             for text in scored.warnings:
                 of_clips.setdefault(text, []).append(name)
         for text, names in of_clips.items():
             more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
             found.append(f"{', '.join(names[:LISTED])}{more}: {text}")
-        sizes = {tuple(each.details["frame_size"]) for each in self._contestants if "frame_size" in each.details}
+        sizes = {tuple(each.details["frame_size"]) for each in self.contestants if "frame_size" in each.details}
         if len(sizes) > 1:
             shown = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
             found.append(f"the models make frames of different sizes ({shown}): compare their numbers with care")
@@ -133,12 +161,13 @@ class Gathered:
 
     def _configuration(self, mode: Mode, host: Host, metrics: Mapping[str, MetricInfo]) -> dict[str, Any]:
         """Everything that is needed to get the same numbers again."""
-        hashes = {task.name: [one.hashes for one in self._of_clip(task.name) if one] for task in self._plan.tasks}
+        hashes = {task.name: [one.hashes for one in self._of_clip(task.name) if one] for task in self.plan.tasks}
         return {
             "fommctl": __version__,
             "mode": mode,
-            "models": {each.name: dict(each.details) for each in self._contestants},
+            "models": {each.name: dict(each.details) for each in self.contestants},
             "metrics": {name: {"version": host.version("metric", name)} for name in metrics},
+            **self.sources.to_json(),
             "seed": self._config.seed,
             "options": self._config.to_json(),
             "clips": {clip: [dict(one) for one in found] for clip, found in hashes.items()},

@@ -12,7 +12,8 @@ import numpy as np
 
 from fommctl.api.folders import MEDIA_SUFFIXES, is_published, media_below, stem
 from fommctl.config import nearest
-from fommctl.errors import InputError, UsageError
+from fommctl.errors import InputError
+from fommctl.media.random_access import count_frames
 from fommctl.stages.evaluation.footage import count_strip
 from fommctl.stages.evaluation.options import EvaluateConfig
 from fommctl.stages.training.clips import Clip, find_clips, read_pairs_list
@@ -34,8 +35,8 @@ class Task:
     """The clip whose first frame is animated; None: that of `truth`."""
     predictions: tuple[Path, ...] = ()
     """Finished results, one for each folder of predictions."""
-    frames: int | None = None
-    """Of `truth`, where they have been counted."""
+    frames: int = 0
+    """Of `truth`; 0 where they cannot be counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,12 @@ def finished_results(config: EvaluateConfig) -> Plan:
             f"The true clips are {', '.join(list(truths)[:LISTED])}; names count up to their first dot.",
         )
     tasks = (
-        Task(name=name, truth=truths[name], predictions=tuple(names[name] for names in predicted))
+        Task(
+            name=name,
+            truth=truths[name],
+            predictions=tuple(names[name] for names in predicted),
+            frames=_counted(truths[name]),
+        )
         for name in common[: config.max_clips]
     )
     return Plan(tuple(tasks), warnings)
@@ -157,6 +163,14 @@ def _clips(config: EvaluateConfig) -> tuple[tuple[Clip, ...], tuple[str, ...]]:
         return clips, ()
     note = f"{config.data} has no test split: all of it is scored (--split test takes what training sets aside)"
     return clips, (note,)
+
+
+def _counted(path: Path) -> int:
+    try:
+        return count_frames(path)
+    except InputError:
+        # The clip fails by itself, and tells why.
+        return 0
 
 
 def _unmatched(
@@ -209,10 +223,3 @@ def _stem(path: Path) -> str:
 def _up_to_dot(name: str) -> str:
     folder, slash, last = name.rpartition("/")
     return folder + slash + (last.partition(".")[0] or last)
-
-
-def check_names(names: Sequence[str]) -> None:
-    """Raise UsageError unless every model has a name of its own."""
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise UsageError(f"two models are called '{twice[0]}'", "Give each a name with --names.")

@@ -34,6 +34,13 @@ class Stored:
     saved: str = "none"
     """How its predictions were saved."""
 
+    def forget(self, keys: Mapping[str, str]) -> None:
+        """Drop the scores of metrics that have another key now."""
+        for metric, key in keys.items():
+            if self.keys.get(metric) != key:
+                self.keys.pop(metric, None)
+                self.scores.pop(metric, None)
+
 
 def key_of(values: Mapping[str, Any]) -> str:
     """A hash of JSON values."""

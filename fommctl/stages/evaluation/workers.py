@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from fommctl.errors import FULL_DISK, FommctlError, InputError, MissingError, Ou
 from fommctl.host import Host, load_host
 from fommctl.plugin import describe
 from fommctl.stages.evaluation.contestants import Contestant, load_engine
+from fommctl.stages.evaluation.measuring import Measures, Sources
 from fommctl.stages.evaluation.options import EvaluateConfig
 from fommctl.stages.evaluation.plan import Task
 from fommctl.stages.evaluation.predictions import Stream
@@ -40,6 +41,7 @@ class Setup:
     config: EvaluateConfig
     contestants: tuple[Contestant, ...]
     metrics: tuple[str, ...]
+    sources: Sources
     threads: int
     """For each process; 0: as many as torch likes."""
 
@@ -56,6 +58,8 @@ class Job:
 class Scored:
     """The scores of a job."""
 
+    key: str
+    """Of all that the predictions depend on."""
     frames: int
     rate: float
     scores: Mapping[str, ClipScores]
@@ -66,8 +70,6 @@ class Scored:
     """Metrics whose packages or weights are absent, with what is missing."""
     problems: Mapping[str, str] = field(default_factory=dict)
     """Metrics that failed, with why."""
-    sources: Mapping[str, str] = field(default_factory=dict)
-    """Where metrics got their keypoints and embeddings."""
     kept: bool = False
     """Whether all was there already."""
 
@@ -102,6 +104,7 @@ class Worker:
         self._specs: dict[str, MetricSpec] = {name: self._host.find("metric", name) for name in setup.metrics}
         self._metrics: dict[str, tuple[MetricSpec, Metric]] = {}
         self._missing: dict[str, str] = {}
+        self._measures = Measures(self._host, setup.sources)
         self._engine: tuple[int, Engine] | None = None
 
     def __call__(self, job: Job, tell: Tell) -> Outcome:
@@ -126,46 +129,56 @@ class Worker:
         hashes = {what: _sha256(path) for what, path in files.items() if path is not None}
         key = key_of({**_options(config), **contestant.identity, **hashes})
         path = config.output / "clips" / contestant.folder / f"{task.name}.npz"
+        wanted = {name: key_of(self._measures.describe(spec, task)) for name, spec in self._specs.items()}
         stored = None if config.overwrite else read_stored(path, key)
-        wanted = {name: self._metric_key(name) for name in self._specs}
-        kept = {name for name in wanted if stored is not None and stored.keys.get(name) == wanted[name]}
-        lacking = [name for name in wanted if name not in kept]
-        saved = is_saved(config, contestant, task, "none" if stored is None else stored.saved)
-        if stored is not None and saved and not lacking:
+        if stored is not None:
+            stored.forget(wanted)
+        lacking = [name for name in wanted if stored is None or name not in stored.scores]
+        metrics = {name: metric for name in lacking if (metric := self._metric(name)) is not None}
+        if stored is not None and not metrics and is_saved(config, contestant, task, stored.saved):
             tell(stored.frames, task.frames)
             return self._scored(stored, hashes, kept=True)
-        scoring, frames, stream = self._scoring(job, lacking, tell)
+        scoring, frames, stream = self._scoring(job, metrics, tell)
         scores = scoring.finish()
         if stored is None:
             stored = Stored(key, frames, stream.rate, warnings=tuple(stream.warnings))
         stored.keys.update({name: wanted[name] for name in scores})
         stored.scores.update(scores)
-        stored = replace(stored, saved=stored.saved if config.save == "none" else config.save)
+        stored.saved = stored.saved if config.save == "none" else config.save
         write_stored(path, stored)
         outcome = self._scored(stored, hashes)
         return replace(outcome, missing={**self._missing, **scoring.missing}, problems=scoring.problems)
 
-    def _scoring(self, job: Job, metrics: list[str], tell: Tell) -> tuple[ClipScoring, int, Stream]:
-        """All metrics over the whole clip, with the number of frames."""
+    def _scoring(
+        self, job: Job, metrics: Mapping[str, tuple[MetricSpec, Metric]], tell: Tell
+    ) -> tuple[ClipScoring, int, Stream]:
+        """These metrics over the whole clip, with the number of frames."""
         contestant, task = self._setup.contestants[job.contestant], job.task
         engine = None if self.config.finished else self._loaded(job.contestant)
         stream = open_stream(self.config, task, job.contestant, engine)
-        built = {name: metric for name in metrics if (metric := self._metric(name)) is not None}
-        scoring = ClipScoring(built, lambda spec: MetricClip(task.name, stream.rate))
+        scoring: ClipScoring | None = None
         frames = 0
-        with ExitStack() as opened:
-            saver = opened.enter_context(Saver(self.config, contestant, task, stream.rate))
+        with Saver(self.config, contestant, task, stream.rate) as saver:
             for part in stream:
+                if scoring is None:
+                    height, width = part.driving.shape[1:3]
+                    scoring = ClipScoring(metrics, partial(self._clip, task, stream.rate, (width, height), engine))
                 scoring.add(part)
                 saver.add(part.chunk.prediction)
                 frames += len(part.chunk)
                 tell(frames, task.frames)
-            if not frames:
+            if scoring is None:
                 raise InputError("there is no frame to compare", "Check the files of both sides.")
         return scoring, frames, stream
 
+    def _clip(
+        self, task: Task, rate: float, size: tuple[int, int], engine: Engine | None, spec: MetricSpec
+    ) -> MetricClip:
+        return self._measures.clip(spec, task, rate, size, engine)
+
     def _scored(self, stored: Stored, hashes: Mapping[str, str], *, kept: bool = False) -> Scored:
         return Scored(
+            key=stored.key,
             frames=stored.frames,
             rate=stored.rate,
             scores={name: stored.scores[name] for name in self._specs if name in stored.scores},
@@ -174,9 +187,6 @@ class Worker:
             missing=dict(self._missing),
             kept=kept,
         )
-
-    def _metric_key(self, name: str) -> str:
-        return key_of({"metric": name, "version": self._host.version("metric", name)})
 
     def _metric(self, name: str) -> tuple[MetricSpec, Metric] | None:
         """Built when it is first needed; None where something that it needs is missing."""

@@ -1,0 +1,153 @@
+"""Keypoints and embeddings for the metrics of one evaluation: chosen once for all clips, built where they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fommctl.api.folders import stem
+from fommctl.api.metrics import EmbeddingSource, KeypointSource, MetricClip
+from fommctl.api.specs import MetricSpec
+from fommctl.errors import InputError, MissingError
+from fommctl.host import Host
+from fommctl.models.home import home
+from fommctl.stages.evaluation.choose import AUTO, choose_embedder, choose_keypoints
+from fommctl.stages.evaluation.detection_cache import DetectionCache
+from fommctl.stages.evaluation.options import EvaluateConfig
+from fommctl.stages.evaluation.plan import Task
+from fommctl.stages.evaluation.scoring import missing_text
+from fommctl.stages.evaluation.sources import (
+    MODEL,
+    TRUE,
+    detector_keypoints,
+    embedding_source,
+    in_pixels,
+    model_keypoints,
+    source_name,
+    true_keypoints,
+)
+
+if TYPE_CHECKING:
+    from fommctl.stages.engine import Engine
+
+KEYPOINTS, EMBEDDINGS = "keypoints", "embeddings"
+_ENDING = ".keypoints.npy"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sources:
+    """What metrics measure with, by names."""
+
+    keypoints: str | None = None
+    """`true`, `model` or a detector; None where no metric asks for them or there are none."""
+    embedder: str | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Why there are no `keypoints` or `embeddings`."""
+
+    def to_json(self) -> dict[str, str | None]:
+        """For the configuration that is saved."""
+        return {KEYPOINTS: self.keypoints, "embedder": self.embedder}
+
+
+def choose_sources(
+    config: EvaluateConfig, host: Host, specs: Sequence[MetricSpec], tasks: Sequence[Task], subject: str | None
+) -> Sources:
+    """What the metrics ask for. What is missing is told by the result where it was left to choice or is a metric's
+    own; raises UsageError for an option that does not fit."""
+    uses = {use for spec in specs for use in spec.uses}
+    found: dict[str, str] = {}
+    missing: dict[str, str] = {}
+    if KEYPOINTS in uses or config.keypoints != AUTO:
+        true_points = config.mode == "reconstruction" and all(keypoints_file(task.truth).is_file() for task in tasks)
+        try:
+            choice = choose_keypoints(
+                host, config.keypoints, subject=subject, true_points=true_points, model=not config.finished
+            )
+            found[KEYPOINTS] = choice if isinstance(choice, str) else choice.name
+        except MissingError as error:
+            missing[KEYPOINTS] = missing_text(error)
+    if EMBEDDINGS in uses or config.embedder is not None:
+        try:
+            found[EMBEDDINGS] = choose_embedder(host, config.embedder, subject=subject).name
+        except MissingError as error:
+            missing[EMBEDDINGS] = missing_text(error)
+    return Sources(keypoints=found.get(KEYPOINTS), embedder=found.get(EMBEDDINGS), missing=missing)
+
+
+def keypoints_file(clip: Path) -> Path:
+    """Where the true keypoints of a clip are, if there are any: beside it, as `preprocess` writes them."""
+    return clip.with_name(f"{stem(clip)}{_ENDING}")
+
+
+class Measures:
+    """Builds the sources of one process; detectors and embedders serve all its clips."""
+
+    def __init__(self, host: Host, sources: Sources) -> None:
+        self._host = host
+        self._sources = sources
+        self._cache = DetectionCache(home() / "cache")
+        self._detector: KeypointSource | None = None
+        self._embedder: EmbeddingSource | None = None
+
+    def describe(self, spec: MetricSpec, task: Task) -> dict[str, Any]:
+        """What the scores of a metric depend on beside predictions and truth: JSON values."""
+        described: dict[str, Any] = {"metric": spec.name, "version": self._host.version("metric", spec.name)}
+        if KEYPOINTS in spec.uses:
+            described[KEYPOINTS] = self._described_keypoints(task)
+        if EMBEDDINGS in spec.uses and self._sources.embedder is not None:
+            described[EMBEDDINGS] = self._versioned("embedder", self._sources.embedder)
+        return described
+
+    def clip(
+        self, spec: MetricSpec, task: Task, rate: float, size: tuple[int, int], engine: Engine | None
+    ) -> MetricClip:
+        """What this metric gets to know of a clip.  size: (width, height) of its frames.
+
+        Raises InputError for true keypoints that cannot be read.
+        """
+        keypoints = self.keypoints(task, size, engine) if KEYPOINTS in spec.uses else None
+        return MetricClip(task.name, rate, keypoints, self._embeddings() if EMBEDDINGS in spec.uses else None)
+
+    def keypoints(self, task: Task, size: tuple[int, int], engine: Engine | None) -> KeypointSource | None:
+        """The keypoints of a clip; None where there is no source of them."""
+        name = self._sources.keypoints
+        if name == TRUE:
+            return true_keypoints(in_pixels(read_keypoints(keypoints_file(task.truth)), *size))
+        if name == MODEL:
+            return None if engine is None else model_keypoints(engine.renderer())
+        if name is not None and self._detector is None:
+            version = self._host.version("detector", name)
+            self._detector = detector_keypoints(self._host.find("detector", name), self._cache, version=version)
+        return self._detector
+
+    def _embeddings(self) -> EmbeddingSource | None:
+        name = self._sources.embedder
+        if name is not None and self._embedder is None:
+            version = self._host.version("embedder", name)
+            self._embedder = embedding_source(self._host.find("embedder", name), self._cache, version=version)
+        return self._embedder
+
+    def _described_keypoints(self, task: Task) -> str | None:
+        name = self._sources.keypoints
+        if name == TRUE:
+            return sha256(keypoints_file(task.truth).read_bytes()).hexdigest()
+        return name if name in (None, MODEL) else self._versioned("detector", str(name))
+
+    def _versioned(self, kind: str, name: str) -> str:
+        return source_name(self._host.find(kind, name), self._host.version(kind, name))
+
+
+def read_keypoints(path: Path) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """(T, K, 2) in [-1, 1], NaN where a point is hidden. Raises InputError."""
+    try:
+        points = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path.name} cannot be read: {error}", "Prepare the data again.") from error
+    if not isinstance(points, np.ndarray) or points.ndim != 3 or points.shape[2] != 2:
+        raise InputError(f"{path.name} does not hold keypoints", "Prepare the data again.")
+    return points.astype(np.float64)
