@@ -13,6 +13,7 @@ from fommctl.api import MetricSpec, hookimpl
 def fommctl_metrics() -> Iterator[MetricSpec]:
     yield from _of_pixels()
     yield from _of_brightness()
+    yield from _of_flicker()
 
 
 def _of_pixels() -> Iterator[MetricSpec]:
@@ -77,6 +78,24 @@ def _of_brightness() -> Iterator[MetricSpec]:
         lower_is_better=True,
         build=lambda: _build("luma", "niqe"),
         needs="nothing",
+    )
+
+
+def _of_flicker() -> Iterator[MetricSpec]:
+    yield MetricSpec(
+        name="warp-error",
+        summary="Flicker: mean squared difference from the frame before, moved along the true video's optical flow",
+        unit="of 1, squared",
+        lower_is_better=True,
+        build=lambda: _build("warping", "WarpError"),
+    )
+    yield MetricSpec(
+        name="warp-error.relative",
+        summary="Flicker over that of the true video: 1 is as steady as the truth, less is smoother",
+        unit="times the truth's",
+        lower_is_better=True,
+        build=lambda: _build("warping", "RelativeWarpError"),
+        weighting="clips",
     )
 
 
