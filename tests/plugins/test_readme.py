@@ -85,6 +85,15 @@ def test_hook_fommctl_detectors(installed: Callable[[str], PluginInfo]) -> None:
     assert (box.left, box.top, box.right, box.bottom, detection.score) == (30, 10, 50, 20, 200)
 
 
+def test_hook_fommctl_embedders(installed: Callable[[str], PluginInfo]) -> None:
+    installed("fommctl_embedders")
+    spec = load_host().embedders["mean-colour"]
+    testing.check_embedder(spec)
+    (vector,) = spec.build().embed([np.uint8([[[10, 20, 30], [30, 20, 10]]])])
+    assert vector is not None
+    assert vector.tolist() == [20, 20, 20]
+
+
 def test_hook_fommctl_metrics(installed: Callable[[str], PluginInfo]) -> None:
     installed("fommctl_metrics")
     spec = load_host().metrics["worst.pixel"]

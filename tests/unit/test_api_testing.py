@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fommctl.api import Box, ClipRecord, DatasetSpec, Detection, DetectorSpec, InputError, testing
+from fommctl.api import Box, ClipRecord, DatasetSpec, Detection, DetectorSpec, EmbedderSpec, InputError, testing
 from fommctl.host import Host
 from fommctl.presets import load_preset
 
@@ -117,6 +117,38 @@ def test_detectors(spec: DetectorSpec, promise: str) -> None:
 def test_a_detector_that_is_not_ready_is_not_built() -> None:
     spec = DetectorSpec(name="d", summary="s", subject="face", build=lambda: 1 / 0, ready=lambda: "no weights")
     testing.check_detector(spec)
+
+
+def embedder(describe: Any, **more: Any) -> EmbedderSpec:
+    def embed(frames: Sequence[Pixels]) -> list[NDArray[np.float32] | None]:
+        return [describe(frame, index) if frame.std() > 10 else None for index, frame in enumerate(frames)]
+
+    more = {"dimension": 3, "build": lambda: SimpleNamespace(embed=embed), **more}
+    return EmbedderSpec(name="e", summary="s", subject="thing", **more)
+
+
+@pytest.mark.parametrize(
+    ("spec", "promise"),
+    [
+        (embedder(lambda frame, index: None), "the subject in each picture is found"),
+        (embedder(lambda frame, index: frame.mean((0, 1))), r"embeddings are \(D,\) float32 and finite"),
+        (embedder(lambda frame, index: np.full(3, np.nan, np.float32)), "finite"),
+        (embedder(lambda frame, index: np.zeros(3, np.float32), dimension=4), r"\(D,\)"),
+        (embedder(lambda frame, index: np.full(3, index, np.float32)), "each picture is judged on its own"),
+        (embedder(lambda frame, index: frame.fill(0) or np.zeros(3, np.float32)), "each picture is judged|stay as"),
+        (embedder(None, build=lambda: SimpleNamespace(embed=lambda frames: [None])), "no pictures, no answers"),
+        (embedder(None, ready=lambda: ""), "None or a reason"),
+    ],
+)
+def test_embedders(spec: EmbedderSpec, promise: str) -> None:
+    frames = testing.pictures(2, 32, 32)
+    testing.check_embedder(embedder(lambda frame, index: frame.mean((0, 1)).astype(np.float32)), frames)
+    with pytest.raises(AssertionError, match=promise):
+        testing.check_embedder(spec, frames)
+
+
+def test_an_embedder_that_is_not_ready_is_not_built() -> None:
+    testing.check_embedder(embedder(None, build=lambda: 1 / 0, ready=lambda: "no weights"))
 
 
 class Spoilt:
