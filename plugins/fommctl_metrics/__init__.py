@@ -14,6 +14,7 @@ def fommctl_metrics() -> Iterator[MetricSpec]:
     yield from _of_pixels()
     yield from _of_brightness()
     yield from _of_flicker()
+    yield from _of_perception()
 
 
 def _of_pixels() -> Iterator[MetricSpec]:
@@ -99,6 +100,29 @@ def _of_flicker() -> Iterator[MetricSpec]:
     )
 
 
+def _of_perception() -> Iterator[MetricSpec]:
+    yield MetricSpec(
+        name="lpips",
+        summary="Learned perceptual distance on AlexNet, version 0.1; needs torchmetrics (extra eval), fetches 244 MB",
+        unit="distance",
+        lower_is_better=True,
+        build=lambda: _build("lpips", "lpips"),
+    )
+    yield MetricSpec(
+        name="fid",
+        summary="Fréchet Inception distance between all predicted and all true frames; needs torchmetrics (extra "
+        "eval), fetches 91 MB; of few frames it is biased upwards",
+        unit="distance",
+        lower_is_better=True,
+        build=lambda: _build("frechet", "FrechetDistance"),
+        combine=lambda clips: _load("frechet").combined(clips),
+    )
+
+
 def _build(module: str, name: str) -> Any:
+    return getattr(_load(module), name)()
+
+
+def _load(module: str) -> Any:
     """The libraries of each are imported only when it is asked for."""
-    return getattr(import_module(f"fommctl_metrics.{module}"), name)()
+    return import_module(f"fommctl_metrics.{module}")
