@@ -52,14 +52,21 @@ def check(kind: str, name: str, host: Host, data: Path | None = None) -> Check:
 
 
 def _backend(name: str, host: Host) -> str | None:
-    """With the preset of this backend that has the smallest frames."""
+    """With the preset of this backend that has the smallest frames, and among those the smallest networks."""
     presets = [preset for each in preset_names(host) if (preset := load_preset(each, host)).backend == name]
     if not presets:
         return "not checked: no preset has this backend; call fommctl.api.testing.check_backend with model_params"
-    preset = min(presets, key=lambda each: each.frame_shape)
-    spec, model_params = host.find("backend", name), preset.model_params.model_dump()
+    spec = host.find("backend", name)
+    smallest = min(each.frame_shape for each in presets)
+    preset = min((each for each in presets if each.frame_shape == smallest), key=lambda each: _weights(spec, each))
+    model_params = preset.model_params.model_dump()
     testing.check_backend(spec, model_params, preset.frame_shape)
     return _training(spec, preset, model_params)
+
+
+def _weights(spec: "BackendSpec", preset: Preset) -> int:
+    networks = spec.build(preset.model_params).modules().values()
+    return sum(weights.numel() for network in networks for weights in network.parameters())
 
 
 def _training(spec: "BackendSpec", preset: Preset, model_params: dict[str, Any]) -> str | None:
