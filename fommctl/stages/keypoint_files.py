@@ -27,10 +27,11 @@ def read_keypoints(clip: Path) -> Points | None:
     one is hidden; None where there is no such file. Raises InputError for one that cannot be read."""
     path = keypoints_path(clip)
     try:
-        points = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            points = np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"the keypoints {path.name} cannot be read: {error}", "Preprocess the data again.") from error
     return checked(points, path.name)
 

@@ -256,7 +256,7 @@ class _Run:
             sha256=made.measure.sha256,
             source_bytes=each.source_bytes,
             state=each.state,
-            keypoints_sha256=None if made.keypoints is None else made.keypoints.sha256,
+            keypoints=None if made.keypoints is None else made.keypoints.sha256,
         )
 
     def _fail(self, each: Planned, message: str) -> None:

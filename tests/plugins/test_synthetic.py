@@ -217,6 +217,26 @@ def test_occlusion_by_hand() -> None:
     assert visible[block].all()
 
 
+def test_keypoints_are_absent_where_they_are_hidden_or_outside() -> None:
+    """The squares of the test before: apart, the one over the other, apart, one out of the picture."""
+    paper = Waves(np.zeros((1, 2)), np.zeros(1), np.zeros((1, 3)), np.ones(3))
+    scene = Scene(paper, (square((0.5, 0.0), (0.0, 0.0)), square((-0.5, 0.0), (1.0, 0.0))), size=9, length=4)
+    visible, everything = scene.visible_keypoints(), scene.motion()[0]
+    seen = np.isfinite(visible).all(-1)
+    assert seen.tolist() == [[True] * 6, [False] * 3 + [True] * 3, [True] * 6, [True] * 3 + [False] * 3]
+    np.testing.assert_array_equal(visible[seen], everything[seen])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_clips_tell_their_visible_keypoints(data: Synthetic, large: Synthetic, kind: str) -> None:
+    clip = next(clip for clip in large.clips(Path()) if clip.name == f"{kind}02-take0")
+    assert clip.keypoints is not None
+    points = pickle.loads(pickle.dumps(clip)).keypoints()
+    np.testing.assert_array_equal(points, large.scenes[clip.name][1].visible_keypoints())
+    assert points.shape == (24, len(large.motion(clip.name)[0][0]), 2)
+    assert np.isfinite(points).all(-1).mean() > 0.4
+
+
 def test_a_limb_by_hand() -> None:
     """A bar 0.1 wide to each side and 0.4 long, hanging on the end of another that points right."""
     texture = Waves(np.zeros((1, 2)), np.zeros(1), np.zeros((1, 3)), np.ones(3))

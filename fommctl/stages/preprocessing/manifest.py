@@ -84,8 +84,8 @@ class Entry:
     source_bytes: int | None
     state: str
     """Hash of all that the clip was made with: where it differs, the clip is made anew."""
-    keypoints_sha256: str | None = None
-    """Of the true keypoints beside the clip; None where it has none. Manifests of before there were any lack it."""
+    keypoints: str | None = None
+    """SHA-256 of the true keypoints beside the clip; None where it has none. Older manifests lack it."""
 
     @property
     def key(self) -> Key:
@@ -153,7 +153,7 @@ class Manifest:
             else:
                 whole = sum(file.stat().st_size for file in _files(path)) == entry.bytes
             # The keypoints are a few kilobytes, cheaply read.
-            told = entry.keypoints_sha256
+            told = entry.keypoints
             return whole and (told is None or measure(keypoints_path(path)).sha256 == told)
         except OSError:
             return False
@@ -238,10 +238,10 @@ def _entry(line: str, names: set[str]) -> Entry | None:
         values = json.loads(line)
     except ValueError:
         return None
-    if not isinstance(values, dict) or {"keypoints_sha256", *values} != names:
+    if not isinstance(values, dict) or {"keypoints", *values} != names:
         return None
     texts = all(isinstance(values[name], str) for name in ("file", "dataset", "identity", "name", "state", "rate"))
-    texts = texts and isinstance(values.get("keypoints_sha256"), str | None)
+    texts = texts and isinstance(values.get("keypoints"), str | None)
     numbers = all(isinstance(values[name], int) for name in ("frames", "bytes"))
     if not texts or not numbers or not _INSIDE.fullmatch(values["file"]) or not _RATE.fullmatch(values["rate"]):
         return None
