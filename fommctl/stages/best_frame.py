@@ -21,14 +21,11 @@ Points = NDArray[np.float32] | NDArray[np.float64]
 def nearest_pose_by_landmarks(source: Points, driving: Sequence[Points | None]) -> tuple[int, float]:
     """The number of the nearest driving frame, and its distance.
 
-    source: (N, 2).  driving: (N, 2) a frame, None where a frame has none: such frames are skipped.
+    source: (N, 2), NaN where a point is hidden.  driving: the same a frame, None where a frame has none: such frames
+    are skipped. Points that are hidden on either side do not count; the sum is scaled up for them.
     Raises InputError where no frame can be compared.
     """
-    wanted = pose(source)
-    poses = [None if points is None else pose(points) for points in driving]
-    distances = [
-        float("inf") if wanted is None or points is None else float(((points - wanted) ** 2).sum()) for points in poses
-    ]
+    distances = [float("inf") if points is None else _distance(source, points) for points in driving]
     best = int(np.argmin(distances)) if distances else 0
     if not distances or distances[best] == float("inf"):
         raise InputError("no driving frame can be compared with the source's pose", "Give --best-frame first.")
@@ -40,6 +37,15 @@ def nearest_pose_by_keypoints(source: Motion, driving: Motion) -> tuple[int, flo
     return nearest_pose_by_landmarks(
         source.keypoints[0].double().cpu().numpy(), list(driving.keypoints.double().cpu().numpy())
     )
+
+
+def _distance(source: Points, driving: Points) -> float:
+    """Between the poses of two sets of points (N, 2); infinite where they have no pose."""
+    seen = np.isfinite(source).all(1) & np.isfinite(driving).all(1)
+    wanted, own = pose(source[seen]), pose(driving[seen])
+    if wanted is None or own is None:
+        return float("inf")
+    return float(((own - wanted) ** 2).sum()) * len(seen) / int(seen.sum())
 
 
 def pose(points: Points) -> NDArray[np.float64] | None:

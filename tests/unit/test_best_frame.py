@@ -29,6 +29,16 @@ def test_frames_without_landmarks_are_skipped():
     assert nearest_pose_by_landmarks(SQUARE, [None, LEANING, None])[0] == 1
 
 
+def test_hidden_points_do_not_count():
+    hidden = np.concatenate((SQUARE, [[np.nan, np.nan]]))
+    visible = np.concatenate((LEANING, [[40, 40]]))
+    # Of five points four count: the published distance, scaled up.
+    assert nearest_pose_by_landmarks(hidden, [visible])[1] == pytest.approx(4 * 0.25**2 * 5 / 4)
+    assert nearest_pose_by_landmarks(visible, [hidden, visible])[0] == 1
+    with pytest.raises(InputError, match="no driving frame"):
+        nearest_pose_by_landmarks(hidden, [np.full((5, 2), np.nan)])
+
+
 @pytest.mark.parametrize("driving", [[], [None, None], [np.zeros((4, 2))]])
 def test_where_nothing_can_be_compared_that_is_said(driving):
     with pytest.raises(InputError, match="no driving frame"):
