@@ -1,12 +1,13 @@
 """The page of `evaluate`, opened in a browser: its numbers, its videos, and that it asks nobody for anything."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import Browser, browser
+from command_line import Result
 from evaluations import L1, PSNR, evaluation, noisy, side_by_side
 
 from fommctl.stages.evaluation.report import write_report
@@ -126,3 +127,36 @@ def test_it_fits_the_window_and_can_be_read(page: Browser, width: int, dark: boo
     colours = page.value("[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]")
     ink, paper = (sum(json.loads("[" + colour.strip("rgb()") + "]")) for colour in colours)
     assert (ink > 600 and paper < 150) if dark else (ink < 150 and paper > 600)
+
+
+@pytest.mark.slow
+def test_the_page_of_the_command_says_what_its_json_says(
+    chromium: Browser, run_cli: Callable[..., Result], tmp_path: Path
+) -> None:
+    for folder, noise in {"truth": False, "same": False, "noise": True}.items():
+        (tmp_path / folder).mkdir()
+        for clip, frames in {"one": 6, "two": 9}.items():
+            side_by_side(tmp_path / folder / f"{clip}.webm", frames=frames, noise=noise)
+    folders = {name: str(tmp_path / name) for name in ("truth", "same", "noise", "out")}
+    done = run_cli(
+        *("evaluate", "--pred", folders["noise"], "--pred", folders["same"], "--truth", folders["truth"]),
+        *("--metrics", "l1,psnr", "--output", folders["out"], "--workers", "0", "--json"),
+    )
+    assert done.code == 0, done.stderr
+    data = done.json()
+    chromium.open((tmp_path / "out" / "report.html").as_uri())
+    rows = chromium.value(
+        "[...document.querySelectorAll('data[data-field=mean]')]"
+        ".map(e => [e.dataset.model, e.dataset.metric, Number(e.value)])"
+    )
+    told = {(model, metric): value for model, metric, value in rows}
+    assert told == {
+        (model, metric): summary["mean"]
+        for model, found in data["models"].items()
+        for metric, summary in found["metrics"].items()
+    }
+    assert told["same", "l1.paper"] == 0
+    assert chromium.value("[...document.querySelectorAll('.best')].map(e => e.innerText)") != []
+    assert chromium.value("document.querySelectorAll('video').length") == 2
+    assert set(chromium.requests()[1:]) == {"data:"}
+    assert chromium.complaints() == []

@@ -121,7 +121,7 @@ def test_what_people_named_is_text_and_never_markup(tmp_path: Path) -> None:
         clips=(HOSTILE, 'clip" onload="x', "ordinary"),
         warnings=(HOSTILE,),
         failed=({"model": "A", "clip": HOSTILE, "message": HOSTILE},),
-        configuration={"data": HOSTILE, "</pre><script>": HOSTILE},
+        configuration={"options": {"data": HOSTILE}, "</pre><script>": HOSTILE},
     )
     videos = dict.fromkeys(found.clips, side_by_side(tmp_path / "clip.webm", frames=2))
     page = written(found, tmp_path, videos, commands=[f"fommctl evaluate {HOSTILE}"])
@@ -147,7 +147,9 @@ def test_the_page_is_self_contained(tmp_path: Path) -> None:
 
 def test_configuration_commands_versions_and_warnings_are_there(tmp_path: Path) -> None:
     found = evaluation(
-        {("A", "l1.paper"): constant(0.1)}, configuration={"data": "shapes", "depth": {"é": [1, None]}}, warnings=("w",)
+        {("A", "l1.paper"): constant(0.1)},
+        configuration={"options": {"data": "shapes"}, "depth": {"é": [1, None]}},
+        warnings=("w",),
     )
     page = written(found, tmp_path, commands=["fommctl evaluate --data shapes", "second line"])
     for part in ('"é": [\n', "fommctl evaluate --data shapes\nsecond line", "torch", "Warnings", "data shapes"):
@@ -217,8 +219,8 @@ def test_a_small_video_is_embedded_byte_for_byte(tmp_path: Path) -> None:
     path = side_by_side(tmp_path / "clip.webm", frames=10, panels=3, side=32)
     video = embedded_video(path)
     assert base64.b64decode(video.uri.removeprefix("data:video/webm;base64,")) == path.read_bytes()
-    assert (video.width, video.height, video.shortened) == (96, 32, False)
-    assert video.seconds == pytest.approx(0.4, abs=0.05)
+    assert (video.width, video.height, video.first_seconds, video.reduced) == (96, 32, None, False)
+    assert embedded_video(path, 2.0).first_seconds == pytest.approx(0.4, abs=0.05)
 
 
 def test_a_large_video_is_shortened_until_it_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,8 +235,8 @@ def test_a_large_video_is_shortened_until_it_fits(tmp_path: Path, monkeypatch: p
         held.write_bytes(base64.b64decode(video.uri.partition(",")[2]))
         info = probe(held)
         assert (info.width, info.height) == (video.width, video.height)
-        sizes.append((video.shortened, video.width, video.height, round(video.seconds or 0, 1)))
-    assert sizes == [(False, 160, 40, 3.2), (True, 80, 20, 3.0), (True, 80, 20, 1.0)]
+        sizes.append((video.reduced, video.width, video.height, video.first_seconds and round(video.first_seconds, 1)))
+    assert sizes == [(False, 160, 40, None), (True, 80, 20, 3.0), (True, 80, 20, 1.0)]
 
 
 def test_a_shortened_video_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +244,7 @@ def test_a_shortened_video_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(report_videos, "SHORTENED_SECONDS", (1,))
     video = side_by_side(tmp_path / "clip.webm", frames=40)
     page = written(evaluation({("A", "l1.paper"): constant(0.1, frames=40)}), tmp_path, {"clip0": video})
-    assert "40 frames; shown are the first 1.0 s at a reduced size" in page.text
+    assert "40 frames; shown are the first 1.0 s, at a reduced size" in page.text
 
 
 @given(st.floats(-1e6, 1e6))
@@ -320,6 +322,21 @@ def test_clips_share_one_axis_and_a_clip_without_scores_has_no_plot() -> None:
     assert none is None
     assert [curve.model for curve in high.curves] == [0]
     assert curves([[np.empty(0)]], [25.0]) == [None]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "texts"),
+    [
+        (0, 100, ["0", "25", "50", "75", "100"]),
+        (0, 1, ["0.00", "0.25", "0.50", "0.75", "1.00"]),
+        (-0.002, 0.004, ["−0.002", "0.000", "0.002", "0.004"]),
+        (27.1, 29.3, ["27.5", "28.0", "28.5", "29.0"]),
+    ],
+)
+def test_ticks_are_round_numbers(low: float, high: float, texts: list[str]) -> None:
+    plot = distribution([[low, high]], ["a", "b"], [])
+    assert plot is not None
+    assert [tick.text for tick in plot.ticks] == texts
 
 
 @given(st.floats(-1e5, 1e5), st.floats(1e-6, 1e5))

@@ -99,12 +99,13 @@ def write_report(
 
 def _content(evaluation: Evaluation, videos: Mapping[str, Path], made: datetime) -> dict[str, Any]:
     order, shown = shown_clips(evaluation)
+    options = evaluation.configuration.get("options", {})
     metrics = [_metric(evaluation, name, shown) for name in evaluation.metrics]
     return {
         "title": _title(evaluation.models),
         "mode": _MODES[evaluation.mode],
         "columns": enumerated([*_COLUMNS[evaluation.mode], *evaluation.models]),
-        "data": evaluation.configuration.get("data") or evaluation.configuration.get("truth"),
+        "data": options.get("data") or options.get("truth"),
         "made": made.astimezone(UTC),
         "evaluation": evaluation,
         "several": len(evaluation.models) > 1,

@@ -225,7 +225,7 @@ def _axis(
         return start + (value - low) / (high - low) * (end - start)
 
     step = _round_step((high - low) / most)
-    places = max(0, -math.floor(math.log10(step) + 1e-9)) + (1 if _has_half(step) else 0)
+    places = max(0, int(_has_half(step)) - math.floor(math.log10(step) + 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return tuple(Tick(_round(scale(n * step)), printed(n * step, places)) for n in range(first, last + 1)), scale
 

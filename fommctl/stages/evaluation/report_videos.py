@@ -21,6 +21,8 @@ SHORTENED_WIDTH = 960
 SHORTENED_SECONDS = (10, 5, 2)
 """Tried in this order until the video is small enough."""
 _SHORTENED_CRF = 36
+_ROUNDING = 0.1
+"""Seconds: WebM states lengths to the millisecond, and not always with the last frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +43,10 @@ class EmbeddedVideo:
     """data:video/webm;base64,..."""
     width: int
     height: int
-    seconds: float | None
-    """Length, where the file states it."""
-    shortened: bool
-    """The file is longer or larger than this."""
+    first_seconds: float | None
+    """How much of the clip it shows, where that is not all of it."""
+    reduced: bool
+    """Smaller than the file's own frames?"""
 
 
 def shown_clips(evaluation: Evaluation) -> tuple[str | None, tuple[ShownClip, ...]]:
@@ -73,21 +75,28 @@ def embedded_videos(
     evaluation: Evaluation, shown: tuple[ShownClip, ...], videos: Mapping[str, Path]
 ) -> dict[int, EmbeddedVideo]:
     """By clip, of those that have a video. Raises InputError for one that cannot be read."""
-    names = {one.clip: evaluation.clips[one.clip] for one in shown}
-    return {clip: embedded_video(videos[name]) for clip, name in names.items() if name in videos}
+    embedded = {}
+    for clip in (one.clip for one in shown):
+        if (path := videos.get(evaluation.clips[clip])) is not None:
+            seconds = evaluation.frames[clip] / evaluation.rates[clip] if evaluation.rates else None
+            embedded[clip] = embedded_video(path, seconds)
+    return embedded
 
 
-def embedded_video(path: Path) -> EmbeddedVideo:
-    """A WebM file as a data URI: as it is up to LARGEST_VIDEO bytes, else its first seconds at a reduced size."""
+def embedded_video(path: Path, clip_seconds: float | None = None) -> EmbeddedVideo:
+    """A WebM file as a data URI: as it is up to LARGEST_VIDEO bytes, else its first seconds at a reduced size.
+
+    clip_seconds: length of what it was made from, which may be longer than the file; None: not known."""
+    length = _seconds(path) if clip_seconds is None else clip_seconds
     if path.stat().st_size <= LARGEST_VIDEO:
-        return _embedded(path, shortened=False)
+        return _embedded(path, length, reduced=False)
     with tempfile.TemporaryDirectory(prefix="fommctl-report-") as folder:
         for seconds in SHORTENED_SECONDS:
             short = Path(folder) / f"{seconds}.webm"
             _shorten(path, short, seconds)
             if short.stat().st_size <= LARGEST_VIDEO:
                 break
-        return _embedded(short, shortened=True)
+        return _embedded(short, length, reduced=True)
 
 
 def _shorten(path: Path, target: Path, seconds: int) -> None:
@@ -102,8 +111,16 @@ def _shorten(path: Path, target: Path, seconds: int) -> None:
             writer.write(frame.pixels, frame.time, frame.duration)
 
 
-def _embedded(path: Path, *, shortened: bool) -> EmbeddedVideo:
+def _embedded(path: Path, length: float | None, *, reduced: bool) -> EmbeddedVideo:
     info = probe(path)
     encoded = base64.b64encode(path.read_bytes()).decode("ascii")
-    seconds = None if info.duration is None else float(info.duration)
-    return EmbeddedVideo(f"data:video/webm;base64,{encoded}", info.width, info.height, seconds, shortened)
+    seconds = _seconds(path)
+    cut = seconds is not None and length is not None and seconds < length - _ROUNDING
+    return EmbeddedVideo(
+        f"data:video/webm;base64,{encoded}", info.width, info.height, seconds if cut else None, reduced
+    )
+
+
+def _seconds(path: Path) -> float | None:
+    duration = probe(path).duration
+    return None if duration is None else float(duration)
