@@ -45,7 +45,8 @@ def _distance(source: Points, driving: Points) -> float:
     wanted, own = pose(source[seen]), pose(driving[seen])
     if wanted is None or own is None:
         return float("inf")
-    return float(((own - wanted) ** 2).sum()) * len(seen) / int(seen.sum())
+    difference = own - wanted
+    return float((difference * difference).sum()) * len(source) / len(own)
 
 
 def pose(points: Points) -> NDArray[np.float64] | None:
