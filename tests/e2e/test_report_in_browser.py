@@ -110,7 +110,7 @@ def test_names_are_shown_and_never_run(page: Browser) -> None:
 
 def test_pictures_videos_and_tables_have_names(page: Browser) -> None:
     nameless = page.value(
-        """[...document.querySelectorAll("svg:not([aria-hidden=true]), video, [role=region]")]
+        """[...document.querySelectorAll("svg:not([aria-hidden=true]), video, [role=region], table:not(:has(caption))")]
             .filter(e => !(e.getAttribute("aria-label") || e.getAttribute("aria-labelledby"))).length"""
     )
     assert nameless == 0
