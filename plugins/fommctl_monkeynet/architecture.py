@@ -1,13 +1,146 @@
-"""Reads `model_params` off the tensors of a checkpoint."""
+"""Reads `model_params` off the tensors of a checkpoint, so that its configuration need not be at hand.
+
+What no tensor tells takes the published value and is noted.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Any
 
-if TYPE_CHECKING:
-    from fommctl.api import Architecture, Groups
+from fommctl.api import Architecture, Groups, UsageError
+from fommctl.api.architecture import HINT, Shapes, agreed, below, maximum, shapes_of, sizes, unet, widths
+
+SHOWN = ("use_heatmap", "use_difference", "use_deformed_source_image")
+FIRST = "appearance_encoder.down_blocks.0.conv.weight"
+LAST = "refinement_module.conv-last.weight"
+POINTS = "predictor.decoder.conv.weight"
 
 
 def read_architecture(groups: Groups) -> Architecture | None:
-    """None: not read yet."""
-    return None
+    """`model_params` of Monkey-Net from the tensors {group: {name: tensor}}; None if they are of another kind of model.
+
+    Raises UsageError where the tensors contradict each other, or fit several configurations.
+    """
+    detector, generator, discriminator = (
+        shapes_of(groups, group) for group in ("kp_detector", "generator", "discriminator")
+    )
+    needed = ((detector, POINTS), (generator, FIRST), (generator, LAST))
+    if not all(len(shapes.get(name, ())) == 4 for shapes, name in needed):
+        return None
+    notes: list[str] = []
+    common = _common(detector, generator)
+    # The published models have one block more for each doubling of the frame, and their inner networks see 64 pixels.
+    blocks = max(widths(generator, r"appearance_encoder\.down_blocks\.(\d+)\.conv\.weight")) + 1
+    side = max(64, 2 << blocks)
+    params = {
+        "common_params": common,
+        "kp_detector_params": {
+            "temperature": 0.1,
+            **unet(below(detector, "predictor."), "keypoint detector", notes),
+            "scale_factor": 64 / side,
+            "clip_variance": 0.001,
+        },
+        "generator_params": _generator(generator, common, side, notes),
+    }
+    if discriminator:
+        params["discriminator_params"] = _discriminator(discriminator, common, notes)
+    notes.append(
+        "assumed as published: temperature 0.1, kp_variance matrix, clip_variance 0.001, norm_const 100, "
+        f"interpolation {params['generator_params']['interpolation_mode']}, align_corners true"
+    )
+    notes.append(f"frames of {side}x{side} pixels assumed, at which the networks see 64x64 as in the published models")
+    return Architecture(model_params=params, frame_shape=(side, side, common["num_channels"]), notes=tuple(notes))
+
+
+def _common(detector: Shapes, generator: Shapes) -> dict[str, Any]:
+    num_channels = agreed(
+        "the number of colour channels",
+        sizes(generator, LAST, "refinement_module.conv-last.bias")
+        + sizes(generator, FIRST, axis=1)
+        + sizes(detector, "predictor.encoder.down_blocks.0.conv.weight", axis=1),
+    )
+    num_kp = agreed("the number of keypoints", sizes(detector, POINTS, "predictor.decoder.conv.bias"))
+    return {"num_kp": num_kp, "num_channels": num_channels, "kp_variance": "matrix", "align_corners": True}
+
+
+def _generator(generator: Shapes, common: Mapping[str, Any], side: int, notes: list[str]) -> dict[str, Any]:
+    shape = unet(generator, "generator", notes, encoder="appearance_encoder.", decoder="video_decoder.")
+    residual = [int(match[1]) for name in generator if (match := re.match(r"refinement_module\.r(\d+)\.", name))]
+    features = sizes(generator, LAST, "refinement_module.r0.conv1.weight", "refinement_module.r0.norm1.weight", axis=1)
+    first = min(shape["max_features"], shape["block_expansion"])
+    shown = agreed("the width of the refinement", features) - first - common["num_channels"]
+    params: dict[str, Any] = {
+        **shape,
+        "num_refinement_blocks": max(residual, default=-1) + 1,
+        "interpolation_mode": "trilinear" if side >= 256 else "nearest",
+    }
+    if shown:
+        embedding = _only("what the decoder is shown", shown, _embeddings(common, (False, True)))
+        params["kp_embedding_params"] = {**embedding, "heatmap_type": "difference", "scale_factor": 64 / side}
+    motion = below(generator, "dense_motion_module.")
+    if motion:
+        params["dense_motion_params"] = _dense_motion(motion, common, side, notes)
+    return params
+
+
+def _dense_motion(shapes: Shapes, common: Mapping[str, Any], side: int, notes: list[str]) -> dict[str, Any]:
+    first = "hourglass.encoder.down_blocks.0.conv.weight"
+    channels = agreed("the input of the motion network", sizes(shapes, first, axis=1))
+    embedding = _only("what the motion network is shown", channels, _embeddings(common, (True,)))
+    embedding.pop("add_bg_feature_map")
+    outputs = agreed(
+        "the output of the motion network",
+        sizes(shapes, "hourglass.decoder.conv.weight", "hourglass.decoder.conv.bias"),
+    )
+    uses = (
+        ((common["num_kp"] + 1) * mask + 2 * correction, {"use_mask": mask, "use_correction": correction})
+        for mask, correction in product((False, True), repeat=2)
+    )
+    return {
+        **unet(below(shapes, "hourglass."), "motion network", notes),
+        **_only("what the motion network puts out", outputs, uses),
+        "mask_embedding_params": {**embedding, "heatmap_type": "difference"},
+        "num_group_blocks": max(widths(shapes, r"group_blocks\.(\d+)\.conv\.weight"), default=-1) + 1,
+        "scale_factor": 64 / side,
+    }
+
+
+def _discriminator(shapes: Shapes, common: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    levels = widths(shapes, r"down_blocks\.(\d+)\.conv\.weight")
+    inputs = sizes(shapes, "down_blocks.0.conv.weight", axis=1)
+    if not levels or not inputs:
+        raise UsageError("the first blocks of the discriminator are missing in the checkpoint", HINT)
+    # The width before the first block shows in no tensor: the first block doubles it, up to the maximum.
+    expansion = -(-levels.get(0, levels[min(levels)]) // 2)
+    params: dict[str, Any] = {
+        "block_expansion": expansion,
+        "max_features": maximum(expansion, levels, "discriminator", notes),
+        "num_blocks": max(levels) + 1,
+    }
+    shown = inputs[0] - common["num_channels"]
+    if shown:
+        params["kp_embedding_params"] = _only("what the discriminator is shown", shown, _embeddings(common, (False,)))
+        params["kp_embedding_params"].pop("add_bg_feature_map")
+    return params
+
+
+def _embeddings(common: Mapping[str, Any], backgrounds: tuple[bool, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Every keypoint embedding and its number of channels."""
+    each = (1, 2, common["num_channels"])
+    for used in product((False, True), repeat=len(SHOWN)):
+        channels = sum(size for size, use in zip(each, used, strict=True) if use)
+        for background in backgrounds:
+            chosen: dict[str, Any] = {**dict(zip(SHOWN, used, strict=True)), "add_bg_feature_map": background}
+            yield channels * (common["num_kp"] + background), {**chosen, "norm_const": 100}
+
+
+def _only(what: str, channels: int, choices: Iterator[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
+    """The one choice with this number of channels. Raises UsageError where there is none or more."""
+    fitting = [choice for count, choice in choices if count == channels]
+    if len(fitting) != 1:
+        many = "several ways" if fitting else "no way"
+        raise UsageError(f"the tensors of the checkpoint tell {many} {what}: {channels} channels", HINT)
+    return fitting[0]

@@ -1,0 +1,102 @@
+"""What `read_architecture` of a backend needs: widths, depths and numbers of channels from the shapes of tensors.
+
+What several tensors tell is taken from most of them: one damaged tensor then does not hide behind a wrong reading, and
+loading names it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from fommctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from fommctl.api.specs import Groups
+
+HINT = "Name the configuration with --preset NAME or --preset FILE.yaml."
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def shapes_of(groups: Groups, group: str) -> Shapes:
+    """Shapes of the tensors of a group by name; none where there is no such group."""
+    return {name: tuple(tensor.shape) for name, tensor in groups.get(group, {}).items()}
+
+
+def below(shapes: Shapes, prefix: str) -> Shapes:
+    """Those whose names begin with `prefix`, by the rest of their names."""
+    return {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
+
+
+def unet(
+    shapes: Shapes,
+    network: str,
+    notes: list[str],
+    *,
+    encoder: str = "encoder.",
+    decoder: str = "decoder.",
+    expansions: Sequence[int] = (),
+) -> dict[str, int]:
+    """`block_expansion`, `max_features` and `num_blocks` of an encoder and decoder of the core.
+
+    network: its name in notes and messages.  expansions: what other tensors say of `block_expansion`.  Raises
+    UsageError where the tensors contradict each other.
+    """
+    found = widths(shapes, re.escape(encoder) + r"down_blocks\.(\d+)\.conv\.weight")
+    if not found:
+        raise UsageError(
+            f"the checkpoint has no tensors '{encoder}down_blocks.*' to read the architecture of its {network} from",
+            HINT,
+        )
+    blocks = max(found) + 1
+    last = f"{decoder}up_blocks.{blocks - 1}."
+    told = sizes(shapes, last + "conv.weight", last + "conv.bias", last + "norm.weight")
+    expansion = agreed(f"the width of the {network}", [*told, *expansions])
+    return {
+        "block_expansion": expansion,
+        "max_features": maximum(expansion, found, network, notes),
+        "num_blocks": blocks,
+    }
+
+
+def maximum(expansion: int, found: Mapping[int, int], network: str, notes: list[str]) -> int:
+    """`max_features` from the widths `found` min(max_features, expansion 2^(level + 1)) of an encoder's blocks.
+
+    The smallest value that most widths agree with; where no block reaches it, it changes no tensor.
+    """
+    free = {level: expansion << (level + 1) for level in found}
+    highest = max(free.values(), default=expansion)
+    candidates = sorted({highest, *(width for level, width in found.items() if width < free[level])})
+    fits = {most: sum(min(most, free[level]) == width for level, width in found.items()) for most in candidates}
+    best = max(candidates, key=lambda most: (fits[most], -most))
+    if best >= highest:
+        notes.append(f"{network}: max_features at least {best}, taken as {best}")
+    return best
+
+
+def widths(shapes: Shapes, pattern: str) -> dict[int, int]:
+    """Output channels by level, from the weights whose name matches; the pattern's group is the level."""
+    return {
+        int(match[1]): shape[0] for name, shape in shapes.items() if shape and (match := re.fullmatch(pattern, name))
+    }
+
+
+def sizes(shapes: Shapes, *names: str, axis: int = 0) -> list[int]:
+    """Lengths of the named tensors that there are, along one axis."""
+    return [shapes[name][axis] for name in names if name in shapes and len(shapes[name]) > axis]
+
+
+def agreed(what: str, values: Sequence[int]) -> int:
+    """The value that most tensors tell. Raises UsageError where two are told equally often."""
+    ranked = Counter(values).most_common(2)
+    if not ranked or ranked[0][0] < 1 or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]):
+        told = " or ".join(str(value) for value, _ in ranked) or "nothing"
+        raise UsageError(f"the tensors of the checkpoint do not agree on {what}: {told}", HINT)
+    return ranked[0][0]
+
+
+def most_common(values: Sequence[int]) -> int:
+    """The value that occurs most often."""
+    return Counter(values).most_common(1)[0][0]
