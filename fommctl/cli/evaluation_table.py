@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 LISTED = 10
 """Failed clips that are printed; all are in summary.json and under --json."""
-SIGNIFICANT = 4
+NARROWEST = 78
+"""Columns that the table needs; a narrower terminal breaks its lines."""
 
 
 def summary(result: "EvaluateResult") -> "RenderableType":
@@ -22,55 +23,61 @@ def summary(result: "EvaluateResult") -> "RenderableType":
     evaluation = result.evaluation
     scored = sum(frames > 0 for frames in evaluation.frames)
     kept = f"; {result.kept} were scored already" if result.kept else ""
-    lines: list[Text] = [Text(f"{evaluation.mode}: {scored} clips, {sum(evaluation.frames)} frames{kept}")]
+    lines = [Text(f"{evaluation.mode}: {scored} clips, {sum(evaluation.frames)} frames{kept}")]
     lines += [Text(f"{metric} is left out: {why}", "red") for metric, why in result.missing.items()]
-    lines += [Text(f"failed: {each['model']}: {each['clip']}: {each['message']}", "red") for each in _first(evaluation)]
+    failed = evaluation.failed[:LISTED]
+    lines += [Text(f"failed: {each['model']}: {each['clip']}: {each['message']}", "red") for each in failed]
     if len(evaluation.failed) > LISTED:
         lines.append(Text(f"and {len(evaluation.failed) - LISTED} more: see {result.output / 'summary.json'}"))
-    where = Text(str(evaluation.report or result.output), "bold")
-    return Group(_table(evaluation), *lines, where)
-
-
-def _first(evaluation: "Evaluation") -> list[dict[str, str]]:
-    return [dict(each) for each in evaluation.failed[:LISTED]]
+    return Group(_table(evaluation), *lines, Text(str(evaluation.report or result.output), "bold"))
 
 
 def _table(evaluation: "Evaluation") -> "Table":
-    """A row for each metric and model, the best model first."""
-    from rich import box
+    """A row for each metric and model, the best model first; of several models with how far each is behind it."""
+    from rich import box, get_console
     from rich.table import Table
 
     several = len(evaluation.models) > 1
-    table = Table(box=box.SIMPLE)
-    table.add_column("metric", no_wrap=True)
-    if several:
-        table.add_column("model", overflow="fold")
-    headers = ["mean", "95% interval", *(["to the best", "95% interval"] if several else []), "frames", "coverage"]
-    for header in headers:
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    if get_console().width < NARROWEST:
+        table.width = NARROWEST
+    table.add_column("metric", overflow="fold")
+    # In a narrow terminal intervals are folded at their spaces, and no number is cut.
+    for header in ("mean", "95% interval", *(("to the best", "95% interval") if several else ())):
+        table.add_column(header, justify="right", no_wrap=header == "mean", overflow="fold")
+    for header in ("frames", "cover"):
         table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("unit")
     for metric, info in evaluation.metrics.items():
+        name = f"{metric} {'↓' if info.lower_is_better else '↑'}"
+        if several:
+            table.add_row(f"{name} {info.unit}")
         ranking = evaluation.ranking(metric)
         rest = [model for model in evaluation.models if model not in ranking]
         for place, model in enumerate([*ranking, *rest]):
             found = evaluation.summary(model, metric)
-            cells = [_number(found.mean), _interval(found)]
+            cells = [f"  {model}" if several else f"{name} {info.unit}", *_numbers(found)]
             if several:
-                gap = evaluation.difference(model, ranking[0], metric) if place and model in ranking else None
-                cells = [model, *cells, _number(gap.mean if gap else None, "+"), _interval(gap)]
-            arrow = "↓" if info.lower_is_better else "↑"
-            name = f"{metric} {arrow}" if not place else ""
-            best = several and not place and model in ranking
-            row = [name, *cells, str(found.frames), f"{found.coverage:.1%}", "" if place else info.unit]
-            table.add_row(*row, style="bold" if best else None, end_section=place + 1 == len(evaluation.models))
+                behind = place > 0 and model in ranking
+                cells += _numbers(evaluation.difference(model, ranking[0], metric), "+") if behind else ["", ""]
+            best = several and place == 0 and model in ranking
+            last = place + 1 == len(evaluation.models)
+            table.add_row(
+                *cells,
+                str(found.frames),
+                f"{found.coverage:.0%}",
+                style="bold" if best else None,
+                end_section=several and last,
+            )
     return table
 
 
-def _number(value: float | None, sign: str = "") -> str:
-    return "-" if value is None else f"{value:{sign}.{SIGNIFICANT}g}"
+def _numbers(found: "Summary", sign: str = "") -> list[str]:
+    """The mean and its interval, with as many decimal places."""
+    from fommctl.stages.evaluation.report_numbers import places_for
 
-
-def _interval(found: "Summary | None") -> str:
-    if found is None or found.ci95 is None:
-        return "-"
-    return f"{_number(found.ci95[0])} to {_number(found.ci95[1])}"
+    if found.mean is None:
+        return ["-", ""]
+    low, high = found.ci95 or (None, None)
+    places = places_for(found.mean)
+    interval = "" if low is None or high is None else f"{low:{sign}.{places}f} to {high:{sign}.{places}f}"
+    return [f"{found.mean:{sign}.{places}f}", interval]

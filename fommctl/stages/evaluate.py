@@ -59,7 +59,7 @@ def run(
     Raises UsageError, ModelError, MissingError, OutputError, or InputError where not a single clip could be scored.
     Clips that cannot be scored are in the result, not raised.
     """
-    _check_output(config.output)
+    _check_output(config)
     mode: Mode = "files" if config.finished else config.mode
     specs = choose_metrics(config.metrics, host, mode)
     contestants, plan, subject = _planned(config, host)
@@ -110,10 +110,14 @@ def _number(preset: Preset, section: str, key: str) -> int:
     return value
 
 
-def _check_output(folder: Path) -> None:
-    """Only a new folder, an empty one, or that of an earlier evaluation is written to."""
+def _check_output(config: EvaluateConfig) -> None:
+    """Only a new folder, an empty one, or that of an earlier evaluation is written to, and none of clips."""
+    folder = config.output
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"the output is no folder: {folder}", "Choose another one with -o.")
+    for clips in (config.data, config.truth, *config.predictions):
+        if clips is not None and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(clips)):
+            raise UsageError(f"the output lies among the clips: {folder}", "Choose another folder with -o.")
     ours = any((folder / name).exists() for name in (CONFIGURATION, CLIPS))
     if folder.exists() and not ours and any(path.name != LOCK for path in folder.iterdir()):
         raise UsageError(

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from fommctl.api.folders import stem
 from fommctl.api.metrics import EmbeddingSource, KeypointSource, MetricClip
 from fommctl.api.specs import MetricSpec
-from fommctl.errors import InputError, MissingError
+from fommctl.errors import MissingError
 from fommctl.host import Host
 from fommctl.models.home import home
 from fommctl.stages.evaluation.choose import AUTO, choose_embedder, choose_keypoints
@@ -31,12 +27,12 @@ from fommctl.stages.evaluation.sources import (
     source_name,
     true_keypoints,
 )
+from fommctl.stages.keypoint_files import keypoints_path, read_keypoints
 
 if TYPE_CHECKING:
     from fommctl.stages.engine import Engine
 
 KEYPOINTS, EMBEDDINGS = "keypoints", "embeddings"
-_ENDING = ".keypoints.npy"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +59,7 @@ def choose_sources(
     found: dict[str, str] = {}
     missing: dict[str, str] = {}
     if KEYPOINTS in uses or config.keypoints != AUTO:
-        true_points = config.mode == "reconstruction" and all(keypoints_file(task.truth).is_file() for task in tasks)
+        true_points = config.mode == "reconstruction" and all(keypoints_path(task.truth).is_file() for task in tasks)
         try:
             choice = choose_keypoints(
                 host, config.keypoints, subject=subject, true_points=true_points, model=not config.finished
@@ -77,11 +73,6 @@ def choose_sources(
         except MissingError as error:
             missing[EMBEDDINGS] = missing_text(error)
     return Sources(keypoints=found.get(KEYPOINTS), embedder=found.get(EMBEDDINGS), missing=missing)
-
-
-def keypoints_file(clip: Path) -> Path:
-    """Where the true keypoints of a clip are, if there are any: beside it, as `preprocess` writes them."""
-    return clip.with_name(f"{stem(clip)}{_ENDING}")
 
 
 class Measures:
@@ -117,7 +108,8 @@ class Measures:
         """The keypoints of a clip; None where there is no source of them."""
         name = self._sources.keypoints
         if name == TRUE:
-            return true_keypoints(in_pixels(read_keypoints(keypoints_file(task.truth)), *size))
+            points = read_keypoints(task.truth)
+            return None if points is None else true_keypoints(in_pixels(points, *size))
         if name == MODEL:
             return None if engine is None else model_keypoints(engine.renderer())
         if name is not None and self._detector is None:
@@ -135,19 +127,8 @@ class Measures:
     def _described_keypoints(self, task: Task) -> str | None:
         name = self._sources.keypoints
         if name == TRUE:
-            return sha256(keypoints_file(task.truth).read_bytes()).hexdigest()
+            return sha256(keypoints_path(task.truth).read_bytes()).hexdigest()
         return name if name in (None, MODEL) else self._versioned("detector", str(name))
 
     def _versioned(self, kind: str, name: str) -> str:
         return source_name(self._host.find(kind, name), self._host.version(kind, name))
-
-
-def read_keypoints(path: Path) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """(T, K, 2) in [-1, 1], NaN where a point is hidden. Raises InputError."""
-    try:
-        points = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path.name} cannot be read: {error}", "Prepare the data again.") from error
-    if not isinstance(points, np.ndarray) or points.ndim != 3 or points.shape[2] != 2:
-        raise InputError(f"{path.name} does not hold keypoints", "Prepare the data again.")
-    return points.astype(np.float64)

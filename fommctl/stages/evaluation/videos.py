@@ -18,7 +18,7 @@ from fommctl.errors import FommctlError
 from fommctl.host import Host
 from fommctl.media.resampling import Pixels, resize
 from fommctl.media.writer import Writer
-from fommctl.stages.draw import colour, draw_keypoints
+from fommctl.stages.draw import RADIUS, colour, draw_keypoints
 from fommctl.stages.evaluation.contestants import Contestant, load_engine
 from fommctl.stages.evaluation.measuring import Measures, Sources
 from fommctl.stages.evaluation.options import EvaluateConfig
@@ -36,6 +36,8 @@ FOLDER = "videos"
 MOST_SECONDS = 10
 """Of a clip: what the page shows has to stay small."""
 _CRF = 30
+_FEW = 15
+"""More keypoints than these are drawn with smaller dots."""
 _SMALLEST = 128
 """Height of a panel in pixels: smaller frames are enlarged by a whole factor."""
 
@@ -153,7 +155,10 @@ def _with_points(frame: Pixels, points: NDArray[np.float64]) -> Pixels:
     height, width = frame.shape[:2]
     there = np.flatnonzero(np.isfinite(points).all(axis=1)).tolist()
     colours = [colour(number, len(points)) for number in there]
-    return draw_keypoints(frame, points[there] / np.array((width - 1, height - 1)) * 2 - 1, colours=colours)
+    # A face of 68 landmarks must still be seen behind them.
+    radius = max(1.0, min(height, width) * RADIUS * min(1.0, _FEW / max(1, len(points))))
+    places = points[there] / np.array((width - 1, height - 1)) * 2 - 1
+    return draw_keypoints(frame, places, radius=radius, colours=colours)
 
 
 def _as_high(panel: Pixels, height: int) -> Pixels:
