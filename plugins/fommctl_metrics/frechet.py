@@ -28,7 +28,7 @@ class FrechetDistance:
 
     def __init__(self, inception_url: str = INCEPTION_URL) -> None:
         """Raises MissingError where torchmetrics or the weights are absent, ModelError where these are damaged."""
-        torchmetrics("image.fid")
+        torchmetrics()
         self._network = InceptionFeatures(published(inception_url))
 
     def clip(self, clip: MetricClip) -> _FrechetOfClip:
@@ -69,7 +69,9 @@ def combined(clips: Sequence[ClipScores]) -> float | None:
     states = [clip.state for clip in clips if clip.state]
     if sum(len(state["true"]) for state in states) < 2:
         return None
-    distance = torchmetrics("image.fid").FrechetInceptionDistance(_Identity(states[0]["true"].shape[1]))
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    distance = FrechetInceptionDistance(_Identity(states[0]["true"].shape[1]))
     for state in states:
         distance.update(torch.from_numpy(state["true"]).double(), real=True)
         distance.update(torch.from_numpy(state["predicted"]).double(), real=False)

@@ -7,7 +7,6 @@ build of PyTorch each; the layers that are needed are few, so they are here, and
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ def lpips(alexnet_url: str = ALEXNET_URL) -> FrameMetric:
 
     Raises MissingError where torchmetrics or the weights of AlexNet are absent, ModelError where these are damaged.
     """
-    heads = Path(str(torchmetrics("functional.image.lpips").__file__)).parent / "lpips_models/alex.pth"
+    heads = torchmetrics() / "functional/image/lpips_models/alex.pth"
     distance = PerceptualDistance(published(alexnet_url), torch.load(heads, map_location="cpu", weights_only=True))
 
     def score(chunk: FrameChunk) -> Values:
