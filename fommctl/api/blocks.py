@@ -10,6 +10,7 @@ from fommctl.core.dense_motion import (
 from fommctl.core.discriminator import Discriminator, MultiScaleDiscriminator
 from fommctl.core.equivariance import ThinPlateTransform, equivariance_losses
 from fommctl.core.fast.convolutions import Numerics
+from fommctl.core.fast.cuda import exact_convolutions
 from fommctl.core.fast.detector import downsample_at, step_at
 from fommctl.core.fast.engine import DTYPES, FastRenderer
 from fommctl.core.fast.folding import folded, weight_and_bias
@@ -61,6 +62,7 @@ __all__ = [
     "deform_by_parts",
     "downsample_at",
     "equivariance_losses",
+    "exact_convolutions",
     "folded",
     "full_precision",
     "gaussians",

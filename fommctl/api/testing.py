@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fommctl.api.specs import BackendSpec, CommandSpec, DatasetSpec, DetectorSpec, EmbedderSpec
+from fommctl.api.specs import CommandSpec, DatasetSpec, DetectorSpec, EmbedderSpec
+from fommctl.api.testing_backend import check_backend as check_backend
 from fommctl.api.validation import spec_fault
 from fommctl.api.values import ClipRecord, Detection
 from fommctl.errors import InputError
@@ -21,10 +22,8 @@ from fommctl.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
 
-    from fommctl.api.protocols import Backend, Detector, Renderer
-    from fommctl.core.transfer import Motion
+    from fommctl.api.protocols import Detector
 
 
 def _promise(kept: object, promise: str) -> None:
@@ -44,121 +43,6 @@ def pictures(count: int, height: int, width: int) -> list[NDArray[np.uint8]]:
         np.round(127.5 + 127.5 * np.stack([np.sin(a * x + b * y + c) for a, b, c in each], -1)).astype(np.uint8)
         for each in waves
     ]
-
-
-def check_backend(
-    spec: BackendSpec, model_params: Mapping[str, Any], frame_shape: tuple[int, int, int] = (64, 64, 3)
-) -> None:
-    """model_params: a small but complete configuration in the backend's schema; frame_shape: (H, W, C) it is made for.
-
-    The networks, on the CPU in fp32: groups as declared, built alike for one seed, finite results of the promised
-    shapes and ranges, frames of a batch independent of each other, and fast paths within 1e-3 of the plain one.
-    """
-    import torch
-
-    _check_spec("backend", spec)
-    schema = spec.schema()
-    _promise(spec.recognises(dict(model_params)), "recognises() knows its own model_params")
-    _promise(not spec.recognises({}), "recognises({}) is False")
-    _check_unknown_keys(schema, model_params)
-    torch.manual_seed(0)
-    backend = spec.build(schema.model_validate(dict(model_params)))
-    torch.manual_seed(0)
-    _check_groups(spec, backend, spec.build(schema.model_validate(dict(model_params))))
-    groups = {name: dict(module.state_dict()) for name, module in backend.modules().items()}
-    architecture = spec.read_architecture(groups)
-    if architecture is not None:
-        again = spec.build(schema.model_validate(dict(architecture.model_params)))
-        shapes = {name: _shapes(module.state_dict()) for name, module in again.modules().items()}
-        _promise(
-            {name: _shapes(tensors) for name, tensors in groups.items() if name in spec.groups}
-            == {name: each for name, each in shapes.items() if name in spec.groups},
-            "read_architecture() describes networks of the same tensors",
-        )
-    _promise(spec.read_architecture({"nobody": {"knows": torch.zeros(1)}}) is None, "foreign tensors are not claimed")
-    height, width, channels = frame_shape
-    frames = torch.rand(3, channels, height, width, generator=torch.Generator().manual_seed(0))
-    plain = backend.prepare(torch.device("cpu"), "fp32", fast=False)
-    with torch.inference_mode():
-        expected = _check_renderer(plain, frames)
-        found = _check_renderer(backend.prepare(torch.device("cpu"), "fp32"), frames)
-    _promise((expected - found).abs().max() <= 1e-3, "the fast fp32 path is within 1e-3 of the plain one")
-
-
-def _check_unknown_keys(schema: Any, model_params: Mapping[str, Any]) -> None:
-    try:
-        schema.model_validate({**model_params, "no_such_key": 1})
-    except ValueError:
-        return
-    raise AssertionError("the schema refuses unknown keys")
-
-
-def _check_groups(spec: BackendSpec, backend: Backend, twin: Backend) -> None:
-    modules, others = backend.modules(), twin.modules()
-    _promise(set(spec.groups) <= set(modules), "modules() has every group")
-    _promise(set(modules) <= {*spec.groups, *spec.optional_groups}, "modules() has declared groups only")
-    for name, module in modules.items():
-        _promise(not module.training, f"{name} is in eval mode")
-        state, other = module.state_dict(), others[name].state_dict()
-        _promise(all(tensor.device.type == "cpu" for tensor in state.values()), f"{name} is on the CPU")
-        same = state.keys() == other.keys() and all(state[key].equal(other[key]) for key in state)
-        _promise(same, f"{name} has the same weights for the same seed")
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-
-
-def _check_renderer(renderer: Renderer, frames: Tensor) -> Tensor:
-    """Returns the rendered frames."""
-    import torch
-
-    before = frames.clone()
-    motion = renderer.detect(frames)
-    _check_motion(motion, len(frames))
-    context = renderer.encode_source(frames[:1])
-    _check_motion(context.motion, 1)
-    _promise(_alike(context.motion, motion[:1]), "the context's motion is that of its source")
-    together = renderer.render(context, motion)
-    _promise(together.shape == frames.shape, "render() gives (B, C, H, W)")
-    _promise(torch.isfinite(together).all(), "frames are finite")
-    _promise(together.min() >= 0 and together.max() <= 1, "frames are in [0, 1]")
-    together = together.clone()
-    for index in range(len(frames)):
-        one = slice(index, index + 1)
-        alone = renderer.detect(frames[one])
-        _promise(_alike(alone, motion[one]), "detect() sees each frame of a batch on its own")
-        _promise(_near(renderer.render(context, motion[one]), together[one]), "render() makes each frame on its own")
-    _promise(frames.equal(before), "the frames that are handed in stay as they are")
-    return together
-
-
-def _check_motion(motion: Motion, count: int) -> None:
-    import torch
-
-    points, jacobians, covariances, codes = motion.parts()
-    assert points is not None
-    _promise(points.ndim == 3 and len(points) == count and points.shape[2] == 2, "keypoints are (B, K, 2)")
-    _promise(points.shape[1] or codes is not None, "there are keypoints, or codes in their place")
-    for name, maps in (("Jacobians", jacobians), ("covariances", covariances)):
-        _promise(maps is None or maps.shape == (*points.shape, 2), f"{name} are (B, K, 2, 2)")
-    _promise(codes is None or (codes.ndim == 2 and len(codes) == count), "codes are (B, D)")
-    for name, part in (("keypoints", points), ("Jacobians", jacobians), ("covariances", covariances), ("codes", codes)):
-        finite = part is None or (part.dtype == torch.float32 and bool(torch.isfinite(part).all()))
-        _promise(finite, f"{name} are finite float32")
-
-
-def _alike(one: Motion, other: Motion) -> bool:
-    """Are all parts of both motions there or absent, and near each other?"""
-    return all(
-        (mine is None) == (theirs is None) and (mine is None or theirs is None or _near(mine, theirs))
-        for mine, theirs in zip(one.parts(), other.parts(), strict=True)
-    )
-
-
-def _near(one: Tensor, other: Tensor) -> bool:
-    # Of no values at all, too: a motion may have no keypoints.
-    return bool(((one - other).abs() <= 1e-3).all())
 
 
 def check_detector(spec: DetectorSpec, frames: Sequence[NDArray[np.uint8]] = ()) -> None:

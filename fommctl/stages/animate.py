@@ -186,7 +186,9 @@ def _about_model(config: AnimateConfig, engine: Engine, source: Motion) -> list[
     """What the user should know of how the model is used."""
     notes, preset, (width, _) = [], engine.model.preset, engine.frame_size()
     if config.crop == "auto" and preset.framing is None and preset.dataset is None:
-        notes.append("what this model was trained on is not known: nothing is cropped (--preset vox would crop faces)")
+        notes.append(
+            "what this model was trained on is not known: nothing is cropped (a --preset for faces would crop)"
+        )
     if config.size not in (None, width):
         notes.append(f"frames of {config.size} pixels: trained at {width}, the model's motion still sees {width}")
     if config.keypoints and not source.keypoints.shape[1]:

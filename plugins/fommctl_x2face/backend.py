@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fommctl.api import Renderer
-from fommctl.api.blocks import Motion
+from fommctl.api.blocks import Motion, exact_convolutions
 from fommctl_x2face.networks import DrivingNetwork, EmbeddingNetwork
 from fommctl_x2face.schema import X2FaceParams
 from fommctl_x2face.warping import embedded_face, reduced, warped
@@ -57,7 +58,7 @@ class X2FaceRenderer:
     @torch.inference_mode()
     def detect(self, frames: Tensor) -> Motion:
         """See `fommctl.api.Renderer`."""
-        with self._autocast():
+        with self._numerics():
             codes = self._driving.encode(reduced(frames, self._native(frames)))
         return Motion(codes.new_zeros(len(codes), 0, 2), codes=codes.flatten(1))
 
@@ -72,7 +73,7 @@ class X2FaceRenderer:
         assert isinstance(context, Source)
         assert motion.codes is not None
         height, width = (side // self._driving.step for side in self._native(context.views))
-        with self._autocast():
+        with self._numerics():
             flow = self._driving.decode(motion.codes.view(len(motion), -1, height, width))
         faces = context.face
         if faces is None:
@@ -80,15 +81,18 @@ class X2FaceRenderer:
         return warped(faces.expand(len(motion), -1, -1, -1), flow).clamp_(0, 1)
 
     def _embedded(self, views: Tensor) -> Tensor:
-        with self._autocast():
+        with self._numerics():
             return embedded_face(self._embedding, views, self._native(views))
 
     def _native(self, frames: Tensor) -> tuple[int, int]:
         """(height, width) at which the networks see frames (B, 3, H, W)."""
         return round(frames.shape[2] * self._scale), round(frames.shape[3] * self._scale)
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self._half, enabled=self._half is not None)
+    def _numerics(self) -> AbstractContextManager[object]:
+        """Inside, convolutions run in the precision that was asked for; flows and grids are float32 in any case."""
+        if self._half is not None:
+            return torch.autocast(self.device.type, self._half)
+        return exact_convolutions() if self.device.type == "cuda" else nullcontext()
 
 
 class PlainRenderer(X2FaceRenderer):
