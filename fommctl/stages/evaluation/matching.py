@@ -24,8 +24,11 @@ PATCH = 1 / 16
 SEARCH = 0.2
 """How far from its true place a point is looked for along each axis, in sides of the frame."""
 CORRELATION = 0.7
-"""A point is absent where the best place correlates less than this with the truth. Measured on the synthetic data set:
-see tests/unit/test_evaluation_matching.py."""
+"""A point is absent where the best place correlates less than this with the truth.
+
+Measured on the synthetic data set at 64 pixels: of frames that were blurred by 1.5 pixels, 86 to 100 in 100 points are
+found, none of them more than 3 pixels off; of frames of another identity, 0 to 5 in 100. At 0.6 it is up to 17 of the
+latter, at 0.8 as few as 67 of the former."""
 UNSURE = 0.1
 """A patch that noise of one level of 255 would displace by more pixels than this has too little texture to be found."""
 LARGEST_SIDE = 96
@@ -69,17 +72,17 @@ def _find(
     inside = np.asarray(((points >= 0) & (points <= last)).all(-1))
     levels = _levels(_picture(prediction), _picture(truth), torch.from_numpy(np.where(inside[..., None], points, 0.0)))
     moved = torch.zeros_like(levels[-1].points)
-    correlation = torch.zeros(inside.shape)
+    correlation, lost = torch.zeros(inside.shape), torch.zeros(inside.shape, dtype=torch.bool)
     for number, level in reversed(list(enumerate(levels))):
         patches = _Patches.of(level)
         if number == len(levels) - 1:
-            moved = _search(level, patches)
+            moved, lost = _search(level, patches)
         moved, correlation = _refine(level, patches, moved)
         if number:
             moved = moved * 2
     place = (levels[0].points + moved).double().numpy()
     seen = inside & patches.findable.numpy()
-    matched = seen & (correlation.numpy() >= CORRELATION)
+    matched = seen & (correlation.numpy() >= CORRELATION) & ~lost.numpy()
     matched &= ((place >= -0.5) & (place <= last + 0.5)).all(-1)
     exact = points + moved.double().numpy()
     return np.where(matched[..., None], exact, np.nan), np.where(seen[..., None], points, np.nan)
@@ -146,8 +149,9 @@ class _Patches:
         return cls(template, slopes, torch.linalg.inv(hessian), weakest >= UNSURE**-2, radius)
 
 
-def _search(level: _Level, patches: _Patches) -> Tensor:
-    """(N, K, 2) whole pixels from each point to the place in the prediction that its patch matches best."""
+def _search(level: _Level, patches: _Patches) -> tuple[Tensor, Tensor]:
+    """(N, K, 2) whole pixels from each point to the place in the prediction that its patch matches best; and (N, K)
+    whether that is at the rim of what was searched, so that the best place is likely to lie beyond."""
     radius, reach = patches.radius, max(_LEAST_SEARCH, round(level.side * SEARCH))
     size = 2 * radius + 1
     n, k = level.points.shape[:2]
@@ -164,7 +168,9 @@ def _search(level: _Level, patches: _Patches) -> Tensor:
     outside = ((places < 0) | (places > last)).any(-1)
     scores = scores.flatten(1) - _NEARER * (offsets / reach).square().sum(-1)
     best = scores.masked_fill(outside, -2.0).argmax(-1)
-    return offsets[best].view(n, k, 2)
+    moved = offsets[best].view(n, k, 2)
+    at_border = ((level.points + moved == 0) | (level.points + moved == last)) & (moved != 0)
+    return moved, (at_border | (moved.abs() == reach)).any(-1)
 
 
 def _refine(level: _Level, patches: _Patches, start: Tensor) -> tuple[Tensor, Tensor]:

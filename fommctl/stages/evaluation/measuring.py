@@ -83,6 +83,7 @@ class Measures:
         self._sources = sources
         self._cache = DetectionCache(home() / "cache")
         self._detector: KeypointSource | None = None
+        self._latest: tuple[object, KeypointSource | None] = None, None
         self._embedder: EmbeddingSource | None = None
 
     def describe(self, spec: MetricSpec, task: Task) -> dict[str, Any]:
@@ -107,15 +108,23 @@ class Measures:
     def keypoints(self, task: Task, size: tuple[int, int], engine: Engine | None) -> KeypointSource | None:
         """The keypoints of a clip; None where there is no source of them."""
         name = self._sources.keypoints
-        if name == TRUE:
-            points = read_keypoints(task.truth)
-            return None if points is None else true_keypoints(in_pixels(points, *size))
-        if name == MODEL:
-            return None if engine is None else model_keypoints(engine.renderer())
+        if name in (TRUE, MODEL):
+            # One for all metrics of a clip: it remembers its answers.
+            asked = task.truth, size, id(engine)
+            if self._latest[0] != asked:
+                self._latest = asked, self._own_keypoints(task, size, engine)
+            return self._latest[1]
         if name is not None and self._detector is None:
             version = self._host.version("detector", name)
             self._detector = detector_keypoints(self._host.find("detector", name), self._cache, version=version)
         return self._detector
+
+    def _own_keypoints(self, task: Task, size: tuple[int, int], engine: Engine | None) -> KeypointSource | None:
+        """The true ones of the clip or those of the model."""
+        if self._sources.keypoints == MODEL:
+            return None if engine is None else model_keypoints(engine.renderer())
+        points = read_keypoints(task.truth)
+        return None if points is None else true_keypoints(in_pixels(points, *size))
 
     def _embeddings(self) -> EmbeddingSource | None:
         name = self._sources.embedder
