@@ -24,7 +24,6 @@ def summary(result: "EvaluateResult") -> "RenderableType":
     scored = sum(frames > 0 for frames in evaluation.frames)
     kept = f"; {result.kept} were scored already" if result.kept else ""
     lines = [Text(f"{evaluation.mode}: {scored} clips, {sum(evaluation.frames)} frames{kept}")]
-    lines += [Text(f"{metric} is left out: {why}", "red") for metric, why in result.missing.items()]
     failed = evaluation.failed[:LISTED]
     lines += [Text(f"failed: {each['model']}: {each['clip']}: {each['message']}", "red") for each in failed]
     if len(evaluation.failed) > LISTED:

@@ -144,7 +144,9 @@ class Gathered:
     def _warnings(self) -> list[str]:
         """Those of clips that say the same are counted."""
         found = [*self.plan.warnings, *(text for each in self.contestants for text in each.warnings)]
-        found += [f"{metric} is left out: {why}" for metric, why in self._missing.items()]
+        for why in dict.fromkeys(self._missing.values()):
+            alike = [metric for metric, reason in self._missing.items() if reason == why]
+            found.append(f"left out: {', '.join(alike)}: {why}")
         of_clips: dict[str, list[str]] = {}
         for (number, clip), scored in self._scored.items():
             name = clip if len(self.contestants) == 1 else f"{self.contestants[number].name}, {clip}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +63,7 @@ def animations(config: EvaluateConfig, most: int, pairs_list: Path | None) -> Pl
     """Pairs (source, driving) of `--pairs`, else of `pairs_list` where that file exists, else drawn by the seed: of
     different identities where there are some, each pair once. At most `most` where `--max-clips` does not say."""
     clips, warnings = _clips(config)
+    clips = tuple(clip for clip in clips if clip.frames)
     most = config.max_clips or most
     listed = config.pairs or (pairs_list if pairs_list is not None and pairs_list.is_file() else None)
     pairs = list(read_pairs_list(listed, clips)[:most]) if listed else draw_pairs(clips, most, config.seed)
@@ -145,24 +146,36 @@ def results_in(path: Path) -> dict[str, Path]:
 
 
 def _clips(config: EvaluateConfig) -> tuple[tuple[Clip, ...], tuple[str, ...]]:
-    """The clips of the split that was asked for. Of data without splits, `auto` takes all."""
-    assert config.data is not None
-    split = config.split
-    published = is_published(config.data)
+    """The clips of the split that was asked for, and those that cannot be read, with no frames: they fail by name. Of
+    data without splits, `auto` takes all."""
+    root, split = config.data, config.split
+    assert root is not None
+    published = is_published(root)
     if split == "auto":
         split = "test" if published else "all"
     if split != "all":
-        clips = find_clips(config.data, split, seed=config.seed)
-        if not clips:
-            raise InputError(f"the {split} split of {config.data} is empty", "Use --split all, or --split train.")
-        return clips, ()
-    if published:
-        return (*find_clips(config.data, "train"), *find_clips(config.data, "test")), ()
-    clips = find_clips(config.data, "train", test_fraction=0)
-    if config.split == "all":
-        return clips, ()
-    note = f"{config.data} has no test split: all of it is scored (--split test takes what training sets aside)"
-    return clips, (note,)
+        found = find_clips(root, split, seed=config.seed)
+    elif published:
+        found = (*find_clips(root, "train"), *find_clips(root, "test"))
+    else:
+        found = find_clips(root, "train", test_fraction=0)
+    if published or split == "all":
+        folders = [root] if not published else [root / each for each in ("train", "test") if split in (each, "all")]
+        found = tuple(_with_broken(folders, found, published=published))
+    if not found:
+        raise InputError(f"the {split} split of {root} is empty", "Use --split all, or --split train.")
+    unsplit = config.split == "auto" and not published
+    note = f"{root} has no test split: all of it is scored (--split test takes what training sets aside)"
+    return found, (note,) if unsplit else ()
+
+
+def _with_broken(folders: Sequence[Path], clips: Sequence[Clip], *, published: bool) -> Iterator[Clip]:
+    """All media of these folders in order: the clips, and as clips without frames what is none."""
+    readable = {clip.path: clip for clip in clips}
+    for folder in folders:
+        for path in media_below(folder, published=published):
+            name = path.relative_to(folder).as_posix()
+            yield readable.get(path) or Clip(path, name, name, 0)
 
 
 def _counted(path: Path) -> int:
