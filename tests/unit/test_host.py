@@ -10,6 +10,7 @@ import pytest
 from distributions import BROKEN, GOOD, install_metadata
 
 from fommctl.api import UsageError
+from fommctl.api.metrics import FrameChunk, MetricClip
 from fommctl.host import Host, load_host
 from fommctl.plugin import PluginInfo
 
@@ -51,7 +52,9 @@ def test_a_third_party_plugin_is_treated_like_ours(third_party: Callable[..., No
         problem=None,
         traceback=None,
     )
-    assert host.find("metric", "mean-difference").build().score(np.uint8([[3]]), np.uint8([[1]])) == 2.0
+    scorer = host.find("metric", "mean-difference").build().clip(MetricClip("clip", rate=25.0))
+    scorer.add(FrameChunk(np.uint8([[[[3]]]]), np.uint8([[[[1]]]])))
+    assert scorer.finish().value == 2.0
 
 
 @pytest.mark.parametrize(
