@@ -16,7 +16,6 @@ from fommctl.api.protocols import Detector, Embedder, Renderer
 from fommctl.api.specs import DetectorSpec, EmbedderSpec
 from fommctl.errors import UsageError
 from fommctl.stages.evaluation.detection_cache import DetectionCache, Pixels, Result
-from fommctl.stages.evaluation.matching import find_again
 
 Points = NDArray[np.float64]
 Both = tuple[Points, Points | None]
@@ -142,6 +141,9 @@ class _TrueKeypoints(_OfLatest):
                 f"the clip has {chunk.first + len(chunk)} frames and true keypoints of {len(self._points)}",
                 "Make the data set again, or name a detector with --keypoints.",
             )
+        # Importing torch takes longer than scoring a short clip.
+        from fommctl.stages.evaluation.matching import find_again
+
         return find_again(chunk.prediction, chunk.truth, points)
 
 
