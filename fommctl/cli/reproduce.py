@@ -107,11 +107,11 @@ def _summary(result: "ReproduceResult") -> "RenderableType":
     from rich.text import Text
 
     metrics = list(result.data["metrics"])
-    table = Table("system", "stands for", *metrics, box=box.SIMPLE)
-    for column in table.columns[2:]:
+    table = Table("system", *metrics, box=box.SIMPLE)
+    for column in table.columns[1:]:
         column.justify = "right"
     for system in result.data["systems"]:
-        table.add_row(system["name"], system["row"] or "–", *(_cell(system["scores"][name]) for name in metrics))
+        table.add_row(system["name"], *(_cell(system["scores"][name]) for name in metrics))
     lines = [Text(f"failed: {each['system']}, seed {each['seed']}: {each['message']}", "red") for each in result.failed]
     where = Text(f"tables beside the paper's: {result.output / 'README.md'}\npages: {result.output / 'evaluation'}")
     return Group(table, *lines, where)

@@ -33,9 +33,9 @@ def made(found: Found) -> str:
     trained = sum(sum(system["training_seconds"]) for system in found["systems"])
     data = settings["data"] or "synthetic clips of two moving shapes (`fommctl preprocess synthetic-shapes`)"
     lines = (
-        f"Made with `{found['command']}`: each system trained for {settings['steps']} steps, {settings['seeds']} times "
-        f"from different random weights, on {data}; scored on the {found['clips']} held-out clips, each reconstructed "
-        "from its first frame.",
+        f"Made with `{found['command']}`: each system trained for {settings['steps']} steps from each of "
+        f"{settings['seeds']} random starts, on {data}; scored on the {found['clips']} held-out clips, each "
+        "reconstructed from its first frame.",
         f"fommctl {versions['fommctl']}, torch {versions['torch']}, Python {versions['python']}, "
         f"{versions['machine']}; device {settings['device']}, {settings['precision']}. The trainings took "
         f"{trained / 60:.0f} minutes of one process in all.",

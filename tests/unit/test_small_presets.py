@@ -1,0 +1,44 @@
+"""The systems of the reproduction compete on equal terms: size of the networks, data, batches, schedule."""
+
+import pytest
+
+from fommctl.host import Host
+from fommctl.presets import Preset, load_preset
+from fommctl.stages.reproduction.paper import FAMILIES
+
+SMALL = tuple(FAMILIES["small"])
+
+
+def parameters(preset: Preset, host: Host) -> int:
+    """Of the networks that animate."""
+    spec = host.backends[preset.backend]
+    modules = spec.build(preset.model_params).modules()
+    return sum(weights.numel() for group in spec.groups for weights in modules[group].parameters())
+
+
+def test_all_have_about_as_many_parameters(host: Host) -> None:
+    counts = {name: parameters(load_preset(name, host), host) for name in SMALL}
+    assert counts["small-fomm"] == 507_915
+    assert {name for name, count in counts.items() if abs(count / counts["small-fomm"] - 1) > 0.1} == set()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_all_see_the_same_pairs_of_frames_as_often(name: str, host: Host) -> None:
+    own, full = load_preset(name, host), load_preset("small-fomm", host)
+    data, wanted = (each.section("dataset_params").model_dump() for each in (own, full))
+    assert data == wanted
+    assert own.frame_shape == (64, 64, 3)
+    assert own.dataset == "synthetic-shapes"
+    for key in ("batch_size", "num_epochs", "num_repeats", "schedule", "warmup_steps", "lr_generator"):
+        assert getattr(own.section("train_params"), key) == getattr(full.section("train_params"), key)
+
+
+@pytest.mark.parametrize("name", [name for name in SMALL if name != "small-x2face"])
+def test_all_that_have_keypoints_have_six(name: str, host: Host) -> None:
+    model_params = load_preset(name, host).model_params.model_dump()
+    assert model_params["common_params"]["num_kp"] == 6
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_none_needs_a_download(name: str, host: Host) -> None:
+    assert load_preset(name, host).section("train_params").features in (None, "efficientnet-lite0")
