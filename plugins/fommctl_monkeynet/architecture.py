@@ -138,8 +138,12 @@ def _embeddings(common: Mapping[str, Any], backgrounds: tuple[bool, ...]) -> Ite
 
 
 def _only(what: str, channels: int, choices: Iterator[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
-    """The one choice with this number of channels. Raises UsageError where there is none or more."""
+    """The one choice with this number of channels; one with heatmaps, as all published ones have, before others.
+
+    Raises UsageError where there is none or several.
+    """
     fitting = [choice for count, choice in choices if count == channels]
+    fitting = [choice for choice in fitting if choice.get("use_heatmap")] or fitting
     if len(fitting) != 1:
         many = "several ways" if fitting else "no way"
         raise UsageError(f"the tensors of the checkpoint tell {many} {what}: {channels} channels", HINT)

@@ -179,7 +179,7 @@ class FastMonkeyRenderer:
         if self._motion is None or context.moved is None:
             frame = context.features[0]
             grid = identity_grid(frame.height, frame.width, like=motion.keypoints)
-            flow = grid.expand(len(motion), -1, -1, -1)
+            flow = grid.repeat(len(motion), 1, 1, 1)
         else:
             flow = self._motion(context.moved, motion)
         shown = None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, Strict, model_validator
+from pydantic_core import PydanticCustomError
 
 from fommctl.api.schema import Count, Params, Positive, Weight, Weights
 from fommctl.api.training import BaseTrainParams, DatasetParams
@@ -51,8 +52,9 @@ class TrainParams(BaseTrainParams):
             return data
         found = dict(data)
         if "lr" in found:
-            rate = found.pop("lr")
-            found = {**dict.fromkeys(RATES, rate), **found}
+            if not found.keys().isdisjoint(RATES):
+                raise PydanticCustomError("lr", f"Input should have either lr or {', '.join(RATES)}")
+            found |= dict.fromkeys(RATES, found.pop("lr"))
         log_params = found.get("log_params")
         if isinstance(log_params, Mapping) and log_params.keys() <= {"log_freq_iter", "cpk_freq_epoch"}:
             del found["log_params"]
