@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from fommctl.api.metrics import FrameChunk
 from fommctl.errors import InputError
 from fommctl.media.resampling import Pixels
 from fommctl.stages.evaluation.footage import Footage, groups
+from fommctl.stages.pipeline import ReadAhead
 
 CHUNK = 16
 """Frames at a time: memory does not grow with the length of a clip."""
@@ -38,12 +39,20 @@ class Part:
 class Stream:
     """The parts of one clip; iterate once."""
 
-    parts: Iterator[Part]
+    parts: Iterable[Part]
     rate: float
     warnings: list[str] = field(default_factory=list)
 
+    ahead: int = 0
+    """So many parts are made in a thread of their own while others are scored: for files, which wait for the disk and
+    the codec. A model computes in the thread that also asks it for keypoints."""
+
     def __iter__(self) -> Iterator[Part]:
-        return self.parts
+        if not self.ahead:
+            yield from self.parts
+            return
+        with ReadAhead(self.parts, self.ahead) as parts:
+            yield from parts
 
 
 def finished(prediction: Footage, truth: Footage) -> Stream:
@@ -69,7 +78,7 @@ def finished(prediction: Footage, truth: Footage) -> Stream:
         warnings.extend(f"prediction: {text}" for text in prediction.warnings)
         warnings.extend(f"truth: {text}" for text in truth.warnings)
 
-    return Stream(parts(), float(truth.rate), warnings)
+    return Stream(parts(), float(truth.rate), warnings, ahead=2)
 
 
 def _next(frames: Iterator[Pixels]) -> list[Pixels]:
