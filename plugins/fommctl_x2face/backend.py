@@ -43,6 +43,9 @@ class X2FaceRenderer:
 
     The networks see frames at the size that they were trained at. Frames of another size are resized for them, and
     their flow is resized to the frames, so that the picture itself keeps its pixels.
+
+    In half precision codes are decoded, nothing else: the source is embedded once anyway, and codes found in bf16 move
+    the picture elsewhere (measured with random weights and flows of six pixels: 39 dB against 50 dB).
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class X2FaceRenderer:
     @torch.inference_mode()
     def detect(self, frames: Tensor) -> Motion:
         """See `fommctl.api.Renderer`."""
-        with self._numerics():
+        with self._exactly():
             codes = self._driving.encode(reduced(frames, self._native(frames)))
         return Motion(codes.new_zeros(len(codes), 0, 2), codes=codes.flatten(1))
 
@@ -73,7 +76,7 @@ class X2FaceRenderer:
         assert isinstance(context, Source)
         assert motion.codes is not None
         height, width = (side // self._driving.step for side in self._native(context.views))
-        with self._numerics():
+        with self._exactly() if self._half is None else torch.autocast(self.device.type, self._half):
             flow = self._driving.decode(motion.codes.view(len(motion), -1, height, width))
         faces = context.face
         if faces is None:
@@ -81,17 +84,15 @@ class X2FaceRenderer:
         return warped(faces.expand(len(motion), -1, -1, -1), flow).clamp_(0, 1)
 
     def _embedded(self, views: Tensor) -> Tensor:
-        with self._numerics():
+        with self._exactly():
             return embedded_face(self._embedding, views, self._native(views))
 
     def _native(self, frames: Tensor) -> tuple[int, int]:
         """(height, width) at which the networks see frames (B, 3, H, W)."""
         return round(frames.shape[2] * self._scale), round(frames.shape[3] * self._scale)
 
-    def _numerics(self) -> AbstractContextManager[object]:
-        """Inside, convolutions run in the precision that was asked for; flows and grids are float32 in any case."""
-        if self._half is not None:
-            return torch.autocast(self.device.type, self._half)
+    def _exactly(self) -> AbstractContextManager[object]:
+        """Inside, a GPU convolves float32 as it is."""
         return exact_convolutions() if self.device.type == "cuda" else nullcontext()
 
 
