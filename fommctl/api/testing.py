@@ -142,7 +142,10 @@ def check_dataset(spec: DatasetSpec, root: Path | None = None, *, limit: int = 4
     _promise(any(clip.path is None or clip.path.exists() for clip in clips), "the file of a clip exists")
     for clip, twin in islice(zip(clips, again, strict=True), limit):
         if clip.frames is not None and twin.frames is not None:
-            _check_frames(clip.name, list(clip.frames()), list(twin.frames()))
+            frames = list(clip.frames())
+            _check_frames(clip.name, frames, list(twin.frames()))
+            if clip.keypoints is not None:
+                _check_keypoints(clip.name, clip.keypoints(), len(frames))
 
 
 def _check_clip(clip: ClipRecord) -> None:
@@ -163,6 +166,17 @@ def _check_frames(name: str, frames: Sequence[NDArray[np.uint8]], again: Iterabl
         _promise(frame.ndim == 3 and frame.shape[2] == 3, f"frames of {name} are (H, W, 3)")
         _promise(frame.dtype == "uint8" and frame.shape == frames[0].shape, f"frames of {name} are uint8 of one size")
     _promise(all((a == b).all() for a, b in zip(frames, again, strict=True)), f"{name} is the same every time")
+
+
+def _check_keypoints(name: str, points: NDArray[np.float64], frames: int) -> None:
+    import numpy as np
+
+    fits = points.ndim == 3 and points.shape[2] == 2 and np.issubdtype(points.dtype, np.floating)
+    _promise(fits, f"keypoints of {name} are (T, K, 2) numbers")
+    _promise(len(points) == frames, f"{name} has keypoints of every frame")
+    hidden = np.isnan(points)
+    _promise((hidden.all(-1) == hidden.any(-1)).all(), f"keypoints of {name} are hidden in both coordinates or none")
+    _promise((np.abs(points[~hidden]) <= 1).all(), f"keypoints of {name} are in [-1, 1]")
 
 
 def check_command(spec: CommandSpec) -> None:

@@ -20,6 +20,8 @@ def fommctl_detectors() -> Iterator[DetectorSpec]:
         ready=lambda: None if find_spec("mediapipe") else "the package fommctl[mesh] is not installed",
         priority=10,
         landmarks=18,
+        metric_priority=10,
+        packages=("mediapipe",),
     )
 
 

@@ -84,6 +84,30 @@ def test_a_dataset_on_disk(tmp_path: Path) -> None:
         testing.check_dataset(replace(spec, build=lambda: listed), tmp_path / "b")
 
 
+@pytest.mark.parametrize(
+    ("points", "promise"),
+    [
+        (np.zeros((2, 3, 2)), None),
+        (np.full((2, 3, 2), np.nan), None),
+        (np.zeros((2, 0, 2)), None),
+        (np.zeros((2, 2)), "numbers"),
+        (np.zeros((2, 3, 2), int), "numbers"),
+        (np.zeros((3, 3, 2)), "of every frame"),
+        (np.full((2, 3, 2), 1.1), r"in \[-1, 1\]"),
+        (np.array([[[np.nan, 0.0]]] * 2), "in both coordinates or none"),
+    ],
+)
+def test_true_keypoints_of_a_dataset(points: np.ndarray, promise: str | None) -> None:
+    clip = ClipRecord(name="a", identity="a", frames=lambda: iter(testing.pictures(2, 8, 8)), keypoints=lambda: points)
+    adapter = SimpleNamespace(clips=lambda root: iter([clip]))
+    spec = DatasetSpec(name="d", summary="s", licence="l", build=lambda: adapter)
+    if promise is None:
+        testing.check_dataset(spec)
+        return
+    with pytest.raises(AssertionError, match=promise):
+        testing.check_dataset(spec)
+
+
 def detector(find: Any, **more: Any) -> DetectorSpec:
     def detect(frames: Sequence[Pixels]) -> list[list[Detection]]:
         return [find(frame) if frame.std() > 10 else [] for frame in frames]
