@@ -15,6 +15,7 @@ from fommctl.core.fast.detector import downsample_at, step_at
 from fommctl.core.fast.engine import DTYPES, FastRenderer
 from fommctl.core.fast.folding import folded, weight_and_bias
 from fommctl.core.fast.networks import LARGEST_TENSOR, FastHourglass, FastResidualBlock, FastUpsampling
+from fommctl.core.fast.renderer import GraphedRenderer
 from fommctl.core.fast.warp import neighbours, weighted_rows
 from fommctl.core.generator import Generated, Generator
 from fommctl.core.grids import gaussians, identity_grid, resize_grid, resize_map, sample
@@ -49,6 +50,7 @@ __all__ = [
     "FastUpsampling",
     "Generated",
     "Generator",
+    "GraphedRenderer",
     "Hourglass",
     "KeypointDetector",
     "Motion",

@@ -14,6 +14,7 @@ from fommctl.api.blocks import (
     FastHourglass,
     FastResidualBlock,
     FastUpsampling,
+    GraphedRenderer,
     Motion,
     Numerics,
     folded,
@@ -104,12 +105,11 @@ class FastMotion:
         return flow_from_maps(maps, source.motion, driving, mask=self._mask, correction=self._correction)[0]
 
 
-class FastMonkeyRenderer:
+class FastMonkeyRenderer(GraphedRenderer[FastSource]):
     """The networks, rewritten for inference (see `fommctl.api.Renderer`).
 
     Keypoints, heatmaps, flow and the softmax of the masks stay in float32 whatever the precision of the convolutions.
-    The renderer keeps no reference to the networks that it was made from. Its buffers serve one call at a time: not
-    for several threads at once.
+    The renderer keeps no reference to the networks that it was made from.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class FastMonkeyRenderer:
         precision: str = "fp32",
         scale: float = 1.0,
     ) -> None:
-        self.device = device
+        super().__init__(device)
         numerics, exact = Numerics(device, DTYPES[precision]), Numerics(device, torch.float32)
         self._dtype = numerics.dtype
         self._align_corners, self._mode = generator.align_corners, generator.mode
@@ -143,14 +143,10 @@ class FastMonkeyRenderer:
             self._last = numerics.convolution(*weight_and_bias(last), padding=0)  # type: ignore[arg-type]
             self._widest = max(generator.video_decoder.out_filters, *(4 * up.channels for up in self._decoder))
 
-    @torch.inference_mode()
-    def detect(self, frames: Tensor) -> Motion:
-        """See `fommctl.api.Renderer`."""
+    def _detect(self, frames: Tensor) -> Motion:
         return self._detector(frames)
 
-    @torch.inference_mode()
-    def encode_source(self, frame: Tensor) -> FastSource:
-        """See `fommctl.api.Renderer`."""
+    def _encode(self, frame: Tensor) -> FastSource:
         motion = self._detector(frame)
         moved = None if self._motion is None else self._motion.of_source(frame, motion)
         shown = None
@@ -161,21 +157,22 @@ class FastMonkeyRenderer:
             values.append(F.avg_pool2d(conv(values[-1]), 2))
         return FastSource(motion, moved, shown, tuple(self._features(each) for each in values))
 
-    @torch.inference_mode()
-    def render(self, context: object, motion: Motion) -> Tensor:
-        """See `fommctl.api.Renderer`; context: from `encode_source` of this renderer."""
-        assert isinstance(context, FastSource)
+    def _render(self, context: FastSource, motion: Motion) -> Tensor:
+        if self.device.type != "cpu":
+            return self._paint(context, motion)
         frame = context.features[0]
         bytes_each = frame.height * frame.width * self._widest * self._dtype.itemsize
-        count = max(1, LARGEST_TENSOR // bytes_each) if self.device.type == "cpu" else len(motion)
-        parts = [self._render(context, motion[start : start + count]) for start in range(0, max(len(motion), 1), count)]
+        count = max(1, LARGEST_TENSOR // bytes_each)
+        starts = range(0, max(len(motion), 1), count)
+        parts = [self._paint(context, motion[start : start + count]) for start in starts]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _features(self, values: Tensor) -> Features:
         height, width = values.shape[2:]
         return Features(values.permute(0, 2, 3, 1).reshape(height * width, -1).to(self._dtype), height, width)
 
-    def _render(self, context: FastSource, motion: Motion) -> Tensor:
+    def _paint(self, context: FastSource, motion: Motion) -> Tensor:
+        """Frames (B, C, H, W)."""
         if self._motion is None or context.moved is None:
             frame = context.features[0]
             grid = identity_grid(frame.height, frame.width, like=motion.keypoints)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fommctl.core.fast.convolutions import Numerics
-from fommctl.core.fast.cuda import Graphs, exact_convolutions
 from fommctl.core.fast.detector import FastKeypointDetector
 from fommctl.core.fast.motion import FastDenseMotion, MotionSource
 from fommctl.core.fast.networks import FastEncoder, FastPainter
+from fommctl.core.fast.renderer import GraphedRenderer
 from fommctl.core.fast.warp import neighbours, weighted_rows
 from fommctl.core.generator import Generator
 from fommctl.core.grids import resize_grid, resize_map
@@ -34,12 +33,11 @@ class FastSource:
     """Height h and width w of the features."""
 
 
-class FastRenderer:
+class FastRenderer(GraphedRenderer[FastSource]):
     """The published networks, rewritten for inference (see `fommctl.api.Renderer`).
 
     Keypoints, grids and the softmax of the masks stay in float32 whatever the precision of the convolutions. The
-    renderer keeps no reference to the networks that it was made from: drop them, and their memory is free. Its
-    buffers serve one call at a time: not for several threads at once.
+    renderer keeps no reference to the networks that it was made from: drop them, and their memory is free.
     """
 
     def __init__(
@@ -50,7 +48,7 @@ class FastRenderer:
         precision: str = "fp32",
         scale: float = 1.0,
     ) -> None:
-        self.device = device
+        super().__init__(device)
         numerics = Numerics(device, DTYPES[precision])
         channels = generator.final.out_channels
         with torch.inference_mode():
@@ -60,36 +58,16 @@ class FastRenderer:
             self._painter = FastPainter(generator, numerics)
         self._align_corners = generator.align_corners
         self._dtype = numerics.dtype
-        self._graphs = Graphs() if device.type == "cuda" else None
 
-    @torch.inference_mode()
-    def detect(self, frames: Tensor) -> Motion:
-        """See `fommctl.api.Renderer`."""
-        if self._graphs is None:
-            return self._detector(frames)
-        with exact_convolutions():
-            return Motion(*self._graphs("detect", lambda values: _tensors(self._detector(values)), self, frames))
+    def _detect(self, frames: Tensor) -> Motion:
+        return self._detector(frames)
 
-    @torch.inference_mode()
-    def encode_source(self, frame: Tensor) -> FastSource:
-        """See `fommctl.api.Renderer`."""
-        with nullcontext() if self._graphs is None else exact_convolutions():
-            motion = self._detector(frame)
-            features = self._encoder(frame)
+    def _encode(self, frame: Tensor) -> FastSource:
+        motion = self._detector(frame)
+        features = self._encoder(frame)
         height, width = features.shape[2:]
         table = features.permute(0, 2, 3, 1).reshape(height * width, -1).to(self._dtype)
         return FastSource(motion, self._motion.encode_source(frame, motion), table, (height, width))
-
-    @torch.inference_mode()
-    def render(self, context: object, motion: Motion) -> Tensor:
-        """See `fommctl.api.Renderer`; context: from `encode_source` of this renderer."""
-        assert isinstance(context, FastSource)
-        if self._graphs is None:
-            return self._render(context, motion)
-        with exact_convolutions():
-            return self._graphs(
-                "render", lambda *values: (self._render(context, Motion(*values)),), context, *_tensors(motion)
-            )[0]
 
     def _render(self, context: FastSource, motion: Motion) -> Tensor:
         flow, occlusion = self._motion(context.small, context.motion, motion)
@@ -100,7 +78,3 @@ class FastRenderer:
         warped = weighted_rows(context.table, indices, weights)
         features = warped.view(len(motion), height, width, -1).permute(0, 3, 1, 2)
         return self._painter(features).float().sigmoid_().permute(0, 3, 1, 2)
-
-
-def _tensors(motion: Motion) -> tuple[Tensor, ...]:
-    return (motion.keypoints,) if motion.jacobians is None else (motion.keypoints, motion.jacobians)
