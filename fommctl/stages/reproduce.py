@@ -20,19 +20,21 @@ from typing import Any
 
 from fommctl.api.specs import BackendSpec, StageEvent
 from fommctl.core.fast.devices import resolve_device
-from fommctl.errors import FommctlError, JobsFailedError, UsageError
+from fommctl.errors import FommctlError, InputError, JobsFailedError, UsageError
 from fommctl.host import Host
 from fommctl.models.perceptual import load_perceptual
 from fommctl.presets import Preset, load_preset
 from fommctl.stages import evaluate, preprocess
 from fommctl.stages.evaluation.options import EvaluateConfig
 from fommctl.stages.evaluation.results import Evaluation
+from fommctl.stages.evaluation.scoring import choose_metrics
 from fommctl.stages.output_folder import replace_text, sole_run
 from fommctl.stages.reproduction.found import results
 from fommctl.stages.reproduction.markdown import markdown
 from fommctl.stages.reproduction.options import ReproduceConfig, unused_sets
 from fommctl.stages.reproduction.standings import Standings
 from fommctl.stages.reproduction.training import Failed, TrainingJob, prepare
+from fommctl.stages.training.clips import find_clips
 from fommctl.stages.worker_processes import Died, processors, run_jobs
 
 log = logging.getLogger(__name__)
@@ -73,7 +75,7 @@ def run(config: ReproduceConfig, host: Host, watch: Watch = unwatched) -> Reprod
     Trainings that fail are in the result; if all of them do, what the first one raised is raised.
     """
     presets = _presets(config, host)
-    _check_folder(config)
+    _check(config, presets, host)
     host.started(StageEvent(stage="reproduce", details={"config": config.to_json()}))
     begun = time.monotonic()
     with sole_run(config.output, LOCK, files=(SETTINGS, RESULTS, README)):
@@ -104,7 +106,7 @@ def exit_code(result: ReproduceResult) -> int:
 
 
 def _presets(config: ReproduceConfig, host: Host) -> dict[str, Preset]:
-    """By name of the system. Finds here, before hours of work, what is wrong with the presets or not installed."""
+    """By name of the system."""
     presets = {_name(path): load_preset(path, host, sets=config.sets_of(_name(path))) for path in config.presets}
     strangers = unused_sets(config.sets, list(presets))
     if strangers:
@@ -115,12 +117,20 @@ def _presets(config: ReproduceConfig, host: Host) -> dict[str, Preset]:
     if len(shapes) > 1:
         sizes = ", ".join(f"{name} {shape[1]}x{shape[0]}" for name, shape in _frame_shapes(presets).items())
         raise UsageError(f"the systems' frames differ in size: {sizes}", "Set dataset_params.frame_shape for all.")
-    features = dict.fromkeys(preset.section("train_params").features for preset in presets.values())
-    for name in features:
-        if name is not None:
-            load_perceptual(name)
-    resolve_device(config.device)
     return presets
+
+
+def _check(config: ReproduceConfig, presets: Mapping[str, Preset], host: Host) -> None:
+    """Find before hours of work what would stop it: raises what the trainings and evaluations would."""
+    _check_folder(config)
+    resolve_device(config.device)
+    choose_metrics(config.metrics, host, "reconstruction")
+    if config.data is not None:
+        for split in ("train", "test"):
+            if not find_clips(config.data, split):
+                raise InputError(f"{config.data} has no clips to {split} with", "Put some into train/ and test/.")
+    for name in {preset.section("train_params").features for preset in presets.values()} - {None}:
+        load_perceptual(name)
 
 
 def _parameters(preset: Preset, host: Host) -> int:

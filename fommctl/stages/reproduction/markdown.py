@@ -10,6 +10,8 @@ from fommctl.stages.reproduction.paper import COLUMNS
 
 BENCHMARKS: Mapping[str, str] = {"tai-chi-hd": "Tai-Chi-HD", "voxceleb": "VoxCeleb", "nemo": "Nemo", "bair": "Bair"}
 Found = Mapping[str, Any]
+_ALL = 0.9995
+"""A coverage above this is printed as 100.0 %, which goes without saying."""
 
 
 def markdown(found: Found) -> str:
@@ -121,12 +123,10 @@ def _means(found: Found) -> Iterator[tuple[str, list[float]]]:
 def _with_interval(score: Mapping[str, Any] | None, places: int, *, signed: bool = False) -> str:
     if score is None:
         return "–"
-    mean = printed(score["mean"], places, signed=signed)
-    if score["ci95"] is None:
-        return mean
-    low, high = (printed(end, places, signed=signed) for end in score["ci95"])
-    coverage = "" if score["coverage"] > 0.9995 or signed else f" ({score['coverage']:.1%} of frames)"
-    return f"{mean} [{low}, {high}]{coverage}"
+    text = printed(score["mean"], places, signed=signed)
+    if score["ci95"] is not None:
+        text += " [{}, {}]".format(*(printed(end, places, signed=signed) for end in score["ci95"]))
+    return text if score["coverage"] > _ALL else f"{text} ({score['coverage']:.1%} of frames)"
 
 
 def _published(value: float | None, checked: bool) -> str:
