@@ -246,9 +246,9 @@ def test_side_by_side_videos(folder, run_cli, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in videos.values()} == before
 
 
-@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs POSIX signals")
+@pytest.mark.slow
 def test_an_interrupted_run_leaves_nothing_half_written_and_goes_on(folder, run_cli, tmp_path):
-    data, out = write_clips(tmp_path / "data", (30, 400, 400)), tmp_path / "out"
+    data, out = write_clips(tmp_path / "data", (30, 250, 250)), tmp_path / "out"
     arguments = [
         "evaluate", "--model", str(folder / "a.safetensors"), "--data", str(data), "--metrics", "psnr", "--save", "mkv",
         "-o", str(out), "--workers", "2", "--device", "cpu", "--no-videos",
@@ -271,3 +271,28 @@ def test_an_interrupted_run_leaves_nothing_half_written_and_goes_on(folder, run_
     result = run_cli(*arguments, "--max-frames", "30", "--workers", "0", "--json")
     assert result.code == 0, result.stderr
     assert result.json()["clips"] == 3
+
+
+def test_true_keypoints_of_the_data_set_are_measured_with(folder, run_cli, tmp_path):
+    data = tmp_path / "data"
+    made = run_cli(
+        "preprocess", "synthetic", "-o", data, "--size", "64", "--format", "png", "--limit", "4", "--workers", "0"
+    )
+    assert made.code == 0, made.stderr
+    result = run_cli(
+        "evaluate", "--model", folder / "a.safetensors", "--data", data, "--split", "all", "--max-frames", "6",
+        "--max-clips", "2", "--metrics", "akd,mkr", "-o", tmp_path / "out", *INSIDE, "--json",
+    )  # fmt: skip
+    assert result.code == 0, result.stderr
+    metrics = result.json()["metrics"]
+    assert set(metrics) == {"akd.paper", "akd.strict", "mkr.paper", "mkr.strict"}
+    # Noise in place of pictures: what was to be found is not found, or far away.
+    assert metrics["mkr.strict"]["mean"] > 0.2
+    assert "keypoints: 'true'" in (tmp_path / "out/configuration.yaml").read_text()
+    itself = run_cli(
+        "evaluate", "--pred", data / "train", "--truth", data / "train", "--max-frames", "6", "--max-clips", "2",
+        "--metrics", "akd,mkr", "-o", tmp_path / "same", "--workers", "0", "--no-videos", "--json",
+    )  # fmt: skip
+    assert itself.code == 0, itself.stderr
+    assert itself.json()["metrics"]["akd.strict"]["mean"] == pytest.approx(0, abs=0.01)
+    assert itself.json()["metrics"]["mkr.strict"]["mean"] == 0
