@@ -137,6 +137,8 @@ class MetricSpec:
     """In the mean over clips: each clip counts as its scored frames, or all count alike."""
     combine: Callable[[Sequence[ClipScores]], float | None] | None = None
     """The score of several clips together, where it is no weighted mean."""
+    ready: Callable[[], str | None] = field(default=lambda: None)
+    """As of a detector: metrics that are not are used only where they are asked for by name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from fommctl.api import MetricSpec, hookimpl
+from fommctl_metrics.places import ALEXNET_URL, INCEPTION_URL, what_is_missing
 
 
 @hookimpl
@@ -107,6 +108,7 @@ def _of_perception() -> Iterator[MetricSpec]:
         unit="distance",
         lower_is_better=True,
         build=lambda: _build("lpips", "lpips"),
+        ready=lambda: what_is_missing(ALEXNET_URL),
     )
     yield MetricSpec(
         name="fid",
@@ -115,6 +117,7 @@ def _of_perception() -> Iterator[MetricSpec]:
         unit="distance",
         lower_is_better=True,
         build=lambda: _build("frechet", "FrechetDistance"),
+        ready=lambda: what_is_missing(INCEPTION_URL),
         combine=lambda clips: _load("frechet").combined(clips),
     )
 

@@ -12,12 +12,9 @@ from torch import nn
 from fommctl.api.metrics import ClipScores, FrameChunk, MetricClip
 from fommctl_metrics.frames import Pixels, truth_of
 from fommctl_metrics.inception import InceptionFeatures
+from fommctl_metrics.places import INCEPTION_URL
 from fommctl_metrics.weights import published, torchmetrics
 
-INCEPTION_URL = (
-    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
-)
-"""91 MB; the weights of the published FID, converted from TensorFlow's."""
 BATCH = 16
 
 Features = NDArray[np.float32]

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from fommctl.api import ModelError
 from fommctl.api.metrics import FrameChunk
 from fommctl_metrics.frames import FrameMetric, Pixels, Values, truth_of
+from fommctl_metrics.places import ALEXNET_URL
 from fommctl_metrics.weights import published, torchmetrics
 
-ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
-"""torchvision's ImageNet weights, 244 MB."""
 SMALLEST = 31
 """Pixels of a side: AlexNet's last map would be empty below."""
 TAPS = (1, 4, 7, 9, 11)

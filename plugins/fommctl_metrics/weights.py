@@ -9,12 +9,12 @@ import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
 
 from fommctl.api import MissingError, ModelError, offline
+from fommctl_metrics.places import path_of
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def published(url: str) -> Mapping[str, Tensor]:
     url: ends in NAME-HASH.pth, HASH being the first digits of the file's SHA-256. Raises MissingError where the file is
     not there and may or can not be fetched, ModelError where it is damaged or another one.
     """
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
+    path = path_of(url)
     if not path.is_file():
         _fetch(url, path)
     hint = f"Delete {path}; it is fetched again from {url}."

@@ -11,7 +11,7 @@ import numpy as np
 from fommctl.api.metrics import ClipScorer, ClipScores, Metric, MetricClip
 from fommctl.api.specs import MetricSpec
 from fommctl.config import nearest
-from fommctl.errors import MissingError, UsageError
+from fommctl.errors import FommctlError, MissingError, UsageError
 from fommctl.host import Host
 from fommctl.plugin import describe
 from fommctl.stages.evaluation.predictions import Part
@@ -22,13 +22,13 @@ log = logging.getLogger(__name__)
 
 def choose_metrics(names: Sequence[str], host: Host, mode: Mode) -> tuple[MetricSpec, ...]:
     """The metrics of these names, a family's name (`akd`) standing for all its variants; without names all that make
-    sense in this mode, those that need no detector first.
+    sense in this mode and are ready, those that need no detector first.
 
     Raises UsageError for a name that nobody knows, and for a metric that needs a truth where there is none.
     """
     specs = host.metrics
     if not names:
-        fitting = [spec for spec in specs.values() if fits(spec, mode)]
+        fitting = [spec for spec in specs.values() if fits(spec, mode) and _is_ready(spec)]
         return tuple(sorted(fitting, key=lambda spec: len(spec.uses)))
     chosen: dict[str, MetricSpec] = {}
     for name in names:
@@ -49,6 +49,13 @@ def choose_metrics(names: Sequence[str], host: Host, mode: Mode) -> tuple[Metric
 def fits(spec: MetricSpec, mode: Mode) -> bool:
     """Whether there is in this mode what the metric needs."""
     return mode != "animation" or spec.needs != "truth"
+
+
+def _is_ready(spec: MetricSpec) -> bool:
+    reason = spec.ready()
+    if reason is not None:
+        log.info("%s is left out: %s", spec.name, reason)
+    return reason is None
 
 
 class ClipScoring:
@@ -106,7 +113,7 @@ class ClipScoring:
         self._scorers.pop(name, None)
 
 
-def missing_text(error: MissingError) -> str:
+def missing_text(error: FommctlError) -> str:
     """What is missing and where it is to be had, in one line."""
     return error.message if error.hint is None else f"{error.message}. {error.hint}"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fommctl import __version__
 from fommctl.api.metrics import ClipScores, Metric, MetricClip
 from fommctl.api.specs import MetricSpec
-from fommctl.errors import FULL_DISK, FommctlError, InputError, MissingError, OutputError
+from fommctl.errors import FULL_DISK, FommctlError, InputError, OutputError
 from fommctl.host import Host, load_host
 from fommctl.plugin import describe
 from fommctl.stages.evaluation.contestants import Contestant, load_engine
@@ -194,8 +194,11 @@ class Worker:
             spec = self._specs[name]
             try:
                 self._metrics[name] = spec, spec.build()
-            except MissingError as error:
+            except FommctlError as error:
                 self._missing[name] = missing_text(error)
+            except Exception as error:
+                log.debug("%s cannot be built", name, exc_info=True)
+                self._missing[name] = describe(error)
             if self._setup.threads and "torch" in sys.modules:
                 sys.modules["torch"].set_num_threads(self._setup.threads)
         return self._metrics.get(name)
