@@ -29,7 +29,7 @@ from fommctl.stages.evaluation.options import EvaluateConfig
 from fommctl.stages.evaluation.results import Evaluation
 from fommctl.stages.evaluation.scoring import choose_metrics
 from fommctl.stages.output_folder import replace_text, sole_run
-from fommctl.stages.reproduction.found import results
+from fommctl.stages.reproduction.found import Network, results
 from fommctl.stages.reproduction.markdown import markdown
 from fommctl.stages.reproduction.options import ReproduceConfig, unused_sets
 from fommctl.stages.reproduction.standings import Standings
@@ -90,7 +90,7 @@ def run(config: ReproduceConfig, host: Host, watch: Watch = unwatched) -> Reprod
             if (own := [job for job in trained if job.seed == seed])
         ]
         standings = Standings(evaluations, config.seed)
-        networks = {name: (preset.backend, _parameters(preset, host)) for name, preset in presets.items()}
+        networks = {name: _network(preset, host) for name, preset in presets.items()}
         found = results(config, standings, trained, networks, seconds=time.monotonic() - begun)
         text = markdown(found)
         replace_text(config.output / RESULTS, json.dumps(found, indent=2, allow_nan=False) + "\n")
@@ -133,11 +133,11 @@ def _check(config: ReproduceConfig, presets: Mapping[str, Preset], host: Host) -
         load_perceptual(name)
 
 
-def _parameters(preset: Preset, host: Host) -> int:
-    """Of the networks that animate; those for training alone do not count."""
+def _network(preset: Preset, host: Host) -> Network:
     spec: BackendSpec = host.find("backend", preset.backend)
     modules = spec.build(preset.model_params).modules()
-    return sum(weights.numel() for group in spec.groups for weights in modules[group].parameters())
+    parameters = sum(weights.numel() for group in spec.groups for weights in modules[group].parameters())
+    return Network(backend=spec.name, parameters=parameters, frame_side=preset.frame_shape[0])
 
 
 def _frame_shapes(presets: Mapping[str, Preset]) -> dict[str, tuple[int, int, int]]:

@@ -8,11 +8,20 @@ from fommctl.errors import UsageError
 from fommctl.host import Host
 from fommctl.presets import preset_names
 from fommctl.stages.reproduction.found import column_of, command
-from fommctl.stages.reproduction.markdown import claims, scores
+from fommctl.stages.reproduction.markdown import by_hand, claims, scores
 from fommctl.stages.reproduction.options import ReproduceConfig, unused_sets
 from fommctl.stages.reproduction.paper import BENCHMARKS, CLAIMS, FAMILIES, PAPER, ROWS, row_of
 
 FOUND = {
+    "settings": {
+        "output": "out",
+        "data": None,
+        "systems": ["small-fomm", "presets/mine.yaml"],
+        "metrics": ["l1.paper", "psnr"],
+        "steps": 7,
+        "seed": 3,
+        "precision": "fp32",
+    },
     "metrics": {
         "l1.paper": {"summary": "Mean difference.", "unit": "of 1", "lower_is_better": True},
         "psnr": {"summary": "Signal to noise", "unit": "dB", "lower_is_better": False},
@@ -20,6 +29,7 @@ FOUND = {
     "systems": [
         {
             "name": "small-fomm",
+            "frame_side": 64,
             "row": "FOMM",
             "parameters": 1234567,
             "scores": {
@@ -27,7 +37,13 @@ FOUND = {
                 "psnr": {"mean": 25.0, "ci95": None, "coverage": 0.5},
             },
         },
-        {"name": "mine", "row": None, "parameters": 9, "scores": {"l1.paper": None, "psnr": None}},
+        {
+            "name": "mine",
+            "frame_side": 64,
+            "row": None,
+            "parameters": 9,
+            "scores": {"l1.paper": None, "psnr": None},
+        },
     ],
     "paper": {
         "benchmark": "voxceleb",
@@ -128,3 +144,15 @@ def test_claims_have_ours_beside_the_papers() -> None:
     assert claims(FOUND).split("\n")[2] == (
         "| `small-fomm` before `mine` | l1.paper | −0.0100 [−0.0200, +0.0010] | undecided | better |"
     )
+
+
+def test_the_commands_that_do_the_same_by_hand() -> None:
+    assert by_hand(FOUND).split("\n") == [
+        "```sh",
+        "fommctl preprocess synthetic-shapes -o out/data --size 64 --format mkv",
+        "fommctl train --preset presets/mine.yaml --data out/data --out out/runs/mine/seed-3 --max-steps 7 --seed 3 "
+        "--precision fp32",
+        "fommctl evaluate --model out/runs/mine/seed-3/model.safetensors --data out/data --metrics l1.paper,psnr "
+        "--split test -o out/evaluation/by-hand",
+        "```",
+    ]

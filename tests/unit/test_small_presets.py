@@ -18,7 +18,7 @@ def parameters(preset: Preset, host: Host) -> int:
 
 def test_all_have_about_as_many_parameters(host: Host) -> None:
     counts = {name: parameters(load_preset(name, host), host) for name in SMALL}
-    assert counts["small-fomm"] == 507_915
+    assert counts["small-fomm"] == 359_787
     assert {name for name, count in counts.items() if abs(count / counts["small-fomm"] - 1) > 0.1} == set()
 
 

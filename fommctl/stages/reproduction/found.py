@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, cast
 
 from fommctl import __version__
@@ -19,16 +19,27 @@ _NAMES = {"output": "-o", "family": "--preset-family", "sets": "--set"}
 _LISTS = ("systems", "metrics")
 
 
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What is trained under the name of a system."""
+
+    backend: str
+    parameters: int
+    """Of the networks that animate; those for training alone do not count."""
+    frame_side: int
+    """Height of its frames in pixels."""
+
+
 def results(
     config: ReproduceConfig,
     standings: Standings,
     jobs: Sequence[TrainingJob],
-    networks: Mapping[str, tuple[str, int]],
+    networks: Mapping[str, Network],
     seconds: float,
 ) -> dict[str, Any]:
     """JSON values.
 
-    jobs: the finished trainings.  networks: backend and number of parameters of each system.  seconds: of this call.
+    jobs: the finished trainings.  networks: of each system.  seconds: of this call.
     """
     import torch
 
@@ -71,15 +82,13 @@ def command(config: ReproduceConfig) -> str:
 
 
 def _system(
-    name: str, standings: Standings, jobs: Sequence[TrainingJob], networks: Mapping[str, tuple[str, int]]
+    name: str, standings: Standings, jobs: Sequence[TrainingJob], networks: Mapping[str, Network]
 ) -> dict[str, Any]:
     own = [job for job in jobs if job.name == name]
-    backend, parameters = networks[name]
     return {
         "name": name,
         "row": row_of(name),
-        "backend": backend,
-        "parameters": parameters,
+        **asdict(networks[name]),
         "seeds": [job.seed for job in own],
         "training_seconds": [job.record()["seconds"] for job in own],
         "scores": {metric: _plain(standings.score(name, metric)) for metric in standings.metrics},

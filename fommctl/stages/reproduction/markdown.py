@@ -42,7 +42,26 @@ def made(found: Found) -> str:
         f"{versions['machine']}; device {settings['device']}, {settings['precision']}. The trainings took "
         f"{trained / 60:.0f} minutes of one process in all.",
     )
-    return "\n\n".join(lines)
+    return "\n\n".join([*lines, "The same by hand:", by_hand(found)])
+
+
+def by_hand(found: Found) -> str:
+    """The commands that do the same for one system and seed, with the names that they have in the output folder."""
+    settings, system = found["settings"], found["systems"][-1]
+    out, seed = settings["output"], settings["seed"]
+    data, run = settings["data"] or f"{out}/data", f"{out}/runs/{system['name']}/seed-{seed}"
+    preset = next((each for each in settings["systems"] if each.endswith(f"{system['name']}.yaml")), system["name"])
+    words = {"--metrics": ",".join(settings["metrics"]), "--split": "test", "-o": f"{out}/evaluation/by-hand"}
+    commands = [
+        f"fommctl train --preset {preset} --data {data} --out {run} --max-steps {settings['steps']} "
+        f"--seed {seed} --precision {settings['precision']}",
+        f"fommctl evaluate --model {run}/model.safetensors --data {data} "
+        + " ".join(f"{option} {value}" for option, value in words.items()),
+    ]
+    if not settings["data"]:
+        side = system["frame_side"]
+        commands.insert(0, f"fommctl preprocess synthetic-shapes -o {data} --size {side} --format mkv")
+    return "\n".join(["```sh", *commands, "```"])
 
 
 def scores(found: Found) -> str:
