@@ -103,7 +103,7 @@ def distribution(
     if not present:
         return None
     ticks, scale = _axis(min(present), max(present), _SIDE + 4, WIDTH - _SIDE - 4, most=5)
-    rows = []
+    rows: list[Row] = []
     for model, row in enumerate(values):
         numbered = [(value, clip) for clip, value in enumerate(row) if value is not None]
         if numbered:
