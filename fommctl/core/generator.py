@@ -26,7 +26,12 @@ class Generated:
 
 
 class Generator(nn.Module):
-    """Warps the source's features along the dense motion, dims what is hidden, and paints the frame."""
+    """Warps the source's features along the dense motion, dims what is hidden, and paints the frame.
+
+    blend_source: a further head tells where the warped source itself is the frame: its pixels are taken there. Ours,
+    after the last skip of Siarohin et al. 2021 (Motion Representations for Articulated Animation): a small network
+    cannot carry fine detail through its bottleneck.
+    """
 
     def __init__(
         self,
@@ -38,9 +43,11 @@ class Generator(nn.Module):
         num_down_blocks: int,
         num_bottleneck_blocks: int,
         align_corners: bool = True,
+        blend_source: bool = False,
     ) -> None:
         super().__init__()
         self.align_corners = align_corners
+        self.num_channels = num_channels
         self.dense_motion_network = dense_motion_network
         widths = [width_at(block_expansion, level, max_features) for level in range(num_down_blocks + 1)]
         self.first = SameBlock(num_channels, widths[0], kernel=7)
@@ -50,6 +57,7 @@ class Generator(nn.Module):
         for index in range(num_bottleneck_blocks):
             self.bottleneck.add_module(f"r{index}", ResidualBlock(widths[-1]))
         self.final = nn.Conv2d(widths[0], num_channels, 7, padding=3)
+        self.blend = nn.Conv2d(widths[0], 1, 7, padding=3) if blend_source else None
 
     def encode(self, source: Tensor) -> Tensor:
         """Features (B, F, H / 2^n, W / 2^n) of source (B, C, H, W); they do not depend on the driving frame."""
@@ -58,8 +66,8 @@ class Generator(nn.Module):
             features = block(features)
         return features
 
-    def decode(self, features: Tensor, motion: DenseMotion) -> Tensor:
-        """The frame (B, C, H, W) painted from the source's features under a motion."""
+    def decode(self, features: Tensor, motion: DenseMotion, deformed: Tensor) -> Tensor:
+        """The frame (B, C, H, W) painted from the source's features under a motion; deformed: the warped source."""
         height, width = features.shape[2:]
         out = self.warp(features, motion.deformation)
         if motion.occlusion is not None:
@@ -67,7 +75,8 @@ class Generator(nn.Module):
         out = self.bottleneck(out)
         for block in self.up_blocks:
             out = block(out)
-        return torch.sigmoid(single(self.final(out)))
+        painted = torch.sigmoid(single(self.final(out)))
+        return painted if self.blend is None else torch.lerp(painted, deformed, torch.sigmoid(single(self.blend(out))))
 
     def warp(self, values: Tensor, deformation: Tensor) -> Tensor:
         """values (B, C, H, W) along a flow of any resolution."""
@@ -75,5 +84,5 @@ class Generator(nn.Module):
 
     def forward(self, source: Tensor, source_motion: Motion, driving_motion: Motion) -> Generated:
         motion = self.dense_motion_network(source, source_motion, driving_motion)
-        prediction = self.decode(self.encode(source), motion)
-        return Generated(prediction, self.warp(source, motion.deformation), motion)
+        deformed = self.warp(source, motion.deformation)
+        return Generated(self.decode(self.encode(source), motion, deformed), deformed, motion)

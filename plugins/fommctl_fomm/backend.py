@@ -45,7 +45,7 @@ class PlainRenderer:
         if scale != 1:
             keypoint_detector, generator = copy.deepcopy(keypoint_detector), copy.deepcopy(generator)
             for network in (keypoint_detector, generator.dense_motion_network):
-                network.down = downsample_at(network.down, generator.final.out_channels, scale)
+                network.down = downsample_at(network.down, generator.num_channels, scale)
         self._keypoint_detector = keypoint_detector.to(device).eval()
         self._generator = generator.to(device).eval()
 

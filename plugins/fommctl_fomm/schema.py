@@ -53,6 +53,8 @@ class GeneratorParams(Params):
     num_down_blocks: Annotated[int, Field(ge=0, le=8)]
     num_bottleneck_blocks: Annotated[int, Field(ge=0, le=100)]
     estimate_occlusion_map: bool = False
+    blend_source: bool = False
+    """Ours: a mask tells where the frame is the warped source itself, pixel by pixel, and where it is painted."""
     dense_motion_params: DenseMotionParams
 
 

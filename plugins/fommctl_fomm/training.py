@@ -55,7 +55,7 @@ class GeneratorPhase(nn.Module):
         self.keypoint_detector = keypoint_detector
         self.generator = generator
         self.perceptual = perceptual
-        self.pyramid = ImagePyramid(params.scales, generator.final.out_channels)
+        self.pyramid = ImagePyramid(params.scales, generator.num_channels)
         self._params = params
         # In a tuple it is no submodule: it does not learn in this phase.
         self._discriminators = (discriminator,)

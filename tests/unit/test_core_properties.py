@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fommctl.core.dense_motion import DenseMotionNetwork, keypoint_heatmaps, sparse_motions
 from fommctl.core.discriminator import MultiScaleDiscriminator
 from fommctl.core.equivariance import ThinPlateTransform, equivariance_losses
+from fommctl.core.generator import Generator
 from fommctl.core.grids import gaussians, identity_grid, resize_grid, sample
 from fommctl.core.keypoints import soft_argmax
 from fommctl.core.layers import AntiAliasDownsample, Hourglass
@@ -160,3 +161,25 @@ def test_the_jacobian_of_a_transform_is_its_slope():
         offset[..., axis] = step
         slope = (double.warp_points(point + offset) - double.warp_points(point - offset))[0, 0] / (2 * step)
         torch.testing.assert_close(exact[:, axis], slope, atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(40.0, "source"), (-40.0, "painted")])
+def test_the_blend_takes_the_warped_source_or_what_is_painted(share: float, expected: str) -> None:
+    torch.manual_seed(0)
+    motion_network = DenseMotionNetwork(
+        num_kp=2, num_channels=3, block_expansion=4, max_features=8, num_blocks=1, scale_factor=1.0,
+        estimate_occlusion_map=True,
+    )  # fmt: skip
+    generator = Generator(
+        motion_network, num_channels=3, block_expansion=4, max_features=8, num_down_blocks=1, num_bottleneck_blocks=1,
+        blend_source=True,
+    ).eval()  # fmt: skip
+    torch.nn.init.zeros_(generator.blend.weight)
+    torch.nn.init.constant_(generator.blend.bias, share)
+    source = torch.rand(1, 3, 16, 16)
+    still = Motion(torch.tensor([[[-0.5, 0.0], [0.5, 0.0]]]), torch.eye(2).expand(1, 2, 2, 2))
+    with torch.no_grad():
+        generated = generator(source, still, still)
+        generator.blend = None
+        painted = generator(source, still, still).prediction
+    torch.testing.assert_close(generated.prediction, source if expected == "source" else painted, atol=1e-5, rtol=0)

@@ -140,11 +140,16 @@ VARIANTS = {
     "one up block": {"generator_params__num_down_blocks": 1},
     "three up blocks": {"generator_params__num_down_blocks": 3},
     "no bottleneck": {"generator_params__num_bottleneck_blocks": 0},
+    "source blended in": {"generator_params__blend_source": True},
+    "source blended in, no up blocks": {
+        "generator_params__blend_source": True,
+        "generator_params__num_down_blocks": 0,
+    },
 }
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_of_the_published_networks(variant):
+def test_every_variant_of_the_networks(variant):
     backend = build(**VARIANTS[variant])
     assert_fast_equals_plain(backend, channels=backend.generator.final.out_channels)
 

@@ -70,6 +70,7 @@ configurations = st.fixed_dictionaries(
                 "num_down_blocks": st.integers(0, 3),
                 "num_bottleneck_blocks": st.integers(0, 3),
                 "estimate_occlusion_map": st.booleans(),
+                "blend_source": st.booleans(),
                 "dense_motion_params": st.fixed_dictionaries({**widths, "scale_factor": scale_factors}),
             }
         ),

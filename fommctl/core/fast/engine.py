@@ -31,6 +31,8 @@ class FastSource:
     """(h w, F): the encoded features, one row a place."""
     size: tuple[int, int]
     """Height h and width w of the features."""
+    pixels: Tensor | None
+    """(H W, C) float32: the source itself, where the model blends it in."""
 
 
 class FastRenderer(GraphedRenderer[FastSource]):
@@ -50,7 +52,7 @@ class FastRenderer(GraphedRenderer[FastSource]):
     ) -> None:
         super().__init__(device)
         numerics = Numerics(device, DTYPES[precision])
-        channels = generator.final.out_channels
+        channels = generator.num_channels
         with torch.inference_mode():
             self._detector = FastKeypointDetector(keypoint_detector, Numerics(device, torch.float32), channels, scale)
             self._motion = FastDenseMotion(generator.dense_motion_network, numerics, channels, scale)
@@ -58,6 +60,7 @@ class FastRenderer(GraphedRenderer[FastSource]):
             self._painter = FastPainter(generator, numerics)
         self._align_corners = generator.align_corners
         self._dtype = numerics.dtype
+        self._blends = generator.blend is not None
 
     def _detect(self, frames: Tensor) -> Motion:
         return self._detector(frames)
@@ -67,7 +70,8 @@ class FastRenderer(GraphedRenderer[FastSource]):
         features = self._encoder(frame)
         height, width = features.shape[2:]
         table = features.permute(0, 2, 3, 1).reshape(height * width, -1).to(self._dtype)
-        return FastSource(motion, self._motion.encode_source(frame, motion), table, (height, width))
+        pixels = frame.permute(0, 2, 3, 1).reshape(-1, frame.shape[1]) if self._blends else None
+        return FastSource(motion, self._motion.encode_source(frame, motion), table, (height, width), pixels)
 
     def _render(self, context: FastSource, motion: Motion) -> Tensor:
         flow, occlusion = self._motion(context.small, context.motion, motion)
@@ -77,4 +81,15 @@ class FastRenderer(GraphedRenderer[FastSource]):
         indices, weights = neighbours(grid, height, width, align_corners=self._align_corners, gain=gain)
         warped = weighted_rows(context.table, indices, weights)
         features = warped.view(len(motion), height, width, -1).permute(0, 3, 1, 2)
-        return self._painter(features).float().sigmoid_().permute(0, 3, 1, 2)
+        painted = self._painter(features).float().sigmoid_()
+        if context.pixels is not None:
+            painted = self._blended(painted, context.pixels, flow)
+        return painted.permute(0, 3, 1, 2)
+
+    def _blended(self, painted: Tensor, pixels: Tensor, flow: Tensor) -> Tensor:
+        """painted: (B, H, W, C + 1), the share of the warped source last.  Returns (B, H, W, C)."""
+        colours, share = painted[..., :-1], painted[..., -1:]
+        height, width = painted.shape[1:3]
+        grid = resize_grid(flow, height, width)
+        indices, weights = neighbours(grid, height, width, align_corners=self._align_corners)
+        return torch.lerp(colours, weighted_rows(pixels, indices, weights).view_as(colours), share)

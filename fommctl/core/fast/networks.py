@@ -106,19 +106,22 @@ the system at each free, and page faults and cache misses cost more than larger 
 
 
 class FastPainter:
-    """Bottleneck, upsampling and the final convolution of the generator."""
+    """Bottleneck, upsampling and the heads of the generator, as one convolution: colours, and where it has one, that of
+    how much of the source to keep."""
 
     def __init__(self, generator: Generator, numerics: Numerics) -> None:
         self._blocks = [FastResidualBlock(block, numerics) for block in generator.bottleneck]  # type: ignore[arg-type]
         self._up = [FastUpsampling(block, numerics) for block in generator.up_blocks]  # type: ignore[arg-type]
-        weight, bias = weight_and_bias(generator.final)
+        heads = [generator.final] if generator.blend is None else [generator.final, generator.blend]
+        weight, bias = (torch.cat(parts) for parts in zip(*map(weight_and_bias, heads), strict=True))
         if self._up:
             self._final = numerics.convolution(phases_kernel(weight), bias.repeat(4), padding=1)
         else:
             self._final = numerics.convolution(weight, bias, padding=3)
 
     def __call__(self, features: Tensor) -> Tensor:
-        """features: (B, F, h, w), warped and dimmed; changed in place.  Returns (B, H, W, C) before the sigmoid."""
+        """features: (B, F, h, w), warped and dimmed; changed in place.  Returns (B, H, W, C or C + 1) before the
+        sigmoid."""
         if features.device.type != "cpu":
             return self._paint(features)
         parts = [self._paint(part) for part in torch.split(features, self._frames_at_once(features))]
