@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from evaluations import L1, PSNR, constant, evaluation, noisy, side_by_side
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fommctl.api.metrics import ClipScores
@@ -284,6 +284,19 @@ def test_a_distribution_is_a_box_with_its_clips() -> None:
     assert row.dots[-1].name == "c4: 100.0"
     assert row.description == "5 clips from 0.000 to 100.0, median 2.000"
     assert distribution([[None], [None]], ["c"], []) is None
+
+
+@given(
+    st.lists(st.integers(-3, 3), min_size=1, max_size=9), st.sampled_from([0.1 * 0.4 - 1e-3, 1.0, 28.130803608679106])
+)
+@example([0, 1], 10 / 255)
+def test_clips_that_differ_by_rounding_alone_have_a_distribution(steps: list[int], value: float) -> None:
+    values = [value + step * math.ulp(value) for step in steps]
+    plot = distribution([values], [f"c{number}" for number in range(len(values))], [])
+    assert plot is not None
+    assert list(plot.rows[0].box) == sorted(plot.rows[0].box)
+    assert len({tick.text for tick in plot.ticks}) == len(plot.ticks) > 1
+    assert curves([[np.array(values)]], [25.0]) != [None]
 
 
 def test_of_many_clips_evenly_picked_ones_are_drawn_and_the_shown_ones_always() -> None:

@@ -27,6 +27,8 @@ _SIDE, _AXIS = 8, 20
 _LEFT = 44
 _TOP, _BOTTOM = 8, 132
 """The upper and lower end of a curve plot's vertical axis."""
+_ALIKE = 1e-12
+"""Values that differ by a smaller part of themselves differ by rounding."""
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -136,7 +138,8 @@ def _row(
 ) -> Row:
     ordered = sorted(numbered)
     values = np.array([value for value, _ in ordered])
-    first, median, third = np.percentile(values, (25, 50, 75)).tolist()
+    # Interpolated between clips that are alike but for rounding, a quartile can lie beyond all of them.
+    first, median, third = np.sort(np.percentile(values, (25, 50, 75)).clip(values[0], values[-1])).tolist()
     reach = 1.5 * (third - first)
     within = values[(values >= first - reach) & (values <= third + reach)]
     box = (float(within.min()), first, median, third, float(within.max()))
@@ -215,7 +218,7 @@ def _axis(
     """Round numbers between low and high, and the map from values to places between start and end.
 
     fit: leave a little room around the data."""
-    if high <= low:
+    if high - low <= _ALIKE * max(abs(low), abs(high)):
         room = abs(low) * 0.05 or 0.5
     else:
         room = (high - low) * 0.04 if fit else 0.0
