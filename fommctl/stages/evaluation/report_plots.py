@@ -138,11 +138,11 @@ def _row(
 ) -> Row:
     ordered = sorted(numbered)
     values = np.array([value for value, _ in ordered])
-    # Interpolated between clips that are alike but for rounding, a quartile can lie beyond all of them.
-    first, median, third = np.sort(np.percentile(values, (25, 50, 75)).clip(values[0], values[-1])).tolist()
+    first, median, third = np.percentile(values, (25, 50, 75)).clip(values[0], values[-1]).tolist()
     reach = 1.5 * (third - first)
-    within = values[(values >= first - reach) & (values <= third + reach)]
-    box = (float(within.min()), first, median, third, float(within.max()))
+    # Each for itself: of clips that are alike but for rounding, none may lie between the two.
+    lower, upper = values[values >= first - reach][0], values[values <= third + reach][-1]
+    box = (float(lower), first, median, third, float(upper))
     top = number * ROW_HEIGHT
     y = top + 30
     evenly = np.linspace(0, len(ordered) - 1, min(len(ordered), MOST_DOTS)).round().astype(int)
