@@ -31,6 +31,7 @@ from fommctl.core.layers import (
     SameBlock,
     UpBlock,
 )
+from fommctl.core.plain import PlainRenderer
 from fommctl.core.precision import full_precision, single
 from fommctl.core.transfer import Motion, hull_area, inverse, movement_scale, relative
 
@@ -57,6 +58,7 @@ __all__ = [
     "MultiScaleDiscriminator",
     "NearestDownsample",
     "Numerics",
+    "PlainRenderer",
     "ResidualBlock",
     "SameBlock",
     "ThinPlateTransform",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fommctl.api import Renderer
 from fommctl.api.blocks import (
@@ -16,56 +15,14 @@ from fommctl.api.blocks import (
     FastRenderer,
     Generator,
     KeypointDetector,
-    Motion,
     MultiScaleDiscriminator,
+    PlainRenderer,
     downsample_at,
 )
 from fommctl_fomm.schema import FommParams
 
 if TYPE_CHECKING:
     from fommctl.api.training import PerceptualNetwork, TrainingPhase, TrainParams
-
-
-@dataclass(frozen=True, slots=True)
-class PlainSource:
-    """The source picture and its motion; the plain renderer computes everything else anew for each frame."""
-
-    frame: Tensor
-    motion: Motion
-
-
-class PlainRenderer:
-    """The published networks as they are, in fp32, with nothing cached: the reference for speed and exactness."""
-
-    def __init__(
-        self, keypoint_detector: KeypointDetector, generator: Generator, device: torch.device, scale: float = 1.0
-    ) -> None:
-        """scale: see `fommctl.api.Backend.prepare`."""
-        self.device = device
-        if scale != 1:
-            keypoint_detector, generator = copy.deepcopy(keypoint_detector), copy.deepcopy(generator)
-            for network in (keypoint_detector, generator.dense_motion_network):
-                network.down = downsample_at(network.down, generator.num_channels, scale)
-        self._keypoint_detector = keypoint_detector.to(device).eval()
-        self._generator = generator.to(device).eval()
-
-    @torch.inference_mode()
-    def detect(self, frames: Tensor) -> Motion:
-        """See `fommctl.api.Renderer`."""
-        motion: Motion = self._keypoint_detector(frames)
-        return motion
-
-    def encode_source(self, frame: Tensor) -> PlainSource:
-        """See `fommctl.api.Renderer`."""
-        return PlainSource(frame, self.detect(frame))
-
-    @torch.inference_mode()
-    def render(self, context: object, motion: Motion) -> Tensor:
-        """See `fommctl.api.Renderer`."""
-        assert isinstance(context, PlainSource)
-        source = context.frame.expand(len(motion), -1, -1, -1)
-        prediction: Tensor = self._generator(source, context.motion, motion).prediction
-        return prediction
 
 
 class FommBackend:
@@ -112,7 +69,12 @@ class FommBackend:
         that the networks' downsampling cannot reach."""
         if fast:
             return FastRenderer(self.keypoint_detector, self.generator, device, precision, scale)
-        return PlainRenderer(self.keypoint_detector, self.generator, device, scale)
+        detector, generator = self.keypoint_detector, self.generator
+        if scale != 1:
+            detector, generator = copy.deepcopy(detector), copy.deepcopy(generator)
+            for network in (detector, generator.dense_motion_network):
+                network.down = downsample_at(network.down, generator.num_channels, scale)
+        return PlainRenderer(detector, generator, device)
 
     def training(self, params: TrainParams, perceptual: PerceptualNetwork | None) -> Sequence[TrainingPhase]:
         """See `fommctl.api.training.TrainableBackend`."""
