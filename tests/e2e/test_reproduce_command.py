@@ -16,7 +16,7 @@ import pytest
 Run = Callable[..., command_line.Result]
 SYSTEMS = ("small-fomm", "small-x2face")
 TINY = ("--metrics", "l1.paper,psnr", "--device", "cpu", "--set", "train_params.batch_size=2")
-WAIT_S = 120
+WAIT_S = 300
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

@@ -29,7 +29,7 @@ def test_all_see_the_same_pairs_of_frames_as_often(name: str, host: Host) -> Non
     assert data == wanted
     assert own.frame_shape == (64, 64, 3)
     assert own.dataset == "synthetic-shapes"
-    for key in ("batch_size", "num_epochs", "num_repeats", "schedule", "warmup_steps", "lr_generator"):
+    for key in ("batch_size", "num_epochs", "num_repeats", "schedule", "warmup_steps", "ema_decay", "lr_generator"):
         assert getattr(own.section("train_params"), key) == getattr(full.section("train_params"), key)
 
 
