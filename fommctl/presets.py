@@ -28,6 +28,7 @@ from fommctl.errors import UsageError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from fommctl.api.schema import PairParams
     from fommctl.api.specs import BackendSpec
     from fommctl.host import Host
     from fommctl.sections import PresetFile
@@ -74,6 +75,14 @@ class Preset:
             f"the preset '{self.name}' has no section '{name}'",
             f"Add it to {self.path or 'the configuration'}, or start from a complete preset with 'extends: vox-256'.",
         )
+
+    def pairs(self) -> PairParams:
+        """How pairs of clips are animated: what the backend has for it, else `animate_params`, else its defaults."""
+        from fommctl.api.schema import PairParams
+        from fommctl.sections import AnimateParams
+
+        given = [section for section in self.sections.values() if isinstance(section, PairParams)]
+        return given[-1] if given else AnimateParams()
 
     def text(self) -> str:
         """The whole configuration as YAML text, which reads back as an equal preset."""

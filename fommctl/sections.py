@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, Strict, create_model
 
-from fommctl.api.schema import Count, Pair, Positive, Scales, Weight, Weights
+from fommctl.api.schema import Count, Pair, PairParams, Positive, Scales, TransferRules, Weight, Weights
 from fommctl.api.schema import Params as Section
 
 
@@ -223,12 +223,19 @@ class NormalizationParams(Section):
     use_relative_jacobian: bool = True
 
 
-class AnimateParams(Section):
+class AnimateParams(PairParams):
     """How pairs of clips are animated."""
 
-    num_pairs: Positive = 50
-    format: str = ".mp4"
     normalization_params: NormalizationParams = NormalizationParams()
+
+    @property
+    def rules(self) -> TransferRules:
+        params = self.normalization_params
+        return TransferRules(
+            relative=params.use_relative_movement,
+            relative_jacobian=params.use_relative_jacobian,
+            adapt_scale=params.adapt_movement_scale,
+        )
 
 
 class VisualizerParams(Section):

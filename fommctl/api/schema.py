@@ -5,6 +5,7 @@ Types are strict: text is no number, a number no boolean.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, Strict
@@ -51,3 +52,31 @@ class Params(BaseModel):
     """Strict, immutable, unknown keys refused."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TransferRules:
+    """How driving motion becomes that of the source; what a model's motion has not is left alone."""
+
+    relative: bool = True
+    """The source moves as the driving frame has since the first one; False: it takes the driving motion itself."""
+    relative_jacobian: bool = True
+    """Of relative motion: Jacobians too."""
+    adapt_scale: bool = False
+    """Of relative motion: scaled by the ratio of the subjects' sizes."""
+    adapt_covariances: bool = False
+    """Shapes of heatmaps change as the driving ones have since the first frame."""
+    inside: bool = False
+    """Keypoints are kept inside the frame."""
+
+
+class PairParams(Params):
+    """How pairs of clips are animated. `animate_params` derives from this, and so does what a backend has instead."""
+
+    num_pairs: Positive = 50
+    format: str = ".mp4"
+
+    @property
+    def rules(self) -> TransferRules:
+        """How motion is transferred."""
+        return TransferRules()

@@ -92,6 +92,16 @@ def relative(driving: Motion, reference: Motion, source: Motion, scale: float = 
     return Motion(keypoints, jacobians, driving.covariances)
 
 
+def adapted_covariances(driving: Tensor, reference: Tensor, source: Tensor) -> Tensor:
+    """The source's covariances (1, K, 2, 2) changed as the driving ones (B, K, 2, 2) have since the reference
+    (1, K, 2, 2): driving reference^-1 source, made symmetric and positive (Monkey-Net, transfer.py)."""
+    changed = driving @ inverse(reference) @ source
+    values, vectors = torch.linalg.eigh((changed + changed.mT) / 2)
+    # Zero and less, which are no variances, become as small a variance as the published script makes of them.
+    adapted: Tensor = vectors * torch.where(values > 0, values, 1e-6)[..., None, :] @ vectors.mT
+    return adapted
+
+
 def inverse(matrices: Tensor) -> Tensor:
     """Inverse of 2x2 matrices (..., 2, 2) in closed form."""
     a, b, c, d = matrices.flatten(-2).unbind(-1)

@@ -88,26 +88,20 @@ def _planned(config: EvaluateConfig, host: Host) -> tuple[tuple[Contestant, ...]
     if config.finished:
         preset = None if config.preset is None else load_preset(config.preset, host, sets=config.sets)
         return of_predictions(config), finished_results(config), _subject(preset)
+    from fommctl.sections import ReconstructionParams
+
     contestants, preset = of_models(config, host)
     if config.mode == "reconstruction":
-        plan = reconstructions(config, _number(preset, "reconstruction_params", "num_videos"))
+        section = preset.sections.get("reconstruction_params", ReconstructionParams())
+        plan = reconstructions(config, section.num_videos)
     else:
         pairs_list = preset.section("dataset_params").pairs_list
-        most = _number(preset, "animate_params", "num_pairs")
-        plan = animations(config, most, None if pairs_list is None else Path(pairs_list))
+        plan = animations(config, preset.pairs().num_pairs, None if pairs_list is None else Path(pairs_list))
     return contestants, plan, _subject(preset)
 
 
 def _subject(preset: Preset | None) -> str | None:
     return None if preset is None or preset.framing is None else preset.framing.subject
-
-
-def _number(preset: Preset, section: str, key: str) -> int:
-    from fommctl.sections import AnimateParams, ReconstructionParams
-
-    defaults = {"reconstruction_params": ReconstructionParams(), "animate_params": AnimateParams()}
-    value: int = getattr(preset.sections.get(section, defaults[section]), key)
-    return value
 
 
 def _check_output(config: EvaluateConfig) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, Strict, model_validator
 from pydantic_core import PydanticCustomError
 
-from fommctl.api.schema import Count, Params, Positive, Weight, Weights
+from fommctl.api.schema import Count, PairParams, Params, Positive, TransferRules, Weight, Weights
 from fommctl.api.training import BaseTrainParams, DatasetParams
 
 RATES = ("lr_generator", "lr_discriminator", "lr_kp_detector")
@@ -79,17 +79,27 @@ class NormalizationParams(Params):
     move_location: bool = True
     """Relative motion; False: absolute."""
     adapt_variance: bool = False
-    """Adapt the covariances too."""
+    """The shapes of the heatmaps change as the driving ones have since the first frame."""
     clip_mean: bool = False
     """Keep keypoints inside the frame."""
 
 
-class TransferParams(Params):
+class TransferParams(PairParams):
     """How pairs of clips are animated."""
 
     num_pairs: Positive = 100
     format: str = ".gif"
     normalization_params: NormalizationParams = NormalizationParams()
+
+    @property
+    def rules(self) -> TransferRules:
+        params = self.normalization_params
+        return TransferRules(
+            relative=params.move_location,
+            adapt_scale=params.movement_mult,
+            adapt_covariances=params.adapt_variance,
+            inside=params.clip_mean,
+        )
 
 
 class RecurrentParams(Params):

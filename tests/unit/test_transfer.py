@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fommctl.core.smoothing import MotionSmoother, OneEuro
-from fommctl.core.transfer import Motion, hull_area, inverse, movement_scale, relative
+from fommctl.core.transfer import Motion, adapted_covariances, hull_area, inverse, movement_scale, relative
 from fommctl.stages.choreography import Choreography
 
 SQUARE = torch.tensor([[[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5], [0.1, 0.2]]])
@@ -68,6 +68,20 @@ def test_the_closed_inverse_is_the_inverse(values):
     matrix = torch.tensor(values, dtype=torch.float64).view(2, 2) + 4 * torch.eye(2, dtype=torch.float64)
     if abs(torch.linalg.det(matrix)) > 0.1:
         torch.testing.assert_close(inverse(matrix[None])[0] @ matrix, torch.eye(2, dtype=torch.float64))
+
+
+def test_covariances_change_as_the_driving_ones_have():
+    """By hand: twice as wide since the reference, so the source gets twice as wide; no variance becomes 1e-6."""
+    driving = torch.diag(torch.tensor([0.08, 0.02])).expand(1, 1, 2, 2)
+    reference = torch.diag(torch.tensor([0.04, 0.02])).expand(1, 1, 2, 2)
+    source = torch.tensor([[0.03, 0.004], [0.004, 0.01]]).expand(1, 1, 2, 2)
+    # diag(2, 1) times source is no symmetric matrix: half of it and of its transpose is.
+    wanted = torch.tensor([[0.06, 0.006], [0.006, 0.01]])
+    torch.testing.assert_close(adapted_covariances(driving, reference, source)[0, 0], wanted)
+    torch.testing.assert_close(adapted_covariances(reference, reference, source), source, atol=1e-7, rtol=0)
+    flat = torch.diag(torch.tensor([0.05, -0.01])).expand(3, 1, 2, 2)
+    found = adapted_covariances(flat, torch.eye(2).expand(1, 1, 2, 2), torch.eye(2).expand(1, 1, 2, 2))
+    torch.testing.assert_close(found, torch.diag(torch.tensor([0.05, 1e-6])).expand(3, 1, 2, 2))
 
 
 def test_one_euro_against_the_formulas_of_the_paper():

@@ -47,8 +47,8 @@ class Plan:
     warnings: tuple[str, ...] = ()
 
 
-def reconstructions(config: EvaluateConfig, most: int) -> Plan:
-    """The clips of the split, stills left out; at most `most` where `--max-clips` does not say."""
+def reconstructions(config: EvaluateConfig, most: int | None) -> Plan:
+    """The clips of the split, stills left out; at most `most` (None: all) where `--max-clips` does not say."""
     clips, warnings = _clips(config)
     moving = [clip for clip in clips if not clip.still]
     if not moving:

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from fommctl.api.metrics import FrameChunk
 from fommctl.api.protocols import Renderer, SourceContext
+from fommctl.api.schema import TransferRules
 from fommctl.core.pixels import HostPixels, to_tensor
-from fommctl.core.transfer import Motion
+from fommctl.core.transfer import Motion, adapted_covariances
 from fommctl.errors import MissingError
 from fommctl.media.resampling import Pixels
-from fommctl.sections import AnimateParams, NormalizationParams
 from fommctl.stages.choreography import Choreography
 from fommctl.stages.engine import Engine
 from fommctl.stages.evaluation.footage import Footage, groups
@@ -45,10 +45,10 @@ def reconstruction(engine: Engine, clip: Footage) -> Stream:
 
 def animation(engine: Engine, source_clip: Footage, driving: Footage) -> Stream:
     """The first frame of one clip moves like another clip, by the transfer that the model's preset states
-    (`animate_params.normalization_params`); its first frame is the reference of relative motion, as published."""
+    (`animate_params`, or what its backend has instead); its first frame is the reference of relative motion, as
+    published."""
     renderer = engine.renderer()
-    params = normalization(engine)
-    relative = params.use_relative_movement
+    rules = transfer_rules(engine)
 
     def parts() -> Iterator[Part]:
         source = next(iter(source_clip))
@@ -59,26 +59,37 @@ def animation(engine: Engine, source_clip: Footage, driving: Footage) -> Stream:
             choreography = choreography or Choreography(
                 context.motion,
                 motion[:1],
-                mode="relative" if relative else "absolute",
-                adapt_scale=params.adapt_movement_scale,
+                mode="relative" if rules.relative else "absolute",
+                adapt_scale=rules.adapt_scale,
                 smooth=False,
             )
-            moved = choreography(motion, [float(first)] * len(frames), [True] * len(frames))
-            if relative and not params.use_relative_jacobian:
-                moved = replace(moved, jacobians=motion.jacobians)
+            moved = _moved(choreography, motion, first, rules)
             yield Part(_chunk(_rendered(renderer, context, moved), None, first), source, np.stack(frames))
             first += len(frames)
 
     return Stream(parts(), float(driving.rate), driving.warnings)
 
 
-def normalization(engine: Engine) -> NormalizationParams:
+def transfer_rules(engine: Engine) -> TransferRules:
     """How the model's preset transfers motion, as far as its backend can."""
-    section = engine.model.preset.sections.get("animate_params")
-    params = section.normalization_params if isinstance(section, AnimateParams) else NormalizationParams()
-    if "relative" not in engine.host.find("backend", engine.model.preset.backend).motions:
-        return params.model_copy(update={"use_relative_movement": False})
-    return params
+    preset = engine.model.preset
+    rules = preset.pairs().rules
+    return (
+        rules if "relative" in engine.host.find("backend", preset.backend).motions else replace(rules, relative=False)
+    )
+
+
+def _moved(choreography: Choreography, driving: Motion, first: int, rules: TransferRules) -> Motion:
+    """The source's motion for driving frames of which the first is number `first` of its clip."""
+    moved = choreography(driving, [float(first)] * len(driving), [True] * len(driving))
+    if rules.relative and not rules.relative_jacobian:
+        moved = replace(moved, jacobians=driving.jacobians)
+    shapes = [motion.covariances for motion in (driving, choreography.reference, choreography.source)]
+    if rules.adapt_covariances and all(each is not None for each in shapes):
+        moved = replace(moved, covariances=adapted_covariances(*shapes))  # type: ignore[arg-type]  # none is None
+    if rules.inside:
+        moved = replace(moved, keypoints=moved.keypoints.clamp(-1, 1))
+    return moved
 
 
 def _detected(renderer: Renderer, frames: list[Pixels]) -> Motion:
