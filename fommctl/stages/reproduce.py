@@ -3,7 +3,7 @@
 OUT/data/                   the synthetic clips, where no others are given
 OUT/runs/SYSTEM/seed-N/     a training run each
 OUT/evaluation/seed-N/      scores and page of all systems that were trained with one seed
-OUT/settings.json           what was asked for
+OUT/settings.json           what the trained models depend on
 OUT/results.json, OUT/README.md
 """
 
@@ -79,7 +79,8 @@ def run(config: ReproduceConfig, host: Host, watch: Watch = unwatched) -> Reprod
     host.started(StageEvent(stage="reproduce", details={"config": config.to_json()}))
     begun = time.monotonic()
     with sole_run(config.output, LOCK, files=(SETTINGS, RESULTS, README)):
-        replace_text(config.output / SETTINGS, json.dumps(config.settled(), indent=2) + "\n")
+        settled = {**config.settled(), "presets": _before(config).get("presets", {}) | _texts(presets)}
+        replace_text(config.output / SETTINGS, json.dumps(settled, indent=2) + "\n")
         data = config.data or _synthetic(config, presets, host, watch)
         jobs = _jobs(config, data)
         failed = _train(config, jobs, watch)
@@ -122,7 +123,7 @@ def _presets(config: ReproduceConfig, host: Host) -> dict[str, Preset]:
 
 def _check(config: ReproduceConfig, presets: Mapping[str, Preset], host: Host) -> None:
     """Find before hours of work what would stop it: raises what the trainings and evaluations would."""
-    _check_folder(config)
+    _check_folder(config, presets)
     resolve_device(config.device)
     choose_metrics(config.metrics, host, "reconstruction")
     if config.data is not None:
@@ -148,26 +149,38 @@ def _name(preset: str) -> str:
     return Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset
 
 
-def _check_folder(config: ReproduceConfig) -> None:
+def _check_folder(config: ReproduceConfig, presets: Mapping[str, Preset]) -> None:
     """Raise UsageError where the folder holds something else than this reproduction, begun earlier."""
-    settings = config.output / SETTINGS
-    if not settings.is_file():
+    before = _before(config)
+    if not before:
         if config.output.is_dir() and any(path.name != LOCK for path in config.output.iterdir()):
             raise UsageError(
                 f"the output folder is not empty and holds no reproduction: {config.output}",
                 "Choose another one with -o.",
             )
         return
-    try:
-        before = json.loads(settings.read_text(encoding="utf-8"))
-    except ValueError:
-        before = {}
     changed = [key for key, value in config.settled().items() if before.get(key) != value]
+    trained = before.get("presets", {})
+    changed += [f"{name} preset" for name, text in _texts(presets).items() if trained.get(name, text) != text]
     if changed:
         raise UsageError(
             f"{config.output} holds a reproduction with other {' and '.join(changed)}",
             "Give the same options to go on with it, or choose another folder with -o.",
         )
+
+
+def _before(config: ReproduceConfig) -> dict[str, Any]:
+    """The settings of what the folder holds; none where it holds no reproduction."""
+    try:
+        found: dict[str, Any] = json.loads((config.output / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def _texts(presets: Mapping[str, Preset]) -> dict[str, str]:
+    """Whole configurations, overrides included, by system."""
+    return {name: preset.text() for name, preset in presets.items()}
 
 
 def _synthetic(config: ReproduceConfig, presets: Mapping[str, Preset], host: Host, watch: Watch) -> Path:

@@ -91,6 +91,10 @@ def test_other_settings_are_not_mixed_in(
     result = run_cli(*arguments(made[0], training_clips, "--steps", "3", "--workers", "0"))
     assert result.code == 2
     assert "a reproduction with other steps" in result.stderr
+    changed = ("--steps", "2", "--set", "small-fomm:train_params.warmup_steps=1")
+    result = run_cli(*arguments(made[0], training_clips, *changed))
+    assert result.code == 2
+    assert "a reproduction with other small-fomm preset" in result.stderr
 
 
 @pytest.mark.slow

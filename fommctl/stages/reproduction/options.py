@@ -66,11 +66,10 @@ class ReproduceConfig:
         return tuple(text for pattern, text in map(_scoped, self.sets) if fnmatch.fnmatchcase(preset, pattern))
 
     def settled(self) -> dict[str, Any]:
-        """All that trained models depend on but system and seed: what a run that goes on must not change."""
+        """What all trained models depend on: what a run that goes on must not change."""
         return {
             "data": None if self.data is None else str(self.data.resolve()),
             "steps": self.steps,
-            "sets": list(self.sets),
             "precision": self.precision,
         }
 
