@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from typing import Any
 from fommctl.api.specs import StageEvent
 from fommctl.errors import InputError, OutputError, UsageError
 from fommctl.host import Host
+from fommctl.models.home import make_folder
 from fommctl.presets import Preset, load_preset
 from fommctl.stages.evaluation.contestants import Contestant, of_models, of_predictions
 from fommctl.stages.evaluation.gathering import Gathered
@@ -22,8 +24,11 @@ from fommctl.stages.evaluation.plan import Plan, animations, finished_results, r
 from fommctl.stages.evaluation.report import write_report
 from fommctl.stages.evaluation.report_videos import shown_clips
 from fommctl.stages.evaluation.results import Evaluation, Mode
+from fommctl.stages.evaluation.saving import FOLDER as PREDICTIONS
 from fommctl.stages.evaluation.scoring import choose_metrics
 from fommctl.stages.evaluation.tables import CONFIGURATION, CSV, SUMMARY, write_tables
+from fommctl.stages.evaluation.videos import FOLDER as VIDEOS
+from fommctl.stages.evaluation.videos import SideBySide
 from fommctl.stages.evaluation.workers import Failure, Job, Setup, prepare
 from fommctl.stages.output_folder import sole_run
 from fommctl.stages.worker_processes import Died, processors, run_jobs
@@ -67,7 +72,9 @@ def run(
     details = {"config": config.to_json(), "clips": len(plan.tasks), "metrics": [spec.name for spec in specs]}
     host.started(StageEvent(stage="evaluate", details=details))
     with sole_run(config.output, LOCK, files=(CSV, SUMMARY, CONFIGURATION, REPORT)):
-        _remove_unfinished(config.output / CLIPS)
+        # By this folder a later run sees that the output is its own, however early this one ends.
+        make_folder(config.output / CLIPS)
+        _remove_unfinished(config.output)
         gathered = Gathered(config, contestants, plan, specs, sources)
         _score(config, gathered, report)
         evaluation = gathered.evaluation(mode, host)
@@ -119,12 +126,14 @@ def _check_output(config: EvaluateConfig) -> None:
         )
 
 
-def _remove_unfinished(folder: Path) -> None:
-    """What a killed run left half-written."""
-    for root, _, files in os.walk(folder):
-        for name in files:
-            if name.startswith(".") and name.endswith(".tmp"):
-                (Path(root) / name).unlink(missing_ok=True)
+def _remove_unfinished(output: Path) -> None:
+    """What a killed run left half-written in the folders of this output; files beside them are not looked at."""
+    for folder in (CLIPS, PREDICTIONS, VIDEOS):
+        for unfinished in [*(output / folder).rglob(".*.tmp"), *(output / folder).rglob(".*.tmp.*")]:
+            if unfinished.is_dir():
+                shutil.rmtree(unfinished, ignore_errors=True)
+            else:
+                unfinished.unlink(missing_ok=True)
 
 
 def _score(config: EvaluateConfig, gathered: Gathered, report: Progress | None) -> None:
@@ -160,9 +169,6 @@ def _score(config: EvaluateConfig, gathered: Gathered, report: Progress | None) 
 
 def _videos(config: EvaluateConfig, host: Host, gathered: Gathered, evaluation: Evaluation) -> dict[str, Path]:
     """Of the clips that the page shows: to encode all of them would take longer than to score them."""
-    # PyAV, torch and the models are needed only where there is a video to make.
-    from fommctl.stages.evaluation.videos import SideBySide
-
     _, shown = shown_clips(evaluation)
     keys = gathered.clip_keys([each.clip for each in shown])
     return SideBySide(config, host, gathered.contestants, gathered.sources).make(keys)

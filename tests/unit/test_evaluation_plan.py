@@ -10,7 +10,7 @@ from media_factory import moving_square, write_frames
 from PIL import Image
 
 from fommctl.errors import UsageError
-from fommctl.stages.evaluation.contestants import distinct
+from fommctl.stages.evaluation.contestants import distinct, folders
 from fommctl.stages.evaluation.options import EvaluateConfig
 from fommctl.stages.evaluation.plan import _names, draw_pairs, finished_results, reconstructions, results_in
 from fommctl.stages.evaluation.scoring import choose_metrics
@@ -52,8 +52,13 @@ def test_long_names_fit_a_file_system():
 def test_models_are_told_apart_by_their_folders():
     assert distinct(["/runs/one/model.safetensors", "/runs/two/model.pth.tar"]) == ("one/model", "two/model")
     assert distinct(["faces-mini", "/x/vox-cpk.pth.tar"]) == ("faces-mini", "vox-cpk")
-    with pytest.raises(UsageError, match="there twice"):
-        distinct(["/a/model.safetensors", "/a/model.safetensors"])
+    assert distinct(["/a/model.safetensors", "/a/model.pth.tar"]) == ("model.safetensors", "model.pth.tar")
+    with pytest.raises(UsageError, match=r"'/a/model\.safetensors' is there twice"):
+        distinct(["/a/model.safetensors", "/b/c.pth", "/a/model.safetensors"])
+
+
+def test_no_two_models_share_a_folder():
+    assert folders(["a/b", "a_b", "A_B", "a_b-2", "..", "c"]) == ("a_b", "a_b-2", "A_B-3", "a_b-2-2", "_", "c")
 
 
 def test_a_folder_of_frames_is_one_clip_and_one_of_strips_is_several(tmp_path):

@@ -65,6 +65,15 @@ def test_differences_are_paired():
     assert found.best("l1.paper") == "a"
 
 
+def test_a_model_that_fails_on_a_hard_clip_is_none_the_better_for_it():
+    one, other = constant(1.0, 2.0, 30.0), constant(1.5, 2.5, None)
+    found = evaluation({("a", "l1.paper"): one, ("b", "l1.paper"): other, ("c", "l1.paper"): constant(*[None] * 3)})
+    assert found.summary("a", "l1.paper").mean == pytest.approx(1.5)
+    assert found.summary("a", "l1.paper").clips == found.summary("b", "l1.paper").clips == 2
+    assert found.ranking("l1.paper") == ["a", "b"]
+    assert found.clip_scores("a", "l1.paper") == one  # shown clip by clip all the same
+
+
 @given(seed=st.integers(0, 2**32), clips=st.integers(2, 6))
 @settings(max_examples=25, deadline=None)
 def test_intervals_hold_the_mean_and_are_the_same_every_time(seed, clips):

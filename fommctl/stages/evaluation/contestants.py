@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
     from fommctl.presets import Preset
     from fommctl.stages.engine import Engine
 
-_DEEPEST = 8
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contestant:
     """One model, or one folder of finished results."""
 
     name: str
+    folder: str
+    """Its name as part of a path, different from that of all others."""
     model: str | None = None
     """As `load_model` takes it."""
     identity: Mapping[str, Any] = field(default_factory=dict)
@@ -33,18 +34,13 @@ class Contestant:
     """For the configuration that is saved: JSON values."""
     warnings: tuple[str, ...] = ()
 
-    @property
-    def folder(self) -> str:
-        """Its name as part of a path."""
-        return file_name_part(self.name).lstrip(".") or "_"
-
 
 def of_predictions(config: EvaluateConfig) -> tuple[Contestant, ...]:
     """Folders or files of finished results."""
     names = config.names or distinct([path.resolve().as_posix() for path in config.predictions])
     return tuple(
-        Contestant(name=name, details={"predictions": str(path)})
-        for name, path in zip(names, config.predictions, strict=True)
+        Contestant(name=name, folder=folder, details={"predictions": str(path)})
+        for name, folder, path in zip(names, folders(names), config.predictions, strict=True)
     )
 
 
@@ -55,9 +51,10 @@ def of_models(config: EvaluateConfig, host: Host) -> tuple[tuple[Contestant, ...
         engine.model.name if model is None or model in _registered(host) else Path(model).resolve().as_posix()
         for model, engine in zip(config.models, engines, strict=True)
     ]
+    names = config.names or distinct(labels)
     contestants = [
-        _contestant(name, model, engine, host, chosen=config.preset is not None)
-        for name, model, engine in zip(config.names or distinct(labels), config.models, engines, strict=True)
+        _contestant(name, folder, model, engine, host, chosen=config.preset is not None)
+        for name, folder, model, engine in zip(names, folders(names), config.models, engines, strict=True)
     ]
     return tuple(contestants), engines[0].model.preset
 
@@ -78,7 +75,7 @@ def _registered(host: Host) -> Mapping[str, Any]:
     return registry.entries(host)
 
 
-def _contestant(name: str, model: str | None, engine: Engine, host: Host, *, chosen: bool) -> Contestant:
+def _contestant(name: str, folder: str, model: str | None, engine: Engine, host: Host, *, chosen: bool) -> Contestant:
     """chosen: whether the preset was, and did not come with the file."""
     from fommctl.models.loading import locate
     from fommctl.models.registry import file_sha256
@@ -104,6 +101,7 @@ def _contestant(name: str, model: str | None, engine: Engine, host: Host, *, cho
     }
     return Contestant(
         name=name,
+        folder=folder,
         model=model,
         identity=identity,
         details=details,
@@ -112,16 +110,29 @@ def _contestant(name: str, model: str | None, engine: Engine, host: Host, *, cho
 
 
 def distinct(paths: Sequence[str]) -> tuple[str, ...]:
-    """Short names: the last part of each path without its ending, with so many folders before it that all differ.
+    """Short names: the last part of each path without its ending, with so many folders before it that all differ, and
+    with the endings where nothing else does.
 
     Raises UsageError where one path is there twice.
     """
-    parts = [Path(path).parts for path in paths]
-    for depth in range(1, _DEEPEST):
-        names = ["/".join((*each[-depth:-1], _stem(each[-1]))) for each in parts]
-        if max(Counter(names).values()) == 1:
-            return tuple(names)
-    raise UsageError(f"'{names[0]}' is there twice", "Give every model once, or a name to each with --names.")
+    parts = [tuple(part for part in Path(path).parts if part != "/") for path in paths]
+    for shorten in (_stem, str):
+        for depth in range(1, max(map(len, parts)) + 1):
+            names = ["/".join((*each[-depth:-1], shorten(each[-1]))) for each in parts]
+            if len(set(names)) == len(names):
+                return tuple(names)
+    twice = next(path for path, times in Counter(paths).items() if times > 1)
+    raise UsageError(f"'{twice}' is there twice", "Give every model once, or a name to each with --names.")
+
+
+def folders(names: Sequence[str]) -> tuple[str, ...]:
+    """A name of a folder for each of these names, which differ: no two the same, in capitals or not."""
+    found: dict[str, None] = {}
+    for name in names:
+        plain = file_name_part(name).lstrip(".") or "_"
+        wanted = chain((plain,), (f"{plain}-{number}" for number in count(2)))
+        found[next(each for each in wanted if each.casefold() not in map(str.casefold, found))] = None
+    return tuple(found)
 
 
 def _stem(name: str) -> str:

@@ -125,6 +125,12 @@ class Gathered:
     def _of_clip(self, clip: str) -> list[Scored | None]:
         return [self._scored.get((number, clip)) for number in range(len(self.contestants))]
 
+    def _failed_by_some(self, clip: str) -> bool:
+        """Whether one model could be scored there and one that was scored elsewhere could not."""
+        able = {number for number, _ in self._scored}
+        here = {number for number in able if (number, clip) in self._scored}
+        return bool(here) and here != able
+
     def _scores(self, contestant: int, clip: str, metric: str) -> ClipScores | None:
         scored = self._scored.get((contestant, clip))
         return None if scored is None else scored.scores.get(metric)
@@ -155,6 +161,10 @@ class Gathered:
         for text, names in of_clips.items():
             more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
             found.append(f"{', '.join(names[:LISTED])}{more}: {text}")
+        left_out = [task.name for task in self.plan.tasks if self._failed_by_some(task.name)]
+        if left_out:
+            more = f" and {len(left_out) - LISTED} more" if len(left_out) > LISTED else ""
+            found.append(f"in no mean, for not every model could be scored: {', '.join(left_out[:LISTED])}{more}")
         sizes = {tuple(each.details["frame_size"]) for each in self.contestants if "frame_size" in each.details}
         if len(sizes) > 1:
             shown = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))

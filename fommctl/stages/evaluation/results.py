@@ -120,11 +120,19 @@ class Evaluation:
         return self.scores[model, metric]
 
     def summary(self, model: str, metric: str) -> Summary:
-        """The mean over clips with its interval."""
-        scores = self.scores[model, metric]
+        """The mean over clips with its interval; of several models, over the same clips (see `compared`)."""
+        counting = frozenset(self.compared(metric))
+        scores = [one if number in counting else None for number, one in enumerate(self.scores[model, metric])]
         there = [number for number, one in enumerate(scores) if _value(one) is not None]
         mean, interval = _bootstrap(self._statistic(metric, scores), there, self.seed)
         return _summary(mean, interval, scores, there)
+
+    def compared(self, metric: str) -> tuple[int, ...]:
+        """The clips that means are taken over: none that some model failed on, or a model that failed on hard clips
+        would seem the better. A model that failed on all keeps the others from nothing."""
+        rows = [self.scores[model, metric] for model in self.models]
+        scored = [row for row in rows if any(one is not None for one in row)]
+        return tuple(number for number in range(len(self.clips)) if all(row[number] is not None for row in scored))
 
     def difference(self, first: str, second: str, metric: str) -> Summary:
         """The mean of the first model less that of the second, over the clips that both scored; both are resampled

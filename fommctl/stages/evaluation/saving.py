@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import ExitStack
 from fractions import Fraction
@@ -39,6 +40,8 @@ class Saver:
         self._wanted = config.save != "none"
         self._pictures = config.save == "png"
         self._target = saved_at(config, contestant, task)
+        # Pictures take their place together: a folder of some of them would pass for a short clip.
+        self._folder = self._target.with_name(f".{self._target.name[:40]}.{os.getpid()}.tmp")
         self._step = 1 / Fraction(rate).limit_denominator(100_000)
         self._opened = ExitStack()
         self._writer: Writer | None = None
@@ -58,9 +61,7 @@ class Saver:
     def _open(self, pixels: NDArray[np.uint8]) -> Writer:
         height, width = pixels.shape[:2]
         self._target.parent.mkdir(parents=True, exist_ok=True)
-        if self._target.is_dir():
-            shutil.rmtree(self._target)
-        path = self._target / _PICTURES if self._pictures else self._target
+        path = self._folder / _PICTURES if self._pictures else self._target
         writer = Writer(path, width=width, height=height, rate=1 / self._step, overwrite=True, threads=1)
         self._writer = self._opened.enter_context(writer)
         return writer
@@ -68,4 +69,10 @@ class Saver:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._opened.__exit__(kind, error, trace)
+        try:
+            self._opened.__exit__(kind, error, trace)
+            if kind is None and self._folder.is_dir():
+                shutil.rmtree(self._target, ignore_errors=True)
+                self._folder.rename(self._target)
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
