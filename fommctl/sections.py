@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, Strict, create_model
 
-from fommctl.api.schema import Count, Pair, PairParams, Positive, Scales, TransferRules, Weight, Weights
+from fommctl.api.schema import Count, Pair, PairParams, Positive, Scales, SharedParams, TransferRules, Weight, Weights
 from fommctl.api.schema import Params as Section
 
 
@@ -148,7 +148,7 @@ class GuidanceParams(Section):
     """For each of the first keypoints, the landmarks whose mean it is drawn to."""
 
 
-class BaseTrainParams(Section):
+class BaseTrainParams(SharedParams):
     """What the training of every backend has; a backend's own `train_params` add their losses."""
 
     num_epochs: Positive

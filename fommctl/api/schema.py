@@ -6,9 +6,19 @@ Types are strict: text is no number, a number no boolean.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, Strict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SerializerFunctionWrapHandler,
+    Strict,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 Positive = Annotated[int, Field(ge=1)]
@@ -52,6 +62,24 @@ class Params(BaseModel):
     """Strict, immutable, unknown keys refused."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SharedParams(Params):
+    """A section that backends derive theirs from, with fields that not each of them has a use for."""
+
+    unused: ClassVar[tuple[str, ...]] = ()
+    """Those without a use, which all have defaults: they are not shown, and refused where they are changed."""
+
+    @model_validator(mode="after")
+    def _nothing_unused(self) -> Self:
+        for name in self.unused:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise PydanticCustomError("unused", "Input should not set {name}: nothing here uses it", {"name": name})
+        return self
+
+    @model_serializer(mode="wrap")
+    def _what_is_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if name not in self.unused}
 
 
 @dataclass(frozen=True, slots=True)

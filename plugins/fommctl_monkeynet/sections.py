@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field, Strict, model_validator
 from pydantic_core import PydanticCustomError
@@ -39,6 +39,7 @@ class TrainParams(BaseTrainParams):
     `log_params.cpk_freq_epoch`; `log_params.log_freq_iter` has no effect here.
     """
 
+    unused: ClassVar[tuple[str, ...]] = ("transform_params",)
     detach_kp_generator: bool = False
     """The generator's flow and features teach the keypoints nothing; the discriminator's judgement still does."""
     detach_kp_discriminator: bool = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -16,8 +16,9 @@ from fommctl_x2face.warping import warped
 class X2FaceTrainParams(BaseTrainParams):
     """The training of X2Face. A pair of source and driving frame is what the published script calls num_views 2."""
 
+    unused: ClassVar[tuple[str, ...]] = ("lr_discriminator", "lr_kp_detector", "transform_params")
     lr_generator: Annotated[float, Field(ge=0)] = 1e-3
-    """Of both networks; the published --lr. The other rates are not used."""
+    """Of both networks; the published --lr."""
     optimiser: Literal["sgd", "adam"] = "sgd"
     """Ours: stochastic gradient descent is the published choice, and a slow one: short runs need adam."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

@@ -309,6 +309,7 @@ def test_published_schedules(host):
         ("train_params.loss_weights.reconstruction=10", "loss_weights.reconstruction"),
         ("train_params.loss_weights.generator_gun=1", r"did you mean 'generator_gan'\?"),
         ("train_params.perceptual_network=vgg19", "unknown key 'train_params.perceptual_network'"),
+        ("train_params.transform_params.points_tps=7", "'train_params' should not set transform_params"),
     ],
 )
 def test_what_is_wrong_with_the_training_is_said(setting, message, host):

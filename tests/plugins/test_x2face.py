@@ -248,6 +248,17 @@ def test_the_published_pair_of_losses_is_photometric(spec):
     assert [(group["lr"], group["momentum"]) for group in optimiser.param_groups] == [(1e-3, 0.9)]
 
 
+@pytest.mark.parametrize("changed", ["lr_discriminator=1e-3", "lr_kp_detector=0.0", "transform_params.points_tps=7"])
+def test_settings_without_an_effect_are_refused(host, changed):
+    """They are those of networks and losses that X2Face has not; older files that state their defaults still load."""
+    name = changed.partition("=")[0].partition(".")[0]
+    with pytest.raises(UsageError, match=f"'train_params' should not set {name}"):
+        load_preset("x2face-vox", host, sets=[f"train_params.{changed}"])
+    assert name not in load_preset("x2face-vox", host).text()
+    older = load_preset("x2face-vox", host, sets=["train_params.lr_discriminator=2e-4"])
+    assert older == load_preset("x2face-vox", host)
+
+
 def test_training_begins_close_to_the_source(spec):
     """The flows of fresh networks move pictures by less than half a pixel."""
     torch.manual_seed(0)
