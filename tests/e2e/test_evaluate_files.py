@@ -122,6 +122,35 @@ def test_several_results_are_compared(run_cli, truth, tmp_path):
     assert len(list((tmp_path / "out/videos").glob("*.webm"))) == 2
 
 
+def test_what_a_killed_run_left_is_removed_and_the_folder_taken_for_its_own(evaluate, tmp_path):
+    out = tmp_path / "out"
+    half = ("clips/pred/.ann#1.npz.1.tmp", "predictions/m/.ann#1.1.tmp/0000001.png", "videos/.a.fommctl-1.tmp.webm")
+    for name in half:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(b"half")
+    (out / "predictions/m/bob#2").mkdir()
+    result = evaluate(write_results(tmp_path / "pred", "frames"))
+    assert result.code == 0, result.stderr
+    assert not [path for path in out.rglob(".*")]
+    assert (out / "predictions/m/bob#2").is_dir()
+
+
+def test_a_result_that_is_broken_leaves_its_clip_out_of_all_means(run_cli, truth, tmp_path):
+    one = write_results(tmp_path / "one", "frames")
+    other = write_results(tmp_path / "other", "videos", lambda frames: shifted(shifted(frames)))
+    (other / "bob#2.reconstructed.mkv").write_bytes(b"no video")
+    result = run_cli(
+        "evaluate", "--pred", one, "--pred", other, "--truth", truth, "--metrics", "l1.strict",
+        "-o", tmp_path / "out", "--workers", "0", "--no-videos", "--json",
+    )  # fmt: skip
+    assert result.code == 6, result.stderr
+    data = result.json()
+    assert [each["clip"] for each in data["failed"]] == ["bob#2"]
+    assert [data["models"][name]["metrics"]["l1.strict"]["frames"] for name in ("one", "other")] == [6, 6]
+    assert data["metrics"]["l1.strict"]["mean"] == pytest.approx(expected_l1(square_clip(6)), abs=1e-6)
+    assert "in no mean, for not every model could be scored: bob#2" in data["warnings"]
+
+
 def test_single_files_need_no_names(run_cli, tmp_path):
     frames = square_clip(5)
     for name, pictures in (("result.mkv", shifted(frames)), ("original.mkv", frames)):
