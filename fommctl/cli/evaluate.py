@@ -65,6 +65,9 @@ def register(app: typer.Typer) -> None:
 
         if model is not None and models is not None:
             raise UsageError("--model and --models exclude each other", "Name all in --models.")
+        for option, text in (("--models", models), ("--names", names), ("--metrics", metrics)):
+            if text is not None and not _listed(text):
+                raise UsageError(f"{option} names nothing", "Give names with commas between them, or leave it out.")
         config = EvaluateConfig(
             output=output,
             models=tuple(_listed(models)) or (model,),

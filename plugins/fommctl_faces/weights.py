@@ -83,7 +83,10 @@ def fetch(names: Sequence[str], load: Callable[[], T]) -> T:
     Raises MissingError where weights are absent and may or can not be downloaded.
     """
     absent = [name for name in names if not (hub_folder() / name).is_file()]
-    hint = f"Put {' and '.join(absent)} into {hub_folder()}, or use the detector dlib-hog, which needs no download."
+    hint = (
+        f"Put {' and '.join(absent)} into {hub_folder()}, or use the detector dlib-hog (dlib-68 for landmarks), which "
+        "needs no download."
+    )
     if absent and offline():
         raise MissingError(f"the weights {' and '.join(absent)} are absent and FOMMCTL_OFFLINE is set", hint)
     try:

@@ -169,6 +169,9 @@ def test_truth_metrics_are_refused_for_animation(folder, run_cli, tmp_path):
     [
         (("--metrics", "l1.papr"), "l1.paper"),
         (("--metrics", "psmr"), "psnr"),
+        (("--metrics", " ,"), "--metrics names nothing"),
+        (("--models", ""), "--models names nothing"),
+        (("--models", "a,b", "--names", "x,x"), "'x' is there twice"),
         (("--model", "x", "--models", "a,b"), "exclude each other"),
         (("--mode", "reconstrution"), "reconstruction"),
         (("--max-clips", "0"), "--max-clips is 0"),

@@ -12,7 +12,7 @@ from PIL import Image
 from fommctl.errors import UsageError
 from fommctl.stages.evaluation.contestants import distinct, folders
 from fommctl.stages.evaluation.options import EvaluateConfig
-from fommctl.stages.evaluation.plan import _names, draw_pairs, finished_results, reconstructions, results_in
+from fommctl.stages.evaluation.plan import _matched, _names, draw_pairs, finished_results, reconstructions, results_in
 from fommctl.stages.evaluation.scoring import choose_metrics
 from fommctl.stages.training.clips import Clip
 
@@ -61,6 +61,29 @@ def test_no_two_models_share_a_folder():
     assert folders(["a/b", "a_b", "A_B", "a_b-2", "..", "c"]) == ("a_b", "a_b-2", "A_B-3", "a_b-2-2", "_", "c")
 
 
+def test_names_that_share_their_first_part_are_matched_by_what_they_continue():
+    def matched(*sides):
+        return [{name: path.name for name, path in side.items()} for side in _matched(sides)]
+
+    def side(*names):
+        return {name: Path(f"/{name}") for name in names}
+
+    truths = side("a.1", "a.2", "b")
+    same = {"a.1": "a.1", "a.2": "a.2", "b": "b"}
+    assert matched(truths, side("a.1.rec", "a.2.rec", "b.rec")) == [
+        same,
+        {"a.1": "a.1.rec", "a.2": "a.2.rec", "b": "b.rec"},
+    ]
+    # Two that continue one name are nobody's, and nothing is ever compared with the other clip of a first part.
+    assert matched(truths, side("a.1.x", "a.1.y"), side("b")) == [
+        same,
+        {"a.1.x": "a.1.x", "a.1.y": "a.1.y"},
+        {"b": "b"},
+    ]
+    assert matched(truths, side("a.1"), side("a.2")) == [same, {"a.1": "a.1"}, {"a.2": "a.2"}]
+    assert matched(side("a.mp4", "b"), side("a.rec")) == [{"a": "a.mp4", "b": "b"}, {"a": "a.rec"}]
+
+
 def test_a_folder_of_frames_is_one_clip_and_one_of_strips_is_several(tmp_path):
     frames = [moving_square(index, 16, 16) for index in range(3)]
     assert results_in(write_frames(tmp_path / "frames", frames)) == {"frames": tmp_path / "frames"}
@@ -81,8 +104,13 @@ def test_names_count_up_to_their_first_dot_unless_clips_would_become_one(tmp_pat
         return {task.name: task.predictions[0].name for task in finished_results(config).tasks}
 
     assert plan(["a.made.mp4", "b"], ["a.mp4", "b.gif"]) == {"a": "a.made.mp4", "b": "b"}
-    # Two clips are called a.x and a.y.
-    assert plan(["a.x.mp4", "a.y.mp4"], ["a.x", "a.y"]) == {"a.x": "a.x.mp4", "a.y": "a.y.mp4", "b": "b"}
+    # Now there are clips called a.x and a.y too.
+    assert plan(["a.x.mp4", "a.y.mp4"], ["a.x", "a.y"]) == {
+        "a": "a.made.mp4",
+        "a.x": "a.x.mp4",
+        "a.y": "a.y.mp4",
+        "b": "b",
+    }
 
 
 @pytest.mark.parametrize(("split", "count"), [("auto", 3), ("test", 3), ("train", 1), ("all", 4)])

@@ -94,11 +94,12 @@ class Gathered:
         """All scores in the order of the plan. A metric that could not be computed everywhere is left out."""
         metrics = {name: MetricInfo.of(spec) for name, spec in self.specs.items() if name not in self._missing}
         warnings = [*self._warnings()]
-        if not self._config.metrics:
-            idle = [name for name in metrics if not self._scores_anything(name)]
-            if idle and len(idle) < len(metrics):
-                warnings.append(f"left out, for no frame could be scored: {', '.join(idle)}")
-                metrics = {name: info for name, info in metrics.items() if name not in idle}
+        idle = [name for name in metrics if not self._scores_anything(name)]
+        if idle and self._config.metrics:
+            warnings.append(f"no frame could be scored: {', '.join(idle)}")
+        elif idle and len(idle) < len(metrics):
+            warnings.append(f"left out, for no frame could be scored: {', '.join(idle)}")
+            metrics = {name: info for name, info in metrics.items() if name not in idle}
         for warning in warnings:
             log.warning("%s", warning)
         names = tuple(each.name for each in self.contestants)

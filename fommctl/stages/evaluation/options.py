@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -71,10 +72,13 @@ class EvaluateConfig:
         if self.pairs is not None and self.mode != "animation":
             raise UsageError("--pairs is for animation", "Add --mode animation.")
         contestants = self.predictions if self.finished else self.models
-        if self.names and (len(self.names) != len(contestants) or len(set(self.names)) != len(self.names)):
+        if self.names and len(self.names) != len(contestants):
             raise UsageError(
                 f"{len(self.names)} names for {len(contestants)} models", "Give each its own with --names."
             )
+        twice = [name for name, count in Counter(self.names).items() if count > 1]
+        if twice:
+            raise UsageError(f"the name '{twice[0]}' is there twice", "Give each its own with --names.")
 
     def _check_finished(self) -> None:
         if self.truth is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,12 +92,7 @@ def finished_results(config: EvaluateConfig) -> Plan:
     Raises InputError where no name is on both sides.
     """
     assert config.truth is not None
-    everything = [results_in(path) for path in (config.truth, *config.predictions)]
-    counted = Counter(_up_to_dot(name) for names in everything for name in set(names))
-    # Names are compared up to their first dot, as published, unless clips would become one by that.
-    if all(count <= len(everything) for count in counted.values()):
-        everything = [{_up_to_dot(name): path for name, path in names.items()} for names in everything]
-    truths, *predicted = everything
+    truths, *predicted = _matched([results_in(path) for path in (config.truth, *config.predictions)])
     if len(truths) == 1 and all(len(names) == 1 for names in predicted) and config.truth.name not in truths:
         # One clip each: what they are called says nothing.
         name = next(iter(truths))
@@ -107,11 +102,11 @@ def finished_results(config: EvaluateConfig) -> Plan:
     if not common:
         raise InputError(
             f"no prediction has the name of a true clip: {', '.join(list(predicted[0])[:LISTED])}",
-            f"The true clips are {', '.join(list(truths)[:LISTED])}; names count up to their first dot.",
+            f"The true clips are {', '.join(list(truths)[:LISTED])}; results may add to that after a dot.",
         )
     tasks = (
         Task(
-            name=name,
+            name=_shortened(name),
             truth=truths[name],
             predictions=tuple(names[name] for names in predicted),
             frames=_counted(truths[name]),
@@ -119,6 +114,27 @@ def finished_results(config: EvaluateConfig) -> Plan:
         for name in common[: config.max_clips]
     )
     return Plan(tuple(tasks), warnings)
+
+
+def _matched(sides: Sequence[dict[str, Path]]) -> list[dict[str, Path]]:
+    """Clips by the names that truth and predictions share. Names are compared up to their first dot, as published;
+    where clips would become one by that, results are those of the clip whose name they continue after a dot."""
+    if all(len({_up_to_dot(name) for name in side}) == len(side) for side in sides):
+        return [{_up_to_dot(name): path for name, path in side.items()} for side in sides]
+    truths = sides[0]
+    counted = [Counter(_continued(name, truths) for name in side) for side in sides]
+    return [
+        {known if counts[known := _continued(name, truths)] == 1 else name: path for name, path in side.items()}
+        for side, counts in zip(sides, counted, strict=True)
+    ]
+
+
+def _continued(name: str, known: Collection[str]) -> str:
+    """`a.1` of `a.1.reconstructed`, where that is known."""
+    start = name
+    while start not in known and "." in start:
+        start = start.rpartition(".")[0]
+    return start if start in known else name
 
 
 def results_in(path: Path) -> dict[str, Path]:
