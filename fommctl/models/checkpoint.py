@@ -191,9 +191,11 @@ def _load(path: Path, in_place: bool) -> Any:
 
 def _groups_of(content: Mapping[Any, Any], path: Path) -> Groups:
     groups: Groups = {}
-    loose = 0
+    loose = sum(isinstance(value, Tensor) for value in content.values())
+    if loose and loose == len(content):
+        # A network's own state_dict() saved as it is: the same tensors stand under this name in files that wrap it.
+        content = {"state_dict": content}
     for key, value in content.items():
-        loose += isinstance(value, Tensor)
         optimiser = isinstance(value, dict) and "param_groups" in value
         if not isinstance(value, dict) or optimiser or not any(isinstance(item, Tensor) for item in value.values()):
             continue

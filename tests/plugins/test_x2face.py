@@ -128,6 +128,16 @@ def test_a_published_file_needs_no_preset(host, tmp_path, zipped):
         assert all(wanted[key].equal(tensor) for key, tensor in network.state_dict().items())
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_tensors_that_nothing_wraps_load_too(host, tmp_path, prefix):
+    backend = x2face_models.build(host)
+    tensors = x2face_models.published(backend, host)["state_dict"]
+    torch.save({prefix + name: tensor for name, tensor in tensors.items()}, tmp_path / "bare.pth")
+    loaded = load_model(str(tmp_path / "bare.pth"), host)
+    wanted = backend.driving.state_dict()
+    assert all(wanted[name].equal(tensor) for name, tensor in loaded.backend.driving.state_dict().items())
+
+
 def test_a_file_with_one_network_is_refused(host, tmp_path):
     content = x2face_models.published(x2face_models.build(host), host)
     content["state_dict"] = {name: each for name, each in content["state_dict"].items() if "Sampler" in name}

@@ -172,7 +172,7 @@ def test_what_cannot_be_a_weight_is_named(value: object, message: str, tmp_path:
         (torch.ones(2), "holds a Tensor, not groups of tensors"),
         ({}, "it holds no tensors"),
         ({"epoch": 3, "optimizer": {"state": {0: torch.ones(1)}, "param_groups": []}}, "it holds no tensors"),
-        ({"first.conv.weight": torch.ones(2)}, "it holds 1 tensors without a group"),
+        ({"first.conv.weight": torch.ones(2), "epoch": 3}, "it holds 1 tensors without a group"),
     ],
 )
 def test_checkpoints_without_groups_say_what_they_hold(content: object, message: str, tmp_path: Path) -> None:
