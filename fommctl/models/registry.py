@@ -67,6 +67,10 @@ def find(name: str, host: Host) -> Entry:
     known = entries(host)
     if name in known:
         return known[name]
+    if Path(name).is_file():
+        raise UsageError(
+            f"{name} is a file, not the name of a model", "Name it with 'fommctl models import PATH' first."
+        )
     near = nearest(name, known)
     hint = f"Did you mean {near!r}?" if near else f"Known: {', '.join(known)}."
     raise UsageError(

@@ -85,7 +85,8 @@ class Hourglass(nn.Module):
 
     @torch.no_grad()
     def _begin(self) -> None:
-        """Fresh weights by Xavier's rule, as published, but for the last convolution."""
+        """Fresh weights by Xavier's rule, as published, but for the last convolution. BatchNorms begin with a weight of
+        one; the published call, which draws them from 1 down to 0.02, is refused by a current torch."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_normal_(module.weight)

@@ -253,6 +253,12 @@ def test_removed_models_are_gone(tiny_host: Host) -> None:
         registry.remove("mine", tiny_host)
 
 
+def test_a_file_is_not_taken_for_a_name(host: Host) -> None:
+    with pytest.raises(UsageError, match="is a file, not the name of a model") as caught:
+        registry.find(str(TINY), host)
+    assert "models import" in str(caught.value.hint)
+
+
 def test_a_damaged_imported_file_does_not_break_the_list(host: Host, isolated: Path) -> None:
     (isolated / "models").mkdir()
     (isolated / "models" / "bad.safetensors").write_bytes(b"nothing")

@@ -74,7 +74,7 @@ def _missing(option: str, subject: str | None, fitting: Iterable[DetectorSpec | 
     what = "keypoints" if option == "keypoints" else "identity"
     if subject is None:
         return MissingError(
-            f"nothing says what is seen in these clips, so there is no {what} to measure",
+            f"nothing says what is seen in these clips, so no {what} can be measured",
             f"Name what to measure with by --{option}.",
         )
     reasons = "; ".join(f"{spec.name}: {spec.ready()}" for spec in fitting)
