@@ -16,6 +16,7 @@ from fommctl.stages.evaluation.measuring import Sources
 from fommctl.stages.evaluation.options import EvaluateConfig
 from fommctl.stages.evaluation.plan import Plan, Task
 from fommctl.stages.evaluation.results import Evaluation, MetricInfo, Mode
+from fommctl.stages.evaluation.sources import MODEL
 from fommctl.stages.evaluation.store import key_of
 from fommctl.stages.evaluation.workers import Failure, Job, Outcome, Scored
 
@@ -166,6 +167,8 @@ class Gathered:
         if left_out:
             more = f" and {len(left_out) - LISTED} more" if len(left_out) > LISTED else ""
             found.append(f"in no mean, for not every model could be scored: {', '.join(left_out[:LISTED])}{more}")
+        if self.sources.keypoints == MODEL and len(self.contestants) > 1:
+            found.append("each model is measured with its own keypoints: their keypoint metrics have no common scale")
         sizes = {tuple(each.details["frame_size"]) for each in self.contestants if "frame_size" in each.details}
         if len(sizes) > 1:
             shown = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
