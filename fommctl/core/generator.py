@@ -66,8 +66,9 @@ class Generator(nn.Module):
             features = block(features)
         return features
 
-    def decode(self, features: Tensor, motion: DenseMotion, deformed: Tensor) -> Tensor:
-        """The frame (B, C, H, W) painted from the source's features under a motion; deformed: the warped source."""
+    def decode(self, features: Tensor, motion: DenseMotion, kept: Tensor) -> Tensor:
+        """The frame (B, C, H, W) painted from the source's features under a motion; kept: the warped source, of which
+        a part may be taken as it is."""
         height, width = features.shape[2:]
         out = self.warp(features, motion.deformation)
         if motion.occlusion is not None:
@@ -76,7 +77,7 @@ class Generator(nn.Module):
         for block in self.up_blocks:
             out = block(out)
         painted = torch.sigmoid(single(self.final(out)))
-        return painted if self.blend is None else torch.lerp(painted, deformed, torch.sigmoid(single(self.blend(out))))
+        return painted if self.blend is None else torch.lerp(painted, kept, torch.sigmoid(single(self.blend(out))))
 
     def warp(self, values: Tensor, deformation: Tensor) -> Tensor:
         """values (B, C, H, W) along a flow of any resolution."""
@@ -85,4 +86,10 @@ class Generator(nn.Module):
     def forward(self, source: Tensor, source_motion: Motion, driving_motion: Motion) -> Generated:
         motion = self.dense_motion_network(source, source_motion, driving_motion)
         deformed = self.warp(source, motion.deformation)
-        return Generated(self.decode(self.encode(source), motion, deformed), deformed, motion)
+        kept = deformed if self.blend is None else self.warp(source, inside(motion.deformation))
+        return Generated(self.decode(self.encode(source), motion, kept), deformed, motion)
+
+
+def inside(deformation: Tensor) -> Tensor:
+    """A flow (B, h, w, 2) whose points outside the source are brought to its border: no black is taken from there."""
+    return deformation.clamp(-1, 1)
