@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fommctl.errors import UsageError
 from fommctl.media.output_paths import check_target
 from fommctl.models.home import replacing
 from fommctl.models.loading import load_model, locate
@@ -49,9 +50,13 @@ def export_model(
     are float32 (counters stay integers) under the names of the published implementation, and the file is one that
     `torch.load(weights_only=True)` reads.
 
-    Raises UsageError where `target` exists (without `overwrite`) or is the model itself, OutputError where it cannot be
+    Raises UsageError where `target` exists (without `overwrite`), is the model itself or a .safetensors, OutputError where it cannot be
     written, otherwise as `load_model` does.
     """
+    if target.suffix == ".safetensors":
+        raise UsageError(
+            f"{target} has the ending of another kind of file", "A published checkpoint is a torch file: NAME.pth.tar."
+        )
     source = locate(model, host)
     check_target(target, overwrite, [source])
     loaded = load_model(model, host, preset=preset, sets=sets)

@@ -84,6 +84,12 @@ def test_a_model_never_replaces_itself(tmp_path: Path, host: Host) -> None:
         export_model(str(path), path, host, preset=TINY_PRESET, overwrite=True)
 
 
+def test_the_ending_of_another_kind_of_file_is_refused(tmp_path: Path, host: Host) -> None:
+    with pytest.raises(UsageError, match="ending of another kind"):
+        export_model(str(TINY), tmp_path / "out.safetensors", host, preset=TINY_PRESET)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_cannot_be_exported_leaves_nothing(tmp_path: Path, host: Host) -> None:
     target = tmp_path / "model.pth.tar"
     with pytest.raises(ModelError, match="no model file"):

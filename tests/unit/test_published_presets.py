@@ -89,6 +89,7 @@ def test_networks_are_the_published_ones(name: str, host: Host) -> None:
             "num_down_blocks": 2,
             "num_bottleneck_blocks": 6,
             "estimate_occlusion_map": True,
+            "blend_source": False,  # ours
             "dense_motion_params": {
                 "block_expansion": 64,
                 "max_features": 1024,
