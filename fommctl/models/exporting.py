@@ -50,8 +50,8 @@ def export_model(
     are float32 (counters stay integers) under the names of the published implementation, and the file is one that
     `torch.load(weights_only=True)` reads.
 
-    Raises UsageError where `target` exists (without `overwrite`), is the model itself or a .safetensors, OutputError where it cannot be
-    written, otherwise as `load_model` does.
+    Raises UsageError where `target` exists (without `overwrite`), is the model itself or a .safetensors, OutputError
+    where it cannot be written, otherwise as `load_model` does.
     """
     if target.suffix == ".safetensors":
         raise UsageError(
