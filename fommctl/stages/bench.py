@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -258,6 +259,17 @@ def _render_and_weigh(config: BenchConfig, device_name: str, precision: str, bat
     path.take_time()
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    return _largest_memory()
+
+
+def _largest_memory() -> float | None:
+    """Megabytes that this process held at most; None where the system does not tell."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    # What getrusage tells on Linux counts what the process was before it became this program: its parent's size.
+    for line in lines:
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
     try:
         import resource
     except ImportError:  # Windows
