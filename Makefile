@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test browser lint clean
+.PHONY: demo test test-faults browser lint clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -17,6 +17,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto
+
+# Kills, full disks, mutated files: all of them; `make test` takes a sample.
+test-faults: $(STAMP)
+	$(BIN)/python -m pytest -n auto tests/faults tests/fuzz --full --timeout 1800
 
 # Chromium, which opens the page of `evaluate` in a test; nothing to do where one is there already.
 browser:

@@ -11,6 +11,18 @@ import pytest
 from fommctl.host import Host, load_host
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full", action="store_true", help="Faults and fuzzing: every moment and every mutated file, not a sample."
+    )
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether `make test-faults` runs, which takes its time, or `make test`, which takes a sample."""
+    return bool(request.config.getoption("--full"))
+
+
 @pytest.fixture(autouse=True)
 def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """FOMMCTL_HOME in a temporary folder, no downloads, all plugins; returns the home."""
