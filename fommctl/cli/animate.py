@@ -99,8 +99,9 @@ def register(app: typer.Typer) -> None:
 
 def _run(session: Session, config: "AnimateConfig", choice: dict[str, Any]) -> None:
     """choice: of the model, as `fommctl.load` takes it."""
-    from fommctl.stages.animate import check_outputs, run
+    from fommctl.stages.animate import run
     from fommctl.stages.animator import load
+    from fommctl.stages.preparation import check_outputs
 
     # Before the model is loaded: a mistyped path is answered at once.
     check_outputs(config)

@@ -33,6 +33,12 @@ class Motion:
         assert keypoints is not None
         return Motion(keypoints, *others)
 
+    def to(self, device: torch.device | str) -> Motion:
+        """The same on this device."""
+        keypoints, *others = (None if part is None else part.to(device) for part in self.parts())
+        assert keypoints is not None
+        return Motion(keypoints, *others)
+
     @staticmethod
     def cat(motions: Sequence[Motion]) -> Motion:
         """The frames of several motions of one model, one after the other."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,23 +10,17 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from fommctl import __version__
 from fommctl.api.specs import StageEvent
-from fommctl.core.pixels import HostPixels, to_tensor
-from fommctl.core.transfer import Motion
-from fommctl.media import timecode
-from fommctl.media.probe import VideoInfo, probe
+from fommctl.media.probe import VideoInfo
 from fommctl.media.reader import Reader
-from fommctl.media.writer import AudioSource, Writer, check_output, holds_alpha
-from fommctl.stages.choreography import Choreography
-from fommctl.stages.compose import Composer, Look, Rendered
+from fommctl.media.writer import Writer
+from fommctl.stages.compose import Rendered
 from fommctl.stages.engine import Engine
 from fommctl.stages.options import AnimateConfig
 from fommctl.stages.pipeline import ReadAhead, WriteBehind
-from fommctl.stages.reference import find_reference, open_driving
+from fommctl.stages.preparation import Prepared, about, prepare, settle
+from fommctl.stages.reference import open_driving
 from fommctl.stages.rendering import Rendering, batches
-from fommctl.stages.shot import Shot, plan
-from fommctl.stages.sound import choose_sound
 from fommctl.stages.timing import as_driven, at_rate
 
 log = logging.getLogger(__name__)
@@ -88,65 +81,43 @@ def run(config: AnimateConfig, engine: Engine, report: Progress | None = None) -
 
     Raises UsageError, InputError, OutputError or MissingError; whatever is raised, nothing is left at the output.
     """
-    check_outputs(config)
-    mode = engine.motion(config.motion)
-    engine.check_views(len(config.views))
-    info = probe(config.driving, fps=config.fps)
-    sound = choose_sound(config, info)
-    shot = plan(config, info, engine.model.preset.framing, engine.frame_size(config.size), engine.host)
-    event = _started(config, engine)
-    filters = engine.host.frame_filters(event)
-    renderer = engine.renderer(config.size)
-    context = renderer.encode_source(to_tensor([shot.square, *shot.views], renderer.device))
-    notes = (*shot.warnings, *_about_model(config, engine, context.motion))
-    for note in notes:
-        log.warning(note)
-    reference_time, reference = find_reference(config, shot, info, renderer, context)
-    choreography = Choreography(
-        context.motion, reference, mode=mode, adapt_scale=config.adapt_scale, smooth=config.smooth
-    )
-    rendering = Rendering(renderer, context, choreography, lambda cue: shot.present(cue.frame.time), config.batch_size)
-    reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]
-    composer = Composer(config, shot, _look(config, shot), context.motion, reconstruction, filters)
+    settled = settle(config, engine)
+    event = about(config, engine)
+    engine.host.started(event)
+    prepared = prepare(settled, engine, event)
+    rendering = prepared.rendering()
     began = time.perf_counter()
-    with open_driving(config, shot) as reader, _writer(config, composer, info, sound, engine) as writer:
-        _stream(config, info, reader, rendering, composer, writer, report)
+    with open_driving(config, settled.shot) as reader, prepared.writer() as writer:
+        _stream(prepared, reader, rendering, writer, report)
     elapsed = time.perf_counter() - began
     result = AnimateResult(
         output=config.result_path,
         frames=writer.frames_written,
-        fps=config.fps or info.rate,
+        fps=settled.rate,
         width=writer.size[0],
         height=writer.size[1],
         audio=writer.audio_codec,
         model=engine.model.name,
         preset=engine.model.preset.name,
-        device=str(renderer.device),
+        device=str(prepared.renderer.device),
         precision=engine.precision,
-        motion=mode,
-        reference_s=float(reference_time),
+        motion=settled.mode,
+        reference_s=float(settled.reference_time),
         model_rate=rendering.frames / rendering.seconds,
         end_to_end_rate=rendering.frames / elapsed,
-        detection_s=shot.detection_s,
-        warnings=(*engine.model.notes, *notes, *reader.warnings, *writer.warnings),
+        detection_s=settled.shot.detection_s,
+        warnings=(*engine.model.notes, *settled.warnings, *reader.warnings, *writer.warnings),
     )
     engine.host.finished(StageEvent(stage="animate", details=result.to_json()))
     return result
 
 
-def _stream(
-    config: AnimateConfig,
-    info: VideoInfo,
-    reader: Reader,
-    rendering: Rendering,
-    composer: Composer,
-    writer: Writer,
-    report: Progress | None,
-) -> None:
+def _stream(prepared: Prepared, reader: Reader, rendering: Rendering, writer: Writer, report: Progress | None) -> None:
     """Decode, render, compose and encode, each in a thread of its own, a few batches apart."""
+    config, composer = prepared.settled.config, prepared.composer
     length = None if config.end is None else config.end - (config.start or 0)
     cues = at_rate(reader, config.fps, length) if config.fps else as_driven(reader)
-    total = _expected_frames(config, info)
+    total = _expected_frames(config, prepared.settled.info)
 
     def finish(batch: Rendered) -> None:
         composer.write(batch, writer)
@@ -160,85 +131,6 @@ def _stream(
                 sink.put(rendered)
                 if report:
                     report(rendering.frames, total)
-
-
-def check_outputs(config: AnimateConfig) -> None:
-    """Raise UsageError or OutputError where the result could not be written."""
-    check_output(
-        config.result_path,
-        config.overwrite,
-        inputs=(config.source, config.driving, *config.views),
-        codec=config.codec,
-        crf=config.crf,
-        pix_fmt=config.pix_fmt,
-    )
-
-
-def _started(config: AnimateConfig, engine: Engine) -> StageEvent:
-    """The listeners know."""
-    details = {"config": config.to_json(), "model": engine.model.name, "output": str(config.result_path)}
-    event = StageEvent(stage="animate", details=details)
-    engine.host.started(event)
-    return event
-
-
-def _about_model(config: AnimateConfig, engine: Engine, source: Motion) -> list[str]:
-    """What the user should know of how the model is used."""
-    notes, preset, (width, _) = [], engine.model.preset, engine.frame_size()
-    if config.crop == "auto" and preset.framing is None and preset.dataset is None:
-        notes.append(
-            "what this model was trained on is not known: nothing is cropped (a --preset for faces would crop)"
-        )
-    if config.size not in (None, width):
-        notes.append(f"frames of {config.size} pixels: trained at {width}, the model's motion still sees {width}")
-    if config.keypoints and not source.keypoints.shape[1]:
-        notes.append("this model has no keypoints: none are drawn")
-    return notes
-
-
-def _look(config: AnimateConfig, shot: Shot) -> Look:
-    paste_back = shot.source_box is not None and config.paste_back is not False
-    alpha = (
-        paste_back
-        and shot.picture.alpha is not None
-        and not config.compare
-        and not config.keypoints
-        and holds_alpha(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
-    )
-    # Keypoints are drawn on source and driving frame: both have to be in the picture.
-    return Look(paste_back, alpha, config.compare or config.keypoints, config.keypoints)
-
-
-def _writer(
-    config: AnimateConfig, composer: Composer, info: VideoInfo, sound: AudioSource | None, engine: Engine
-) -> Writer:
-    width, height = composer.canvas
-    model = engine.model
-    comment = f"Synthetic video, animated by fommctl {__version__} with model {model.name}, preset {model.preset.name}"
-    return Writer(
-        config.result_path,
-        width=width,
-        height=height,
-        rate=config.fps or info.rate,
-        alpha=composer.alpha,
-        audio=sound,
-        # Frames of HDR and wide-gamut clips arrive as bt709: their own tags would be wrong.
-        colour=None if info.hdr or info.colour.wide_gamut else info.colour,
-        codec=config.codec,
-        crf=config.crf,
-        pix_fmt=config.pix_fmt,
-        metadata={"comment": comment},
-        timecode=_timecode(config, info),
-        overwrite=config.overwrite,
-    )
-
-
-def _timecode(config: AnimateConfig, info: VideoInfo) -> str | None:
-    """The driving video's timecode at the first frame that is used, counted at the result's rate."""
-    if info.timecode is None:
-        return None
-    skipped = math.ceil((config.start or Fraction(0)) * info.rate)
-    return timecode.shifted(info.timecode, skipped, info.rate, config.fps)
 
 
 def _expected_frames(config: AnimateConfig, info: VideoInfo) -> int | None:

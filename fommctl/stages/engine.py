@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Sequence
+from hashlib import sha256
 from typing import cast
 
-from fommctl.api.protocols import Renderer
+import numpy as np
+from numpy.typing import NDArray
+
+from fommctl.api.protocols import Renderer, SourceContext
 from fommctl.api.specs import BackendSpec
 from fommctl.core.fast.devices import resolve_device, resolve_precision
+from fommctl.core.pixels import to_tensor
 from fommctl.errors import UsageError
 from fommctl.host import Host
 from fommctl.models.loading import LoadedModel
 from fommctl.stages.options import MotionMode
+
+ENCODED_SOURCES = 4
 
 
 class Engine:
@@ -22,6 +31,7 @@ class Engine:
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         self._renderers: dict[float, Renderer] = {}
+        self._encoded: OrderedDict[tuple[int | None, str], SourceContext] = OrderedDict()
 
     @property
     def family(self) -> BackendSpec:
@@ -68,3 +78,20 @@ class Engine:
                 hint = f"The native size is {native}; {2 * native} and other whole multiples work."
                 raise UsageError(f"--size {size}: {error.message}", hint) from error
         return self._renderers[scale]
+
+    def encoded(self, pictures: Sequence[NDArray[np.uint8]], size: int | None = None) -> SourceContext:
+        """The source encoded by `renderer(size)`; the last few are kept, for jobs that share a source.
+
+        pictures: (N, N, 3) each, as the model sees them: the source, then further views of its subject.
+        """
+        digest = sha256(repr([picture.shape for picture in pictures]).encode())
+        for picture in pictures:
+            digest.update(picture.tobytes())
+        key = size, digest.hexdigest()
+        if key not in self._encoded:
+            renderer = self.renderer(size)
+            self._encoded[key] = renderer.encode_source(to_tensor(list(pictures), renderer.device))
+        self._encoded.move_to_end(key)
+        while len(self._encoded) > ENCODED_SOURCES:
+            self._encoded.popitem(last=False)
+        return self._encoded[key]

@@ -1,0 +1,24 @@
+"""Content hashes: what a result was made from, whatever it was called and whenever it was written."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+
+from fommctl.errors import InputError
+from fommctl.media.sequences import is_pattern, listed
+from fommctl.models.registry import file_sha256
+
+
+def media_hash(path: Path) -> str:
+    """SHA-256, hexadecimal: of a file's bytes; for a folder or a pattern of frames, of the places and contents of its
+    frames in order, so that renaming all of them changes nothing. Raises InputError for what cannot be read."""
+    try:
+        if not (path.is_dir() or is_pattern(path)):
+            return file_sha256(path)
+        digest = sha256()
+        for position, frame in listed(path):
+            digest.update(f"{position} {file_sha256(frame)}\n".encode())
+        return digest.hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", "Check the path and its permissions.") from error

@@ -1,0 +1,179 @@
+"""Preparing a shot: everything that is settled before its first frame is rendered."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+from fommctl import __version__
+from fommctl.api.protocols import Renderer, SourceContext
+from fommctl.api.specs import StageEvent
+from fommctl.core.pixels import HostPixels
+from fommctl.core.transfer import Motion
+from fommctl.media import timecode
+from fommctl.media.probe import VideoInfo, probe
+from fommctl.media.writer import AudioSource, Writer, check_output, holds_alpha
+from fommctl.stages.choreography import Choreography
+from fommctl.stages.compose import Composer, Look
+from fommctl.stages.engine import Engine
+from fommctl.stages.options import AnimateConfig, MotionMode
+from fommctl.stages.reference import find_reference
+from fommctl.stages.rendering import Rendering
+from fommctl.stages.shot import Shot, plan
+from fommctl.stages.sound import choose_sound
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What the inputs and the options decide about a result; another process can be handed it."""
+
+    config: AnimateConfig
+    info: VideoInfo
+    """Of the driving video."""
+    sound: AudioSource | None
+    shot: Shot
+    mode: MotionMode
+    reference_time: Fraction
+    """Of the reference frame in the driving video, in seconds."""
+    reference: Motion
+    """One frame, on the CPU."""
+    warnings: tuple[str, ...]
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames a second of the result."""
+        return self.config.fps or self.info.rate
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A settled shot on an engine, ready to render."""
+
+    settled: Settled
+    engine: Engine
+    renderer: Renderer
+    context: SourceContext
+    choreography: Choreography
+    composer: Composer
+
+    def rendering(self) -> Rendering:
+        """The model's loop over this shot."""
+        present = self.settled.shot.present
+        batch_size = self.settled.config.batch_size
+        return Rendering(
+            self.renderer, self.context, self.choreography, lambda cue: present(cue.frame.time), batch_size
+        )
+
+    def writer(self) -> Writer:
+        """Of the result, not opened yet."""
+        settled, model = self.settled, self.engine.model
+        config, info = settled.config, settled.info
+        width, height = self.composer.canvas
+        names = f"model {model.name}, preset {model.preset.name}"
+        return Writer(
+            config.result_path,
+            width=width,
+            height=height,
+            rate=settled.rate,
+            alpha=self.composer.alpha,
+            audio=settled.sound,
+            # Frames of HDR and wide-gamut clips arrive as bt709: their own tags would be wrong.
+            colour=None if info.hdr or info.colour.wide_gamut else info.colour,
+            codec=config.codec,
+            crf=config.crf,
+            pix_fmt=config.pix_fmt,
+            metadata={"comment": f"Synthetic video, animated by fommctl {__version__} with {names}"},
+            timecode=_timecode(config, info),
+            overwrite=config.overwrite,
+        )
+
+
+def settle(config: AnimateConfig, engine: Engine) -> Settled:
+    """Look at the inputs and decide. Raises UsageError, InputError, OutputError or MissingError."""
+    check_outputs(config)
+    mode = engine.motion(config.motion)
+    engine.check_views(len(config.views))
+    info = probe(config.driving, fps=config.fps)
+    sound = choose_sound(config, info)
+    shot = plan(config, info, engine.model.preset.framing, engine.frame_size(config.size), engine.host)
+    context = engine.encoded((shot.square, *shot.views), config.size)
+    notes = (*shot.warnings, *_about_model(config, engine, context.motion))
+    for note in notes:
+        log.warning(note)
+    moment, reference = find_reference(config, shot, info, engine.renderer(config.size), context)
+    return Settled(config, info, sound, shot, mode, moment, reference.to("cpu"), notes)
+
+
+def prepare(settled: Settled, engine: Engine, event: StageEvent) -> Prepared:
+    """Bring a settled shot onto an engine. event: what the frame filters of plugins are told of the run."""
+    config, shot = settled.config, settled.shot
+    filters = engine.host.frame_filters(event)
+    renderer = engine.renderer(config.size)
+    context = engine.encoded((shot.square, *shot.views), config.size)
+    choreography = Choreography(
+        context.motion,
+        settled.reference.to(renderer.device),
+        mode=settled.mode,
+        adapt_scale=config.adapt_scale,
+        smooth=config.smooth,
+    )
+    reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]
+    composer = Composer(config, shot, _look(config, shot), context.motion, reconstruction, filters)
+    return Prepared(settled, engine, renderer, context, choreography, composer)
+
+
+def about(config: AnimateConfig, engine: Engine) -> StageEvent:
+    """What listeners and frame filters are told when the run begins."""
+    details = {"config": config.to_json(), "model": engine.model.name, "output": str(config.result_path)}
+    return StageEvent(stage="animate", details=details)
+
+
+def check_outputs(config: AnimateConfig) -> None:
+    """Raise UsageError or OutputError where the result could not be written."""
+    check_output(
+        config.result_path,
+        config.overwrite,
+        inputs=(config.source, config.driving, *config.views),
+        codec=config.codec,
+        crf=config.crf,
+        pix_fmt=config.pix_fmt,
+    )
+
+
+def _about_model(config: AnimateConfig, engine: Engine, source: Motion) -> list[str]:
+    """What the user should know of how the model is used."""
+    notes, preset, (width, _) = [], engine.model.preset, engine.frame_size()
+    if config.crop == "auto" and preset.framing is None and preset.dataset is None:
+        notes.append(
+            "what this model was trained on is not known: nothing is cropped (a --preset for faces would crop)"
+        )
+    if config.size not in (None, width):
+        notes.append(f"frames of {config.size} pixels: trained at {width}, the model's motion still sees {width}")
+    if config.keypoints and not source.keypoints.shape[1]:
+        notes.append("this model has no keypoints: none are drawn")
+    return notes
+
+
+def _look(config: AnimateConfig, shot: Shot) -> Look:
+    paste_back = shot.source_box is not None and config.paste_back is not False
+    alpha = (
+        paste_back
+        and shot.picture.alpha is not None
+        and not config.compare
+        and not config.keypoints
+        and holds_alpha(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
+    )
+    # Keypoints are drawn on source and driving frame: both have to be in the picture.
+    return Look(paste_back, alpha, config.compare or config.keypoints, config.keypoints)
+
+
+def _timecode(config: AnimateConfig, info: VideoInfo) -> str | None:
+    """The driving video's timecode at the first frame that is used, counted at the result's rate."""
+    if info.timecode is None:
+        return None
+    skipped = math.ceil((config.start or Fraction(0)) * info.rate)
+    return timecode.shifted(info.timecode, skipped, info.rate, config.fps)

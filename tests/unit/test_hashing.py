@@ -1,0 +1,38 @@
+"""Content hashes of media."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from fommctl.errors import InputError
+from fommctl.stages.hashing import media_hash
+
+
+def test_a_file_is_hashed_by_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"abc")
+    assert media_hash(tmp_path / "a.mp4") == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_frames_are_hashed_in_order_and_by_content(tmp_path: Path) -> None:
+    for folder, names in (("one", ("1.png", "2.png")), ("two", ("f9.png", "f10.png"))):
+        (tmp_path / folder).mkdir()
+        for name, content in zip(names, (b"x", b"y"), strict=True):
+            (tmp_path / folder / name).write_bytes(content)
+    by_folder = media_hash(tmp_path / "one")
+    assert by_folder == media_hash(tmp_path / "two") == media_hash(tmp_path / "one" / "%d.png")
+    (tmp_path / "two" / "f10.png").write_bytes(b"z")
+    assert media_hash(tmp_path / "two") != by_folder
+
+
+def test_a_missing_frame_is_another_sequence(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        (tmp_path / f"{number}.png").write_bytes(bytes([number]))
+    whole = media_hash(tmp_path / "%d.png")
+    (tmp_path / "3.png").rename(tmp_path / "4.png")
+    assert media_hash(tmp_path / "%d.png") != whole
+
+
+def test_what_is_not_there_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot read .*none\.mp4"):
+        media_hash(tmp_path / "none.mp4")
