@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -16,6 +19,7 @@ import pluggy
 from fommctl.api.hookspecs import PROJECT, Hooks
 from fommctl.api.specs import StageEvent
 from fommctl.api.validation import SPEC_TYPES, spec_fault, type_name
+from fommctl.api.version import DECLARATION, version_fault
 from fommctl.config import did_you_mean
 from fommctl.errors import FommctlError
 
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from fommctl.api.protocols import FrameFilter
 
 HOOKS = tuple(name for name in vars(Hooks) if name.startswith("fommctl_"))
+_ASSIGNED = re.compile(rf"""^{DECLARATION}\b[^=\n]*=\s*["']([^"'\n]*)["']""", re.MULTILINE)
 
 logger = logging.getLogger("fommctl.host")
 
@@ -40,6 +45,8 @@ class PluginInfo:
     version: str
     entry_point: str
     """The value of the entry point: the module, or `module:object`."""
+    api: str | None
+    """The version of the plugin API that it was written for; None where it does not say, and is taken to be of 1.0."""
     registers: Mapping[str, tuple[str, ...]]
     """Names by kind; listeners and frame filters by the name of their hook under `hook`."""
     problem: str | None
@@ -62,6 +69,7 @@ class Plugin:
     distribution: str
     version: str
     manager: pluggy.PluginManager = field(default_factory=_new_manager)
+    api: str | None = None
     problems: list[str] = field(default_factory=list)
     traceback: str | None = None
     _specs: dict[str, list[Any]] = field(default_factory=dict)
@@ -77,14 +85,25 @@ class Plugin:
         logger.warning("%s: %s", self, problem)
 
     def load(self) -> None:
-        """Import the entry point and register its hooks."""
+        """Import the entry point and register its hooks, unless it was written for another version of the API."""
         try:
             with _stdout_to_stderr():
                 loaded = self.entry.load()
-                self.manager.register(loaded, self.entry.name)
-                self._report_misspelt(loaded)
+                if self._suits(_declared(loaded, self.entry.module)):
+                    self.manager.register(loaded, self.entry.name)
+                    self._report_misspelt(loaded)
         except (Exception, SystemExit) as error:
-            self.report(f"does not load: {describe(error)}", error)
+            # What a newer API has and this one has not fails at import, before the declaration can be asked for.
+            if self._suits(_written(self.entry)):
+                self.report(f"does not load: {describe(error)}", error)
+
+    def _suits(self, declared: object) -> bool:
+        """Is it for this version of the API? Where it is not, that is reported."""
+        fault = None if declared is None else version_fault(declared)
+        self.api = declared if isinstance(declared, str) else None
+        if fault:
+            self.report(fault)
+        return fault is None
 
     def _report_misspelt(self, loaded: object) -> None:
         callers = self.manager.get_hookcallers(loaded) or []
@@ -141,10 +160,28 @@ class Plugin:
             distribution=self.distribution,
             version=self.version,
             entry_point=self.entry.value,
+            api=self.api,
             registers={kind: names for kind, names in registers.items() if names},
             problem="; ".join(self.problems) or None,
             traceback=self.traceback,
         )
+
+
+def _declared(loaded: object, module: str) -> object:
+    """What a plugin declares as its version of the API, or its module for it; None where neither does."""
+    return getattr(loaded, DECLARATION, getattr(sys.modules.get(module), DECLARATION, None))
+
+
+def _written(entry: metadata.EntryPoint) -> str | None:
+    """What the text of its module declares, without importing it; None where that cannot be told."""
+    try:
+        found = importlib.util.find_spec(entry.module)
+        text = Path(found.origin).read_text(encoding="utf-8") if found and found.origin else ""
+    except (Exception, SystemExit) as error:
+        logger.debug("what the plugin %r declares cannot be read: %s", entry.name, describe(error))
+        return None
+    assigned = _ASSIGNED.search(text)
+    return assigned[1] if assigned else None
 
 
 @contextlib.contextmanager

@@ -30,10 +30,12 @@ from fommctl.api.specs import (
     StageEvent,
 )
 from fommctl.api.values import ClipRecord, Detection
+from fommctl.api.version import API_VERSION
 from fommctl.errors import FommctlError, InputError, MissingError, ModelError, OutputError, UsageError
 from fommctl.media.boxes import Box
 
 __all__ = [
+    "API_VERSION",
     "PROJECT",
     "Architecture",
     "Backend",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fommctl.api.version import FIRST
 from fommctl.cli.session import Session, command
 from fommctl.errors import JobsFailedError, UsageError
 
@@ -104,19 +105,19 @@ def _table(infos: "tuple[PluginInfo, ...]", warnings: list[str]) -> "RenderableT
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("plugin", "distribution", "version", "entry point", "registers"):
+    for heading in ("plugin", "distribution", "version", "API", "entry point", "registers"):
         table.add_column(heading, overflow="fold")
     for info in infos:
         registers = "\n".join(f"{kind}: {', '.join(names)}" for kind, names in info.registers.items())
-        table.add_row(
-            *(Text(each) for each in (info.name, info.distribution, info.version, info.entry_point, registers))
-        )
+        cells = (info.name, info.distribution, info.version, info.api or "-", info.entry_point, registers)
+        table.add_row(*map(Text, cells))
     problems = [Text(f"{info.name}: {info.problem}", "red") for info in infos if info.problem]
     return Group(table, *problems, *(Text(warning, "yellow") for warning in warnings))
 
 
 def _text(details: dict[str, Any]) -> str:
     lines = [f"{key.replace('_', ' ')}: {details[key]}" for key in ("name", "distribution", "version", "entry_point")]
+    lines.append(f"API: {details['api'] or f'not stated, taken to be written for {FIRST}'}")
     for kind, names in details["registers"].items():
         lines.append(f"{kind}:")
         lines += [f"  {name}  {details['summaries'].get(kind, {}).get(name, '')}".rstrip() for name in names]

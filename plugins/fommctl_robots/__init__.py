@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from fommctl.api import DatasetAdapter
 
+fommctl_api = "1.0"
+
 
 @hookimpl
 def fommctl_datasets() -> Iterator[DatasetSpec]:

@@ -11,6 +11,8 @@ from fommctl.api import DatasetSpec, hookimpl
 if TYPE_CHECKING:
     from fommctl.api import DatasetAdapter
 
+fommctl_api = "1.0"
+
 
 @hookimpl
 def fommctl_datasets() -> Iterator[DatasetSpec]:

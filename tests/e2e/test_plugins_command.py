@@ -58,6 +58,7 @@ def test_list_says_what_each_registers_and_what_is_broken(site: Path, run_proces
         "distribution": "good-plugin",
         "version": "1.2",
         "entry_point": "good_plugin",
+        "api": "1.0",
         "registers": {
             "dataset": ["ramp"],
             "metric": ["mean-difference"],
@@ -71,6 +72,7 @@ def test_list_says_what_each_registers_and_what_is_broken(site: Path, run_proces
         "distribution": "broken-plugin",
         "version": "0.3",
         "entry_point": "broken_plugin",
+        "api": None,
         "registers": {},
         "problem": "does not load: ModuleNotFoundError: No module named 'no_such_library'",
     }

@@ -43,6 +43,7 @@ def test_a_third_party_plugin_is_treated_like_ours(third_party: Callable[..., No
         distribution="good-plugin",
         version="1.2",
         entry_point="good_plugin",
+        api="1.0",
         registers={
             "dataset": ("ramp",),
             "metric": ("mean-difference",),
