@@ -40,6 +40,8 @@ class LoadedModel:
     """How the file was read, where that had to be worked out; short phrases for the user."""
     groups: tuple[str, ...] = ()
     """Groups whose weights came from the file."""
+    path: Path | None = None
+    """Of the file; None where the weights come from none."""
 
 
 def load_model(model: str | None, host: Host, *, preset: str | None = None, sets: Sequence[str] = ()) -> LoadedModel:
@@ -85,7 +87,7 @@ def load_file(
     groups = fit(backend, spec, checkpoint, chosen.name)
     if notes:
         log.warning("%s: no preset given, so its architecture was read off its tensors: %s", name, "; ".join(notes))
-    return LoadedModel(name, backend, chosen, checkpoint.metadata, notes, groups)
+    return LoadedModel(name, backend, chosen, checkpoint.metadata, notes, groups, path)
 
 
 def read_model(path: Path, host: Host) -> Checkpoint:

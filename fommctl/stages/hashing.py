@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from fommctl.errors import InputError
 from fommctl.media.sequences import is_pattern, listed
+from fommctl.models.loading import LoadedModel
 from fommctl.models.registry import file_sha256
 
 
@@ -22,3 +24,13 @@ def media_hash(path: Path) -> str:
         return digest.hexdigest()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", "Check the path and its permissions.") from error
+
+
+def model_identity(model: LoadedModel) -> dict[str, Any]:
+    """What a model is, as JSON values: two that are equal render alike. `sha256`: of its file, None where its weights
+    come from none; `preset`: the resolved configuration, as YAML."""
+    return {
+        "name": model.name,
+        "sha256": None if model.path is None else file_sha256(model.path),
+        "preset": model.preset.text(),
+    }

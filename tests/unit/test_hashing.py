@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from fommctl.errors import InputError
-from fommctl.stages.hashing import media_hash
+from fommctl.host import load_host
+from fommctl.models.loading import load_model
+from fommctl.stages.hashing import media_hash, model_identity
 
 
 def test_a_file_is_hashed_by_its_bytes(tmp_path: Path) -> None:
@@ -36,3 +38,14 @@ def test_a_missing_frame_is_another_sequence(tmp_path: Path) -> None:
 def test_what_is_not_there_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read .*none\.mp4"):
         media_hash(tmp_path / "none.mp4")
+
+
+def test_a_model_is_its_file_and_its_resolved_preset() -> None:
+    host = load_host()
+    plain, changed = (load_model(None, host, sets=sets) for sets in ((), ("animate_params.num_pairs=3",)))
+    assert plain.path is not None
+    identity, other = model_identity(plain), model_identity(changed)
+    assert identity["name"] == "faces-mini"
+    assert identity["sha256"] == other["sha256"] == hashlib.sha256(plain.path.read_bytes()).hexdigest()
+    assert "num_pairs: 3" in other["preset"]
+    assert "num_pairs: 3" not in identity["preset"]
