@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import tempfile
 import zlib
 from collections import deque
 from collections.abc import Mapping
@@ -30,7 +30,11 @@ _OPTIONS = {"compression_level": "1", "pred": "mixed"}
 
 
 class PictureSequence:
-    """Pictures numbered from 1 in a temporary folder inside the target's; `finish` moves them, `abort` removes them."""
+    """Pictures numbered from 1 in a temporary folder; `finish` moves them, `abort` removes them.
+
+    A target folder that does not exist yet appears with all of them at once: the temporary one, beside it, gets its
+    name. Where it exists the temporary one is inside it, and the pictures are moved one by one.
+    """
 
     audio_codec: str | None = None
 
@@ -38,12 +42,12 @@ class PictureSequence:
         self._pattern = pattern
         self._encoding = encoding
         self._text = b"".join(_text_chunk(key, value) for key, value in metadata.items())
-        self._made_folder = not pattern.parent.exists()
+        folder = pattern.parent
+        self._new_folder = not folder.exists()
+        name = f".{folder.name[:40]}.fommctl-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+        self._folder = (folder.parent if self._new_folder else folder) / name
         with output_errors(pattern):
-            if self._made_folder:
-                pattern.parent.mkdir()
-            prefix = f".fommctl-{os.getpid()}-"
-            self._folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=pattern.parent))
+            self._folder.mkdir()
         self._count = 0
         self._moved: list[Path] = []
         self._threads = threads
@@ -68,6 +72,8 @@ class PictureSequence:
             while self._running:
                 self._running.popleft().result()
             self._pool.shutdown()
+            if self._new_folder and self._gets_its_name():
+                return
             for number in range(1, self._count + 1):
                 target = numbered(self._pattern, number)
                 self._moved.append(target)
@@ -78,13 +84,21 @@ class PictureSequence:
             self._folder.rmdir()
 
     def abort(self) -> None:
-        """Remove every picture of this run, and the folder if this run made it."""
+        """Remove every picture of this run."""
         self._pool.shutdown(cancel_futures=True)
         shutil.rmtree(self._folder, ignore_errors=True)
         for target in self._moved:
             target.unlink(missing_ok=True)
-        if self._made_folder and not any(self._pattern.parent.iterdir()):
-            self._pattern.parent.rmdir()
+
+    def _gets_its_name(self) -> bool:
+        """Whether the folder took its name; not where somebody has filled one of that name meanwhile."""
+        try:
+            os.rename(self._folder, self._pattern.parent)
+        except OSError:
+            if not self._pattern.parent.is_dir():
+                raise
+            return False
+        return True
 
     def _save(self, target: Path, pixels: NDArray[np.uint8]) -> None:
         data = encode_png(pixels, self._encoding.pix_fmt)
