@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from fommctl.media.colour import BT709
 from fommctl.media.containers import Encoding
+from fommctl.media.marking import Mark
 from fommctl.media.movie import output_errors
 from fommctl.media.output_paths import matching, numbered, temporary_name
 from fommctl.media.resampling import over_black
@@ -38,10 +39,20 @@ class PictureSequence:
 
     audio_codec: str | None = None
 
-    def __init__(self, pattern: Path, encoding: Encoding, metadata: Mapping[str, str], threads: int) -> None:
+    def __init__(
+        self,
+        pattern: Path,
+        encoding: Encoding,
+        metadata: Mapping[str, str],
+        threads: int,
+        mark: Mark | None = None,
+    ) -> None:
         self._pattern = pattern
         self._encoding = encoding
-        self._text = b"".join(_text_chunk(key, value) for key, value in metadata.items())
+        texts = {key.capitalize(): value for key, value in metadata.items()}
+        if mark is not None:
+            texts |= {"Comment": mark.comment, "XML:com.adobe.xmp": mark.xmp.decode()}
+        self._text = b"".join(_text_chunk(key, value) for key, value in texts.items())
         folder = pattern.parent
         self._new_folder = not folder.exists()
         name = f".{folder.name[:40]}.fommctl-{os.getpid()}-{secrets.token_hex(4)}.tmp"
@@ -134,6 +145,6 @@ def encode_png(pixels: NDArray[np.uint8], pix_fmt: str) -> bytes:
 
 def _text_chunk(key: str, value: str) -> bytes:
     """An iTXt chunk, uncompressed UTF-8 (PNG, section 11.3.3.4)."""
-    keyword = key.capitalize().encode("latin-1", "replace")[:79]
+    keyword = key.encode("latin-1", "replace")[:79]
     body = b"iTXt" + keyword + b"\0\0\0\0\0" + value.encode()
     return (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")

@@ -20,8 +20,9 @@ from fommctl.errors import FULL_DISK, OutputError
 from fommctl.media.audio import AudioSource, CopiedSound, Sound, open_sound
 from fommctl.media.colour import ColourTags
 from fommctl.media.containers import Encoding
+from fommctl.media.marking import TRAINED_ALGORITHMIC_MEDIA, Mark, add_xmp_box, gif_extension
 from fommctl.media.output_colour import Converter, MatrixConverter, output_colour, tag
-from fommctl.media.palette import PaletteConverter, add_gif_comment
+from fommctl.media.palette import PaletteConverter, add_gif_extensions
 from fommctl.media.resampling import over_black
 
 _USUAL_CLOCKS = lcm(90000, 1000, 600, 15360, 12800)
@@ -80,6 +81,7 @@ class Movie:
         colour: ColourTags | None,
         audio: AudioSource | None,
         metadata: Mapping[str, str],
+        mark: Mark | None,
         timecode: str | None,
         threads: int,
         warnings: list[str],
@@ -89,7 +91,8 @@ class Movie:
         self._temporary = temporary
         self._encoding = encoding
         self._picture = picture
-        self._metadata = metadata
+        self._mark = mark
+        self._metadata = {**metadata, **self._marking()}
         self._timecode = self._fitting_timecode(timecode)
         self._audio = audio if encoding.container.sound_encoder is not None else None
         self._threads = threads
@@ -128,8 +131,7 @@ class Movie:
             if self._sound is not None:
                 self._sound.finish(self._end)
             self._container.close()
-            if self._encoding.container.muxer == "gif":
-                add_gif_comment(self._temporary, self._metadata)
+            self._add_what_muxers_lack()
             with open(self._temporary, "rb+") as file:
                 # Network file systems report a full disk only here.
                 os.fsync(file.fileno())
@@ -145,6 +147,22 @@ class Movie:
                 self._container.close()
         self._close_sound()
         self._temporary.unlink(missing_ok=True)
+
+    def _marking(self) -> dict[str, str]:
+        if self._mark is None:
+            return {}
+        # Matroska has no place for XMP, and takes tags of any name.
+        tags = self._encoding.container.muxer in ("matroska", "webm")
+        kind = {"DIGITAL_SOURCE_TYPE": TRAINED_ALGORITHMIC_MEDIA} if tags else {}
+        return {"comment": self._mark.comment, **kind}
+
+    def _add_what_muxers_lack(self) -> None:
+        """The comment of a GIF, and XMP where the container has a place for it."""
+        muxer, packet = self._encoding.container.muxer, b"" if self._mark is None else self._mark.xmp
+        if muxer == "gif":
+            add_gif_extensions(self._temporary, self._metadata, gif_extension(packet) if packet else b"")
+        elif muxer in ("mp4", "mov") and packet:
+            add_xmp_box(self._temporary, packet)
 
     def _start(self) -> None:
         try:
@@ -186,6 +204,9 @@ class Movie:
         if self._encoding.container.muxer in ("mp4", "mov"):
             ticks = str(self._picture.time_base.denominator)
             options |= {"movflags": "+faststart", "video_track_timescale": ticks, "movie_timescale": ticks}
+        elif self._encoding.container.muxer in ("matroska", "webm"):
+            # Without the random identifiers of Matroska: equal runs give equal files.
+            options["fflags"] = "+bitexact"
         return options
 
     def _add_video(self) -> Any:

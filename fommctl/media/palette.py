@@ -44,12 +44,12 @@ class PaletteConverter:
                 return
 
 
-def add_gif_comment(path: Path, metadata: Mapping[str, str]) -> None:
-    """Put metadata["comment"] (or nothing, where there is none) into the finished GIF, before its trailer."""
+def add_gif_extensions(path: Path, metadata: Mapping[str, str], more: bytes = b"") -> None:
+    """Put metadata["comment"] (or nothing, where there is none) and `more`, whole extension blocks, into the finished
+    GIF, before its trailer."""
     text = metadata.get("comment", "").encode()
-    if not text:
-        return
-    blocks = b"".join(bytes([len(part)]) + part for part in (text[i : i + 255] for i in range(0, len(text), 255)))
+    parts = [text[start : start + 255] for start in range(0, len(text), 255)]
+    comment = _COMMENT_EXTENSION + b"".join(bytes([len(part)]) + part for part in parts) + b"\x00" if text else b""
     with open(path, "rb+") as file:
         file.seek(-len(_TRAILER), os.SEEK_END)
-        file.write(_COMMENT_EXTENSION + blocks + b"\x00" + _TRAILER)
+        file.write(comment + more + _TRAILER)

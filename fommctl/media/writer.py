@@ -16,6 +16,7 @@ from fommctl.errors import OutputError
 from fommctl.media.colour import ColourTags
 from fommctl.media.containers import container_of, resolve_encoding
 from fommctl.media.images_out import PictureSequence
+from fommctl.media.marking import Mark
 from fommctl.media.movie import Movie, PictureFormat, choose_time_base, output_errors
 from fommctl.media.output_paths import check_target, is_pattern, real_target, temporary_name
 from fommctl.media.sound_input import AudioSource
@@ -76,7 +77,8 @@ class Writer:
     audio: sound to carry, copied where the container holds its codec, else transcoded.
     colour: tags of the driving video; what they leave open follows from the size.
     codec, crf, pix_fmt: choices in ffmpeg's names, each the container's default where None.
-    metadata: such as {"comment": ...}.  timecode: of the first frame, for .mov.
+    metadata: such as {"comment": ...}.  mark: that the result is synthetic, wherever the container has a place for it.
+    timecode: of the first frame, for .mov.
     time_base: unit of the timestamps to come, in seconds; without it, multiples of 1/rate and of the usual clocks
     (1/90000, 1/1000, 1/600, 1/15360, 1/12800) are exact. Matroska and WebM keep milliseconds and GIF hundredths:
     there times go to the nearest.
@@ -98,6 +100,7 @@ class Writer:
         crf: int | None = None,
         pix_fmt: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        mark: Mark | None = None,
         timecode: str | None = None,
         overwrite: bool = False,
         time_base: Fraction | None = None,
@@ -112,6 +115,7 @@ class Writer:
         self._audio = audio
         self._colour = colour
         self._metadata = dict(metadata or {})
+        self._mark = mark
         self._timecode = timecode
         self._threads = threads or max(1, min(4, (os.cpu_count() or 1) // 4))
         self._target = real_target(self.path)
@@ -133,7 +137,7 @@ class Writer:
 
     def __enter__(self) -> Self:
         if is_pattern(self.path):
-            self._sink = PictureSequence(self.path, self._encoding, self._metadata, self._threads)
+            self._sink = PictureSequence(self.path, self._encoding, self._metadata, self._threads, self._mark)
             return self
         self._temporary = temporary_name(self._target)
         self._sink = Movie(
@@ -144,6 +148,7 @@ class Writer:
             colour=self._colour,
             audio=self._audio,
             metadata=self._metadata,
+            mark=self._mark,
             timecode=self._timecode,
             threads=self._threads,
             warnings=self.warnings,

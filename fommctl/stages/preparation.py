@@ -13,6 +13,7 @@ from fommctl.api.specs import StageEvent
 from fommctl.core.pixels import HostPixels
 from fommctl.core.transfer import Motion
 from fommctl.media import timecode
+from fommctl.media.marking import Mark
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.writer import AudioSource, Writer, check_output, holds_alpha
 from fommctl.stages.choreography import Choreography
@@ -73,7 +74,6 @@ class Prepared:
         settled, model = self.settled, self.engine.model
         config, info = settled.config, settled.info
         width, height = self.composer.canvas
-        names = f"model {model.name}, preset {model.preset.name}"
         return Writer(
             config.result_path,
             width=width,
@@ -86,7 +86,7 @@ class Prepared:
             codec=config.codec,
             crf=config.crf,
             pix_fmt=config.pix_fmt,
-            metadata={"comment": f"Synthetic video, animated by fommctl {__version__} with {names}"},
+            mark=Mark(__version__, model.name, model.preset.name),
             timecode=_timecode(config, info),
             overwrite=config.overwrite,
         )
