@@ -7,26 +7,25 @@ children stay.
 from __future__ import annotations
 
 import contextlib
-import logging
 import multiprocessing
 import os
 import pickle
 import signal
-import sys
-from collections import deque
+import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing import resource_tracker
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
+
+from fommctl.stages.worker_life import PATIENCE, serve
 
 Job = TypeVar("Job")
 Done = TypeVar("Done")
 Tell = Callable[[int, int | None], None]
 Work = Callable[[Job, Tell], Done]
 """work(job, tell) -> result; tell(done, total) raises SystemExit in a child whose parent is gone or has given up."""
-_PATIENCE = 10
-"""Seconds that a child has to clean up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,77 +35,143 @@ class Died:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class TimedOut(Died):
+    """The result of a job that took longer than it may; its process was stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """In the place of a job: there is none for so many seconds, or until one of those at work ends."""
+
+    seconds: float
+
+
 def processors() -> int:
     """Those that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_jobs(
-    jobs: Iterable[Job],
+    jobs: Iterable[Job | Wait],
     prepare: Callable[..., Work[Job, Done]],
-    arguments: tuple[Any, ...] = (),
+    arguments: tuple[Any, ...] | Callable[[int], tuple[Any, ...]] = (),
     *,
     workers: int,
+    timeout: float | None = None,
     tell: Callable[[Job, int, int | None], None] = lambda job, done, total: None,
     begin: Callable[[Job], None] = lambda job: None,
 ) -> Generator[tuple[Job, Done | Died], None, None]:
     """Each job with its result, as they come; close the generator to stop early.
 
+    jobs: the next one is taken when a worker is free for it.
     prepare(*arguments): makes the function that does the jobs, once in each process; importable by name, as the
-    arguments and results can be pickled. A job that cannot be (it holds a lambda) is done in this process.
-    workers: processes; with 0 everything runs in this one.  tell(job, done, total): progress.  begin: called before a
-    job starts.
+    arguments and results can be pickled. arguments(number): of the worker of this number, from 0; one that takes the
+    place of another has its number. A job that cannot be pickled (it holds a lambda) is done in this process.
+    workers: processes; with 0 everything runs in this one.  timeout: seconds for a job in a process.
+    tell(job, done, total): progress.  begin: called before a job starts.
     """
+    chosen = arguments if callable(arguments) else lambda number: arguments
     own: list[Work[Job, Done]] = []
 
     def done_here(job: Job) -> tuple[Job, Done]:
         if not own:
-            own.append(prepare(*arguments))
+            own.append(prepare(*chosen(0)))
         return job, own[0](job, lambda done, total: tell(job, done, total))
 
-    waiting = deque(jobs)
-    children: list[_Child[Job]] = []
+    waiting = iter(jobs)
+    more = True
+    crew: _Crew[Job] = _Crew(prepare, chosen, workers, timeout)
     try:
-        while waiting or any(child.job is not None for child in children):
-            while waiting:
-                idle = next((child for child in children if child.job is None), None)
-                if workers and idle is None and len(children) == workers:
-                    break
-                job = waiting.popleft()
-                begin(job)
-                packed = _packed(job) if workers else None
-                if packed is None:
-                    yield done_here(job)
-                    continue
-                if idle is None:
-                    idle = _Child(prepare, processors() // workers, arguments)
-                    children.append(idle)
-                idle.give(job, packed)
-            yield from _heard(children, tell)
+        while more or crew.busy:
+            pause: float | None = None
+            while more and pause is None and (not workers or crew.has_room):
+                job = next(waiting, None)
+                if job is None:
+                    more = False
+                elif isinstance(job, Wait):
+                    pause = job.seconds
+                else:
+                    begin(job)
+                    packed = _packed(job) if workers else None
+                    if packed is None:
+                        yield done_here(job)
+                    else:
+                        crew.give(job, packed)
+            if crew.busy:
+                yield from crew.heard(tell, pause)
+            elif pause is not None:
+                time.sleep(pause)
     finally:
-        for child in children:
-            child.pipe.close()
-        for child in children:
-            child.end()
+        crew.end()
 
 
-def _heard(
-    children: list[_Child[Job]], tell: Callable[[Job, int, int | None], None]
-) -> Generator[tuple[Job, Any], None, None]:
-    """Wait for what the busy children say; those that died are none any more."""
-    busy = [child for child in children if child.job is not None]
-    ready = wait([child.pipe for child in busy]) if busy else []
-    for child in (child for child in busy if child.pipe in ready):
-        job, (kind, *content) = child.job, child.said()
-        assert job is not None
-        if kind == "progress":
-            tell(job, *content)
-            continue
-        child.job = None
-        if kind == "died":
-            children.remove(child)
+class _Crew(Generic[Job]):
+    """The processes, each with a number; one that died is replaced when its place is needed."""
+
+    def __init__(
+        self,
+        prepare: Callable[..., Work[Job, Any]],
+        arguments: Callable[[int], tuple[Any, ...]],
+        workers: int,
+        timeout: float | None,
+    ) -> None:
+        self._prepare = prepare
+        self._arguments = arguments
+        self._workers = workers
+        self._timeout = timeout
+        self._children: dict[int, _Child[Job]] = {}
+
+    @property
+    def busy(self) -> list[_Child[Job]]:
+        return [child for child in self._children.values() if child.job is not None]
+
+    @property
+    def has_room(self) -> bool:
+        return len(self.busy) < self._workers
+
+    def give(self, job: Job, packed: bytes) -> None:
+        """To a process that waits, else to a new one."""
+        child = next((child for child in self._children.values() if child.job is None), None)
+        if child is None:
+            number = next(number for number in range(self._workers) if number not in self._children)
+            child = _Child(self._prepare, processors() // self._workers, self._arguments(number))
+            self._children[number] = child
+        child.give(job, packed, self._timeout)
+
+    def heard(
+        self, tell: Callable[[Job, int, int | None], None], pause: float | None
+    ) -> Generator[tuple[Job, Any], None, None]:
+        """Wait for what the busy processes say, at most `pause` seconds; stop those whose time is over."""
+        busy = self.busy
+        moments = [child.deadline - time.monotonic() for child in busy if child.deadline is not None]
+        ready = wait([child.pipe for child in busy], min([*moments, *([] if pause is None else [pause])], default=None))
+        for child in busy:
+            job = child.job
+            assert job is not None
+            if child.pipe in ready:
+                kind, *content = child.said()
+                if kind == "progress":
+                    tell(job, *content)
+                    continue
+                child.job = None
+                if kind == "died":
+                    self._drop(child)
+                yield job, content[0]
+            elif child.deadline is not None and child.deadline <= time.monotonic():
+                self._drop(child)
+                yield job, TimedOut(f"it took longer than {self._timeout:g} s")
+
+    def _drop(self, child: _Child[Job]) -> None:
+        self._children = {number: each for number, each in self._children.items() if each is not child}
+        child.stop()
+        child.end()
+
+    def end(self) -> None:
+        for child in self._children.values():
+            child.stop()
+        for child in self._children.values():
             child.end()
-        yield job, content[0]
 
 
 class _Child(Generic[Job]):
@@ -117,15 +182,19 @@ class _Child(Generic[Job]):
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.job: Job | None = None
+        self.deadline: float | None = None
         self.process: BaseProcess = context.Process(
-            target=_serve, args=(theirs, prepare, threads, arguments), daemon=True
+            target=serve, args=(theirs, prepare, threads, arguments), daemon=True
         )
+        # It is started with the first child, and lets interrupts through again.
+        resource_tracker.ensure_running()
         with _interrupts_held_back():
             self.process.start()
         theirs.close()
 
-    def give(self, job: Job, packed: bytes) -> None:
+    def give(self, job: Job, packed: bytes, timeout: float | None) -> None:
         self.job = job
+        self.deadline = None if timeout is None else time.monotonic() + timeout
         # Where it died between two jobs, `said` tells.
         with contextlib.suppress(OSError):
             self.pipe.send_bytes(packed)
@@ -135,14 +204,22 @@ class _Child(Generic[Job]):
         try:
             message: tuple[Any, ...] = self.pipe.recv()
         except (EOFError, OSError):
-            self.process.join(_PATIENCE)
+            self.process.join(PATIENCE)
             return "died", Died(_why(self.process.exitcode))
+        if message[0] == "unreadable":
+            return "done", Died(message[1])
         return message
 
-    def end(self) -> None:
-        """Without its pipe, a child stops at the next progress it has to tell."""
+    def stop(self) -> None:
+        """Ask it to abandon its job; without its pipe it ends when it has none."""
         self.pipe.close()
-        self.process.join(_PATIENCE)
+        # Elsewhere this would kill it before it can clean up: there it stops at the next progress it has to tell.
+        if self.job is not None and os.name == "posix":
+            self.process.terminate()
+
+    def end(self) -> None:
+        """Wait for its end; one that does not come is brought about."""
+        self.process.join(PATIENCE)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
@@ -150,7 +227,7 @@ class _Child(Generic[Job]):
 
 @contextlib.contextmanager
 def _interrupts_held_back() -> Generator[None, None, None]:
-    """A child that is started meanwhile never has one: it would show a traceback as long as it does not ignore them."""
+    """A child that is started meanwhile has none: it would show a traceback as long as it does not ignore them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -177,31 +254,3 @@ def _why(code: int | None) -> str:
     except ValueError:
         name = f"signal {-code}"
     return f"its process was killed by {name}{' (memory may have run out)' if name == 'SIGKILL' else ''}"
-
-
-def _serve(pipe: Connection, prepare: Callable[..., Work[Any, Any]], threads: int, arguments: tuple[Any, ...]) -> None:
-    """The life of a child: jobs come through the pipe until it is closed."""
-    # Ctrl-C goes to the whole group; the parent closes the pipe, and the job in hand cleans up.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # stdout belongs to the result of the command.
-    sys.stdout = sys.stderr
-    logging.getLogger("fommctl").addHandler(logging.NullHandler())
-    work = prepare(*arguments)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(max(1, threads))
-
-    def tell(done: int, total: int | None) -> None:
-        try:
-            pipe.send(("progress", done, total))
-        except OSError:
-            sys.exit(1)
-
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            packed = pipe.recv_bytes()
-            try:
-                job = pickle.loads(packed)
-            except Exception as error:
-                pipe.send(("done", Died(f"it cannot be handed to a process: {error}")))
-                continue
-            pipe.send(("done", work(job, tell)))

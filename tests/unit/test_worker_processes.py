@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from fommctl.stages.worker_processes import Died, Tell, run_jobs
+from fommctl.stages.worker_processes import Died, Tell, TimedOut, Wait, run_jobs
 
 
 def double(plus: int) -> Callable[[object, Tell], object]:
@@ -77,3 +81,66 @@ def test_stopping_early_ends_the_processes() -> None:
     next(results)
     results.close()
     assert list(results) == []
+
+
+def slow(number: int) -> Callable[[object, Tell], object]:
+    def work(job: object, tell: Tell) -> object:
+        try:
+            tell(0, None)
+            time.sleep(60 if job == "long" else 0)
+        finally:
+            if isinstance(job, str):
+                Path(os.environ["CLEANED"]).write_text(job)
+        return number, job
+
+    return work
+
+
+def test_a_job_that_takes_too_long_is_stopped_and_cleans_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLEANED", str(tmp_path / "cleaned"))
+    results = dict(run_jobs(["long", 1, 2], slow, lambda number: (number,), workers=1, timeout=4))
+    assert results == {"long": TimedOut("it took longer than 4 s"), 1: (0, 1), 2: (0, 2)}
+    assert isinstance(results["long"], Died)
+    assert (tmp_path / "cleaned").read_text() == "long"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_jobs_are_taken_when_a_worker_is_free_and_may_be_waited_for(workers: int) -> None:
+    ended: list[object] = []
+
+    def jobs() -> Iterator[object]:
+        yield 1
+        while not ended:
+            yield Wait(0.05)
+        # Only what came of the first tells that there is a second.
+        yield ended[0]
+
+    for _, result in run_jobs(jobs(), double, (5,), workers=workers):
+        ended.append(result)
+    assert ended == [7, 19]
+
+
+def test_a_job_ends_with_its_parent(tmp_path: Path) -> None:
+    """SIGKILL leaves the parent no time to end them."""
+    code = f"""
+import os, sys
+sys.path[:0] = {sys.path!r}
+os.environ["CLEANED"] = {str(tmp_path / "cleaned")!r}
+from test_worker_processes import slow
+from fommctl.stages.worker_processes import run_jobs
+
+def tell(job, done, total):
+    os.kill(os.getpid(), 9)
+
+if __name__ == "__main__":
+    list(run_jobs(["long"], slow, (0,), workers=1, tell=tell))
+"""
+    script = tmp_path / "parent.py"
+    script.write_text(code)
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run([sys.executable, str(script)], env={**os.environ, "PYTHONPATH": path}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    end = time.monotonic() + 20
+    while not (tmp_path / "cleaned").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert (tmp_path / "cleaned").read_text() == "long"
