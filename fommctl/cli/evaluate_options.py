@@ -56,8 +56,8 @@ Pred = Annotated[
     list[Path] | None,
     _option(
         WHAT,
-        "Finished results to score: a folder of videos, folders of frames or PNG strips, or a single one. Several "
-        "are compared.",
+        "Finished results to score: a folder of videos, folders of frames or strips (PNG or JPEG), or a single one. "
+        "Several are compared.",
         "--pred",
     ),
 ]

@@ -39,23 +39,25 @@ _REMEMBERED = 4096
 Size = tuple[int, int] | None
 
 
-def count_frames(path: Path) -> int:
+def count_frames(path: Path, *, jpeg_strips: bool = False) -> int:
     """Exact number of frames: of a video, an animation, a folder of frames, or a picture.
 
     A PNG whose width is a multiple of its height, and more than that, holds square frames side by side; every other
     picture is one frame, for a wide JPEG is a panorama or two pages of a book. Raises InputError.
+
+    jpeg_strips: JPEGs are as PNGs; for pictures of which it is known that they are clips.
     """
-    return _clip(Path(path)).count
+    return _clip(Path(path), jpeg_strips).count
 
 
-def read_frames(path: Path, indices: Sequence[int], *, size: Size = None) -> list[Pixels]:
+def read_frames(path: Path, indices: Sequence[int], *, size: Size = None, jpeg_strips: bool = False) -> list[Pixels]:
     """The frames with these numbers (from 0, in any order, also twice), each (H, W, 3) uint8 RGB.
 
-    size: (width, height) of the result; nothing is resampled where the clip has it, or where it is None. Raises
-    InputError, also where the clip has no frame of that number.
+    size: (width, height) of the result; nothing is resampled where the clip has it, or where it is None.
+    jpeg_strips: as of `count_frames`. Raises InputError, also where the clip has no frame of that number.
     """
     path = Path(path)
-    clip = _clip(path)
+    clip = _clip(path, jpeg_strips)
     wanted = sorted(set(indices))
     for index in wanted:
         if not 0 <= index < clip.count:
@@ -75,21 +77,21 @@ class _Clip(Protocol):
         ...
 
 
-def _clip(path: Path) -> _Clip:
+def _clip(path: Path, jpeg_strips: bool) -> _Clip:
     if path.is_dir():
         return _Folder(path)
     check_file(path)
     status = path.stat()
-    return _remembered(path, status.st_mtime_ns, status.st_size)
+    return _remembered(path, status.st_mtime_ns, status.st_size, ("PNG", "JPEG") if jpeg_strips else ("PNG",))
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _remembered(path: Path, modified: int, size: int) -> _Clip:
-    """What is known of a file as long as it stays the same."""
+def _remembered(path: Path, modified: int, size: int, strips: tuple[str, ...]) -> _Clip:
+    """What is known of a file as long as it stays the same.  strips: formats of pictures that may be several frames."""
     still = stills.identify(path, strip=True)
     if still is not None and not still.animated:
         ratio, rest = divmod(still.width, still.height)
-        return _Picture(path, ratio if still.format == "PNG" and ratio > 1 and not rest else 1)
+        return _Picture(path, ratio if still.format in strips and ratio > 1 and not rest else 1)
     info = probe(path)
     return _Animation(info) if info.video_codec in stills.ANIMATED_CODECS else _Video(info)
 

@@ -84,12 +84,13 @@ def test_names_that_share_their_first_part_are_matched_by_what_they_continue():
     assert matched(side("a.mp4", "b"), side("a.rec")) == [{"a": "a.mp4", "b": "b"}, {"a": "a.rec"}]
 
 
-def test_a_folder_of_frames_is_one_clip_and_one_of_strips_is_several(tmp_path):
+@pytest.mark.parametrize("ending", ["png", "jpg", "JPEG"])
+def test_a_folder_of_frames_is_one_clip_and_one_of_strips_is_several(tmp_path, ending):
     frames = [moving_square(index, 16, 16) for index in range(3)]
-    assert results_in(write_frames(tmp_path / "frames", frames)) == {"frames": tmp_path / "frames"}
+    assert results_in(write_frames(tmp_path / "frames", frames, f"%d.{ending}")) == {"frames": tmp_path / "frames"}
     (tmp_path / "strips").mkdir()
     for name in ("1", "2"):
-        Image.new("RGB", (48, 16)).save(tmp_path / f"strips/{name}.png")
+        Image.new("RGB", (48, 16)).save(tmp_path / f"strips/{name}.{ending}")
     assert list(results_in(tmp_path / "strips")) == ["1", "2"]
 
 

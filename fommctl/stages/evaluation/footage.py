@@ -18,6 +18,8 @@ from fommctl.media.random_access import count_frames, read_frames
 from fommctl.media.reader import Reader
 from fommctl.media.resampling import Pixels, resize
 
+STRIP_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+"""Of the strips that published tools write and read."""
 T = TypeVar("T")
 
 
@@ -43,10 +45,12 @@ class Footage:
     """Of a grid whose cells lie side by side and are as wide, measured by their height, as `cell` says."""
     cell: tuple[int, int] = (1, 1)
     """(width, height) of a cell, in any unit."""
+    jpeg_strips: bool = False
+    """Wide JPEGs hold frames side by side as wide PNGs do, as in finished results; else each is one frame."""
     warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.strip = not self.path.is_dir() and count_strip(self.path) > 1
+        self.strip = not self.path.is_dir() and self._count_strip() > 1
         self.info = None if self.strip else probe(self.path)
 
     @property
@@ -61,8 +65,11 @@ class Footage:
             yield part if self.size is None else resize(part, self.size)
 
     def _strip(self) -> Iterator[Pixels]:
-        # A PNG can be decoded as a whole only: decoding it again for every few frames would save nothing.
-        yield from read_frames(self.path, range(count_strip(self.path)))
+        # A picture can be decoded as a whole only: decoding it again for every few frames would save nothing.
+        yield from read_frames(self.path, range(self._count_strip()), jpeg_strips=self.jpeg_strips)
+
+    def _count_strip(self) -> int:
+        return count_strip(self.path, jpeg=self.jpeg_strips)
 
     def _read(self) -> Iterator[Pixels]:
         size = self.size if self.column is None else None
@@ -83,6 +90,7 @@ class Footage:
         return np.ascontiguousarray(pixels[:, column * width : (column + 1) * width])
 
 
-def count_strip(path: Path) -> int:
-    """Frames that stand side by side in a picture; 1 for everything else that can be read, unread."""
-    return count_frames(path) if path.suffix.lower() == ".png" else 1
+def count_strip(path: Path, *, jpeg: bool) -> int:
+    """Frames that stand side by side in a PNG, or in a JPEG too; 1 for everything else that can be read, unread."""
+    endings = STRIP_SUFFIXES if jpeg else {".png"}
+    return count_frames(path, jpeg_strips=jpeg) if path.suffix.lower() in endings else 1

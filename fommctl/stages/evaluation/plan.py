@@ -14,7 +14,7 @@ from fommctl.api.folders import MEDIA_SUFFIXES, is_published, media_below, stem
 from fommctl.config import nearest
 from fommctl.errors import InputError
 from fommctl.media.random_access import count_frames
-from fommctl.stages.evaluation.footage import count_strip
+from fommctl.stages.evaluation.footage import STRIP_SUFFIXES, count_strip
 from fommctl.stages.evaluation.options import EvaluateConfig
 from fommctl.stages.training.clips import Clip, find_clips, read_pairs_list
 
@@ -138,8 +138,8 @@ def _continued(name: str, known: Collection[str]) -> str:
 
 
 def results_in(path: Path) -> dict[str, Path]:
-    """Clips in a folder by their names below it without endings: videos, folders of frames, PNG strips; those of the
-    test split where there are splits. A file, or a folder that holds nothing but frames, is one clip.
+    """Clips in a folder by their names below it without endings: videos, folders of frames, strips (PNG or JPEG);
+    those of the test split where there are splits. A file, or a folder that holds nothing but frames, is one clip.
 
     Raises InputError where there are none.
     """
@@ -149,11 +149,12 @@ def results_in(path: Path) -> dict[str, Path]:
         return {_stem(path): path}
     folder = path / "test" if is_published(path) else path
     found = list(media_below(folder, published=True))
-    pictures = [each for each in found if each.is_file() and each.parent == folder and each.suffix.lower() == ".png"]
-    if found and len(pictures) == len(found) > 1 and all(count_strip(each) == 1 for each in pictures[:2]):
+    files = [each for each in found if each.is_file() and each.parent == folder]
+    pictures = [each for each in files if each.suffix.lower() in STRIP_SUFFIXES]
+    if found and len(pictures) == len(found) > 1 and all(count_strip(each, jpeg=True) == 1 for each in pictures[:2]):
         return {folder.name: folder}
     if not found:
-        raise InputError(f"{folder} holds no videos, folders of frames or PNG strips", "Check the folder.")
+        raise InputError(f"{folder} holds no videos, folders of frames or strips", "Check the folder.")
     named: dict[str, Path] = {}
     for each in found:
         name = each.relative_to(folder).with_name(_stem(each)).as_posix()
@@ -196,7 +197,7 @@ def _with_broken(folders: Sequence[Path], clips: Sequence[Clip], *, published: b
 
 def _counted(path: Path) -> int:
     try:
-        return count_frames(path)
+        return count_frames(path, jpeg_strips=True)
     except InputError:
         # The clip fails by itself, and tells why.
         return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fommctl.errors import InputError
@@ -36,8 +37,8 @@ def open_stream(
 
 
 def _finished(config: EvaluateConfig, task: Task, contestant: int, most: int | None) -> Stream:
-    truth = Footage(task.truth, limit=most)
-    first = next(iter(Footage(task.truth, limit=1)), None)
+    truth = Footage(task.truth, limit=most, jpeg_strips=True)
+    first = next(iter(replace(truth, limit=1)), None)
     if first is None:
         raise InputError(f"{task.truth.name} has no frame that can be read", "Copy it again.")
     size = (first.shape[1], first.shape[0])
@@ -47,5 +48,6 @@ def _finished(config: EvaluateConfig, task: Task, contestant: int, most: int | N
         limit=most,
         column=config.column,
         cell=size,
+        jpeg_strips=True,
     )
     return finished(prediction, truth)
