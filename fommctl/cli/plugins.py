@@ -1,5 +1,6 @@
 """`fommctl plugins`: what is installed, what each registers, and what is broken."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add `plugins list`, `plugins show` and `plugins check`."""
+    """Add `plugins list`, `plugins show`, `plugins new` and `plugins check`."""
     group = typer.Typer(help="The plugins of this installation.", no_args_is_help=True)
     app.add_typer(group, name="plugins")
     command(group, "list", epilog="Example: fommctl plugins list --json")(list_plugins)
     command(group, "show", epilog="Example: fommctl plugins show fomm")(show_plugin)
+    command(group, "new", epilog="Example: fommctl plugins new cats --kind dataset")(new_plugin)
     command(group, "check", epilog="Example: fommctl plugins check synthetic")(check_plugin)
 
 
@@ -51,6 +53,30 @@ def show_plugin(
     infos = _named(host, name)
     details = [{**_data(info), "summaries": _summaries(host, info), "traceback": info.traceback} for info in infos]
     session.result({"plugins": details, "warnings": list(host.warnings)}, "\n\n".join(map(_text, details)))
+
+
+def new_plugin(
+    session: Session,
+    name: Annotated[str, typer.Argument(help="What to call it: cats becomes the package fommctl-cats.")],
+    kind: Annotated[str, typer.Option(help="dataset, backend, detector or metric.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder of the package; new. Default: fommctl-NAME here.")
+    ] = None,
+) -> None:
+    """Write a package with a plugin that works, with tests, to be changed into one's own."""
+    from fommctl.host import load_host
+    from fommctl.stages.scaffold import ScaffoldConfig, run
+
+    result = run(ScaffoldConfig(name, kind, output), load_host(check=False))
+    folder = shlex.quote(str(result.folder))
+    data = " --data RAW" if kind == "dataset" else ""
+    steps = (f"pip install -e {shlex.quote(f'{result.folder}[dev]')}", f"fommctl plugins check {result.name}{data}")
+    lines = (
+        f"{result.folder} holds the plugin {result.name!r}, a {kind} that works. Next:",
+        *steps,
+        f"pytest {folder}",
+    )
+    session.result({**result.to_json(), "next": [*lines[1:]]}, "\n  ".join(lines))
 
 
 def check_plugin(
