@@ -35,6 +35,13 @@ class OutputError(FommctlError):
     exit_code = 3
 
 
+def not_written(path: object, error: OSError, hint: str) -> OutputError:
+    """The error for a file that cannot be written, to be raised from `error`; a full disk is called so everywhere."""
+    if error.errno in FULL_DISK:
+        return OutputError(f"the disk is full: {path}", hint)
+    return OutputError(f"cannot write {path}: {error.strerror or error}", hint)
+
+
 class ModelError(FommctlError):
     """A model file that cannot be used."""
 

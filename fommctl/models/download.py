@@ -16,7 +16,7 @@ from typing import Any
 
 from fommctl import __version__
 from fommctl.api.network import offline
-from fommctl.errors import MissingError, ModelError, OutputError, UsageError
+from fommctl.errors import MissingError, ModelError, UsageError, not_written
 from fommctl.models.home import make_folder
 from fommctl.models.part import Part
 
@@ -89,9 +89,7 @@ def download(
             log.info("%s", failures[-1])
         except OSError as error:
             part.clear()
-            raise OutputError(
-                f"cannot write {target}: {error.strerror or error}", "Free some space, or set FOMMCTL_HOME elsewhere."
-            ) from error
+            raise not_written(target, error, "Free some space, or set FOMMCTL_HOME elsewhere.") from error
     raise MissingError(f"cannot fetch {target.name}: {'; '.join(failures)}", hint)
 
 

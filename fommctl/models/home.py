@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fommctl.errors import OutputError
+from fommctl.errors import OutputError, not_written
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -66,6 +66,6 @@ def replacing(
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}", hint) from error
+        raise not_written(target, error, hint) from error
     finally:
         temporary.unlink(missing_ok=True)

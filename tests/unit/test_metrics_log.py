@@ -139,7 +139,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
     try:
-        with pytest.raises(OutputError, match=r"cannot write .*metrics\.jsonl") as caught:
+        with pytest.raises(OutputError, match=r"the disk is full: .*metrics\.jsonl") as caught:
             write(tmp_path, 0, 100)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

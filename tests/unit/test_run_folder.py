@@ -279,7 +279,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, small_disk:
         else:
             torch.save({"weight": torch.zeros(100_000)}, temporary)
 
-    with pytest.raises(OutputError, match=r"cannot write .*step-00000001\.pt") as caught:
+    with pytest.raises(OutputError, match=r"the disk is full: .*step-00000001\.pt") as caught:
         write_atomically(path, write)
     assert caught.value.exit_code == 3
     assert "last good checkpoint stays" in str(caught.value.hint)
@@ -288,7 +288,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, small_disk:
 
 
 def test_a_full_disk_at_the_end_of_plain_bytes(tmp_path: Path, small_disk: None) -> None:
-    with pytest.raises(OutputError, match="cannot write"):
+    with pytest.raises(OutputError, match="the disk is full"):
         write_atomically(tmp_path / "picture.png", lambda temporary: temporary.write_bytes(bytes(30_000)))
     assert names(tmp_path) == []
 

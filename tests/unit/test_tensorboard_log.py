@@ -91,7 +91,7 @@ def test_a_full_disk_is_one_error_and_leaves_curves_that_can_be_read(
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
     try:
-        with pytest.raises(OutputError, match="cannot write"):
+        with pytest.raises(OutputError, match="the disk is full"):
             write(tmp_path, 100)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -267,7 +267,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
     training_clips: Path, whole: dict[str, Path], tmp_path: Path, host: Host, limit: Callable[[int], None]
 ) -> None:
     own = config(training_clips, tmp_path / "run", resume="auto")
-    with pytest.raises(OutputError, match="cannot write") as caught:
+    with pytest.raises(OutputError, match="the disk is full") as caught:
         train(own, host, lambda step: limit(50_000) if step == 3 else None)
     limit(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     assert caught.value.exit_code == 3

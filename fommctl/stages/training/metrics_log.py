@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from fommctl.errors import OutputError
+from fommctl.errors import OutputError, not_written
 
 _LONGEST_LINE = 2**20
 
@@ -87,9 +87,8 @@ class MetricsLog:
         self.close()
 
     def _error(self, error: OSError) -> OutputError:
-        return OutputError(
-            f"cannot write {self.path}: {error.strerror or error}",
-            "Free some space, or check the permissions of the folder, and go on with --resume auto.",
+        return not_written(
+            self.path, error, "Free some space, or check the permissions of the folder, and go on with --resume auto."
         )
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import filelock
 
-from fommctl.errors import InputError, ModelError, OutputError, UsageError
+from fommctl.errors import InputError, ModelError, OutputError, UsageError, not_written
 from fommctl.models.home import replacing
 
 log = logging.getLogger(__name__)
@@ -70,11 +70,13 @@ def step_checkpoints(folder: Path) -> list[Path]:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint as torch.save writes it (a ZIP archive) is complete and its checksums hold."""
+    """Whether a checkpoint as torch.save writes it (a ZIP archive, nothing compressed) is complete and its checksums
+    hold."""
     try:
         with zipfile.ZipFile(checkpoint) as archive:
-            return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError):
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+            return unpacked <= checkpoint.stat().st_size and archive.testzip() is None
+    except Exception:  # zipfile, fed a damaged archive, fails in any way: names that are no text, packings unknown to it.
         return False
 
 
@@ -174,15 +176,15 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with replacing(path, hint=_HINT_FULL) as temporary:
             write(temporary)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}", _HINT_FULL) from error
+        raise not_written(path, error, _HINT_FULL) from error
     except RuntimeError as error:
-        reason = _reason_of_torch(error)
-        if reason is None:
+        hidden = _error_behind(error)
+        if hidden is None:
             raise
-        raise OutputError(f"cannot write {path}: {reason}", _HINT_FULL) from error
+        raise not_written(path, hidden, _HINT_FULL) from error
 
 
-def _reason_of_torch(error: RuntimeError) -> str | None:
+def _error_behind(error: RuntimeError) -> OSError | None:
     """Why torch.save could not write; None where the error is another one.
 
     Its archive writer hides what the system said behind a RuntimeError about positions in the file.
@@ -190,9 +192,10 @@ def _reason_of_torch(error: RuntimeError) -> str | None:
     if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
         return None
     context = error.__context__
-    if isinstance(context, OSError) and context.strerror:
-        return context.strerror
-    return f"{os.strerror(errno.ENOSPC)}, or the disk failed"
+    if isinstance(context, OSError):
+        return context
+    # It may also be failing: nothing tells.
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _newest(folder: Path, readable: Callable[[Path], bool]) -> Path | None:

@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.errors import OutputError
+from fommctl.errors import OutputError, not_written
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,5 @@ class TensorBoardLog:
         try:
             yield
         except OSError as error:
-            raise OutputError(
-                f"cannot write {self.folder}: {error.strerror or error}",
-                "Free some space, or check the permissions of the folder, and go on with --resume auto.",
-            ) from error
+            hint = "Free some space, or check the permissions of the folder, and go on with --resume auto."
+            raise not_written(self.folder, error, hint) from error
