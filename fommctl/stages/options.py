@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from fommctl.config import did_you_mean, nearest
+from fommctl.config import describe, did_you_mean, nearest
 from fommctl.errors import UsageError
 from fommctl.media.boxes import Box
 
@@ -110,7 +112,7 @@ def option_names() -> tuple[str, ...]:
 
 
 def parsed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of AnimateConfig from what a caller wrote: times, rates and numbers as text or as numbers.
+    """Options of AnimateConfig from what a caller wrote: each as its type or as text, as in a file of jobs.
 
     Raises UsageError for one that does not exist or cannot be read.
     """
@@ -120,22 +122,67 @@ def parsed(options: Mapping[str, Any]) -> dict[str, Any]:
                 f"animate has no option '{name}'{did_you_mean(name, option_names())}",
                 "Its options are those of 'fommctl animate --help', with underscores.",
             )
+    return {name: read_option(name, value) for name, value in options.items()}
+
+
+def read_option(name: str, value: Any) -> Any:
+    """The value of one option of AnimateConfig: `yes` for a boolean, `1:02` for a time, `auto` for --batch-size, ...
+
+    None stays None. Raises UsageError for one that cannot be read.
+    """
+    if value is None:
+        return None
     readers: dict[str, Callable[[str], Any]] = {
         "start": parse_time,
         "end": parse_time,
         "fps": parse_rate,
-        "best_frame": str,
+        "batch_size": parse_batch_size,
     }
-    read = {
-        name: readers[name](str(value)) if name in readers and value is not None else value
-        for name, value in options.items()
+    kind = _kinds()[name]
+    if kind == tuple[Path, ...]:
+        return tuple(map(Path, [value] if isinstance(value, str | Path) else value))
+    if name in readers and not isinstance(value, bool):
+        return readers[name](str(value))
+    if kind is bool:
+        return _boolean(name, value)
+    if kind is int and isinstance(value, str):
+        return _whole(name, value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind not in (int, Path) and isinstance(value, int | float) and not isinstance(value, bool):
+        # A crop or a frame whose number a file of jobs holds as a number.
+        return str(value)
+    if isinstance(value, bool) or not isinstance(value, str | int if kind is int else str | Path):
+        raise UsageError(f"--{name.replace('_', '-')} is {describe(value)}", f"Give {_EXPECTED.get(kind, 'text')}.")
+    return value
+
+
+_EXPECTED = {int: "a whole number", bool: "true or false", Path: "a path"}
+
+
+@functools.cache
+def _kinds() -> Mapping[str, Any]:
+    """The type of each option; of one that may be None, the other type."""
+    hints = get_type_hints(AnimateConfig)
+    return {
+        name: hint if get_origin(hint) is tuple else next((kind for kind in get_args(hint) if kind in _EXPECTED), hint)
+        for name, hint in hints.items()
     }
-    if "views" in read:
-        given = read["views"]
-        read["views"] = tuple(map(Path, [given] if isinstance(given, str | Path) else given or ()))
-    if isinstance(read.get("batch_size"), str):
-        read["batch_size"] = parse_batch_size(read["batch_size"])
-    return read
+
+
+def _boolean(name: str, value: Any) -> bool:
+    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    found = words.get(str(value).strip().lower())
+    if found is None:
+        raise UsageError(f"--{name.replace('_', '-')} is {describe(value)}", "Give true or false.")
+    return found
+
+
+def _whole(name: str, text: str) -> int:
+    digits = text.strip()
+    if not re.fullmatch(r"[-+]?[0-9]{1,18}", digits):
+        raise UsageError(f"--{name.replace('_', '-')} is {describe(text)}", "Give a whole number.")
+    return int(digits)
 
 
 def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
@@ -169,7 +216,7 @@ def parse_rate(text: str) -> Fraction:
     """A frame rate such as 25, 29.97 or 30000/1001; the NTSC decimals are taken for what they stand for."""
     exact = {"23.976": "24000/1001", "23.98": "24000/1001", "29.97": "30000/1001", "59.94": "60000/1001"}
     try:
-        rate = Fraction(exact.get(text, text))
+        rate = _fraction(exact.get(text, text))
     except (ValueError, ZeroDivisionError):
         rate = Fraction(0)
     if not 0 < rate <= 1000:
@@ -191,9 +238,16 @@ def parse_time(text: str) -> Fraction:
     try:
         seconds = Fraction(0)
         for part in text.split(":"):
-            seconds = seconds * 60 + Fraction(part)
+            seconds = seconds * 60 + _fraction(part)
     except (ValueError, ZeroDivisionError) as error:
         raise UsageError(
             f"a time of '{text}'", "Give seconds such as 12.5, or minutes and seconds as 1:02.5."
         ) from error
     return seconds
+
+
+def _fraction(text: str) -> Fraction:
+    """Raises ValueError, also for a number so large (1e999999999) that to read it would take forever."""
+    if len(text) > 40 or re.search(r"[eE][-+]?[\d_]{3}", text):
+        raise ValueError("not a sensible number")
+    return Fraction(text)
