@@ -128,13 +128,7 @@ class Movie:
             for ready in self._converter.frames(None):
                 self._mux(ready)
             self._mux(None)
-            if self._sound is not None:
-                self._sound.finish(self._end)
-            self._container.close()
-            self._add_what_muxers_lack()
-            with open(self._temporary, "rb+") as file:
-                # Network file systems report a full disk only here.
-                os.fsync(file.fileno())
+            self._complete()
         self._close_sound()
 
     def abort(self) -> None:
@@ -147,6 +141,16 @@ class Movie:
                 self._container.close()
         self._close_sound()
         self._temporary.unlink(missing_ok=True)
+
+    def _complete(self) -> None:
+        """What comes after the last packet of the picture."""
+        if self._sound is not None:
+            self._sound.finish(self._end)
+        self._container.close()
+        self._add_what_muxers_lack()
+        with open(self._temporary, "rb+") as file:
+            # Network file systems report a full disk only here.
+            os.fsync(file.fileno())
 
     def _marking(self) -> dict[str, str]:
         if self._mark is None:
@@ -264,7 +268,11 @@ class Movie:
                 packet.duration = self._durations.pop(packet.pts)
             if frame is None and packet is packets[-1]:
                 self._lengthen(packet)
-            self._container.mux(packet)
+            self._put(packet)
+
+    def _put(self, packet: Any) -> None:
+        """Into the container; a part of a movie keeps it elsewhere."""
+        self._container.mux(packet)
 
     def _lengthen(self, packet: Any) -> None:
         """Let the last coded packet last to the end of the film where another frame is shown last: MP4 adds up the

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from fommctl.media.sound_input import AudioSource
 __all__ = ["AudioSource", "Writer", "check_output", "holds_alpha", "holds_audio"]
 
 _FASTEST_GIF = 50
+_AnyMovie = TypeVar("_AnyMovie", bound=Movie)
 
 
 class _Sink(Protocol):
@@ -140,9 +141,13 @@ class Writer:
             self._sink = PictureSequence(self.path, self._encoding, self._metadata, self._threads, self._mark)
             return self
         self._temporary = temporary_name(self._target)
-        self._sink = Movie(
+        self._sink = self._movie(Movie, self._temporary)
+        return self
+
+    def _movie(self, kind: type[_AnyMovie], temporary: Path) -> _AnyMovie:
+        return kind(
             self.path,
-            self._temporary,
+            temporary,
             self._encoding,
             self._picture,
             colour=self._colour,
@@ -153,7 +158,6 @@ class Writer:
             threads=self._threads,
             warnings=self.warnings,
         )
-        return self
 
     def write(self, pixels: NDArray[np.uint8], time: Fraction, duration: Fraction) -> None:
         """Add a frame: (height, width, 3 or 4) uint8 RGB or RGBA, shown from `time` for `duration`, in seconds from
