@@ -81,8 +81,7 @@ def download(
         try:
             _fetch(request, part, expected, report)
             fetched = Fetched(request.full_url, part.sha256, part.size)
-            os.replace(part.path, target)
-            part.clear()
+            part.finish(target)
             return fetched
         except _Refused as refusal:
             failures.append(f"{request.full_url}: {refusal}")

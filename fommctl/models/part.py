@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 
@@ -33,8 +34,18 @@ class Part:
     def append(self, chunk: bytes) -> None:
         """Add to the file. Raises OSError where the disk is full."""
         with self.path.open("ab", buffering=0) as file:
-            file.write(chunk)
+            written = 0
+            # The system takes a part where the disk is nearly full, and refuses only the next byte.
+            while written < len(chunk):
+                written += file.write(chunk[written:])
         self._count(chunk)
+
+    def finish(self, target: Path) -> None:
+        """Bring the file to the disk and give it its name. Raises OSError."""
+        with self.path.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(self.path, target)
+        self.clear()
 
     def clear(self) -> None:
         """Remove the file and forget what was in it."""

@@ -276,9 +276,10 @@ def test_a_disk_without_room_is_told_before_anything_is_written(
     assert list(target.parent.iterdir()) == []
 
 
-def test_a_disk_that_fills_up_leaves_nothing(server: FileServer, target: Path) -> None:
+@pytest.mark.parametrize("room", [500_000, 1_023_990], ids=["half of it", "all but the last bytes"])
+def test_a_disk_that_fills_up_leaves_nothing(room: int, server: FileServer, target: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
     try:
         with pytest.raises(OutputError, match=r"the disk is full: .*vox"):
             fetch(server, target)
