@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -84,6 +84,7 @@ class Writer:
     (1/90000, 1/1000, 1/600, 1/15360, 1/12800) are exact. Matroska and WebM keep milliseconds and GIF hundredths:
     there times go to the nearest.
     threads: of the encoder; None leaves most of the processor to the model.
+    complete: is called with the finished file, not with pictures, before it gets its name, and may change it.
     Raises OutputError and UsageError as `check_output` does, and OutputError when the disk is full.
     """
 
@@ -106,6 +107,7 @@ class Writer:
         overwrite: bool = False,
         time_base: Fraction | None = None,
         threads: int | None = None,
+        complete: Callable[[Path], None] | None = None,
     ) -> None:
         self.path = Path(path)
         self.frames_written = 0
@@ -118,7 +120,9 @@ class Writer:
         self._metadata = dict(metadata or {})
         self._mark = mark
         self._timecode = timecode
-        self._threads = threads or max(1, min(4, (os.cpu_count() or 1) // 4))
+        self.threads = threads or max(1, min(4, (os.cpu_count() or 1) // 4))
+        """Of the encoder."""
+        self._complete = complete
         self._target = real_target(self.path)
         self._temporary: Path | None = None
         self._sink: _Sink | None = None
@@ -138,7 +142,7 @@ class Writer:
 
     def __enter__(self) -> Self:
         if is_pattern(self.path):
-            self._sink = PictureSequence(self.path, self._encoding, self._metadata, self._threads, self._mark)
+            self._sink = PictureSequence(self.path, self._encoding, self._metadata, self.threads, self._mark)
             return self
         self._temporary = temporary_name(self._target)
         self._sink = self._movie(Movie, self._temporary)
@@ -155,7 +159,7 @@ class Writer:
             metadata=self._metadata,
             mark=self._mark,
             timecode=self._timecode,
-            threads=self._threads,
+            threads=self.threads,
             warnings=self.warnings,
         )
 
@@ -185,6 +189,8 @@ class Writer:
                 raise OutputError(f"there is no frame to write to {self.path}", "Check --start, --end and the input.")
             self._sink.finish()
             if self._temporary is not None:
+                if self._complete is not None:
+                    self._complete(self._temporary)
                 with output_errors(self.path):
                     os.replace(self._temporary, self._target)
         except BaseException:

@@ -123,4 +123,4 @@ def load(
     torch.manual_seed(seed)
     host = load_host()
     loaded = load_model(None if model is None else str(model), host, preset=preset, sets=sets)
-    return Animator(loaded, host, device=device, precision=precision)
+    return Animator(loaded, host, device=device, precision=precision, seed=seed)

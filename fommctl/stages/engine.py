@@ -25,9 +25,13 @@ ENCODED_SOURCES = 4
 class Engine:
     """One model on one device in one precision; holds what jobs share."""
 
-    def __init__(self, model: LoadedModel, host: Host, *, device: str = "auto", precision: str = "auto") -> None:
+    def __init__(
+        self, model: LoadedModel, host: Host, *, device: str = "auto", precision: str = "auto", seed: int = 0
+    ) -> None:
         self.model = model
         self.host = host
+        self.seed = seed
+        """Of torch's random numbers when the model was loaded; a sidecar tells it."""
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         self._renderers: dict[float, Renderer] = {}

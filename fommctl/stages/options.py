@@ -89,7 +89,6 @@ class AnimateConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UsageError(f"--{name.replace('_', '-')} is {value}", "Give a number above zero.")
-
         if (self.sign is None) != (self.sign_key is None):
             raise UsageError("--sign and --key belong together", "Give the certificate chain and its private key.")
 

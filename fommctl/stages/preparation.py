@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 from fommctl import __version__
 from fommctl.api.protocols import Renderer, SourceContext
@@ -69,8 +71,8 @@ class Prepared:
             self.renderer, self.context, self.choreography, lambda cue: present(cue.frame.time), batch_size
         )
 
-    def writer(self) -> Writer:
-        """Of the result, not opened yet."""
+    def writer(self, complete: Callable[[Path], None] | None = None) -> Writer:
+        """Of the result, not opened yet.  complete: see `Writer`."""
         settled, model = self.settled, self.engine.model
         config, info = settled.config, settled.info
         width, height = self.composer.canvas
@@ -89,6 +91,8 @@ class Prepared:
             mark=Mark(__version__, model.name, model.preset.name),
             timecode=_timecode(config, info),
             overwrite=config.overwrite,
+            threads=config.encoder_threads,
+            complete=complete,
         )
 
 

@@ -57,6 +57,8 @@ class Shot:
     """What the search of the driving video saw, if there was one."""
     warnings: tuple[str, ...]
     detection_s: float
+    detector: str | None = None
+    """Name of the one that looked for subjects."""
 
     def present(self, moment: Fraction) -> bool:
         """Is the subject in the driving video at this time?"""
@@ -72,7 +74,7 @@ def plan(config: AnimateConfig, info: VideoInfo, framing: Framing | None, size: 
     _check_inside(driving_box, config.driving.name, info.width, info.height)
     began = time.monotonic()
     views = [on_black(read_picture(path)) for path in config.views]
-    source, clip, view_squares = _search(config, pixels, views, framing, host)
+    source, clip, view_squares, detector = _search(config, pixels, views, framing, host)
     seconds = time.monotonic() - began
     source_box = source_box if source is None else source.box
     driving_box = driving_box if clip is None else clip.box
@@ -92,6 +94,7 @@ def plan(config: AnimateConfig, info: VideoInfo, framing: Framing | None, size: 
         sightings=() if clip is None else clip.sightings,
         warnings=(*_several(config, source, clip), *_missing(config, absent)),
         detection_s=seconds,
+        detector=detector,
     )
 
 
@@ -105,14 +108,15 @@ def _search(
     views: Sequence[NDArray[np.uint8]],
     framing: Framing | None,
     host: Host,
-) -> tuple[Square | None, ClipSquare | None, list[Square | None]]:
-    """The squares that are to be found: in the source, in the driving video, in each further view of the source."""
+) -> tuple[Square | None, ClipSquare | None, list[Square | None], str | None]:
+    """The squares that are to be found (in the source, in the driving video, in each further view of the source), and
+    the name of the detector that found them."""
     view_squares: list[Square | None] = [None] * len(views)
     wanted = config.crop == "auto", config.crop_of_driving == "auto"
     if config.detector is not None:
         host.find("detector", config.detector)
     if framing is None or not any(wanted):
-        return None, None, view_squares
+        return None, None, view_squares, None
     name, subject = config.detector, framing.subject
     if name is None and config.best_frame == "auto":
         # Poses are compared by landmarks where a detector at hand finds them.
@@ -139,7 +143,7 @@ def _search(
             square_in_picture(view, detector, width, subject=subject, name=path.name)
             for path, view in zip(config.views, views, strict=True)
         ]
-    return source, clip, view_squares
+    return source, clip, view_squares, spec.name
 
 
 def _check_inside(box: Box | None, name: str, width: int, height: int) -> None:
