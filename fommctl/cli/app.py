@@ -22,6 +22,7 @@ COMMANDS = (
     "models",
     "presets",
     "plugins",
+    "doctor",
     "bench",
     "demo",
 )

@@ -1,0 +1,164 @@
+"""What can compute here, and in which precision it is fast; measured."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fommctl.stages.doctor.child import describe
+
+_KERNEL_MODULE = Path("/proc/driver/nvidia/version")
+_ROUNDS = 5
+
+
+def look(what: str) -> Any:
+    """what: `driver`, `torch`, `cpu`, `cuda` or `mps`."""
+    found: dict[str, Callable[[], Any]] = {"driver": driver, "torch": build, "cpu": cpu, "cuda": cuda, "mps": mps}
+    return found[what]()
+
+
+def driver() -> dict[str, str] | None:
+    """The NVIDIA driver's version and the CUDA that it knows, as far as they can be told; None without a driver."""
+    try:
+        module = re.search(r"Kernel Module\D*([\d.]+)", _KERNEL_MODULE.read_text(encoding="ascii", errors="replace"))
+    except OSError:
+        module = None
+    cuda_version = _driver_cuda()
+    tool = shutil.which("nvidia-smi")
+    if module is None and cuda_version is None and tool is None:
+        return None
+    found = {"version": module[1] if module else "", "cuda": cuda_version or "", "error": ""}
+    if tool is not None:
+        done = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=20, check=False)
+        # Its lines carry serial numbers; only how many there are is of use.
+        found["gpus"] = str(sum(line.startswith("GPU ") for line in done.stdout.splitlines()))
+        found["error"] = "" if done.returncode == 0 else (done.stdout + done.stderr).strip().splitlines()[-1][:200]
+    return found
+
+
+def _driver_cuda() -> str | None:
+    """The newest CUDA that the driver's library knows, such as 12.4."""
+    try:
+        library = ctypes.CDLL("libcuda.so.1")
+        number = ctypes.c_int()
+        if library.cuDriverGetVersion(ctypes.byref(number)) != 0:
+            return None
+    except (OSError, AttributeError):
+        return None
+    return f"{number.value // 1000}.{number.value % 1000 // 10}"
+
+
+def build() -> dict[str, Any]:
+    """Which torch it is."""
+    import torch
+
+    return {
+        "version": torch.__version__,
+        "cuda": torch.version.cuda,
+        "hip": torch.version.hip,
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "onednn": torch.backends.mkldnn.is_available(),
+    }
+
+
+def cpu() -> dict[str, Any]:
+    """The CPU as torch uses it."""
+    import torch
+
+    from fommctl.core.fast.devices import resolve_precision
+    from fommctl.core.fast.probe import bf16_speedup
+
+    device = torch.device("cpu")
+    auto = resolve_precision("auto", device)
+    return {"name": "cpu", "auto": auto, "speedup": {"bf16": round(bf16_speedup(), 2)}}
+
+
+def cuda() -> dict[str, Any]:
+    """Every CUDA device, and why there is none."""
+    import warnings
+
+    import torch
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        available = torch.cuda.is_available()
+    why = ""
+    if not available and torch.version.cuda is not None:
+        try:
+            torch.cuda.init()
+        except Exception as error:
+            why = describe(error)
+    why = "; ".join([*(str(each.message).splitlines()[0][:200] for each in caught), why]).strip("; ")
+    count = torch.cuda.device_count() if available else 0
+    return {"why": why, "devices": [_cuda_device(number) for number in range(count)]}
+
+
+def _cuda_device(number: int) -> dict[str, Any]:
+    import torch
+
+    device = torch.device("cuda", number)
+    found: dict[str, Any] = {"name": f"cuda:{number}", "error": ""}
+    try:
+        facts = torch.cuda.get_device_properties(device)
+        found |= {"model": facts.name, "total": facts.total_memory, "capability": f"{facts.major}.{facts.minor}"}
+        found["architectures"] = torch.cuda.get_arch_list()
+        free, total = torch.cuda.mem_get_info(device)
+        found |= {"free": free, "total": total}
+        found |= _measured(device, lambda: torch.cuda.synchronize(device))
+    except Exception as error:
+        found["error"] = describe(error)
+    return found
+
+
+def mps() -> dict[str, Any] | None:
+    """Apple's GPU; None where there is none."""
+    import torch
+
+    if not torch.backends.mps.is_available():
+        return None
+    found: dict[str, Any] = {"name": "mps", "error": "", "total": torch.mps.recommended_max_memory()}
+    try:
+        found |= _measured(torch.device("mps"), torch.mps.synchronize)
+    except Exception as error:
+        found["error"] = describe(error)
+    return found
+
+
+def _measured(device: Any, wait: Callable[[], None]) -> dict[str, Any]:
+    """What `auto` chooses there, and how many times faster than fp32 the other precisions convolve."""
+    import torch
+
+    from fommctl.core.fast.devices import resolve_precision
+
+    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    shortest = {name: _convolution(device, kind, wait) for name, kind in kinds.items()}
+    speedup = {name: round(shortest["fp32"] / shortest[name], 2) for name in ("bf16", "fp16")}
+    return {"auto": resolve_precision("auto", device), "speedup": speedup}
+
+
+def _convolution(device: Any, kind: Any, wait: Callable[[], None]) -> float:
+    """Seconds of a 3x3 convolution of 256 channels on 8 pictures of 64x64 places, the shortest of several."""
+    import torch
+    import torch.nn.functional as F
+
+    x = torch.ones(8, 256, 64, 64, dtype=kind, device=device).to(memory_format=torch.channels_last)
+    weight = torch.ones(256, 256, 3, 3, dtype=kind, device=device).to(memory_format=torch.channels_last)
+    shortest = float("inf")
+    with torch.inference_mode():
+        for _ in range(_ROUNDS):
+            wait()
+            start = time.perf_counter()
+            result = F.conv2d(x, weight, padding=1)
+            wait()
+            shortest = min(shortest, time.perf_counter() - start)
+    # In the middle of the picture each sum is 9 * 256 ones, which all three precisions hold exactly.
+    if float(result[0, 0, 32, 32]) != 9 * 256:
+        raise RuntimeError(f"a convolution of ones in {kind} gives {float(result[0, 0, 32, 32]):g} for {9 * 256}")
+    return shortest
