@@ -109,9 +109,9 @@ def open_input(source: AudioSource, warnings: list[str]) -> SoundInput | None:
     try:
         container = open_container(source.path)
         stream = container.streams[source.track]
-        if stream.type != "audio" or stream.codec_context is None:
+        if stream.type != "audio" or stream.codec_context is None or not stream.codec_context.sample_rate:
             container.close()
-            warnings.append("the sound is left out: its codec is unknown")
+            warnings.append("the sound is left out: its codec or its rate is unknown")
             return None
         for other in container.streams:
             if other.index != source.track:

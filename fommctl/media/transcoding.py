@@ -75,7 +75,8 @@ class TranscodedSound:
     def _decode(self, packet: Any) -> None:
         try:
             for frame in self._track.stream.codec_context.decode(packet):
-                self._take(frame)
+                if frame.sample_rate:
+                    self._take(frame)
         except av.FFmpegError:
             message = "damaged sound became silence"
             if message not in self._warnings:

@@ -150,7 +150,9 @@ def _zip_is_plain(path: Path) -> bool:
             if sum(entry.file_size for entry in entries) > 4 * os.path.getsize(path) + _SLACK:
                 raise ModelError(f"{path} unpacks to far more than its size", "The file is damaged or hostile.")
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # zipfile lets errors of any kind escape.
         raise ModelError(f"{path} is truncated or damaged: {_first_line(error)}", _DAMAGED) from error
     if damaged is not None:
         raise ModelError(f"{path} is damaged: the checksum of {damaged} does not match", _DAMAGED)
