@@ -24,6 +24,8 @@ from fommctl.stages.evaluation.report_numbers import enumerated, places_for, pri
 from fommctl.stages.evaluation.report_plots import MOST_DOTS, Curves, Distribution, curves, distribution
 from fommctl.stages.evaluation.report_videos import ShownClip, embedded_videos, shown_clips
 from fommctl.stages.evaluation.results import Evaluation, MetricInfo, Summary
+from fommctl.stages.evaluation.sources import MODEL
+from fommctl.stages.evaluation.videos import shown_keypoints
 from fommctl.stages.output_folder import replace_text
 
 _LIBRARIES = ("torch", "numpy", "av")
@@ -99,7 +101,7 @@ def write_report(
 
 def _content(evaluation: Evaluation, videos: Mapping[str, Path], made: datetime) -> dict[str, Any]:
     order, shown = shown_clips(evaluation)
-    options = evaluation.configuration.get("options", {})
+    options, keypoints = evaluation.configuration.get("options", {}), evaluation.configuration.get("keypoints")
     metrics = [_metric(evaluation, name, shown) for name in evaluation.metrics]
     return {
         "title": _title(evaluation.models),
@@ -109,6 +111,8 @@ def _content(evaluation: Evaluation, videos: Mapping[str, Path], made: datetime)
         "made": made.astimezone(UTC),
         "evaluation": evaluation,
         "several": len(evaluation.models) > 1,
+        "reference": _COLUMNS[evaluation.mode][-1],
+        "own_keypoints": shown_keypoints(keypoints, finished=evaluation.mode == "files") == MODEL,
         "compared": sum(frames > 0 for frames in evaluation.frames),
         "metrics": metrics,
         "plotted": [metric for metric in metrics if metric.distribution or any(metric.curves)],

@@ -42,6 +42,12 @@ _SMALLEST = 128
 """Height of a panel in pixels: smaller frames are enlarged by a whole factor."""
 
 
+def shown_keypoints(keypoints: str | None, *, finished: bool) -> str | None:
+    """Whose keypoints are drawn: those that metrics ask for (`Sources.keypoints`), else each model's own. Of several
+    models that are measured with their own, the truth is shown without any."""
+    return keypoints if keypoints or finished else MODEL
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
     """One frame of one model."""
@@ -56,12 +62,13 @@ class SideBySide:
     """Makes the videos of one evaluation; models are loaded when the first is made and stay loaded."""
 
     def __init__(self, config: EvaluateConfig, host: Host, contestants: Sequence[Contestant], sources: Sources) -> None:
-        # Where no metric asks for keypoints, those of the model are shown.
-        shown = sources if sources.keypoints or config.finished else Sources(keypoints=MODEL)
+        shown = shown_keypoints(sources.keypoints, finished=config.finished)
+        # What one model finds in the truth says nothing about the results of the others.
+        self._mark_truth = shown != MODEL or len(contestants) == 1
         self._config = config
         self._host = host
         self._contestants = contestants
-        self._measures = Measures(host, shown)
+        self._measures = Measures(host, replace(sources, keypoints=shown))
         self._engines: list[Engine | None] = []
 
     def make(self, keys: Mapping[Task, str]) -> dict[str, Path]:
@@ -111,7 +118,7 @@ class SideBySide:
                 height, width = part.driving.shape[1:3]
                 keypoints = self._measures.keypoints(task, (width, height), engine)
             driving, prediction = _marked(part, keypoints)
-            for pair in zip(driving, prediction, strict=True):
+            for pair in zip(driving if self._mark_truth else part.driving, prediction, strict=True):
                 yield Shown(part.source, *pair, rate)
 
     def _loaded(self) -> list[Engine | None]:
