@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +25,7 @@ from fommctl.errors import InputError
 from fommctl.media import sequences, stills
 from fommctl.media.conversion import Converter, View
 from fommctl.media.decoding import Decoder
-from fommctl.media.files import check_file, opened, video_stream
+from fommctl.media.files import check_file, opened, time_base, video_stream
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.resampling import Pixels, over_black, resize
 
@@ -67,6 +68,18 @@ def read_frames(path: Path, indices: Sequence[int], *, size: Size = None, jpeg_s
     except (FFmpegError, OSError) as error:
         raise InputError(f"{path.name} cannot be read: {error}", "Copy it again.") from error
     return [found[index] for index in indices]
+
+
+def frame_times(info: VideoInfo) -> list[Fraction] | None:
+    """Times of display of all frames of a video file, in seconds since the first, from its packets alone: nothing is
+    decoded. None where frames do not surely follow from packets. Raises InputError."""
+    times = _frame_times(info)
+    if times is None:
+        return None
+    with _reading(info.path) as (_, stream):
+        unit = time_base(stream)
+    found = [ticks * unit - info.origin for ticks in times.frames.tolist()]
+    return found if found[0] == 0 else None
 
 
 class _Clip(Protocol):

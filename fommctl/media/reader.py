@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +15,7 @@ from fommctl.media.boxes import Box
 from fommctl.media.conversion import View
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.resampling import Pixels
-from fommctl.media.sources import pending_frames
+from fommctl.media.sources import Pending, pending_frames, pending_times
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +99,19 @@ class Reader:
         self._running.append(generator)
         return generator
 
-    def _frames(self) -> Generator[Frame, None, None]:
-        index = 0
+    def times(self) -> Iterator[tuple[Fraction, Fraction]]:
+        """(time, duration) of each frame, as an iteration gives them, without its pixels.
+
+        Nothing is decoded where the packets tell the times; then damage stays unseen, and the duration of the very
+        last frame is the nominal one. A picture of a sequence that cannot be read is listed all the same.
+        """
+        for pending in self._wanted(pending_times(self.info, self._view, self.start, self._warn)):
+            yield pending.time - self.start, self._until_end(pending.time, pending.duration)
+
+    def _wanted(self, frames: Iterable[Pending]) -> Iterator[Pending]:
+        """The frames of the part asked for."""
         due = self.start
-        for pending in pending_frames(self.info, self._view, self.start, self._warn):
+        for pending in frames:
             if self._closed.is_set():
                 return
             if self.end is not None and pending.time >= self.end:
@@ -111,6 +120,11 @@ class Reader:
                 continue
             if self.max_rate is not None:
                 due = (pending.time * self.max_rate // 1 + 1) / self.max_rate
+            yield pending
+
+    def _frames(self) -> Generator[Frame, None, None]:
+        index = 0
+        for pending in self._wanted(pending_frames(self.info, self._view, self.start, self._warn)):
             pixels = pending.pixels()
             if pixels is None:
                 continue

@@ -15,16 +15,21 @@ from av.video.stream import VideoStream
 from fommctl.errors import InputError
 from fommctl.media import sequences, stills
 from fommctl.media.conversion import Converter, View
-from fommctl.media.decoding import Decoder
+from fommctl.media.decoding import Damage, Decoder
 from fommctl.media.files import as_fraction, opened, time_base, video_stream
 from fommctl.media.probe import VideoInfo
+from fommctl.media.random_access import frame_times
 from fommctl.media.resampling import Pixels, over_black
 
 _INDEXED = frozenset({"mov", "matroska", "avi"})
-"""Containers whose header says how long the picture is, so that a cut file can be told, and in which seeking keeps
-timestamps exact; after a seek, MPEG program streams give frames their neighbours' times."""
+"""Containers whose header says how long the picture is, so that a cut file can be told."""
+_SEEKABLE = frozenset({"mov", "matroska"})
+"""Those in which seeking keeps timestamps exact. After a seek, MPEG program streams give frames their neighbours'
+times, and AVI does where frames are coded out of order."""
 _SEEK_FROM = 1
 """Seconds from which on seeking pays."""
+_STEPS_BACK = (0, 2, 10, 60)
+"""Seconds before the start to seek to: an index by times of decoding may lead past it, some list few key frames."""
 _ROUNDING = Fraction(1, 500)
 """Containers may round durations to milliseconds."""
 
@@ -56,6 +61,18 @@ def pending_frames(info: VideoInfo, view: View, start: Fraction, warn: Warn) -> 
         yield from _animation(info, view)
     else:
         yield from _Video(info, view, start, warn).frames()
+
+
+def pending_times(info: VideoInfo, view: View, start: Fraction, warn: Warn) -> Iterator[Pending]:
+    """Frames as of `pending_frames` whose pixels are not to be asked for; nothing is decoded where packets tell the
+    times."""
+    file = info.kind == "video" and info.video_codec not in stills.ANIMATED_CODECS
+    times = frame_times(info) if file else None
+    if times is None:
+        yield from pending_frames(info, view, start, warn)
+        return
+    for time, after in zip(times, [*times[1:], times[-1] + 1 / info.rate], strict=True):
+        yield Pending(lambda: None, time, after - time)
 
 
 def _sequence(info: VideoInfo, view: View, warn: Warn) -> Iterator[Pending]:
@@ -124,15 +141,16 @@ class _Video:
 
     def _decoded(self) -> Iterator[tuple[VideoFrame, Fraction]]:
         """Frames and their times since the origin, from a key frame at or before `start` on."""
-        if self.start >= _SEEK_FROM and self.info.container in _INDEXED:
-            frames = self._pass(self.start)
-            first = next(frames, None)
-            # An index may lead past the start, or to nothing: then the file is read from its beginning.
-            if first is not None and first[1] <= self.start:
-                yield first
-                yield from frames
-                return
-            frames.close()
+        if self.start >= _SEEK_FROM and self.info.container in _SEEKABLE:
+            for target in (self.start - step for step in _STEPS_BACK if step < self.start):
+                frames = self._pass(target)
+                first = next(frames, None)
+                if first is not None and first[1] <= self.start:
+                    yield first
+                    yield from frames
+                    return
+                frames.close()
+        # No index, or one that leads to nothing: the file is read from its beginning.
         yield from self._pass(None)
 
     def _pass(self, target: Fraction | None) -> Generator[tuple[VideoFrame, Fraction], None, None]:
@@ -141,9 +159,17 @@ class _Video:
             if target is not None and not self._seek(container, stream, target):
                 return
             decoder = Decoder(container, stream)
+            complete = target is None
             try:
                 for frame, time in decoder.frames():
-                    yield frame, time - self.info.origin
+                    if not complete and frame.key_frame:
+                        # What is shown before the first key frame lacks what it is made of; that is no damage.
+                        complete, decoder.damage = True, Damage()
+                    since_origin = time - self.info.origin
+                    if complete:
+                        yield frame, since_origin
+                    elif since_origin > self.start:
+                        return
             finally:
                 for message in decoder.damage.messages(self.info.path):
                     self.warn(message)

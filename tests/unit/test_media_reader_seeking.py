@@ -1,0 +1,88 @@
+"""Reading from the middle of a file gives the frames that reading all of it gives, bit for bit, and their times."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from media_factory import truncate, write_clip, write_frames, write_gif
+
+from fommctl.media.reader import Reader
+
+RATE = Fraction(25)
+NOISE = np.random.default_rng(7).integers(0, 255, (48, 64 + 200, 3), np.uint8)
+OPEN_GOP = "keyint=20:min-keyint=20:scenecut=0:bframes=3:b-adapt=0:open-gop=1"
+CLIPS: dict[str, dict] = {
+    "closed-gop.mp4": {"options": {"g": "12", "bf": "3"}},
+    "open-gop.mp4": {"options": {"x264-params": OPEN_GOP}},
+    "open-gop.mkv": {"options": {"x264-params": OPEN_GOP}},
+    "open-gop-hevc.mp4": {
+        "codec": "libx265",
+        "options": {"x265-params": "log-level=none:keyint=20:min-keyint=20:bframes=3:b-adapt=0:open-gop=1"},
+    },
+    "one-key-frame.mov": {"options": {"g": "999"}},
+    "no-key-frame-but-the-first.mkv": {"options": {"x264-params": "intra-refresh=1:keyint=20:bframes=0"}},
+    "late.mp4": {"start": Fraction(7, 3), "options": {"g": "10"}},
+    "mpeg4.avi": {"codec": "mpeg4", "options": {"g": "10", "bf": "2", "qscale": "2"}},
+    "mpeg2.ts": {"codec": "mpeg2video", "options": {"g": "10", "bf": "2"}},
+    "mpeg2.mkv": {"codec": "mpeg2video", "options": {"g": "10", "bf": "2"}},
+    "vp9.webm": {"codec": "libvpx-vp9", "options": {"cpu-used": "8", "g": "10"}},
+    "uneven.mp4": {
+        "times": [Fraction(int(tick), 90000) for tick in np.random.default_rng(1).integers(900, 9000, 75).cumsum()],
+        "options": {"g": "16", "bf": "2"},
+    },
+}
+
+
+def drawn(index: int) -> np.ndarray:
+    """Noise that moves: frames that are made of others differ from those made of what is at hand."""
+    return np.ascontiguousarray(NOISE[:, 2 * index : 2 * index + 64])
+
+
+def whole(path: Path) -> list:
+    return [(frame.time, frame.duration, frame.pixels) for frame in Reader(path)]
+
+
+def check_from(path: Path, first: int, frames: list) -> None:
+    start = frames[first][0]
+    reader = Reader(path, start=start)
+    given = [(frame.time + start, frame.duration, frame.pixels) for frame in reader]
+    assert [frame[:2] for frame in given] == [frame[:2] for frame in frames[first:]], f"from frame {first}"
+    for index, (mine, other) in enumerate(zip(given, frames[first:], strict=True)):
+        assert np.array_equal(mine[2], other[2]), f"frame {first + index}, read from frame {first} on"
+    assert reader.warnings == []
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_any_start_gives_the_frames_of_the_whole(tmp_path, name):
+    path = write_clip(tmp_path / name, **{"frames": 75, "rate": RATE, "draw": drawn, **CLIPS[name]})
+    frames = whole(path)
+    assert len(frames) == 75
+    for first in (*range(24, 48), 60, 74):
+        check_from(path, first, frames)
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_times_without_pixels_are_those_of_the_frames(tmp_path, name):
+    path = write_clip(tmp_path / name, **{"frames": 75, "rate": RATE, "draw": drawn, **CLIPS[name]})
+    expected = [frame[:2] for frame in whole(path)]
+    times = list(Reader(path).times())
+    assert times[:-1] == expected[:-1]
+    assert times[-1][0] == expected[-1][0]
+    start, end = Fraction(1, 3), Fraction(2)
+    part = list(Reader(path, start=start, end=end).times())
+    assert part == [(frame.time, frame.duration) for frame in Reader(path, start=start, end=end)]
+
+
+def test_times_of_folders_and_animations(tmp_path):
+    pictures = [drawn(index) for index in range(6)]
+    folder = write_frames(tmp_path / "frames", pictures)
+    (folder / "00003.png").unlink()
+    for path in (folder, folder / "%05d.png", write_gif(tmp_path / "a.gif", pictures, [40, 100, 30, 20, 70, 50])):
+        assert list(Reader(path).times()) == [(frame.time, frame.duration) for frame in Reader(path)]
+
+
+def test_nothing_is_decoded_for_the_times(tmp_path):
+    """A file without the data of its second half still lists what its header promises, or says that it is cut."""
+    path = truncate(write_clip(tmp_path / "cut.mp4", frames=75, container_options={"movflags": "faststart"}), 0.7)
+    assert len(list(Reader(path).times())) >= len(whole(path))
