@@ -136,6 +136,14 @@ def parse_yaml(content: str | bytes, name: str) -> Layer:
     return Layer(data, {**origins, (): name})
 
 
+def read_yaml(content: str | bytes, name: str) -> tuple[Any, dict[Keys, str]]:
+    """The plain data in YAML text, whatever it is, and where each part of it was written: `name:12` by path.
+
+    Raises UsageError where it is no YAML or holds tags; MAX_VALUES bounds what its aliases make of it.
+    """
+    return _parse(content, name, lines=True)
+
+
 def describe(value: Any) -> str:
     """A value of a configuration as a message shows it: `the text 'ten'`, `a list`, `nothing`."""
     if value is None:
@@ -176,7 +184,7 @@ def _parse(content: str | bytes, name: str, *, lines: bool) -> tuple[Any, dict[K
 
 
 _CHECK_HINT = (
-    "A preset is plain YAML data: text, numbers, lists and mappings; tags are refused and nothing in them runs."
+    "It has to be plain YAML data: text, numbers, lists and mappings; tags are refused and nothing in them runs."
 )
 
 

@@ -28,7 +28,7 @@ def listed(path: Path) -> list[tuple[int, Path]]:
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror}", "Check the folder's name.") from error
     if path.is_dir():
-        pictures = sorted((file for file in files if file.suffix.lower() in SUFFIXES), key=_counting_order)
+        pictures = sorted((file for file in files if file.suffix.lower() in SUFFIXES), key=counting_order)
         found = list(enumerate(pictures))
         hint = "Name a video, or a folder that holds pictures such as 00001.png."
     else:
@@ -54,6 +54,7 @@ def _matching(name: str, files: list[Path]) -> list[tuple[int, Path]]:
     return [(number - numbered[0][0], file) for number, file in numbered]
 
 
-def _counting_order(file: Path) -> tuple[list[tuple[int, int, str]], str]:
+def counting_order(file: Path) -> tuple[list[tuple[int, int, str]], str]:
+    """What to sort files by so that names come as people count: frame2 before frame10."""
     parts = re.split(r"(\d+)", file.name.lower())
     return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts], file.name

@@ -1,0 +1,63 @@
+"""By what a job is known to be the same as last time: the contents of its inputs, its model, its options."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from fommctl.stages.batching.jobs import Job
+from fommctl.stages.hashing import media_hash
+
+_LENGTH = 32
+_ELSEWHERE = ("source", "driving", "views", "output", "overwrite")
+"""Options that are told by contents, or that do not change the result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Two jobs of equal keys have equal results."""
+
+    value: str
+    parts: Mapping[str, str]
+    """Of source, driving, views, model and options."""
+
+
+@dataclass(slots=True)
+class Hashes:
+    """Contents of files, each read once."""
+
+    of: Callable[[Path], str] = media_hash
+    _known: dict[Path, str] = field(default_factory=dict)
+
+    def __call__(self, path: Path) -> str:
+        """SHA-256 of a file, a folder or a pattern of frames. Raises InputError."""
+        if path not in self._known:
+            self._known[path] = self.of(path)
+        return self._known[path]
+
+
+def key_of(job: Job, model: Mapping[str, Any], hashes: Hashes) -> Key:
+    """The key of a job; model: its identity, see `hashing.model_identity`. Raises InputError.
+
+    Of the device only its kind counts: the same job on another GPU of a machine is the same job.
+    """
+    config, choice = job.config, job.choice
+    options = {name: value for name, value in config.to_json().items() if name not in _ELSEWHERE}
+    options |= {"device": choice.device.partition(":")[0], "precision": choice.precision, "seed": choice.seed}
+    content = {
+        "source": hashes(config.source),
+        "driving": hashes(config.driving),
+        "views": [hashes(path) for path in config.views],
+        "model": dict(model),
+        "options": options,
+    }
+    parts = {name: _digest(value) for name, value in content.items()}
+    return Key(_digest(parts), parts)
+
+
+def _digest(value: Any) -> str:
+    return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:_LENGTH]
