@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from importlib import metadata
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
 from fommctl.api.specs import (
@@ -108,6 +109,13 @@ class Host:
     def owner(self, kind: str, name: str) -> str:
         """Whose this spec is, for a message."""
         return " and ".join(str(plugin) for plugin, _ in self._offers(kind).get(name, []))
+
+    def blamed(self, error: BaseException) -> str | None:
+        """The plugin in whose code an error arose, the innermost one, for a message; None where none took part."""
+        plugins = {plugin.entry.module.partition(".")[0]: plugin for plugin in self._plugins}
+        frames = [frame.f_globals.get("__name__") or "" for frame, _ in walk_tb(error.__traceback__)]
+        packages = [name.partition(".")[0] for name in reversed(frames)]
+        return next((str(plugins[package]) for package in packages if package in plugins), None)
 
     def version(self, kind: str, name: str) -> str:
         """Distribution and version of whose this spec is: what was made with it holds for this version."""

@@ -62,13 +62,17 @@ class ClipScoring:
     """Several metrics over one clip. One that cannot go on is left out and the others go on."""
 
     def __init__(
-        self, metrics: Mapping[str, tuple[MetricSpec, Metric]], clip_for: Callable[[MetricSpec], MetricClip]
+        self,
+        metrics: Mapping[str, tuple[MetricSpec, Metric]],
+        clip_for: Callable[[MetricSpec], MetricClip],
+        host: Host,
     ) -> None:
         """clip_for: what a metric may know of the clip; may raise MissingError."""
         self.missing: dict[str, str] = {}
         """Metrics whose packages or weights are absent, with what is missing."""
         self.problems: dict[str, str] = {}
         """Metrics that failed, with why."""
+        self._host = host
         self._specs = {name: spec for name, (spec, _) in metrics.items()}
         self._scorers: dict[str, ClipScorer] = {}
         for name, (spec, metric) in metrics.items():
@@ -104,10 +108,15 @@ class ClipScoring:
             work()
         except MissingError as error:
             self.missing[name] = missing_text(error)
+        except FommctlError as error:
+            self.problems[name] = error.message
+        except ImportError as error:
+            log.debug("%s failed", name, exc_info=True)
+            self.missing[name] = missing_text(missing_package(error, self._host))
         except Exception as error:
             # Metrics are plugins: one that fails must not cost the scores of the others.
             log.debug("%s failed", name, exc_info=True)
-            self.problems[name] = getattr(error, "message", None) or describe(error)
+            self.problems[name] = unforeseen_text(error, self._host)
         else:
             return
         self._scorers.pop(name, None)
@@ -116,6 +125,17 @@ class ClipScoring:
 def missing_text(error: FommctlError) -> str:
     """What is missing and where it is to be had, in one line."""
     return error.message if error.hint is None else f"{error.message}. {error.hint}"
+
+
+def missing_package(error: ImportError, host: Host) -> MissingError:
+    """An import that failed while a plugin worked, as what it is: something that is not installed."""
+    return MissingError(unforeseen_text(error, host), "Install what it needs; see its documentation.")
+
+
+def unforeseen_text(error: BaseException, host: Host) -> str:
+    """What an error says that nobody foresaw, and the plugin that it is from."""
+    plugin = host.blamed(error)
+    return describe(error) if plugin is None else f"{describe(error)}, in {plugin}"
 
 
 def finite(scores: ClipScores) -> ClipScores:

@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Any
 from fommctl import __version__
 from fommctl.api.metrics import ClipScores, Metric, MetricClip
 from fommctl.api.specs import MetricSpec
-from fommctl.errors import FULL_DISK, FommctlError, InputError, OutputError
+from fommctl.errors import FULL_DISK, FommctlError, InputError, MissingError, OutputError
 from fommctl.host import Host, load_host
-from fommctl.plugin import describe
 from fommctl.stages.evaluation.contestants import Contestant, load_engine
 from fommctl.stages.evaluation.measuring import Measures, Sources
 from fommctl.stages.evaluation.options import EvaluateConfig
 from fommctl.stages.evaluation.plan import Task
 from fommctl.stages.evaluation.predictions import Stream
 from fommctl.stages.evaluation.saving import Saver, is_saved
-from fommctl.stages.evaluation.scoring import ClipScoring, missing_text
+from fommctl.stages.evaluation.scoring import ClipScoring, missing_package, missing_text, unforeseen_text
 from fommctl.stages.evaluation.store import Stored, key_of, read_stored, write_stored
 from fommctl.stages.evaluation.streams import open_stream
 from fommctl.stages.preprocessing.manifest import measure
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from fommctl.stages.engine import Engine
 
 log = logging.getLogger(__name__)
+PROBLEMS_HINT = "See 'fommctl plugins list'."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,11 @@ Outcome = Scored | Failure
 
 def prepare(setup: Setup) -> Work[Job, Outcome]:
     """The function that does the jobs; it raises no errors."""
-    return Worker(setup)
+    try:
+        return Worker(setup)
+    except FommctlError as error:
+        failure = Failure(error)
+        return lambda job, tell: failure
 
 
 class Worker:
@@ -101,9 +105,12 @@ class Worker:
         self.config = setup.config
         self._setup = setup
         self._host: Host = load_host()
-        self._specs: dict[str, MetricSpec] = {name: self._host.find("metric", name) for name in setup.metrics}
+        offered = self._host.metrics
+        self._specs: dict[str, MetricSpec] = {name: offered[name] for name in setup.metrics if name in offered}
         self._metrics: dict[str, tuple[MetricSpec, Metric]] = {}
-        self._missing: dict[str, str] = {}
+        self._missing = {name: _not_offered(self._host) for name in setup.metrics if name not in offered}
+        if self._missing and not self._specs:
+            raise MissingError("; ".join(f"{name}: {why}" for name, why in self._missing.items()), PROBLEMS_HINT)
         self._measures = Measures(self._host, setup.sources)
         self._engine: tuple[int, Engine] | None = None
 
@@ -116,10 +123,13 @@ class Worker:
         except OSError as error:
             reason = f"{error.strerror or error}".lower()
             return Failure((OutputError if error.errno in FULL_DISK else InputError)(reason))
+        except ImportError as error:
+            log.debug("%s failed", job.task.name, exc_info=True)
+            return Failure(missing_package(error, self._host))
         except Exception as error:
             # What a clip brings to the surface in a library or a plugin must not end the others.
             log.debug("%s failed", job.task.name, exc_info=True)
-            return Failure(InputError(describe(error)))
+            return Failure(InputError(unforeseen_text(error, self._host)))
 
     def _outcome(self, job: Job, tell: Tell) -> Outcome:
         contestant, task, config = self._setup.contestants[job.contestant], job.task, self.config
@@ -162,7 +172,8 @@ class Worker:
             for part in stream:
                 if scoring is None:
                     height, width = part.driving.shape[1:3]
-                    scoring = ClipScoring(metrics, partial(self._clip, task, stream.rate, (width, height), engine))
+                    clip_for = partial(self._clip, task, stream.rate, (width, height), engine)
+                    scoring = ClipScoring(metrics, clip_for, self._host)
                 scoring.add(part)
                 saver.add(part.chunk.prediction)
                 frames += len(part.chunk)
@@ -196,9 +207,12 @@ class Worker:
                 self._metrics[name] = spec, spec.build()
             except FommctlError as error:
                 self._missing[name] = missing_text(error)
+            except ImportError as error:
+                log.debug("%s cannot be built", name, exc_info=True)
+                self._missing[name] = missing_text(missing_package(error, self._host))
             except Exception as error:
                 log.debug("%s cannot be built", name, exc_info=True)
-                self._missing[name] = describe(error)
+                self._missing[name] = unforeseen_text(error, self._host)
             if self._setup.threads and "torch" in sys.modules:
                 sys.modules["torch"].set_num_threads(self._setup.threads)
         return self._metrics.get(name)
@@ -220,6 +234,12 @@ def _options(config: EvaluateConfig) -> dict[str, Any]:
         "resize": config.resize,
         "column": config.column,
     }
+
+
+def _not_offered(host: Host) -> str:
+    """Why a metric that the command found is not to be found by its process."""
+    problems = "; ".join(f"plugin {plugin.name!r}: {plugin.problem}" for plugin in host.plugins if plugin.problem)
+    return f"no plugin offers it in a process of its own ({problems or 'none has problems'})"
 
 
 def _sha256(path: Path) -> str:
