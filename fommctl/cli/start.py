@@ -1,12 +1,14 @@
 """The console script. It imports little, so that Ctrl-C is answered from the first moment on."""
 
 import io
+import json
 import os
 import signal
 import sys
 from types import FrameType
 
 INTERRUPTED = 130
+MISSING = 5
 PLAIN = b"error: interrupted\nhint: Nothing half-written was left behind.\n"
 JSON = b'{"error": {"message": "interrupted", "hint": "Nothing half-written was left behind.", "exit_code": 130}}\n'
 
@@ -21,9 +23,33 @@ def entry() -> None:
     # take the cores from decoder and encoder; beside another busy process this more than halves the speed (measured
     # with one busy loop on two cores: 25 frames/s against 40), and on an idle machine nothing is lost.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    from fommctl.cli.app import main
+    try:
+        from fommctl.cli.app import build_app, main
 
+        if sys.argv[1:2] == ["doctor"]:
+            # What would fail later.
+            import pydantic  # noqa: F401
+            import rich.console  # noqa: F401
+
+            build_app()
+    except Exception as error:
+        sys.exit(_without_libraries(error))
     sys.exit(main())
+
+
+def _without_libraries(error: Exception) -> int:
+    """Where the libraries of the command line itself are broken, the doctor says so without them."""
+    if sys.argv[1:2] == ["doctor"]:
+        from fommctl.stages.doctor.alone import examine
+
+        return examine(sys.argv[2:])
+    message = f"a package that fommctl needs cannot be loaded: {type(error).__name__}: {error}"
+    hint = "Run 'fommctl doctor'; it says what to do."
+    if "--json" in sys.argv:
+        print(json.dumps({"error": {"message": message, "hint": hint, "exit_code": MISSING}}))
+    else:
+        print(f"error: {message}\nhint: {hint}", file=sys.stderr)
+    return MISSING
 
 
 def _end_at_a_signal() -> None:

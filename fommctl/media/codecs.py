@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -61,7 +62,7 @@ def output_facts(suffix: str) -> OutputFacts:
     return OutputFacts(encoder, container.sound_encoder, missing, tuple(n for n in others if has_codec(n, "w")))
 
 
-def has_codec(name: str, mode: str) -> bool:
+def has_codec(name: str, mode: Literal["r", "w"]) -> bool:
     """Whether this PyAV has a codec; mode: `r` to decode, `w` to encode."""
     try:
         Codec(name, mode)

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from fommctl.errors import FommctlError
 from fommctl.stages.doctor.child import describe
 from fommctl.stages.doctor.findings import Examination, Finding
 from fommctl.stages.doctor.privacy import Veil
@@ -114,16 +115,18 @@ def _isolated(check: _Check, seen: Seen | None) -> list[Finding]:
         for finding in function() if seen is None else function(seen):
             found.append(finding)
     except Exception as error:
-        absent = error.name if isinstance(error, ImportError) and error.name else None
-        advice = (
-            f"Run 'pip install --force-reinstall {absent.partition('.')[0]}'."
-            if absent
-            else "Report it as a bug of fommctl, with this report."
-        )
-        name = check.place.rpartition("_")[2]
-        value = f"could not be checked: {describe(error)}"
-        found.append(Finding(area=check.area, name=name, value=value, level="problem", advice=advice))
+        name, value = check.place.rpartition("_")[2], f"could not be checked: {describe(error)}"
+        found.append(Finding(area=check.area, name=name, value=value, level="problem", advice=_advice(error)))
     return found
+
+
+def _advice(error: Exception) -> str:
+    """What to do where a check itself fails."""
+    if isinstance(error, FommctlError) and error.hint:
+        return error.hint
+    if isinstance(error, ImportError) and error.name:
+        return f"Run 'pip install --force-reinstall {error.name.partition('.')[0]}'."
+    return "Report it as a bug of fommctl, with this report."
 
 
 def _quietly(place: str, otherwise: Any, *arguments: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import re
@@ -9,7 +10,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from fommctl.errors import MissingError
+from fommctl.stages.doctor.child import describe
 from fommctl.stages.doctor.findings import Finding
 
 AREA = "machine"
@@ -60,10 +64,18 @@ def check_python_version(requires: str) -> Iterator[Finding]:
 
 def fits(version: str, wanted: str) -> bool:
     """Whether a version is one of those wanted, by the rules of PEP 440; builds such as 2.6.0+cpu and pre-releases
-    count as their version does."""
-    from packaging.specifiers import SpecifierSet
+    count as their version does. Raises as `packaging`."""
+    SpecifierSet = packaging("specifiers").SpecifierSet
+    return bool(SpecifierSet(wanted).contains(version, prereleases=True))
 
-    return SpecifierSet(wanted).contains(version, prereleases=True)
+
+def packaging(module: str) -> Any:
+    """A module of the package that reads and compares versions. Raises MissingError where it does not work."""
+    try:
+        return importlib.import_module(f"packaging.{module}")
+    except Exception as error:
+        hint = "Run 'pip install --force-reinstall packaging'."
+        raise MissingError(f"versions cannot be compared: packaging does not load: {describe(error)}", hint) from error
 
 
 def check_platform() -> Iterator[Finding]:

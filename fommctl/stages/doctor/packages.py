@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fommctl.stages.doctor.child import describe
 from fommctl.stages.doctor.findings import Finding
-from fommctl.stages.doctor.machine import check_python_version, fits, python_versions
+from fommctl.stages.doctor.machine import check_python_version, fits, packaging, python_versions
 from fommctl.stages.doctor.probe import Seen
 
 if TYPE_CHECKING:
@@ -53,9 +53,11 @@ def versions() -> dict[str, str]:
 
 
 def requirements(extra: str = "") -> list[Requirement]:
-    """What fommctl declares for this platform, beyond the plain ones where an extra is named; sorted by name."""
-    from packaging.requirements import Requirement
+    """What fommctl declares for this platform, beyond the plain ones where an extra is named; sorted by name.
 
+    Raises MissingError where the package that reads and compares versions does not work.
+    """
+    Requirement = packaging("requirements").Requirement
     declared = [Requirement(text) for text in metadata.requires(DISTRIBUTION) or ()]
     plain = [each for each in declared if each.marker is None or each.marker.evaluate({"extra": ""})]
     if not extra:
@@ -119,11 +121,17 @@ def check_dependencies(seen: Seen) -> Iterator[Finding]:
 
     seen: what `looking.imports` found for `import_items`.
     """
-    for requirement in requirements():
-        yield _dependency(requirement, seen)
+    declared = requirements()
+    hidden = {}
+    for name in (requirement.name for requirement in declared):
+        for fact in (seen.facts.get(f"imports.{name}:{module}", {}) for module in modules(name)):
+            if fact.get("error") and fact.get("file") and not _belongs(name, fact["file"]):
+                hidden[fact["error"]] = name
+    yield from (_dependency(requirement, seen, hidden) for requirement in declared)
 
 
-def _dependency(requirement: Requirement, seen: Seen) -> Finding:
+def _dependency(requirement: Requirement, seen: Seen, hidden: Mapping[str, str]) -> Finding:
+    """hidden: names of packages that another file hides, by what that file raises; others fail by it, too."""
     name, wanted = requirement.name, str(requirement.specifier)
     version = _version(name)
     stops = _normal(name) not in ELSEWHERE
@@ -134,7 +142,7 @@ def _dependency(requirement: Requirement, seen: Seen) -> Finding:
     if not fits(version, wanted):
         return _broken(name, f"{version}; needed: {wanted}", f"Run 'pip install --upgrade \"{requirement}\"'.", stops)
     for module in modules(name):
-        fault = _import_fault(name, module, seen)
+        fault = _import_fault(name, module, seen, hidden)
         if fault is not None:
             return _broken(name, f"{version}; {fault[0]}", fault[1], stops)
     return Finding(area=AREA, name=name, value=version)
@@ -144,7 +152,7 @@ def _broken(name: str, value: str, advice: str, stops: bool) -> Finding:
     return Finding(area=AREA, name=name, value=value, level="problem", advice=advice, stops=stops)
 
 
-def _import_fault(name: str, module: str, seen: Seen) -> tuple[str, str] | None:
+def _import_fault(name: str, module: str, seen: Seen, hidden: Mapping[str, str]) -> tuple[str, str] | None:
     """What is wrong with the import of a module, and what to do about it."""
     item = f"imports.{name}:{module}"
     fact: Mapping[str, Any] = seen.facts.get(item, {})
@@ -153,7 +161,11 @@ def _import_fault(name: str, module: str, seen: Seen) -> tuple[str, str] | None:
     if file and not _belongs(name, file):
         what = f"'import {module}' loads {file}, which is not of this distribution"
         return (f"{what}: {error}" if error else what), f"Rename or remove {file}; it hides the package."
-    return (f"'import {module}' fails: {error}", import_advice(name, error)) if error else None
+    if not error:
+        return None
+    root = hidden.get(error)
+    advice = f"Solve what is said of {root} first." if root else import_advice(name, error)
+    return f"'import {module}' fails: {error}", advice
 
 
 def import_advice(name: str, error: str) -> str:
@@ -192,12 +204,13 @@ def check_rivals() -> Iterator[Finding]:
             )
             value = f"{module} comes from {' and '.join(names)}, which overwrite each other's files"
             yield Finding(area=AREA, name=module, value=value, level="problem", advice=advice)
+    declared = {_normal(re.split(r"[^\w.-]", text)[0]) for text in metadata.requires(DISTRIBUTION) or ()}
     copies: dict[str, set[str]] = {}
     for distribution in metadata.distributions():
         name = distribution.metadata["Name"] if distribution.metadata else None
         if name:
             copies.setdefault(_normal(name), set()).add(f"{distribution.version}")
-    for name in (_normal(requirement.name) for requirement in requirements()):
+    for name in sorted(declared):
         if len(copies.get(name, ())) > 1:
             value = f"installed more than once: {' and '.join(sorted(copies[name]))}"
             advice = f"Run 'pip uninstall {name}' until it is gone, then 'pip install {name}'."

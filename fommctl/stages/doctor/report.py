@@ -63,7 +63,9 @@ def _verdict(examination: Examination) -> Line:
     counted = f"{problems} problem{'s' if problems > 1 else ''}"
     if not stopping:
         return Line(f"{counted}; 'fommctl animate' works here with the built-in model.", "note")
-    return Line(f"{counted}; 'fommctl animate' does not work here before {stopping} of them are solved.", "problem")
+    which = f", {stopping} of which" if stopping < problems else ""
+    keep = "keeps" if stopping == 1 else "keep"
+    return Line(f"{counted}{which} {keep} 'fommctl animate' from working here.", "problem")
 
 
 def _problem(number: int, finding: Finding, width: int) -> Iterator[Line]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
-from fommctl.api.network import offline
 from fommctl.stages.doctor.findings import Finding
 from fommctl.stages.doctor.machine import in_bytes
 from fommctl.stages.doctor.probe import Seen
@@ -95,5 +94,7 @@ def _perceptual(seen: Seen) -> Finding:
 
 
 def _network() -> Finding:
+    from fommctl.api.network import offline
+
     value = "downloads are forbidden by FOMMCTL_OFFLINE" if offline() else "downloads are allowed"
     return Finding(area=AREA, name="network", value=value)

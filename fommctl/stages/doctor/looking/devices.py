@@ -64,7 +64,7 @@ def build() -> dict[str, Any]:
         "hip": torch.version.hip,
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "onednn": torch.backends.mkldnn.is_available(),
+        "onednn": torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]
     }
 
 
@@ -92,7 +92,7 @@ def cuda() -> dict[str, Any]:
     why = ""
     if not available and torch.version.cuda is not None:
         try:
-            torch.cuda.init()
+            torch.cuda.init()  # type: ignore[no-untyped-call]
         except Exception as error:
             why = describe(error)
     why = "; ".join([*(str(each.message).splitlines()[0][:200] for each in caught), why]).strip("; ")
