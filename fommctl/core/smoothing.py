@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -41,6 +41,14 @@ class OneEuro:
         self._time = time
         return self._value
 
+    def to(self, device: torch.device | str) -> OneEuro:
+        """A copy on another device, which goes on where this one stands."""
+        return replace(
+            self,
+            _value=None if self._value is None else self._value.to(device),
+            _speed=None if self._speed is None else self._speed.to(device),
+        )
+
 
 def _weight(cutoff: float, elapsed: float) -> float:
     step = 2 * math.pi * cutoff * elapsed
@@ -61,3 +69,9 @@ class MotionSmoother:
         )
         assert keypoints is not None
         return Motion(keypoints, *others)
+
+    def to(self, device: torch.device | str) -> MotionSmoother:
+        """A copy on another device, which goes on where this one stands."""
+        copy = MotionSmoother()
+        copy._filters = [each.to(device) for each in self._filters]
+        return copy

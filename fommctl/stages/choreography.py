@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fommctl.core import transfer
 from fommctl.core.smoothing import MotionSmoother
 from fommctl.core.transfer import Motion
 from fommctl.stages.options import MotionMode
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a choreography keeps of the frames that it has seen, on the CPU; another process can be handed it."""
+
+    held: Motion
+    smoother: MotionSmoother | None
 
 
 class Choreography:
@@ -33,6 +42,16 @@ class Choreography:
         if self.mode == "absolute":
             return driving
         return transfer.relative(driving, self.reference, self.source, self.scale)
+
+    def memory(self) -> Memory:
+        """As it is after the frames so far."""
+        return Memory(self._held.to("cpu"), None if self._smoother is None else self._smoother.to("cpu"))
+
+    def resume(self, memory: Memory) -> None:
+        """Go on as if this one had seen the frames that `memory` is of."""
+        device = self.reference.keypoints.device
+        self._held = memory.held.to(device)
+        self._smoother = None if memory.smoother is None else memory.smoother.to(device)
 
     def _hold(self, driving: Motion, present: Sequence[bool]) -> Motion:
         """Absent frames get the motion of the last present one."""

@@ -52,9 +52,10 @@ class Composer:
         source_motion: Motion,
         reconstruction: Pixels,
         filters: Sequence[FrameFilter],
+        first_frame: int = 0,
     ) -> None:
         """reconstruction: (N, N, 3), the model's rendering of the unmoved source; its colours are matched.
-        filters: of plugins, for the finished frames."""
+        filters: of plugins, for the finished frames.  first_frame: number of the first one that is to come."""
         self._filters = filters
         self._skip_absent = config.on_missing == "skip"
         self._shot = shot
@@ -69,7 +70,7 @@ class Composer:
             self._paste = Paste(self._source_panel, shot.source_box, reconstruction)
         if look.keypoints:
             self._source_panel = self._placed(self._marked(shot.square, source_motion, 0))
-        self._count = 0
+        self._count = first_frame
 
     @property
     def alpha(self) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from fommctl import __version__
 from fommctl.api.protocols import Renderer, SourceContext
@@ -73,27 +74,29 @@ class Prepared:
 
     def writer(self, complete: Callable[[Path], None] | None = None) -> Writer:
         """Of the result, not opened yet.  complete: see `Writer`."""
+        return Writer(self.settled.config.result_path, complete=complete, **self.writing())
+
+    def writing(self) -> dict[str, Any]:
+        """What `Writer` is told of the result beside its path."""
         settled, model = self.settled, self.engine.model
         config, info = settled.config, settled.info
         width, height = self.composer.canvas
-        return Writer(
-            config.result_path,
-            width=width,
-            height=height,
-            rate=settled.rate,
-            alpha=self.composer.alpha,
-            audio=settled.sound,
+        return {
+            "width": width,
+            "height": height,
+            "rate": settled.rate,
+            "alpha": self.composer.alpha,
+            "audio": settled.sound,
             # Frames of HDR and wide-gamut clips arrive as bt709: their own tags would be wrong.
-            colour=None if info.hdr or info.colour.wide_gamut else info.colour,
-            codec=config.codec,
-            crf=config.crf,
-            pix_fmt=config.pix_fmt,
-            mark=Mark(__version__, model.name, model.preset.name),
-            timecode=_timecode(config, info),
-            overwrite=config.overwrite,
-            threads=config.encoder_threads,
-            complete=complete,
-        )
+            "colour": None if info.hdr or info.colour.wide_gamut else info.colour,
+            "codec": config.codec,
+            "crf": config.crf,
+            "pix_fmt": config.pix_fmt,
+            "mark": Mark(__version__, model.name, model.preset.name),
+            "timecode": _timecode(config, info),
+            "overwrite": config.overwrite,
+            "threads": config.encoder_threads,
+        }
 
 
 def settle(config: AnimateConfig, engine: Engine) -> Settled:
@@ -112,8 +115,9 @@ def settle(config: AnimateConfig, engine: Engine) -> Settled:
     return Settled(config, info, sound, shot, mode, moment, reference.to("cpu"), notes)
 
 
-def prepare(settled: Settled, engine: Engine, event: StageEvent) -> Prepared:
-    """Bring a settled shot onto an engine. event: what the frame filters of plugins are told of the run."""
+def prepare(settled: Settled, engine: Engine, event: StageEvent, first_frame: int = 0) -> Prepared:
+    """Bring a settled shot onto an engine. event: what the frame filters of plugins are told of the run.  first_frame:
+    number of the first finished frame that is to come."""
     config, shot = settled.config, settled.shot
     filters = engine.host.frame_filters(event)
     renderer = engine.renderer(config.size)
@@ -126,7 +130,7 @@ def prepare(settled: Settled, engine: Engine, event: StageEvent) -> Prepared:
         smooth=config.smooth,
     )
     reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]
-    composer = Composer(config, shot, _look(config, shot), context.motion, reconstruction, filters)
+    composer = Composer(config, shot, _look(config, shot), context.motion, reconstruction, filters, first_frame)
     return Prepared(settled, engine, renderer, context, choreography, composer)
 
 

@@ -20,6 +20,11 @@ BATCH_ON_CPU = 4
 BATCH_ON_GPU = 32
 
 
+def usual_batch_size(device: torch.device) -> int:
+    """Frames at a time, where nobody says."""
+    return BATCH_ON_CPU if device.type == "cpu" else BATCH_ON_GPU
+
+
 def batches(cues: Iterable[Cue], size: int) -> Iterator[list[Cue]]:
     """Lists of `size` cues; the last may be shorter."""
     batch: list[Cue] = []
@@ -43,7 +48,7 @@ class Rendering:
         is_present: Callable[[Cue], bool],
         batch_size: int | None,
     ) -> None:
-        self.batch_size = batch_size or (BATCH_ON_CPU if renderer.device.type == "cpu" else BATCH_ON_GPU)
+        self.batch_size = batch_size or usual_batch_size(renderer.device)
         self.frames = 0
         self.seconds = 0.0
         """Spent in the model."""

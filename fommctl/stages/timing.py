@@ -31,17 +31,24 @@ def as_driven(frames: Iterable[Frame]) -> Iterator[Cue]:
         yield Cue(frame, (Showing(frame.time, frame.duration),))
 
 
-def at_rate(frames: Iterable[Frame], rate: Fraction, end: Fraction | None = None) -> Iterator[Cue]:
+def at_rate(
+    frames: Iterable[Frame],
+    rate: Fraction,
+    end: Fraction | None = None,
+    *,
+    first: Fraction | None = None,
+    shown: int = 0,
+) -> Iterator[Cue]:
     """A constant frame rate: each moment shows the frame that the driving video shows then.
 
     Frames that no moment falls on are dropped (and never rendered); a frame on which several fall is repeated.
     The result starts when the driving video does. end: seconds at which it stops, though a frame may last longer.
+    first, shown: where the frames go on in the middle, the time of the very first one, and how many moments are past.
     """
-    period, moment, count = 1 / rate, Fraction(0), 0
-    first: Fraction | None = None
+    period, count = 1 / rate, shown
     for frame in frames:
-        if first is None:
-            first = moment = frame.time
+        first = frame.time if first is None else first
+        moment = first + count * period
         showings = []
         stop = frame.time + frame.duration
         while moment < (stop if end is None else min(stop, end)):
