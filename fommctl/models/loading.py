@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fommctl.api.specs import Architecture, BackendSpec, Groups
 from fommctl.errors import ModelError, UsageError
 from fommctl.models import registry
+from fommctl.models.building import build_backend
 from fommctl.models.checkpoint import Checkpoint, read_checkpoint
 from fommctl.presets import Preset, find_preset, load_preset, preset_from_data, preset_from_text
 
@@ -83,7 +84,7 @@ def load_file(
     if chosen is None:
         chosen, notes = _read_off(checkpoint, name, host, sets)
     spec: BackendSpec = host.find("backend", chosen.backend)
-    backend = spec.build(chosen.model_params)
+    backend = build_backend(spec, chosen.model_params)
     groups = fit(backend, spec, checkpoint, chosen.name)
     if notes:
         log.warning("%s: no preset given, so its architecture was read off its tensors: %s", name, "; ".join(notes))

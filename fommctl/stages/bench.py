@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fommctl.api.protocols import Backend, Renderer
 from fommctl.core.fast.devices import resolve_device, resolve_precision
 from fommctl.host import Host, load_host
+from fommctl.models.building import build_backend
 from fommctl.presets import Preset, load_preset
 from fommctl.stages.options import check_seed
 from fommctl.stages.rendering import BATCH_ON_CPU, BATCH_ON_GPU
@@ -161,8 +162,7 @@ def smooth_pictures(count: int, frame_shape: tuple[int, int, int], seed: int) ->
 def _fresh_backend(preset: Preset, host: Host, seed: int) -> Backend:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        backend: Backend = host.find("backend", preset.backend).build(preset.model_params)
-    return backend
+        return build_backend(host.find("backend", preset.backend), preset.model_params)
 
 
 @contextmanager

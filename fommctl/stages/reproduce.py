@@ -22,6 +22,7 @@ from fommctl.api.specs import BackendSpec, StageEvent
 from fommctl.core.fast.devices import resolve_device
 from fommctl.errors import FommctlError, InputError, JobsFailedError, UsageError
 from fommctl.host import Host
+from fommctl.models.building import build_backend
 from fommctl.models.perceptual import load_perceptual
 from fommctl.presets import Preset, load_preset
 from fommctl.stages import evaluate, preprocess
@@ -136,7 +137,7 @@ def _check(config: ReproduceConfig, presets: Mapping[str, Preset], host: Host) -
 
 def _network(preset: Preset, host: Host) -> Network:
     spec: BackendSpec = host.find("backend", preset.backend)
-    modules = spec.build(preset.model_params).modules()
+    modules = build_backend(spec, preset.model_params).modules()
     parameters = sum(weights.numel() for group in spec.groups for weights in modules[group].parameters())
     return Network(backend=spec.name, parameters=parameters, frame_side=preset.frame_shape[0])
 

@@ -12,6 +12,7 @@ from fommctl.api.specs import BackendSpec, DetectorSpec
 from fommctl.api.training import TrainableBackend, trains
 from fommctl.errors import MissingError, UsageError
 from fommctl.host import Host
+from fommctl.models.building import build_backend
 from fommctl.models.perceptual import load_perceptual
 from fommctl.presets import Preset, load_preset
 from fommctl.sections import BaseTrainParams
@@ -73,7 +74,7 @@ def build(
     )
     schedule = Schedule(params, steps_per_epoch(pairs, params.batch_size), config.max_steps)
     torch.manual_seed(seed)
-    backend = spec.build(preset.model_params)
+    backend = build_backend(spec, preset.model_params)
     if not trains(backend):
         raise UsageError(f"the backend '{spec.name}' cannot be trained", "Take a preset of another backend.")
     if config.init_from is not None and fresh:
