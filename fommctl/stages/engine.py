@@ -44,27 +44,12 @@ class Engine:
         return spec
 
     def motion(self, asked: str | None) -> MotionMode:
-        """How motion is transferred: as asked, else as the model's family does it first of all.
-
-        Raises UsageError where it cannot be as asked.
-        """
-        possible = self.family.motions
-        if asked is not None and asked not in possible:
-            raise UsageError(
-                f"a model of {self.family.name} has no {asked} motion",
-                f"Leave out --motion, or take --motion {possible[0]}.",
-            )
-        return cast(MotionMode, asked or possible[0])
+        """How motion is transferred: see `choose_motion`."""
+        return choose_motion(self.family, asked)
 
     def check_views(self, more: int) -> None:
-        """Raise UsageError unless the model makes use of `more` pictures of the source beside the first."""
-        most = self.family.source_views
-        if more and most == 1:
-            raise UsageError(f"a model of {self.family.name} takes one picture of the source", "Leave out --view.")
-        if more >= most:
-            raise UsageError(
-                f"{more + 1} pictures of the source, a model of {self.family.name} takes {most}", "Give fewer --view."
-            )
+        """See `check_views`."""
+        check_views(self.family, more)
 
     def frame_size(self, size: int | None = None) -> tuple[int, int]:
         """(width, height) of the model's frames at a `--size` (its side; None: native)."""
@@ -99,3 +84,28 @@ class Engine:
         while len(self._encoded) > ENCODED_SOURCES:
             self._encoded.popitem(last=False)
         return self._encoded[key]
+
+
+def choose_motion(family: BackendSpec, asked: str | None) -> MotionMode:
+    """How motion is transferred: as asked, else as the models of this family do it first of all.
+
+    Raises UsageError where it cannot be as asked.
+    """
+    possible = family.motions
+    if asked is not None and asked not in possible:
+        raise UsageError(
+            f"a model of {family.name} has no {asked} motion",
+            f"Leave out --motion, or take --motion {possible[0]}.",
+        )
+    return cast(MotionMode, asked or possible[0])
+
+
+def check_views(family: BackendSpec, more: int) -> None:
+    """Raise UsageError unless models of this family make use of `more` pictures of the source beside the first."""
+    most = family.source_views
+    if more and most == 1:
+        raise UsageError(f"a model of {family.name} takes one picture of the source", "Leave out --view.")
+    if more >= most:
+        raise UsageError(
+            f"{more + 1} pictures of the source, a model of {family.name} takes {most}", "Give fewer --view."
+        )

@@ -11,6 +11,7 @@ from typing import Any
 
 from fommctl.stages.batching.jobs import Job
 from fommctl.stages.hashing import media_hash
+from fommctl.stages.options import AnimateConfig
 
 _LENGTH = 32
 _ELSEWHERE = ("source", "driving", "views", "output", "overwrite")
@@ -46,7 +47,11 @@ def key_of(job: Job, model: Mapping[str, Any], hashes: Hashes) -> Key:
     Of the device only its kind counts: the same job on another GPU of a machine is the same job.
     """
     config, choice = job.config, job.choice
-    options = {name: value for name, value in config.to_json().items() if name not in _ELSEWHERE}
+    # Without those that are as they are by default: options that come with later versions change nothing.
+    plain = AnimateConfig(source=config.source, driving=config.driving).to_json()
+    options = {
+        name: value for name, value in config.to_json().items() if name not in _ELSEWHERE and value != plain[name]
+    }
     options |= {"device": choice.device.partition(":")[0], "precision": choice.precision, "seed": choice.seed}
     content = {
         "source": hashes(config.source),
