@@ -1,16 +1,16 @@
 """`fommctl animate`: the main job."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from fommctl.cli import animate_options as opt
+from fommctl.cli.animate_summary import summary
 from fommctl.cli.session import DeviceOption, PrecisionOption, SeedOption, Session, SetOption, command
+from fommctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
-    from fommctl.stages.animate import AnimateResult
     from fommctl.stages.options import AnimateConfig
 
 EXAMPLES = """Examples:
@@ -22,6 +22,10 @@ EXAMPLES = """Examples:
   fommctl animate face.png face.mp4 --crop none --model vox-256.pth.tar -o frames/%05d.png
 
   fommctl animate portrait.jpg talk.mp4 --start 3 --end 8.5 --compare --json
+
+  fommctl animate portrait.jpg talk.mp4 -o shot.mov --sidecar
+
+  fommctl animate --from-sidecar shot.mov.json -o again.mov
 """
 
 
@@ -31,8 +35,8 @@ def register(app: typer.Typer) -> None:
     @command(app, epilog=EXAMPLES)
     def animate(
         session: Session,
-        source: opt.Source,
-        driving: opt.Driving,
+        source: opt.Source = None,
+        driving: opt.Driving = None,
         output: opt.Output = None,
         model: opt.Model = None,
         preset: opt.Preset = None,
@@ -57,7 +61,12 @@ def register(app: typer.Typer) -> None:
         keypoints: opt.Keypoints = False,
         overwrite: opt.Overwrite = False,
         batch_size: opt.BatchSize = "auto",
+        encoder_threads: opt.EncoderThreads = None,
         view: opt.View = None,
+        sidecar: opt.Sidecar = False,
+        from_sidecar: opt.FromSidecar = None,
+        sign: opt.Sign = None,
+        key: opt.Key = None,
         device: DeviceOption = "auto",
         precision: PrecisionOption = "auto",
         seed: SeedOption = 0,
@@ -66,9 +75,12 @@ def register(app: typer.Typer) -> None:
         """Animate a still image with the motion of a video."""
         from fommctl.stages.options import AnimateConfig, parse_batch_size, parse_rate, parse_time
 
+        if from_sidecar is None and (source is None or driving is None):
+            missing = "SOURCE" if source is None else "DRIVING"
+            raise UsageError(f"missing argument '{missing}'", "See 'fommctl animate --help'.")
         config = AnimateConfig(
-            source=source,
-            driving=driving,
+            source=source or Path(),
+            driving=driving or Path(),
             output=output,
             views=tuple(view or ()),
             motion=motion,  # type: ignore[arg-type]  # checked by AnimateConfig, as the next ones
@@ -92,9 +104,19 @@ def register(app: typer.Typer) -> None:
             compare=compare,
             keypoints=keypoints,
             overwrite=overwrite,
+            encoder_threads=encoder_threads,
+            sidecar=sidecar,
+            sign=sign,
+            sign_key=key,
         )
-        choice = {"model": model, "preset": preset, "device": device, "precision": precision}
-        _run(session, config, {**choice, "seed": seed, "sets": set or ()})
+        architecture = {"model": model, "preset": preset, "sets": set or ()}
+        choice = {**architecture, "device": device, "precision": precision, "seed": seed}
+        if from_sidecar is None:
+            _run(session, config, choice)
+        else:
+            from fommctl.cli.animate_again import run_again
+
+            run_again(session, from_sidecar, config, source, driving, choice)
 
 
 def _run(session: Session, config: "AnimateConfig", choice: dict[str, Any]) -> None:
@@ -108,16 +130,4 @@ def _run(session: Session, config: "AnimateConfig", choice: dict[str, Any]) -> N
     animator = load(**choice)
     with session.progress("animating") as report:
         result = run(config, animator, report)
-    session.result(result.to_json(), _summary(result))
-
-
-def _summary(result: "AnimateResult") -> "Text":
-    from rich.text import Text
-
-    sound = f", sound {result.audio}" if result.audio else ""
-    rates = f"{result.end_to_end_rate:.1f} frames/s on {result.device} ({result.precision})"
-    return Text.assemble(
-        (str(result.output), "bold"),
-        f"\n{result.frames} frames, {result.width}x{result.height}, {float(result.fps):.3f} fps{sound}; "
-        f"model {result.model}; {rates}",
-    )
+    session.result(result.to_json(), summary(result))

@@ -5,16 +5,22 @@ from typing import Annotated, Any
 
 import typer
 
-MOTION, CROP, OUTPUT, MODEL = "Motion", "Framing", "Result", "Model"
+MOTION, CROP, OUTPUT, MODEL, PROVENANCE = "Motion", "Framing", "Result", "Model", "Provenance"
 
 
 def _option(group: str, help: str, *names: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=group, **more)
 
 
-Source = Annotated[Path, typer.Argument(help="The still: an image, or a video whose first frame is taken.")]
+Source = Annotated[
+    Path | None,
+    typer.Argument(help="The still: an image, or a video whose first frame is taken.", show_default=False),
+]
 Driving = Annotated[
-    Path, typer.Argument(help="The motion: a video, a GIF, a folder of frames or a pattern (frames/%05d.png).")
+    Path | None,
+    typer.Argument(
+        help="The motion: a video, a GIF, a folder of frames or a pattern (frames/%05d.png).", show_default=False
+    ),
 ]
 Output = Annotated[
     Path | None,
@@ -109,3 +115,41 @@ Compare = Annotated[bool, _option(OUTPUT, "Write source, driving video and resul
 Keypoints = Annotated[bool, _option(OUTPUT, "Draw keypoints and their local frames (side by side, as --compare).")]
 Overwrite = Annotated[bool, _option(OUTPUT, "Replace an existing result.")]
 BatchSize = Annotated[str, _option(MODEL, "Frames at a time: auto or a number.")]
+EncoderThreads = Annotated[
+    int | None,
+    _option(OUTPUT, "Threads of the video encoder. Default: a quarter of the processor's, at most 4."),
+]
+Sidecar = Annotated[
+    bool,
+    _option(
+        PROVENANCE,
+        "Write RESULT.json: all options, versions and the SHA-256 of inputs, model and result, enough to render it "
+        "again.",
+        "--sidecar",
+    ),
+]
+FromSidecar = Annotated[
+    Path | None,
+    _option(
+        PROVENANCE,
+        "Render again what this sidecar describes, and compare bit for bit. SOURCE and DRIVING say where the inputs "
+        "lie now, if they moved.",
+    ),
+]
+Sign = Annotated[
+    Path | None,
+    _option(
+        PROVENANCE,
+        "Sign the result with C2PA content credentials: the certificate chain (PEM), the signer's first. "
+        "For .mp4, .mov and .gif.",
+        metavar="CERT",
+    ),
+]
+Key = Annotated[
+    Path | None,
+    _option(
+        PROVENANCE,
+        "Private key of --sign (PEM); if it is encrypted, FOMMCTL_KEY_PASSWORD holds the password.",
+        "--key",
+    ),
+]

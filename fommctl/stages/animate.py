@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from fommctl.api.specs import StageEvent
-from fommctl.media.probe import VideoInfo
-from fommctl.media.reader import Reader
 from fommctl.media.writer import Writer
-from fommctl.stages.compose import Rendered
 from fommctl.stages.engine import Engine
 from fommctl.stages.options import AnimateConfig
-from fommctl.stages.pipeline import ReadAhead, WriteBehind
 from fommctl.stages.preparation import Prepared, about, prepare, settle
+from fommctl.stages.provenance.recording import write_sidecar
 from fommctl.stages.reference import open_driving
-from fommctl.stages.rendering import Rendering, batches
-from fommctl.stages.timing import as_driven, at_rate
+from fommctl.stages.streaming import Progress, cues_of, expected_frames, stream
 
-log = logging.getLogger(__name__)
-Progress = Callable[[int, int | None], None]
-"""report(frames done, frames in all or None)."""
-QUEUED_BATCHES = 3
+__all__ = ["AnimateResult", "Pace", "Progress", "conclude", "run"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,10 +68,24 @@ class AnimateResult:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a result was rendered."""
+
+    rendered: int
+    """Frames; those that are shown twice count once."""
+    model_seconds: float
+    """Spent in the model; of all workers together."""
+    seconds: float
+    """From the first frame read to the file closed."""
+    batch_size: int
+
+
 def run(config: AnimateConfig, engine: Engine, report: Progress | None = None) -> AnimateResult:
     """Animate one source with one driving video.
 
-    Raises UsageError, InputError, OutputError or MissingError; whatever is raised, nothing is left at the output.
+    Raises UsageError, InputError, OutputError or MissingError; whatever is raised, nothing is left at the output, but
+    where only its sidecar cannot be written, the result stays.
     """
     settled = settle(config, engine)
     event = about(config, engine)
@@ -88,8 +94,15 @@ def run(config: AnimateConfig, engine: Engine, report: Progress | None = None) -
     rendering = prepared.rendering()
     began = time.perf_counter()
     with open_driving(config, settled.shot) as reader, prepared.writer() as writer:
-        _stream(prepared, reader, rendering, writer, report)
-    elapsed = time.perf_counter() - began
+        stream(prepared, cues_of(reader, config), rendering, writer, report, expected_frames(config, settled.info))
+    pace = Pace(rendering.frames, rendering.seconds, time.perf_counter() - began, rendering.batch_size)
+    return conclude(prepared, writer, pace, reader.warnings)
+
+
+def conclude(prepared: Prepared, writer: Writer, pace: Pace, warnings: Sequence[str]) -> AnimateResult:
+    """What comes once the result is written; `writer` is closed.  warnings: of the readers."""
+    settled, engine = prepared.settled, prepared.engine
+    config = settled.config
     result = AnimateResult(
         output=config.result_path,
         frames=writer.frames_written,
@@ -103,40 +116,12 @@ def run(config: AnimateConfig, engine: Engine, report: Progress | None = None) -
         precision=engine.precision,
         motion=settled.mode,
         reference_s=float(settled.reference_time),
-        model_rate=rendering.frames / rendering.seconds,
-        end_to_end_rate=rendering.frames / elapsed,
+        model_rate=pace.rendered / pace.model_seconds,
+        end_to_end_rate=pace.rendered / pace.seconds,
         detection_s=settled.shot.detection_s,
-        warnings=(*engine.model.notes, *settled.warnings, *reader.warnings, *writer.warnings),
+        warnings=(*engine.model.notes, *settled.warnings, *warnings, *writer.warnings),
     )
+    if config.sidecar:
+        write_sidecar(settled, engine, result, batch_size=pace.batch_size, encoder_threads=writer.threads)
     engine.host.finished(StageEvent(stage="animate", details=result.to_json()))
     return result
-
-
-def _stream(prepared: Prepared, reader: Reader, rendering: Rendering, writer: Writer, report: Progress | None) -> None:
-    """Decode, render, compose and encode, each in a thread of its own, a few batches apart."""
-    config, composer = prepared.settled.config, prepared.composer
-    length = None if config.end is None else config.end - (config.start or 0)
-    cues = at_rate(reader, config.fps, length) if config.fps else as_driven(reader)
-    total = _expected_frames(config, prepared.settled.info)
-
-    def finish(batch: Rendered) -> None:
-        composer.write(batch, writer)
-
-    with (
-        WriteBehind(finish, QUEUED_BATCHES) as sink,
-        ReadAhead(batches(cues, rendering.batch_size), QUEUED_BATCHES) as read,
-    ):
-        for batch in read:
-            for rendered in rendering(batch):
-                sink.put(rendered)
-                if report:
-                    report(rendering.frames, total)
-
-
-def _expected_frames(config: AnimateConfig, info: VideoInfo) -> int | None:
-    """For progress only."""
-    rate = config.fps or info.rate
-    if info.duration is None:
-        return info.frames
-    end = min(config.end or info.duration, info.duration)
-    return max(0, round((end - (config.start or 0)) * rate))

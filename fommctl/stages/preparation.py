@@ -23,6 +23,7 @@ from fommctl.stages.choreography import Choreography
 from fommctl.stages.compose import Composer, Look
 from fommctl.stages.engine import Engine
 from fommctl.stages.options import AnimateConfig, MotionMode
+from fommctl.stages.provenance.recording import check_sidecar
 from fommctl.stages.reference import find_reference
 from fommctl.stages.rendering import Rendering
 from fommctl.stages.shot import Shot, plan
@@ -150,6 +151,7 @@ def check_outputs(config: AnimateConfig) -> None:
         crf=config.crf,
         pix_fmt=config.pix_fmt,
     )
+    check_sidecar(config)
 
 
 def _about_model(config: AnimateConfig, engine: Engine, source: Motion) -> list[str]:
