@@ -184,6 +184,19 @@ def _written(entry: metadata.EntryPoint) -> str | None:
     return assigned[1] if assigned else None
 
 
+def why_not_ready(spec: Any) -> str | None:
+    """Why what a spec (of a detector, embedder or metric) describes cannot be built at once; None where it can.
+
+    A plugin that fails at the question is not ready.
+    """
+    try:
+        with _stdout_to_stderr():
+            reason = spec.ready()
+    except (Exception, SystemExit) as error:
+        return f"whether it is ready cannot be told: {describe(error)}"
+    return None if reason is None else str(reason)
+
+
 @contextlib.contextmanager
 def _failures_named(plugin: Plugin) -> Iterator[None]:
     try:

@@ -22,6 +22,7 @@ from fommctl.host import Host
 from fommctl.media.boxes import Box, square
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.reader import Reader
+from fommctl.plugin import describe, why_not_ready
 from fommctl.stages.searching import all_detections, looked_at_again
 from fommctl.stages.tracks import Track, follow, lasting, subjects
 
@@ -97,7 +98,7 @@ class ClipSquare:
 
 def ready_detectors(host: Host, subject: str) -> list[DetectorSpec]:
     """The detectors of this subject that work at once and offline, in the order of priority."""
-    fitting = [spec for spec in host.detectors.values() if spec.subject == subject and spec.ready() is None]
+    fitting = [spec for spec in host.detectors.values() if spec.subject == subject and why_not_ready(spec) is None]
     return sorted(fitting, key=lambda spec: -spec.priority)
 
 
@@ -115,8 +116,10 @@ def choose_detector(host: Host, subject: str, name: str | None = None) -> tuple[
             return spec, spec.build()
         except MissingError as error:
             log.warning("detector %s: %s", spec.name, error.message)
+        except Exception as error:
+            log.warning("detector %s: %s", spec.name, describe(error))
     reasons = [
-        f"{spec.name}: {spec.ready() or 'cannot be loaded'}"
+        f"{spec.name}: {why_not_ready(spec) or 'cannot be loaded'}"
         for spec in host.detectors.values()
         if spec.subject == subject
     ]

@@ -8,6 +8,7 @@ from typing import Literal
 from fommctl.api.specs import DetectorSpec, EmbedderSpec
 from fommctl.errors import MissingError, UsageError
 from fommctl.host import Host
+from fommctl.plugin import why_not_ready
 from fommctl.stages.evaluation.sources import MODEL, TRUE
 
 AUTO = "auto"
@@ -43,7 +44,7 @@ def choose_keypoints(
         for spec in host.detectors.values()
         if spec.landmarks and spec.subject == subject and spec.metric_priority >= 0
     ]
-    ready = [spec for spec in fitting if spec.ready() is None]
+    ready = [spec for spec in fitting if why_not_ready(spec) is None]
     if not ready:
         raise _missing("keypoints", subject, fitting)
     return max(ready, key=lambda spec: (spec.metric_priority, spec.priority))
@@ -58,7 +59,7 @@ def choose_embedder(host: Host, name: str | None = AUTO, *, subject: str | None)
         named: EmbedderSpec = host.find("embedder", name)
         return named
     fitting = [spec for spec in host.embedders.values() if spec.subject == subject]
-    ready = [spec for spec in fitting if spec.ready() is None]
+    ready = [spec for spec in fitting if why_not_ready(spec) is None]
     if not ready:
         raise _missing("embedder", subject, fitting)
     return max(ready, key=lambda spec: spec.priority)
@@ -77,7 +78,7 @@ def _missing(option: str, subject: str | None, fitting: Iterable[DetectorSpec | 
             f"nothing says what is seen in these clips, so no {what} can be measured",
             f"Name what to measure with by --{option}.",
         )
-    reasons = "; ".join(f"{spec.name}: {spec.ready()}" for spec in fitting)
+    reasons = "; ".join(f"{spec.name}: {why_not_ready(spec)}" for spec in fitting)
     return MissingError(
         f"nothing that measures the {what} of a {subject} is ready ({reasons or 'none is installed'})",
         f"Install what is missing, or name another source with --{option}.",

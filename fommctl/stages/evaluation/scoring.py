@@ -13,7 +13,7 @@ from fommctl.api.specs import MetricSpec
 from fommctl.config import nearest
 from fommctl.errors import FommctlError, MissingError, UsageError
 from fommctl.host import Host
-from fommctl.plugin import describe
+from fommctl.plugin import describe, why_not_ready
 from fommctl.stages.evaluation.predictions import Part
 from fommctl.stages.evaluation.results import Mode
 
@@ -52,7 +52,7 @@ def fits(spec: MetricSpec, mode: Mode) -> bool:
 
 
 def _is_ready(spec: MetricSpec) -> bool:
-    reason = spec.ready()
+    reason = why_not_ready(spec)
     if reason is not None:
         log.info("%s is left out: %s", spec.name, reason)
     return reason is None

@@ -14,6 +14,7 @@ from fommctl.errors import MissingError, UsageError
 from fommctl.host import Host
 from fommctl.models.building import build_backend
 from fommctl.models.perceptual import load_perceptual
+from fommctl.plugin import why_not_ready
 from fommctl.presets import Preset, load_preset
 from fommctl.sections import BaseTrainParams
 from fommctl.stages.training.clips import Clip, find_clips
@@ -101,7 +102,7 @@ def _landmarks(params: BaseTrainParams, host: Host) -> dict[str, object]:
     if guidance is None:
         return {}
     spec: DetectorSpec = host.find("detector", guidance.detector)
-    reason = spec.ready()
+    reason = why_not_ready(spec)
     if reason is not None:
         weights = getattr(params, "loss_weights", None)
         without = [
