@@ -65,7 +65,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
     "torch": ("devices.ITEMS", "weights.TORCH_ITEMS", "trial.ITEMS"),
     "imports": ("packages.import_items",),
     "codecs": ("codecs.ITEMS",),
-    "plugins": ("plugins.ITEMS",),
+    "plugins": ("plugins.items",),
     "weights": ("weights.ITEMS",),
 }
 """What is looked at in a process of its own, one process a group: names of items, or of functions that return them."""
@@ -94,8 +94,7 @@ def _started(probes: Probes, places: Iterable[str]) -> Future[Seen] | None:
     """The group at work; None where nobody knows what there is to look at."""
     items: list[str] = []
     for place in places:
-        found = _quietly(place, ())
-        items += found
+        items += _quietly(place, ())
     return probes.start(items) if items else None
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fommctl.stages.doctor.child import describe
 from fommctl.stages.doctor.findings import Finding
 from fommctl.stages.doctor.machine import check_python_version, fits, packaging, python_versions
-from fommctl.stages.doctor.probe import Seen
+from fommctl.stages.doctor.probe import SKIPPED, Seen
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -142,6 +142,9 @@ def _dependency(requirement: Requirement, seen: Seen, hidden: Mapping[str, str])
     if not fits(version, wanted):
         return _broken(name, f"{version}; needed: {wanted}", f"Run 'pip install --upgrade \"{requirement}\"'.", stops)
     for module in modules(name):
+        if seen.troubles.get(f"imports.{name}:{module}", "").startswith(SKIPPED):
+            value = f"{version}; {seen.troubles[f'imports.{name}:{module}']}"
+            return Finding(area=AREA, name=name, value=value, level="note", advice=import_advice(name, value))
         fault = _import_fault(name, module, seen, hidden)
         if fault is not None:
             return _broken(name, f"{version}; {fault[0]}", fault[1], stops)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Mapping
+from importlib import metadata
 from typing import Any
 
 from fommctl.stages.doctor.findings import Finding
-from fommctl.stages.doctor.probe import Seen
+from fommctl.stages.doctor.probe import SKIPPED, Seen
 
 AREA = "plugins"
+GROUP, RESTRICT = "fommctl", "FOMMCTL_PLUGINS"
+"""As the host has them; it is not imported, because what it needs may be broken."""
 ITEMS = ("plugins.host", "plugins.detector", "plugins.embedder", "plugins.metric")
 OWN = "fommctl"
 """The distribution whose plugins the built-in model needs."""
@@ -16,14 +21,35 @@ SUBJECT = "face"
 """What `animate` looks for with the built-in model."""
 
 
+def items() -> list[str]:
+    """What is looked at: each plugin for itself, then all together."""
+    return [*(f"plugins.load:{name}" for name in _names()), *ITEMS]
+
+
+def _names() -> list[str]:
+    """Of the entry points that are loaded here, sorted."""
+    names = sorted({entry.name for entry in metadata.entry_points(group=GROUP)})
+    wanted = os.environ.get(RESTRICT)
+    return names if wanted is None else [name for name in names if name in re.split(r"[,\s]+", wanted)]
+
+
 def check_plugins(seen: Seen) -> Iterator[Finding]:
-    """seen: what was found for ITEMS."""
+    """seen: what was found for `items`."""
+    culprits = {
+        item.partition(":")[2]: why
+        for item, why in seen.troubles.items()
+        if item.startswith("plugins.load:") and not why.startswith(SKIPPED)
+    }
+    for name, why in culprits.items():
+        others = ",".join(each for each in _names() if each not in culprits)
+        advice = f"Uninstall it, or leave it out: 'export {RESTRICT}={others}'. Tell its authors."
+        yield Finding(area=AREA, name=name, value=f"loading it {why}", level="problem", advice=advice, stops=True)
     host = seen.facts.get("plugins.host")
+    if host is None and culprits:
+        return
     if host is None:
         value = f"cannot be loaded: {seen.troubles.get('plugins.host')}"
-        advice = (
-            "Name the plugins to load, without the one that fails: 'FOMMCTL_PLUGINS=fomm,faces fommctl plugins list'."
-        )
+        advice = "See what is said under packages; 'fommctl plugins list --debug' shows where it fails."
         yield Finding(area=AREA, name="plugins", value=value, level="problem", advice=advice, stops=True)
         return
     yield from map(_plugin, host["plugins"])

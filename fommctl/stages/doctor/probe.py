@@ -22,6 +22,8 @@ _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from fommctl.stages.doctor.child import main; main(sys.argv[2], json.loads(sys.argv[3]))"
 )
+SKIPPED = "not looked at"
+"""How the trouble with an item begins that is not to blame itself."""
 _DRAIN = 5
 """Seconds in which the output of a killed process has to end; a grandchild may hold the pipe."""
 
@@ -73,11 +75,11 @@ class Probes:
             seen.troubles[doing] = reason
             items = items[items.index(doing) + 1 :]
             if timed_out:
-                late = f"not looked at: {doing.partition('.')[2]} took all of the {self.limit:g} s"
+                late = f"{SKIPPED}: {doing.partition('.')[2]} took all of the {self.limit:g} s"
                 seen.troubles.update(dict.fromkeys(items, late))
                 break
         unknown = [item for item in asked if item not in seen.facts and item not in seen.troubles]
-        seen.troubles.update(dict.fromkeys(unknown, "not looked at"))
+        seen.troubles.update(dict.fromkeys(unknown, SKIPPED))
         return seen
 
     def _run(self, items: Sequence[str], package: str, deadline: float, seen: Seen) -> tuple[str | None, str, bool]:

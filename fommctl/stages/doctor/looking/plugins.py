@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from functools import cache
+from importlib import metadata
 from typing import Any
 
-from fommctl.host import Host, load_host
-from fommctl.stages.doctor.child import describe
+from fommctl.host import GROUP, Host, load_host
+from fommctl.plugin import why_not_ready
 
 KINDS = ("detector", "embedder", "metric")
 
 
 def look(what: str) -> Any:
-    """what: `host`, or one of KINDS."""
+    """what: `load:NAME` of an entry point, `host`, or one of KINDS."""
+    if what.startswith("load:"):
+        return _load(what.partition(":")[2])
     return _host() if what == "host" else _readiness(what)
+
+
+def _load(name: str) -> None:
+    """Import every entry point of this name: who ends or stops the process is known by it. What it raises, and whether
+    it is wanted at all, the host tells."""
+    for entry in metadata.entry_points(group=GROUP, name=name):
+        with contextlib.suppress(Exception, SystemExit):
+            entry.load()
 
 
 @cache
@@ -45,13 +57,6 @@ def _readiness(kind: str) -> list[dict[str, Any]]:
     """Each spec of this kind with why it is not ready, the one of the highest priority first."""
     offered: Mapping[str, Any] = getattr(_loaded(), f"{kind}s")
     specs = sorted(offered.values(), key=lambda spec: -getattr(spec, "priority", 0))
-    return [{"name": spec.name, "subject": getattr(spec, "subject", ""), "reason": _reason(spec)} for spec in specs]
-
-
-def _reason(spec: Any) -> str | None:
-    """Why a spec is not ready; None where it is."""
-    try:
-        reason = spec.ready()
-    except Exception as error:
-        return f"asking for it raised {describe(error)}"
-    return None if reason is None else str(reason)
+    return [
+        {"name": spec.name, "subject": getattr(spec, "subject", ""), "reason": why_not_ready(spec)} for spec in specs
+    ]
