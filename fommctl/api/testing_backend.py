@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from fommctl.api.promises import promise as _promise
 from fommctl.api.specs import BackendSpec, Groups
 from fommctl.api.validation import spec_fault
 
@@ -31,7 +32,7 @@ def check_backend(
     fault = spec_fault("backend", spec)
     _promise(fault is None, fault or "")
     _promise(spec.summary, "the summary says what it is")
-    _promise(spec.motions and set(spec.motions) <= set(MOTIONS), "motions are relative, absolute or both")
+    _promise(spec.motions and set(spec.motions) <= set(MOTIONS), "motions are relative, absolute or both", spec.motions)
     schema = spec.schema()
     _promise(spec.recognises(dict(model_params)), "recognises() knows its own model_params")
     _promise(not spec.recognises({}), "recognises({}) is False")
@@ -61,7 +62,8 @@ def check_backend(
         found = _check_renderer(fast, frames)
         if spec.source_views > 1:
             _check_views(fast, frames)
-    _promise((expected - found).abs().max() <= 1e-3, "the fast fp32 path is within 1e-3 of the plain one")
+    apart = float((expected - found).abs().max())
+    _promise(apart <= 1e-3, "the fast fp32 path is within 1e-3 of the plain one", f"{apart:.2g}")
 
 
 def _check_unknown_keys(schema: Any, model_params: Mapping[str, Any]) -> None:
@@ -69,13 +71,15 @@ def _check_unknown_keys(schema: Any, model_params: Mapping[str, Any]) -> None:
         schema.model_validate({**model_params, "no_such_key": 1})
     except ValueError:
         return
-    raise AssertionError("the schema refuses unknown keys")
+    _promise(False, "the schema refuses unknown keys", "no error for no_such_key: 1")
 
 
 def _check_groups(spec: BackendSpec, backend: Backend, twin: Backend) -> None:
     modules, others = backend.modules(), twin.modules()
-    _promise(set(spec.groups) <= set(modules), "modules() has every group")
-    _promise(set(modules) <= {*spec.groups, *spec.optional_groups}, "modules() has declared groups only")
+    _promise(set(spec.groups) <= set(modules), "modules() has every group", sorted(modules))
+    _promise(
+        set(modules) <= {*spec.groups, *spec.optional_groups}, "modules() has declared groups only", sorted(modules)
+    )
     for name, module in modules.items():
         _promise(not module.training, f"{name} is in eval mode")
         state, other = module.state_dict(), others[name].state_dict()
@@ -122,9 +126,10 @@ def _check_renderer(renderer: Renderer, frames: Tensor) -> Tensor:
     _check_motion(context.motion, 1)
     _promise(_alike(context.motion, motion[:1]), "the context's motion is that of its source")
     together = renderer.render(context, motion)
-    _promise(together.shape == frames.shape, "render() gives (B, C, H, W)")
+    _promise(together.shape == frames.shape, "render() gives (B, C, H, W)", together)
     _promise(torch.isfinite(together).all(), "frames are finite")
-    _promise(together.min() >= 0 and together.max() <= 1, "frames are in [0, 1]")
+    low, high = float(together.min()), float(together.max())
+    _promise(low >= 0 and high <= 1, "frames are in [0, 1]", f"{low:.3g} to {high:.3g}")
     together = together.clone()
     for index in range(len(frames)):
         one = slice(index, index + 1)
@@ -140,14 +145,14 @@ def _check_motion(motion: Motion, count: int) -> None:
 
     points, jacobians, covariances, codes = motion.parts()
     assert points is not None
-    _promise(points.ndim == 3 and len(points) == count and points.shape[2] == 2, "keypoints are (B, K, 2)")
+    _promise(points.ndim == 3 and len(points) == count and points.shape[2] == 2, "keypoints are (B, K, 2)", points)
     _promise(points.shape[1] or codes is not None, "there are keypoints, or codes in their place")
     for name, maps in (("Jacobians", jacobians), ("covariances", covariances)):
-        _promise(maps is None or maps.shape == (*points.shape, 2), f"{name} are (B, K, 2, 2)")
-    _promise(codes is None or (codes.ndim == 2 and len(codes) == count), "codes are (B, D)")
+        _promise(maps is None or maps.shape == (*points.shape, 2), f"{name} are (B, K, 2, 2)", maps)
+    _promise(codes is None or (codes.ndim == 2 and len(codes) == count), "codes are (B, D)", codes)
     for name, part in (("keypoints", points), ("Jacobians", jacobians), ("covariances", covariances), ("codes", codes)):
         finite = part is None or (part.dtype == torch.float32 and bool(torch.isfinite(part).all()))
-        _promise(finite, f"{name} are finite float32")
+        _promise(finite, f"{name} are finite float32", part)
 
 
 def _alike(one: Motion, other: Motion) -> bool:
@@ -161,9 +166,3 @@ def _alike(one: Motion, other: Motion) -> bool:
 def _near(one: Tensor, other: Tensor) -> bool:
     # Of no values at all, too: a motion may have no keypoints.
     return bool(((one - other).abs() <= 1e-3).all())
-
-
-def _promise(kept: object, promise: str) -> None:
-    """`assert` that stays with `python -O`."""
-    if not kept:
-        raise AssertionError(promise)

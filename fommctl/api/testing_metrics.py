@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.api.metrics import ClipScores, FrameChunk, Metric, MetricClip
+from fommctl.api.promises import promise as _promise
 from fommctl.api.specs import MetricSpec
 from fommctl.api.testing import pictures
 from fommctl.api.validation import spec_fault
@@ -31,9 +32,11 @@ def check_metric(spec: MetricSpec, frames: Sequence[Pixels] = ()) -> None:
     fault = spec_fault("metric", spec)
     _promise(fault is None, fault or "")
     _promise(spec.summary, "the summary says what it is")
-    _promise(spec.needs in ("truth", "identity", "nothing"), "it needs the truth, the identity or nothing")
-    _promise(set(spec.uses) <= {"keypoints", "embeddings"}, "it uses keypoints and embeddings at most")
-    _promise(spec.weighting in ("frames", "clips"), "the mean over clips is weighted by frames or by clips")
+    _promise(spec.needs in ("truth", "identity", "nothing"), "it needs the truth, the identity or nothing", spec.needs)
+    _promise(set(spec.uses) <= {"keypoints", "embeddings"}, "it uses keypoints and embeddings at most", spec.uses)
+    _promise(
+        spec.weighting in ("frames", "clips"), "the mean over clips is weighted by frames or by clips", spec.weighting
+    )
     try:
         metric = spec.build()
     except MissingError:
@@ -58,7 +61,7 @@ def _check_order(spec: MetricSpec, metric: Metric, truth: Pixels, noisy: Pixels)
     same, worse = (_total(spec, [_score(spec, metric, frames, truth)]) for frames in (truth.copy(), noisy))
     if same is not None and worse is not None:
         ordered = same <= worse if spec.lower_is_better else same >= worse
-        _promise(ordered, "the truth scores no worse than the truth under noise")
+        _promise(ordered, "the truth scores no worse than the truth under noise", f"{same:g} and {worse:g}")
 
 
 def _check_streaming(spec: MetricSpec, metric: Metric, truth: Pixels, noisy: Pixels) -> None:
@@ -92,7 +95,7 @@ def _check_odd_clips(spec: MetricSpec, metric: Metric, truth: Pixels, noisy: Pix
         _score(spec, metric, prediction, reference)
     empty = metric.clip(_clip(spec)).finish()
     _check_scores(empty, 0)
-    _promise(empty.value is None, "a clip without frames has no score")
+    _promise(empty.value is None, "a clip without frames has no score", empty.value)
     _promise(_total(spec, [empty]) is None, "no clip with a score, no score of all")
 
 
@@ -113,12 +116,26 @@ def _chunk(
 
 
 def _check_scores(scores: ClipScores, total: int) -> None:
-    _promise(isinstance(scores, ClipScores), "finish() gives ClipScores")
-    _promise(scores.value is None or math.isfinite(scores.value), "the value is finite, or None where there is none")
-    _promise(scores.frames.dtype == np.float64 and scores.frames.ndim == 1, "scores of frames are (N,) float64")
-    _promise(len(scores.frames) in (0, total), "there is one score a frame, or none")
+    _promise(isinstance(scores, ClipScores), "finish() gives ClipScores", scores)
+    _promise(
+        scores.value is None or math.isfinite(scores.value),
+        "the value is finite, or None where there is none",
+        scores.value,
+    )
+    _promise(
+        scores.frames.dtype == np.float64 and scores.frames.ndim == 1,
+        "scores of frames are (N,) float64",
+        scores.frames,
+    )
+    _promise(
+        len(scores.frames) in (0, total), "there is one score a frame, or none", f"{len(scores.frames)} for {total}"
+    )
     _promise(not np.isinf(scores.frames).any(), "scores of frames are finite, or NaN where there is none")
-    _promise(0 <= scores.scored <= total == scores.total, "the frames are counted")
+    _promise(
+        0 <= scores.scored <= total == scores.total,
+        "the frames are counted",
+        f"{scores.scored} of {scores.total} scored, of {total} given",
+    )
     _promise(scores.value is None or scores.scored, "a value rests on frames")
     _promise(all(isinstance(array, np.ndarray) for array in scores.state.values()), "the state is of arrays")
 
@@ -143,7 +160,7 @@ def _total(spec: MetricSpec, clips: Sequence[ClipScores]) -> float | None:
     if spec.combine is None:
         return clips[0].value
     value = spec.combine(clips)
-    _promise(value is None or math.isfinite(value), "a combined score is finite, or None where there is none")
+    _promise(value is None or math.isfinite(value), "a combined score is finite, or None where there is none", value)
     return value
 
 
@@ -183,9 +200,3 @@ class _Colours:
     def __call__(self, frames: Pixels) -> Points:
         means: Points = frames.mean((1, 2), dtype=np.float64) / 255
         return np.where(means.any(1, keepdims=True), means, np.nan)
-
-
-def _promise(kept: object, promise: str) -> None:
-    """`assert` that stays with `python -O`."""
-    if not kept:
-        raise AssertionError(promise)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from fommctl.api.promises import promise as _promise
 from fommctl.api.specs import BackendSpec
 from fommctl.api.training import PhaseResult, ThinPlateTransform, TrainingBatch, TrainingPhase, TrainParams, trains
 
@@ -51,8 +52,10 @@ def _losses(
 
 def _check_optimisers(phases: list[TrainingPhase]) -> None:
     names = [name for phase in phases for name in phase.optimisers]
-    _promise(bool(names) and len(set(names)) == len(names), "every optimiser has a name of its own")
-    _promise(all(name.startswith("optimizer_") for name in names), "optimisers are named optimizer_*, as published")
+    _promise(bool(names) and len(set(names)) == len(names), "every optimiser has a name of its own", names)
+    _promise(
+        all(name.startswith("optimizer_") for name in names), "optimisers are named optimizer_*, as published", names
+    )
     trained: set[int] = set()
     for phase in phases:
         own = {id(parameter) for parameter in phase.module.parameters() if parameter.requires_grad}
@@ -69,10 +72,10 @@ def _step(phase: TrainingPhase, batch: TrainingBatch, generated: Any) -> tuple[P
     result: PhaseResult = phase.module.train()(batch, generated)
     _promise(bool(result.losses), f"the phase '{phase.name}' has losses")
     for name, loss in result.losses.items():
-        _promise(loss.dim() == 0 and bool(loss.isfinite()), f"the loss '{name}' is a finite scalar")
+        _promise(loss.dim() == 0 and bool(loss.isfinite()), f"the loss '{name}' is a finite scalar", loss)
     if result.view is not None:
         shapes = {tuple(frames.shape) for frames in (result.view.source, result.view.driving, result.view.prediction)}
-        _promise(shapes == {tuple(batch.source.shape)}, "a view shows frames of the size of the batch")
+        _promise(shapes == {tuple(batch.source.shape)}, "a view shows frames of the size of the batch", sorted(shapes))
     for optimiser in phase.optimisers.values():
         optimiser.zero_grad(set_to_none=True)
     torch.stack(list(result.losses.values())).sum().backward()  # type: ignore[no-untyped-call]
@@ -91,9 +94,3 @@ def _batch(frame_shape: tuple[int, int, int], seed: int) -> TrainingBatch:
     source, driving = (torch.rand(BATCH, channels, height, width, generator=random) for _ in range(2))
     transform = ThinPlateTransform.random(BATCH, sigma_affine=0.05, sigma_tps=0.005, points_tps=5, generator=random)
     return TrainingBatch(source, driving, transform)
-
-
-def _promise(kept: bool, promise: str) -> None:
-    """`assert` that stays with `python -O`."""
-    if not kept:
-        raise AssertionError(promise)

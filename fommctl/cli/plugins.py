@@ -14,6 +14,7 @@ from fommctl.errors import JobsFailedError, UsageError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from fommctl.cli.plugin_checks import Check
     from fommctl.host import Host
     from fommctl.plugin import PluginInfo
 
@@ -64,19 +65,19 @@ def new_plugin(
     ] = None,
 ) -> None:
     """Write a package with a plugin that works, with tests, to be changed into one's own."""
+    from fommctl.cli.plugin_checks import guide
     from fommctl.host import load_host
     from fommctl.stages.scaffold import ScaffoldConfig, run
 
     result = run(ScaffoldConfig(name, kind, output), load_host(check=False))
-    folder = shlex.quote(str(result.folder))
-    data = " --data RAW" if kind == "dataset" else ""
-    steps = (f"pip install -e {shlex.quote(f'{result.folder}[dev]')}", f"fommctl plugins check {result.name}{data}")
-    lines = (
-        f"{result.folder} holds the plugin {result.name!r}, a {kind} that works. Next:",
-        *steps,
-        f"pytest {folder}",
+    steps = (
+        f"pip install -e {shlex.quote(f'{result.folder}[dev]')}",
+        f"fommctl plugins check {result.name}{' --data RAW' if kind == 'dataset' else ''}",
+        f"pytest {shlex.quote(str(result.folder))}",
     )
-    session.result({**result.to_json(), "next": [*lines[1:]]}, "\n  ".join(lines))
+    told = f"{result.folder} holds the plugin {result.name!r}, a {kind} that works. Next:"
+    text = "\n".join((told, *(f"  {step}" for step in steps), f"The guide for plugin authors: {guide()}"))
+    session.result({**result.to_json(), "next": list(steps), "guide": str(guide())}, text)
 
 
 def check_plugin(
@@ -86,20 +87,40 @@ def check_plugin(
         Path | None, typer.Option(help="Folder in the raw layout of the data set, for adapters that read files.")
     ] = None,
 ) -> None:
-    """Check that a plugin keeps its contracts: for its authors."""
-    from fommctl.cli.plugin_checks import KINDS, check
+    """Check that a plugin keeps its contracts, and say what is wrong where it does not: for its authors.
+
+    -v shows the traceback of what the plugin raised.
+    """
+    from fommctl.cli.plugin_checks import SUITES, check, guide
+    from fommctl.cli.plugin_package import check_package
     from fommctl.host import load_host
 
     host = load_host()
     infos = _named(host, name)
-    offered = [(kind, each) for info in infos for kind in KINDS for each in info.registers.get(kind, ())]
-    checks = [check(kind, each, host, data) for kind, each in offered]
+    checks = [each for info in infos for each in check_package(info, host)]
+    offered = [(kind, each) for info in infos for kind in SUITES for each in info.registers.get(kind, ())]
+    checks += [check(kind, each, host, data) for kind, each in offered]
     problems = [info.problem for info in infos if info.problem]
-    lines = [f"{each.kind} {each.name}: {each.problem or each.note or 'passed'}" for each in checks]
-    result = {"checks": [asdict(each) for each in checks], "problems": problems}
-    session.result(result, "\n".join([*lines, *problems]) or "It registers nothing that can be checked.")
-    if problems or any(each.problem for each in checks):
+    result = {"checks": [asdict(each) for each in checks], "problems": problems, "guide": str(guide())}
+    session.result(result, _explained(checks, guide(), tracebacks=session.debug or session.verbose > 0))
+    if any(each.problem for each in checks):
         raise typer.Exit(JobsFailedError.exit_code)
+
+
+def _explained(checks: "list[Check]", guide: Path, *, tracebacks: bool) -> str:
+    """A line for each check, more where it failed, and what it comes to."""
+    lines = []
+    for each in checks:
+        lines.append(f"{each.kind} {each.name}: {each.problem or each.note or 'passed'}")
+        details = {"got": each.got, "at": each.where, "do": each.advice}
+        if each.problem:
+            details |= {"read": each.read and f"{each.read!r} in {guide}", "repeat": each.repeat}
+        lines += [f"    {what}: {text}" for what, text in details.items() if text]
+        lines += each.traceback.rstrip().splitlines() if tracebacks and each.traceback else []
+    failed = [each for each in checks if each.problem]
+    if any(each.traceback for each in failed) and not tracebacks:
+        lines.append("-v shows the tracebacks.")
+    return "\n".join([*lines, f"{len(checks)} checks, {len(failed)} failed"])
 
 
 def _named(host: "Host", name: str) -> "list[PluginInfo]":

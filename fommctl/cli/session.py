@@ -56,6 +56,8 @@ class Session:
     json: bool = False
     quiet: bool = False
     log_format: str = LogFormat.TEXT
+    verbose: int = 0
+    debug: bool = False
     stdout: TextIO | None = field(default=None, repr=False)
     """Where the result goes; None: sys.stdout."""
     _stderr: "Console | None" = field(default=None, repr=False)
@@ -130,7 +132,7 @@ def command(
             if quiet and verbose:
                 raise UsageError("--quiet and --verbose exclude each other", "Give one of them.")
             logs.start(log_format, verbose, quiet)
-            session = Session(json=json, quiet=quiet, log_format=log_format, stdout=sys.stdout)
+            session = Session(json, quiet, log_format, verbose, debug, stdout=sys.stdout)
             # What a library or a plugin prints must not mix with the JSON object.
             with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
                 function(session, *args, **own)

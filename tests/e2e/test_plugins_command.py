@@ -1,7 +1,9 @@
 """`fommctl plugins` and the commands of plugins, with distributions as an installer leaves them."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import Result
@@ -10,14 +12,33 @@ from distributions import BROKEN, GOOD, install
 Run = Callable[..., Result]
 
 UNKEPT = """
+    from functools import partial
     from types import SimpleNamespace
+    from fommctl.api import ClipRecord, DatasetSpec, hookimpl
+
+    fommctl_api = "1.0"
+
+    def divided(root):
+        return 1 / 0
+
+    def adapter(clips):
+        return SimpleNamespace(clips=clips)
+
+    @hookimpl
+    def fommctl_datasets():
+        clip = ClipRecord(name="c", identity="i", frames=list)
+        for name, clips in (("empty", lambda root: []), ("twice", lambda root: [clip, clip]), ("raises", divided)):
+            yield DatasetSpec(name=name, summary="s", licence="l", build=partial(adapter, clips))
+"""
+CARELESS = """
     from fommctl.api import DatasetSpec, hookimpl
 
     @hookimpl
     def fommctl_datasets():
-        yield DatasetSpec(
-            name="empty", summary="s", licence="l", build=lambda: SimpleNamespace(clips=lambda root: iter([]))
-        )
+        import av
+
+        yield DatasetSpec(name="mute", summary=" ", licence="l", build=list)
+        yield DatasetSpec(name="chatty", summary="one" + chr(10) + "two", licence="l", build=list)
 """
 DISPUTED = """
     from fommctl.api import CommandSpec, hookimpl
@@ -99,17 +120,86 @@ def test_show(site: Path, run_process: Run) -> None:
 
 def test_check(tmp_path: Path, site: Path, run_process: Run) -> None:
     result = run_process("plugins", "check", "good", path=site)
-    assert (result.code, result.stdout) == (
-        0,
-        "dataset ramp: passed\nmetric mean-difference: passed\ncommand hello: passed\n",
-    )
-    install(site, UNKEPT, name="unkept-plugin", entry="unkept")
-    failed = run_process("plugins", "check", "unkept", "--json", path=site)
-    assert failed.code == 6
-    assert failed.json()["checks"] == [
-        {"kind": "dataset", "name": "empty", "problem": "broken promise: there are clips", "note": None}
+    assert result.code == 0
+    lines = result.stdout.splitlines()
+    assert lines[:3] == [
+        "plugin loading: passed",
+        "plugin version of the API: passed: 1.0",
+        "plugin summaries: passed",
     ]
-    assert run_process("plugins", "check", "broken", path=site).code == 6
+    assert re.fullmatch(
+        r"plugin import: passed: \S+ ms of every command(, slow)?; it loads numpy, which could wait for build", lines[3]
+    )
+    assert lines[4:] == [
+        "dataset ramp: passed",
+        "metric mean-difference: passed",
+        "command hello: passed",
+        "7 checks, 0 failed",
+    ]
+
+
+def failed(result: Result) -> dict[str, dict[str, Any]]:
+    """The failed checks of `plugins check --json` by name, without what says nothing."""
+    assert result.code == 6, result.stderr
+    checks = [check for check in result.json()["checks"] if check["problem"]]
+    return {check["name"]: {key: value for key, value in check.items() if value is not None} for check in checks}
+
+
+def test_check_explains_broken_promises(tmp_path: Path, run_process: Run) -> None:
+    path = install(tmp_path, UNKEPT)
+    checks = failed(run_process("plugins", "check", "good", "--json", path=path))
+    assert checks["empty"] == {
+        "kind": "dataset",
+        "name": "empty",
+        "problem": "broken promise: there are clips",
+        "read": "fommctl_datasets",
+        "repeat": "fommctl.api.testing.check_dataset",
+    }
+    assert checks["twice"]["problem"] == "broken promise: names are unique among the clips of an identity"
+    assert checks["twice"]["got"] == "('i', 'c')"
+    assert checks["raises"]["problem"] == "ZeroDivisionError: division by zero"
+    assert checks["raises"]["where"] == f"{tmp_path / 'good_plugin.py'}:9, in divided"
+    assert checks["raises"]["traceback"].startswith("Traceback (most recent call last)")
+    text = run_process("plugins", "check", "good", path=path).stdout
+    guide = Path(__file__).parents[2] / "plugins" / "README.md"
+    assert f"    got: ('i', 'c')\n    read: 'fommctl_datasets' in {guide}\n" in text
+    assert "Traceback" not in text
+    assert "-v shows the tracebacks" in text
+    for flag in ("-v", "--debug"):
+        assert "Traceback" in run_process("plugins", "check", "good", flag, path=path).stdout
+
+
+def test_check_looks_at_the_plugin_itself(tmp_path: Path, run_process: Run) -> None:
+    install(tmp_path, CARELESS, name="careless-plugin", entry="careless")
+    checks = failed(run_process("plugins", "check", "careless", "--json", path=tmp_path))
+    assert set(checks) == {"version of the API", "summaries", "import", "mute", "chatty"}
+    assert checks["version of the API"]["advice"] == 'Write fommctl_api = "1.0" beside the hooks.'
+    assert checks["summaries"]["problem"] == "the dataset 'mute' has none; that of the dataset 'chatty' has 2 lines"
+    assert checks["import"]["problem"].startswith("importing it, or asking its hooks, loads av (")
+
+
+@pytest.mark.parametrize(
+    ("source", "problem", "read"),
+    [
+        (BROKEN, "does not load: ModuleNotFoundError: No module named 'no_such_library'", "Troubleshooting"),
+        (UNKEPT.replace("fommctl_datasets", "fommctl_dataset"), "unknown hook fommctl_dataset (did", "Troubleshooting"),
+        ("fommctl_api = '3.1'", "it was made for version 3.1 of the plugin API", "Versions"),
+    ],
+)
+def test_check_of_what_does_not_load(tmp_path: Path, run_process: Run, source: str, problem: str, read: str) -> None:
+    install(tmp_path, source)
+    result = run_process("plugins", "check", "good", "--json", path=tmp_path)
+    checks = failed(result)
+    assert list(checks) == ["loading"]
+    assert checks["loading"]["problem"].startswith(problem)
+    assert checks["loading"]["read"] == read
+    assert [problem in each for each in result.json()["problems"]] == [True]
+
+
+def test_a_plugin_that_ends_the_process(tmp_path: Path, run_process: Run) -> None:
+    ends = "import os, sys\nfommctl_api = '1.0'\nif sys.argv[0] == '-c':\n    os._exit(0)"
+    checks = failed(run_process("plugins", "check", "good", "--json", path=install(tmp_path, ends)))
+    assert checks["import"]["problem"] == "importing it in a process of its own fails: it ends the process"
 
 
 def test_a_command_of_a_plugin(site: Path, run_process: Run) -> None:
