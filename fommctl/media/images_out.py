@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import zlib
 from collections import deque
@@ -20,7 +19,7 @@ from fommctl.media.colour import BT709
 from fommctl.media.containers import Encoding
 from fommctl.media.marking import Mark
 from fommctl.media.movie import output_errors
-from fommctl.media.output_paths import matching, numbered, temporary_name
+from fommctl.media.output_paths import matching, numbered, temporary_folder, temporary_name
 from fommctl.media.resampling import over_black
 
 _AFTER_HEADER = 8 + 25
@@ -55,8 +54,7 @@ class PictureSequence:
         self._text = b"".join(_text_chunk(key, value) for key, value in texts.items())
         folder = pattern.parent
         self._new_folder = not folder.exists()
-        name = f".{folder.name[:40]}.fommctl-{os.getpid()}-{secrets.token_hex(4)}.tmp"
-        self._folder = (folder.parent if self._new_folder else folder) / name
+        self._folder = (folder.parent if self._new_folder else folder) / temporary_folder(folder)
         with output_errors(pattern):
             self._folder.mkdir()
         self._count = 0

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
 import os
 import re
+import secrets
+import shutil
+import socket
 import stat
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fommctl.errors import OutputError, UsageError
 
+_PROCESSES = "/proc/self/ns/pid"
 _NUMBER = re.compile(r"(?<!%)((?:%%)*)%(0?\d*)d")
 
 
@@ -53,7 +60,58 @@ def real_target(path: Path) -> Path:
 def temporary_name(target: Path) -> Path:
     """A hidden name beside `target`, on the same disk, so that the finished file can be renamed into place."""
     # A name may be 255 bytes long already: part of it is enough to tell what the file is.
-    return target.with_name(f".{target.stem[:40]}.fommctl-{os.getpid()}.tmp{target.suffix}")
+    return target.with_name(f"{_beginning(target.stem)}{os.getpid()}.tmp{target.suffix}")
+
+
+def temporary_folder(folder: Path) -> str:
+    """A hidden name for the pictures that are to go to `folder`."""
+    return f"{_beginning(folder.name)}{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
+def sweep(path: Path) -> None:
+    """Remove what killed processes of this machine left half-written of `path`."""
+    if os.name != "posix":
+        return
+    stem, places = path.stem, [path.parent]
+    if is_pattern(path):
+        stem, places = path.parent.name, [path.parent.parent, path.parent]
+    beginning = _beginning(stem)
+    for place in places:
+        with contextlib.suppress(OSError):
+            names = [name for name in os.listdir(place) if name.startswith(beginning)]
+            for name in names:
+                match = re.fullmatch(r"(\d{1,9})(-[0-9a-f]{8})?\.tmp(\.\w+)?", name[len(beginning) :])
+                if match and not _is_running(int(match[1])):
+                    _remove(place / name)
+
+
+def _beginning(stem: str) -> str:
+    return f".{stem[:40]}.fommctl-{_machine()}-"
+
+
+@functools.cache
+def _machine() -> str:
+    """A short name for where process numbers mean what they mean here: this machine, or this container."""
+    with contextlib.suppress(OSError):
+        return f"{zlib.crc32(f'{socket.gethostname()} {os.readlink(_PROCESSES)}'.encode()):08x}"
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _remove(leftover: Path) -> None:
+    if leftover.is_dir():
+        shutil.rmtree(leftover, ignore_errors=True)
+    else:
+        leftover.unlink(missing_ok=True)
 
 
 def check_target(path: Path, overwrite: bool, inputs: Sequence[Path]) -> None:

@@ -18,7 +18,7 @@ from fommctl.media.containers import container_of, resolve_encoding
 from fommctl.media.images_out import PictureSequence
 from fommctl.media.marking import Mark
 from fommctl.media.movie import Movie, PictureFormat, choose_time_base, output_errors
-from fommctl.media.output_paths import check_target, is_pattern, real_target, temporary_name
+from fommctl.media.output_paths import check_target, is_pattern, real_target, sweep, temporary_name
 from fommctl.media.sound_input import AudioSource
 
 __all__ = ["AudioSource", "Writer", "check_output", "holds_alpha", "holds_audio"]
@@ -141,6 +141,7 @@ class Writer:
         return self._sink.audio_codec if self._sink else None
 
     def __enter__(self) -> Self:
+        sweep(self._target)
         if is_pattern(self.path):
             self._sink = PictureSequence(self.path, self._encoding, self._metadata, self.threads, self._mark)
             return self

@@ -44,13 +44,12 @@ def _inputs(jobs: Sequence[Job]) -> tuple[dict[str, Job], dict[str, list[tuple[P
     """Who reads what, by name, and by the folder that it lies in."""
     inputs: dict[str, Job] = {}
     folders: dict[str, list[tuple[Path, Job]]] = {}
-    for path, job in {
-        path: job for job in jobs for path in (job.config.source, job.config.driving, *job.config.views)
-    }.items():
+    read = {path: job for job in jobs for path in (job.config.source, job.config.driving, *job.config.views)}
+    for path, reader in read.items():
         for name in _output_names(path):
-            inputs.setdefault(name, job)
-        inputs.setdefault(_same(path), job)
-        folders.setdefault(_same(path.parent), []).append((path, job))
+            inputs.setdefault(name, reader)
+        inputs.setdefault(_same(path), reader)
+        folders.setdefault(_same(path.parent), []).append((path, reader))
     return inputs, folders
 
 
