@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fommctl.stages.doctor.findings import Finding
-from fommctl.stages.doctor.probe import Seen
+from fommctl.stages.doctor.probe import SKIPPED, Seen
 
 AREA = "trial"
 ITEM = "trial.animate"
@@ -21,6 +21,8 @@ def check_trial(seen: Seen) -> Iterator[Finding]:
         why = seen.troubles.get(ITEM, "not tried")
         advice = (
             "Solve the other problems first; if there are none, run 'fommctl demo --debug' and report what it says."
+        if late:
+            advice = "Run it again with a larger --timeout, while the machine is quiet."
         )
         yield Finding(area=AREA, name="animate", value=f"fails: {why}", level="problem", advice=advice, stops=True)
         return
