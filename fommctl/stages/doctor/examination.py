@@ -85,7 +85,7 @@ def run(config: DoctorConfig | None = None) -> Examination:
     veil = Veil.of_this_user()
     return Examination(
         findings=tuple(map(veil.finding, findings)),
-        versions=veil.data(_quietly("packages.versions", {})),
+        versions=veil.data(_quietly("packages.versions", {}) | _quietly("weights.versions", {}, seen["weights"])),
         devices=veil.data(_quietly("devices.summary", [], seen["torch"])),
     )
 
@@ -115,7 +115,11 @@ def _isolated(check: _Check, seen: Seen | None) -> list[Finding]:
             found.append(finding)
     except Exception as error:
         name, value = check.place.rpartition("_")[2], f"could not be checked: {describe(error)}"
-        found.append(Finding(area=check.area, name=name, value=value, level="problem", advice=_advice(error)))
+        # Without the trial nobody knows whether the main job works.
+        stops = check.area == "trial"
+        found.append(
+            Finding(area=check.area, name=name, value=value, level="problem", advice=_advice(error), stops=stops)
+        )
     return found
 
 

@@ -140,7 +140,9 @@ def _dependency(requirement: Requirement, seen: Seen, hidden: Mapping[str, str])
             name, f"not installed; needed: {wanted or 'any'}", f"Run 'pip install \"{requirement}\"'.", stops
         )
     if not fits(version, wanted):
-        return _broken(name, f"{version}; needed: {wanted}", f"Run 'pip install --upgrade \"{requirement}\"'.", stops)
+        # The trial tells whether it does all the same.
+        advice = f"Run 'pip install --upgrade \"{requirement}\"'."
+        return _broken(name, f"{version}; needed: {wanted}", advice, stops=False)
     for module in modules(name):
         if seen.troubles.get(f"imports.{name}:{module}", "").startswith(SKIPPED):
             value = f"{version}; {seen.troubles[f'imports.{name}:{module}']}"

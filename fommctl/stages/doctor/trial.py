@@ -19,11 +19,9 @@ def check_trial(seen: Seen) -> Iterator[Finding]:
     found = seen.facts.get(ITEM)
     if found is None:
         why = seen.troubles.get(ITEM, "not tried")
-        advice = (
-            "Solve the other problems first; if there are none, run 'fommctl demo --debug' and report what it says."
-        if late:
-            advice = "Run it again with a larger --timeout, while the machine is quiet."
-        )
+        advice = "Run it again with a larger --timeout, while the machine is quiet."
+        if not why.startswith(("took more", SKIPPED)):
+            advice = "Solve the other problems first; then, if it stays, report what 'fommctl demo --debug' says."
         yield Finding(area=AREA, name="animate", value=f"fails: {why}", level="problem", advice=advice, stops=True)
         return
     finder = f"; {found['detector']} finds subjects" if found["detector"] else ""

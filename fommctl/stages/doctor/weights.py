@@ -16,7 +16,15 @@ ITEMS = ("weights.built-in", "weights.registered")
 PERCEPTUAL = "weights.perceptual"
 TORCH_ITEMS = (PERCEPTUAL,)
 """Looked at where torch is loaded anyhow."""
+_DIGITS = 16
+"""Of a SHA-256, for people; the whole is in `versions`."""
 _REINSTALL = "Run 'pip install --force-reinstall --no-deps fommctl' (in a checkout: 'git lfs pull', 'git checkout')."
+
+
+def versions(seen: Seen) -> dict[str, str]:
+    """The SHA-256 of the built-in model, by which it is told apart, for the report's `versions`."""
+    found = seen.facts.get("weights.built-in") or {}
+    return {"built-in model": found["sha256"]} if found.get("sha256") else {}
 
 
 def check_weights(seen: Seen) -> Iterator[Finding]:
@@ -47,7 +55,9 @@ def _built_in(seen: Seen) -> Finding:
     if fault:
         value = f"{found['path']}: {fault}" if found["path"] not in fault else fault
         return Finding(area=AREA, name="built-in", value=value, level="problem", advice=_REINSTALL, stops=True)
-    return Finding(area=AREA, name="built-in", value=f"{in_bytes(found['size'])}, SHA-256 {found['sha256']}")
+    return Finding(
+        area=AREA, name="built-in", value=f"{in_bytes(found['size'])}, SHA-256 {found['sha256'][:_DIGITS]}..."
+    )
 
 
 def _changed(found: Mapping[str, Any]) -> str | None:
