@@ -12,11 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import environment, run_inside
+from command_line import environment
 from evaluation_data import METRICS, pictures, square_clip, write_clips, write_model
 from media_factory import write_frames
-from written_media import frames as frames_of
-from written_media import track
 
 import fommctl
 from fommctl.core.pixels import to_tensor
@@ -33,17 +31,6 @@ def folder(tmp_path_factory):
     for seed, name in enumerate(("a", "b")):
         write_model(folder / f"{name}.safetensors", load_host(), seed)
     return folder
-
-
-@pytest.fixture(scope="module")
-def synthetic(tmp_path_factory):
-    """Clips with true keypoints, only read by the tests."""
-    data = tmp_path_factory.mktemp("synthetic") / "data"
-    made = run_inside(
-        "preprocess", "synthetic", "-o", data, "--size", "64", "--format", "png", "--limit", "4", "--workers", "0"
-    )
-    assert made.code == 0, made.stderr
-    return data
 
 
 def reconstructed(model: Path, clip: Path) -> np.ndarray:
@@ -244,51 +231,6 @@ def test_data_without_splits_is_scored_as_a_whole_and_says_so(folder, run_cli, t
     assert "no test split" in result.json()["warnings"][0]
 
 
-def test_side_by_side_videos(folder, run_cli, tmp_path):
-    out = tmp_path / "out"
-    command = (
-        "evaluate", "--models", f"{folder / 'a.safetensors'},{folder / 'b.safetensors'}", "--data", folder / "data",
-        "--metrics", "psnr", "-o", out, "--workers", "0", "--device", "cpu", "--json",
-    )  # fmt: skip
-    result = run_cli(*command)
-    assert result.code == 0, result.stderr
-    videos = {path.stem: path for path in (out / "videos").glob("*.webm")}
-    assert sorted(videos) == ["person0#0", "person1#0", "person2#0"]
-    video = track(videos["person1#0"])
-    # Source, truth and both models, enlarged so that they can be seen.
-    assert (video.codec, len(video.times)) == ("vp9", 20)
-    assert "data:video/webm;base64," in (out / "report.html").read_text()
-    before = {path: path.stat().st_mtime_ns for path in videos.values()}
-    run_cli(*command)
-    assert {path: path.stat().st_mtime_ns for path in videos.values()} == before
-
-
-NONE_DRAWN = "in the truth every model sees others, and none are drawn there"
-
-
-@pytest.mark.parametrize(
-    ("models", "options", "drawn"),
-    [("a", (), True), ("a,b", (), False), ("a,b", ("--metrics", "akd", "--keypoints", "true"), True)],
-)
-def test_the_truth_of_several_models_shows_no_points_of_one_of_them(
-    folder, synthetic, run_cli, tmp_path, models, options, drawn
-):
-    out = tmp_path / "out"
-    result = run_cli(
-        "evaluate", "--models", ",".join(str(folder / f"{name}.safetensors") for name in models.split(",")),
-        "--data", synthetic, "--split", "all", "--max-clips", "1", "--max-frames", "3", "-o", out,
-        "--workers", "0", "--device", "cpu", *(options or ("--metrics", "psnr")),
-    )  # fmt: skip
-    assert result.code == 0, result.stderr
-    (video,) = (out / "videos").rglob("*.webm")
-    panels = np.split(frames_of(video)[0], 2 + len(models.split(",")), axis=1)
-    # The source is the first true frame, and none of its points are ever drawn.
-    difference = np.abs(panels[0].astype(int) - panels[1]).max()
-    assert (difference > 100) == drawn
-    text = " ".join((out / "report.html").read_text().split())
-    assert (NONE_DRAWN in text) == (not drawn)
-
-
 @pytest.mark.slow
 def test_an_interrupted_run_leaves_nothing_half_written_and_goes_on(folder, run_cli, tmp_path):
     data, out = write_clips(tmp_path / "data", (30, 250, 250)), tmp_path / "out"
@@ -316,9 +258,14 @@ def test_an_interrupted_run_leaves_nothing_half_written_and_goes_on(folder, run_
     assert result.json()["clips"] == 3
 
 
-def test_true_keypoints_of_the_data_set_are_measured_with(folder, synthetic, run_cli, tmp_path):
+def test_true_keypoints_of_the_data_set_are_measured_with(folder, run_cli, tmp_path):
+    data = tmp_path / "data"
+    made = run_cli(
+        "preprocess", "synthetic", "-o", data, "--size", "64", "--format", "png", "--limit", "4", "--workers", "0"
+    )
+    assert made.code == 0, made.stderr
     result = run_cli(
-        "evaluate", "--model", folder / "a.safetensors", "--data", synthetic, "--split", "all", "--max-frames", "6",
+        "evaluate", "--model", folder / "a.safetensors", "--data", data, "--split", "all", "--max-frames", "6",
         "--max-clips", "2", "--metrics", "akd,mkr", "-o", tmp_path / "out", *INSIDE, "--json",
     )  # fmt: skip
     assert result.code == 0, result.stderr
@@ -328,7 +275,7 @@ def test_true_keypoints_of_the_data_set_are_measured_with(folder, synthetic, run
     assert metrics["mkr.strict"]["mean"] > 0.2
     assert "keypoints: 'true'" in (tmp_path / "out/configuration.yaml").read_text()
     itself = run_cli(
-        "evaluate", "--pred", synthetic / "train", "--truth", synthetic / "train", "--max-frames", "6",
+        "evaluate", "--pred", data / "train", "--truth", data / "train", "--max-frames", "6",
         "--max-clips", "2", "--metrics", "akd,mkr", "-o", tmp_path / "same", "--workers", "0", "--no-videos", "--json",
     )  # fmt: skip
     assert itself.code == 0, itself.stderr
