@@ -58,7 +58,7 @@ class Checker:
                 try:
                     check(job)
                 except FommctlError as error:
-                    yield Problem.of(job.where, error)
+                    yield Problem.of(job.where, error, job)
             report(done)
 
     def identity(self, job: Job) -> Mapping[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fommctl.errors import FommctlError, UsageError
+from fommctl.stages.batching.jobs import Job
 
 _SHOWN = 100
 
@@ -20,11 +22,24 @@ class Problem:
     hint: str | None = None
     exit_code: int = UsageError.exit_code
     """As of `animate`."""
+    job: Job | None = None
+    """None where it came to none."""
 
     @classmethod
-    def of(cls, where: str, error: FommctlError) -> Problem:
+    def of(cls, where: str, error: FommctlError, job: Job | None = None) -> Problem:
         """The problem that an error tells of."""
-        return cls(where, error.message, error.hint, error.exit_code)
+        return cls(where, error.message, error.hint, error.exit_code, job)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Line and number of the job, to sort by; 0 where there is none."""
+        return line_of(self.where), 0 if self.job is None else self.job.number
+
+
+def line_of(where: str) -> int:
+    """The number in `line 3`; 0 for other places."""
+    match = re.search(r"\d+$", where)
+    return int(match[0]) if match else 0
 
 
 def problems_error(name: str, problems: Sequence[Problem]) -> UsageError:

@@ -29,7 +29,7 @@ def shared_paths(jobs: Sequence[Job]) -> Iterator[Problem]:
         first = next((outputs[name] for name in names if name in outputs), None)
         if first is not None:
             place = "of this line" if first.where == job.where else f"of {first.where}"
-            yield Problem(job.where, f"the output is also that {place}: {output}", _NO_DOUBLES)
+            yield Problem(job.where, f"the output is also that {place}: {output}", _NO_DOUBLES, job=job)
             continue
         outputs.update(dict.fromkeys(names, job))
         reader = next((inputs[name] for name in names if name in inputs), None)
@@ -37,7 +37,7 @@ def shared_paths(jobs: Sequence[Job]) -> Iterator[Problem]:
             reader = _reader_of_frames(output, inputs, folders)
         if reader is not None:
             place = "this job" if reader is job else reader.where
-            yield Problem(job.where, f"the output is an input of {place}: {output}", _NO_CHAINS)
+            yield Problem(job.where, f"the output is an input of {place}: {output}", _NO_CHAINS, job=job)
 
 
 def _inputs(jobs: Sequence[Job]) -> tuple[dict[str, Job], dict[str, list[tuple[Path, Job]]]]:
