@@ -17,7 +17,7 @@ from fommctl import __version__
 from fommctl.api.version import API_VERSION
 from fommctl.config import did_you_mean
 from fommctl.errors import OutputError, UsageError
-from fommctl.presets import preset_names
+from fommctl.presets import preset_specs
 
 if TYPE_CHECKING:
     from fommctl.host import Host
@@ -121,7 +121,8 @@ def _owner(name: str, kind: str, distribution: str, module: str, host: Host) -> 
             return f"the plugin {info.name!r} of {info.distribution} {info.version} is installed"
     if name in host.names(kind):
         return f"{host.owner(kind, name)} has a {kind} of this name"
-    if kind == "backend" and name in preset_names(host):
+    presets = preset_specs(host).values() if kind == "backend" else ()
+    if any(name in (preset.name, *preset.aliases) for preset in presets):
         return "there is a preset of this name, and a backend comes with one of its own"
     try:
         return f"{distribution} {metadata.version(distribution)} is installed"
