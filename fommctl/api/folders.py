@@ -6,7 +6,6 @@ GIFs, folders of numbered frames, and single pictures, which are stills or strip
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -15,7 +14,8 @@ from pathlib import Path, PurePosixPath
 from posixpath import normpath
 from typing import Any, cast
 
-from fommctl.api.tables import read_table
+from fommctl.api import plain_json
+from fommctl.api.tables import bounded_lines, read_table
 from fommctl.api.values import ClipRecord, Split
 from fommctl.errors import InputError
 
@@ -214,16 +214,22 @@ def _within(manifest: Path, file: str) -> str:
 def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
     """The lines of a manifest that name a file. Raises InputError with the number of a line that is no JSON object."""
     try:
-        # Not splitlines: text may hold line ends of other kinds.
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        # The line feed alone ends a line: text may hold line ends of other kinds.
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
+            for number, line in enumerate(bounded_lines(file, path), 1):
+                row = _json_line(line)
+                if not isinstance(row, dict):
+                    hint = "Correct the line, or move the file away."
+                    raise InputError(f"{path}, line {number}: not a JSON object", hint)
+                if "file" in row:
+                    yield cast(Mapping[str, Any], row)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}", "Make it again, or move it away.") from error
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line) if line.strip() else {}
-        except ValueError:
-            row = None
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}: not a JSON object", "Correct the line, or move the file away.")
-        if "file" in row:
-            yield cast(Mapping[str, Any], row)
+
+
+def _json_line(line: str) -> Any:
+    """An empty line is an empty object; None for one that is no JSON."""
+    try:
+        return plain_json.parse(line, finite=False) if line.strip() else {}
+    except ValueError:
+        return None

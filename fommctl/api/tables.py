@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from fommctl.errors import InputError
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from _csv import Reader
 
 _DELIMITERS = (",", ";", "\t")
+LONGEST_LINE = 1 << 20
+"""Characters; a row of a table or of a manifest has some hundreds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +64,26 @@ def read_table(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
         raise InputError(f"{path} has no rows", "Only its first line is there; fetch the file again.")
 
 
+def bounded_lines(file: TextIO, path: Path) -> Iterator[str]:
+    """The lines of an open file, never more of it in memory than LONGEST_LINE. Raises InputError for a longer one."""
+    number = 0
+    while line := file.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            raise InputError(
+                f"{path}, line {number} is longer than {LONGEST_LINE:,} characters", "Is this the right file?"
+            )
+        yield line
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Reader]:
     """What is read meanwhile raises InputError instead of anything else."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
+            first = file.readline(LONGEST_LINE)
             file.seek(0)
-            yield csv.reader(file, delimiter=max(_DELIMITERS, key=first.count))
+            yield csv.reader(bounded_lines(file, path), delimiter=max(_DELIMITERS, key=first.count))
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text", "Save it as CSV in UTF-8.") from error
     except OSError as error:

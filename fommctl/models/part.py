@@ -5,6 +5,8 @@ import json
 import os
 from pathlib import Path
 
+from fommctl.api import plain_json
+
 
 class Part:
     """The unfinished file beside `target`: what it holds, of which version of which address, and its hashes."""
@@ -57,7 +59,7 @@ class Part:
     def validator_for(self, url: str) -> str | None:
         """The ETag or date with which the file can be continued from `url`; None where it cannot."""
         try:
-            note = json.loads(self._note.read_text(encoding="utf-8"))
+            note = plain_json.parse(self._note.read_text(encoding="utf-8"))
             return str(note["validator"]) if note["url"] == url and self.size else None
         except (OSError, ValueError, KeyError, TypeError):
             return None

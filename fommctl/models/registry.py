@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fommctl.api import plain_json
 from fommctl.api.specs import ModelSpec
 from fommctl.config import nearest
 from fommctl.errors import MissingError, ModelError, UsageError
@@ -190,7 +191,7 @@ def origin(name: str) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        record: dict[str, Any] = plain_json.parse(path.read_text(encoding="utf-8"))
         return {"sha256": record["sha256"], **record}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is damaged", "Delete it to accept the next download as the right one.") from error

@@ -31,8 +31,9 @@ def read_keypoints(clip: Path) -> Points | None:
             points = np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise InputError(f"the keypoints {path.name} cannot be read: {error}", "Preprocess the data again.") from error
+    except Exception as error:  # numpy lets errors of Python's tokenizer and of memory escape from broken headers.
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise InputError(f"the keypoints {path.name} cannot be read: {reason}", "Preprocess the data again.") from error
     return checked(points, path.name)
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fommctl.api import plain_json
 from fommctl.api.specs import BackendSpec, StageEvent
 from fommctl.core.fast.devices import resolve_device
 from fommctl.errors import FommctlError, InputError, JobsFailedError, UsageError
@@ -173,10 +174,10 @@ def _check_folder(config: ReproduceConfig, presets: Mapping[str, Preset]) -> Non
 def _before(config: ReproduceConfig) -> dict[str, Any]:
     """The settings of what the folder holds; none where it holds no reproduction."""
     try:
-        found: dict[str, Any] = json.loads((config.output / SETTINGS).read_text(encoding="utf-8"))
+        found = plain_json.parse((config.output / SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found
+    return found if isinstance(found, dict) else {}
 
 
 def _texts(presets: Mapping[str, Preset]) -> dict[str, str]:

@@ -7,13 +7,12 @@ pictures in the Parquet files of the data instead.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fommctl.api import ClipRecord, InputError
+from fommctl.api import ClipRecord, InputError, plain_json
 from fommctl.api.folders import file_name_part
 from fommctl_robots.lerobot_info import Info, read_info
 from fommctl_robots.parquet import EpisodePictures, rows
@@ -71,8 +70,8 @@ def _clips_2(info: Info, episode: int) -> list[ClipRecord]:
 
 def _episode(where: str, line: str) -> int:
     try:
-        described = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        described = plain_json.parse(line, finite=False)
+    except ValueError as error:
         raise InputError(f"{where} is damaged: {error}", _AGAIN) from error
     return _whole(where, "episode_index", described.get("episode_index") if isinstance(described, dict) else None)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fommctl.api import InputError
+from fommctl.api import InputError, plain_json
 from fommctl.api.values import Split
 
 _FIELD = re.compile(r"\{(\w+)(?::0?(\d))?d?\}")
@@ -77,12 +76,12 @@ def read_info(root: Path) -> Info:
     """Raises InputError where there is no info.json that this program understands."""
     path = root / "meta/info.json"
     try:
-        info = json.loads(path.read_bytes())
+        info = plain_json.parse(path.read_bytes(), finite=False)
     except OSError as error:
         raise InputError(
             f"{path} cannot be read: {error.strerror}", "Name the folder of the data set, with meta and videos in it."
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{path} is damaged: {error}", "Download it again.") from error
     if not isinstance(info, dict):
         raise InputError(f"{path} is damaged: it holds no object", "Download it again.")

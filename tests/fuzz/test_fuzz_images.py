@@ -13,7 +13,7 @@ def test_mutated_images_are_read_or_refused(tmp_path, full):
     count = 1000 if full else 42
     with Campaign("images", tmp_path / "sandbox", MEMORY) as campaign:
         for name, content in whole.items():
-            assert campaign.run(name, content) == "result", campaign.verdict()
+            assert campaign.run(name, content) == "result", campaign.last
         for name, content in mutation.mutants(whole, count):
             campaign.run(name, content)
     print(campaign.verdict())

@@ -32,7 +32,7 @@ def test_presets_with_other_values_are_read_or_refused(tmp_path: Path, full: boo
     count = 600 if full else 30
     whole = {name: yaml.safe_load(content) for name, content in shipped().items()}
     with Campaign("presets", tmp_path, MEMORY) as campaign:
-        trees.fire(campaign, whole, count, len(trees.RAW_YAML), trees.as_yaml)
+        trees.fire(campaign, whole, count, len(trees.RAW_YAML), lambda name, tree: trees.as_yaml(tree))
     print(campaign.verdict())
     assert not campaign.findings, campaign.verdict()
     assert campaign.files >= count

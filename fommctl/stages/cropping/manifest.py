@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TextIO
 
+from fommctl.api import plain_json
 from fommctl.errors import UsageError
 from fommctl.media.movie import output_errors
 from fommctl.stages.output_folder import replace_text, sole_run
@@ -24,6 +26,9 @@ from fommctl.stages.output_folder import replace_text, sole_run
 JOURNAL, LOCK = ".crop.jsonl", ".crop.lock"
 MANIFESTS = ("manifest.json", "manifest.csv")
 COLUMNS = ("source", "output", "start", "end", "box", "size", "detector", "score", "frames", "fps")
+_OUTSIDE = re.compile(r"[/\\]")
+_LONGEST_NAME = 255
+"""Bytes."""
 Row = Mapping[str, Any]
 """One clip, by COLUMNS: start and end in seconds of the source, box [left, top, right, bottom] in its pixels."""
 
@@ -161,12 +166,46 @@ def _read(journal: Path) -> dict[str, Record]:
         return records
     for line in lines:
         try:
-            data = json.loads(line)
-            record = Record(str(data["name"]), rows=list(data["rows"]))
-            if "options" in data:
-                record.source, record.stamp, record.options = data["source"], list(data["stamp"]), data["options"]
-                record.done = True
-            records[str(data["key"])] = record
+            data = plain_json.parse(line)
+            records[_text(data["key"])] = _record(data)
         except (ValueError, KeyError, TypeError):
             break
     return records
+
+
+def _record(data: Mapping[str, Any]) -> Record:
+    """Raises ValueError, KeyError and TypeError for a line that is not ours; clips are written and deleted by what it
+    says, so that no name may lead out of the folder."""
+    name, rows = _text(data["name"]), data["rows"]
+    if not _plain_name(name) or not isinstance(rows, list) or not all(_is_row(row, name) for row in rows):
+        raise ValueError
+    if "options" not in data:
+        return Record(name, rows=rows)
+    stamp = data["stamp"]
+    if not isinstance(stamp, list) or not all(isinstance(number, int) for number in stamp):
+        raise ValueError
+    return Record(name, _text(data["source"]), stamp, _text(data["options"]), True, rows)
+
+
+def _is_row(row: Any, name: str) -> bool:
+    if not isinstance(row, dict) or set(row) != set(COLUMNS):
+        return False
+    box = row["box"]
+    texts = all(_text(row[column]) is not None for column in ("source", "output", "detector", "fps"))
+    four = isinstance(box, list) and len(box) == 4 and all(isinstance(side, int | float) for side in box)
+    numbers = all(isinstance(row[column], int | float) for column in ("start", "end", "size", "frames"))
+    scored = row["score"] is None or isinstance(row["score"], int | float)
+    return texts and four and numbers and scored and _plain_name(row["output"]) and row["output"].startswith(f"{name}#")
+
+
+def _text(value: Any) -> str:
+    """Raises ValueError for what is no text, or cannot be written as a path."""
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError
+    os.fsencode(value)
+    return value
+
+
+def _plain_name(name: str) -> bool:
+    """Whether it is the name of a file in this very folder."""
+    return not _OUTSIDE.search(name) and not name.startswith(".") and 0 < len(os.fsencode(name)) <= _LONGEST_NAME

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fommctl.api import plain_json
 from fommctl.api.metrics import ClipScores
 from fommctl.models.home import replacing
 
@@ -50,12 +51,11 @@ def read_stored(path: Path, key: str) -> Stored | None:
     """What is stored there under this key; None where there is nothing, or where it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            record = json.loads(str(archive["record"]))
+            record = plain_json.parse(str(archive["record"]))
             if record["format"] != FORMAT or record["key"] != key:
                 return None
-            stored = Stored(
-                key, record["frames"], record["rate"], warnings=tuple(record["warnings"]), saved=record["saved"]
-            )
+            warnings = tuple(str(warning) for warning in record["warnings"])
+            stored = Stored(key, int(record["frames"]), float(record["rate"]), {}, {}, warnings, str(record["saved"]))
             for number, (metric, entry) in enumerate(record["metrics"].items()):
                 prefix = f"{number}.state."
                 state = {name[len(prefix) :]: archive[name] for name in archive.files if name.startswith(prefix)}

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from fommctl.api import plain_json
 from fommctl.api.values import Split
 from fommctl.errors import InputError, OutputError, UsageError
 from fommctl.media.movie import output_errors
@@ -32,6 +33,8 @@ MANIFEST, JOURNAL, LOCK, WORK = "manifest.jsonl", ".preprocess.jsonl", ".preproc
 Key = tuple[str, str]
 """Identity and name of a clip."""
 _INSIDE = re.compile(r"(train|test)/[^/\\\0]*[^/\\\0.][^/\\\0]*")
+_LONGEST_FILE = 255
+"""Bytes, the folder of the split included."""
 _RATE = re.compile(r"\d{1,12}/[1-9]\d{0,11}")
 
 
@@ -235,17 +238,26 @@ def read_manifest(path: Path, *, tell: bool) -> Iterator[Entry]:
 
 def _entry(line: str, names: set[str]) -> Entry | None:
     try:
-        values = json.loads(line)
+        values = plain_json.parse(line)
     except ValueError:
         return None
     if not isinstance(values, dict) or {"keypoints", *values} != names:
         return None
     texts = all(isinstance(values[name], str) for name in ("file", "dataset", "identity", "name", "state", "rate"))
-    texts = texts and isinstance(values.get("keypoints"), str | None)
+    texts = texts and all(isinstance(values.get(name), str | None) for name in ("keypoints", "source"))
     numbers = all(isinstance(values[name], int) for name in ("frames", "bytes"))
-    if not texts or not numbers or not _INSIDE.fullmatch(values["file"]) or not _RATE.fullmatch(values["rate"]):
+    numbers = numbers and all(isinstance(values[name], int | float | None) for name in ("start", "end", "source_bytes"))
+    if not texts or not numbers or not _is_file(values["file"]) or not _RATE.fullmatch(values["rate"]):
         return None
     return Entry(**{**values, "split": values["file"].split("/")[0]})
+
+
+def _is_file(file: str) -> bool:
+    """Whether it names a clip in one of the splits, of a name that the disk can have."""
+    try:
+        return _INSIDE.fullmatch(file) is not None and len(os.fsencode(file)) <= _LONGEST_FILE
+    except ValueError:  # Halves of surrogate pairs.
+        return False
 
 
 def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from fommctl.config import did_you_mean
 from fommctl.errors import InputError, UsageError
 from fommctl.stages.splits import split_of
 
+_COUNT = re.compile(r"[1-9][0-9]{0,9}")
 _log = logging.getLogger(__name__)
 
 
@@ -73,7 +75,7 @@ def _readable(root: Path, folder: Path, published: bool) -> Iterator[Clip]:
         row = manifest.get(path.relative_to(root).as_posix(), {})
         name, counted = path.relative_to(folder), str(row.get("frames"))
         try:
-            frames = int(counted) if counted.isdecimal() and int(counted) else count_frames(path)
+            frames = int(counted) if _COUNT.fullmatch(counted) else count_frames(path)
         except InputError as error:
             _log.warning("%s is left out: %s", name.as_posix(), error.message)
             continue

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from fommctl.api import plain_json
 from fommctl.errors import OutputError, not_written
 
 _LONGEST_LINE = 2**20
@@ -118,7 +119,7 @@ def _cut_back(path: Path, from_step: int) -> int:
 def _step_of(line: bytes) -> int | None:
     """The step of a line; None where it cannot be read."""
     try:
-        values = json.loads(line)
+        values = plain_json.parse(line)
     except ValueError:
         return None
     step = values.get("step") if isinstance(values, dict) else None

@@ -76,7 +76,7 @@ def is_whole(checkpoint: Path) -> bool:
         with zipfile.ZipFile(checkpoint) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
             return unpacked <= checkpoint.stat().st_size and archive.testzip() is None
-    except Exception:  # zipfile, fed a damaged archive, fails in any way: names that are no text, packings unknown to it.
+    except Exception:  # zipfile fails in any way: names that are no text, packings that it does not know.
         return False
 
 
