@@ -1,0 +1,1 @@
+"""One long driving video rendered in segments, in several processes: planning, rendering, joining."""
