@@ -14,6 +14,7 @@ from fommctl.cli.plugin_commands import GroupWithPlugins
 
 COMMANDS = (
     "animate",
+    "batch",
     "crop",
     "preprocess",
     "train",
