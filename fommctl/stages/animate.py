@@ -122,6 +122,13 @@ def conclude(prepared: Prepared, writer: Writer, pace: Pace, warnings: Sequence[
         warnings=(*engine.model.notes, *settled.warnings, *warnings, *writer.warnings),
     )
     if config.sidecar:
-        write_sidecar(settled, engine, result, batch_size=pace.batch_size, encoder_threads=writer.threads)
+        write_sidecar(
+            settled,
+            engine,
+            result,
+            batch_size=pace.batch_size,
+            encoder_threads=writer.threads,
+            unsigned=None if prepared.signature is None else prepared.signature.unsigned_sha256,
+        )
     engine.host.finished(StageEvent(stage="animate", details=result.to_json()))
     return result

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from fommctl import __version__
@@ -24,6 +22,7 @@ from fommctl.stages.compose import Composer, Look
 from fommctl.stages.engine import Engine
 from fommctl.stages.options import AnimateConfig, MotionMode
 from fommctl.stages.provenance.recording import check_sidecar
+from fommctl.stages.provenance.signing import Signature, check_signing
 from fommctl.stages.reference import find_reference
 from fommctl.stages.rendering import Rendering
 from fommctl.stages.shot import Shot, plan
@@ -64,6 +63,8 @@ class Prepared:
     context: SourceContext
     choreography: Choreography
     composer: Composer
+    signature: Signature | None
+    """What signs the result, where that is wanted."""
 
     def rendering(self) -> Rendering:
         """The model's loop over this shot."""
@@ -73,9 +74,9 @@ class Prepared:
             self.renderer, self.context, self.choreography, lambda cue: present(cue.frame.time), batch_size
         )
 
-    def writer(self, complete: Callable[[Path], None] | None = None) -> Writer:
-        """Of the result, not opened yet.  complete: see `Writer`."""
-        return Writer(self.settled.config.result_path, complete=complete, **self.writing())
+    def writer(self) -> Writer:
+        """Of the result, not opened yet."""
+        return Writer(self.settled.config.result_path, complete=self.signature, **self.writing())
 
     def writing(self) -> dict[str, Any]:
         """What `Writer` is told of the result beside its path."""
@@ -102,14 +103,14 @@ class Prepared:
 
 def settle(config: AnimateConfig, engine: Engine) -> Settled:
     """Look at the inputs and decide. Raises UsageError, InputError, OutputError or MissingError."""
-    check_outputs(config)
+    remarks = check_outputs(config)
     mode = engine.motion(config.motion)
     engine.check_views(len(config.views))
     info = probe(config.driving, fps=config.fps)
     sound = choose_sound(config, info)
     shot = plan(config, info, engine.model.preset.framing, engine.frame_size(config.size), engine.host)
     context = engine.encoded((shot.square, *shot.views), config.size)
-    notes = (*shot.warnings, *_about_model(config, engine, context.motion))
+    notes = (*remarks, *shot.warnings, *_about_model(config, engine, context.motion))
     for note in notes:
         log.warning(note)
     moment, reference = find_reference(config, shot, info, engine.renderer(config.size), context)
@@ -132,7 +133,8 @@ def prepare(settled: Settled, engine: Engine, event: StageEvent, first_frame: in
     )
     reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]
     composer = Composer(config, shot, _look(config, shot), context.motion, reconstruction, filters, first_frame)
-    return Prepared(settled, engine, renderer, context, choreography, composer)
+    signature = None if config.sign is None else Signature(config, engine)
+    return Prepared(settled, engine, renderer, context, choreography, composer, signature)
 
 
 def about(config: AnimateConfig, engine: Engine) -> StageEvent:
@@ -141,8 +143,9 @@ def about(config: AnimateConfig, engine: Engine) -> StageEvent:
     return StageEvent(stage="animate", details=details)
 
 
-def check_outputs(config: AnimateConfig) -> None:
-    """Raise UsageError or OutputError where the result could not be written."""
+def check_outputs(config: AnimateConfig) -> tuple[str, ...]:
+    """What should be said about how the result will be written. Raises UsageError or OutputError where it could not be,
+    and MissingError where the package that signs is absent."""
     check_output(
         config.result_path,
         config.overwrite,
@@ -152,6 +155,7 @@ def check_outputs(config: AnimateConfig) -> None:
         pix_fmt=config.pix_fmt,
     )
     check_sidecar(config)
+    return check_signing(config)
 
 
 def _about_model(config: AnimateConfig, engine: Engine, source: Motion) -> list[str]:
