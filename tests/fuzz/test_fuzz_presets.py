@@ -14,7 +14,7 @@ MEMORY = 3000
 
 def shipped() -> dict[str, bytes]:
     """Presets of every backend, with `backend:` and without."""
-    names = ("smoke", "faces-mini", "vox-adv-256", "small-monkeynet", "small-x2face", "bair-256")
+    names = ("smoke", "faces-mini", "small-monkeynet", "small-x2face", "bair-256")
     return {f"{name}.yaml": (presets_root() / f"{name}.yaml").read_bytes() for name in names}
 
 
