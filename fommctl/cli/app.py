@@ -20,6 +20,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "reproduce",
+    "inspect",
     "models",
     "presets",
     "plugins",

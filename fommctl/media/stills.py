@@ -101,6 +101,12 @@ def identify(path: Path, *, strip: bool = False) -> Still | None:
         return None
 
 
+def texts(path: Path) -> dict[str, str | bytes]:
+    """Comments and XMP before the pixels of an image file, by PIL's names in small letters. Raises InputError."""
+    with _opened(path) as image:
+        return {str(name).lower(): text for name, text in image.info.items() if isinstance(text, str | bytes)}
+
+
 def decode(path: Path, *, strip: bool = False) -> tuple[Pixels, Pixels | None]:
     """(H, W, 3) uint8 sRGB and straight alpha (H, W), None where the file has none. Raises InputError.
 

@@ -1,0 +1,138 @@
+"""Reading and verifying C2PA content credentials, our own and those of others."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from fommctl.errors import InputError, MissingError, UsageError
+from fommctl.media.files import check_file
+from fommctl.stages.provenance.signing import ANIMATION, SETTINGS, library
+
+State = Literal["trusted", "valid", "invalid", "none", "unread", "not checked"]
+"""valid: whole, by a signer that is not known to be trusted.  none: no credentials.  unread: of a kind that holds none
+or that cannot be read.  not checked: the package is absent."""
+_UNTRUSTED = "signingCredential.untrusted"
+_LARGEST_ANCHORS = 16 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What the credentials of a file say, and whether they hold."""
+
+    state: State
+    problems: tuple[str, ...] = ()
+    """C2PA's codes, such as assertion.bmffHash.mismatch."""
+    note: str | None = None
+    signer: str | None = None
+    issuer: str | None = None
+    algorithm: str | None = None
+    time: str | None = None
+    """Of the signature as a time-stamp authority states it; None where none did."""
+    generator: str | None = None
+    actions: tuple[dict[str, Any], ...] = ()
+    """`action` and `digital_source_type` of each."""
+    ingredients: tuple[dict[str, Any], ...] = ()
+    """`title`, `relationship`, and the `state` of its own credentials."""
+    animation: dict[str, Any] = field(default_factory=dict)
+    """Model and inputs, where fommctl signed."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "state": self.state,
+            "problems": list(self.problems),
+            "note": self.note,
+            "signer": self.signer,
+            "issuer": self.issuer,
+            "algorithm": self.algorithm,
+            "time": self.time,
+            "generator": self.generator,
+            "actions": list(self.actions),
+            "ingredients": list(self.ingredients),
+            "animation": self.animation or None,
+        }
+
+
+def verify(path: Path, trust: Path | None = None) -> Verdict:
+    """Verify the credentials inside a file.
+
+    trust: certificates (PEM) of the authorities that are trusted. Nothing is fetched over the network. Raises
+    MissingError where `trust` is given and the package is absent, UsageError for anchors that are none.
+    """
+    anchors = None if trust is None else _anchors(trust)
+    try:
+        c2pa = library()
+    except MissingError as error:
+        if trust is not None:
+            raise
+        return Verdict(state="not checked", note=f"{error.message}: {error.hint}")
+    settings = {**SETTINGS, **({"trust": {"trust_anchors": anchors}} if anchors else {})}
+    try:
+        with (
+            c2pa.Context(c2pa.Settings.from_dict(settings)) as context,
+            path.open("rb") as file,
+            c2pa.Reader(None, file, context=context) as reader,
+        ):
+            return _verdict(json.loads(reader.json()))
+    except c2pa.C2paError.ManifestNotFound:
+        return Verdict(state="none")
+    except c2pa.C2paError.NotSupported:
+        return Verdict(state="unread", note="files of this kind hold no content credentials that can be read")
+    except (c2pa.C2paError, ValueError, RecursionError) as error:
+        return Verdict(state="unread", note=f"its content credentials cannot be read: {str(error)[:200]}")
+
+
+def _anchors(path: Path) -> str:
+    check_file(path)
+    if path.stat().st_size > _LARGEST_ANCHORS:
+        raise UsageError(f"{path} is too large for trust anchors", "Is it the right file?")
+    try:
+        text = path.read_text(encoding="ascii", errors="strict")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", "Check its permissions.") from error
+    except ValueError:
+        text = ""
+    if "-----BEGIN CERTIFICATE-----" not in text:
+        raise UsageError(f"{path} holds no certificate in PEM", "Give the certificates of the authorities you trust.")
+    return text
+
+
+def _verdict(store: dict[str, Any]) -> Verdict:
+    manifest = store.get("manifests", {}).get(store.get("active_manifest"), {})
+    failures = store.get("validation_results", {}).get("activeManifest", {}).get("failure", [])
+    states: dict[str, State] = {"Trusted": "trusted", "Valid": "valid"}
+    signature = manifest.get("signature_info") or {}
+    assertions = {each.get("label"): each.get("data") for each in manifest.get("assertions", [])}
+    acts = assertions.get("c2pa.actions.v2") or assertions.get("c2pa.actions") or {}
+    tools = manifest.get("claim_generator_info") or [{}]
+    return Verdict(
+        state=states.get(str(store.get("validation_state")), "invalid"),
+        problems=tuple(str(each.get("code")) for each in failures),
+        signer=signature.get("common_name"),
+        issuer=signature.get("issuer"),
+        algorithm=signature.get("alg"),
+        time=signature.get("time"),
+        generator=" ".join(str(tools[0][key]) for key in ("name", "version") if key in tools[0]) or None,
+        actions=tuple(
+            {"action": act.get("action"), "digital_source_type": act.get("digitalSourceType")}
+            for act in acts.get("actions", [])
+        ),
+        ingredients=tuple(map(_ingredient, manifest.get("ingredients", []))),
+        animation=assertions.get(ANIMATION) or {},
+    )
+
+
+def _ingredient(ingredient: dict[str, Any]) -> dict[str, Any]:
+    state = "none"
+    if "active_manifest" in ingredient:
+        active = (ingredient.get("validation_results") or {}).get("activeManifest") or {}
+        codes = {each.get("code") for each in active.get("failure", [])}
+        state = "invalid" if codes - {_UNTRUSTED} else "valid" if codes else "trusted"
+    return {
+        "title": ingredient.get("title"),
+        "relationship": ingredient.get("relationship"),
+        "state": state,
+    }
