@@ -90,6 +90,8 @@ class Probes:
         except (OSError, ValueError) as error:
             return None, f"no process could be started: {error}", False
         self._running.add(process)
+        if self._over:
+            _kill(process)
         try:
             out, err, timed_out = _outcome(process, deadline)
         finally:

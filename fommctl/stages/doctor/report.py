@@ -34,7 +34,8 @@ def lines(examination: Examination, width: int = 80) -> Iterator[Line]:
         for finding in findings:
             yield from _row(finding, width)
     yield Line("")
-    yield _verdict(examination)
+    verdict, style = _verdict(examination)
+    yield from (Line(text, style) for text in _wrapped(verdict, "", "", width))
     for number, finding in enumerate(examination.problems, start=1):
         yield from _problem(number, finding, width)
 
@@ -55,17 +56,17 @@ def _row(finding: Finding, width: int) -> Iterator[Line]:
         yield from (Line(text, "note") for text in _wrapped(finding.advice, f"{indent}-> ", f"{indent}   ", width))
 
 
-def _verdict(examination: Examination) -> Line:
+def _verdict(examination: Examination) -> tuple[str, Style]:
     problems = len(examination.problems)
     stopping = sum(finding.stops for finding in examination.problems)
     if not problems:
-        return Line("No problems: 'fommctl animate' works here.", "ok")
+        return ("No problems: 'fommctl animate' works here.", "ok")
     counted = f"{problems} problem{'s' if problems > 1 else ''}"
     if not stopping:
-        return Line(f"{counted}; 'fommctl animate' works here with the built-in model.", "note")
+        return (f"{counted}; 'fommctl animate' works here with the built-in model.", "note")
     which = f", {stopping} of which" if stopping < problems else ""
     keep = "keeps" if stopping == 1 else "keep"
-    return Line(f"{counted}{which} {keep} 'fommctl animate' from working here.", "problem")
+    return (f"{counted}{which} {keep} 'fommctl animate' from working here.", "problem")
 
 
 def _problem(number: int, finding: Finding, width: int) -> Iterator[Line]:
