@@ -1,20 +1,22 @@
-"""One plugin of each kind as `plugins new` writes it, installed into a fresh environment and used."""
+"""One plugin of each kind as `plugins new` writes it, installed into a fresh environment and used; the first steps of
+plugins/README.md are those of the data set."""
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import sysconfig
 import venv
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Result
 from media_factory import moving_square, write_gif
 
-PLUGINS = {"fur": "dataset", "pull": "backend", "stands-out": "detector", "edges": "metric"}
+GUIDE = Path(__file__).parents[2] / "plugins" / "README.md"
+PLUGINS = {"cats": "dataset", "pull": "backend", "stands-out": "detector", "edges": "metric"}
 FRAMES = 6
 QUICK = ("--device", "cpu", "--precision", "fp32")
 
@@ -32,12 +34,12 @@ class Environment:
         lines = [f"import site; site.addsitedir({path!r})\n" for path in sorted(outer)]
         (Path(paths["purelib"]) / "outer.pth").write_text("".join(lines))
 
-    def install(self, *packages: Path) -> None:
+    def install(self, *packages: str) -> None:
         """`pip install -e` as an author does, without the network."""
         offline = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--quiet")
         editable = [word for package in packages for word in ("-e", package)]
         pip = [sys.executable, "-m", "pip", "--python", self.python, "install", *offline, *editable]
-        done = subprocess.run(pip, capture_output=True, text=True, check=False)
+        done = subprocess.run(pip, capture_output=True, text=True, check=False, cwd=self.folder)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def run(self, *arguments: str | Path) -> str:
@@ -63,24 +65,37 @@ def write_raw(root: Path) -> Path:
     return root
 
 
+def first_steps() -> list[list[str]]:
+    """The commands at the beginning of the guide."""
+    (block,) = re.findall(r"^## First steps\n+```sh\n(.+?)^```", GUIDE.read_text(encoding="utf-8"), re.M | re.S)
+    return [shlex.split(line) for line in block.splitlines()]
+
+
 @pytest.mark.slow
-def test_one_of_each_kind(tmp_path: Path, run_cli: Callable[..., Result]) -> None:
-    for name, kind in PLUGINS.items():
-        assert run_cli("plugins", "new", name, "--kind", kind, "-o", tmp_path / f"fommctl-{name}").code == 0
+def test_one_of_each_kind(tmp_path: Path) -> None:
     environment = Environment(tmp_path)
-    packages = [tmp_path / f"fommctl-{name}" for name in PLUGINS]
-    environment.install(*packages)
-    raw = write_raw(tmp_path / "raw")
+    raw = write_raw(tmp_path / "RAW")
+    others = {name: kind for name, kind in PLUGINS.items() if name != "cats"}
+    packages = [f"fommctl-{name}" for name in PLUGINS]
+    done = []
+    for program, *arguments in first_steps():
+        if program == "fommctl":
+            environment.run("fommctl", *arguments)
+        elif program == "pip":
+            for name, kind in others.items():
+                environment.fommctl("plugins", "new", name, "--kind", kind)
+            environment.install(arguments[-1], *packages[1:])
+        else:
+            tests = ["pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider", *packages]
+            assert re.search(r"^\d+ passed", environment.run(*tests), re.MULTILINE)
+        done.append((program, arguments[0]))
+    assert done[1] == ("pip", "install")
+    assert done[-1] == ("pytest", "fommctl-cats")
     check_they_are_seen(environment)
-    for name in PLUGINS:
-        checks = environment.fommctl("plugins", "check", name, *(["--data", raw] if name == "fur" else []))["checks"]
-        assert {check["kind"] for check in checks} >= {"plugin", PLUGINS[name]}
-        notes = [check["note"] for check in checks if check["kind"] != "plugin"]
-        assert notes == [None] * len(notes), "everything was checked"
-    tests = [package / "tests" for package in packages]
-    said = environment.run("pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider", *tests)
-    assert "passed" in said
-    assert "skipped" not in said
+    for name, kind in others.items():
+        checks = environment.fommctl("plugins", "check", name)["checks"]
+        assert {check["kind"] for check in checks} >= {"plugin", kind}
+        assert [check["note"] for check in checks if check["kind"] == kind] == [None], "all of it was checked"
     check_they_work_together(environment, raw)
 
 
@@ -95,7 +110,7 @@ def check_they_are_seen(environment: Environment) -> None:
 
 def check_they_work_together(environment: Environment, raw: Path) -> None:
     prepared = environment.fommctl(
-        "preprocess", "fur", raw, "-o", "data", "--size", 64, "--format", "png", "--workers", 1
+        "preprocess", "cats", raw, "-o", "data", "--size", 64, "--format", "png", "--workers", 1
     )
     assert (prepared["written"], prepared["failed"]) == (3, [])
     data = environment.folder / "data"

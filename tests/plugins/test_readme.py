@@ -3,22 +3,33 @@
 import inspect
 import json
 import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from fommctl.api import StageEvent, testing
 from fommctl.api.hookspecs import Hooks
 from fommctl.api.metrics import FrameChunk, MetricClip
 from fommctl.api.testing_metrics import check_metric
 from fommctl.api.testing_training import check_training
-from fommctl.host import load_host
+from fommctl.api.version import API_VERSION
+from fommctl.cli.plugin_checks import SUITES
+from fommctl.host import Host, load_host
 from fommctl.plugin import HOOKS, PluginInfo
 
+IMPORT = "from fommctl.api import hookimpl\n"
 README = (Path(__file__).parents[2] / "plugins/README.md").read_text(encoding="utf-8")
-SECTIONS = {title: body for title, body in re.findall(r"^### (.+?)\n(.+?)(?=^### |\Z)", README, re.M | re.S)}
+SECTIONS = dict(re.findall(r"^### (.+?)\n(.+?)(?=^##|\Z)", README, re.M | re.S))
+CHAPTERS = dict(re.findall(r"^## (.+?)\n(.+?)(?=^## |\Z)", README, re.M | re.S))
+
+
+def blocks(chapter: str, language: str) -> list[str]:
+    """The code of this language in a chapter."""
+    return re.findall(rf"^```{language}\n(.+?)^```", CHAPTERS[chapter], re.M | re.S)
 
 
 def example(hook: str) -> str:
@@ -153,8 +164,67 @@ def test_every_hook_has_a_test() -> None:
 
 
 def test_the_example_of_a_test_runs() -> None:
-    body = README[README.index("## Testing yours") : README.index("## Hooks")]
-    (code,) = re.findall(r"^```python\n(.+?)^```", body, re.M | re.S)
+    (code,) = blocks("Testing", "python")
     names: dict[str, Callable[[], None]] = {}
     exec(code, names)  # type: ignore[arg-type]
     names["test_my_dataset"]()
+
+
+def test_the_smallest_plugin(third_party: Callable[..., None], tmp_path: Path) -> None:
+    (code,) = blocks("What a plugin is", "python")
+    third_party(code, name="fommctl-example", entry="example")
+    (info,) = [plugin for plugin in load_host().plugins if plugin.name == "example"]
+    assert (info.api, info.problem, info.registers) == ("1.0", None, {"dataset": ("any-clips",)})
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "ann__talk.mp4").touch()
+    testing.check_dataset(load_host().datasets["any-clips"], tmp_path / "raw")
+    (table,) = blocks("What a plugin is", "toml")
+    assert tomllib.loads(table)["project"]["entry-points"]["fommctl"] == {"example": "fommctl_example"}
+
+
+def test_the_declaration_of_the_version() -> None:
+    (code,) = blocks("Versions", "python")
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert names["fommctl_api"] == API_VERSION
+
+
+def test_the_workflow_publishes_without_a_password() -> None:
+    (text,) = blocks("Publishing", "yaml")
+    job = yaml.safe_load(text)["jobs"]["publish"]
+    assert job["permissions"] == {"id-token": "write"}
+    assert "build" in job["steps"][2]["run"]
+    assert job["steps"][-1]["uses"].startswith("pypa/gh-action-pypi-publish@")
+
+
+def test_links_lead_to_headings() -> None:
+    headings = re.findall(r"^##+ (.+)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^a-z0-9_ -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    linked = re.findall(r"\]\(#([^)]+)\)", README)
+    assert set(linked) <= anchors
+    assert {heading.lower().replace(" ", "-") for heading in CHAPTERS} <= set(linked)
+
+
+def test_checks_refer_to_chapters_that_there_are(host: Host) -> None:
+    referred = {"Versions", "Troubleshooting", "Life cycle", "Hooks"}
+    assert referred <= set(CHAPTERS)
+    assert all(any(title.startswith(f"fommctl_{kind}s(") for title in SECTIONS) for kind in SUITES)
+
+
+@pytest.mark.parametrize(
+    ("row", "source"),
+    [
+        ("`does not load: ModuleNotFoundError`", "import no_such_library"),
+        ("`it was made for version ... of the plugin API`", "fommctl_api = '8.0'"),
+        ("`unknown hook ... (did you mean ...?)`", f"{IMPORT}@hookimpl\ndef fommctl_dataset(): return []"),
+        ("`... is not marked with @hookimpl`", "def fommctl_datasets(): return []"),
+        ("`does not load: PluginValidationError`", f"{IMPORT}@hookimpl\ndef fommctl_datasets(root): return []"),
+        ("`fommctl_...s returned ..., not several ...Spec`", f"{IMPORT}@hookimpl\ndef fommctl_datasets(): return 3"),
+    ],
+)
+def test_troubles_are_called_as_they_appear(third_party: Callable[..., None], row: str, source: str) -> None:
+    assert f"| {row} |" in CHAPTERS["Troubleshooting"]
+    third_party(source, name="fommctl-example", entry="example")
+    (info,) = [plugin for plugin in load_host().plugins if plugin.name == "example"]
+    shown = re.escape(row.strip("`")).replace(r"\.\.\.", ".+")
+    assert re.search(shown, str(info.problem)), info.problem
