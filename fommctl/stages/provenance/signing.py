@@ -27,8 +27,19 @@ FORMATS = {".mp4": "video/mp4", ".mov": "video/quicktime", ".gif": "image/gif"}
 """What can be signed, by its ending."""
 ANIMATION = "fommctl.animation"
 """Label of our assertion: model and inputs with their SHA-256."""
+USAGES = (
+    "1.3.6.1.4.1.62558.2.1",
+    "1.3.6.1.5.5.7.3.4",
+    "1.3.6.1.5.5.7.3.36",
+    "1.3.6.1.5.5.7.3.8",
+    "1.3.6.1.5.5.7.3.9",
+    "1.3.6.1.4.1.311.76.59.1.9",
+)
+"""Extended key usages of signers (C2PA claim signing, e-mail protection, document signing), of time stamps, of OCSP, and
+Microsoft's for C2PA: the library by itself refuses all signers but those for e-mail."""
 SETTINGS: dict[str, Any] = {
     "version": 1,
+    "trust": {"trust_config": "\n".join(USAGES) + "\n"},
     "builder": {"thumbnail": {"enabled": False}},
     # Nothing is fetched from addresses that a file names.
     "verify": {"verify_after_sign": False, "remote_manifest_fetch": False, "ocsp_fetch": False},

@@ -16,6 +16,7 @@ State = Literal["trusted", "valid", "invalid", "none", "unread", "not checked"]
 or that cannot be read.  not checked: the package is absent."""
 _UNTRUSTED = "signingCredential.untrusted"
 _LARGEST_ANCHORS = 16 * 2**20
+_SEARCHED = 16 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +70,7 @@ def verify(path: Path, trust: Path | None = None) -> Verdict:
         if trust is not None:
             raise
         return Verdict(state="not checked", note=f"{error.message}: {error.hint}")
-    settings = {**SETTINGS, **({"trust": {"trust_anchors": anchors}} if anchors else {})}
+    settings = {**SETTINGS, "trust": {**SETTINGS["trust"], **({"trust_anchors": anchors} if anchors else {})}}
     try:
         with (
             c2pa.Context(c2pa.Settings.from_dict(settings)) as context,
@@ -82,7 +83,16 @@ def verify(path: Path, trust: Path | None = None) -> Verdict:
     except c2pa.C2paError.NotSupported:
         return Verdict(state="unread", note="files of this kind hold no content credentials that can be read")
     except (c2pa.C2paError, ValueError, RecursionError) as error:
-        return Verdict(state="unread", note=f"its content credentials cannot be read: {str(error)[:200]}")
+        said = str(error)[:200]
+        if _was_signed(path):
+            return Verdict(state="invalid", note=f"its content credentials are damaged: {said}")
+        return Verdict(state="unread", note=f"it cannot be looked at for content credentials: {said}")
+
+
+def _was_signed(path: Path) -> bool:
+    """Whether a file that the library cannot read holds the beginning of a manifest store (C2PA, section 11.1.4)."""
+    with path.open("rb") as file:
+        return b"jumdc2pa" in file.read(_SEARCHED)
 
 
 def _anchors(path: Path) -> str:
@@ -101,16 +111,16 @@ def _anchors(path: Path) -> str:
 
 
 def _verdict(store: dict[str, Any]) -> Verdict:
-    manifest = store.get("manifests", {}).get(store.get("active_manifest"), {})
-    failures = store.get("validation_results", {}).get("activeManifest", {}).get("failure", [])
+    manifest = _mapping(_mapping(store.get("manifests")).get(str(store.get("active_manifest"))))
+    failures = _mapping(_mapping(store.get("validation_results")).get("activeManifest")).get("failure")
     states: dict[str, State] = {"Trusted": "trusted", "Valid": "valid"}
-    signature = manifest.get("signature_info") or {}
-    assertions = {each.get("label"): each.get("data") for each in manifest.get("assertions", [])}
+    signature = _mapping(manifest.get("signature_info"))
+    assertions = {str(each.get("label")): _mapping(each.get("data")) for each in _mappings(manifest.get("assertions"))}
     acts = assertions.get("c2pa.actions.v2") or assertions.get("c2pa.actions") or {}
-    tools = manifest.get("claim_generator_info") or [{}]
+    tools = _mappings(manifest.get("claim_generator_info")) or [{}]
     return Verdict(
         state=states.get(str(store.get("validation_state")), "invalid"),
-        problems=tuple(str(each.get("code")) for each in failures),
+        problems=tuple(str(each.get("code")) for each in _mappings(failures)),
         signer=signature.get("common_name"),
         issuer=signature.get("issuer"),
         algorithm=signature.get("alg"),
@@ -118,9 +128,9 @@ def _verdict(store: dict[str, Any]) -> Verdict:
         generator=" ".join(str(tools[0][key]) for key in ("name", "version") if key in tools[0]) or None,
         actions=tuple(
             {"action": act.get("action"), "digital_source_type": act.get("digitalSourceType")}
-            for act in acts.get("actions", [])
+            for act in _mappings(acts.get("actions"))
         ),
-        ingredients=tuple(map(_ingredient, manifest.get("ingredients", []))),
+        ingredients=tuple(map(_ingredient, _mappings(manifest.get("ingredients")))),
         animation=assertions.get(ANIMATION) or {},
     )
 
@@ -128,11 +138,20 @@ def _verdict(store: dict[str, Any]) -> Verdict:
 def _ingredient(ingredient: dict[str, Any]) -> dict[str, Any]:
     state = "none"
     if "active_manifest" in ingredient:
-        active = (ingredient.get("validation_results") or {}).get("activeManifest") or {}
-        codes = {each.get("code") for each in active.get("failure", [])}
+        active = _mapping(_mapping(ingredient.get("validation_results")).get("activeManifest"))
+        codes = {each.get("code") for each in _mappings(active.get("failure"))}
         state = "invalid" if codes - {_UNTRUSTED} else "valid" if codes else "trusted"
     return {
         "title": ingredient.get("title"),
         "relationship": ingredient.get("relationship"),
         "state": state,
     }
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """What should be a mapping, in a file of a stranger."""
+    return value if isinstance(value, dict) else {}
+
+
+def _mappings(value: Any) -> list[dict[str, Any]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
