@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from fommctl.errors import UsageError
 from fommctl.media.boxes import Box
 from fommctl.media.colour import ColourTags, yuv_matrix, yuv_range
+from fommctl.media.limits import MAX_SIDE
 from fommctl.media.orientation import UPRIGHT, Orientation
 from fommctl.media.resampling import Pixels, crop, over_black, resize, rounded
-from fommctl.media.stills import MAX_SIDE
 from fommctl.media.tonemap import ToneMap
 
 _UNSPECIFIED = 2

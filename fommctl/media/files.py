@@ -18,6 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from fommctl.errors import InputError
+from fommctl.media.limits import MAX_PIXELS
 from fommctl.media.stills import check_size
 
 DEFAULT_RATE = Fraction(25)
@@ -101,6 +102,8 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
         what = "is text" if context is not None else "has a video codec that cannot be decoded here"
         raise InputError(f"{path.name} {what}", "Convert it to H.264 in an MP4 file first.")
     check_size(path.name, context.width, context.height)
+    # What the container says of the size need not be true of its frames: decoders refuse larger ones themselves.
+    context.options = {**context.options, "max_pixels": str(MAX_PIXELS)}
     stream.thread_type = "AUTO"
     return stream
 

@@ -108,7 +108,7 @@ def open_input(source: AudioSource, warnings: list[str]) -> SoundInput | None:
     """Open the track for reading from shortly before its origin; None, with a warning, where that cannot be done."""
     try:
         container = open_container(source.path)
-        stream = container.streams[source.track]
+        stream: Any = container.streams[source.track]
         if stream.type != "audio" or stream.codec_context is None or not stream.codec_context.sample_rate:
             container.close()
             warnings.append("the sound is left out: its codec or its rate is unknown")

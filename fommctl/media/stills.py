@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
 from fommctl.errors import InputError
+from fommctl.media.limits import MAX_PIXELS, MAX_SIDE, SMALLER
 from fommctl.media.resampling import Pixels
 
 SUFFIXES = frozenset(
@@ -22,8 +23,6 @@ SUFFIXES = frozenset(
 """Names by which pictures are recognised in a folder."""
 ANIMATED_CODECS = frozenset({"webp", "avif"})
 """Animations that PIL reads; GIF and animated PNG go through PyAV."""
-MAX_SIDE = 16384
-MAX_PIXELS = 200_000_000
 
 # PIL refuses at twice its limit, which lies below ours, and warns before; `check_size` refuses right after opening.
 Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, MAX_PIXELS)
@@ -47,9 +46,6 @@ class Still:
     animated: bool
 
 
-_SMALLER = f"Scale it down first; at most {MAX_SIDE} pixels a side and {MAX_PIXELS // 1_000_000} megapixels are read."
-
-
 def check_size(name: str, width: int, height: int, *, strip: bool = False) -> None:
     """Refuse what would fill the memory, before any of it is decoded; raises InputError.
 
@@ -57,7 +53,7 @@ def check_size(name: str, width: int, height: int, *, strip: bool = False) -> No
     """
     frames = width // height if strip and height and width % height == 0 else 1
     if width > MAX_SIDE * frames or height > MAX_SIDE or width * height > MAX_PIXELS:
-        raise InputError(f"{name} is too large: {width} x {height} pixels", _SMALLER)
+        raise InputError(f"{name} is too large: {width} x {height} pixels", SMALLER)
 
 
 @contextmanager
@@ -73,7 +69,7 @@ def _opened(path: Path, *, strip: bool = False, data: bytes | None = None) -> It
     except InputError:
         raise
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path.name} is too large", _SMALLER) from error
+        raise InputError(f"{path.name} is too large", SMALLER) from error
     except Exception as error:  # PIL's readers of broken files let any error of their own escape.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise _DamagedError(f"{path.name} is damaged: {reason}", "Save it again in an image editor.") from error

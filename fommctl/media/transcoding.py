@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.media.containers import Container
+from fommctl.media.limits import LONGEST_PAUSE
 from fommctl.media.sound_input import AudioSource, SoundInput
 
 _CODECS = {"aac": "aac", "libopus": "opus", "flac": "flac"}
@@ -50,6 +51,7 @@ class TranscodedSound:
         self._surplus = 0
         """Samples to throw away where the input's timestamps jump back."""
         self._sent = 0
+        self._ended = False
 
     def pump(self, until: Fraction) -> None:
         """Encode the sound before `until` seconds of the output."""
@@ -75,7 +77,7 @@ class TranscodedSound:
     def _decode(self, packet: Any) -> None:
         try:
             for frame in self._track.stream.codec_context.decode(packet):
-                if frame.sample_rate:
+                if frame.sample_rate and not self._ended:
                     self._take(frame)
         except av.FFmpegError:
             message = "damaged sound became silence"
@@ -90,6 +92,10 @@ class TranscodedSound:
         if self._expected is None:
             self._expected = time or Fraction(0)
             self._position = round(self._expected * self._rate)
+        elif time is not None and time - self._expected > LONGEST_PAUSE:
+            self._ended = True
+            self._warnings.append("the sound stops early: its timestamps jump by more than an hour")
+            return
         elif time is not None and abs(time - self._expected) > _STRAY:
             self._flush_resampler()
             self._jump(round((time - self._expected) * self._rate))

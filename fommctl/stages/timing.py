@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
+from fommctl.errors import InputError
+from fommctl.media.limits import LONGEST_PAUSE
 from fommctl.media.reader import Frame
 
 
@@ -51,7 +53,13 @@ def at_rate(
         moment = first + count * period
         showings = []
         stop = frame.time + frame.duration
-        while moment < (stop if end is None else min(stop, end)):
+        stop = stop if end is None else min(stop, end)
+        if stop - moment > LONGEST_PAUSE:
+            raise InputError(
+                f"the driving video shows one frame for {float(stop - moment):.0f} s: its timestamps are wrong",
+                "Leave out --fps, or name the part that is wanted with --start and --end.",
+            )
+        while moment < stop:
             showings.append(Showing(moment, period))
             count += 1
             moment = first + count * period
