@@ -9,6 +9,7 @@ import typer
 
 from fommctl.api.version import FIRST
 from fommctl.cli.session import Session, command
+from fommctl.config import did_you_mean
 from fommctl.errors import JobsFailedError, UsageError
 
 if TYPE_CHECKING:
@@ -126,8 +127,10 @@ def _explained(checks: "list[Check]", guide: Path, *, tracebacks: bool) -> str:
 def _named(host: "Host", name: str) -> "list[PluginInfo]":
     infos = [info for info in host.plugins if name in (info.name, info.distribution)]
     if not infos:
-        known = ", ".join(info.name for info in host.plugins) or "none"
-        raise UsageError(f"no plugin {name!r} is loaded", f"Loaded: {known}. FOMMCTL_PLUGINS may restrict them.")
+        known = [info.name for info in host.plugins]
+        near = did_you_mean(name, [*known, *(info.distribution for info in host.plugins)])
+        hint = f"Loaded: {', '.join(known) or 'none'}. FOMMCTL_PLUGINS may restrict them."
+        raise UsageError(f"no plugin {name!r} is loaded{near}", hint)
     return infos
 
 

@@ -116,6 +116,8 @@ def test_show(site: Path, run_process: Run) -> None:
     missing = run_process("plugins", "show", "nonesuch", "--json", path=site)
     assert missing.code == 2
     assert missing.json()["error"]["message"] == "no plugin 'nonesuch' is loaded"
+    near = run_process("plugins", "show", "god", "--json", path=site).json()["error"]["message"]
+    assert near == "no plugin 'god' is loaded (did you mean 'good'?)"
 
 
 def test_check(tmp_path: Path, site: Path, run_process: Run) -> None:
