@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from fommctl.errors import OutputError, UsageError
 from fommctl.models.home import replacing
+from fommctl.models.locks import FileLock
 
 _ELSEWHERE = "Choose another one with -o."
 
@@ -32,23 +31,18 @@ def sole_run(folder: Path, lock: str, *, files: Sequence[str]) -> Iterator[None]
         raise OutputError(f"the output folder is not writable: {folder}", _ELSEWHERE)
     held = FileLock(folder / lock)
     try:
-        held.acquire(timeout=0)
-    except Timeout as error:
-        raise UsageError(
-            f"another run is writing to {folder}", "Wait for its end, or choose another folder."
-        ) from error
+        alone = held.acquire()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise OutputError(f"cannot write to {folder}: {reason}", _ELSEWHERE) from error
+    if not alone:
+        raise UsageError(f"another run is writing to {folder}", "Wait for its end, or choose another folder.")
     try:
         for name in files:
             for leftover in folder.glob(f".{name}.*.tmp"):
                 leftover.unlink(missing_ok=True)
         yield
     finally:
-        # Removed while it is held: nobody else can have taken it in between.
-        with suppress(OSError):
-            (folder / lock).unlink()
         held.release()
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from hashlib import sha256
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from fommctl.errors import OutputError
+from fommctl.models.locks import FileLock
 
 FOLDER = ".fommctl-batch"
 
@@ -28,11 +26,10 @@ class Claims:
 
     def take(self, identity: str) -> bool:
         """False where another process holds the claim. Raises OutputError where nothing can be locked."""
-        lock = FileLock(self.folder / f"{sha256(identity.encode()).hexdigest()[:32]}.lock", thread_local=False)
+        lock = FileLock(self.folder / f"{sha256(identity.encode()).hexdigest()[:32]}.lock")
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return False
+            if not lock.acquire():
+                return False
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise OutputError(
@@ -43,11 +40,7 @@ class Claims:
 
     def release(self, identity: str) -> None:
         """Give a claim back, and clean up after it."""
-        lock = self._held.pop(identity)
-        # Removed while it is held: who waits for this very file finds that it is no more, and makes a new one.
-        with contextlib.suppress(OSError):
-            Path(lock.lock_file).unlink()
-        lock.release()
+        self._held.pop(identity).release()
 
     def release_all(self) -> None:
         """At the end, however it came."""

@@ -19,10 +19,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import filelock
-
 from fommctl.errors import InputError, ModelError, OutputError, UsageError, not_written
 from fommctl.models.home import replacing
+from fommctl.models.locks import FileLock
 
 log = logging.getLogger(__name__)
 
@@ -137,28 +136,22 @@ def lock_run(out: Path) -> Iterator[None]:
     were made here and stayed empty go again. Raises UsageError where another training holds the lock, OutputError
     where the folder cannot be written to.
     """
-    lock = out / _LOCK
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        held = filelock.FileLock(lock, timeout=_WAIT_FOR_LOCK)
-        held.acquire()
-    except filelock.Timeout as error:
-        raise UsageError(
-            f"another training writes to {out}", "Wait for it, or name another folder with --out."
-        ) from error
+        held = FileLock(out / _LOCK)
+        alone = held.acquire(_WAIT_FOR_LOCK)
     except FileExistsError as error:
         raise UsageError(f"the output is no folder: {out}", "Name a folder with --out.") from error
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(f"cannot write to {out}: {reason}", "Name another folder with --out.") from error
+    if not alone:
+        raise UsageError(f"another training writes to {out}", "Wait for it, or name another folder with --out.")
     try:
         _remove_left_over(out)
         yield
     finally:
-        # Removed while it is held: nobody else can have taken it in between.
-        with suppress(OSError):
-            lock.unlink()
         held.release()
         for folder in made:
             with suppress(OSError):
