@@ -1,7 +1,7 @@
 """`fommctl batch`: many animations from a file of jobs."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -71,6 +71,29 @@ Devices = Annotated[
     str | None,
     _option(RUN, "Devices for the workers in turn, such as cuda:0,cuda:1. Default: every GPU, else the CPU."),
 ]
+EngineName = Annotated[
+    Literal["local", "ray"],
+    _option(RUN, "local: processes on this machine. ray: the machines of a Ray cluster.", "--engine"),
+]
+Address = Annotated[
+    str | None,
+    _option(
+        RUN,
+        "Of a running Ray: auto (the one on this machine) or HOST:PORT. Default: RAY_ADDRESS, else one is started here "
+        "and stopped at the end.",
+        "--address",
+    ),
+]
+Split = Annotated[
+    str | None,
+    _option(
+        RUN,
+        "With Ray: render each driving video in so many segments at once and join them. auto: long ones, where no "
+        "other job waits.",
+        "--split",
+        metavar="auto|N",
+    ),
+]
 Retry = Annotated[int, _option(RUN, "Try a job that fails so many times more, after a pause.")]
 Timeout = Annotated[float | None, _option(RUN, "Stop a job after so many seconds; it counts as failed.")]
 KeepGoing = Annotated[
@@ -107,6 +130,9 @@ def register(app: typer.Typer) -> None:
         overwrite: Overwrite = False,
         workers: Workers = None,
         devices: Devices = None,
+        engine: EngineName = "local",
+        address: Address = None,
+        split: Split = None,
         retry: Retry = 0,
         timeout: Timeout = None,
         keep_going: KeepGoing = None,
@@ -133,6 +159,9 @@ def register(app: typer.Typer) -> None:
             defaults={**_defaults(default or ()), **fields},
             workers=workers,
             devices=tuple(part.strip() for part in (devices or "").split(",") if part.strip()),
+            engine=engine,
+            address=address,
+            split=_split(split),
             status=status,
             root=root,
             retry=retry,
@@ -140,6 +169,15 @@ def register(app: typer.Typer) -> None:
             keep_going=keep_going,
         )
         _run(session, config, dry_run=dry_run)
+
+
+def _split(text: str | None) -> int | None:
+    """A number of segments; None for `auto`."""
+    if text == "auto":
+        return None
+    if text is not None and not text.isdecimal():
+        raise UsageError(f"--split is '{text}'", "Give auto or a number.")
+    return int(text or 1)
 
 
 def _defaults(texts: "list[str] | tuple[()]") -> dict[str, str]:

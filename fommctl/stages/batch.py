@@ -43,6 +43,10 @@ class BatchConfig:
     devices: tuple[str, ...] = ()
     """Shared out among the workers; none: every GPU, else the processor."""
     engine: Literal["local", "ray"] = "local"
+    address: str | None = None
+    """Of Ray: `auto` or HOST:PORT; None: RAY_ADDRESS, else one that is started here and stopped at the end."""
+    split: int | None = 1
+    """Segments of each driving video, on Ray; None: where no other job waits, as many as there are workers."""
     status: Path | None = None
     """None: `status.jsonl` beside the jobs."""
     root: Path | None = None
@@ -58,6 +62,12 @@ class BatchConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"--{name} is {value}", f"Give a number from {least} on.")
+        if self.engine == "local" and (self.address is not None or self.split != 1):
+            raise UsageError("--address and --split belong to Ray", "Add --engine ray.")
+        if self.engine == "ray" and self.workers == 0:
+            raise UsageError("--engine ray needs workers", "Leave out --workers, or give a number from 1 on.")
+        if self.split is not None and self.split < 1:
+            raise UsageError(f"--split is {self.split}", "Give auto or a number from 1 on.")
         if self.timeout is not None and not 0 < self.timeout < 1e9:
             raise UsageError(f"--timeout is {self.timeout:g}", "Give a number of seconds above zero.")
         if self.timeout is not None and self.workers == 0:
@@ -193,7 +203,11 @@ def run(config: BatchConfig, host: Host, plan: BatchPlan, watcher: Watcher) -> B
 
 def make_engine(config: BatchConfig) -> BatchEngine:
     """The engine that was asked for."""
-    return LocalEngine()
+    if config.engine == "local":
+        return LocalEngine()
+    from fommctl.stages.batching.ray_engine import RayEngine
+
+    return RayEngine(config.address, config.split, config.workers)
 
 
 def by_model(planned: Sequence[Planned]) -> list[Planned]:
@@ -206,10 +220,11 @@ def shared_devices(config: BatchConfig) -> tuple[str, ...]:
     """Those that the workers share. Raises UsageError and MissingError for one that is not there."""
     from fommctl.core.fast.devices import resolve_device
 
+    if config.engine == "ray":
+        return config.devices
     if config.devices:
-        if config.engine == "local":
-            for device in config.devices:
-                resolve_device(device)
+        for device in config.devices:
+            resolve_device(device)
         return config.devices
     import torch
 

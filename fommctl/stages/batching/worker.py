@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import time
 from collections import OrderedDict
@@ -57,6 +58,9 @@ def prepare(device: str) -> Work[Job, Outcome]:
 
     device: for jobs whose choice is `auto`.
     """
+    # What takes long to import is no part of the first job's time.
+    for module in ("fommctl.stages.animate", "fommctl.stages.animator"):
+        importlib.import_module(module)
     return Worker(device)
 
 
@@ -74,20 +78,20 @@ class Worker:
             return self._render(job, tell, began)
         except Exception as error:
             log.debug("%s failed", job.where, exc_info=True)
-            return _failed(error, time.monotonic() - began)
+            return failed(error, time.monotonic() - began)
 
     def _render(self, job: Job, tell: Tell, began: float) -> Done:
         import torch
 
         from fommctl.stages import animate
 
-        animator, state = self._loaded(job.choice)
+        animator, state = self.loaded(job.choice)
         # What is random comes out as in a run of this job alone.
         torch.set_rng_state(state)
         result = animate.run(job.config, animator, tell)
         return Done(result=result.to_json(), seconds=time.monotonic() - began, stamp=stamp_of(job.output))
 
-    def _loaded(self, choice: ModelChoice) -> tuple[Animator, Tensor]:
+    def loaded(self, choice: ModelChoice) -> tuple[Animator, Tensor]:
         """The model, and the state of the random numbers once it was loaded."""
         import torch
 
@@ -111,7 +115,8 @@ class Worker:
         return self._models[choice]
 
 
-def _failed(error: Exception, seconds: float) -> Failed:
+def failed(error: Exception, seconds: float) -> Failed:
+    """The word of an error."""
     causes = (error, error.__cause__)
     full = any(isinstance(each, OSError) and each.errno in FULL_DISK for each in causes)
     if isinstance(error, FommctlError):
