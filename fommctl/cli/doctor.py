@@ -15,7 +15,7 @@ EXAMPLES = """Examples:
 
   fommctl doctor
 
-  fommctl doctor --json > report.json
+  fommctl doctor --json --timeout 120
 """
 STYLES = {"": "", "heading": "bold", "ok": "green", "note": "yellow", "problem": "bold red"}
 

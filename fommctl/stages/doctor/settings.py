@@ -10,6 +10,7 @@ from fommctl.stages.doctor.findings import Finding
 from fommctl.stages.doctor.machine import usable_cores
 
 AREA = "environment"
+PREFIX = "FOMMCTL_"
 EFFECTS = {
     "FOMMCTL_HOME": "where models and caches lie",
     "FOMMCTL_OFFLINE": "forbids downloads, unless it is 0, false, no or off",
@@ -55,10 +56,11 @@ def check_settings(environment: Mapping[str, str] = os.environ) -> Iterator[Find
         elif name in EFFECTS and (name, environment[name]) != OURS:
             named = True
             yield _known(name, environment[name])
-        elif name.startswith("FOMMCTL_") and name not in EFFECTS:
+        elif name.startswith(PREFIX) and name not in EFFECTS:
             named = True
-            near = nearest(name, [known for known in EFFECTS if known.startswith("FOMMCTL_")])
-            advice = f"Is {near} meant?" if near else "Unset it."
+            own = [known.removeprefix(PREFIX) for known in EFFECTS if known.startswith(PREFIX)]
+            near = nearest(name.removeprefix(PREFIX), own)
+            advice = f"Is {PREFIX}{near} meant?" if near else "Unset it."
             yield Finding(area=AREA, name=name, value="means nothing to fommctl", level="note", advice=advice)
     if not named:
         yield Finding(area=AREA, name="variables", value="none that fommctl heeds is set")

@@ -18,7 +18,7 @@ TORCH_ITEMS = (PERCEPTUAL,)
 """Looked at where torch is loaded anyhow."""
 _DIGITS = 16
 """Of a SHA-256, for people; the whole is in `versions`."""
-_REINSTALL = "Run 'pip install --force-reinstall --no-deps fommctl' (in a checkout: 'git lfs pull', 'git checkout')."
+_REINSTALL = "Run 'pip install --force-reinstall --no-deps fommctl' (in a checkout: 'git checkout fommctl/models')."
 
 
 def versions(seen: Seen) -> dict[str, str]:

@@ -133,12 +133,38 @@ def test_the_cpu_of_this_machine():
     assert looking.look("torch")["threads"] >= 1
 
 
-def test_measuring_tells_times_and_checks_the_sums():
+def test_measuring_tells_times_and_checks_the_sums(monkeypatch):
     import torch
 
+    # fp16 is slow on a CPU.
+    monkeypatch.setattr(looking, "_PICTURES", 1)
+    monkeypatch.setattr(looking, "_SIDE", 4)
+    monkeypatch.setattr(looking, "_ROUNDS", 1)
     found = looking._measured(torch.device("cpu"), lambda: None)
     assert set(found["speedup"]) == {"bf16", "fp16"}
     assert all(factor > 0 for factor in found["speedup"].values())
+
+
+@pytest.mark.parametrize(
+    ("script", "gpus", "error"),
+    [
+        ("echo 'GPU 0: NVIDIA H100 (UUID: GPU-1234)'; echo 'GPU 1: NVIDIA H100 (UUID: GPU-5678)'", "2", ""),
+        ("echo 'No devices were found'", "0", ""),
+        ("echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18", "0", "Failed to initialize"),
+        ("exit 9", "0", "exit code 9"),
+    ],
+)
+def test_the_driver_is_asked(script, gpus, error, tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    found = looking.look("driver")
+    assert (found["gpus"], found["error"][:20]) == (gpus, error)
+    assert "GPU-1234" not in str(found)
+    said = check(torch=CPU_TORCH, driver=found)
+    assert (said["NVIDIA driver"].level == "note") == bool(error)
+    assert ("cuda" in said) == (gpus == "2")
 
 
 def test_the_summary():

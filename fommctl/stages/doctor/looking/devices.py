@@ -14,7 +14,8 @@ from typing import Any
 from fommctl.stages.doctor.child import describe
 
 _KERNEL_MODULE = Path("/proc/driver/nvidia/version")
-_ROUNDS = 5
+_ROUNDS, _PICTURES, _SIDE = 5, 8, 64
+"""Of the convolution that is measured: how often, on how many pictures of how many places."""
 
 
 def look(what: str) -> Any:
@@ -38,7 +39,8 @@ def driver() -> dict[str, str] | None:
         done = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=20, check=False)
         # Its lines carry serial numbers; only how many there are is of use.
         found["gpus"] = str(sum(line.startswith("GPU ") for line in done.stdout.splitlines()))
-        found["error"] = "" if done.returncode == 0 else (done.stdout + done.stderr).strip().splitlines()[-1][:200]
+        said = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
+        found["error"] = "" if done.returncode == 0 else said[-1][:200]
     return found
 
 
@@ -144,11 +146,11 @@ def _measured(device: Any, wait: Callable[[], None]) -> dict[str, Any]:
 
 
 def _convolution(device: Any, kind: Any, wait: Callable[[], None]) -> float:
-    """Seconds of a 3x3 convolution of 256 channels on 8 pictures of 64x64 places, the shortest of several."""
+    """Seconds of a 3x3 convolution of 256 channels, the shortest of several."""
     import torch
     import torch.nn.functional as F
 
-    x = torch.ones(8, 256, 64, 64, dtype=kind, device=device).to(memory_format=torch.channels_last)
+    x = torch.ones(_PICTURES, 256, _SIDE, _SIDE, dtype=kind, device=device).to(memory_format=torch.channels_last)
     weight = torch.ones(256, 256, 3, 3, dtype=kind, device=device).to(memory_format=torch.channels_last)
     shortest = float("inf")
     with torch.inference_mode():
@@ -158,7 +160,7 @@ def _convolution(device: Any, kind: Any, wait: Callable[[], None]) -> float:
             result = F.conv2d(x, weight, padding=1)
             wait()
             shortest = min(shortest, time.perf_counter() - start)
-    # In the middle of the picture each sum is 9 * 256 ones, which all three precisions hold exactly.
-    if float(result[0, 0, 32, 32]) != 9 * 256:
-        raise RuntimeError(f"a convolution of ones in {kind} gives {float(result[0, 0, 32, 32]):g} for {9 * 256}")
+    # Inside the picture each sum is 9 * 256 ones, which all three precisions hold exactly.
+    if float(result[0, 0, 1, 1]) != 9 * 256:
+        raise RuntimeError(f"a convolution of ones in {kind} gives {float(result[0, 0, 1, 1]):g} for {9 * 256}")
     return shortest
