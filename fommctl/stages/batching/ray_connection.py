@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import secrets
@@ -168,12 +169,18 @@ def _cluster(ray: Any, own: bool) -> Cluster:
     return Cluster(ray, own, cpus, int(sum(each.get("GPU", 0) for each in alive)))
 
 
+@functools.cache
+def _token() -> str:
+    """Ray reads it once in a process."""
+    return secrets.token_hex(32)
+
+
 @contextlib.contextmanager
 def _token_of_its_own() -> Iterator[None]:
     """Only this run may talk to a Ray that it starts, and nothing is left in the user's home."""
-    ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    before = {name: os.environ.get(name) for name in ours}
-    os.environ.update(ours)
+    names = ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ["RAY_AUTH_TOKEN"] = _token()
     try:
         yield
     finally:
