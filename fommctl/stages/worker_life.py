@@ -25,7 +25,8 @@ def serve(
 ) -> None:
     """Do the jobs that come through the pipe until it is closed, with what prepare(*arguments) returns.
 
-    What is sent back: ("progress", done, total), ("done", result) or ("unreadable", why a job could not be received).
+    What is sent back: ("begun",), ("progress", done, total), ("done", result) or ("unreadable", why a job could not be
+    received).
     """
     # Ctrl-C goes to the whole group; the parent closes the pipe, and the job in hand cleans up.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -54,6 +55,7 @@ def serve(
             except Exception as error:
                 pipe.send(("unreadable", f"it cannot be handed to a process: {error}"))
                 continue
+            pipe.send(("begun",))
             pipe.send(("done", work(job, tell)))
 
 

@@ -68,8 +68,8 @@ def run_jobs(
     prepare(*arguments): makes the function that does the jobs, once in each process; importable by name, as the
     arguments and results can be pickled. arguments(number): of the worker of this number, from 0; one that takes the
     place of another has its number. A job that cannot be pickled (it holds a lambda) is done in this process.
-    workers: processes; with 0 everything runs in this one.  timeout: seconds for a job in a process.
-    tell(job, done, total): progress.  begin: called before a job starts.
+    workers: processes; with 0 everything runs in this one.  timeout: seconds for a job in a process, from when it
+    begins there.  tell(job, done, total): progress.  begin: called before a job starts.
     """
     chosen = arguments if callable(arguments) else lambda number: arguments
     own: list[Work[Job, Done]] = []
@@ -137,7 +137,7 @@ class _Crew(Generic[Job]):
             number = next(number for number in range(self._workers) if number not in self._children)
             child = _Child(self._prepare, processors() // self._workers, self._arguments(number))
             self._children[number] = child
-        child.give(job, packed, self._timeout)
+        child.give(job, packed)
 
     def heard(
         self, tell: Callable[[Job, int, int | None], None], pause: float | None
@@ -151,6 +151,9 @@ class _Crew(Generic[Job]):
             assert job is not None
             if child.pipe in ready:
                 kind, *content = child.said()
+                if kind == "begun":
+                    child.deadline = None if self._timeout is None else time.monotonic() + self._timeout
+                    continue
                 if kind == "progress":
                     tell(job, *content)
                     continue
@@ -192,15 +195,14 @@ class _Child(Generic[Job]):
             self.process.start()
         theirs.close()
 
-    def give(self, job: Job, packed: bytes, timeout: float | None) -> None:
-        self.job = job
-        self.deadline = None if timeout is None else time.monotonic() + timeout
+    def give(self, job: Job, packed: bytes) -> None:
+        self.job, self.deadline = job, None
         # Where it died between two jobs, `said` tells.
         with contextlib.suppress(OSError):
             self.pipe.send_bytes(packed)
 
     def said(self) -> tuple[Any, ...]:
-        """("progress", done, total), ("done", result) or ("died", Died), once the pipe is ready."""
+        """("begun",), ("progress", done, total), ("done", result) or ("died", Died), once the pipe is ready."""
         try:
             message: tuple[Any, ...] = self.pipe.recv()
         except (EOFError, OSError):

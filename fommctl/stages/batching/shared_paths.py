@@ -44,7 +44,7 @@ def _inputs(jobs: Sequence[Job]) -> tuple[dict[str, Job], dict[str, list[tuple[P
     """Who reads what, by name, and by the folder that it lies in."""
     inputs: dict[str, Job] = {}
     folders: dict[str, list[tuple[Path, Job]]] = {}
-    read = {path: job for job in jobs for path in (job.config.source, job.config.driving, *job.config.views)}
+    read = {path: job for job in reversed(jobs) for path in (job.config.source, job.config.driving, *job.config.views)}
     for path, reader in read.items():
         for name in _output_names(path):
             inputs.setdefault(name, reader)
