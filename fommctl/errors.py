@@ -2,6 +2,8 @@
 
 import errno
 
+LONGEST_MESSAGE = 8_000
+"""Characters: what a broken file holds may stand in a message, and may be as long as the file."""
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says where nothing more can be written: the disk, a quota or a limit is full."""
 
@@ -12,6 +14,8 @@ class FommctlError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str | None = None) -> None:
+        if len(message) > LONGEST_MESSAGE:
+            message = f"{message[:LONGEST_MESSAGE]} ..."
         super().__init__(message)
         self.message = message
         self.hint = hint

@@ -134,7 +134,7 @@ def _of_still(
 
 
 def _probe_animation(path: Path, still: stills.Still) -> VideoInfo:
-    delays = [delay for _, _, delay in stills.animation(path)]
+    delays = stills.delays(path)
     duration = Fraction(sum(delays), 1000)
     return VideoInfo(
         path=path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,9 @@ Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, MAX_PIXELS)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+_PNG = b"\x89PNG\r\n\x1a\n"
+_LEAST_DELAY = 100
+"""Milliseconds: as browsers do, a delay of nothing is read as a tenth of a second."""
 _EXIF_ORIENTATION = 0x0112
 _QUARTER_TURNS = {5, 6, 7, 8}
 
@@ -94,7 +98,15 @@ def identify(path: Path, *, strip: bool = False) -> Still | None:
             animated = bool(getattr(image, "is_animated", False)) and image.format not in ("TIFF", "MPO")
             return Still(image.format or "", image.mode, width, height, image.has_transparency_data, animated)
     except _DamagedError:
+        if _is_png(path):
+            # Others that read PNG unpack whatever its chunks of text and colours hold, gigabytes from some kilobytes.
+            raise
         return None
+
+
+def _is_png(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_PNG)) == _PNG
 
 
 def texts(path: Path) -> dict[str, str | bytes]:
@@ -120,6 +132,34 @@ def decode_bytes(data: bytes, name: str) -> Pixels:
         return _to_srgb(image)[0]
 
 
+def delays(path: Path) -> list[int]:
+    """Milliseconds that each frame of an animated image stays. Raises InputError.
+
+    Those of WebP stand in the headers of its frames: nothing is decoded.
+    """
+    found = _webp_delays(path)
+    with _opened(path) as image:
+        if len(found) == getattr(image, "n_frames", 1):
+            return [delay or _LEAST_DELAY for delay in found]
+    return [delay for _, _, delay in animation(path)]
+
+
+def _webp_delays(path: Path) -> list[int]:
+    """Of the chunks ANMF of a RIFF file (WebP Container Specification, "Animation"); none in other files."""
+    found = []
+    with path.open("rb") as file:
+        if file.read(4) != b"RIFF":
+            return []
+        file.seek(12)
+        while len(header := file.read(8)) == 8:
+            size = int.from_bytes(header[4:], "little")
+            if header[:4] == b"ANMF":
+                found.append(int.from_bytes(file.read(16)[12:15], "little"))
+                size -= 16
+            file.seek(max(0, size) + size % 2, os.SEEK_CUR)
+    return found
+
+
 def animation(path: Path) -> Iterator[tuple[Pixels, Pixels | None, int]]:
     """Frames of an animated image: pixels, alpha and the time it stays, in milliseconds. Raises InputError."""
     with _opened(path) as image:
@@ -127,8 +167,7 @@ def animation(path: Path) -> Iterator[tuple[Pixels, Pixels | None, int]]:
             image.seek(number)
             image.load()
             pixels, alpha = _to_srgb(image)
-            # As browsers do, a delay of nothing is read as a tenth of a second.
-            yield pixels, alpha, int(image.info.get("duration") or 100)
+            yield pixels, alpha, int(image.info.get("duration") or _LEAST_DELAY)
 
 
 def _to_srgb(image: Image.Image) -> tuple[Pixels, Pixels | None]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fommctl.api import ClipRecord, InputError
 from fommctl.api.folders import SPLITS, VIDEO_SUFFIXES, file_name_part, media_below, plain_folder
+from fommctl.api.tables import bounded_lines
 from fommctl.api.values import Split
 from fommctl.api.video_metadata import chunks
 
@@ -60,10 +61,11 @@ def _listed(path: Path) -> list[str]:
     if not path.is_file():
         return []
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        with path.open(encoding="utf-8-sig") as file:
+            lines = [line.strip() for line in bounded_lines(file, path)]
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}", "Fetch it again.") from error
-    names = [line.strip().split("?")[0].rsplit("/", 1)[-1] for line in lines if line.strip()]
+    names = [line.split("?")[0].rsplit("/", 1)[-1] for line in lines if line]
     strange = [name for name in names if Path(name).suffix.lower() not in VIDEO_SUFFIXES or "\\" in name]
     if strange:
         raise InputError(f"{path} names {strange[0]!r}, which is no video", "Each line is the address of a video.")
