@@ -32,6 +32,7 @@ Trust = Annotated[
 STATES = {
     "trusted": ("signed, whole, and trusted", "green"),
     "valid": ("signed and whole; the signer is not known to be trusted", "green"),
+    "expired": ("signed and whole; the certificate has expired since", "yellow"),
     "invalid": ("NOT VALID", "bold red"),
     "none": ("none", ""),
     "unread": ("none that can be read", ""),
@@ -98,7 +99,7 @@ def _credentials(verdict: "Verdict") -> "list[Text]":
         "signer": ", ".join(_clean(part) for part in (verdict.signer, verdict.issuer, verdict.algorithm) if part),
         "signed at": verdict.time,
         "made with": verdict.generator,
-        "problems": ", ".join(verdict.problems),
+        "problems": ", ".join(verdict.problems) if verdict.state == "invalid" else "",
         "note": verdict.note,
     }
     lines += [_line("", f"{name}: {_clean(fact)}") for name, fact in facts.items() if fact]

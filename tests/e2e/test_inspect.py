@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import time
 from fractions import Fraction
 
+import c2pa
 import numpy as np
 import pytest
 from certificates import SIGNER, write_chain
@@ -12,6 +14,7 @@ from PIL import Image
 from shots import portrait
 
 import fommctl
+from fommctl.stages.provenance.keys import read_credentials
 
 KIND = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -165,6 +168,20 @@ def test_trust_has_to_be_satisfied(shots, look, run_cli, tmp_path):
     result = run_cli("inspect", shots / "signed.mp4", "--trust", tmp_path / "junk.pem")
     assert (result.code, "holds no certificate in PEM" in result.stderr) == (2, True)
     assert run_cli("inspect", shots / "signed.mp4", "--trust", tmp_path / "gone.pem").code == 3
+
+
+def test_a_certificate_that_expired_since_is_no_change_of_the_file(shots, look, tmp_path):
+    chain = write_chain(tmp_path / "chain", days=(-1, 3 / 86400))
+    credentials = read_credentials(chain.cert, chain.key)
+    info = c2pa.C2paSignerInfo(credentials.algorithm, credentials.chain, credentials.key, None)
+    created = {"action": "c2pa.created", "digitalSourceType": KIND}
+    manifest = {"assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [created]}}]}
+    c2pa.Builder(manifest).sign_file(shots / "portrait.png", tmp_path / "a.png", c2pa.Signer.from_info(info))
+    assert look(tmp_path / "a.png", "--trust", chain.root)[1]["credentials"]["state"] == "trusted"
+    time.sleep(4)
+    code, data = look(tmp_path / "a.png")
+    assert (code, data["credentials"]["state"], data["changed"]) == (0, "expired", [])
+    assert look(tmp_path / "a.png", "--trust", chain.root)[0] == 3
 
 
 def test_without_the_package_the_rest_is_shown(shots, look, run_cli, monkeypatch):

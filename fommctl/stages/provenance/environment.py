@@ -12,6 +12,7 @@ import torch
 from fommctl import __version__
 from fommctl.host import Host
 from fommctl.media import codecs
+from fommctl.stages.doctor.machine import processor
 
 DISTRIBUTIONS = ("dlib-bin", "face-alignment", "mediapipe")
 """Detectors' libraries, where they are installed."""
@@ -30,6 +31,7 @@ def environment(host: Host, device: torch.device) -> dict[str, Any]:
         "versions": versions,
         "plugins": {plugin.distribution: plugin.version for plugin in host.plugins},
         "platform": f"{platform.system()} {platform.machine()}",
+        "processor": processor()[0],
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
     }

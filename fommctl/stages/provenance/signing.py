@@ -35,8 +35,8 @@ USAGES = (
     "1.3.6.1.5.5.7.3.9",
     "1.3.6.1.4.1.311.76.59.1.9",
 )
-"""Extended key usages of signers (C2PA claim signing, e-mail protection, document signing), of time stamps, of OCSP, and
-Microsoft's for C2PA: the library by itself refuses all signers but those for e-mail."""
+"""Extended key usages of signers (C2PA claim signing, e-mail protection, document signing), of time stamps, of OCSP,
+and Microsoft's for C2PA: the library by itself refuses all signers but those for e-mail."""
 SETTINGS: dict[str, Any] = {
     "version": 1,
     "trust": {"trust_config": "\n".join(USAGES) + "\n"},

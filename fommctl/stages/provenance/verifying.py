@@ -11,10 +11,11 @@ from fommctl.errors import InputError, MissingError, UsageError
 from fommctl.media.files import check_file
 from fommctl.stages.provenance.signing import ANIMATION, SETTINGS, library
 
-State = Literal["trusted", "valid", "invalid", "none", "unread", "not checked"]
-"""valid: whole, by a signer that is not known to be trusted.  none: no credentials.  unread: of a kind that holds none
-or that cannot be read.  not checked: the package is absent."""
-_UNTRUSTED = "signingCredential.untrusted"
+State = Literal["trusted", "valid", "expired", "invalid", "none", "unread", "not checked"]
+"""valid: whole, by a signer that is not known to be trusted.  expired: whole, but the signer's certificate has ended
+since, and no time stamp says that it held when it signed.  none: no credentials.  unread: of a kind that holds none or
+that cannot be read.  not checked: the package is absent."""
+UNTRUSTED, EXPIRED = "signingCredential.untrusted", "signingCredential.expired"
 _LARGEST_ANCHORS = 16 * 2**20
 _SEARCHED = 16 * 2**20
 
@@ -113,14 +114,14 @@ def _anchors(path: Path) -> str:
 def _verdict(store: dict[str, Any]) -> Verdict:
     manifest = _mapping(_mapping(store.get("manifests")).get(str(store.get("active_manifest"))))
     failures = _mapping(_mapping(store.get("validation_results")).get("activeManifest")).get("failure")
-    states: dict[str, State] = {"Trusted": "trusted", "Valid": "valid"}
+    problems = tuple(str(each.get("code")) for each in _mappings(failures))
     signature = _mapping(manifest.get("signature_info"))
     assertions = {str(each.get("label")): _mapping(each.get("data")) for each in _mappings(manifest.get("assertions"))}
     acts = assertions.get("c2pa.actions.v2") or assertions.get("c2pa.actions") or {}
     tools = _mappings(manifest.get("claim_generator_info")) or [{}]
     return Verdict(
-        state=states.get(str(store.get("validation_state")), "invalid"),
-        problems=tuple(str(each.get("code")) for each in _mappings(failures)),
+        state=_state(str(store.get("validation_state")), problems),
+        problems=problems,
         signer=signature.get("common_name"),
         issuer=signature.get("issuer"),
         algorithm=signature.get("alg"),
@@ -135,12 +136,20 @@ def _verdict(store: dict[str, Any]) -> Verdict:
     )
 
 
+def _state(said: str, problems: tuple[str, ...]) -> State:
+    if said == "Trusted":
+        return "trusted"
+    if said == "Valid":
+        return "valid"
+    return "expired" if problems and set(problems) <= {UNTRUSTED, EXPIRED} else "invalid"
+
+
 def _ingredient(ingredient: dict[str, Any]) -> dict[str, Any]:
     state = "none"
     if "active_manifest" in ingredient:
         active = _mapping(_mapping(ingredient.get("validation_results")).get("activeManifest"))
-        codes = {each.get("code") for each in _mappings(active.get("failure"))}
-        state = "invalid" if codes - {_UNTRUSTED} else "valid" if codes else "trusted"
+        codes = tuple(str(each.get("code")) for each in _mappings(active.get("failure")))
+        state = _state("Invalid" if set(codes) - {UNTRUSTED} else "Valid" if codes else "Trusted", codes)
     return {
         "title": ingredient.get("title"),
         "relationship": ingredient.get("relationship"),
