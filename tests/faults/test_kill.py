@@ -10,7 +10,8 @@ from fault_scenarios import Inputs, scenarios, write_inputs
 from faults import Undisturbed, moment, run, run_killed, undisturbed
 
 NAMES = ("animate", "pictures", "crop", "crop-workers", "preprocess", "preprocess-workers", "train", "train-workers")
-SAMPLE = ("animate", "crop-workers", "preprocess", "train")
+NAMES = (*NAMES, "batch", "batch-workers")
+SAMPLE = ("animate", "crop-workers", "preprocess", "train", "batch")
 """In `make test`."""
 MOMENTS, SAMPLED_MOMENTS = 20, 2
 Wholes = Callable[[str], Undisturbed]
@@ -47,6 +48,7 @@ def test_killed_and_run_again(
 ) -> None:
     scenario, whole, out = scenarios(inputs)[name], wholes(name), tmp_path / "out"
     out.mkdir()
+    scenario.prepare(out)
     when = moment(whole, scenario, number, MOMENTS if full else SAMPLED_MOMENTS)
     print(f"{name}, {when}, of {whole.seconds:.2f} s and {whole.events} events")
     run_killed(scenario, out, when)
