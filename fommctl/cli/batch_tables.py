@@ -45,6 +45,10 @@ def summary(result: "BatchResult") -> "RenderableType":
         if row["state"] == "kept" or (row["state"] == "done" and row not in done[:LISTED]):
             continue
         frames = f"{row['frames']} frames" if row["frames"] is not None else ""
+        if row["warnings"]:
+            frames += f"; {row['warnings'][0]}" + (
+                f" (and {len(row['warnings']) - 1} more)" if row["warnings"][1:] else ""
+            )
         table.add_row(
             Text(row["where"]),
             Text(_short(row["output"])),

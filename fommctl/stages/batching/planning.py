@@ -46,7 +46,7 @@ def reason_to_run(job: Job, key: Key, record: Record | None) -> str | None:
         return "missing"
     if record.key != key.value:
         changed = [name for name, part in key.parts.items() if record.parts.get(name) != part]
-        return f"changed: {', '.join(changed)}"
+        return f"changed: {', '.join(changed)}" if changed else "changed"
     return None if record.stamp in (None, stamp) else "changed: output"
 
 

@@ -1,0 +1,209 @@
+"""Which jobs run, why, in which order, and what becomes of those that fail."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from fommctl.errors import OutputError, UsageError
+from fommctl.stages.batch import by_model
+from fommctl.stages.batching.claims import Claims
+from fommctl.stages.batching.jobs import Job, ModelChoice
+from fommctl.stages.batching.keys import Hashes, Key, key_of
+from fommctl.stages.batching.planning import Planned, may_replace, plan_job
+from fommctl.stages.batching.schedule import Ended, Schedule
+from fommctl.stages.batching.stamps import stamp_of
+from fommctl.stages.batching.status import Status
+from fommctl.stages.batching.worker import Done, Failed
+from fommctl.stages.options import AnimateConfig
+from fommctl.stages.worker_processes import Died, TimedOut, Wait
+
+PLAIN = ModelChoice()
+KEY = Key("k", {"source": "s", "driving": "d"})
+
+
+class Silent:
+    """Nobody watches."""
+
+    def started(self, job: Job, attempt: int) -> None:
+        pass
+
+    def progress(self, job: Job, done: int, total: int | None) -> None:
+        pass
+
+    def failed_once(self, job: Job, message: str) -> None:
+        pass
+
+    def ended(self, ended: Ended) -> None:
+        pass
+
+
+def job_of(folder: Path, number: int = 1, choice: ModelChoice = PLAIN, **options) -> Job:
+    config = AnimateConfig(
+        source=folder / "a.png", driving=folder / "d.mp4", output=folder / f"{number}.mkv", **options
+    )
+    return Job(number=number, where=f"line {number}", config=config, choice=choice)
+
+
+def status_of(folder: Path) -> Status:
+    status = Status(folder / "status.jsonl", folder / "lock")
+    status.refresh()
+    return status
+
+
+def schedule_of(
+    folder: Path, count: int, *, retry: int = 0, fail_fast: bool = False, claims: str = "claims"
+) -> Schedule:
+    planned = [Planned(job_of(folder, number), KEY, "new") for number in range(1, count + 1)]
+    return Schedule(planned, status_of(folder), Claims(folder / "claims"), retry, fail_fast, Silent())
+
+
+def done(folder: Path, number: int, text: str = "result") -> Done:
+    output = folder / f"{number}.mkv"
+    output.write_text(text)
+    return Done(result={"frames": 2}, seconds=1.0, stamp=stamp_of(output))
+
+
+FAILURE = Failed(message="it broke", hint="Mend it.", exit_code=3)
+
+
+def test_a_job_is_planned_by_what_is_known_of_its_output(tmp_path: Path) -> None:
+    job, status = job_of(tmp_path), status_of(tmp_path)
+    assert plan_job(job, KEY, None).reason == "new"
+    job.output.write_text("of somebody")
+    with pytest.raises(UsageError, match="exists already, and no batch has made it"):
+        plan_job(job, KEY, None)
+    assert plan_job(job_of(tmp_path, overwrite=True), KEY, None).reason == "new"
+
+    def planned(state, key="k", **more):
+        status.add(job.output, state, key=key, parts=KEY.parts, attempt=1, **more)
+        status.refresh()
+        return plan_job(job, KEY, status.of(job.output)).reason
+
+    stamp = stamp_of(job.output)
+    assert stamp is not None
+    own = {"size": stamp.size, "mtime_ns": stamp.mtime_ns}
+    assert planned("started") == "interrupted"  # killed between the output and the word of it
+    assert planned("done", **own) is None
+    assert planned("done", key="other", **own) == "changed"
+    assert (
+        plan_job(job, Key("x", {"source": "s", "driving": "new"}), status.of(job.output)).reason == "changed: driving"
+    )
+    assert planned("failed", error={"message": "no"}) == "failed: no"  # ours is there still
+    os.utime(job.output, (1, 1))
+    with pytest.raises(UsageError, match="no batch has made it"):  # somebody helped himself
+        planned("failed")
+    assert planned("done", **own) == "changed: output"
+    job.output.unlink()
+    assert planned("done", **own) == "missing"
+    assert may_replace(job, status.of(job.output))
+
+
+def test_content_and_options_make_the_key(tmp_path: Path) -> None:
+    for name in ("a.png", "d.mp4"):
+        (tmp_path / name).write_text(name)
+    plain = key_of(job_of(tmp_path), {"sha256": "m"}, Hashes())
+    assert key_of(job_of(tmp_path, 2, overwrite=True), {"sha256": "m"}, Hashes()) == plain
+    gpus = [job_of(tmp_path, choice=ModelChoice(device=f"cuda:{n}")) for n in (0, 1)]
+    assert len({key_of(job, {}, Hashes()).value for job in gpus}) == 1
+    others = [
+        key_of(job_of(tmp_path, smooth=True), {"sha256": "m"}, Hashes()),
+        key_of(job_of(tmp_path), {"sha256": "n"}, Hashes()),
+        key_of(job_of(tmp_path, choice=ModelChoice(seed=1)), {"sha256": "m"}, Hashes()),
+    ]
+    (tmp_path / "d.mp4").write_text("another take")
+    others.append(key_of(job_of(tmp_path), {"sha256": "m"}, Hashes()))
+    changed = [{name for name in plain.parts if plain.parts[name] != key.parts[name]} for key in others]
+    assert changed == [{"options"}, {"model"}, {"options"}, {"driving"}]
+    assert len({key.value for key in (plain, *others)}) == 5
+
+
+def test_jobs_of_one_model_are_kept_together(tmp_path: Path) -> None:
+    models = [ModelChoice(model=name) for name in "abab"]
+    planned = [Planned(job_of(tmp_path, number, choice), KEY, "new") for number, choice in enumerate(models)]
+    assert [each.job.number for each in by_model(planned)] == [0, 2, 1, 3]
+
+
+def test_jobs_that_fail_are_tried_again_after_a_pause(tmp_path: Path) -> None:
+    schedule = schedule_of(tmp_path, 2, retry=1)
+    first, second = next(schedule), next(schedule)
+    assert isinstance(first, Job)
+    assert isinstance(second, Job)
+    assert isinstance(next(schedule), Wait)  # one that is at work may come again
+    before = time.monotonic()
+    schedule.finish(first, FAILURE)
+    pause = next(schedule)
+    assert isinstance(pause, Wait)
+    assert 0 < pause.seconds <= 1
+    schedule.finish(second, done(tmp_path, 2))
+    while isinstance(again := next(schedule), Wait):
+        time.sleep(again.seconds)
+    assert time.monotonic() - before >= 0.99
+    assert (again.number, again.choice) == (first.number, first.choice)
+    schedule.finish(again, TimedOut("it took longer than 5 s"))
+    assert list(schedule) == []
+    assert [(each.job.number, each.state, each.attempts) for each in schedule.ended] == [
+        (2, "done", 1),
+        (1, "failed", 2),
+    ]
+    assert schedule.ended[1].error == {"message": "it took longer than 5 s", "hint": None, "exit_code": 3}
+    assert not list((tmp_path / "claims").iterdir())
+
+
+def test_a_worker_that_died_is_forgiven_once(tmp_path: Path) -> None:
+    schedule = schedule_of(tmp_path, 1)
+    for _ in range(2):
+        job = next(schedule)
+        assert isinstance(job, Job)
+        schedule.finish(job, Died("its process was killed by SIGKILL"))
+    assert list(schedule) == []
+    assert [(each.state, each.attempts) for each in schedule.ended] == [("failed", 2)]
+
+
+def test_the_first_failure_is_the_last(tmp_path: Path) -> None:
+    schedule = schedule_of(tmp_path, 3, fail_fast=True)
+    first, second = next(schedule), next(schedule)
+    assert isinstance(first, Job)
+    assert isinstance(second, Job)
+    schedule.finish(first, FAILURE)
+    assert list(schedule) == []
+    schedule.finish(second, done(tmp_path, 2))  # what is at work comes to its end
+    assert [each.state for each in schedule.ended] == ["failed", "done"]
+    assert [each.job.number for each in schedule.not_started] == [3]
+
+
+def test_a_full_disk_is_the_end(tmp_path: Path) -> None:
+    schedule = schedule_of(tmp_path, 2)
+    job, other = next(schedule), next(schedule)
+    assert isinstance(job, Job)
+    with pytest.raises(OutputError, match="the disk is full"):
+        schedule.finish(job, Failed(message="the disk is full: 1.mkv", hint=None, exit_code=3, fatal=True))
+    schedule.abandon()
+    status = status_of(tmp_path)
+    assert isinstance(other, Job)
+    assert [(record := status.of(each.output)) and record.state for each in (job, other)] == ["failed", "interrupted"]
+
+
+def test_what_another_batch_does_meanwhile_is_not_done_again(tmp_path: Path) -> None:
+    ours, theirs = schedule_of(tmp_path, 3), schedule_of(tmp_path, 3)
+    one, two = next(ours), next(theirs)
+    assert isinstance(one, Job)
+    assert isinstance(two, Job)
+    assert (one.number, two.number) == (1, 2)  # each job is claimed
+    theirs.finish(two, done(tmp_path, 2))
+    three = next(theirs)
+    assert isinstance(three, Job)
+    assert three.number == 3
+    pause = next(ours)
+    assert isinstance(pause, Wait)
+    assert pause.seconds <= 0.5  # the third is at work elsewhere
+    theirs.finish(three, FAILURE)
+    ours.finish(one, done(tmp_path, 1))
+    assert list(ours) == []
+    assert list(theirs) == []
+    states = {each.job.number: (each.state, each.attempts) for each in ours.ended}
+    assert states == {1: ("done", 1), 2: ("kept", 0), 3: ("failed", 0)}
+    assert {each.job.number: each.state for each in theirs.ended} == {1: "kept", 2: "done", 3: "failed"}
