@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +25,7 @@ from fommctl.stages.provenance.keys import Credentials, read_credentials
 if TYPE_CHECKING:
     from fommctl.stages.engine import Engine
 
+Found = TypeVar("Found")
 FORMATS = {".mp4": "video/mp4", ".mov": "video/quicktime", ".gif": "image/gif"}
 """What can be signed, by its ending."""
 ANIMATION = "fommctl.animation"
@@ -62,6 +65,13 @@ def library() -> Any:
     return c2pa
 
 
+def undisturbed(work: Callable[[], Found]) -> Found:
+    """What `work` returns, done in a thread of its own: Ctrl-C would be lost inside the library's callbacks, and leave
+    it with a stream in the wrong place. An interrupt is raised once the work has ended."""
+    with ThreadPoolExecutor(1, "c2pa") as pool:
+        return pool.submit(work).result()
+
+
 def check_signing(config: AnimateConfig) -> tuple[str, ...]:
     """Sign a picture in memory as the result will be signed, so that what is wrong shows before it is rendered.
 
@@ -79,7 +89,11 @@ def check_signing(config: AnimateConfig) -> tuple[str, ...]:
     credentials = read_credentials(config.sign, config.sign_key)
     picture = io.BytesIO(encode_png(np.zeros((8, 8, 3), np.uint8), "rgb24"))
     try:
-        _builder(c2pa, _manifest("trial", [], {})).sign(_signer(c2pa, credentials), "image/png", picture, io.BytesIO())
+        undisturbed(
+            lambda: _builder(c2pa, _manifest("trial", [], {})).sign(
+                _signer(c2pa, credentials), "image/png", picture, io.BytesIO()
+            )
+        )
     except c2pa.C2paError as error:
         raise UsageError(
             f"{config.sign} cannot sign: {_said(error)}",
@@ -105,14 +119,9 @@ class Signature:
         c2pa = library()
         credentials = read_credentials(self.config.sign, self.config.sign_key)
         self.unsigned_sha256 = file_sha256(finished)
-        kind = FORMATS[self.config.result_path.suffix.lower()]
         signed = finished.with_name(f"{finished.name}.signed")
         try:
-            builder = _with_ingredients(c2pa, self.config, self._about())
-            with finished.open("rb") as source, signed.open("w+b") as target:
-                builder.sign(_signer(c2pa, credentials), kind, source, target)
-                target.flush()
-                os.fsync(target.fileno())
+            undisturbed(lambda: self._sign(c2pa, credentials, finished, signed))
             os.replace(signed, finished)
         except (c2pa.C2paError, OSError) as error:
             raise OutputError(
@@ -121,6 +130,14 @@ class Signature:
             ) from error
         finally:
             signed.unlink(missing_ok=True)
+
+    def _sign(self, c2pa: Any, credentials: Credentials, finished: Path, signed: Path) -> None:
+        builder = _with_ingredients(c2pa, self.config, self._about())
+        kind = FORMATS[self.config.result_path.suffix.lower()]
+        with finished.open("rb") as source, signed.open("w+b") as target:
+            builder.sign(_signer(c2pa, credentials), kind, source, target)
+            target.flush()
+            os.fsync(target.fileno())
 
     def _about(self) -> dict[str, Any]:
         identity = model_identity(self.engine.model)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from fommctl.errors import InputError, MissingError, UsageError
 from fommctl.media.files import check_file
-from fommctl.stages.provenance.signing import ANIMATION, SETTINGS, library
+from fommctl.stages.provenance.signing import ANIMATION, SETTINGS, library, undisturbed
 
 State = Literal["trusted", "valid", "expired", "invalid", "none", "unread", "not checked"]
 """valid: whole, by a signer that is not known to be trusted.  expired: whole, but the signer's certificate has ended
@@ -73,12 +73,7 @@ def verify(path: Path, trust: Path | None = None) -> Verdict:
         return Verdict(state="not checked", note=f"{error.message}: {error.hint}")
     settings = {**SETTINGS, "trust": {**SETTINGS["trust"], **({"trust_anchors": anchors} if anchors else {})}}
     try:
-        with (
-            c2pa.Context(c2pa.Settings.from_dict(settings)) as context,
-            path.open("rb") as file,
-            c2pa.Reader(None, file, context=context) as reader,
-        ):
-            return _verdict(json.loads(reader.json()))
+        return _verdict(json.loads(undisturbed(lambda: _store(c2pa, path, settings))))
     except c2pa.C2paError.ManifestNotFound:
         return Verdict(state="none")
     except c2pa.C2paError.NotSupported:
@@ -88,6 +83,15 @@ def verify(path: Path, trust: Path | None = None) -> Verdict:
         if _was_signed(path):
             return Verdict(state="invalid", note=f"its content credentials are damaged: {said}")
         return Verdict(state="unread", note=f"it cannot be looked at for content credentials: {said}")
+
+
+def _store(c2pa: Any, path: Path, settings: dict[str, Any]) -> str:
+    with (
+        c2pa.Context(c2pa.Settings.from_dict(settings)) as context,
+        path.open("rb") as file,
+        c2pa.Reader(None, file, context=context) as reader,
+    ):
+        return str(reader.json())
 
 
 def _was_signed(path: Path) -> bool:
