@@ -29,6 +29,8 @@ Keys = tuple[str | int, ...]
 
 # YAML 1.2 floats that PyYAML, which reads YAML 1.1, takes for text: 1e-4, 2E3.
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+_LONGEST_NUMBER = 400
+"""Characters; reading takes the square of them where a number is written in sixties."""
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "timestamp")}
 
 
@@ -167,7 +169,7 @@ def _parse(content: str | bytes, name: str, *, lines: bool) -> tuple[Any, dict[K
 
     reader = _Reader(name, lines)
     try:
-        node = yaml.compose(content, Loader=yaml.SafeLoader)
+        node = _loader(reader)(content).get_single_node()
         data = None if node is None else reader.read(node, ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -203,12 +205,16 @@ class _Reader:
     def where(self, node: yaml.Node) -> str:
         return f"{self.name}:{node.start_mark.line + 1}" if self.lines and node.start_mark else self.name
 
+    def count(self, most: int = MAX_VALUES) -> None:
+        """One value more. Raises UsageError where it is one too many."""
+        self.values += 1
+        if self.values > most:
+            raise UsageError(f"{self.name}: more than {MAX_VALUES:,} values, or an alias inside itself", _CHECK_HINT)
+
     def read(self, node: yaml.Node, path: Keys) -> Any:
         import yaml
 
-        self.values += 1
-        if self.values > MAX_VALUES:
-            raise UsageError(f"{self.name}: more than {MAX_VALUES:,} values, or an alias inside itself", _CHECK_HINT)
+        self.count()
         self.origins.setdefault(path, self.where(node))
         if isinstance(node, yaml.ScalarNode) and node.tag in _PLAIN_TAGS:
             return self.scalar(node)
@@ -226,6 +232,8 @@ class _Reader:
         if node.tag.endswith(":str"):
             return float(node.value) if _FLOAT.fullmatch(node.value) else node.value
         try:
+            if len(node.value) > _LONGEST_NUMBER:
+                raise ValueError
             return self.scalars.construct_object(node)
         except (ValueError, KeyError, OverflowError):
             self.problems.append(
@@ -246,6 +254,19 @@ class _Reader:
                 seen.add(key)
                 self.origins.setdefault((*path, key), self.where(key_node))
                 yield key, self.read(value_node, (*path, key))
+
+
+def _loader(reader: _Reader) -> type[yaml.SafeLoader]:
+    """PyYAML's, which stops at more nodes than there may be values and keys: it reads some ten thousand a second."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+            nodes.count(2 * MAX_VALUES)
+            return super().compose_node(parent, index)
+
+    nodes = _Reader(reader.name, reader.lines)
+    return Loader
 
 
 def dump_yaml(data: Mapping[str, Any]) -> str:
