@@ -24,7 +24,7 @@ The same in YAML; JSON Lines (.jsonl) has one object a line:
   jobs:
     - {source: anna.png, driving: "takes/*.mp4", output: "out/{source.stem}_{driving.stem}.mov"}
 
-A job has source, driving, output and any option of 'fommctl animate --help' (best_frame or best-frame). Patterns
+A job has source, driving, output and any option of animate (best_frame or best-frame), model and device too. Patterns
 (*, ?, **) in source and driving stand for all that fits, each source with each driving video. An output may hold
 {number}, {source.stem}, .name, .suffix, .parent, .folder, the same of {driving...}, and {model}, {preset}, {size}, ...
 
