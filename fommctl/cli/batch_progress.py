@@ -97,7 +97,7 @@ class _Progress:
         ended = sum(self.counts.values())
         said = ", ".join(f"{count} {state}" for state, count in self.counts.items())
         passed = time.monotonic() - self.began
-        left = f", about {clock(passed / ended * (self.total - ended))} left" if ended else ""
+        left = f", about {clock(passed / ended * (self.total - ended))} left" if 0 < ended < self.total else ""
         line = f"{ended} of {self.total} jobs{f' ({said})' if said else ''}, {clock(passed)}{left}"
         return Group(table, Text(line, "bold"))
 

@@ -179,6 +179,9 @@ class Schedule(Iterator[Job | Wait]):
 
     def abandon(self) -> None:
         """Say of the jobs that were at work that they were interrupted, and give all claims back."""
+        for turn in self._running.values():
+            # Of a worker that had no time to clean up.
+            sweep(turn.planned.job.output)
         with contextlib.suppress(OutputError):
             for turn in self._running.values():
                 self._say(turn, "interrupted")
