@@ -7,6 +7,9 @@ LONGEST_MESSAGE = 8_000
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says where nothing more can be written: the disk, a quota or a limit is full."""
 
+_NO_MEMORY = ("can't allocate memory", "annot allocate memory", "failed to map segment", "can't start new thread")
+"""What torch, the dynamic loader and Python's threads say; their errors have no type or number of their own."""
+
 
 class FommctlError(Exception):
     """Base of all expected errors; the command line prints `message` and `hint` and exits with `exit_code`."""
@@ -44,6 +47,16 @@ def not_written(path: object, error: OSError, hint: str) -> OutputError:
     if error.errno in FULL_DISK:
         return OutputError(f"the disk is full: {path}", hint)
     return OutputError(f"cannot write {path}: {error.strerror or error}", hint)
+
+
+def out_of_memory(error: BaseException) -> InputError | None:
+    """What to tell where memory ran out, whoever noticed it; None where `error` is another one."""
+    said = isinstance(error, RuntimeError | OSError | ImportError) and any(text in str(error) for text in _NO_MEMORY)
+    if not said and not isinstance(error, MemoryError) and getattr(error, "errno", None) != errno.ENOMEM:
+        return None
+    return InputError(
+        "the memory does not suffice", "Free some, use smaller pictures, or fewer --workers and --batch-size 1."
+    )
 
 
 class ModelError(FommctlError):

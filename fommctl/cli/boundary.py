@@ -20,7 +20,15 @@ from typing import TextIO
 import typer
 
 from fommctl.cli import logs
-from fommctl.errors import FULL_DISK, FommctlError, InputError, InterruptedRunError, OutputError, UsageError
+from fommctl.errors import (
+    FULL_DISK,
+    FommctlError,
+    InputError,
+    InterruptedRunError,
+    OutputError,
+    UsageError,
+    out_of_memory,
+)
 
 # typer may carry its own copy of click: the base of its exceptions is taken from typer itself.
 ClickException = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -123,7 +131,7 @@ def _as_known(error: BaseException) -> FommctlError | None:
         return OutputError(f"the disk is full: {error}", "Free some space or write elsewhere with -o.")
     if isinstance(error, OSError) and error.errno in NOT_ALLOWED:
         return InputError(f"not allowed: {error}", "Check the permissions of the file and of its folder.")
-    return _bug(error)
+    return out_of_memory(error) or _bug(error)
 
 
 def _code_of_exit(error: BaseException) -> int:

@@ -6,6 +6,7 @@ Nothing in a file is ever executed, and a file is never trusted about sizes.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -18,13 +19,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fommctl.errors import ModelError
+from fommctl.errors import ModelError, out_of_memory
 from fommctl.models.files import read_metadata, sniff
 from fommctl.models.home import replacing
 
 FORMAT = "fommctl"
 FORMAT_VERSION = 1
 _SLACK = 16 * 2**20
+_MOST_READS = 2_000_000
+"""By the reader of pickles, which reads some fifty times for each tensor."""
+_LONGEST_PICKLE = 4 * 2**20
+"""Bytes of what a torch archive holds beside the numbers; those of the published models have a twentieth of that."""
 _DAMAGED = "Copy or download it again."
 _FORBIDDEN = re.compile(r"(?:GLOBAL|function|class|module) `?([\w.]+)")
 """What torch's refusals have in common: the word before the name that a pickle wanted to import or to call."""
@@ -61,14 +66,22 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint({group: _in_float32(group, tensors, path) for group, tensors in groups.items()}, metadata, path)
 
 
+def read_content(path: Path, *, in_place: bool = False) -> Any:
+    """What torch saved there, whatever it is; on the CPU. Raises ModelError as read_checkpoint does.
+
+    in_place: leave tensors in the file until they are used, where nothing in it is compressed.
+    """
+    plain = sniff(path) == "torch zip" and _zip_is_plain(path)
+    return _load(path, in_place=in_place and plain)
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a torch file that holds names and tensors and no groups, as torch hub has them; on the CPU.
 
     Raises ModelError as read_checkpoint does.
     """
     path = Path(path)
-    kind = sniff(path)
-    content = _load(path, in_place=kind == "torch zip" and _zip_is_plain(path))
+    content = read_content(path, in_place=True)
     if not isinstance(content, dict) or not content:
         raise ModelError(f"{path} does not hold named tensors", "Is it the right file?")
     for name, item in content.items():
@@ -149,6 +162,8 @@ def _zip_is_plain(path: Path) -> bool:
                 raise ModelError(f"{path} is a TorchScript program, not a checkpoint", "Save its state dicts instead.")
             if sum(entry.file_size for entry in entries) > 4 * os.path.getsize(path) + _SLACK:
                 raise ModelError(f"{path} unpacks to far more than its size", "The file is damaged or hostile.")
+            if any(entry.file_size > _LONGEST_PICKLE for entry in entries if entry.filename.endswith("/data.pkl")):
+                raise ModelError(f"{path} holds more names than a model", "The file is damaged or hostile.")
             damaged = archive.testzip()
     except ModelError:
         raise
@@ -176,7 +191,10 @@ def _load(path: Path, in_place: bool) -> Any:
     import pickle
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=in_place)
+        if in_place:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with _Metered(io.FileIO(path)) as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         forbidden = _FORBIDDEN.search(str(error))
         if forbidden is None:
@@ -188,7 +206,21 @@ def _load(path: Path, in_place: bool) -> Any:
             "Do not use this file unless you know who made it; nothing in it was run.",
         ) from error
     except Exception as error:  # A parser that is fed a damaged file may fail in any way.
+        if out_of_memory(error):
+            raise ModelError(f"the memory does not suffice for {path}", "Free some, or use a smaller model.") from error
         raise ModelError(f"{path} is truncated or damaged: {_first_line(error)}", _DAMAGED) from error
+
+
+class _Metered(io.BufferedReader):
+    """A file whose pickle may have so many parts: each takes some hundred bytes of memory and one in the file."""
+
+    _reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._reads += 1
+        if self._reads > _MOST_READS:
+            raise ValueError("its pickle has more parts than a model")
+        return super().read(size)
 
 
 def _groups_of(content: Mapping[Any, Any], path: Path) -> Groups:

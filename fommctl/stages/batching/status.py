@@ -134,7 +134,10 @@ class Status:
             end = os.lseek(handle, 0, os.SEEK_END)
             # The torn last line of a killed process must not swallow this one.
             torn = end and (os.lseek(handle, end - 1, os.SEEK_SET), os.read(handle, 1))[1] != b"\n"
-            os.write(handle, b"\n" + line if torn else line)
+            rest = b"\n" + line if torn else line
+            # In one piece, but where the disk is nearly full: the system then takes a part and refuses the next byte.
+            while rest:
+                rest = rest[os.write(handle, rest) :]
             os.fsync(handle)
         finally:
             os.close(handle)

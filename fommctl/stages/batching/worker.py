@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from fommctl.errors import FULL_DISK, FommctlError
+from fommctl.errors import FULL_DISK, FommctlError, out_of_memory
 from fommctl.plugin import describe
 from fommctl.stages.batching.jobs import Job, ModelChoice
 from fommctl.stages.batching.stamps import Stamp, stamp_of
@@ -117,6 +117,7 @@ class Worker:
 
 def failed(error: Exception, seconds: float) -> Failed:
     """The word of an error."""
+    error = out_of_memory(error) or error
     causes = (error, error.__cause__)
     full = any(isinstance(each, OSError) and each.errno in FULL_DISK for each in causes)
     if isinstance(error, FommctlError):

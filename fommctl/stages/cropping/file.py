@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fommctl.api.protocols import Detector
-from fommctl.errors import FommctlError, OutputError
+from fommctl.errors import FommctlError, OutputError, out_of_memory
 from fommctl.host import load_host
 from fommctl.media.images import over_black, read_picture
 from fommctl.media.probe import VideoInfo, probe
@@ -69,6 +69,8 @@ def crop_file(
             return Outcome(failure=(error.message, error.hint), fatal=True)
         if isinstance(error, FommctlError):
             return Outcome(failure=(error.message, error.hint))
+        if known := out_of_memory(error):
+            return Outcome(failure=(f"{job.source}: {known.message}", known.hint))
         # One file that nobody foresaw must not end the work on all others.
         return Outcome(failure=(f"unforeseen: {type(error).__name__}: {error}", "Please report it."))
     except BaseException:

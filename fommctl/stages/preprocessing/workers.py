@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fommctl.errors import FULL_DISK, FommctlError, OutputError
+from fommctl.errors import FULL_DISK, FommctlError, OutputError, out_of_memory
 from fommctl.stages.preprocessing.clip import ClipJob, Made, make_clip
 from fommctl.stages.worker_processes import Tell, Work
 
@@ -37,5 +37,7 @@ def attempt(job: ClipJob, tell: Tell) -> Outcome:
     except OSError as error:
         return Failure(f"{error.strerror or error}".lower(), error.errno in FULL_DISK)
     except Exception as error:
+        if known := out_of_memory(error):
+            return Failure(known.message)
         # A data set's own frames may raise anything.
         return Failure(f"{type(error).__name__}: {str(error)[:300]}".rstrip(": "))
