@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-LONGEST = 200
+_LONGEST = 200
 
 
 class BrokenPromiseError(AssertionError):
@@ -25,4 +25,4 @@ def _shown(value: object) -> str:
     if shape is not None and dtype is not None:
         return f"{str(dtype).removeprefix('torch.')} {tuple(shape)}"
     text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

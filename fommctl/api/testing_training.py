@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from fommctl.api.promises import BrokenPromiseError
 from fommctl.api.promises import promise as _promise
 from fommctl.api.specs import BackendSpec
 from fommctl.api.training import PhaseResult, ThinPlateTransform, TrainingBatch, TrainingPhase, TrainParams, trains
@@ -22,14 +24,33 @@ def check_training(
 ) -> None:
     """train_params: as in a preset, with `perceptual_network: none`; others: see `fommctl.api.testing.check_backend`.
 
-    Two steps on the CPU: every phase gives finite scalar losses, their gradients reach what its optimisers train, each
-    weight belongs to one optimiser, every optimiser changes something, and one seed gives one result. Raises
-    AssertionError with the promise that was broken.
+    Two steps on the CPU, and the forward passes of one under autocast to bf16: every phase gives finite scalar losses,
+    their gradients reach what its optimisers train, each weight belongs to one optimiser, every optimiser changes
+    something, and one seed gives one result. Raises AssertionError with the promise that was broken.
     """
     schema = spec.sections().get("train_params", TrainParams)
     params = schema.model_validate(dict(train_params))
     first, second = (_losses(spec, model_params, params, frame_shape) for _ in range(2))
     _promise(first == second, "the same seed gives the same losses")
+    _check_half(spec, model_params, params, frame_shape)
+
+
+def _check_half(
+    spec: BackendSpec, model_params: Mapping[str, Any], params: Any, frame_shape: tuple[int, int, int]
+) -> None:
+    """`train` does so where bf16 is fast."""
+    backend: Any = spec.build(spec.schema().model_validate(dict(model_params)))
+    batch, generated = _batch(frame_shape, 0), None
+    for phase in backend.training(params, None):
+        with torch.autocast("cpu", torch.bfloat16):
+            try:
+                result: PhaseResult = phase.module.train()(batch, generated)
+            except RuntimeError as error:
+                raise BrokenPromiseError("a step works under autocast to bf16", str(error)) from error
+        generated = result.generated
+        for name, loss in result.losses.items():
+            value = float(loss.detach())
+            _promise(math.isfinite(value), f"the loss '{name}' is finite under autocast to bf16", value)
 
 
 def _losses(

@@ -51,9 +51,27 @@ def lacking(phases: list[TrainingPhase]) -> list[TrainingPhase]:
     return [replace(phases[0], optimisers=kept), *phases[1:]]
 
 
+class Exact(torch.nn.Module):
+    """A phase that mixes types where autocast makes some of them half precision."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, batch: Any, generated: Any) -> Any:
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+        torch.ones(2, 2).index_add_(0, torch.tensor([0]), product[:1])
+        return self.inner(batch, generated)
+
+
+def exact(phases: list[TrainingPhase]) -> list[TrainingPhase]:
+    return [replace(phases[0], module=Exact(phases[0].module)), *phases[1:]]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (exact, r"a step works under autocast to bf16 \(got "),
         (renamed, "named optimizer_"),
         (idle, "changes weights"),
         (lacking, "registers nothing else that learns"),
