@@ -8,6 +8,7 @@ from fractions import Fraction
 import c2pa
 import numpy as np
 import pytest
+from boxes import media_data
 from certificates import SIGNER, write_chain
 from media_factory import write_clip
 from PIL import Image
@@ -86,8 +87,7 @@ def _pictures(data):
     if data.startswith(b"GIF"):
         first = data.rindex(b"NETSCAPE2.0") + 40
         return first, len(data) - first - 2000
-    box = data.index(b"mdat")
-    return box + 4, int.from_bytes(data[box - 4 : box], "big") - 8
+    return media_data(data)
 
 
 @pytest.mark.parametrize("name", ["signed.mp4", "signed.mov", "signed.gif"])

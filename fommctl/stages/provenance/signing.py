@@ -43,6 +43,8 @@ and Microsoft's for C2PA: the library by itself refuses all signers but those fo
 SETTINGS: dict[str, Any] = {
     "version": 1,
     "trust": {"trust_config": "\n".join(USAGES) + "\n"},
+    # Hashes of pieces, and temporary files beyond this: by itself the library takes twice the memory of a video.
+    "core": {"merkle_tree_chunk_size_in_kb": 1024, "backing_store_memory_threshold_in_mb": 32},
     "builder": {"thumbnail": {"enabled": False}},
     # Nothing is fetched from addresses that a file names.
     "verify": {"verify_after_sign": False, "remote_manifest_fetch": False, "ocsp_fetch": False},
