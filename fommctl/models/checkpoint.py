@@ -26,7 +26,7 @@ from fommctl.models.home import replacing
 FORMAT = "fommctl"
 FORMAT_VERSION = 1
 _SLACK = 16 * 2**20
-_MOST_READS = 2_000_000
+_MOST_READS = 1_000_000
 """By the reader of pickles, which reads some fifty times for each tensor."""
 _LONGEST_PICKLE = 4 * 2**20
 """Bytes of what a torch archive holds beside the numbers; those of the published models have a twentieth of that."""

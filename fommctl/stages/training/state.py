@@ -14,6 +14,7 @@ import torch
 
 from fommctl.api.training import TrainableBackend
 from fommctl.errors import ModelError
+from fommctl.models.checkpoint import read_content
 from fommctl.stages.training.step import TrainingStep
 from fommctl.stages.training.weight_average import WeightAverage
 
@@ -63,8 +64,8 @@ def content(
 def read(path: Path) -> dict[str, Any]:
     """A checkpoint of a run, on the CPU; nothing in it is executed. Raises ModelError where it is none."""
     try:
-        entries = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # A parser that is fed a damaged file may fail in any way.
+        entries = read_content(path)
+    except ModelError as error:
         raise ModelError(f"{path} is damaged or no checkpoint", "Name another one with --resume PATH.") from error
     if not isinstance(entries, dict) or _OWN not in entries:
         raise ModelError(
