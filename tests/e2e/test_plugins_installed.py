@@ -120,7 +120,7 @@ def check_they_work_together(environment: Environment, raw: Path) -> None:
         "train", "--preset", "pull", "--data", "data", "--out", "run", "--max-steps", 2,
         "--set", "train_params.batch_size=2", "--workers", 0, "--pictures-every", 0, *QUICK,
     )  # fmt: skip
-    assert (trained["steps"], list(trained["losses"])) == (2, ["pixel"])
+    assert (trained["steps"], list(trained["losses"])) == (2, ["pixel", "equivariance"])
     shot = environment.fommctl(
         "animate", raw / "ann" / "walk.gif", raw / "cat" / "walk.gif", "-o", "shot.mkv", "--model", trained["model"],
         "--crop", "none", *QUICK,
