@@ -18,6 +18,7 @@ from fommctl.errors import UsageError
 from fommctl.host import Host
 from fommctl.models.loading import LoadedModel
 from fommctl.stages.options import MotionMode
+from fommctl.stages.searches import Searches
 
 ENCODED_SOURCES = 4
 
@@ -34,6 +35,7 @@ class Engine:
         """Of torch's random numbers when the model was loaded; a sidecar tells it."""
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
+        self.searches = Searches(host)
         self._renderers: dict[float, Renderer] = {}
         self._encoded: OrderedDict[tuple[int | None, str], SourceContext] = OrderedDict()
 

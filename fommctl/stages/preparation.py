@@ -108,7 +108,7 @@ def settle(config: AnimateConfig, engine: Engine) -> Settled:
     engine.check_views(len(config.views))
     info = probe(config.driving, fps=config.fps)
     sound = choose_sound(config, info)
-    shot = plan(config, info, engine.model.preset.framing, engine.frame_size(config.size), engine.host)
+    shot = plan(config, info, engine.model.preset.framing, engine.frame_size(config.size), engine.host, engine.searches)
     context = engine.encoded((shot.square, *shot.views), config.size)
     notes = (*remarks, *shot.warnings, *_about_model(config, engine, context.motion))
     for note in notes:

@@ -22,12 +22,11 @@ from fommctl.stages.framing import (
     ClipSquare,
     Sighting,
     Square,
-    choose_detector,
     ready_detectors,
-    square_in_clip,
     square_in_picture,
 )
 from fommctl.stages.options import AnimateConfig, parse_crop
+from fommctl.stages.searches import Searches
 
 log = logging.getLogger(__name__)
 LOOSEST = 0.75
@@ -65,8 +64,18 @@ class Shot:
         return not any(start < moment < end for start, end in self.absent)
 
 
-def plan(config: AnimateConfig, info: VideoInfo, framing: Framing | None, size: tuple[int, int], host: Host) -> Shot:
-    """Read the source and settle both squares. Raises InputError where a subject is asked for and none is found."""
+def plan(
+    config: AnimateConfig,
+    info: VideoInfo,
+    framing: Framing | None,
+    size: tuple[int, int],
+    host: Host,
+    searches: Searches | None = None,
+) -> Shot:
+    """Read the source and settle both squares. searches: those of other jobs, which this one may share.
+
+    Raises InputError where a subject is asked for and none is found.
+    """
     picture = read_picture(config.source)
     pixels = on_black(picture)
     source_box, driving_box = parse_crop(config.crop), parse_crop(config.crop_of_driving)
@@ -74,7 +83,7 @@ def plan(config: AnimateConfig, info: VideoInfo, framing: Framing | None, size: 
     _check_inside(driving_box, config.driving.name, info.width, info.height)
     began = time.monotonic()
     views = [on_black(read_picture(path)) for path in config.views]
-    source, clip, view_squares, detector = _search(config, pixels, views, framing, host)
+    source, clip, view_squares, detector = _search(config, pixels, views, framing, host, searches or Searches(host))
     seconds = time.monotonic() - began
     source_box = source_box if source is None else source.box
     driving_box = driving_box if clip is None else clip.box
@@ -108,6 +117,7 @@ def _search(
     views: Sequence[NDArray[np.uint8]],
     framing: Framing | None,
     host: Host,
+    searches: Searches,
 ) -> tuple[Square | None, ClipSquare | None, list[Square | None], str | None]:
     """The squares that are to be found (in the source, in the driving video, in each further view of the source), and
     the name of the detector that found them."""
@@ -121,14 +131,14 @@ def _search(
     if name is None and config.best_frame == "auto":
         # Poses are compared by landmarks where a detector at hand finds them.
         name = next((spec.name for spec in ready_detectors(host, subject) if spec.landmarks), None)
-    spec, detector = choose_detector(host, subject, name)
+    spec, detector = searches.detector(subject, name)
     log.info("detector: %s", spec.name)
     source = clip = None
     width = framing.width
     if wanted[1]:
-        clip = square_in_clip(
+        clip = searches.in_clip(
             config.driving,
-            detector,
+            (spec, detector),
             framing.width,
             subject=subject,
             fps=config.fps,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from batches import TINY, write_shots
+from shots import face_clip, portrait
 
-from fommctl.stages import animator
+from fommctl.stages import animator, searches
 from fommctl.stages.batching.jobs import Job, ModelChoice
 from fommctl.stages.batching.worker import Done, Failed, prepare
 from fommctl.stages.engine import Engine
+from fommctl.stages.framing import ClipSquare
 from fommctl.stages.options import AnimateConfig
 
 TINY_CHOICE = ModelChoice(model=str(TINY[1]), preset=str(TINY[3]), precision="fp32")
@@ -65,3 +69,34 @@ def test_no_error_leaves_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         outcome = prepare("cpu")(job, tell)
         assert isinstance(outcome, Failed)
         assert (outcome.exit_code, outcome.fatal) == (code, fatal)
+
+
+def test_a_driving_video_is_searched_once_and_the_frames_are_those_of_one_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    portrait(tmp_path / "a.png")
+    portrait(tmp_path / "b.png", 200)
+    clip = face_clip(tmp_path / "d.mp4", count=4)
+    searched: list[Path] = []
+    search = searches.square_in_clip
+
+    def counted(path: Path, *arguments: Any, **options: Any) -> ClipSquare:
+        searched.append(path)
+        return search(path, *arguments, **options)
+
+    monkeypatch.setattr(searches, "square_in_clip", counted)
+    work = prepare("cpu")
+
+    def render(source: str, output: str, render_with: Callable[..., object]) -> bytes:
+        config = AnimateConfig(source=tmp_path / source, driving=clip, output=tmp_path / output)
+        job = Job(number=1, where="line 1", config=config, choice=ModelChoice(precision="fp32"))
+        assert isinstance(render_with(job, tell), Done)
+        return (tmp_path / output).read_bytes()
+
+    together = [render("a.png", "1.mkv", work), render("b.png", "2.mkv", work)]
+    assert searched == [clip]
+    assert together == [render("a.png", "3.mkv", prepare("cpu")), render("b.png", "4.mkv", prepare("cpu"))]
+    assert len(searched) == 3
+    face_clip(clip, count=3)
+    render("a.png", "5.mkv", work)
+    assert len(searched) == 4  # another clip by the same name
