@@ -81,7 +81,7 @@ def sweep(path: Path) -> None:
             names = [name for name in os.listdir(place) if name.startswith(beginning)]
             for name in names:
                 match = re.fullmatch(r"(\d{1,9})(-[0-9a-f]{8})?\.tmp(\.\w+)?", name[len(beginning) :])
-                if match and not _is_running(int(match[1])):
+                if match and not is_running(int(match[1])):
                     _remove(place / name)
 
 
@@ -97,7 +97,8 @@ def _machine() -> str:
     return f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether this machine has a process of this number."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import platform
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 from fommctl import __version__
 from fommctl.errors import MissingError
+from fommctl.media.output_paths import is_running
 from fommctl.stages.batching.ray_connection import Cluster, Share
 from fommctl.stages.batching.ray_worker import Place, RayWorker, Task
 from fommctl.stages.worker_life import PATIENCE
@@ -177,10 +179,19 @@ class Crew:
             self._ray.wait(answers, num_returns=len(answers), timeout=PATIENCE)
         for member in members:
             self._kill(member)
+        for member in at_work:
+            _wait_until_gone(member.place)
 
     def _kill(self, member: _Member) -> None:
         with contextlib.suppress(self._ray.exceptions.RayError, ValueError):
             self._ray.kill(member.actor)
+
+
+def _wait_until_gone(place: Place | None) -> None:
+    """What a process of this machine has left half-written can be removed once it is gone."""
+    end = time.monotonic() + PATIENCE
+    while place is not None and place.host == platform.node() and is_running(place.pid) and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 def _reason(error: BaseException) -> str:
