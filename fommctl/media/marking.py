@@ -61,9 +61,10 @@ class Mark:
         ).encode()
 
 
-def printable(name: str) -> str:
-    """The name on one line, of at most 200 characters: neither XML nor UTF-8 holds control characters or surrogates."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)[:_LONGEST_NAME]
+def printable(name: str, longest: int = _LONGEST_NAME) -> str:
+    """The name on one line, cut to `longest` characters: neither XML nor UTF-8 holds control characters or
+    surrogates."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in name[:longest])
 
 
 def add_xmp_box(movie: Path, packet: bytes) -> None:

@@ -149,7 +149,7 @@ def _set(*keys_and_value):
         (_set("inputs", "driving", {"path": "no.mp4", "relative": None, "sha256": 64 * "0"}), 3,
          "the driving video is not there"),
         (_set("inputs", "source", {"path": "/dev/zero", "relative": "\0", "sha256": 64 * "0"}), 3,
-         "/dev/zero is not a regular file"),
+         "the source is not there: /dev/zero"),
         (_set("model", "file", "sha256", 64 * "0"), 4, "the model has changed"),
         (_set("model", "preset", "model_params: ["), 2, "preset of the sidecar"),
         (_set("options", "output", "/tmp/elsewhere.gif"), 2, "it names output"),

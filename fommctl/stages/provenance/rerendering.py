@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from fommctl.errors import InputError, ModelError, UsageError
 from fommctl.host import Host, load_host
 from fommctl.media.files import check_file
+from fommctl.media.marking import printable
 from fommctl.media.sequences import is_pattern
 from fommctl.models import registry
 from fommctl.models.loading import LoadedModel, load_file, load_model
@@ -24,6 +26,9 @@ from fommctl.stages.options import AnimateConfig, parsed
 from fommctl.stages.provenance.environment import differences, environment
 from fommctl.stages.provenance.recording import NOT_RECORDED
 from fommctl.stages.provenance.schema import File, Sidecar, read
+
+LONGEST_PATH = 1000
+"""Characters of a path of the sidecar that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,26 +139,38 @@ def _found(what: str, file: File, given: Path | None, folder: Path) -> Path:
     places = [given] if given is not None else _places(file, folder)
     changed = None
     for place in places:
-        if not (place.is_dir() or is_pattern(place)):
-            if given is None and not place.exists():
-                continue
-            check_file(place)
-        try:
-            found = media_hash(place)
-        except InputError:
-            if given is not None:
-                raise
+        found = _hash(place, named=given is not None)
+        if found is None:
             continue
         if found == file.sha256:
             return place
         changed = changed or (place, found)
     if changed is not None:
         place, found = changed
+        hashes = f"has the SHA-256 {found[:16]}..., the sidecar {file.sha256[:16]}..."
         raise InputError(
-            f"{what} has changed: {place} has the SHA-256 {found[:16]}..., the sidecar {file.sha256[:16]}...",
+            f"{what} has changed: {printable(str(place), LONGEST_PATH)} {hashes}",
             "Bring back the file that was rendered, or name where it lies.",
         )
-    raise InputError(f"{what} is not there: {places[0]}", "Put it beside the sidecar, or name where it lies.")
+    raise InputError(
+        f"{what} is not there: {printable(file.path, LONGEST_PATH)}",
+        "Put it beside the sidecar, or name where it lies.",
+    )
+
+
+def _hash(place: Path, *, named: bool) -> str | None:
+    """Of what lies there; None where that is neither a file nor frames.  named: by the user, who is told why."""
+    frames = os.path.isdir(place) or (is_pattern(place) and os.path.isdir(place.parent))
+    if named and not frames:
+        check_file(place)
+    if not frames and not os.path.isfile(place):
+        return None
+    try:
+        return media_hash(place)
+    except InputError:
+        if named:
+            raise
+        return None
 
 
 def _places(file: File, folder: Path) -> list[Path]:
@@ -168,7 +185,9 @@ def _load_model(record: Sidecar, host: Host, given: str | None, folder: Path) ->
     if file is None:
         loaded = load_model(given or name, host, preset=preset.name)
         if loaded.preset.text() != preset.text():
-            raise ModelError(f"the model {name} has another configuration now", "Take the fommctl that rendered it.")
+            raise ModelError(
+                f"the model {printable(name)} has another configuration now", "Take the fommctl that rendered it."
+            )
         return loaded
     if given is not None:
         entry = registry.entries(host).get(given)
@@ -177,16 +196,20 @@ def _load_model(record: Sidecar, host: Host, given: str | None, folder: Path) ->
         entry = registry.entries(host).get(name)
         places = [entry.path] if entry is not None else []
         places += _places(file, folder)
-    present = [place for place in places if place.is_file()]
+    present = [place for place in places if os.path.isfile(place)]
     for place in present:
         if registry.file_sha256(place) == file.sha256:
             return load_file(place, host, name=name, preset=preset)
     if present:
+        other = printable(str(present[0]), LONGEST_PATH)
         raise ModelError(
-            f"the model has changed: {present[0]} is not the {name} that the sidecar names",
+            f"the model has changed: {other} is not the {printable(name)} of the sidecar",
             f"Its SHA-256 was {file.sha256}; name the file with --model.",
         )
-    raise ModelError(f"the model {name} is not there", f"Pull it, or name its file with --model; it was {file.path}.")
+    raise ModelError(
+        f"the model {printable(name)} is not there",
+        f"Pull it, or name its file with --model; it was {printable(file.path, LONGEST_PATH)}.",
+    )
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fommctl.errors import UsageError
 from fommctl.media.files import check_file
+from fommctl.media.marking import printable
 
 VERSION = 1
 """Raised when a file of the new kind could be misread by the code for the old one."""
@@ -112,12 +113,12 @@ def read(path: Path) -> Sidecar:
         raise UsageError(f"{path} is no sidecar of fommctl", _HINT)
     if data.get("version") != VERSION:
         raise UsageError(
-            f"{path} is of version {str(data.get('version'))[:20]}, this fommctl reads version {VERSION}",
+            f"{path} is of version {printable(str(data.get('version')), 20)}, this fommctl reads version {VERSION}",
             "Take the fommctl that wrote it.",
         )
     try:
         return Sidecar.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))[:100]
+        where = printable(".".join(map(str, first["loc"])), 100)
         raise UsageError(f"{path} is damaged at {where}: {first['msg'].lower()}", _HINT) from error

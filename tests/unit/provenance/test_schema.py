@@ -28,7 +28,14 @@ RECORD = {
     "output": {"path": "a.mp4", "relative": "a.mp4", "sha256": HASH, "unsigned_sha256": None},
 }
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.just("x" * 5000)
+    | st.just("a\0/%05d.png")
+    | st.just("/dev/zero"),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
     max_leaves=6,
 )
@@ -53,7 +60,7 @@ def test_a_whole_one_is_read(tmp_path):
     assert record.settings.seed == 0
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.sampled_from(PLACES), JSON_VALUES)
 def test_any_value_anywhere_is_read_or_refused(tmp_path_factory, place, value):
     folder = tmp_path_factory.mktemp("sidecar")
