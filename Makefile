@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-faults browser lint clean
+.PHONY: demo test test-faults fuzz browser lint clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +21,12 @@ test: $(STAMP)
 # Kills, full disks, mutated files: all of them; `make test` takes a sample.
 test-faults: $(STAMP)
 	$(BIN)/python -m pytest -n auto tests/faults tests/fuzz --full --timeout 1800
+
+# Coverage-guided fuzzing of parsers, five minutes each: make fuzz PARSERS="presets records". By hand only.
+PARSERS ?= presets tables records headers
+fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet atheris
+	for parser in $(PARSERS); do $(BIN)/python tests/fuzz/coverage_guided.py $$parser -max_total_time=300 || exit 1; done
 
 # Chromium, which opens the page of `evaluate` in a test; nothing to do where one is there already.
 browser:

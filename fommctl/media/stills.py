@@ -124,6 +124,7 @@ def decode(path: Path, *, strip: bool = False) -> tuple[Pixels, Pixels | None]:
     """
     with _opened(path, strip=strip) as image:
         image.load()
+        ImageOps.exif_transpose(image, in_place=True)
         return _to_srgb(image)
 
 
@@ -131,6 +132,7 @@ def decode_bytes(data: bytes, name: str) -> Pixels:
     """(H, W, 3) uint8 sRGB of an image file in memory, alpha left out. Raises InputError that calls it `name`."""
     with _opened(Path(name), data=data) as image:
         image.load()
+        ImageOps.exif_transpose(image, in_place=True)
         return _to_srgb(image)[0]
 
 
@@ -168,12 +170,12 @@ def animation(path: Path) -> Iterator[tuple[Pixels, Pixels | None, int]]:
         for number in range(getattr(image, "n_frames", 1)):
             image.seek(number)
             image.load()
-            pixels, alpha = _to_srgb(image)
+            pixels, alpha = _to_srgb(ImageOps.exif_transpose(image))
             yield pixels, alpha, int(image.info.get("duration") or _LEAST_DELAY)
 
 
 def _to_srgb(image: Image.Image) -> tuple[Pixels, Pixels | None]:
-    image = ImageOps.exif_transpose(image)
+    """image: upright; it is copied as seldom as can be, for it may fill a gigabyte."""
     profile = image.info.get("icc_profile")
     alpha = None
     if image.has_transparency_data:
@@ -209,4 +211,4 @@ def _colours(image: Image.Image, profile: bytes | None) -> Image.Image:
                 return converted or image
         except (ImageCms.PyCMSError, OSError, ValueError):
             return image.convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
