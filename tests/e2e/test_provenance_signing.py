@@ -1,6 +1,7 @@
 """`animate --sign`: what a signed result holds, what cannot sign, and that nothing unsigned appears."""
 
 import json
+import resource
 import subprocess
 import sys
 from fractions import Fraction
@@ -10,7 +11,7 @@ import av
 import numpy as np
 import pytest
 from boxes import media_data
-from certificates import DOCUMENT_SIGNING, SERVER, SIGNER, Chain, new_key, write_chain
+from certificates import DOCUMENT_SIGNING, SERVER, SIGNER, Chain, write_chain
 from media_factory import write_clip
 from shots import portrait
 
@@ -219,9 +220,6 @@ def test_a_result_that_cannot_be_signed_does_not_appear(sign, chain, tmp_path, m
     def fails(self, *arguments):
         raise c2pa.C2paError("Signature: the device is gone")
 
-    from fommctl.stages.provenance import signing
-
-    monkeypatch.setattr(signing, "check_signing", lambda config: ())
     from fommctl.stages import preparation
 
     monkeypatch.setattr(preparation, "check_signing", lambda config: ())
@@ -232,11 +230,30 @@ def test_a_result_that_cannot_be_signed_does_not_appear(sign, chain, tmp_path, m
     assert out.read_bytes() == b"an older result"
 
 
+def test_a_full_disk_while_signing_leaves_nothing(sign, chain, tmp_path, monkeypatch):
+    """The limit is that of the unsigned file: the signed one is larger."""
+    from fommctl.stages.provenance.signing import Signature
+
+    signs = Signature.__call__
+
+    def with_limit(self, finished):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (finished.stat().st_size, before[1]))
+        try:
+            signs(self, finished)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    monkeypatch.setattr(Signature, "__call__", with_limit)
+    with pytest.raises(OutputError, match=r"the disk is full: .*a\.mp4"):
+        sign(tmp_path / "a.mp4", chain)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_keys_are_never_shown():
     from fommctl.stages.provenance.keys import Credentials
 
     assert "secret" not in repr(Credentials(b"chain", b"secret", "es256"))
-    assert new_key("p256") is not None
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from fommctl import __version__
 from fommctl.errors import MissingError, OutputError, UsageError
 from fommctl.media.images_out import encode_png
 from fommctl.media.marking import TRAINED_ALGORITHMIC_MEDIA, printable
+from fommctl.media.movie import output_errors
 from fommctl.media.output_paths import is_pattern
 from fommctl.models.registry import file_sha256
 from fommctl.stages.hashing import media_hash, model_identity
@@ -123,12 +124,13 @@ class Signature:
         self.unsigned_sha256 = file_sha256(finished)
         signed = finished.with_name(f"{finished.name}.signed")
         try:
-            undisturbed(lambda: self._sign(c2pa, credentials, finished, signed))
-            os.replace(signed, finished)
-        except (c2pa.C2paError, OSError) as error:
+            with output_errors(self.config.result_path):
+                undisturbed(lambda: self._sign(c2pa, credentials, finished, signed))
+                os.replace(signed, finished)
+        except c2pa.C2paError as error:
             raise OutputError(
                 f"cannot sign {self.config.result_path}: {_said(error)}",
-                "Check the disk, or leave out --sign and sign the result later.",
+                "Check the space in the folder for temporary files, or leave out --sign.",
             ) from error
         finally:
             signed.unlink(missing_ok=True)
@@ -136,8 +138,13 @@ class Signature:
     def _sign(self, c2pa: Any, credentials: Credentials, finished: Path, signed: Path) -> None:
         builder = _with_ingredients(c2pa, self.config, self._about())
         kind = FORMATS[self.config.result_path.suffix.lower()]
-        with finished.open("rb") as source, signed.open("w+b") as target:
-            builder.sign(_signer(c2pa, credentials), kind, source, target)
+        with finished.open("rb") as source, _Target(io.FileIO(signed, "w+")) as target:
+            try:
+                builder.sign(_signer(c2pa, credentials), kind, source, target)
+            except c2pa.C2paError:
+                if target.failure is not None:
+                    raise target.failure from None
+                raise
             target.flush()
             os.fsync(target.fileno())
 
@@ -154,6 +161,26 @@ class Signature:
                 for role, path in _inputs(self.config)
             ],
         }
+
+
+class _Target(io.BufferedRandom):
+    """A file that knows why it could not be written, of which the library only says that it could not."""
+
+    failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return super().seek(offset, whence)
+        except OSError as error:
+            self.failure = error
+            raise
 
 
 def _inputs(config: AnimateConfig) -> list[tuple[str, Path]]:
