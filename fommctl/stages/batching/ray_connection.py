@@ -153,7 +153,7 @@ def _check_answers(address: str) -> None:
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if address == "auto":
         return
-    if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
+    if not host or not colon or not port.isdecimal() or not 0 < int(port) < 65536:
         raise UsageError(f"--address {address}", "Give auto or HOST:PORT, such as head.example:6379.")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()

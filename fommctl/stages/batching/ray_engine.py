@@ -176,6 +176,9 @@ class _Run:
         divided = running.divided
         if divided is None or task.step is None or isinstance(result, Done):
             running.result = result
+        elif divided.whole:
+            # Interrupted: nobody wants it any more.
+            pass
         elif isinstance(result, Died) and running.losses < _TRIES - 1:
             running.losses += 1
             running.ready.append(task)
@@ -183,7 +186,7 @@ class _Run:
             running.result = running.result or result
         elif result is NotAsPlannedError:
             divided.not_as_planned()
-        elif not divided.whole:
+        else:
             if isinstance(task.step, Begin):
                 running.choice, result = result
             divided.done(task.step, result)

@@ -119,7 +119,8 @@ def join(engine: Engine, settled: Settled, segments: Sequence[RenderedSegment], 
     """The result from the parts of all segments.  seconds: since the first of them began."""
     began = time.perf_counter()
     prepared = prepare(settled, engine, about(settled.config, engine))
-    with JoiningWriter(settled.config.result_path, **prepared.writing()) as writer:
+    options = prepared.writing()
+    with JoiningWriter(settled.config.result_path, complete=prepared.signature, **options) as writer:
         writer.join([segment.part for segment in segments])
     warnings = list(dict.fromkeys(warning for segment in segments for warning in segment.warnings))
     pace = Pace(
