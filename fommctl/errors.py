@@ -7,8 +7,16 @@ LONGEST_MESSAGE = 8_000
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says where nothing more can be written: the disk, a quota or a limit is full."""
 
-_NO_MEMORY = ("can't allocate memory", "annot allocate memory", "failed to map segment", "can't start new thread")
-"""What torch, the dynamic loader and Python's threads say; their errors have no type or number of their own."""
+MORE_MEMORY = "Free some, use smaller pictures, or fewer --workers and --batch-size 1."
+_NO_MEMORY = (
+    "can't allocate memory",
+    "annot allocate memory",
+    "failed to map segment",
+    "can't start new thread",
+    "could not create a primitive",
+    "could not create a memory object",
+)
+"""What torch, the dynamic loader, Python's threads and oneDNN say; their errors have no type or number of their own."""
 
 
 class FommctlError(Exception):
@@ -54,9 +62,7 @@ def out_of_memory(error: BaseException) -> InputError | None:
     said = isinstance(error, RuntimeError | OSError | ImportError) and any(text in str(error) for text in _NO_MEMORY)
     if not said and not isinstance(error, MemoryError) and getattr(error, "errno", None) != errno.ENOMEM:
         return None
-    return InputError(
-        "the memory does not suffice", "Free some, use smaller pictures, or fewer --workers and --batch-size 1."
-    )
+    return InputError("the memory does not suffice", MORE_MEMORY)
 
 
 class ModelError(FommctlError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -14,6 +15,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from fommctl.errors import MORE_MEMORY, InputError
 from fommctl.media.files import nominal_rate, time_base
 
 MAX_ERRORS = 500
@@ -75,7 +77,8 @@ class Decoder:
         for packet in self._packets():
             try:
                 frames: list[Any] = self.stream.codec_context.decode(packet)
-            except (FFmpegError, ValueError):
+            except (FFmpegError, ValueError) as error:
+                _check_memory(error)
                 self.damage.skipped += 1
                 failures += 1
                 if failures >= MAX_ERRORS:
@@ -95,7 +98,8 @@ class Decoder:
                 packet = next(packets)
             except StopIteration:
                 return
-            except (FFmpegError, OSError):
+            except (FFmpegError, OSError) as error:
+                _check_memory(error)
                 self.damage.skipped += 1
                 failures += 1
                 if failures >= MAX_ERRORS:
@@ -106,3 +110,9 @@ class Decoder:
             failures = 0
             self.damage.corrupt += bool(packet.is_corrupt)
             yield packet
+
+
+def _check_memory(error: Exception) -> None:
+    """Frames are not damaged, and not to be left out, where memory or threads run out."""
+    if getattr(error, "errno", None) in (errno.ENOMEM, errno.EAGAIN):
+        raise InputError("the memory does not suffice to decode the video", MORE_MEMORY) from error

@@ -17,7 +17,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from fommctl.errors import InputError
+from fommctl.errors import InputError, out_of_memory
 from fommctl.media.limits import MAX_PIXELS
 from fommctl.media.stills import check_size
 
@@ -75,6 +75,8 @@ def opened(path: Path) -> Iterator[InputContainer]:
     try:
         container = open_container(path)
     except (FFmpegError, ValueError, OSError) as error:
+        if known := out_of_memory(error):
+            raise known from error
         raise InputError(
             f"{path.name} is not a video or a picture that can be read: {_reason(error)}",
             "Check that it plays elsewhere and was copied whole.",
