@@ -10,7 +10,7 @@ MEMORY = 1000
 
 
 def test_manifests_with_other_values_are_read_or_refused(tmp_path: Path, full: bool) -> None:
-    count = 1200 if full else 60
+    count = 1200 if full else 50
     found = layouts.text_layouts(tmp_path)
     with Campaign("manifests", tmp_path / "sandbox", MEMORY) as campaign:
         for kind, layout in found.items():

@@ -19,7 +19,7 @@ def shipped() -> dict[str, bytes]:
 
 
 def test_presets_with_bytes_changed_are_read_or_refused(tmp_path: Path, full: bool) -> None:
-    count = 500 if full else 12
+    count = 500 if full else 10
     with Campaign("presets", tmp_path, MEMORY) as campaign:
         for name, content in mutation.mutants(shipped(), count):
             campaign.run(name, content)
@@ -29,7 +29,7 @@ def test_presets_with_bytes_changed_are_read_or_refused(tmp_path: Path, full: bo
 
 
 def test_presets_with_other_values_are_read_or_refused(tmp_path: Path, full: bool) -> None:
-    count = 600 if full else 30
+    count = 600 if full else 24
     whole = {name: yaml.safe_load(content) for name, content in shipped().items()}
     with Campaign("presets", tmp_path, MEMORY) as campaign:
         trees.fire(campaign, whole, count, len(trees.RAW_YAML), lambda name, tree: trees.as_yaml(tree))
