@@ -203,7 +203,8 @@ def _read_off(checkpoint: Checkpoint, name: str, host: Host, sets: Sequence[str]
 
 
 def _copy(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    network.load_state_dict({n: tensor for n, tensor in tensors.items() if n in network.state_dict()}, strict=False)
+    own = network.state_dict().keys()
+    network.load_state_dict({n: tensor for n, tensor in tensors.items() if n in own}, strict=False)
 
 
 def _may_be_absent(name: str) -> bool:
