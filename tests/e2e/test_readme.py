@@ -24,6 +24,8 @@ def here(tmp_path, monkeypatch):
     """The folder of someone who has a portrait and a clip."""
     Image.open(ASTRONAUT).convert("RGB").save(tmp_path / "portrait.jpg", quality=95)
     face_clip(tmp_path / "talk.mp4", count=20)
+    (jobs,) = blocks("csv")
+    (tmp_path / "shots.csv").write_text(jobs)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
