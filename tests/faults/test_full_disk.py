@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 from evaluation_data import square_clip
 from fault_scenarios import PRESET, TINY, Inputs, animate, crop, preprocess, scenarios, train, write_inputs
-from faults import environment, run, tree, undisturbed
+from faults import environment, isolated_mounts, run, tree, undisturbed
 from media_factory import write_frames
 
 MOVIES = ("mp4", "mov", "mkv", "webm", "gif")
@@ -158,15 +157,6 @@ cp -a "$disk/out" "$copies/full" && rm "$disk/fill" && "$@" && cp -a "$disk/out"
 exit $code
 """
 """Runs a command twice, first on a file system that is full but for a few bytes, and copies what it leaves."""
-
-
-def isolated_mounts() -> list[str]:
-    """The command that starts a shell which may mount file systems that nobody else sees; empty where none may."""
-    for options in ("-m", "-rm"):
-        words = ["unshare", options, "sh", "-c"]
-        if shutil.which("unshare") and subprocess.run([*words, "mount -t tmpfs x /mnt"], check=False).returncode == 0:
-            return words
-    return []
 
 
 FILLED = [("crop", 12_288), ("animate", 0), ("animate", 12_288), ("pictures", 60_000), ("crop", 0), ("preprocess", 0)]
