@@ -54,8 +54,8 @@ def known_fields() -> tuple[str, ...]:
 
 
 def canonical(name: str) -> str:
-    """`driving-crop` is `driving_crop`, `view` is `views`."""
-    plain = name.strip().replace("-", "_")
+    """`driving-crop` is `driving_crop`, `Source` is `source`, `view` is `views`."""
+    plain = name.strip().replace("-", "_").lower()
     return _ALIASES.get(plain, plain)
 
 
@@ -67,15 +67,20 @@ def build(file: JobFile, path: Path, command: Mapping[str, Any], host: Host) -> 
     """
     folder = absolute(path).parent
     problems, fatal = list(file.problems), list(file.fatal)
+    entries = file.entries
     for where, values in {"defaults": file.defaults, "the command line": command}.items():
         fatal += [Problem(where, text, hint) for text, hint in _unknown(values)]
+    if file.header is not None and (unknown := _unknown(file.header.fields)):
+        # Once, not for each line of the table.
+        fatal += [Problem(file.header.where, text, hint) for text, hint in unknown]
+        entries = []
     defaults = {
         **_given(file.defaults, folder),
         **_given(command, Path.cwd()),
     }
     registered = frozenset((*registry.entries(host), *preset_specs(host)))
     jobs: list[Job] = []
-    for entry in file.entries:
+    for entry in entries:
         if len(jobs) > MAX_MATCHES:
             raise UsageError(f"more than {MAX_MATCHES:,} jobs", "Split them into several files.")
         unknown = _unknown(entry.fields)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,9 @@ from fommctl.stages.batching.problems import Problem
 MAX_TABLE_BYTES = 16_000_000
 """Of CSV and JSON Lines; YAML is bounded as configurations are."""
 _HINT = "See 'fommctl batch --help' for what a file of jobs looks like."
+_UTF_8 = "Save it as UTF-8; spreadsheets call that 'CSV UTF-8', or ask for it."
+_BROKEN_FORMULA = re.compile(r"#(N/A|[A-Z0-9/]+[!?])")
+"""`#REF!` and the like: what spreadsheets write for a cell whose formula came to nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,8 @@ class JobFile:
     """Of lines that cannot be read; the others are in `entries`."""
     fatal: list[Problem] = field(default_factory=list)
     """Of what concerns all jobs."""
+    header: Entry | None = None
+    """The columns of a table, without values: all fields that its entries can have."""
 
 
 def read_job_file(path: Path) -> JobFile:
@@ -54,7 +61,8 @@ def read_job_file(path: Path) -> JobFile:
     }
     read = readers.get(path.suffix.lower())
     if read is None:
-        raise UsageError(f"{path.name} is no file of jobs by its ending", f"Known are {', '.join(readers)}.")
+        known = f"Known are {', '.join(readers)}; spreadsheets save as CSV."
+        raise UsageError(f"{path.name} is no file of jobs by its ending", known)
     limit = MAX_BYTES if read is _read_yaml else MAX_TABLE_BYTES
     try:
         if not path.is_file():
@@ -74,13 +82,15 @@ def read_job_file(path: Path) -> JobFile:
 
 
 def _text(content: bytes, name: str) -> str:
+    # Spreadsheets call UTF-16 "Unicode text".
+    encoding = "UTF-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "UTF-8"
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise UsageError(f"{name}, line {line}: not UTF-8 text", "Save it as UTF-8.") from error
+        raise UsageError(f"{name}, line {line}: not {encoding} text", _UTF_8) from error
     if "\0" in text:
-        raise UsageError(f"{name} holds zero bytes: it is no text", "Save it as UTF-8.")
+        raise UsageError(f"{name} holds zero bytes: it is no text", _UTF_8)
     return text
 
 
@@ -102,8 +112,13 @@ def _read_csv(text: str, name: str) -> JobFile:
             continue
         given = {column: cell.strip() for column, cell in zip(names, cells, strict=False)}
         # An empty cell is a field that the job does not have.
-        entries.append(Entry(where, {column: cell for column, cell in given.items() if cell}))
-    return JobFile(entries, problems=problems)
+        entry = Entry(where, {column: cell for column, cell in given.items() if cell})
+        broken = next((cell for cell in entry.fields.values() if _BROKEN_FORMULA.fullmatch(cell)), None)
+        if broken is not None:
+            problems.append(Problem(where, f"{broken} stands for a formula that failed", "Mend it in the spreadsheet."))
+            continue
+        entries.append(entry)
+    return JobFile(entries, problems=problems, header=Entry(header[0], dict.fromkeys(names)))
 
 
 class _Rows:
@@ -128,7 +143,7 @@ class _Rows:
     def _records(self) -> Iterator[str]:
         """Lines for the reader; a value in quotes may go on over several, and a # in it is no comment."""
         for number, line in enumerate(self._lines, start=1):
-            if self._between and (not line.strip() or line.lstrip().startswith("#")):
+            if self._between and not _says_something(line):
                 continue
             if self._between:
                 self._first, self._between = number, False
@@ -136,8 +151,16 @@ class _Rows:
 
     def _delimiter(self) -> str:
         """That of the header: spreadsheets write semicolons where the comma is for decimals."""
-        header = next((line for line in self._lines if line.strip() and not line.lstrip().startswith("#")), "")
-        return max(",;\t", key=header.count)
+        return max(",;\t", key=next(filter(_says_something, self._lines), "").count)
+
+
+def _says_something(line: str) -> bool:
+    """Neither empty nor a comment, nor the `sep=;` by which spreadsheets tell each other what parts the cells. A line
+    whose first cell is `#REF!` is a job that would be missed."""
+    text = line.strip()
+    if text.startswith("#"):
+        return _BROKEN_FORMULA.fullmatch(re.split(r"[,;\t]", text, maxsplit=1)[0].rstrip()) is not None
+    return bool(text) and re.fullmatch(r"sep=[,;\t]?", text) is None
 
 
 def _read_lines(text: str, name: str) -> JobFile:

@@ -124,3 +124,14 @@ def test_options_as_text_are_what_they_are_as_values() -> None:
     for wrong in ({"smooth": 2}, {"size": True}, {"codec": ["x"]}, {"output": 3}, {"fps": "1e9_9999_9999"}):
         with pytest.raises(UsageError):
             parsed(wrong)
+
+
+def test_columns_that_do_not_exist_are_told_once(tmp_path: Path, host: Host) -> None:
+    found = built(tmp_path, host, "\nSource,drivin,note\na.png,d.mp4,x\nb.png,d.mp4,y\n")
+    assert (found.jobs, found.problems) == ([], [])
+    assert [(each.where, each.message) for each in found.fatal] == [
+        ("line 2", "unknown field 'drivin' (did you mean 'driving'?)"),
+        ("line 2", "unknown field 'note'"),
+    ]
+    (job,) = built(tmp_path, host, "Source,DRIVING,Best-Frame\na.png,d.mp4,3\n").jobs
+    assert (job.config.source, job.config.best_frame) == (tmp_path / "a.png", "3")
