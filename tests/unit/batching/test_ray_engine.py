@@ -4,8 +4,6 @@ cluster is tested in e2e/test_batch_ray.py."""
 from __future__ import annotations
 
 import platform
-import socket
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -15,11 +13,10 @@ from typing import Any
 import pytest
 from batches import GOLDEN, hidden, write_shots
 
-from fommctl.errors import MissingError, UsageError
+from fommctl.errors import UsageError
 from fommctl.stages.batch import BatchConfig
 from fommctl.stages.batching import ray_engine
 from fommctl.stages.batching.jobs import Job, ModelChoice
-from fommctl.stages.batching.ray_connection import Cluster, connected, share_out
 from fommctl.stages.batching.ray_engine import _Run
 from fommctl.stages.batching.ray_worker import RayWorker, Task
 from fommctl.stages.batching.worker import Done, Failed
@@ -259,47 +256,6 @@ def test_a_worker_stops_at_the_next_frames(shots, tmp_path):
     assert list(tmp_path.iterdir()) == []
     worker._tell = tell  # type: ignore[method-assign]
     assert isinstance(worker.do(Task(job_of(shots, tmp_path / "1.mkv"))), Done)
-
-
-def test_shares(monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    farm = Cluster(ray=None, own=False, processors=(16, 16, 8), gpus=0)
-    assert share_of(farm, None) == (3, 8, False)
-    assert share_of(farm, 10) == (10, 4, False)
-    assert share_of(farm, 100) == (100, 1, False)
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert share_of(farm, 10) == (10, 2, False)
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    gpus = Cluster(ray=None, own=False, processors=(16, 16), gpus=4)
-    assert share_of(gpus, None) == (4, 8, True)
-    assert share_of(gpus, 2, ("cpu",)) == (2, 16, False)
-    with pytest.raises(UsageError, match="cuda:1"):
-        share_of(gpus, None, ("cuda:1",))
-    with pytest.raises(MissingError, match="no GPU"):
-        share_of(farm, None, ("cuda",))
-
-
-def share_of(cluster: Cluster, workers: int | None, devices: tuple[str, ...] = ()) -> tuple[int, int, bool]:
-    share = share_out(cluster, workers, devices)
-    return share.workers, share.threads, share.gpu
-
-
-def test_without_the_package(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingError) as caught, connected(None, 1):
-        pass
-    assert "pip install fommctl[ray]" in (caught.value.hint or "")
-
-
-def test_nobody_answers():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with pytest.raises(MissingError, match=f"no Ray answers at 127.0.0.1:{port}"), connected(f"127.0.0.1:{port}", 1):
-        pass
-    for address in ("nonsense", "host:port", ":1", "host:99999"):
-        with pytest.raises(UsageError, match="--address"), connected(address, 1):
-            pass
 
 
 def test_options_that_do_not_go_together(tmp_path):

@@ -7,17 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from batches import GOLDEN, hidden
 from media_factory import truncate, write_clip, write_frames, write_gif
 from shots import portrait
 
 import fommctl
-from fommctl.core.transfer import Motion
 from fommctl.errors import OutputError
 from fommctl.media.decoding import Decoder
 from fommctl.stages import animate, preparation, shot
-from fommctl.stages.choreography import Choreography
 from fommctl.stages.options import AnimateConfig
 from fommctl.stages.splitting import planning, segments
 from fommctl.stages.splitting.segments import NotAsPlannedError
@@ -300,19 +297,3 @@ def test_progress_is_that_of_the_whole(folder, tmp_path, animator):
         assert divided.progress(renders[0], 16) == (24, FRAMES)
     finally:
         divided.close()
-
-
-def test_memory_of_a_choreography_is_a_copy():
-    def motion(value):
-        return Motion(torch.full((1, 3, 2), value))
-
-    one = Choreography(motion(0.0), motion(0.1), mode="absolute", adapt_scale=False, smooth=True)
-    one(motion(0.2), [0.0], [True])
-    memory = one.memory()
-    other = Choreography(motion(0.0), motion(0.1), mode="absolute", adapt_scale=False, smooth=True)
-    other.resume(memory)
-    expected = one(motion(0.5), [0.04], [True]).keypoints
-    assert torch.equal(other(motion(0.5), [0.04], [True]).keypoints, expected)
-    again = Choreography(motion(0.0), motion(0.1), mode="absolute", adapt_scale=False, smooth=True)
-    again.resume(memory)
-    assert torch.equal(again(motion(0.5), [0.04], [True]).keypoints, expected)
