@@ -14,7 +14,7 @@ from fommctl.stages.hashing import media_hash
 from fommctl.stages.options import AnimateConfig
 
 _LENGTH = 32
-_ELSEWHERE = ("source", "driving", "views", "output", "overwrite")
+_ELSEWHERE = ("source", "driving", "views", "output", "overwrite", "sign", "sign_key")
 """Options that are told by contents, or that do not change the result."""
 
 
@@ -53,6 +53,8 @@ def key_of(job: Job, model: Mapping[str, Any], hashes: Hashes) -> Key:
         name: value for name, value in config.to_json().items() if name not in _ELSEWHERE and value != plain[name]
     }
     options |= {"device": choice.device.partition(":")[0], "precision": choice.precision, "seed": choice.seed}
+    if config.sign is not None:
+        options["sign"] = hashes(config.sign)
     content = {
         "source": hashes(config.source),
         "driving": hashes(config.driving),

@@ -9,6 +9,7 @@ from fommctl.stages.batching.jobs import Job
 from fommctl.stages.batching.keys import Key
 from fommctl.stages.batching.stamps import Stamp, stamp_of
 from fommctl.stages.batching.status import Record
+from fommctl.stages.provenance.schema import sidecar_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,8 @@ class Planned:
     key: Key
     reason: str | None
     """Why it has to; None: what an earlier batch made is still good."""
+    record: Record | None = None
+    """What the status file said of it then."""
 
 
 def plan_job(job: Job, key: Key, record: Record | None) -> Planned:
@@ -30,11 +33,12 @@ def plan_job(job: Job, key: Key, record: Record | None) -> Planned:
             f"the output exists already, and no batch has made it: {job.output}",
             "Use --overwrite, or another output.",
         )
-    return Planned(job, key, reason)
+    return Planned(job, key, reason, record)
 
 
 def reason_to_run(job: Job, key: Key, record: Record | None) -> str | None:
-    """`new`, `missing`, `changed: ...`, `failed: ...` or `interrupted`; None where nothing has to be done."""
+    """`new`, `missing`, `missing: sidecar`, `changed: ...`, `failed: ...` or `interrupted`; None where there is nothing
+    to be done."""
     if record is None:
         return "new"
     if record.state == "failed":
@@ -47,6 +51,8 @@ def reason_to_run(job: Job, key: Key, record: Record | None) -> str | None:
     if record.key != key.value:
         changed = [name for name, part in key.parts.items() if record.parts.get(name) != part]
         return f"changed: {', '.join(changed)}" if changed else "changed"
+    if job.config.sidecar and not sidecar_of(job.output).is_file():
+        return "missing: sidecar"
     return None if record.stamp in (None, stamp) else "changed: output"
 
 

@@ -79,13 +79,10 @@ class Schedule(Iterator[Job | Wait]):
     ended: list[Ended] = field(default_factory=list)
     _waiting: deque[_Turn] = field(default_factory=deque)
     _running: dict[int, _Turn] = field(default_factory=dict)
-    _lines: int = 0
-    """Of the status file when this batch began."""
     _stopped: bool = False
 
     def __post_init__(self) -> None:
         self._waiting.extend(_Turn(planned) for planned in self.planned)
-        self._lines = self.status.lines
 
     def __next__(self) -> Job | Wait:
         """A job that is ours from now on, or how long to wait for one."""
@@ -117,7 +114,7 @@ class Schedule(Iterator[Job | Wait]):
         job = turn.planned.job
         self.status.refresh()
         record = self.status.of(job.output)
-        if turn.attempts == 0 and record is not None and record.number > self._lines:
+        if turn.attempts == 0 and record is not None and record != turn.planned.record:
             ended = self._by_another(turn, record)
             if ended is not None:
                 self._end(turn, ended)
@@ -136,7 +133,7 @@ class Schedule(Iterator[Job | Wait]):
         return replace(job, config=replace(job.config, overwrite=may_replace(job, record)))
 
     def _by_another(self, turn: _Turn, record: Record) -> Ended | None:
-        """What a batch that runs at the same time has made of this job."""
+        """What another batch has made of this job since it was planned; hashing the inputs may take minutes."""
         planned = turn.planned
         if record.key != planned.key.value:
             return None

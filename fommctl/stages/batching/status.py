@@ -60,16 +60,14 @@ class Status:
         """The last word on an output, as of the last `refresh`."""
         return self._records.get(self.identity(output))
 
-    @property
-    def lines(self) -> int:
-        """How many were read so far."""
-        return self._lines
-
     def refresh(self) -> None:
         """Read what was added. A line that is no record (a torn one of a killed process) is left out. Raises
         OutputError where the file cannot be read."""
         try:
             with self.path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size < self._read:
+                    # Somebody has removed it, or put another one in its place.
+                    self._read, self._records = 0, {}
                 file.seek(self._read)
                 added = file.read()
         except FileNotFoundError:

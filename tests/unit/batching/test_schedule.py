@@ -102,13 +102,29 @@ def test_a_job_is_planned_by_what_is_known_of_its_output(tmp_path: Path) -> None
     assert may_replace(job, status.of(job.output))
 
 
+def test_a_sidecar_is_a_part_of_the_result(tmp_path: Path) -> None:
+    job, status = job_of(tmp_path, sidecar=True), status_of(tmp_path)
+    job.output.write_text("rendered")
+    status.add(job.output, "done", key="k", parts=KEY.parts, attempt=1)
+    status.refresh()
+    assert plan_job(job, KEY, status.of(job.output)).reason == "missing: sidecar"
+    (tmp_path / "1.mkv.json").write_text("{}")
+    assert plan_job(job, KEY, status.of(job.output)).reason is None
+
+
 def test_content_and_options_make_the_key(tmp_path: Path) -> None:
-    for name in ("a.png", "d.mp4"):
-        (tmp_path / name).write_text(name)
+    for name in ("a.png", "d.mp4", "a.pem", "b.pem", "same.pem"):
+        (tmp_path / name).write_text(name.replace("same", "a"))
     plain = key_of(job_of(tmp_path), {"sha256": "m"}, Hashes())
     assert key_of(job_of(tmp_path, 2, overwrite=True), {"sha256": "m"}, Hashes()) == plain
     gpus = [job_of(tmp_path, choice=ModelChoice(device=f"cuda:{n}")) for n in (0, 1)]
     assert len({key_of(job, {}, Hashes()).value for job in gpus}) == 1
+    signed = [
+        key_of(job_of(tmp_path, sign=tmp_path / name, sign_key=tmp_path / f"{name}.key"), {"sha256": "m"}, Hashes())
+        for name in ("a.pem", "same.pem", "b.pem")
+    ]
+    assert signed[0] == signed[1]
+    assert len({key.value for key in (plain, *signed)}) == 3
     others = [
         key_of(job_of(tmp_path, smooth=True), {"sha256": "m"}, Hashes()),
         key_of(job_of(tmp_path), {"sha256": "n"}, Hashes()),
@@ -185,6 +201,28 @@ def test_a_full_disk_is_the_end(tmp_path: Path) -> None:
     status = status_of(tmp_path)
     assert isinstance(other, Job)
     assert [(record := status.of(each.output)) and record.state for each in (job, other)] == ["failed", "interrupted"]
+
+
+def test_what_another_batch_did_while_this_one_looked_at_its_files(tmp_path: Path) -> None:
+    """Between the plan and the first job lie minutes, where there are large files to hash."""
+    before = status_of(tmp_path)
+    job = job_of(tmp_path)
+    before.add(job.output, "failed", key="k", parts=KEY.parts, attempt=1, error={"message": "no"})
+    before.refresh()
+    planned = [plan_job(each, KEY, before.of(each.output)) for each in (job, job_of(tmp_path, 2), job_of(tmp_path, 3))]
+    assert [each.reason for each in planned] == ["failed: no", "new", "new"]
+    other, ours = (
+        Schedule(each, status_of(tmp_path), Claims(tmp_path / "claims"), 0, False, Silent())
+        for each in (planned[:2], planned)
+    )
+    for number in (1, 2):
+        given = next(other)
+        assert isinstance(given, Job)
+        other.finish(given, done(tmp_path, number) if number == 2 else FAILURE)
+    third = next(ours)
+    assert isinstance(third, Job)
+    assert third.number == 3
+    assert [(each.job.number, each.state, each.attempts) for each in ours.ended] == [(1, "failed", 0), (2, "kept", 0)]
 
 
 def test_what_another_batch_does_meanwhile_is_not_done_again(tmp_path: Path) -> None:

@@ -113,3 +113,15 @@ def test_a_claim_is_one_process_s_and_ends_with_it(tmp_path: Path) -> None:
     claims.release("a")
     claims.release_all()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_status_file_that_is_removed_while_it_is_read(tmp_path: Path) -> None:
+    ours, theirs = (Status(tmp_path / "status.jsonl", tmp_path / "lock") for _ in range(2))
+    for name in ("1.mkv", "2.mkv"):
+        ours.add(tmp_path / name, "done", key="k", parts={}, attempt=1)
+    ours.refresh()
+    ours.path.unlink()
+    ours.refresh()
+    theirs.add(tmp_path / "3.mkv", "done", key="k", parts={}, attempt=1)
+    ours.refresh()
+    assert [ours.of(tmp_path / f"{n}.mkv") is not None for n in (1, 2, 3)] == [False, False, True]
