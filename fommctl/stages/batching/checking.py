@@ -23,6 +23,7 @@ from fommctl.stages.batching.shared_paths import shared_paths
 from fommctl.stages.engine import Engine, check_views, choose_motion
 from fommctl.stages.hashing import model_identity
 from fommctl.stages.preparation import check_outputs
+from fommctl.stages.provenance.signing import check_signing
 from fommctl.stages.sound import choose_sound
 
 
@@ -54,11 +55,14 @@ class Checker:
         yield from shared_paths(jobs)
         for done, job in enumerate(jobs, start=1):
             checks = (self._source, self._driving, self._views, self._model, self._detector, self._device, self._output)
+            errors: dict[str, FommctlError] = {}
             for check in checks:
                 try:
                     check(job)
                 except FommctlError as error:
-                    yield Problem.of(job.where, error, job)
+                    # A name without an ending, for example, is neither good for sound nor for pictures.
+                    errors.setdefault(error.message, error)
+            yield from (Problem.of(job.where, error, job) for error in errors.values())
             report(done)
 
     def identity(self, job: Job) -> Mapping[str, Any]:
@@ -146,6 +150,7 @@ class Checker:
             check_outputs(replace(config, overwrite=True))
             return
         resolve_encoding(output, codec=config.codec, crf=config.crf, pix_fmt=config.pix_fmt)
+        check_signing(config)
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):

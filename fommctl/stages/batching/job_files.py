@@ -59,6 +59,8 @@ def read_job_file(path: Path) -> JobFile:
         **dict.fromkeys((".jsonl", ".ndjson"), _read_lines),
         **dict.fromkeys((".yaml", ".yml", ".json"), _read_yaml),
     }
+    if path == Path("-"):
+        raise UsageError("jobs are not read from stdin", "Give a file: what was done is noted beside it.")
     read = readers.get(path.suffix.lower())
     if read is None:
         known = f"Known are {', '.join(readers)}; spreadsheets save as CSV."

@@ -23,15 +23,20 @@ def shared_paths(jobs: Sequence[Job]) -> Iterator[Problem]:
     """
     inputs, folders = _inputs(jobs)
     outputs: dict[str, Job] = {}
+    within: dict[str, Job] = {}
     for job in jobs:
         output = job.output
-        names = list(_output_names(output))
+        names, around = list(_output_names(output)), list(_patterns_around(output))
         first = next((outputs[name] for name in names if name in outputs), None)
-        if first is not None:
-            place = "of this line" if first.where == job.where else f"of {first.where}"
-            yield Problem(job.where, f"the output is also that {place}: {output}", _NO_DOUBLES, job=job)
+        mixed = [outputs.get(name) for name in around] + [within.get(name) for name in names]
+        meets = first or next(filter(None, mixed), None)
+        if meets is not None:
+            place = "of this line" if meets.where == job.where else f"of {meets.where}"
+            how = "the frames mix with those" if first is None else "the output is also that"
+            yield Problem(job.where, f"{how} {place}: {output}", _NO_DOUBLES, job=job)
             continue
         outputs.update(dict.fromkeys(names, job))
+        within.update(dict.fromkeys(around, job))
         reader = next((inputs[name] for name in names if name in inputs), None)
         if reader is None and is_pattern(output):
             reader = _reader_of_frames(output, inputs, folders)
@@ -74,6 +79,15 @@ def _output_names(path: Path) -> Iterator[str]:
     except (OSError, ValueError):
         return
     yield f"{status.st_dev}:{status.st_ino}"
+
+
+def _patterns_around(path: Path) -> Iterator[str]:
+    """Patterns that could write the frames of this one too: `a%d.png` those of `a12%d.png`."""
+    if is_pattern(path):
+        before, number_on = re.findall(r"^((?:[^%]|%%)*)(.*)$", path.name, re.DOTALL)[0]
+        while before[-1:].isdigit():
+            before = before[:-1]
+            yield from _output_names(path.with_name(before + number_on))
 
 
 def _same(path: Path) -> str:

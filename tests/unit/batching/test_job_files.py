@@ -145,6 +145,11 @@ def test_files_that_are_no_jobs(tmp_path: Path, name: str, content: str | bytes,
     assert told in message(tmp_path, name, content)
 
 
+def test_jobs_from_stdin_are_refused() -> None:
+    with pytest.raises(UsageError, match="jobs are not read from stdin"):
+        read_job_file(Path("-"))
+
+
 def test_what_is_not_there(tmp_path: Path) -> None:
     for name, told in (("none.csv", "does not exist"), ("folder.csv", "is no file")):
         (tmp_path / "folder.csv").mkdir(exist_ok=True)
