@@ -2,7 +2,7 @@
 
 import errno
 
-LONGEST_MESSAGE = 8_000
+LONGEST_MESSAGE = 32_000
 """Characters: what a broken file holds may stand in a message, and may be as long as the file."""
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says where nothing more can be written: the disk, a quota or a limit is full."""

@@ -21,6 +21,8 @@ def _entry(**changes: object) -> bytes:
 
 
 MADE: dict[tuple[str, str], Content] = {
+    ("jobs", "brackets-csv"): {"jobs.csv": b"source,driving\n" + b"[" * 100_000 + b",b.mp4\n"},
+    ("jobs", "halves-json"): {"jobs.json": b'{"jobs": [{"source": "a\\ud800.png", "driving": "b.mp4"}]}'},
     ("manifests", "rows-crop"): {".crop.jsonl": b'{"key": "a", "name": "a", "rows": [[]], "source": "a", "stamp": [], '
                                  b'"options": "0"}\n'},
     ("manifests", "infinite-crop"): {".crop.jsonl": b'{"key": "a", "name": "a", "rows": [{"output": -Infinity}], '

@@ -25,6 +25,8 @@ OUTPUT = "{source.stem}--{driving.stem}.mp4"
 _ALIASES = {"view": "views", "set": "sets", "key": "sign_key"}
 """Options of the command whose fields are called otherwise."""
 _CHOICES = tuple(field.name for field in fields(ModelChoice))
+_LONGEST_PATH = 4096
+"""Characters, as Linux has it; the search for a pattern takes the square of them."""
 _NOT_NAMED = ("source", "driving", "output", "views", "sets", "sign", "sign_key")
 """Fields that the name of an output cannot hold."""
 
@@ -178,8 +180,10 @@ class _Builder:
             self._problem(f"the job has no {name}", "Every job needs source and driving.")
         elif not isinstance(given.value, str):
             self._problem(f"{name} is {describe(given.value)}", "Give a path; put a name like 12 into quotes.")
-        elif any(character < " " for character in given.value):
+        elif any(character < " " for character in given.value) or not _encodable(given.value):
             self._problem(f"{name} holds a character that is no text", "Write the path anew.")
+        elif len(given.value) > _LONGEST_PATH:
+            self._problem(f"{name} has {len(given.value):,} characters", f"Paths have at most {_LONGEST_PATH:,}.")
         else:
             return given
         return None
@@ -255,6 +259,15 @@ class _Builder:
 
     def _problem(self, message: str, hint: str | None) -> None:
         self.problems.append(Problem(self.entry.where, message, hint))
+
+
+def _encodable(text: str) -> bool:
+    """Whether the system can be asked for a file of this name: not with half a surrogate pair in it."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _several(value: Any) -> Any:
