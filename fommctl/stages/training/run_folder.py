@@ -30,7 +30,7 @@ _LOCK = ".lock"
 # In seconds: worker processes of a killed run may let go of the lock a moment after it.
 _WAIT_FOR_LOCK = 1
 _STEP = re.compile(r"step-(\d+)\.pt")
-_LEFT_OVER = re.compile(r"\.((step-\d+|epoch-\d+|best)\.pt|\d+\.png)\.\d+\.tmp")
+_LEFT_OVER = re.compile(r"\.((step-\d+|epoch-\d+|best)\.pt|\d+\.png|model\.safetensors|preset\.yaml)\.\d+\.tmp")
 _AUTO = "auto"
 _HINT_FULL = "Free some space and go on with --resume auto: the last good checkpoint stays."
 
@@ -237,7 +237,7 @@ def _number(path: Path) -> int:
 
 def _remove_left_over(out: Path) -> None:
     """Delete the temporary files that a killed run left, which may be as large as a checkpoint."""
-    for folder in (checkpoints_folder(out), picture_path(out, 0).parent):
+    for folder in (out, checkpoints_folder(out), picture_path(out, 0).parent):
         for path in folder.iterdir() if folder.is_dir() else ():
             if _LEFT_OVER.fullmatch(path.name):
                 path.unlink(missing_ok=True)
