@@ -1,5 +1,6 @@
 """The one place that turns errors into a message, a hint and an exit code."""
 
+import _thread
 import contextlib
 import errno
 import itertools
@@ -32,6 +33,8 @@ from fommctl.errors import (
 
 # typer may carry its own copy of click: the base of its exceptions is taken from typer itself.
 ClickException = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+LONGEST_IMPORT = 5.0
+"""Seconds that an interrupt waits for the end of an import."""
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -184,16 +187,24 @@ def _signals_raise() -> Iterator[None]:
     """SIGTERM and SIGHUP become KeyboardInterrupt, so that every `with` block cleans up as for Ctrl-C.
 
     A signal that the caller ignores (nohup, a background job) stays ignored. Signals that follow within a second
-    (an impatient second Ctrl-C, a supervisor that signals the whole group) do not disturb the cleaning up.
+    (an impatient second Ctrl-C, a supervisor that signals the whole group) do not disturb the cleaning up. In the
+    middle of an import, where libraries catch whatever is raised, the interrupt waits for its end.
     """
     if current_thread() is not main_thread():
         yield
         return
     last = float("-inf")
+    asked: float | None = None
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
-        nonlocal last
-        previous, last = last, time.monotonic()
+        nonlocal last, asked
+        now = time.monotonic()
+        asked = now if asked is None else asked
+        if _importing(frame) and now - asked < LONGEST_IMPORT:
+            # Not threading.Thread: what is interrupted may be just starting one, and hold its lock.
+            _thread.start_new_thread(_signal_again, (signum,))
+            return
+        previous, last, asked = last, now, None
         if last - previous > 1:
             raise KeyboardInterrupt
 
@@ -205,3 +216,21 @@ def _signals_raise() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether this frame runs for an import."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _signal_again(signum: int) -> None:
+    time.sleep(0.02)
+    if hasattr(signal, "pthread_kill"):
+        # To this very thread: what it waits for is interrupted.
+        signal.pthread_kill(main_thread().ident or 0, signum)
+    else:
+        signal.raise_signal(signum)

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 
 INTERRUPTED = 130
@@ -15,7 +16,7 @@ JSON = b'{"error": {"message": "interrupted", "hint": "Nothing half-written was 
 
 def entry() -> None:
     """Run the command line and exit with its code."""
-    _end_at_a_signal()
+    _end_at_a_signal(_end)
     _open_standard_streams()
     if "--json" in sys.argv:
         _keep_stdout_for_the_result()
@@ -34,7 +35,10 @@ def entry() -> None:
             build_app()
     except Exception as error:
         sys.exit(_without_libraries(error))
-    sys.exit(main())
+    code = main()
+    # The result is told: a signal that comes now must not add an error to it.
+    _end_at_a_signal(lambda signum, frame: os._exit(code))
+    sys.exit(code)
 
 
 def _without_libraries(error: Exception) -> int:
@@ -52,13 +56,13 @@ def _without_libraries(error: Exception) -> int:
     return MISSING
 
 
-def _end_at_a_signal() -> None:
+def _end_at_a_signal(end: Callable[[int, FrameType | None], None]) -> None:
     """Until `boundary.run` takes the signals over there is nothing to clean up, and an exception in the middle of an
     import is not always passed on: the process ends at once. Signals that the caller ignores stay ignored."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _end)
+            signal.signal(number, end)
 
 
 def _end(signum: int, frame: FrameType | None) -> None:

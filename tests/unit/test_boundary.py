@@ -218,6 +218,21 @@ def test_a_signal_during_the_first_imports(tmp_path: Path, name: str, flag: str,
         assert result.json() == {"error": message}
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_in_an_import_is_heeded_though_libraries_catch_everything(
+    start: Callable[..., "subprocess.Popen[str]"], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "site" / "greedy.py").write_text(
+        "import os, signal\n"
+        f"try:\n    os.kill(os.getpid(), signal.{name})\n    sum(range(100_000))\nexcept BaseException:\n    pass\n"
+    )
+    (tmp_path / "out").mkdir()
+    with start("wait", tmp_path / "out", "--load", "greedy") as process:
+        _, stderr = process.communicate()
+    assert (process.returncode, stderr) == (130, "error: interrupted\nhint: Nothing half-written was left behind.\n")
+    assert not (tmp_path / "out" / "part").exists()
+
+
 def test_a_signal_that_the_caller_ignores_stays_ignored(
     start: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
 ) -> None:
