@@ -16,8 +16,10 @@ CLOCKS = ("back", "1970")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    full = metafunc.config.getoption("--full")
     if "name" in metafunc.fixturenames:
-        metafunc.parametrize("name", NAMES if metafunc.config.getoption("--full") else SAMPLE)
+        metafunc.parametrize("name", NAMES if full else SAMPLE)
+        metafunc.parametrize("clock", CLOCKS if full else CLOCKS[:1])
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("clock", CLOCKS)
 def test_results_are_those_of_a_steady_clock(name: str, clock: str, inputs: Inputs, tmp_path: Path) -> None:
     scenario, out = scenarios(inputs)[name], tmp_path / "out"
     whole = undisturbed(scenario, tmp_path / "whole")
@@ -39,22 +40,21 @@ def test_results_are_those_of_a_steady_clock(name: str, clock: str, inputs: Inpu
         scenario.check_complete(out, whole.out)
 
 
-@pytest.mark.slow
-def test_training_goes_on_from_the_last_step_not_from_the_last_date(full: bool, inputs: Inputs, tmp_path: Path) -> None:
+@pytest.mark.full
+def test_training_goes_on_from_the_last_step_not_from_the_last_date(inputs: Inputs, tmp_path: Path) -> None:
     """Checkpoints that are dated in reverse; curves in the order of steps; no speed below zero."""
     out = tmp_path / "out"
     assert run(*train(inputs, out), "--max-steps", "3", FAULT_CLOCK="back").code == 0
     for age, path in enumerate(sorted((out / "checkpoints").iterdir())):
         os.utime(path, (10**9 - age, 10**9 - age))
-    clock = {"FAULT_CLOCK": "1970"} if full else {}
-    result = run(*train(inputs, out), "--json", **clock)
+    result = run(*train(inputs, out), "--json", FAULT_CLOCK="1970")
     assert result.code == 0, result.stderr
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(6))
     assert all(line["samples_per_s"] > 0 and 0 <= line["waiting"] <= 1 for line in lines)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("clock", CLOCKS)
 def test_speeds_and_models(clock: str, isolated: Path, inputs: Inputs, tmp_path: Path) -> None:
     done = run(*animate(inputs, tmp_path / "out.mp4"), "--json", FAULT_CLOCK=clock)

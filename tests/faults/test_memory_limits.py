@@ -34,8 +34,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     full = metafunc.config.getoption("--full")
     if "limited" in metafunc.fixturenames:
         metafunc.parametrize("limited", LIMITS if full else SAMPLE)
-    if "long" in metafunc.fixturenames:
-        metafunc.parametrize("long", ("animate", "crop") if full else ())
 
 
 @pytest.fixture(scope="module")
@@ -85,15 +83,14 @@ def test_an_end_of_memory_is_told_and_leaves_nothing_half(
     scenario.check_complete(out, whole.out)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS")
-def test_a_picture_that_does_not_fit_is_not_called_damaged(full: bool, inputs: Inputs, tmp_path: Path) -> None:
+def test_a_picture_that_does_not_fit_is_not_called_damaged(inputs: Inputs, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (5000, 5000, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "big.bmp")
     (tmp_path / "out").mkdir()
     own = replace(inputs, portrait=tmp_path / "big.bmp")
-    limits = (850, 900, 950) if full else (900,)
-    for megabytes in limits:
+    for megabytes in (850, 900, 950):
         limit = lambda room=megabytes: resource.setrlimit(resource.RLIMIT_AS, 2 * (room * MEGABYTE,))  # noqa: E731
         result = run(*animate(own, tmp_path / "out" / "out.mp4"), limit=limit, MALLOC_ARENA_MAX="1")
         assert_told(result.code, result.stderr)
@@ -101,7 +98,8 @@ def test_a_picture_that_does_not_fit_is_not_called_damaged(full: bool, inputs: I
         assert os.listdir(tmp_path / "out") == ["out.mp4"] * (result.code == 0)
 
 
-@pytest.mark.slow
+@pytest.mark.full
+@pytest.mark.parametrize("long", ["animate", "crop"])
 @pytest.mark.skipif(sys.platform != "linux", reason="needs the peak that Linux tells")
 def test_memory_does_not_grow_with_the_video(long: str, inputs: Inputs, tmp_path: Path) -> None:
     peaks = []

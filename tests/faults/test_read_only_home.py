@@ -44,10 +44,23 @@ def attempts(tmp_path: Path, full: bool) -> list:
 def test_the_built_in_model_and_its_detectors_work(full: bool, inputs: Inputs, tmp_path: Path) -> None:
     for number, attempt in enumerate(attempts(tmp_path, full)):
         out = tmp_path / f"{number}.mp4"
-        words = ("animate", ASTRONAUT, inputs.clip, "-o", out, "--driving-crop", "none", "--device", "cpu", "--json")
+        words = (
+            "animate",
+            ASTRONAUT,
+            inputs.clip,
+            "-o",
+            out,
+            "--driving-crop",
+            "none",
+            "--end",
+            "0.32",
+            "--device",
+            "cpu",
+            "--json",
+        )
         result = attempt(*words)
         assert result.code == 0, result.stderr
-        assert (result.json()["frames"], len(track(out).times)) == (40, 40)
+        assert (result.json()["frames"], len(track(out).times)) == (8, 8)
         assert "Traceback" not in result.stderr
         assert len(result.json()["warnings"]) <= 1
 

@@ -55,7 +55,7 @@ def test_a_model_is_pulled_once(together: int, isolated: Path, tmp_path: Path) -
     assert sorted(os.listdir(isolated / "models")) == ["tiny.origin.json", "tiny.pth.tar"]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_two_imports_of_one_name(together: int, isolated: Path) -> None:
     words = ("models", "import", TINY[1], "--preset", PRESET, "--name", "mine", "--json")
     results = list(at_once(together, *words))
@@ -86,9 +86,9 @@ def test_two_runs_in_one_folder(folder: str, together: int, inputs: Inputs, tmp_
     scenario.check_complete(out, whole.out)
 
 
-@pytest.mark.slow
-def test_two_results_of_one_name(together: int, full: bool, inputs: Inputs, tmp_path: Path) -> None:
-    for name in ("animate", "pictures") if full else ("pictures",):
+@pytest.mark.full
+def test_two_results_of_one_name(together: int, inputs: Inputs, tmp_path: Path) -> None:
+    for name in ("animate", "pictures"):
         scenario, out = scenarios(inputs)[name], tmp_path / name
         out.mkdir()
         whole = undisturbed(scenario, tmp_path / f"whole-{name}")

@@ -230,9 +230,11 @@ def test_what_a_killed_run_left_unfinished_is_removed_and_nothing_else(run: Path
     (folder / ".notes.4711.tmp").touch()
     (run / "pictures").mkdir()
     (run / "pictures" / ".00001000.png.4711.tmp").touch()
+    (run / ".model.safetensors.4711.tmp").touch()
     with lock_run(run):
         pass
     assert names(run / "pictures") == []
+    assert names(run) == ["checkpoints", "pictures"]
     assert [name for name in names(folder) if name.startswith(".")] == [".notes.4711.tmp"]
 
 
