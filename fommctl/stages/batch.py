@@ -18,9 +18,11 @@ from fommctl.stages.batching.building import build
 from fommctl.stages.batching.checking import Checker
 from fommctl.stages.batching.claims import FOLDER, Claims
 from fommctl.stages.batching.engines import BatchEngine, LocalEngine
+from fommctl.stages.batching.hashes import FILE as HASHES
+from fommctl.stages.batching.hashes import Hashes
 from fommctl.stages.batching.job_files import read_job_file
 from fommctl.stages.batching.jobs import Job
-from fommctl.stages.batching.keys import Hashes, key_of
+from fommctl.stages.batching.keys import inputs_of, key_of
 from fommctl.stages.batching.planning import Planned, plan_job
 from fommctl.stages.batching.problems import Problem, line_of, problems_error
 from fommctl.stages.batching.schedule import Ended, Schedule, Watcher
@@ -86,6 +88,8 @@ class BatchPlan:
     planned: tuple[Planned, ...]
     invalid: tuple[Problem, ...]
     """One for each job that cannot be done as it stands; a line of patterns that come to no jobs counts as one."""
+    hashes: Hashes = field(default_factory=Hashes)
+    """Of the inputs."""
 
     @property
     def to_run(self) -> list[Planned]:
@@ -139,25 +143,27 @@ def make_plan(config: BatchConfig, host: Host, report: Report = lambda done, tot
     """
     built = build(read_job_file(config.jobs), config.jobs, config.defaults, host)
     checker = Checker(host, config.root, local=config.engine == "local")
-    status = Status(config.status_path, config.status_path.parent / FOLDER / "status.lock")
+    folder = config.status_path.parent / FOLDER
+    status = Status(config.status_path, folder / "status.lock")
     status.refresh()
     total = 2 * len(built.jobs)
     problems = [*built.problems, *checker.check(built.jobs, lambda done: report(done, total))]
     refused = {each.job.number for each in problems if each.job is not None}
-    hashes, planned = Hashes(), []
-    for done, job in enumerate(built.jobs, start=len(built.jobs) + 1):
-        if job.number not in refused:
+    hashes, planned = Hashes(folder / HASHES), []
+    good = [job for job in built.jobs if job.number not in refused]
+    with hashes.ahead(path for job in good for path in inputs_of(job)):
+        for done, job in enumerate(good, start=total - len(good) + 1):
             try:
                 planned.append(plan_job(job, key_of(job, checker.identity(job), hashes), status.of(job.output)))
             except FommctlError as error:
                 problems.append(Problem.of(job.where, error, job))
-        report(done, total)
+            report(done, total)
     problems.sort(key=lambda each: each.place)
     if built.fatal or (problems and not config.keep_going):
         raise problems_error(config.jobs.name, [*built.fatal, *problems])
     # The first of each job.
     invalid = {each.place: each for each in reversed(problems)}
-    return BatchPlan(planned=tuple(planned), invalid=tuple(reversed(invalid.values())))
+    return BatchPlan(planned=tuple(planned), invalid=tuple(reversed(invalid.values())), hashes=hashes)
 
 
 def run(config: BatchConfig, host: Host, plan: BatchPlan, watcher: Watcher) -> BatchResult:
@@ -175,6 +181,7 @@ def run(config: BatchConfig, host: Host, plan: BatchPlan, watcher: Watcher) -> B
     left: set[int] = set()
     if plan.to_run:
         claims = Claims(folder)
+        plan.hashes.remember()
         status = Status(config.status_path, folder / "status.lock")
         status.refresh()
         schedule = Schedule(by_model(plan.to_run), status, claims, config.retry, config.keep_going is False, watcher)
@@ -194,6 +201,8 @@ def run(config: BatchConfig, host: Host, plan: BatchPlan, watcher: Watcher) -> B
             schedule.abandon()
         ended = {each.job.number: each for each in schedule.ended}
         left = {each.job.number for each in schedule.not_started}
+    else:
+        plan.hashes.remember()
     jobs = [*(_row(each.job, ended.get(each.job.number), each.job.number in left) for each in plan.planned)]
     rows = sorted([*jobs, *map(_invalid_row, plan.invalid)], key=lambda row: line_of(row["where"]))
     result = BatchResult(jobs=tuple(rows), status=config.status_path, seconds=time.monotonic() - began)

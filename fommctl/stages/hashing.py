@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,18 @@ from fommctl.models.loading import LoadedModel
 from fommctl.models.registry import file_sha256
 
 
-def media_hash(path: Path) -> str:
+def media_hash(path: Path, file_hash: Callable[[Path], str] = file_sha256) -> str:
     """SHA-256, hexadecimal: of a file's bytes; for a folder or a pattern of frames, of the places and contents of its
-    frames in order, so that renaming all of them changes nothing. Raises InputError for what cannot be read."""
+    frames in order, so that renaming all of them changes nothing. file_hash: of one file.
+
+    Raises InputError for what cannot be read.
+    """
     try:
         if not (path.is_dir() or is_pattern(path)):
-            return file_sha256(path)
+            return file_hash(path)
         digest = sha256()
         for position, frame in listed(path):
-            digest.update(f"{position} {file_sha256(frame)}\n".encode())
+            digest.update(f"{position} {file_hash(frame)}\n".encode())
         return digest.hexdigest()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", "Check the path and its permissions.") from error

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from fommctl.stages.batching.hashes import Hashes
 from fommctl.stages.batching.jobs import Job
-from fommctl.stages.hashing import media_hash
 from fommctl.stages.options import AnimateConfig
 
 _LENGTH = 32
@@ -27,18 +27,10 @@ class Key:
     """Of source, driving, views, model and options."""
 
 
-@dataclass(slots=True)
-class Hashes:
-    """Contents of files, each read once."""
-
-    of: Callable[[Path], str] = media_hash
-    _known: dict[Path, str] = field(default_factory=dict)
-
-    def __call__(self, path: Path) -> str:
-        """SHA-256 of a file, a folder or a pattern of frames. Raises InputError."""
-        if path not in self._known:
-            self._known[path] = self.of(path)
-        return self._known[path]
+def inputs_of(job: Job) -> tuple[Path, ...]:
+    """What has to be hashed for the key of a job."""
+    config = job.config
+    return (config.source, config.driving, *config.views, *([] if config.sign is None else [config.sign]))
 
 
 def key_of(job: Job, model: Mapping[str, Any], hashes: Hashes) -> Key:

@@ -11,8 +11,9 @@ import pytest
 from fommctl.errors import OutputError, UsageError
 from fommctl.stages.batch import by_model
 from fommctl.stages.batching.claims import Claims
+from fommctl.stages.batching.hashes import Hashes
 from fommctl.stages.batching.jobs import Job, ModelChoice
-from fommctl.stages.batching.keys import Hashes, Key, key_of
+from fommctl.stages.batching.keys import Key, key_of
 from fommctl.stages.batching.planning import Planned, may_replace, plan_job
 from fommctl.stages.batching.schedule import Ended, Schedule
 from fommctl.stages.batching.stamps import stamp_of
