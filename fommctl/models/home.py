@@ -1,5 +1,6 @@
 """FOMMCTL_HOME: the folder that holds pulled and imported models, and how files get into it whole."""
 
+import glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,12 @@ def model_lock(name: str) -> "BaseFileLock":
     if not os.access(folder, os.W_OK):
         raise OutputError(f"cannot write to {folder}", "Set FOMMCTL_HOME to a folder that you can write to.")
     return FileLock(folder / f"{name}.lock")
+
+
+def remove_left_over(target: Path) -> None:
+    """Delete what killed processes have left of `replacing`; only for who holds the lock of `target`."""
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fommctl import __version__
 from fommctl.models import registry
 from fommctl.models.checkpoint import halved, write_native
-from fommctl.models.home import model_lock
+from fommctl.models.home import model_lock, remove_left_over
 from fommctl.models.loading import LoadedModel, file_stem, load_file
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def import_model(
     }
     with model_lock(name):
         target = registry.import_path(name, host, overwrite)
+        remove_left_over(target)
         write_native(
             target, halved(groups) if half else groups, {key: value for key, value in metadata.items() if value}
         )

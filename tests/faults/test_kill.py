@@ -11,7 +11,7 @@ from fault_scenarios import Inputs, scenarios, write_inputs
 from faults import Undisturbed, moment, run, run_killed, undisturbed
 
 NAMES = ("animate", "pictures", "crop", "crop-workers", "preprocess", "preprocess-workers", "train", "train-workers")
-NAMES = (*NAMES, "batch", "batch-workers")
+NAMES = (*NAMES, "batch", "batch-workers", "import")
 SAMPLE = ("animate", "crop", "preprocess", "train", "batch")
 """In `make test`."""
 MOMENTS, SAMPLED_MOMENTS = 20, 2
@@ -56,7 +56,9 @@ def test_killed_and_run_again(
     run_killed(scenario, out, when)
     scenario.check_killed(out, whole.out)
     # In this process it takes less time; plugins of a scenario would have to be installed for it.
-    go_on = run if full or scenario.path else command_line.run_inside
-    again = go_on(*scenario.words(out), **({"site": scenario.path} if scenario.path else {}))
+    if full or scenario.path:
+        again = run(*scenario.words(out), **scenario.options(out))
+    else:
+        again = command_line.run_inside(*scenario.words(out))
     assert again.code == 0, again.stderr
     scenario.check_complete(out, whole.out)
