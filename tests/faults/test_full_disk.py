@@ -11,13 +11,25 @@ from pathlib import Path
 
 import pytest
 from evaluation_data import square_clip
-from fault_scenarios import PRESET, TINY, Inputs, animate, crop, preprocess, scenarios, train, write_inputs
+from fault_scenarios import (
+    PRESET,
+    TINY,
+    Inputs,
+    animate,
+    batch,
+    crop,
+    preprocess,
+    scenarios,
+    train,
+    write_inputs,
+    write_jobs,
+)
 from faults import environment, isolated_mounts, run, tree, undisturbed
 from media_factory import write_frames
 
 MOVIES = ("mp4", "mov", "mkv", "webm", "gif")
 NAMES = (*MOVIES, "pictures", "crop", "crop-workers", "preprocess", "preprocess-workers", "train", "import", "export")
-NAMES = (*NAMES, "evaluate")
+NAMES = (*NAMES, "evaluate", "batch", "batch-workers", "batch-status")
 SAMPLE = ("preprocess",)
 """In `make test`."""
 OVERWRITTEN = b"of an earlier run"
@@ -78,6 +90,17 @@ def case(name: str, inputs: Inputs, out: Path) -> Case:
             stays=("checkpoints/*", "preset.yaml", "pictures/*"),
             grows=("metrics.jsonl", "tensorboard/*", "pictures/*"),
         )
+    if kind == "batch":
+        room = 100_000 if more == "status" else LITTLE
+
+        def before() -> None:
+            write_jobs(inputs, out)
+            if more == "status":
+                # No line finds room in it, while results would.
+                (out / "status.jsonl").write_bytes(b"\n" * (room - 50))
+
+        words = batch(out, workers if more == "workers" else 0)
+        return Case(words, room, before, stays=("jobs.jsonl",), grows=("status.jsonl", ".fommctl-batch/*"))
     model = ["models", "import", TINY[1], "--preset", PRESET, "--name", "mine", "--overwrite", "-q"]
     if kind == "import":
         return Case(
