@@ -22,6 +22,10 @@ def _entry(**changes: object) -> bytes:
 
 MADE: dict[tuple[str, str], Content] = {
     ("jobs", "brackets-csv"): {"jobs.csv": b"source,driving\n" + b"[" * 100_000 + b",b.mp4\n"},
+    ("jobs", "infinite-status"): {
+        "jobs.csv": b"source,driving\na.png,b.mp4\n",
+        "status.jsonl": b'{"output": "x.mp4", "state": "done", "key": "k", "attempt": Infinity}\n',
+    },
     ("jobs", "halves-json"): {"jobs.json": b'{"jobs": [{"source": "a\\ud800.png", "driving": "b.mp4"}]}'},
     ("manifests", "rows-crop"): {".crop.jsonl": b'{"key": "a", "name": "a", "rows": [[]], "source": "a", "stamp": [], '
                                  b'"options": "0"}\n'},

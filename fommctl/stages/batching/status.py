@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from filelock import FileLock
 
+from fommctl.api import plain_json
 from fommctl.errors import FULL_DISK, OutputError
 from fommctl.stages.batching.stamps import Stamp
 
@@ -83,7 +84,7 @@ class Status:
 
     def _take(self, line: bytes) -> bool:
         try:
-            found = json.loads(line)
+            found = plain_json.parse(line)
             output, state = found["output"], found["state"]
             if not isinstance(output, str) or state not in get_args(State):
                 return False
@@ -100,7 +101,7 @@ class Status:
                 stamp=stamp,
                 number=self._lines,
             )
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError):
             return False
         if state != "done" and before is not None:
             record = replace(record, stamp=before.stamp)
