@@ -11,7 +11,7 @@ from fommctl.errors import JobsFailedError, UsageError
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from fommctl.stages.animate import AnimateResult
+    from fommctl.stages.animate_result import AnimateResult
     from fommctl.stages.options import AnimateConfig
     from fommctl.stages.provenance.rerendering import Comparison
 

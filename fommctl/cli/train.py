@@ -82,8 +82,9 @@ def register(app: typer.Typer) -> None:
             launch(context.find_root().obj, nproc, device, session)
         from fommctl.cli.training_progress import training_progress
         from fommctl.host import load_host
-        from fommctl.stages.train import TrainConfig, run, unobserved
+        from fommctl.stages.train import run, unobserved
         from fommctl.stages.training.distributed import join
+        from fommctl.stages.training.options import TrainConfig
 
         config = TrainConfig(
             preset=preset,

@@ -19,11 +19,13 @@ from fommctl.media.images import read_picture, resize
 from fommctl.media.reader import Frame
 from fommctl.models.loading import load_model
 from fommctl.stages import animate
+from fommctl.stages.animate_result import AnimateResult
 from fommctl.stages.choreography import Choreography
 from fommctl.stages.engine import Engine
 from fommctl.stages.options import AnimateConfig, MotionMode, check_choice, check_seed, parsed
 from fommctl.stages.rendering import Rendering, batches
 from fommctl.stages.shot import on_black
+from fommctl.stages.streaming import Progress
 from fommctl.stages.timing import Cue
 
 Pixels = NDArray[np.uint8]
@@ -39,9 +41,9 @@ class Animator(Engine):
         driving: str | Path,
         output: str | Path | None = None,
         *,
-        report: animate.Progress | None = None,
+        report: Progress | None = None,
         **options: Any,
-    ) -> animate.AnimateResult:
+    ) -> AnimateResult:
         """Animate files, with the options of the command (`motion="absolute"`, `crop="none"`, ...)."""
         path = None if output is None else Path(output)
         config = AnimateConfig(source=Path(source), driving=Path(driving), output=path, **parsed(options))

@@ -21,7 +21,7 @@ from fommctl.stages.choreography import Choreography
 from fommctl.stages.compose import Composer, Look
 from fommctl.stages.engine import Engine
 from fommctl.stages.options import AnimateConfig, MotionMode
-from fommctl.stages.provenance.recording import check_sidecar
+from fommctl.stages.provenance.schema import check_sidecar
 from fommctl.stages.provenance.signing import Signature, check_signing
 from fommctl.stages.reference import find_reference
 from fommctl.stages.rendering import Rendering

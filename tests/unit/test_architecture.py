@@ -76,7 +76,7 @@ def test_no_circles() -> None:
     edges = {
         module_name(path): {
             target
-            for name in imports(path, types=False)
+            for name in imports(path)
             for target in (name, name.rpartition(".")[0])
             if target in names and target not in ("fommctl", module_name(path))
         }

@@ -11,36 +11,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fommctl import __version__
-from fommctl.errors import UsageError
 from fommctl.media.boxes import Box
 from fommctl.media.marking import TRAINED_ALGORITHMIC_MEDIA
 from fommctl.models import registry
 from fommctl.stages.hashing import media_hash, model_identity
-from fommctl.stages.options import AnimateConfig
 from fommctl.stages.output_folder import replace_text
 from fommctl.stages.provenance.environment import environment
 from fommctl.stages.provenance.schema import VERSION, sidecar_of
 
 if TYPE_CHECKING:
-    from fommctl.stages.animate import AnimateResult
+    from fommctl.stages.animate_result import AnimateResult
     from fommctl.stages.engine import Engine
     from fommctl.stages.preparation import Settled
 
 NOT_RECORDED = ("source", "driving", "views", "output", "overwrite", "sidecar", "sign", "sign_key")
 """Options that are no part of what was rendered; the paths stand elsewhere."""
-
-
-def check_sidecar(config: AnimateConfig) -> None:
-    """Raise UsageError where the sidecar would replace something."""
-    if not config.sidecar:
-        return
-    path = sidecar_of(config.result_path)
-    if path.is_dir() or any(
-        os.path.realpath(path) == os.path.realpath(file) for file in (config.source, config.driving)
-    ):
-        raise UsageError(f"the sidecar would replace {path}", "Choose another name with -o.")
-    if path.exists() and not config.overwrite:
-        raise UsageError(f"the sidecar exists already: {path}", "Use --overwrite, or another name with -o.")
 
 
 def write_sidecar(

@@ -20,12 +20,14 @@ from fommctl.models import registry
 from fommctl.models.loading import LoadedModel, load_file, load_model
 from fommctl.presets import preset_from_text
 from fommctl.stages import animate
+from fommctl.stages.animate_result import AnimateResult
 from fommctl.stages.animator import Animator
 from fommctl.stages.hashing import media_hash
 from fommctl.stages.options import AnimateConfig, parsed
 from fommctl.stages.provenance.environment import differences, environment
 from fommctl.stages.provenance.recording import NOT_RECORDED
 from fommctl.stages.provenance.schema import File, Sidecar, read
+from fommctl.stages.streaming import Progress
 
 LONGEST_PATH = 1000
 """Characters of a path of the sidecar that are shown."""
@@ -113,9 +115,7 @@ def load(again: Again, *, model: str | None = None, device: str | None = None) -
     return Animator(loaded, host, device=device or settings.device, precision=settings.precision, seed=settings.seed)
 
 
-def render(
-    again: Again, animator: Animator, report: animate.Progress | None = None
-) -> tuple[animate.AnimateResult, Comparison]:
+def render(again: Again, animator: Animator, report: Progress | None = None) -> tuple[AnimateResult, Comparison]:
     """Render, and compare with what the sidecar says. Raises as `animate.run` does."""
     with _threads(again.record.settings.torch_threads):
         result = animate.run(again.config, animator, report)

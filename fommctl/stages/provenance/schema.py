@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fommctl.errors import UsageError
 from fommctl.media.files import check_file
 from fommctl.media.marking import printable
+from fommctl.stages.options import AnimateConfig
 
 VERSION = 1
 """Raised when a file of the new kind could be misread by the code for the old one."""
@@ -98,6 +100,19 @@ class Sidecar(_Part):
 def sidecar_of(output: Path) -> Path:
     """Where the sidecar of a result lies: `shot.mov.json`, `frames/%05d.png.json`."""
     return output.with_name(f"{output.name}.json")
+
+
+def check_sidecar(config: AnimateConfig) -> None:
+    """Raise UsageError where the sidecar would replace something."""
+    if not config.sidecar:
+        return
+    path = sidecar_of(config.result_path)
+    if path.is_dir() or any(
+        os.path.realpath(path) == os.path.realpath(file) for file in (config.source, config.driving)
+    ):
+        raise UsageError(f"the sidecar would replace {path}", "Choose another name with -o.")
+    if path.exists() and not config.overwrite:
+        raise UsageError(f"the sidecar exists already: {path}", "Use --overwrite, or another name with -o.")
 
 
 def read(path: Path) -> Sidecar:

@@ -14,8 +14,9 @@ from typing import Any
 
 from fommctl.errors import FommctlError
 from fommctl.stages.output_folder import replace_text
-from fommctl.stages.train import TrainConfig, run
+from fommctl.stages.train import run
 from fommctl.stages.training.loop import Report
+from fommctl.stages.training.options import TrainConfig
 from fommctl.stages.worker_processes import Tell, processors
 
 MODEL, RECORD = "model.safetensors", "training.json"

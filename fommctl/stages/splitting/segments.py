@@ -15,7 +15,8 @@ from fommctl.core.transfer import Motion
 from fommctl.errors import FommctlError
 from fommctl.media.joining import JoiningWriter, Part, PartWriter
 from fommctl.media.reader import Reader
-from fommctl.stages.animate import AnimateResult, Pace, conclude
+from fommctl.stages.animate import Pace, conclude
+from fommctl.stages.animate_result import AnimateResult
 from fommctl.stages.choreography import Memory
 from fommctl.stages.engine import Engine
 from fommctl.stages.preparation import Settled, about, prepare

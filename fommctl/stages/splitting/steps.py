@@ -12,7 +12,8 @@ from typing import Any
 
 from fommctl.media.movie import output_errors
 from fommctl.media.output_paths import is_pattern, real_target, temporary_folder
-from fommctl.stages.animate import AnimateResult, run
+from fommctl.stages.animate import run
+from fommctl.stages.animate_result import AnimateResult
 from fommctl.stages.choreography import Memory
 from fommctl.stages.engine import Engine
 from fommctl.stages.options import AnimateConfig

@@ -31,7 +31,7 @@ from fommctl.stages.training.tensorboard_log import TensorBoardLog
 from fommctl.stages.training.validation import reconstruction_error
 
 if TYPE_CHECKING:
-    from fommctl.stages.train import TrainConfig
+    from fommctl.stages.training.options import TrainConfig
 
 Report = Callable[[int, int, Mapping[str, float], float, float], None]
 """Called with steps done, epoch, losses, samples a second, and the share of the time spent waiting for data."""

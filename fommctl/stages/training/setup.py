@@ -27,7 +27,7 @@ from fommctl.stages.training.step import TrainingStep
 from fommctl.stages.training.weight_average import WeightAverage
 
 if TYPE_CHECKING:
-    from fommctl.stages.train import TrainConfig
+    from fommctl.stages.training.options import TrainConfig
 
 log = logging.getLogger(__name__)
 
