@@ -85,7 +85,7 @@ CASES = [
     case("portrait.png", "clip.mp4", *PREPARED, "--detector", "hog", code=2, says="dlib-hog", name="unknown detector"),
     case("portrait.png", "clip.mp4", *PREPARED, "--audio", "driving", code=2, says="no sound", name="no sound"),
     case("portrait.png", "clip.mp4", *PREPARED, "--set", "model_params.nmu_kp=3", code=2, says="nmu_kp", name="key"),
-    case("portrait.png", code=2, says="driving", name="one argument"),
+    case("portrait.png", code=2, says="DRIVING", name="one argument"),
 ]
 
 

@@ -5,12 +5,12 @@ import skimage.data
 
 from fommctl.api import testing
 from fommctl.api.validation import SPEC_TYPES
-from fommctl.cli.plugin_checks import KINDS, check
+from fommctl.cli.plugin_checks import SUITES, check
 from fommctl.host import Host, load_host
 from fommctl.presets import preset_names
 
 
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in KINDS for name in load_host().names(kind)])
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in SUITES for name in load_host().names(kind)])
 def test_contract(kind: str, name: str, host: Host) -> None:
     result = check(kind, name, host)
     assert result.problem is None
@@ -27,7 +27,7 @@ def test_a_face_is_told_apart(name: str, host: Host) -> None:
 
 
 def test_models_have_a_file_or_an_address_and_a_preset(host: Host) -> None:
-    assert set(SPEC_TYPES) - set(KINDS) == {"model"}
+    assert set(SPEC_TYPES) - set(SUITES) == {"model"}
     for model in host.models.values():
         assert (model.path is not None) != bool(model.urls)
         assert model.path is None or model.path.is_file()

@@ -191,11 +191,13 @@ def _is_row(row: Any, name: str) -> bool:
     if not isinstance(row, dict) or set(row) != set(COLUMNS):
         return False
     box = row["box"]
-    texts = all(_text(row[column]) is not None for column in ("source", "output", "detector", "fps"))
+    texts = all(_text(row[column]) is not None for column in ("source", "output", "detector"))
+    # A picture has no rate.
+    rated = row["fps"] is None or _text(row["fps"]) is not None
     four = isinstance(box, list) and len(box) == 4 and all(isinstance(side, int | float) for side in box)
     numbers = all(isinstance(row[column], int | float) for column in ("start", "end", "size", "frames"))
     scored = row["score"] is None or isinstance(row["score"], int | float)
-    return texts and four and numbers and scored and _plain_name(row["output"]) and row["output"].startswith(f"{name}#")
+    return texts and rated and four and numbers and scored and _plain_name(row["output"]) and row["output"].startswith(f"{name}#")
 
 
 def _text(value: Any) -> str:
