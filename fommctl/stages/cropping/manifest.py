@@ -197,7 +197,8 @@ def _is_row(row: Any, name: str) -> bool:
     four = isinstance(box, list) and len(box) == 4 and all(isinstance(side, int | float) for side in box)
     numbers = all(isinstance(row[column], int | float) for column in ("start", "end", "size", "frames"))
     scored = row["score"] is None or isinstance(row["score"], int | float)
-    return texts and rated and four and numbers and scored and _plain_name(row["output"]) and row["output"].startswith(f"{name}#")
+    own = _plain_name(row["output"]) and row["output"].startswith(f"{name}#")
+    return texts and rated and four and numbers and scored and own
 
 
 def _text(value: Any) -> str:
