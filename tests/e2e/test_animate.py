@@ -208,6 +208,7 @@ def test_a_folder_of_frames_plays_at_the_given_rate_and_at_25_else(folder, run_c
         assert track(tmp_path / "out.mp4").times == [index / expected for index in range(9)]
 
 
+@pytest.mark.slow
 def test_a_missing_subject_is_held_skipped_or_refused(run_cli, tmp_path):
     clip = face_clip(tmp_path / "gap.mp4", count=48, missing=range(13, 37), audio=(), rate=Fraction(12))
     results = {}
@@ -229,6 +230,7 @@ def test_a_missing_subject_is_held_skipped_or_refused(run_cli, tmp_path):
     assert not (tmp_path / "out.mp4").exists()
 
 
+@pytest.mark.slow
 def test_best_frame(folder, run_cli, tmp_path):
     def animate(*more):
         out = tmp_path / "out.mkv"

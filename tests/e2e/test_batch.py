@@ -192,6 +192,7 @@ def test_jobs_that_fail(folder, run_cli):
     assert "0 jobs would run, 3 are done" in plan.stdout
 
 
+@pytest.mark.slow
 def test_a_job_that_takes_too_long_is_stopped(folder, run_cli, third_party):
     third_party(GATE, name="gate", entry="gate")
     rows = [

@@ -74,6 +74,7 @@ def told_to_leave(worker: int) -> bool:
     return bool(int(ignored.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_abandon_the_job_at_work(folder: Path, site: Path, number: int) -> None:
     jobs = jobs_of(folder)
@@ -113,6 +114,7 @@ def test_a_worker_that_is_killed_costs_its_job_a_second_try(folder: Path, site: 
     assert not hidden(folder)
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_killed_loses_the_job_at_work(folder: Path, site: Path) -> None:
     jobs = jobs_of(folder)
     (folder / "1.mkv.gate").touch()

@@ -43,6 +43,7 @@ def test_json_has_the_keys_of_the_contract(result):
     assert 50 < data["peak_memory_mb"] < 1500
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_or_json(run_cli, monkeypatch):
     monkeypatch.setattr(end_to_end, "SECONDS", 0.0)
     monkeypatch.setattr(end_to_end, "ROUNDS", 1)
