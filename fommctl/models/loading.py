@@ -100,9 +100,9 @@ def read_model(path: Path, host: Host) -> Checkpoint:
     return replace(checkpoint, groups={group: dict(tensors) for group, tensors in groups.items()})
 
 
-def locate(model: str | None, host: Host, preset: Preset | None = None) -> Path:
+def locate(model: str | None, host: Host) -> Path:
     """The file of a name of the registry, or the path as it is; of None as for `load_model`. Raises as it does."""
-    return _locate(model, preset, host)[1]
+    return _locate(model, None, host)[1]
 
 
 def fit(backend: Backend, spec: BackendSpec, checkpoint: Checkpoint, preset: str) -> tuple[str, ...]:

@@ -9,15 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import command_line
 import distributions
 import pytest
-from batches import GATE, alive, hidden, lines, start, states, words, worker_of, write_jobs, write_shots
+from batches import GATE, alive, hidden, lines, start, states, until, words, worker_of, write_jobs, write_shots
 
 PATIENCE_S = 90
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
@@ -40,13 +38,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(shots: Path, tmp_path: Path) -> Path:
     shutil.copytree(shots, tmp_path / "night")
     return tmp_path / "night"
-
-
-def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 def jobs_of(folder: Path, count: int = 3) -> Path:

@@ -9,14 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import command_line
 import distributions
 import pytest
-from batches import EXACT, TINY, alive, hidden, states, words, write_jobs, write_shots
+from batches import EXACT, TINY, alive, hidden, states, until, words, write_jobs, write_shots
 from ray_clusters import GATE, RunningRay, processes, running_ray
 
 PATIENCE_S = 120
@@ -49,17 +48,10 @@ def folder(shots: Path, tmp_path: Path) -> Path:
     return tmp_path / "night"
 
 
-def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
 def at_the_gate(output: Path) -> int:
     """The process that has come to the gate of this output."""
     file = output.with_name(f"{output.name}.gate.process")
-    until(lambda: file.exists() and file.read_text().endswith("\n"))
+    until(lambda: file.exists() and file.read_text().endswith("\n"), PATIENCE_S)
     number = int(file.read_text())
     file.unlink()
     return number
@@ -122,9 +114,9 @@ def test_a_worker_that_is_killed_costs_nothing_but_its_time(cluster, folder, run
     (folder / "d2.mkv.gate").touch()
     process = begin(cluster, jobs)
     # The others are done meanwhile, so that the one at the gate is the only one at work.
-    until(lambda: states(folder).count(("d1.mkv", "done")) + states(folder).count(("d3.mkv", "done")) == 2)
+    until(lambda: states(folder).count(("d1.mkv", "done")) + states(folder).count(("d3.mkv", "done")) == 2, PATIENCE_S)
     os.kill(at_the_gate(folder / "d2.mkv"), signal.SIGKILL)
-    until(lambda: ("d2.mkv", "interrupted") in states(folder))
+    until(lambda: ("d2.mkv", "interrupted") in states(folder), PATIENCE_S)
     (folder / "d2.mkv.gate").unlink()
     result = ended(process)
     assert {Path(job["output"]).stem: job["attempts"] for job in result["jobs"]} == {"d1": 1, "d2": 2, "d3": 1}
@@ -139,9 +131,9 @@ def test_a_segment_whose_worker_is_killed_is_rendered_again(cluster, folder, run
     (folder / "d1.mkv.gate").touch()
     process = begin(cluster, jobs, "--split", "4")
     # All segments but the first are parts already; that one is at the gate.
-    until(lambda: len([name for name in hidden(folder) if name.endswith(".tmp")]) == 1)
+    until(lambda: len([name for name in hidden(folder) if name.endswith(".tmp")]) == 1, PATIENCE_S)
     parts = folder / hidden(folder)[0]
-    until(lambda: {f"{number:05d}" for number in (1, 2, 3)} <= {path.name for path in parts.iterdir()})
+    until(lambda: {f"{number:05d}" for number in (1, 2, 3)} <= {path.name for path in parts.iterdir()}, PATIENCE_S)
     os.kill(at_the_gate(folder / "d1.mkv"), signal.SIGKILL)
     (folder / "d1.mkv.gate").unlink()
     result = ended(process)

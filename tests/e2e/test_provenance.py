@@ -6,9 +6,8 @@ from fractions import Fraction
 
 import av
 import pytest
-from media_factory import write_clip
 from PIL import Image
-from shots import portrait
+from shots import prepared_shot
 
 import fommctl
 from fommctl.media.output_paths import is_pattern, numbered
@@ -23,10 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     """A prepared portrait and a short clip with sound."""
-    folder = tmp_path_factory.mktemp("inputs")
-    portrait(folder / "portrait.png")
-    write_clip(folder / "clip.mp4", width=256, height=256, frames=5, rate=Fraction(25), audio=("aac",))
-    return folder
+    return prepared_shot(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from boxes import media_data
 from certificates import DOCUMENT_SIGNING, SERVER, SIGNER, Chain, write_chain
-from media_factory import write_clip
-from shots import portrait
+from shots import prepared_shot
 
 import fommctl
 from fommctl.errors import OutputError
@@ -27,10 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inputs")
-    portrait(folder / "portrait.png")
-    write_clip(folder / "clip.mp4", width=256, height=256, frames=5, rate=Fraction(25), audio=("aac",))
-    return folder
+    return prepared_shot(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,7 @@ def of_models(config: EvaluateConfig, host: Host) -> tuple[tuple[Contestant, ...
     ]
     names = config.names or distinct(labels)
     contestants = [
-        _contestant(name, folder, model, engine, host, chosen=config.preset is not None)
+        _contestant(name, folder, model, engine)
         for name, folder, model, engine in zip(names, folders(names), config.models, engines, strict=True)
     ]
     return tuple(contestants), engines[0].model.preset
@@ -75,29 +75,26 @@ def _registered(host: Host) -> Mapping[str, Any]:
     return registry.entries(host)
 
 
-def _contestant(name: str, folder: str, model: str | None, engine: Engine, host: Host, *, chosen: bool) -> Contestant:
-    """chosen: whether the preset was, and did not come with the file."""
-    from fommctl.models.loading import locate
-    from fommctl.models.registry import file_sha256
+def _contestant(name: str, folder: str, model: str | None, engine: Engine) -> Contestant:
+    from fommctl.stages.hashing import model_identity
 
     loaded = engine.model
-    path = locate(model, host, loaded.preset if chosen else None)
-    preset = loaded.preset.text()
     width, height = engine.frame_size()
+    about = model_identity(loaded)
     identity = {
-        "sha256": file_sha256(path),
-        "preset": preset,
+        "sha256": about["sha256"],
+        "preset": about["preset"],
         "device": engine.device.type,
         "precision": engine.precision,
     }
     details = {
         "model": loaded.name,
-        "file": str(path),
+        "file": str(loaded.path),
         "sha256": identity["sha256"],
         "frame_size": [width, height],
         "device": str(engine.device),
         "precision": engine.precision,
-        "preset": preset,
+        "preset": identity["preset"],
     }
     return Contestant(
         name=name,
