@@ -73,7 +73,23 @@ Crop = Annotated[
 ]
 DrivingCrop = Annotated[
     str | None,
-    _option(CROP, "The driving video's square: auto, none or X,Y,SIZE. Default: as --crop, auto for X,Y,SIZE."),
+    _option(
+        CROP,
+        "The driving video's square: fixed for each shot, follow (moves, grows and turns with the subject), auto (the "
+        "clip decides), none or X,Y,SIZE. Default: as --crop, auto for X,Y,SIZE.",
+    ),
+]
+HeadMotion = Annotated[
+    float | None,
+    _option(
+        MOTION,
+        "Where the square follows: the share (0 to 1) of the head's travel that the head in the source makes too. "
+        "Default: the preset's, else 0.25.",
+        show_default=False,
+    ),
+]
+Cuts = Annotated[
+    bool, _option(MOTION, "Give every shot of the driving video its own reference and squares.", "--cuts/--no-cuts")
 ]
 Detector = Annotated[
     str | None,

@@ -19,10 +19,13 @@ def rounded(box: Box) -> tuple[int, int, int, int]:
     return round(box.left), round(box.top), width, height
 
 
-def crop(pixels: Pixels, box: Box) -> Pixels:
-    """Cut a box, rounded to whole pixels, out of (H, W) or (H, W, C); outside the picture its border is repeated."""
+def crop(pixels: Pixels, box: Box, *, mirrored: bool = False) -> Pixels:
+    """Cut a box, rounded to whole pixels, out of (H, W) or (H, W, C).
+
+    Outside the picture its border is repeated; mirrored: the picture is reflected there.
+    """
     left, top, width, height = rounded(box)
-    return _window(pixels, left, top, left + width, top + height)
+    return _window(pixels, left, top, left + width, top + height, mirrored)
 
 
 def resize(pixels: Pixels, size: tuple[int, int], box: Box | None = None) -> Pixels:
@@ -54,10 +57,21 @@ def over_black(pixels: Pixels, alpha: Pixels | None) -> Pixels:
     return ((product + 127) // 255).astype(np.uint8)
 
 
-def _window(pixels: Pixels, left: int, top: int, right: int, bottom: int) -> Pixels:
+def _window(pixels: Pixels, left: int, top: int, right: int, bottom: int, mirrored: bool = False) -> Pixels:
     height, width = pixels.shape[:2]
     if left >= 0 and top >= 0 and right <= width and bottom <= height:
         return np.ascontiguousarray(pixels[top:bottom, left:right])
-    rows = np.clip(np.arange(top, bottom), 0, height - 1)
-    columns = np.clip(np.arange(left, right), 0, width - 1)
+    extend = _reflected if mirrored else _clipped
+    rows, columns = extend(np.arange(top, bottom), height), extend(np.arange(left, right), width)
     return np.ascontiguousarray(pixels[rows[:, None], columns])
+
+
+def _clipped(places: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    return np.clip(places, 0, count - 1)
+
+
+def _reflected(places: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Places of a line of pixels that is laid back and forth, its ends not repeated."""
+    period = max(1, 2 * (count - 1))
+    folded = places % period
+    return np.minimum(folded, period - folded)

@@ -14,10 +14,14 @@ from fommctl.config import describe, did_you_mean, nearest
 from fommctl.errors import UsageError
 from fommctl.media.boxes import Box
 
-JsonValue = str | int | bool | None | list[str]
+JsonValue = str | int | float | bool | None | list[str]
 MotionMode = Literal["relative", "absolute"]
 AudioMode = Literal["auto", "driving", "none"]
 MissingMode = Literal["hold", "skip", "fail"]
+SEARCHED = ("auto", "fixed", "follow")
+"""Squares of the driving video that are looked for: the clip decides, one for a shot, one that follows."""
+HEAD_MOTION = 0.25
+"""Share of the head's travel that is put back: with more, necks tear."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +42,18 @@ class AnimateConfig:
     crop: str = "auto"
     """Of the source: `auto`, `none` or `X,Y,SIZE` in pixels."""
     driving_crop: str | None = None
-    """Of the driving video; None: as `crop`, or `auto` where that is a square given by hand."""
+    """Of the driving video: `auto`, `fixed`, `follow`, `none` or `X,Y,SIZE`; None: as `crop`, or `auto` where that is a
+    square given by hand."""
+    cuts: bool = True
+    """Give each shot of the driving video its own reference and square."""
+    head_motion: float | None = None
+    """Share, 0 to 1, of the head's travel through the driving video that the head in the source makes too, where the
+    square follows; None: see `HEAD_MOTION`."""
+    source_width: float | None = None
+    """Width of the subject's box over the side of the source's square; None: the preset's framing."""
+    driving_width: float | None = None
+    """The same for the driving video."""
+    as_published: bool = False
     detector: str | None = None
     paste_back: bool | None = None
     """None: where there was a crop."""
@@ -77,9 +92,11 @@ class AnimateConfig:
         for name in ("size", "batch_size", "crf", "encoder_threads"):
             if not isinstance(getattr(self, name), int | None):
                 raise UsageError(f"--{name.replace('_', '-')} is {getattr(self, name)!r}", "Give a whole number.")
-        for text in (self.crop, self.driving_crop):
-            if text is not None:
-                parse_crop(text)
+        parse_crop(self.crop)
+        if self.driving_crop is not None:
+            parse_crop(self.driving_crop, SEARCHED)
+        if self.head_motion is not None and not 0 <= self.head_motion <= 1:
+            raise UsageError(f"--head-motion is {self.head_motion:g}", "Give a share from 0 to 1.")
         if self.best_frame not in ("first", "auto") and not self.best_frame.isdecimal():
             raise UsageError(f"--best-frame is '{self.best_frame}'", "Give first, auto or the number of a frame.")
         start = self.start or Fraction(0)
@@ -97,7 +114,7 @@ class AnimateConfig:
         values = {name: getattr(self, name) for name in option_names()}
         return {
             name: value
-            if value is None or isinstance(value, int | str)
+            if value is None or isinstance(value, int | float | str)
             else [str(item) for item in value]
             if isinstance(value, tuple)
             else str(value)
@@ -111,7 +128,7 @@ class AnimateConfig:
 
     @property
     def crop_of_driving(self) -> str:
-        """`auto`, `none` or `X,Y,SIZE`."""
+        """`auto`, `fixed`, `follow`, `none` or `X,Y,SIZE`."""
         if self.driving_crop is not None:
             return self.driving_crop
         return "auto" if parse_crop(self.crop) else self.crop
@@ -160,6 +177,8 @@ def read_option(name: str, value: Any) -> Any:
         return _boolean(name, value)
     if kind is int and isinstance(value, str):
         return _whole(name, value)
+    if kind is float:
+        return _number(name, value)
     if kind is Path and isinstance(value, str):
         return Path(value)
     if kind not in (int, Path) and isinstance(value, int | float) and not isinstance(value, bool):
@@ -170,7 +189,7 @@ def read_option(name: str, value: Any) -> Any:
     return value
 
 
-_EXPECTED = {int: "a whole number", bool: "true or false", Path: "a path"}
+_EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 
 
 @functools.cache
@@ -198,6 +217,13 @@ def _whole(name: str, text: str) -> int:
     return int(digits)
 
 
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(_fraction(str(value).strip()))
+    except (ValueError, ZeroDivisionError) as error:
+        raise UsageError(f"--{name.replace('_', '-')} is {describe(value)}", "Give a number such as 0.25.") from error
+
+
 def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise UsageError with the nearest choice unless value is one of them."""
     if value not in choices:
@@ -212,16 +238,18 @@ def check_seed(seed: int) -> None:
         raise UsageError(f"the seed is {seed!r}", "Give a whole number from 0, below 2**63.")
 
 
-def parse_crop(text: str) -> Box | None:
-    """The square of `X,Y,SIZE`; None for `auto` and `none`. Raises UsageError for anything else."""
-    if text in ("auto", "none"):
+def parse_crop(text: str, searched: tuple[str, ...] = ("auto",)) -> Box | None:
+    """The square of `X,Y,SIZE`; None for `none` and for the words of what is searched. Raises UsageError for anything
+    else."""
+    if text in (*searched, "none"):
         return None
     try:
         left, top, side = (int(part) for part in text.split(","))
     except (AttributeError, ValueError):
         side = 0
     if side <= 0:
-        raise UsageError(f"a crop of '{text}'", "Give auto, none or X,Y,SIZE in pixels, such as 120,40,256.")
+        words = ", ".join((*searched, "none"))
+        raise UsageError(f"a crop of '{text}'", f"Give {words} or X,Y,SIZE in pixels, such as 120,40,256.")
     return Box(left, top, left + side, top + side)
 
 

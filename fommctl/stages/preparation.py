@@ -17,13 +17,14 @@ from fommctl.media import timecode
 from fommctl.media.marking import Mark
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.writer import AudioSource, Writer, check_output, holds_alpha
-from fommctl.stages.choreography import Choreography
+from fommctl.stages.choreography import Choreography, Moment
 from fommctl.stages.compose import Composer, Look
 from fommctl.stages.engine import Engine
-from fommctl.stages.options import AnimateConfig, MotionMode
+from fommctl.stages.following import STILL, travel
+from fommctl.stages.options import HEAD_MOTION, AnimateConfig, MotionMode
 from fommctl.stages.provenance.schema import check_sidecar
 from fommctl.stages.provenance.signing import Signature, check_signing
-from fommctl.stages.reference import find_reference
+from fommctl.stages.reference import Reference, find_references
 from fommctl.stages.rendering import Rendering
 from fommctl.stages.shot import Shot, plan
 from fommctl.stages.sound import choose_sound
@@ -41,16 +42,25 @@ class Settled:
     sound: AudioSource | None
     shot: Shot
     mode: MotionMode
-    reference_time: Fraction
-    """Of the reference frame in the driving video, in seconds."""
-    reference: Motion
-    """One frame, on the CPU."""
+    references: tuple[Reference, ...]
+    """One for each shot of the driving video."""
     warnings: tuple[str, ...]
 
     @property
     def rate(self) -> Fraction:
         """Frames a second of the result."""
         return self.config.fps or self.info.rate
+
+    def moment(self, time: Fraction) -> Moment:
+        """What is known of the driving frame at a time, seconds since --start."""
+        shot = self.shot
+        number = shot.number_at(time)
+        moved = STILL
+        if shot.shots and (path := shot.shots[number].path) is not None:
+            share = HEAD_MOTION if self.config.head_motion is None else self.config.head_motion
+            first = path.at(float(self.references[number].time))
+            moved = travel(path.at(float(time)), first, share)
+        return Moment(float(time), shot.present(time), number, moved)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +78,8 @@ class Prepared:
 
     def rendering(self) -> Rendering:
         """The model's loop over this shot."""
-        present = self.settled.shot.present
         batch_size = self.settled.config.batch_size
-        return Rendering(
-            self.renderer, self.context, self.choreography, lambda cue: present(cue.frame.time), batch_size
-        )
+        return Rendering(self.renderer, self.context, self.choreography, self.settled.moment, batch_size)
 
     def writer(self) -> Writer:
         """Of the result, not opened yet."""
@@ -113,8 +120,8 @@ def settle(config: AnimateConfig, engine: Engine) -> Settled:
     notes = (*remarks, *shot.warnings, *_about_model(config, engine, context.motion))
     for note in notes:
         log.warning(note)
-    moment, reference = find_reference(config, shot, info, engine.renderer(config.size), context)
-    return Settled(config, info, sound, shot, mode, moment, reference.to("cpu"), notes)
+    references = find_references(config, shot, info, engine.renderer(config.size), context)
+    return Settled(config, info, sound, shot, mode, references, notes)
 
 
 def prepare(settled: Settled, engine: Engine, event: StageEvent, first_frame: int = 0) -> Prepared:
@@ -126,10 +133,11 @@ def prepare(settled: Settled, engine: Engine, event: StageEvent, first_frame: in
     context = engine.encoded((shot.square, *shot.views), config.size)
     choreography = Choreography(
         context.motion,
-        settled.reference.to(renderer.device),
+        [reference.motion.to(renderer.device) for reference in settled.references],
         mode=settled.mode,
         adapt_scale=config.adapt_scale,
         smooth=config.smooth,
+        room=shot.room,
     )
     reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]
     composer = Composer(config, shot, _look(config, shot), context.motion, reconstruction, filters, first_frame)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
 
 import torch
 
 from fommctl.api.protocols import Renderer, SourceContext
 from fommctl.core.pixels import HostPixels, to_tensor
 from fommctl.errors import MissingError
-from fommctl.stages.choreography import Choreography
+from fommctl.stages.choreography import Choreography, Moment
 from fommctl.stages.compose import Rendered
 from fommctl.stages.timing import Cue
 
@@ -45,7 +46,7 @@ class Rendering:
         renderer: Renderer,
         context: SourceContext,
         choreography: Choreography,
-        is_present: Callable[[Cue], bool],
+        moment: Callable[[Fraction], Moment],
         batch_size: int | None,
     ) -> None:
         self.batch_size = batch_size or usual_batch_size(renderer.device)
@@ -55,7 +56,7 @@ class Rendering:
         self._renderer = renderer
         self._context = context
         self._choreography = choreography
-        self._is_present = is_present
+        self._moment = moment
 
     def __call__(self, cues: Sequence[Cue]) -> Iterator[Rendered]:
         """The renderings of `cues`, in one batch or several."""
@@ -75,8 +76,7 @@ class Rendering:
             yield from self._halved(cues)
             return
         # What the choreography remembers must not see a frame twice: it runs once, whatever happens to the rendering.
-        times = [float(cue.frame.time) for cue in cues]
-        motion = self._choreography(driving, times, [self._is_present(cue) for cue in cues])
+        motion = self._choreography(driving, [self._moment(cue.frame.time) for cue in cues])
         step, position = len(cues), 0
         while position < len(cues):
             part = slice(position, position + step)

@@ -75,7 +75,7 @@ def write_sidecar(
         "settled": {
             "source_square": _square(settled.shot.source_box),
             "driving_square": _square(settled.shot.driving_box),
-            "reference_s": round(float(settled.reference_time), 6),
+            "reference_s": round(float(settled.references[0].time), 6),
             "detector": settled.shot.detector,
         },
         "environment": environment(engine.host, torch.device(result.device)),
