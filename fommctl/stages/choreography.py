@@ -128,14 +128,21 @@ class Choreography:
         return held
 
     def _limited(self, moved: Motion, moments: Sequence[Moment], room: Room) -> Motion:
-        """The motion, shifted as a whole so that the subject stays inside its square."""
+        """The motion, shifted as a whole so that the subject stays inside its square.
+
+        What is lost of the subject's own motion is remembered; what is lost of the travel that is put back is not.
+        """
         shift = (moved.keypoints - self.source.keypoints).mean(1)
-        low = shift.new_tensor((room.left, room.up))
-        high = shift.new_tensor((room.right, room.down))
-        kept = softly(shift.clamp(min=0), high) - softly((-shift).clamp(min=0), low)
-        cut = (shift - kept).abs().amax(1)
+        put_back = self._scale * shift.new_tensor([moment.travel.shift for moment in moments])
+        cut = (shift - put_back - _inside(shift - put_back, room)).abs().amax(1)
         self.limited += [moment.time for moment, much in zip(moments, (cut > TOLD).tolist(), strict=True) if much]
-        return replace(moved, keypoints=moved.keypoints + (kept - shift)[:, None])
+        return replace(moved, keypoints=moved.keypoints + (_inside(shift, room) - shift)[:, None])
+
+
+def _inside(shift: Tensor, room: Room) -> Tensor:
+    """A shift (B, 2), shortened where it nears the end of the room."""
+    low, high = shift.new_tensor((room.left, room.up)), shift.new_tensor((room.right, room.down))
+    return softly(shift.clamp(min=0), high) - softly((-shift).clamp(min=0), low)
 
 
 def softly(way: Tensor, room: Tensor) -> Tensor:

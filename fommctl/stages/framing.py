@@ -194,7 +194,7 @@ def fixed_square(
     sightings = tuple(Sighting(time, seen.get(number)) for number, time in enumerate(times))
     center, side = spread([detection.box for detection in track.detections], width, subject)
     box = fitted(center, side, info.width, info.height, multiple=2)
-    return ClipSquare(box, len(tracks), track.score, _absences(sightings, end), sightings)
+    return ClipSquare(box, len(tracks), track.score, absences(sightings, end), sightings)
 
 
 def _samples(
@@ -271,7 +271,7 @@ def fitted(center: tuple[float, float], side: float, width: int, height: int, mu
     return square(center, side, multiple).shifted_inside(width, height)
 
 
-def _absences(sightings: Sequence[Sighting], clip_end: Fraction) -> tuple[tuple[Fraction, Fraction], ...]:
+def absences(sightings: Sequence[Sighting], clip_end: Fraction) -> tuple[tuple[Fraction, Fraction], ...]:
     """The runs of searched frames without the subject that are long enough to count, from sighting to sighting: when
     the subject left between two searched frames is not known, and a pose that is held must be one that was seen."""
     absences = []

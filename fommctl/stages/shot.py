@@ -117,7 +117,7 @@ def plan(
         shots=found.shots,
         size=size,
         subject=None if found.source is None else found.source.subject,
-        room=None if found.source is None or config.as_published else room_in(found.source),
+        room=None if found.source is None or config.as_published else room_in(found.source, *pixels.shape[1::-1]),
         warnings=(*_several(config, found), *_missing(config, found.shots)),
         detection_s=seconds,
         detector=found.detector,

@@ -6,14 +6,13 @@ import bisect
 import itertools
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fommctl.api.protocols import Detector
 from fommctl.api.values import Detection
@@ -21,13 +20,14 @@ from fommctl.media.boxes import Box
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.reader import Frame, Reader
 from fommctl.stages.cropping.cuts import CutFinder, difference, thumbnail
-from fommctl.stages.following import SquarePath, TurnedSquare, smooth_path
+from fommctl.stages.following import TurnedSquare, smooth_path
 from fommctl.stages.framing import (
     BATCH,
     MOST_SAMPLES,
     RATE,
     ClipSquare,
     Sighting,
+    absences,
     fixed_square,
     ideal,
     not_found,
@@ -41,11 +41,6 @@ from fommctl.stages.tracks import SURE, Track, follow, lasting
 log = logging.getLogger(__name__)
 DrivingCrop = Literal["auto", "fixed", "follow"]
 
-# A subject whose square moves by less than this part of its side stays inside a fixed square: frames are then those of
-# the fixed square.  Nine in ten training clips, which were cut as fixed squares, move by less than 0.2.
-STAYS = 0.25
-# And one whose size changes by less than this factor, as smoothed, keeps a fixed square filled.
-GROWS = 1.35
 # Side of the pictures that are compared to find the first frame of a shot between two searched ones.
 GLANCE = 160
 
@@ -110,10 +105,9 @@ def squares_in_clip(
             waiting = begin if waiting is None and not shots else waiting
             continue
         shot = fixed_square(tracks, moments, width, subject, info, stop)
-        path = None
-        if driving_crop == "follow" or (driving_crop == "auto" and _wanders(tracks[0], moments, width, subject)):
-            path = _followed(clip, info, detector, tracks[0], moments, (begin, stop), width, subject)
-        shots.append(replace(shot, start=begin if waiting is None else waiting, path=path))
+        if driving_crop != "fixed":
+            shot = _followed(clip, info, detector, tracks[0], shot, (begin, stop), width, subject, driving_crop)
+        shots.append(replace(shot, start=begin if waiting is None else waiting))
         waiting = None
     if not shots:
         raise not_found(subject, clip.path.name)
@@ -181,65 +175,66 @@ def _longer(shot: ClipSquare, moments: Sequence[Fraction], end: Fraction) -> Cli
     return replace(shot, absent=absent, sightings=(*shot.sightings, *(Sighting(time, None) for time in moments)))
 
 
-def _wanders(track: Track, times: Sequence[Fraction], width: float, subject: str) -> bool:
-    """Does the subject leave the place and size that one fixed square can give it?"""
-    squares = [_turned(detection, width, subject) for detection in track.detections]
-    path = smooth_path([float(times[sample]) for sample in track.samples], squares)
-    centers = np.array([square.center for square in path.squares])
-    sides = np.array([square.side for square in path.squares])
-    travelled = float(np.ptp(centers, axis=0).max() / np.median(sides))
-    return travelled > STAYS or bool(sides.max() > GROWS * sides.min()) or any(s.angle for s in path.squares)
-
-
 def _followed(
     clip: Clip,
     info: VideoInfo,
     detector: Detector,
     track: Track,
-    times: Sequence[Fraction],
+    shot: ClipSquare,
     bounds: tuple[Fraction, Fraction],
     width: float,
     subject: str,
-) -> SquarePath:
-    """The path of the square through a shot: its subject measured anew, five times a second, where it is expected."""
-    known = [float(times[sample]) for sample in track.samples]
-    boxes = np.array([_sides(detection.box) for detection in track.detections])
-    measured: list[tuple[float, TurnedSquare]] = []
+    driving_crop: DrivingCrop,
+) -> ClipSquare:
+    """The shot with the path of its square where it follows, its subject measured anew five times a second.
+
+    Where the clip decides, it is followed if it leaves its place, or may do so where it was not seen, tilted too far.
+    """
+    seen = [(one.time, one.detection) for one in shot.sightings if one.detection is not None]
+    known = [float(time) for time, _ in seen]
+    coarse = smooth_path(known, [_turned(detection, width, subject) for _, detection in seen])
+    if driving_crop == "auto" and not coarse.wanders and len(seen) == len(shot.sightings):
+        return shot
+    boxes = np.array([_sides(detection.box) for _, detection in seen])
+    tilts = subject == "face" and all(detection.landmarks is None for _, detection in seen)
+    measured: list[tuple[Fraction, Detection, float]] = []
+    times: list[Fraction] = []
     with clip.reader(*bounds, size=searched_size(info), max_rate=RATE) as reader:
         for frame in reader:
-            time = float(bounds[0] + frame.time)
-            x, y = frame.pixels.shape[1] / info.width, frame.pixels.shape[0] / info.height
-            expected = Box(*(float(np.interp(time, known, side)) for side in boxes.T)).scaled(x, y)
-            for found, angle in _measured(frame.pixels, expected, detector):
-                there = scaled([found], info, frame.pixels)[0]
-                measured.append((time, _turned(there, width, subject, angle)))
+            times.append(bounds[0] + frame.time)
+            scale = frame.pixels.shape[1] / info.width, frame.pixels.shape[0] / info.height
+            expected = Box(*(float(np.interp(float(times[-1]), known, side)) for side in boxes.T)).scaled(*scale)
+            found: tuple[Detection, float] | None
+            if tilts:
+                found = seen_turned(frame.pixels, expected, measured[-1][2] if measured else 0.0, detector)
+            else:
+                upright = seen_again(frame.pixels, expected, detector)
+                found = None if upright is None else (upright, roll(upright))
+            if found is not None:
+                measured.append((times[-1], scaled([found[0]], info, frame.pixels)[0], found[1]))
     if not measured:
-        measured = [(known[number], _turned(one, width, subject)) for number, one in enumerate(track.detections)]
-    return smooth_path([time for time, _ in measured], [square for _, square in measured])
-
-
-def _measured(pixels: NDArray[np.uint8], expected: Box, detector: Detector) -> Iterator[tuple[Detection, float]]:
-    """The subject near where it is expected, and how far it is turned (degrees); nothing where it is not found."""
-    found = seen_again(pixels, expected, detector)
-    if found is not None:
-        yield found, 0.0
-    else:
-        yield from seen_turned(pixels, expected, detector)
+        return shot
+    squares = [_turned(detection, width, subject, angle) for _, detection, angle in measured]
+    path = smooth_path([float(time) for time, *_ in measured], squares)
+    if driving_crop == "auto" and not path.wanders:
+        return shot
+    again = {time: detection for time, detection, _ in measured} | dict(seen)
+    sightings = tuple(Sighting(time, again.get(time)) for time in sorted({*times, *again}))
+    return replace(shot, path=path, sightings=sightings, absent=absences(sightings, bounds[1]))
 
 
 def _turned(detection: Detection, width: float, subject: str, angle: float = 0.0) -> TurnedSquare:
-    """The square in which a detection stands as the training data does."""
+    """The square in which a subject stands as the training data does, tilted by an angle (degrees)."""
     box = detection.box
     upright = ideal(box, width, subject)
-    tilt = angle + roll(detection)
-    radians = math.radians(tilt)
+    radians = math.radians(angle)
     # The square's middle lies off the box's, along the subject's own axes.
     x, y = (mine - its for mine, its in zip(upright.center, box.center, strict=True))
     center = (
         box.center[0] + math.cos(radians) * x - math.sin(radians) * y,
         box.center[1] + math.sin(radians) * x + math.cos(radians) * y,
     )
-    return TurnedSquare(center, upright.width, tilt)
+    return TurnedSquare(center, upright.width, angle)
 
 
 def _sides(box: Box) -> tuple[float, float, float, float]:

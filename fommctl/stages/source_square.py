@@ -20,6 +20,8 @@ from fommctl.stages.tracks import subjects
 HEAD = Box(-0.75, -0.95, 0.75, 0.75)
 # A source is never framed looser than this (face over square): its face would have too few of the network's pixels.
 LOOSEST = 0.3
+# A subject may always move by this many widths of its box, however near the picture's edge is.
+LEAST = 0.15
 # A square moves by up to this part of its side to lie inside the picture; what then is outside is reflected.
 MOVED = 0.08
 
@@ -96,13 +98,19 @@ def source_square(
     return Square(placed.shifted(x, y), len(sure), sure[0].score, sure[0])
 
 
-def room_in(found: Square) -> Room:
-    """How far the subject may move in its square."""
+def room_in(found: Square, width: int, height: int) -> Room:
+    """How far the subject may move in its square, in a picture of this size (pixels).
+
+    Its head stays in the square, and in the picture. Nor does it leave an edge by more than lies between: beyond the
+    edge the picture is its own reflection, in which there is a second head.
+    """
     box, at = found.box, found.subject.box
     x, y = at.center
-    left, up = x + HEAD.left * at.width - box.left, y + HEAD.top * at.width - box.top
-    right, down = box.right - x - HEAD.right * at.width, box.bottom - y - HEAD.bottom * at.width
-    return Room(*(max(0.0, 2 * each / box.width) for each in (left, up, right, down)))
+    head = Box(*(middle + side * at.width for middle, side in zip((x, y, x, y), _sides(HEAD), strict=True)))
+    beside = min(head.left, width - head.right)
+    left, right = min(head.left - box.left, beside), min(box.right - head.right, beside)
+    up, down = min(head.top - box.top, head.top), min(box.bottom - head.bottom, head.top)
+    return Room(*(2 * max(LEAST * at.width, each) / box.width for each in (left, up, right, down)))
 
 
 def _side_for(moves: Sequence[Move], subject: str) -> float:
@@ -114,3 +122,7 @@ def _side_for(moves: Sequence[Move], subject: str) -> float:
     right, down = np.maximum(0, np.percentile(moves, 100 - OUTER, axis=0))
     across = max((-HEAD.left - left) / x, (HEAD.right + right) / (1 - x))
     return float(max(across, (-HEAD.top - up) / y, (HEAD.bottom + down) / (1 - y)))
+
+
+def _sides(box: Box) -> tuple[float, float, float, float]:
+    return box.left, box.top, box.right, box.bottom
