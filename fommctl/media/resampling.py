@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from math import ceil, floor
+from math import ceil, cos, floor, radians, sin
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fommctl.media.boxes import Box
+from fommctl.media.boxes import Box, TurnedSquare
 
 Pixels = NDArray[np.uint8]
 
@@ -47,6 +47,23 @@ def resize(pixels: Pixels, size: tuple[int, int], box: Box | None = None) -> Pix
     if whole == (0, 0, pixels.shape[1], pixels.shape[0]) and size == (pixels.shape[1], pixels.shape[0]):
         return np.ascontiguousarray(pixels)
     return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, box=whole))
+
+
+def upright(pixels: Pixels, part: TurnedSquare, size: tuple[int, int]) -> Pixels:
+    """Take a turned square out of pixels (H, W, 3), upright, resized to (width, height); the border is repeated."""
+    angle = radians(part.angle)
+    # The upright square around it is resized first, so that what gets smaller is antialiased as elsewhere.
+    width, height = (ceil(side * (abs(cos(angle)) + abs(sin(angle)))) for side in size)
+    x, y, reach = *part.center, part.side / 2 * width / size[0]
+    around = resize(pixels, (width, height), Box(x - reach, y - reach, x + reach, y + reach))
+    if not part.angle:
+        return around
+    x, y = size[0] / 2, size[1] / 2
+    turn = (
+        cos(angle), -sin(angle), width / 2 - cos(angle) * x + sin(angle) * y,
+        sin(angle), cos(angle), height / 2 - sin(angle) * x - cos(angle) * y,
+    )  # fmt: skip
+    return np.array(Image.fromarray(around).transform(size, Image.Transform.AFFINE, turn, Image.Resampling.BICUBIC))
 
 
 def over_black(pixels: Pixels, alpha: Pixels | None) -> Pixels:

@@ -8,11 +8,10 @@ from fractions import Fraction
 from types import TracebackType
 from typing import Self
 
-from fommctl.media.boxes import Box
-from fommctl.media.images import resize
+from fommctl.media.boxes import Box, TurnedSquare
 from fommctl.media.probe import VideoInfo
 from fommctl.media.reader import Frame, Reader
-from fommctl.stages.following import TurnedSquare
+from fommctl.media.resampling import resize, upright
 from fommctl.stages.framing import ClipSquare
 from fommctl.stages.options import AnimateConfig
 from fommctl.stages.shot import Shot
@@ -87,7 +86,7 @@ class DrivingReader:
         at = part.path.at(float(frame.time))
         center = at.center[0] * scale[0], at.center[1] * scale[1]
         moved = TurnedSquare(center, at.side * scale[0], at.angle)
-        return replace(frame, pixels=moved.cut(frame.pixels, self._shot.size))
+        return replace(frame, pixels=upright(frame.pixels, moved, self._shot.size))
 
 
 def _decoded_size(shot: Shot) -> tuple[int, int]:

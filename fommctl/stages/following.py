@@ -8,10 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from fommctl.media.boxes import Box, square
-from fommctl.media.resampling import Pixels, resize
+from fommctl.media.boxes import TurnedSquare
 
 # Standard deviation, seconds, of the Gaussian that smooths a path.  HOG measures a face to about a tenth of its width,
 # five times a second: after this, a head that moves evenly is followed to about one percent.
@@ -28,34 +26,6 @@ GROWS = 1.35
 # A travel that is put back nears this many half sides, however far it goes, where all of it is taken away; the more of
 # it is asked for, the farther it may go.  Beyond, necks tear.
 FAR = 0.15
-
-
-@dataclass(frozen=True, slots=True)
-class TurnedSquare:
-    """A square of a picture, in pixels, that may be turned and may reach beyond the picture."""
-
-    center: tuple[float, float]
-    side: float
-    angle: float = 0.0
-    """Degrees by which it is turned clockwise."""
-
-    def cut(self, pixels: Pixels, size: tuple[int, int]) -> Pixels:
-        """Take it out of pixels (H, W, 3), upright and resized to (width, height), the border repeated outside."""
-        if not self.angle:
-            return resize(pixels, size, square_box(self.center, self.side))
-        radians = math.radians(self.angle)
-        cos, sin = math.cos(radians), math.sin(radians)
-        # The upright square around it is resized first, so that what gets smaller is antialiased as elsewhere.
-        grown = abs(cos) + abs(sin)
-        width, height = (math.ceil(side * grown) for side in size)
-        around = resize(pixels, (width, height), square_box(self.center, self.side * width / size[0]))
-        x, y = size[0] / 2, size[1] / 2
-        turn = (
-            cos, -sin, width / 2 - cos * x + sin * y,
-            sin, cos, height / 2 - sin * x - cos * y,
-        )  # fmt: skip
-        turned = Image.fromarray(around).transform(size, Image.Transform.AFFINE, turn, Image.Resampling.BICUBIC)
-        return np.array(turned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +98,6 @@ def smooth_path(times: Sequence[float], squares: Sequence[TurnedSquare]) -> Squa
     rows = np.array([_weighted(at, np.stack([_median(rows, index) for index in range(len(rows))]), t) for t in at])
     path = tuple(TurnedSquare((x, y), math.exp(size), angle) for x, y, size, angle in rows.tolist())
     return SquarePath(tuple(at.tolist()), path)
-
-
-def square_box(center: tuple[float, float], side: float) -> Box:
-    """The upright square around a centre, to fractions of a pixel."""
-    x, y = center
-    return Box(x - side / 2, y - side / 2, x + side / 2, y + side / 2)
-
-
-def whole_pixels(at: TurnedSquare) -> Box:
-    """The upright square in whole pixels that is nearest to it."""
-    return square(at.center, at.side)
 
 
 def _row(at: TurnedSquare) -> tuple[float, float, float, float]:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from fommctl.api.protocols import Detector
 from fommctl.api.values import Detection
-from fommctl.media.boxes import Box, square
-from fommctl.stages.following import TurnedSquare
+from fommctl.media.boxes import Box, TurnedSquare, square
+from fommctl.media.resampling import upright
 
 # Corners of a picture that are searched by themselves, in its sides.
 CORNER = 0.6
@@ -101,7 +101,7 @@ def seen_turned(
     side = ROOM * expected.width
     scale = side / TURNED_SIDE
     angles = [angle + turn for turn in TURNS]
-    views = [TurnedSquare(expected.center, side, each).cut(pixels, (TURNED_SIDE, TURNED_SIDE)) for each in angles]
+    views = [upright(pixels, TurnedSquare(expected.center, side, each), (TURNED_SIDE, TURNED_SIDE)) for each in angles]
     rows = []
     for turn, found in zip(angles, detector.detect(views), strict=True):
         if not found:

@@ -16,11 +16,11 @@ import numpy as np
 
 from fommctl.api.protocols import Detector
 from fommctl.api.values import Detection
-from fommctl.media.boxes import Box
+from fommctl.media.boxes import Box, TurnedSquare
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.reader import Frame, Reader
 from fommctl.stages.cropping.cuts import CutFinder, difference, thumbnail
-from fommctl.stages.following import TurnedSquare, smooth_path
+from fommctl.stages.following import smooth_path
 from fommctl.stages.framing import (
     BATCH,
     MOST_SAMPLES,

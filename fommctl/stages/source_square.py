@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.api.protocols import Detector
-from fommctl.media.boxes import Box, square
-from fommctl.stages.following import TurnedSquare, travel
+from fommctl.media.boxes import Box, TurnedSquare, square
+from fommctl.stages.following import travel
 from fommctl.stages.framing import CENTERS, MIDDLE, OUTER, ClipSquare, Square, ideal, not_found
 from fommctl.stages.options import HEAD_MOTION
 from fommctl.stages.searching import all_detections, looked_at_again
