@@ -59,6 +59,11 @@ class Shot:
     detector: str | None = None
     """Name of the one that looked for subjects."""
 
+    @property
+    def source_width(self) -> int:
+        """Pixels of the source from the left to the right of what is animated."""
+        return self.picture.pixels.shape[1] if self.source_box is None else round(self.source_box.width)
+
     def present(self, moment: Fraction) -> bool:
         """Is the subject in the driving video at this time?"""
         return not any(start < moment < end for start, end in self.absent)
@@ -108,7 +113,12 @@ def plan(
 
 
 def _framed(pixels: NDArray[np.uint8], box: Box | None, size: tuple[int, int]) -> NDArray[np.uint8]:
-    return resize(pixels if box is None else crop(pixels, box), size)
+    return resize(full_square(pixels, box), size)
+
+
+def full_square(pixels: NDArray[np.uint8], box: Box | None) -> NDArray[np.uint8]:
+    """The animated part of a picture at its own resolution; a network sees it resized.  box: None is all of it."""
+    return pixels if box is None else crop(pixels, box)
 
 
 def _search(
