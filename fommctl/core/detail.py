@@ -162,8 +162,8 @@ def resize(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
 
 def spread(length: int, count: int, like: Tensor) -> Tensor:
     """The matrix (length, count) that enlarges a line of `count` values smoothly (bicubic), pixels being areas."""
-    eye = torch.eye(count, device=like.device).view(1, count, count, 1)
-    return F.interpolate(eye, (length, 1), mode="bicubic", antialias=True).view(count, length).T.contiguous()
+    eye = torch.eye(count, device=like.device)[None, None]
+    return F.interpolate(eye, (length, count), mode="bicubic", antialias=True)[0, 0]
 
 
 def _fineness(height: int, width: int) -> int:

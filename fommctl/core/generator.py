@@ -90,8 +90,10 @@ class Generator(nn.Module):
         return Generated(self.decode(self.encode(source), motion, kept), deformed, motion)
 
     def flow_of(self, generated: Generated) -> Tensor:
-        """What moved the features of a frame: the flow (B, h, w, 2) of `fommctl.api.FlowRenderer`."""
-        height, width = (side >> len(self.down_blocks) for side in generated.prediction.shape[2:])
+        """The flow (B, h, w, 2) of `fommctl.api.FlowRenderer`: that of the source's pixels where they are blended in,
+        else that of its features, which were moved at their own size."""
+        smaller = 0 if self.blend is not None else len(self.down_blocks)
+        height, width = (side >> smaller for side in generated.prediction.shape[2:])
         return between_borders(generated.motion.deformation, (height, width), align_corners=self.align_corners)
 
 

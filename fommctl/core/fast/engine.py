@@ -85,8 +85,12 @@ class FastRenderer(GraphedRenderer[FastSource]):
         warped = weighted_rows(context.table, indices, weights)
         features = warped.view(len(motion), height, width, -1).permute(0, 3, 1, 2)
         painted = self._painter(features).float().sigmoid_().permute(0, 3, 1, 2)
-        frames = painted if context.pixels is None else self._blended(painted, context.pixels, flow)
-        return frames, between_borders(flow, (height, width), align_corners=self._align_corners)
+        if context.pixels is None:
+            return painted, between_borders(flow, context.size, align_corners=self._align_corners)
+        # What shows of the source was moved at the frame's size, not at that of the features.
+        size = context.pixels.shape[2], context.pixels.shape[3]
+        frames = self._blended(painted, context.pixels, flow)
+        return frames, between_borders(flow, size, align_corners=self._align_corners)
 
     def _blended(self, painted: Tensor, pixels: Tensor, flow: Tensor) -> Tensor:
         """painted: (B, C + 1, H, W), the share of the warped source last.  Returns (B, C, H, W)."""
