@@ -103,6 +103,15 @@ PasteBack = Annotated[
         "--paste-back/--no-paste-back",
     ),
 ]
+Detail = Annotated[
+    bool | None,
+    _option(
+        CROP,
+        "Give frames the detail of the source at its own resolution, where they show the source. Default: where they "
+        "are pasted back.",
+        "--detail/--no-detail",
+    ),
+]
 Size = Annotated[int | None, _option(CROP, "Side of the model's frames in pixels, other than its native one.")]
 OnMissing = Annotated[
     str,

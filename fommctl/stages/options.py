@@ -57,6 +57,8 @@ class AnimateConfig:
     detector: str | None = None
     paste_back: bool | None = None
     """None: where there was a crop."""
+    detail: bool | None = None
+    """Give frames the detail of the source at full resolution; None: where they are pasted back."""
     size: int | None = None
     """Side of the model's frames in pixels; None: native."""
     smooth: bool = False

@@ -25,12 +25,15 @@ SPREAD = 8.0
 class Paste:
     """Pastes frame after frame into one picture. Use it in one thread at a time: it keeps its work space."""
 
-    def __init__(self, background: Pixels, box: Box, reconstruction: Pixels | None = None) -> None:
+    def __init__(
+        self, background: Pixels, box: Box, reconstruction: Pixels | None = None, *, mirrored: bool = False
+    ) -> None:
         """background: (H, W, 3), or (H, W, 4) with straight alpha, which is kept as it is.
 
         box: the square that was cut out, in whole pixels; it may reach beyond the picture.
         reconstruction: (h, w, 3), the model's rendering of the unmoved source. Where it departs from the true square in
         colour, every frame is corrected by the same amount, so that nothing flickers; None corrects nothing.
+        mirrored: how the square was extended beyond the picture (see `media.resampling.crop`).
         """
         height, width = background.shape[:2]
         self._background = background
@@ -38,26 +41,34 @@ class Paste:
         inside = box.clipped(width, height)
         self._rows = slice(round(inside.top), round(inside.bottom))
         self._columns = slice(round(inside.left), round(inside.right))
-        self._part = (
+        self.part = (
             slice(round(inside.top - box.top), round(inside.bottom - box.top)),
             slice(round(inside.left - box.left), round(inside.right - box.left)),
         )
-        mask = feather(box, width, height)[self._part][..., None]
+        """Rows and columns of the square that lie in the picture."""
+        mask = feather(box, width, height)[self.part][..., None]
+        self.mask = mask[..., 0]
+        """How much of them shows: (rows, columns)."""
         gain, shift = np.ones(3, np.float32), np.zeros((*self._size[::-1], 3), np.float32)
         if reconstruction is not None:
             colours = background[..., :3] if background.shape[2] == 3 else _opaque(background)
-            gain, shift = match(reconstruction, crop(colours, box))
+            gain, shift = match(reconstruction, crop(colours, box, mirrored=mirrored))
         # mask * (gain * frame + shift) + (1 - mask) * background, as one product and one sum a frame.
         below = background[self._rows, self._columns, :3].astype(np.float32)
         self._factor = np.ascontiguousarray(mask * gain)
-        self._summand = np.ascontiguousarray(mask * shift[self._part] + (1 - mask) * below + np.float32(0.5))
+        self._summand = np.ascontiguousarray(mask * shift[self.part] + (1 - mask) * below + np.float32(0.5))
         self._work = np.empty_like(self._summand)
 
-    def __call__(self, frame: Pixels) -> Pixels:
-        """frame: (h, w, 3), the animated square in any size. Returns a new picture of the background's shape."""
-        enlarged = _resized(frame, self._size)[self._part]
+    def __call__(self, frame: Pixels, added: Floats | None = None) -> Pixels:
+        """frame: (h, w, 3), the animated square in any size. Returns a new picture of the background's shape.
+
+        added: (rows, columns, 3) in levels, for the visible part of the square and weighted by `mask` already.
+        """
+        enlarged = _resized(frame, self._size)[self.part]
         np.multiply(enlarged, self._factor, out=self._work)
         np.add(self._work, self._summand, out=self._work)
+        if added is not None:
+            np.add(self._work, added, out=self._work)
         np.clip(self._work, 0, 255, out=self._work)
         picture = self._background.copy()
         picture[self._rows, self._columns, :3] = self._work

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from fommctl import __version__
-from fommctl.api.protocols import Renderer, SourceContext
+from fommctl.api.protocols import FlowRenderer, Renderer, SourceContext
 from fommctl.api.specs import StageEvent
 from fommctl.core.pixels import HostPixels
 from fommctl.core.transfer import Motion
@@ -62,6 +62,16 @@ class Settled:
             moved = travel(path.at(float(time)), first, share)
         return Moment(float(time), shot.present(time), number, moved)
 
+    @property
+    def paste_back(self) -> bool:
+        """Does the animated square return into the whole source?"""
+        return self.shot.source_box is not None and self.config.paste_back is not False
+
+    @property
+    def detail(self) -> bool:
+        """Is the source's detail wanted?"""
+        return self.paste_back if self.config.detail is None else self.config.detail
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -79,7 +89,14 @@ class Prepared:
     def rendering(self) -> Rendering:
         """The model's loop over this shot."""
         batch_size = self.settled.config.batch_size
-        return Rendering(self.renderer, self.context, self.choreography, self.settled.moment, batch_size)
+        return Rendering(
+            self.renderer,
+            self.context,
+            self.choreography,
+            self.settled.moment,
+            batch_size,
+            with_flow=self.composer.wants_flow,
+        )
 
     def writer(self) -> Writer:
         """Of the result, not opened yet."""
@@ -140,7 +157,7 @@ def prepare(settled: Settled, engine: Engine, event: StageEvent, first_frame: in
         room=shot.room,
     )
     reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]
-    composer = Composer(config, shot, _look(config, shot), context.motion, reconstruction, filters, first_frame)
+    composer = Composer(config, shot, _look(settled, renderer), context.motion, reconstruction, filters, first_frame)
     signature = None if config.sign is None else Signature(config, engine)
     return Prepared(settled, engine, renderer, context, choreography, composer, signature)
 
@@ -175,22 +192,28 @@ def _about_model(config: AnimateConfig, engine: Engine, source: Motion) -> list[
         )
     if config.size not in (None, width):
         notes.append(f"frames of {config.size} pixels: trained at {width}, the model's motion still sees {width}")
+    if config.detail and not isinstance(engine.renderer(config.size), FlowRenderer):
+        notes.append("this model has no flow: it cannot give the source's detail back")
     if config.keypoints and not source.keypoints.shape[1]:
         notes.append("this model has no keypoints: none are drawn")
     return notes
 
 
-def _look(config: AnimateConfig, shot: Shot) -> Look:
-    paste_back = shot.source_box is not None and config.paste_back is not False
+def _look(settled: Settled, renderer: Renderer) -> Look:
+    config, shot = settled.config, settled.shot
     alpha = (
-        paste_back
+        settled.paste_back
         and shot.picture.alpha is not None
         and not config.compare
         and not config.keypoints
         and holds_alpha(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
     )
     # Keypoints are drawn on source and driving frame: both have to be in the picture.
-    return Look(paste_back, alpha, config.compare or config.keypoints, config.keypoints)
+    side_by_side = config.compare or config.keypoints
+    # A square of fewer pixels than the model's frame has nothing more to give.
+    finer = shot.source_width > shot.size[0]
+    detail = settled.detail and finer and isinstance(renderer, FlowRenderer)
+    return Look(settled.paste_back, alpha, side_by_side, config.keypoints, detail)
 
 
 def _timecode(config: AnimateConfig, info: VideoInfo) -> str | None:

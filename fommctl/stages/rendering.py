@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 
 import torch
+from torch import Tensor
 
-from fommctl.api.protocols import Renderer, SourceContext
+from fommctl.api.protocols import FlowRenderer, Renderer, SourceContext
 from fommctl.core.pixels import HostPixels, to_tensor
+from fommctl.core.transfer import Motion
 from fommctl.errors import MissingError
 from fommctl.stages.choreography import Choreography, Moment
-from fommctl.stages.compose import Rendered
+from fommctl.stages.compose import Rendered, Warped
 from fommctl.stages.timing import Cue
 
 log = logging.getLogger(__name__)
@@ -48,7 +50,10 @@ class Rendering:
         choreography: Choreography,
         moment: Callable[[Fraction], Moment],
         batch_size: int | None,
+        *,
+        with_flow: bool = False,
     ) -> None:
+        """with_flow: keep what the detail of a source is given back by; the renderer is a FlowRenderer then."""
         self.batch_size = batch_size or usual_batch_size(renderer.device)
         self.frames = 0
         self.seconds = 0.0
@@ -57,6 +62,7 @@ class Rendering:
         self._context = context
         self._choreography = choreography
         self._moment = moment
+        self._with_flow = with_flow
 
     def __call__(self, cues: Sequence[Cue]) -> Iterator[Rendered]:
         """The renderings of `cues`, in one batch or several."""
@@ -81,15 +87,22 @@ class Rendering:
         while position < len(cues):
             part = slice(position, position + step)
             try:
-                pixels = HostPixels(self._renderer.render(self._context, motion[part]))
+                frames, flow = self._frames(motion[part])
+                pixels = HostPixels(frames)
             except torch.OutOfMemoryError:
                 step = self._halve(step)
                 continue
             self.frames += len(motion[part])
             self.seconds += time.perf_counter() - began
-            yield Rendered(pixels, cues[part], driving[part], motion[part])
+            warped = None if flow is None else Warped(frames, flow)
+            yield Rendered(pixels, cues[part], driving[part], motion[part], warped)
             began = time.perf_counter()
             position += step
+
+    def _frames(self, motion: Motion) -> tuple[Tensor, Tensor | None]:
+        if self._with_flow and isinstance(self._renderer, FlowRenderer):
+            return self._renderer.render_with_flow(self._context, motion)
+        return self._renderer.render(self._context, motion), None
 
     def _halved(self, cues: Sequence[Cue]) -> Iterator[Rendered]:
         self._halve(len(cues))

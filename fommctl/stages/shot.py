@@ -41,6 +41,8 @@ class Shot:
     """The whole source."""
     source_box: Box | None
     """The animated square in the picture; None: the whole picture is the model's input."""
+    mirrored: bool
+    """Is the picture extended by its reflection, where the square reaches beyond it? Else its border is repeated."""
     square: NDArray[np.uint8]
     """(N, N, 3): the source as the model sees it."""
     views: tuple[NDArray[np.uint8], ...]
@@ -76,6 +78,11 @@ class Shot:
         """Which shot shows this moment of the driving video."""
         return max(0, bisect.bisect_right(self.starts, moment) - 1)
 
+    @property
+    def source_width(self) -> int:
+        """Pixels of the source from the left to the right of what is animated."""
+        return self.picture.pixels.shape[1] if self.source_box is None else round(self.source_box.width)
+
     def present(self, moment: Fraction) -> bool:
         """Is the subject in the driving video at this time?"""
         absent = self.shots[self.number_at(moment)].absent if self.shots else ()
@@ -107,6 +114,7 @@ def plan(
     return Shot(
         picture=picture,
         source_box=box,
+        mirrored=not config.as_published,
         square=_framed(pixels, box, size, config),
         views=tuple(
             _framed(view, box if square is None else square.box, size, config)
@@ -124,20 +132,18 @@ def plan(
     )
 
 
-def square_of(pixels: NDArray[np.uint8], box: Box | None, config: AnimateConfig) -> NDArray[np.uint8]:
-    """The animated square of the source at its own resolution; the whole picture where there is no box.
-
-    Outside the picture it is extended by reflection; as published by its border, repeated.
-    """
-    if box is None:
-        return pixels
-    return crop(pixels, box, mirrored=not config.as_published)
-
-
 def _framed(
     pixels: NDArray[np.uint8], box: Box | None, size: tuple[int, int], config: AnimateConfig
 ) -> NDArray[np.uint8]:
-    return resize(square_of(pixels, box, config), size)
+    return resize(full_square(pixels, box, mirrored=not config.as_published), size)
+
+
+def full_square(pixels: NDArray[np.uint8], box: Box | None, *, mirrored: bool) -> NDArray[np.uint8]:
+    """The animated part of a picture at its own resolution; a network sees it resized.  box: None is all of it.
+
+    Outside the picture its border is repeated; mirrored: the picture is reflected there.
+    """
+    return pixels if box is None else crop(pixels, box, mirrored=mirrored)
 
 
 @dataclass(frozen=True, slots=True)

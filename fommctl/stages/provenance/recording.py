@@ -91,7 +91,7 @@ def _options(settled: Settled, batch_size: int, encoder_threads: int) -> dict[st
     config = settled.config
     options = {name: value for name, value in config.to_json().items() if name not in NOT_RECORDED}
     options |= {"motion": settled.mode, "batch_size": batch_size, "encoder_threads": encoder_threads}
-    return {**options, "detector": settled.shot.detector or config.detector}
+    return {**options, "detail": settled.detail, "detector": settled.shot.detector or config.detector}
 
 
 def _file(path: Path, folder: Path) -> dict[str, Any]:
