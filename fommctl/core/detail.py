@@ -42,15 +42,23 @@ class Detail:
         *,
         weight: Tensor | None = None,
         part: tuple[slice, slice] = (slice(None), slice(None)),
+        edges: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         """square: (H, W, 3) uint8, the source at full resolution.  small: (h, w, 3) uint8, as the network sees it.
 
         part: rows and columns of the square that are wanted.  weight: (rows, columns) of that part, multiplied into
         what is given. Both pictures are on the device that is to compute.
+        edges: of that part (rows, columns) how much of its displacement each pixel keeps, and the share of the frame
+        in it; the rest is the source along what is left of the flow.
         """
         self._size = height, width = square.shape[0], square.shape[1]
         self._part = part
         self._weight = weight
+        self._motion, self._rest = None, None
+        if edges is not None:
+            self._motion, own = edges
+            whole = torch.ones_like(own) if weight is None else weight
+            self._weight, self._rest = whole * own, whole * (1 - own)
         self._fineness = _fineness(height, width)
         self._table = _table(square, self._fineness)
         self._small = small.permute(2, 0, 1)[None].float().div_(255)
@@ -72,10 +80,12 @@ class Detail:
         confidence *= resize(steadiness(shift)[None], confidence.shape)[0]
         # Where there is detail, only the frame's light and colour are its own.
         base = (frame - coarse(frame - kept)).clamp_(0, 1)
-        added = self._kept(shift).float().sub_(self._enlarged(base))
+        kept_full = self._kept(shift).float()
         share = resize(confidence[None], self._size)[0][self._part]
         share = share.mul_(self._weight) if self._weight is not None else share
-        return added.mul_(share[..., None])
+        added = kept_full - self._enlarged(base)
+        added.mul_(share[..., None])
+        return added if self._rest is None else added.add_(kept_full.mul_(self._rest[..., None]))
 
     def _kept_small(self, shift: Tensor, size: torch.Size) -> Tensor:
         """The small source along the flow: (3, h, w)."""
@@ -94,6 +104,8 @@ class Detail:
             across = spread(width, shift.shape[2], shift)[self._part[1]].T
             self._across = torch.stack((across * (width * scale), across * (height * scale)))
         x, y = (self._down @ shift) @ self._across
+        if self._motion is not None:
+            x, y = x * self._motion, y * self._motion
         rows, columns, _ = self._table.shape
         x = x.add_(self._columns).round_().clamp_(0, columns - 1).int()
         y = y.add_(self._rows).round_().clamp_(0, rows - 1).int()

@@ -22,8 +22,7 @@ def rounded(box: Box) -> tuple[int, int, int, int]:
 def crop(pixels: Pixels, box: Box, *, mirrored: bool = False) -> Pixels:
     """Cut a box, rounded to whole pixels, out of (H, W) or (H, W, C).
 
-    Outside the picture its border is repeated; mirrored: the picture is reflected there, but below it, where a body
-    goes on and its reflection would show a second neck.
+    Outside the picture its border is repeated; mirrored: the picture is reflected there.
     """
     left, top, width, height = rounded(box)
     return _window(pixels, left, top, left + width, top + height, mirrored)
@@ -79,11 +78,13 @@ def _window(pixels: Pixels, left: int, top: int, right: int, bottom: int, mirror
     height, width = pixels.shape[:2]
     if left >= 0 and top >= 0 and right <= width and bottom <= height:
         return np.ascontiguousarray(pixels[top:bottom, left:right])
-    rows, columns = np.arange(top, bottom), np.arange(left, right)
-    if mirrored:
-        rows, columns = _reflected(np.minimum(rows, height - 1), height), _reflected(columns, width)
-    rows, columns = np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)
+    extend = _reflected if mirrored else _clipped
+    rows, columns = extend(np.arange(top, bottom), height), extend(np.arange(left, right), width)
     return np.ascontiguousarray(pixels[rows[:, None], columns])
+
+
+def _clipped(places: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    return np.clip(places, 0, count - 1)
 
 
 def _reflected(places: NDArray[np.int64], count: int) -> NDArray[np.int64]:

@@ -90,7 +90,11 @@ class Composer:
             self._source_panel = on_black(shot.picture)
             if look.alpha and shot.picture.alpha is not None:
                 self._source_panel = np.dstack((shot.picture.pixels, shot.picture.alpha))
-            self._paste = Paste(self._source_panel, shot.source_box, reconstruction, mirrored=shot.mirrored)
+            # Where the square is drawn on, it has to be whole.
+            pinned = look.detail and shot.mirrored and not look.keypoints
+            self._paste = Paste(
+                self._source_panel, shot.source_box, reconstruction, mirrored=shot.mirrored, pinned=pinned
+            )
         if look.detail:
             if self._paste is None or look.keypoints:
                 # Keypoints are drawn on the square, so it is made as a picture of its own first.
@@ -159,5 +163,9 @@ class Composer:
 def _detail(full: Pixels, small: Pixels, paste: Paste | None, device: torch.device) -> Detail:
     """What gives squares their detail, for the part of them that `paste` shows."""
     assert paste is not None
-    pictures = [torch.from_numpy(np.ascontiguousarray(each)).to(device) for each in (full, small, paste.mask)]
-    return Detail(pictures[0], pictures[1], weight=pictures[2], part=paste.part)
+
+    def there(values: Floats | Pixels) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(device)
+
+    edges = None if paste.motion is None or paste.own is None else (there(paste.motion), there(paste.own))
+    return Detail(there(full), there(small), weight=there(paste.mask), part=paste.part, edges=edges)
