@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -14,7 +15,7 @@ from fommctl.config import describe, did_you_mean, nearest
 from fommctl.errors import UsageError
 from fommctl.media.boxes import Box
 
-JsonValue = str | int | bool | None | list[str]
+JsonValue = str | int | float | bool | None | list[str]
 MotionMode = Literal["relative", "absolute"]
 AudioMode = Literal["auto", "driving", "none"]
 MissingMode = Literal["hold", "skip", "fail"]
@@ -30,11 +31,19 @@ class AnimateConfig:
     """None: `SOURCE--DRIVING.mp4` in the current folder."""
     views: tuple[Path, ...] = ()
     """More pictures of the source's subject, for models that make use of them."""
+    # Those that are None here and named in `fommctl.stages.defaults` are left to the model's preset.
+    as_published: bool = False
+    """What is left open is done as the published code does it, whatever the preset says."""
     motion: MotionMode | None = None
-    """None: relative where the model has it, else absolute."""
-    adapt_scale: bool = True
-    best_frame: str = "first"
+    adapt_scale: bool | None = None
+    best_frame: str | None = None
     """`first`, `auto` or the number of a frame of the (trimmed) driving video, from 0."""
+    source_width: float | None = None
+    """Width of the source's subject over the side of its square."""
+    driving_width: float | None = None
+    """The same of the driving video."""
+    head_motion: float | None = None
+    """Share of the head's travel, 0 to 1, that a driving square which follows the head leaves to the result."""
     crop: str = "auto"
     """Of the source: `auto`, `none` or `X,Y,SIZE` in pixels."""
     driving_crop: str | None = None
@@ -43,8 +52,8 @@ class AnimateConfig:
     paste_back: bool | None = None
     """None: where there was a crop."""
     size: int | None = None
-    """Side of the model's frames in pixels; None: native."""
-    smooth: bool = False
+    """Side of the model's frames in pixels."""
+    smooth: bool | None = None
     start: Fraction | None = None
     end: Fraction | None = None
     """Seconds since the start of the driving video; `end` exclusive."""
@@ -80,7 +89,7 @@ class AnimateConfig:
         for text in (self.crop, self.driving_crop):
             if text is not None:
                 parse_crop(text)
-        if self.best_frame not in ("first", "auto") and not self.best_frame.isdecimal():
+        if self.best_frame not in (None, "first", "auto") and not self.best_frame.isdecimal():
             raise UsageError(f"--best-frame is '{self.best_frame}'", "Give first, auto or the number of a frame.")
         start = self.start or Fraction(0)
         if start < 0 or (self.end is not None and self.end <= start):
@@ -89,6 +98,10 @@ class AnimateConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UsageError(f"--{name.replace('_', '-')} is {value}", "Give a number above zero.")
+        for name, most in (("source_width", 2), ("driving_width", 2), ("head_motion", 1)):
+            value = getattr(self, name)
+            if value is not None and not (0 <= value <= most and (value or name == "head_motion")):
+                raise UsageError(f"{name} is {value}", f"Give a number from 0 to {most}.")
         if (self.sign is None) != (self.sign_key is None):
             raise UsageError("--sign and --key belong together", "Give the certificate chain and its private key.")
 
@@ -97,7 +110,7 @@ class AnimateConfig:
         values = {name: getattr(self, name) for name in option_names()}
         return {
             name: value
-            if value is None or isinstance(value, int | str)
+            if value is None or isinstance(value, int | float | str)
             else [str(item) for item in value]
             if isinstance(value, tuple)
             else str(value)
@@ -160,6 +173,8 @@ def read_option(name: str, value: Any) -> Any:
         return _boolean(name, value)
     if kind is int and isinstance(value, str):
         return _whole(name, value)
+    if kind is float:
+        return _number(name, value)
     if kind is Path and isinstance(value, str):
         return Path(value)
     if kind not in (int, Path) and isinstance(value, int | float) and not isinstance(value, bool):
@@ -170,7 +185,7 @@ def read_option(name: str, value: Any) -> Any:
     return value
 
 
-_EXPECTED = {int: "a whole number", bool: "true or false", Path: "a path"}
+_EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 
 
 @functools.cache
@@ -196,6 +211,16 @@ def _whole(name: str, text: str) -> int:
     if not re.fullmatch(r"[-+]?[0-9]{1,18}", digits):
         raise UsageError(f"--{name.replace('_', '-')} is {describe(text)}", "Give a whole number.")
     return int(digits)
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        number = float("nan" if isinstance(value, bool) else value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not math.isfinite(number):
+        raise UsageError(f"--{name.replace('_', '-')} is {describe(value)}", f"Give {_EXPECTED[float]}.")
+    return number
 
 
 def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:

@@ -19,6 +19,7 @@ from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.writer import AudioSource, Writer, check_output, holds_alpha
 from fommctl.stages.choreography import Choreography
 from fommctl.stages.compose import Composer, Look
+from fommctl.stages.defaults import resolve
 from fommctl.stages.engine import Engine
 from fommctl.stages.options import AnimateConfig, MotionMode
 from fommctl.stages.provenance.schema import check_sidecar
@@ -36,6 +37,7 @@ class Settled:
     """What the inputs and the options decide about a result; another process can be handed it."""
 
     config: AnimateConfig
+    """With nothing left open."""
     info: VideoInfo
     """Of the driving video."""
     sound: AudioSource | None
@@ -104,6 +106,7 @@ class Prepared:
 def settle(config: AnimateConfig, engine: Engine) -> Settled:
     """Look at the inputs and decide. Raises UsageError, InputError, OutputError or MissingError."""
     remarks = check_outputs(config)
+    config = resolve(config, engine.model.preset, engine.family)
     mode = engine.motion(config.motion)
     engine.check_views(len(config.views))
     info = probe(config.driving, fps=config.fps)
@@ -128,8 +131,8 @@ def prepare(settled: Settled, engine: Engine, event: StageEvent, first_frame: in
         context.motion,
         settled.reference.to(renderer.device),
         mode=settled.mode,
-        adapt_scale=config.adapt_scale,
-        smooth=config.smooth,
+        adapt_scale=bool(config.adapt_scale),
+        smooth=bool(config.smooth),
     )
     reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]
     composer = Composer(config, shot, _look(config, shot), context.motion, reconstruction, filters, first_frame)

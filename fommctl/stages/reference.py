@@ -42,7 +42,7 @@ def find_reference(
 ) -> tuple[Fraction, Motion]:
     """Time (seconds) and motion of the reference frame. Raises UsageError for a frame beyond the end."""
     if config.best_frame != "auto":
-        frame = _first(config, shot) if config.best_frame == "first" else _numbered(config, shot)
+        frame = _first(config, shot) if config.best_frame in (None, "first") else _numbered(config, shot)
         return frame.time, renderer.detect(to_tensor([frame.pixels], renderer.device))
     moment = _by_landmarks(shot)
     how = "landmarks"
@@ -67,9 +67,9 @@ def _first(config: AnimateConfig, shot: Shot) -> Frame:
 
 
 def _numbered(config: AnimateConfig, shot: Shot) -> Frame:
-    frame = None
+    frame, number = None, int(config.best_frame or 0)
     for frame in _frames(config, shot):
-        if frame.index == int(config.best_frame):
+        if frame.index == number:
             return frame
     last = 0 if frame is None else frame.index
     raise UsageError(f"--best-frame {config.best_frame} is beyond the end", f"Frames are numbered 0 to {last}.")
