@@ -53,16 +53,38 @@ Motion = Annotated[
     str | None,
     _option(
         MOTION,
-        "relative: move as the driving video moves; absolute: take its very pose. Default: relative where the model "
-        "has it.",
+        "relative: move as the driving video moves; absolute: take its very pose. Default: the preset's, else relative "
+        "where the model has it.",
     ),
 ]
-AdaptScale = Annotated[bool, _option(MOTION, "Scale relative motion by the ratio of the keypoints' hulls.")]
-BestFrame = Annotated[
-    str,
-    _option(MOTION, "Driving frame that stands for the source's pose: first, auto (nearest pose) or its number."),
+AdaptScale = Annotated[
+    bool | None,
+    _option(
+        MOTION,
+        "Scale relative motion by the ratio of the keypoints' hulls. Default: the preset's, else yes.",
+        "--adapt-scale/--no-adapt-scale",
+    ),
 ]
-Smooth = Annotated[bool, _option(MOTION, "Steady jittering keypoints (one-euro filter).")]
+BestFrame = Annotated[
+    str | None,
+    _option(
+        MOTION,
+        "Driving frame that stands for the source's pose: first, auto (nearest pose) or its number. Default: the "
+        "preset's, else first.",
+    ),
+]
+Smooth = Annotated[
+    bool | None,
+    _option(MOTION, "Steady jittering keypoints. Default: the preset's, else no.", "--smooth/--no-smooth"),
+]
+AsPublished = Annotated[
+    bool,
+    _option(
+        MOTION,
+        "Do as the published code does, whatever the preset says; options that are given count all the same.",
+        "--as-published",
+    ),
+]
 Crop = Annotated[
     str,
     _option(
@@ -89,7 +111,12 @@ HeadMotion = Annotated[
     ),
 ]
 Cuts = Annotated[
-    bool, _option(MOTION, "Give every shot of the driving video its own reference and squares.", "--cuts/--no-cuts")
+    bool | None,
+    _option(
+        MOTION,
+        "Give every shot of the driving video its own reference and square. Default: yes.",
+        "--cuts/--no-cuts",
+    ),
 ]
 Detector = Annotated[
     str | None,
@@ -112,7 +139,10 @@ Detail = Annotated[
         "--detail/--no-detail",
     ),
 ]
-Size = Annotated[int | None, _option(CROP, "Side of the model's frames in pixels, other than its native one.")]
+Size = Annotated[
+    int | None,
+    _option(CROP, "Side of the model's frames in pixels. Default: the preset's, else the one that it was trained at."),
+]
 OnMissing = Annotated[
     str,
     _option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -20,8 +21,6 @@ AudioMode = Literal["auto", "driving", "none"]
 MissingMode = Literal["hold", "skip", "fail"]
 SEARCHED = ("auto", "fixed", "follow")
 """Squares of the driving video that are looked for: the clip decides, one for a shot, one that follows."""
-HEAD_MOTION = 0.25
-"""Share of the head's travel that is put back: with more, necks tear."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,34 +33,35 @@ class AnimateConfig:
     """None: `SOURCE--DRIVING.mp4` in the current folder."""
     views: tuple[Path, ...] = ()
     """More pictures of the source's subject, for models that make use of them."""
+    # Those that are None here and named in `fommctl.stages.defaults` are left to the model's preset.
+    as_published: bool = False
+    """What is left open is done as the published code does it, whatever the preset says."""
     motion: MotionMode | None = None
-    """None: relative where the model has it, else absolute."""
-    adapt_scale: bool = True
-    best_frame: str = "first"
+    adapt_scale: bool | None = None
+    best_frame: str | None = None
     """`first`, `auto` or the number of a frame of the (trimmed) driving video, from 0."""
+    source_width: float | None = None
+    """Width of the source's subject over the side of its square."""
+    driving_width: float | None = None
+    """The same of the driving video."""
+    head_motion: float | None = None
+    """Share, 0 to 1, of the head's travel through the driving video that the head in the source makes too, where the
+    driving square follows."""
     crop: str = "auto"
     """Of the source: `auto`, `none` or `X,Y,SIZE` in pixels."""
     driving_crop: str | None = None
     """Of the driving video: `auto`, `fixed`, `follow`, `none` or `X,Y,SIZE`; None: as `crop`, or `auto` where that is a
     square given by hand."""
-    cuts: bool = True
+    cuts: bool | None = None
     """Give each shot of the driving video its own reference and square."""
-    head_motion: float | None = None
-    """Share, 0 to 1, of the head's travel through the driving video that the head in the source makes too, where the
-    square follows; None: see `HEAD_MOTION`."""
-    source_width: float | None = None
-    """Width of the subject's box over the side of the source's square; None: the preset's framing."""
-    driving_width: float | None = None
-    """The same for the driving video."""
-    as_published: bool = False
     detector: str | None = None
     paste_back: bool | None = None
     """None: where there was a crop."""
     detail: bool | None = None
     """Give frames the detail of the source at full resolution; None: where they are pasted back."""
     size: int | None = None
-    """Side of the model's frames in pixels; None: native."""
-    smooth: bool = False
+    """Side of the model's frames in pixels."""
+    smooth: bool | None = None
     start: Fraction | None = None
     end: Fraction | None = None
     """Seconds since the start of the driving video; `end` exclusive."""
@@ -99,7 +99,7 @@ class AnimateConfig:
             parse_crop(self.driving_crop, SEARCHED)
         if self.head_motion is not None and not 0 <= self.head_motion <= 1:
             raise UsageError(f"--head-motion is {self.head_motion:g}", "Give a share from 0 to 1.")
-        if self.best_frame not in ("first", "auto") and not self.best_frame.isdecimal():
+        if self.best_frame not in (None, "first", "auto") and not self.best_frame.isdecimal():
             raise UsageError(f"--best-frame is '{self.best_frame}'", "Give first, auto or the number of a frame.")
         start = self.start or Fraction(0)
         if start < 0 or (self.end is not None and self.end <= start):
@@ -108,6 +108,10 @@ class AnimateConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UsageError(f"--{name.replace('_', '-')} is {value}", "Give a number above zero.")
+        for name, most in (("source_width", 2), ("driving_width", 2), ("head_motion", 1)):
+            value = getattr(self, name)
+            if value is not None and not (0 <= value <= most and (value or name == "head_motion")):
+                raise UsageError(f"{name} is {value}", f"Give a number from 0 to {most}.")
         if (self.sign is None) != (self.sign_key is None):
             raise UsageError("--sign and --key belong together", "Give the certificate chain and its private key.")
 
@@ -133,7 +137,9 @@ class AnimateConfig:
         """`auto`, `fixed`, `follow`, `none` or `X,Y,SIZE`."""
         if self.driving_crop is not None:
             return self.driving_crop
-        return "auto" if parse_crop(self.crop) else self.crop
+        if self.crop == "none":
+            return "none"
+        return "fixed" if self.as_published else "auto"
 
 
 def option_names() -> tuple[str, ...]:
@@ -221,9 +227,12 @@ def _whole(name: str, text: str) -> int:
 
 def _number(name: str, value: Any) -> float:
     try:
-        return float(_fraction(str(value).strip()))
-    except (ValueError, ZeroDivisionError) as error:
-        raise UsageError(f"--{name.replace('_', '-')} is {describe(value)}", "Give a number such as 0.25.") from error
+        number = float("nan" if isinstance(value, bool) else value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not math.isfinite(number):
+        raise UsageError(f"--{name.replace('_', '-')} is {describe(value)}", f"Give {_EXPECTED[float]}.")
+    return number
 
 
 def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:

@@ -19,9 +19,10 @@ from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.writer import AudioSource, Writer, check_output, holds_alpha
 from fommctl.stages.choreography import Choreography, Moment
 from fommctl.stages.compose import Composer, Look
+from fommctl.stages.defaults import resolve
 from fommctl.stages.engine import Engine
 from fommctl.stages.following import STILL, travel
-from fommctl.stages.options import HEAD_MOTION, AnimateConfig, MotionMode
+from fommctl.stages.options import AnimateConfig, MotionMode
 from fommctl.stages.provenance.schema import check_sidecar
 from fommctl.stages.provenance.signing import Signature, check_signing
 from fommctl.stages.reference import Reference, find_references
@@ -37,6 +38,7 @@ class Settled:
     """What the inputs and the options decide about a result; another process can be handed it."""
 
     config: AnimateConfig
+    """With nothing left open."""
     info: VideoInfo
     """Of the driving video."""
     sound: AudioSource | None
@@ -57,9 +59,8 @@ class Settled:
         number = shot.number_at(time)
         moved = STILL
         if shot.shots and (path := shot.shots[number].path) is not None:
-            share = HEAD_MOTION if self.config.head_motion is None else self.config.head_motion
             first = path.at(float(self.references[number].time))
-            moved = travel(path.at(float(time)), first, share)
+            moved = travel(path.at(float(time)), first, self.config.head_motion or 0.0)
         return Moment(float(time), shot.present(time), number, moved)
 
     @property
@@ -128,6 +129,7 @@ class Prepared:
 def settle(config: AnimateConfig, engine: Engine) -> Settled:
     """Look at the inputs and decide. Raises UsageError, InputError, OutputError or MissingError."""
     remarks = check_outputs(config)
+    config = resolve(config, engine.model.preset, engine.family)
     mode = engine.motion(config.motion)
     engine.check_views(len(config.views))
     info = probe(config.driving, fps=config.fps)
@@ -152,8 +154,8 @@ def prepare(settled: Settled, engine: Engine, event: StageEvent, first_frame: in
         context.motion,
         [reference.motion.to(renderer.device) for reference in settled.references],
         mode=settled.mode,
-        adapt_scale=config.adapt_scale,
-        smooth=config.smooth,
+        adapt_scale=bool(config.adapt_scale),
+        smooth=bool(config.smooth),
         room=shot.room,
     )
     reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]

@@ -43,7 +43,7 @@ def find_references(
 
     A frame that is asked for by number is that of its shot; the other shots take their first.
     """
-    numbered = _numbered(config, shot) if config.best_frame not in ("first", "auto") else None
+    numbered = _numbered(config, shot) if config.best_frame not in (None, "first", "auto") else None
     references = []
     for number, (begin, end) in enumerate(_bounds(shot)):
         if numbered is not None and shot.number_at(numbered.time) == number:
@@ -80,9 +80,9 @@ def _first(config: AnimateConfig, shot: Shot, bounds: Bounds) -> Frame:
 
 
 def _numbered(config: AnimateConfig, shot: Shot) -> Frame:
-    frame = None
+    frame, number = None, int(config.best_frame or 0)
     for frame in _frames(config, shot, (Fraction(0), None)):
-        if frame.index == int(config.best_frame):
+        if frame.index == number:
             return frame
     last = 0 if frame is None else frame.index
     raise UsageError(f"--best-frame {config.best_frame} is beyond the end", f"Frames are numbered 0 to {last}.")

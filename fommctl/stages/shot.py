@@ -187,7 +187,7 @@ def _search(
             config.driving_width or framing.width,
             subject=subject,
             driving_crop=driving_crop,
-            cuts=config.cuts,
+            cuts=bool(config.cuts),
         )
     if not wanted[0]:
         return replace(nothing, shots=shots, detector=spec.name)
@@ -195,7 +195,7 @@ def _search(
     def found_in(picture: NDArray[np.uint8], path: Path) -> Square:
         if not config.as_published:
             width = config.source_width or framing.width
-            moves = excursions(shots, config.head_motion) if config.motion != "absolute" else []
+            moves = excursions(shots, config.head_motion or 0.0) if config.motion != "absolute" else []
             return source_square(picture, detector, width, moves, subject=subject, name=path.name)
         # The square of a clip is wider where its subject moves far: the source gets the same room to move in.
         width = framing.width if not shots else min(framing.width, max(shots[0].width, LOOSEST * framing.width))

@@ -12,7 +12,6 @@ from fommctl.api.protocols import Detector
 from fommctl.media.boxes import Box, TurnedSquare, square
 from fommctl.stages.following import travel
 from fommctl.stages.framing import CENTERS, MIDDLE, OUTER, ClipSquare, Square, ideal, not_found
-from fommctl.stages.options import HEAD_MOTION
 from fommctl.stages.searching import all_detections, looked_at_again
 from fommctl.stages.tracks import subjects
 
@@ -40,12 +39,11 @@ class Room:
     """None is negative."""
 
 
-def excursions(shots: Sequence[ClipSquare], head_motion: float | None) -> list[Move]:
+def excursions(shots: Sequence[ClipSquare], head_motion: float) -> list[Move]:
     """The moves that the source's subject will make, from where it was seen in the driving video.
 
-    head_motion: share of the travel that is put back where the square follows; None is HEAD_MOTION.
+    head_motion: share of the travel that is put back where the square follows.
     """
-    share = HEAD_MOTION if head_motion is None else head_motion
     moves: list[Move] = []
     for shot in shots:
         seen = [(float(one.time), one.detection.box) for one in shot.sightings if one.detection is not None]
@@ -58,7 +56,7 @@ def excursions(shots: Sequence[ClipSquare], head_motion: float | None) -> list[M
                 continue
             at = shot.path.at(time)
             first = first or at
-            put_back = travel(at, first, share)
+            put_back = travel(at, first, head_motion)
             sides = first.side / width
             x, y = (
                 sides * ((box.center[axis] - at.center[axis]) / at.side + put_back.shift[axis] / 2) for axis in (0, 1)
