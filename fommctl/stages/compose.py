@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fommctl.api.protocols import FrameFilter
-from fommctl.core.detail import Detail
+from fommctl.core.detail import Detail, FrameDetail
 from fommctl.core.pixels import HostPixels
 from fommctl.core.transfer import Motion
 from fommctl.media.boxes import Box
@@ -18,7 +18,7 @@ from fommctl.media.images import Pixels
 from fommctl.media.writer import Writer
 from fommctl.stages.draw import compare, draw_keypoints
 from fommctl.stages.options import AnimateConfig
-from fommctl.stages.paste import Floats, Paste
+from fommctl.stages.paste import Paste
 from fommctl.stages.shot import Shot, full_square, on_black
 from fommctl.stages.timing import Cue
 
@@ -139,15 +139,15 @@ class Composer:
         return compare(self._source_panel, self._marked(cue.frame.pixels, batch.driving, index), result)
 
     def _animated(self, square: Pixels, batch: Rendered, index: int) -> Pixels:
-        added = None
+        detail = None
         if self._detail is not None and batch.warped is not None:
-            added = self._detail(batch.warped.frames[index], batch.warped.flow[index]).cpu().numpy()
+            detail = self._detail(batch.warped.frames[index], batch.warped.flow[index])
         if self._enlarge is not None:
-            square, added = self._enlarge(square, added), None
-        return self._placed(self._marked(square, batch.transferred, index), added)
+            square, detail = self._enlarge(square, detail), None
+        return self._placed(self._marked(square, batch.transferred, index), detail)
 
-    def _placed(self, square: Pixels, added: Floats | None = None) -> Pixels:
-        return square if self._paste is None else self._paste(square, added)
+    def _placed(self, square: Pixels, detail: FrameDetail | None = None) -> Pixels:
+        return square if self._paste is None else self._paste(square, detail)
 
     def _marked(self, square: Pixels, motion: Motion, index: int) -> Pixels:
         if not self._look.keypoints:
@@ -159,5 +159,10 @@ class Composer:
 def _detail(full: Pixels, small: Pixels, paste: Paste | None, device: torch.device) -> Detail:
     """What gives squares their detail, for the part of them that `paste` shows."""
     assert paste is not None
-    pictures = [torch.from_numpy(np.ascontiguousarray(each)).to(device) for each in (full, small, paste.mask)]
-    return Detail(pictures[0], pictures[1], weight=pictures[2], part=paste.part)
+    square, seen, weight = (
+        torch.from_numpy(np.ascontiguousarray(each)).to(device) for each in (full, small, paste.mask)
+    )
+    return Detail(square, seen, weight, paste.part)
+    arrays = full, small, paste.mask
+    square, seen, weight = (torch.from_numpy(np.ascontiguousarray(each)).to(device) for each in arrays)
+    return Detail(square, seen, weight, paste.part)
