@@ -10,6 +10,8 @@ Pixels are squares: places are told from one border of the picture (-1) to the o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,101 +28,124 @@ SQUEEZED = (0.3, 0.6)
 detail is smeared, and the flow is folded where it is negative."""
 STRETCHED = (2.0, 3.0)
 """Largest local stretch of the flow with all detail, and from which on it has none."""
-TABLE = 64 << 20
-"""Bytes that the enlarged source should not exceed."""
-FINEST, COARSEST = 5, 3
-"""How finely places are told apart, in parts of a source pixel; odd, so that the pixels themselves are among them."""
+FINENESS = 3
+"""Places are told apart in such parts of a source pixel; odd, so that the pixels themselves are among them."""
 
 
 class Detail:
-    """Gives frames of one source what its full resolution has more. Use it in one thread at a time."""
+    """Gives frames of one source what its full resolution has more. Use it in one thread at a time.
+
+    Large pictures are (rows, columns, 4) here, the last channel without a meaning: pixels of four bytes are read,
+    enlarged and multiplied several times as fast as those of three.
+    """
 
     def __init__(
         self,
         square: Tensor,
         small: Tensor,
-        *,
-        weight: Tensor | None = None,
-        part: tuple[slice, slice] = (slice(None), slice(None)),
+        weight: Tensor,
+        part: tuple[slice, slice],
         edges: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         """square: (H, W, 3) uint8, the source at full resolution.  small: (h, w, 3) uint8, as the network sees it.
 
         part: rows and columns of the square that are wanted.  weight: (rows, columns) of that part, multiplied into
-        what is given. Both pictures are on the device that is to compute.
+        what is given. All are on the device that is to compute.
         edges: of that part (rows, columns) how much of its displacement each pixel keeps, and the share of the frame
         in it; the rest is the source along what is left of the flow.
         """
-        self._size = height, width = square.shape[0], square.shape[1]
+        self._size = square.shape[0], square.shape[1]
         self._part = part
-        self._weight = weight
         self._motion, self._rest = None, None
         if edges is not None:
             self._motion, own = edges
-            whole = torch.ones_like(own) if weight is None else weight
-            self._weight, self._rest = whole * own, whole * (1 - own)
-        self._fineness = _fineness(height, width)
-        self._table = _table(square, self._fineness)
-        self._small = small.permute(2, 0, 1)[None].float().div_(255)
-        rows, columns = (torch.arange(side, device=square.device) for side in self._size)
-        self._rows = _in_table(rows[part[0]].float(), self._fineness)[:, None]
-        self._columns = _in_table(columns[part[1]].float(), self._fineness)
+            self._rest = (weight * (1 - own))[..., None]
+            weight = weight * own
+        self._weight = weight[..., None].repeat(1, 1, 4).div_(255)
+        self._table = _table(square)
+        self._compared = _over(small.permute(2, 0, 1).float().div_(255), COMPARED)[None]
+        rows, columns = (torch.arange(side, device=square.device).float() for side in self._size)
+        self._rows, self._columns = _in_table(rows[part[0]])[:, None], _in_table(columns[part[1]])
         self._flow_shape: tuple[int, ...] = ()
 
-    @torch.inference_mode()
-    def __call__(self, frame: Tensor, flow: Tensor) -> Tensor:
-        """What is to be added to the frame enlarged to the square's size, in levels of 255: (rows, columns, 3).
-
-        frame: (3, h, w) in [0, 1].  flow: (fh, fw, 2), where in the source each place of the frame comes from, from
-        border to border.
-        """
+    def __call__(self, frame: Tensor, flow: Tensor) -> FrameDetail:
+        """frame: (3, h, w) in [0, 1].  flow: (fh, fw, 2), where in the source each place of the frame comes from, from
+        border to border."""
         shift = displacement(flow)
-        kept = self._kept_small(shift, frame.shape[1:])
-        confidence = confidence_of(frame, kept)
-        confidence *= resize(steadiness(shift)[None], confidence.shape)[0]
-        # Where there is detail, only the frame's light and colour are its own.
-        base = (frame - coarse(frame - kept)).clamp_(0, 1)
-        kept_full = self._kept(shift).float()
-        share = resize(confidence[None], self._size)[0][self._part]
-        share = share.mul_(self._weight) if self._weight is not None else share
-        added = kept_full - self._enlarged(base)
-        added.mul_(share[..., None])
-        return added if self._rest is None else added.add_(kept_full.mul_(self._rest[..., None]))
-
-    def _kept_small(self, shift: Tensor, size: torch.Size) -> Tensor:
-        """The small source along the flow: (3, h, w)."""
-        height, width = size
-        moved = spread(height, shift.shape[1], shift) @ shift @ spread(width, shift.shape[2], shift).T
-        grid = centres(height, width, like=shift) + moved.permute(1, 2, 0)
-        return F.grid_sample(self._small, grid[None], padding_mode="border", align_corners=False)[0]
-
-    def _kept(self, shift: Tensor) -> Tensor:
-        """The full source along the flow: (rows, columns, 3) uint8."""
         if shift.shape != self._flow_shape:
-            self._flow_shape = shift.shape
-            height, width = self._size
-            scale = self._fineness / 2
-            self._down = spread(height, shift.shape[1], shift)[self._part[0]]
-            across = spread(width, shift.shape[2], shift)[self._part[1]].T
-            self._across = torch.stack((across * (width * scale), across * (height * scale)))
-        x, y = (self._down @ shift) @ self._across
-        if self._motion is not None:
-            x, y = x * self._motion, y * self._motion
-        rows, columns, _ = self._table.shape
-        x = x.add_(self._columns).round_().clamp_(0, columns - 1).int()
-        y = y.add_(self._rows).round_().clamp_(0, rows - 1).int()
-        pixels = self._table.view(torch.int32).view(-1).index_select(0, y.mul_(columns).add_(x).view(-1))
-        return pixels.view(*x.shape, 1).view(torch.uint8)[..., :3]
+            self._fit(shift)
+        apart = _over(frame, COMPARED) - self._kept_small(shift)
+        confidence = confidence_of(apart).mul_(resize(steadiness(shift)[None], apart.shape[1:])[0])
+        # Where there is detail, only light and colour are the frame's own.
+        base = frame - resize(_over(apart, COLOUR // COMPARED), frame.shape[1:])
+        levels, share = (self._enlarged(_levels(planes)) for planes in (base, confidence.expand(3, -1, -1)))
+        return FrameDetail(self, shift, levels, share)
 
-    def _enlarged(self, frame: Tensor) -> Tensor:
-        """(3, h, w) in [0, 1] at the square's size, the wanted part of it, in levels: (rows, columns, 3)."""
-        pixels = (frame * 255).round_()
-        if frame.device.type == "cpu":
-            # Bytes with their channels together are enlarged ten times as fast as floats.
-            pixels = pixels.to(torch.uint8)
-        planes = pixels.permute(1, 2, 0).contiguous()[None].permute(0, 3, 1, 2)
-        large = F.interpolate(planes, self._size, mode="bicubic", antialias=True)[0].permute(1, 2, 0)
-        return large[self._part]
+    def _fit(self, shift: Tensor) -> None:
+        """Make what depends on the size of the flow alone."""
+        self._flow_shape = shift.shape
+        (height, width), (rows, columns) = self._size, self._part
+        down, across = spread(height, shift.shape[1], shift)[rows], spread(width, shift.shape[2], shift)[columns].T
+        scale = FINENESS / 2
+        self._down, self._across = down, torch.stack((across * (width * scale), across * (height * scale)))
+        height, width = self._compared.shape[2:]
+        self._small_down, self._small_across = (
+            spread(height, shift.shape[1], shift),
+            spread(width, shift.shape[2], shift).T,
+        )
+        self._small_centres = centres(height, width, like=shift)
+
+    def _kept_small(self, shift: Tensor) -> Tensor:
+        """The small source along the flow, as it is compared: (3, h, w)."""
+        moved = self._small_down @ shift @ self._small_across
+        grid = self._small_centres + moved.permute(1, 2, 0)
+        return F.grid_sample(self._compared, grid[None], padding_mode="border", align_corners=False)[0]
+
+    def _kept(self, shift: Tensor, rows: slice) -> Tensor:
+        """Rows of the wanted part of the full source along the flow: (rows, columns, 4) uint8."""
+        x, y = (self._down[rows] @ shift) @ self._across
+        if self._motion is not None:
+            x, y = x.mul_(self._motion[rows]), y.mul_(self._motion[rows])
+        height, width, _ = self._table.shape
+        x = x.add_(self._columns).round_().clamp_(0, width - 1).int()
+        y = y.add_(self._rows[rows]).round_().clamp_(0, height - 1).int()
+        pixels = self._table.view(torch.int32).view(-1).index_select(0, y.mul_(width).add_(x).view(-1))
+        return pixels.view(*x.shape, 1).view(torch.uint8)
+
+    def _enlarged(self, levels: Tensor) -> Tensor:
+        """(h, w, 4) at the square's size, the wanted part of it."""
+        return enlarged(levels, self._size)[self._part]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameDetail:
+    """What is to be added to one frame enlarged to the square's size, in levels of 255, a strip of rows at a time:
+    what fits into a processor's cache is several times as fast."""
+
+    detail: Detail
+    shift: Tensor
+    base: Tensor
+    """(rows, columns, 4): what of the frame the kept source replaces."""
+    share: Tensor
+    """(rows, columns, 4): of the detail, 0 to 255."""
+
+    def strip(self, rows: slice) -> Tensor:
+        """Of some rows of the wanted part: (rows, columns, 4) float32."""
+        kept, rest = self.detail._kept(self.shift, rows).float(), self.detail._rest
+        added = (kept - self.base[rows]).mul_(self.share[rows]).mul_(self.detail._weight[rows])
+        return added if rest is None else added.add_(kept.mul_(rest[rows]))
+
+
+def enlarged(levels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Levels (h, w, C) at another (height, width), bicubically."""
+    planes = levels[None].permute(0, 3, 1, 2)
+    return F.interpolate(planes, size, mode="bicubic", antialias=True)[0].permute(1, 2, 0)
+
+
+def _levels(planes: Tensor) -> Tensor:
+    """(3, h, w) in [0, 1] in levels of 255: (h, w, 4), bytes on a CPU, which enlarges them far faster than floats."""
+    levels = F.pad((planes * 255).round_().clamp_(0, 255), (0, 0, 0, 0, 0, 1)).permute(1, 2, 0).contiguous()
+    return levels.to(torch.uint8) if levels.device.type == "cpu" else levels
 
 
 def centres(height: int, width: int, like: Tensor) -> Tensor:
@@ -136,10 +161,9 @@ def displacement(flow: Tensor) -> Tensor:
     return (flow.float().clamp(-1, 1) - centres(flow.shape[0], flow.shape[1], like=flow.float())).permute(2, 0, 1)
 
 
-def confidence_of(frame: Tensor, kept: Tensor) -> Tensor:
-    """How surely a frame (3, h, w) is the kept source (3, h, w): in [0, 1], smaller than they are."""
-    apart = F.avg_pool2d(frame - kept, COMPARED, ceil_mode=True).abs_().mean(0)
-    return torch.exp(-((apart / TOLERANCE) ** 2))
+def confidence_of(apart: Tensor) -> Tensor:
+    """How surely a frame that differs so much from the kept source (3, h, w) is that source: (h, w) in [0, 1]."""
+    return torch.exp(-((apart.abs().mean(0) / TOLERANCE) ** 2))
 
 
 def steadiness(shift: Tensor) -> Tensor:
@@ -162,9 +186,9 @@ def _ramp(values: Tensor, low: float, high: float) -> Tensor:
     return part * part * (3 - 2 * part)
 
 
-def coarse(values: Tensor) -> Tensor:
-    """What maps (C, h, w) have of slow changes."""
-    return resize(F.avg_pool2d(values, COLOUR, ceil_mode=True), values.shape[1:])
+def _over(values: Tensor, side: int) -> Tensor:
+    """Means of maps (C, h, w) over squares of `side` pixels."""
+    return F.avg_pool2d(values, side, ceil_mode=True)
 
 
 def resize(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
@@ -178,19 +202,14 @@ def spread(length: int, count: int, like: Tensor) -> Tensor:
     return F.interpolate(eye, (length, count), mode="bicubic", antialias=True)[0, 0]
 
 
-def _fineness(height: int, width: int) -> int:
-    return FINEST if 4 * height * width * FINEST**2 <= TABLE else COARSEST
-
-
-def _table(square: Tensor, fineness: int) -> Tensor:
+def _table(square: Tensor) -> Tensor:
     """The square (H, W, 3) enlarged, so that reading it needs no interpolation: (k H, k W, 4) uint8."""
     height, width = square.shape[:2]
-    padded = F.pad(square, (0, 1)).contiguous()[None].permute(0, 3, 1, 2)
-    planes = padded if square.device.type == "cpu" else padded.float()
-    large = F.interpolate(planes, (fineness * height, fineness * width), mode="bicubic", antialias=True)
-    return large.round().clamp(0, 255).to(torch.uint8)[0].permute(1, 2, 0).contiguous()
+    padded = F.pad(square, (0, 1))
+    large = enlarged(padded if square.device.type == "cpu" else padded.float(), (FINENESS * height, FINENESS * width))
+    return large.round().clamp(0, 255).to(torch.uint8).contiguous()
 
 
-def _in_table(places: Tensor, fineness: int) -> Tensor:
+def _in_table(places: Tensor) -> Tensor:
     """Indices in a line of the table of places in a line of the square."""
-    return places * fineness + fineness // 2
+    return places * FINENESS + FINENESS // 2

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fommctl.api.protocols import FrameFilter
-from fommctl.core.detail import Detail
+from fommctl.core.detail import Detail, FrameDetail
 from fommctl.core.pixels import HostPixels
 from fommctl.core.transfer import Motion
 from fommctl.media.boxes import Box
@@ -143,15 +143,15 @@ class Composer:
         return compare(self._source_panel, self._marked(cue.frame.pixels, batch.driving, index), result)
 
     def _animated(self, square: Pixels, batch: Rendered, index: int) -> Pixels:
-        added = None
+        detail = None
         if self._detail is not None and batch.warped is not None:
-            added = self._detail(batch.warped.frames[index], batch.warped.flow[index]).cpu().numpy()
+            detail = self._detail(batch.warped.frames[index], batch.warped.flow[index])
         if self._enlarge is not None:
-            square, added = self._enlarge(square, added), None
-        return self._placed(self._marked(square, batch.transferred, index), added)
+            square, detail = self._enlarge(square, detail), None
+        return self._placed(self._marked(square, batch.transferred, index), detail)
 
-    def _placed(self, square: Pixels, added: Floats | None = None) -> Pixels:
-        return square if self._paste is None else self._paste(square, added)
+    def _placed(self, square: Pixels, detail: FrameDetail | None = None) -> Pixels:
+        return square if self._paste is None else self._paste(square, detail)
 
     def _marked(self, square: Pixels, motion: Motion, index: int) -> Pixels:
         if not self._look.keypoints:
@@ -168,4 +168,4 @@ def _detail(full: Pixels, small: Pixels, paste: Paste | None, device: torch.devi
         return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
     edges = None if paste.motion is None or paste.own is None else (there(paste.motion), there(paste.own))
-    return Detail(there(full), there(small), weight=there(paste.mask), part=paste.part, edges=edges)
+    return Detail(there(full), there(small), there(paste.mask), paste.part, edges)

@@ -6,7 +6,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
+from fommctl.core.detail import FrameDetail, enlarged
 from fommctl.media.boxes import Box
 from fommctl.media.images import Pixels, crop, over_black, resize
 
@@ -21,6 +23,8 @@ REST, OWN = 0.18, (0.5, 0.9)
 BLUR = 0.06
 # A match never changes contrast by more than this factor; a flat square would else give any gain.
 GAIN = 1.25
+STRIP = 1 << 19
+"""Bytes of floats that are computed at a time."""
 # Least spread of a channel, levels of 255, from which a gain is read.
 SPREAD = 8.0
 
@@ -73,20 +77,37 @@ class Paste:
         self._factor = np.ascontiguousarray(shown * gain)
         self._summand = np.ascontiguousarray(shown * shift[self.part] + (1 - mask) * below + np.float32(0.5))
         self._work = np.empty_like(self._summand)
+        self._with_fourth: tuple[Tensor, ...] | None = None
 
-    def __call__(self, frame: Pixels, added: Floats | None = None) -> Pixels:
+    def __call__(self, frame: Pixels, detail: FrameDetail | None = None) -> Pixels:
         """frame: (h, w, 3), the animated square in any size. Returns a new picture of the background's shape.
 
-        added: (rows, columns, 3) in levels, for the visible part of the square and weighted by `mask` already.
+        detail: of `fommctl.core.detail`, for the part of the square that lies in the picture, weighted by `mask`.
         """
-        enlarged = _resized(frame, self._size)[self.part]
-        np.multiply(enlarged, self._factor, out=self._work)
+        if detail is not None:
+            return self._detailed(frame, detail)
+        large = _resized(frame, self._size)[self.part]
+        np.multiply(large, self._factor, out=self._work)
         np.add(self._work, self._summand, out=self._work)
-        if added is not None:
-            np.add(self._work, added, out=self._work)
         np.clip(self._work, 0, 255, out=self._work)
         picture = self._background.copy()
         picture[self._rows, self._columns, :3] = self._work
+        return picture
+
+    def _detailed(self, frame: Pixels, detail: FrameDetail) -> Pixels:
+        """As above; with a fourth channel, which is dropped at the end, all of it is several times as fast."""
+        if self._with_fourth is None:
+            self._with_fourth = tuple(F.pad(torch.from_numpy(each), (0, 1)) for each in (self._factor, self._summand))
+        factor, summand = self._with_fourth
+        levels = F.pad(torch.from_numpy(np.require(frame, requirements=["C", "W"])), (0, 1))
+        large = enlarged(levels, self._size[::-1])[self.part]
+        picture = self._background.copy()
+        shown = torch.from_numpy(picture)[self._rows, self._columns, :3]
+        height = max(1, STRIP // (16 * shown.shape[1]))
+        for start in range(0, len(shown), height):
+            rows = slice(start, start + height)
+            work = large[rows].float().mul_(factor[rows]).add_(summand[rows]).add_(detail.strip(rows).cpu())
+            shown[rows].copy_(work.clamp_(0, 255).to(torch.uint8)[..., :3])
         return picture
 
 
