@@ -1,4 +1,5 @@
-"""Metrics of keypoints and identity: AKD, MKR, AED and keypoint jitter, in published and strict variants.
+"""Metrics of keypoints and identity: AKD, MKR, AED and keypoint jitter, in published and strict variants, and how
+mouths and eyelids follow the driving video.
 
 The published scripts are those of https://github.com/AliaksandrSiarohin/pose-evaluation.
 """
@@ -6,6 +7,7 @@ The published scripts are those of https://github.com/AliaksandrSiarohin/pose-ev
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -23,6 +25,7 @@ def fommctl_metrics() -> Iterator[MetricSpec]:
     yield from _missing_keypoints()
     yield from _identity_distances()
     yield from _jitters()
+    yield from _openings()
 
 
 def _keypoint_distances() -> Iterator[MetricSpec]:
@@ -109,6 +112,36 @@ def _jitters() -> Iterator[MetricSpec]:
         needs="nothing",
         uses=("keypoints",),
     )
+
+
+def _openings() -> Iterator[MetricSpec]:
+    still = "clips in which the driving one keeps still are left out; 68 or 478 landmarks"
+    for name, what, feature in (("mouth", "mouth's", "MOUTH"), ("eyelids", "eyelids'", "EYELIDS")):
+        yield MetricSpec(
+            name=f"{name}.correlation",
+            summary=f"Correlation of the {what} opening with the driving video's, over the frames of a clip; {still}",
+            unit="",
+            lower_is_better=False,
+            build=partial(_opening, "OpeningCorrelation", feature),
+            needs="driving",
+            uses=("keypoints",),
+            weighting="clips",
+        )
+        yield MetricSpec(
+            name=f"{name}.gain",
+            summary=f"Slope of the {what} opening over the driving video's: 1 opens as far, 0 not at all; {still}",
+            unit="times the driving one's",
+            lower_is_better=False,
+            build=partial(_opening, "OpeningGain", feature),
+            needs="driving",
+            uses=("keypoints",),
+            weighting="clips",
+        )
+
+
+def _opening(name: str, feature: str) -> Any:
+    opening = _load("opening")
+    return getattr(opening, name)(getattr(opening, feature))
 
 
 def _build(module: str, name: str) -> Any:

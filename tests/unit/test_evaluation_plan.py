@@ -134,5 +134,6 @@ def test_families_of_metrics(host, tmp_path, monkeypatch):
     # Those that need a detector come last; what would have to be fetched is left out.
     assert every.index("akd.paper") > every.index("ssim")
     assert not {"lpips", "fid"} & set(every)
-    assert set(names(mode="animation")) >= {"aed.paper", "keypoint-jitter.plain"}
+    assert set(names(mode="animation")) >= {"aed.paper", "keypoint-jitter.plain", "mouth.gain", "eyelids.correlation"}
+    assert names("eyelids", mode="animation") == ["eyelids.correlation", "eyelids.gain"]
     assert "l1.paper" not in names(mode="animation")

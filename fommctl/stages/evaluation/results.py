@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fommctl.api.specs import MetricSpec
 
 Mode = Literal["reconstruction", "animation", "files"]
-Needs = Literal["truth", "identity", "nothing"]
+Needs = Literal["truth", "identity", "driving", "nothing"]
 Weighting = Literal["frames", "clips"]
 Combine = Callable[[Sequence["ClipScores"]], float | None]
 RESAMPLES = 2000

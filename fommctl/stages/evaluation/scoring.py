@@ -84,12 +84,10 @@ class ClipScoring:
 
     def add(self, part: Part) -> None:
         """The next frames."""
-        against_source = None
+        # The same object for all of them: sources of keypoints remember their answer to it.
+        chunks = {"identity": part.against_source(), "driving": part.against_driving()}
         for name, scorer in list(self._scorers.items()):
-            chunk = part.chunk
-            if self._specs[name].needs == "identity" and chunk.truth is None:
-                against_source = against_source or part.against_source()
-                chunk = against_source
+            chunk = chunks.get(self._specs[name].needs, part.chunk)
             self._guarded(name, lambda scorer=scorer, chunk=chunk: scorer.add(chunk))  # type: ignore[misc]
 
     def finish(self) -> dict[str, ClipScores]:
