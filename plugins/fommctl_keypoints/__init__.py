@@ -1,5 +1,5 @@
-"""Metrics of keypoints and identity: AKD, MKR, AED and keypoint jitter, in published and strict variants, and how
-mouths and eyelids follow the driving video.
+"""Metrics of keypoints and identity: AKD, MKR, AED and keypoint jitter, in published and strict variants, how mouths
+and eyelids follow the driving video, and how sharp the subject is.
 
 The published scripts are those of https://github.com/AliaksandrSiarohin/pose-evaluation.
 """
@@ -24,7 +24,7 @@ def fommctl_metrics() -> Iterator[MetricSpec]:
     yield from _keypoint_distances()
     yield from _missing_keypoints()
     yield from _identity_distances()
-    yield from _jitters()
+    yield from _jitters_and_sharpness()
     yield from _openings()
 
 
@@ -56,6 +56,7 @@ def _missing_keypoints() -> Iterator[MetricSpec]:
         unit="",
         lower_is_better=True,
         build=lambda: _build("missing", "PaperMissing"),
+        needs="driving",
         uses=("keypoints",),
     )
     yield MetricSpec(
@@ -64,6 +65,7 @@ def _missing_keypoints() -> Iterator[MetricSpec]:
         unit="",
         lower_is_better=True,
         build=lambda: _build("missing", "StrictMissing"),
+        needs="driving",
         uses=("keypoints",),
         combine=lambda clips: _load("missing").pooled(clips),
     )
@@ -90,9 +92,19 @@ def _identity_distances() -> Iterator[MetricSpec]:
         needs="identity",
         uses=("embeddings",),
     )
+    yield MetricSpec(
+        name="aed.p95",
+        summary="Embedding distance that 95 % of all frames stay under, measured as aed.strict",
+        unit="",
+        lower_is_better=True,
+        build=lambda: _build("identity", "FarIdentity"),
+        needs="identity",
+        uses=("embeddings",),
+        combine=lambda clips: _load("identity").together(clips),
+    )
 
 
-def _jitters() -> Iterator[MetricSpec]:
+def _jitters_and_sharpness() -> Iterator[MetricSpec]:
     yield MetricSpec(
         name="keypoint-jitter",
         summary="Mean length of the second difference in time of the keypoints' error: what shakes more, or less, than "
@@ -111,6 +123,28 @@ def _jitters() -> Iterator[MetricSpec]:
         build=lambda: _build("jitter", "PlainJitter"),
         needs="nothing",
         uses=("keypoints",),
+    )
+    yield MetricSpec(
+        name="keypoint-jitter.relative",
+        summary="Mean length of the second difference in time of the keypoints over that of the driving video's, each "
+        "over the size of its subject: 1 shakes as much, motion included",
+        unit="times the driving one's",
+        lower_is_better=True,
+        build=lambda: _build("jitter", "RelativeJitter"),
+        needs="driving",
+        uses=("keypoints",),
+        weighting="clips",
+    )
+    yield MetricSpec(
+        name="sharpness",
+        summary="Variance of the Laplacian in the box of the keypoints, over that of the truth, or of the source "
+        "picture where there is no truth; twice as much counts as half",
+        unit="of 1",
+        lower_is_better=False,
+        build=lambda: _build("sharpness", "Sharpness"),
+        needs="identity",
+        uses=("keypoints",),
+        weighting="clips",
     )
 
 

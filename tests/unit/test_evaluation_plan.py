@@ -128,7 +128,7 @@ def test_families_of_metrics(host, tmp_path, monkeypatch):
         return [spec.name for spec in choose_metrics(wanted, host, mode)]
 
     assert names("akd") == ["akd.paper", "akd.strict"]
-    assert names("psnr", "l1") == ["psnr", "l1.paper", "l1.strict"]
+    assert names("psnr", "l1") == ["psnr", "l1.paper", "l1.strict", "l1.relative"]
     every = names()
     assert every[0] == "l1.paper"
     # Those that need a detector come last; what would have to be fetched is left out.
