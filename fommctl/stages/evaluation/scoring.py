@@ -41,14 +41,14 @@ def choose_metrics(names: Sequence[str], host: Host, mode: Mode) -> tuple[Metric
             raise UsageError(f"unknown metric '{name}'", hint)
         fitting = [spec for spec in found if fits(spec, mode)]
         if not fitting:
-            raise UsageError(f"{name} needs true frames, which an animation has not", "Leave out --mode animation.")
+            raise UsageError(f"{name} needs true frames, which an animation has not", f"Leave out --mode {mode}.")
         chosen.update({spec.name: spec for spec in fitting})
     return tuple(chosen.values())
 
 
 def fits(spec: MetricSpec, mode: Mode) -> bool:
     """Whether there is in this mode what the metric needs."""
-    return mode != "animation" or spec.needs != "truth"
+    return mode in ("reconstruction", "files") or spec.needs != "truth"
 
 
 def _is_ready(spec: MetricSpec) -> bool:
