@@ -1,6 +1,6 @@
 """Measures two models of faces side by side, as their card states it, and sets the result beside the aims.
 
-    python docs/model/measure.py OLD NEW --data DIR -o OUT [--split test] [--frames 24] [--pairs 40] [--list PAIRS.csv]
+    python docs/model/measure.py OLD NEW --data DIR -o OUT [--split test] [--frames N] [--pairs 40] [--list PAIRS.csv]
         [-- more options of fommctl evaluate]
 
 OLD and NEW are what `fommctl evaluate --models` takes: names or files. Two evaluations are made, one after the other,
@@ -70,7 +70,8 @@ def main(arguments: Sequence[str]) -> int:
     """Measure, print and write; the exit code of the evaluation that went worst."""
     options = _options(arguments)
     shared = ["--models", f"{options.old},{options.new}", "--names", f"{OLD},{NEW}", "--data", options.data]
-    shared += ["--split", options.split, "--max-frames", str(options.frames), "--keypoints", LANDMARKS, *options.more]
+    shared += ["--split", options.split, "--keypoints", LANDMARKS, *options.more]
+    shared += ["--max-frames", str(options.frames)] if options.frames else []
     across = ["--mode", "defaults", "--max-clips", str(options.pairs)]
     across += ["--pairs", options.list] if options.list else []
     codes = [
@@ -98,7 +99,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("new")
     parser.add_argument("--data", required=True, help="as of fommctl evaluate")
     parser.add_argument("--split", default="test", help="as of fommctl evaluate")
-    parser.add_argument("--frames", type=int, default=24, help="of each clip, from the first on")
+    parser.add_argument("--frames", type=int, help="of each clip, from the first on; else all")
     parser.add_argument("--pairs", type=int, default=40, help="so many pairs across identities")
     parser.add_argument("--list", help="CSV of pairs instead (columns source and driving)")
     parser.add_argument("-o", "--output", type=Path, required=True)
