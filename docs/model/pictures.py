@@ -142,10 +142,13 @@ def _sheet(
     step, wide = side + MARGIN, len(models) * (side + MARGIN)
     sheet = Image.new("RGB", (step + len(shown) * (wide + MARGIN), HEADING + (1 + len(rows)) * step), "white")
     draw = ImageDraw.Draw(sheet)
+    draw.text((2, HEADING + step - 16), "source", "black")
     for column, moment in enumerate(shown):
         left = step + column * (wide + MARGIN)
         sheet.paste(_cell(moment.picture, side), (left + (wide - step) // 2, HEADING))
-        draw.text((left + 2, 5), f"{' | '.join(models)}: {moment.what} (frame {moment.frame})", "black")
+        draw.text(
+            (left + 2, 5), f"driving video, {moment.what} (frame {moment.frame}); below: {' | '.join(models)}", "black"
+        )
     for number, (portrait, of_moments) in enumerate(zip(portraits, rows, strict=True), start=1):
         top = HEADING + number * step
         sheet.paste(_cell(portrait, side), (0, top))
