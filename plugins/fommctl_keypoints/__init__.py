@@ -128,7 +128,7 @@ def _jitters_and_sharpness() -> Iterator[MetricSpec]:
         name="keypoint-jitter.relative",
         summary="Mean length of the second difference in time of the keypoints over that of the driving video's, each "
         "over the size of its subject: 1 shakes as much, motion included",
-        unit="times the driving one's",
+        unit="times",
         lower_is_better=True,
         build=lambda: _build("jitter", "RelativeJitter"),
         needs="driving",
@@ -164,7 +164,7 @@ def _openings() -> Iterator[MetricSpec]:
         yield MetricSpec(
             name=f"{name}.gain",
             summary=f"Slope of the {what} opening over the driving video's: 1 opens as far, 0 not at all; {still}",
-            unit="times the driving one's",
+            unit="times",
             lower_is_better=False,
             build=partial(_opening, "OpeningGain", feature),
             needs="driving",

@@ -39,7 +39,7 @@ def _of_pixels() -> Iterator[MetricSpec]:
     yield MetricSpec(
         name="l1.relative",
         summary="Mean absolute difference over that of repeating the first true frame: 1 is no better than no motion",
-        unit="times repeating",
+        unit="times",
         lower_is_better=True,
         build=lambda: _build("pixels", "RelativeL1"),
         combine=lambda clips: _load("pixels").relative_l1(clips),
