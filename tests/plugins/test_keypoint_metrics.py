@@ -18,7 +18,7 @@ from fommctl.host import Host, load_host
 NAN = math.nan
 JITTERS = ("keypoint-jitter", "keypoint-jitter.plain", "keypoint-jitter.relative")
 KEYPOINT_METRICS = ("akd.paper", "akd.strict", "mkr.paper", "mkr.strict", *JITTERS)
-EMBEDDING_METRICS = ("aed.paper", "aed.strict", "aed.p95")
+EMBEDDING_METRICS = ("aed.paper", "aed.strict", "aed.plain", "aed.p95")
 HEIGHT, WIDTH = 30, 40
 DIAGONAL = 50.0
 
@@ -145,6 +145,9 @@ def test_identity_by_hand(host: Host) -> None:
     paper = score(host.metrics["aed.paper"].build(), clip, prediction, truth)
     np.testing.assert_allclose(paper.frames, [25, 0, NAN, NAN, 1])
     assert (paper.value, paper.scored, paper.total) == (pytest.approx(26 / 3), 3, 5)
+    plain = score(host.metrics["aed.plain"].build(), clip, prediction, truth)
+    np.testing.assert_allclose(plain.frames, [5, 0, NAN, NAN, 1])
+    assert (plain.value, plain.scored, plain.total) == (pytest.approx(6 / 3), 3, 5)
     strict = score(host.metrics["aed.strict"].build(), clip, prediction, truth)
     np.testing.assert_allclose(strict.frames, [5, 0, 10, NAN, 1])
     assert (strict.value, strict.scored, strict.total) == (pytest.approx(16 / 4), 4, 5)
@@ -158,14 +161,12 @@ def test_what_95_percent_of_the_frames_stay_under(host: Host) -> None:
     prediction = np.concatenate([frames(1, level) for level in range(1, 102)])
     found = score(spec.build(), clip, prediction, truth)
     assert (found.value, found.scored, found.total) == (pytest.approx(95), 101, 101)
+    near = score(spec.build(), clip, frames(2, 3), frames(2, 1))
     lost = score(spec.build(), clip, frames(2), frames(2, 1))
-    # Nobody is seen: twice the length of the true embedding.
-    assert lost.value == pytest.approx(2)
-    unknown = score(spec.build(), clip, frames(2), frames(2))
-    assert (unknown.value, unknown.scored, unknown.total) == (None, 0, 2)
+    assert (lost.value, lost.scored, lost.total) == (None, 0, 2)
     assert spec.combine is not None
-    assert spec.combine([found, lost, unknown]) == pytest.approx(np.percentile([*range(101), 2, 2], 95))
-    assert spec.combine([unknown]) is None
+    assert spec.combine([found, near, lost]) == pytest.approx(np.percentile([*range(101), 2, 2], 95))
+    assert spec.combine([lost]) is None
     assert spec.combine([]) is None
 
 
@@ -350,7 +351,7 @@ def test_black_frames_and_no_face_anywhere(
     assert lost["akd.strict"].value == pytest.approx(math.hypot(224, 224))
     assert lost["mkr.paper"].value == lost["mkr.strict"].value == 1
     assert 2 < lost["aed.strict"].value < 4
-    for name in ("akd.paper", "aed.paper", *JITTERS):
+    for name in ("akd.paper", "aed.paper", "aed.plain", "aed.p95", *JITTERS):
         assert (lost[name].value, lost[name].scored, lost[name].total) == (None, 0, 2)
     for pair in ((astronaut, black), (black, black)):
         for name, found in scores(tuple(set(names) - {"keypoint-jitter.plain"}), clip, *pair).items():
