@@ -12,6 +12,7 @@ import av
 from av.stream import Discard
 
 from fommctl.media.files import open_container
+from fommctl.media.layouts import take_layout
 
 _WORTH_SEEKING = Fraction(2)
 _LEAD = Fraction(1, 2)
@@ -42,6 +43,7 @@ class SoundInput:
     def __init__(self, container: Any, stream: Any, warnings: list[str]) -> None:
         self.stream = stream
         self.codec: str = stream.codec_context.codec.canonical_name
+        self.layout = take_layout(stream.codec_context)
         self.language: str = stream.metadata.get("language", "und")
         self._container = container
         self._warnings = warnings
