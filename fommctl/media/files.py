@@ -25,6 +25,7 @@ DEFAULT_RATE = Fraction(25)
 _MAX_RATE = 1000
 _TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
 """Decoders that draw any text file as a picture."""
+_NO_FILM = Disposition.attached_pic | Disposition.dependent | Disposition.still_image
 _PLAYLISTS = frozenset({"hls", "concat", "dash", "imf"})
 """Formats that only name other files, which nobody has asked for."""
 
@@ -90,9 +91,9 @@ def opened(path: Path) -> Iterator[InputContainer]:
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
     """The stream with the moving picture, ready to decode on several threads. Raises InputError.
 
-    A cover picture in a sound file is not a video.
+    A cover picture in a sound file is not a video, nor is a part of a still.
     """
-    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    streams = [stream for stream in container.streams.video if not stream.disposition & _NO_FILM]
     if not container.streams:
         raise InputError(f"{path.name} is incomplete: it holds no streams", "Copy or export it again.")
     if not streams:
