@@ -23,6 +23,8 @@ from fommctl.media.stills import check_size
 
 DEFAULT_RATE = Fraction(25)
 _MAX_RATE = 1000
+_MAX_ASPECT = 16
+_BROADCAST = frozenset({"mpegts", "mpeg"})
 _TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
 """Decoders that draw any text file as a picture."""
 _NO_FILM = Disposition.attached_pic | Disposition.dependent | Disposition.still_image
@@ -118,6 +120,16 @@ def nominal_rate(stream: VideoStream) -> Fraction:
         if rate is not None and 0 < rate <= _MAX_RATE:
             return rate
     return DEFAULT_RATE
+
+
+def pixel_aspect(stream: VideoStream) -> Fraction:
+    """Width over height of a pixel of the frame decoded last; 1 where nothing sensible is stated.
+
+    A broadcast changes it on the way, and only its codec tells; what other containers say holds for the whole stream.
+    """
+    coded = stream.codec_context.sample_aspect_ratio if stream.container.format.name in _BROADCAST else None
+    aspect = as_fraction(coded or stream.sample_aspect_ratio)
+    return aspect if aspect is not None and Fraction(1, _MAX_ASPECT) <= aspect <= _MAX_ASPECT else Fraction(1)
 
 
 def time_base(stream: VideoStream) -> Fraction:

@@ -41,10 +41,10 @@ def _first_frame(path: Path) -> Picture:
     info = probe(path)
     with opened(path) as container:
         stream = video_stream(container, path)
-        for frame, _ in Decoder(container, stream).frames():
+        for frame, _, aspect in Decoder(container, stream).frames():
             size = (info.width, info.height)
             if not has_alpha(frame) or info.hdr:
-                return Picture(Converter(View(size), info.orientation, info.colour, info.peak)(frame))
+                return Picture(Converter(View(size), info.orientation, info.colour, info.peak)(frame, aspect))
             pixels, alpha = WholeFrame(frame, info.colour)(frame)
             coded = info.orientation.size(size)
             turned = info.orientation.apply(resize(pixels, coded))

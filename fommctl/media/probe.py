@@ -20,11 +20,10 @@ from av.video.stream import VideoStream
 from fommctl.errors import InputError
 from fommctl.media import sequences, stills
 from fommctl.media.colour import ColourTags, read_tags
-from fommctl.media.conversion import has_alpha
+from fommctl.media.conversion import has_alpha, square_pixels
 from fommctl.media.decoding import Decoder
 from fommctl.media.files import (
     DEFAULT_RATE,
-    as_fraction,
     check_file,
     nominal_rate,
     opened,
@@ -33,8 +32,6 @@ from fommctl.media.files import (
     video_stream,
 )
 from fommctl.media.orientation import UPRIGHT, Orientation, orientation_of
-
-_MAX_ASPECT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +156,10 @@ def _probe_video(path: Path) -> VideoInfo:
         first = next(Decoder(container, stream).frames(), None)
         if first is None:
             raise InputError(f"{path.name} has no frame that can be decoded", "Check that it was copied whole.")
-        frame, origin = first
+        frame, origin, aspect = first
         stills.check_size(path.name, frame.width, frame.height)
         orientation = orientation_of(frame)
-        width, height = orientation.size(square_pixels(frame, stream))
+        width, height = orientation.size(square_pixels(frame, aspect))
         stills.check_size(path.name, width, height)
         rate = nominal_rate(stream)
         duration = _duration(container, stream, origin)
@@ -186,18 +183,8 @@ def _probe_video(path: Path) -> VideoInfo:
             origin=origin,
             orientation=orientation,
             peak=_peak(frame),
-            sample_aspect=_aspect(stream),
+            sample_aspect=aspect,
         )
-
-
-def square_pixels(frame: VideoFrame, stream: VideoStream) -> tuple[int, int]:
-    """(width, height) of the frame as coded, widened or narrowed so that its pixels are squares."""
-    return max(1, round(frame.width * _aspect(stream))), frame.height
-
-
-def _aspect(stream: VideoStream) -> Fraction:
-    aspect = as_fraction(stream.sample_aspect_ratio)
-    return aspect if aspect is not None and Fraction(1, _MAX_ASPECT) <= aspect <= _MAX_ASPECT else Fraction(1)
 
 
 def _duration(container: InputContainer, stream: VideoStream, origin: Fraction) -> Fraction | None:

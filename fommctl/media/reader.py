@@ -24,13 +24,15 @@ class Frame:
 
     pixels: (H, W, 3) uint8 RGB, bt709 or sRGB.  index: from 0 in the order of delivery.
     time: seconds since the first frame of the clip, or since `start`.  duration: seconds until the next frame,
-    or until `end` where that comes well before it.
+    or until `end` where that comes well before it.  content: where in the clip's picture this one lies, in its pixels,
+    where its shape is another than the first frame's: black bars are around it.
     """
 
     pixels: Pixels
     index: int
     time: Fraction
     duration: Fraction
+    content: Box | None = None
 
 
 class Reader:
@@ -125,10 +127,11 @@ class Reader:
     def _frames(self) -> Generator[Frame, None, None]:
         index = 0
         for pending in self._wanted(pending_frames(self.info, self._view, self.start, self._warn)):
-            pixels = pending.pixels()
-            if pixels is None:
+            picture = pending.picture()
+            if picture is None:
                 continue
-            yield Frame(pixels, index, pending.time - self.start, self._until_end(pending.time, pending.duration))
+            duration = self._until_end(pending.time, pending.duration)
+            yield Frame(picture.pixels, index, pending.time - self.start, duration, picture.content)
             index += 1
         if index == 0 and not self._closed.is_set():
             length = self.info.duration
