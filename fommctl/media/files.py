@@ -24,6 +24,8 @@ from fommctl.media.stills import check_size
 DEFAULT_RATE = Fraction(25)
 _MAX_RATE = 1000
 _MAX_ASPECT = 16
+_SAME_LENGTH = Fraction(1, 5)
+"""Seconds."""
 _BROADCAST = frozenset({"mpegts", "mpeg"})
 _TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
 """Decoders that draw any text file as a picture."""
@@ -93,6 +95,7 @@ def opened(path: Path) -> Iterator[InputContainer]:
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
     """The stream with the moving picture, ready to decode on several threads. Raises InputError.
 
+    Of several the longest is taken, for a picture may stand beside the film; of equal ones the default.
     A cover picture in a sound file is not a video, nor is a part of a still.
     """
     streams = [stream for stream in container.streams.video if not stream.disposition & _NO_FILM]
@@ -101,7 +104,7 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     if not streams:
         kind = "holds sound and no video" if container.streams.audio else "holds no video"
         raise InputError(f"{path.name} {kind}", "Name a file with a moving picture.")
-    stream = next((one for one in streams if one.disposition & Disposition.default), streams[0])
+    stream = _longest(streams)
     context = stream.codec_context
     if context is None or context.name in _TEXT_CODECS:
         what = "is text" if context is not None else "has a video codec that cannot be decoded here"
@@ -111,6 +114,35 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     context.options = {**context.options, "max_pixels": str(MAX_PIXELS)}
     stream.thread_type = "AUTO"
     return stream
+
+
+def _longest(streams: list[VideoStream]) -> VideoStream:
+    default = next((one for one in streams if one.disposition & Disposition.default), streams[0])
+    least = _length(default)
+    if least is None:
+        return default
+    longest = max(streams, key=lambda one: _length(one) or 0)
+    # Tracks of one recording differ by a frame or two.
+    return longest if (_length(longest) or 0) > least + max(_SAME_LENGTH, least / 20) else default
+
+
+def _length(stream: VideoStream) -> Fraction | None:
+    """Seconds that a stream lasts, as its header states it."""
+    if (stated := stated_end(stream)) is not None:
+        return stated
+    if stream.duration:
+        return stream.duration * time_base(stream)
+    return stream.frames / nominal_rate(stream) if stream.frames else None
+
+
+def stated_end(stream: VideoStream) -> Fraction | None:
+    """Seconds of the file at which a stream ends by its own tag (Matroska); None where there is none."""
+    tag = next((value for name, value in stream.metadata.items() if name.lower() == "duration"), None)
+    try:
+        hours, minutes, seconds = (tag or "").split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
+    except ValueError:
+        return None
 
 
 def nominal_rate(stream: VideoStream) -> Fraction:

@@ -28,6 +28,7 @@ from fommctl.media.files import (
     nominal_rate,
     opened,
     side_data,
+    stated_end,
     time_base,
     video_stream,
 )
@@ -189,15 +190,9 @@ def _probe_video(path: Path) -> VideoInfo:
 
 def _duration(container: InputContainer, stream: VideoStream, origin: Fraction) -> Fraction | None:
     """Seconds from the first frame to the end of the picture; None where only an estimate from the bit rate exists."""
-    tag = _lookup(stream.metadata, "duration")
-    if tag is not None:
-        try:
-            hours, minutes, seconds = tag.split(":")
-            end = int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
-        except ValueError:
-            end = Fraction(0)
-        if end > origin:
-            return end - origin
+    end = stated_end(stream)
+    if end is not None and end > origin:
+        return end - origin
     if stream.duration:
         return stream.duration * time_base(stream)
     if container.duration:

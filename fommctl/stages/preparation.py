@@ -110,7 +110,7 @@ def settle(config: AnimateConfig, engine: Engine) -> Settled:
     sound = choose_sound(config, info)
     shot = plan(config, info, engine.model.preset.framing, engine.frame_size(config.size), engine.host, engine.searches)
     context = engine.encoded((shot.square, *shot.views), config.size)
-    notes = (*remarks, *shot.warnings, *_about_model(config, engine, context.motion))
+    notes = (*remarks, *_about_driving(config, info), *shot.warnings, *_about_model(config, engine, context.motion))
     for note in notes:
         log.warning(note)
     moment, reference = find_reference(config, shot, info, engine.renderer(config.size), context)
@@ -156,6 +156,16 @@ def check_outputs(config: AnimateConfig) -> tuple[str, ...]:
     )
     check_sidecar(config)
     return check_signing(config)
+
+
+def _about_driving(config: AnimateConfig, info: VideoInfo) -> list[str]:
+    """A remark where nothing can move; the arguments may have been swapped."""
+    if info.frames != 1:
+        return []
+    source = probe(config.source)
+    swapped = f"; {config.source.name} is a film: is it the driving video? (fommctl animate SOURCE DRIVING)"
+    film = source.kind == "video" and source.frames != 1
+    return [f"the driving video {config.driving.name} is one picture: nothing moves" + (swapped if film else "")]
 
 
 def _about_model(config: AnimateConfig, engine: Engine, source: Motion) -> list[str]:

@@ -468,3 +468,15 @@ def test_the_size_that_is_reported_is_that_of_the_file(folder, run_cli, tmp_path
     assert result.code == 0, result.stderr
     assert (result.json()["width"], result.json()["height"]) == size
     assert frames(out)[0].shape[1::-1] == size
+
+
+def test_a_driving_video_of_one_picture_is_told_and_the_swap_named(folder, run_cli, tmp_path):
+    swapped = run_cli("animate", folder / "plain.mp4", ASTRONAUT, "-o", tmp_path / "a.mp4", "--json", *CROP_NONE)
+    assert swapped.json()["frames"] == 1
+    named = (
+        "the driving video astronaut.png is one picture: nothing moves; plain.mp4 is a film: is it the driving video?"
+    )
+    assert any(warning.startswith(named) for warning in swapped.json()["warnings"])
+    assert f"warning: {named}" in swapped.stderr
+    still = run_cli("animate", ASTRONAUT, ASTRONAUT, "-o", tmp_path / "b.mp4", "--json", *CROP_NONE)
+    assert "the driving video astronaut.png is one picture: nothing moves" in still.json()["warnings"]
