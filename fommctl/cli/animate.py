@@ -52,6 +52,7 @@ def register(app: typer.Typer) -> None:
         on_missing: opt.OnMissing = "hold",
         start: opt.Start = None,
         end: opt.End = None,
+        deinterlace: opt.Deinterlace = "auto",
         audio: opt.Audio = "auto",
         fps: opt.Fps = None,
         codec: opt.Codec = None,
@@ -95,6 +96,7 @@ def register(app: typer.Typer) -> None:
             start=None if start is None else parse_time(start),
             end=None if end is None else parse_time(end),
             audio=audio,  # type: ignore[arg-type]
+            deinterlace=deinterlace,  # type: ignore[arg-type]
             fps=None if fps is None else parse_rate(fps),
             codec=codec,
             crf=crf,

@@ -108,6 +108,14 @@ Fps = Annotated[
         "Frame rate of a folder of frames (default 25); a video is brought to it by dropping or repeating frames.",
     ),
 ]
+Deinterlace = Annotated[
+    str,
+    _option(
+        MOTION,
+        "Interlaced driving footage: auto makes whole pictures at its frame rate, field at twice that, one a field; "
+        "off leaves it woven.",
+    ),
+]
 Codec = Annotated[str | None, _option(OUTPUT, "Video encoder, where the default is not wanted.")]
 Crf = Annotated[int | None, _option(OUTPUT, "Quality of the encoder: lower is better and larger.")]
 PixFmt = Annotated[str | None, _option(OUTPUT, "Pixel format of the result, such as yuv444p.")]

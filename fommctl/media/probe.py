@@ -22,6 +22,7 @@ from fommctl.media import sequences, stills
 from fommctl.media.colour import ColourTags, read_tags
 from fommctl.media.conversion import has_alpha, square_pixels
 from fommctl.media.decoding import Decoder
+from fommctl.media.deinterlacing import Deinterlace, stated_parity
 from fommctl.media.files import (
     DEFAULT_RATE,
     check_file,
@@ -74,15 +75,25 @@ class VideoInfo:
     orientation: Orientation = UPRIGHT
     peak: float | None = None
     """Brightest light of HDR material in cd/m2, where it is stated."""
+    parity: str | None = None
+    """Of interlaced footage, which field comes first (see `deinterlacing`); None for progressive footage."""
+    deinterlace: Deinterlace = "off"
+    """What is done about it; `rate` and `frames` allow for it already."""
     sample_aspect: Fraction = Fraction(1)
     """Width over height of a coded pixel; `width` and `height` allow for it already."""
 
+    @property
+    def coded_rate(self) -> Fraction:
+        """Frames a second of the file, of two fields each where it is interlaced."""
+        return self.rate / 2 if self.deinterlace == "field" else self.rate
 
-def probe(path: Path, fps: Fraction | None = None) -> VideoInfo:
+
+def probe(path: Path, fps: Fraction | None = None, deinterlace: Deinterlace = "auto") -> VideoInfo:
     """Read the header and decode the first frame.
 
     path: a video, an image, a folder of frames or a printf pattern such as `frames/%05d.png`.
-    fps: the rate of folders, patterns and single images; 25 by default. Raises InputError.
+    fps: the rate of folders, patterns and single images; 25 by default.  deinterlace: what is to be done about
+    interlaced footage. Raises InputError.
     """
     path = Path(path)
     rate = fps or DEFAULT_RATE
@@ -94,7 +105,7 @@ def probe(path: Path, fps: Fraction | None = None) -> VideoInfo:
         return _of_still(path, still, "image", rate, frames=1)
     if still is not None and still.format.lower() in stills.ANIMATED_CODECS:
         return _probe_animation(path, still)
-    return _probe_video(path)
+    return _probe_video(path, deinterlace)
 
 
 def _probe_sequence(path: Path, rate: Fraction) -> VideoInfo:
@@ -151,7 +162,7 @@ def _probe_animation(path: Path, still: stills.Still) -> VideoInfo:
     )
 
 
-def _probe_video(path: Path) -> VideoInfo:
+def _probe_video(path: Path, deinterlace: Deinterlace) -> VideoInfo:
     with opened(path) as container:
         stream = video_stream(container, path)
         first = next(Decoder(container, stream).frames(), None)
@@ -163,6 +174,9 @@ def _probe_video(path: Path) -> VideoInfo:
         width, height = orientation.size(square_pixels(frame, aspect))
         stills.check_size(path.name, width, height)
         rate = nominal_rate(stream)
+        parity = stated_parity(stream, frame)
+        # One picture a field is for footage that is interlaced from its beginning.
+        doubled = 2 if deinterlace == "field" and parity is not None else 1
         duration = _duration(container, stream, origin)
         tags = read_tags(frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range)
         return VideoInfo(
@@ -170,8 +184,8 @@ def _probe_video(path: Path) -> VideoInfo:
             kind="video",
             width=width,
             height=height,
-            rate=rate,
-            frames=stream.frames or (round(duration * rate) or None if duration else None),
+            rate=rate * doubled,
+            frames=(stream.frames or (round(duration * rate) if duration else 0)) * doubled or None,
             duration=duration,
             container=container.format.name.split(",")[0],
             video_codec=stream.codec_context.codec.canonical_name,
@@ -184,6 +198,8 @@ def _probe_video(path: Path) -> VideoInfo:
             origin=origin,
             orientation=orientation,
             peak=_peak(frame),
+            parity=parity,
+            deinterlace="auto" if deinterlace == "field" and parity is None else deinterlace,
             sample_aspect=aspect,
         )
 

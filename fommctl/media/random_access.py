@@ -25,6 +25,7 @@ from fommctl.errors import InputError
 from fommctl.media import sequences, stills
 from fommctl.media.conversion import Converter, View
 from fommctl.media.decoding import Decoder
+from fommctl.media.deinterlacing import deinterlaced
 from fommctl.media.files import check_file, opened, pixel_aspect, time_base, video_stream
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.resampling import Pixels, over_black, resize
@@ -75,7 +76,7 @@ def read_frames(path: Path, indices: Sequence[int], *, size: Size = None, jpeg_s
 def frame_times(info: VideoInfo) -> list[Fraction] | None:
     """Times of display of all frames of a video file, in seconds since the first, from its packets alone: nothing is
     decoded. None where frames do not surely follow from packets. Raises InputError."""
-    times = _frame_times(info)
+    times = _frame_times(info) if info.deinterlace != "field" else None
     if times is None:
         return None
     with _reading(info.path) as (_, stream):
@@ -191,7 +192,7 @@ class _Video:
         info = self.info
         convert = Converter(View((info.width, info.height), None, size), info.orientation, info.colour, info.peak)
         found: dict[int, Pixels] = {}
-        if self.times is not None:
+        if self.times is not None and info.parity is None:
             for index, frame in zip(wanted, self._by_time(wanted, self.times), strict=False):
                 found[index] = convert(*frame)
         if len(found) < len(wanted):
@@ -202,7 +203,9 @@ class _Video:
         left = set(wanted)
         index = -1
         with _reading(self.info.path) as (container, stream):
-            for index, (frame, _, aspect) in enumerate(Decoder(container, stream).frames()):
+            info = self.info
+            frames = deinterlaced(Decoder(container, stream).frames(), info.deinterlace, info.parity, 1 / info.rate)
+            for index, (frame, _, aspect) in enumerate(frames):
                 if index in left:
                     yield index, (frame, aspect)
                 if index == wanted[-1]:
@@ -255,6 +258,9 @@ def _decoded(
                 context.skip_frame = "DEFAULT" if packet.pts in targets else "NONREF"
             frames: list[Any] = context.decode(packet)
             for frame in frames:
+                if frame.interlaced_frame:
+                    # It becomes whole by the frames around it.
+                    return False
                 if frame.pts is None or frame.pts > targets[position] or (frame.is_corrupt and frame.pts >= start):
                     return False
                 if frame.pts == targets[position]:

@@ -13,6 +13,7 @@ from typing import Self
 from fommctl.errors import InputError, UsageError
 from fommctl.media.boxes import Box
 from fommctl.media.conversion import View
+from fommctl.media.deinterlacing import Deinterlace
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.resampling import Pixels
 from fommctl.media.sources import Pending, pending_frames, pending_times
@@ -51,12 +52,14 @@ class Reader:
         box: Box | None = None,
         size: tuple[int, int] | None = None,
         max_rate: Fraction | None = None,
+        deinterlace: Deinterlace = "auto",
     ) -> None:
         """Probe the file; decoding begins with the iteration.
 
         fps: rate of folders and patterns of frames (25 by default).  start, end: seconds since the first frame; frames
         with start <= time < end are given.  box: part of the displayed picture, rounded to whole pixels; outside it
         the border is repeated.  size: (width, height) of the result.  max_rate: at most so many frames a second.
+        deinterlace: what is done about interlaced footage.
         Raises InputError, and UsageError for times and boxes that make no sense.
         """
         for name, rate in (("frame rate", fps), ("highest frame rate", max_rate)):
@@ -71,7 +74,7 @@ class Reader:
             )
         self.path = Path(path)
         self.max_rate = max_rate
-        self.info: VideoInfo = probe(self.path, fps)
+        self.info: VideoInfo = probe(self.path, fps, deinterlace)
         self.warnings: list[str] = []
         self._view = View((self.info.width, self.info.height), box, size)
         self._closed = threading.Event()

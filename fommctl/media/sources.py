@@ -17,6 +17,7 @@ from fommctl.media import sequences, stills
 from fommctl.media.boxes import Box
 from fommctl.media.conversion import Converter, View, square_pixels
 from fommctl.media.decoding import Damage, Decoded, Decoder
+from fommctl.media.deinterlacing import deinterlaced
 from fommctl.media.files import as_fraction, opened, time_base, video_stream
 from fommctl.media.probe import VideoInfo
 from fommctl.media.random_access import frame_times
@@ -137,7 +138,7 @@ class _Video:
     def frames(self) -> Iterator[Pending]:
         """Each frame with the time to the next one, which is why one is held back."""
         held: Decoded | None = None
-        for decoded in self._decoded():
+        for decoded in deinterlaced(self._decoded(), self.info.deinterlace, self.info.parity, 1 / self.info.coded_rate):
             if held is not None:
                 yield self._pending(held, decoded.time - held.time)
             held = decoded
@@ -169,6 +170,8 @@ class _Video:
     def _last_duration(self, frame: VideoFrame) -> Fraction:
         """What the file states, unless that is the nominal step rounded."""
         step = 1 / self.info.rate
+        if self.info.parity is not None and self.info.deinterlace != "off":
+            return step
         stated = (frame.duration or 0) * (as_fraction(frame.time_base) or Fraction(0))
         return stated if stated > 0 and abs(stated - step) > _ROUNDING else step
 

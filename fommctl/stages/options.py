@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from fommctl.config import describe, did_you_mean, nearest
 from fommctl.errors import UsageError
 from fommctl.media.boxes import Box
+from fommctl.media.deinterlacing import Deinterlace
 
 JsonValue = str | int | bool | None | list[str]
 MotionMode = Literal["relative", "absolute"]
@@ -54,6 +55,8 @@ class AnimateConfig:
     codec: str | None = None
     crf: int | None = None
     pix_fmt: str | None = None
+    deinterlace: Deinterlace = "auto"
+    """Of interlaced driving footage."""
     on_missing: MissingMode = "hold"
     batch_size: int | None = None
     """None: chosen for the device."""
@@ -71,7 +74,12 @@ class AnimateConfig:
     """Private key of the first certificate (PEM)."""
 
     def __post_init__(self) -> None:
-        for name, choices in (("motion", MotionMode), ("audio", AudioMode), ("on_missing", MissingMode)):
+        for name, choices in (
+            ("motion", MotionMode),
+            ("audio", AudioMode),
+            ("on_missing", MissingMode),
+            ("deinterlace", Deinterlace),
+        ):
             if getattr(self, name) is not None or name != "motion":
                 check_choice(f"--{name.replace('_', '-')}", getattr(self, name), get_args(choices))
         for name in ("size", "batch_size", "crf", "encoder_threads"):

@@ -106,7 +106,7 @@ def settle(config: AnimateConfig, engine: Engine) -> Settled:
     remarks = check_outputs(config)
     mode = engine.motion(config.motion)
     engine.check_views(len(config.views))
-    info = probe(config.driving, fps=config.fps)
+    info = probe(config.driving, fps=config.fps, deinterlace=config.deinterlace)
     sound = choose_sound(config, info)
     shot = plan(config, info, engine.model.preset.framing, engine.frame_size(config.size), engine.host, engine.searches)
     context = engine.encoded((shot.square, *shot.views), config.size)
@@ -199,5 +199,5 @@ def _timecode(config: AnimateConfig, info: VideoInfo) -> str | None:
     """The driving video's timecode at the first frame that is used, counted at the result's rate."""
     if info.timecode is None:
         return None
-    skipped = math.ceil((config.start or Fraction(0)) * info.rate)
-    return timecode.shifted(info.timecode, skipped, info.rate, config.fps)
+    skipped = math.ceil((config.start or Fraction(0)) * info.coded_rate)
+    return timecode.shifted(info.timecode, skipped, info.coded_rate, config.fps or info.rate)

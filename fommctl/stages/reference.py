@@ -34,6 +34,7 @@ def open_driving(config: AnimateConfig, shot: Shot, max_rate: Fraction | None = 
         box=shot.driving_box,
         size=shot.size,
         max_rate=max_rate,
+        deinterlace=config.deinterlace,
     )
 
 

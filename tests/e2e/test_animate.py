@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from interlaced import FRAMES, interlaced
 from media_factory import write_clip
 from PIL import Image
 from shots import ASTRONAUT, NTSC, carphone_frames, face_clip, portrait
@@ -480,3 +481,17 @@ def test_a_driving_video_of_one_picture_is_told_and_the_swap_named(folder, run_c
     assert f"warning: {named}" in swapped.stderr
     still = run_cli("animate", ASTRONAUT, ASTRONAUT, "-o", tmp_path / "b.mp4", "--json", *CROP_NONE)
     assert "the driving video astronaut.png is one picture: nothing moves" in still.json()["warnings"]
+
+
+@pytest.mark.parametrize(("mode", "rate"), [("auto", 25), ("field", 50), ("off", 25)])
+def test_interlaced_footage_drives_at_its_rate_or_twice_it(run_cli, tmp_path, mode, rate):
+    clip, out = interlaced(tmp_path / "a.mts"), tmp_path / "out.mp4"
+    result = run_cli("animate", ASTRONAUT, clip, "-o", out, "--deinterlace", mode, "--json", *CROP_NONE)
+    assert result.code == 0, result.stderr
+    assert (result.json()["fps"], result.json()["frames"]) == (f"{rate}/1", FRAMES * rate // 25)
+    assert track(out).times == [Fraction(index, rate) for index in range(FRAMES * rate // 25)]
+
+
+def test_an_unknown_way_to_deinterlace_is_refused(folder, run_cli, tmp_path):
+    result = run_cli("animate", ASTRONAUT, folder / "plain.mp4", "-o", tmp_path / "a.mp4", "--deinterlace", "fields")
+    assert (result.code, "--deinterlace is 'fields'" in result.stderr) == (2, True)

@@ -116,7 +116,7 @@ def _shots(info: VideoInfo, config: CropConfig, detector: Detector, tell: Tell) 
     search = _Search(info, config, detector)
     samples: list[Sample] = []
     frame = None
-    with Reader(info.path, fps=config.fps, size=size) as reader:
+    with Reader(info.path, fps=config.fps, size=size, deinterlace=config.deinterlace) as reader:
         content: Box | None = None
         for frame in reader:
             if frame.content != content:

@@ -29,7 +29,15 @@ def write_clip(info: VideoInfo, piece: Piece, target: Path, config: CropConfig, 
         sound = AudioSource(info.path, track.index, info.origin + piece.start, info.origin + piece.end)
     size = (config.size, config.size)
     with (
-        Reader(info.path, fps=config.fps, start=piece.start, end=piece.end, box=piece.box, size=size) as reader,
+        Reader(
+            info.path,
+            fps=config.fps,
+            start=piece.start,
+            end=piece.end,
+            box=piece.box,
+            size=size,
+            deinterlace=config.deinterlace,
+        ) as reader,
         Writer(
             target,
             width=config.size,
@@ -98,7 +106,12 @@ def _first_number(pattern: Path) -> str:
 
 def _filters(info: VideoInfo, box: Box, size: int) -> list[str]:
     """Square pixels, border repeated where the square leaves the picture, the square, its final size."""
-    filters = [f"scale={info.width}:{info.height}", "setsar=1"] if info.sample_aspect != 1 else []
+    filters = []
+    if info.parity is not None and info.deinterlace != "off":
+        sent = "send_field" if info.deinterlace == "field" else "send_frame"
+        which = "interlaced" if info.parity == "auto" else "all"
+        filters.append(f"bwdif=mode={sent}:parity={info.parity}:deint={which}")
+    filters += [f"scale={info.width}:{info.height}", "setsar=1"] if info.sample_aspect != 1 else []
     left, top, width, height = (round(value) for value in (box.left, box.top, box.width, box.height))
     before_x, before_y = max(0, -left), max(0, -top)
     after_x, after_y = max(0, left + width - info.width), max(0, top + height - info.height)

@@ -18,6 +18,7 @@ from fommctl.errors import InputError
 from fommctl.media import stills
 from fommctl.media.boxes import Box, square
 from fommctl.media.conversion import View
+from fommctl.media.deinterlacing import Deinterlace
 from fommctl.media.files import DEFAULT_RATE
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.random_access import count_frames, read_frames
@@ -47,6 +48,8 @@ class ClipOptions:
     of it out of shape."""
     audio: bool
     """Keep the sound where there is some and the format holds it."""
+    deinterlace: Deinterlace = "auto"
+    """Of interlaced footage."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,11 +85,19 @@ def make_clip(job: ClipJob, tell: Tell = lambda done, total: None) -> Made:
     assert record.path is not None
     if (strip := _strip(record.path)) is not None:
         return _write(job, _cut(job, strip, rate, keypoints), rate, tell, keypoints)
-    info = probe(record.path, fps=rate)
+    info = probe(record.path, fps=rate, deinterlace=job.options.deinterlace)
     start, end = _times(record)
     side = job.options.size
     box = _part(job, info.width, info.height)
-    with Reader(record.path, fps=rate, start=start, end=end, box=box, size=(side, side)) as reader:
+    with Reader(
+        record.path,
+        fps=rate,
+        start=start,
+        end=end,
+        box=box,
+        size=(side, side),
+        deinterlace=job.options.deinterlace,
+    ) as reader:
         frames = iter(reader) if keypoints is None else _followed(reader, keypoints, box)
         return _write(job, frames, info.rate, tell, keypoints, reader)
 
