@@ -54,6 +54,7 @@ def register(app: typer.Typer) -> None:
         end: opt.End = None,
         deinterlace: opt.Deinterlace = "auto",
         audio: opt.Audio = "auto",
+        audio_track: opt.AudioTrack = "auto",
         fps: opt.Fps = None,
         codec: opt.Codec = None,
         crf: opt.Crf = None,
@@ -96,6 +97,7 @@ def register(app: typer.Typer) -> None:
             start=None if start is None else parse_time(start),
             end=None if end is None else parse_time(end),
             audio=audio,  # type: ignore[arg-type]
+            audio_track=audio_track,
             deinterlace=deinterlace,  # type: ignore[arg-type]
             fps=None if fps is None else parse_rate(fps),
             codec=codec,

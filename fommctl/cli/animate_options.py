@@ -101,6 +101,14 @@ End = Annotated[str | None, _option(MOTION, "End before this time: seconds or M:
 Audio = Annotated[
     str, _option(OUTPUT, "auto: the driving video's sound where there is any; driving: it must be there; none.")
 ]
+AudioTrack = Annotated[
+    str,
+    _option(
+        OUTPUT,
+        "Sound track of the driving video: auto (the default one, two mono tracks as stereo, another where that cannot "
+        "be decoded), its number from 1, or all.",
+    ),
+]
 Fps = Annotated[
     str | None,
     _option(

@@ -33,6 +33,7 @@ from fommctl.media.files import (
     time_base,
     video_stream,
 )
+from fommctl.media.layouts import take_layout
 from fommctl.media.orientation import UPRIGHT, Orientation, orientation_of
 
 
@@ -44,6 +45,14 @@ class AudioTrack:
     codec: str
     language: str | None
     default: bool
+    channels: int = 1
+    rate: int = 0
+    """Samples a second; 0 if unknown."""
+
+    @property
+    def kind(self) -> tuple[str, str | None, int, int]:
+        """What two tracks must share to be left and right of one sound."""
+        return self.codec, self.language, self.channels, self.rate
 
 
 @dataclass(frozen=True)
@@ -223,6 +232,8 @@ def _audio(container: InputContainer) -> tuple[AudioTrack, ...]:
             codec=stream.codec_context.codec.canonical_name if stream.codec_context else "unknown",
             language=_language(stream.metadata),
             default=bool(stream.disposition & Disposition.default),
+            channels=len(take_layout(stream.codec_context).channels) if stream.codec_context else 0,
+            rate=stream.codec_context.sample_rate if stream.codec_context else 0,
         )
         for stream in container.streams.audio
     )

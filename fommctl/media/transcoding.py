@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -10,13 +11,10 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.media.containers import Container
 from fommctl.media.layouts import Mixer, choose_layout
 from fommctl.media.limits import LONGEST_PAUSE
 from fommctl.media.sound_input import AudioSource, SoundInput
 
-_CODECS = {"aac": "aac", "libopus": "opus", "flac": "flac"}
-"""Encoder -> codec."""
 _BITS_PER_SECOND = {"aac": 96000, "libopus": 64000}
 """For one channel: transparent for speech and nearly so for music."""
 _STRAY = Fraction(1, 20)
@@ -28,19 +26,21 @@ class TranscodedSound:
     """Decodes, resamples, trims to [0, end) and encodes. Samples are counted at the output's rate from time 0."""
 
     def __init__(
-        self, track: SoundInput, output: Any, container: Container, source: AudioSource, warnings: list[str]
+        self, tracks: Sequence[SoundInput], output: Any, encoder: str, source: AudioSource, warnings: list[str]
     ) -> None:
-        encoder = str(container.sound_encoder)
-        self.codec = _CODECS[encoder]
-        self._track = track
+        """tracks: one, or two that become left and right.  encoder: libav's name."""
+        self.codec = av.Codec(encoder, "w").canonical_name
+        self._tracks = tracks
         self._source = source
         self._output = output
+        track, *others = tracks
         self._rate = _choose_rate(encoder, track.stream.codec_context.sample_rate)
-        self._layout = choose_layout(encoder, self._rate, track.layout)
+        own = "mono" if others else choose_layout(encoder, self._rate, track.layout)
+        self._layout = "stereo" if others else own
         channels = int(av.AudioLayout(self._layout).nb_channels)
-        if channels != len(track.layout.channels):
+        if not others and channels != len(track.layout.channels):
             warnings.append(f"the sound was mixed down from {track.layout.name} to {self._layout}")
-        self._samples = DecodedTrack(track, source.origin, self._rate, self._layout, warnings)
+        self._samples = [DecodedTrack(each, source.origin, self._rate, own, warnings) for each in tracks]
         self._stream = output.add_stream(encoder, rate=self._rate, layout=self._layout)
         if encoder in _BITS_PER_SECOND:
             self._stream.bit_rate = _BITS_PER_SECOND[encoder] * channels
@@ -52,26 +52,36 @@ class TranscodedSound:
     def pump(self, until: Fraction) -> None:
         """Encode the sound before `until` seconds of the output."""
         stop = self._source.until(until)
-        self._samples.read(stop)
+        for samples in self._samples:
+            samples.read(stop)
         self._send(int(stop * self._rate))
 
     def finish(self, end: Fraction) -> None:
         """Flush decoder, resampler and encoder, none of it beyond `end` seconds of the output."""
-        self._samples.flush()
+        for samples in self._samples:
+            samples.flush()
         self._send(int(self._source.until(end) * self._rate))
         self._output.mux(self._stream.encode(None))
 
     def close(self) -> None:
-        """Release the input."""
-        self._track.close()
+        """Release the inputs."""
+        for track in self._tracks:
+            track.close()
 
     def _send(self, stop: int) -> None:
         """Encode the samples before the sample `stop`, as far as they are decoded."""
-        stop = min(stop, self._samples.position)
-        if self._sent is None and self._samples.first < stop:
-            self._sent = self._samples.first
+        begun = [each for each in self._samples if each.begun]
+        if not begun:
+            return
+        # Where one of two tracks is over, or not there yet, the other does not wait for it.
+        going = [each.position for each in begun if not each.over]
+        stop = min(stop, min(going) if going else max(each.position for each in begun))
+        first = min(each.first for each in begun)
+        if self._sent is None and first < stop:
+            self._sent = first
         while self._sent is not None and self._sent < stop:
-            block = self._samples.take(self._sent, min(stop, self._sent + _BLOCK))
+            until = min(stop, self._sent + _BLOCK)
+            block = np.concatenate([each.take(self._sent, until) for each in self._samples], axis=1)
             frame = av.AudioFrame.from_ndarray(block.reshape(1, -1), "flt", self._layout)
             frame.sample_rate = self._rate
             frame.pts = self._sent
@@ -106,6 +116,16 @@ class DecodedTrack:
         self._surplus = 0
         """Samples to throw away where the input's timestamps jump back."""
         self._ended = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether something was decoded."""
+        return self._expected is not None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more comes."""
+        return self._ended or self._track.exhausted
 
     def read(self, stop: Fraction) -> None:
         """Decode what starts before `stop` seconds of the output."""

@@ -14,6 +14,7 @@ from fommctl.config import describe, did_you_mean, nearest
 from fommctl.errors import UsageError
 from fommctl.media.boxes import Box
 from fommctl.media.deinterlacing import Deinterlace
+from fommctl.media.sound_choice import check_track
 
 JsonValue = str | int | bool | None | list[str]
 MotionMode = Literal["relative", "absolute"]
@@ -50,6 +51,8 @@ class AnimateConfig:
     end: Fraction | None = None
     """Seconds since the start of the driving video; `end` exclusive."""
     audio: AudioMode = "auto"
+    audio_track: str = "auto"
+    """`auto`, `all` or the number of a sound track of the driving video, from 1."""
     fps: Fraction | None = None
     """Of a folder of frames; for a video, frames are dropped or repeated to this rate."""
     codec: str | None = None
@@ -85,6 +88,7 @@ class AnimateConfig:
         for name in ("size", "batch_size", "crf", "encoder_threads"):
             if not isinstance(getattr(self, name), int | None):
                 raise UsageError(f"--{name.replace('_', '-')} is {getattr(self, name)!r}", "Give a whole number.")
+        check_track(self.audio_track)
         for text in (self.crop, self.driving_crop):
             if text is not None:
                 parse_crop(text)

@@ -38,7 +38,8 @@ class Settled:
     config: AnimateConfig
     info: VideoInfo
     """Of the driving video."""
-    sound: AudioSource | None
+    sound: tuple[AudioSource, ...]
+    """One source a track of the result."""
     shot: Shot
     mode: MotionMode
     reference_time: Fraction
@@ -107,10 +108,16 @@ def settle(config: AnimateConfig, engine: Engine) -> Settled:
     mode = engine.motion(config.motion)
     engine.check_views(len(config.views))
     info = probe(config.driving, fps=config.fps, deinterlace=config.deinterlace)
-    sound = choose_sound(config, info)
+    sound, about_sound = choose_sound(config, info)
     shot = plan(config, info, engine.model.preset.framing, engine.frame_size(config.size), engine.host, engine.searches)
     context = engine.encoded((shot.square, *shot.views), config.size)
-    notes = (*remarks, *_about_driving(config, info), *shot.warnings, *_about_model(config, engine, context.motion))
+    notes = (
+        *remarks,
+        *_about_driving(config, info),
+        *about_sound,
+        *shot.warnings,
+        *_about_model(config, engine, context.motion),
+    )
     for note in notes:
         log.warning(note)
     moment, reference = find_reference(config, shot, info, engine.renderer(config.size), context)

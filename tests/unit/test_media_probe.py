@@ -32,7 +32,10 @@ def test_a_video_with_two_sound_tracks_and_a_timecode(tmp_path):
     assert (info.width, info.height, info.rate, info.frames) == (96, 64, Fraction(30000, 1001), 30)
     assert info.duration is not None
     assert abs(info.duration - 30 * Fraction(1001, 30000)) < Fraction(1, 1000)
-    assert info.audio == (AudioTrack(1, "aac", "eng", True), AudioTrack(2, "pcm_s16le", "ger", False))
+    assert info.audio == (
+        AudioTrack(1, "aac", "eng", True, 1, 44100),
+        AudioTrack(2, "pcm_s16le", "ger", False, 1, 44100),
+    )
     assert info.timecode == "01:02:03:04"
     assert info.colour == ColourTags(1, 1, 1, 1)
     assert not info.hdr
