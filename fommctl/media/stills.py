@@ -19,14 +19,6 @@ from fommctl.media import heif
 from fommctl.media.limits import MAX_PIXELS, MAX_SIDE, SMALLER
 from fommctl.media.resampling import Pixels
 
-SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("png", "jpg", "jpeg", "jpe", "webp", "tif", "tiff", "bmp", "gif", "ppm", "pgm", "pnm", "jp2", "avif"),
-        *("heic", "heif", "hif"),
-    )
-)
-"""Names by which pictures are recognised in a folder."""
 ANIMATED_CODECS = frozenset({"webp", "avif"})
 """Animations that PIL reads; GIF and animated PNG go through PyAV."""
 
