@@ -52,6 +52,7 @@ def register(app: typer.Typer) -> None:
         on_missing: opt.OnMissing = "hold",
         start: opt.Start = None,
         end: opt.End = None,
+        timecode: opt.Timecode = False,
         deinterlace: opt.Deinterlace = "auto",
         audio: opt.Audio = "auto",
         audio_track: opt.AudioTrack = "auto",
@@ -75,7 +76,7 @@ def register(app: typer.Typer) -> None:
         set: SetOption = None,
     ) -> None:
         """Animate a still image with the motion of a video."""
-        from fommctl.stages.options import AnimateConfig, parse_batch_size, parse_rate, parse_time
+        from fommctl.stages.options import AnimateConfig, parse_batch_size, parse_moment, parse_rate
 
         if from_sidecar is None and (source is None or driving is None):
             missing = "SOURCE" if source is None else "DRIVING"
@@ -94,8 +95,9 @@ def register(app: typer.Typer) -> None:
             paste_back=paste_back,
             size=size,
             smooth=smooth,
-            start=None if start is None else parse_time(start),
-            end=None if end is None else parse_time(end),
+            start=None if start is None else parse_moment(start),
+            end=None if end is None else parse_moment(end),
+            timecode=timecode,
             audio=audio,  # type: ignore[arg-type]
             audio_track=audio_track,
             deinterlace=deinterlace,  # type: ignore[arg-type]

@@ -96,8 +96,16 @@ OnMissing = Annotated[
         "is) or fail. The frame count stays.",
     ),
 ]
-Start = Annotated[str | None, _option(MOTION, "Begin here in the driving video: seconds or M:SS.")]
-End = Annotated[str | None, _option(MOTION, "End before this time: seconds or M:SS.")]
+Start = Annotated[
+    str | None, _option(MOTION, "Begin here in the driving video: seconds, M:SS, or frames as HH:MM:SS:FF (;FF drops).")
+]
+End = Annotated[str | None, _option(MOTION, "End before this time: seconds, M:SS or HH:MM:SS:FF.")]
+Timecode = Annotated[
+    bool,
+    _option(
+        MOTION, "--start and --end are the driving video's own timecodes, not counted from its beginning.", "--timecode"
+    ),
+]
 Audio = Annotated[
     str, _option(OUTPUT, "auto: the driving video's sound where there is any; driving: it must be there; none.")
 ]

@@ -37,6 +37,7 @@ def run(config: AnimateConfig, engine: Engine, report: Progress | None = None) -
     where only its sidecar cannot be written, the result stays.
     """
     settled = settle(config, engine)
+    config = settled.config
     event = about(config, engine)
     engine.host.started(event)
     prepared = prepare(settled, engine, event)

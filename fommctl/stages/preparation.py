@@ -108,6 +108,7 @@ def settle(config: AnimateConfig, engine: Engine) -> Settled:
     mode = engine.motion(config.motion)
     engine.check_views(len(config.views))
     info = probe(config.driving, fps=config.fps, deinterlace=config.deinterlace)
+    config = config.timed(info)
     sound, about_sound = choose_sound(config, info)
     shot = plan(config, info, engine.model.preset.framing, engine.frame_size(config.size), engine.host, engine.searches)
     context = engine.encoded((shot.square, *shot.views), config.size)
@@ -206,5 +207,5 @@ def _timecode(config: AnimateConfig, info: VideoInfo) -> str | None:
     """The driving video's timecode at the first frame that is used, counted at the result's rate."""
     if info.timecode is None:
         return None
-    skipped = math.ceil((config.start or Fraction(0)) * info.coded_rate)
+    skipped = math.ceil(config.start_s * info.coded_rate)
     return timecode.shifted(info.timecode, skipped, info.coded_rate, config.fps or info.rate)

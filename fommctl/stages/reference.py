@@ -29,8 +29,8 @@ def open_driving(config: AnimateConfig, shot: Shot, max_rate: Fraction | None = 
     return Reader(
         config.driving,
         fps=config.fps,
-        start=config.start,
-        end=config.end,
+        start=config.start_s,
+        end=config.end_s,
         box=shot.driving_box,
         size=shot.size,
         max_rate=max_rate,

@@ -142,8 +142,8 @@ def _search(
             framing.width,
             subject=subject,
             fps=config.fps,
-            start=config.start,
-            end=config.end,
+            start=config.start_s,
+            end=config.end_s,
         )
         width = min(width, max(clip.width, LOOSEST * width))
     if wanted[0]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 from fommctl.errors import UsageError
 from fommctl.media.probe import VideoInfo
 from fommctl.media.sound_choice import choose_tracks
@@ -25,6 +23,6 @@ def choose_sound(config: AnimateConfig, info: VideoInfo) -> tuple[tuple[AudioSou
             why = f"{config.driving.name} has no sound" if holds else f"{config.result_path.name} cannot hold sound"
             raise UsageError(f"--audio driving, but {why}", "Use --audio auto, or --audio none.")
         return (), []
-    origin = info.origin + (config.start or Fraction(0))
-    end = None if config.end is None else info.origin + config.end
+    origin = info.origin + config.start_s
+    end = None if config.end_s is None else info.origin + config.end_s
     return choose_tracks(info, origin, end, wanted=config.audio_track, must=config.audio == "driving")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -140,7 +139,7 @@ def _batch_size(engine: Engine, settled: Settled) -> int:
 def _open(settled: Settled, segment: Segment) -> Reader:
     """The driving video from the segment's first frame on; times are seconds since then."""
     config = settled.config
-    return open_driving(replace(config, start=(config.start or Fraction(0)) + segment.begin), settled.shot)
+    return open_driving(replace(config, start=config.start_s + segment.begin), settled.shot)
 
 
 def _cues(reader: Reader, settled: Settled, plan: Plan, segment: Segment) -> Iterator[Cue]:
