@@ -56,7 +56,10 @@ def register(app: typer.Typer) -> None:
         on_missing: opt.OnMissing = "hold",
         start: opt.Start = None,
         end: opt.End = None,
+        timecode: opt.Timecode = False,
+        deinterlace: opt.Deinterlace = "auto",
         audio: opt.Audio = "auto",
+        audio_track: opt.AudioTrack = "auto",
         fps: opt.Fps = None,
         codec: opt.Codec = None,
         crf: opt.Crf = None,
@@ -77,7 +80,7 @@ def register(app: typer.Typer) -> None:
         set: SetOption = None,
     ) -> None:
         """Animate a still image with the motion of a video."""
-        from fommctl.stages.options import AnimateConfig, parse_batch_size, parse_rate, parse_time
+        from fommctl.stages.options import AnimateConfig, parse_batch_size, parse_moment, parse_rate
 
         if from_sidecar is None and (source is None or driving is None):
             missing = "SOURCE" if source is None else "DRIVING"
@@ -100,9 +103,12 @@ def register(app: typer.Typer) -> None:
             detail=detail,
             size=size,
             smooth=smooth,
-            start=None if start is None else parse_time(start),
-            end=None if end is None else parse_time(end),
+            start=None if start is None else parse_moment(start),
+            end=None if end is None else parse_moment(end),
+            timecode=timecode,
             audio=audio,  # type: ignore[arg-type]
+            audio_track=audio_track,
+            deinterlace=deinterlace,  # type: ignore[arg-type]
             fps=None if fps is None else parse_rate(fps),
             codec=codec,
             crf=crf,

@@ -11,6 +11,8 @@ from PIL import Image
 from fommctl.media.boxes import Box, TurnedSquare
 
 Pixels = NDArray[np.uint8]
+_SAME_SHAPE = 0.02
+"""Difference of two aspect ratios that is stretched away: encoders round sizes to 8 and 16 pixels."""
 
 
 def rounded(box: Box) -> tuple[int, int, int, int]:
@@ -64,6 +66,34 @@ def upright(pixels: Pixels, part: TurnedSquare, size: tuple[int, int]) -> Pixels
         sin(angle), cos(angle), height / 2 - sin(angle) * x - cos(angle) * y,
     )  # fmt: skip
     return np.array(Image.fromarray(around).transform(size, Image.Transform.AFFINE, turn, Image.Resampling.BICUBIC))
+
+
+def content(size: tuple[int, int], whole: tuple[int, int]) -> Box | None:
+    """Where a picture of this size (width, height) lies, as large as it can be, in the middle of a picture of size
+    `whole`; None where it fills that, but for a difference of shape that nobody sees."""
+    wide, high = size[0] * whole[1], size[1] * whole[0]
+    if abs(wide - high) <= _SAME_SHAPE * max(wide, high):
+        return None
+    if wide > high:
+        width, height = whole[0], max(1, round(size[1] * whole[0] / size[0]))
+    else:
+        width, height = max(1, round(size[0] * whole[1] / size[1])), whole[1]
+    left, top = (whole[0] - width) // 2, (whole[1] - height) // 2
+    return Box(left, top, left + width, top + height)
+
+
+def letterboxed(pixels: Pixels, whole: tuple[int, int], size: tuple[int, int] | None = None) -> Pixels:
+    """(H, W, C) fitted into a picture of size `whole` (width, height), with black bars where the shapes differ.
+
+    size: (width, height) of the pixels where they are no squares; they are made squares.
+    """
+    place = content(size or (pixels.shape[1], pixels.shape[0]), whole)
+    if place is None:
+        return resize(pixels, whole)
+    left, top, width, height = rounded(place)
+    fitted = np.zeros((whole[1], whole[0], *pixels.shape[2:]), np.uint8)
+    fitted[top : top + height, left : left + width] = resize(pixels, (width, height))
+    return fitted
 
 
 def over_black(pixels: Pixels, alpha: Pixels | None) -> Pixels:

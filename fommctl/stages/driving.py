@@ -37,12 +37,19 @@ class DrivingReader:
         max_rate: at most so many frames a second."""
         self._shot, self._begin = shot, begin
         self._moving = len(shot.shots) > 1 or any(part.path is not None for part in shot.shots)
-        zero = config.start or Fraction(0)
-        stop = config.end if end is None else zero + end if config.end is None else min(config.end, zero + end)
+        zero = config.start_s
+        stop = config.end_s if end is None else zero + end if config.end_s is None else min(config.end_s, zero + end)
 
         def reader(box: Box | None, size: tuple[int, int] | None) -> Reader:
             return Reader(
-                config.driving, fps=config.fps, start=zero + begin, end=stop, box=box, size=size, max_rate=max_rate
+                config.driving,
+                fps=config.fps,
+                start=zero + begin,
+                end=stop,
+                box=box,
+                size=size,
+                max_rate=max_rate,
+                deinterlace=config.deinterlace,
             )
 
         if not self._moving:

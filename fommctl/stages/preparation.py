@@ -41,7 +41,8 @@ class Settled:
     """With nothing left open."""
     info: VideoInfo
     """Of the driving video."""
-    sound: AudioSource | None
+    sound: tuple[AudioSource, ...]
+    """One source a track of the result."""
     shot: Shot
     mode: MotionMode
     references: tuple[Reference, ...]
@@ -132,11 +133,18 @@ def settle(config: AnimateConfig, engine: Engine) -> Settled:
     config = resolve(config, engine.model.preset, engine.family)
     mode = engine.motion(config.motion)
     engine.check_views(len(config.views))
-    info = probe(config.driving, fps=config.fps)
-    sound = choose_sound(config, info)
+    info = probe(config.driving, fps=config.fps, deinterlace=config.deinterlace)
+    config = config.timed(info)
+    sound, about_sound = choose_sound(config, info)
     shot = plan(config, info, engine.model.preset.framing, engine.frame_size(config.size), engine.host, engine.searches)
     context = engine.encoded((shot.square, *shot.views), config.size)
-    notes = (*remarks, *shot.warnings, *_about_model(config, engine, context.motion))
+    notes = (
+        *remarks,
+        *_about_driving(config, info),
+        *about_sound,
+        *shot.warnings,
+        *_about_model(config, engine, context.motion),
+    )
     for note in notes:
         log.warning(note)
     references = find_references(config, shot, info, engine.renderer(config.size), context)
@@ -185,6 +193,16 @@ def check_outputs(config: AnimateConfig) -> tuple[str, ...]:
     return check_signing(config)
 
 
+def _about_driving(config: AnimateConfig, info: VideoInfo) -> list[str]:
+    """A remark where nothing can move; the arguments may have been swapped."""
+    if info.frames != 1:
+        return []
+    source = probe(config.source)
+    swapped = f"; {config.source.name} is a film: is it the driving video? (fommctl animate SOURCE DRIVING)"
+    film = source.kind == "video" and source.frames != 1
+    return [f"the driving video {config.driving.name} is one picture: nothing moves" + (swapped if film else "")]
+
+
 def _about_model(config: AnimateConfig, engine: Engine, source: Motion) -> list[str]:
     """What the user should know of how the model is used."""
     notes, preset, (width, _) = [], engine.model.preset, engine.frame_size()
@@ -222,5 +240,5 @@ def _timecode(config: AnimateConfig, info: VideoInfo) -> str | None:
     """The driving video's timecode at the first frame that is used, counted at the result's rate."""
     if info.timecode is None:
         return None
-    skipped = math.ceil((config.start or Fraction(0)) * info.rate)
-    return timecode.shifted(info.timecode, skipped, info.rate, config.fps)
+    skipped = math.ceil(config.start_s * info.coded_rate)
+    return timecode.shifted(info.timecode, skipped, info.coded_rate, config.fps or info.rate)

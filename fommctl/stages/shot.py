@@ -179,7 +179,7 @@ def _search(
     log.info("detector: %s", spec.name)
     shots: tuple[ClipSquare, ...] = ()
     if wanted[1]:
-        clip = Clip(config.driving, config.fps, config.start, config.end)
+        clip = Clip(config.driving, config.fps, config.start_s, config.end_s, config.deinterlace)
         driving_crop = cast(DrivingCrop, config.crop_of_driving)
         shots = searches.in_clip(
             clip,

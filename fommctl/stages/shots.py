@@ -17,6 +17,7 @@ import numpy as np
 from fommctl.api.protocols import Detector
 from fommctl.api.values import Detection
 from fommctl.media.boxes import Box, TurnedSquare
+from fommctl.media.deinterlacing import Deinterlace
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.reader import Frame, Reader
 from fommctl.stages.cropping.cuts import CutFinder, difference, thumbnail
@@ -53,6 +54,7 @@ class Clip:
     fps: Fraction | None = None
     start: Fraction | None = None
     end: Fraction | None = None
+    deinterlace: Deinterlace = "auto"
 
     def reader(
         self,
@@ -65,7 +67,15 @@ class Clip:
         """The frames with begin <= time < end, seconds since `start`; their times count from `begin`."""
         zero = self.start or Fraction(0)
         stop = self.end if end is None else zero + end if self.end is None else min(self.end, zero + end)
-        return Reader(self.path, fps=self.fps, start=zero + begin, end=stop, size=size, max_rate=max_rate)
+        return Reader(
+            self.path,
+            fps=self.fps,
+            start=zero + begin,
+            end=stop,
+            size=size,
+            max_rate=max_rate,
+            deinterlace=self.deinterlace,
+        )
 
 
 def squares_in_clip(
@@ -87,7 +97,7 @@ def squares_in_clip(
         return (
             square_in_clip(clip.path, detector, width, subject=subject, fps=clip.fps, start=clip.start, end=clip.end),
         )
-    info = probe(clip.path, fps=clip.fps)
+    info = probe(clip.path, clip.fps, clip.deinterlace)
     times, found, starts, end = _searched(clip, info, detector, cuts)
     bounds = [*starts, end]
     parts = []
