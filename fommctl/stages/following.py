@@ -75,11 +75,17 @@ STILL = Travel((0.0, 0.0), 1.0, 0.0)
 
 
 def travel(now: TurnedSquare, reference: TurnedSquare, share: float) -> Travel:
-    """The share, 0 to 1, of the square's movement since the reference, as a movement of what is in it."""
+    """The share, 0 to 1, of the square's movement since the reference, as a movement of what is in it.
+
+    Of a long way less is put back, so that the shift stays within FAR / (1 - share).
+    """
     angle = math.radians(reference.angle)
-    x, y = (
-        2 * share * (mine - first) / reference.side for mine, first in zip(now.center, reference.center, strict=True)
-    )
+    x, y = (2 * share / reference.side * (now.center[axis] - reference.center[axis]) for axis in (0, 1))
+    way = math.hypot(x, y)
+    if way and share < 1:
+        limit = FAR / (1 - share)
+        near = limit * math.tanh(way / limit) / way
+        x, y = near * x, near * y
     # Seen from a reference that is itself turned.
     shift = math.cos(angle) * x + math.sin(angle) * y, math.cos(angle) * y - math.sin(angle) * x
     return Travel(shift, (now.side / reference.side) ** share, share * math.radians(now.angle - reference.angle))

@@ -148,8 +148,6 @@ class AnimateConfig:
         parse_crop(self.crop)
         if self.driving_crop is not None:
             parse_crop(self.driving_crop, SEARCHED)
-        if self.head_motion is not None and not 0 <= self.head_motion <= 1:
-            raise UsageError(f"--head-motion is {self.head_motion:g}", "Give a share from 0 to 1.")
         if self.best_frame not in (None, "first", "auto") and not self.best_frame.isdecimal():
             raise UsageError(f"--best-frame is '{self.best_frame}'", "Give first, auto or the number of a frame.")
         if self.timecode and any(isinstance(time, Fraction) for time in (self.start, self.end)):

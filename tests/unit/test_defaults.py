@@ -46,7 +46,7 @@ def test_the_general_defaults(host):
         "size": None,
         "source_width": None,
         "driving_width": None,
-        "head_motion": None,
+        "head_motion": 0.25,
     }
 
 
@@ -63,7 +63,10 @@ def test_one_default_leaves_the_others(host, name):
 
 
 def test_as_published_whatever_the_preset_says(host):
-    assert values(resolved(host, SETS, as_published=True)) == {**AS_PUBLISHED, "motion": "relative"}
+    assert values(resolved(host, SETS, as_published=True)) == {
+        **{name: AS_PUBLISHED[name] for name in OTHERS},
+        "motion": "relative",
+    }
     assert resolved(host, SETS, as_published=True, smooth=True, size=64).smooth is True
     assert resolved(host, SETS, as_published=True, size=64).size == 64
 

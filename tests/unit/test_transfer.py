@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fommctl.core.smoothing import MotionSmoother, OneEuro
 from fommctl.core.transfer import Motion, adapted_covariances, hull_area, inverse, movement_scale, relative
-from fommctl.stages.choreography import Choreography
+from fommctl.stages.choreography import Choreography, Moment
 
 SQUARE = torch.tensor([[[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5], [0.1, 0.2]]])
 floats = st.floats(-1, 1, allow_nan=False, width=32)
@@ -119,9 +119,9 @@ def test_smoothing_does_not_depend_on_how_frames_are_batched():
 def test_missing_frames_hold_the_last_pose_across_batches():
     source = reference = motion(torch.zeros(1, 1, 2))
     walk = motion(torch.arange(1.0, 7.0).view(6, 1, 1).expand(6, 1, 2))
-    director = Choreography(source, reference, mode="absolute", adapt_scale=True, smooth=False)
-    first = director(walk[:3], [0, 1, 2], [False, True, False])
-    second = director(walk[3:], [3, 4, 5], [False, True, True])
+    director = Choreography(source, [reference], mode="absolute", adapt_scale=True, smooth=False)
+    first = director(walk[:3], [Moment(0, False), Moment(1), Moment(2, False)])
+    second = director(walk[3:], [Moment(3, False), Moment(4), Moment(5)])
     shown = torch.cat((first.keypoints, second.keypoints))[:, 0, 0].tolist()
     assert shown == [0.0, 2.0, 2.0, 2.0, 5.0, 6.0]  # before the first pose: the reference
 
@@ -129,4 +129,10 @@ def test_missing_frames_hold_the_last_pose_across_batches():
 def test_scale_is_adapted_for_relative_motion_only():
     source, reference = motion(SQUARE), motion(SQUARE / 2)
     for mode, adapt, scale in (("relative", True, 2.0), ("relative", False, 1.0), ("absolute", True, 1.0)):
-        assert Choreography(source, reference, mode=mode, adapt_scale=adapt, smooth=False).scale == pytest.approx(scale)
+        still = Choreography(source, [reference], mode=mode, adapt_scale=adapt, smooth=False)
+        moved = (
+            still(motion(SQUARE / 2 + 0.1), [Moment(0)]).keypoints
+            - (source if mode == "relative" else still.source).keypoints
+        )
+        expected = scale * 0.1 if mode == "relative" else (SQUARE / 2 + 0.1 - SQUARE)
+        torch.testing.assert_close(moved, torch.zeros_like(moved) + expected)
