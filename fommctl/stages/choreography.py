@@ -20,7 +20,7 @@ from fommctl.stages.source_square import Room
 # stays this far (in half sides) from the edge.
 SOFT = 0.35
 # A motion that had to be cut by more than this, in half sides, is told.
-TOLD = 0.05
+TOLD = 0.1
 
 
 @dataclass(frozen=True, slots=True)
