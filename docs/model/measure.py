@@ -132,7 +132,7 @@ def _table(title: str, folder: Path, rows: Sequence[Row]) -> Iterator[str]:
         (less,) = (each for each in found["differences"] if each["metric"] == row.metric)
         # `evaluate` has the first model less the second.
         turned = {"mean": _negative(less["mean"]), "ci95": less["ci95"] and [-less["ci95"][1], -less["ci95"][0]]}
-        cells = [_cell(old, row), _cell(new, row), _cell(turned, row, "+", judged=False), str(new["clips"])]
+        cells = [_cell(old, row), _cell(new, row), _cell(turned, row, "+", judged=False), str(less["clips"])]
         yield f"| {row.text} | {_aim(row)} | {' | '.join(cells)} |"
 
 
