@@ -117,6 +117,7 @@ def settle(config: AnimateConfig, engine: Engine) -> Settled:
         *_about_driving(config, info),
         *about_sound,
         *shot.warnings,
+        *_about_alpha(config, shot),
         *_about_model(config, engine, context.motion),
     )
     for note in notes:
@@ -201,6 +202,16 @@ def _look(config: AnimateConfig, shot: Shot) -> Look:
     )
     # Keypoints are drawn on source and driving frame: both have to be in the picture.
     return Look(paste_back, alpha, config.compare or config.keypoints, config.keypoints)
+
+
+def _about_alpha(config: AnimateConfig, shot: Shot) -> list[str]:
+    """A remark where the source's transparency is lost."""
+    alpha = shot.picture.alpha
+    if alpha is None or alpha.min(initial=255) == 255 or _look(config, shot).alpha:
+        return []
+    held = holds_alpha(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
+    why = "" if held else f": {config.result_path.name} cannot hold it; .mov, .webm, .mkv and PNG pictures can"
+    return [f"the transparency of {config.source.name} is laid over black{why}"]
 
 
 def _timecode(config: AnimateConfig, info: VideoInfo) -> str | None:
