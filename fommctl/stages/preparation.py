@@ -16,11 +16,12 @@ from fommctl.core.transfer import Motion
 from fommctl.media import timecode
 from fommctl.media.marking import Mark
 from fommctl.media.probe import VideoInfo, probe
+from fommctl.media.resampling import content
 from fommctl.media.writer import AudioSource, Writer, check_output, holds_alpha
 from fommctl.stages.choreography import Choreography
 from fommctl.stages.compose import Composer, Look
 from fommctl.stages.engine import Engine
-from fommctl.stages.options import AnimateConfig, MotionMode
+from fommctl.stages.options import AnimateConfig, MotionMode, parse_crop
 from fommctl.stages.provenance.schema import check_sidecar
 from fommctl.stages.provenance.signing import Signature, check_signing
 from fommctl.stages.reference import find_reference
@@ -118,6 +119,7 @@ def settle(config: AnimateConfig, engine: Engine) -> Settled:
         *about_sound,
         *shot.warnings,
         *_about_alpha(config, shot),
+        *_about_shape(config, info, shot),
         *_about_model(config, engine, context.motion),
     )
     for note in notes:
@@ -202,6 +204,25 @@ def _look(config: AnimateConfig, shot: Shot) -> Look:
     )
     # Keypoints are drawn on source and driving frame: both have to be in the picture.
     return Look(paste_back, alpha, config.compare or config.keypoints, config.keypoints)
+
+
+def _about_shape(config: AnimateConfig, info: VideoInfo, shot: Shot) -> list[str]:
+    """Remarks where a picture is squeezed into the model's shape, or a square given by hand leaves its picture."""
+    height, width = shot.picture.pixels.shape[:2]
+    notes = []
+    for name, size, box in (
+        (config.source.name, (width, height), shot.source_box),
+        (config.driving.name, (info.width, info.height), shot.driving_box),
+    ):
+        if box is None and content(size, shot.size) is not None:
+            notes.append(f"{name} is {size[0]}x{size[1]} and is squeezed to {shot.size[0]}x{shot.size[1]}: see --crop")
+    for name, size, box, option in (
+        (config.source.name, (width, height), parse_crop(config.crop), "--crop"),
+        (config.driving.name, (info.width, info.height), parse_crop(config.crop_of_driving), "--driving-crop"),
+    ):
+        if box is not None and box.clipped(*size) != box:
+            notes.append(f"{option} reaches beyond {name} ({size[0]}x{size[1]}): its border is repeated there")
+    return notes
 
 
 def _about_alpha(config: AnimateConfig, shot: Shot) -> list[str]:

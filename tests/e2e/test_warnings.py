@@ -11,6 +11,8 @@ from media_factory import moving_square, truncate, write_clip, write_frames
 from PIL import Image
 from shots import ASTRONAUT, portrait
 
+import fommctl
+
 NONE = ("--crop", "none", "--precision", "fp32")
 
 
@@ -90,3 +92,30 @@ def test_a_batch_tells_the_warnings_of_its_jobs(run_cli, tmp_path):
     assert f"warning: out.mp4: {left_out}" in result.stderr
     assert "timecode" in result.stdout
     assert Path(tmp_path / "out.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--crop", "none"), ["a.mp4 is 96x54 and is squeezed to 256x256: see --crop"]),
+        (("--crop", "400,400,200", "--driving-crop", "0,0,54"), ["--crop reaches beyond astronaut.png (512x512)"]),
+        (("--crop", "100,10,200", "--driving-crop", "50,10,54"), ["--driving-crop reaches beyond a.mp4 (96x54)"]),
+        (("--crop", "100,10,200", "--driving-crop", "10,0,54"), []),
+    ],
+)
+def test_squeezed_pictures_and_squares_beyond_them_are_told(run_cli, tmp_path, options, expected):
+    clip = write_clip(tmp_path / "a.mp4", width=96, height=54, frames=2)
+    _, warnings = told(run_cli, ASTRONAUT, clip, "-o", tmp_path / "out.mp4", "--precision", "fp32", *options)
+    assert len(warnings) == len(expected)
+    assert all(found.startswith(start) for found, start in zip(warnings, expected, strict=True))
+
+
+def test_frames_takes_the_middle_of_pictures_of_another_shape():
+    animator = fommctl.load(device="cpu", precision="fp32")
+    wide = np.zeros((256, 456, 3), np.uint8)
+    face = np.array(Image.open(ASTRONAUT).convert("RGB").crop((100, 0, 356, 256)))
+    wide[:, 100:356] = face
+    # What is beside the square does not count.
+    wide[:, :100], wide[:, 356:] = 255, 40
+    squares = list(animator.frames(face, [face]))
+    np.testing.assert_array_equal(squares, list(animator.frames(wide, [wide])))
