@@ -144,4 +144,4 @@ def _run(session: Session, config: "AnimateConfig", choice: dict[str, Any]) -> N
     animator = load(**choice)
     with session.progress("animating") as report:
         result = run(config, animator, report)
-    session.result(result.to_json(), summary(result))
+    session.summary(result.to_json(), summary(result))

@@ -124,7 +124,7 @@ def _run(session: Session, config: "CropConfig") -> None:
         result = run(config, load_host(), report)
     error = result.error()
     if error is None:
-        session.result(result.to_json(), _summary(result, config))
+        session.summary(result.to_json(), _summary(result, config))
         return
     # What was done counts too: the whole result is printed, with the error in it.
     body = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}

@@ -98,7 +98,7 @@ def register(app: typer.Typer) -> None:
         )
         with session.progress("preprocessing", unit="clips") as report:
             result = run(config, host, report)
-        session.result(result.to_json(), None if session.json else _summary(result))
+        session.summary(result.to_json(), None if session.json else _summary(result))
         if result.failed:
             raise typer.Exit(JobsFailedError.exit_code)
 

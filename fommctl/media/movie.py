@@ -234,7 +234,10 @@ class Movie:
 
     def _fitting_timecode(self, timecode: str | None) -> str | None:
         """The timecode where the container has a track for it and it counts in the picture's rate."""
-        if timecode is None or self._encoding.container.muxer != "mov":
+        if timecode is None:
+            return None
+        if self._encoding.container.muxer != "mov":
+            self.warnings.append(f"the timecode {timecode} is left out: only .mov holds one")
             return None
         match = _TIMECODE.fullmatch(timecode)
         drop_frame = match is not None and match[1] in ";."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from fommctl.stages.options import AnimateConfig
 from fommctl.stages.preparation import Prepared, about, prepare, settle
 from fommctl.stages.provenance.recording import write_sidecar
 from fommctl.stages.streaming import Progress, cues_of, expected_frames, stream
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,9 @@ def conclude(prepared: Prepared, writer: Writer, pace: Pace, warnings: Sequence[
     """What comes once the result is written; `writer` is closed.  warnings: of the readers."""
     settled, engine = prepared.settled, prepared.engine
     config = settled.config
+    late = tuple(dict.fromkeys((*warnings, *writer.warnings)))
+    for warning in late:
+        log.warning(warning)
     result = AnimateResult(
         output=config.result_path,
         frames=writer.frames_written,
@@ -69,7 +75,7 @@ def conclude(prepared: Prepared, writer: Writer, pace: Pace, warnings: Sequence[
         model_rate=pace.rendered / pace.model_seconds,
         end_to_end_rate=pace.rendered / pace.seconds,
         detection_s=settled.shot.detection_s,
-        warnings=(*engine.model.notes, *settled.warnings, *warnings, *writer.warnings),
+        warnings=(*engine.model.notes, *settled.warnings, *late),
     )
     if config.sidecar:
         write_sidecar(

@@ -16,13 +16,14 @@ from fommctl.core.transfer import Motion
 from fommctl.media import timecode
 from fommctl.media.marking import Mark
 from fommctl.media.probe import VideoInfo, probe
+from fommctl.media.resampling import content
 from fommctl.media.writer import AudioSource, Writer, check_output, holds_alpha
 from fommctl.stages.choreography import Choreography, Moment
 from fommctl.stages.compose import Composer, Look
 from fommctl.stages.defaults import resolve
 from fommctl.stages.engine import Engine
 from fommctl.stages.following import STILL, travel
-from fommctl.stages.options import AnimateConfig, MotionMode
+from fommctl.stages.options import SEARCHED, AnimateConfig, MotionMode, parse_crop
 from fommctl.stages.provenance.schema import check_sidecar
 from fommctl.stages.provenance.signing import Signature, check_signing
 from fommctl.stages.reference import Reference, find_references
@@ -143,6 +144,8 @@ def settle(config: AnimateConfig, engine: Engine) -> Settled:
         *_about_driving(config, info),
         *about_sound,
         *shot.warnings,
+        *_about_alpha(config, shot),
+        *_about_shape(config, info, shot),
         *_about_model(config, engine, context.motion),
     )
     for note in notes:
@@ -221,19 +224,54 @@ def _about_model(config: AnimateConfig, engine: Engine, source: Motion) -> list[
 
 def _look(settled: Settled, renderer: Renderer) -> Look:
     config, shot = settled.config, settled.shot
-    alpha = (
-        settled.paste_back
-        and shot.picture.alpha is not None
-        and not config.compare
-        and not config.keypoints
-        and holds_alpha(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
-    )
     # Keypoints are drawn on source and driving frame: both have to be in the picture.
     side_by_side = config.compare or config.keypoints
     # A square of fewer pixels than the model's frame has nothing more to give.
     finer = shot.source_width > shot.size[0]
     detail = settled.detail and finer and isinstance(renderer, FlowRenderer)
+    alpha = _keeps_alpha(config, shot)
     return Look(settled.paste_back, alpha, side_by_side, config.keypoints, detail)
+
+
+def _keeps_alpha(config: AnimateConfig, shot: Shot) -> bool:
+    return (
+        shot.source_box is not None
+        and config.paste_back is not False
+        and shot.picture.alpha is not None
+        and not config.compare
+        and not config.keypoints
+        and holds_alpha(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
+    )
+
+
+def _about_shape(config: AnimateConfig, info: VideoInfo, shot: Shot) -> list[str]:
+    """Remarks where a picture is squeezed into the model's shape, or a square given by hand leaves its picture."""
+    height, width = shot.picture.pixels.shape[:2]
+    notes = []
+    for name, size, whole in (
+        (config.source.name, (width, height), shot.source_box is None),
+        (config.driving.name, (info.width, info.height), shot.driving_box is None and not shot.shots),
+    ):
+        if whole and content(size, shot.size) is not None:
+            notes.append(f"{name} is {size[0]}x{size[1]} and is squeezed to {shot.size[0]}x{shot.size[1]}: see --crop")
+    driving_box = parse_crop(config.crop_of_driving, SEARCHED)
+    for name, size, box, option in (
+        (config.source.name, (width, height), parse_crop(config.crop), "--crop"),
+        (config.driving.name, (info.width, info.height), driving_box, "--driving-crop"),
+    ):
+        if box is not None and box.clipped(*size) != box:
+            notes.append(f"{option} reaches beyond {name} ({size[0]}x{size[1]}): its border is repeated there")
+    return notes
+
+
+def _about_alpha(config: AnimateConfig, shot: Shot) -> list[str]:
+    """A remark where the source's transparency is lost."""
+    alpha = shot.picture.alpha
+    if alpha is None or alpha.min(initial=255) == 255 or _keeps_alpha(config, shot):
+        return []
+    held = holds_alpha(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
+    why = "" if held else f": {config.result_path.name} cannot hold it; .mov, .webm, .mkv and PNG pictures can"
+    return [f"the transparency of {config.source.name} is laid over black{why}"]
 
 
 def _timecode(config: AnimateConfig, info: VideoInfo) -> str | None:

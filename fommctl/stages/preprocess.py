@@ -199,6 +199,7 @@ class _Run:
             done += 1
             if report:
                 report(done, len(self.planned))
+        self._warn_of_empty_splits()
         order = [self.failed[each.key] for each in self.planned if each.key in self.failed]
         return PreprocessResult(
             dataset=self.manifest.dataset,
@@ -268,6 +269,14 @@ class _Run:
         clip = f"{each.record.identity}#{each.name}"
         log.debug("%s: %s", clip, message)
         self.failed[each.key] = {"clip": clip, "split": each.split, "source": each.source, "message": message}
+
+    def _warn_of_empty_splits(self) -> None:
+        for split in get_args(Split):
+            own = [each for each in self.planned if each.split == split]
+            if own and all(each.key in self.failed for each in own):
+                text = f"the {split} split is empty: none of its {len(own)} clips could be made"
+                log.warning("%s", text)
+                self.warnings.append(text)
 
     def _warn(self, each: Planned, message: str) -> None:
         text = f"{each.stem}: {message}"
