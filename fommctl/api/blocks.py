@@ -18,7 +18,7 @@ from fommctl.core.fast.networks import LARGEST_TENSOR, FastHourglass, FastResidu
 from fommctl.core.fast.renderer import GraphedRenderer
 from fommctl.core.fast.warp import neighbours, weighted_rows
 from fommctl.core.generator import Generated, Generator
-from fommctl.core.grids import gaussians, identity_grid, resize_grid, resize_map, sample
+from fommctl.core.grids import between_borders, gaussians, identity_grid, resize_grid, resize_map, sample
 from fommctl.core.keypoints import KeypointDetector, motion_from_maps, soft_argmax
 from fommctl.core.layers import (
     AntiAliasDownsample,
@@ -63,6 +63,7 @@ __all__ = [
     "SameBlock",
     "ThinPlateTransform",
     "UpBlock",
+    "between_borders",
     "deform_by_parts",
     "downsample_at",
     "equivariance_losses",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from fommctl.api.values import ClipRecord, Detection
 
@@ -46,6 +46,20 @@ class Renderer(Protocol):
 
     def render(self, context: SourceContext, motion: Motion) -> Tensor:
         """Frames (B, 3, H, W) in [0, 1] of the source under `motion` (already transferred to the source)."""
+        ...
+
+
+@runtime_checkable
+class FlowRenderer(Renderer, Protocol):
+    """A renderer whose frames can be given the detail of a source of any resolution, as it knows what moved where."""
+
+    def render_with_flow(self, context: SourceContext, motion: Motion) -> tuple[Tensor, Tensor | None]:
+        """The frames of `render` and, from the same pass, the flow (B, h, w, 2) float32 at any resolution: where in
+        the source each place comes from, x before y. None where this model has none.
+
+        Unlike elsewhere -1 and 1 are the borders of the picture, not the centres of its corner pixels: so a flow means
+        the same at every resolution. What stands still comes from (2 i + 1) / n - 1 for place i of n.
+        """
         ...
 
 

@@ -47,13 +47,19 @@ def register(app: typer.Typer) -> None:
         as_published: opt.AsPublished = False,
         crop: opt.Crop = "auto",
         driving_crop: opt.DrivingCrop = None,
+        head_motion: opt.HeadMotion = None,
+        cuts: opt.Cuts = None,
         detector: opt.Detector = None,
         paste_back: opt.PasteBack = None,
+        detail: opt.Detail = None,
         size: opt.Size = None,
         on_missing: opt.OnMissing = "hold",
         start: opt.Start = None,
         end: opt.End = None,
+        timecode: opt.Timecode = False,
+        deinterlace: opt.Deinterlace = "auto",
         audio: opt.Audio = "auto",
+        audio_track: opt.AudioTrack = "auto",
         fps: opt.Fps = None,
         codec: opt.Codec = None,
         crf: opt.Crf = None,
@@ -74,7 +80,7 @@ def register(app: typer.Typer) -> None:
         set: SetOption = None,
     ) -> None:
         """Animate a still image with the motion of a video."""
-        from fommctl.stages.options import AnimateConfig, parse_batch_size, parse_rate, parse_time
+        from fommctl.stages.options import AnimateConfig, parse_batch_size, parse_moment, parse_rate
 
         if from_sidecar is None and (source is None or driving is None):
             missing = "SOURCE" if source is None else "DRIVING"
@@ -90,13 +96,19 @@ def register(app: typer.Typer) -> None:
             best_frame=best_frame,
             crop=crop,
             driving_crop=driving_crop,
+            head_motion=head_motion,
+            cuts=cuts,
             detector=detector,
             paste_back=paste_back,
+            detail=detail,
             size=size,
             smooth=smooth,
-            start=None if start is None else parse_time(start),
-            end=None if end is None else parse_time(end),
+            start=None if start is None else parse_moment(start),
+            end=None if end is None else parse_moment(end),
+            timecode=timecode,
             audio=audio,  # type: ignore[arg-type]
+            audio_track=audio_track,
+            deinterlace=deinterlace,  # type: ignore[arg-type]
             fps=None if fps is None else parse_rate(fps),
             codec=codec,
             crf=crf,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fommctl.core.dense_motion import DenseMotion, DenseMotionNetwork
-from fommctl.core.grids import resize_grid, resize_map, sample
+from fommctl.core.grids import between_borders, resize_grid, resize_map, sample
 from fommctl.core.layers import DownBlock, ResidualBlock, SameBlock, UpBlock, width_at
 from fommctl.core.precision import single
 from fommctl.core.transfer import Motion
@@ -88,6 +88,13 @@ class Generator(nn.Module):
         deformed = self.warp(source, motion.deformation)
         kept = deformed if self.blend is None else self.warp(source, inside(motion.deformation))
         return Generated(self.decode(self.encode(source), motion, kept), deformed, motion)
+
+    def flow_of(self, generated: Generated) -> Tensor:
+        """The flow (B, h, w, 2) of `fommctl.api.FlowRenderer`: that of the source's pixels where they are blended in,
+        else that of its features, which were moved at their own size."""
+        smaller = 0 if self.blend is not None else len(self.down_blocks)
+        height, width = (side >> smaller for side in generated.prediction.shape[2:])
+        return between_borders(generated.motion.deformation, (height, width), align_corners=self.align_corners)
 
 
 def inside(deformation: Tensor) -> Tensor:

@@ -52,6 +52,17 @@ def resize_map(values: Tensor, height: int, width: int, mode: str = "bilinear") 
     return values if values.shape[2:] == (height, width) else F.interpolate(values, (height, width), mode=mode)
 
 
+def between_borders(grid: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tensor:
+    """A sampling grid (B, h, w, 2) with the borders of the picture at -1 and 1 (see `fommctl.api.FlowRenderer`).
+
+    size: (height, width) of what was sampled by it, and with which `align_corners`.
+    """
+    if not align_corners:
+        return grid
+    height, width = size
+    return torch.stack((grid[..., 0] * ((width - 1) / width), grid[..., 1] * ((height - 1) / height)), -1)
+
+
 def sample(values: Tensor, grid: Tensor, *, align_corners: bool, padding: str = "zeros") -> Tensor:
     """Values (B, C, h, w) read at the places of grid (B, H, W, 2): (B, C, H, W).
 

@@ -23,7 +23,8 @@ class PlainRenderer:
 
     def __init__(self, keypoint_detector: nn.Module, generator: nn.Module, device: torch.device) -> None:
         """keypoint_detector: frames to Motion.  generator: source frames, their motion and the driving motion to what
-        has a `prediction` (B, C, H, W) in [0, 1]."""
+        has a `prediction` (B, C, H, W) in [0, 1]; its `flow_of`, if it has one, makes of that the flow of
+        `fommctl.api.FlowRenderer`, or None."""
         self.device = device
         self._keypoint_detector = keypoint_detector.to(device).eval()
         self._generator = generator.to(device).eval()
@@ -41,7 +42,16 @@ class PlainRenderer:
     @torch.inference_mode()
     def render(self, context: object, motion: Motion) -> Tensor:
         """See `fommctl.api.Renderer`."""
+        return self._generated(context, motion)[0]
+
+    @torch.inference_mode()
+    def render_with_flow(self, context: object, motion: Motion) -> tuple[Tensor, Tensor | None]:
+        """See `fommctl.api.FlowRenderer`."""
+        return self._generated(context, motion)
+
+    def _generated(self, context: object, motion: Motion) -> tuple[Tensor, Tensor | None]:
         assert isinstance(context, PlainSource)
         source = context.frame.expand(len(motion), -1, -1, -1)
-        prediction: Tensor = self._generator(source, context.motion, motion).prediction
-        return prediction
+        generated = self._generator(source, context.motion, motion)
+        flow_of = getattr(self._generator, "flow_of", None)
+        return generated.prediction, None if flow_of is None else flow_of(generated)

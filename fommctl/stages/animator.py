@@ -20,7 +20,7 @@ from fommctl.media.reader import Frame
 from fommctl.models.loading import load_model
 from fommctl.stages import animate
 from fommctl.stages.animate_result import AnimateResult
-from fommctl.stages.choreography import Choreography
+from fommctl.stages.choreography import Choreography, Moment
 from fommctl.stages.defaults import resolve
 from fommctl.stages.engine import Engine
 from fommctl.stages.options import AnimateConfig, MotionMode, check_seed, parsed
@@ -91,9 +91,9 @@ class Animator(Engine):
             return
         reference = renderer.detect(to_tensor([first.frame.pixels], renderer.device))
         choreography = Choreography(
-            context.motion, reference, mode=mode, adapt_scale=bool(config.adapt_scale), smooth=bool(config.smooth)
+            context.motion, [reference], mode=mode, adapt_scale=bool(config.adapt_scale), smooth=bool(config.smooth)
         )
-        rendering = Rendering(renderer, context, choreography, lambda cue: True, batch_size)
+        rendering = Rendering(renderer, context, choreography, lambda time: Moment(float(time)), batch_size)
         for batch in batches(itertools.chain((first,), cues), rendering.batch_size):
             for rendered in rendering(batch):
                 yield from rendered.pixels.array()

@@ -6,17 +6,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from fommctl.api.protocols import FrameFilter
+from fommctl.core.detail import Detail, FrameDetail
 from fommctl.core.pixels import HostPixels
 from fommctl.core.transfer import Motion
+from fommctl.media.boxes import Box
 from fommctl.media.images import Pixels
 from fommctl.media.writer import Writer
 from fommctl.stages.draw import compare, draw_keypoints
 from fommctl.stages.options import AnimateConfig
-from fommctl.stages.paste import Paste
-from fommctl.stages.shot import Shot, on_black
+from fommctl.stages.paste import Floats, Paste
+from fommctl.stages.shot import Shot, full_square, on_black
 from fommctl.stages.timing import Cue
+
+
+@dataclass(frozen=True, slots=True)
+class Warped:
+    """Frames as the model made them, and what moved where in them; on its device."""
+
+    frames: Tensor
+    """(B, 3, h, w) in [0, 1]."""
+    flow: Tensor
+    """(B, fh, fw, 2), see `fommctl.api.FlowRenderer`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +43,8 @@ class Rendered:
     """Of the driving frames, as detected."""
     transferred: Motion
     """Of the rendered frames."""
+    warped: Warped | None = None
+    """Where the source's detail is to be given back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +55,8 @@ class Look:
     alpha: bool
     compare: bool
     keypoints: bool
+    detail: bool = False
+    """Of the source, at its resolution."""
 
 
 class Composer:
@@ -62,20 +80,40 @@ class Composer:
         self._look = look
         self._still = shot.square
         self._paste: Paste | None = None
+        self._enlarge: Paste | None = None
+        self._detail: Detail | None = None
         self._source_panel = shot.square
+        full = full_square(on_black(shot.picture), shot.source_box, mirrored=shot.mirrored)
+        if look.detail:
+            self._source_panel = full
         if look.paste_back and shot.source_box is not None:
             self._source_panel = on_black(shot.picture)
             if look.alpha and shot.picture.alpha is not None:
                 self._source_panel = np.dstack((shot.picture.pixels, shot.picture.alpha))
-            self._paste = Paste(self._source_panel, shot.source_box, reconstruction)
+            # Where the square is drawn on, it has to be whole.
+            pinned = look.detail and shot.mirrored and not look.keypoints
+            self._paste = Paste(
+                self._source_panel, shot.source_box, reconstruction, mirrored=shot.mirrored, pinned=pinned
+            )
+        if look.detail:
+            if self._paste is None or look.keypoints:
+                # Keypoints are drawn on the square, so it is made as a picture of its own first.
+                self._enlarge = Paste(full, Box(0, 0, full.shape[1], full.shape[0]))
+            self._detail = _detail(full, shot.square, self._enlarge or self._paste, source_motion.keypoints.device)
         if look.keypoints:
-            self._source_panel = self._placed(self._marked(shot.square, source_motion, 0))
+            still = shot.square if self._enlarge is None else full
+            self._source_panel = self._placed(self._marked(still, source_motion, 0))
         self._count = first_frame
 
     @property
     def alpha(self) -> bool:
         """Do the finished frames have four channels?"""
         return bool(self._source_panel.shape[2] == 4)
+
+    @property
+    def wants_flow(self) -> bool:
+        """Are frames wanted with their flow?"""
+        return self._detail is not None
 
     @property
     def canvas(self) -> tuple[int, int]:
@@ -99,16 +137,35 @@ class Composer:
 
     def _finished(self, cue: Cue, square: Pixels, batch: Rendered, index: int) -> Pixels:
         absent = self._skip_absent and not self._shot.present(cue.frame.time)
-        result = self._source_panel if absent else self._placed(self._marked(square, batch.transferred, index))
+        result = self._source_panel if absent else self._animated(square, batch, index)
         if not self._look.compare:
             return result
         return compare(self._source_panel, self._marked(cue.frame.pixels, batch.driving, index), result)
 
-    def _placed(self, square: Pixels) -> Pixels:
-        return square if self._paste is None else self._paste(square)
+    def _animated(self, square: Pixels, batch: Rendered, index: int) -> Pixels:
+        detail = None
+        if self._detail is not None and batch.warped is not None:
+            detail = self._detail(batch.warped.frames[index], batch.warped.flow[index])
+        if self._enlarge is not None:
+            square, detail = self._enlarge(square, detail), None
+        return self._placed(self._marked(square, batch.transferred, index), detail)
+
+    def _placed(self, square: Pixels, detail: FrameDetail | None = None) -> Pixels:
+        return square if self._paste is None else self._paste(square, detail)
 
     def _marked(self, square: Pixels, motion: Motion, index: int) -> Pixels:
         if not self._look.keypoints:
             return square
         jacobians = None if motion.jacobians is None else motion.jacobians[index].cpu().numpy()
         return draw_keypoints(square, motion.keypoints[index].cpu().numpy(), jacobians)
+
+
+def _detail(full: Pixels, small: Pixels, paste: Paste | None, device: torch.device) -> Detail:
+    """What gives squares their detail, for the part of them that `paste` shows."""
+    assert paste is not None
+
+    def there(values: Floats | Pixels) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(device)
+
+    edges = None if paste.motion is None or paste.own is None else (there(paste.motion), there(paste.own))
+    return Detail(there(full), there(small), there(paste.mask), paste.part, edges)

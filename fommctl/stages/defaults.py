@@ -19,7 +19,9 @@ GENERAL: Mapping[str, Any] = {
     "size": None,  # that of the frames that the model was trained on
     "source_width": None,  # the framing of the preset
     "driving_width": None,  # the framing of the preset
-    "head_motion": None,
+    "head_motion": 0.25,  # with more, necks tear; with none, a head that walks about stands still
+    "cuts": True,
+    "detail": None,  # where frames are pasted back
 }
 """By the name of the option; presets change them by `animate_params.defaults`."""
 
@@ -31,7 +33,9 @@ AS_PUBLISHED: Mapping[str, Any] = {
     "size": None,  # the networks run at the size that they were trained at
     "source_width": None,  # the source is framed as the training data was
     "driving_width": None,  # and so is the driving video
-    "head_motion": None,  # a fixed square leaves all of the head's travel in the picture
+    "head_motion": 1.0,  # a fixed square, which is that of --driving-crop auto here, leaves all of the head's travel in
+    "cuts": False,  # one reference for all shots
+    "detail": False,  # frames are what the networks paint; beyond the picture, its border is repeated
 }
 """What `--as-published` means: nothing but this is done where an option is left open."""
 

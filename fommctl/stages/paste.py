@@ -6,7 +6,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
+from fommctl.core.detail import FrameDetail, enlarged
 from fommctl.media.boxes import Box
 from fommctl.media.images import Pixels, crop, over_black, resize
 
@@ -14,10 +16,15 @@ Floats = NDArray[np.float32]
 
 # Width of the soft edge in sides of the square. In the framing of faces it ends where the head begins.
 FEATHER = 0.12
+# Along the picture's edge nothing moves, and within this part of the square's side everything comes to rest: what lies
+# beyond the edge nobody knows.  Pixels that move by more than half of that way are the network's, the others warped.
+REST, OWN = 0.18, (0.5, 0.9)
 # Details that the model loses are no colour: both squares are blurred by this much (standard deviation, in sides).
 BLUR = 0.06
 # A match never changes contrast by more than this factor; a flat square would else give any gain.
 GAIN = 1.25
+STRIP = 1 << 19
+"""Bytes of floats that are computed at a time."""
 # Least spread of a channel, levels of 255, from which a gain is read.
 SPREAD = 8.0
 
@@ -25,12 +32,22 @@ SPREAD = 8.0
 class Paste:
     """Pastes frame after frame into one picture. Use it in one thread at a time: it keeps its work space."""
 
-    def __init__(self, background: Pixels, box: Box, reconstruction: Pixels | None = None) -> None:
+    def __init__(
+        self,
+        background: Pixels,
+        box: Box,
+        reconstruction: Pixels | None = None,
+        *,
+        mirrored: bool = False,
+        pinned: bool = False,
+    ) -> None:
         """background: (H, W, 3), or (H, W, 4) with straight alpha, which is kept as it is.
 
         box: the square that was cut out, in whole pixels; it may reach beyond the picture.
         reconstruction: (h, w, 3), the model's rendering of the unmoved source. Where it departs from the true square in
         colour, every frame is corrected by the same amount, so that nothing flickers; None corrects nothing.
+        mirrored: how the square was extended beyond the picture (see `media.resampling.crop`).  pinned: what lies at
+        the picture's edge stays there; `added` has to hold it, see `own`.
         """
         height, width = background.shape[:2]
         self._background = background
@@ -38,29 +55,59 @@ class Paste:
         inside = box.clipped(width, height)
         self._rows = slice(round(inside.top), round(inside.bottom))
         self._columns = slice(round(inside.left), round(inside.right))
-        self._part = (
+        self.part = (
             slice(round(inside.top - box.top), round(inside.bottom - box.top)),
             slice(round(inside.left - box.left), round(inside.right - box.left)),
         )
-        mask = feather(box, width, height)[self._part][..., None]
+        """Rows and columns of the square that lie in the picture."""
+        mask = feather(box, width, height)[self.part][..., None]
+        self.mask = mask[..., 0]
+        """How much of them shows: (rows, columns)."""
+        self.motion = motion = resting(box, width, height)[self.part] if pinned else None
+        """How much of the flow's displacement is left near the edges of the picture: (rows, columns)."""
+        self.own = None if motion is None else _smoothstep((motion - OWN[0]) / (OWN[1] - OWN[0]))
+        """The share of the animated square there, the rest of which is `added`: (rows, columns)."""
         gain, shift = np.ones(3, np.float32), np.zeros((*self._size[::-1], 3), np.float32)
         if reconstruction is not None:
             colours = background[..., :3] if background.shape[2] == 3 else _opaque(background)
-            gain, shift = match(reconstruction, crop(colours, box))
+            gain, shift = match(reconstruction, crop(colours, box, mirrored=mirrored))
         # mask * (gain * frame + shift) + (1 - mask) * background, as one product and one sum a frame.
         below = background[self._rows, self._columns, :3].astype(np.float32)
-        self._factor = np.ascontiguousarray(mask * gain)
-        self._summand = np.ascontiguousarray(mask * shift[self._part] + (1 - mask) * below + np.float32(0.5))
+        shown = mask if self.own is None else mask * self.own[..., None]
+        self._factor = np.ascontiguousarray(shown * gain)
+        self._summand = np.ascontiguousarray(shown * shift[self.part] + (1 - mask) * below + np.float32(0.5))
         self._work = np.empty_like(self._summand)
+        self._with_fourth: tuple[Tensor, ...] | None = None
 
-    def __call__(self, frame: Pixels) -> Pixels:
-        """frame: (h, w, 3), the animated square in any size. Returns a new picture of the background's shape."""
-        enlarged = _resized(frame, self._size)[self._part]
-        np.multiply(enlarged, self._factor, out=self._work)
+    def __call__(self, frame: Pixels, detail: FrameDetail | None = None) -> Pixels:
+        """frame: (h, w, 3), the animated square in any size. Returns a new picture of the background's shape.
+
+        detail: of `fommctl.core.detail`, for the part of the square that lies in the picture, weighted by `mask`.
+        """
+        if detail is not None:
+            return self._detailed(frame, detail)
+        large = _resized(frame, self._size)[self.part]
+        np.multiply(large, self._factor, out=self._work)
         np.add(self._work, self._summand, out=self._work)
         np.clip(self._work, 0, 255, out=self._work)
         picture = self._background.copy()
         picture[self._rows, self._columns, :3] = self._work
+        return picture
+
+    def _detailed(self, frame: Pixels, detail: FrameDetail) -> Pixels:
+        """As above; with a fourth channel, which is dropped at the end, all of it is several times as fast."""
+        if self._with_fourth is None:
+            self._with_fourth = tuple(F.pad(torch.from_numpy(each), (0, 1)) for each in (self._factor, self._summand))
+        factor, summand = self._with_fourth
+        levels = F.pad(torch.from_numpy(np.require(frame, requirements=["C", "W"])), (0, 1))
+        large = enlarged(levels, self._size[::-1])[self.part]
+        picture = self._background.copy()
+        shown = torch.from_numpy(picture)[self._rows, self._columns, :3]
+        height = max(1, STRIP // (16 * shown.shape[1]))
+        for start in range(0, len(shown), height):
+            rows = slice(start, start + height)
+            work = large[rows].float().mul_(factor[rows]).add_(summand[rows]).add_(detail.strip(rows).cpu())
+            shown[rows].copy_(work.clamp_(0, 255).to(torch.uint8)[..., :3])
         return picture
 
 
@@ -72,6 +119,24 @@ def feather(box: Box, width: int, height: int) -> Floats:
     across = _ramp(round(box.width), box.left <= 0, box.right >= width)
     down = _ramp(round(box.height), box.top <= 0, box.bottom >= height)
     return down[:, None] * across[None]
+
+
+def resting(box: Box, width: int, height: int) -> Floats:
+    """How much of its displacement each pixel of a square, (side, side), keeps: none on the edges that the square
+    reaches of the picture (width, height), all of it further inside."""
+    across = _rest(round(box.width), box.left, width)
+    down = _rest(round(box.height), box.top, height)
+    return down[:, None] * across[None]
+
+
+def _rest(length: int, start: float, limit: int) -> Floats:
+    place = np.arange(length, dtype=np.float32) + np.float32(start)
+    ways = [np.full(length, np.inf, np.float32)]
+    if start <= 0:
+        ways.append(place)
+    if start + length >= limit:
+        ways.append(limit - 1 - place)
+    return _smoothstep(np.minimum.reduce(ways) / max(1.0, REST * length))
 
 
 def _ramp(length: int, open_start: bool, open_end: bool) -> Floats:

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from fommctl import __version__
-from fommctl.api.protocols import Renderer, SourceContext
+from fommctl.api.protocols import FlowRenderer, Renderer, SourceContext
 from fommctl.api.specs import StageEvent
 from fommctl.core.pixels import HostPixels
 from fommctl.core.transfer import Motion
@@ -17,14 +17,15 @@ from fommctl.media import timecode
 from fommctl.media.marking import Mark
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.writer import AudioSource, Writer, check_output, holds_alpha
-from fommctl.stages.choreography import Choreography
+from fommctl.stages.choreography import Choreography, Moment
 from fommctl.stages.compose import Composer, Look
 from fommctl.stages.defaults import resolve
 from fommctl.stages.engine import Engine
+from fommctl.stages.following import STILL, travel
 from fommctl.stages.options import AnimateConfig, MotionMode
 from fommctl.stages.provenance.schema import check_sidecar
 from fommctl.stages.provenance.signing import Signature, check_signing
-from fommctl.stages.reference import find_reference
+from fommctl.stages.reference import Reference, find_references
 from fommctl.stages.rendering import Rendering
 from fommctl.stages.shot import Shot, plan
 from fommctl.stages.sound import choose_sound
@@ -40,19 +41,38 @@ class Settled:
     """With nothing left open."""
     info: VideoInfo
     """Of the driving video."""
-    sound: AudioSource | None
+    sound: tuple[AudioSource, ...]
+    """One source a track of the result."""
     shot: Shot
     mode: MotionMode
-    reference_time: Fraction
-    """Of the reference frame in the driving video, in seconds."""
-    reference: Motion
-    """One frame, on the CPU."""
+    references: tuple[Reference, ...]
+    """One for each shot of the driving video."""
     warnings: tuple[str, ...]
 
     @property
     def rate(self) -> Fraction:
         """Frames a second of the result."""
         return self.config.fps or self.info.rate
+
+    def moment(self, time: Fraction) -> Moment:
+        """What is known of the driving frame at a time, seconds since --start."""
+        shot = self.shot
+        number = shot.number_at(time)
+        moved = STILL
+        if shot.shots and (path := shot.shots[number].path) is not None:
+            first = path.at(float(self.references[number].time))
+            moved = travel(path.at(float(time)), first, self.config.head_motion or 0.0)
+        return Moment(float(time), shot.present(time), number, moved)
+
+    @property
+    def paste_back(self) -> bool:
+        """Does the animated square return into the whole source?"""
+        return self.shot.source_box is not None and self.config.paste_back is not False
+
+    @property
+    def detail(self) -> bool:
+        """Is the source's detail wanted?"""
+        return self.paste_back if self.config.detail is None else self.config.detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +90,14 @@ class Prepared:
 
     def rendering(self) -> Rendering:
         """The model's loop over this shot."""
-        present = self.settled.shot.present
         batch_size = self.settled.config.batch_size
         return Rendering(
-            self.renderer, self.context, self.choreography, lambda cue: present(cue.frame.time), batch_size
+            self.renderer,
+            self.context,
+            self.choreography,
+            self.settled.moment,
+            batch_size,
+            with_flow=self.composer.wants_flow,
         )
 
     def writer(self) -> Writer:
@@ -109,15 +133,22 @@ def settle(config: AnimateConfig, engine: Engine) -> Settled:
     config = resolve(config, engine.model.preset, engine.family)
     mode = engine.motion(config.motion)
     engine.check_views(len(config.views))
-    info = probe(config.driving, fps=config.fps)
-    sound = choose_sound(config, info)
+    info = probe(config.driving, fps=config.fps, deinterlace=config.deinterlace)
+    config = config.timed(info)
+    sound, about_sound = choose_sound(config, info)
     shot = plan(config, info, engine.model.preset.framing, engine.frame_size(config.size), engine.host, engine.searches)
     context = engine.encoded((shot.square, *shot.views), config.size)
-    notes = (*remarks, *shot.warnings, *_about_model(config, engine, context.motion))
+    notes = (
+        *remarks,
+        *_about_driving(config, info),
+        *about_sound,
+        *shot.warnings,
+        *_about_model(config, engine, context.motion),
+    )
     for note in notes:
         log.warning(note)
-    moment, reference = find_reference(config, shot, info, engine.renderer(config.size), context)
-    return Settled(config, info, sound, shot, mode, moment, reference.to("cpu"), notes)
+    references = find_references(config, shot, info, engine.renderer(config.size), context)
+    return Settled(config, info, sound, shot, mode, references, notes)
 
 
 def prepare(settled: Settled, engine: Engine, event: StageEvent, first_frame: int = 0) -> Prepared:
@@ -129,13 +160,14 @@ def prepare(settled: Settled, engine: Engine, event: StageEvent, first_frame: in
     context = engine.encoded((shot.square, *shot.views), config.size)
     choreography = Choreography(
         context.motion,
-        settled.reference.to(renderer.device),
+        [reference.motion.to(renderer.device) for reference in settled.references],
         mode=settled.mode,
         adapt_scale=bool(config.adapt_scale),
         smooth=bool(config.smooth),
+        room=shot.room,
     )
     reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]
-    composer = Composer(config, shot, _look(config, shot), context.motion, reconstruction, filters, first_frame)
+    composer = Composer(config, shot, _look(settled, renderer), context.motion, reconstruction, filters, first_frame)
     signature = None if config.sign is None else Signature(config, engine)
     return Prepared(settled, engine, renderer, context, choreography, composer, signature)
 
@@ -161,6 +193,16 @@ def check_outputs(config: AnimateConfig) -> tuple[str, ...]:
     return check_signing(config)
 
 
+def _about_driving(config: AnimateConfig, info: VideoInfo) -> list[str]:
+    """A remark where nothing can move; the arguments may have been swapped."""
+    if info.frames != 1:
+        return []
+    source = probe(config.source)
+    swapped = f"; {config.source.name} is a film: is it the driving video? (fommctl animate SOURCE DRIVING)"
+    film = source.kind == "video" and source.frames != 1
+    return [f"the driving video {config.driving.name} is one picture: nothing moves" + (swapped if film else "")]
+
+
 def _about_model(config: AnimateConfig, engine: Engine, source: Motion) -> list[str]:
     """What the user should know of how the model is used."""
     notes, preset, (width, _) = [], engine.model.preset, engine.frame_size()
@@ -170,27 +212,33 @@ def _about_model(config: AnimateConfig, engine: Engine, source: Motion) -> list[
         )
     if config.size not in (None, width):
         notes.append(f"frames of {config.size} pixels: trained at {width}, the model's motion still sees {width}")
+    if config.detail and not isinstance(engine.renderer(config.size), FlowRenderer):
+        notes.append("this model has no flow: it cannot give the source's detail back")
     if config.keypoints and not source.keypoints.shape[1]:
         notes.append("this model has no keypoints: none are drawn")
     return notes
 
 
-def _look(config: AnimateConfig, shot: Shot) -> Look:
-    paste_back = shot.source_box is not None and config.paste_back is not False
+def _look(settled: Settled, renderer: Renderer) -> Look:
+    config, shot = settled.config, settled.shot
     alpha = (
-        paste_back
+        settled.paste_back
         and shot.picture.alpha is not None
         and not config.compare
         and not config.keypoints
         and holds_alpha(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
     )
     # Keypoints are drawn on source and driving frame: both have to be in the picture.
-    return Look(paste_back, alpha, config.compare or config.keypoints, config.keypoints)
+    side_by_side = config.compare or config.keypoints
+    # A square of fewer pixels than the model's frame has nothing more to give.
+    finer = shot.source_width > shot.size[0]
+    detail = settled.detail and finer and isinstance(renderer, FlowRenderer)
+    return Look(settled.paste_back, alpha, side_by_side, config.keypoints, detail)
 
 
 def _timecode(config: AnimateConfig, info: VideoInfo) -> str | None:
     """The driving video's timecode at the first frame that is used, counted at the result's rate."""
     if info.timecode is None:
         return None
-    skipped = math.ceil((config.start or Fraction(0)) * info.rate)
-    return timecode.shifted(info.timecode, skipped, info.rate, config.fps)
+    skipped = math.ceil(config.start_s * info.coded_rate)
+    return timecode.shifted(info.timecode, skipped, info.coded_rate, config.fps or info.rate)

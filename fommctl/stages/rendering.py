@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
 
 import torch
+from torch import Tensor
 
-from fommctl.api.protocols import Renderer, SourceContext
+from fommctl.api.protocols import FlowRenderer, Renderer, SourceContext
 from fommctl.core.pixels import HostPixels, to_tensor
+from fommctl.core.transfer import Motion
 from fommctl.errors import MissingError
-from fommctl.stages.choreography import Choreography
-from fommctl.stages.compose import Rendered
+from fommctl.stages.choreography import Choreography, Moment
+from fommctl.stages.compose import Rendered, Warped
 from fommctl.stages.timing import Cue
 
 log = logging.getLogger(__name__)
@@ -45,9 +48,12 @@ class Rendering:
         renderer: Renderer,
         context: SourceContext,
         choreography: Choreography,
-        is_present: Callable[[Cue], bool],
+        moment: Callable[[Fraction], Moment],
         batch_size: int | None,
+        *,
+        with_flow: bool = False,
     ) -> None:
+        """with_flow: keep what the detail of a source is given back by; the renderer is a FlowRenderer then."""
         self.batch_size = batch_size or usual_batch_size(renderer.device)
         self.frames = 0
         self.seconds = 0.0
@@ -55,7 +61,8 @@ class Rendering:
         self._renderer = renderer
         self._context = context
         self._choreography = choreography
-        self._is_present = is_present
+        self._moment = moment
+        self._with_flow = with_flow
 
     def __call__(self, cues: Sequence[Cue]) -> Iterator[Rendered]:
         """The renderings of `cues`, in one batch or several."""
@@ -75,21 +82,27 @@ class Rendering:
             yield from self._halved(cues)
             return
         # What the choreography remembers must not see a frame twice: it runs once, whatever happens to the rendering.
-        times = [float(cue.frame.time) for cue in cues]
-        motion = self._choreography(driving, times, [self._is_present(cue) for cue in cues])
+        motion = self._choreography(driving, [self._moment(cue.frame.time) for cue in cues])
         step, position = len(cues), 0
         while position < len(cues):
             part = slice(position, position + step)
             try:
-                pixels = HostPixels(self._renderer.render(self._context, motion[part]))
+                frames, flow = self._frames(motion[part])
+                pixels = HostPixels(frames)
             except torch.OutOfMemoryError:
                 step = self._halve(step)
                 continue
             self.frames += len(motion[part])
             self.seconds += time.perf_counter() - began
-            yield Rendered(pixels, cues[part], driving[part], motion[part])
+            warped = None if flow is None else Warped(frames, flow)
+            yield Rendered(pixels, cues[part], driving[part], motion[part], warped)
             began = time.perf_counter()
             position += step
+
+    def _frames(self, motion: Motion) -> tuple[Tensor, Tensor | None]:
+        if self._with_flow and isinstance(self._renderer, FlowRenderer):
+            return self._renderer.render_with_flow(self._context, motion)
+        return self._renderer.render(self._context, motion), None
 
     def _halved(self, cues: Sequence[Cue]) -> Iterator[Rendered]:
         self._halve(len(cues))

@@ -17,6 +17,7 @@ from fommctl.api.blocks import (
     GraphedRenderer,
     Motion,
     Numerics,
+    between_borders,
     folded,
     identity_grid,
     neighbours,
@@ -158,6 +159,9 @@ class FastMonkeyRenderer(GraphedRenderer[FastSource]):
         return FastSource(motion, moved, shown, tuple(self._features(each) for each in values))
 
     def _render(self, context: FastSource, motion: Motion) -> Tensor:
+        return self._render_with_flow(context, motion)[0]
+
+    def _render_with_flow(self, context: FastSource, motion: Motion) -> tuple[Tensor, Tensor | None]:
         if self.device.type != "cpu":
             return self._paint(context, motion)
         frame = context.features[0]
@@ -165,20 +169,24 @@ class FastMonkeyRenderer(GraphedRenderer[FastSource]):
         count = max(1, LARGEST_TENSOR // bytes_each)
         starts = range(0, max(len(motion), 1), count)
         parts = [self._paint(context, motion[start : start + count]) for start in starts]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        if len(parts) == 1:
+            return parts[0]
+        frames = torch.cat([frames for frames, _ in parts])
+        return frames, None if self._motion is None else torch.cat([flow for _, flow in parts if flow is not None])
 
     def _features(self, values: Tensor) -> Features:
         height, width = values.shape[2:]
         return Features(values.permute(0, 2, 3, 1).reshape(height * width, -1).to(self._dtype), height, width)
 
-    def _paint(self, context: FastSource, motion: Motion) -> Tensor:
-        """Frames (B, C, H, W)."""
+    def _paint(self, context: FastSource, motion: Motion) -> tuple[Tensor, Tensor | None]:
+        """Frames (B, C, H, W) and, where there is a motion network, their flow from border to border."""
+        frame, between = context.features[0], None
         if self._motion is None or context.moved is None:
-            frame = context.features[0]
             grid = identity_grid(frame.height, frame.width, like=motion.keypoints)
             flow = grid.repeat(len(motion), 1, 1, 1)
         else:
             flow = self._motion(context.moved, motion)
+            between = between_borders(flow, (frame.height, frame.width), align_corners=self._align_corners)
         shown = None
         if self._embedding is not None and context.shown is not None:
             shown = self._embedding(context.shown, motion).to(self._dtype, memory_format=torch.channels_last)
@@ -188,7 +196,7 @@ class FastMonkeyRenderer(GraphedRenderer[FastSource]):
             out = up(out, warped.pop())
         for block in self._residual:
             out = block(out)
-        return self._last(out).float().sigmoid_()
+        return self._last(out).float().sigmoid_(), between
 
     def _warped(self, features: Features, flow: Tensor) -> Tensor:
         """Features (B, F, h, w), channels last."""

@@ -14,6 +14,7 @@ from fommctl.api.blocks import (
     Motion,
     NearestDownsample,
     ResidualBlock,
+    between_borders,
     full_precision,
     identity_grid,
     resize_grid,
@@ -38,6 +39,8 @@ class Painted:
     """(B, C, H, W): the source itself, warped by the flow."""
     mask: Tensor | None
     """(B, K + 1, h, w): which part each place belongs to, background first; sums to 1."""
+    flow: Tensor | None
+    """(B, h, w, 2), corner pixels at -1 and 1; None where nothing is moved."""
 
 
 class MotionTransferGenerator(nn.Module):
@@ -82,12 +85,20 @@ class MotionTransferGenerator(nn.Module):
                 )
             warped = [torch.cat((values, self._resized(shown, values)), 1) for values in warped]
         painted = self.refinement_module(self.video_decoder(warped))
-        return Painted(torch.sigmoid(single(painted)), self.warp(source, flow), mask)
+        moved = None if self.dense_motion_module is None else flow
+        return Painted(torch.sigmoid(single(painted)), self.warp(source, flow), mask, moved)
 
     def warp(self, values: Tensor, flow: Tensor) -> Tensor:
         """values (B, C, H, W) along a flow (B, h, w, 2) of any resolution."""
         grid = resize_grid(flow, values.shape[2], values.shape[3], self.mode)
         return sample(values, grid, align_corners=self.align_corners)
+
+    def flow_of(self, painted: Painted) -> Tensor | None:
+        """What moved the source itself: the flow (B, h, w, 2) of `fommctl.api.FlowRenderer`."""
+        if painted.flow is None:
+            return None
+        height, width = painted.prediction.shape[2:]
+        return between_borders(painted.flow, (height, width), align_corners=self.align_corners)
 
     def _resized(self, maps: Tensor, like: Tensor) -> Tensor:
         return resize_map(maps, like.shape[2], like.shape[3], self.mode)

@@ -16,7 +16,7 @@ from fommctl.api import Renderer
 from fommctl.api.blocks import Motion, exact_convolutions
 from fommctl_x2face.networks import DrivingNetwork, EmbeddingNetwork
 from fommctl_x2face.schema import X2FaceParams
-from fommctl_x2face.warping import embedded_face, reduced, warped
+from fommctl_x2face.warping import embedded_face, reduced, through, warped
 
 if TYPE_CHECKING:
     from fommctl.api.training import PerceptualNetwork, TrainingPhase
@@ -36,6 +36,8 @@ class Source:
     """(S, 3, H, W)"""
     face: Tensor | None
     """(1, 3, H, W), embedded; None where it is computed anew for each frame."""
+    unwarping: Tensor | None = None
+    """(1, 2, h, w): where in the first view each place of the face lies; None where it is computed anew."""
 
 
 class X2FaceRenderer:
@@ -68,20 +70,40 @@ class X2FaceRenderer:
     @torch.inference_mode()
     def encode_source(self, frame: Tensor) -> Source:
         """See `fommctl.api.Renderer`; the motion is that of the first picture."""
-        return Source(self.detect(frame[:1]), frame, self._embedded(frame))
+        return Source(self.detect(frame[:1]), frame, self._embedded(frame), self._unwarping(frame[:1]))
 
     @torch.inference_mode()
     def render(self, context: object, motion: Motion) -> Tensor:
         """See `fommctl.api.Renderer`."""
         assert isinstance(context, Source)
+        return self._rendered(context, self._flow(context, motion))
+
+    @torch.inference_mode()
+    def render_with_flow(self, context: object, motion: Motion) -> tuple[Tensor, Tensor]:
+        """See `fommctl.api.FlowRenderer`; through the embedded face back to the first picture of the source."""
+        assert isinstance(context, Source)
+        flow = self._flow(context, motion)
+        unwarping = self._unwarping(context.views[:1]) if context.unwarping is None else context.unwarping
+        return self._rendered(context, flow), through(flow, unwarping)
+
+    def _flow(self, context: Source, motion: Motion) -> Tensor:
+        """Where in the embedded face each place comes from, less the place itself: (B, 2, h, w)."""
         assert motion.codes is not None
         height, width = (side // self._driving.step for side in self._native(context.views))
         with self._exactly() if self._half is None else torch.autocast(self.device.type, self._half):
-            flow = self._driving.decode(motion.codes.view(len(motion), -1, height, width))
+            return self._driving.decode(motion.codes.view(len(motion), -1, height, width))
+
+    def _rendered(self, context: Source, flow: Tensor) -> Tensor:
         faces = context.face
         if faces is None:
-            faces = torch.cat([self._embedded(context.views) for _ in range(len(motion))])
-        return warped(faces.expand(len(motion), -1, -1, -1), flow).clamp_(0, 1)
+            faces = torch.cat([self._embedded(context.views) for _ in range(len(flow))])
+        return warped(faces.expand(len(flow), -1, -1, -1), flow).clamp_(0, 1)
+
+    def _unwarping(self, picture: Tensor) -> Tensor:
+        """Where in a picture (1, 3, H, W) each place of the embedded face lies, less the place itself: (1, 2, h, w)."""
+        with self._exactly():
+            unwarping: Tensor = self._embedding(reduced(picture, self._native(picture)))[0]
+            return unwarping
 
     def _embedded(self, views: Tensor) -> Tensor:
         with self._exactly():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from fommctl.api.blocks import identity_grid, sample
+from fommctl.api.blocks import between_borders, identity_grid, sample
 from fommctl_x2face.networks import EmbeddingNetwork
 
 
@@ -17,6 +17,19 @@ def warped(pictures: Tensor, flow: Tensor) -> Tensor:
     height, width = pictures.shape[2:]
     grid = identity_grid(height, width, like=flow) + resized(flow, (height, width)).permute(0, 2, 3, 1)
     return sample(pictures, grid, align_corners=True)
+
+
+def through(flow: Tensor, unwarping: Tensor) -> Tensor:
+    """Follow frames through the embedded face back to a picture: the flow (B, h, w, 2) of `fommctl.api.FlowRenderer`.
+
+    flow: (B, 2, h, w), places in the face.  unwarping: (1, 2, h, w), places in the picture.
+    """
+    height, width = flow.shape[2:]
+    identity = identity_grid(height, width, like=flow)
+    in_picture = identity.permute(2, 0, 1) + unwarping.float()
+    grid = (identity + flow.permute(0, 2, 3, 1)).clamp(-1, 1)
+    found = sample(in_picture.expand(len(flow), -1, -1, -1), grid, align_corners=True)
+    return between_borders(found.permute(0, 2, 3, 1), (height, width), align_corners=True)
 
 
 def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -14,7 +14,7 @@ from fommctl.core.fast.networks import FastEncoder, FastPainter
 from fommctl.core.fast.renderer import GraphedRenderer
 from fommctl.core.fast.warp import neighbours, weighted_rows
 from fommctl.core.generator import Generator, inside
-from fommctl.core.grids import resize_grid, resize_map, sample
+from fommctl.core.grids import between_borders, resize_grid, resize_map, sample
 from fommctl.core.keypoints import KeypointDetector
 from fommctl.core.transfer import Motion
 
@@ -74,6 +74,9 @@ class FastRenderer(GraphedRenderer[FastSource]):
         return FastSource(motion, self._motion.encode_source(frame, motion), table, (height, width), pixels)
 
     def _render(self, context: FastSource, motion: Motion) -> Tensor:
+        return self._render_with_flow(context, motion)[0]
+
+    def _render_with_flow(self, context: FastSource, motion: Motion) -> tuple[Tensor, Tensor]:
         flow, occlusion = self._motion(context.small, context.motion, motion)
         height, width = context.size
         gain = None if occlusion is None else resize_map(occlusion, height, width)
@@ -82,7 +85,12 @@ class FastRenderer(GraphedRenderer[FastSource]):
         warped = weighted_rows(context.table, indices, weights)
         features = warped.view(len(motion), height, width, -1).permute(0, 3, 1, 2)
         painted = self._painter(features).float().sigmoid_().permute(0, 3, 1, 2)
-        return painted if context.pixels is None else self._blended(painted, context.pixels, flow)
+        if context.pixels is None:
+            return painted, between_borders(flow, context.size, align_corners=self._align_corners)
+        # What shows of the source was moved at the frame's size, not at that of the features.
+        size = context.pixels.shape[2], context.pixels.shape[3]
+        frames = self._blended(painted, context.pixels, flow)
+        return frames, between_borders(flow, size, align_corners=self._align_corners)
 
     def _blended(self, painted: Tensor, pixels: Tensor, flow: Tensor) -> Tensor:
         """painted: (B, C + 1, H, W), the share of the warped source last.  Returns (B, C, H, W)."""

@@ -37,6 +37,10 @@ class GraphedRenderer(ABC, Generic[Context]):
     @abstractmethod
     def _render(self, context: Context, motion: Motion) -> Tensor: ...
 
+    def _render_with_flow(self, context: Context, motion: Motion) -> tuple[Tensor, Tensor | None]:
+        """Frames and flow as `fommctl.api.FlowRenderer` has them."""
+        return self._render(context, motion), None
+
     @torch.inference_mode()
     def detect(self, frames: Tensor) -> Motion:
         """See `fommctl.api.Renderer`."""
@@ -63,6 +67,22 @@ class GraphedRenderer(ABC, Generic[Context]):
             return self._graphs(
                 "render", lambda *values: (self._render(context, _motion(values, there)),), context, *given
             )[0]
+
+    @torch.inference_mode()
+    def render_with_flow(self, context: Any, motion: Motion) -> tuple[Tensor, Tensor | None]:
+        """See `fommctl.api.FlowRenderer`; context: from `encode_source` of this renderer."""
+        if self._graphs is None:
+            return self._render_with_flow(context, motion)
+        there = tuple(part is not None for part in motion.parts())
+        given = [part for part in motion.parts() if part is not None]
+
+        def rendered(*values: Tensor) -> tuple[Tensor, ...]:
+            frames, flow = self._render_with_flow(context, _motion(values, there))
+            return (frames,) if flow is None else (frames, flow)
+
+        with exact_convolutions():
+            frames, *flow = self._graphs("render with flow", rendered, context, *given)
+        return frames, flow[0] if flow else None
 
     def _detected(self, frames: Tensor) -> tuple[Tensor, ...]:
         motion = self._detect(frames)

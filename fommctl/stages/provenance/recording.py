@@ -75,7 +75,15 @@ def write_sidecar(
         "settled": {
             "source_square": _square(settled.shot.source_box),
             "driving_square": _square(settled.shot.driving_box),
-            "reference_s": round(float(settled.reference_time), 6),
+            "shots": [
+                {
+                    "start_s": round(max(0.0, float(shot.start)), 6),
+                    "reference_s": round(float(reference.time), 6),
+                    "square": _square(shot.box) if shot.path is None else None,
+                }
+                for shot, reference in zip(settled.shot.shots, settled.references, strict=False)
+            ],
+            "reference_s": round(float(settled.references[0].time), 6),
             "detector": settled.shot.detector,
         },
         "environment": environment(engine.host, torch.device(result.device)),
@@ -91,7 +99,7 @@ def _options(settled: Settled, batch_size: int, encoder_threads: int) -> dict[st
     config = settled.config
     options = {name: value for name, value in config.to_json().items() if name not in NOT_RECORDED}
     options |= {"motion": settled.mode, "batch_size": batch_size, "encoder_threads": encoder_threads}
-    return {**options, "detector": settled.shot.detector or config.detector}
+    return {**options, "detail": settled.detail, "detector": settled.shot.detector or config.detector}
 
 
 def _file(path: Path, folder: Path) -> dict[str, Any]:

@@ -188,9 +188,9 @@ def test_segments_are_read_from_where_they_begin(folder, tmp_path, animator, mon
     frames = Decoder.frames
 
     def counted(self):
-        for frame, time in frames(self):
-            seen.append(time)
-            yield frame, time
+        for decoded in frames(self):
+            seen.append(decoded.time)
+            yield decoded
 
     monkeypatch.setattr(Decoder, "frames", counted)
     assert len(list(segments._cues(reader, settled, plan, plan.segments[2]))) == 50

@@ -1,0 +1,215 @@
+"""The detail of a source at full resolution, given back to frames that a network made of a small copy of it.
+
+A network's flow tells where in the source each place of a frame comes from. The source itself is read along it at its
+own resolution ("kept"), and so is the small copy. Wherever the frame is what was read of the small copy, it is given
+what the large one has more; what the network painted stays as it is.
+
+Pixels are squares: places are told from one border of the picture (-1) to the other (1), so that pixel i of n lies at
+(2 i + 1) / n - 1 whatever the resolution, and frames, flow and source lie on each other exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+TOLERANCE = 0.06
+"""Mean absolute difference of frame and kept source, in [0, 1], at which confidence has fallen to 1 / e."""
+COMPARED = 2
+"""Frame and kept source are compared over squares of so many pixels: networks blur, and a blurred hair is still that
+hair."""
+COLOUR = 4
+"""Pixels of the frame over which a difference from the kept source counts as one of light and colour: it stays."""
+SQUEEZED = (0.3, 0.6)
+"""Least local stretch of the flow (source pixels a frame pixel) without detail, and from which on it has all: below,
+detail is smeared, and the flow is folded where it is negative."""
+STRETCHED = (2.0, 3.0)
+"""Largest local stretch of the flow with all detail, and from which on it has none."""
+FINENESS = 3
+"""Places are told apart in such parts of a source pixel; odd, so that the pixels themselves are among them."""
+
+
+class Detail:
+    """Gives frames of one source what its full resolution has more. Use it in one thread at a time.
+
+    Large pictures are (rows, columns, 4) here, the last channel without a meaning: pixels of four bytes are read,
+    enlarged and multiplied several times as fast as those of three.
+    """
+
+    def __init__(
+        self,
+        square: Tensor,
+        small: Tensor,
+        weight: Tensor,
+        part: tuple[slice, slice],
+        edges: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        """square: (H, W, 3) uint8, the source at full resolution.  small: (h, w, 3) uint8, as the network sees it.
+
+        part: rows and columns of the square that are wanted.  weight: (rows, columns) of that part, multiplied into
+        what is given. All are on the device that is to compute.
+        edges: of that part (rows, columns) how much of its displacement each pixel keeps, and the share of the frame
+        in it; the rest is the source along what is left of the flow.
+        """
+        self._size = square.shape[0], square.shape[1]
+        self._part = part
+        self._motion, self._rest = None, None
+        if edges is not None:
+            self._motion, own = edges
+            self._rest = (weight * (1 - own))[..., None]
+            weight = weight * own
+        self._weight = weight[..., None].repeat(1, 1, 4).div_(255)
+        self._table = _table(square)
+        self._compared = _over(small.permute(2, 0, 1).float().div_(255), COMPARED)[None]
+        rows, columns = (torch.arange(side, device=square.device).float() for side in self._size)
+        self._rows, self._columns = _in_table(rows[part[0]])[:, None], _in_table(columns[part[1]])
+        self._flow_shape: tuple[int, ...] = ()
+
+    def __call__(self, frame: Tensor, flow: Tensor) -> FrameDetail:
+        """frame: (3, h, w) in [0, 1].  flow: (fh, fw, 2), where in the source each place of the frame comes from, from
+        border to border."""
+        shift = displacement(flow)
+        if shift.shape != self._flow_shape:
+            self._fit(shift)
+        apart = _over(frame, COMPARED) - self._kept_small(shift)
+        confidence = confidence_of(apart).mul_(resize(steadiness(shift)[None], apart.shape[1:])[0])
+        # Where there is detail, only light and colour are the frame's own.
+        base = frame - resize(_over(apart, COLOUR // COMPARED), frame.shape[1:])
+        levels, share = (self._enlarged(_levels(planes)) for planes in (base, confidence.expand(3, -1, -1)))
+        return FrameDetail(self, shift, levels, share)
+
+    def _fit(self, shift: Tensor) -> None:
+        """Make what depends on the size of the flow alone."""
+        self._flow_shape = shift.shape
+        (height, width), (rows, columns) = self._size, self._part
+        down, across = spread(height, shift.shape[1], shift)[rows], spread(width, shift.shape[2], shift)[columns].T
+        scale = FINENESS / 2
+        self._down, self._across = down, torch.stack((across * (width * scale), across * (height * scale)))
+        height, width = self._compared.shape[2:]
+        self._small_down, self._small_across = (
+            spread(height, shift.shape[1], shift),
+            spread(width, shift.shape[2], shift).T,
+        )
+        self._small_centres = centres(height, width, like=shift)
+
+    def _kept_small(self, shift: Tensor) -> Tensor:
+        """The small source along the flow, as it is compared: (3, h, w)."""
+        moved = self._small_down @ shift @ self._small_across
+        grid = self._small_centres + moved.permute(1, 2, 0)
+        return F.grid_sample(self._compared, grid[None], padding_mode="border", align_corners=False)[0]
+
+    def _kept(self, shift: Tensor, rows: slice) -> Tensor:
+        """Rows of the wanted part of the full source along the flow: (rows, columns, 4) uint8."""
+        x, y = (self._down[rows] @ shift) @ self._across
+        if self._motion is not None:
+            x, y = x.mul_(self._motion[rows]), y.mul_(self._motion[rows])
+        height, width, _ = self._table.shape
+        x = x.add_(self._columns).round_().clamp_(0, width - 1).int()
+        y = y.add_(self._rows[rows]).round_().clamp_(0, height - 1).int()
+        pixels = self._table.view(torch.int32).view(-1).index_select(0, y.mul_(width).add_(x).view(-1))
+        return pixels.view(*x.shape, 1).view(torch.uint8)
+
+    def _enlarged(self, levels: Tensor) -> Tensor:
+        """(h, w, 4) at the square's size, the wanted part of it."""
+        return enlarged(levels, self._size)[self._part]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameDetail:
+    """What is to be added to one frame enlarged to the square's size, in levels of 255, a strip of rows at a time:
+    what fits into a processor's cache is several times as fast."""
+
+    detail: Detail
+    shift: Tensor
+    base: Tensor
+    """(rows, columns, 4): what of the frame the kept source replaces."""
+    share: Tensor
+    """(rows, columns, 4): of the detail, 0 to 255."""
+
+    def strip(self, rows: slice) -> Tensor:
+        """Of some rows of the wanted part: (rows, columns, 4) float32."""
+        kept, rest = self.detail._kept(self.shift, rows).float(), self.detail._rest
+        added = (kept - self.base[rows]).mul_(self.share[rows]).mul_(self.detail._weight[rows])
+        return added if rest is None else added.add_(kept.mul_(rest[rows]))
+
+
+def enlarged(levels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Levels (h, w, C) at another (height, width), bicubically."""
+    planes = levels[None].permute(0, 3, 1, 2)
+    return F.interpolate(planes, size, mode="bicubic", antialias=True)[0].permute(1, 2, 0)
+
+
+def _levels(planes: Tensor) -> Tensor:
+    """(3, h, w) in [0, 1] in levels of 255: (h, w, 4), bytes on a CPU, which enlarges them far faster than floats."""
+    levels = F.pad((planes * 255).round_().clamp_(0, 255), (0, 0, 0, 0, 0, 1)).permute(1, 2, 0).contiguous()
+    return levels.to(torch.uint8) if levels.device.type == "cpu" else levels
+
+
+def centres(height: int, width: int, like: Tensor) -> Tensor:
+    """Places (H, W, 2) of the pixels' centres, x before y, the picture's borders at -1 and 1."""
+    x, y = (
+        (2 * torch.arange(count, device=like.device, dtype=like.dtype) + 1) / count - 1 for count in (width, height)
+    )
+    return torch.stack((x.expand(height, width), y[:, None].expand(height, width)), -1)
+
+
+def displacement(flow: Tensor) -> Tensor:
+    """How far from each place its source lies: (2, fh, fw) of a flow (fh, fw, 2) brought inside the picture."""
+    return (flow.float().clamp(-1, 1) - centres(flow.shape[0], flow.shape[1], like=flow.float())).permute(2, 0, 1)
+
+
+def confidence_of(apart: Tensor) -> Tensor:
+    """How surely a frame that differs so much from the kept source (3, h, w) is that source: (h, w) in [0, 1]."""
+    return torch.exp(-((apart.abs().mean(0) / TOLERANCE) ** 2))
+
+
+def steadiness(shift: Tensor) -> Tensor:
+    """1 where a displacement (2, h, w), from border to border, keeps shapes; falling to 0 where it smears, folds or
+    crowds them: (h, w)."""
+    height, width = shift.shape[1:]
+    along_x = torch.gradient(shift, dim=2)[0] * (width / 2)
+    along_y = torch.gradient(shift, dim=1)[0] * (height / 2)
+    # The map is identity plus displacement; its singular values, the smaller one with the sign of the determinant.
+    a, c = along_x[0] + 1, along_x[1] * (height / width)
+    b, d = along_y[0] * (width / height), along_y[1] + 1
+    even, odd = torch.hypot(a + d, c - b), torch.hypot(a - d, b + c)
+    largest, smallest = (even + odd) / 2, (even - odd) / 2
+    return _ramp(smallest, *SQUEEZED) * (1 - _ramp(largest, *STRETCHED))
+
+
+def _ramp(values: Tensor, low: float, high: float) -> Tensor:
+    """0 up to `low`, 1 from `high` on, smooth between."""
+    part = ((values - low) / (high - low)).clamp_(0, 1)
+    return part * part * (3 - 2 * part)
+
+
+def _over(values: Tensor, side: int) -> Tensor:
+    """Means of maps (C, h, w) over squares of `side` pixels."""
+    return F.avg_pool2d(values, side, ceil_mode=True)
+
+
+def resize(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    """Maps (C, h, w) at another (height, width), linearly."""
+    return F.interpolate(maps[None], tuple(size), mode="bilinear")[0]
+
+
+def spread(length: int, count: int, like: Tensor) -> Tensor:
+    """The matrix (length, count) that enlarges a line of `count` values smoothly (bicubic), pixels being areas."""
+    eye = torch.eye(count, device=like.device)[None, None]
+    return F.interpolate(eye, (length, count), mode="bicubic", antialias=True)[0, 0]
+
+
+def _table(square: Tensor) -> Tensor:
+    """The square (H, W, 3) enlarged, so that reading it needs no interpolation: (k H, k W, 4) uint8."""
+    height, width = square.shape[:2]
+    padded = F.pad(square, (0, 1))
+    large = enlarged(padded if square.device.type == "cpu" else padded.float(), (FINENESS * height, FINENESS * width))
+    return large.round().clamp(0, 255).to(torch.uint8).contiguous()
+
+
+def _in_table(places: Tensor) -> Tensor:
+    """Indices in a line of the table of places in a line of the square."""
+    return places * FINENESS + FINENESS // 2
