@@ -2,8 +2,8 @@
 
 A low-pass filter of first order follows each point. Its cutoff rises with the square of the distance that the point has
 to go, f = f0 (1 + (d / d0)^2): a point at rest is held, a fast one is not late, and none is further off than about half
-of d0 (at 25 frames/s). What all keypoints have in common, which is the motion of the head, is filtered by itself, and so
-is what each keypoint does beside that: a head that moves does not set the mouth trembling, nor a mouth the brows.
+of d0 (at 25 frames/s). What all keypoints have in common, the motion of the head, is filtered by itself, and so is
+what each keypoint does beside that: a head that moves does not set the mouth trembling, nor a mouth the brows.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Follower:
 
 # Chosen on 16 clips of talking people, with the built-in model at 256 pixels, where a pixel is 1/128: in still moments
 # keypoints shake 0.51 as much as they are detected, and the opening between those of the lips goes 0.92 as far. The
-# one-euro filter (Casiez, Roussel, Vogel, CHI 2012), number by number, leaves 0.88 of the opening at that, and what moves
-# fastest is further behind.
+# one-euro filter (Casiez, Roussel, Vogel, CHI 2012), number by number, leaves 0.88 of the opening at that, and what is
+# fastest lags further behind.
 COMMON = Follower(2.0, 6 / 128)
 OWN = Follower(3.0, 2.5 / 128)
 JACOBIAN = 0.05
@@ -65,10 +65,6 @@ class MotionSmoother:
     def __call__(self, motion: Motion, times: Sequence[float]) -> Motion:
         """motion: of B frames, at B times in seconds, later than those of the call before."""
         return Motion.cat([self._next(motion[index : index + 1], time) for index, time in enumerate(times)])
-
-    def reset(self) -> None:
-        """Forget the frames so far: the next one begins another shot."""
-        self._state = None
 
     def to(self, device: torch.device | str) -> MotionSmoother:
         """A copy on another device, which goes on where this one stands."""

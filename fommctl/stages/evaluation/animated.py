@@ -15,6 +15,7 @@ from fommctl.api.metrics import FrameChunk
 from fommctl.media.images_out import write_png
 from fommctl.media.resampling import Pixels
 from fommctl.stages import animate
+from fommctl.stages.defaults import GENERAL
 from fommctl.stages.engine import Engine
 from fommctl.stages.evaluation.footage import Footage, groups
 from fommctl.stages.evaluation.predictions import CHUNK, Part, Stream
@@ -27,8 +28,9 @@ RESULT = "result.mkv"
 
 
 def defaults() -> dict[str, Any]:
-    """The options of `animate` as they are by default, as JSON values: what its results depend on beside its inputs."""
-    return AnimateConfig(source=Path("source"), driving=Path("driving")).to_json()
+    """The options of `animate` as they are by default, as JSON values: what its results depend on beside inputs and
+    preset."""
+    return {**AnimateConfig(source=Path("source"), driving=Path("driving")).to_json(), "general": dict(GENERAL)}
 
 
 def animated(engine: Engine, source: Path, driving: Path, most: int | None) -> Stream:
