@@ -16,6 +16,8 @@ from fommctl.media.boxes import TurnedSquare
 SMOOTHING = 0.5
 # Samples before and after a moment that a median takes stray detections from.
 MEDIAN = 2
+# Frames between the last searched one and the next, which there is none of, are this many seconds away at most.
+BEYOND = 0.25
 # A head that is tilted by less than this many degrees is seen as it is: tilting is motion, which belongs to the result.
 TILT = 12.0
 # A subject whose square moves by less than this part of its side stays inside a fixed square: frames are then those of
@@ -95,15 +97,18 @@ def smooth_path(times: Sequence[float], squares: Sequence[TurnedSquare]) -> Squa
     """The path of a square that was measured at rising times, without the measurement's noise.
 
     A running median drops stray detections, a Gaussian over SMOOTHING seconds takes the steps out. At both ends the
-    path goes on along a straight line, so that one who walks through the picture is not left behind.
+    path goes on along a straight line, and so it does for BEYOND seconds more: one who walks through the picture is not
+    left behind.
     """
     rows = np.array([_row(each) for each in squares])
     rows[:, 3] = np.degrees(np.unwrap(np.radians(rows[:, 3])))
     rows[:, 3] = np.sign(rows[:, 3]) * np.maximum(0.0, np.abs(rows[:, 3]) - TILT)
     at = np.array(times)
-    rows = np.array([_weighted(at, np.stack([_median(rows, index) for index in range(len(rows))]), t) for t in at])
+    rows = np.stack([_median(rows, index) for index in range(len(rows))])
+    moments = np.array([at[0] - BEYOND, *at, at[-1] + BEYOND])
+    rows = np.array([_weighted(at, rows, moment) for moment in moments])
     path = tuple(TurnedSquare((x, y), math.exp(size), angle) for x, y, size, angle in rows.tolist())
-    return SquarePath(tuple(at.tolist()), path)
+    return SquarePath(tuple(moments.tolist()), path)
 
 
 def _row(at: TurnedSquare) -> tuple[float, float, float, float]:
