@@ -16,6 +16,8 @@ from fommctl.stages.following import STILL, Travel
 from fommctl.stages.options import MotionMode
 from fommctl.stages.source_square import Room
 
+# After the subject was missing, the held pose passes over into its own in so many seconds: a jump would show.
+EASE = 0.4
 # The subject of a source goes on into the last part of its room ever more slowly: this part of it, and at the end it
 # stays this far (in half sides) from the edge.
 SOFT = 0.35
@@ -44,6 +46,7 @@ class Memory:
     held: Motion
     smoother: MotionSmoother | None
     shot: int
+    missed: float | None
 
 
 class Choreography:
@@ -59,9 +62,11 @@ class Choreography:
         adapt_scale: bool,
         smooth: bool,
         room: Room | None = None,
+        ease: bool = False,
     ) -> None:
         """source: one frame.  references: one frame for each shot of the driving video.  adapt_scale counts for
-        relative motion only.  room: of the source's subject in its square."""
+        relative motion only.  room: of the source's subject in its square.  ease: a pose that was held passes over into
+        the next one slowly."""
         self.source = source
         self.mode = mode
         self.limited: list[float] = []
@@ -69,7 +74,10 @@ class Choreography:
         self._references = references
         self._adapt_scale = adapt_scale and mode == "relative"
         self._smooth = smooth
+        self._ease = ease
         self._room = room if mode == "relative" and source.keypoints.shape[1] else None
+        self._missed: float | None = None
+        """Time of the last frame without the subject, as long as the pose that was held then is passing over."""
         self._begin(0)
 
     def __call__(self, driving: Motion, moments: Sequence[Moment]) -> Motion:
@@ -87,13 +95,14 @@ class Choreography:
     def memory(self) -> Memory:
         """As it is after the frames so far."""
         smoother = None if self._smoother is None else self._smoother.to("cpu")
-        return Memory(self._held.to("cpu"), smoother, self._shot)
+        return Memory(self._held.to("cpu"), smoother, self._shot, self._missed)
 
     def resume(self, memory: Memory) -> None:
         """Go on as if this one had seen the frames that `memory` is of."""
         device = self.source.keypoints.device
         self._begin(memory.shot)
         self._held = memory.held.to(device)
+        self._missed = memory.missed
         self._smoother = None if memory.smoother is None else memory.smoother.to(device)
 
     def _begin(self, shot: int) -> None:
@@ -104,10 +113,11 @@ class Choreography:
         self._scale = transfer.movement_scale(self.source, self.reference) if self._adapt_scale else 1.0
         self._smoother = MotionSmoother() if self._smooth else None
         self._held = self.reference
+        self._missed = None
 
     def _moved(self, driving: Motion, moments: Sequence[Moment]) -> Motion:
         driving = travelled(driving, [moment.travel for moment in moments])
-        driving = self._hold(driving, [moment.present for moment in moments])
+        driving = self._hold(driving, moments)
         if self._smoother is not None:
             driving = self._smoother(driving, [moment.time for moment in moments])
         if self.mode == "absolute":
@@ -115,17 +125,26 @@ class Choreography:
         moved = transfer.relative(driving, self.reference, self.source, self._scale)
         return moved if self._room is None else self._limited(moved, moments, self._room)
 
-    def _hold(self, driving: Motion, present: Sequence[bool]) -> Motion:
-        """Absent frames get the motion of the last present one."""
-        held = driving
-        if not all(present):
-            chosen, last = [], 0
-            for index, here in enumerate(present, start=1):
-                last = index if here else last
-                chosen.append(last)
-            held = Motion.cat((self._held, driving))[chosen]
-        self._held = held[-1:]
-        return held
+    def _hold(self, driving: Motion, moments: Sequence[Moment]) -> Motion:
+        """Absent frames get the motion of the last present one; those that come after them pass over to their own."""
+        if self._missed is None and all(moment.present for moment in moments):
+            self._held = driving[-1:]
+            return driving
+        frames = []
+        for index, moment in enumerate(moments):
+            own = driving[index : index + 1]
+            if not moment.present:
+                self._missed = moment.time
+            elif self._missed is None:
+                self._held = own
+            elif not self._ease or moment.time - self._missed >= EASE:
+                self._held, self._missed = own, None
+            else:
+                share = (moment.time - self._missed) / EASE
+                frames.append(_between(self._held, own, share * share * (3 - 2 * share)))
+                continue
+            frames.append(self._held)
+        return Motion.cat(frames)
 
     def _limited(self, moved: Motion, moments: Sequence[Moment], room: Room) -> Motion:
         """The motion, shifted as a whole so that the subject stays inside its square.
@@ -143,6 +162,16 @@ def _inside(shift: Tensor, room: Room) -> Tensor:
     """A shift (B, 2), shortened where it nears the end of the room."""
     low, high = shift.new_tensor((room.left, room.up)), shift.new_tensor((room.right, room.down))
     return softly(shift.clamp(min=0), high) - softly((-shift).clamp(min=0), low)
+
+
+def _between(one: Motion, other: Motion, share: float) -> Motion:
+    """The motion that lies this share of the way from one to the other."""
+    keypoints, *others = (
+        None if first is None or second is None else torch.lerp(first, second, share)
+        for first, second in zip(one.parts(), other.parts(), strict=True)
+    )
+    assert keypoints is not None
+    return Motion(keypoints, *others)
 
 
 def softly(way: Tensor, room: Tensor) -> Tensor:

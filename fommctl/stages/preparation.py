@@ -168,6 +168,7 @@ def prepare(settled: Settled, engine: Engine, event: StageEvent, first_frame: in
         adapt_scale=bool(config.adapt_scale),
         smooth=bool(config.smooth),
         room=shot.room,
+        ease=not config.as_published,
     )
     reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]
     composer = Composer(config, shot, _look(settled, renderer), context.motion, reconstruction, filters, first_frame)

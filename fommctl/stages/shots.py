@@ -42,6 +42,9 @@ from fommctl.stages.tracks import SURE, Track, follow, lasting
 log = logging.getLogger(__name__)
 DrivingCrop = Literal["auto", "fixed", "follow"]
 
+# A subject of whose box more than this part of a side lies beyond the picture shows no pose: what is detected there is
+# made up.
+CUT_OFF = 0.16
 # Side of the pictures that are compared to find the first frame of a shot between two searched ones.
 GLANCE = 160
 
@@ -117,6 +120,7 @@ def squares_in_clip(
         shot = fixed_square(tracks, moments, width, subject, info, stop)
         if driving_crop != "fixed":
             shot = _followed(clip, info, detector, tracks[0], shot, (begin, stop), width, subject, driving_crop)
+        shot = _without_cut_off(shot, info, stop)
         shots.append(replace(shot, start=begin if waiting is None else waiting))
         waiting = None
     if not shots:
@@ -231,6 +235,31 @@ def _followed(
     again = {time: detection for time, detection, _ in measured} | dict(seen)
     sightings = tuple(Sighting(time, again.get(time)) for time in sorted({*times, *again}))
     return replace(shot, path=path, sightings=sightings, absent=absences(sightings, bounds[1]))
+
+
+def _without_cut_off(shot: ClipSquare, info: VideoInfo, end: Fraction) -> ClipSquare:
+    """The shot, its subject absent also while the picture's edge cuts it off, however short that is."""
+    cut = [one.detection is not None and _is_cut_off(one.detection.box, info) for one in shot.sightings]
+    whole = [one.detection is not None and not out for one, out in zip(shot.sightings, cut, strict=True)]
+    if not any(cut) or not any(whole):
+        return shot
+    gaps = []
+    numbers = [number for number, good in enumerate(whole) if good]
+    for before, after in itertools.pairwise([-1, *numbers, len(whole)]):
+        if any(cut[before + 1 : after]):
+            gaps.append(
+                (
+                    shot.sightings[before].time if before >= 0 else Fraction(-1),
+                    shot.sightings[after].time if after < len(whole) else end,
+                )
+            )
+    inside = [gap for gap in shot.absent if not any(start <= gap[0] and gap[1] <= stop for start, stop in gaps)]
+    return replace(shot, absent=tuple(sorted((*inside, *gaps))))
+
+
+def _is_cut_off(box: Box, info: VideoInfo) -> bool:
+    inside = box.clipped(info.width, info.height)
+    return inside.width < (1 - CUT_OFF) * box.width or inside.height < (1 - CUT_OFF) * box.height
 
 
 def _turned(detection: Detection, width: float, subject: str, angle: float = 0.0) -> TurnedSquare:

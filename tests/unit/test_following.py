@@ -101,7 +101,7 @@ def test_a_motion_in_a_square_that_moved_is_put_back_where_it_was():
 
 def test_each_shot_has_its_reference_and_forgets_the_one_before():
     def motion(*values: float) -> Motion:
-        return Motion(torch.tensor(values).view(-1, 1, 1).expand(-1, 1, 2))
+        return Motion(torch.tensor(values, dtype=torch.float32).view(-1, 1, 1).expand(-1, 1, 2))
 
     source = motion(0.5)
     both = Choreography(source, [motion(0.0), motion(10.0)], mode="relative", adapt_scale=True, smooth=False)
@@ -109,6 +109,19 @@ def test_each_shot_has_its_reference_and_forgets_the_one_before():
     moved = both(motion(0.1, 0.2, 7.0, 10.25, 8.0), moments).keypoints[:, 0, 0].tolist()
     # The absent frames: the reference of the shot before anything was seen, then its last pose.
     assert moved == pytest.approx([0.6, 0.7, 0.5, 0.75, 0.75])
+
+
+def test_a_held_pose_passes_over_into_the_next():
+    def motion(*values: float) -> Motion:
+        return Motion(torch.tensor(values, dtype=torch.float32).view(-1, 1, 1).expand(-1, 1, 2))
+
+    gone = [Moment(0.0), Moment(0.1, False), Moment(0.2, False)]
+    back = [Moment(0.4), Moment(0.5), Moment(0.6), Moment(0.7)]
+    for ease, expected in ((True, [1, 1, 1, 5, 7.75, 9, 9]), (False, [1, 1, 1, 9, 9, 9, 9])):
+        held = Choreography(motion(0), [motion(0)], mode="absolute", adapt_scale=False, smooth=False, ease=ease)
+        found = [*held(motion(1, 5, 5), gone).keypoints, *held(motion(9, 9, 9, 9), back).keypoints]
+        # Half of the way after 0.2 of 0.4 seconds, 27/32 of it after 0.3.
+        assert [float(each[0, 0]) for each in found] == pytest.approx(expected)
 
 
 def test_a_subject_stays_in_its_room_and_what_is_lost_is_remembered():

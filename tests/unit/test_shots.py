@@ -112,6 +112,16 @@ def test_a_shot_without_a_head_belongs_to_the_one_before(head, hog, tmp_path):
         squares_in_clip(clip_of(tmp_path / "empty.mp4", lambda _: np.full((360, 640, 3), 90, np.uint8), 20), hog, WIDTH)
 
 
+def test_a_head_that_the_edge_cuts_off_is_absent_and_comes_back(head, hog, tmp_path):
+    clip = clip_of(
+        tmp_path / "lean.mp4", lambda number: on(head, 200 - 330 * max(0, np.sin(np.pi * number / 75)) ** 2, 60), 76
+    )
+    (shot,) = squares_in_clip(clip, hog, WIDTH)
+    # Its face, 92 wide, reaches the edge where its middle is 46 from there, after 0.93 s, and is whole from 2.07 s on.
+    ((start, end),) = shot.absent
+    assert (float(start), float(end)) == pytest.approx((0.9, 2.1), abs=0.3)
+
+
 def test_the_source_has_room_for_the_moves_to_come(hog):
     picture = skimage.data.astronaut()
     plain = source_square(picture, hog, 0.42, [])
