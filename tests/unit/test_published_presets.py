@@ -175,6 +175,7 @@ def test_data_and_results_are_the_published_ones(name: str, host: Host) -> None:
     assert preset.section("animate_params").model_dump() == {
         "num_pairs": 50,
         "format": ".mp4",
+        "defaults": None,
         "normalization_params": {
             "adapt_movement_scale": False,
             "use_relative_movement": True,
