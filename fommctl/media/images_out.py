@@ -17,11 +17,20 @@ from numpy.typing import NDArray
 
 from fommctl.media.colour import BT709
 from fommctl.media.containers import Encoding
-from fommctl.media.marking import Mark
+from fommctl.media.marking import OURS, Mark
 from fommctl.media.movie import output_errors
-from fommctl.media.output_paths import matching, numbered, temporary_folder, temporary_name
+from fommctl.media.output_paths import (
+    keep_aside,
+    matching,
+    numbered,
+    put_in_place,
+    temporary_folder,
+    temporary_name,
+)
 from fommctl.media.resampling import over_black
 
+_BEGINNING = 4096
+"""Bytes in which the comment of a picture stands."""
 _AFTER_HEADER = 8 + 25
 """Bytes of the signature and of the IHDR chunk, which comes first (PNG, section 5.6)."""
 _SRGB_TRANSFER = 13
@@ -30,10 +39,11 @@ _OPTIONS = {"compression_level": "1", "pred": "mixed"}
 
 
 class PictureSequence:
-    """Pictures numbered from 1 in a temporary folder; `finish` moves them, `abort` removes them.
+    """Pictures numbered from 1 in a temporary folder; `finish` moves them, `abort` puts everything back.
 
     A target folder that does not exist yet appears with all of them at once: the temporary one, beside it, gets its
-    name. Where it exists the temporary one is inside it, and the pictures are moved one by one.
+    name. Where it exists the temporary one is inside it, and the pictures take their places one by one; those that
+    they replace are kept aside until all have theirs.
     """
 
     audio_codec: str | None = None
@@ -45,7 +55,10 @@ class PictureSequence:
         metadata: Mapping[str, str],
         threads: int,
         mark: Mark | None = None,
+        *,
+        overwrite: bool = False,
     ) -> None:
+        """overwrite: replace pictures of the same numbers, and remove those of an older, longer result."""
         self._pattern = pattern
         self._encoding = encoding
         texts = {key.capitalize(): value for key, value in metadata.items()}
@@ -58,7 +71,9 @@ class PictureSequence:
         with output_errors(pattern):
             self._folder.mkdir()
         self._count = 0
+        self._overwrite = overwrite
         self._moved: list[Path] = []
+        self._aside = self._folder / "old"
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, "png")
         self._running: deque[Future[None]] = deque()
@@ -83,21 +98,36 @@ class PictureSequence:
             self._pool.shutdown()
             if self._new_folder and self._gets_its_name():
                 return
-            for number in range(1, self._count + 1):
-                target = numbered(self._pattern, number)
+            targets = [numbered(self._pattern, number) for number in range(1, self._count + 1)]
+            if self._overwrite:
+                self._aside.mkdir()
+                for target in targets:
+                    if target.exists():
+                        keep_aside(target, self._aside / target.name)
+            for target in targets:
+                put_in_place(self._folder / target.name, target, self._overwrite)
                 self._moved.append(target)
-                os.replace(self._folder / target.name, target)
-            for number, entry in list(matching(self._pattern)):
-                if not 1 <= number <= self._count:
-                    entry.unlink()
-            self._folder.rmdir()
+            self._moved.clear()
+            if self._overwrite:
+                self._remove_older()
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def abort(self) -> None:
-        """Remove every picture of this run."""
+        """Remove every picture of this run, and put back those that they have replaced."""
         self._pool.shutdown(cancel_futures=True)
-        shutil.rmtree(self._folder, ignore_errors=True)
         for target in self._moved:
-            target.unlink(missing_ok=True)
+            aside = self._aside / target.name
+            if aside.exists():
+                os.replace(aside, target)
+            else:
+                target.unlink(missing_ok=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _remove_older(self) -> None:
+        """Remove the other pictures of a result that was longer, as far as this tool has written them."""
+        for number, entry in list(matching(self._pattern)):
+            if not 1 <= number <= self._count and _is_ours(entry):
+                entry.unlink()
 
     def _gets_its_name(self) -> bool:
         """Whether the folder took its name; not where somebody has filled one of that name meanwhile."""
@@ -113,6 +143,12 @@ class PictureSequence:
         data = encode_png(pixels, self._encoding.pix_fmt)
         with open(target, "wb") as file:
             file.write(data[:_AFTER_HEADER] + self._text + data[_AFTER_HEADER:])
+
+
+def _is_ours(picture: Path) -> bool:
+    """Whether a picture says in its beginning that this tool has made it."""
+    with picture.open("rb") as file:
+        return OURS.encode() in file.read(_BEGINNING)
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:

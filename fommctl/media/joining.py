@@ -60,13 +60,17 @@ class PartWriter(Writer):
     def __init__(self, path: Path, part: Path, **options: Any) -> None:
         super().__init__(path, **{**options, "audio": (), "timecode": None, "complete": None})
         self._target = part
+        # What an earlier attempt has left there is of no use.
+        self._overwrite = True
         self._end = Fraction(0)
         self._delay = 0
 
     def __enter__(self) -> Self:
         if is_pattern(self.path):
             pattern = self._target / _PICTURES
-            self._sink = PictureSequence(pattern, self._encoding, self._metadata, self.threads, self._mark)
+            self._sink = PictureSequence(
+                pattern, self._encoding, self._metadata, self.threads, self._mark, overwrite=self._overwrite
+            )
         else:
             self._temporary = temporary_name(self._target)
             self._sink = self._movie(_PartMovie, self._temporary)
@@ -89,7 +93,9 @@ class JoiningWriter(Writer):
 
     def __enter__(self) -> Self:
         if is_pattern(self.path):
-            self._sink = _JoinedPictures(self.path, self._encoding, self._metadata, self.threads, self._mark)
+            self._sink = _JoinedPictures(
+                self.path, self._encoding, self._metadata, self.threads, self._mark, overwrite=self._overwrite
+            )
         else:
             self._temporary = temporary_name(self._target)
             self._sink = self._movie(_JoinedMovie, self._temporary)

@@ -10,6 +10,8 @@ TRAINED_ALGORITHMIC_MEDIA = "http://cv.iptc.org/newscodes/digitalsourcetype/trai
 """IPTC's term for media made by a trained model (NewsCodes, digital source type)."""
 XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 """Identifier of the `uuid` box that holds XMP (XMP specification part 3, table 9; ISO base media files)."""
+OURS = "Synthetic video, animated by fommctl"
+"""How the comment of every result begins."""
 _LONGEST_NAME = 200
 _GIF_XMP = b"\x21\xff\x0bXMP DataXMP"
 # A decoder that knows no XMP takes the packet for sub-blocks: wherever it steps into this, the next byte leads it to
@@ -46,7 +48,7 @@ class Mark:
     def comment(self) -> str:
         """One line of text."""
         names = f"model {printable(self.model)}, preset {printable(self.preset)}"
-        return f"Synthetic video, animated by fommctl {self.version} with {names}"
+        return f"{OURS} {self.version} with {names}"
 
     @property
     def xmp(self) -> bytes:

@@ -60,7 +60,8 @@ def real_target(path: Path) -> Path:
 def temporary_name(target: Path) -> Path:
     """A hidden name beside `target`, on the same disk, so that the finished file can be renamed into place."""
     # A name may be 255 bytes long already: part of it is enough to tell what the file is.
-    return target.with_name(f"{_beginning(target.stem)}{os.getpid()}.tmp{target.suffix}")
+    unique = f"{os.getpid()}-{secrets.token_hex(4)}"
+    return target.with_name(f"{_beginning(target.stem)}{unique}.tmp{target.suffix}")
 
 
 def temporary_folder(folder: Path) -> str:
@@ -113,6 +114,40 @@ def _remove(leftover: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     else:
         leftover.unlink(missing_ok=True)
+
+
+def put_in_place(finished: Path, target: Path, overwrite: bool) -> None:
+    """Give a finished file its name. Raises UsageError where the name was taken meanwhile, unless `overwrite`, and
+    OSError; then the finished file stays where it is."""
+    if overwrite:
+        os.replace(finished, target)
+        return
+    try:
+        os.link(finished, target)
+    except FileExistsError as error:
+        raise appeared(target) from error
+    except OSError:
+        # A file system without hard links: between the two lines a file may still appear.
+        if target.exists():
+            raise appeared(target) from None
+        os.rename(finished, target)
+    else:
+        finished.unlink()
+
+
+def appeared(target: Path) -> UsageError:
+    """The error for a name that was free when the run began."""
+    return UsageError(
+        f"somebody else has written the output meanwhile: {target}", "Use --overwrite, or another name with -o."
+    )
+
+
+def keep_aside(old: Path, aside: Path) -> None:
+    """A second name for a file that is about to be replaced, so that it can come back. Raises OSError."""
+    try:
+        os.link(old, aside)
+    except OSError:
+        shutil.copy2(old, aside)
 
 
 def check_target(path: Path, overwrite: bool, inputs: Sequence[Path]) -> None:

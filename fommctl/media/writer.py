@@ -18,7 +18,7 @@ from fommctl.media.containers import container_of, resolve_encoding
 from fommctl.media.images_out import PictureSequence
 from fommctl.media.marking import Mark
 from fommctl.media.movie import Movie, PictureFormat, choose_time_base, output_errors
-from fommctl.media.output_paths import check_target, is_pattern, real_target, sweep, temporary_name
+from fommctl.media.output_paths import check_target, is_pattern, put_in_place, real_target, sweep, temporary_name
 from fommctl.media.sound_input import AudioSource
 
 __all__ = ["AudioSource", "Writer", "check_output", "holds_alpha", "holds_audio"]
@@ -124,6 +124,7 @@ class Writer:
         """Of the encoder."""
         self._complete = complete
         self._target = real_target(self.path)
+        self._overwrite = overwrite
         self._temporary: Path | None = None
         self._sink: _Sink | None = None
         self.warnings: list[str] = []
@@ -143,7 +144,9 @@ class Writer:
     def __enter__(self) -> Self:
         sweep(self._target)
         if is_pattern(self.path):
-            self._sink = PictureSequence(self.path, self._encoding, self._metadata, self.threads, self._mark)
+            self._sink = PictureSequence(
+                self.path, self._encoding, self._metadata, self.threads, self._mark, overwrite=self._overwrite
+            )
             return self
         self._temporary = temporary_name(self._target)
         self._sink = self._movie(Movie, self._temporary)
@@ -193,7 +196,7 @@ class Writer:
                 if self._complete is not None:
                     self._complete(self._temporary)
                 with output_errors(self.path):
-                    os.replace(self._temporary, self._target)
+                    put_in_place(self._temporary, self._target, self._overwrite)
         except BaseException:
             self._sink.abort()
             raise

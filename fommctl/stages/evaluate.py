@@ -79,10 +79,15 @@ def run(
         _score(config, gathered, report)
         evaluation = gathered.evaluation(mode, host)
         evaluation = replace(evaluation, report=config.output / REPORT)
-        # Before the videos, which take their time.
-        write_tables(evaluation, config.output)
-        videos = _videos(config, host, gathered, evaluation) if config.videos else {}
-        write_report(evaluation, videos, config.output / REPORT, commands=commands)
+        if not gathered.scored_anything and (config.output / REPORT).exists():
+            kept = f"nothing was scored: the report of an earlier run stays: {config.output / REPORT}"
+            log.warning("%s", kept)
+            evaluation = replace(evaluation, warnings=(*evaluation.warnings, kept))
+        else:
+            # Before the videos, which take their time.
+            write_tables(evaluation, config.output)
+            videos = _videos(config, host, gathered, evaluation) if config.videos else {}
+            write_report(evaluation, videos, config.output / REPORT, commands=commands)
     result = EvaluateResult(
         evaluation=evaluation, output=config.output, missing=gathered.missing_by_name(), kept=gathered.kept
     )

@@ -98,3 +98,16 @@ def test_without_any_metric_in_the_other_processes_that_is_the_error(evaluate):
     result = evaluate(2, "ones", **{"import": ELSEWHERE})
     assert result.code == 5
     assert result.json()["error"]["message"] == f"ones: {WHY}"
+
+
+def test_a_report_is_not_replaced_by_one_without_numbers(evaluate, run_cli, tmp_path):
+    def written():
+        return [(tmp_path / "out" / name).read_bytes() for name in ("report.html", "metrics.csv", "summary.json")]
+
+    assert evaluate(metrics="psnr", add="raise ValueError('broken')").code == 0
+    before = written()
+    files = ("--pred", tmp_path / "pred", "--truth", tmp_path / "truth", "-o", tmp_path / "out")
+    result = run_cli("evaluate", *files, "--metrics", "ones", "--workers", "0", "--no-videos", "--json")
+    assert result.code == 6
+    assert any("the report of an earlier run stays" in warning for warning in result.json()["warnings"])
+    assert written() == before

@@ -1,7 +1,10 @@
 """PNG patterns and GIF."""
 
+import errno
+import os
 import struct
 import zlib
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,10 +14,12 @@ from media_factory import moving_square, solid
 from PIL import Image
 from written_media import frames, spans, uneven_spans, write
 
-from fommctl.errors import UsageError
+from fommctl.errors import OutputError, UsageError
+from fommctl.media.marking import Mark
 from fommctl.media.output_paths import is_pattern, number_of, numbered
 from fommctl.media.writer import Writer, check_output
 
+MARK = Mark("1.0", "faces-mini", "faces-mini")
 RATE = Fraction(25)
 
 
@@ -74,7 +79,7 @@ def test_png_carries_the_comment_and_valid_checksums(tmp_path):
 
 def test_existing_frames_are_kept_without_overwrite_and_stale_ones_go_with_it(tmp_path):
     pattern = tmp_path / "shot-%03d.png"
-    write(pattern, spans(RATE, 5))
+    write(pattern, spans(RATE, 5), mark=MARK)
     for other in ("shot-x.png", "shot-0001.png", "note.txt"):
         (tmp_path / other).write_text("mine")
     with pytest.raises(UsageError, match=r"frames exist already: .*shot-001\.png"):
@@ -83,6 +88,57 @@ def test_existing_frames_are_kept_without_overwrite_and_stale_ones_go_with_it(tm
     assert names(tmp_path) == ["note.txt", "shot-0001.png", "shot-001.png", "shot-002.png", "shot-x.png"]
     with Image.open(tmp_path / "shot-002.png") as image:
         assert np.array(image)[0, 0].tolist() == [1, 2, 3]
+
+
+def test_pictures_that_are_not_ours_stay(tmp_path):
+    """A photo that happens to have a number is no frame of an older result."""
+    write(tmp_path / "%d.png", spans(RATE, 4), mark=MARK)
+    Image.fromarray(solid(4, 4, (9, 9, 9))).save(tmp_path / "2024.png")
+    write(tmp_path / "%d.png", spans(RATE, 2), mark=MARK, overwrite=True)
+    assert names(tmp_path) == ["1.png", "2.png", "2024.png"]
+
+
+def write_while(pattern: Path, meanwhile: Callable[[], object]) -> None:
+    """Write three pictures; before they take their places, something happens."""
+    with Writer(pattern, width=4, height=4, rate=RATE) as writer:
+        for time, duration in spans(RATE, 3):
+            writer.write(solid(4, 4, (1, 2, 3)), time, duration)
+        meanwhile()
+
+
+def test_frames_that_appear_meanwhile_are_not_replaced(tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UsageError, match="somebody else has written the output meanwhile"):
+        write_while(tmp_path / "out" / "%d.png", lambda: (tmp_path / "out" / "2.png").write_text("theirs"))
+    assert names(tmp_path / "out") == ["2.png"]
+    assert (tmp_path / "out" / "2.png").read_text() == "theirs"
+
+
+def test_a_folder_that_appears_meanwhile_is_not_replaced(tmp_path):
+    pattern = tmp_path / "out" / "%d.png"
+    with pytest.raises(UsageError, match="somebody else"):
+        write_while(pattern, lambda: write(pattern, spans(RATE, 2), [solid(4, 4, (7, 7, 7))] * 2))
+    assert names(tmp_path / "out") == ["1.png", "2.png"]
+    with Image.open(tmp_path / "out" / "1.png") as image:
+        assert np.array(image)[0, 0].tolist() == [7, 7, 7]
+    assert names(tmp_path) == ["out"]
+
+
+def test_an_error_in_the_middle_of_the_exchange_puts_the_old_frames_back(tmp_path, monkeypatch):
+    write(tmp_path / "%d.png", spans(RATE, 4), [solid(4, 4, (9, 9, 9))] * 4, mark=MARK)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    real, calls = os.replace, []
+
+    def failing(source, target):
+        calls.append(target)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(OutputError, match="the disk is full"):
+        write(tmp_path / "%d.png", spans(RATE, 4), [solid(4, 4, (0, 0, 0))] * 4, mark=MARK, overwrite=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_failed_run_keeps_the_old_frames(tmp_path):

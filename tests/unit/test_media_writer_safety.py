@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -241,7 +242,7 @@ def test_choices_are_checked_before_any_work(tmp_path, name, options, kind, text
 
 def test_which_outputs_hold_alpha_and_sound():
     names = ["a.mp4", "a.mov", "a.mkv", "a.webm", "a.gif", "%d.png"]
-    assert [holds_alpha(Path(name)) for name in names] == [False, True, True, False, False, True]
+    assert [holds_alpha(Path(name)) for name in names] == [False, True, True, True, False, True]
     assert [holds_audio(Path(name)) for name in names] == [True, True, True, True, False, False]
     assert not holds_alpha(Path("a.mov"), codec="h264")
     assert not holds_alpha(Path("a.mov"), pix_fmt="yuv422p10le")
@@ -282,3 +283,32 @@ def test_a_name_that_is_too_long(tmp_path, name):
     assert kind == "OutputError"
     assert "too long" in text
     assert "the output exists" not in error_of(tmp_path / name, inputs=(tmp_path / ("i" * 300),))[1]
+
+
+def write_while(path: Path, meanwhile: Callable[[], object]) -> None:
+    """Write one frame; before the result takes its place, something happens."""
+    with Writer(path, width=64, height=48, rate=Fraction(25)) as writer:
+        writer.write(moving_square(0), Fraction(0), Fraction(1, 25))
+        meanwhile()
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.gif", "out.mkv"])
+def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path, name):
+    with pytest.raises(UsageError, match="somebody else has written the output meanwhile"):
+        write_while(tmp_path / name, lambda: (tmp_path / name).write_text("theirs"))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "theirs"
+
+
+def test_two_runs_on_one_output_do_not_both_succeed(tmp_path):
+    path = tmp_path / "out.mkv"
+    with pytest.raises(UsageError, match="somebody else"):
+        write_while(path, lambda: write(path, spans(Fraction(25), 4)))
+    assert len(frames(path)) == 4
+    assert [each.name for each in tmp_path.iterdir()] == ["out.mkv"]
+
+
+def test_outputs_whose_names_begin_alike_do_not_share_a_temporary_file(tmp_path):
+    one, other = (tmp_path / f"{'long' * 12}-{number}.mkv" for number in (1, 2))
+    write_while(one, lambda: write(other, spans(Fraction(25), 4)))
+    assert (len(frames(one)), len(frames(other))) == (1, 4)

@@ -137,6 +137,11 @@ class Gathered:
         scored = self._scored.get((contestant, clip))
         return None if scored is None else scored.scores.get(metric)
 
+    @property
+    def scored_anything(self) -> bool:
+        """Whether any metric has scored any frame."""
+        return any(self._scores_anything(name) for name in self.specs)
+
     def _scores_anything(self, metric: str) -> bool:
         found = (scored.scores.get(metric) for scored in self._scored.values())
         return any(one is not None and one.scored for one in found)
