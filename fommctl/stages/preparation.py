@@ -136,7 +136,7 @@ def prepare(settled: Settled, engine: Engine, event: StageEvent, first_frame: in
     """Bring a settled shot onto an engine. event: what the frame filters of plugins are told of the run.  first_frame:
     number of the first finished frame that is to come."""
     config, shot = settled.config, settled.shot
-    filters = engine.host.frame_filters(event)
+    filters, square_filters = engine.host.frame_filters(event), engine.host.square_filters(event)
     renderer = engine.renderer(config.size)
     context = engine.encoded((shot.square, *shot.views), config.size)
     choreography = Choreography(
@@ -147,7 +147,10 @@ def prepare(settled: Settled, engine: Engine, event: StageEvent, first_frame: in
         smooth=config.smooth,
     )
     reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]
-    composer = Composer(config, shot, _look(settled, renderer), context.motion, reconstruction, filters, first_frame)
+    look = _look(settled, renderer)
+    composer = Composer(
+        config, shot, look, context.motion, reconstruction, filters, square_filters, first_frame=first_frame
+    )
     signature = None if config.sign is None else Signature(config, engine)
     return Prepared(settled, engine, renderer, context, choreography, composer, signature)
 
