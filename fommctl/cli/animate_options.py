@@ -96,6 +96,15 @@ Detail = Annotated[
         "--detail/--no-detail",
     ),
 ]
+Restore = Annotated[
+    Path | None,
+    _option(
+        CROP,
+        "Weights (.pth, .safetensors) of a network that restores or enlarges the animated square before it is pasted "
+        "back; needs the extra 'restore'.",
+        metavar="FILE",
+    ),
+]
 Size = Annotated[int | None, _option(CROP, "Side of the model's frames in pixels, other than its native one.")]
 OnMissing = Annotated[
     str,

@@ -13,6 +13,7 @@ from fommctl.api.protocols import FlowRenderer, Renderer, SourceContext
 from fommctl.api.specs import StageEvent
 from fommctl.core.pixels import HostPixels
 from fommctl.core.transfer import Motion
+from fommctl.errors import MissingError
 from fommctl.media import timecode
 from fommctl.media.marking import Mark
 from fommctl.media.probe import VideoInfo, probe
@@ -137,6 +138,8 @@ def prepare(settled: Settled, engine: Engine, event: StageEvent, first_frame: in
     number of the first finished frame that is to come."""
     config, shot = settled.config, settled.shot
     filters, square_filters = engine.host.frame_filters(event), engine.host.square_filters(event)
+    if config.restore is not None and not square_filters:
+        raise MissingError("no plugin is loaded that restores", "Leave out --restore, or name it in FOMMCTL_PLUGINS.")
     renderer = engine.renderer(config.size)
     context = engine.encoded((shot.square, *shot.views), config.size)
     choreography = Choreography(
