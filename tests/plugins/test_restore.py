@@ -1,4 +1,4 @@
-"""`--restore`: a network by spandrel on the animated square. Tests that need the package skip where it does not load."""
+"""`--restore`: a network by spandrel on the animated square. Tests that need the package skip where it is not."""
 
 import builtins
 import importlib
