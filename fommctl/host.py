@@ -32,7 +32,7 @@ from fommctl.errors import UsageError
 from fommctl.plugin import Plugin, PluginInfo, describe
 
 if TYPE_CHECKING:
-    from fommctl.api.protocols import FrameFilter
+    from fommctl.api.protocols import FrameFilter, SquareFilter
 
 GROUP = "fommctl"
 RESTRICT = "FOMMCTL_PLUGINS"
@@ -148,6 +148,10 @@ class Host:
         Here and when a filter is called, its failure is a FommctlError that names the plugin.
         """
         return [each for plugin in self._plugins for each in plugin.frame_filters(event)]
+
+    def square_filters(self, event: StageEvent) -> list[SquareFilter]:
+        """The filters for the animated squares of this run, as `frame_filters`."""
+        return [each for plugin in self._plugins for each in plugin.square_filters(event)]
 
     def _offers(self, kind: str) -> dict[str, list[tuple[Plugin, Any]]]:
         offers: dict[str, list[tuple[Plugin, Any]]] = {}

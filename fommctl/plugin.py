@@ -26,8 +26,9 @@ from fommctl.errors import FommctlError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
-    from fommctl.api.protocols import FrameFilter
+    from fommctl.api.protocols import FrameFilter, SquareFilter
 
 HOOKS = tuple(name for name in vars(Hooks) if name.startswith("fommctl_"))
 _ASSIGNED = re.compile(rf"""^{DECLARATION}\b[^=\n]*=\s*["']([^"'\n]*)["']""", re.MULTILINE)
@@ -147,8 +148,13 @@ class Plugin:
 
     def frame_filters(self, event: StageEvent) -> list[FrameFilter]:
         """Its filters for this run. Here and when a filter is called, a failure is a FommctlError that names it."""
-        with _failures_named(self):
+        with _failures_named(self, "frame filter"):
             return [_named(self, each) for each in self.manager.hook.fommctl_frame(event=event)]
+
+    def square_filters(self, event: StageEvent) -> list[SquareFilter]:
+        """Its filters for the animated squares of this run; failures as with `frame_filters`."""
+        with _failures_named(self, "square filter"):
+            return [_named_square(self, each) for each in self.manager.hook.fommctl_square(event=event)]
 
     def info(self) -> PluginInfo:
         """All that it registers; asks it for every kind."""
@@ -198,22 +204,35 @@ def why_not_ready(spec: Any) -> str | None:
 
 
 @contextlib.contextmanager
-def _failures_named(plugin: Plugin) -> Iterator[None]:
+def _failures_named(plugin: Plugin, what: str) -> Iterator[None]:
     try:
         yield
     except FommctlError:
         raise
     except (Exception, SystemExit) as error:
         hint = "Leave the plugin out with FOMMCTL_PLUGINS (see 'fommctl plugins list'), or tell its authors."
-        raise FommctlError(f"the frame filter of {plugin} failed: {describe(error)}", hint) from error
+        raise FommctlError(f"the {what} of {plugin} failed: {describe(error)}", hint) from error
 
 
 def _named(plugin: Plugin, frame_filter: FrameFilter) -> FrameFilter:
     def call(frame: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
-        with _failures_named(plugin):
+        with _failures_named(plugin, "frame filter"):
             result = frame_filter(frame, index)
             if result.shape != frame.shape or result.dtype != frame.dtype:
                 raise ValueError(f"{result.shape} {result.dtype} came back for {frame.shape} {frame.dtype}")
+        return result
+
+    return call
+
+
+def _named_square(plugin: Plugin, square_filter: SquareFilter) -> SquareFilter:
+    def call(squares: Tensor) -> Tensor:
+        with _failures_named(plugin, "square filter"):
+            result = square_filter(squares)
+            if result.ndim != 4 or result.shape[:2] != squares.shape[:2] or not result.numel():
+                raise ValueError(f"{tuple(result.shape)} came back for {tuple(squares.shape)}")
+            if not result.is_floating_point():
+                raise ValueError(f"{result.dtype} came back for {squares.dtype}")
         return result
 
     return call

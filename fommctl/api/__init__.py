@@ -16,6 +16,7 @@ from fommctl.api.protocols import (
     FrameFilter,
     Renderer,
     SourceContext,
+    SquareFilter,
 )
 from fommctl.api.specs import (
     Architecture,
@@ -64,6 +65,7 @@ __all__ = [
     "PresetSpec",
     "Renderer",
     "SourceContext",
+    "SquareFilter",
     "StageEvent",
     "UsageError",
     "hookimpl",

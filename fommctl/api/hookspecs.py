@@ -20,7 +20,7 @@ from fommctl.api.specs import (
 )
 
 if TYPE_CHECKING:
-    from fommctl.api.protocols import FrameFilter
+    from fommctl.api.protocols import FrameFilter, SquareFilter
 
 PROJECT = "fommctl"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -77,6 +77,10 @@ class Hooks:
     @hookspec
     def fommctl_stage_finished(self, event: StageEvent) -> None:
         """A stage ended well; `event.details` holds its result."""
+
+    @hookspec
+    def fommctl_square(self, event: StageEvent) -> SquareFilter | None:
+        """A filter for the animated squares of this run, before they are pasted back, or None; in the same order."""
 
     @hookspec
     def fommctl_frame(self, event: StageEvent) -> FrameFilter | None:

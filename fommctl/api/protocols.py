@@ -104,6 +104,16 @@ class Embedder(Protocol):
         ...
 
 
+class SquareFilter(Protocol):
+    """Changes animated squares before they are pasted back: a restorer or an upscaler."""
+
+    def __call__(self, squares: Tensor) -> Tensor:
+        """squares: (B, 3, H, W) float32 in [0, 1] on the renderer's device, at the source's resolution where they have
+        its detail, else at the model's. The result is alike, of any size; it is resized to its place in the source, or,
+        where nothing is pasted back, to the size that the squares had. Called in the order of the frames."""
+        ...
+
+
 class FrameFilter(Protocol):
     """Changes finished frames before they are written."""
 

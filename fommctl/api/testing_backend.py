@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fommctl.api.promises import promise as _promise
+from fommctl.api.protocols import FlowRenderer
 from fommctl.api.specs import BackendSpec, Groups
 from fommctl.api.validation import spec_fault
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fommctl.api.protocols import Backend, Renderer
+    from fommctl.api.protocols import Backend, Renderer, SourceContext
     from fommctl.core.transfer import Motion
 
 MOTIONS = ("relative", "absolute")
@@ -136,8 +137,29 @@ def _check_renderer(renderer: Renderer, frames: Tensor) -> Tensor:
         alone = renderer.detect(frames[one])
         _promise(_alike(alone, motion[one]), "detect() sees each frame of a batch on its own")
         _promise(_near(renderer.render(context, motion[one]), together[one]), "render() makes each frame on its own")
+    _check_flow(renderer, context, motion, together)
     _promise(frames.equal(before), "the frames that are handed in stay as they are")
     return together
+
+
+def _check_flow(renderer: Renderer, context: SourceContext, motion: Motion, frames: Tensor) -> None:
+    """Of a renderer that can tell what moved where; frames: as `render` made them."""
+    import torch
+
+    if not isinstance(renderer, FlowRenderer):
+        return
+    again, flow = renderer.render_with_flow(context, motion)
+    _promise(_near(again, frames), "render_with_flow() gives the frames of render()")
+    if flow is None:
+        return
+    fits = flow.ndim == 4 and len(flow) == len(frames) and flow.shape[3] == 2
+    _promise(fits, "a flow is (B, h, w, 2)", flow)
+    _promise(flow.dtype == torch.float32 and bool(torch.isfinite(flow).all()), "a flow is finite float32", flow)
+    flow = flow.clone()
+    for index in range(len(frames)):
+        one = slice(index, index + 1)
+        alone = renderer.render_with_flow(context, motion[one])[1]
+        _promise(alone is not None and _near(alone, flow[one]), "render_with_flow() sees each frame on its own")
 
 
 def _check_motion(motion: Motion, count: int) -> None:

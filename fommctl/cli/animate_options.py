@@ -139,6 +139,15 @@ Detail = Annotated[
         "--detail/--no-detail",
     ),
 ]
+Restore = Annotated[
+    Path | None,
+    _option(
+        CROP,
+        "Weights (.pth, .safetensors) of a network that restores or enlarges the animated square before it is pasted "
+        "back; needs the extra 'restore'.",
+        metavar="FILE",
+    ),
+]
 Size = Annotated[
     int | None,
     _option(CROP, "Side of the model's frames in pixels. Default: the preset's, else the one that it was trained at."),

@@ -56,12 +56,12 @@ class Detail:
         """
         self._size = square.shape[0], square.shape[1]
         self._part = part
-        self._motion, self._rest = None, None
+        self._motion, self.rest = None, None
         if edges is not None:
             self._motion, own = edges
-            self._rest = (weight * (1 - own))[..., None]
+            self.rest = (weight * (1 - own))[..., None]
             weight = weight * own
-        self._weight = weight[..., None].repeat(1, 1, 4).div_(255)
+        self.weight = weight[..., None].repeat(1, 1, 4).div_(255)
         self._table = _table(square)
         self._compared = _over(small.permute(2, 0, 1).float().div_(255), COMPARED)[None]
         rows, columns = (torch.arange(side, device=square.device).float() for side in self._size)
@@ -74,7 +74,7 @@ class Detail:
         shift = displacement(flow)
         if shift.shape != self._flow_shape:
             self._fit(shift)
-        apart = _over(frame, COMPARED) - self._kept_small(shift)
+        apart = _over(frame, COMPARED) - self.kept_small(shift)
         confidence = confidence_of(apart).mul_(resize(steadiness(shift)[None], apart.shape[1:])[0])
         # Where there is detail, only light and colour are the frame's own.
         base = frame - resize(_over(apart, COLOUR // COMPARED), frame.shape[1:])
@@ -95,13 +95,13 @@ class Detail:
         )
         self._small_centres = centres(height, width, like=shift)
 
-    def _kept_small(self, shift: Tensor) -> Tensor:
+    def kept_small(self, shift: Tensor) -> Tensor:
         """The small source along the flow, as it is compared: (3, h, w)."""
         moved = self._small_down @ shift @ self._small_across
         grid = self._small_centres + moved.permute(1, 2, 0)
         return F.grid_sample(self._compared, grid[None], padding_mode="border", align_corners=False)[0]
 
-    def _kept(self, shift: Tensor, rows: slice) -> Tensor:
+    def kept(self, shift: Tensor, rows: slice) -> Tensor:
         """Rows of the wanted part of the full source along the flow: (rows, columns, 4) uint8."""
         x, y = (self._down[rows] @ shift) @ self._across
         if self._motion is not None:
@@ -129,10 +129,14 @@ class FrameDetail:
     share: Tensor
     """(rows, columns, 4): of the detail, 0 to 255."""
 
+    def kept(self, rows: slice) -> Tensor:
+        """The full source along the flow, some rows of the wanted part: (rows, columns, 4) uint8."""
+        return self.detail.kept(self.shift, rows)
+
     def strip(self, rows: slice) -> Tensor:
         """Of some rows of the wanted part: (rows, columns, 4) float32."""
-        kept, rest = self.detail._kept(self.shift, rows).float(), self.detail._rest
-        added = (kept - self.base[rows]).mul_(self.share[rows]).mul_(self.detail._weight[rows])
+        kept, rest = self.kept(rows).float(), self.detail.rest
+        added = (kept - self.base[rows]).mul_(self.share[rows]).mul_(self.detail.weight[rows])
         return added if rest is None else added.add_(kept.mul_(rest[rows]))
 
 

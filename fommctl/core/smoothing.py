@@ -75,14 +75,17 @@ class MotionSmoother:
     def _next(self, motion: Motion, time: float) -> Motion:
         # There are no keypoints where codes say what moves; the mean of none is no number.
         common = motion.keypoints.sum(1, keepdim=True) / max(1, motion.keypoints.shape[1])
-        own = replace(motion, keypoints=motion.keypoints - common)
+        seen = own = replace(motion, keypoints=motion.keypoints - common)
+        shift = torch.zeros_like(common)
         if self._state is not None:
             elapsed, before = max(time - self._state.time, 1e-6), self._state.common
             weight = COMMON.weight(_square(common - before, 1) / COMMON.distance**2, elapsed)
-            common = torch.lerp(before, common, weight[..., None])
+            shift = torch.lerp(before, common, weight[..., None]) - common
+            common = common + shift
             own = _followed(self._state.own, own, elapsed)
         self._state = _State(common, own, time)
-        return replace(own, keypoints=own.keypoints + common)
+        # By what is changed: a keypoint at rest stays what it is to the last bit.
+        return replace(own, keypoints=motion.keypoints + ((own.keypoints - seen.keypoints) + shift))
 
 
 def _followed(before: Motion, motion: Motion, elapsed: float) -> Motion:

@@ -9,28 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fommctl.api.protocols import FrameFilter
+from fommctl.api.protocols import FrameFilter, SquareFilter
 from fommctl.core.detail import Detail, FrameDetail
 from fommctl.core.pixels import HostPixels
 from fommctl.core.transfer import Motion
 from fommctl.media.boxes import Box
-from fommctl.media.images import Pixels
+from fommctl.media.images import Pixels, resize
 from fommctl.media.writer import Writer
 from fommctl.stages.draw import compare, draw_keypoints
 from fommctl.stages.options import AnimateConfig
-from fommctl.stages.paste import Floats, Paste
+from fommctl.stages.paste import Floats, Paste, resting
 from fommctl.stages.shot import Shot, full_square, on_black
 from fommctl.stages.timing import Cue
-
-
-@dataclass(frozen=True, slots=True)
-class Warped:
-    """Frames as the model made them, and what moved where in them; on its device."""
-
-    frames: Tensor
-    """(B, 3, h, w) in [0, 1]."""
-    flow: Tensor
-    """(B, fh, fw, 2), see `fommctl.api.FlowRenderer`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +33,10 @@ class Rendered:
     """Of the driving frames, as detected."""
     transferred: Motion
     """Of the rendered frames."""
-    warped: Warped | None = None
-    """Where the source's detail is to be given back."""
+    frames: Tensor
+    """(B, 3, h, w) in [0, 1]: the pixels before they were rounded, on the model's device."""
+    flow: Tensor | None = None
+    """(B, fh, fw, 2), see `fommctl.api.FlowRenderer`; None where nobody asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +62,14 @@ class Composer:
         source_motion: Motion,
         reconstruction: Pixels,
         filters: Sequence[FrameFilter],
+        square_filters: Sequence[SquareFilter] = (),
         first_frame: int = 0,
     ) -> None:
         """reconstruction: (N, N, 3), the model's rendering of the unmoved source; its colours are matched.
-        filters: of plugins, for the finished frames.  first_frame: number of the first one that is to come."""
+        filters, square_filters: of plugins, for the finished frames and for squares before they are pasted back.
+        first_frame: number of the first finished one that is to come."""
         self._filters = filters
+        self._square_filters = square_filters
         self._skip_absent = config.on_missing == "skip"
         self._shot = shot
         self._look = look
@@ -84,21 +79,28 @@ class Composer:
         self._detail: Detail | None = None
         self._source_panel = shot.square
         full = full_square(on_black(shot.picture), shot.source_box, mirrored=shot.mirrored)
+        motion: Floats | None = None
+        apart = False
         if look.detail:
             self._source_panel = full
         if look.paste_back and shot.source_box is not None:
             self._source_panel = on_black(shot.picture)
             if look.alpha and shot.picture.alpha is not None:
                 self._source_panel = np.dstack((shot.picture.pixels, shot.picture.alpha))
-            # Where the square is drawn on, it has to be whole.
-            pinned = look.detail and shot.mirrored and not look.keypoints
+            if look.detail and shot.mirrored:
+                motion = resting(shot.source_box, *self._source_panel.shape[1::-1])
+            # What happens to the square itself needs it as a picture of its own first.
+            apart = look.keypoints or bool(square_filters)
             self._paste = Paste(
-                self._source_panel, shot.source_box, reconstruction, mirrored=shot.mirrored, pinned=pinned
+                self._source_panel,
+                shot.source_box,
+                reconstruction,
+                mirrored=shot.mirrored,
+                motion=None if apart else motion,
             )
         if look.detail:
-            if self._paste is None or look.keypoints:
-                # Keypoints are drawn on the square, so it is made as a picture of its own first.
-                self._enlarge = Paste(full, Box(0, 0, full.shape[1], full.shape[0]))
+            if self._paste is None or apart:
+                self._enlarge = Paste(full, Box(0, 0, full.shape[1], full.shape[0]), motion=motion)
             self._detail = _detail(full, shot.square, self._enlarge or self._paste, source_motion.keypoints.device)
         if look.keypoints:
             still = shot.square if self._enlarge is None else full
@@ -123,6 +125,7 @@ class Composer:
             panel = compare(panel, self._still, panel)
         return panel.shape[1], panel.shape[0]
 
+    @torch.inference_mode()
     def write(self, batch: Rendered, writer: Writer) -> None:
         """Compose a batch, run its frames through the filters, write them."""
         squares = batch.pixels.array()
@@ -144,11 +147,25 @@ class Composer:
 
     def _animated(self, square: Pixels, batch: Rendered, index: int) -> Pixels:
         detail = None
-        if self._detail is not None and batch.warped is not None:
-            detail = self._detail(batch.warped.frames[index], batch.warped.flow[index])
-        if self._enlarge is not None:
+        if self._detail is not None and batch.flow is not None:
+            detail = self._detail(batch.frames[index], batch.flow[index])
+        if self._square_filters:
+            square, detail = self._filtered(square, batch.frames[index], detail), None
+        elif self._enlarge is not None:
             square, detail = self._enlarge(square, detail), None
         return self._placed(self._marked(square, batch.transferred, index), detail)
+
+    def _filtered(self, square: Pixels, frame: Tensor, detail: FrameDetail | None) -> Pixels:
+        """The square after the filters of plugins."""
+        squares = frame[None]
+        if detail is not None and self._enlarge is not None:
+            squares = self._enlarge.floats(square, detail).to(frame.device)
+        size = squares.shape[3], squares.shape[2]
+        for change in self._square_filters:
+            squares = change(squares).float()
+        changed = HostPixels(squares).array()[0]
+        # What is pasted back is resized there.
+        return changed if self._paste is not None else resize(changed, size)
 
     def _placed(self, square: Pixels, detail: FrameDetail | None = None) -> Pixels:
         return square if self._paste is None else self._paste(square, detail)

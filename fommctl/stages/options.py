@@ -98,6 +98,8 @@ class AnimateConfig:
     """None: where there was a crop."""
     detail: bool | None = None
     """Give frames the detail of the source at full resolution; None: where they are pasted back."""
+    restore: Path | None = None
+    """Weights of a network that restores or enlarges animated squares before they are pasted back."""
     size: int | None = None
     """Side of the model's frames in pixels."""
     smooth: bool | None = None

@@ -39,15 +39,15 @@ class Paste:
         reconstruction: Pixels | None = None,
         *,
         mirrored: bool = False,
-        pinned: bool = False,
+        motion: Floats | None = None,
     ) -> None:
         """background: (H, W, 3), or (H, W, 4) with straight alpha, which is kept as it is.
 
         box: the square that was cut out, in whole pixels; it may reach beyond the picture.
         reconstruction: (h, w, 3), the model's rendering of the unmoved source. Where it departs from the true square in
         colour, every frame is corrected by the same amount, so that nothing flickers; None corrects nothing.
-        mirrored: how the square was extended beyond the picture (see `media.resampling.crop`).  pinned: what lies at
-        the picture's edge stays there; `added` has to hold it, see `own`.
+        mirrored: how the square was extended beyond the picture (see `media.resampling.crop`).  motion: how
+        much of its displacement each pixel of the square keeps, see `resting`; the rest is the detail's to show.
         """
         height, width = background.shape[:2]
         self._background = background
@@ -63,10 +63,10 @@ class Paste:
         mask = feather(box, width, height)[self.part][..., None]
         self.mask = mask[..., 0]
         """How much of them shows: (rows, columns)."""
-        self.motion = motion = resting(box, width, height)[self.part] if pinned else None
+        self.motion = motion = None if motion is None else motion[self.part]
         """How much of the flow's displacement is left near the edges of the picture: (rows, columns)."""
         self.own = None if motion is None else _smoothstep((motion - OWN[0]) / (OWN[1] - OWN[0]))
-        """The share of the animated square there, the rest of which is `added`: (rows, columns)."""
+        """The share of the animated square there, the rest of which is detail: (rows, columns)."""
         gain, shift = np.ones(3, np.float32), np.zeros((*self._size[::-1], 3), np.float32)
         if reconstruction is not None:
             colours = background[..., :3] if background.shape[2] == 3 else _opaque(background)
@@ -94,6 +94,15 @@ class Paste:
         picture[self._rows, self._columns, :3] = self._work
         return picture
 
+    def floats(self, frame: Pixels, detail: FrameDetail) -> Tensor:
+        """The whole square with its detail, neither rounded nor pasted: (1, 3, side, side) in [0, 1]."""
+        levels = F.pad(torch.from_numpy(np.require(frame, requirements=["C", "W"])), (0, 1))
+        work = enlarged(levels, self._size[::-1])[self.part].float()
+        if self.own is not None:
+            work.mul_(torch.from_numpy(self.own)[..., None])
+        work.add_(detail.strip(slice(None)).cpu())
+        return work[..., :3].permute(2, 0, 1)[None].div(255).clamp_(0, 1).contiguous()
+
     def _detailed(self, frame: Pixels, detail: FrameDetail) -> Pixels:
         """As above; with a fourth channel, which is dropped at the end, all of it is several times as fast."""
         if self._with_fourth is None:
@@ -107,7 +116,8 @@ class Paste:
         for start in range(0, len(shown), height):
             rows = slice(start, start + height)
             work = large[rows].float().mul_(factor[rows]).add_(summand[rows]).add_(detail.strip(rows).cpu())
-            shown[rows].copy_(work.clamp_(0, 255).to(torch.uint8)[..., :3])
+            # By numpy: torch takes five times as long for a cast to bytes.
+            shown[rows].copy_(torch.from_numpy(work.clamp_(0, 255).numpy().astype(np.uint8))[..., :3])
         return picture
 
 

@@ -13,6 +13,7 @@ from fommctl.api.protocols import FlowRenderer, Renderer, SourceContext
 from fommctl.api.specs import StageEvent
 from fommctl.core.pixels import HostPixels
 from fommctl.core.transfer import Motion
+from fommctl.errors import MissingError
 from fommctl.media import timecode
 from fommctl.media.marking import Mark
 from fommctl.media.probe import VideoInfo, probe
@@ -158,7 +159,9 @@ def prepare(settled: Settled, engine: Engine, event: StageEvent, first_frame: in
     """Bring a settled shot onto an engine. event: what the frame filters of plugins are told of the run.  first_frame:
     number of the first finished frame that is to come."""
     config, shot = settled.config, settled.shot
-    filters = engine.host.frame_filters(event)
+    filters, square_filters = engine.host.frame_filters(event), engine.host.square_filters(event)
+    if config.restore is not None and not square_filters:
+        raise MissingError("no plugin is loaded that restores", "Leave out --restore, or name it in FOMMCTL_PLUGINS.")
     renderer = engine.renderer(config.size)
     context = engine.encoded((shot.square, *shot.views), config.size)
     choreography = Choreography(
@@ -171,7 +174,10 @@ def prepare(settled: Settled, engine: Engine, event: StageEvent, first_frame: in
         ease=not config.as_published,
     )
     reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]
-    composer = Composer(config, shot, _look(settled, renderer), context.motion, reconstruction, filters, first_frame)
+    look = _look(settled, renderer)
+    composer = Composer(
+        config, shot, look, context.motion, reconstruction, filters, square_filters, first_frame=first_frame
+    )
     signature = None if config.sign is None else Signature(config, engine)
     return Prepared(settled, engine, renderer, context, choreography, composer, signature)
 

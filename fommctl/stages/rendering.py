@@ -15,7 +15,7 @@ from fommctl.core.pixels import HostPixels, to_tensor
 from fommctl.core.transfer import Motion
 from fommctl.errors import MissingError
 from fommctl.stages.choreography import Choreography, Moment
-from fommctl.stages.compose import Rendered, Warped
+from fommctl.stages.compose import Rendered
 from fommctl.stages.timing import Cue
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Rendering:
         *,
         with_flow: bool = False,
     ) -> None:
-        """with_flow: keep what the detail of a source is given back by; the renderer is a FlowRenderer then."""
+        """with_flow: for a source's detail; the renderer is a FlowRenderer then."""
         self.batch_size = batch_size or usual_batch_size(renderer.device)
         self.frames = 0
         self.seconds = 0.0
@@ -94,8 +94,7 @@ class Rendering:
                 continue
             self.frames += len(motion[part])
             self.seconds += time.perf_counter() - began
-            warped = None if flow is None else Warped(frames, flow)
-            yield Rendered(pixels, cues[part], driving[part], motion[part], warped)
+            yield Rendered(pixels, cues[part], driving[part], motion[part], frames, flow)
             began = time.perf_counter()
             position += step
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from fommctl.api import StageEvent, testing
@@ -148,6 +149,18 @@ def test_hook_fommctl_stage_finished(
     monkeypatch.chdir(tmp_path)
     load_host().finished(EVENT)
     assert json.loads((tmp_path / "history.jsonl").read_text()) == {"stage": "animate", "output": "out.mp4"}
+
+
+def test_hook_fommctl_square(installed: Callable[[str], PluginInfo]) -> None:
+    installed("fommctl_square")
+    host, squares = load_host(), torch.full((1, 3, 8, 8), 0.5)
+    squares[..., 4] = 0.8
+    (sharpen,) = host.square_filters(EVENT)
+    sharpened = sharpen(squares)
+    assert sharpened[0, 0, 3, 4] == pytest.approx(0.8 + 0.5 * 0.2)
+    assert sharpened[0, 0, 3, 3] == pytest.approx(0.5 - 0.5 * 0.1)
+    assert sharpened[0, 0, 3, 1] == 0.5
+    assert host.square_filters(StageEvent(stage="train", details={})) == []
 
 
 def test_hook_fommctl_frame(installed: Callable[[str], PluginInfo]) -> None:

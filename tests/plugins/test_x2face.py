@@ -278,3 +278,18 @@ def test_training_begins_close_to_the_source(spec):
     for flow in flows:
         assert 0 < flow.abs().max() * (SIDE - 1) / 2 < 3
         assert flow.abs().mean() * (SIDE - 1) / 2 < 0.5
+
+
+def test_the_flow_leads_through_the_embedded_face_back_to_the_picture():
+    """Both steps a shift: 0.2 in the face and 0.1 in the picture, between corner pixels, are 0.3 less a border."""
+    from fommctl_x2face.warping import through
+
+    flow, unwarping = torch.zeros(2, 2, 10, 20), torch.zeros(1, 2, 10, 20)
+    flow[1, 0] = 0.2
+    unwarping[:, 0], unwarping[:, 1] = 0.1, -0.3
+    found = through(flow, unwarping)
+    assert found.shape == (2, 10, 20, 2)
+    middle = found[:, 5, 10]
+    x, y = 2 * 10 / 19 - 1, 2 * 5 / 9 - 1
+    expected = [[(x + 0.1) * 19 / 20, (y - 0.3) * 9 / 10], [(x + 0.3) * 19 / 20, (y - 0.3) * 9 / 10]]
+    assert torch.allclose(middle, torch.tensor(expected), atol=1e-5)

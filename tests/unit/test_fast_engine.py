@@ -213,3 +213,23 @@ def test_a_singular_jacobian_gives_a_frame_without_a_crash():
     context = fast.encode_source(smooth(1))
     motion = Motion(context.motion.keypoints, torch.zeros_like(context.motion.jacobians))
     assert fast.render(context, motion).shape == (1, 3, 64, 64)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_a_frame_that_is_all_source_is_the_source_along_its_flow(fast, align_corners):
+    """With the head that blends the source in wide open, frame and flow have to tell the same, to the pixel."""
+    backend = build(generator_params__blend_source=True, common_params__align_corners=align_corners)
+    torch.nn.init.zeros_(backend.generator.blend.weight)
+    torch.nn.init.constant_(backend.generator.blend.bias, 40)
+    renderer = backend.prepare(CPU, "fp32", fast=fast)
+    source = F.interpolate(smooth(1)[..., :8, :8], (64, 64), mode="bicubic").clamp(0, 1)
+    context = renderer.encode_source(source)
+    motion = Motion(context.motion.keypoints + 0.2, context.motion.jacobians)
+    frames, flow = renderer.render_with_flow(context, motion)
+    grid = F.interpolate(flow.permute(0, 3, 1, 2), (64, 64), mode="bilinear").permute(0, 2, 3, 1)
+    expected = F.grid_sample(source, grid, padding_mode="border", align_corners=False)
+    assert (frames - source).abs().mean() > 0.003
+    inner = (..., slice(12, -12), slice(12, -12))
+    assert torch.allclose(frames[inner], expected[inner], atol=1e-4)
+    assert torch.equal(frames, renderer.render(context, motion))

@@ -1,0 +1,24 @@
+"""Restorers and upscalers for animated squares, by spandrel: `fommctl animate --restore FILE`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fommctl.api import StageEvent, hookimpl
+
+if TYPE_CHECKING:
+    from fommctl.api import SquareFilter
+
+fommctl_api = "1.0"
+
+
+@hookimpl
+def fommctl_square(event: StageEvent) -> SquareFilter | None:
+    """The network in the file that --restore names."""
+    weights = event.details.get("config", {}).get("restore") if event.stage == "animate" else None
+    if weights is None:
+        return None
+    from fommctl_restore.network import Restorer
+
+    return Restorer(Path(weights))
