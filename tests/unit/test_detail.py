@@ -11,7 +11,7 @@ from fommctl.core.detail import Detail, centres, confidence_of, displacement, en
 from fommctl.core.grids import between_borders, identity_grid
 from fommctl.media.boxes import Box
 from fommctl.media.images import crop, resize
-from fommctl.stages.paste import Paste
+from fommctl.stages.paste import Paste, resting
 
 WHOLE = slice(None), slice(None)
 
@@ -197,3 +197,43 @@ def test_alpha_of_the_background_stays_with_detail(astronaut):
     detail = Detail(torch.from_numpy(square), torch.from_numpy(small), torch.from_numpy(paste.mask), paste.part)
     result = paste(small, detail(as_frame(small), still()))
     assert np.array_equal(result, picture)
+
+
+def test_what_lies_at_the_edge_of_the_picture_stays_there_and_nothing_from_beyond_is_shown(astronaut):
+    """A square wider than the picture, all of it moved down and to the right by a twelfth."""
+    picture = np.ascontiguousarray(astronaut[0:200, 100:260])
+    box = Box(-20, -10, 200, 210)
+    square = crop(picture, box, mirrored=True)
+    small = resize(square, (64, 64))
+    moved = np.roll(small, (5, 5), (0, 1))
+    motion = resting(box, 160, 200)
+    plain = Paste(picture, box, mirrored=True)
+    pinned = Paste(picture, box, mirrored=True, motion=motion)
+    edges = torch.from_numpy(pinned.motion), torch.from_numpy(pinned.own)
+    arguments = (torch.from_numpy(square), torch.from_numpy(small), torch.from_numpy(pinned.mask), pinned.part)
+    flow = still(64, 64) - 2 * 5 / 64
+    result = pinned(moved, Detail(*arguments, edges)(as_frame(moved), flow))
+    for mine, its in ((result[0], picture[0]), (result[-1], picture[-1]), (result[:, 0], picture[:, 0])):
+        assert np.abs(mine.astype(int) - its).max() <= 1
+    without = plain(moved, Detail(*arguments)(as_frame(moved), flow))
+    assert np.abs(without[0].astype(int) - picture[0]).mean() > 10
+    # In the middle nothing is different.
+    middle = np.s_[80:120, 60:100]
+    assert np.abs(result[middle].astype(int) - without[middle]).max() <= 1
+    # The square by itself, as filters of plugins are given it, is the same where it shows.
+    whole = Paste(square, Box(0, 0, 220, 220), motion=motion)
+    own = torch.from_numpy(whole.motion), torch.from_numpy(whole.own)
+    everything = torch.ones(220, 220), (slice(None), slice(None))
+    apart = Detail(*arguments[:2], *everything, own)(as_frame(moved), flow)
+    alone = (whole.floats(moved, apart)[0].permute(1, 2, 0) * 255).numpy()[10:210, 20:180]
+    assert np.abs(alone - result).max() <= 1.5
+
+
+def test_the_way_to_rest_by_hand():
+    motion = resting(Box(-10, 50, 90, 150), 200, 120)
+    assert motion.shape == (100, 100)
+    assert motion[30, :11].tolist() == [0.0] * 11  # beyond the left edge, and on it
+    assert motion[30, 10 + 9] == pytest.approx(0.5)  # half of 0.18 sides from it
+    assert motion[0, 60] == motion[30, 99] == 1.0  # edges inside the picture
+    assert motion[69, 60] == 0.0  # the bottom row of the picture
+    assert motion[60, 60] == pytest.approx(0.5)

@@ -10,6 +10,7 @@ import numpy as np
 
 from fommctl.media.joining import can_join
 from fommctl.media.reader import Frame
+from fommctl.stages.choreography import EASE
 from fommctl.stages.driving import DrivingReader
 from fommctl.stages.preparation import Settled
 from fommctl.stages.streaming import cues_of
@@ -60,15 +61,20 @@ def divide(settled: Settled, pieces: int, batch_size: int, shortest: int = 1) ->
     one.
 
     What a model makes of a frame may differ in its last bits with the other frames of its batch: segments begin where
-    a batch would. Where a frame's subject is missing, the frames before decide what is shown: no segment begins there.
+    a batch would. Where a frame's subject is missing, and as long as the pose that was held then is passing over, the
+    frames before decide what is shown: no segment begins there.
     """
     if not can_join(settled.config.result_path):
         return None
     marks: list[_Mark] = []
     frames = shown = 0
+    missed: Fraction | None = None
     with DrivingReader(settled.config, settled.shot) as reader:
         for cue in cues_of(_without_pixels(reader.times()), settled.config):
-            if frames % batch_size == 0 and (not marks or settled.shot.present(cue.frame.time)):
+            if not settled.shot.present(cue.frame.time):
+                missed = cue.frame.time
+            passed = missed is None or cue.frame.time - missed > EASE
+            if frames % batch_size == 0 and (not marks or passed):
                 marks.append(_Mark(cue.frame.time, frames, shown))
             frames += 1
             shown += len(cue.showings)

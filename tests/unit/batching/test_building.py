@@ -30,7 +30,7 @@ def test_options_have_the_types_of_the_command(tmp_path: Path, host: Host) -> No
     config, choice = job.config, job.choice
     assert (job.number, job.where) == (1, "line 2")
     assert (config.source, config.driving, job.output) == tuple(tmp_path / name for name in ("a.png", "d.mp4", "o.mov"))
-    assert (config.best_frame, config.smooth, config.paste_back, config.adapt_scale) == ("3", True, False, True)
+    assert (config.best_frame, config.smooth, config.paste_back, config.adapt_scale) == ("3", True, False, None)
     assert (config.start, config.end, config.fps) == (Fraction(125, 2), 70, Fraction(30000, 1001))
     assert (config.crf, config.size, config.crop) == (12, 512, "1,2,30")
     assert config.views == (tmp_path / "v.png", Path("/w.png"))

@@ -17,6 +17,7 @@ from fommctl.stages.batching.worker import Done, Failed, prepare
 from fommctl.stages.engine import Engine
 from fommctl.stages.framing import ClipSquare
 from fommctl.stages.options import AnimateConfig
+from fommctl.stages.shots import Clip
 
 TINY_CHOICE = ModelChoice(model=str(TINY[1]), preset=str(TINY[3]), precision="fp32")
 
@@ -78,13 +79,13 @@ def test_a_driving_video_is_searched_once_and_the_frames_are_those_of_one_job(
     portrait(tmp_path / "b.png", 200)
     clip = face_clip(tmp_path / "d.mp4", count=4)
     searched: list[Path] = []
-    search = searches.square_in_clip
+    search = searches.squares_in_clip
 
-    def counted(path: Path, *arguments: Any, **options: Any) -> ClipSquare:
-        searched.append(path)
-        return search(path, *arguments, **options)
+    def counted(clip: Clip, *arguments: Any, **options: Any) -> tuple[ClipSquare, ...]:
+        searched.append(clip.path)
+        return search(clip, *arguments, **options)
 
-    monkeypatch.setattr(searches, "square_in_clip", counted)
+    monkeypatch.setattr(searches, "squares_in_clip", counted)
     work = prepare("cpu")
 
     def render(source: str, output: str, render_with: Callable[..., object]) -> bytes:
