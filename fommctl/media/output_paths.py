@@ -18,6 +18,7 @@ from pathlib import Path
 from fommctl.errors import OutputError, UsageError
 
 _PROCESSES = "/proc/self/ns/pid"
+_LEFTOVER = re.compile(r"\..{0,40}\.fommctl-([0-9a-f]{8})-(\d{1,9})(?:-[0-9a-f]{8})?\.tmp(?:\.\w+)?")
 _NUMBER = re.compile(r"(?<!%)((?:%%)*)%(0?\d*)d")
 
 
@@ -84,6 +85,17 @@ def sweep(path: Path) -> None:
                 match = re.fullmatch(r"(\d{1,9})(-[0-9a-f]{8})?\.tmp(\.\w+)?", name[len(beginning) :])
                 if match and not is_running(int(match[1])):
                     _remove(place / name)
+
+
+def sweep_folder(folder: Path) -> None:
+    """Remove what killed processes of this machine left half-written in a folder; what others still write stays."""
+    if os.name != "posix":
+        return
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            match = _LEFTOVER.fullmatch(name)
+            if match and match[1] == _machine() and not is_running(int(match[2])):
+                _remove(folder / name)
 
 
 def _beginning(stem: str) -> str:

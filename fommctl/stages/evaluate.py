@@ -30,13 +30,15 @@ from fommctl.stages.evaluation.tables import CONFIGURATION, CSV, SUMMARY, write_
 from fommctl.stages.evaluation.videos import FOLDER as VIDEOS
 from fommctl.stages.evaluation.videos import SideBySide
 from fommctl.stages.evaluation.workers import Failure, Job, Setup, prepare
-from fommctl.stages.output_folder import sole_run
+from fommctl.stages.output_folder import replace_text, sole_run
 from fommctl.stages.worker_processes import Died, processors, run_jobs
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int | None], None]
 """report(frames done, frames in all or None)."""
 LOCK, CLIPS, REPORT = ".evaluate.lock", "clips", "report.html"
+MARKER = ".fommctl-evaluation"
+"""Says that a folder is an evaluation's: what has other files is never written to."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +74,8 @@ def run(
     details = {"config": config.to_json(), "clips": len(plan.tasks), "metrics": [spec.name for spec in specs]}
     host.started(StageEvent(stage="evaluate", details=details))
     with sole_run(config.output, LOCK, files=(CSV, SUMMARY, CONFIGURATION, REPORT)):
-        # By this folder a later run sees that the output is its own, however early this one ends.
+        # By this a later run sees that the output is its own, however early this one ends.
+        replace_text(config.output / MARKER, "This folder was made by fommctl evaluate.\n")
         make_folder(config.output / CLIPS)
         _remove_unfinished(config.output)
         gathered = Gathered(config, contestants, plan, specs, sources)
@@ -124,11 +127,19 @@ def _check_output(config: EvaluateConfig) -> None:
     for clips in (config.data, config.truth, *config.predictions):
         if clips is not None and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(clips)):
             raise UsageError(f"the output lies among the clips: {folder}", "Choose another folder with -o.")
-    ours = any((folder / name).exists() for name in (CONFIGURATION, CLIPS))
+    ours = (folder / MARKER).exists() or _is_our_configuration(folder / CONFIGURATION)
     if folder.exists() and not ours and any(path.name != LOCK for path in folder.iterdir()):
         raise UsageError(
             f"the output folder is not empty and holds no evaluation: {folder}", "Choose another one with -o."
         )
+
+
+def _is_our_configuration(path: Path) -> bool:
+    """Whether the file is one that an evaluation writes, also of versions that left no marker."""
+    try:
+        return any(line.startswith("fommctl:") for line in path.read_text("utf-8", "replace").splitlines())
+    except OSError:
+        return False
 
 
 def _remove_unfinished(output: Path) -> None:

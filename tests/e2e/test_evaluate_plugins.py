@@ -111,3 +111,14 @@ def test_a_report_is_not_replaced_by_one_without_numbers(evaluate, run_cli, tmp_
     assert result.code == 6
     assert any("the report of an earlier run stays" in warning for warning in result.json()["warnings"])
     assert written() == before
+
+
+@pytest.mark.parametrize("name", ["configuration.yaml", "clips/mine.mp4"])
+def test_a_folder_is_not_ours_by_a_common_name(evaluate, tmp_path, name):
+    mine = tmp_path / "out" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine: yes")
+    (tmp_path / "out" / "metrics.csv").write_text("my,numbers")
+    assert evaluate(metrics="psnr").code == 2
+    assert mine.read_text() == "mine: yes"
+    assert (tmp_path / "out" / "metrics.csv").read_text() == "my,numbers"

@@ -1,5 +1,6 @@
 """`fommctl preprocess`: what is written, what is said, and that it goes on where it stopped."""
 
+import errno
 import json
 import os
 import random
@@ -453,3 +454,31 @@ def test_interlaced_footage_is_made_whole(run_cli, tmp_path):
         lines = pictures[5][..., 1]
         combs = np.abs(lines[1:-1] - (lines[:-2] + lines[2:]) / 2).mean()
         assert combs < 2 if mode != "off" else combs > 6
+
+
+def test_a_manifest_of_somebody_else_is_not_rewritten(run_cli, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "manifest.jsonl").write_text('{"file": "a.wav", "speaker": 7}\n')
+    (out / "failed.jsonl").write_text("mine")
+    result = run_cli("preprocess", "synthetic", "-o", out, *PNG[:2], "--size", "16", "--limit", "1", *INSIDE)
+    assert (result.code, "manifest.jsonl is not from preprocess" in result.stderr) == (2, True)
+    assert (out / "manifest.jsonl").read_text() == '{"file": "a.wav", "speaker": 7}\n'
+    assert sorted(path.name for path in out.iterdir()) == ["failed.jsonl", "manifest.jsonl"]
+
+
+def test_old_pictures_come_back_where_new_ones_cannot_take_their_place(run_cli, tmp_path, monkeypatch):
+    wanted = ("preprocess", "synthetic", "-o", tmp_path / "out", *PNG[:2], "--limit", "1", *INSIDE)
+    assert run_cli(*wanted, "--size", "16").code == 0
+    before = tree(tmp_path / "out" / "train") | tree(tmp_path / "out" / "test")
+    real = os.replace
+
+    def failing(source, target):
+        if Path(target).parent.name in ("train", "test"):
+            raise OSError(errno.EIO, "input/output error")
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", failing)
+        assert run_cli(*wanted, "--size", "32").code != 0
+    assert tree(tmp_path / "out" / "train") | tree(tmp_path / "out" / "test") == before

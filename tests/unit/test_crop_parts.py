@@ -1,6 +1,7 @@
 """Parts of `crop`: names, squares, ffmpeg's words, the journal, the processes."""
 
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fommctl.api import Box, UsageError
+from fommctl.media.output_paths import temporary_name
 from fommctl.media.probe import probe
 from fommctl.presets import Framing
 from fommctl.stages.cropping.inputs import expand, key_of, names_of, safe_name
@@ -219,14 +221,18 @@ def test_clips_that_are_no_more_are_removed_and_leftovers_of_a_kill_too(tmp_path
         for number in (0, 1):
             (tmp_path / f"a#track{number}.mp4").write_bytes(b"x")
         manifest.finish("/a", "/a", [1, 2], "options", [row("a#track0.mp4"), row("a#track1.mp4")])
-    (tmp_path / ".a#track0.fommctl-77.tmp.mp4").write_bytes(b"half")
+    left = temporary_name(tmp_path / "a#track0.mp4").name
+    dead = left.replace(f"-{os.getpid()}-", "-999999999-")
+    (tmp_path / dead).write_bytes(b"half")
+    # What `animate` is writing there now.
+    (tmp_path / left).write_bytes(b"half")
     (tmp_path / "mine.mp4").write_bytes(b"x")
     with Manifest(tmp_path, overwrite=False) as manifest:
         manifest.begin("/a", "a")
         assert not manifest.is_current("/a", [1, 2], "options")
         manifest.finish("/a", "/a", [1, 2], "more", [row("a#track0.mp4")])
-    assert sorted(path.name for path in tmp_path.glob("*.mp4")) == ["a#track0.mp4", "mine.mp4"]
-    assert list(tmp_path.glob(".*.tmp*")) == []
+    assert sorted(path.name for path in tmp_path.glob("[!.]*.mp4")) == ["a#track0.mp4", "mine.mp4"]
+    assert [path.name for path in tmp_path.glob(".*.tmp*")] == [left]
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path):

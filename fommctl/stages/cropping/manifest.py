@@ -21,6 +21,7 @@ from typing import IO, Any, Self, TextIO
 from fommctl.api import plain_json
 from fommctl.errors import UsageError
 from fommctl.media.movie import output_errors
+from fommctl.media.output_paths import sweep_folder
 from fommctl.stages.output_folder import replace_text, sole_run
 
 JOURNAL, LOCK = ".crop.jsonl", ".crop.lock"
@@ -112,9 +113,7 @@ class Manifest:
                 "Choose another folder with -o, or use --overwrite.",
             )
         self.records = _read(journal)
-        # What a killed run has left: nobody else writes here now.
-        for leftover in self.folder.glob(".*.fommctl-*.tmp.*"):
-            leftover.unlink(missing_ok=True)
+        sweep_folder(self.folder)
         lines = "".join(json.dumps(_line(key, record)) + "\n" for key, record in self.records.items())
         replace_text(journal, lines)
         with output_errors(journal):

@@ -113,6 +113,9 @@ class Manifest:
             hint = "Choose another one with -o: only folders that preprocess has made are continued."
             raise UsageError(f"the output folder is not empty and has no {MANIFEST}: {folder}", hint)
         self._read(tell=True)
+        if known and not self.entries and not any(_is_ours(folder / name) for name in known):
+            hint = "Choose another one with -o: only folders that preprocess has made are continued."
+            raise UsageError(f"{folder / known[0]} is not from preprocess", hint)
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as opened:
@@ -164,9 +167,15 @@ class Manifest:
     def place(self, made: Path, entry: Entry) -> None:
         """Give a finished clip its name, in place of an older one of this key, and note it."""
         target, old = self.path(entry), self.entries.get(entry.key)
-        if target.is_dir():
-            target.rename(self.work / f"old-{made.name}")
-        _replace(made, target)
+        aside = self.work / f"old-{made.name}" if target.is_dir() else None
+        if aside is not None:
+            target.rename(aside)
+        try:
+            _replace(made, target)
+        except OSError:
+            if aside is not None:
+                aside.rename(target)
+            raise
         self._note(entry)
         if old is not None and old.file != entry.file:
             self.remove(old, keep=keypoints_path(target))
@@ -205,6 +214,15 @@ class Manifest:
         there = [entry for entry in self.entries.values() if self.path(entry).exists()]
         write_lines(self.folder / MANIFEST, [asdict(entry) for entry in sorted(there, key=lambda each: each.file)])
         (self.folder / JOURNAL).unlink()
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a manifest is empty, or has a line like ours, however damaged."""
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return True
+    return not lines or any(all(f'"{name}"' in line for name in ("dataset", "sha256", "state")) for line in lines)
 
 
 def _replace(clip: Path, target: Path) -> None:
