@@ -172,6 +172,19 @@ def preset_from_data(data: Mapping[str, Any], host: Host, *, source: str, sets: 
     return resolve(Layer(dict(data), {(): source}), host, name=source, sets=sets)
 
 
+def with_usual_defaults(preset: Preset, host: Host) -> Preset:
+    """A preset that was stored without defaults of `animate`, with those of the named preset that it came from."""
+    found = preset_specs(host).get(preset.name)
+    if found is None or preset.pairs().defaults is not None:
+        return preset
+    usual = load_preset(found.name, host).pairs().defaults
+    if usual is None:
+        return preset
+    pairs = preset.pairs()
+    name = next((name for name, section in preset.sections.items() if section is pairs), "animate_params")
+    return replace(preset, sections={**preset.sections, name: pairs.model_copy(update={"defaults": usual})})
+
+
 def resolve(
     layer: Layer,
     host: Host,

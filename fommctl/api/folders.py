@@ -18,14 +18,13 @@ from fommctl.api import plain_json
 from fommctl.api.tables import bounded_lines, read_table
 from fommctl.api.values import ClipRecord, Split
 from fommctl.errors import InputError
+from fommctl.media import endings
 
 _log = logging.getLogger(__name__)
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".mov", ".gif", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".ogv"}
-)
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif"})
-MEDIA_SUFFIXES = VIDEO_SUFFIXES | PICTURE_SUFFIXES
+VIDEO_SUFFIXES = endings.VIDEO_SUFFIXES
+PICTURE_SUFFIXES = endings.PICTURE_SUFFIXES
+MEDIA_SUFFIXES = endings.MEDIA_SUFFIXES
 SPLITS: tuple[Split, ...] = ("train", "test")
 IDENTITY_ENDS = ("#", "__")
 """What ends the identity in a clip's name: the published mark, and that of folders such as `IDENTITY__clip.mp4`."""
@@ -85,14 +84,23 @@ def media_below(
     A folder is one of frames where it holds two pictures or more that are named alike but for their numbers, and no
     video and no folder; below a split of the published layout, where it holds pictures however many and named. One
     that is called `stills` never is. Hidden files are passed over; links to folders are followed, each folder once.
+    What else is passed over is counted and told, but for tables and notes.
     """
     frames_in = (_holds_frames if published else _holds_numbered_frames) if frame_folders else None
-    yield from _below(folder, suffixes, frames_in, {folder.resolve()})
+    others: list[str] = []
+    yield from _below(folder, suffixes, frames_in, {folder.resolve()}, others)
+    if told := endings.passed_over(others):
+        _log.warning("%s: %s", folder, told)
 
 
 def _below(
-    folder: Path, suffixes: Collection[str], frames_in: Callable[[Path], bool] | None, seen: set[Path]
+    folder: Path,
+    suffixes: Collection[str],
+    frames_in: Callable[[Path], bool] | None,
+    seen: set[Path],
+    others: list[str],
 ) -> Iterator[Path]:
+    """others: gets the names of the files that are passed over."""
     for child in _children(folder):
         if child.is_dir():
             if child.resolve() in seen:
@@ -101,9 +109,11 @@ def _below(
             if frames_in and frames_in(child):
                 yield child
             else:
-                yield from _below(child, suffixes, frames_in, seen)
+                yield from _below(child, suffixes, frames_in, seen, others)
         elif child.suffix.lower() in suffixes:
             yield child
+        else:
+            others.append(child.name)
 
 
 def _children(folder: Path) -> list[Path]:

@@ -31,7 +31,8 @@ class FrameChunk:
     prediction: NDArray[np.uint8]
     """(N, H, W, 3) RGB."""
     truth: NDArray[np.uint8] | None
-    """(N, H, W, 3) RGB; None where the metric needs nothing and there is none."""
+    """(N, H, W, 3) RGB: what the metric needs (see `MetricSpec.needs`); source pictures and driving frames may have a
+    size of their own. None where it needs nothing and there is no truth."""
     exact: NDArray[np.float32] | None = None
     """(N, H, W, 3) in [0, 1]: the prediction before it was rounded to 8 bits; None for finished results."""
     first: int = 0

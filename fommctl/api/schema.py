@@ -6,7 +6,7 @@ Types are strict: text is no number, a number no boolean.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -31,6 +31,10 @@ Expansion = Annotated[int, Field(ge=1, le=4096)]
 Maximum = Annotated[int, Field(ge=1, le=16384)]
 """Most channels of a block."""
 Blocks = Annotated[int, Field(ge=1, le=12)]
+
+
+SubjectWidth = Annotated[float, Field(gt=0, le=2)]
+"""Width of a subject's box, as dlib's HOG detector measures a face, over the side of a square."""
 
 
 def _scale(value: Any) -> float:
@@ -98,11 +102,31 @@ class TransferRules:
     """Keypoints are kept inside the frame."""
 
 
+class AnimateDefaults(Params):
+    """Ours: what `animate` does where its options leave it open; a key that is not there is the general default."""
+
+    best_frame: Annotated[str, Field(pattern=r"^(first|auto|[0-9]+)$")] | None = None
+    """`first`, `auto` or the number of a driving frame."""
+    smooth: bool | None = None
+    """Steady jittering keypoints."""
+    motion: Literal["relative", "absolute"] | None = None
+    adapt_scale: bool | None = None
+    """Scale relative motion by the ratio of the subjects' sizes."""
+    size: Positive | None = None
+    """Side of the model's frames in pixels."""
+    source_width: SubjectWidth | None = None
+    driving_width: SubjectWidth | None = None
+    """Width of the subject's box over the side of the square that is cut out, where it is not the trained framing."""
+    head_motion: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of the head's travel that a square which follows the head leaves to the result."""
+
+
 class PairParams(Params):
     """How pairs of clips are animated. `animate_params` derives from this, and so does what a backend has instead."""
 
     num_pairs: Positive = 50
     format: str = ".mp4"
+    defaults: AnimateDefaults | None = None
 
     @property
     def rules(self) -> TransferRules:

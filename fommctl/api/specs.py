@@ -128,9 +128,10 @@ class MetricSpec:
     lower_is_better: bool
     build: Callable[[], Metric]
     """Raises MissingError when a package or weights are absent."""
-    needs: Literal["truth", "identity", "nothing"] = "truth"
+    needs: Literal["truth", "identity", "driving", "nothing"] = "truth"
     """What the prediction is held against: the true frames; any frames of the same subject (then also the source
-    picture, where there is no truth); or nothing."""
+    picture, where there is no truth); any frames that move alike (then also the driving ones, where there is no truth);
+    or nothing."""
     uses: tuple[str, ...] = ()
     """Of `keypoints` and `embeddings`, those that the metric asks its clip for."""
     weighting: Literal["frames", "clips"] = "frames"

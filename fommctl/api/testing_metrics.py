@@ -32,7 +32,11 @@ def check_metric(spec: MetricSpec, frames: Sequence[Pixels] = ()) -> None:
     fault = spec_fault("metric", spec)
     _promise(fault is None, fault or "")
     _promise(spec.summary, "the summary says what it is")
-    _promise(spec.needs in ("truth", "identity", "nothing"), "it needs the truth, the identity or nothing", spec.needs)
+    _promise(
+        spec.needs in ("truth", "identity", "driving", "nothing"),
+        "it needs the truth, the identity, the driving video or nothing",
+        spec.needs,
+    )
     _promise(set(spec.uses) <= {"keypoints", "embeddings"}, "it uses keypoints and embeddings at most", spec.uses)
     _promise(
         spec.weighting in ("frames", "clips"), "the mean over clips is weighted by frames or by clips", spec.weighting
@@ -93,6 +97,9 @@ def _check_odd_clips(spec: MetricSpec, metric: Metric, truth: Pixels, noisy: Pix
         (noisy[:, :1, :1], truth[:, :1, :1]),
     ):
         _score(spec, metric, prediction, reference)
+    if spec.needs in ("identity", "driving"):
+        # A source picture and a driving video have sizes of their own.
+        _score(spec, metric, noisy, truth[:, ::2, ::3])
     empty = metric.clip(_clip(spec)).finish()
     _check_scores(empty, 0)
     _promise(empty.value is None, "a clip without frames has no score", empty.value)

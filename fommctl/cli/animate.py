@@ -41,11 +41,14 @@ def register(app: typer.Typer) -> None:
         model: opt.Model = None,
         preset: opt.Preset = None,
         motion: opt.Motion = None,
-        adapt_scale: opt.AdaptScale = True,
-        best_frame: opt.BestFrame = "first",
-        smooth: opt.Smooth = False,
+        adapt_scale: opt.AdaptScale = None,
+        best_frame: opt.BestFrame = None,
+        smooth: opt.Smooth = None,
+        as_published: opt.AsPublished = False,
         crop: opt.Crop = "auto",
         driving_crop: opt.DrivingCrop = None,
+        head_motion: opt.HeadMotion = None,
+        cuts: opt.Cuts = None,
         detector: opt.Detector = None,
         paste_back: opt.PasteBack = None,
         detail: opt.Detail = None,
@@ -54,7 +57,10 @@ def register(app: typer.Typer) -> None:
         on_missing: opt.OnMissing = "hold",
         start: opt.Start = None,
         end: opt.End = None,
+        timecode: opt.Timecode = False,
+        deinterlace: opt.Deinterlace = "auto",
         audio: opt.Audio = "auto",
+        audio_track: opt.AudioTrack = "auto",
         fps: opt.Fps = None,
         codec: opt.Codec = None,
         crf: opt.Crf = None,
@@ -75,7 +81,7 @@ def register(app: typer.Typer) -> None:
         set: SetOption = None,
     ) -> None:
         """Animate a still image with the motion of a video."""
-        from fommctl.stages.options import AnimateConfig, parse_batch_size, parse_rate, parse_time
+        from fommctl.stages.options import AnimateConfig, parse_batch_size, parse_moment, parse_rate
 
         if from_sidecar is None and (source is None or driving is None):
             missing = "SOURCE" if source is None else "DRIVING"
@@ -85,20 +91,26 @@ def register(app: typer.Typer) -> None:
             driving=driving or Path(),
             output=output,
             views=tuple(view or ()),
+            as_published=as_published,
             motion=motion,  # type: ignore[arg-type]  # checked by AnimateConfig, as the next ones
             adapt_scale=adapt_scale,
             best_frame=best_frame,
             crop=crop,
             driving_crop=driving_crop,
+            head_motion=head_motion,
+            cuts=cuts,
             detector=detector,
             paste_back=paste_back,
             detail=detail,
             restore=restore,
             size=size,
             smooth=smooth,
-            start=None if start is None else parse_time(start),
-            end=None if end is None else parse_time(end),
+            start=None if start is None else parse_moment(start),
+            end=None if end is None else parse_moment(end),
+            timecode=timecode,
             audio=audio,  # type: ignore[arg-type]
+            audio_track=audio_track,
+            deinterlace=deinterlace,  # type: ignore[arg-type]
             fps=None if fps is None else parse_rate(fps),
             codec=codec,
             crf=crf,
@@ -134,4 +146,4 @@ def _run(session: Session, config: "AnimateConfig", choice: dict[str, Any]) -> N
     animator = load(**choice)
     with session.progress("animating") as report:
         result = run(config, animator, report)
-    session.result(result.to_json(), summary(result))
+    session.summary(result.to_json(), summary(result))

@@ -53,16 +53,38 @@ Motion = Annotated[
     str | None,
     _option(
         MOTION,
-        "relative: move as the driving video moves; absolute: take its very pose. Default: relative where the model "
-        "has it.",
+        "relative: move as the driving video moves; absolute: take its very pose. Default: the preset's, else relative "
+        "where the model has it.",
     ),
 ]
-AdaptScale = Annotated[bool, _option(MOTION, "Scale relative motion by the ratio of the keypoints' hulls.")]
-BestFrame = Annotated[
-    str,
-    _option(MOTION, "Driving frame that stands for the source's pose: first, auto (nearest pose) or its number."),
+AdaptScale = Annotated[
+    bool | None,
+    _option(
+        MOTION,
+        "Scale relative motion by the ratio of the keypoints' hulls. Default: the preset's, else yes.",
+        "--adapt-scale/--no-adapt-scale",
+    ),
 ]
-Smooth = Annotated[bool, _option(MOTION, "Steady jittering keypoints (one-euro filter).")]
+BestFrame = Annotated[
+    str | None,
+    _option(
+        MOTION,
+        "Driving frame that stands for the source's pose: first, auto (nearest pose) or its number. Default: the "
+        "preset's, else first.",
+    ),
+]
+Smooth = Annotated[
+    bool | None,
+    _option(MOTION, "Steady jittering keypoints. Default: the preset's, else no.", "--smooth/--no-smooth"),
+]
+AsPublished = Annotated[
+    bool,
+    _option(
+        MOTION,
+        "Do as the published code does, whatever the preset says; options that are given count all the same.",
+        "--as-published",
+    ),
+]
 Crop = Annotated[
     str,
     _option(
@@ -73,7 +95,28 @@ Crop = Annotated[
 ]
 DrivingCrop = Annotated[
     str | None,
-    _option(CROP, "The driving video's square: auto, none or X,Y,SIZE. Default: as --crop, auto for X,Y,SIZE."),
+    _option(
+        CROP,
+        "The driving video's square: fixed for each shot, follow (moves, grows and turns with the subject), auto (the "
+        "clip decides), none or X,Y,SIZE. Default: as --crop, auto for X,Y,SIZE.",
+    ),
+]
+HeadMotion = Annotated[
+    float | None,
+    _option(
+        MOTION,
+        "Where the square follows: the share (0 to 1) of the head's travel that the head in the source makes too. "
+        "Default: the preset's, else 0.25.",
+        show_default=False,
+    ),
+]
+Cuts = Annotated[
+    bool | None,
+    _option(
+        MOTION,
+        "Give every shot of the driving video its own reference and square. Default: yes.",
+        "--cuts/--no-cuts",
+    ),
 ]
 Detector = Annotated[
     str | None,
@@ -105,7 +148,10 @@ Restore = Annotated[
         metavar="FILE",
     ),
 ]
-Size = Annotated[int | None, _option(CROP, "Side of the model's frames in pixels, other than its native one.")]
+Size = Annotated[
+    int | None,
+    _option(CROP, "Side of the model's frames in pixels. Default: the preset's, else the one that it was trained at."),
+]
 OnMissing = Annotated[
     str,
     _option(
@@ -114,16 +160,40 @@ OnMissing = Annotated[
         "is) or fail. The frame count stays.",
     ),
 ]
-Start = Annotated[str | None, _option(MOTION, "Begin here in the driving video: seconds or M:SS.")]
-End = Annotated[str | None, _option(MOTION, "End before this time: seconds or M:SS.")]
+Start = Annotated[
+    str | None, _option(MOTION, "Begin here in the driving video: seconds, M:SS, or frames as HH:MM:SS:FF (;FF drops).")
+]
+End = Annotated[str | None, _option(MOTION, "End before this time: seconds, M:SS or HH:MM:SS:FF.")]
+Timecode = Annotated[
+    bool,
+    _option(
+        MOTION, "--start and --end are the driving video's own timecodes, not counted from its beginning.", "--timecode"
+    ),
+]
 Audio = Annotated[
     str, _option(OUTPUT, "auto: the driving video's sound where there is any; driving: it must be there; none.")
+]
+AudioTrack = Annotated[
+    str,
+    _option(
+        OUTPUT,
+        "Sound track of the driving video: auto (the default one, two mono tracks as stereo, another where that cannot "
+        "be decoded), its number from 1, or all.",
+    ),
 ]
 Fps = Annotated[
     str | None,
     _option(
         OUTPUT,
         "Frame rate of a folder of frames (default 25); a video is brought to it by dropping or repeating frames.",
+    ),
+]
+Deinterlace = Annotated[
+    str,
+    _option(
+        MOTION,
+        "Interlaced driving footage: auto makes whole pictures at its frame rate, field at twice that, one a field; "
+        "off leaves it woven.",
     ),
 ]
 Codec = Annotated[str | None, _option(OUTPUT, "Video encoder, where the default is not wanted.")]

@@ -206,7 +206,7 @@ def _run(session: Session, config: "BatchConfig", *, dry_run: bool) -> None:
         return
     with watching(session, plan) as watcher:
         result = run(config, host, plan, watcher)
-    session.result(result.to_json(), None if session.json else summary(result))
+    session.summary(result.to_json(), None if session.json else summary(result))
     _exit(exit_code(result))
 
 

@@ -97,7 +97,9 @@ class _Progress:
         ended = sum(self.counts.values())
         said = ", ".join(f"{count} {state}" for state, count in self.counts.items())
         passed = time.monotonic() - self.began
-        left = f", about {clock(passed / ended * (self.total - ended))} left" if 0 < ended < self.total else ""
+        # Jobs at work count by their frames: else the time that is left would grow until the next one ends.
+        made = ended + sum(min(1.0, row.done / row.total) for row in self.running.values() if row.total)
+        left = f", about {clock(passed / made * (self.total - made))} left" if 0 < made < self.total else ""
         line = f"{ended} of {self.total} jobs{f' ({said})' if said else ''}, {clock(passed)}{left}"
         return Group(table, Text(line, "bold"))
 
@@ -122,10 +124,13 @@ class _Lines:
     def ended(self, ended: Ended) -> None:
         self.done += 1
         self._tell(f"{self.done}/{self.total} {name_of(ended.job)}: {ended.state}, {said_of(ended)}".rstrip(", "))
+        for warning in (ended.result or {}).get("warnings", ()):
+            self._tell(f"{name_of(ended.job)}: {warning}", "warning")
 
-    def _tell(self, message: str) -> None:
+    def _tell(self, message: str, level: str = "info") -> None:
         # Not through logging, which shows warnings only where nobody asked for more.
-        print(logs.json_line("info", message, logger=__name__) if self.as_json else message, file=sys.stderr)
+        text = f"{level}: {message}" if level != "info" else message
+        print(logs.json_line(level, message, logger=__name__) if self.as_json else text, file=sys.stderr)
 
 
 def name_of(job: Job) -> str:
@@ -139,5 +144,7 @@ def said_of(ended: Ended) -> str:
     if ended.error is not None:
         return str(ended.error.get("message"))
     frames = (ended.result or {}).get("frames")
-    parts = [f"{frames} frames" if frames is not None else "", clock(ended.seconds)]
+    warnings = len((ended.result or {}).get("warnings", ()))
+    told = f"{warnings} warning{'' if warnings == 1 else 's'}" if warnings else ""
+    parts = [f"{frames} frames" if frames is not None else "", clock(ended.seconds), told]
     return ", ".join(part for part in parts if part)

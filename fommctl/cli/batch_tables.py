@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from fommctl.stages.batch import BatchPlan, BatchResult
 
-LISTED = 40
-"""Rows that are printed of those that are done; all are in the status file and under --json."""
 NARROWEST = 78
 COLOURS = {"done": "green", "kept": "dim", "failed": "red", "not started": "yellow"}
 
@@ -40,15 +38,11 @@ def summary(result: "BatchResult") -> "RenderableType":
 
     counts = result.counts
     table = _table("job", "output", "state", "time", "")
-    done = [row for row in result.jobs if row["state"] == "done"]
     for row in result.jobs:
-        if row["state"] == "kept" or (row["state"] == "done" and row not in done[:LISTED]):
+        if row["state"] == "kept":
             continue
         frames = f"{row['frames']} frames" if row["frames"] is not None else ""
-        if row["warnings"]:
-            frames += f"; {row['warnings'][0]}" + (
-                f" (and {len(row['warnings']) - 1} more)" if row["warnings"][1:] else ""
-            )
+        frames = "; ".join([frames, *row["warnings"]])
         table.add_row(
             Text(row["where"]),
             Text(_short(row["output"])),
@@ -57,8 +51,6 @@ def summary(result: "BatchResult") -> "RenderableType":
             Text(row["reason"] or frames),
         )
     lines = [Text(", ".join(f"{count} {state}" for state, count in counts.items() if count) or "nothing to do", "bold")]
-    if len(done) > LISTED:
-        lines.append(Text(f"and {len(done) - LISTED} more that are done"))
     lines.append(Text(f"in {clock(result.seconds)}; {_short(str(result.status))}"))
     return Group(*([table] if table.row_count else []), *lines)
 

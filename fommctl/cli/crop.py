@@ -67,6 +67,14 @@ def register(app: typer.Typer) -> None:
         cuts: Annotated[bool, _option(TRACKING, "End clips at scene changes.", "--cuts/--no-cuts")] = True,
         size: Annotated[int, _option(RESULT, "Side of the clips in pixels.")] = 256,
         fps: Annotated[str | None, _option(RESULT, "Frame rate of patterns of frames (25).")] = None,
+        deinterlace: Annotated[
+            str,
+            _option(
+                RESULT,
+                "Interlaced footage: auto makes whole pictures at its frame rate, field at twice that, one a field; "
+                "off leaves it woven.",
+            ),
+        ] = "auto",
         audio: Annotated[str, _option(RESULT, "auto: clips have the sound of their source; none.")] = "auto",
         codec: Annotated[str | None, _option(RESULT, "Video encoder, where H.264 is not wanted.")] = None,
         crf: Annotated[int | None, _option(RESULT, "Quality of the encoder: lower is better and larger.")] = None,
@@ -95,7 +103,8 @@ def register(app: typer.Typer) -> None:
             size=size,
             cuts=cuts,
             fps=None if fps is None else parse_rate(fps),
-            audio=audio,  # type: ignore[arg-type]  # checked by CropConfig
+            deinterlace=deinterlace,  # type: ignore[arg-type]  # checked by CropConfig, as the next one
+            audio=audio,  # type: ignore[arg-type]
             codec=codec,
             crf=crf,
             pix_fmt=pix_fmt,
@@ -115,7 +124,7 @@ def _run(session: Session, config: "CropConfig") -> None:
         result = run(config, load_host(), report)
     error = result.error()
     if error is None:
-        session.result(result.to_json(), _summary(result, config))
+        session.summary(result.to_json(), _summary(result, config))
         return
     # What was done counts too: the whole result is printed, with the error in it.
     body = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}

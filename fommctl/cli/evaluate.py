@@ -20,6 +20,8 @@ EXAMPLES = """Examples:
 
   fommctl evaluate --data data/vox --mode animation --max-clips 20 -o pairs
 
+  fommctl evaluate --models old.safetensors,new.safetensors --data faces --mode defaults -o across
+
   fommctl evaluate --pred reconstruction/png --truth data/vox/test --metrics l1,psnr,ssim -o scores --json
 
 The same command again scores only what is missing or was changed.

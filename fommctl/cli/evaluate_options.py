@@ -41,7 +41,8 @@ Mode = Annotated[
     str,
     _option(
         WHAT,
-        "reconstruction: the first frame of each clip is driven by the clip; animation: by the clip of somebody else.",
+        "reconstruction: the first frame of each clip is driven by the clip; animation: by the clip of somebody else, "
+        "as the model's preset says; defaults: the same as fommctl animate does it without options, on whole pictures.",
     ),
 ]
 Pairs = Annotated[

@@ -45,17 +45,35 @@ class StderrHandler(logging.StreamHandler[TextIO]):
         return sys.stderr
 
 
-def start(style: str, verbosity: int = 0, quiet: bool = False) -> None:
-    """Send the records of fommctl to stderr: warnings; with verbosity 1 information too, with 2 all; quiet: errors."""
-    handler = StderrHandler()
+class WarningCollector(logging.Handler):
+    """Keeps the warnings of a run, for its JSON."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.WARNING:
+            self.messages.append(record.getMessage())
+
+
+def start(style: str, verbosity: int = 0, quiet: bool = False) -> WarningCollector:
+    """Send the records of fommctl to stderr: warnings; with verbosity 1 information too, with 2 all; quiet: errors.
+
+    Returns what collects the warnings, whether they are shown or not.
+    """
+    handler, collector = StderrHandler(), WarningCollector()
     handler.setFormatter(LogFormatter(style))
     level = logging.ERROR if quiet else {0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
+    handler.setLevel(level)
     for name in LOGGERS:
         logger = logging.getLogger(name)
-        logger.handlers[:] = [handler]
+        ours = name == "fommctl"
+        logger.handlers[:] = [handler, collector] if ours else [handler]
         logger.propagate = False
-        logger.setLevel(level if name == "fommctl" or verbosity else logging.ERROR)
+        logger.setLevel(min(level, logging.WARNING) if ours else level if verbosity else logging.ERROR)
     logging.captureWarnings(True)
+    return collector
 
 
 @contextlib.contextmanager

@@ -59,6 +59,14 @@ def register(app: typer.Typer) -> None:
                 "middle, stretch all of it out of shape.",
             ),
         ] = "pad",
+        deinterlace: Annotated[
+            str,
+            _option(
+                CLIPS,
+                "Interlaced footage: auto makes whole pictures at its frame rate, field at twice that, one a field; "
+                "off leaves it woven.",
+            ),
+        ] = "auto",
         audio: Annotated[bool, _option(CLIPS, "Keep the sound where there is some.", "--audio/--no-audio")] = True,
         test_fraction: Annotated[
             float, _option(CLIPS, "Share of the identities to test on, where the data set does not say.")
@@ -80,6 +88,7 @@ def register(app: typer.Typer) -> None:
             format=format.lower(),
             size=_preset_size(preset, host) if size is None else size,
             fit=fit,  # type: ignore[arg-type]  # checked by PreprocessConfig
+            deinterlace=deinterlace,  # type: ignore[arg-type]
             audio=audio,
             test_fraction=test_fraction,
             seed=seed,
@@ -89,7 +98,7 @@ def register(app: typer.Typer) -> None:
         )
         with session.progress("preprocessing", unit="clips") as report:
             result = run(config, host, report)
-        session.result(result.to_json(), None if session.json else _summary(result))
+        session.summary(result.to_json(), None if session.json else _summary(result))
         if result.failed:
             raise typer.Exit(JobsFailedError.exit_code)
 

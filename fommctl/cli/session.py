@@ -58,6 +58,8 @@ class Session:
     log_format: str = LogFormat.TEXT
     verbose: int = 0
     debug: bool = False
+    warnings: "logs.WarningCollector | None" = field(default=None, repr=False)
+    """What was warned of so far."""
     stdout: TextIO | None = field(default=None, repr=False)
     """Where the result goes; None: sys.stdout."""
     _stderr: "Console | None" = field(default=None, repr=False)
@@ -81,9 +83,13 @@ class Session:
         """The result of the command: `data` under --json, else `text` for people.
 
         A string is printed as it is (brackets of a file name are no markup); for colours give a rich Text.
+        Whatever was warned of is in the JSON too, where it has a list of warnings.
         Raises ValueError where `data` holds NaN or infinity.
         """
         if self.json:
+            told = data.get("warnings")
+            if isinstance(told, list) and self.warnings is not None:
+                data = {**data, "warnings": list(dict.fromkeys([*told, *self.warnings.messages]))}
             print(json.dumps(data, allow_nan=False), file=self.stdout, flush=True)
         elif text is not None:
             from rich.console import Console
@@ -92,6 +98,10 @@ class Session:
             # In fewer columns a table drops its cells; the terminal breaks its lines instead.
             console.width = max(console.width, NARROWEST)
             console.print(text)
+
+    def summary(self, data: Mapping[str, Any], text: "RenderableType | None" = None) -> None:
+        """As `result`, for a command whose result is what it wrote: --quiet prints nothing then."""
+        self.result(data, None if self.quiet else text)
 
     @contextlib.contextmanager
     def progress(self, label: str, unit: str = "frames") -> Iterator[Callable[[int, int | None], None]]:
@@ -131,8 +141,8 @@ def command(
         ) -> None:
             if quiet and verbose:
                 raise UsageError("--quiet and --verbose exclude each other", "Give one of them.")
-            logs.start(log_format, verbose, quiet)
-            session = Session(json, quiet, log_format, verbose, debug, stdout=sys.stdout)
+            collector = logs.start(log_format, verbose, quiet)
+            session = Session(json, quiet, log_format, verbose, debug, collector, stdout=sys.stdout)
             # What a library or a plugin prints must not mix with the JSON object.
             with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
                 function(session, *args, **own)

@@ -39,14 +39,29 @@ class Detail:
     enlarged and multiplied several times as fast as those of three.
     """
 
-    def __init__(self, square: Tensor, small: Tensor, weight: Tensor, part: tuple[slice, slice]) -> None:
+    def __init__(
+        self,
+        square: Tensor,
+        small: Tensor,
+        weight: Tensor,
+        part: tuple[slice, slice],
+        edges: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         """square: (H, W, 3) uint8, the source at full resolution.  small: (h, w, 3) uint8, as the network sees it.
 
         part: rows and columns of the square that are wanted.  weight: (rows, columns) of that part, multiplied into
         what is given. All are on the device that is to compute.
+        edges: of that part (rows, columns) how much of its displacement each pixel keeps, and the share of the frame
+        in it; the rest is the source along what is left of the flow.
         """
         self._size = square.shape[0], square.shape[1]
         self._part = part
+        self._motion: Tensor | None = None
+        self.rest: Tensor | None = None
+        if edges is not None:
+            self._motion, own = edges
+            self.rest = (weight * (1 - own))[..., None].repeat(1, 1, 4)
+            weight = weight * own
         self.weight = weight[..., None].repeat(1, 1, 4).div_(255)
         self._table = _table(square)
         self._compared = _over(small.permute(2, 0, 1).float().div_(255), COMPARED)[None]
@@ -90,6 +105,8 @@ class Detail:
     def kept(self, shift: Tensor, rows: slice) -> Tensor:
         """Rows of the wanted part of the full source along the flow: (rows, columns, 4) uint8."""
         x, y = (self._down[rows] @ shift) @ self._across
+        if self._motion is not None:
+            x, y = x.mul_(self._motion[rows]), y.mul_(self._motion[rows])
         height, width, _ = self._table.shape
         x = x.add_(self._columns).round_().clamp_(0, width - 1).int()
         y = y.add_(self._rows[rows]).round_().clamp_(0, height - 1).int()
@@ -119,8 +136,9 @@ class FrameDetail:
 
     def strip(self, rows: slice) -> Tensor:
         """Of some rows of the wanted part: (rows, columns, 4) float32."""
-        added = self.kept(rows).float().sub_(self.base[rows])
-        return added.mul_(self.share[rows]).mul_(self.detail.weight[rows])
+        kept, rest = self.kept(rows).float(), self.detail.rest
+        added = (kept - self.base[rows]).mul_(self.share[rows]).mul_(self.detail.weight[rows])
+        return added if rest is None else added.add_(kept.mul_(rest[rows]))
 
 
 def enlarged(levels: Tensor, size: tuple[int, int]) -> Tensor:

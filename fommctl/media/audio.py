@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from math import ceil
 from typing import Any, Protocol
@@ -39,17 +41,31 @@ def open_sound(
     copy: take packets as they are where the container holds their codec.
     None, with a reason in `warnings`, where the sound cannot be read.
     """
-    track = open_input(source, warnings)
-    if track is None:
-        return None
+    tracks: list[SoundInput] = []
+    for index in (source.track, source.right):
+        if index is None:
+            continue
+        track = open_input(replace(source, track=index, right=None), warnings)
+        if track is None:
+            _close(tracks)
+            return None
+        tracks.append(track)
     try:
-        if copy and _holds(container, output, track):
-            return CopiedSound(track, output, container, source)
-        return TranscodedSound(track, output, container, source, warnings)
+        held = _holds(container, output, tracks[0])
+        if copy and held and len(tracks) == 1:
+            return CopiedSound(tracks[0], output, container, source)
+        # Left and right of a camera stay as they are where the container holds them.
+        encoder = tracks[0].codec if held and tracks[0].codec.startswith("pcm_") and len(tracks) > 1 else None
+        return TranscodedSound(tracks, output, encoder or str(container.sound_encoder), source, warnings)
     except (av.FFmpegError, ValueError) as error:
-        track.close()
+        _close(tracks)
         warnings.append(f"the sound is left out: {error}")
         return None
+
+
+def _close(tracks: Sequence[SoundInput]) -> None:
+    for track in tracks:
+        track.close()
 
 
 def _holds(container: Container, output: Any, track: SoundInput) -> bool:

@@ -66,6 +66,17 @@ class Box:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class TurnedSquare:
+    """A square of a picture, in pixels, that may be turned and may reach beyond the picture."""
+
+    center: tuple[float, float]
+    """(x, y)."""
+    side: float
+    angle: float = 0.0
+    """Degrees by which it is turned clockwise."""
+
+
 def _shift_inside(low: float, high: float, size: int) -> float:
     nearest, farthest = sorted((-low, size - high))
     return min(max(0, nearest), farthest)

@@ -47,6 +47,7 @@ _ENCODERS = (
     Encoder(
         "libvpx-vp9",
         "yuv420p",
+        alpha_pix_fmt="yuva420p",
         crf=(24, 0, 63),
         options={"deadline": "realtime", "cpu-used": "6", "row-mt": "1", "b": "0"},
     ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from av.filter import Graph
@@ -20,7 +21,7 @@ from fommctl.media.boxes import Box
 from fommctl.media.colour import ColourTags, yuv_matrix, yuv_range
 from fommctl.media.limits import MAX_SIDE
 from fommctl.media.orientation import UPRIGHT, Orientation
-from fommctl.media.resampling import Pixels, crop, over_black, resize, rounded
+from fommctl.media.resampling import Pixels, content, crop, letterboxed, over_black, resize, rounded
 from fommctl.media.tonemap import ToneMap
 
 _UNSPECIFIED = 2
@@ -50,10 +51,12 @@ class View:
         box = None if self.box is None else orientation.coded(self.box, self.whole)
         return View(orientation.size(self.whole), box, None if self.size is None else orientation.size(self.size))
 
-    def apply(self, pixels: Pixels) -> Pixels:
-        """(H, W, C) of the whole picture, at any size -> the part, resized."""
-        if (pixels.shape[1], pixels.shape[0]) != self.whole:
-            pixels = resize(pixels, self.whole)
+    def apply(self, pixels: Pixels, size: tuple[int, int] | None = None) -> Pixels:
+        """(H, W, C) of a whole picture, fitted into `whole` -> the part, resized.
+
+        size: (width, height) that the picture has with square pixels, where its own are none.
+        """
+        pixels = letterboxed(pixels, self.whole, size)
         if self.box is None:
             return pixels if self.size is None else resize(pixels, self.size)
         return crop(pixels, self.box) if self.size is None else resize(pixels, self.size, self.box)
@@ -63,20 +66,25 @@ class Converter:
     """Frames of one clip -> (H, W, 3) uint8; the conversion is set up once and again where the frames change."""
 
     def __init__(self, view: View, orientation: Orientation, tags: ColourTags, peak: float | None = None) -> None:
-        """peak: brightest light of HDR material in cd/m2, where stated."""
+        """peak: brightest light of HDR material in cd/m2, where stated.
+
+        Frames of another shape than the view's are fitted into it, with black bars.
+        """
         self.view = view.turned(orientation)
         self.orientation = orientation
         self.tags = tags
         self.tonemap = ToneMap(tags, peak) if tags.hdr or tags.wide_gamut else None
-        self._kind: tuple[int, int, str] | None = None
+        self._kind: tuple[int, int, str, Fraction] | None = None
         self._convert: Callable[[VideoFrame], Pixels]
 
-    def __call__(self, frame: VideoFrame) -> Pixels:
-        """(H, W, 3) uint8 RGB as displayed, its own memory."""
-        kind = (frame.width, frame.height, frame.format.name)
+    def __call__(self, frame: VideoFrame, aspect: Fraction) -> Pixels:
+        """(H, W, 3) uint8 RGB as displayed, its own memory.  aspect: width over height of the frame's pixels."""
+        kind = (frame.width, frame.height, frame.format.name, aspect)
         if kind != self._kind:
             self._kind = kind
-            self._convert = self._exact(frame) if self._wants_exact(frame) else self._scaling(frame)
+            size = square_pixels(frame, aspect)
+            exact = self._wants_exact(frame) or content(size, self.view.whole) is not None
+            self._convert = self._exact(frame, size) if exact else self._scaling(frame)
         pixels = self._convert(frame)
         return pixels if self.orientation == UPRIGHT else self.orientation.apply(pixels)
 
@@ -91,12 +99,13 @@ class Converter:
                 return True
         return self.tonemap is None and (is_rgb(frame) or has_alpha(frame))
 
-    def _exact(self, frame: VideoFrame) -> Callable[[VideoFrame], Pixels]:
+    def _exact(self, frame: VideoFrame, size: tuple[int, int]) -> Callable[[VideoFrame], Pixels]:
+        """size: of the frame with square pixels."""
         tonemap, view = self.tonemap, self.view
         whole = WholeFrame(frame, self.tags, deep=tonemap is not None)
         if tonemap is not None:
-            return lambda one: view.apply(tonemap(whole.graph.codes(one)))
-        return lambda one: view.apply(over_black(*whole(one)))
+            return lambda one: view.apply(tonemap(whole.graph.codes(one)), size)
+        return lambda one: view.apply(over_black(*whole(one)), size)
 
     def _scaling(self, frame: VideoFrame) -> Callable[[VideoFrame], Pixels]:
         tonemap = self.tonemap
@@ -164,6 +173,11 @@ def _padding(
 
 def _round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
+
+
+def square_pixels(frame: VideoFrame, aspect: Fraction) -> tuple[int, int]:
+    """(width, height) of the frame as coded, widened or narrowed so that its pixels are squares."""
+    return max(1, round(frame.width * aspect)), frame.height
 
 
 def is_rgb(frame: VideoFrame) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from av.container import InputContainer
 from av.error import FFmpegError
@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from fommctl.errors import MORE_MEMORY, InputError
-from fommctl.media.files import nominal_rate, time_base
+from fommctl.media.files import nominal_rate, pixel_aspect, time_base
 
 MAX_ERRORS = 500
 """Decoding stops after so many failures in a row: what follows is noise."""
@@ -42,6 +42,14 @@ class Damage:
         return [message for happened, message in found if happened]
 
 
+class Decoded(NamedTuple):
+    """A frame, its time in absolute seconds of the file, and width over height of its pixels."""
+
+    frame: VideoFrame
+    time: Fraction
+    aspect: Fraction
+
+
 @dataclass
 class Decoder:
     """Frames of one stream in display order, with strictly increasing times."""
@@ -50,8 +58,8 @@ class Decoder:
     stream: VideoStream
     damage: Damage = field(default_factory=Damage)
 
-    def frames(self) -> Iterator[tuple[VideoFrame, Fraction]]:
-        """Each frame that can be decoded and its time, in absolute seconds of the file."""
+    def frames(self) -> Iterator[Decoded]:
+        """Each frame that can be decoded."""
         tick, step = time_base(self.stream), 1 / nominal_rate(self.stream)
         # AVI numbers frames in coding order only; the times of display that libav makes up for it are out of order.
         coded_times = self.container.format.name == "avi"
@@ -70,7 +78,7 @@ class Decoder:
                 time = last + step
             last = time
             self.damage.corrupt += bool(frame.is_corrupt)
-            yield frame, time
+            yield Decoded(frame, time, pixel_aspect(self.stream))
 
     def _decoded(self) -> Iterator[VideoFrame]:
         failures = 0

@@ -23,8 +23,13 @@ from fommctl.media.stills import check_size
 
 DEFAULT_RATE = Fraction(25)
 _MAX_RATE = 1000
+_MAX_ASPECT = 16
+_SAME_LENGTH = Fraction(1, 5)
+"""Seconds."""
+_BROADCAST = frozenset({"mpegts", "mpeg"})
 _TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
 """Decoders that draw any text file as a picture."""
+_NO_FILM = Disposition.attached_pic | Disposition.dependent | Disposition.still_image
 _PLAYLISTS = frozenset({"hls", "concat", "dash", "imf"})
 """Formats that only name other files, which nobody has asked for."""
 
@@ -90,15 +95,16 @@ def opened(path: Path) -> Iterator[InputContainer]:
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
     """The stream with the moving picture, ready to decode on several threads. Raises InputError.
 
-    A cover picture in a sound file is not a video.
+    Of several the longest is taken, for a picture may stand beside the film; of equal ones the default.
+    A cover picture in a sound file is not a video, nor is a part of a still.
     """
-    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    streams = [stream for stream in container.streams.video if not stream.disposition & _NO_FILM]
     if not container.streams:
         raise InputError(f"{path.name} is incomplete: it holds no streams", "Copy or export it again.")
     if not streams:
         kind = "holds sound and no video" if container.streams.audio else "holds no video"
         raise InputError(f"{path.name} {kind}", "Name a file with a moving picture.")
-    stream = next((one for one in streams if one.disposition & Disposition.default), streams[0])
+    stream = _longest(streams)
     context = stream.codec_context
     if context is None or context.name in _TEXT_CODECS:
         what = "is text" if context is not None else "has a video codec that cannot be decoded here"
@@ -110,6 +116,35 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     return stream
 
 
+def _longest(streams: list[VideoStream]) -> VideoStream:
+    default = next((one for one in streams if one.disposition & Disposition.default), streams[0])
+    least = _length(default)
+    if least is None:
+        return default
+    longest = max(streams, key=lambda one: _length(one) or 0)
+    # Tracks of one recording differ by a frame or two.
+    return longest if (_length(longest) or 0) > least + max(_SAME_LENGTH, least / 20) else default
+
+
+def _length(stream: VideoStream) -> Fraction | None:
+    """Seconds that a stream lasts, as its header states it."""
+    if (stated := stated_end(stream)) is not None:
+        return stated
+    if stream.duration:
+        return stream.duration * time_base(stream)
+    return stream.frames / nominal_rate(stream) if stream.frames else None
+
+
+def stated_end(stream: VideoStream) -> Fraction | None:
+    """Seconds of the file at which a stream ends by its own tag (Matroska); None where there is none."""
+    tag = next((value for name, value in stream.metadata.items() if name.lower() == "duration"), None)
+    try:
+        hours, minutes, seconds = (tag or "").split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
+    except ValueError:
+        return None
+
+
 def nominal_rate(stream: VideoStream) -> Fraction:
     """Frames a second, the average where it varies; 25 where the file says nothing sensible."""
     for candidate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
@@ -117,6 +152,16 @@ def nominal_rate(stream: VideoStream) -> Fraction:
         if rate is not None and 0 < rate <= _MAX_RATE:
             return rate
     return DEFAULT_RATE
+
+
+def pixel_aspect(stream: VideoStream) -> Fraction:
+    """Width over height of a pixel of the frame decoded last; 1 where nothing sensible is stated.
+
+    A broadcast changes it on the way, and only its codec tells; what other containers say holds for the whole stream.
+    """
+    coded = stream.codec_context.sample_aspect_ratio if stream.container.format.name in _BROADCAST else None
+    aspect = as_fraction(coded or stream.sample_aspect_ratio)
+    return aspect if aspect is not None and Fraction(1, _MAX_ASPECT) <= aspect <= _MAX_ASPECT else Fraction(1)
 
 
 def time_base(stream: VideoStream) -> Fraction:

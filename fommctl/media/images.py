@@ -9,6 +9,7 @@ from fommctl.errors import InputError
 from fommctl.media import stills
 from fommctl.media.conversion import Converter, View, WholeFrame, has_alpha
 from fommctl.media.decoding import Decoder
+from fommctl.media.deinterlacing import deinterlaced
 from fommctl.media.files import check_file, opened, video_stream
 from fommctl.media.probe import probe
 from fommctl.media.resampling import Pixels, crop, over_black, resize
@@ -41,10 +42,11 @@ def _first_frame(path: Path) -> Picture:
     info = probe(path)
     with opened(path) as container:
         stream = video_stream(container, path)
-        for frame, _ in Decoder(container, stream).frames():
+        frames = deinterlaced(Decoder(container, stream).frames(), info.deinterlace, info.parity, 1 / info.rate)
+        for frame, _, aspect in frames:
             size = (info.width, info.height)
             if not has_alpha(frame) or info.hdr:
-                return Picture(Converter(View(size), info.orientation, info.colour, info.peak)(frame))
+                return Picture(Converter(View(size), info.orientation, info.colour, info.peak)(frame, aspect))
             pixels, alpha = WholeFrame(frame, info.colour)(frame)
             coded = info.orientation.size(size)
             turned = info.orientation.apply(resize(pixels, coded))

@@ -58,7 +58,7 @@ class PartWriter(Writer):
     """
 
     def __init__(self, path: Path, part: Path, **options: Any) -> None:
-        super().__init__(path, **{**options, "audio": None, "timecode": None, "complete": None})
+        super().__init__(path, **{**options, "audio": (), "timecode": None, "complete": None})
         self._target = part
         self._end = Fraction(0)
         self._delay = 0
@@ -156,7 +156,7 @@ class _JoinedMovie(Movie):
         """Complete the file; it is on the disk when this returns."""
         with output_errors(self._path):
             self._complete()
-        self._close_sound()
+        self._close_sounds()
 
     def _add(self, part: Part, clock: _Clock, last: bool) -> None:
         self._end = part.end
@@ -179,8 +179,8 @@ class _JoinedMovie(Movie):
             self._lengthen(packet)
         until = (record.pts + record.duration) * self._picture.time_base
         self._put(packet)
-        if self._sound is not None:
-            self._sound.pump(until)
+        for sound in self._sounds:
+            sound.pump(until)
 
 
 class _JoinedPictures(PictureSequence):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
@@ -79,7 +79,7 @@ class Movie:
         picture: PictureFormat,
         *,
         colour: ColourTags | None,
-        audio: AudioSource | None,
+        audio: Sequence[AudioSource],
         metadata: Mapping[str, str],
         mark: Mark | None,
         timecode: str | None,
@@ -94,7 +94,7 @@ class Movie:
         self._mark = mark
         self._metadata = {**metadata, **self._marking()}
         self._timecode = self._fitting_timecode(timecode)
-        self._audio = audio if encoding.container.sound_encoder is not None else None
+        self._audio = audio if encoding.container.sound_encoder is not None else ()
         self._threads = threads
         self._tags = output_colour(colour, picture.width, picture.height, encoding)
         self._converter = self._choose_converter()
@@ -104,14 +104,14 @@ class Movie:
         """Ticks at which the first frame is shown and coded."""
         self._end = Fraction(0)
         self._container: Any = None
-        self._sound: Sound | None = None
+        self._sounds: list[Sound] = []
         try:
             with output_errors(path):
                 self._start()
         except BaseException:
             self.abort()
             raise
-        self.audio_codec: str | None = self._sound.codec if self._sound else None
+        self.audio_codec: str | None = self._sounds[0].codec if self._sounds else None
 
     def write(self, pixels: NDArray[np.uint8], time: Fraction, duration: Fraction) -> None:
         """Add a frame: (H, W, 3 or 4) uint8, shown from `time` for `duration` seconds."""
@@ -119,8 +119,8 @@ class Movie:
             for ready in self._converter.frames(self._video_frame(pixels, time, duration)):
                 self._mux(ready)
             self._end = time + duration
-            if self._sound is not None:
-                self._sound.pump(self._end)
+            for sound in self._sounds:
+                sound.pump(self._end)
 
     def finish(self) -> None:
         """Flush the encoders and complete the file; it is on the disk when this returns."""
@@ -129,7 +129,7 @@ class Movie:
                 self._mux(ready)
             self._mux(None)
             self._complete()
-        self._close_sound()
+        self._close_sounds()
 
     def abort(self) -> None:
         """Remove what was written."""
@@ -139,13 +139,13 @@ class Movie:
         if self._container is not None:
             with contextlib.suppress(av.FFmpegError, OSError):
                 self._container.close()
-        self._close_sound()
+        self._close_sounds()
         self._temporary.unlink(missing_ok=True)
 
     def _complete(self) -> None:
         """What comes after the last packet of the picture."""
-        if self._sound is not None:
-            self._sound.finish(self._end)
+        for sound in self._sounds:
+            sound.finish(self._end)
         self._container.close()
         self._add_what_muxers_lack()
         with open(self._temporary, "rb+") as file:
@@ -173,10 +173,10 @@ class Movie:
             self._open(copy_sound=True)
         except (av.FFmpegError, ValueError):
             # Containers refuse some streams of codecs that they hold, such as MP3 at 8 kHz in MP4.
-            if not isinstance(self._sound, CopiedSound):
+            if not any(isinstance(sound, CopiedSound) for sound in self._sounds):
                 raise
             self._container.close()
-            self._close_sound()
+            self._close_sounds()
             self._open(copy_sound=False)
         coded = (self._stream.width, self._stream.height)
         if coded != (self._picture.width, self._picture.height):
@@ -190,9 +190,9 @@ class Movie:
         target, muxer = f"file:{self._temporary}", self._encoding.container.muxer
         self._container = av.open(target, "w", format=muxer, container_options=self._muxer_options())
         self._stream = self._add_video()
-        if self._audio is not None:
-            container = self._encoding.container
-            self._sound = open_sound(self._audio, self._container, container, self.warnings, copy=copy_sound)
+        for source in self._audio:
+            sound = open_sound(source, self._container, self._encoding.container, self.warnings, copy=copy_sound)
+            self._sounds += [] if sound is None else [sound]
         self._container.metadata.update(self._metadata)
         if self._timecode is not None:
             self._container.metadata["timecode"] = self._timecode
@@ -234,7 +234,10 @@ class Movie:
 
     def _fitting_timecode(self, timecode: str | None) -> str | None:
         """The timecode where the container has a track for it and it counts in the picture's rate."""
-        if timecode is None or self._encoding.container.muxer != "mov":
+        if timecode is None:
+            return None
+        if self._encoding.container.muxer != "mov":
+            self.warnings.append(f"the timecode {timecode} is left out: only .mov holds one")
             return None
         match = _TIMECODE.fullmatch(timecode)
         drop_frame = match is not None and match[1] in ";."
@@ -282,7 +285,7 @@ class Movie:
             end = round(self._end / self._picture.time_base)
             packet.duration = max(1, end - first_shown - (packet.dts - first_coded))
 
-    def _close_sound(self) -> None:
-        if self._sound is not None:
-            self._sound.close()
-            self._sound = None
+    def _close_sounds(self) -> None:
+        for sound in self._sounds:
+            sound.close()
+        self._sounds.clear()

@@ -20,21 +20,21 @@ from av.video.stream import VideoStream
 from fommctl.errors import InputError
 from fommctl.media import sequences, stills
 from fommctl.media.colour import ColourTags, read_tags
-from fommctl.media.conversion import has_alpha
+from fommctl.media.conversion import has_alpha, square_pixels
 from fommctl.media.decoding import Decoder
+from fommctl.media.deinterlacing import Deinterlace, stated_parity
 from fommctl.media.files import (
     DEFAULT_RATE,
-    as_fraction,
     check_file,
     nominal_rate,
     opened,
     side_data,
+    stated_end,
     time_base,
     video_stream,
 )
+from fommctl.media.layouts import take_layout
 from fommctl.media.orientation import UPRIGHT, Orientation, orientation_of
-
-_MAX_ASPECT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,14 @@ class AudioTrack:
     codec: str
     language: str | None
     default: bool
+    channels: int = 1
+    rate: int = 0
+    """Samples a second; 0 if unknown."""
+
+    @property
+    def kind(self) -> tuple[str, str | None, int, int]:
+        """What two tracks must share to be left and right of one sound."""
+        return self.codec, self.language, self.channels, self.rate
 
 
 @dataclass(frozen=True)
@@ -76,15 +84,25 @@ class VideoInfo:
     orientation: Orientation = UPRIGHT
     peak: float | None = None
     """Brightest light of HDR material in cd/m2, where it is stated."""
+    parity: str | None = None
+    """Of interlaced footage, which field comes first (see `deinterlacing`); None for progressive footage."""
+    deinterlace: Deinterlace = "off"
+    """What is done about it; `rate` and `frames` allow for it already."""
     sample_aspect: Fraction = Fraction(1)
     """Width over height of a coded pixel; `width` and `height` allow for it already."""
 
+    @property
+    def coded_rate(self) -> Fraction:
+        """Frames a second of the file, of two fields each where it is interlaced."""
+        return self.rate / 2 if self.deinterlace == "field" else self.rate
 
-def probe(path: Path, fps: Fraction | None = None) -> VideoInfo:
+
+def probe(path: Path, fps: Fraction | None = None, deinterlace: Deinterlace = "auto") -> VideoInfo:
     """Read the header and decode the first frame.
 
     path: a video, an image, a folder of frames or a printf pattern such as `frames/%05d.png`.
-    fps: the rate of folders, patterns and single images; 25 by default. Raises InputError.
+    fps: the rate of folders, patterns and single images; 25 by default.  deinterlace: what is to be done about
+    interlaced footage. Raises InputError.
     """
     path = Path(path)
     rate = fps or DEFAULT_RATE
@@ -96,7 +114,7 @@ def probe(path: Path, fps: Fraction | None = None) -> VideoInfo:
         return _of_still(path, still, "image", rate, frames=1)
     if still is not None and still.format.lower() in stills.ANIMATED_CODECS:
         return _probe_animation(path, still)
-    return _probe_video(path)
+    return _probe_video(path, deinterlace)
 
 
 def _probe_sequence(path: Path, rate: Fraction) -> VideoInfo:
@@ -153,18 +171,21 @@ def _probe_animation(path: Path, still: stills.Still) -> VideoInfo:
     )
 
 
-def _probe_video(path: Path) -> VideoInfo:
+def _probe_video(path: Path, deinterlace: Deinterlace) -> VideoInfo:
     with opened(path) as container:
         stream = video_stream(container, path)
         first = next(Decoder(container, stream).frames(), None)
         if first is None:
             raise InputError(f"{path.name} has no frame that can be decoded", "Check that it was copied whole.")
-        frame, origin = first
+        frame, origin, aspect = first
         stills.check_size(path.name, frame.width, frame.height)
         orientation = orientation_of(frame)
-        width, height = orientation.size(square_pixels(frame, stream))
+        width, height = orientation.size(square_pixels(frame, aspect))
         stills.check_size(path.name, width, height)
         rate = nominal_rate(stream)
+        parity = stated_parity(stream, frame)
+        # One picture a field is for footage that is interlaced from its beginning.
+        doubled = 2 if deinterlace == "field" and parity is not None else 1
         duration = _duration(container, stream, origin)
         tags = read_tags(frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range)
         return VideoInfo(
@@ -172,8 +193,8 @@ def _probe_video(path: Path) -> VideoInfo:
             kind="video",
             width=width,
             height=height,
-            rate=rate,
-            frames=stream.frames or (round(duration * rate) or None if duration else None),
+            rate=rate * doubled,
+            frames=(stream.frames or (round(duration * rate) if duration else 0)) * doubled or None,
             duration=duration,
             container=container.format.name.split(",")[0],
             video_codec=stream.codec_context.codec.canonical_name,
@@ -186,31 +207,17 @@ def _probe_video(path: Path) -> VideoInfo:
             origin=origin,
             orientation=orientation,
             peak=_peak(frame),
-            sample_aspect=_aspect(stream),
+            parity=parity,
+            deinterlace="auto" if deinterlace == "field" and parity is None else deinterlace,
+            sample_aspect=aspect,
         )
-
-
-def square_pixels(frame: VideoFrame, stream: VideoStream) -> tuple[int, int]:
-    """(width, height) of the frame as coded, widened or narrowed so that its pixels are squares."""
-    return max(1, round(frame.width * _aspect(stream))), frame.height
-
-
-def _aspect(stream: VideoStream) -> Fraction:
-    aspect = as_fraction(stream.sample_aspect_ratio)
-    return aspect if aspect is not None and Fraction(1, _MAX_ASPECT) <= aspect <= _MAX_ASPECT else Fraction(1)
 
 
 def _duration(container: InputContainer, stream: VideoStream, origin: Fraction) -> Fraction | None:
     """Seconds from the first frame to the end of the picture; None where only an estimate from the bit rate exists."""
-    tag = _lookup(stream.metadata, "duration")
-    if tag is not None:
-        try:
-            hours, minutes, seconds = tag.split(":")
-            end = int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
-        except ValueError:
-            end = Fraction(0)
-        if end > origin:
-            return end - origin
+    end = stated_end(stream)
+    if end is not None and end > origin:
+        return end - origin
     if stream.duration:
         return stream.duration * time_base(stream)
     if container.duration:
@@ -225,6 +232,8 @@ def _audio(container: InputContainer) -> tuple[AudioTrack, ...]:
             codec=stream.codec_context.codec.canonical_name if stream.codec_context else "unknown",
             language=_language(stream.metadata),
             default=bool(stream.disposition & Disposition.default),
+            channels=len(take_layout(stream.codec_context).channels) if stream.codec_context else 0,
+            rate=stream.codec_context.sample_rate if stream.codec_context else 0,
         )
         for stream in container.streams.audio
     )

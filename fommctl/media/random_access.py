@@ -25,7 +25,8 @@ from fommctl.errors import InputError
 from fommctl.media import sequences, stills
 from fommctl.media.conversion import Converter, View
 from fommctl.media.decoding import Decoder
-from fommctl.media.files import check_file, opened, time_base, video_stream
+from fommctl.media.deinterlacing import deinterlaced
+from fommctl.media.files import check_file, opened, pixel_aspect, time_base, video_stream
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.resampling import Pixels, over_black, resize
 
@@ -38,6 +39,8 @@ _REMEMBERED = 4096
 """Clips whose frame times a process keeps in memory."""
 
 Size = tuple[int, int] | None
+Shaped = tuple[VideoFrame, Fraction]
+"""A frame, and width over height of its pixels."""
 
 
 def count_frames(path: Path, *, jpeg_strips: bool = False) -> int:
@@ -73,7 +76,7 @@ def read_frames(path: Path, indices: Sequence[int], *, size: Size = None, jpeg_s
 def frame_times(info: VideoInfo) -> list[Fraction] | None:
     """Times of display of all frames of a video file, in seconds since the first, from its packets alone: nothing is
     decoded. None where frames do not surely follow from packets. Raises InputError."""
-    times = _frame_times(info)
+    times = _frame_times(info) if info.deinterlace != "field" else None
     if times is None:
         return None
     with _reading(info.path) as (_, stream):
@@ -189,25 +192,27 @@ class _Video:
         info = self.info
         convert = Converter(View((info.width, info.height), None, size), info.orientation, info.colour, info.peak)
         found: dict[int, Pixels] = {}
-        if self.times is not None:
+        if self.times is not None and info.parity is None:
             for index, frame in zip(wanted, self._by_time(wanted, self.times), strict=False):
-                found[index] = convert(frame)
+                found[index] = convert(*frame)
         if len(found) < len(wanted):
-            found = {index: convert(frame) for index, frame in self._by_counting(wanted)}
+            found = {index: convert(*frame) for index, frame in self._by_counting(wanted)}
         return found
 
-    def _by_counting(self, wanted: list[int]) -> Iterator[tuple[int, VideoFrame]]:
+    def _by_counting(self, wanted: list[int]) -> Iterator[tuple[int, Shaped]]:
         left = set(wanted)
         index = -1
         with _reading(self.info.path) as (container, stream):
-            for index, (frame, _) in enumerate(Decoder(container, stream).frames()):
+            info = self.info
+            frames = deinterlaced(Decoder(container, stream).frames(), info.deinterlace, info.parity, 1 / info.rate)
+            for index, (frame, _, aspect) in enumerate(frames):
                 if index in left:
-                    yield index, frame
+                    yield index, (frame, aspect)
                 if index == wanted[-1]:
                     return
         raise _no_such_frame(self.info.path, wanted[-1], index + 1)
 
-    def _by_time(self, wanted: list[int], times: _Times) -> Iterator[VideoFrame]:
+    def _by_time(self, wanted: list[int], times: _Times) -> Iterator[Shaped]:
         """The wanted frames in order; it ends early where the file does not decode as its packets promise."""
         targets = times.frames[wanted]
         starts = np.searchsorted(times.keys, targets, side="right") - 1
@@ -240,7 +245,7 @@ def _sought(container: InputContainer, stream: VideoStream, time: int) -> bool:
 
 def _decoded(
     container: InputContainer, stream: VideoStream, targets: list[int], start: int
-) -> Generator[VideoFrame, None, bool]:
+) -> Generator[Shaped, None, bool]:
     """The frames at these times, from where the container stands on; returns whether all were found.
 
     start: time of the key frame there. Frames that are shown before it lack what they are made of.
@@ -253,10 +258,13 @@ def _decoded(
                 context.skip_frame = "DEFAULT" if packet.pts in targets else "NONREF"
             frames: list[Any] = context.decode(packet)
             for frame in frames:
+                if frame.interlaced_frame:
+                    # It becomes whole by the frames around it.
+                    return False
                 if frame.pts is None or frame.pts > targets[position] or (frame.is_corrupt and frame.pts >= start):
                     return False
                 if frame.pts == targets[position]:
-                    yield frame
+                    yield frame, pixel_aspect(stream)
                     position += 1
                     if position == len(targets):
                         return True

@@ -13,6 +13,7 @@ from typing import Self
 from fommctl.errors import InputError, UsageError
 from fommctl.media.boxes import Box
 from fommctl.media.conversion import View
+from fommctl.media.deinterlacing import Deinterlace
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.resampling import Pixels
 from fommctl.media.sources import Pending, pending_frames, pending_times
@@ -24,13 +25,15 @@ class Frame:
 
     pixels: (H, W, 3) uint8 RGB, bt709 or sRGB.  index: from 0 in the order of delivery.
     time: seconds since the first frame of the clip, or since `start`.  duration: seconds until the next frame,
-    or until `end` where that comes well before it.
+    or until `end` where that comes well before it.  content: where in the clip's picture this one lies, in its pixels,
+    where its shape is another than the first frame's: black bars are around it.
     """
 
     pixels: Pixels
     index: int
     time: Fraction
     duration: Fraction
+    content: Box | None = None
 
 
 class Reader:
@@ -49,12 +52,14 @@ class Reader:
         box: Box | None = None,
         size: tuple[int, int] | None = None,
         max_rate: Fraction | None = None,
+        deinterlace: Deinterlace = "auto",
     ) -> None:
         """Probe the file; decoding begins with the iteration.
 
         fps: rate of folders and patterns of frames (25 by default).  start, end: seconds since the first frame; frames
         with start <= time < end are given.  box: part of the displayed picture, rounded to whole pixels; outside it
         the border is repeated.  size: (width, height) of the result.  max_rate: at most so many frames a second.
+        deinterlace: what is done about interlaced footage.
         Raises InputError, and UsageError for times and boxes that make no sense.
         """
         for name, rate in (("frame rate", fps), ("highest frame rate", max_rate)):
@@ -69,7 +74,7 @@ class Reader:
             )
         self.path = Path(path)
         self.max_rate = max_rate
-        self.info: VideoInfo = probe(self.path, fps)
+        self.info: VideoInfo = probe(self.path, fps, deinterlace)
         self.warnings: list[str] = []
         self._view = View((self.info.width, self.info.height), box, size)
         self._closed = threading.Event()
@@ -125,10 +130,11 @@ class Reader:
     def _frames(self) -> Generator[Frame, None, None]:
         index = 0
         for pending in self._wanted(pending_frames(self.info, self._view, self.start, self._warn)):
-            pixels = pending.pixels()
-            if pixels is None:
+            picture = pending.picture()
+            if picture is None:
                 continue
-            yield Frame(pixels, index, pending.time - self.start, self._until_end(pending.time, pending.duration))
+            duration = self._until_end(pending.time, pending.duration)
+            yield Frame(picture.pixels, index, pending.time - self.start, duration, picture.content)
             index += 1
         if index == 0 and not self._closed.is_set():
             length = self.info.duration

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from math import ceil, floor
+from math import ceil, cos, floor, radians, sin
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fommctl.media.boxes import Box
+from fommctl.media.boxes import Box, TurnedSquare
 
 Pixels = NDArray[np.uint8]
+_SAME_SHAPE = 0.02
+"""Difference of two aspect ratios that is stretched away: encoders round sizes to 8 and 16 pixels."""
 
 
 def rounded(box: Box) -> tuple[int, int, int, int]:
@@ -19,10 +21,13 @@ def rounded(box: Box) -> tuple[int, int, int, int]:
     return round(box.left), round(box.top), width, height
 
 
-def crop(pixels: Pixels, box: Box) -> Pixels:
-    """Cut a box, rounded to whole pixels, out of (H, W) or (H, W, C); outside the picture its border is repeated."""
+def crop(pixels: Pixels, box: Box, *, mirrored: bool = False) -> Pixels:
+    """Cut a box, rounded to whole pixels, out of (H, W) or (H, W, C).
+
+    Outside the picture its border is repeated; mirrored: the picture is reflected there.
+    """
     left, top, width, height = rounded(box)
-    return _window(pixels, left, top, left + width, top + height)
+    return _window(pixels, left, top, left + width, top + height, mirrored)
 
 
 def resize(pixels: Pixels, size: tuple[int, int], box: Box | None = None) -> Pixels:
@@ -46,6 +51,51 @@ def resize(pixels: Pixels, size: tuple[int, int], box: Box | None = None) -> Pix
     return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, box=whole))
 
 
+def upright(pixels: Pixels, part: TurnedSquare, size: tuple[int, int]) -> Pixels:
+    """Take a turned square out of pixels (H, W, 3), upright, resized to (width, height); the border is repeated."""
+    angle = radians(part.angle)
+    # The upright square around it is resized first, so that what gets smaller is antialiased as elsewhere.
+    width, height = (ceil(side * (abs(cos(angle)) + abs(sin(angle)))) for side in size)
+    x, y, reach = *part.center, part.side / 2 * width / size[0]
+    around = resize(pixels, (width, height), Box(x - reach, y - reach, x + reach, y + reach))
+    if not part.angle:
+        return around
+    x, y = size[0] / 2, size[1] / 2
+    turn = (
+        cos(angle), -sin(angle), width / 2 - cos(angle) * x + sin(angle) * y,
+        sin(angle), cos(angle), height / 2 - sin(angle) * x - cos(angle) * y,
+    )  # fmt: skip
+    return np.array(Image.fromarray(around).transform(size, Image.Transform.AFFINE, turn, Image.Resampling.BICUBIC))
+
+
+def content(size: tuple[int, int], whole: tuple[int, int]) -> Box | None:
+    """Where a picture of this size (width, height) lies, as large as it can be, in the middle of a picture of size
+    `whole`; None where it fills that, but for a difference of shape that nobody sees."""
+    wide, high = size[0] * whole[1], size[1] * whole[0]
+    if abs(wide - high) <= _SAME_SHAPE * max(wide, high):
+        return None
+    if wide > high:
+        width, height = whole[0], max(1, round(size[1] * whole[0] / size[0]))
+    else:
+        width, height = max(1, round(size[0] * whole[1] / size[1])), whole[1]
+    left, top = (whole[0] - width) // 2, (whole[1] - height) // 2
+    return Box(left, top, left + width, top + height)
+
+
+def letterboxed(pixels: Pixels, whole: tuple[int, int], size: tuple[int, int] | None = None) -> Pixels:
+    """(H, W, C) fitted into a picture of size `whole` (width, height), with black bars where the shapes differ.
+
+    size: (width, height) of the pixels where they are no squares; they are made squares.
+    """
+    place = content(size or (pixels.shape[1], pixels.shape[0]), whole)
+    if place is None:
+        return resize(pixels, whole)
+    left, top, width, height = rounded(place)
+    fitted = np.zeros((whole[1], whole[0], *pixels.shape[2:]), np.uint8)
+    fitted[top : top + height, left : left + width] = resize(pixels, (width, height))
+    return fitted
+
+
 def over_black(pixels: Pixels, alpha: Pixels | None) -> Pixels:
     """(H, W, 3) laid over black by straight alpha (H, W); opaque pixels stay exact."""
     if alpha is None or alpha.min(initial=255) == 255:
@@ -54,10 +104,21 @@ def over_black(pixels: Pixels, alpha: Pixels | None) -> Pixels:
     return ((product + 127) // 255).astype(np.uint8)
 
 
-def _window(pixels: Pixels, left: int, top: int, right: int, bottom: int) -> Pixels:
+def _window(pixels: Pixels, left: int, top: int, right: int, bottom: int, mirrored: bool = False) -> Pixels:
     height, width = pixels.shape[:2]
     if left >= 0 and top >= 0 and right <= width and bottom <= height:
         return np.ascontiguousarray(pixels[top:bottom, left:right])
-    rows = np.clip(np.arange(top, bottom), 0, height - 1)
-    columns = np.clip(np.arange(left, right), 0, width - 1)
+    extend = _reflected if mirrored else _clipped
+    rows, columns = extend(np.arange(top, bottom), height), extend(np.arange(left, right), width)
     return np.ascontiguousarray(pixels[rows[:, None], columns])
+
+
+def _clipped(places: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    return np.clip(places, 0, count - 1)
+
+
+def _reflected(places: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Places of a line of pixels that is laid back and forth, its ends not repeated."""
+    period = max(1, 2 * (count - 1))
+    folded = places % period
+    return np.minimum(folded, period - folded)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from fommctl.errors import InputError
-from fommctl.media.stills import SUFFIXES
+from fommctl.media.endings import FRAME_SUFFIXES
 
 _NUMBER = re.compile(r"%(?:0(\d{1,2}))?d")
 
@@ -28,7 +28,7 @@ def listed(path: Path) -> list[tuple[int, Path]]:
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror}", "Check the folder's name.") from error
     if path.is_dir():
-        pictures = sorted((file for file in files if file.suffix.lower() in SUFFIXES), key=counting_order)
+        pictures = sorted((file for file in files if file.suffix.lower() in FRAME_SUFFIXES), key=counting_order)
         found = list(enumerate(pictures))
         hint = "Name a video, or a folder that holds pictures such as 00001.png."
     else:

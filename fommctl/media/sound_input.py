@@ -12,6 +12,7 @@ import av
 from av.stream import Discard
 
 from fommctl.media.files import open_container
+from fommctl.media.layouts import take_layout
 
 _WORTH_SEEKING = Fraction(2)
 _LEAD = Fraction(1, 2)
@@ -30,6 +31,8 @@ class AudioSource:
     """Seconds on the file's own clock that become time 0."""
     end: Fraction | None = None
     """Seconds on the file's own clock at which it stops; None for the end of the video."""
+    right: int | None = None
+    """Index of a second mono stream, which becomes the right channel; `track` is the left one then."""
 
     def until(self, instant: Fraction) -> Fraction:
         """`instant`, or the end of the part where that comes first, in seconds of the output."""
@@ -42,6 +45,7 @@ class SoundInput:
     def __init__(self, container: Any, stream: Any, warnings: list[str]) -> None:
         self.stream = stream
         self.codec: str = stream.codec_context.codec.canonical_name
+        self.layout = take_layout(stream.codec_context)
         self.language: str = stream.metadata.get("language", "und")
         self._container = container
         self._warnings = warnings
@@ -62,6 +66,11 @@ class SoundInput:
         while self._peek() and self._next.pts * self._next.time_base < instant:
             packet, self._next = self._next, None
             yield packet
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every packet was read."""
+        return not self._peek()
 
     def skip_to(self, instant: Fraction) -> None:
         """Go on from the last packet that starts at or before `instant` seconds on the file's clock.

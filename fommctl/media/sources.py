@@ -14,12 +14,14 @@ from av.video.stream import VideoStream
 
 from fommctl.errors import InputError
 from fommctl.media import sequences, stills
-from fommctl.media.conversion import Converter, View
-from fommctl.media.decoding import Damage, Decoder
+from fommctl.media.boxes import Box
+from fommctl.media.conversion import Converter, View, square_pixels
+from fommctl.media.decoding import Damage, Decoded, Decoder
+from fommctl.media.deinterlacing import deinterlaced
 from fommctl.media.files import as_fraction, opened, time_base, video_stream
 from fommctl.media.probe import VideoInfo
 from fommctl.media.random_access import frame_times
-from fommctl.media.resampling import Pixels, over_black
+from fommctl.media.resampling import Pixels, content, over_black
 
 _INDEXED = frozenset({"mov", "matroska", "avi"})
 """Containers whose header says how long the picture is, so that a cut file can be told."""
@@ -40,10 +42,19 @@ Warn = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
-    """A frame with its time and duration in seconds; `pixels` converts it, and gives None if it cannot be read."""
+class Picture:
+    """A converted frame."""
 
-    pixels: Callable[[], Pixels | None]
+    pixels: Pixels
+    content: Box | None = None
+    """Where in the clip's picture it lies, in pixels of that, if its shape differs: black bars are around it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A frame with its time and duration in seconds; `picture` converts it, and gives None if it cannot be read."""
+
+    picture: Callable[[], Picture | None]
     time: Fraction
     duration: Fraction
 
@@ -54,7 +65,7 @@ def pending_frames(info: VideoInfo, view: View, start: Fraction, warn: Warn) -> 
     view: the part and size wanted.  warn: is told what could not be read.  Raises InputError.
     """
     if info.kind == "image":
-        yield Pending(lambda: view.apply(over_black(*stills.decode(info.path))), Fraction(0), 1 / info.rate)
+        yield Pending(lambda: Picture(view.apply(over_black(*stills.decode(info.path)))), Fraction(0), 1 / info.rate)
     elif info.kind == "sequence":
         yield from _sequence(info, view, warn)
     elif info.video_codec in stills.ANIMATED_CODECS:
@@ -85,16 +96,20 @@ def _sequence(info: VideoInfo, view: View, warn: Warn) -> Iterator[Pending]:
         yield Pending(_picture(file, info, view, warn), position / info.rate, (after - position) / info.rate)
 
 
-def _picture(file: Path, info: VideoInfo, view: View, warn: Warn) -> Callable[[], Pixels | None]:
-    def read() -> Pixels | None:
+def _picture(file: Path, info: VideoInfo, view: View, warn: Warn) -> Callable[[], Picture | None]:
+    def read() -> Picture | None:
         try:
             pixels = over_black(*stills.decode(file))
         except InputError as error:
             warn(f"{error.message}; the frame was left out")
             return None
-        if (pixels.shape[1], pixels.shape[0]) != view.whole:
+        size = (pixels.shape[1], pixels.shape[0])
+        place = content(size, view.whole)
+        if place is not None:
+            warn(f"{info.path}: pictures of another shape were fitted into that of the first, with black bars")
+        elif size != view.whole:
             warn(f"{info.path}: pictures of other sizes were scaled to that of the first")
-        return view.apply(pixels)
+        return Picture(view.apply(pixels), place)
 
     return read
 
@@ -103,7 +118,7 @@ def _animation(info: VideoInfo, view: View) -> Iterator[Pending]:
     time = Fraction(0)
     for pixels, alpha, milliseconds in stills.animation(info.path):
         duration = Fraction(milliseconds, 1000)
-        picture = view.apply(over_black(pixels, alpha))
+        picture = Picture(view.apply(over_black(pixels, alpha)))
         yield Pending(lambda picture=picture: picture, time, duration)  # type: ignore[misc]
         time += duration
 
@@ -116,36 +131,57 @@ class _Video:
         self.start = start
         self.warn = warn
         self.convert = Converter(view, info.orientation, info.colour, info.peak)
+        self._shape: tuple[int, int, Fraction] | None = None
+        self._content: Box | None = None
+        self._changed = False
 
     def frames(self) -> Iterator[Pending]:
         """Each frame with the time to the next one, which is why one is held back."""
-        held: tuple[VideoFrame, Fraction] | None = None
-        for frame, time in self._decoded():
+        held: Decoded | None = None
+        for decoded in deinterlaced(self._decoded(), self.info.deinterlace, self.info.parity, 1 / self.info.coded_rate):
             if held is not None:
-                yield self._pending(*held, time - held[1])
-            held = frame, time
+                yield self._pending(held, decoded.time - held.time)
+            held = decoded
         if held is not None:
-            frame, time = held
-            duration = self._last_duration(frame)
-            yield self._pending(frame, time, duration)
-            self._check_length(time + duration)
+            duration = self._last_duration(held.frame)
+            yield self._pending(held, duration)
+            self._check_length(held.time + duration)
 
-    def _pending(self, frame: VideoFrame, time: Fraction, duration: Fraction) -> Pending:
-        return Pending(lambda: self.convert(frame), time, duration)
+    def _pending(self, decoded: Decoded, duration: Fraction) -> Pending:
+        frame, time, aspect = decoded
+        place = self._place(frame, time, aspect)
+        return Pending(lambda: Picture(self.convert(frame, aspect), place), time, duration)
+
+    def _place(self, frame: VideoFrame, time: Fraction, aspect: Fraction) -> Box | None:
+        """Where the frame lies in the picture of the first one; whoever watches is told when its size changes."""
+        shape = (frame.width, frame.height, aspect)
+        if shape != self._shape:
+            info, self._shape = self.info, shape
+            size = info.orientation.size(square_pixels(frame, aspect))
+            whole = (info.width, info.height)
+            self._content = content(size, whole)
+            if size != whole and not self._changed:
+                self._changed = True
+                done = "scaled" if self._content is None else "fitted into the first one's shape, with black bars"
+                became = f"{whole[0]}x{whole[1]} to {size[0]}x{size[1]} pixels at {float(time):.2f} s"
+                self.warn(f"{info.path.name} changes from {became}: later frames are {done}")
+        return self._content
 
     def _last_duration(self, frame: VideoFrame) -> Fraction:
         """What the file states, unless that is the nominal step rounded."""
         step = 1 / self.info.rate
+        if self.info.parity is not None and self.info.deinterlace != "off":
+            return step
         stated = (frame.duration or 0) * (as_fraction(frame.time_base) or Fraction(0))
         return stated if stated > 0 and abs(stated - step) > _ROUNDING else step
 
-    def _decoded(self) -> Iterator[tuple[VideoFrame, Fraction]]:
+    def _decoded(self) -> Iterator[Decoded]:
         """Frames and their times since the origin, from a key frame at or before `start` on."""
         if self.start >= _SEEK_FROM and self.info.container in _SEEKABLE:
             for target in (self.start - step for step in _STEPS_BACK if step < self.start):
                 frames = self._pass(target)
                 first = next(frames, None)
-                if first is not None and first[1] <= self.start:
+                if first is not None and first.time <= self.start:
                     yield first
                     yield from frames
                     return
@@ -153,7 +189,7 @@ class _Video:
         # No index, or one that leads to nothing: the file is read from its beginning.
         yield from self._pass(None)
 
-    def _pass(self, target: Fraction | None) -> Generator[tuple[VideoFrame, Fraction], None, None]:
+    def _pass(self, target: Fraction | None) -> Generator[Decoded, None, None]:
         with opened(self.info.path) as container:
             stream = video_stream(container, self.info.path)
             if target is not None and not self._seek(container, stream, target):
@@ -161,13 +197,13 @@ class _Video:
             decoder = Decoder(container, stream)
             complete = target is None
             try:
-                for frame, time in decoder.frames():
+                for frame, time, aspect in decoder.frames():
                     if not complete and frame.key_frame:
                         # What is shown before the first key frame lacks what it is made of; that is no damage.
                         complete, decoder.damage = True, Damage()
                     since_origin = time - self.info.origin
                     if complete:
-                        yield frame, since_origin
+                        yield Decoded(frame, since_origin, aspect)
                     elif since_origin > self.start:
                         return
             finally:

@@ -15,13 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
 from fommctl.errors import InputError
+from fommctl.media import heif
 from fommctl.media.limits import MAX_PIXELS, MAX_SIDE, SMALLER
 from fommctl.media.resampling import Pixels
 
-SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".jpe", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pnm", ".jp2", ".avif"}
-)
-"""Names by which pictures are recognised in a folder."""
 ANIMATED_CODECS = frozenset({"webp", "avif"})
 """Animations that PIL reads; GIF and animated PNG go through PyAV."""
 
@@ -67,7 +64,7 @@ def _opened(path: Path, *, strip: bool = False, data: bytes | None = None) -> It
     try:
         Image.init()
         source = path if data is None else BytesIO(data)
-        with Image.open(source, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
+        with Image.open(source, formats=_formats(path, data)) as image:
             check_size(path.name, *image.size, strip=strip)
             yield image
     except InputError:
@@ -79,6 +76,13 @@ def _opened(path: Path, *, strip: bool = False, data: bytes | None = None) -> It
     except Exception as error:  # PIL's readers of broken files let any error of their own escape.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise _DamagedError(f"{path.name} is damaged: {reason}", "Save it again in an image editor.") from error
+
+
+def _formats(path: Path, data: bytes | None) -> list[str]:
+    if data is None and heif.is_heif(path):
+        heif.register()
+        return [heif.FORMAT]
+    return [name for name in _FORMATS if name in Image.OPEN]
 
 
 class _DamagedError(InputError):
@@ -97,11 +101,12 @@ def identify(path: Path, *, strip: bool = False) -> Still | None:
             asks_exif = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
             if asks_exif and image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS:
                 width, height = height, width
-            animated = bool(getattr(image, "is_animated", False)) and image.format not in ("TIFF", "MPO")
+            animated = bool(getattr(image, "is_animated", False)) and image.format not in ("TIFF", "MPO", heif.FORMAT)
             return Still(image.format or "", image.mode, width, height, image.has_transparency_data, animated)
     except _DamagedError:
-        if _is_png(path):
-            # Others that read PNG unpack whatever its chunks of text and colours hold, gigabytes from some kilobytes.
+        if _is_png(path) or heif.is_heif(path):
+            # Others that read PNG unpack whatever its chunks of text and colours hold, gigabytes from some kilobytes;
+            # video readers take one tile of a HEIF for all of it.
             raise
         return None
 
@@ -125,6 +130,9 @@ def decode(path: Path, *, strip: bool = False) -> tuple[Pixels, Pixels | None]:
     with _opened(path, strip=strip) as image:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
+        tags = heif.tags_of(image) if image.format == heif.FORMAT else None
+        if tags is not None and (tags.hdr or tags.wide_gamut):
+            return heif.tone_mapped(path, tags), None
         return _to_srgb(image)
 
 

@@ -1,11 +1,44 @@
-"""SMPTE timecodes: moved by a number of frames."""
+"""SMPTE timecodes: counted in frames and moved by a number of them."""
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
 
-_TIMECODE = re.compile(r"(\d\d):(\d\d):(\d\d)([:;.])(\d\d)")
+_TIMECODE = re.compile(r"([0-9]{1,2}):([0-9]{2}):([0-9]{2})([:;.])([0-9]{2})")
+
+
+def is_timecode(text: str) -> bool:
+    """Whether a text has the four fields of a timecode, whatever their values; `1:02:03.50` is a clock time."""
+    match = _TIMECODE.fullmatch(text)
+    return match is not None and match[4] != "."
+
+
+def frame_number(timecode: str, rate: Fraction) -> int:
+    """The frames from 00:00:00:00 to this timecode at `rate` frames a second.
+
+    Raises ValueError, with the reason, for a text that is no timecode and for one that the rate does not have.
+    """
+    match = _TIMECODE.fullmatch(timecode)
+    if match is None:
+        raise ValueError("it is no timecode")
+    hours, minutes, seconds, frame = (int(match[group]) for group in (1, 2, 3, 5))
+    base, dropped = round(rate), _dropped(match, rate)
+    if minutes > 59 or seconds > 59:
+        raise ValueError("minutes and seconds end at 59")
+    if frame >= base:
+        raise ValueError(f"at {float(rate):g} frames/s they are numbered from 00 to {base - 1:02}")
+    if match[4] in ";." and (rate * 1001 / 30000).denominator != 1:
+        raise ValueError(f"drop-frame (;) counts 29.97 and 59.94 frames/s, not {float(rate):g}")
+    if seconds == 0 and minutes % 10 and frame < dropped:
+        raise ValueError("drop-frame has no such number")
+    whole_minutes = hours * 60 + minutes
+    return (whole_minutes * 60 + seconds) * base + frame - dropped * (whole_minutes - whole_minutes // 10)
+
+
+def _dropped(match: re.Match[str], rate: Fraction) -> int:
+    """Numbers left out at the start of every minute that is not a tenth one."""
+    return round(rate) // 15 if match[4] in ";." else 0
 
 
 def shifted(timecode: str, frames: int, rate: Fraction, new_rate: Fraction | None = None) -> str | None:
@@ -19,8 +52,7 @@ def shifted(timecode: str, frames: int, rate: Fraction, new_rate: Fraction | Non
     if match is None:
         return None
     hours, minutes, seconds, frame = (int(match[group]) for group in (1, 2, 3, 5))
-    base = round(rate)
-    dropped = base // 15 if match[4] in ";." else 0
+    base, dropped = round(rate), _dropped(match, rate)
     whole_minutes = hours * 60 + minutes
     count = (whole_minutes * 60 + seconds) * base + frame - dropped * (whole_minutes - whole_minutes // 10)
     ten_minutes = 600 * base - 9 * dropped

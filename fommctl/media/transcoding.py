@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -10,12 +11,10 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.media.containers import Container
+from fommctl.media.layouts import Mixer, choose_layout
 from fommctl.media.limits import LONGEST_PAUSE
 from fommctl.media.sound_input import AudioSource, SoundInput
 
-_CODECS = {"aac": "aac", "libopus": "opus", "flac": "flac"}
-"""Encoder -> codec."""
 _BITS_PER_SECOND = {"aac": 96000, "libopus": 64000}
 """For one channel: transparent for speech and nearly so for music."""
 _STRAY = Fraction(1, 20)
@@ -27,52 +26,134 @@ class TranscodedSound:
     """Decodes, resamples, trims to [0, end) and encodes. Samples are counted at the output's rate from time 0."""
 
     def __init__(
-        self, track: SoundInput, output: Any, container: Container, source: AudioSource, warnings: list[str]
+        self, tracks: Sequence[SoundInput], output: Any, encoder: str, source: AudioSource, warnings: list[str]
     ) -> None:
-        encoder = str(container.sound_encoder)
-        context = track.stream.codec_context
-        self.codec = _CODECS[encoder]
-        self._track = track
+        """tracks: one, or two that become left and right.  encoder: libav's name."""
+        self.codec = av.Codec(encoder, "w").canonical_name
+        self._tracks = tracks
         self._source = source
         self._output = output
-        self._warnings = warnings
-        self._rate, self._layout = _settle(encoder, context.sample_rate, context.layout, warnings)
-        self._resampler = self._new_resampler()
+        track, *others = tracks
+        self._rate = _choose_rate(encoder, track.stream.codec_context.sample_rate)
+        own = "mono" if others else choose_layout(encoder, self._rate, track.layout)
+        self._layout = "stereo" if others else own
+        channels = int(av.AudioLayout(self._layout).nb_channels)
+        if not others and channels != len(track.layout.channels):
+            warnings.append(f"the sound was mixed down from {track.layout.name} to {self._layout}")
+        self._samples = [DecodedTrack(each, source.origin, self._rate, own, warnings) for each in tracks]
         self._stream = output.add_stream(encoder, rate=self._rate, layout=self._layout)
         if encoder in _BITS_PER_SECOND:
-            self._stream.bit_rate = _BITS_PER_SECOND[encoder] * context.layout.nb_channels
+            self._stream.bit_rate = _BITS_PER_SECOND[encoder] * channels
         self._stream.codec_context.time_base = Fraction(1, self._rate)
         self._stream.metadata["language"] = track.language
-        self._pending: list[NDArray[np.float32]] = []
-        self._expected: Fraction | None = None
-        """Time of the output at which the next decoded frame begins if nothing is missing."""
-        self._position = 0
-        """The sample that the resampler gives next; before 0 it is thrown away."""
-        self._surplus = 0
-        """Samples to throw away where the input's timestamps jump back."""
-        self._sent = 0
-        self._ended = False
+        self._sent: int | None = None
+        """The sample that is encoded next; None before the first."""
 
     def pump(self, until: Fraction) -> None:
         """Encode the sound before `until` seconds of the output."""
         stop = self._source.until(until)
-        for packet in self._track.packets_before(stop + self._source.origin):
-            self._decode(packet)
+        for samples in self._samples:
+            samples.read(stop)
         self._send(int(stop * self._rate))
 
     def finish(self, end: Fraction) -> None:
         """Flush decoder, resampler and encoder, none of it beyond `end` seconds of the output."""
-        self._decode(None)
-        self._flush_resampler()
+        for samples in self._samples:
+            samples.flush()
         self._send(int(self._source.until(end) * self._rate))
         self._output.mux(self._stream.encode(None))
 
     def close(self) -> None:
-        """Release the input."""
-        self._track.close()
+        """Release the inputs."""
+        for track in self._tracks:
+            track.close()
+
+    def _send(self, stop: int) -> None:
+        """Encode the samples before the sample `stop`, as far as they are decoded."""
+        begun = [each for each in self._samples if each.begun]
+        if not begun:
+            return
+        # Where one of two tracks is over, or not there yet, the other does not wait for it.
+        going = [each.position for each in begun if not each.over]
+        stop = min(stop, min(going) if going else max(each.position for each in begun))
+        first = min(each.first for each in begun)
+        if self._sent is None and first < stop:
+            self._sent = first
+        while self._sent is not None and self._sent < stop:
+            until = min(stop, self._sent + _BLOCK)
+            block = np.concatenate([each.take(self._sent, until) for each in self._samples], axis=1)
+            frame = av.AudioFrame.from_ndarray(block.reshape(1, -1), "flt", self._layout)
+            frame.sample_rate = self._rate
+            frame.pts = self._sent
+            frame.time_base = Fraction(1, self._rate)
+            self._sent += len(block)
+            self._output.mux(self._stream.encode(frame))
+
+
+class DecodedTrack:
+    """Samples of one track at the output's rate and in its layout, counted from time 0 of the output.
+
+    Silence stands where the track's timestamps leave a gap; nothing stands before time 0.
+    """
+
+    def __init__(self, track: SoundInput, origin: Fraction, rate: int, layout: str, warnings: list[str]) -> None:
+        """origin: seconds on the file's own clock that become time 0."""
+        self._track = track
+        self._origin = origin
+        self._rate = rate
+        self._layout = layout
+        self._warnings = warnings
+        self._channels = int(av.AudioLayout(layout).nb_channels)
+        self._mixer = Mixer(track.layout)
+        self._resampler = self._new_resampler()
+        self._queue: deque[NDArray[np.float32]] = deque()
+        self.first = 0
+        """The first sample that is kept."""
+        self.position = 0
+        """The sample that the resampler gives next; before 0 it is thrown away."""
+        self._expected: Fraction | None = None
+        """Time of the output at which the next decoded frame begins if nothing is missing."""
+        self._surplus = 0
+        """Samples to throw away where the input's timestamps jump back."""
+        self._ended = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether something was decoded."""
+        return self._expected is not None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more comes."""
+        return self._ended or self._track.exhausted
+
+    def read(self, stop: Fraction) -> None:
+        """Decode what starts before `stop` seconds of the output."""
+        for packet in self._track.packets_before(stop + self._origin):
+            self._decode(packet)
+
+    def flush(self) -> None:
+        """Take what decoder and resampler hold back."""
+        self._decode(None)
+        self._flush_resampler()
+
+    def take(self, first: int, stop: int) -> NDArray[np.float32]:
+        """The samples (stop - first, channels), which are dropped; silence where none are kept."""
+        taken = np.zeros((stop - first, self._channels), np.float32)
+        while self._queue and self.first < stop:
+            part = self._queue.popleft()
+            begin, end = max(first, self.first), min(stop, self.first + len(part))
+            if begin < end:
+                taken[begin - first : end - first] = part[begin - self.first : end - self.first]
+            if self.first + len(part) > stop:
+                self._queue.appendleft(part[stop - self.first :])
+                self.first = stop
+                break
+            self.first += len(part)
+        return taken
 
     def _new_resampler(self) -> av.AudioResampler:
-        return av.AudioResampler("fltp", self._layout, self._rate)
+        return av.AudioResampler("flt", self._layout, self._rate)
 
     def _decode(self, packet: Any) -> None:
         try:
@@ -88,10 +169,10 @@ class TranscodedSound:
         """Resample a frame; put silence before it, or cut it, where its time is not the one expected."""
         time = self._expected
         if frame.pts is not None and frame.time_base is not None:
-            time = frame.pts * frame.time_base - self._source.origin
+            time = frame.pts * frame.time_base - self._origin
         if self._expected is None:
             self._expected = time or Fraction(0)
-            self._position = round(self._expected * self._rate)
+            self.position = round(self._expected * self._rate)
         elif time is not None and time - self._expected > LONGEST_PAUSE:
             self._ended = True
             self._warnings.append("the sound stops early: its timestamps jump by more than an hour")
@@ -103,94 +184,47 @@ class TranscodedSound:
         self._expected += Fraction(frame.samples, frame.sample_rate)
         # The timestamps have been used; in the resampler they would only make it guess about gaps.
         frame.pts = None
-        try:
-            parts = self._resampler.resample(frame)
-        except ValueError:
-            # The input changes its rate or layout on the way.
-            self._flush_resampler()
-            parts = self._resampler.resample(frame)
-        for part in parts:
-            self._append(part.to_ndarray())
+        for mixed in self._mixer(frame):
+            mixed.pts = None
+            try:
+                parts = self._resampler.resample(mixed)
+            except ValueError:
+                # The input changes its rate or layout on the way.
+                self._flush_resampler()
+                parts = self._resampler.resample(mixed)
+            for part in parts:
+                self._append_packed(part)
 
     def _flush_resampler(self) -> None:
         for part in self._resampler.resample(None):
             if part is not None:
-                self._append(part.to_ndarray())
+                self._append_packed(part)
         self._resampler = self._new_resampler()
 
     def _jump(self, samples: int) -> None:
         self._surplus += max(0, -samples)
-        silence = np.zeros((self._channels, _BLOCK), np.float32)
-        for first in range(0, samples, _BLOCK):
-            self._append(silence[:, : samples - first])
-            self._send(self._position)
+        # One zero, seen as often as wanted: an hour of silence takes no memory.
+        self._append(np.broadcast_to(np.float32(0), (max(0, samples), self._channels)))
 
-    @property
-    def _channels(self) -> int:
-        return int(av.AudioLayout(self._layout).nb_channels)
+    def _append_packed(self, frame: av.AudioFrame) -> None:
+        self._append(np.asarray(frame.to_ndarray(), np.float32).reshape(-1, self._channels))
 
-    def _append(self, samples: NDArray[Any]) -> None:
-        """Queue samples (channels, n) float32, but for surplus ones and those before time 0."""
-        cut = min(self._surplus, samples.shape[1])
+    def _append(self, samples: NDArray[np.float32]) -> None:
+        """Queue samples (n, channels), but for surplus ones and those before time 0."""
+        cut = min(self._surplus, len(samples))
         self._surplus -= cut
-        samples = samples[:, cut:]
-        early = min(max(0, -self._position), samples.shape[1])
-        self._position += early
-        samples = samples[:, early:]
-        if samples.shape[1]:
-            if not self._pending:
-                self._sent = self._position
-            self._pending.append(samples)
-            self._position += samples.shape[1]
-
-    def _send(self, stop: int) -> None:
-        """Encode the queued samples before the sample `stop`."""
-        if not self._pending or stop <= self._sent:
-            return
-        queued = np.concatenate(self._pending, axis=1)
-        ready, rest = queued[:, : stop - self._sent], queued[:, stop - self._sent :]
-        self._pending = [rest] if rest.shape[1] else []
-        for block in _blocks(ready):
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), "fltp", self._layout)
-            frame.sample_rate = self._rate
-            frame.pts = self._sent
-            frame.time_base = Fraction(1, self._rate)
-            self._sent += block.shape[1]
-            self._output.mux(self._stream.encode(frame))
+        samples = samples[cut:]
+        early = min(max(0, -self.position), len(samples))
+        self.position += early
+        samples = samples[early:]
+        if len(samples):
+            if not self._queue:
+                self.first = self.position
+            self._queue.append(samples)
+            self.position += len(samples)
 
 
-def _blocks(samples: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    for first in range(0, samples.shape[1], _BLOCK):
-        yield samples[:, first : first + _BLOCK]
-
-
-def _settle(encoder: str, rate: int, layout: av.AudioLayout, warnings: list[str]) -> tuple[int, str]:
-    """Sample rate and channel layout of the output: the input's where the encoder has them."""
+def _choose_rate(encoder: str, rate: int) -> int:
+    """The input's sample rate where the encoder has it, else 48 kHz."""
     rates = av.Codec(encoder, "w").audio_rates
-    if rates is not None and rate not in rates:
-        rate = 48000
-    if encoder == "libopus":
-        rate = 48000
-    for name in (layout.name, *_usual_layout(layout.nb_channels)):
-        if _opens(encoder, rate, name):
-            return rate, name
-    warnings.append(f"the sound was mixed down from {layout.name} to stereo")
-    return rate, "stereo"
-
-
-def _usual_layout(channels: int) -> tuple[str, ...]:
-    """The layout meant by so many channels that have no names."""
-    names = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
-    return (names[channels],) if channels in names else ()
-
-
-def _opens(encoder: str, rate: int, layout: str) -> bool:
-    context: Any = av.CodecContext.create(encoder, "w")
-    try:
-        context.sample_rate, context.layout = rate, layout
-        context.format = av.Codec(encoder, "w").audio_formats[0]  # type: ignore[index]
-        context.time_base = Fraction(1, rate)
-        context.open()
-    except (av.FFmpegError, ValueError):
-        return False
-    return True
+    return 48000 if encoder == "libopus" or (rates is not None and rate not in rates) else rate

@@ -75,7 +75,7 @@ class Writer:
 
     width, height: of the frames, in pixels.  rate: nominal frames per second.
     alpha: keep the fourth channel where the codec can; where it cannot, frames are laid over black.
-    audio: sound to carry, copied where the container holds its codec, else transcoded.
+    audio: sound to carry, one source a track, copied where the container holds its codec, else transcoded.
     colour: tags of the driving video; what they leave open follows from the size.
     codec, crf, pix_fmt: choices in ffmpeg's names, each the container's default where None.
     metadata: such as {"comment": ...}.  mark: that the result is synthetic, wherever the container has a place for it.
@@ -96,7 +96,7 @@ class Writer:
         height: int,
         rate: Fraction,
         alpha: bool = False,
-        audio: AudioSource | None = None,
+        audio: AudioSource | Sequence[AudioSource] | None = None,
         colour: ColourTags | None = None,
         codec: str | None = None,
         crf: int | None = None,
@@ -112,10 +112,10 @@ class Writer:
         self.path = Path(path)
         self.frames_written = 0
         self._encoding = resolve_encoding(self.path, codec=codec, crf=crf, pix_fmt=pix_fmt, alpha=alpha)
-        check_target(self.path, overwrite, [audio.path] if audio else [])
+        self._audio = (audio,) if isinstance(audio, AudioSource) else tuple(audio or ())
+        check_target(self.path, overwrite, [source.path for source in self._audio])
         unit = choose_time_base(self._encoding, rate, time_base)
         self._picture = PictureFormat(width, height, rate, unit)
-        self._audio = audio
         self._colour = colour
         self._metadata = dict(metadata or {})
         self._mark = mark

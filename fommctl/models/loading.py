@@ -13,7 +13,7 @@ from fommctl.errors import ModelError, UsageError
 from fommctl.models import registry
 from fommctl.models.building import build_backend
 from fommctl.models.checkpoint import Checkpoint, read_checkpoint
-from fommctl.presets import Preset, find_preset, load_preset, preset_from_data, preset_from_text
+from fommctl.presets import Preset, find_preset, load_preset, preset_from_data, preset_from_text, with_usual_defaults
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -169,12 +169,12 @@ def _proper_name(preset: str, host: Host) -> str:
 def _stored_preset(checkpoint: Checkpoint, name: str, host: Host, sets: Sequence[str]) -> Preset:
     text = checkpoint.metadata["preset"]
     try:
-        preset = preset_from_text(text, host, source=name)
+        preset = with_usual_defaults(preset_from_text(text, host, source=name), host)
     except UsageError as error:
         raise ModelError(
             f"the preset stored in {checkpoint.path} cannot be used: {error.message}", "Give another one with --preset."
         ) from error
-    return preset_from_text(text, host, source=name, sets=sets) if sets else preset
+    return preset_from_text(preset.text(), host, source=name, sets=sets) if sets else preset
 
 
 def _read_off(checkpoint: Checkpoint, name: str, host: Host, sets: Sequence[str]) -> tuple[Preset, tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +10,14 @@ from dataclasses import dataclass
 from fommctl.api.specs import StageEvent
 from fommctl.media.writer import Writer
 from fommctl.stages.animate_result import AnimateResult
+from fommctl.stages.driving import DrivingReader
 from fommctl.stages.engine import Engine
 from fommctl.stages.options import AnimateConfig
 from fommctl.stages.preparation import Prepared, about, prepare, settle
 from fommctl.stages.provenance.recording import write_sidecar
-from fommctl.stages.reference import open_driving
 from fommctl.stages.streaming import Progress, cues_of, expected_frames, stream
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +40,25 @@ def run(config: AnimateConfig, engine: Engine, report: Progress | None = None) -
     where only its sidecar cannot be written, the result stays.
     """
     settled = settle(config, engine)
+    config = settled.config
     event = about(config, engine)
     engine.host.started(event)
     prepared = prepare(settled, engine, event)
     rendering = prepared.rendering()
     began = time.perf_counter()
-    with open_driving(config, settled.shot) as reader, prepared.writer() as writer:
+    with DrivingReader(config, settled.shot) as reader, prepared.writer() as writer:
         stream(prepared, cues_of(reader, config), rendering, writer, report, expected_frames(config, settled.info))
     pace = Pace(rendering.frames, rendering.seconds, time.perf_counter() - began, rendering.batch_size)
-    return conclude(prepared, writer, pace, reader.warnings)
+    return conclude(prepared, writer, pace, (*reader.warnings, *limited(prepared.choreography.limited)))
 
 
 def conclude(prepared: Prepared, writer: Writer, pace: Pace, warnings: Sequence[str]) -> AnimateResult:
     """What comes once the result is written; `writer` is closed.  warnings: of the readers."""
     settled, engine = prepared.settled, prepared.engine
     config = settled.config
+    late = tuple(dict.fromkeys((*warnings, *writer.warnings)))
+    for warning in late:
+        log.warning(warning)
     result = AnimateResult(
         output=config.result_path,
         frames=writer.frames_written,
@@ -64,11 +71,11 @@ def conclude(prepared: Prepared, writer: Writer, pace: Pace, warnings: Sequence[
         device=str(prepared.renderer.device),
         precision=engine.precision,
         motion=settled.mode,
-        reference_s=float(settled.reference_time),
+        reference_s=float(settled.references[0].time),
         model_rate=pace.rendered / pace.model_seconds,
         end_to_end_rate=pace.rendered / pace.seconds,
         detection_s=settled.shot.detection_s,
-        warnings=(*engine.model.notes, *settled.warnings, *warnings, *writer.warnings),
+        warnings=(*engine.model.notes, *settled.warnings, *late),
     )
     if config.sidecar:
         write_sidecar(
@@ -81,3 +88,11 @@ def conclude(prepared: Prepared, writer: Writer, pace: Pace, warnings: Sequence[
         )
     engine.host.finished(StageEvent(stage="animate", details=result.to_json()))
     return result
+
+
+def limited(times: Sequence[float]) -> list[str]:
+    """What is said where the motion of frames at these times (seconds) was cut to stay in the source's square."""
+    if not times:
+        return []
+    span = f"{times[0]:.2f} s" if len(times) == 1 else f"{times[0]:.2f} to {times[-1]:.2f} s"
+    return [f"{len(times)} frames ({span}) move further than the source has room for: their motion was reduced"]

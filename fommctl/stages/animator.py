@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 from fommctl.core.pixels import to_tensor
 from fommctl.errors import InputError
 from fommctl.host import load_host
+from fommctl.media.boxes import Box
 from fommctl.media.images import read_picture, resize
 from fommctl.media.reader import Frame
 from fommctl.models.loading import load_model
 from fommctl.stages import animate
 from fommctl.stages.animate_result import AnimateResult
-from fommctl.stages.choreography import Choreography
+from fommctl.stages.choreography import Choreography, Moment
+from fommctl.stages.defaults import resolve
 from fommctl.stages.engine import Engine
-from fommctl.stages.options import AnimateConfig, MotionMode, check_choice, check_seed, parsed
+from fommctl.stages.options import AnimateConfig, MotionMode, check_seed, parsed
 from fommctl.stages.rendering import Rendering, batches
 from fommctl.stages.shot import on_black
 from fommctl.stages.streaming import Progress
@@ -56,41 +58,54 @@ class Animator(Engine):
         *,
         views: Sequence[str | Path | Pixels] = (),
         motion: MotionMode | None = None,
-        adapt_scale: bool = True,
-        smooth: bool = False,
+        adapt_scale: bool | None = None,
+        smooth: bool | None = None,
         size: int | None = None,
         batch_size: int | None = None,
         fps: float = 25.0,
     ) -> Iterator[Pixels]:
         """Rendered frames (H, W, 3) uint8, one at a time, for prepared driving frames (H, W, 3) uint8.
 
-        Pictures of another size than the model's are resized; nothing is cropped. views: more pictures of the source's
-        subject, where the model makes use of them.  motion: None is relative where the model has it. The first driving
-        frame is the reference of relative motion.  fps: of the driving frames, for `smooth` only. Memory does not grow
-        with the number of frames: they are taken from `driving` a batch at a time. Raises UsageError for a motion that
-        the model does not have and for too many views, and InputError for pictures of another shape or type.
+        Pictures of another size than the model's are resized; of those of another shape the middle is taken. views:
+        more pictures of the source's subject, where the model makes use of them. motion, adapt_scale, smooth, size:
+        None is what the model's preset says, as for `animate`. The first driving frame is the reference of relative
+        motion. fps: of the driving frames, for `smooth` only. Memory does not grow with the number of frames: they are
+        taken from `driving` a batch at a time. Raises UsageError for a motion that the model does not have and for too
+        many views, and InputError for pictures of another shape or type.
         """
-        if motion is not None:
-            check_choice("motion", motion, get_args(MotionMode))
-        mode = self.motion(motion)
+        asked = AnimateConfig(
+            source=Path(), driving=Path(), motion=motion, adapt_scale=adapt_scale, smooth=smooth, size=size
+        )
+        config = resolve(asked, self.model.preset, self.family)
+        size, mode = config.size, self.motion(config.motion)
         self.check_views(len(views))
         renderer, shape = self.renderer(size), self.frame_size(size)
-        pictures = [resize(_source(each), shape) for each in (source, *views)]
+        pictures = [_middle(_source(each), shape) for each in (source, *views)]
         context = renderer.encode_source(to_tensor(pictures, renderer.device))
         period = 1 / Fraction(fps).limit_denominator(100_000)
         cues = (
-            Cue(Frame(resize(_picture(picture, "driving frame"), shape), index, index * period, period), ())
+            Cue(Frame(_middle(_picture(picture, "driving frame"), shape), index, index * period, period), ())
             for index, picture in enumerate(driving)
         )
         first = next(cues, None)
         if first is None:
             return
         reference = renderer.detect(to_tensor([first.frame.pixels], renderer.device))
-        choreography = Choreography(context.motion, reference, mode=mode, adapt_scale=adapt_scale, smooth=smooth)
-        rendering = Rendering(renderer, context, choreography, lambda cue: True, batch_size)
+        choreography = Choreography(
+            context.motion, [reference], mode=mode, adapt_scale=bool(config.adapt_scale), smooth=bool(config.smooth)
+        )
+        rendering = Rendering(renderer, context, choreography, lambda time: Moment(float(time)), batch_size)
         for batch in batches(itertools.chain((first,), cues), rendering.batch_size):
             for rendered in rendering(batch):
                 yield from rendered.pixels.array()
+
+
+def _middle(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """The largest part of the shape of `size` (width, height) in the middle of a picture, resized to it."""
+    height, width = pixels.shape[:2]
+    scale = min(width / size[0], height / size[1])
+    left, top = (width - size[0] * scale) / 2, (height - size[1] * scale) / 2
+    return resize(pixels, size, Box(left, top, width - left, height - top))
 
 
 def _source(picture: str | Path | Pixels) -> Pixels:

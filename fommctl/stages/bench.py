@@ -24,6 +24,7 @@ from fommctl.host import Host, load_host
 from fommctl.models.building import build_backend
 from fommctl.presets import Preset, load_preset
 from fommctl.stages.options import check_seed
+from fommctl.stages.precision import choose_precision
 from fommctl.stages.rendering import BATCH_ON_CPU, BATCH_ON_GPU
 
 Report = Callable[[int, int | None], None]
@@ -115,10 +116,12 @@ def run(
     """Measure. Raises UsageError or MissingError for a preset, device or precision that is not to be had."""
     check_seed(config.seed)
     device = resolve_device(config.device)
-    chosen = resolve_precision(config.precision, device)
+    resolve_precision(config.precision, device)
     host = load_host() if host is None else host
     preset = load_preset(config.preset, host, sets=config.sets)
     batch_size = config.batch_size or (BATCH_ON_CPU if device.type == "cpu" else BATCH_ON_GPU)
+    modules = _fresh_backend(preset, host, config.seed).modules()
+    chosen = choose_precision(config.precision, device, modules)
     # In a process of its own and before this one is large: what counts is the path alone.
     memory = _peak_memory_alone(config, device, chosen, batch_size)
     backend = random_backend(preset, host, config.seed)
@@ -132,7 +135,7 @@ def run(
         device=str(device),
         batch_size=batch_size,
         threads=torch.get_num_threads(),
-        auto_precision=resolve_precision("auto", device),
+        auto_precision=choose_precision("auto", device, modules),
         paths={name: path.result(paths[PLAIN]) for name, path in paths.items()},
         end_to_end=None if end_to_end is None else end_to_end(preset, backend, host, device, chosen),
         peak_memory_mb=memory,

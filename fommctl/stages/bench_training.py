@@ -13,7 +13,7 @@ import torch
 
 from fommctl.api.training import TrainingBatch, trains
 from fommctl.core.equivariance import ThinPlateTransform
-from fommctl.core.fast.devices import resolve_device, resolve_training_precision
+from fommctl.core.fast.devices import resolve_device
 from fommctl.core.perceptual import PerceptualNetwork, Vgg19Features
 from fommctl.errors import UsageError
 from fommctl.host import Host, load_host
@@ -22,6 +22,7 @@ from fommctl.presets import Preset, load_preset
 from fommctl.sections import BaseTrainParams
 from fommctl.stages.bench import PLAIN, BenchConfig, Report, random_backend, smooth_pictures
 from fommctl.stages.options import check_seed
+from fommctl.stages.precision import choose_training_precision
 from fommctl.stages.training.step import TrainingStep
 
 BATCH_ON_CPU = 4
@@ -70,7 +71,7 @@ def run(config: BenchConfig, host: Host | None = None, *, report: Report | None 
     """
     check_seed(config.seed)
     device = resolve_device(config.device)
-    chosen = resolve_training_precision(config.precision, device)
+    chosen = choose_training_precision(config.precision, device)
     host = load_host() if host is None else host
     preset = load_preset(config.preset, host, sets=config.sets)
     params: BaseTrainParams = preset.section("train_params")
@@ -92,7 +93,7 @@ def run(config: BenchConfig, host: Host | None = None, *, report: Report | None 
         device=str(device),
         batch_size=batch_size,
         threads=torch.get_num_threads(),
-        auto_precision=resolve_training_precision("auto", device),
+        auto_precision=choose_training_precision("auto", device),
         perceptual_network=_perceptual_name(params),
         paths={name: path.result(paths[PLAIN], batch_size) for name, path in paths.items()},
     )

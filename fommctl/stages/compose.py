@@ -18,7 +18,7 @@ from fommctl.media.images import Pixels, resize
 from fommctl.media.writer import Writer
 from fommctl.stages.draw import compare, draw_keypoints
 from fommctl.stages.options import AnimateConfig
-from fommctl.stages.paste import Paste
+from fommctl.stages.paste import Floats, Paste
 from fommctl.stages.shot import Shot, full_square, on_black
 from fommctl.stages.timing import Cue
 
@@ -78,14 +78,18 @@ class Composer:
         self._enlarge: Paste | None = None
         self._detail: Detail | None = None
         self._source_panel = shot.square
-        full = full_square(on_black(shot.picture), shot.source_box)
+        full = full_square(on_black(shot.picture), shot.source_box, mirrored=shot.mirrored)
         if look.detail:
             self._source_panel = full
         if look.paste_back and shot.source_box is not None:
             self._source_panel = on_black(shot.picture)
             if look.alpha and shot.picture.alpha is not None:
                 self._source_panel = np.dstack((shot.picture.pixels, shot.picture.alpha))
-            self._paste = Paste(self._source_panel, shot.source_box, reconstruction)
+            # Where the square is drawn on or filtered, it has to be whole.
+            pinned = look.detail and shot.mirrored and not look.keypoints and not square_filters
+            self._paste = Paste(
+                self._source_panel, shot.source_box, reconstruction, mirrored=shot.mirrored, pinned=pinned
+            )
         if look.detail:
             if self._paste is None or look.keypoints or square_filters:
                 # What happens to the square itself needs it as a picture of its own first.
@@ -169,10 +173,9 @@ class Composer:
 def _detail(full: Pixels, small: Pixels, paste: Paste | None, device: torch.device) -> Detail:
     """What gives squares their detail, for the part of them that `paste` shows."""
     assert paste is not None
-    square, seen, weight = (
-        torch.from_numpy(np.ascontiguousarray(each)).to(device) for each in (full, small, paste.mask)
-    )
-    return Detail(square, seen, weight, paste.part)
-    arrays = full, small, paste.mask
-    square, seen, weight = (torch.from_numpy(np.ascontiguousarray(each)).to(device) for each in arrays)
-    return Detail(square, seen, weight, paste.part)
+
+    def there(values: Floats | Pixels) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(device)
+
+    edges = None if paste.motion is None or paste.own is None else (there(paste.motion), there(paste.own))
+    return Detail(there(full), there(small), there(paste.mask), paste.part, edges)

@@ -23,7 +23,7 @@ from fommctl.models.loading import LoadedModel
 from fommctl.presets import Preset
 from fommctl.stages import animate
 from fommctl.stages.bench import EndToEnd, smooth_pictures
-from fommctl.stages.choreography import Choreography
+from fommctl.stages.choreography import Choreography, Moment
 from fommctl.stages.engine import Engine
 from fommctl.stages.options import AnimateConfig
 from fommctl.stages.rendering import Rendering, batches
@@ -76,9 +76,9 @@ def _alone(engine: Engine, cues: Sequence[Cue]) -> float:
     renderer = engine.renderer()
     context = renderer.encode_source(to_tensor([cues[0].frame.pixels], renderer.device))
     choreography = Choreography(
-        context.motion, context.motion, mode=engine.motion(None), adapt_scale=True, smooth=False
+        context.motion, [context.motion], mode=engine.motion(None), adapt_scale=True, smooth=False
     )
-    rendering = Rendering(renderer, context, choreography, lambda cue: True, None)
+    rendering = Rendering(renderer, context, choreography, lambda time: Moment(float(time)), None)
     began = time.perf_counter()
     for batch in batches(cues, rendering.batch_size):
         for rendered in rendering(batch):

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from fommctl.api.protocols import Renderer, SourceContext
 from fommctl.api.specs import BackendSpec
-from fommctl.core.fast.devices import resolve_device, resolve_precision
+from fommctl.core.fast.devices import resolve_device
 from fommctl.core.pixels import to_tensor
 from fommctl.errors import UsageError
 from fommctl.host import Host
 from fommctl.models.loading import LoadedModel
 from fommctl.stages.options import MotionMode
+from fommctl.stages.precision import choose_precision
 from fommctl.stages.searches import Searches
 
 ENCODED_SOURCES = 4
@@ -34,7 +35,7 @@ class Engine:
         self.seed = seed
         """Of torch's random numbers when the model was loaded; a sidecar tells it."""
         self.device = resolve_device(device)
-        self.precision = resolve_precision(precision, self.device)
+        self.precision = choose_precision(precision, self.device, model.backend.modules())
         self.searches = Searches(host)
         self._renderers: dict[float, Renderer] = {}
         self._encoded: OrderedDict[tuple[int | None, str], SourceContext] = OrderedDict()

@@ -23,6 +23,7 @@ from fommctl.media.boxes import Box, square
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.reader import Reader
 from fommctl.plugin import describe, why_not_ready
+from fommctl.stages.following import SquarePath
 from fommctl.stages.searching import all_detections, looked_at_again
 from fommctl.stages.tracks import Track, follow, lasting, subjects
 
@@ -75,12 +76,12 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class ClipSquare:
-    """The one fixed square of a clip."""
+    """The square of one shot of a clip."""
 
     box: Box
-    """Even whole pixels; may reach beyond the picture, whose border is then repeated."""
+    """The fixed square: even whole pixels; may reach beyond the picture, whose border is then repeated."""
     found: int
-    """Subjects in the clip; the largest was followed."""
+    """Subjects in the shot; the largest was followed."""
     score: float
     """Mean over the detections, comparable within one detector only."""
     absent: tuple[tuple[Fraction, Fraction], ...]
@@ -88,6 +89,10 @@ class ClipSquare:
     at -1."""
     sightings: tuple[Sighting, ...]
     """Every searched frame, in order."""
+    start: Fraction = Fraction(-1)
+    """Time of the shot's first frame, seconds; of the clip's first shot -1."""
+    path: SquarePath | None = None
+    """The square that follows the subject, where the fixed one does not serve."""
 
     @property
     def width(self) -> float:
@@ -139,7 +144,7 @@ def square_in_picture(
     """
     sure = subjects(all_detections(pixels, detector))
     if not sure:
-        raise _not_found(subject, name)
+        raise not_found(subject, name)
     wanted = ideal(looked_at_again(pixels, sure[0].box, detector), width, subject)
     box = fitted(wanted.center, wanted.width, pixels.shape[1], pixels.shape[0])
     return Square(box, len(sure), sure[0].score, sure[0])
@@ -176,22 +181,27 @@ def square_in_clip(
     step = 1 / rate
     tracks = lasting(follow(times, found), len(times))
     if not tracks:
-        raise _not_found(subject, path.name)
+        raise not_found(subject, path.name)
+    return fixed_square(tracks, times, width, subject, info, max(length or step, times[-1] + step))
+
+
+def fixed_square(
+    tracks: Sequence[Track], times: Sequence[Fraction], width: float, subject: str, info: VideoInfo, end: Fraction
+) -> ClipSquare:
+    """The square around the first of the tracks through the frames that were searched at these times, before `end`."""
     track = tracks[0]
     seen = dict(zip(track.samples, track.detections, strict=True))
     sightings = tuple(Sighting(time, seen.get(number)) for number, time in enumerate(times))
-    box = _around(track, width, subject, info)
-    return ClipSquare(
-        box, len(tracks), track.score, _absences(sightings, max(length or step, times[-1] + step)), sightings
-    )
+    center, side = spread([detection.box for detection in track.detections], width, subject)
+    box = fitted(center, side, info.width, info.height, multiple=2)
+    return ClipSquare(box, len(tracks), track.score, absences(sightings, end), sightings)
 
 
 def _samples(
     path: Path, info: VideoInfo, fps: Fraction | None, start: Fraction, end: Fraction | None
 ) -> tuple[Iterator[tuple[Fraction, NDArray[np.uint8]]], Fraction | None, Fraction]:
     """The frames to search with their times, the length of the clip in seconds, and how many frames a second."""
-    scale = min(1.0, LONGEST_SIDE / max(info.width, info.height))
-    size = max(1, round(info.width * scale)), max(1, round(info.height * scale))
+    size = searched_size(info)
     until = min(limit for limit in (end, info.duration) if limit is not None) if end or info.duration else None
     length = None if until is None else max(Fraction(0), until - start)
     rate = min(RATE, MOST_SAMPLES / length) if length else RATE
@@ -212,6 +222,12 @@ def _samples(
     return one_by_one() if length and length >= LONG else all_along(), length, rate
 
 
+def searched_size(info: VideoInfo) -> tuple[int, int]:
+    """(width, height) of the frames in which a subject is looked for."""
+    scale = min(1.0, LONGEST_SIDE / max(info.width, info.height))
+    return max(1, round(info.width * scale)), max(1, round(info.height * scale))
+
+
 def scaled(detections: Sequence[Detection], info: VideoInfo, pixels: NDArray[np.uint8]) -> list[Detection]:
     """Detections in a reduced frame, in the pixels of the clip."""
     x, y = info.width / pixels.shape[1], info.height / pixels.shape[0]
@@ -223,11 +239,6 @@ def scaled(detections: Sequence[Detection], info: VideoInfo, pixels: NDArray[np.
         )
         for found in detections
     ]
-
-
-def _around(track: Track, width: float, subject: str, info: VideoInfo) -> Box:
-    center, side = spread([detection.box for detection in track.detections], width, subject)
-    return fitted(center, side, info.width, info.height, multiple=2)
 
 
 def spread(boxes: Sequence[Box], width: float, subject: str) -> tuple[tuple[float, float], float]:
@@ -260,7 +271,7 @@ def fitted(center: tuple[float, float], side: float, width: int, height: int, mu
     return square(center, side, multiple).shifted_inside(width, height)
 
 
-def _absences(sightings: Sequence[Sighting], clip_end: Fraction) -> tuple[tuple[Fraction, Fraction], ...]:
+def absences(sightings: Sequence[Sighting], clip_end: Fraction) -> tuple[tuple[Fraction, Fraction], ...]:
     """The runs of searched frames without the subject that are long enough to count, from sighting to sighting: when
     the subject left between two searched frames is not known, and a pose that is held must be one that was seen."""
     absences = []
@@ -276,7 +287,8 @@ def _absences(sightings: Sequence[Sighting], clip_end: Fraction) -> tuple[tuple[
     return tuple(absences)
 
 
-def _not_found(subject: str, name: str) -> InputError:
+def not_found(subject: str, name: str) -> InputError:
+    """The error of a picture or clip without a subject."""
     return InputError(
         f"no {subject} found in {name}",
         f"Where the {subject} fills the frame already, give --crop none; else --crop X,Y,SIZE, in pixels.",

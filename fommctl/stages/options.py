@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -13,11 +14,52 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from fommctl.config import describe, did_you_mean, nearest
 from fommctl.errors import UsageError
 from fommctl.media.boxes import Box
+from fommctl.media.deinterlacing import Deinterlace
+from fommctl.media.probe import VideoInfo
+from fommctl.media.sound_choice import check_track
+from fommctl.media.timecode import frame_number, is_timecode
 
-JsonValue = str | int | bool | None | list[str]
+JsonValue = str | int | float | bool | None | list[str]
 MotionMode = Literal["relative", "absolute"]
 AudioMode = Literal["auto", "driving", "none"]
 MissingMode = Literal["hold", "skip", "fail"]
+SEARCHED = ("auto", "fixed", "follow")
+"""Squares of the driving video that are looked for: the clip decides, one for a shot, one that follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timecode:
+    """A time in frames, `HH:MM:SS:FF`, or `HH:MM:SS;FF` for drop-frame."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    def seconds(self, info: VideoInfo, own: bool) -> Fraction:
+        """Seconds since the start of a clip.  own: it is the clip's own timecode, which begins where the clip's does.
+
+        Raises UsageError for a number that the clip's rate does not have, and for a time before its start.
+        """
+        rate, name = info.coded_rate, info.path.name
+        try:
+            frames = frame_number(self.text, rate)
+        except ValueError as error:
+            raise UsageError(f"a time of '{self.text}': {error}", f"{name} has {float(rate):g} frames/s.") from error
+        if own:
+            if info.timecode is None:
+                raise UsageError(f"--timecode, but {name} has no timecode", "Leave --timecode out: times count from 0.")
+            try:
+                frames -= frame_number(info.timecode, rate)
+            except ValueError as error:
+                raise UsageError(
+                    f"the timecode of {name}, {info.timecode}, does not fit its rate: {error}", "Leave --timecode out."
+                ) from error
+            if frames < 0:
+                raise UsageError(f"{self.text} lies before the start of {name}", f"It starts at {info.timecode}.")
+        # Matroska rounds times to milliseconds: a frame must not be lost for that.
+        slack = Fraction(1, 2000) if info.container == "matroska" else Fraction(0)
+        return max(Fraction(0), frames / rate - slack)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,15 +72,27 @@ class AnimateConfig:
     """None: `SOURCE--DRIVING.mp4` in the current folder."""
     views: tuple[Path, ...] = ()
     """More pictures of the source's subject, for models that make use of them."""
+    # Those that are None here and named in `fommctl.stages.defaults` are left to the model's preset.
+    as_published: bool = False
+    """What is left open is done as the published code does it, whatever the preset says."""
     motion: MotionMode | None = None
-    """None: relative where the model has it, else absolute."""
-    adapt_scale: bool = True
-    best_frame: str = "first"
+    adapt_scale: bool | None = None
+    best_frame: str | None = None
     """`first`, `auto` or the number of a frame of the (trimmed) driving video, from 0."""
+    source_width: float | None = None
+    """Width of the source's subject over the side of its square."""
+    driving_width: float | None = None
+    """The same of the driving video."""
+    head_motion: float | None = None
+    """Share, 0 to 1, of the head's travel through the driving video that the head in the source makes too, where the
+    driving square follows."""
     crop: str = "auto"
     """Of the source: `auto`, `none` or `X,Y,SIZE` in pixels."""
     driving_crop: str | None = None
-    """Of the driving video; None: as `crop`, or `auto` where that is a square given by hand."""
+    """Of the driving video: `auto`, `fixed`, `follow`, `none` or `X,Y,SIZE`; None: as `crop`, or `auto` where that is a
+    square given by hand."""
+    cuts: bool | None = None
+    """Give each shot of the driving video its own reference and square."""
     detector: str | None = None
     paste_back: bool | None = None
     """None: where there was a crop."""
@@ -47,17 +101,23 @@ class AnimateConfig:
     restore: Path | None = None
     """Weights of a network that restores or enlarges animated squares before they are pasted back."""
     size: int | None = None
-    """Side of the model's frames in pixels; None: native."""
-    smooth: bool = False
-    start: Fraction | None = None
-    end: Fraction | None = None
-    """Seconds since the start of the driving video; `end` exclusive."""
+    """Side of the model's frames in pixels."""
+    smooth: bool | None = None
+    start: Fraction | Timecode | None = None
+    end: Fraction | Timecode | None = None
+    """Since the start of the driving video, in seconds or frames; `end` exclusive."""
+    timecode: bool = False
+    """Times are the driving video's own timecodes, not counted from its start."""
     audio: AudioMode = "auto"
+    audio_track: str = "auto"
+    """`auto`, `all` or the number of a sound track of the driving video, from 1."""
     fps: Fraction | None = None
     """Of a folder of frames; for a video, frames are dropped or repeated to this rate."""
     codec: str | None = None
     crf: int | None = None
     pix_fmt: str | None = None
+    deinterlace: Deinterlace = "auto"
+    """Of interlaced driving footage."""
     on_missing: MissingMode = "hold"
     batch_size: int | None = None
     """None: chosen for the device."""
@@ -75,33 +135,70 @@ class AnimateConfig:
     """Private key of the first certificate (PEM)."""
 
     def __post_init__(self) -> None:
-        for name, choices in (("motion", MotionMode), ("audio", AudioMode), ("on_missing", MissingMode)):
+        for name, choices in (
+            ("motion", MotionMode),
+            ("audio", AudioMode),
+            ("on_missing", MissingMode),
+            ("deinterlace", Deinterlace),
+        ):
             if getattr(self, name) is not None or name != "motion":
                 check_choice(f"--{name.replace('_', '-')}", getattr(self, name), get_args(choices))
         for name in ("size", "batch_size", "crf", "encoder_threads"):
             if not isinstance(getattr(self, name), int | None):
                 raise UsageError(f"--{name.replace('_', '-')} is {getattr(self, name)!r}", "Give a whole number.")
-        for text in (self.crop, self.driving_crop):
-            if text is not None:
-                parse_crop(text)
-        if self.best_frame not in ("first", "auto") and not self.best_frame.isdecimal():
+        check_track(self.audio_track)
+        parse_crop(self.crop)
+        if self.driving_crop is not None:
+            parse_crop(self.driving_crop, SEARCHED)
+        if self.best_frame not in (None, "first", "auto") and not self.best_frame.isdecimal():
             raise UsageError(f"--best-frame is '{self.best_frame}'", "Give first, auto or the number of a frame.")
-        start = self.start or Fraction(0)
-        if start < 0 or (self.end is not None and self.end <= start):
-            raise UsageError("--start and --end leave nothing to animate", "Times are seconds; --end must lie later.")
+        if self.timecode and any(isinstance(time, Fraction) for time in (self.start, self.end)):
+            raise UsageError("--timecode, but a time is no timecode", "Give --start and --end as HH:MM:SS:FF.")
+        if not isinstance(self.start, Timecode) and not isinstance(self.end, Timecode):
+            self._check_times(self.start or Fraction(0), self.end)
         for name in ("size", "batch_size", "fps", "encoder_threads"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UsageError(f"--{name.replace('_', '-')} is {value}", "Give a number above zero.")
+        for name, most in (("source_width", 2), ("driving_width", 2), ("head_motion", 1)):
+            value = getattr(self, name)
+            if value is not None and not (0 <= value <= most and (value or name == "head_motion")):
+                raise UsageError(f"{name} is {value}", f"Give a number from 0 to {most}.")
         if (self.sign is None) != (self.sign_key is None):
             raise UsageError("--sign and --key belong together", "Give the certificate chain and its private key.")
+
+    @staticmethod
+    def _check_times(start: Fraction, end: Fraction | None) -> None:
+        if start < 0 or (end is not None and end <= start):
+            raise UsageError("--start and --end leave nothing to animate", "Times are seconds; --end must lie later.")
+
+    @property
+    def start_s(self) -> Fraction:
+        """Seconds since the start of the driving video; timecodes have to be `timed` first."""
+        assert not isinstance(self.start, Timecode), "the rate of the driving video is not known yet"
+        return self.start or Fraction(0)
+
+    @property
+    def end_s(self) -> Fraction | None:
+        """Seconds since the start of the driving video, exclusive; None for its end."""
+        assert not isinstance(self.end, Timecode), "the rate of the driving video is not known yet"
+        return self.end
+
+    def timed(self, info: VideoInfo) -> AnimateConfig:
+        """The same with times in seconds. info: of the driving video. Raises UsageError for what it does not have."""
+        if not isinstance(self.start, Timecode) and not isinstance(self.end, Timecode):
+            return self
+        start, end = (
+            time.seconds(info, self.timecode) if isinstance(time, Timecode) else time for time in (self.start, self.end)
+        )
+        return replace(self, start=start, end=end, timecode=False)
 
     def to_json(self) -> dict[str, JsonValue]:
         """The options as JSON values, for listeners and logs; paths, times and rates as text."""
         values = {name: getattr(self, name) for name in option_names()}
         return {
             name: value
-            if value is None or isinstance(value, int | str)
+            if value is None or isinstance(value, int | float | str)
             else [str(item) for item in value]
             if isinstance(value, tuple)
             else str(value)
@@ -115,10 +212,12 @@ class AnimateConfig:
 
     @property
     def crop_of_driving(self) -> str:
-        """`auto`, `none` or `X,Y,SIZE`."""
+        """`auto`, `fixed`, `follow`, `none` or `X,Y,SIZE`."""
         if self.driving_crop is not None:
             return self.driving_crop
-        return "auto" if parse_crop(self.crop) else self.crop
+        if self.crop == "none":
+            return "none"
+        return "fixed" if self.as_published else "auto"
 
 
 def option_names() -> tuple[str, ...]:
@@ -148,8 +247,8 @@ def read_option(name: str, value: Any) -> Any:
     if value is None:
         return None
     readers: dict[str, Callable[[str], Any]] = {
-        "start": parse_time,
-        "end": parse_time,
+        "start": parse_moment,
+        "end": parse_moment,
         "fps": parse_rate,
         "batch_size": parse_batch_size,
         "crop": str,
@@ -164,6 +263,8 @@ def read_option(name: str, value: Any) -> Any:
         return _boolean(name, value)
     if kind is int and isinstance(value, str):
         return _whole(name, value)
+    if kind is float:
+        return _number(name, value)
     if kind is Path and isinstance(value, str):
         return Path(value)
     if kind not in (int, Path) and isinstance(value, int | float) and not isinstance(value, bool):
@@ -174,7 +275,7 @@ def read_option(name: str, value: Any) -> Any:
     return value
 
 
-_EXPECTED = {int: "a whole number", bool: "true or false", Path: "a path"}
+_EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 
 
 @functools.cache
@@ -202,6 +303,16 @@ def _whole(name: str, text: str) -> int:
     return int(digits)
 
 
+def _number(name: str, value: Any) -> float:
+    try:
+        number = float("nan" if isinstance(value, bool) else value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not math.isfinite(number):
+        raise UsageError(f"--{name.replace('_', '-')} is {describe(value)}", f"Give {_EXPECTED[float]}.")
+    return number
+
+
 def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise UsageError with the nearest choice unless value is one of them."""
     if value not in choices:
@@ -216,16 +327,18 @@ def check_seed(seed: int) -> None:
         raise UsageError(f"the seed is {seed!r}", "Give a whole number from 0, below 2**63.")
 
 
-def parse_crop(text: str) -> Box | None:
-    """The square of `X,Y,SIZE`; None for `auto` and `none`. Raises UsageError for anything else."""
-    if text in ("auto", "none"):
+def parse_crop(text: str, searched: tuple[str, ...] = ("auto",)) -> Box | None:
+    """The square of `X,Y,SIZE`; None for `none` and for the words of what is searched. Raises UsageError for anything
+    else."""
+    if text in (*searched, "none"):
         return None
     try:
         left, top, side = (int(part) for part in text.split(","))
     except (AttributeError, ValueError):
         side = 0
     if side <= 0:
-        raise UsageError(f"a crop of '{text}'", "Give auto, none or X,Y,SIZE in pixels, such as 120,40,256.")
+        words = ", ".join((*searched, "none"))
+        raise UsageError(f"a crop of '{text}'", f"Give {words} or X,Y,SIZE in pixels, such as 120,40,256.")
     return Box(left, top, left + side, top + side)
 
 
@@ -253,14 +366,37 @@ def parse_batch_size(text: str) -> int | None:
 def parse_time(text: str) -> Fraction:
     """Seconds (`12.5`) or clock time (`1:02:03.5`, `02:03`)."""
     try:
-        seconds = Fraction(0)
-        for part in text.split(":"):
-            seconds = seconds * 60 + _fraction(part)
+        *whole, last = text.split(":")
+        seconds = _fraction(last)
+        if whole:
+            # Only the first of several fields may be 60 or more.
+            limits = [None] + [60] * (len(whole) - 1)
+            counts = [_count(part, limit) for part, limit in zip(whole, limits, strict=True)]
+            if len(whole) > 2 or not 0 <= seconds < 60 or "/" in last:
+                raise ValueError("no clock time")
+            seconds += 60 * sum(count * 60**power for power, count in enumerate(reversed(counts)))
     except (ValueError, ZeroDivisionError) as error:
         raise UsageError(
             f"a time of '{text}'", "Give seconds such as 12.5, or minutes and seconds as 1:02.5."
         ) from error
     return seconds
+
+
+def parse_moment(text: str) -> Fraction | Timecode:
+    """A time of a clip: as of `parse_time`, or a timecode (`HH:MM:SS:FF`)."""
+    if is_timecode(text):
+        return Timecode(text)
+    try:
+        return parse_time(text)
+    except UsageError as error:
+        hint = "Give seconds such as 12.5, minutes and seconds as 1:02.5, or a timecode as HH:MM:SS:FF."
+        raise UsageError(error.message, hint) from error
+
+
+def _count(text: str, limit: int | None) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10) or (limit is not None and int(text) >= limit):
+        raise ValueError("no count of minutes or hours")
+    return int(text)
 
 
 def _fraction(text: str) -> Fraction:

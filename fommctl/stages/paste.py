@@ -16,6 +16,9 @@ Floats = NDArray[np.float32]
 
 # Width of the soft edge in sides of the square. In the framing of faces it ends where the head begins.
 FEATHER = 0.12
+# Along the picture's edge nothing moves, and within this part of the square's side everything comes to rest: what lies
+# beyond the edge nobody knows.  Pixels that move by more than half of that way are the network's, the others warped.
+REST, OWN = 0.18, (0.5, 0.9)
 # Details that the model loses are no colour: both squares are blurred by this much (standard deviation, in sides).
 BLUR = 0.06
 # A match never changes contrast by more than this factor; a flat square would else give any gain.
@@ -29,12 +32,22 @@ SPREAD = 8.0
 class Paste:
     """Pastes frame after frame into one picture. Use it in one thread at a time: it keeps its work space."""
 
-    def __init__(self, background: Pixels, box: Box, reconstruction: Pixels | None = None) -> None:
+    def __init__(
+        self,
+        background: Pixels,
+        box: Box,
+        reconstruction: Pixels | None = None,
+        *,
+        mirrored: bool = False,
+        pinned: bool = False,
+    ) -> None:
         """background: (H, W, 3), or (H, W, 4) with straight alpha, which is kept as it is.
 
         box: the square that was cut out, in whole pixels; it may reach beyond the picture.
         reconstruction: (h, w, 3), the model's rendering of the unmoved source. Where it departs from the true square in
         colour, every frame is corrected by the same amount, so that nothing flickers; None corrects nothing.
+        mirrored: how the square was extended beyond the picture (see `media.resampling.crop`).  pinned: what lies at
+        the picture's edge stays there; `added` has to hold it, see `own`.
         """
         height, width = background.shape[:2]
         self._background = background
@@ -50,14 +63,19 @@ class Paste:
         mask = feather(box, width, height)[self.part][..., None]
         self.mask = mask[..., 0]
         """How much of them shows: (rows, columns)."""
+        self.motion = motion = resting(box, width, height)[self.part] if pinned else None
+        """How much of the flow's displacement is left near the edges of the picture: (rows, columns)."""
+        self.own = None if motion is None else _smoothstep((motion - OWN[0]) / (OWN[1] - OWN[0]))
+        """The share of the animated square there, the rest of which is `added`: (rows, columns)."""
         gain, shift = np.ones(3, np.float32), np.zeros((*self._size[::-1], 3), np.float32)
         if reconstruction is not None:
             colours = background[..., :3] if background.shape[2] == 3 else _opaque(background)
-            gain, shift = match(reconstruction, crop(colours, box))
+            gain, shift = match(reconstruction, crop(colours, box, mirrored=mirrored))
         # mask * (gain * frame + shift) + (1 - mask) * background, as one product and one sum a frame.
         below = background[self._rows, self._columns, :3].astype(np.float32)
-        self._factor = np.ascontiguousarray(mask * gain)
-        self._summand = np.ascontiguousarray(mask * shift[self.part] + (1 - mask) * below + np.float32(0.5))
+        shown = mask if self.own is None else mask * self.own[..., None]
+        self._factor = np.ascontiguousarray(shown * gain)
+        self._summand = np.ascontiguousarray(shown * shift[self.part] + (1 - mask) * below + np.float32(0.5))
         self._work = np.empty_like(self._summand)
         self._with_fourth: tuple[Tensor, ...] | None = None
 
@@ -108,6 +126,24 @@ def feather(box: Box, width: int, height: int) -> Floats:
     across = _ramp(round(box.width), box.left <= 0, box.right >= width)
     down = _ramp(round(box.height), box.top <= 0, box.bottom >= height)
     return down[:, None] * across[None]
+
+
+def resting(box: Box, width: int, height: int) -> Floats:
+    """How much of its displacement each pixel of a square, (side, side), keeps: none on the edges that the square
+    reaches of the picture (width, height), all of it further inside."""
+    across = _rest(round(box.width), box.left, width)
+    down = _rest(round(box.height), box.top, height)
+    return down[:, None] * across[None]
+
+
+def _rest(length: int, start: float, limit: int) -> Floats:
+    place = np.arange(length, dtype=np.float32) + np.float32(start)
+    ways = [np.full(length, np.inf, np.float32)]
+    if start <= 0:
+        ways.append(place)
+    if start + length >= limit:
+        ways.append(limit - 1 - place)
+    return _smoothstep(np.minimum.reduce(ways) / max(1.0, REST * length))
 
 
 def _ramp(length: int, open_start: bool, open_end: bool) -> Floats:

@@ -17,14 +17,17 @@ from fommctl.errors import MissingError
 from fommctl.media import timecode
 from fommctl.media.marking import Mark
 from fommctl.media.probe import VideoInfo, probe
+from fommctl.media.resampling import content
 from fommctl.media.writer import AudioSource, Writer, check_output, holds_alpha
-from fommctl.stages.choreography import Choreography
+from fommctl.stages.choreography import Choreography, Moment
 from fommctl.stages.compose import Composer, Look
+from fommctl.stages.defaults import resolve
 from fommctl.stages.engine import Engine
-from fommctl.stages.options import AnimateConfig, MotionMode
+from fommctl.stages.following import STILL, travel
+from fommctl.stages.options import SEARCHED, AnimateConfig, MotionMode, parse_crop
 from fommctl.stages.provenance.schema import check_sidecar
 from fommctl.stages.provenance.signing import Signature, check_signing
-from fommctl.stages.reference import find_reference
+from fommctl.stages.reference import Reference, find_references
 from fommctl.stages.rendering import Rendering
 from fommctl.stages.shot import Shot, plan
 from fommctl.stages.sound import choose_sound
@@ -37,21 +40,31 @@ class Settled:
     """What the inputs and the options decide about a result; another process can be handed it."""
 
     config: AnimateConfig
+    """With nothing left open."""
     info: VideoInfo
     """Of the driving video."""
-    sound: AudioSource | None
+    sound: tuple[AudioSource, ...]
+    """One source a track of the result."""
     shot: Shot
     mode: MotionMode
-    reference_time: Fraction
-    """Of the reference frame in the driving video, in seconds."""
-    reference: Motion
-    """One frame, on the CPU."""
+    references: tuple[Reference, ...]
+    """One for each shot of the driving video."""
     warnings: tuple[str, ...]
 
     @property
     def rate(self) -> Fraction:
         """Frames a second of the result."""
         return self.config.fps or self.info.rate
+
+    def moment(self, time: Fraction) -> Moment:
+        """What is known of the driving frame at a time, seconds since --start."""
+        shot = self.shot
+        number = shot.number_at(time)
+        moved = STILL
+        if shot.shots and (path := shot.shots[number].path) is not None:
+            first = path.at(float(self.references[number].time))
+            moved = travel(path.at(float(time)), first, self.config.head_motion or 0.0)
+        return Moment(float(time), shot.present(time), number, moved)
 
     @property
     def paste_back(self) -> bool:
@@ -79,13 +92,12 @@ class Prepared:
 
     def rendering(self) -> Rendering:
         """The model's loop over this shot."""
-        present = self.settled.shot.present
         batch_size = self.settled.config.batch_size
         return Rendering(
             self.renderer,
             self.context,
             self.choreography,
-            lambda cue: present(cue.frame.time),
+            self.settled.moment,
             batch_size,
             with_flow=self.composer.wants_flow,
         )
@@ -120,17 +132,27 @@ class Prepared:
 def settle(config: AnimateConfig, engine: Engine) -> Settled:
     """Look at the inputs and decide. Raises UsageError, InputError, OutputError or MissingError."""
     remarks = check_outputs(config)
+    config = resolve(config, engine.model.preset, engine.family)
     mode = engine.motion(config.motion)
     engine.check_views(len(config.views))
-    info = probe(config.driving, fps=config.fps)
-    sound = choose_sound(config, info)
+    info = probe(config.driving, fps=config.fps, deinterlace=config.deinterlace)
+    config = config.timed(info)
+    sound, about_sound = choose_sound(config, info)
     shot = plan(config, info, engine.model.preset.framing, engine.frame_size(config.size), engine.host, engine.searches)
     context = engine.encoded((shot.square, *shot.views), config.size)
-    notes = (*remarks, *shot.warnings, *_about_model(config, engine, context.motion))
+    notes = (
+        *remarks,
+        *_about_driving(config, info),
+        *about_sound,
+        *shot.warnings,
+        *_about_alpha(config, shot),
+        *_about_shape(config, info, shot),
+        *_about_model(config, engine, context.motion),
+    )
     for note in notes:
         log.warning(note)
-    moment, reference = find_reference(config, shot, info, engine.renderer(config.size), context)
-    return Settled(config, info, sound, shot, mode, moment, reference.to("cpu"), notes)
+    references = find_references(config, shot, info, engine.renderer(config.size), context)
+    return Settled(config, info, sound, shot, mode, references, notes)
 
 
 def prepare(settled: Settled, engine: Engine, event: StageEvent, first_frame: int = 0) -> Prepared:
@@ -144,10 +166,12 @@ def prepare(settled: Settled, engine: Engine, event: StageEvent, first_frame: in
     context = engine.encoded((shot.square, *shot.views), config.size)
     choreography = Choreography(
         context.motion,
-        settled.reference.to(renderer.device),
+        [reference.motion.to(renderer.device) for reference in settled.references],
         mode=settled.mode,
-        adapt_scale=config.adapt_scale,
-        smooth=config.smooth,
+        adapt_scale=bool(config.adapt_scale),
+        smooth=bool(config.smooth),
+        room=shot.room,
+        ease=not config.as_published,
     )
     reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]
     look = _look(settled, renderer)
@@ -179,6 +203,16 @@ def check_outputs(config: AnimateConfig) -> tuple[str, ...]:
     return check_signing(config)
 
 
+def _about_driving(config: AnimateConfig, info: VideoInfo) -> list[str]:
+    """A remark where nothing can move; the arguments may have been swapped."""
+    if info.frames != 1:
+        return []
+    source = probe(config.source)
+    swapped = f"; {config.source.name} is a film: is it the driving video? (fommctl animate SOURCE DRIVING)"
+    film = source.kind == "video" and source.frames != 1
+    return [f"the driving video {config.driving.name} is one picture: nothing moves" + (swapped if film else "")]
+
+
 def _about_model(config: AnimateConfig, engine: Engine, source: Motion) -> list[str]:
     """What the user should know of how the model is used."""
     notes, preset, (width, _) = [], engine.model.preset, engine.frame_size()
@@ -197,24 +231,59 @@ def _about_model(config: AnimateConfig, engine: Engine, source: Motion) -> list[
 
 def _look(settled: Settled, renderer: Renderer) -> Look:
     config, shot = settled.config, settled.shot
-    alpha = (
-        settled.paste_back
-        and shot.picture.alpha is not None
-        and not config.compare
-        and not config.keypoints
-        and holds_alpha(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
-    )
     # Keypoints are drawn on source and driving frame: both have to be in the picture.
     side_by_side = config.compare or config.keypoints
     # A square of fewer pixels than the model's frame has nothing more to give.
     finer = shot.source_width > shot.size[0]
     detail = settled.detail and finer and isinstance(renderer, FlowRenderer)
+    alpha = _keeps_alpha(config, shot)
     return Look(settled.paste_back, alpha, side_by_side, config.keypoints, detail)
+
+
+def _keeps_alpha(config: AnimateConfig, shot: Shot) -> bool:
+    return (
+        shot.source_box is not None
+        and config.paste_back is not False
+        and shot.picture.alpha is not None
+        and not config.compare
+        and not config.keypoints
+        and holds_alpha(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
+    )
+
+
+def _about_shape(config: AnimateConfig, info: VideoInfo, shot: Shot) -> list[str]:
+    """Remarks where a picture is squeezed into the model's shape, or a square given by hand leaves its picture."""
+    height, width = shot.picture.pixels.shape[:2]
+    notes = []
+    for name, size, whole in (
+        (config.source.name, (width, height), shot.source_box is None),
+        (config.driving.name, (info.width, info.height), shot.driving_box is None and not shot.shots),
+    ):
+        if whole and content(size, shot.size) is not None:
+            notes.append(f"{name} is {size[0]}x{size[1]} and is squeezed to {shot.size[0]}x{shot.size[1]}: see --crop")
+    driving_box = parse_crop(config.crop_of_driving, SEARCHED)
+    for name, size, box, option in (
+        (config.source.name, (width, height), parse_crop(config.crop), "--crop"),
+        (config.driving.name, (info.width, info.height), driving_box, "--driving-crop"),
+    ):
+        if box is not None and box.clipped(*size) != box:
+            notes.append(f"{option} reaches beyond {name} ({size[0]}x{size[1]}): its border is repeated there")
+    return notes
+
+
+def _about_alpha(config: AnimateConfig, shot: Shot) -> list[str]:
+    """A remark where the source's transparency is lost."""
+    alpha = shot.picture.alpha
+    if alpha is None or alpha.min(initial=255) == 255 or _keeps_alpha(config, shot):
+        return []
+    held = holds_alpha(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
+    why = "" if held else f": {config.result_path.name} cannot hold it; .mov, .webm, .mkv and PNG pictures can"
+    return [f"the transparency of {config.source.name} is laid over black{why}"]
 
 
 def _timecode(config: AnimateConfig, info: VideoInfo) -> str | None:
     """The driving video's timecode at the first frame that is used, counted at the result's rate."""
     if info.timecode is None:
         return None
-    skipped = math.ceil((config.start or Fraction(0)) * info.rate)
-    return timecode.shifted(info.timecode, skipped, info.rate, config.fps)
+    skipped = math.ceil(config.start_s * info.coded_rate)
+    return timecode.shifted(info.timecode, skipped, info.coded_rate, config.fps or info.rate)

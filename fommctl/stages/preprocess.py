@@ -17,6 +17,7 @@ from fommctl.config import did_you_mean
 from fommctl.errors import InputError, OutputError, UsageError
 from fommctl.host import Host
 from fommctl.media.containers import CONTAINERS, resolve_encoding
+from fommctl.media.deinterlacing import Deinterlace
 from fommctl.stages.preprocessing.clip import ClipJob, ClipOptions, Fit, Made
 from fommctl.stages.preprocessing.manifest import MANIFEST, Entry, Manifest, write_lines
 from fommctl.stages.preprocessing.plan import Planned, assign_splits, box_numbers, plan, read_records
@@ -40,6 +41,8 @@ class PreprocessConfig:
     format: str = "mp4"
     size: int = 256
     fit: Fit = "pad"
+    deinterlace: Deinterlace = "auto"
+    """Of interlaced footage."""
     audio: bool = True
     test_fraction: float = 0.1
     seed: int = 0
@@ -50,7 +53,7 @@ class PreprocessConfig:
     verify: bool = False
 
     def __post_init__(self) -> None:
-        for name, known in (("format", FORMATS), ("fit", get_args(Fit))):
+        for name, known in (("format", FORMATS), ("fit", get_args(Fit)), ("deinterlace", get_args(Deinterlace))):
             value = getattr(self, name)
             if value not in known:
                 hint = f"Known are {', '.join(known)}."
@@ -68,7 +71,9 @@ class PreprocessConfig:
     @property
     def options(self) -> ClipOptions:
         """What concerns every single clip."""
-        return ClipOptions(size=self.size, format=self.format, fit=self.fit, audio=self.audio)
+        return ClipOptions(
+            size=self.size, format=self.format, fit=self.fit, audio=self.audio, deinterlace=self.deinterlace
+        )
 
     def to_json(self) -> dict[str, Any]:
         """For listeners."""
@@ -194,6 +199,7 @@ class _Run:
             done += 1
             if report:
                 report(done, len(self.planned))
+        self._warn_of_empty_splits()
         order = [self.failed[each.key] for each in self.planned if each.key in self.failed]
         return PreprocessResult(
             dataset=self.manifest.dataset,
@@ -263,6 +269,14 @@ class _Run:
         clip = f"{each.record.identity}#{each.name}"
         log.debug("%s: %s", clip, message)
         self.failed[each.key] = {"clip": clip, "split": each.split, "source": each.source, "message": message}
+
+    def _warn_of_empty_splits(self) -> None:
+        for split in get_args(Split):
+            own = [each for each in self.planned if each.split == split]
+            if own and all(each.key in self.failed for each in own):
+                text = f"the {split} split is empty: none of its {len(own)} clips could be made"
+                log.warning("%s", text)
+                self.warnings.append(text)
 
     def _warn(self, each: Planned, message: str) -> None:
         text = f"{each.stem}: {message}"

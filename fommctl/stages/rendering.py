@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from fommctl.api.protocols import FlowRenderer, Renderer, SourceContext
 from fommctl.core.pixels import HostPixels, to_tensor
 from fommctl.core.transfer import Motion
 from fommctl.errors import MissingError
-from fommctl.stages.choreography import Choreography
+from fommctl.stages.choreography import Choreography, Moment
 from fommctl.stages.compose import Rendered
 from fommctl.stages.timing import Cue
 
@@ -47,7 +48,7 @@ class Rendering:
         renderer: Renderer,
         context: SourceContext,
         choreography: Choreography,
-        is_present: Callable[[Cue], bool],
+        moment: Callable[[Fraction], Moment],
         batch_size: int | None,
         *,
         with_flow: bool = False,
@@ -60,7 +61,7 @@ class Rendering:
         self._renderer = renderer
         self._context = context
         self._choreography = choreography
-        self._is_present = is_present
+        self._moment = moment
         self._with_flow = with_flow
 
     def __call__(self, cues: Sequence[Cue]) -> Iterator[Rendered]:
@@ -81,8 +82,7 @@ class Rendering:
             yield from self._halved(cues)
             return
         # What the choreography remembers must not see a frame twice: it runs once, whatever happens to the rendering.
-        times = [float(cue.frame.time) for cue in cues]
-        motion = self._choreography(driving, times, [self._is_present(cue) for cue in cues])
+        motion = self._choreography(driving, [self._moment(cue.frame.time) for cue in cues])
         step, position = len(cues), 0
         while position < len(cues):
             part = slice(position, position + step)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from fommctl.api.protocols import Detector
 from fommctl.api.specs import DetectorSpec
 from fommctl.host import Host
-from fommctl.stages.framing import ClipSquare, choose_detector, square_in_clip
+from fommctl.stages.framing import ClipSquare, choose_detector
+from fommctl.stages.shots import Clip, DrivingCrop, squares_in_clip
 
 CLIPS = 16
 
@@ -21,7 +21,7 @@ class Searches:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._detectors: dict[tuple[str, str | None], tuple[DetectorSpec, Detector]] = {}
-        self._clips: OrderedDict[tuple[Any, ...], ClipSquare] = OrderedDict()
+        self._clips: OrderedDict[tuple[Any, ...], tuple[ClipSquare, ...]] = OrderedDict()
 
     def detector(self, subject: str, name: str | None) -> tuple[DetectorSpec, Detector]:
         """As `choose_detector`."""
@@ -31,22 +31,21 @@ class Searches:
 
     def in_clip(
         self,
-        path: Path,
+        clip: Clip,
         detector: tuple[DetectorSpec, Detector],
         width: float,
         *,
         subject: str,
-        fps: Fraction | None,
-        start: Fraction | None,
-        end: Fraction | None,
-    ) -> ClipSquare:
-        """As `square_in_clip`; a file that was not written to since is not searched again."""
+        driving_crop: DrivingCrop,
+        cuts: bool,
+    ) -> tuple[ClipSquare, ...]:
+        """As `squares_in_clip`; a file that was not written to since is not searched again."""
         spec, built = detector
-        key = (*_state(path), spec.name, width, subject, fps, start, end)
+        key = (*_state(clip.path), clip, spec.name, width, subject, driving_crop, cuts)
         found = self._clips.pop(key, None)
         if found is None:
-            found = square_in_clip(path, built, width, subject=subject, fps=fps, start=start, end=end)
-        if path.is_file():
+            found = squares_in_clip(clip, built, width, subject=subject, driving_crop=driving_crop, cuts=cuts)
+        if clip.path.is_file():
             self._clips[key] = found
         while len(self._clips) > CLIPS:
             self._clips.popitem(last=False)

@@ -1,4 +1,4 @@
-"""Looking for subjects in one picture, where there is time to look twice."""
+"""Looking for subjects in one picture, where there is time to look twice, and where it is known where to look."""
 
 from __future__ import annotations
 
@@ -10,13 +10,28 @@ from numpy.typing import NDArray
 
 from fommctl.api.protocols import Detector
 from fommctl.api.values import Detection
-from fommctl.media.boxes import Box, square
+from fommctl.media.boxes import Box, TurnedSquare, square
+from fommctl.media.resampling import upright
 
 # Corners of a picture that are searched by themselves, in its sides.
 CORNER = 0.6
 # A picture's subject is looked at again in windows of so many of its widths, and averaged: HOG's sizes go in steps of a
 # fifth, and these fall between them. What overlaps less than this with the first box is something else.
 ZOOMS, SAME = (1.9, 2.2, 2.5), 0.4
+# A subject has moved and grown by no more than this since it was expected: overlap of the boxes.
+NEAR = 0.2
+# A tilted face is looked for in windows turned by so many degrees from what is expected, so many of its widths wide.
+# HOG's scores are flat within 30 degrees and gone at 50: their mean angle is that of the head to about 5 degrees.
+TURNS, ROOM = (-40.0, -20.0, 0.0, 20.0, 40.0), 2.4
+# Side, pixels, of a turned window.
+TURNED_SIDE = 320
+# Which landmarks are the eyes, of a face, the one on the left of the picture first: by the number of landmarks.
+EYES = {
+    6: ((0,), (1,)),  # BlazeFace
+    68: (tuple(range(36, 42)), tuple(range(42, 48))),  # iBUG: dlib, FAN
+    468: ((33, 133), (362, 263)),  # MediaPipe's face mesh
+    478: ((33, 133), (362, 263)),  # with irises
+}
 
 
 def all_detections(pixels: NDArray[np.uint8], detector: Detector) -> list[Detection]:
@@ -57,3 +72,61 @@ def looked_at_again(pixels: NDArray[np.uint8], box: Box, detector: Detector) -> 
     same = [other for other in boxes if other.iou(box) >= SAME]
     sides = np.mean([(other.left, other.top, other.right, other.bottom) for other in same], axis=0)
     return Box(*sides.tolist())
+
+
+def seen_again(pixels: NDArray[np.uint8], expected: Box, detector: Detector) -> Detection | None:
+    """The subject that is expected about here, measured in windows of several widths; None where none shows it."""
+    found = []
+    for zoom in ZOOMS:
+        window = square(expected.center, zoom * expected.width).clipped(*pixels.shape[1::-1])
+        if window.area:
+            found += _in_windows(pixels, [window], detector)[0]
+    near = [one for one in found if one.box.iou(expected) >= NEAR]
+    if not near:
+        return None
+    best = max(near, key=lambda one: one.score)
+    same = [one for one in near if one.box.iou(best.box) >= SAME]
+    sides = np.mean([(one.box.left, one.box.top, one.box.right, one.box.bottom) for one in same], axis=0)
+    return Detection(Box(*sides.tolist()), best.score, best.landmarks)
+
+
+def seen_turned(
+    pixels: NDArray[np.uint8], expected: Box, angle: float, detector: Detector
+) -> tuple[Detection, float] | None:
+    """The face that is expected about here, tilted clockwise by about this angle (degrees), and its angle as the scores
+    of the detector tell it; None where it is not found.
+
+    The box is upright, of the size that it has in the turned picture, around the same middle.
+    """
+    side = ROOM * expected.width
+    scale = side / TURNED_SIDE
+    angles = [angle + turn for turn in TURNS]
+    views = [upright(pixels, TurnedSquare(expected.center, side, each), (TURNED_SIDE, TURNED_SIDE)) for each in angles]
+    rows = []
+    for turn, found in zip(angles, detector.detect(views), strict=True):
+        if not found:
+            continue
+        best = max(found, key=lambda one: one.score)
+        radians, width = math.radians(turn), scale * best.box.width
+        x, y = (scale * (middle - TURNED_SIDE / 2) for middle in best.box.center)
+        center_x = expected.center[0] + math.cos(radians) * x - math.sin(radians) * y
+        center_y = expected.center[1] + math.sin(radians) * x + math.cos(radians) * y
+        box = Box(center_x - width / 2, center_y - width / 2, center_x + width / 2, center_y + width / 2)
+        if best.score > 0 and box.iou(expected) >= NEAR:
+            rows.append((best.score, turn, *box.center, width))
+    if not rows:
+        return None
+    scores = np.array([row[0] for row in rows])
+    turn, x, y, width = (np.array([row[1:] for row in rows]) * scores[:, None] / scores.sum()).sum(0).tolist()
+    box = Box(x - width / 2, y - width / 2, x + width / 2, y + width / 2)
+    return Detection(box, float(scores.max())), turn
+
+
+def roll(detection: Detection) -> float:
+    """Degrees by which a face is tilted clockwise, from its eyes; 0 where its landmarks do not tell."""
+    landmarks = detection.landmarks
+    if landmarks is None or len(landmarks) not in EYES:
+        return 0.0
+    first, second = (landmarks[list(points)].mean(0) for points in EYES[len(landmarks)])
+    x, y = (second - first).tolist()
+    return math.degrees(math.atan2(y, x)) if math.isfinite(x + y) else 0.0

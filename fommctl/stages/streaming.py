@@ -26,7 +26,7 @@ def cues_of(
     """Which of the driving frames are rendered, and when each is shown.  first, shown: see `at_rate`."""
     if not config.fps:
         return as_driven(frames)
-    length = None if config.end is None else config.end - (config.start or 0)
+    length = None if config.end_s is None else config.end_s - config.start_s
     return at_rate(frames, config.fps, length, first=first, shown=shown)
 
 
@@ -59,5 +59,5 @@ def expected_frames(config: AnimateConfig, info: VideoInfo) -> int | None:
     rate = config.fps or info.rate
     if info.duration is None:
         return info.frames
-    end = min(config.end or info.duration, info.duration)
-    return max(0, round((end - (config.start or 0)) * rate))
+    end = min(config.end_s or info.duration, info.duration)
+    return max(0, round((end - config.start_s) * rate))

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from fommctl.api.specs import StageEvent
-from fommctl.core.fast.devices import resolve_device, resolve_training_precision
+from fommctl.core.fast.devices import resolve_device
 from fommctl.errors import InterruptedRunError
 from fommctl.host import Host
 from fommctl.stages.options import check_seed
+from fommctl.stages.precision import choose_training_precision
 from fommctl.stages.training import run_folder
 from fommctl.stages.training import state as training_state
 from fommctl.stages.training.distributed import Processes
@@ -75,8 +76,8 @@ def run(
     processes = processes or Processes()
     check_seed(config.seed)
     device = resolve_device(processes.device or config.device)
-    # One for all: measured on busy machines, `auto` may come out differently.
-    precision = processes.from_first(lambda: resolve_training_precision(config.precision, device))
+    # One for all: the machines of a cluster may differ.
+    precision = processes.from_first(lambda: choose_training_precision(config.precision, device))
     with ExitStack() as stack:
         if processes.first:
             # Before the checkpoint is chosen: another training may be writing the next one.

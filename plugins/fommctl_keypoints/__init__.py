@@ -1,4 +1,5 @@
-"""Metrics of keypoints and identity: AKD, MKR, AED and keypoint jitter, in published and strict variants.
+"""Metrics of keypoints and identity: AKD, MKR, AED and keypoint jitter, in published and strict variants, how mouths
+and eyelids follow the driving video, and how sharp the subject is.
 
 The published scripts are those of https://github.com/AliaksandrSiarohin/pose-evaluation.
 """
@@ -6,6 +7,7 @@ The published scripts are those of https://github.com/AliaksandrSiarohin/pose-ev
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -22,7 +24,8 @@ def fommctl_metrics() -> Iterator[MetricSpec]:
     yield from _keypoint_distances()
     yield from _missing_keypoints()
     yield from _identity_distances()
-    yield from _jitters()
+    yield from _jitters_and_sharpness()
+    yield from _openings()
 
 
 def _keypoint_distances() -> Iterator[MetricSpec]:
@@ -53,6 +56,7 @@ def _missing_keypoints() -> Iterator[MetricSpec]:
         unit="",
         lower_is_better=True,
         build=lambda: _build("missing", "PaperMissing"),
+        needs="driving",
         uses=("keypoints",),
     )
     yield MetricSpec(
@@ -61,6 +65,7 @@ def _missing_keypoints() -> Iterator[MetricSpec]:
         unit="",
         lower_is_better=True,
         build=lambda: _build("missing", "StrictMissing"),
+        needs="driving",
         uses=("keypoints",),
         combine=lambda clips: _load("missing").pooled(clips),
     )
@@ -87,9 +92,28 @@ def _identity_distances() -> Iterator[MetricSpec]:
         needs="identity",
         uses=("embeddings",),
     )
+    yield MetricSpec(
+        name="aed.plain",
+        summary="Average embedding distance: Euclidean, frames without an embedding left out; mkr counts lost faces",
+        unit="",
+        lower_is_better=True,
+        build=lambda: _build("identity", "PlainIdentity"),
+        needs="identity",
+        uses=("embeddings",),
+    )
+    yield MetricSpec(
+        name="aed.p95",
+        summary="Embedding distance that 95 % of the frames of aed.plain stay under",
+        unit="",
+        lower_is_better=True,
+        build=lambda: _build("identity", "FarIdentity"),
+        needs="identity",
+        uses=("embeddings",),
+        combine=lambda clips: _load("identity").together(clips),
+    )
 
 
-def _jitters() -> Iterator[MetricSpec]:
+def _jitters_and_sharpness() -> Iterator[MetricSpec]:
     yield MetricSpec(
         name="keypoint-jitter",
         summary="Mean length of the second difference in time of the keypoints' error: what shakes more, or less, than "
@@ -109,6 +133,58 @@ def _jitters() -> Iterator[MetricSpec]:
         needs="nothing",
         uses=("keypoints",),
     )
+    yield MetricSpec(
+        name="keypoint-jitter.relative",
+        summary="Mean length of the second difference in time of the keypoints over that of the driving video's, each "
+        "over the size of its subject: 1 shakes as much, motion included",
+        unit="times",
+        lower_is_better=True,
+        build=lambda: _build("jitter", "RelativeJitter"),
+        needs="driving",
+        uses=("keypoints",),
+        weighting="clips",
+    )
+    yield MetricSpec(
+        name="sharpness",
+        summary="Variance of the Laplacian in the box of the keypoints, over that of the truth, or of the source "
+        "picture where there is no truth; twice as much counts as half",
+        unit="of 1",
+        lower_is_better=False,
+        build=lambda: _build("sharpness", "Sharpness"),
+        needs="identity",
+        uses=("keypoints",),
+        weighting="clips",
+    )
+
+
+def _openings() -> Iterator[MetricSpec]:
+    still = "clips in which the driving one keeps still are left out; 68 or 478 landmarks"
+    for name, what, feature in (("mouth", "mouth's", "MOUTH"), ("eyelids", "eyelids'", "EYELIDS")):
+        yield MetricSpec(
+            name=f"{name}.correlation",
+            summary=f"Correlation of the {what} opening with the driving video's, over the frames of a clip; {still}",
+            unit="",
+            lower_is_better=False,
+            build=partial(_opening, "OpeningCorrelation", feature),
+            needs="driving",
+            uses=("keypoints",),
+            weighting="clips",
+        )
+        yield MetricSpec(
+            name=f"{name}.gain",
+            summary=f"Slope of the {what} opening over the driving video's: 1 opens as far, 0 not at all; {still}",
+            unit="times",
+            lower_is_better=False,
+            build=partial(_opening, "OpeningGain", feature),
+            needs="driving",
+            uses=("keypoints",),
+            weighting="clips",
+        )
+
+
+def _opening(name: str, feature: str) -> Any:
+    opening = _load("opening")
+    return getattr(opening, name)(getattr(opening, feature))
 
 
 def _build(module: str, name: str) -> Any:

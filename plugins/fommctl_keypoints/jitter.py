@@ -37,6 +37,53 @@ class PlainJitter:
         return _JitterScorer(keypoints_of(clip), against_truth=False)
 
 
+class RelativeJitter:
+    """The mean of |a_t| of the prediction over that of the driving video, each over the size of its subject: 1 shakes
+    as much as the driving video, which includes the motion that belongs there.
+
+    Both means are over the keypoints and frames that have their neighbours on both sides. The size is the root mean
+    square distance of these frames' keypoints from their centre, so that a subject that is larger in the picture than
+    the one that drives it does not count as shaking. A driving video that stands quite still has no score.
+    """
+
+    def clip(self, clip: MetricClip) -> ClipScorer:
+        """A scorer for this clip."""
+        return _RelativeScorer(keypoints_of(clip))
+
+
+class _RelativeScorer:
+    """Prediction and driving video go side by side in one array (N, 2, K, 2)."""
+
+    def __init__(self, source: KeypointSource) -> None:
+        self._source = source
+        self._frames = self._scored = 0
+        self._last: Points = np.empty((0, 2, 0, 2))
+        self._lengths = np.zeros(2)
+        self._squares = np.zeros(2)
+        """Sums over all frames that count, of the prediction and of the driving video."""
+
+    def add(self, chunk: FrameChunk) -> None:
+        points = np.stack(both(self._source, chunk), axis=1)
+        self._frames += len(points)
+        known = np.concatenate([self._last, points]) if len(self._last) else points
+        self._last = known[-2:]
+        if len(known) < 3:
+            return
+        second = known[2:] - 2 * known[1:-1] + known[:-2]
+        there = np.asarray(np.isfinite(second).all(axis=(1, 3)))
+        counted = there.sum(-1) > 1
+        self._scored += int(counted.sum())
+        for middle, moved, kept in zip(known[1:-1][counted], second[counted], there[counted], strict=True):
+            self._lengths += np.linalg.norm(moved[:, kept], axis=-1).mean(-1)
+            self._squares += np.square(middle[:, kept] - middle[:, kept].mean(1, keepdims=True)).sum(-1).mean(-1)
+
+    def finish(self) -> ClipScores:
+        if not self._lengths[1] or not self._squares.all():
+            return ClipScores(np.empty(0), None, 0, self._frames)
+        shaking = self._lengths / np.sqrt(self._squares)
+        return ClipScores(np.empty(0), float(shaking[0] / shaking[1]), self._scored, self._frames)
+
+
 class _JitterScorer:
     """The second difference of the error is the difference of the second differences."""
 

@@ -37,6 +37,14 @@ def _of_pixels() -> Iterator[MetricSpec]:
         weighting="clips",
     )
     yield MetricSpec(
+        name="l1.relative",
+        summary="Mean absolute difference over that of repeating the first true frame: 1 is no better than no motion",
+        unit="times",
+        lower_is_better=True,
+        build=lambda: _build("pixels", "RelativeL1"),
+        combine=lambda clips: _load("pixels").relative_l1(clips),
+    )
+    yield MetricSpec(
         name="psnr",
         summary="Peak signal-to-noise ratio of red, green and blue; 100 where nothing differs",
         unit="dB",

@@ -5,13 +5,18 @@ Frames are taken one by one: a frame and its difference stay in the processor's 
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+from dataclasses import replace
 
-from fommctl.api.metrics import FrameChunk
+import numpy as np
+from numpy.typing import NDArray
+
+from fommctl.api.metrics import ClipScorer, ClipScores, FrameChunk, MetricClip
 from fommctl_metrics.frames import FrameMetric, Pixels, Values, truth_of
 
 PSNR_MAX = 100.0
 """dB; stands for the infinity of equal pictures."""
+SIDES = ("difference", "repeating")
 
 
 def l1_paper() -> FrameMetric:
@@ -29,6 +34,47 @@ def l1_strict() -> FrameMetric:
     Monkey-Net's average: over the frames of a clip, then over clips.
     """
     return FrameMetric(_l1)
+
+
+class RelativeL1:
+    """Mean absolute difference over that of a video that repeats the true clip's first frame.
+
+    Over the frames of a clip, as `l1_strict`; of several clips it is the mean difference over the mean of repeating, so
+    that a clip in which little happens weighs little. Below 1 a model does better than no motion at all.
+    """
+
+    def clip(self, clip: MetricClip) -> ClipScorer:
+        return _RelativeL1()
+
+
+class _RelativeL1:
+    def __init__(self) -> None:
+        self._first: Pixels | None = None
+        self._rows: list[NDArray[np.float64]] = []
+        """Differences of each frame and of the repeated first one, (N, 2) a chunk."""
+
+    def add(self, chunk: FrameChunk) -> None:
+        if not len(chunk):
+            return
+        truth = truth_of(chunk)
+        if self._first is None:
+            self._first = truth[0].copy()
+        repeated = FrameChunk(np.broadcast_to(self._first, truth.shape), truth)
+        self._rows.append(np.stack([_l1(chunk), _l1(repeated)], axis=1))
+
+    def finish(self) -> ClipScores:
+        rows = np.concatenate([np.empty((0, 2)), *self._rows])
+        means = (
+            {name: column.mean(keepdims=True) for name, column in zip(SIDES, rows.T, strict=True)} if len(rows) else {}
+        )
+        scores = ClipScores(np.empty(0), None, len(rows), len(rows), means)
+        return replace(scores, value=relative_l1([scores]))
+
+
+def relative_l1(clips: Sequence[ClipScores]) -> float | None:
+    """`l1.relative` of several clips; None where nothing moves in the true ones."""
+    own, repeated = (sum(float(clip.state[side][0]) for clip in clips if clip.state) for side in SIDES)
+    return own / repeated if repeated else None
 
 
 def psnr() -> FrameMetric:

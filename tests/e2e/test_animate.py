@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from interlaced import FRAMES, interlaced
 from media_factory import write_clip
 from PIL import Image
 from shots import ASTRONAUT, NTSC, carphone_frames, face_clip, portrait
@@ -468,3 +469,50 @@ def test_the_size_that_is_reported_is_that_of_the_file(folder, run_cli, tmp_path
     assert result.code == 0, result.stderr
     assert (result.json()["width"], result.json()["height"]) == size
     assert frames(out)[0].shape[1::-1] == size
+
+
+def test_a_driving_video_of_one_picture_is_told_and_the_swap_named(folder, run_cli, tmp_path):
+    swapped = run_cli("animate", folder / "plain.mp4", ASTRONAUT, "-o", tmp_path / "a.mp4", "--json", *CROP_NONE)
+    assert swapped.json()["frames"] == 1
+    named = (
+        "the driving video astronaut.png is one picture: nothing moves; plain.mp4 is a film: is it the driving video?"
+    )
+    assert any(warning.startswith(named) for warning in swapped.json()["warnings"])
+    assert f"warning: {named}" in swapped.stderr
+    still = run_cli("animate", ASTRONAUT, ASTRONAUT, "-o", tmp_path / "b.mp4", "--json", *CROP_NONE)
+    assert "the driving video astronaut.png is one picture: nothing moves" in still.json()["warnings"]
+
+
+@pytest.mark.parametrize(("mode", "rate"), [("auto", 25), ("field", 50), ("off", 25)])
+def test_interlaced_footage_drives_at_its_rate_or_twice_it(run_cli, tmp_path, mode, rate):
+    clip, out = interlaced(tmp_path / "a.mts"), tmp_path / "out.mp4"
+    result = run_cli("animate", ASTRONAUT, clip, "-o", out, "--deinterlace", mode, "--json", *CROP_NONE)
+    assert result.code == 0, result.stderr
+    assert (result.json()["fps"], result.json()["frames"]) == (f"{rate}/1", FRAMES * rate // 25)
+    assert track(out).times == [Fraction(index, rate) for index in range(FRAMES * rate // 25)]
+
+
+def test_an_unknown_way_to_deinterlace_is_refused(folder, run_cli, tmp_path):
+    result = run_cli("animate", ASTRONAUT, folder / "plain.mp4", "-o", tmp_path / "a.mp4", "--deinterlace", "fields")
+    assert (result.code, "--deinterlace is 'fields'" in result.stderr) == (2, True)
+
+
+def test_sound_tracks_are_paired_chosen_and_told(run_cli, tmp_path):
+    clip = write_clip(tmp_path / "a.mov", frames=9, audio=["pcm_s16le"] * 3)
+    for options, tracks in ((("--audio-track", "all"), [2, 1]), (("--audio-track", "3"), [1]), ((), [2])):
+        out = tmp_path / f"{len(tracks)}{tracks[0]}.mov"
+        result = run_cli("animate", ASTRONAUT, clip, "-o", out, *options, "--json", *CROP_NONE)
+        assert (result.code, result.json()["audio"]) == (0, "pcm_s16le")
+        with av.open(str(out)) as container:
+            assert [stream.codec_context.layout.nb_channels for stream in container.streams.audio] == tracks
+    assert "left out of the sound of a.mov: track 3 (see --audio-track)" in result.json()["warnings"]
+
+
+def test_sound_that_must_be_there_and_cannot_be_decoded_is_an_error(run_cli, tmp_path):
+    clip = write_clip(tmp_path / "a.mov", frames=9, audio=["pcm_s16le"])
+    clip.write_bytes(clip.read_bytes().replace(b"sowt", b"apac"))
+    wanted = ("animate", ASTRONAUT, clip, "-o", tmp_path / "out.mov", *CROP_NONE)
+    assert run_cli(*wanted, "--audio", "driving").code == 3
+    silent = run_cli(*wanted, "--json")
+    assert (silent.code, silent.json()["audio"]) == (0, None)
+    assert "the sound is left out: track 1 of a.mov cannot be decoded" in silent.json()["warnings"]

@@ -18,7 +18,7 @@ import pytest
 from command_line import environment
 from crop_shots import BLOBS, blob, blob_clip, heads
 from distributions import install
-from media_factory import write_clip, write_gif, write_sound
+from media_factory import write_clip, write_gif, write_mjpeg, write_sound
 from PIL import Image
 from shots import ASTRONAUT, carphone_frames, face_clip
 from written_media import frames, track
@@ -182,6 +182,25 @@ def test_a_rotated_clip_is_cropped_as_it_is_shown(run_cli, blobs, tmp_path):
     assert right <= 64
     middle = frames(Path(found["output"]))[0][:, :, 0].astype(int)
     assert middle[150:160, 120:136].min() > 180
+
+
+def test_a_picture_of_another_shape_is_another_clip(run_cli, blobs, tmp_path):
+    """A turned telephone: 20 frames of 160x120 and 20 of 120x160, the blob in the middle of both."""
+
+    def picture(width: int, height: int) -> np.ndarray:
+        canvas = np.full((height, width, 3), 60, np.uint8)
+        canvas[height // 2 - 20 : height // 2 + 20, width // 2 - 20 : width // 2 + 20] = (220, 30, 30)
+        return canvas
+
+    clip = write_mjpeg(tmp_path / "turned.mkv", [picture(160, 120)] * 20 + [picture(120, 160)] * 20)
+    result = run_cli("crop", clip, "-o", tmp_path / "out", *blobs).json()
+    found = [(one["start"], one["end"], one["frames"]) for one in result["clips"]]
+    assert found == [(0.0, 2.0, 20), (2.0, 4.0, 20)]
+    # The later picture is 90x120 pixels in the middle, and its square holds nothing of the bars.
+    left, top, right, bottom = result["clips"][1]["box"]
+    assert (35 <= left < right <= 125, bottom - top) == (True, right - left)
+    assert frames(Path(result["clips"][1]["output"]))[3].min(axis=2).min() > 10
+    assert any("changes from 160x120 to 120x160" in warning for warning in result["warnings"])
 
 
 def test_names_are_unique_and_manifests_agree(run_cli, blobs, tmp_path):

@@ -157,6 +157,19 @@ def test_animation_of_other_identities(folder, run_cli, tmp_path):
     np.testing.assert_array_equal(pictures(tmp_path / "listed/predictions/a/person2#0--person0#0"), frames)
 
 
+def test_an_animation_is_held_against_its_driving_clip(folder, run_cli, tmp_path):
+    command = ("evaluate", "--model", folder / "a.safetensors", "--data", folder / "data", "--mode", "animation")
+    asked = ("--metrics", "mouth", "--keypoints", "model", "-o", tmp_path / "out")
+    result = run_cli(*command, *INSIDE, *asked, "--json")
+    # The model's own keypoints are those of no face: the metrics are asked, and can measure nothing.
+    assert result.code == 0, result.stderr
+    assert not result.json()["failed"]
+    assert {name: found["mean"] for name, found in result.json()["metrics"].items()} == {
+        "mouth.correlation": None,
+        "mouth.gain": None,
+    }
+
+
 def test_truth_metrics_are_refused_for_animation(folder, run_cli, tmp_path):
     result = run_cli(
         "evaluate", "--data", folder / "data", "--mode", "animation", "--metrics", "psnr", "-o", tmp_path / "out"

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import raw_clips
 from command_line import environment
+from interlaced import FRAMES, interlaced
 from media_factory import write_clip
 from PIL import Image
 from raw_clips import grey, write_plan
@@ -422,3 +423,33 @@ def test_speed_of_a_video_is_kept(run_cli, tmp_path, planned):
     (line,) = manifest(tmp_path / "out")
     assert line["rate"] == "30000/1001"
     assert track(tmp_path / "out" / line["file"]).times == [index * Fraction(1001, 30000) for index in range(9)]
+
+
+def test_a_split_whose_clips_all_failed_is_told(run_cli, tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / "raw" / split).mkdir(parents=True)
+    write_clip(tmp_path / "raw" / "train" / "a#1.mp4", width=48, height=48, frames=3)
+    (tmp_path / "raw" / "test" / "b#1.mp4").write_bytes(b"no video")
+    (tmp_path / "raw" / "test" / "b#2.r3d").write_bytes(b"not known")
+    result = run_cli("preprocess", "faces", tmp_path / "raw", "-o", tmp_path / "out", *PNG, *INSIDE, "--json")
+    assert result.code == 6
+    told = result.json()["warnings"]
+    assert "the test split is empty: none of its 1 clips could be made" in told
+    assert f"{tmp_path / 'raw' / 'test'}: 1 file passed over: .r3d (1)" in told
+
+
+def test_interlaced_footage_is_made_whole(run_cli, tmp_path):
+    (tmp_path / "raw").mkdir()
+    interlaced(tmp_path / "raw" / "a.mts")
+    size = ("--format", "png", "--size", "96", "--fit", "crop", "--test-fraction", "0")
+    for mode, count in (("auto", FRAMES), ("field", 2 * FRAMES), ("off", FRAMES)):
+        out = tmp_path / mode
+        result = run_cli(
+            "preprocess", "faces", tmp_path / "raw", "-o", out, *size, *INSIDE, "--deinterlace", mode, "--json"
+        )
+        assert result.code == 0, result.stderr
+        pictures = [np.asarray(Image.open(path)).astype(int) for path in sorted((out / "train").rglob("*.png"))]
+        assert len(pictures) == count
+        lines = pictures[5][..., 1]
+        combs = np.abs(lines[1:-1] - (lines[:-2] + lines[2:]) / 2).mean()
+        assert combs < 2 if mode != "off" else combs > 6

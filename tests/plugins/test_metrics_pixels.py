@@ -51,6 +51,26 @@ def test_l1_weighs_frames_in_the_paper_and_clips_in_the_strict_variant() -> None
     assert OURS["l1.strict"].weighting == "clips"
 
 
+def test_l1_over_that_of_repeating_the_first_frame() -> None:
+    truth = np.zeros((3, 4, 5, 3), np.uint8)
+    truth[1:] += np.array([10, 30], np.uint8)[:, None, None, None]
+    prediction = np.zeros_like(truth)
+    prediction[:] += np.array([2, 5, 13], np.uint8)[:, None, None, None]
+    # Off by 2, 5 and 17; repeating by 0, 10 and 30.
+    for cuts in ([], [1], [1, 2]):
+        scores = score("l1.relative", prediction, truth, cuts=cuts)
+        assert scores.value == pytest.approx(24 / 40)
+        assert (scores.scored, scores.total, len(scores.frames)) == (3, 3, 0)
+    still = score("l1.relative", prediction[:2], truth[[0, 0]])
+    assert still.value is None
+    combine = OURS["l1.relative"].combine
+    # Means of clips over means of clips, not of their frames: (24 / 3 + 7 / 2) / (40 / 3 + 0).
+    assert combine([scores, still]) == pytest.approx((8 + 3.5) / (40 / 3))
+    assert combine([still]) is None
+    assert combine([]) is None
+    assert score("l1.relative", truth[[0, 0, 0]], truth).value == 1
+
+
 def test_psnr_by_hand() -> None:
     scores = score("psnr", one_wrong_value(51), TWO_FRAMES)
     # Equal frames count as 100 dB; 255^2 / (51^2 / 60) = 1500.

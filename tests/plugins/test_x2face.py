@@ -17,7 +17,7 @@ from fommctl.errors import ModelError, UsageError
 from fommctl.models.checkpoint import read_checkpoint
 from fommctl.models.loading import load_model
 from fommctl.presets import load_preset
-from fommctl.stages.choreography import Choreography
+from fommctl.stages.choreography import Choreography, Moment
 from fommctl_x2face.warping import embedded_face, warped
 
 CPU = torch.device("cpu")
@@ -232,10 +232,10 @@ def test_codes_are_held_and_smoothed():
     codes = torch.tensor([[1.0], [9.0], [2.0]])
     motion = Motion(torch.zeros(3, 0, 2), codes=codes)
     first = motion[:1]
-    held = Choreography(first, first, mode="absolute", adapt_scale=True, smooth=False)
-    assert held(motion, [0.0, 0.1, 0.2], [True, False, True]).codes.flatten().tolist() == [1, 1, 2]
-    smooth = Choreography(first, first, mode="absolute", adapt_scale=True, smooth=True)
-    found = smooth(motion, [0.0, 0.04, 0.08], [True, True, True])
+    held = Choreography(first, [first], mode="absolute", adapt_scale=True, smooth=False)
+    assert held(motion, [Moment(0.0), Moment(0.1, False), Moment(0.2)]).codes.flatten().tolist() == [1, 1, 2]
+    smooth = Choreography(first, [first], mode="absolute", adapt_scale=True, smooth=True)
+    found = smooth(motion, [Moment(0.0), Moment(0.04), Moment(0.08)])
     assert found.keypoints.shape == (3, 0, 2)
     assert 1 < found.codes[1] < 9
 

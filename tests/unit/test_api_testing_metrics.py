@@ -100,6 +100,7 @@ def absent() -> Any:
         spec(lambda chunk, clip: np.full(len(chunk), np.nan)),
         spec(by_keypoints, uses=("keypoints",)),
         spec(by_embeddings, uses=("embeddings",), needs="identity"),
+        spec(by_keypoints, uses=("keypoints",), needs="driving"),
         spec(alone, needs="nothing", lower_is_better=False),
         spec(difference, combine=lambda clips: max((clip.value for clip in clips if clip.scored), default=None)),
         spec(difference, build=absent),
@@ -133,6 +134,12 @@ def test_kept_promises(kept: MetricSpec) -> None:
 def test_broken_promises(broken: MetricSpec, promise: str) -> None:
     with pytest.raises(AssertionError, match=promise):
         check_metric(broken)
+
+
+@pytest.mark.parametrize("needs", ["identity", "driving"])
+def test_a_source_and_a_driving_video_have_sizes_of_their_own(needs: str) -> None:
+    with pytest.raises(ValueError, match="shapes"):
+        check_metric(spec(difference, needs=needs))
 
 
 def test_frames_can_be_handed_in() -> None:

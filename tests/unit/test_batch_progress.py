@@ -89,7 +89,7 @@ def test_the_summary() -> None:
     )
     text = shown(summary(BatchResult(jobs=rows, status=Path("/night/status.jsonl"), seconds=3723)))
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert "line 1 /night/1.mov done 2.0 s 48 frames; two faces (and 1 more)" in lines
+    assert "line 1 /night/1.mov done 2.0 s 48 frames; two faces; no sound" in lines
     assert "line 3 /night/1.mov failed 2.0 s it broke" in lines
     assert not any("line 2" in line for line in lines)
     assert "1 done, 1 kept, 1 failed" in lines

@@ -128,11 +128,12 @@ def test_families_of_metrics(host, tmp_path, monkeypatch):
         return [spec.name for spec in choose_metrics(wanted, host, mode)]
 
     assert names("akd") == ["akd.paper", "akd.strict"]
-    assert names("psnr", "l1") == ["psnr", "l1.paper", "l1.strict"]
+    assert names("psnr", "l1") == ["psnr", "l1.paper", "l1.strict", "l1.relative"]
     every = names()
     assert every[0] == "l1.paper"
     # Those that need a detector come last; what would have to be fetched is left out.
     assert every.index("akd.paper") > every.index("ssim")
     assert not {"lpips", "fid"} & set(every)
-    assert set(names(mode="animation")) >= {"aed.paper", "keypoint-jitter.plain"}
+    assert set(names(mode="animation")) >= {"aed.paper", "keypoint-jitter.plain", "mouth.gain", "eyelids.correlation"}
+    assert names("eyelids", mode="animation") == ["eyelids.correlation", "eyelids.gain"]
     assert "l1.paper" not in names(mode="animation")

@@ -134,17 +134,17 @@ def test_winograd_convolution(monkeypatch, size, relu, dtype):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "channels", "speedup", "pays"),
+    ("dtype", "channels", "instructions", "pays"),
     [
-        (torch.float32, 256, 8, True),
-        (torch.float32, 64, 8, False),
-        (torch.bfloat16, 256, 2, True),
-        (torch.bfloat16, 256, 8, False),
-        (torch.bfloat16, 96, 2, False),
+        (torch.float32, 256, "tiles", True),
+        (torch.float32, 64, "vectors", False),
+        (torch.bfloat16, 256, "vectors", True),
+        (torch.bfloat16, 256, "tiles", False),
+        (torch.bfloat16, 96, "vectors", False),
     ],
 )
-def test_winograd_is_for_cpus_without_matrix_tiles(monkeypatch, dtype, channels, speedup, pays):
-    monkeypatch.setattr(convolutions, "bf16_speedup", lambda: speedup)
+def test_winograd_is_for_cpus_without_matrix_tiles(monkeypatch, dtype, channels, instructions, pays):
+    monkeypatch.setattr(convolutions, "bf16_instructions", lambda: instructions)
     monkeypatch.setattr(convolutions, "packing_works", lambda dtype: True)
     conv = Numerics(torch.device("cpu"), dtype).wide_convolution(
         torch.zeros(channels, channels, 3, 3), torch.zeros(channels)

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from fommctl.core.fast import devices
-from fommctl.core.fast.devices import resolve_device, resolve_precision
-from fommctl.core.fast.probe import bf16_speedup
+from fommctl.core.fast.devices import cpu_precisions, resolve_device, resolve_precision, resolve_training_precision
+from fommctl.core.fast.instructions import bf16_instructions
 from fommctl.errors import MissingError, UsageError
 
 CPU = torch.device("cpu")
@@ -41,11 +40,48 @@ def test_a_gpu_is_taken_and_one_too_many_is_missing(monkeypatch):
         resolve_device("cuda:2")
 
 
-@pytest.mark.parametrize(("speedup", "expected"), [(8, "bf16"), (2, "bf16"), (1.1, "fp32"), (0.3, "fp32")])
-def test_auto_precision_follows_the_clock(monkeypatch, speedup, expected):
-    monkeypatch.setattr(devices, "bf16_speedup", lambda: speedup)
-    assert resolve_precision("auto", CPU) == expected
-    assert resolve_precision("auto", torch.device("mps")) == "fp32"
+@pytest.mark.parametrize(
+    ("instructions", "wide", "narrow", "training"),
+    [("tiles", "bf16", "bf16", "bf16"), ("vectors", "bf16", "fp32", "fp32"), ("none", "fp32", "fp32", "fp32")],
+)
+def test_what_auto_is_on_a_cpu(instructions, wide, narrow, training):
+    precisions = cpu_precisions(instructions)
+    assert (precisions.wide, precisions.narrow, precisions.training) == (wide, narrow, training)
+    assert [precisions.for_channels(channels) for channels in (95, 96)] == [narrow, wide]
+
+
+@pytest.mark.parametrize(
+    ("limit", "tile_flag", "granted", "vector_flag", "expected"),
+    [
+        ("", True, True, True, "tiles"),
+        ("", True, False, True, "vectors"),
+        ("", False, False, True, "vectors"),
+        ("", False, False, False, "none"),
+        ("AVX512_CORE_BF16", True, True, True, "vectors"),
+        ("avx10_1_512_amx", True, True, True, "tiles"),
+        ("AVX512_CORE", True, True, True, "none"),
+        ("AVX2", True, True, True, "none"),
+    ],
+)
+def test_bf16_instructions(monkeypatch, limit, tile_flag, granted, vector_flag, expected):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tile_flag)
+    monkeypatch.setattr(torch.cpu, "_init_amx", lambda: granted)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: vector_flag)
+    assert bf16_instructions.__wrapped__() == expected
+
+
+def test_a_build_without_onednn_has_no_bf16_instructions(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert bf16_instructions.__wrapped__() == "none"
+
+
+def test_auto_is_what_was_decided_for_the_cpu():
+    assert [resolve_precision("auto", CPU, on_cpu=name) for name in ("bf16", "fp32")] == ["bf16", "fp32"]
+    assert resolve_precision("auto", torch.device("mps"), on_cpu="bf16") == "fp32"
+    assert [resolve_training_precision("auto", CPU, on_cpu=name) for name in ("bf16", "fp32")] == ["bf16", "fp32"]
+    assert resolve_training_precision("auto", torch.device("mps"), on_cpu="bf16") == "fp32"
 
 
 def test_precisions_by_name():
@@ -55,8 +91,3 @@ def test_precisions_by_name():
         resolve_precision("int8", CPU)
     with pytest.raises(UsageError, match="fp16"):
         resolve_precision("fp16", CPU)
-
-
-def test_the_speed_of_bf16_is_measured_once():
-    assert bf16_speedup() > 0
-    assert bf16_speedup() == bf16_speedup()

@@ -291,3 +291,94 @@ def test_pictures_from_two_seconds_on_keep_sound_in_place(tmp_path):
     write(tmp_path / "out.mp4", timeline, audio=AudioSource(given, 1, Fraction(0)))
     np.testing.assert_allclose(clicks(tmp_path / "out.mp4"), CLICKS, atol=0.003)
     assert track(tmp_path / "out.mp4").times[0] == 1
+
+
+def many_channels(path: Path, layout: str, channels: int) -> Path:
+    """A second of video with PCM sound: channel n sounds at 200 + 100 n Hz, at a quarter of full scale."""
+    with av.open(str(path), "w") as container:
+        video: Any = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        sound: Any = container.add_stream("pcm_s16le", rate=48000, layout=layout)
+        for index in range(25):
+            frame = av.VideoFrame.from_ndarray(moving_square(index), "rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        instants = np.arange(48000) / 48000
+        tones = [np.sin(2 * np.pi * (200 + 100 * number) * instants) * 8192 for number in range(channels)]
+        samples = np.stack(tones, axis=1).astype(np.int16)
+        for begin in range(0, 48000, 1000):
+            block = np.ascontiguousarray(samples[begin : begin + 1000]).reshape(1, -1)
+            part = av.AudioFrame.from_ndarray(block, "s16", layout)
+            part.sample_rate, part.pts, part.time_base = 48000, begin, Fraction(1, 48000)
+            container.mux(sound.encode(part))
+        container.mux(sound.encode(None))
+    return path
+
+
+def relabelled(path: Path) -> Path:
+    """The QuickTime file with its eight channels said to be L R C LFE Ls Rs Rls Rrs, as cameras and editors have them:
+    libav then lists them in an order of their own."""
+    data = bytearray(path.read_bytes())
+    at = data.find(b"chan") + 8
+    data[at : at + 8] = ((128 << 16) | 8).to_bytes(4, "big") + bytes(4)
+    path.write_bytes(bytes(data))
+    return path
+
+
+def tones(path: Path) -> list[dict[int, float]]:
+    """For each channel, which tones of `many_channels` are heard and how loud, relative to the source."""
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        channels = stream.codec_context.layout.nb_channels
+        graph = av.filter.Graph()
+        parts = []
+        for frame in container.decode(stream):
+            if not parts:
+                kind = {"sample_fmt": frame.format.name, "channel_layout": frame.layout.name}
+                source = graph.add("abuffer", sample_rate=str(frame.sample_rate), **kind)
+                graph.link_nodes(source, graph.add("aformat", sample_fmts="flt"), graph.add("abuffersink")).configure()
+            graph.push(frame)
+            parts.append(graph.pull().to_ndarray().reshape(-1, channels))
+    samples = np.concatenate(parts)[4800:43200]
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))[:, None], axis=0)) * 4 / len(samples) / 0.25
+    hertz = np.fft.rfftfreq(len(samples), 1 / 48000)
+    levels = {200 + 100 * number: spectrum[np.argmin(abs(hertz - 200 - 100 * number))] for number in range(24)}
+    return [
+        {tone: float(level[index]) for tone, level in levels.items() if level[index] > 0.02}
+        for index in range(channels)
+    ]
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.webm"])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_eight_channels_keep_their_places(tmp_path, name, labelled):
+    given = many_channels(tmp_path / "eight.mov", "7.1", 8)
+    writer = with_sound(tmp_path, name, relabelled(given) if labelled else given, count=25)
+    heard_in = tones(tmp_path / name)
+    # libav's own order is FL FR FC LFE BL BR SL SR; AAC keeps nothing above 120 Hz in the fourth.
+    order = [200, 300, 400, 500, 800, 900, 600, 700] if labelled else [200, 300, 400, 500, 600, 700, 800, 900]
+    for position, tone in enumerate(order):
+        if (position, name) != (3, "out.mp4"):
+            assert heard_in[position] == {tone: pytest.approx(1, abs=0.05)}
+    assert writer.warnings == []
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.webm"])
+@pytest.mark.parametrize("layout", ["16 channels", "hexadecagonal"])
+def test_sixteen_channels_are_mixed_down_and_told(tmp_path, name, layout):
+    writer = with_sound(tmp_path, name, many_channels(tmp_path / "many.mov", layout, 16), count=25)
+    left, right = tones(tmp_path / name)
+    assert writer.warnings == [f"the sound was mixed down from {layout} to stereo"]
+    expected = {200, 400, 600, 800} if layout == "16 channels" else {200, 400, 500, 700}
+    assert expected <= set(left)
+    # No side clips, and each is as loud as the weights say.
+    assert sum(left.values()) == pytest.approx(1, abs=0.05)
+    assert sum(right.values()) == pytest.approx(1, abs=0.05)
+
+
+def test_eight_channels_are_copied_where_the_container_holds_them(tmp_path):
+    given = relabelled(many_channels(tmp_path / "eight.mov", "7.1", 8))
+    writer = with_sound(tmp_path, "out.mov", given, count=25)
+    assert (writer.audio_codec, writer.warnings) == ("pcm_s16le", [])
+    assert track(tmp_path / "out.mov", "audio").payloads == track(given, "audio").payloads

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
-from media_factory import Colour, moving_square, solid, write_clip, write_gif
+from media_factory import Colour, linear_profile, moving_square, solid, write_clip, write_gif
 from PIL import Image
 
 from fommctl.errors import InputError
@@ -19,38 +18,6 @@ from fommctl.media.probe import probe
 def saved(path, image: Image.Image, **options):
     image.save(path, **options)
     return path
-
-
-def linear_profile() -> bytes:
-    """An ICC profile with sRGB's primaries and a straight line for a curve (ICC.1:2001, matrix/TRC)."""
-
-    def xyz(x: float, y: float, z: float) -> bytes:
-        return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(value * 65536)) for value in (x, y, z))
-
-    name = b"linear\0"
-    curve = b"curv\0\0\0\0" + struct.pack(">I", 0)
-    tags = {
-        b"desc": b"desc\0\0\0\0" + struct.pack(">I", len(name)) + name + b"\0" * 79,
-        b"cprt": b"text\0\0\0\0none\0\0\0\0",
-        b"wtpt": xyz(0.9642, 1.0, 0.8249),
-        b"rXYZ": xyz(0.4361, 0.2225, 0.0139),
-        b"gXYZ": xyz(0.3851, 0.7169, 0.0971),
-        b"bXYZ": xyz(0.1431, 0.0606, 0.7139),
-        b"rTRC": curve,
-        b"gTRC": curve,
-        b"bTRC": curve,
-    }
-    table, data = struct.pack(">I", len(tags)), b""
-    offset = 128 + 4 + 12 * len(tags)
-    for signature, content in tags.items():
-        content += b"\0" * (-len(content) % 4)
-        table += signature + struct.pack(">II", offset + len(data), len(content))
-        data += content
-    size = 128 + len(table) + len(data)
-    header = struct.pack(">I4sI4s4s4s", size, b"\0" * 4, 0x02100000, b"mntr", b"RGB ", b"XYZ ")
-    header += struct.pack(">6H", 2024, 1, 1, 0, 0, 0) + b"acsp" + b"\0" * 28
-    header += b"".join(struct.pack(">i", round(value * 65536)) for value in (0.9642, 1.0, 0.8249))
-    return header.ljust(128, b"\0") + table + data
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "a.webp"])

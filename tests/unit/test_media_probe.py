@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import av
 import pytest
+from av.stream import Disposition
 from media_factory import BT709, moving_square, tagged, write_clip, write_frames, write_gif, write_variant
 from PIL import Image
 
 from fommctl.media.colour import ColourTags
 from fommctl.media.probe import AudioTrack, probe
+from fommctl.media.random_access import count_frames
 
 
 def test_a_video_with_two_sound_tracks_and_a_timecode(tmp_path):
@@ -29,7 +32,10 @@ def test_a_video_with_two_sound_tracks_and_a_timecode(tmp_path):
     assert (info.width, info.height, info.rate, info.frames) == (96, 64, Fraction(30000, 1001), 30)
     assert info.duration is not None
     assert abs(info.duration - 30 * Fraction(1001, 30000)) < Fraction(1, 1000)
-    assert info.audio == (AudioTrack(1, "aac", "eng", True), AudioTrack(2, "pcm_s16le", "ger", False))
+    assert info.audio == (
+        AudioTrack(1, "aac", "eng", True, 1, 44100),
+        AudioTrack(2, "pcm_s16le", "ger", False, 1, 44100),
+    )
     assert info.timecode == "01:02:03:04"
     assert info.colour == ColourTags(1, 1, 1, 1)
     assert not info.hdr
@@ -83,3 +89,32 @@ def test_gifs(tmp_path):
     info = probe(moving)
     assert (info.kind, info.video_codec, info.frames, info.duration) == ("video", "gif", 5, Fraction(1, 2))
     assert probe(still).kind == "image"
+
+
+def two_tracks(path, counts, default):
+    """A film with two video tracks of so many frames, 64x48 and 32x24, at 25 frames/s."""
+    with av.open(str(path), "w") as container:
+        streams = []
+        for number in range(2):
+            stream = container.add_stream("mjpeg", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64 >> number, 48 >> number, "yuvj420p"
+            stream.disposition = Disposition.default if number == default else Disposition(0)
+            streams.append(stream)
+        for stream, count in zip(streams, counts, strict=True):
+            for index in range(count):
+                frame = av.VideoFrame.from_ndarray(moving_square(index, stream.width, stream.height), "rgb24")
+                frame.pts, frame.time_base = index, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize(
+    ("counts", "default", "width"),
+    [((1, 25), 0, 32), ((25, 1), 1, 64), ((10, 25), 0, 32), ((25, 26), 0, 64), ((25, 25), 1, 32), ((25, 10), 0, 64)],
+)
+def test_the_longest_track_is_the_film_and_among_equals_the_default(tmp_path, suffix, counts, default, width):
+    path = two_tracks(tmp_path / f"a{suffix}", counts, default)
+    assert probe(path).width == width
+    assert count_frames(path) == (counts[0] if width == 64 else counts[1])

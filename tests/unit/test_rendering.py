@@ -9,7 +9,7 @@ import torch
 from fommctl.core.transfer import Motion
 from fommctl.errors import MissingError
 from fommctl.media.reader import Frame
-from fommctl.stages.choreography import Choreography
+from fommctl.stages.choreography import Choreography, Moment
 from fommctl.stages.rendering import Rendering, batches
 from fommctl.stages.timing import Cue, as_driven, at_rate
 
@@ -46,8 +46,8 @@ def cues(count):
 
 def rendering(renderer, batch_size):
     still = Motion(torch.zeros(1, 1, 2))
-    choreography = Choreography(still, still, mode="absolute", adapt_scale=False, smooth=True)
-    return Rendering(renderer, None, choreography, lambda cue: True, batch_size)
+    choreography = Choreography(still, [still], mode="absolute", adapt_scale=False, smooth=True)
+    return Rendering(renderer, None, choreography, lambda time: Moment(float(time)), batch_size)
 
 
 def shown(run, count):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fommctl.core.fast.probe import bf16_speedup
+from fommctl.core.fast.instructions import bf16_instructions
 from fommctl.core.fast.winograd import VALUES, WinogradConvolution, Workspace, transformed
 
 
@@ -53,7 +53,7 @@ class Numerics:
             return False
         if self.dtype == torch.float32:
             return channels >= 96
-        return channels >= 256 and bf16_speedup() < 4
+        return channels >= 256 and bf16_instructions() != "tiles"
 
     def _direct(self, weight: Tensor, bias: Tensor, padding: int, relu: bool, groups: int = 1) -> Convolution:
         weight = weight.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)

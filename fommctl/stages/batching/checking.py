@@ -103,10 +103,11 @@ class Checker:
     def _driving(self, job: Job) -> None:
         config = job.config
         info = self._probed(config.driving, config.fps)
+        config = config.timed(info)
         choose_sound(config, info)
-        if config.start is not None and info.duration is not None and config.start >= info.duration:
+        if info.duration is not None and config.start_s >= info.duration:
             raise UsageError(
-                f"--start {float(config.start):g} is beyond the end of {config.driving.name}",
+                f"--start {float(config.start_s):g} is beyond the end of {config.driving.name}",
                 f"It is {float(info.duration):.3f} s long.",
             )
 

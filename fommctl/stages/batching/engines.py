@@ -52,16 +52,10 @@ class LocalEngine:
         tell: Tell,
     ) -> Generator[tuple[Job, Result], None, None]:
         """As the protocol says; a job's timeout does not count without workers."""
-        import torch
-
-        from fommctl.core.fast.devices import resolve_precision
-
-        # Found by measuring, which busy workers may each find otherwise: all shots of a batch are to be alike.
-        precision = resolve_precision("auto", torch.device("cpu"))
         return run_jobs(
             jobs,
             prepare,
-            lambda number: (devices[number % len(devices)], precision),
+            lambda number: (devices[number % len(devices)],),
             workers=workers,
             timeout=timeout,
             tell=tell,

@@ -94,7 +94,7 @@ class RayWorker:
         except Exception as error:
             return failed(error, time.monotonic() - began)
         if isinstance(step, Begin):
-            # Every segment in the precision that this worker found fastest.
+            # Every segment in the precision that this worker's machine has decided on.
             return replace(job.choice, precision=animator.precision), result
         if isinstance(step, Join):
             return Done(result=result.to_json(), seconds=time.monotonic() - began, stamp=stamp_of(job.output))

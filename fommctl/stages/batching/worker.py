@@ -53,23 +53,22 @@ class Failed:
 Outcome = Done | Failed
 
 
-def prepare(device: str, precision: str = "auto") -> Work[Job, Outcome]:
+def prepare(device: str) -> Work[Job, Outcome]:
     """The function that does the jobs; it raises no errors.
 
-    device: for jobs whose choice is `auto`.  precision: what `auto` stands for on the CPU.
+    device: for jobs whose choice is `auto`.
     """
     # What takes long to import is no part of the first job's time.
     for module in ("fommctl.stages.animate", "fommctl.stages.animator"):
         importlib.import_module(module)
-    return Worker(device, precision)
+    return Worker(device)
 
 
 class Worker:
     """Holds the models of its last jobs, and their encoded sources."""
 
-    def __init__(self, device: str, precision: str = "auto") -> None:
+    def __init__(self, device: str) -> None:
         self._device = device
-        self._precision = precision
         self._models: OrderedDict[ModelChoice, tuple[Animator, Tensor]] = OrderedDict()
 
     def __call__(self, job: Job, tell: Tell) -> Outcome:
@@ -96,13 +95,10 @@ class Worker:
         """The model, and the state of the random numbers once it was loaded."""
         import torch
 
-        from fommctl.core.fast.devices import resolve_device
         from fommctl.stages.animator import load
 
         if choice.device == "auto":
             choice = replace(choice, device=self._device)
-        if choice.precision == "auto" and resolve_device(choice.device).type == "cpu":
-            choice = replace(choice, precision=self._precision)
         if choice not in self._models:
             while len(self._models) >= MODELS:
                 self._models.popitem(last=False)

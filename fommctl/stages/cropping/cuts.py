@@ -64,11 +64,11 @@ class CutFinder:
 
     def take(self, frame: Frame) -> list[Cut]:
         """The cuts that this frame settles: those up to about a quarter of a second before it."""
-        thumbnail = _thumbnail(frame.pixels)
-        change = _difference(thumbnail, self._seen[-1].thumbnail) if self._seen else 0.0
+        small = thumbnail(frame.pixels)
+        change = difference(small, self._seen[-1].thumbnail) if self._seen else 0.0
         before = [seen.change for seen in list(self._seen)[-AROUND:]]
         self.suspicious = change >= LEAST and change >= STANDING_OUT * float(np.mean(before))
-        self._seen.append(_Seen(frame.time, frame.index, thumbnail, change))
+        self._seen.append(_Seen(frame.time, frame.index, small, change))
         self._taken += 1
         return self._judge() if self._taken - self._decided > self._reach else []
 
@@ -104,13 +104,13 @@ class CutFinder:
         before = seen[max(0, position - self._reach) : position]
         after = seen[position : position + self._reach]
         return any(
-            _difference(one.thumbnail, other.thumbnail) < limit
+            difference(one.thumbnail, other.thumbnail) < limit
             for number, one in enumerate(reversed(before))
             for other in after[: self._reach - number + 1]
         )
 
 
-def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Means over blocks of (H, W, 3); in large pictures of every few pixels only."""
     block = max(1, max(pixels.shape[:2]) // THUMBNAIL)
     step = max(1, block // 8)
@@ -124,5 +124,6 @@ def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return means
 
 
-def _difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+def difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Mean change between two thumbnails, levels of 255."""
     return float(np.abs(one - other).mean())

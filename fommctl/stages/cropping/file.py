@@ -87,7 +87,7 @@ def _crop(
     tell: Tell,
     written: list[Path],
 ) -> Outcome:
-    info = probe(job.source, fps=config.fps)
+    info = probe(job.source, fps=config.fps, deinterlace=config.deinterlace)
     pixels = None
     if info.kind == "image":
         picture = read_picture(job.source)

@@ -13,16 +13,8 @@ from pathlib import Path
 
 from fommctl.api.folders import media_below
 from fommctl.media import sequences
-from fommctl.media.stills import SUFFIXES
+from fommctl.media.endings import FRAME_SUFFIXES, VIDEO_SUFFIXES
 
-VIDEO_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("3gp", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts"),
-        *("mxf", "ogv", "ts", "vob", "webm", "wmv"),
-    )
-)
-"""Names by which videos are recognised in a folder."""
 _LONGEST = 150
 """Bytes of a name; the number of the track, the suffix and a temporary name's additions go on top of it."""
 _CLIP = re.compile(r"#track\d+\.(mp4|png)$")
@@ -71,7 +63,7 @@ def _meant(text: str) -> tuple[list[Path], str]:
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    return list(media_below(folder, suffixes=VIDEO_SUFFIXES | SUFFIXES, frame_folders=False))
+    return list(media_below(folder, suffixes=VIDEO_SUFFIXES | FRAME_SUFFIXES, frame_folders=False))
 
 
 def key_of(path: Path) -> str:

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 from fommctl.errors import UsageError
 from fommctl.media.containers import resolve_encoding
+from fommctl.media.deinterlacing import Deinterlace
 from fommctl.stages.framing import GONE, RATE
 from fommctl.stages.options import check_choice
 
@@ -51,6 +52,8 @@ class CropConfig:
     """End tracks at scene changes."""
     fps: Fraction | None = None
     """Of patterns of frames."""
+    deinterlace: Deinterlace = "auto"
+    """Of interlaced footage."""
     audio: AudioMode = "auto"
     codec: str | None = None
     crf: int | None = None
@@ -62,6 +65,7 @@ class CropConfig:
 
     def __post_init__(self) -> None:
         check_choice("--audio", self.audio, get_args(AudioMode))
+        check_choice("--deinterlace", self.deinterlace, get_args(Deinterlace))
         if not self.inputs:
             raise UsageError("nothing to crop", "Name a file, a folder or a pattern.")
         if self.output is None and not self.dry_run:

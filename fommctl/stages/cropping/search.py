@@ -48,6 +48,8 @@ class _Shot:
     end: Fraction
     end_frame: int
     """Of the shot, exclusive."""
+    content: Box | None = None
+    """Where its picture lies between black bars."""
 
 
 def pieces_of_video(
@@ -99,7 +101,10 @@ def _piece(track: BoxTrack, shot: _Shot, info: VideoInfo, config: CropConfig, fr
     first, last = track.samples[0], track.samples[-1]
     to_the_end = last is shot.samples[-1]
     end, end_frame = (shot.end, shot.end_frame) if to_the_end else (last.end, last.frame + 1)
-    box = square_of(track.boxes, config.margin, framing, info.width, info.height)
+    place = shot.content or Box(0, 0, info.width, info.height)
+    boxes = [box.shifted(-place.left, -place.top) for box in track.boxes]
+    box = square_of(boxes, config.margin, framing, round(place.width), round(place.height))
+    box = box.shifted(place.left, place.top)
     return Piece(first.time, end, end_frame - first.frame, box, track.score)
 
 
@@ -111,25 +116,38 @@ def _shots(info: VideoInfo, config: CropConfig, detector: Detector, tell: Tell) 
     search = _Search(info, config, detector)
     samples: list[Sample] = []
     frame = None
-    with Reader(info.path, fps=config.fps, size=size) as reader:
+    with Reader(info.path, fps=config.fps, size=size, deinterlace=config.deinterlace) as reader:
+        content: Box | None = None
         for frame in reader:
+            if frame.content != content:
+                # The picture has another shape from here on: whatever is in it, this is another clip.
+                yield from _ended(samples, cuts.finish() if config.cuts else [], frame.time, frame.index, content)
+                samples, cuts, content = [], CutFinder(info.rate), frame.content
+                search.begin()
             found = cuts.take(frame) if config.cuts else []
             samples += search.look(frame, new_shot=cuts.suspicious)
             for cut in found:
-                shot, samples = _divided(samples, cut)
+                shot, samples = _divided(samples, cut, content)
                 yield shot
             tell(frame.index + 1, info.frames)
-    if frame is None:
-        return
-    for cut in cuts.finish() if config.cuts else []:
-        shot, samples = _divided(samples, cut)
+    if frame is not None:
+        ends = cuts.finish() if config.cuts else []
+        yield from _ended(samples, ends, frame.time + frame.duration, frame.index + 1, content)
+
+
+def _ended(
+    samples: list[Sample], cuts: Sequence[Cut], end: Fraction, end_frame: int, content: Box | None
+) -> Iterator[_Shot]:
+    """What is left of a run of frames that ends here, shot by shot."""
+    for cut in cuts:
+        shot, samples = _divided(samples, cut, content)
         yield shot
-    yield _Shot(samples, frame.time + frame.duration, frame.index + 1)
+    yield _Shot(samples, end, end_frame, content)
 
 
-def _divided(samples: list[Sample], cut: Cut) -> tuple[_Shot, list[Sample]]:
+def _divided(samples: list[Sample], cut: Cut, content: Box | None) -> tuple[_Shot, list[Sample]]:
     before = [sample for sample in samples if sample.frame < cut.frame]
-    return _Shot(before, cut.time, cut.frame), samples[len(before) :]
+    return _Shot(before, cut.time, cut.frame, content), samples[len(before) :]
 
 
 class _Search:
@@ -141,6 +159,10 @@ class _Search:
         self._detector = detector
         self._due = self._thorough = Fraction(0)
         self._several = False
+
+    def begin(self) -> None:
+        """Look at the next frame, and thoroughly."""
+        self._due = self._thorough = Fraction(0)
 
     def look(self, frame: Frame, *, new_shot: bool) -> list[Sample]:
         """The sample of this frame, if it is due or may begin a shot."""

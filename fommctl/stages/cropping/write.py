@@ -11,8 +11,9 @@ from fommctl.media.boxes import Box
 from fommctl.media.containers import CONTAINERS, resolve_encoding
 from fommctl.media.images import Pixels, resize
 from fommctl.media.images_out import write_png
-from fommctl.media.probe import AudioTrack, VideoInfo
+from fommctl.media.probe import VideoInfo
 from fommctl.media.reader import Reader
+from fommctl.media.sound_choice import choose_tracks
 from fommctl.media.writer import AudioSource, Writer
 from fommctl.stages.cropping.options import CropConfig
 from fommctl.stages.cropping.search import Piece, Tell
@@ -23,13 +24,18 @@ def write_clip(info: VideoInfo, piece: Piece, target: Path, config: CropConfig, 
 
     Timestamps are those of the source, from 0 on. Raises OutputError; whatever is raised, nothing is left at `target`.
     """
-    track = sound_of(info, config)
-    sound = None
-    if track is not None:
-        sound = AudioSource(info.path, track.index, info.origin + piece.start, info.origin + piece.end)
+    sound, warnings = sound_of(info, piece, config)
     size = (config.size, config.size)
     with (
-        Reader(info.path, fps=config.fps, start=piece.start, end=piece.end, box=piece.box, size=size) as reader,
+        Reader(
+            info.path,
+            fps=config.fps,
+            start=piece.start,
+            end=piece.end,
+            box=piece.box,
+            size=size,
+            deinterlace=config.deinterlace,
+        ) as reader,
         Writer(
             target,
             width=config.size,
@@ -47,7 +53,7 @@ def write_clip(info: VideoInfo, piece: Piece, target: Path, config: CropConfig, 
         for frame in reader:
             writer.write(frame.pixels, frame.time, frame.duration)
             tell(writer.frames_written, piece.frames)
-    return writer.frames_written, [*reader.warnings, *writer.warnings]
+    return writer.frames_written, [*warnings, *reader.warnings, *writer.warnings]
 
 
 def write_still(pixels: Pixels, piece: Piece, target: Path, config: CropConfig) -> None:
@@ -55,11 +61,11 @@ def write_still(pixels: Pixels, piece: Piece, target: Path, config: CropConfig) 
     write_png(target, resize(pixels, (config.size, config.size), piece.box))
 
 
-def sound_of(info: VideoInfo, config: CropConfig) -> AudioTrack | None:
-    """The default (else first) sound track, unless none is wanted."""
-    if config.audio == "none" or not info.audio:
-        return None
-    return next((track for track in info.audio if track.default), info.audio[0])
+def sound_of(info: VideoInfo, piece: Piece, config: CropConfig) -> tuple[tuple[AudioSource, ...], list[str]]:
+    """The sound of the piece unless none is wanted, and what should be said about it."""
+    if config.audio == "none":
+        return (), []
+    return choose_tracks(info, info.origin + piece.start, info.origin + piece.end)
 
 
 def ffmpeg_command(info: VideoInfo, piece: Piece, target: Path, config: CropConfig) -> str:
@@ -70,10 +76,14 @@ def ffmpeg_command(info: VideoInfo, piece: Piece, target: Path, config: CropConf
     encoding = resolve_encoding(target, codec=config.codec, crf=config.crf, pix_fmt=config.pix_fmt)
     words += ["-fps_mode", "passthrough", "-c:v", encoding.encoder.name, "-pix_fmt", encoding.pix_fmt]
     words += [word for name, value in encoding.options.items() for word in (f"-{name}", value)]
-    track = sound_of(info, config)
-    if track is not None:
-        copied = track.codec in (CONTAINERS[target.suffix].sound or ())
-        words += ["-map", "0:V:0", "-map", f"0:{track.index}", "-c:a", "copy" if copied else "aac"]
+    for sound in sound_of(info, piece, config)[0]:
+        if sound.right is not None:
+            joined = f"[0:{sound.track}][0:{sound.right}]join=inputs=2:channel_layout=stereo[sound]"
+            words += ["-filter_complex", joined, "-map", "0:V:0", "-map", "[sound]", "-c:a", "aac"]
+        else:
+            codec = next(track.codec for track in info.audio if track.index == sound.track)
+            copied = codec in (CONTAINERS[target.suffix].sound or ())
+            words += ["-map", "0:V:0", "-map", f"0:{sound.track}", "-c:a", "copy" if copied else "aac"]
     return shlex.join([*words, "-movflags", "+faststart", _file(target)])
 
 
@@ -98,7 +108,12 @@ def _first_number(pattern: Path) -> str:
 
 def _filters(info: VideoInfo, box: Box, size: int) -> list[str]:
     """Square pixels, border repeated where the square leaves the picture, the square, its final size."""
-    filters = [f"scale={info.width}:{info.height}", "setsar=1"] if info.sample_aspect != 1 else []
+    filters = []
+    if info.parity is not None and info.deinterlace != "off":
+        sent = "send_field" if info.deinterlace == "field" else "send_frame"
+        which = "interlaced" if info.parity == "auto" else "all"
+        filters.append(f"bwdif=mode={sent}:parity={info.parity}:deint={which}")
+    filters += [f"scale={info.width}:{info.height}", "setsar=1"] if info.sample_aspect != 1 else []
     left, top, width, height = (round(value) for value in (box.left, box.top, box.width, box.height))
     before_x, before_y = max(0, -left), max(0, -top)
     after_x, after_y = max(0, left + width - info.width), max(0, top + height - info.height)

@@ -19,7 +19,7 @@ LITTLE_MEMORY = 2 * 2**30
 
 
 def summary(seen: Seen) -> list[dict[str, Any]]:
-    """The devices for the report's `devices`; `speedup`: times as fast as fp32, measured."""
+    """The devices for the report's `devices`; `speedup`: times as fast as fp32, measured to be told."""
     found: list[dict[str, Any]] = []
     if seen.facts.get("devices.cpu"):
         model, _ = processor()
@@ -58,12 +58,28 @@ def _cpu(seen: Seen) -> Finding:
         why = f"does not compute: {seen.troubles.get('devices.cpu')}"
         advice = "Run 'pip install --force-reinstall torch'."
         return Finding(area=AREA, name="cpu", value=why, level="problem", advice=advice, stops=True)
-    return Finding(area=AREA, name="cpu", value=_speeds(found))
+    return Finding(area=AREA, name="cpu", value=f"{_decision(found)}; {_speeds(found)}")
+
+
+def _decision(found: Mapping[str, Any]) -> str:
+    """What `--precision auto` is on the CPU, why, and where that is kept."""
+    has = {"tiles": "AMX tiles", "vectors": "AVX-512 bf16, no AMX tiles", "none": "no bf16 instructions"}
+    auto = f"--precision auto is {found['auto']}"
+    if found["auto_narrow"] != found["auto"]:
+        auto = f"{auto}, {found['auto_narrow']} for models of few channels"
+    if found["auto_training"] != found["auto"]:
+        auto = f"{auto}, {found['auto_training']} in training"
+    kept = f"; kept in {found['decision']}" if found["decision"] else ""
+    return f"{auto} ({has[found['instructions']]}{kept})"
+
+
+def _auto(device: Mapping[str, Any]) -> str:
+    return f"--precision auto is {device['auto']}; {_speeds(device)}"
 
 
 def _speeds(found: Mapping[str, Any]) -> str:
     faster = ", ".join(f"{name} is {factor:.1f} times as fast as fp32" for name, factor in found["speedup"].items())
-    return f"--precision auto is {found['auto']}; {faster}"
+    return faster
 
 
 def _cuda(seen: Seen, torch: Mapping[str, Any]) -> Iterator[Finding]:
@@ -140,9 +156,9 @@ def _cuda_device(device: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(area=AREA, name=name, value=value, level="problem", advice=_failing(device), stops=stops)
     elif device["free"] < LITTLE_MEMORY:
         advice = "Another process holds its memory ('nvidia-smi' shows which); else give a small --batch-size."
-        yield Finding(area=AREA, name=name, value=f"{value}; {_speeds(device)}", level="note", advice=advice)
+        yield Finding(area=AREA, name=name, value=f"{value}; {_auto(device)}", level="note", advice=advice)
     else:
-        yield Finding(area=AREA, name=name, value=f"{value}; {_speeds(device)}")
+        yield Finding(area=AREA, name=name, value=f"{value}; {_auto(device)}")
 
 
 def _failing(device: Mapping[str, Any]) -> str:
@@ -167,5 +183,5 @@ def _mps(seen: Seen) -> Iterator[Finding]:
         value = f"fails at first use: {device['error']}"
         yield Finding(area=AREA, name="mps", value=value, level="problem", advice="Give --device cpu.")
     else:
-        value = f"{in_bytes(device['total'])}; {_speeds(device)}"
+        value = f"{in_bytes(device['total'])}; {_auto(device)}"
         yield Finding(area=AREA, name="mps", value=value, advice="It is taken with --device mps only.")

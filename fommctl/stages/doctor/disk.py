@@ -36,8 +36,8 @@ def check_home() -> Iterator[Finding]:
     yield from _leftovers(folder)
     cache = folder / "cache"
     if cache.is_dir():
-        advice = f"It may be deleted at any time: 'rm -r {cache}'; 'fommctl evaluate' fills it again."
-        yield Finding(area=AREA, name="cache of evaluate", value=in_bytes(_size(cache)), advice=advice)
+        advice = f"It may be deleted at any time: 'rm -r {cache}'; it is filled again as it is needed."
+        yield Finding(area=AREA, name="caches", value=in_bytes(_size(cache)), advice=advice)
 
 
 def check_torch_hub() -> Iterator[Finding]:

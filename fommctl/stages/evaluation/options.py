@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from fommctl.errors import UsageError
 from fommctl.stages.options import check_choice, check_seed
 
-ModelMode = Literal["reconstruction", "animation"]
+ModelMode = Literal["reconstruction", "animation", "defaults"]
 SplitChoice = Literal["auto", "test", "train", "all"]
 Save = Literal["none", "png", "mkv"]
 NEITHER = "Give --data to evaluate a model, or --pred and --truth to score finished results."
@@ -69,8 +69,8 @@ class EvaluateConfig:
             raise UsageError("there is nothing to evaluate", NEITHER)
         elif self.resize or self.column is not None:
             raise UsageError("--resize and --column are for finished results", NEITHER)
-        if self.pairs is not None and self.mode != "animation":
-            raise UsageError("--pairs is for animation", "Add --mode animation.")
+        if self.pairs is not None and self.mode == "reconstruction":
+            raise UsageError("--pairs is for animation", "Add --mode animation or --mode defaults.")
         contestants = self.predictions if self.finished else self.models
         if self.names and len(self.names) != len(contestants):
             raise UsageError(

@@ -32,7 +32,11 @@ class Part:
         """The prediction held against the source picture, for metrics of identity where there is no truth."""
         if self.source is None or self.chunk.truth is not None:
             return self.chunk
-        return replace(self.chunk, truth=np.repeat(self.source[None], len(self.chunk), axis=0))
+        return replace(self.chunk, truth=np.broadcast_to(self.source, (len(self.chunk), *self.source.shape)))
+
+    def against_driving(self) -> FrameChunk:
+        """The prediction held against the driving frames, for metrics of motion where there is no truth."""
+        return self.chunk if self.chunk.truth is not None else replace(self.chunk, truth=self.driving)
 
 
 @dataclass

@@ -17,7 +17,7 @@ from fommctl.core.pixels import HostPixels, to_tensor
 from fommctl.core.transfer import Motion, adapted_covariances
 from fommctl.errors import MissingError
 from fommctl.media.resampling import Pixels
-from fommctl.stages.choreography import Choreography
+from fommctl.stages.choreography import Choreography, Moment
 from fommctl.stages.engine import Engine
 from fommctl.stages.evaluation.footage import Footage, groups
 from fommctl.stages.evaluation.predictions import CHUNK, Part, Stream
@@ -58,7 +58,7 @@ def animation(engine: Engine, source_clip: Footage, driving: Footage) -> Stream:
             motion = _detected(renderer, frames)
             choreography = choreography or Choreography(
                 context.motion,
-                motion[:1],
+                [motion[:1]],
                 mode="relative" if rules.relative else "absolute",
                 adapt_scale=rules.adapt_scale,
                 smooth=False,
@@ -81,7 +81,7 @@ def transfer_rules(engine: Engine) -> TransferRules:
 
 def _moved(choreography: Choreography, driving: Motion, first: int, rules: TransferRules) -> Motion:
     """The source's motion for driving frames of which the first is number `first` of its clip."""
-    moved = choreography(driving, [float(first)] * len(driving), [True] * len(driving))
+    moved = choreography(driving, [Moment(float(first))] * len(driving))
     if rules.relative and not rules.relative_jacobian:
         moved = replace(moved, jacobians=driving.jacobians)
     shapes = [motion.covariances for motion in (driving, choreography.reference, choreography.source)]

@@ -32,9 +32,16 @@ _LIBRARIES = ("torch", "numpy", "av")
 _MODES = {
     "reconstruction": "Reconstruction: the first frame of each clip is driven by the clip itself.",
     "animation": "Animation across identities: the first frame of one clip is driven by another clip.",
+    "defaults": "Animation across identities as fommctl animate does it by default: subjects are found and cropped, "
+    "results are pasted back into the source picture.",
     "files": "Finished results against their references.",
 }
-_COLUMNS = {"reconstruction": ("source", "truth"), "animation": ("source", "driving video"), "files": ("truth",)}
+_COLUMNS = {
+    "reconstruction": ("source", "truth"),
+    "animation": ("source", "driving video"),
+    "defaults": ("source", "driving video"),
+    "files": ("truth",),
+}
 """What stands in a side-by-side video to the left of the models."""
 
 

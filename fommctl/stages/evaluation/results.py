@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from fommctl.api.metrics import ClipScores
     from fommctl.api.specs import MetricSpec
 
-Mode = Literal["reconstruction", "animation", "files"]
-Needs = Literal["truth", "identity", "nothing"]
+Mode = Literal["reconstruction", "animation", "defaults", "files"]
+Needs = Literal["truth", "identity", "driving", "nothing"]
 Weighting = Literal["frames", "clips"]
 Combine = Callable[[Sequence["ClipScores"]], float | None]
 RESAMPLES = 2000

@@ -41,14 +41,14 @@ def choose_metrics(names: Sequence[str], host: Host, mode: Mode) -> tuple[Metric
             raise UsageError(f"unknown metric '{name}'", hint)
         fitting = [spec for spec in found if fits(spec, mode)]
         if not fitting:
-            raise UsageError(f"{name} needs true frames, which an animation has not", "Leave out --mode animation.")
+            raise UsageError(f"{name} needs true frames, which an animation has not", f"Leave out --mode {mode}.")
         chosen.update({spec.name: spec for spec in fitting})
     return tuple(chosen.values())
 
 
 def fits(spec: MetricSpec, mode: Mode) -> bool:
     """Whether there is in this mode what the metric needs."""
-    return mode != "animation" or spec.needs != "truth"
+    return mode in ("reconstruction", "files") or spec.needs != "truth"
 
 
 def _is_ready(spec: MetricSpec) -> bool:
@@ -84,12 +84,10 @@ class ClipScoring:
 
     def add(self, part: Part) -> None:
         """The next frames."""
-        against_source = None
+        # The same object for all of them: sources of keypoints remember their answer to it.
+        chunks = {"identity": part.against_source(), "driving": part.against_driving()}
         for name, scorer in list(self._scorers.items()):
-            chunk = part.chunk
-            if self._specs[name].needs == "identity" and chunk.truth is None:
-                against_source = against_source or part.against_source()
-                chunk = against_source
+            chunk = chunks.get(self._specs[name].needs, part.chunk)
             self._guarded(name, lambda scorer=scorer, chunk=chunk: scorer.add(chunk))  # type: ignore[misc]
 
     def finish(self) -> dict[str, ClipScores]:

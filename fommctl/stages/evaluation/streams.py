@@ -28,8 +28,10 @@ def open_stream(
     if engine is None:
         return _finished(config, task, contestant, most)
     # Importing torch takes longer than scoring a short clip.
-    from fommctl.stages.evaluation import rendered
+    from fommctl.stages.evaluation import animated, rendered
 
+    if config.mode == "defaults" and task.source is not None:
+        return animated.animated(engine, task.source, task.truth, most)
     clip = Footage(task.truth, size=engine.frame_size(), limit=most)
     if task.source is None:
         return rendered.reconstruction(engine, clip)

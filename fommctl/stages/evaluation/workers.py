@@ -227,9 +227,14 @@ class Worker:
 
 def _options(config: EvaluateConfig) -> dict[str, Any]:
     """What beside files and models the predictions depend on."""
+    mode: dict[str, Any] = {"mode": "files" if config.finished else config.mode}
+    if config.mode == "defaults":
+        from fommctl.stages.evaluation.animated import defaults
+
+        mode["animate"] = defaults()
     return {
         "fommctl": __version__,
-        "mode": "files" if config.finished else config.mode,
+        **mode,
         "max_frames": config.max_frames,
         "resize": config.resize,
         "column": config.column,

@@ -18,11 +18,13 @@ from fommctl.errors import InputError
 from fommctl.media import stills
 from fommctl.media.boxes import Box, square
 from fommctl.media.conversion import View
+from fommctl.media.deinterlacing import Deinterlace
 from fommctl.media.files import DEFAULT_RATE
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.random_access import count_frames, read_frames
 from fommctl.media.reader import Frame, Reader
 from fommctl.media.resampling import Pixels
+from fommctl.media.sound_choice import choose_tracks
 from fommctl.media.writer import AudioSource, Writer, holds_audio
 from fommctl.stages.keypoint_files import keypoints_path, write_keypoints
 from fommctl.stages.preprocessing.keypoints import KeypointRows
@@ -47,6 +49,8 @@ class ClipOptions:
     of it out of shape."""
     audio: bool
     """Keep the sound where there is some and the format holds it."""
+    deinterlace: Deinterlace = "auto"
+    """Of interlaced footage."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,11 +86,19 @@ def make_clip(job: ClipJob, tell: Tell = lambda done, total: None) -> Made:
     assert record.path is not None
     if (strip := _strip(record.path)) is not None:
         return _write(job, _cut(job, strip, rate, keypoints), rate, tell, keypoints)
-    info = probe(record.path, fps=rate)
+    info = probe(record.path, fps=rate, deinterlace=job.options.deinterlace)
     start, end = _times(record)
     side = job.options.size
     box = _part(job, info.width, info.height)
-    with Reader(record.path, fps=rate, start=start, end=end, box=box, size=(side, side)) as reader:
+    with Reader(
+        record.path,
+        fps=rate,
+        start=start,
+        end=end,
+        box=box,
+        size=(side, side),
+        deinterlace=job.options.deinterlace,
+    ) as reader:
         frames = iter(reader) if keypoints is None else _followed(reader, keypoints, box)
         return _write(job, frames, info.rate, tell, keypoints, reader)
 
@@ -182,17 +194,17 @@ def _write(
     path = job.target / "%07d.png" if picture else job.target
     info = reader.info if reader else None
     tags = info.colour if info and not (info.hdr or info.colour.wide_gamut) else None
-    sound = _sound(reader, first, path) if reader and job.options.audio and not picture else None
+    sound, warnings = _sound(reader, first, path) if reader and job.options.audio and not picture else ((), [])
     side = job.options.size
     # One thread an encoder: the workers are the threads, and the bytes are the same on every machine.
     with Writer(path, width=side, height=side, rate=rate, audio=sound, colour=tags, threads=1) as writer:
         for frame in chain((first,), frames):
             writer.write(frame.pixels, frame.time - first.time, frame.duration)
             tell(writer.frames_written, None)
-    warnings = (*(reader.warnings if reader else ()), *writer.warnings)
+    warnings += [*(reader.warnings if reader else ()), *writer.warnings]
     points = None if keypoints is None else _write_points(job.target, keypoints)
     made = measure(job.target)
-    return Made(frames=writer.frames_written, rate=rate, measure=made, warnings=warnings, keypoints=points)
+    return Made(frames=writer.frames_written, rate=rate, measure=made, warnings=tuple(warnings), keypoints=points)
 
 
 def _write_points(target: Path, keypoints: KeypointRows) -> Measure:
@@ -206,11 +218,10 @@ def _write_points(target: Path, keypoints: KeypointRows) -> Measure:
     return measure(path)
 
 
-def _sound(reader: Reader, first: Frame, path: Path) -> AudioSource | None:
-    """The raw file's default (else first) sound track from the first frame on."""
+def _sound(reader: Reader, first: Frame, path: Path) -> tuple[tuple[AudioSource, ...], list[str]]:
+    """The raw file's sound from the first frame on, and what should be said about it."""
     info: VideoInfo = reader.info
-    if not info.audio or not holds_audio(path):
-        return None
-    track = next((track for track in info.audio if track.default), info.audio[0])
+    if not holds_audio(path):
+        return (), []
     end = None if reader.end is None else info.origin + reader.end
-    return AudioSource(info.path, track.index, info.origin + reader.start + first.time, end)
+    return choose_tracks(info, info.origin + reader.start + first.time, end)

@@ -207,7 +207,11 @@ def _state(record: ClipRecord, source: str | None, options: ClipOptions) -> str:
     told = [source, _plain(record.start), _plain(record.end), box_numbers(record), frame, _plain(record.rate)]
     # Nothing is added for clips without: theirs are the same as before.
     told += ["keypoints"] if record.keypoints is not None else []
-    return sha256(json.dumps([_STATE_VERSION, told, asdict(options)]).encode()).hexdigest()[:16]
+    made = asdict(options)
+    if options.deinterlace == "auto":
+        # Clips of earlier versions, nearly all of which are the same, are kept.
+        del made["deinterlace"]
+    return sha256(json.dumps([_STATE_VERSION, told, made]).encode()).hexdigest()[:16]
 
 
 def box_numbers(record: ClipRecord) -> list[float] | None:

@@ -75,7 +75,15 @@ def write_sidecar(
         "settled": {
             "source_square": _square(settled.shot.source_box),
             "driving_square": _square(settled.shot.driving_box),
-            "reference_s": round(float(settled.reference_time), 6),
+            "shots": [
+                {
+                    "start_s": round(max(0.0, float(shot.start)), 6),
+                    "reference_s": round(float(reference.time), 6),
+                    "square": _square(shot.box) if shot.path is None else None,
+                }
+                for shot, reference in zip(settled.shot.shots, settled.references, strict=False)
+            ],
+            "reference_s": round(float(settled.references[0].time), 6),
             "detector": settled.shot.detector,
         },
         "environment": environment(engine.host, torch.device(result.device)),

@@ -94,9 +94,8 @@ def plan(
     try:
         if wrong := sorted(set(record.options) & set(NOT_RECORDED)):
             raise UsageError(f"it names {wrong[0]}", "Take the .json that 'fommctl animate --sidecar' wrote.")
-        options = parsed(record.options)
-        # Before there was this option, results had no detail.
-        options.setdefault("detail", False)
+        # Before presets had defaults, all that was left open was done as published.
+        options = parsed({"as_published": True, **record.options})
         options |= {"output": output or _default_output(path), "overwrite": overwrite, "sidecar": sidecar}
         options["encoder_threads"] = record.settings.encoder_threads
         return Again(path, record, AnimateConfig(**paths, **options))

@@ -85,8 +85,8 @@ class Sidecar(_Part):
     synthetic: bool
     inputs: Inputs
     model: Model
-    options: dict[str, str | int | bool | None]
-    """Those of `AnimateConfig` but the paths, with defaults filled in."""
+    options: dict[str, str | int | float | bool | None]
+    """Those of `AnimateConfig` but the paths, with nothing left open."""
     settings: Settings
     environment: dict[str, Any]
     output: Result

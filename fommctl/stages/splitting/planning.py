@@ -10,8 +10,8 @@ import numpy as np
 
 from fommctl.media.joining import can_join
 from fommctl.media.reader import Frame
+from fommctl.stages.driving import DrivingReader
 from fommctl.stages.preparation import Settled
-from fommctl.stages.reference import open_driving
 from fommctl.stages.streaming import cues_of
 
 _NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
@@ -66,7 +66,7 @@ def divide(settled: Settled, pieces: int, batch_size: int, shortest: int = 1) ->
         return None
     marks: list[_Mark] = []
     frames = shown = 0
-    with open_driving(settled.config, settled.shot) as reader:
+    with DrivingReader(settled.config, settled.shot) as reader:
         for cue in cues_of(_without_pixels(reader.times()), settled.config):
             if frames % batch_size == 0 and (not marks or settled.shot.present(cue.frame.time)):
                 marks.append(_Mark(cue.frame.time, frames, shown))

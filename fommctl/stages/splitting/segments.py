@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,13 +13,12 @@ from fommctl.core.pixels import to_tensor
 from fommctl.core.transfer import Motion
 from fommctl.errors import FommctlError
 from fommctl.media.joining import JoiningWriter, Part, PartWriter
-from fommctl.media.reader import Reader
-from fommctl.stages.animate import Pace, conclude
+from fommctl.stages.animate import Pace, conclude, limited
 from fommctl.stages.animate_result import AnimateResult
-from fommctl.stages.choreography import Memory
+from fommctl.stages.choreography import Memory, Moment
+from fommctl.stages.driving import DrivingReader
 from fommctl.stages.engine import Engine
 from fommctl.stages.preparation import Settled, about, prepare
-from fommctl.stages.reference import open_driving
 from fommctl.stages.rendering import batches, usual_batch_size
 from fommctl.stages.splitting.planning import Plan, Segment, divide
 from fommctl.stages.streaming import Progress, cues_of, stream
@@ -48,8 +46,7 @@ class Seen:
     """The motion of a segment's driving frames, on the CPU, in the batches in which they were looked at."""
 
     batches: tuple[Motion, ...]
-    times: tuple[tuple[float, ...], ...]
-    present: tuple[tuple[bool, ...], ...]
+    moments: tuple[tuple[Moment, ...], ...]
 
 
 def begin(engine: Engine, settled: Settled, pieces: int, shortest: int) -> Plan | None:
@@ -64,7 +61,7 @@ def begin(engine: Engine, settled: Settled, pieces: int, shortest: int) -> Plan 
 def look(engine: Engine, settled: Settled, plan: Plan, segment: Segment) -> Seen:
     """Detect the motion of the driving frames, without rendering any."""
     renderer, size = engine.renderer(settled.config.size), _batch_size(engine, settled)
-    motions, times, present = [], [], []
+    motions, moments = [], []
     with _open(settled, segment) as reader:
         for batch in batches(_cues(reader, settled, plan, segment), size):
             try:
@@ -74,9 +71,8 @@ def look(engine: Engine, settled: Settled, plan: Plan, segment: Segment) -> Seen
                     f"the memory of {renderer.device} does not suffice for batches of {size}"
                 ) from error
             motions.append(motion.to("cpu"))
-            times.append(tuple(float(cue.frame.time) for cue in batch))
-            present.append(tuple(settled.shot.present(cue.frame.time) for cue in batch))
-    return Seen(tuple(motions), tuple(times), tuple(present))
+            moments.append(tuple(settled.moment(cue.frame.time) for cue in batch))
+    return Seen(tuple(motions), tuple(moments))
 
 
 def remember(engine: Engine, settled: Settled, seen: Sequence[Seen]) -> tuple[Memory, ...]:
@@ -84,8 +80,8 @@ def remember(engine: Engine, settled: Settled, seen: Sequence[Seen]) -> tuple[Me
     prepared = prepare(settled, engine, about(settled.config, engine))
     memories = []
     for segment in seen[:-1]:
-        for motion, times, present in zip(segment.batches, segment.times, segment.present, strict=True):
-            prepared.choreography(motion.to(prepared.renderer.device), times, present)
+        for motion, moments in zip(segment.batches, segment.moments, strict=True):
+            prepared.choreography(motion.to(prepared.renderer.device), moments)
         memories.append(prepared.choreography.memory())
     return tuple(memories)
 
@@ -113,7 +109,7 @@ def render(
     with _open(settled, segment) as reader, PartWriter(config.result_path, part, **prepared.writing()) as writer:
         stream(prepared, _cues(reader, settled, plan, segment), rendering, writer, report, segment.frames)
     pace = Pace(rendering.frames, rendering.seconds, time.perf_counter() - began, rendering.batch_size)
-    return RenderedSegment(writer.part, pace, tuple(reader.warnings))
+    return RenderedSegment(writer.part, pace, (*reader.warnings, *limited(prepared.choreography.limited)))
 
 
 def join(engine: Engine, settled: Settled, segments: Sequence[RenderedSegment], seconds: float) -> AnimateResult:
@@ -137,17 +133,15 @@ def _batch_size(engine: Engine, settled: Settled) -> int:
     return settled.config.batch_size or usual_batch_size(engine.device)
 
 
-def _open(settled: Settled, segment: Segment) -> Reader:
-    """The driving video from the segment's first frame on; times are seconds since then."""
-    config = settled.config
-    return open_driving(replace(config, start=(config.start or Fraction(0)) + segment.begin), settled.shot)
+def _open(settled: Settled, segment: Segment) -> DrivingReader:
+    """The driving video from the segment's first frame on."""
+    return DrivingReader(settled.config, settled.shot, begin=segment.begin)
 
 
-def _cues(reader: Reader, settled: Settled, plan: Plan, segment: Segment) -> Iterator[Cue]:
+def _cues(reader: DrivingReader, settled: Settled, plan: Plan, segment: Segment) -> Iterator[Cue]:
     """What is rendered of a segment, with times since the beginning of the whole. Raises NotAsPlannedError."""
-    frames = (replace(frame, time=frame.time + segment.begin) for frame in reader)
     shown, count, end = segment.shown, 0, segment.begin
-    for cue in cues_of(frames, settled.config, first=plan.origin, shown=segment.shown):
+    for cue in cues_of(reader, settled.config, first=plan.origin, shown=segment.shown):
         if not count and cue.frame.time != segment.begin:
             raise _not_as_planned(settled)
         count += 1

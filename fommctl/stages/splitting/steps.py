@@ -137,7 +137,7 @@ class DividedRun:
                 self._began = time.perf_counter()
                 if self.plan is None:
                     self.whole = True
-                elif step.config.smooth:
+                elif settled.config.smooth:
                     self._ready += [Look(settled, self.plan, segment) for segment in self.plan.segments]
                 else:
                     self._render(settled, self.plan, (None,) * len(self.plan.segments))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from shots import face_clip, portrait
 
 from fommctl.stages import animator, searches
 from fommctl.stages.batching.jobs import Job, ModelChoice
-from fommctl.stages.batching.worker import Done, Failed, Worker, prepare
+from fommctl.stages.batching.worker import Done, Failed, prepare
 from fommctl.stages.engine import Engine
 from fommctl.stages.framing import ClipSquare
 from fommctl.stages.options import AnimateConfig
@@ -51,12 +50,6 @@ def test_a_model_is_loaded_and_a_source_encoded_once(tmp_path: Path, monkeypatch
     assert loads == [((TINY_CHOICE.model,), "cpu")]
     context = engines[0].encoded([np.zeros((64, 64, 3), np.uint8)])
     assert engines[0].encoded([np.zeros((64, 64, 3), np.uint8)]) is context
-
-
-@pytest.mark.parametrize(("asked", "used"), [("auto", "bf16"), ("fp32", "fp32")])
-def test_the_precision_of_auto_is_that_of_the_batch(asked: str, used: str) -> None:
-    worker = Worker("cpu", "bf16")
-    assert worker.loaded(replace(TINY_CHOICE, precision=asked))[0].precision == used
 
 
 def test_no_error_leaves_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """What is said of devices: from facts as they come from machines that are not at hand, and from this one's CPU."""
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,15 @@ from fommctl.stages.doctor import devices
 from fommctl.stages.doctor.looking import devices as looking
 from fommctl.stages.doctor.probe import Seen
 
-CPU = {"name": "cpu", "auto": "fp32", "speedup": {"bf16": 0.4}}
+CPU = {
+    "name": "cpu",
+    "auto": "fp32",
+    "auto_narrow": "fp32",
+    "auto_training": "fp32",
+    "instructions": "none",
+    "decision": "/home/cache/precision-0123.json",
+    "speedup": {"bf16": 0.4},
+}
 TORCH = {
     "version": "2.7.1+cu126",
     "cuda": "12.6",
@@ -71,6 +80,26 @@ def test_a_torch_without_cuda_beside_a_driver(known, advice):
     assert advice in found.advice
 
 
+@pytest.mark.parametrize(
+    ("cpu", "value"),
+    [
+        ({}, "--precision auto is fp32 (no bf16 instructions; kept in /home/cache/precision-0123.json)"),
+        (
+            {"auto": "bf16", "instructions": "vectors", "decision": None},
+            "--precision auto is bf16, fp32 for models of few channels, fp32 in training (AVX-512 bf16, no AMX tiles)",
+        ),
+        (
+            {"auto": "bf16", "auto_narrow": "bf16", "auto_training": "bf16", "instructions": "tiles", "decision": None},
+            "--precision auto is bf16 (AMX tiles)",
+        ),
+    ],
+)
+def test_the_cpu_says_what_auto_is_and_why(cpu, value):
+    seen = Seen({"devices.torch": TORCH, "devices.cpu": {**CPU, **cpu}}, {})
+    found = {finding.name: finding for finding in devices.check_devices(seen)}
+    assert found["cpu"].value == f"{value}; bf16 is 0.4 times as fast as fp32"
+
+
 def test_neither_driver_nor_gpu_is_no_problem():
     assert "cuda" not in check(torch=CPU_TORCH)
     assert check(torch=TORCH)["cuda"].level == "ok"
@@ -129,7 +158,8 @@ def test_the_cpu_of_this_machine():
     found = looking.look("cpu")
     assert found["auto"] in ("fp32", "bf16")
     assert math.isfinite(found["speedup"]["bf16"])
-    assert (found["auto"] == "bf16") == (found["speedup"]["bf16"] >= 1.5) or found["speedup"]["bf16"] == 1.5
+    assert found["auto"] == ("fp32" if found["instructions"] == "none" else "bf16")
+    assert Path(found["decision"]).is_file()
     assert looking.look("torch")["threads"] >= 1
 
 

@@ -3,20 +3,20 @@
 import torch
 
 from fommctl.core.transfer import Motion
-from fommctl.stages.choreography import Choreography
+from fommctl.stages.choreography import Choreography, Moment
 
 
 def test_memory_of_a_choreography_is_a_copy():
     def motion(value):
         return Motion(torch.full((1, 3, 2), value))
 
-    one = Choreography(motion(0.0), motion(0.1), mode="absolute", adapt_scale=False, smooth=True)
-    one(motion(0.2), [0.0], [True])
+    one = Choreography(motion(0.0), [motion(0.1)], mode="absolute", adapt_scale=False, smooth=True)
+    one(motion(0.2), [Moment(0.0)])
     memory = one.memory()
-    other = Choreography(motion(0.0), motion(0.1), mode="absolute", adapt_scale=False, smooth=True)
+    other = Choreography(motion(0.0), [motion(0.1)], mode="absolute", adapt_scale=False, smooth=True)
     other.resume(memory)
-    expected = one(motion(0.5), [0.04], [True]).keypoints
-    assert torch.equal(other(motion(0.5), [0.04], [True]).keypoints, expected)
-    again = Choreography(motion(0.0), motion(0.1), mode="absolute", adapt_scale=False, smooth=True)
+    expected = one(motion(0.5), [Moment(0.04)]).keypoints
+    assert torch.equal(other(motion(0.5), [Moment(0.04)]).keypoints, expected)
+    again = Choreography(motion(0.0), [motion(0.1)], mode="absolute", adapt_scale=False, smooth=True)
     again.resume(memory)
-    assert torch.equal(again(motion(0.5), [0.04], [True]).keypoints, expected)
+    assert torch.equal(again(motion(0.5), [Moment(0.04)]).keypoints, expected)

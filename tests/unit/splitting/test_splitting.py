@@ -13,8 +13,10 @@ from shots import portrait
 
 import fommctl
 from fommctl.errors import OutputError
+from fommctl.media.boxes import Box
 from fommctl.media.decoding import Decoder
 from fommctl.stages import animate, preparation, shot
+from fommctl.stages.framing import ClipSquare
 from fommctl.stages.options import AnimateConfig
 from fommctl.stages.splitting import planning, segments
 from fommctl.stages.splitting.segments import NotAsPlannedError
@@ -158,7 +160,13 @@ def test_no_segment_begins_without_a_subject(folder, animator, tmp_path):
 
 
 def divided_with(settled, absent):
-    return planning.divide(replace(settled, shot=replace(settled.shot, absent=(absent,))), 2, 4)
+    return planning.divide(replace(settled, shot=with_gaps(settled.shot, (absent,))), 2, 4)
+
+
+def with_gaps(inputs, absent):
+    """The inputs of a job, their subject missing in these intervals of the driving video."""
+    whole = Box(0, 0, *inputs.driving_size)
+    return replace(inputs, shots=(ClipSquare(whole, 1, 1.0, absent, ()),))
 
 
 def test_held_poses_are_those_of_one_piece(folder, tmp_path, animator, monkeypatch):
@@ -170,7 +178,7 @@ def test_held_poses_are_those_of_one_piece(folder, tmp_path, animator, monkeypat
             (Fraction("0.5"), Fraction("0.7")),
             (Fraction("1.3"), Fraction("1.5")),
         )
-        return replace(shot.plan(*arguments), absent=gaps)
+        return with_gaps(shot.plan(*arguments), gaps)
 
     monkeypatch.setattr(preparation, "plan", plan)
     for number, options in enumerate(({}, {"on_missing": "skip"}, {"smooth": True})):
@@ -188,9 +196,9 @@ def test_segments_are_read_from_where_they_begin(folder, tmp_path, animator, mon
     frames = Decoder.frames
 
     def counted(self):
-        for frame, time in frames(self):
-            seen.append(time)
-            yield frame, time
+        for decoded in frames(self):
+            seen.append(decoded.time)
+            yield decoded
 
     monkeypatch.setattr(Decoder, "frames", counted)
     assert len(list(segments._cues(reader, settled, plan, plan.segments[2]))) == 50

@@ -1,4 +1,4 @@
-"""What can compute here, and in which precision it is fast; measured."""
+"""What can compute here, what `--precision auto` is, and how fast bf16 is, which is measured to be told only."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 from fommctl.stages.doctor.child import describe
 
 _KERNEL_MODULE = Path("/proc/driver/nvidia/version")
-_ROUNDS, _PICTURES, _SIDE = 5, 8, 64
-"""Of the convolution that is measured: how often, on how many pictures of how many places."""
+_ROUNDS = 5
+"""How often the convolution is measured."""
 
 
 def look(what: str) -> Any:
@@ -74,12 +74,19 @@ def cpu() -> dict[str, Any]:
     """The CPU as torch uses it."""
     import torch
 
-    from fommctl.core.fast.devices import resolve_precision
-    from fommctl.core.fast.probe import bf16_speedup
+    from fommctl.stages.precision import decision
 
-    device = torch.device("cpu")
-    auto = resolve_precision("auto", device)
-    return {"name": "cpu", "auto": auto, "speedup": {"bf16": round(bf16_speedup(), 2)}}
+    device, decided = torch.device("cpu"), decision()
+    seconds = {kind: _convolution(device, kind, lambda: None, 1, 32) for kind in (torch.float32, torch.bfloat16)}
+    return {
+        "name": "cpu",
+        "auto": decided.precisions.wide,
+        "auto_narrow": decided.precisions.narrow,
+        "auto_training": decided.precisions.training,
+        "instructions": decided.instructions,
+        "decision": str(decided.path) if decided.kept else None,
+        "speedup": {"bf16": round(seconds[torch.float32] / seconds[torch.bfloat16], 2)},
+    }
 
 
 def cuda() -> dict[str, Any]:
@@ -140,17 +147,17 @@ def _measured(device: Any, wait: Callable[[], None]) -> dict[str, Any]:
     from fommctl.core.fast.devices import resolve_precision
 
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    shortest = {name: _convolution(device, kind, wait) for name, kind in kinds.items()}
+    shortest = {name: _convolution(device, kind, wait, 8, 64) for name, kind in kinds.items()}
     speedup = {name: round(shortest["fp32"] / shortest[name], 2) for name in ("bf16", "fp16")}
     return {"auto": resolve_precision("auto", device), "speedup": speedup}
 
 
-def _convolution(device: Any, kind: Any, wait: Callable[[], None]) -> float:
-    """Seconds of a 3x3 convolution of 256 channels, the shortest of several."""
+def _convolution(device: Any, kind: Any, wait: Callable[[], None], pictures: int, side: int) -> float:
+    """Seconds of a 3x3 convolution of 256 channels on so many square pictures, the shortest of several."""
     import torch
     import torch.nn.functional as F
 
-    x = torch.ones(_PICTURES, 256, _SIDE, _SIDE, dtype=kind, device=device).to(memory_format=torch.channels_last)
+    x = torch.ones(pictures, 256, side, side, dtype=kind, device=device).to(memory_format=torch.channels_last)
     weight = torch.ones(256, 256, 3, 3, dtype=kind, device=device).to(memory_format=torch.channels_last)
     shortest = float("inf")
     with torch.inference_mode():

@@ -1,0 +1,184 @@
+"""Sheets of pictures: portraits that move like driving clips, as two or more models make them by default, side by side.
+
+    python docs/model/pictures.py --portraits DIR --driving DIR --model old=faces-mini --model new=FILE -o OUT
+        [--seconds 3] [--moments 3] [--rows 10] [--side 160]
+
+For each driving clip one or more JPEGs, OUT/CLIP-1.jpg, ...: above, frames of the clip; below, a row for each portrait
+with the results at the same moments, model beside model. Moments are those at which most can go wrong: the mouth most
+open, the eyes most closed, the head farthest from where it began. Results are kept in OUT/frames, so that the command
+goes on where it stopped; of a model that has changed, delete its folder there.
+
+What is shown belongs to those whom it shows: use pictures that may be published.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageOps
+
+import fommctl
+from fommctl.host import load_host
+from fommctl.media.reader import Reader
+from fommctl_keypoints.opening import EYELIDS, MOUTH, openings
+
+LANDMARKS = "dlib-68"
+MARGIN, HEADING = 4, 22
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A frame of a driving clip that is shown."""
+
+    frame: int
+    what: str
+    picture: Image.Image
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Render what is missing and draw all sheets."""
+    options = _options(arguments)
+    models = dict(each.partition("=")[::2] for each in options.model)
+    portraits, clips = (_files(folder) for folder in (options.portraits, options.driving))
+    detector = load_host().detectors[LANDMARKS].build()
+    shown = {}
+    for clip in clips:
+        frames = _frames(clip, options.seconds)
+        found = detector.detect(frames)
+        points = np.array([each[0].landmarks if each else np.full((68, 2), np.nan) for each in found], np.float64)
+        shown[clip] = [Moment(number, what, Image.fromarray(frames[number])) for number, what in moments(points)]
+        shown[clip] = shown[clip][: options.moments]
+    for name, model in models.items():
+        animator = fommctl.load(model)
+        for clip in clips:
+            for portrait in portraits:
+                _render(animator, portrait, clip, shown[clip], options.seconds, _folder(options.output, name, clip))
+    for clip in clips:
+        for number, start in enumerate(range(0, len(portraits), options.rows), start=1):
+            part = portraits[start : start + options.rows]
+            rows = [
+                [
+                    [_kept(_folder(options.output, name, clip), each, moment) for name in models]
+                    for moment in shown[clip]
+                ]
+                for each in part
+            ]
+            sheet = _sheet(
+                [Image.open(each).convert("RGB") for each in part], shown[clip], rows, [*models], options.side
+            )
+            target = options.output / f"{clip.stem}-{number}.jpg"
+            sheet.save(target, quality=88, optimize=True)
+            print(target)
+    return 0
+
+
+def moments(points: NDArray[np.float64]) -> list[tuple[int, str]]:
+    """Frames of a clip and what is seen in them, each frame once.  points: (N, 68, 2), NaN where there is no face."""
+    mouths, lids = openings(points, MOUTH), openings(points, EYELIDS)
+    seen = points[np.isfinite(mouths)]
+    moved = np.linalg.norm(points - seen[0], axis=-1).mean(1) if len(seen) else mouths
+    wanted = ((mouths, "mouth open"), (-lids, "eyes closed"), (moved, "head away"))
+    chosen: dict[int, str] = {}
+    for values, what in wanted:
+        order = np.argsort(np.where(np.isfinite(values), -values, np.inf), kind="stable")
+        frame = next(int(number) for number in order if int(number) not in chosen)
+        chosen[frame] = what
+    return list(chosen.items())
+
+
+def _render(
+    animator: fommctl.Animator, portrait: Path, clip: Path, shown: Sequence[Moment], seconds: float, folder: Path
+) -> None:
+    """The frames of these moments as PNG files in the folder, unless they are there."""
+    if all(_name(folder, portrait, moment).exists() for moment in shown):
+        return
+    with tempfile.TemporaryDirectory() as work:
+        result = Path(work) / "result.mkv"
+        animator.animate(portrait, clip, result, end=seconds, audio="none")
+        frames = _frames(result, seconds)
+    folder.mkdir(parents=True, exist_ok=True)
+    for moment in shown:
+        Image.fromarray(frames[moment.frame]).save(_name(folder, portrait, moment))
+
+
+def _frames(path: Path, seconds: float) -> list[Pixels]:
+    with Reader(path, end=Fraction(seconds)) as reader:
+        return [frame.pixels for frame in reader]
+
+
+def _folder(output: Path, model: str, clip: Path) -> Path:
+    return output / "frames" / model / clip.stem
+
+
+def _name(folder: Path, portrait: Path, moment: Moment) -> Path:
+    return folder / f"{portrait.name}-{moment.frame:04d}.png"
+
+
+def _kept(folder: Path, portrait: Path, moment: Moment) -> Image.Image:
+    return Image.open(_name(folder, portrait, moment)).convert("RGB")
+
+
+def _files(folder: Path) -> list[Path]:
+    return [each for each in sorted(folder.iterdir()) if each.is_file() and not each.name.startswith(".")]
+
+
+def _sheet(
+    portraits: Sequence[Image.Image],
+    shown: Sequence[Moment],
+    rows: Sequence[Sequence[Sequence[Image.Image]]],
+    models: Sequence[str],
+    side: int,
+) -> Image.Image:
+    """rows: of each portrait and moment a picture of each model. Cells are squares."""
+    step, wide = side + MARGIN, len(models) * (side + MARGIN)
+    sheet = Image.new("RGB", (step + len(shown) * (wide + MARGIN), HEADING + (1 + len(rows)) * step), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((2, HEADING + step - 16), "source", "black")
+    for column, moment in enumerate(shown):
+        left = step + column * (wide + MARGIN)
+        sheet.paste(_cell(moment.picture, side), (left + (wide - step) // 2, HEADING))
+        draw.text(
+            (left + 2, 5), f"driving video, {moment.what} (frame {moment.frame}); below: {' | '.join(models)}", "black"
+        )
+    for number, (portrait, of_moments) in enumerate(zip(portraits, rows, strict=True), start=1):
+        top = HEADING + number * step
+        sheet.paste(_cell(portrait, side), (0, top))
+        for left, picture in _places(of_moments, step, wide):
+            sheet.paste(_cell(picture, side), (left, top))
+    return sheet
+
+
+def _places(of_moments: Sequence[Sequence[Image.Image]], step: int, wide: int) -> Iterator[tuple[int, Image.Image]]:
+    for column, pictures in enumerate(of_moments):
+        for place, picture in enumerate(pictures):
+            yield step + column * (wide + MARGIN) + place * step, picture
+
+
+def _cell(picture: Image.Image, side: int) -> Image.Image:
+    return ImageOps.pad(picture, (side, side), Image.Resampling.LANCZOS, color="white")
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--portraits", type=Path, required=True, help="folder of pictures")
+    parser.add_argument("--driving", type=Path, required=True, help="folder of clips")
+    parser.add_argument("--model", action="append", required=True, metavar="NAME=MODEL", help="repeat it")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each clip")
+    parser.add_argument("--moments", type=int, default=3, help="of each clip, 1 to 3")
+    parser.add_argument("--rows", type=int, default=10, help="portraits on a sheet")
+    parser.add_argument("--side", type=int, default=160, help="pixels of a picture")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,154 @@
+"""Channel layouts of sound: read without harm, put in an order that encoders know, mixed where they know none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from av.filter import Graph
+from numpy.typing import NDArray
+
+_ORDER = (
+    *("FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC", "SL", "SR", "TC", "TFL", "TFC", "TFR", "TBL", "TBC"),
+    *("TBR", "DL", "DR", "WL", "WR", "SDL", "SDR", "LFE2", "TSL", "TSR", "BFC", "BFL", "BFR"),
+)
+"""Channels in libav's own order (AV_CHANNEL_ORDER_NATIVE), which filters and encoders need."""
+_USUAL = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+"""Layouts meant by so many channels that have no names, and nearest to others of as many channels."""
+_MOST = max(_USUAL)
+_CENTRE = 2**-0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a file says about the channels of a track."""
+
+    name: str
+    """libav's description, for messages."""
+    channels: tuple[str, ...]
+    """libav's names of the channels in the order of the file (`FL`, `FR`); `NONE` for one without."""
+
+    @property
+    def named(self) -> bool:
+        """Whether each channel has a name of its own that libav can order."""
+        return len(set(self.channels)) == len(self.channels) and set(self.channels) <= set(_ORDER)
+
+    @property
+    def known(self) -> str | None:
+        """The layout of these very channels, or as many unnamed ones, that filters know; None where there is none."""
+        if not 0 < len(self.channels) <= _MOST:
+            return None
+        if len(self.channels) == 1 or not self.named:
+            return _USUAL[len(self.channels)]
+        return str(av.AudioLayout("+".join(sorted(self.channels, key=_ORDER.index))).name)
+
+
+def take_layout(context: Any) -> Layout:
+    """Read the layout of a codec context that has decoded nothing yet, and leave a plain one of as many channels there.
+
+    PyAV shares the memory in which libav lists channels in an order of their own, and frees it once with the context
+    and once more with each decoded frame. Plain layouts have no such memory.
+    """
+    shared = context.layout
+    layout = Layout(shared.name, tuple(channel.name for channel in shared.channels))
+    if layout.channels and layout.name != layout.known:
+        context.layout = av.AudioLayout(f"{len(layout.channels)} channels")
+    return layout
+
+
+def choose_layout(encoder: str, rate: int, layout: Layout) -> str:
+    """The layout to encode in: the track's own, else the usual one of as many channels, else stereo."""
+    known = layout.known
+    candidates = () if known is None else (known, _USUAL[len(layout.channels)])
+    return next((name for name in candidates if _opens(encoder, rate, name)), "stereo")
+
+
+def _opens(encoder: str, rate: int, layout: str) -> bool:
+    context: Any = av.CodecContext.create(encoder, "w")
+    try:
+        context.sample_rate, context.layout = rate, layout
+        context.format = av.Codec(encoder, "w").audio_formats[0]  # type: ignore[index]
+        context.time_base = Fraction(1, rate)
+        context.open()
+    except (av.FFmpegError, ValueError):
+        return False
+    return True
+
+
+class Mixer:
+    """Frames of a track -> frames in a layout that swresample knows: reordered, or mixed to stereo where it knows none.
+
+    Samples are handled packed: PyAV counts the planes of planar frames of eight and more channels wrongly.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        """layout: what `take_layout` read of the track."""
+        self._layout = layout
+        self._graph: Graph | None = None
+        self._kind: tuple[str, str, int] | None = None
+
+    def __call__(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
+        """The frame, or the packed ones that are ready."""
+        layout = self._layout_of(frame)
+        if layout.known == frame.layout.name:
+            return [frame]
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if self._graph is None or kind != self._kind:
+            self._graph, self._kind = _packing(*kind), kind
+        self._graph.push(frame)
+        return [self._mixed(packed, layout) for packed in _pulled(self._graph)]
+
+    def _layout_of(self, frame: av.AudioFrame) -> Layout:
+        if frame.layout.nb_channels == len(self._layout.channels):
+            return self._layout
+        # The input changes its layout on the way.
+        return Layout(frame.layout.name, tuple(channel.name for channel in frame.layout.channels))
+
+    def _mixed(self, packed: av.AudioFrame, layout: Layout) -> av.AudioFrame:
+        samples = packed.to_ndarray().reshape(-1, len(layout.channels))
+        known = layout.known
+        if known is None:
+            samples, known = samples @ _to_stereo(layout.channels), "stereo"
+        elif layout.named:
+            order = sorted(range(len(layout.channels)), key=lambda index: _ORDER.index(layout.channels[index]))
+            samples = samples[:, order]
+        flat = np.ascontiguousarray(samples, np.float32).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(flat, "flt", known)
+        frame.sample_rate = packed.sample_rate
+        return frame
+
+
+def _packing(sample_format: str, layout: str, rate: int) -> Graph:
+    """A graph whose frames are packed floats, channels and rate as they were."""
+    graph = Graph()
+    source = graph.add("abuffer", sample_rate=str(rate), sample_fmt=sample_format, channel_layout=layout)
+    graph.link_nodes(source, graph.add("aformat", sample_fmts="flt"), graph.add("abuffersink")).configure()
+    return graph
+
+
+def _pulled(graph: Graph) -> list[Any]:
+    frames: list[Any] = []
+    while True:
+        try:
+            frames.append(graph.pull())
+        except (av.BlockingIOError, av.EOFError):
+            return frames
+
+
+def _to_stereo(channels: tuple[str, ...]) -> NDArray[np.float32]:
+    """(n, 2) weights that sum to 1 a side, so that nothing clips: what is named left or right goes there, the centre
+    to both, low-frequency effects nowhere; unnamed channels alternate, as recorders lay them."""
+    weights = np.zeros((len(channels), 2), np.float32)
+    for index, name in enumerate(channels):
+        if name.startswith("LFE"):
+            continue
+        if name not in _ORDER:
+            weights[index, index % 2] = 1
+        elif name.endswith("C") and name not in ("FLC", "FRC"):
+            weights[index] = _CENTRE
+        else:
+            weights[index, int("R" in name)] = 1
+    return np.asarray(weights / np.maximum(weights.sum(axis=0), 1), np.float32)

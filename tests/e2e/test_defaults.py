@@ -1,0 +1,103 @@
+"""Defaults of `animate`: presets change them, one flag takes them all back, and equal commands give equal files."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from command_line import environment
+from shots import prepared_shot
+
+import fommctl
+
+SETS = ("--set", "animate_params.defaults.smooth=true", "--set", "animate_params.defaults.motion=absolute")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    return prepared_shot(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture
+def animate(inputs, run_cli, tmp_path):
+    """animate(name, option, ...) -> (bytes of the result, the sidecar)."""
+
+    def run(name, *options):
+        out = tmp_path / name
+        usual = ("--crop", "none", "--precision", "fp32", "--sidecar")
+        result = run_cli("animate", inputs / "portrait.png", inputs / "clip.mp4", "-o", out, *usual, *options)
+        assert result.code == 0, result.stderr
+        return out.read_bytes(), json.loads(out.with_name(f"{name}.json").read_text())
+
+    return run
+
+
+def test_equal_commands_at_the_same_time_give_one_file(inputs, tmp_path, isolated):
+    """The precision of `auto` is left to them, and the home is empty: each decides."""
+    command = [sys.executable, "-m", "fommctl", "animate", str(inputs / "portrait.png"), str(inputs / "clip.mp4")]
+    outputs = [tmp_path / f"{number}.mp4" for number in range(6)]
+    started = [
+        subprocess.Popen(
+            [*command, "--crop", "none", "-o", str(out), "--json"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
+        )
+        for out in outputs
+    ]  # fmt: skip
+    answers = [process.communicate() for process in started]
+    assert [process.returncode for process in started] == [0] * len(started), answers
+    assert len({json.loads(stdout)["precision"] for stdout, _ in answers}) == 1
+    assert len({out.read_bytes() for out in outputs}) == 1
+    assert len(list((isolated / "cache").glob("precision-*.json"))) == 1
+
+
+def test_as_published_is_the_same_whatever_the_preset_says(animate):
+    published, sidecar = animate("a.mp4", "--as-published", *SETS)
+    by_hand, _ = animate(
+        "b.mp4", "--motion", "relative", "--adapt-scale", "--best-frame", "first", "--no-smooth", *SETS
+    )
+    changed, other = animate("c.mp4", *SETS)
+    assert published == by_hand != changed
+    options = ("as_published", "motion", "adapt_scale", "best_frame", "smooth", "size")
+    assert [sidecar["options"][name] for name in options] == [True, "relative", True, "first", False, None]
+    assert [other["options"][name] for name in options] == [False, "absolute", True, *_preset_says(), True, None]
+
+
+def _preset_says():
+    given = fommctl.load(device="cpu", precision="fp32").model.preset.pairs().defaults
+    return [(given and given.best_frame) or "first"]
+
+
+def test_options_count_beside_as_published(animate):
+    _, sidecar = animate("a.mp4", "--as-published", "--smooth", "--motion", "absolute")
+    assert (sidecar["options"]["smooth"], sidecar["options"]["motion"]) == (True, "absolute")
+
+
+@pytest.mark.parametrize("options", [(), SETS, ("--as-published", *SETS)])
+def test_a_sidecar_renders_again_what_the_preset_chose(animate, options, run_cli, tmp_path):
+    first, _ = animate("a.mp4", *options)
+    again = run_cli("animate", "--from-sidecar", tmp_path / "a.mp4.json", "-o", tmp_path / "again.mp4", "--json")
+    assert again.code == 0, again.stderr
+    assert again.json()["reproduction"]["identical"]
+    assert (tmp_path / "again.mp4").read_bytes() == first
+
+
+def test_a_sidecar_from_before_presets_had_defaults_renders_as_then(animate, run_cli, tmp_path):
+    first, record = animate("a.mp4", "--as-published")
+    for name in ("as_published", "source_width", "driving_width", "head_motion"):
+        del record["options"][name]
+    (tmp_path / "a.mp4.json").write_text(json.dumps(record))
+    again = run_cli("animate", "--from-sidecar", tmp_path / "a.mp4.json", "-o", tmp_path / "again.mp4", "--json")
+    assert again.code == 0, again.stderr
+    assert (tmp_path / "again.mp4").read_bytes() == first
+
+
+def test_python_takes_the_defaults_of_the_preset_too(inputs):
+    from fommctl.media.images import read_picture
+
+    picture = read_picture(inputs / "portrait.png").pixels
+    frames = [picture, picture[:, ::-1].copy(), picture]
+    smooth = fommctl.load(device="cpu", precision="fp32", sets=[SETS[1], SETS[3]])
+    options = {"motion": "absolute", "smooth": True}
+    by_preset = list(smooth.frames(picture, frames))
+    by_hand = list(fommctl.load(device="cpu", precision="fp32").frames(picture, frames, **options))
+    assert all((one == other).all() for one, other in zip(by_preset, by_hand, strict=True))

@@ -1,0 +1,85 @@
+"""The scripts of docs/model: the table of two models, and the moments that the sheets show."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs/model"
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"docs_model_{name}", DOCS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Its dataclasses look up their own module.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def summary(mean: float | None, interval: list[float] | None = None) -> dict[str, object]:
+    return {"mean": mean, "ci95": interval, "frames": 48, "coverage": 1.0, "clips": 2}
+
+
+def test_both_models_with_their_difference_and_the_aims_that_are_reached(tmp_path: Path) -> None:
+    measure = script("measure")
+    metrics = ("aed.plain", "mouth.gain", "mkr.strict", "eyelids.gain")
+    old = (summary(0.31, [0.2, 0.4]), summary(0.3, [0.1, 0.4]), summary(0.0, [0.0, 0.0]), summary(None))
+    new = (summary(0.29, [0.2, 0.35]), summary(0.71, [0.6, 0.8]), summary(0.0, [0.0, 0.0]), summary(0.4))
+    less = (summary(0.02, [-0.01, 0.05]), summary(-0.41, [-0.5, -0.3]), summary(0.0, [0.0, 0.0]), summary(None))
+    found = {
+        "clips": 2,
+        "frames": 48,
+        "models": {
+            "old": {"metrics": dict(zip(metrics, old, strict=True))},
+            "new": {"metrics": dict(zip(metrics, new, strict=True))},
+        },
+        "differences": [
+            {"metric": name, "model": "old", "minus": "new", **each} for name, each in zip(metrics, less, strict=True)
+        ],
+    }
+    (tmp_path / "summary.json").write_text(json.dumps(found))
+    assert list(measure._table("Across", tmp_path, measure.ACROSS)) == [
+        "**Across**: 2 clips, 48 frames",
+        "",
+        "| | aim | old | new | new less old | clips |",
+        "|---|---|---|---|---|---|",
+        "| mouth, gain | ≥ 0.7 | 0.30 [0.10, 0.40] | **0.71** [0.60, 0.80] | +0.41 [+0.30, +0.50] | 2 |",
+        "| eyelids, gain | ≥ 0.6 | – | 0.40 | – | 2 |",
+        "| dlib distance from the source, mean | ≤ 0.3 | 0.31 [0.20, 0.40] | **0.29** [0.20, 0.35] "
+        "| -0.02 [-0.05, +0.01] | 2 |",
+        "| faces lost |  | 0.000 [0.000, 0.000] | 0.000 [0.000, 0.000] | +0.000 [+0.000, +0.000] | 2 |",
+    ]
+
+
+def test_all_that_is_measured_is_offered() -> None:
+    from fommctl.host import load_host
+
+    measure = script("measure")
+    offered = load_host().metrics
+    assert {row.metric for row in (*measure.RECONSTRUCTION, *measure.ACROSS)} <= set(offered)
+    for row in (*measure.RECONSTRUCTION, *measure.ACROSS):
+        assert row.aim is None or row.least != offered[row.metric].lower_is_better
+
+
+@pytest.mark.filterwarnings("error")
+def test_moments_are_the_frames_at_which_most_can_go_wrong() -> None:
+    moments = script("pictures").moments
+    points = np.random.default_rng(0).uniform(0, 100, (1, 68, 2)).repeat(9, 0)
+    points[:, [36, 45]] = (10, 50), (90, 50)
+    for upper, lower in ((37, 41), (38, 40), (43, 47), (44, 46)):
+        points[:, lower] = points[:, upper] + (0, 8)
+    points[:, 66] = points[:, 62]
+    points[3, 66, 1] += 20
+    points[6, [41, 40, 47, 46], 1] -= 8
+    points[7] += 30
+    points[8] = np.nan
+    assert moments(points) == [(3, "mouth open"), (6, "eyes closed"), (7, "head away")]
+    # One frame after another where nothing tells them apart.
+    assert moments(np.full((4, 68, 2), np.nan)) == [(0, "mouth open"), (1, "eyes closed"), (2, "head away")]
