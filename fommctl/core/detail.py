@@ -56,10 +56,11 @@ class Detail:
         """
         self._size = square.shape[0], square.shape[1]
         self._part = part
-        self._motion, self.rest = None, None
+        self._motion: Tensor | None = None
+        self.rest: Tensor | None = None
         if edges is not None:
             self._motion, own = edges
-            self.rest = (weight * (1 - own))[..., None]
+            self.rest = (weight * (1 - own))[..., None].repeat(1, 1, 4)
             weight = weight * own
         self.weight = weight[..., None].repeat(1, 1, 4).div_(255)
         self._table = _table(square)

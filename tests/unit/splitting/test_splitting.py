@@ -152,7 +152,7 @@ def test_no_segment_begins_without_a_subject(folder, animator, tmp_path):
     assert [segment.begin for segment in plan.segments] == [0, Fraction(24, 25)]
     for absent, expected in (
         ((Fraction("0.9"), Fraction("1.05")), Fraction(20, 25)),
-        ((Fraction("0.79"), Fraction("1.1")), Fraction(28, 25)),
+        ((Fraction("0.79"), Fraction("1.1")), Fraction(16, 25)),
         ((Fraction("0.1"), Fraction(2)), None),
     ):
         found = divided_with(settled, absent)
