@@ -34,11 +34,11 @@ class Follower:
 
 
 # Chosen on 16 clips of talking people, with the built-in model at 256 pixels, where a pixel is 1/128: in still moments
-# keypoints shake 0.51 as much as they are detected, and the opening between those of the lips goes 0.92 as far. The
+# keypoints shake 0.48 as much as they are detected, and the opening between those of the lips goes 0.92 as far. The
 # one-euro filter (Casiez, Roussel, Vogel, CHI 2012), number by number, leaves 0.88 of the opening at that, and what is
 # fastest lags further behind.
-COMMON = Follower(2.0, 6 / 128)
-OWN = Follower(3.0, 2.5 / 128)
+COMMON = Follower(1.2, 4 / 128)
+OWN = Follower(2.0, 1.5 / 128)
 JACOBIAN = 0.05
 """Change of a Jacobian, as a share of its norm, that counts as much as the distance of OWN."""
 CODES = Follower(3.0, 0.2)
