@@ -155,15 +155,15 @@ class TrainingPairs(Dataset[dict[str, Any]]):
         candidates = np.sort(random.choice(clip.frames, count, replace=False))
         first, second = params.distances[random.integers(len(params.distances))]
         try:
-            marks = self._kept.read(clip, candidates.tolist())
+            marks = self._kept.read(clip, [int(index) for index in candidates])
         except InputError as error:
             unreadable[clip.name] = error.message
             return []
         spread = np.linalg.norm(marks - marks.mean(1, keepdims=True), axis=2).mean(1)
         distances = np.linalg.norm(marks[:, first] - marks[:, second], axis=1) / spread
         if np.isfinite(distances).sum() < 2:
-            return candidates[:2].tolist()
-        return sorted(candidates[[np.nanargmin(distances), np.nanargmax(distances)]].tolist())
+            return [int(index) for index in candidates[:2]]
+        return sorted(int(candidates[place]) for place in (np.nanargmin(distances), np.nanargmax(distances)))
 
     def _still(self, random: np.random.Generator, unreadable: dict[str, str]) -> list[Pixels] | None:
         first = self._stills[random.integers(len(self._stills))]
