@@ -62,7 +62,7 @@ class RotationParams(Section):
 
 
 class FramingChange(Section):
-    """Ours: another framing of both frames of a pair; what lies outside is reflected."""
+    """Ours: another framing of both frames of a pair; what lies outside repeats the border."""
 
     scale: Pair = (1.0, 1.0)
     """Smallest and largest factor; the drawn one is uniform in its logarithm."""

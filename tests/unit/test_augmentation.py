@@ -207,6 +207,10 @@ def test_rotation_is_that_of_scikit_image(shape: tuple[int, int]) -> None:
 def test_another_framing_is_one_draw_for_both_frames() -> None:
     frames = [(smooth()[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)] * 2
     scales = []
+    small = AugmentationParams.model_validate({"framing_param": {"scale": [0.5, 0.5]}})
+    outside, _ = augment(frames, small, RANDOM(0))
+    np.testing.assert_allclose(outside[:, 0], outside[:, 15], atol=1e-5)
+    assert (np.diff(outside[32, 20:44, 0]) > 0.02).all()
     for seed in range(40):
         params = AugmentationParams.model_validate({"framing_param": {"scale": [0.5, 2.0], "shift": 0.1}})
         first, second = augment(frames, params, RANDOM(seed))

@@ -70,7 +70,7 @@ def _flip(frames: Tensor, params: FlipParams, random: Random) -> Tensor:
 def _reframe(frames: Tensor, params: FramingChange, random: Random) -> Tensor:
     scale = float(np.exp(random.uniform(*np.log(params.scale))))
     right, down = random.uniform(-params.shift, params.shift, size=2)
-    return rigid(frames, angle=0.0, scale=scale, shift=(right, down), padding="reflection")
+    return rigid(frames, angle=0.0, scale=scale, shift=(right, down), padding="border")
 
 
 def _rotate(frames: Tensor, params: RotationParams, random: Random) -> Tensor:
@@ -181,7 +181,7 @@ def rigid(frames: Tensor, *, angle: float, scale: float, shift: tuple[float, flo
     """Frames (B, 3, H, W) turned about their centre, then enlarged, then shifted.
 
     angle: radians, counter-clockwise.  shift: to the right and down, in sides of the frame.
-    padding: `zeros` or `reflection`, for what lies outside.
+    padding: `zeros`, `border` or `reflection`, for what lies outside.
     """
     height, width = frames.shape[2:]
     sides = torch.tensor([width, height], dtype=frames.dtype)
