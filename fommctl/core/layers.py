@@ -28,7 +28,7 @@ def heads(x: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> tuple[Tensor, Tenso
     if not rounds_freely(x) or first.bias is None or second.bias is None:
         return first(x), second(x)
     weight, bias = torch.cat((first.weight, second.weight)), torch.cat((first.bias, second.bias))
-    out = F.conv2d(x, weight, bias, padding=first.padding)  # type: ignore[arg-type]
+    out = F.conv2d(x, weight, bias, padding=first.padding)
     return out[:, : first.out_channels], out[:, first.out_channels :]
 
 

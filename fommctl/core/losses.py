@@ -105,7 +105,8 @@ def focus_loss(
     targets = _targets(landmarks, points)
     far = torch.full_like(targets, 1e3)
     places = torch.where(targets.isfinite(), targets, far)
-    weights = gaussians(places, *truth.shape[2:], variance=deviation**2).amax(1, keepdim=True)
+    height, width = truth.shape[2:]
+    weights = gaussians(places, height, width, deviation**2).amax(1, keepdim=True)
     return ((prediction - truth).abs() * weights).mean()
 
 
