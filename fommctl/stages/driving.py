@@ -36,7 +36,7 @@ class DrivingReader:
         """begin, end: seconds since --start; only frames between them are read, and their times count from --start.
         max_rate: at most so many frames a second."""
         self._shot, self._begin = shot, begin
-        self._moving = len(shot.shots) > 1 or any(part.path is not None for part in shot.shots)
+        self._moving = bool(shot.shots) and shot.fixed_driving_box is None
         zero = config.start_s
         stop = config.end_s if end is None else zero + end if config.end_s is None else min(config.end_s, zero + end)
 
@@ -53,7 +53,7 @@ class DrivingReader:
             )
 
         if not self._moving:
-            self._reader = reader(shot.shots[0].box if shot.shots else shot.driving_box, shot.size)
+            self._reader = reader(shot.fixed_driving_box, shot.size)
             return
         self._reader = reader(None, _decoded_size(shot))
 

@@ -70,6 +70,13 @@ class Shot:
         return tuple(itertools.chain.from_iterable(shot.sightings for shot in self.shots))
 
     @property
+    def fixed_driving_box(self) -> Box | None:
+        """The one square of the driving video; None where it follows, where shots differ, and for whole pictures."""
+        if len(self.shots) == 1 and self.shots[0].path is None:
+            return self.shots[0].box
+        return self.driving_box
+
+    @property
     def starts(self) -> tuple[Fraction, ...]:
         """Times (seconds) at which the shots of the driving video begin, -1 for the first; one at least."""
         return tuple(shot.start for shot in self.shots) or (Fraction(-1),)
