@@ -121,6 +121,8 @@ def squares_in_clip(
         if driving_crop != "fixed":
             shot = _followed(clip, info, detector, tracks[0], shot, (begin, stop), width, subject, driving_crop)
         shot = _without_cut_off(shot, info, stop)
+        if waiting is not None:
+            shot = _sooner(shot)
         shots.append(replace(shot, start=begin if waiting is None else waiting))
         waiting = None
     if not shots:
@@ -187,6 +189,12 @@ def _longer(shot: ClipSquare, moments: Sequence[Fraction], end: Fraction) -> Cli
     last = max((seen.time for seen in shot.sightings if seen.detection is not None), default=Fraction(-1))
     absent = (*(gap for gap in shot.absent if gap[1] <= last), (last, end))
     return replace(shot, absent=absent, sightings=(*shot.sightings, *(Sighting(time, None) for time in moments)))
+
+
+def _sooner(shot: ClipSquare) -> ClipSquare:
+    """The shot with what comes before it, where its subject is not seen."""
+    first = next(seen.time for seen in shot.sightings if seen.detection is not None)
+    return replace(shot, absent=((Fraction(-1), first), *(gap for gap in shot.absent if gap[0] > Fraction(-1))))
 
 
 def _followed(
