@@ -36,6 +36,7 @@ from fommctl.stages.framing import (
     searched_size,
     square_in_clip,
 )
+from fommctl.stages.options import AnimateConfig
 from fommctl.stages.searching import roll, seen_again, seen_turned
 from fommctl.stages.tracks import SURE, Track, follow, lasting
 
@@ -64,10 +65,11 @@ class Clip:
         begin: Fraction = Fraction(0),
         end: Fraction | None = None,
         *,
-        size: tuple[int, int],
+        box: Box | None = None,
+        size: tuple[int, int] | None = None,
         max_rate: Fraction | None = None,
     ) -> Reader:
-        """The frames with begin <= time < end, seconds since `start`; their times count from `begin`."""
+        """The frames with begin <= time < end, seconds since `start`; their times count from `begin`. See `Reader`."""
         zero = self.start or Fraction(0)
         stop = self.end if end is None else zero + end if self.end is None else min(self.end, zero + end)
         return Reader(
@@ -75,10 +77,16 @@ class Clip:
             fps=self.fps,
             start=zero + begin,
             end=stop,
+            box=box,
             size=size,
             max_rate=max_rate,
             deinterlace=self.deinterlace,
         )
+
+
+def driving_clip(config: AnimateConfig) -> Clip:
+    """The part of the driving video that an `animate` is about."""
+    return Clip(config.driving, config.fps, config.start_s, config.end_s, config.deinterlace)
 
 
 def squares_in_clip(
