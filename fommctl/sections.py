@@ -61,6 +61,15 @@ class RotationParams(Section):
     """Smallest and largest angle; one number means from its negative to itself."""
 
 
+class FramingChange(Section):
+    """Ours: another framing of both frames of a pair; what lies outside repeats the border."""
+
+    scale: Pair = (1.0, 1.0)
+    """Smallest and largest factor; the drawn one is uniform in its logarithm."""
+    shift: Weight = 0.0
+    """Largest shift either way, in sides of the frame."""
+
+
 class AugmentationParams(Section):
     """Random changes to both frames of a training pair; a missing one is not done."""
 
@@ -69,6 +78,7 @@ class AugmentationParams(Section):
     crop_param: CropParams | None = None
     resize_param: ResizeParams | None = None
     rotation_param: RotationParams | None = None
+    framing_param: FramingChange | None = None
 
 
 class StillParams(Section):
@@ -92,6 +102,22 @@ class RigidParams(Section):
     """Largest shift either way, in sides of the frame."""
 
 
+class ExpressionParams(Section):
+    """Ours: training pairs chosen for what landmarks do: eyes open and closed, a head turned and not.
+
+    The landmarks are those of the detector of `train_params.guidance`. They are found once for each frame and kept in
+    FOMMCTL_HOME.
+    """
+
+    fraction: Annotated[float, Field(ge=0, le=1)]
+    """Of the pairs of clips."""
+    candidates: Annotated[int, Field(ge=2)] = 12
+    """Random frames of a clip; the pair is the two of them that differ most in one of `distances`, drawn anew for each
+    pair."""
+    distances: Annotated[tuple[Annotated[tuple[Count, Count], Strict(False)], ...], Strict(False), Field(min_length=1)]
+    """Pairs of landmarks whose distance counts, relative to the spread of all of them."""
+
+
 class DatasetParams(Section):
     """The training data, and the frames that the networks see."""
 
@@ -107,6 +133,7 @@ class DatasetParams(Section):
     """Ours: a pair is the two most different of so many random frames of a clip; 2 is the published random pair."""
     stills: StillParams | None = None
     rigid: RigidParams | None = None
+    expressions: ExpressionParams | None = None
 
 
 class TransformParams(Section):
@@ -136,6 +163,14 @@ class LossWeights(Section):
     """Ours: distance of the keypoints from landmarks that a detector finds; see `GuidanceParams`."""
     focus: Weight = 0.0
     """Ours: mean absolute difference of prediction and driving frame around those landmarks."""
+    revealed: Weight = 0.0
+    """Ours: mean absolute difference of prediction and driving frame times that of the warped source and the driving
+    frame: what the source does not show, such as a background behind the head, teeth and eyelids."""
+
+
+LandmarkMeans = Annotated[
+    tuple[Annotated[tuple[Count, ...], Strict(False), Field(min_length=1)], ...], Strict(False), Field(min_length=1)
+]
 
 
 class GuidanceParams(Section):
@@ -144,8 +179,12 @@ class GuidanceParams(Section):
 
     detector: Annotated[str, Field(min_length=1)]
     """Of the plugins; it has to give landmarks."""
-    points: Annotated[tuple[Annotated[tuple[Count, ...], Strict(False), Field(min_length=1)], ...], Strict(False)]
+    points: LandmarkMeans
     """For each of the first keypoints, the landmarks whose mean it is drawn to."""
+    focus_points: LandmarkMeans | None = None
+    """Landmarks, or means of some, around which the focus loss looks; None for `points`."""
+    focus_deviation: Annotated[float, Field(gt=0)] = 0.1
+    """Standard deviation of the Gaussians of the focus loss, where a frame is two wide."""
 
 
 class BaseTrainParams(SharedParams):

@@ -24,6 +24,7 @@ from fommctl.core.losses import (
     guidance_loss,
     perceptual_loss,
     pixel_loss,
+    revealed_loss,
 )
 from fommctl.core.perceptual import PerceptualNetwork
 from fommctl.sections import BaseTrainParams, DatasetParams, LossWeights, TrainParams
@@ -48,6 +49,7 @@ __all__ = [
     "guidance_loss",
     "perceptual_loss",
     "pixel_loss",
+    "revealed_loss",
     "trains",
 ]
 

@@ -144,7 +144,7 @@ Restore = Annotated[
     _option(
         CROP,
         "Weights (.pth, .safetensors) of a network that restores or enlarges the animated square before it is pasted "
-        "back; needs the extra 'restore'.",
+        "back, or the name of a file in FOMMCTL_HOME/restorers; needs the extra 'restore'.",
         metavar="FILE",
     ),
 ]

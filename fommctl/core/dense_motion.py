@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fommctl.core.grids import gaussians, identity_grid, sample
-from fommctl.core.layers import AntiAliasDownsample, Hourglass
+from fommctl.core.layers import AntiAliasDownsample, Hourglass, heads
 from fommctl.core.precision import full_precision, single
 from fommctl.core.transfer import Motion
 
@@ -100,8 +100,12 @@ class DenseMotionNetwork(nn.Module):
             deformed = deform_by_parts(single(small), motions, align_corners=self.align_corners)
         # The published networks expect each part's heatmap in front of its three colour channels.
         features = self.hourglass(torch.cat((heatmaps[:, :, None], deformed), 2).flatten(1, 2))
-        mask = single(self.mask(features)).softmax(1)
+        if self.occlusion is None:
+            logits, hidden = self.mask(features), None
+        else:
+            logits, hidden = heads(features, self.mask, self.occlusion)
+        mask = single(logits).softmax(1)
         with full_precision(source):
             deformation = torch.einsum("bkhw,bkhwc->bhwc", mask, motions)
-        occlusion = None if self.occlusion is None else torch.sigmoid(single(self.occlusion(features)))
+        occlusion = None if hidden is None else torch.sigmoid(single(hidden))
         return DenseMotion(deformation, mask, deformed, occlusion)

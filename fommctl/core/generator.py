@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fommctl.core.dense_motion import DenseMotion, DenseMotionNetwork
 from fommctl.core.grids import between_borders, resize_grid, resize_map, sample
-from fommctl.core.layers import DownBlock, ResidualBlock, SameBlock, UpBlock, width_at
+from fommctl.core.layers import DownBlock, ResidualBlock, SameBlock, UpBlock, heads, width_at
 from fommctl.core.precision import single
 from fommctl.core.transfer import Motion
 
@@ -76,8 +76,10 @@ class Generator(nn.Module):
         out = self.bottleneck(out)
         for block in self.up_blocks:
             out = block(out)
-        painted = torch.sigmoid(single(self.final(out)))
-        return painted if self.blend is None else torch.lerp(painted, kept, torch.sigmoid(single(self.blend(out))))
+        if self.blend is None:
+            return torch.sigmoid(single(self.final(out)))
+        painted, blend = (torch.sigmoid(single(each)) for each in heads(out, self.final, self.blend))
+        return torch.lerp(painted, kept, blend)
 
     def warp(self, values: Tensor, deformation: Tensor) -> Tensor:
         """values (B, C, H, W) along a flow of any resolution."""

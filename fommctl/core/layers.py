@@ -6,10 +6,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fommctl.core.fast.subpixel import upsampling_kernel
+
 
 def width_at(expansion: int, level: int, maximum: int) -> int:
     """Channels at a level of an encoder: doubled at each level up to a maximum."""
     return min(maximum, expansion << level)
+
+
+def rounds_freely(x: Tensor) -> bool:
+    """Whether convolutions of x may be arranged otherwise than published: under autocast on a CPU, where bf16 rounds
+    more than any arrangement does. In single precision the published rounding is kept."""
+    return x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+
+
+def heads(x: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """What two convolutions of the same kernel size make of x.
+
+    A single output channel costs as much as sixteen: where rounding allows it both are one convolution.
+    """
+    if not rounds_freely(x) or first.bias is None or second.bias is None:
+        return first(x), second(x)
+    weight, bias = torch.cat((first.weight, second.weight)), torch.cat((first.bias, second.bias))
+    out = F.conv2d(x, weight, bias, padding=first.padding)
+    return out[:, : first.out_channels], out[:, first.out_channels :]
 
 
 class SameBlock(nn.Module):
@@ -35,7 +55,22 @@ class UpBlock(SameBlock):
     """Nearest upsampling by 2, then SameBlock."""
 
     def forward(self, x: Tensor) -> Tensor:
+        # Two to four times as fast.
+        if rounds_freely(x):
+            return F.relu(self.norm(self._convolved_small(x)))
         return super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
+
+    def _convolved_small(self, x: Tensor) -> Tensor:
+        """The convolution of the upsampled x, done at the size of x: see `fommctl.core.fast.subpixel`."""
+        bias = self.conv.bias
+        phases = F.conv2d(x, upsampling_kernel(self.conv.weight), None if bias is None else bias.repeat(4), padding=1)
+        batch, _, height, width = x.shape
+        phases = phases.view(batch, 2, 2, -1, height + 1, width + 1)
+        rows = [
+            torch.stack((phases[:, a, 0, :, a : a + height, :width], phases[:, a, 1, :, a : a + height, 1:]), -1)
+            for a in (0, 1)
+        ]
+        return torch.stack(rows, 3).reshape(batch, -1, 2 * height, 2 * width)
 
 
 class ResidualBlock(nn.Module):

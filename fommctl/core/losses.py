@@ -93,15 +93,30 @@ def guidance_loss(keypoints: Tensor, landmarks: Tensor, points: Sequence[Sequenc
     return torch.where(found, difference, 0).abs().mean()
 
 
-def focus_loss(prediction: Tensor, truth: Tensor, landmarks: Tensor, points: Sequence[Sequence[int]]) -> Tensor:
+def focus_loss(
+    prediction: Tensor, truth: Tensor, landmarks: Tensor, points: Sequence[Sequence[int]], deviation: float = 0.1
+) -> Tensor:
     """Mean absolute difference, weighted by Gaussians around where landmarks of the driving frame should be.
 
     Lips and eyelids are a few percent of a frame, and what a viewer looks at first.
     prediction, truth: (B, C, H, W).  landmarks, points: as in `guidance_loss`; a frame without landmarks costs nothing.
+    deviation: of the Gaussians, where a frame is two wide.
     """
     targets = _targets(landmarks, points)
     far = torch.full_like(targets, 1e3)
-    weights = gaussians(torch.where(targets.isfinite(), targets, far), *truth.shape[2:]).amax(1, keepdim=True)
+    places = torch.where(targets.isfinite(), targets, far)
+    height, width = truth.shape[2:]
+    weights = gaussians(places, height, width, deviation**2).amax(1, keepdim=True)
+    return ((prediction - truth).abs() * weights).mean()
+
+
+def revealed_loss(prediction: Tensor, truth: Tensor, warped: Tensor) -> Tensor:
+    """Mean absolute difference, weighted by how far the warped source is from the truth: no warp of the source shows
+    what is to be seen there.
+
+    prediction, truth, warped: (B, C, H, W). No gradient reaches the warped source.
+    """
+    weights = (warped.detach() - truth).abs().mean(1, keepdim=True)
     return ((prediction - truth).abs() * weights).mean()
 
 

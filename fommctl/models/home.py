@@ -28,6 +28,14 @@ def models_folder() -> Path:
     return home() / "models"
 
 
+def restorer_file(named: Path) -> Path:
+    """The weights of a restorer: a path, or the name of a file in the folder `restorers`, without its ending."""
+    if named.exists() or named.name != str(named) or named.suffix:
+        return named
+    found = sorted(home().glob(f"restorers/{glob.escape(named.name)}.*"))
+    return found[0] if found else named
+
+
 def make_folder(folder: Path) -> Path:
     """Create `folder` where it is missing. Raises OutputError where that is not possible."""
     try:

@@ -8,13 +8,14 @@ from fractions import Fraction
 from types import TracebackType
 from typing import Self
 
-from fommctl.media.boxes import Box, TurnedSquare
+from fommctl.media.boxes import TurnedSquare
 from fommctl.media.probe import VideoInfo
-from fommctl.media.reader import Frame, Reader
+from fommctl.media.reader import Frame
 from fommctl.media.resampling import resize, upright
 from fommctl.stages.framing import ClipSquare
 from fommctl.stages.options import AnimateConfig
 from fommctl.stages.shot import Shot
+from fommctl.stages.shots import driving_clip
 
 
 class DrivingReader:
@@ -36,26 +37,9 @@ class DrivingReader:
         """begin, end: seconds since --start; only frames between them are read, and their times count from --start.
         max_rate: at most so many frames a second."""
         self._shot, self._begin = shot, begin
-        self._moving = len(shot.shots) > 1 or any(part.path is not None for part in shot.shots)
-        zero = config.start_s
-        stop = config.end_s if end is None else zero + end if config.end_s is None else min(config.end_s, zero + end)
-
-        def reader(box: Box | None, size: tuple[int, int] | None) -> Reader:
-            return Reader(
-                config.driving,
-                fps=config.fps,
-                start=zero + begin,
-                end=stop,
-                box=box,
-                size=size,
-                max_rate=max_rate,
-                deinterlace=config.deinterlace,
-            )
-
-        if not self._moving:
-            self._reader = reader(shot.shots[0].box if shot.shots else shot.driving_box, shot.size)
-            return
-        self._reader = reader(None, _decoded_size(shot))
+        self._moving = bool(shot.shots) and shot.fixed_driving_box is None
+        box, size = (None, _decoded_size(shot)) if self._moving else (shot.fixed_driving_box, shot.size)
+        self._reader = driving_clip(config).reader(begin, end, box=box, size=size, max_rate=max_rate)
 
     @property
     def warnings(self) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -19,6 +19,7 @@ from fommctl.media.marking import Mark
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.resampling import content
 from fommctl.media.writer import AudioSource, Writer, check_output, holds_alpha
+from fommctl.models.home import restorer_file
 from fommctl.stages.choreography import Choreography, Moment
 from fommctl.stages.compose import Composer, Look
 from fommctl.stages.defaults import resolve
@@ -137,6 +138,8 @@ def settle(config: AnimateConfig, engine: Engine) -> Settled:
     engine.check_views(len(config.views))
     info = probe(config.driving, fps=config.fps, deinterlace=config.deinterlace)
     config = config.timed(info)
+    if config.restore is not None:
+        config = replace(config, restore=restorer_file(config.restore))
     sound, about_sound = choose_sound(config, info)
     shot = plan(config, info, engine.model.preset.framing, engine.frame_size(config.size), engine.host, engine.searches)
     context = engine.encoded((shot.square, *shot.views), config.size)

@@ -25,7 +25,7 @@ from fommctl.presets import Framing
 from fommctl.stages.framing import ClipSquare, Sighting, Square, ready_detectors, square_in_picture
 from fommctl.stages.options import SEARCHED, AnimateConfig, parse_crop
 from fommctl.stages.searches import Searches
-from fommctl.stages.shots import Clip, DrivingCrop
+from fommctl.stages.shots import DrivingCrop, driving_clip
 from fommctl.stages.source_square import Room, excursions, room_in, source_square
 
 log = logging.getLogger(__name__)
@@ -68,6 +68,13 @@ class Shot:
     def sightings(self) -> tuple[Sighting, ...]:
         """What the search of the driving video saw, frame by frame."""
         return tuple(itertools.chain.from_iterable(shot.sightings for shot in self.shots))
+
+    @property
+    def fixed_driving_box(self) -> Box | None:
+        """The one square of the driving video; None where it follows, where shots differ, and for whole pictures."""
+        if len(self.shots) == 1 and self.shots[0].path is None:
+            return self.shots[0].box
+        return self.driving_box
 
     @property
     def starts(self) -> tuple[Fraction, ...]:
@@ -179,10 +186,9 @@ def _search(
     log.info("detector: %s", spec.name)
     shots: tuple[ClipSquare, ...] = ()
     if wanted[1]:
-        clip = Clip(config.driving, config.fps, config.start_s, config.end_s, config.deinterlace)
         driving_crop = cast(DrivingCrop, config.crop_of_driving)
         shots = searches.in_clip(
-            clip,
+            driving_clip(config),
             (spec, detector),
             config.driving_width or framing.width,
             subject=subject,

@@ -36,6 +36,7 @@ from fommctl.stages.framing import (
     searched_size,
     square_in_clip,
 )
+from fommctl.stages.options import AnimateConfig
 from fommctl.stages.searching import roll, seen_again, seen_turned
 from fommctl.stages.tracks import SURE, Track, follow, lasting
 
@@ -64,10 +65,11 @@ class Clip:
         begin: Fraction = Fraction(0),
         end: Fraction | None = None,
         *,
-        size: tuple[int, int],
+        box: Box | None = None,
+        size: tuple[int, int] | None = None,
         max_rate: Fraction | None = None,
     ) -> Reader:
-        """The frames with begin <= time < end, seconds since `start`; their times count from `begin`."""
+        """The frames with begin <= time < end, seconds since `start`; their times count from `begin`. See `Reader`."""
         zero = self.start or Fraction(0)
         stop = self.end if end is None else zero + end if self.end is None else min(self.end, zero + end)
         return Reader(
@@ -75,10 +77,16 @@ class Clip:
             fps=self.fps,
             start=zero + begin,
             end=stop,
+            box=box,
             size=size,
             max_rate=max_rate,
             deinterlace=self.deinterlace,
         )
+
+
+def driving_clip(config: AnimateConfig) -> Clip:
+    """The part of the driving video that an `animate` is about."""
+    return Clip(config.driving, config.fps, config.start_s, config.end_s, config.deinterlace)
 
 
 def squares_in_clip(
@@ -121,6 +129,8 @@ def squares_in_clip(
         if driving_crop != "fixed":
             shot = _followed(clip, info, detector, tracks[0], shot, (begin, stop), width, subject, driving_crop)
         shot = _without_cut_off(shot, info, stop)
+        if waiting is not None:
+            shot = _sooner(shot)
         shots.append(replace(shot, start=begin if waiting is None else waiting))
         waiting = None
     if not shots:
@@ -187,6 +197,12 @@ def _longer(shot: ClipSquare, moments: Sequence[Fraction], end: Fraction) -> Cli
     last = max((seen.time for seen in shot.sightings if seen.detection is not None), default=Fraction(-1))
     absent = (*(gap for gap in shot.absent if gap[1] <= last), (last, end))
     return replace(shot, absent=absent, sightings=(*shot.sightings, *(Sighting(time, None) for time in moments)))
+
+
+def _sooner(shot: ClipSquare) -> ClipSquare:
+    """The shot with what comes before it, where its subject is not seen."""
+    first = next(seen.time for seen in shot.sightings if seen.detection is not None)
+    return replace(shot, absent=((Fraction(-1), first), *(gap for gap in shot.absent if gap[0] > Fraction(-1))))
 
 
 def _followed(

@@ -31,6 +31,7 @@ from fommctl.api.training import (
     guidance_loss,
     perceptual_loss,
     pixel_loss,
+    revealed_loss,
 )
 
 if TYPE_CHECKING:
@@ -75,6 +76,10 @@ class GeneratorPhase(nn.Module):
             losses["pixel"] = weights.pixel * pixel_loss(painted, real)
         if weights.warped:
             losses["warped"] = weights.warped * self._warped_loss(generated, batch)
+        if weights.revealed:
+            losses["revealed"] = weights.revealed * revealed_loss(
+                generated.prediction, batch.driving, generated.deformed
+            )
         losses |= self._adversarial_losses(painted, real, driving, weights)
         losses |= self._equivariance_losses(batch, driving, weights)
         losses |= self._guided_losses(batch, source, driving, generated)
@@ -126,7 +131,13 @@ class GeneratorPhase(nn.Module):
             found = [guidance_loss(motion.keypoints, marks, guidance.points) for motion, marks in pairs]
             losses["guidance"] = weights.guidance * torch.stack(found).mean()
         if weights.focus:
-            focused = focus_loss(generated.prediction, batch.driving, batch.driving_landmarks, guidance.points)
+            focused = focus_loss(
+                generated.prediction,
+                batch.driving,
+                batch.driving_landmarks,
+                guidance.focus_points or guidance.points,
+                guidance.focus_deviation,
+            )
             losses["focus"] = weights.focus * focused
         return losses
 

@@ -26,7 +26,10 @@ class Restorer:
         """Raises MissingError without spandrel, InputError without the file, ModelError for what it cannot use."""
         spandrel = _spandrel()
         if not path.is_file():
-            raise InputError(f"--restore: there is no file {path}", "Name a file of weights: .pth or .safetensors.")
+            raise InputError(
+                f"--restore: there is no file {path}",
+                "Name a file of weights (.pth, .safetensors), or one in FOMMCTL_HOME/restorers without its ending.",
+            )
         try:
             found = spandrel.ModelLoader(device="cpu").load_from_file(str(path))
         except Exception as error:

@@ -2,12 +2,14 @@
 
 import builtins
 import importlib
+from pathlib import Path
 
 import pytest
 import torch
 
 from fommctl.api import InputError, MissingError, ModelError, StageEvent
 from fommctl.host import load_host
+from fommctl.models.home import restorer_file
 
 
 def asked(path):
@@ -72,3 +74,13 @@ def test_files_that_are_none(spandrel, tmp_path):
     (tmp_path / "bad.pth").write_bytes(b"nothing")
     with pytest.raises(ModelError, match="cannot be used"):
         load_host().square_filters(asked(tmp_path / "bad.pth"))
+
+
+def test_restorers_are_known_by_name(monkeypatch, tmp_path):
+    monkeypatch.setenv("FOMMCTL_HOME", str(tmp_path))
+    (tmp_path / "restorers").mkdir()
+    weights = tmp_path / "restorers" / "gentle.safetensors"
+    weights.write_bytes(b"")
+    assert restorer_file(Path("gentle")) == weights
+    for other in ("gentle.pth", "else", "folder/gentle"):
+        assert restorer_file(Path(other)) == Path(other)

@@ -204,6 +204,24 @@ def test_rotation_is_that_of_scikit_image(shape: tuple[int, int]) -> None:
     assert result[0, 0].tolist() == [0, 0, 0]
 
 
+def test_another_framing_is_one_draw_for_both_frames() -> None:
+    frames = [(smooth()[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)] * 2
+    scales = []
+    small = AugmentationParams.model_validate({"framing_param": {"scale": [0.5, 0.5]}})
+    outside, _ = augment(frames, small, RANDOM(0))
+    np.testing.assert_allclose(outside[:, 0], outside[:, 15], atol=1e-5)
+    assert (np.diff(outside[32, 20:44, 0]) > 0.02).all()
+    for seed in range(40):
+        params = AugmentationParams.model_validate({"framing_param": {"scale": [0.5, 2.0], "shift": 0.1}})
+        first, second = augment(frames, params, RANDOM(seed))
+        np.testing.assert_array_equal(first, second)
+        scales.append(1 / ((first[32, 36, 0] - first[32, 28, 0]) * 63 / 8))
+    assert 0.48 < min(scales) < 0.65
+    assert 1.6 < max(scales) < 2.1
+    # As often smaller as larger.
+    assert 10 < sum(scale < 1 for scale in scales) < 30
+
+
 def test_a_quarter_turn_goes_against_the_clock() -> None:
     frames = batch(picture(0, 9, 9))
     turned = rigid(frames, angle=np.pi / 2, scale=1.0, shift=(0, 0), padding="reflection")

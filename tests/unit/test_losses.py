@@ -1,5 +1,7 @@
 """The losses of the training procedure, by values worked out by hand."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from fommctl.core.losses import (
     guidance_loss,
     perceptual_loss,
     pixel_loss,
+    revealed_loss,
 )
 from fommctl.core.perceptual import PerceptualNetwork
 
@@ -99,6 +102,28 @@ def test_focus_counts_differences_where_landmarks_are() -> None:
     loss.backward()
     assert prediction.grad is not None
     assert (prediction.grad.abs() > 1e-6).nonzero()[:, [0, 2, 3]].unique(dim=0).tolist() == [[0, 1, 1], [0, 2, 2]]
+
+
+def test_focus_is_as_narrow_as_asked() -> None:
+    landmarks, prediction, truth = torch.zeros(2, 1, 2), flat(0.5, 3), flat(0.75, 3)
+    # The neighbours of the middle are 1 away, the corners the square root of 2.
+    weights = 1 + 4 * math.exp(-1 / 0.5) + 4 * math.exp(-2 / 0.5)
+    loss = focus_loss(prediction, truth, landmarks, ((0,),), deviation=0.5)
+    assert loss.item() == pytest.approx(0.25 * weights / 9)
+
+
+def test_what_no_warp_shows_counts_more() -> None:
+    prediction, truth, warped = flat(0.5), flat(0.75), flat(0.75)
+    warped[0, 0, 0, 0] -= 0.75
+    prediction.requires_grad_()
+    warped.requires_grad_()
+    loss = revealed_loss(prediction, truth, warped)
+    # One of eight places has a weight, the mean over three channels.
+    assert loss.item() == pytest.approx(0.25 * 0.25 / 8)
+    loss.backward()
+    assert warped.grad is None
+    assert prediction.grad is not None
+    assert prediction.grad.nonzero()[:, [0, 2, 3]].unique(dim=0).tolist() == [[0, 0, 0]]
 
 
 def test_the_pyramid_smooths_before_it_reduces() -> None:

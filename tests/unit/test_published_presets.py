@@ -7,6 +7,7 @@ import pytest
 
 from fommctl.host import Host
 from fommctl.presets import load_preset
+from fommctl.sections import AugmentationParams
 
 FLIP = {"horizontal_flip": True, "time_flip": True}
 ALL_JITTER = {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1}
@@ -134,6 +135,7 @@ def test_training_is_the_published_one(name: str, host: Host) -> None:
             "warped": 0,
             "guidance": 0,
             "focus": 0,
+            "revealed": 0,
         },
         "perceptual_network": "vgg19",
         "perceptual_scales": None,
@@ -156,7 +158,7 @@ def test_data_and_results_are_the_published_ones(name: str, host: Host) -> None:
             "resize_param": {"ratio": (0.9, 1.1), "interpolation": "nearest"},
             "crop_param": {"size": (256, 256)},
         }
-    none = {"flip_param": None, "jitter_param": None, "crop_param": None, "resize_param": None, "rotation_param": None}
+    none = dict.fromkeys(AugmentationParams.model_fields)
     if isinstance(augmentation["jitter_param"], dict):
         augmentation["jitter_param"] = dict.fromkeys(ALL_JITTER, 0) | augmentation["jitter_param"]
     assert preset.section("dataset_params").model_dump() == {
@@ -168,6 +170,7 @@ def test_data_and_results_are_the_published_ones(name: str, host: Host) -> None:
         "pair_candidates": 2,
         "stills": None,
         "rigid": None,
+        "expressions": None,
     }
     assert preset.dataset == adapter
     assert (preset.framing is not None) is (adapter == "faces")

@@ -108,6 +108,11 @@ def test_a_shot_without_a_head_belongs_to_the_one_before(head, hog, tmp_path):
     assert start < Fraction(40, 25)
     assert end == second.start == Fraction(80, 25)
     assert second.absent == ()
+    late = Clip(clip_of(tmp_path / "late.mp4", draw, 120).path, start=Fraction(2))
+    (only,) = squares_in_clip(late, hog, WIDTH)
+    ((start, end),) = only.absent
+    assert start == -1
+    assert Fraction(30, 25) <= end <= Fraction(35, 25)
     with pytest.raises(InputError, match="no face found in empty"):
         squares_in_clip(clip_of(tmp_path / "empty.mp4", lambda _: np.full((360, 640, 3), 90, np.uint8), 20), hog, WIDTH)
 

@@ -15,6 +15,9 @@ from fommctl_fomm.training import phases
 
 SIDE = 32
 FEW = ("model_params.kp_detector_params.block_expansion=4", "model_params.generator_params.block_expansion=4")
+OURS = ("pixel", "warped", "revealed", "guidance", "focus")
+WEIGHTS = "train_params.loss_weights."
+NONE = tuple(f"{WEIGHTS}{name}=0" for name in ("generator_gan", "equivariance_value", "equivariance_jacobian"))
 GUIDANCE = "train_params.guidance={detector: any, points: [[0], [1, 2]]}"
 
 
@@ -48,16 +51,26 @@ def test_a_weight_of_0_leaves_its_loss_out(host: Host) -> None:
 
 
 def test_our_own_losses(host: Host) -> None:
-    weights = "train_params.loss_weights."
-    none = [f"{weights}{name}=0" for name in ("generator_gan", "equivariance_value", "equivariance_jacobian")]
-    sets = (*none, GUIDANCE, *(f"{weights}{name}=1" for name in ("pixel", "warped", "guidance", "focus")))
+    sets = (*NONE, GUIDANCE, *(f"{WEIGHTS}{name}=1" for name in OURS))
     torch.manual_seed(1)
     (first,) = prepared(host, *sets)
     torch.manual_seed(1)
     (doubled,) = prepared(host, *(each.removesuffix("1") + "2" if each.endswith("=1") else each for each in sets))
     once = losses(first, marks=True)
-    assert set(once) == {"pixel", "warped", "guidance", "focus"}
+    assert set(once) == set(OURS)
     assert losses(doubled, marks=True) == pytest.approx({name: 2 * loss for name, loss in once.items()})
+
+
+def test_the_focus_may_have_points_and_a_width_of_its_own(host: Host) -> None:
+    torch.manual_seed(1)
+    (wide,) = prepared(host, *NONE, GUIDANCE, f"{WEIGHTS}focus=1")
+    torch.manual_seed(1)
+    (narrow,) = prepared(host, *NONE, GUIDANCE, f"{WEIGHTS}focus=1", "train_params.guidance.focus_deviation=0.01")
+    torch.manual_seed(1)
+    (fewer,) = prepared(host, *NONE, GUIDANCE, f"{WEIGHTS}focus=1", "train_params.guidance.focus_points=[[0]]")
+    found = [losses(each, marks=True)["focus"] for each in (wide, narrow, fewer)]
+    assert 0 < found[1] < found[0]
+    assert 0 < found[2] < found[0]
 
 
 def test_each_optimiser_has_its_own_rate_and_the_published_betas(host: Host) -> None:

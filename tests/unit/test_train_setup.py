@@ -175,6 +175,15 @@ def test_a_detector_that_is_not_ready(training_clips: Path, tmp_path: Path, thir
     guided = ("train_params.guidance={detector: sparse, points: [[0], [1, 2]]}", "train_params.loss_weights.focus=1")
     error = refused(UsageError, out, lambda: start(*guided))
     assert "gives 2 landmarks, number 2 is asked for" in error.message
+    guided = ("train_params.guidance={detector: sparse, points: [[0]]}", "train_params.loss_weights.focus=1")
+    error = refused(UsageError, out, lambda: start(*guided, "train_params.guidance.focus_points=[[1, 3]]"))
+    assert "number 3 is asked for" in error.message
+    assert error.hint == "Correct train_params.guidance.focus_points."
+    expressive = "dataset_params.expressions={fraction: 1, distances: [[0, 4]]}"
+    error = refused(UsageError, out, lambda: start(*guided, expressive))
+    assert error.hint == "Correct dataset_params.expressions.distances."
+    error = refused(UsageError, out, lambda: start(expressive))
+    assert "expressions needs the detector of train_params.guidance" in error.message
 
 
 def test_a_run_starts_from_another_model_and_says_what_it_took(

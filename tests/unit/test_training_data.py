@@ -24,7 +24,8 @@ from fommctl.sections import DatasetParams
 from fommctl.stages.training.cache import spare_memory
 from fommctl.stages.training.clips import Clip, find_clips
 from fommctl.stages.training.data import batches, steps_per_epoch
-from fommctl.stages.training.pairs import Pixels, TrainingPairs, most_different
+from fommctl.stages.training.landmarks import KeptLandmarks, Pixels
+from fommctl.stages.training.pairs import TrainingPairs, most_different
 
 SIDE, FRAMES = 16, 6
 IDENTITIES = ("ann", "ann", "bob", "cid", "dee")
@@ -211,6 +212,69 @@ def test_landmarks_are_found_in_the_final_frames(folder: Path) -> None:
         np.testing.assert_array_equal(picture, (item[name] * 255).round().byte().permute(1, 2, 0).numpy())
     batch = next(batches(pairs, batch_size=2, first_step=0, workers=1))
     assert batch["source_landmarks"].shape == (2, 4, 2)
+
+
+class Opening:
+    """A detector: two landmarks as far apart as the frame's number says, and a third; none in the first two frames."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def __call__(self, pictures: list[Pixels]) -> list[Any]:
+        numbers = [told(torch.from_numpy(picture).permute(2, 0, 1) / 255)[1] for picture in pictures]
+        self.asked += numbers
+        return [
+            None if number < 2 else np.array([[0, 0], [0, (number - 4) ** 2 + 1], [15, 0]], np.float32)
+            for number in numbers
+        ]
+
+
+def expressive(folder: Path, find: Opening, kept: Path, **params: Any) -> TrainingPairs:
+    parsed = DatasetParams.model_validate(
+        {
+            "frame_shape": [SIDE, SIDE, 3],
+            "expressions": {"fraction": 1, "candidates": FRAMES, "distances": [[0, 1]], **params},
+        }
+    )
+    return TrainingPairs(clips(folder), parsed, kept=KeptLandmarks(find, 3, "opening", kept))
+
+
+def test_pairs_are_the_two_frames_whose_landmarks_differ_most(folder: Path, tmp_path: Path) -> None:
+    """Distances from the third frame on: 5, 2, 1, 2."""
+    pairs = expressive(folder, Opening(), tmp_path / "kept")
+    for draw in range(6):
+        item = pairs[draw]
+        assert [told(item[name])[1] for name in ("source", "driving")] == [2, 4]
+    few = expressive(folder, Opening(), tmp_path / "few", candidates=2)
+    assert len({told(few[draw]["source"])[1] for draw in range(20)}) > 2
+    rare = expressive(folder, Opening(), tmp_path / "rare", fraction=0.2)
+    found = [tuple(told(rare[draw][name])[1] for name in ("source", "driving")) == (2, 4) for draw in range(60)]
+    assert 6 <= sum(found) <= 30
+
+
+def test_landmarks_of_a_frame_are_found_once_by_all_runs(folder: Path, tmp_path: Path) -> None:
+    first, second = Opening(), Opening()
+    pairs = expressive(folder, first, tmp_path / "kept")
+    before = [pairs[draw] for draw in range(12)]
+    assert sorted(first.asked) == sorted(list(range(FRAMES)) * len(clips(folder)))
+    again = expressive(folder, second, tmp_path / "kept")
+    assert all(same(one, again[draw]) for draw, one in enumerate(before))
+    assert second.asked == []
+
+
+def test_kept_landmarks_are_shares_of_the_frame_and_belong_to_the_file(folder: Path, tmp_path: Path) -> None:
+    find = Opening()
+    clip = clips(folder)[0]
+    kept = KeptLandmarks(find, 3, "opening", tmp_path / "kept")
+    marks = kept.read(clip, [3, 0, 3])
+    assert np.isnan(marks[1]).all()
+    np.testing.assert_array_equal(marks[0], marks[2])
+    np.testing.assert_allclose(marks[0] * SIDE - 0.5, [[0, 0], [0, 2], [15, 0]], atol=0.02)
+    assert sorted(find.asked) == [0, 3]
+    KeptLandmarks(find, 3, "another", tmp_path / "kept").read(clip, [0])
+    os.utime(clip.path, ns=(1, 1))
+    kept.read(clip, [0])
+    assert sorted(find.asked) == [0, 0, 0, 3]
 
 
 EVERYTHING: dict[str, Any] = {

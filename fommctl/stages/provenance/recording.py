@@ -74,7 +74,7 @@ def write_sidecar(
         },
         "settled": {
             "source_square": _square(settled.shot.source_box),
-            "driving_square": _square(settled.shot.driving_box),
+            "driving_square": _square(settled.shot.fixed_driving_box),
             "shots": [
                 {
                     "start_s": round(max(0.0, float(shot.start)), 6),

@@ -20,6 +20,7 @@ from fommctl.sections import (
     AugmentationParams,
     CropParams,
     FlipParams,
+    FramingChange,
     JitterParams,
     ResizeParams,
     RigidParams,
@@ -44,6 +45,8 @@ def augment(
     if params is not None:
         if params.flip_param is not None:
             batch = _flip(batch, params.flip_param, random)
+        if params.framing_param is not None:
+            batch = _reframe(batch, params.framing_param, random)
         if params.rotation_param is not None:
             batch = _rotate(batch, params.rotation_param, random)
         if params.resize_param is not None:
@@ -62,6 +65,12 @@ def _flip(frames: Tensor, params: FlipParams, random: Random) -> Tensor:
     if random.random() < 0.5 and params.horizontal_flip:
         return frames.flip(3)
     return frames
+
+
+def _reframe(frames: Tensor, params: FramingChange, random: Random) -> Tensor:
+    scale = float(np.exp(random.uniform(*np.log(params.scale))))
+    right, down = random.uniform(-params.shift, params.shift, size=2)
+    return rigid(frames, angle=0.0, scale=scale, shift=(right, down), padding="border")
 
 
 def _rotate(frames: Tensor, params: RotationParams, random: Random) -> Tensor:
@@ -172,7 +181,7 @@ def rigid(frames: Tensor, *, angle: float, scale: float, shift: tuple[float, flo
     """Frames (B, 3, H, W) turned about their centre, then enlarged, then shifted.
 
     angle: radians, counter-clockwise.  shift: to the right and down, in sides of the frame.
-    padding: `zeros` or `reflection`, for what lies outside.
+    padding: `zeros`, `border` or `reflection`, for what lies outside.
     """
     height, width = frames.shape[2:]
     sides = torch.tensor([width, height], dtype=frames.dtype)

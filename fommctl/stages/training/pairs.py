@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,16 +14,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fommctl.errors import InputError
-from fommctl.sections import DatasetParams
+from fommctl.sections import DatasetParams, ExpressionParams
 from fommctl.stages.training.augmentation import augment, moved, warped
 from fommctl.stages.training.cache import FrameCache, spare_memory
 from fommctl.stages.training.clips import Clip
+from fommctl.stages.training.landmarks import Find, KeptLandmarks, Pixels
 
 _log = logging.getLogger(__name__)
-
-Pixels = NDArray[np.uint8]
-Landmarks = Callable[[list[Pixels]], list[NDArray[np.float32] | None]]
-"""Landmarks (N, 2) in pixels, x before y, of each picture (H, W, 3); None where there is no subject."""
 
 Drawn = tuple[dict[str, Any], dict[str, str]]
 """A pair, and what is wrong with the clips that could not be read for it, by their names."""
@@ -46,12 +43,14 @@ class TrainingPairs(Dataset[dict[str, Any]]):
         *,
         repeats: int = 1,
         seed: int = 0,
-        landmarks: Landmarks | None = None,
+        landmarks: Find | None = None,
         landmark_count: int = 68,
+        kept: KeptLandmarks | None = None,
         cache_bytes: int | None = None,
     ) -> None:
         """repeats: passes over the clips in an epoch.  landmarks: runs in the workers.
         landmark_count: N where there is no subject.
+        kept: by which pairs are chosen where the preset has `expressions`; None leaves that out.
         cache_bytes: memory for decoded frames, shared by forked workers; None for `spare_memory`.
 
         Raises InputError where there is nothing to make pairs of.
@@ -60,6 +59,7 @@ class TrainingPairs(Dataset[dict[str, Any]]):
         self.seed = seed
         self._landmarks = landmarks
         self._landmark_count = landmark_count
+        self._kept = kept
         self._clips = [clip for clip in clips if not clip.still]
         self._stills = [clip for clip in clips if clip.still] if params.stills else []
         ignored = len(clips) - len(self._clips) - len(self._stills)
@@ -134,12 +134,36 @@ class TrainingPairs(Dataset[dict[str, Any]]):
     def _pair(self, draw: int, random: np.random.Generator, unreadable: dict[str, str]) -> list[Pixels] | None:
         unit = self._unit(draw)
         first = unit[random.integers(len(unit))] if len(unit) > 1 else unit[0]
+        expressions = self.params.expressions
+        expressive = expressions is not None and self._kept is not None and random.random() < expressions.fraction
         for clip in self._from(first, self._clips, random):
-            indices = np.sort(random.integers(clip.frames, size=self.params.pair_candidates))
-            frames = self._read(clip, indices.tolist(), unreadable)
-            if frames is not None:
+            if expressive and expressions is not None:
+                indices = self._expressive(clip, expressions, random, unreadable)
+            else:
+                indices = np.sort(random.integers(clip.frames, size=self.params.pair_candidates)).tolist()
+            frames = indices and self._read(clip, indices, unreadable)
+            if frames:
                 return most_different(frames)
         return None
+
+    def _expressive(
+        self, clip: Clip, params: ExpressionParams, random: np.random.Generator, unreadable: dict[str, str]
+    ) -> list[int]:
+        """The two frames that differ most in a distance of landmarks; none where the clip cannot be read."""
+        assert self._kept is not None
+        count = min(params.candidates, clip.frames)
+        candidates = np.sort(random.choice(clip.frames, count, replace=False))
+        first, second = params.distances[random.integers(len(params.distances))]
+        try:
+            marks = self._kept.read(clip, [int(index) for index in candidates])
+        except InputError as error:
+            unreadable[clip.name] = error.message
+            return []
+        spread = np.linalg.norm(marks - marks.mean(1, keepdims=True), axis=2).mean(1)
+        distances = np.linalg.norm(marks[:, first] - marks[:, second], axis=1) / spread
+        if np.isfinite(distances).sum() < 2:
+            return [int(index) for index in candidates[:2]]
+        return sorted(int(candidates[place]) for place in (np.nanargmin(distances), np.nanargmax(distances)))
 
     def _still(self, random: np.random.Generator, unreadable: dict[str, str]) -> list[Pixels] | None:
         first = self._stills[random.integers(len(self._stills))]
@@ -170,7 +194,7 @@ class TrainingPairs(Dataset[dict[str, Any]]):
             pair = F.interpolate(pair, size, mode="bilinear", antialias=True)
         return pair.contiguous()
 
-    def _found(self, pair: Tensor, landmarks: Landmarks) -> list[Tensor]:
+    def _found(self, pair: Tensor, landmarks: Find) -> list[Tensor]:
         pixels = (pair * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
         height, width = pixels.shape[1:3]
         last = np.array([width - 1, height - 1], np.float32)

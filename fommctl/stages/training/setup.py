@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,12 +17,12 @@ from fommctl.models.building import build_backend
 from fommctl.models.perceptual import load_perceptual
 from fommctl.plugin import why_not_ready
 from fommctl.presets import Preset, load_preset
-from fommctl.sections import BaseTrainParams
+from fommctl.sections import BaseTrainParams, DatasetParams
 from fommctl.stages.training.clips import Clip, find_clips
 from fommctl.stages.training.data import TrainingPairs, steps_per_epoch
 from fommctl.stages.training.distributed import Processes
 from fommctl.stages.training.initialising import initialise
-from fommctl.stages.training.landmarks import Landmarks
+from fommctl.stages.training.landmarks import KeptLandmarks, Landmarks
 from fommctl.stages.training.schedule import Schedule
 from fommctl.stages.training.step import TrainingStep
 from fommctl.stages.training.weight_average import WeightAverage
@@ -65,13 +66,14 @@ def build(
     """
     preset = load_preset(config.preset, host, sets=config.sets)
     params: BaseTrainParams = preset.section("train_params")
+    dataset: DatasetParams = preset.section("dataset_params")
     spec: BackendSpec = host.find("backend", preset.backend)
     pairs = TrainingPairs(
         find_clips(config.data, "train"),
-        preset.section("dataset_params"),
+        dataset,
         repeats=params.num_repeats,
         seed=seed,
-        **_landmarks(params, host),  # type: ignore[arg-type]
+        **_landmarks(params, dataset, host),  # type: ignore[arg-type]
     )
     schedule = Schedule(params, steps_per_epoch(pairs, params.batch_size), config.max_steps)
     torch.manual_seed(seed)
@@ -97,9 +99,14 @@ def build(
     return Setup(preset, spec, params, backend, step, average, pairs, validation, schedule, device, precision)
 
 
-def _landmarks(params: BaseTrainParams, host: Host) -> dict[str, object]:
+def _landmarks(params: BaseTrainParams, dataset: DatasetParams, host: Host) -> dict[str, object]:
     guidance = params.landmarks
     if guidance is None:
+        if dataset.expressions is not None:
+            raise UsageError(
+                "dataset_params.expressions needs the detector of train_params.guidance",
+                "Give losses of guidance or focus a weight, or leave the expressions out.",
+            )
         return {}
     spec: DetectorSpec = host.find("detector", guidance.detector)
     reason = why_not_ready(spec)
@@ -114,10 +121,18 @@ def _landmarks(params: BaseTrainParams, host: Host) -> dict[str, object]:
             f"the detector '{spec.name}' that guides the training is not ready: {reason}",
             f"Install what is missing, or train without: {' '.join(without)}",
         )
-    highest = max(max(numbers) for numbers in guidance.points)
-    if highest >= spec.landmarks:
-        raise UsageError(
-            f"the detector '{spec.name}' gives {spec.landmarks} landmarks, number {highest} is asked for",
-            "Correct train_params.guidance.points.",
-        )
-    return {"landmarks": Landmarks(spec), "landmark_count": spec.landmarks}
+    find = Landmarks(spec)
+    asked = {
+        "train_params.guidance.points": guidance.points,
+        "train_params.guidance.focus_points": guidance.focus_points or (),
+        "dataset_params.expressions.distances": () if dataset.expressions is None else dataset.expressions.distances,
+    }
+    for key, numbers in asked.items():
+        highest = max(chain.from_iterable(numbers), default=0)
+        if highest >= spec.landmarks:
+            raise UsageError(
+                f"the detector '{spec.name}' gives {spec.landmarks} landmarks, number {highest} is asked for",
+                f"Correct {key}.",
+            )
+    kept = None if dataset.expressions is None else KeptLandmarks(find, spec.landmarks, spec.name)
+    return {"landmarks": find, "landmark_count": spec.landmarks, "kept": kept}
