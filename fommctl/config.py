@@ -292,3 +292,9 @@ def _dumper() -> type[yaml.SafeDumper]:
     # Text that looks like a number to `_Reader` is quoted.
     Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^{_FLOAT.pattern}$"), list("-+0123456789."))
     return Dumper
+
+
+def check_seed(seed: int) -> None:
+    """Raise UsageError unless every library takes it: a whole number from 0, below 2**63."""
+    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise UsageError(f"the seed is {seed!r}", "Give a whole number from 0, below 2**63.")

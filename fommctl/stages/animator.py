@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fommctl.config import check_seed
 from fommctl.core.pixels import to_tensor
 from fommctl.errors import InputError
 from fommctl.host import load_host
@@ -24,7 +25,7 @@ from fommctl.stages.animate_result import AnimateResult
 from fommctl.stages.choreography import Choreography, Moment
 from fommctl.stages.defaults import resolve
 from fommctl.stages.engine import Engine
-from fommctl.stages.options import AnimateConfig, MotionMode, check_seed, parsed
+from fommctl.stages.options import AnimateConfig, MotionMode, parsed
 from fommctl.stages.rendering import Rendering, batches
 from fommctl.stages.shot import on_black
 from fommctl.stages.streaming import Progress

@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fommctl.api.protocols import Backend, Renderer
+from fommctl.config import check_seed
 from fommctl.core.fast.devices import resolve_device, resolve_precision
 from fommctl.host import Host, load_host
 from fommctl.models.building import build_backend
 from fommctl.presets import Preset, load_preset
-from fommctl.stages.options import check_seed
 from fommctl.stages.precision import choose_precision
 from fommctl.stages.rendering import BATCH_ON_CPU, BATCH_ON_GPU
 

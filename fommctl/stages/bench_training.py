@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from fommctl.api.training import TrainingBatch, trains
+from fommctl.config import check_seed
 from fommctl.core.equivariance import ThinPlateTransform
 from fommctl.core.fast.devices import resolve_device
 from fommctl.core.perceptual import PerceptualNetwork, Vgg19Features
@@ -21,7 +22,6 @@ from fommctl.models.perceptual import load_perceptual
 from fommctl.presets import Preset, load_preset
 from fommctl.sections import BaseTrainParams
 from fommctl.stages.bench import PLAIN, BenchConfig, Report, random_backend, smooth_pictures
-from fommctl.stages.options import check_seed
 from fommctl.stages.precision import choose_training_precision
 from fommctl.stages.training.step import TrainingStep
 

@@ -50,7 +50,7 @@ class Memory:
 
 
 class Choreography:
-    """Applies travel, hold, smoothing, transfer and the limit of the square, in this order; remembers what it needs
+    """Applies travel, smoothing, hold, transfer and the limit of the square, in this order; remembers what it needs
     from batch to batch."""
 
     def __init__(
@@ -118,24 +118,28 @@ class Choreography:
     def _moved(self, driving: Motion, moments: Sequence[Moment]) -> Motion:
         driving = travelled(driving, [moment.travel for moment in moments])
         driving = self._hold(driving, moments)
-        if self._smoother is not None:
-            driving = self._smoother(driving, [moment.time for moment in moments])
         if self.mode == "absolute":
             return driving
         moved = transfer.relative(driving, self.reference, self.source, self._scale)
         return moved if self._room is None else self._limited(moved, moments, self._room)
 
     def _hold(self, driving: Motion, moments: Sequence[Moment]) -> Motion:
-        """Absent frames get the motion of the last present one; those that come after them pass over to their own."""
+        """Smooth the frames that show the subject; absent ones get the motion of the last of these.
+
+        Those that come after absent ones pass over to their own.
+        """
         if self._missed is None and all(moment.present for moment in moments):
+            driving = self._smooth_motion(driving, moments)
             self._held = driving[-1:]
             return driving
         frames = []
         for index, moment in enumerate(moments):
-            own = driving[index : index + 1]
             if not moment.present:
                 self._missed = moment.time
-            elif self._missed is None:
+                frames.append(self._held)
+                continue
+            own = self._smooth_motion(driving[index : index + 1], [moment])
+            if self._missed is None:
                 self._held = own
             elif not self._ease or moment.time - self._missed >= EASE:
                 self._held, self._missed = own, None
@@ -145,6 +149,9 @@ class Choreography:
                 continue
             frames.append(self._held)
         return Motion.cat(frames)
+
+    def _smooth_motion(self, driving: Motion, moments: Sequence[Moment]) -> Motion:
+        return driving if self._smoother is None else self._smoother(driving, [moment.time for moment in moments])
 
     def _limited(self, moved: Motion, moments: Sequence[Moment], room: Room) -> Motion:
         """The motion, shifted as a whole so that the subject stays inside its square.

@@ -321,12 +321,6 @@ def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
         raise UsageError(f"{option} is '{value}'", f"{hint}Choices: {', '.join(choices)}.")
 
 
-def check_seed(seed: int) -> None:
-    """Raise UsageError unless every library takes it: a whole number from 0, below 2**63."""
-    if not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise UsageError(f"the seed is {seed!r}", "Give a whole number from 0, below 2**63.")
-
-
 def parse_crop(text: str, searched: tuple[str, ...] = ("auto",)) -> Box | None:
     """The square of `X,Y,SIZE`; None for `none` and for the words of what is searched. Raises UsageError for anything
     else."""

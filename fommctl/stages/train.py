@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from fommctl.api.specs import StageEvent
+from fommctl.config import check_seed
 from fommctl.core.fast.devices import resolve_device
 from fommctl.errors import InterruptedRunError
 from fommctl.host import Host
-from fommctl.stages.options import check_seed
 from fommctl.stages.precision import choose_training_precision
 from fommctl.stages.training import run_folder
 from fommctl.stages.training import state as training_state

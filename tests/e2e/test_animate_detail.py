@@ -46,7 +46,7 @@ def animator():
 def animate(inputs, animator, tmp_path_factory):
     def run(name="a.mkv", source="large.png", **options):
         out = tmp_path_factory.mktemp("out") / name
-        given = {"crop": SQUARE, "driving_crop": "none", "end": "0.3", "audio": "none", **options}
+        given = {"crop": SQUARE, "driving_crop": "none", "end": "0.3", "audio": "none", "smooth": False, **options}
         result = animator.animate(inputs / source, inputs / "clip.mp4", out, **given)
         return out, list(frames(out)), result
 

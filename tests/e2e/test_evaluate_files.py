@@ -133,9 +133,10 @@ def test_what_a_killed_run_left_is_removed_and_the_folder_taken_for_its_own(eval
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_bytes(b"half")
     (out / "predictions/m/bob#2").mkdir()
+    (out / ".fommctl-evaluation").write_bytes(b"")
     result = evaluate(write_results(tmp_path / "pred", "frames"))
     assert result.code == 0, result.stderr
-    assert not [path for path in out.rglob(".*")]
+    assert [path.name for path in out.rglob(".*")] == [".fommctl-evaluation"]
     assert (out / "predictions/m/bob#2").is_dir()
 
 

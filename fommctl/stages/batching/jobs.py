@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from fommctl.config import check_seed
 from fommctl.errors import UsageError
-from fommctl.stages.options import AnimateConfig, check_seed
+from fommctl.stages.options import AnimateConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

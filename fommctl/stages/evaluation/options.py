@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from fommctl.config import check_seed
 from fommctl.errors import UsageError
-from fommctl.stages.options import check_choice, check_seed
+from fommctl.stages.options import check_choice
 
 ModelMode = Literal["reconstruction", "animation", "defaults"]
 SplitChoice = Literal["auto", "test", "train", "all"]
