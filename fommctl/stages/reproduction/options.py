@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fommctl.config import check_seed
 from fommctl.errors import UsageError
-from fommctl.stages.options import check_choice, check_seed
+from fommctl.stages.options import check_choice
 from fommctl.stages.reproduction.paper import BENCHMARKS, FAMILIES
 
 STEPS = 1000
