@@ -177,7 +177,11 @@ def with_usual_defaults(preset: Preset, host: Host) -> Preset:
     found = preset_specs(host).get(preset.name)
     if found is None or preset.pairs().defaults is not None:
         return preset
-    usual = load_preset(found.name, host).pairs().defaults
+    try:
+        usual = load_preset(found.name, host).pairs().defaults
+    except UsageError:
+        # What is wrong with a preset is told where it is asked for.
+        return preset
     if usual is None:
         return preset
     pairs = preset.pairs()

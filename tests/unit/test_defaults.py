@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from fommctl.errors import UsageError
-from fommctl.presets import load_preset, preset_from_text, with_usual_defaults
+from fommctl.presets import load_preset, preset_from_text, presets_root, with_usual_defaults
 from fommctl.stages.defaults import AS_PUBLISHED, GENERAL, resolve
 from fommctl.stages.options import AnimateConfig
 
+SMOKE = presets_root() / "smoke.yaml"
 OTHERS = {
     "best_frame": "auto",
     "smooth": True,
@@ -116,6 +117,15 @@ def test_a_stored_preset_takes_the_defaults_of_its_name(host):
     assert with_usual_defaults(own, host) == own
     stranger = replace(bare, name="mine")
     assert with_usual_defaults(stranger, host) == stranger
+
+
+def test_a_stored_preset_does_not_need_that_of_its_name(host, monkeypatch, tmp_path):
+    from fommctl import presets
+
+    monkeypatch.setattr(presets, "presets_root", lambda: tmp_path)
+    (tmp_path / "smoke.yaml").write_text("model_params: [")
+    stored = replace(preset_from_text(SMOKE.read_text(), host, source="model"), name="smoke")
+    assert with_usual_defaults(stored, host) == stored
 
 
 @pytest.mark.parametrize(
