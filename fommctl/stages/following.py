@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,9 +42,11 @@ class SquarePath:
 
     def at(self, time: float) -> TurnedSquare:
         """The square at a time; before the first moment and after the last it stands still."""
-        x, y, size, angle = (
-            float(np.interp(time, self.times, row)) for row in zip(*map(_row, self.squares), strict=True)
-        )
+        # Only the two squares around the time count: an hour of video has thousands.
+        after = min(max(bisect.bisect_right(self.times, time), 1), len(self.times) - 1)
+        near = slice(max(0, after - 1), after + 1)
+        rows = zip(*map(_row, self.squares[near]), strict=True)
+        x, y, size, angle = (float(np.interp(time, self.times[near], row)) for row in rows)
         return TurnedSquare((x, y), math.exp(size), angle)
 
     @property

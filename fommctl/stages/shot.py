@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import itertools
 import logging
 import time
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from fommctl.media.boxes import Box
 from fommctl.media.images import Picture, crop, over_black, read_picture, resize
 from fommctl.media.probe import VideoInfo
 from fommctl.presets import Framing
-from fommctl.stages.framing import ClipSquare, Sighting, Square, ready_detectors, square_in_picture
+from fommctl.stages.framing import ClipSquare, Square, ready_detectors, square_in_picture
 from fommctl.stages.options import SEARCHED, AnimateConfig, parse_crop
 from fommctl.stages.searches import Searches
 from fommctl.stages.shots import DrivingCrop, driving_clip
@@ -63,11 +62,6 @@ class Shot:
     detection_s: float
     detector: str | None = None
     """Name of the one that looked for subjects."""
-
-    @property
-    def sightings(self) -> tuple[Sighting, ...]:
-        """What the search of the driving video saw, frame by frame."""
-        return tuple(itertools.chain.from_iterable(shot.sightings for shot in self.shots))
 
     @property
     def fixed_driving_box(self) -> Box | None:

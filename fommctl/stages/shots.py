@@ -38,7 +38,7 @@ from fommctl.stages.framing import (
 )
 from fommctl.stages.options import AnimateConfig
 from fommctl.stages.searching import roll, seen_again, seen_turned
-from fommctl.stages.tracks import SURE, Track, follow, lasting
+from fommctl.stages.tracks import SURE, follow, lasting
 
 log = logging.getLogger(__name__)
 DrivingCrop = Literal["auto", "fixed", "follow"]
@@ -127,7 +127,7 @@ def squares_in_clip(
             continue
         shot = fixed_square(tracks, moments, width, subject, info, stop)
         if driving_crop != "fixed":
-            shot = _followed(clip, info, detector, tracks[0], shot, (begin, stop), width, subject, driving_crop)
+            shot = _followed(clip, info, detector, shot, (begin, stop), width, subject, driving_crop)
         shot = _without_cut_off(shot, info, stop)
         if waiting is not None:
             shot = _sooner(shot)
@@ -209,7 +209,6 @@ def _followed(
     clip: Clip,
     info: VideoInfo,
     detector: Detector,
-    track: Track,
     shot: ClipSquare,
     bounds: tuple[Fraction, Fraction],
     width: float,
