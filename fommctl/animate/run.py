@@ -6,6 +6,8 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fommctl.animate.config import AnimateConfig
 from fommctl.animate.driving import DrivingReader
@@ -16,6 +18,12 @@ from fommctl.animate.streaming import Progress, cues_of, expected_frames, stream
 from fommctl.api.specs import StageEvent
 from fommctl.media.writer import Writer
 from fommctl.provenance.recording import write_sidecar
+
+if TYPE_CHECKING:
+    # Not built yet: the names that are to come.
+    from fommctl.animate.motion import Motion  # type: ignore[attr-defined]
+    from fommctl.animate.plan import AnimationPlan  # type: ignore[import-not-found]
+    from fommctl.animate.rendering import FrameRange, RenderedFrames  # type: ignore[attr-defined]
 
 log = logging.getLogger(__name__)
 
@@ -96,3 +104,48 @@ def limited(times: Sequence[float]) -> list[str]:
         return []
     span = f"{times[0]:.2f} s" if len(times) == 1 else f"{times[0]:.2f} to {times[-1]:.2f} s"
     return [f"{len(times)} frames ({span}) move further than the source has room for: their motion was reduced"]
+
+
+# The three steps as functions of their own, for runs that divide a long driving video: one process makes the motion,
+# any number of processes render parts of it, one encodes. All arguments and results can be pickled.
+
+
+def make_motion(config: AnimateConfig, engine: Engine, report: Progress | None = None) -> tuple[AnimationPlan, Motion]:
+    """Plan a job and detect the motion of its driving video.
+
+    report(driving frames done, expected). Raises UsageError, InputError, OutputError or MissingError, as `run` does.
+    Listeners hear that the job begins.
+    """
+    raise NotImplementedError
+
+
+def divide(plan: AnimationPlan, motion: Motion, pieces: int, shortest: int = 1) -> list[FrameRange]:
+    """Divide what is to be rendered into at most `pieces` ranges of nearly equal length, none of fewer driving frames
+    than `shortest`; each begins where a batch does, so that no frame is rendered twice."""
+    raise NotImplementedError
+
+
+def render_frames(
+    plan: AnimationPlan,
+    motion: Motion,
+    engine: Engine,
+    frames: FrameRange,
+    folder: Path,
+    report: Progress | None = None,
+) -> RenderedFrames:
+    """Render a range of driving frames into lossless pictures in `folder`, which exists: on any machine, in any order,
+    equal to the same frames of the whole.
+
+    report(frames done, frames of the range). What an earlier attempt has left of the same range is replaced.
+    """
+    raise NotImplementedError
+
+
+def encode_frames(
+    plan: AnimationPlan, motion: Motion, engine: Engine, parts: Sequence[RenderedFrames], report: Progress | None = None
+) -> AnimateResult:
+    """Write the result from the pictures of all ranges: with sound and times as in one piece, signed, with its sidecar.
+
+    The pictures stay where they are; whoever made the folder removes it. Listeners hear that the job is finished.
+    """
+    raise NotImplementedError
