@@ -14,7 +14,7 @@ from fommctl.batch.hashes import Hashes
 from fommctl.batch.jobs import Job
 
 _LENGTH = 32
-_ELSEWHERE = ("source", "driving", "views", "output", "overwrite", "sign", "sign_key")
+_ELSEWHERE = ("source", "driving", "views", "output", "motion_out", "overwrite", "sign", "sign_key")
 """Options that are told by contents, or that do not change the result."""
 
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fommctl.animate.engine import Engine
-from fommctl.animate.motion import Choreography, Moment
 from fommctl.animate.rendering import BATCH_ON_CPU
+from fommctl.animate.transfer import Moment, MotionTransfer
 from fommctl.api.metrics import FrameChunk
 from fommctl.api.protocols import Renderer, SourceContext
 from fommctl.api.schema import TransferRules
@@ -56,7 +56,7 @@ def animation(engine: Engine, source_clip: Footage, driving: Footage) -> Stream:
         choreography, first = None, 0
         for frames in groups(iter(driving), CHUNK):
             motion = _detected(renderer, frames)
-            choreography = choreography or Choreography(
+            choreography = choreography or MotionTransfer(
                 context.motion,
                 [motion[:1]],
                 mode="relative" if rules.relative else "absolute",
@@ -79,7 +79,7 @@ def transfer_rules(engine: Engine) -> TransferRules:
     )
 
 
-def _moved(choreography: Choreography, driving: Motion, first: int, rules: TransferRules) -> Motion:
+def _moved(choreography: MotionTransfer, driving: Motion, first: int, rules: TransferRules) -> Motion:
     """The source's motion for driving frames of which the first is number `first` of its clip."""
     moved = choreography(driving, [Moment(float(first))] * len(driving))
     if rules.relative and not rules.relative_jacobian:
