@@ -15,6 +15,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full", action="store_true", help="Faults and fuzzing: every moment and every mutated file, not a sample."
     )
+    parser.addoption(
+        "--write-golden", action="store_true", help="Write texts and keys in tests/golden anew, instead of comparing."
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -29,6 +32,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def full(request: pytest.FixtureRequest) -> bool:
     """Whether `make test-faults` runs, which takes its time, or `make test`, which takes a sample."""
     return bool(request.config.getoption("--full"))
+
+
+@pytest.fixture(scope="session")
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """golden(name, text) compares with tests/golden/NAME, or writes it under --write-golden."""
+
+    def compare(name: str, text: str) -> None:
+        path = Path(__file__).parent / "golden" / name
+        if request.config.getoption("--write-golden"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        recorded = path.read_text(encoding="utf-8") if path.exists() else ""
+        assert text.splitlines() == recorded.splitlines(), f"not as in {path.name}; on purpose? --write-golden"
+
+    return compare
 
 
 @pytest.fixture(autouse=True)
