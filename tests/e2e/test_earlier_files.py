@@ -1,4 +1,4 @@
-"""Files that an earlier version wrote are understood: a sidecar, a status file, a run, clips of `crop` and `preprocess`.
+"""Files that an earlier version wrote are understood: sidecar, status file, training run, clips of `crop` and others.
 
 They lie in tests/fixtures/house and are never written anew.
 """
