@@ -1,7 +1,7 @@
 """Every command explains itself: a summary, its options, an example that parses.
 
-What --help prints is kept in tests/golden/help: `pytest tests/e2e/test_help.py --write-golden` writes it anew; the text of a
-command that is gone is deleted by hand.
+What --help prints is kept in tests/golden/help: `pytest tests/e2e/test_help.py --write-golden` writes it anew; the text
+of a command that is gone is deleted by hand.
 """
 
 import re
