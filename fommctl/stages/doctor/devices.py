@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fommctl.machine import processor, usable_cores
 from fommctl.stages.doctor.findings import Finding
-from fommctl.stages.doctor.machine import in_bytes, processor, usable_cores
+from fommctl.stages.doctor.machine import in_bytes
 from fommctl.stages.doctor.probe import Seen
 
 AREA = "devices"

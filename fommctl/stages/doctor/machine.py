@@ -6,13 +6,13 @@ import importlib
 import os
 import platform
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from fommctl.errors import MissingError
+from fommctl.machine import processor, usable_cores
 from fommctl.stages.doctor.child import describe
 from fommctl.stages.doctor.findings import Finding
 
@@ -98,25 +98,6 @@ def check_processor() -> Iterator[Finding]:
         yield Finding(area=AREA, name="processor", value=value)
 
 
-def processor(info: Path = Path("/proc/cpuinfo")) -> tuple[str, frozenset[str]]:
-    """Its model, and its features under Linux's names; none where the system does not tell."""
-    try:
-        text = info.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return _model_elsewhere() or platform.machine() or "unknown", frozenset()
-    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    model = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", text, re.MULTILINE)
-    return model[1].strip() if model else platform.machine(), frozenset(flags[1].split() if flags else ())
-
-
-def _model_elsewhere() -> str:
-    if sys.platform != "darwin":
-        return platform.processor()
-    command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
-    return done.stdout.strip()
-
-
 def check_cores() -> Iterator[Finding]:
     """How many this process may use, by its affinity and by the quota of its cgroup."""
     there, mine = os.cpu_count() or 1, usable_cores()
@@ -128,11 +109,6 @@ def check_cores() -> Iterator[Finding]:
         yield Finding(area=AREA, name="cores", value=value, level="note", advice=advice)
     else:
         yield Finding(area=AREA, name="cores", value=value)
-
-
-def usable_cores() -> int:
-    """By the affinity of this process, where the system has one."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_memory() -> Iterator[Finding]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 
-from fommctl.config import nearest
+from fommctl.machine import usable_cores
+from fommctl.presets.config import nearest
 from fommctl.stages.doctor.findings import Finding
-from fommctl.stages.doctor.machine import usable_cores
 
 AREA = "environment"
 PREFIX = "FOMMCTL_"

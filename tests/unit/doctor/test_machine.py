@@ -4,6 +4,7 @@ import platform
 
 import pytest
 
+from fommctl.machine import processor
 from fommctl.stages.doctor import machine
 
 INTEL = "processor\t: 0\nmodel name\t: Intel(R) Xeon(R) Platinum 8480+\nflags\t\t: fpu sse2 avx2 avx512f amx_bf16\n\n"
@@ -13,12 +14,12 @@ ARM = "processor\t: 0\nFeatures\t: fp asimd bf16\nCPU implementer\t: 0x41\n"
 def test_processor(tmp_path):
     info = tmp_path / "cpuinfo"
     info.write_text(INTEL * 2)
-    assert machine.processor(info) == (
+    assert processor(info) == (
         "Intel(R) Xeon(R) Platinum 8480+",
         frozenset({"fpu", "sse2", "avx2", "avx512f", "amx_bf16"}),
     )
     info.write_text(ARM)
-    assert machine.processor(info) == (platform.machine(), frozenset({"fp", "asimd", "bf16"}))
+    assert processor(info) == (platform.machine(), frozenset({"fp", "asimd", "bf16"}))
 
 
 def test_memory(tmp_path):

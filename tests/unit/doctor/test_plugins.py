@@ -4,10 +4,10 @@ import sys
 
 import distributions
 
+from fommctl.detection.framing import choose_detector, ready_detectors
 from fommctl.host import load_host
 from fommctl.stages.doctor import plugins
 from fommctl.stages.doctor.probe import Probes, Seen
-from fommctl.stages.framing import choose_detector, ready_detectors
 
 ODD = """
     from fommctl.api import DetectorSpec, hookimpl

@@ -74,7 +74,7 @@ def cpu() -> dict[str, Any]:
     """The CPU as torch uses it."""
     import torch
 
-    from fommctl.stages.precision import decision
+    from fommctl.models.precision import decision
 
     device, decided = torch.device("cpu"), decision()
     seconds = {kind: _convolution(device, kind, lambda: None, 1, 32) for kind in (torch.float32, torch.bfloat16)}
@@ -144,7 +144,7 @@ def _measured(device: Any, wait: Callable[[], None]) -> dict[str, Any]:
     """What `auto` chooses there, and how many times faster than fp32 the other precisions convolve."""
     import torch
 
-    from fommctl.core.fast.devices import resolve_precision
+    from fommctl.networks.inference.devices import resolve_precision
 
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     shortest = {name: _convolution(device, kind, wait, 8, 64) for name, kind in kinds.items()}

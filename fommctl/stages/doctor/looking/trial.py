@@ -18,8 +18,8 @@ def look(what: str) -> dict[str, Any]:
     which detector looks for its subject."""
     import numpy as np
 
-    from fommctl.stages import animator
-    from fommctl.stages.framing import choose_detector
+    from fommctl.animate import animator
+    from fommctl.detection.framing import choose_detector
 
     start = time.perf_counter()
     loaded = animator.load()
