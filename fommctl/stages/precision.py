@@ -24,8 +24,8 @@ from fommctl.core.fast.devices import (
 )
 from fommctl.core.fast.instructions import bf16_instructions
 from fommctl.errors import OutputError
+from fommctl.machine import processor
 from fommctl.models.home import home, replacing
-from fommctl.stages.doctor.machine import processor
 
 log = logging.getLogger(__name__)
 RULES = 1

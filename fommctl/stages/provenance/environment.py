@@ -11,8 +11,8 @@ import torch
 
 from fommctl import __version__
 from fommctl.host import Host
+from fommctl.machine import processor
 from fommctl.media import codecs
-from fommctl.stages.doctor.machine import processor
 
 DISTRIBUTIONS = ("dlib-bin", "face-alignment", "mediapipe")
 """Detectors' libraries, where they are installed."""
