@@ -6,7 +6,7 @@ TYPE_CHECKING = False  # not from typing: half of the time that the command need
 if TYPE_CHECKING:
     from typing import Any
 
-    from fommctl.stages.animator import Animator, load
+    from fommctl.animate.animator import Animator, load
 
 __version__ = "0.1.0"
 __all__ = ["Animator", "__version__", "load"]
@@ -15,7 +15,7 @@ __all__ = ["Animator", "__version__", "load"]
 def __getattr__(name: str) -> Any:
     # Torch and PyAV are imported when a model is loaded, not when the command prints its help.
     if name in ("Animator", "load"):
-        from fommctl.stages import animator
+        from fommctl.animate import animator
 
         return getattr(animator, name)
     raise AttributeError(f"module 'fommctl' has no attribute '{name}'")

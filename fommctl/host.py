@@ -27,9 +27,9 @@ from fommctl.api.specs import (
     StageEvent,
 )
 from fommctl.api.validation import SPEC_TYPES
-from fommctl.config import nearest
 from fommctl.errors import UsageError
 from fommctl.plugin import Plugin, PluginInfo, describe
+from fommctl.presets.config import nearest
 
 if TYPE_CHECKING:
     from fommctl.api.protocols import FrameFilter, SquareFilter

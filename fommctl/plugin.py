@@ -20,8 +20,8 @@ from fommctl.api.hookspecs import PROJECT, Hooks
 from fommctl.api.specs import StageEvent
 from fommctl.api.validation import SPEC_TYPES, spec_fault, type_name
 from fommctl.api.version import DECLARATION, version_fault
-from fommctl.config import did_you_mean
 from fommctl.errors import FommctlError
+from fommctl.presets.config import did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np

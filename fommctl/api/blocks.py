@@ -1,26 +1,26 @@
 """Building blocks of networks for backend plugins; importing this module imports torch."""
 
-from fommctl.core.dense_motion import (
+from fommctl.networks.dense_motion import (
     DenseMotion,
     DenseMotionNetwork,
     deform_by_parts,
     keypoint_heatmaps,
     sparse_motions,
 )
-from fommctl.core.discriminator import Discriminator, MultiScaleDiscriminator
-from fommctl.core.equivariance import ThinPlateTransform, equivariance_losses
-from fommctl.core.fast.convolutions import Numerics
-from fommctl.core.fast.cuda import exact_convolutions
-from fommctl.core.fast.detector import downsample_at, step_at
-from fommctl.core.fast.engine import DTYPES, FastRenderer
-from fommctl.core.fast.folding import folded, weight_and_bias
-from fommctl.core.fast.networks import LARGEST_TENSOR, FastHourglass, FastResidualBlock, FastUpsampling
-from fommctl.core.fast.renderer import GraphedRenderer
-from fommctl.core.fast.warp import neighbours, weighted_rows
-from fommctl.core.generator import Generated, Generator
-from fommctl.core.grids import between_borders, gaussians, identity_grid, resize_grid, resize_map, sample
-from fommctl.core.keypoints import KeypointDetector, motion_from_maps, soft_argmax
-from fommctl.core.layers import (
+from fommctl.networks.discriminator import Discriminator, MultiScaleDiscriminator
+from fommctl.networks.equivariance import ThinPlateTransform, equivariance_losses
+from fommctl.networks.generator import Generated, Generator
+from fommctl.networks.grids import between_borders, gaussians, identity_grid, resize_grid, resize_map, sample
+from fommctl.networks.inference.convolutions import Numerics
+from fommctl.networks.inference.cuda import exact_convolutions
+from fommctl.networks.inference.detector import downsample_at, step_at
+from fommctl.networks.inference.engine import DTYPES, FastRenderer
+from fommctl.networks.inference.folding import folded, weight_and_bias
+from fommctl.networks.inference.networks import LARGEST_TENSOR, FastHourglass, FastResidualBlock, FastUpsampling
+from fommctl.networks.inference.renderer import GraphedRenderer
+from fommctl.networks.inference.warp import neighbours, weighted_rows
+from fommctl.networks.keypoints import KeypointDetector, motion_from_maps, soft_argmax
+from fommctl.networks.layers import (
     AntiAliasDownsample,
     Decoder,
     DownBlock,
@@ -31,9 +31,9 @@ from fommctl.core.layers import (
     SameBlock,
     UpBlock,
 )
-from fommctl.core.plain import PlainRenderer
-from fommctl.core.precision import full_precision, single
-from fommctl.core.transfer import Motion, hull_area, inverse, movement_scale, relative
+from fommctl.networks.plain import PlainRenderer
+from fommctl.networks.precision import full_precision, single
+from fommctl.networks.transfer import Motion, hull_area, inverse, movement_scale, relative
 
 __all__ = [
     "DTYPES",

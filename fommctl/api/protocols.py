@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from fommctl.core.transfer import Motion
+    from fommctl.networks.transfer import Motion
 
 
 class SourceContext(Protocol):

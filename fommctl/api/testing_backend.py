@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fommctl.api.protocols import Backend, Renderer, SourceContext
-    from fommctl.core.transfer import Motion
+    from fommctl.networks.transfer import Motion
 
 MOTIONS = ("relative", "absolute")
 

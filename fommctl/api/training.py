@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fommctl.api.protocols import Backend
-from fommctl.core.equivariance import ThinPlateTransform
-from fommctl.core.losses import (
+from fommctl.networks.equivariance import ThinPlateTransform
+from fommctl.networks.losses import (
     ImagePyramid,
     discriminator_loss,
     feature_matching_loss,
@@ -26,8 +26,8 @@ from fommctl.core.losses import (
     pixel_loss,
     revealed_loss,
 )
-from fommctl.core.perceptual import PerceptualNetwork
-from fommctl.sections import BaseTrainParams, DatasetParams, LossWeights, TrainParams
+from fommctl.networks.perceptual import PerceptualNetwork
+from fommctl.presets.sections import BaseTrainParams, DatasetParams, LossWeights, TrainParams
 
 __all__ = [
     "BaseTrainParams",

@@ -11,7 +11,7 @@ from fommctl.cli.session import DeviceOption, PrecisionOption, SeedOption, Sessi
 from fommctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from fommctl.stages.options import AnimateConfig
+    from fommctl.animate.config import AnimateConfig
 
 EXAMPLES = """Examples:
 
@@ -81,7 +81,7 @@ def register(app: typer.Typer) -> None:
         set: SetOption = None,
     ) -> None:
         """Animate a still image with the motion of a video."""
-        from fommctl.stages.options import AnimateConfig, parse_batch_size, parse_moment, parse_rate
+        from fommctl.animate.config import AnimateConfig, parse_batch_size, parse_moment, parse_rate
 
         if from_sidecar is None and (source is None or driving is None):
             missing = "SOURCE" if source is None else "DRIVING"
@@ -137,9 +137,9 @@ def register(app: typer.Typer) -> None:
 
 def _run(session: Session, config: "AnimateConfig", choice: dict[str, Any]) -> None:
     """choice: of the model, as `fommctl.load` takes it."""
-    from fommctl.stages.animate import run
-    from fommctl.stages.animator import load
-    from fommctl.stages.preparation import check_outputs
+    from fommctl.animate.animator import load
+    from fommctl.animate.preparation import check_outputs
+    from fommctl.animate.run import run
 
     # Before the model is loaded: a mistyped path is answered at once.
     check_outputs(config)

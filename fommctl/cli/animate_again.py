@@ -11,9 +11,9 @@ from fommctl.errors import JobsFailedError, UsageError
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from fommctl.stages.animate_result import AnimateResult
-    from fommctl.stages.options import AnimateConfig
-    from fommctl.stages.provenance.rerendering import Comparison
+    from fommctl.animate.config import AnimateConfig
+    from fommctl.animate.rerender import Comparison
+    from fommctl.animate.result import AnimateResult
 
 OWN = ("source", "driving", "views", "output", "overwrite", "sidecar")
 """Options of `animate` that may be given beside --from-sidecar; so may --model and --device."""
@@ -33,8 +33,8 @@ def run_again(
     in the environment explains it.
     """
     _refuse_other_options(config, choice)
-    from fommctl.stages.preparation import check_outputs
-    from fommctl.stages.provenance.rerendering import load, plan, render
+    from fommctl.animate.preparation import check_outputs
+    from fommctl.animate.rerender import load, plan, render
 
     again = plan(
         path,

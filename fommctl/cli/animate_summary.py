@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from fommctl.stages.animate_result import AnimateResult
+    from fommctl.animate.result import AnimateResult
 
 
 def summary(result: "AnimateResult") -> "Text":

@@ -9,7 +9,7 @@ from fommctl.cli.session import Session, SetOption, command
 from fommctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from fommctl.stages.batch import BatchConfig
+    from fommctl.batch.run import BatchConfig
 
 RUN, FIELDS = "How jobs are run", "Fields of jobs that do not have them"
 EXAMPLES = """A CSV file of jobs (# begins a comment, relative paths begin at the folder of the file):
@@ -141,7 +141,7 @@ def register(app: typer.Typer) -> None:
         root: Root = None,
     ) -> None:
         """Animate all jobs of a file; what is done already is not done again."""
-        from fommctl.stages.batch import BatchConfig
+        from fommctl.batch.run import BatchConfig
 
         options = {
             "output": output,
@@ -192,10 +192,10 @@ def _defaults(texts: "list[str] | tuple[()]") -> dict[str, str]:
 
 
 def _run(session: Session, config: "BatchConfig", *, dry_run: bool) -> None:
+    from fommctl.batch.run import exit_code, make_plan, run
     from fommctl.cli.batch_progress import watching
     from fommctl.cli.batch_tables import plan_table, summary
     from fommctl.host import load_host
-    from fommctl.stages.batch import exit_code, make_plan, run
 
     host = load_host()
     with session.progress("checking", unit="jobs") as report:

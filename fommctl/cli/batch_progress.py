@@ -18,9 +18,9 @@ from fommctl.cli.session import LogFormat, Session
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from fommctl.stages.batch import BatchPlan
-    from fommctl.stages.batching.jobs import Job
-    from fommctl.stages.batching.schedule import Ended, Watcher
+    from fommctl.batch.jobs import Job
+    from fommctl.batch.run import BatchPlan
+    from fommctl.batch.schedule import Ended, Watcher
 
 LATEST = 8
 """Jobs that ended are shown for so long as they are among the last ones."""

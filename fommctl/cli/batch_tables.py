@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from fommctl.stages.batch import BatchPlan, BatchResult
+    from fommctl.batch.run import BatchPlan, BatchResult
 
 NARROWEST = 78
 COLOURS = {"done": "green", "kept": "dim", "failed": "red", "not started": "yellow"}

@@ -9,8 +9,8 @@ from fommctl.cli.session import DeviceOption, PrecisionOption, SeedOption, Sessi
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from fommctl.stages.bench import BenchResult
-    from fommctl.stages.bench_training import TrainingBenchResult
+    from fommctl.bench import BenchResult
+    from fommctl.bench_training import TrainingBenchResult
 
 EXAMPLES = """Examples:
 
@@ -59,9 +59,9 @@ def register(app: typer.Typer) -> None:
         sets: SetOption = None,
     ) -> None:
         """Measure the fast paths against the plain loop of the published code, in turns, on random weights."""
-        from fommctl.stages import bench_training
-        from fommctl.stages.bench import BenchConfig, run
-        from fommctl.stages.end_to_end import measure
+        from fommctl import bench_training
+        from fommctl.bench import BenchConfig, run
+        from fommctl.bench_end_to_end import measure
 
         config = BenchConfig(
             preset=preset,

@@ -8,8 +8,8 @@ import typer
 from fommctl.cli.session import Session, command
 
 if TYPE_CHECKING:
-    from fommctl.stages.crop import CropResult
-    from fommctl.stages.cropping.options import CropConfig
+    from fommctl.crop.config import CropConfig
+    from fommctl.crop.run import CropResult
 
 EXAMPLES = """Examples:
 
@@ -86,8 +86,8 @@ def register(app: typer.Typer) -> None:
 
         A second run goes on where the first one stopped: sources whose clips are up to date are left out.
         """
-        from fommctl.stages.cropping.options import CropConfig
-        from fommctl.stages.options import parse_rate, parse_time
+        from fommctl.animate.config import parse_rate, parse_time
+        from fommctl.crop.config import CropConfig
 
         config = CropConfig(
             inputs=tuple(inputs),
@@ -116,8 +116,8 @@ def register(app: typer.Typer) -> None:
 
 
 def _run(session: Session, config: "CropConfig") -> None:
+    from fommctl.crop.run import run
     from fommctl.host import load_host
-    from fommctl.stages.crop import run
 
     single = len(config.inputs) == 1 and Path(config.inputs[0]).is_file()
     with session.progress("cropping", "frames" if single else "files") as report:

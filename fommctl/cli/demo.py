@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
         targets = {"video": output / "astronaut.mp4", "comparison": output / "astronaut-compare.mp4"}
         for target in targets.values():
             check_output(target, overwrite)
-        from fommctl.stages.animator import load
+        from fommctl.animate.animator import load
 
         animator = load(device=device, precision=precision)
         for name, target in targets.items():

@@ -10,7 +10,7 @@ from fommctl.cli.session import DeviceOption, SeedOption, Session, SetOption, co
 from fommctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from fommctl.stages.evaluation.options import EvaluateConfig
+    from fommctl.evaluate.config import EvaluateConfig
 
 EXAMPLES = """Examples:
 
@@ -63,7 +63,7 @@ def register(app: typer.Typer) -> None:
         set: SetOption = None,
     ) -> None:
         """Score a model on the clips of a data set, or finished results against references; tables and a page."""
-        from fommctl.stages.evaluation.options import EvaluateConfig
+        from fommctl.evaluate.config import EvaluateConfig
 
         if model is not None and models is not None:
             raise UsageError("--model and --models exclude each other", "Name all in --models.")
@@ -107,8 +107,8 @@ def _listed(text: str | None) -> list[str]:
 def _run(session: Session, config: "EvaluateConfig", line: str) -> None:
     """line: the command as it was given."""
     from fommctl.cli.evaluation_table import summary
+    from fommctl.evaluate.run import exit_code, run
     from fommctl.host import load_host
-    from fommctl.stages.evaluate import exit_code, run
 
     host = load_host()
     with session.progress("evaluating") as report:

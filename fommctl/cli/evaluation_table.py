@@ -6,8 +6,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from fommctl.stages.evaluate import EvaluateResult
-    from fommctl.stages.evaluation.results import Evaluation, Summary
+    from fommctl.evaluate.results import Evaluation, Summary
+    from fommctl.evaluate.run import EvaluateResult
 
 LISTED = 10
 """Failed clips that are printed; all are in summary.json and under --json."""
@@ -72,7 +72,7 @@ def _table(evaluation: "Evaluation") -> "Table":
 
 def _numbers(found: "Summary", sign: str = "") -> list[str]:
     """The mean and its interval, with as many decimal places."""
-    from fommctl.stages.evaluation.report_numbers import places_for
+    from fommctl.evaluate.report_numbers import places_for
 
     if found.mean is None:
         return ["-", ""]

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from fommctl.media.probe import VideoInfo
-    from fommctl.stages.provenance.inspection import BesideIt, Inspection
-    from fommctl.stages.provenance.verifying import Verdict
+    from fommctl.provenance.inspection import BesideIt, Inspection
+    from fommctl.provenance.verifying import Verdict
 
 EXAMPLES = """Examples:
 
@@ -46,7 +46,7 @@ def register(app: typer.Typer) -> None:
     @command(app, epilog=EXAMPLES)
     def inspect(session: Session, file: File, trust: Trust = None) -> None:
         """Show what a file says of its origin, and verify it."""
-        from fommctl.stages.provenance.inspection import inspect as look
+        from fommctl.provenance.inspection import inspect as look
 
         found = look(file, trust)
         session.result(found.to_json(), _text(found))

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from fommctl.errors import InterruptedRunError, JobsFailedError, UsageError
-from fommctl.stages.training.process_environment import find_place
+from fommctl.machine import usable_cores
+from fommctl.train.process_environment import find_place
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
@@ -132,7 +133,7 @@ def _failed(failures: dict[int, ProcessFailure], count: int) -> NoReturn:
 def _environment(count: int) -> Iterator[None]:
     """What the processes inherit; settings of the caller stand."""
     wanted = {
-        "OMP_NUM_THREADS": str(max(1, _cores() // count)),
+        "OMP_NUM_THREADS": str(max(1, usable_cores() // count)),
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_S),
         "TORCH_CPP_LOG_LEVEL": "ERROR",
     }
@@ -145,7 +146,7 @@ def _environment(count: int) -> Iterator[None]:
             del os.environ[name]
 
 
-def _cores() -> int:
+def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

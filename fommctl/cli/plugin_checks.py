@@ -12,7 +12,7 @@ from fommctl.api import testing
 from fommctl.api.promises import BrokenPromiseError
 from fommctl.errors import FommctlError, InputError, MissingError
 from fommctl.host import Host
-from fommctl.presets import Preset, load_preset, preset_names
+from fommctl.presets.preset import Preset, load_preset, preset_names
 
 if TYPE_CHECKING:
     from fommctl.api.specs import BackendSpec

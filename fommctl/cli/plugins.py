@@ -9,8 +9,8 @@ import typer
 
 from fommctl.api.version import FIRST
 from fommctl.cli.session import Session, command
-from fommctl.config import did_you_mean
 from fommctl.errors import JobsFailedError, UsageError
+from fommctl.presets.config import did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -68,7 +68,7 @@ def new_plugin(
     """Write a package with a plugin that works, with tests, to be changed into one's own."""
     from fommctl.cli.plugin_checks import guide
     from fommctl.host import load_host
-    from fommctl.stages.scaffold import ScaffoldConfig, run
+    from fommctl.scaffold import ScaffoldConfig, run
 
     result = run(ScaffoldConfig(name, kind, output), load_host(check=False))
     steps = (

@@ -11,7 +11,7 @@ from fommctl.errors import JobsFailedError, UsageError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from fommctl.stages.preprocess import PreprocessResult
+    from fommctl.preprocess.run import PreprocessResult
 
 CLIPS, RUN = "Clips", "Run"
 LISTED = 10
@@ -78,7 +78,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Cut a raw data set into square training clips, with a manifest; goes on where it stopped."""
         from fommctl.host import load_host
-        from fommctl.stages.preprocess import PreprocessConfig, run
+        from fommctl.preprocess.run import PreprocessConfig, run
 
         host = load_host()
         config = PreprocessConfig(
@@ -106,7 +106,7 @@ def register(app: typer.Typer) -> None:
 def _preset_size(preset: str | None, host: Any) -> int:
     if preset is None:
         return 256
-    from fommctl.presets import load_preset
+    from fommctl.presets.preset import load_preset
 
     height, width, _ = load_preset(preset, host).frame_shape
     if height != width:

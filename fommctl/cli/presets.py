@@ -25,7 +25,7 @@ def list_presets(session: Session) -> None:
     from rich.text import Text
 
     from fommctl.host import load_host
-    from fommctl.presets import preset_specs, summary_of
+    from fommctl.presets.preset import preset_specs, summary_of
 
     rows: list[dict[str, Any]] = [
         {"name": name, "aliases": list(spec.aliases), "summary": summary_of(spec), "path": str(spec.path)}
@@ -47,9 +47,9 @@ def show_preset(
     """Print the whole configuration of a preset as YAML, checked and with --set applied."""
     from rich.text import Text
 
-    from fommctl.config import parse_yaml
     from fommctl.host import load_host
-    from fommctl.presets import load_preset
+    from fommctl.presets.config import parse_yaml
+    from fommctl.presets.preset import load_preset
 
     found = load_preset(preset, load_host(), sets=overrides or ())
     text = found.text()

@@ -9,7 +9,7 @@ import typer
 from fommctl.cli.session import DeviceOption, PrecisionOption, SeedOption, Session, SetOption, command
 
 if TYPE_CHECKING:
-    from fommctl.stages.train import TrainResult
+    from fommctl.train.run import TrainResult
 
 EXAMPLES = """Examples:
 
@@ -82,9 +82,9 @@ def register(app: typer.Typer) -> None:
             launch(context.find_root().obj, nproc, device, session)
         from fommctl.cli.training_progress import training_progress
         from fommctl.host import load_host
-        from fommctl.stages.train import run, unobserved
-        from fommctl.stages.training.distributed import join
-        from fommctl.stages.training.options import TrainConfig
+        from fommctl.train.config import TrainConfig
+        from fommctl.train.distributed import join
+        from fommctl.train.run import run, unobserved
 
         config = TrainConfig(
             preset=preset,

@@ -35,7 +35,7 @@ def check(name: str) -> Iterator[Row]:
 def _torch() -> Iterator[Row]:
     import torch
 
-    from fommctl.stages.precision import decision
+    from fommctl.models.precision import decision
 
     gpu = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
     gpu = f"ROCm {torch.version.hip}" if torch.version.hip else gpu
@@ -172,7 +172,7 @@ def _measured(device: torch.device, wait: Callable[[], None]) -> dict[str, Any]:
     """Return what `auto` is on a device, and the speed of bf16 and fp16 over fp32."""
     import torch
 
-    from fommctl.core.fast.devices import resolve_precision
+    from fommctl.networks.inference.devices import resolve_precision
 
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     seconds = {name: _convolution(device, kind, wait, 8, 64) for name, kind in kinds.items()}

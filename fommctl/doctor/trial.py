@@ -19,12 +19,12 @@ def check(name: str) -> Iterator[Row]:
     """Animate and measure the speed: runs in the child."""
     import numpy as np
 
-    import fommctl
+    from fommctl.animate.animator import load
+    from fommctl.detection.framing import choose_detector
     from fommctl.media.writer import Writer
-    from fommctl.stages.framing import choose_detector
 
     start = time.perf_counter()
-    animator = fommctl.load()
+    animator = load()
     loading = time.perf_counter() - start
     width, height = animator.frame_size()
     rows, columns = np.mgrid[0:height, 0:width]

@@ -13,7 +13,14 @@ from fommctl.errors import ModelError, UsageError
 from fommctl.models import registry
 from fommctl.models.building import build_backend
 from fommctl.models.checkpoint import Checkpoint, read_checkpoint
-from fommctl.presets import Preset, find_preset, load_preset, preset_from_data, preset_from_text, with_usual_defaults
+from fommctl.presets.preset import (
+    Preset,
+    find_preset,
+    load_preset,
+    preset_from_data,
+    preset_from_text,
+    with_usual_defaults,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

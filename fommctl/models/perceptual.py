@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
-from fommctl.core.perceptual import EfficientNetLite0Features, PerceptualNetwork, Vgg19Features
 from fommctl.errors import MissingError, ModelError, OutputError, UsageError
 from fommctl.models.checkpoint import read_tensors
 from fommctl.models.download import Expected, Report, download
 from fommctl.models.home import model_lock
 from fommctl.models.registry import file_sha256
+from fommctl.networks.perceptual import EfficientNetLite0Features, PerceptualNetwork, Vgg19Features
 
 VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 """torchvision's ImageNet weights, 548 MB; the name carries the first digits of the file's SHA-256."""

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fommctl.api import plain_json
 from fommctl.api.specs import ModelSpec
-from fommctl.config import nearest
 from fommctl.errors import MissingError, ModelError, UsageError
 from fommctl.models.download import Expected, Report, download
 from fommctl.models.files import read_metadata, sniff
 from fommctl.models.home import model_lock, models_folder, replacing
+from fommctl.presets.config import nearest
 
 if TYPE_CHECKING:
     from fommctl.host import Host

@@ -20,24 +20,26 @@ from typing import Any
 
 from fommctl.api import plain_json
 from fommctl.api.specs import BackendSpec, StageEvent
-from fommctl.core.fast.devices import resolve_device
+from fommctl.datasets.clips import find_clips
 from fommctl.errors import FommctlError, InputError, JobsFailedError, UsageError
+from fommctl.evaluate import run as evaluate
+from fommctl.evaluate.config import EvaluateConfig
+from fommctl.evaluate.results import Evaluation
+from fommctl.evaluate.scoring import choose_metrics
 from fommctl.host import Host
+from fommctl.machine import usable_cores
 from fommctl.models.building import build_backend
 from fommctl.models.perceptual import load_perceptual
-from fommctl.presets import Preset, load_preset
-from fommctl.stages import evaluate, preprocess
-from fommctl.stages.evaluation.options import EvaluateConfig
-from fommctl.stages.evaluation.results import Evaluation
-from fommctl.stages.evaluation.scoring import choose_metrics
-from fommctl.stages.output_folder import replace_text, sole_run
+from fommctl.networks.inference.devices import resolve_device
+from fommctl.output_folder import replace_text, sole_run
+from fommctl.preprocess import run as preprocess
+from fommctl.presets.preset import Preset, load_preset
 from fommctl.stages.reproduction.found import Network, results
 from fommctl.stages.reproduction.markdown import markdown
 from fommctl.stages.reproduction.options import ReproduceConfig, unused_sets
 from fommctl.stages.reproduction.standings import Standings
 from fommctl.stages.reproduction.training import Failed, TrainingJob, prepare
-from fommctl.stages.training.clips import find_clips
-from fommctl.stages.worker_processes import Died, processors, run_jobs
+from fommctl.workers import Died, run_jobs
 
 log = logging.getLogger(__name__)
 Report = Callable[[int, int | None], None]
@@ -246,7 +248,7 @@ def _train(config: ReproduceConfig, jobs: Sequence[TrainingJob], watch: Watch) -
 def _workers(config: ReproduceConfig, jobs: int) -> int:
     wanted = config.workers
     if wanted is None:
-        wanted = processors() if resolve_device(config.device).type == "cpu" else 0
+        wanted = usable_cores() if resolve_device(config.device).type == "cpu" else 0
     return min(wanted, jobs)
 
 

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 import fommctl
-from fommctl.core.pixels import to_tensor
-from fommctl.core.transfer import movement_scale, relative
+from fommctl.networks.pixels import to_tensor
+from fommctl.networks.transfer import movement_scale, relative
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fomm"
 NAMES = ["vox-tiny", "vox-tiny-ac0", "vox-adv-tiny", "mgif-tiny"]

@@ -17,8 +17,8 @@ from evaluation_data import METRICS, pictures, square_clip, write_clips, write_m
 from media_factory import write_frames
 
 import fommctl
-from fommctl.core.pixels import to_tensor
 from fommctl.host import load_host
+from fommctl.networks.pixels import to_tensor
 
 INSIDE = ("--workers", "0", "--device", "cpu", "--no-videos")
 

@@ -12,7 +12,7 @@ import torch
 from fuzzing.campaign import Campaign
 
 from fommctl.models.building import MOST_VALUES
-from fommctl.presets import presets_root
+from fommctl.presets.preset import presets_root
 
 MEMORY, SECONDS = 700, 60
 """torch alone takes 200 MiB."""

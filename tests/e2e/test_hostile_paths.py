@@ -14,8 +14,8 @@ import pytest
 from fuzzing import layouts, trees
 from fuzzing.campaign import Campaign
 
-from fommctl.stages.cropping.manifest import Manifest
-from fommctl.stages.training.clips import find_clips
+from fommctl.crop.manifest import Manifest
+from fommctl.datasets.clips import find_clips
 
 OUTSIDE = ("../forbidden/secret.txt", "train/../../forbidden/secret.txt", "/etc/passwd", "..\\forbidden\\secret.txt")
 

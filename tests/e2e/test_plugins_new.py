@@ -14,7 +14,7 @@ import pytest
 from command_line import Result
 
 from fommctl.errors import UsageError
-from fommctl.stages.scaffold import KINDS, LONGEST, short_name
+from fommctl.scaffold import KINDS, LONGEST, short_name
 
 Run = Callable[..., Result]
 ROOT = Path(__file__).parents[2]

@@ -370,7 +370,7 @@ def test_a_run_that_is_killed_is_completed_by_the_next(run_cli, tmp_path, planne
 
 
 def test_two_runs_do_not_share_a_folder(run_cli, tmp_path, planned):
-    from fommctl.stages.preprocessing.manifest import Manifest
+    from fommctl.preprocess.manifest import Manifest
 
     raw, out = write_plan(tmp_path / "raw", [grey("a", "c")]), tmp_path / "out"
     with Manifest(out, "planned"):

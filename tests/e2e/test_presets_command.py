@@ -9,7 +9,7 @@ import command_line
 import pytest
 import yaml
 
-from fommctl.presets import presets_root
+from fommctl.presets.preset import presets_root
 
 Run = Callable[..., command_line.Result]
 
@@ -108,12 +108,12 @@ def test_the_command_is_described_without_the_heavy_libraries(run_process: Run) 
     assert result.code == 0
     assert "Example:" in result.stdout
     imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
-    assert imported.isdisjoint({"torch", "numpy", "av", "fommctl.sections", "fommctl_fomm.schema"})
+    assert imported.isdisjoint({"torch", "numpy", "av", "fommctl.presets.sections", "fommctl_fomm.schema"})
 
 
 def test_importing_presets_loads_neither_pydantic_nor_yaml() -> None:
     code = (
-        "import sys, fommctl.presets, fommctl.cli.presets, fommctl_fomm\n"
+        "import sys, fommctl.presets.preset, fommctl.cli.presets, fommctl_fomm\n"
         "print('pydantic' in sys.modules, 'yaml' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

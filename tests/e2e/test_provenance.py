@@ -11,7 +11,7 @@ from shots import prepared_shot
 
 import fommctl
 from fommctl.media.output_paths import is_pattern, numbered
-from fommctl.stages.hashing import media_hash
+from fommctl.provenance.hashing import media_hash
 
 OUTPUTS = ("a.mp4", "a.mov", "a.mkv", "a.webm", "a.gif", "frames/%02d.png")
 KIND = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"

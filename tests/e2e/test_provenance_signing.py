@@ -17,7 +17,7 @@ from shots import prepared_shot
 import fommctl
 from fommctl.errors import OutputError
 from fommctl.media.writer import Writer
-from fommctl.stages.provenance.verifying import verify
+from fommctl.provenance.verifying import verify
 
 KIND = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 SHORT = ("--crop", "none", "--precision", "fp32", "--end", "0.08")
@@ -216,7 +216,7 @@ def test_a_result_that_cannot_be_signed_does_not_appear(sign, chain, tmp_path, m
     def fails(self, *arguments):
         raise c2pa.C2paError("Signature: the device is gone")
 
-    from fommctl.stages import preparation
+    from fommctl.animate import preparation
 
     monkeypatch.setattr(preparation, "check_signing", lambda config: ())
     monkeypatch.setattr(c2pa.Builder, "sign", fails)
@@ -228,7 +228,7 @@ def test_a_result_that_cannot_be_signed_does_not_appear(sign, chain, tmp_path, m
 
 def test_a_full_disk_while_signing_leaves_nothing(sign, chain, tmp_path, monkeypatch):
     """The limit is that of the unsigned file: the signed one is larger."""
-    from fommctl.stages.provenance.signing import Signature
+    from fommctl.provenance.signing import Signature
 
     signs = Signature.__call__
 
@@ -247,7 +247,7 @@ def test_a_full_disk_while_signing_leaves_nothing(sign, chain, tmp_path, monkeyp
 
 
 def test_keys_are_never_shown():
-    from fommctl.stages.provenance.keys import Credentials
+    from fommctl.provenance.keys import Credentials
 
     assert "secret" not in repr(Credentials(b"chain", b"secret", "es256"))
 
@@ -264,10 +264,10 @@ def test_signing_and_verifying_take_little_memory_however_long_the_video_is(chai
     script.write_text(f"""
 import resource, sys
 from pathlib import Path
-from fommctl.stages.options import AnimateConfig
-from fommctl.stages.provenance.signing import Signature, check_signing
+from fommctl.animate.config import AnimateConfig
+from fommctl.provenance.signing import Signature, check_signing
 from fommctl.media.writer import Writer
-from fommctl.stages.provenance.verifying import verify
+from fommctl.provenance.verifying import verify
 video = Path({str(video)!r})
 config = AnimateConfig(source=video, driving=video, output=Path("out.mov"), sign=Path({str(chain.cert)!r}),
                        sign_key=Path({str(chain.key)!r}))

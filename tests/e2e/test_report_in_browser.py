@@ -10,8 +10,8 @@ from browser import Browser, browser
 from command_line import Result
 from evaluations import L1, PSNR, evaluation, noisy, side_by_side
 
-from fommctl.stages.evaluation.report import write_report
-from fommctl.stages.evaluation.results import Evaluation
+from fommctl.evaluate.report import write_report
+from fommctl.evaluate.results import Evaluation
 
 CLIPS = ("<script>document.title = 'taken over'</script>", "second", "third & last")
 

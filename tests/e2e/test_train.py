@@ -21,8 +21,8 @@ from media_factory import moving_square, write_frames
 from PIL import Image
 from training_runs import COSINE, assert_same_checkpoint, assert_same_model, config, lines, names
 
-from fommctl.stages.training.options import TrainConfig
-from fommctl.stages.training.run_folder import step_checkpoint
+from fommctl.train.config import TrainConfig
+from fommctl.train.run_folder import step_checkpoint
 
 Run = Callable[..., command_line.Result]
 LONG = (*COSINE, "train_params.num_epochs=6")

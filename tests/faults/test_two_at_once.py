@@ -117,7 +117,7 @@ def test_locks_are_exclusive_though_their_files_come_and_go(tmp_path: Path) -> N
 import os, sys
 from pathlib import Path
 from fommctl.errors import UsageError
-from fommctl.stages.output_folder import sole_run
+from fommctl.output_folder import sole_run
 folder = Path({str(tmp_path)!r})
 for _ in range(300):
     try:

@@ -19,10 +19,10 @@ import atheris
 
 with atheris.instrument_imports(include=["fommctl", "fommctl_robots", "yaml"]):
     from fommctl.api.tables import read_table
-    from fommctl.config import parse_yaml
+    from fommctl.batch.job_files import read_job_file
     from fommctl.errors import FommctlError
     from fommctl.models.files import read_header
-    from fommctl.stages.batching.job_files import read_job_file
+    from fommctl.presets.config import parse_yaml
     from fommctl_robots.tfrecord import byte_features, read_record, record_starts
 
 Parse = Callable[[Path, bytes], object]

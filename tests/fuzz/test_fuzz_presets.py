@@ -6,7 +6,7 @@ import yaml
 from fuzzing import mutation, trees
 from fuzzing.campaign import Campaign
 
-from fommctl.presets import presets_root
+from fommctl.presets.preset import presets_root
 
 MEMORY = 3000
 """MiB: networks are built of what passes, at most MOST_VALUES numbers."""

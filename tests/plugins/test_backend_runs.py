@@ -13,8 +13,8 @@ from x2face_models import NARROW
 from fommctl.host import load_host
 from fommctl.models.checkpoint import read_checkpoint
 from fommctl.models.loading import load_model
-from fommctl.stages.training.options import TrainConfig
-from fommctl.stages.training.run_folder import step_checkpoint
+from fommctl.train.config import TrainConfig
+from fommctl.train.run_folder import step_checkpoint
 
 STEPS = 4
 LEARNING = {

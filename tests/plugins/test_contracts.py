@@ -7,7 +7,7 @@ from fommctl.api import testing
 from fommctl.api.validation import SPEC_TYPES
 from fommctl.cli.plugin_checks import SUITES, check
 from fommctl.host import Host, load_host
-from fommctl.presets import preset_names
+from fommctl.presets.preset import preset_names
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in SUITES for name in load_host().names(kind)])

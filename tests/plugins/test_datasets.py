@@ -10,10 +10,10 @@ from PIL import Image
 from raw_layouts import shade
 
 from fommctl.api import testing
+from fommctl.datasets.clips import find_clips
 from fommctl.host import Host, load_host
 from fommctl.media.random_access import count_frames
-from fommctl.stages.preprocess import PreprocessConfig, run
-from fommctl.stages.training.clips import find_clips
+from fommctl.preprocess.run import PreprocessConfig, run
 
 MADE = {"synthetic", "synthetic-256", "synthetic-shapes"}
 """Those that need no raw folder."""

@@ -8,12 +8,12 @@ import torch
 from monkeynet_models import MODEL, PRESET, arrays, golden_params, narrow_params
 
 from fommctl.api.testing import check_backend
-from fommctl.core.transfer import Motion, relative
 from fommctl.errors import ModelError, UsageError
 from fommctl.models.checkpoint import read_checkpoint
 from fommctl.models.exporting import export_model
 from fommctl.models.loading import load_model
-from fommctl.presets import load_preset
+from fommctl.networks.transfer import Motion, relative
+from fommctl.presets.preset import load_preset
 from fommctl_monkeynet.embedding import KeypointEmbedding, heatmaps
 from fommctl_monkeynet.keypoints import at_least, motion_from_maps
 from fommctl_monkeynet.motion import flow_from_maps

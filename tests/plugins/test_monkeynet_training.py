@@ -9,10 +9,10 @@ from monkeynet_models import narrow_params
 from fommctl.api.testing import pictures
 from fommctl.api.testing_training import check_training
 from fommctl.api.training import TrainingBatch
-from fommctl.core.equivariance import ThinPlateTransform
-from fommctl.core.pixels import to_tensor
 from fommctl.errors import UsageError
-from fommctl.presets import load_preset
+from fommctl.networks.equivariance import ThinPlateTransform
+from fommctl.networks.pixels import to_tensor
+from fommctl.presets.preset import load_preset
 from fommctl_monkeynet.sections import TrainParams
 
 BASE = {"num_epochs": 1, "batch_size": 2, "loss_weights": {"reconstruction": [10, 10, 1]}}

@@ -9,14 +9,14 @@ from evaluation_data import pictures
 from media_factory import moving_square, write_frames
 from monkeynet_models import MODEL, PRESET
 
+from fommctl.animate.engine import Engine
 from fommctl.api.schema import TransferRules
-from fommctl.core.pixels import to_tensor
-from fommctl.core.transfer import adapted_covariances, movement_scale
+from fommctl.evaluate.footage import Footage
+from fommctl.evaluate.rendered import animation
 from fommctl.models.loading import load_model
-from fommctl.presets import load_preset
-from fommctl.stages.engine import Engine
-from fommctl.stages.evaluation.footage import Footage
-from fommctl.stages.evaluation.rendered import animation
+from fommctl.networks.pixels import to_tensor
+from fommctl.networks.transfer import adapted_covariances, movement_scale
+from fommctl.presets.preset import load_preset
 
 SIDE, FRAMES = 64, 4
 KEY = "transfer_params.normalization_params"

@@ -10,14 +10,14 @@ import torch
 import x2face_models
 from x2face_models import NARROW, SIDE
 
+from fommctl.animate.motion import Choreography, Moment
 from fommctl.api.testing import check_backend
 from fommctl.api.testing_training import check_training
-from fommctl.core.transfer import Motion
 from fommctl.errors import ModelError, UsageError
 from fommctl.models.checkpoint import read_checkpoint
 from fommctl.models.loading import load_model
-from fommctl.presets import load_preset
-from fommctl.stages.choreography import Choreography, Moment
+from fommctl.networks.transfer import Motion
+from fommctl.presets.preset import load_preset
 from fommctl_x2face.warping import embedded_face, warped
 
 CPU = torch.device("cpu")

@@ -15,12 +15,12 @@ from training_runs import write_training_clips
 from x2face_models import NARROW, SIDE
 
 import fommctl
-from fommctl.core.pixels import to_tensor
+from fommctl.animate.config import AnimateConfig
+from fommctl.animate.shot import plan
 from fommctl.media.images import resize
 from fommctl.media.probe import probe
-from fommctl.presets import Framing
-from fommctl.stages.options import AnimateConfig
-from fommctl.stages.shot import plan
+from fommctl.networks.pixels import to_tensor
+from fommctl.presets.preset import Framing
 
 PREPARED = ("--crop", "none", "--device", "cpu", "--precision", "fp32", "--json")
 TINY = {

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from fommctl.host import Host
-from fommctl.presets import find_preset, load_preset
+from fommctl.presets.preset import find_preset, load_preset
 
 FULL = {"taichi-256": "taichi", "small-fomm": "small-fomm"}
 """The full models, and how the names of their ablations begin."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fommctl.api import Box, ClipRecord, DatasetSpec, Detection, DetectorSpec, EmbedderSpec, InputError, testing
 from fommctl.host import Host
-from fommctl.presets import load_preset
+from fommctl.presets.preset import load_preset
 
 Pixels = NDArray[np.uint8]
 

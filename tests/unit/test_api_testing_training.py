@@ -9,7 +9,7 @@ import torch
 from fommctl.api.testing_training import check_training
 from fommctl.api.training import TrainingPhase
 from fommctl.host import Host
-from fommctl.presets import load_preset
+from fommctl.presets.preset import load_preset
 
 
 def given(host: Host) -> tuple[Any, dict[str, Any], dict[str, Any]]:

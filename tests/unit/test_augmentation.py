@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 from skimage.transform import rotate
 
-from fommctl.core.equivariance import ThinPlateTransform
-from fommctl.sections import AugmentationParams, RigidParams, StillParams
-from fommctl.stages.training.augmentation import (
+from fommctl.networks.equivariance import ThinPlateTransform
+from fommctl.presets.sections import AugmentationParams, RigidParams, StillParams
+from fommctl.train.augmentation import (
     adjust_brightness,
     adjust_contrast,
     adjust_hue,

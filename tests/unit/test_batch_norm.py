@@ -11,8 +11,8 @@ import torch
 from process_groups import run_together
 from torch import Tensor, nn
 
-from fommctl.core.batch_norm import SynchronisedBatchNorm, synchronise
-from fommctl.stages.training.distributed import join
+from fommctl.networks.batch_norm import SynchronisedBatchNorm, synchronise
+from fommctl.train.distributed import join
 
 SHARES = (slice(0, 1), slice(1, 4))
 """Of a batch of four: unequal ones."""

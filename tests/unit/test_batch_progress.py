@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from fommctl.animate.config import AnimateConfig
+from fommctl.batch.jobs import Job, ModelChoice
+from fommctl.batch.keys import Key
+from fommctl.batch.planning import Planned
+from fommctl.batch.problems import Problem
+from fommctl.batch.run import BatchPlan, BatchResult
+from fommctl.batch.schedule import Ended
 from fommctl.cli.batch_progress import _Progress, watching
 from fommctl.cli.batch_tables import clock, plan_table, summary
 from fommctl.cli.session import LogFormat, Session
-from fommctl.stages.batch import BatchPlan, BatchResult
-from fommctl.stages.batching.jobs import Job, ModelChoice
-from fommctl.stages.batching.keys import Key
-from fommctl.stages.batching.planning import Planned
-from fommctl.stages.batching.problems import Problem
-from fommctl.stages.batching.schedule import Ended
-from fommctl.stages.options import AnimateConfig
 
 
 def job(number: int, name: str = "") -> Job:

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from fommctl.presets import load_preset
-from fommctl.stages import bench, bench_training, end_to_end
-from fommctl.stages.bench import BenchConfig, EndToEnd, random_backend, smooth_pictures
+from fommctl import bench, bench_training
+from fommctl import bench_end_to_end as end_to_end
+from fommctl.bench import BenchConfig, EndToEnd, random_backend, smooth_pictures
+from fommctl.presets.preset import load_preset
 
 
 @pytest.fixture(scope="module")

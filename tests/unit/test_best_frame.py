@@ -4,9 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fommctl.animate.best_frame import nearest_pose_by_keypoints, nearest_pose_by_landmarks, pose
 from fommctl.api import InputError
-from fommctl.core.transfer import Motion
-from fommctl.stages.best_frame import nearest_pose_by_keypoints, nearest_pose_by_landmarks, pose
+from fommctl.networks.transfer import Motion
 
 SQUARE = np.array([[0, 0], [2, 0], [2, 2], [0, 2]], float)
 LEANING = SQUARE + np.array([[0, 0], [0, 0], [1, 0], [1, 0]])

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fommctl.config import MAX_BYTES, Layer, dump_yaml, load_yaml, merge, nearest, parse_sets, parse_yaml
 from fommctl.errors import UsageError
+from fommctl.presets.config import MAX_BYTES, Layer, dump_yaml, load_yaml, merge, nearest, parse_sets, parse_yaml
 
 names = st.text("abcdefghij_", min_size=1, max_size=6)
 # YAML text can hold every character but control characters and lone surrogates.

@@ -8,12 +8,12 @@ import pytest
 import torch
 import yaml
 
-from fommctl.core.dense_motion import DenseMotionNetwork
-from fommctl.core.discriminator import MultiScaleDiscriminator
-from fommctl.core.equivariance import ThinPlateTransform, equivariance_losses
-from fommctl.core.generator import Generator
-from fommctl.core.keypoints import KeypointDetector
-from fommctl.core.transfer import Motion, movement_scale, relative
+from fommctl.networks.dense_motion import DenseMotionNetwork
+from fommctl.networks.discriminator import MultiScaleDiscriminator
+from fommctl.networks.equivariance import ThinPlateTransform, equivariance_losses
+from fommctl.networks.generator import Generator
+from fommctl.networks.keypoints import KeypointDetector
+from fommctl.networks.transfer import Motion, movement_scale, relative
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fomm"
 NAMES = ["vox-tiny", "vox-tiny-ac0", "vox-adv-tiny", "mgif-tiny"]

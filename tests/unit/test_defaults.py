@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from fommctl.animate.config import AnimateConfig
+from fommctl.animate.defaults import AS_PUBLISHED, GENERAL, resolve
 from fommctl.errors import UsageError
-from fommctl.presets import load_preset, preset_from_text, presets_root, with_usual_defaults
-from fommctl.stages.defaults import AS_PUBLISHED, GENERAL, resolve
-from fommctl.stages.options import AnimateConfig
+from fommctl.presets.preset import load_preset, preset_from_text, presets_root, with_usual_defaults
 
 SMOKE = presets_root() / "smoke.yaml"
 OTHERS = {
@@ -120,7 +120,7 @@ def test_a_stored_preset_takes_the_defaults_of_its_name(host):
 
 
 def test_a_stored_preset_does_not_need_that_of_its_name(host, monkeypatch, tmp_path):
-    from fommctl import presets
+    from fommctl.presets import preset as presets
 
     monkeypatch.setattr(presets, "presets_root", lambda: tmp_path)
     (tmp_path / "smoke.yaml").write_text("model_params: [")

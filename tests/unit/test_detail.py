@@ -7,11 +7,11 @@ import pytest
 import skimage.data
 import torch
 
-from fommctl.core.detail import Detail, centres, confidence_of, displacement, enlarged, spread, steadiness
-from fommctl.core.grids import between_borders, identity_grid
+from fommctl.animate.paste import Paste, resting
 from fommctl.media.boxes import Box
 from fommctl.media.images import crop, resize
-from fommctl.stages.paste import Paste, resting
+from fommctl.networks.detail import Detail, centres, confidence_of, displacement, enlarged, spread, steadiness
+from fommctl.networks.grids import between_borders, identity_grid
 
 WHOLE = slice(None), slice(None)
 

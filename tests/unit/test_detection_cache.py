@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fommctl.stages.evaluation.detection_cache import FILE, DetectionCache, Result, picture_key
+from fommctl.evaluate.detection_cache import FILE, DetectionCache, Result, picture_key
 
 
 def picture(number: int) -> np.ndarray:
@@ -81,7 +81,7 @@ def test_memory_is_bounded() -> None:
 
 def test_the_file_is_bounded_and_keeps_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(1000, 10_000))
-    monkeypatch.setattr("fommctl.stages.evaluation.detection_cache.time.time", lambda: next(clock))
+    monkeypatch.setattr("fommctl.evaluate.detection_cache.time.time", lambda: next(clock))
     cache = DetectionCache(tmp_path, most_bytes=40_000)
     for number in range(1, 200):
         cache.results("d", [picture(number)], lambda frames: [np.zeros((68, 2), np.float32)])

@@ -13,10 +13,10 @@ from process_groups import run_together
 from fommctl.api.training import ThinPlateTransform, TrainingBatch
 from fommctl.errors import InputError, JobsFailedError, UsageError
 from fommctl.host import Host
-from fommctl.presets import load_preset
-from fommctl.stages.training import distributed
-from fommctl.stages.training.distributed import Processes, join
-from fommctl.stages.training.step import TrainingStep
+from fommctl.presets.preset import load_preset
+from fommctl.train import distributed
+from fommctl.train.distributed import Processes, join
+from fommctl.train.step import TrainingStep
 
 BATCH, SIDE, STEPS = 4, 64, 3
 
@@ -176,7 +176,7 @@ def test_one_process_loads_nothing_of_this() -> None:
     code = """
         import sys
         from fommctl.stages import train
-        from fommctl.stages.training.distributed import join
+        from fommctl.train.distributed import join
         with join("cpu"):
             pass
         loaded = [name for name in sys.modules if "elastic" in name or name.endswith(("core.batch_norm", "launch"))]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fommctl.stages.draw import colour, compare, draw_keypoints
+from fommctl.media.drawing import colour, compare, draw_keypoints
 
 
 def grey(side: int) -> np.ndarray:

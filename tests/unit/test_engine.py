@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from fommctl.stages.animator import load
-from fommctl.stages.engine import ENCODED_SOURCES
+from fommctl.animate.animator import load
+from fommctl.animate.engine import ENCODED_SOURCES
 
 
 def test_a_source_that_repeats_is_encoded_once_and_renders_alike() -> None:

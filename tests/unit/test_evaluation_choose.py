@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from fommctl.api import DetectorSpec, EmbedderSpec, MissingError, UsageError
+from fommctl.evaluate.choose import choose_embedder, choose_keypoints
 from fommctl.host import Host
-from fommctl.stages.evaluation.choose import choose_embedder, choose_keypoints
 
 PLUGIN = """
     from fommctl.api import DetectorSpec, EmbedderSpec, hookimpl

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fommctl.stages.evaluation.matching import find_again
+from fommctl.evaluate.matching import find_again
 from fommctl_synthetic.casts import CASTS
 from fommctl_synthetic.dataset import Synthetic
 from fommctl_synthetic.layers import Waves

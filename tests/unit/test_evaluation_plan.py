@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from media_factory import moving_square, write_frames
 from PIL import Image
 
+from fommctl.datasets.clips import Clip
 from fommctl.errors import UsageError
-from fommctl.stages.evaluation.contestants import distinct, folders
-from fommctl.stages.evaluation.options import EvaluateConfig
-from fommctl.stages.evaluation.plan import _matched, _names, draw_pairs, finished_results, reconstructions, results_in
-from fommctl.stages.evaluation.scoring import choose_metrics
-from fommctl.stages.training.clips import Clip
+from fommctl.evaluate.config import EvaluateConfig
+from fommctl.evaluate.contestants import distinct, folders
+from fommctl.evaluate.plan import _matched, _names, draw_pairs, finished_results, reconstructions, results_in
+from fommctl.evaluate.scoring import choose_metrics
 
 
 def clip(identity: str, number: int, frames: int = 9) -> Clip:

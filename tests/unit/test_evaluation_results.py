@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fommctl.api.metrics import ClipScores, mean_of_frames
-from fommctl.stages.evaluation.results import MetricInfo
+from fommctl.evaluate.results import MetricInfo
 
 
 def clip(value, frames, scored=None):

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from fommctl.api import Box, Detection, DetectorSpec, EmbedderSpec, UsageError
 from fommctl.api.blocks import Motion
 from fommctl.api.metrics import FrameChunk
-from fommctl.host import Host
-from fommctl.stages.evaluation.detection_cache import DetectionCache
-from fommctl.stages.evaluation.sources import (
+from fommctl.evaluate.detection_cache import DetectionCache
+from fommctl.evaluate.sources import (
     detector_keypoints,
     embedding_source,
     in_pixels,
@@ -25,6 +24,7 @@ from fommctl.stages.evaluation.sources import (
     source_name,
     true_keypoints,
 )
+from fommctl.host import Host
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -4,21 +4,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fommctl.core.fast import convolutions
-from fommctl.core.fast.convolutions import Numerics, PackedConvolution, PlainConvolution, packing_works
-from fommctl.core.fast.detector import SeparableDownsample, downsample_at
-from fommctl.core.fast.folding import affine_of, folded, joined
-from fommctl.core.fast.subpixel import (
+from fommctl.errors import UsageError
+from fommctl.networks.inference import convolutions
+from fommctl.networks.inference.convolutions import Numerics, PackedConvolution, PlainConvolution, packing_works
+from fommctl.networks.inference.detector import SeparableDownsample, downsample_at
+from fommctl.networks.inference.folding import affine_of, folded, joined
+from fommctl.networks.inference.subpixel import (
     blank_outside,
     interleave_into,
     phases_kernel,
     pixels_from_phases,
     upsampling_kernel,
 )
-from fommctl.core.fast.warp import neighbours, weighted_rows
-from fommctl.core.fast.winograd import WinogradConvolution, transforms
-from fommctl.core.layers import AntiAliasDownsample
-from fommctl.errors import UsageError
+from fommctl.networks.inference.warp import neighbours, weighted_rows
+from fommctl.networks.inference.winograd import WinogradConvolution, transforms
+from fommctl.networks.layers import AntiAliasDownsample
 
 CPU = Numerics(torch.device("cpu"), torch.float32)
 

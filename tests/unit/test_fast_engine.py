@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 import yaml
 
-from fommctl.core.fast import convolutions, networks
-from fommctl.core.fast.engine import FastRenderer
-from fommctl.core.transfer import Motion, movement_scale, relative
 from fommctl.errors import UsageError
+from fommctl.networks.inference import convolutions, networks
+from fommctl.networks.inference.engine import FastRenderer
+from fommctl.networks.transfer import Motion, movement_scale, relative
 from fommctl_fomm.backend import FommBackend
 from fommctl_fomm.schema import FommParams
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from fommctl.core.transfer import Motion
+from fommctl.animate.motion import Choreography, Moment, softly, travelled
+from fommctl.animate.source_square import Room
+from fommctl.detection.following import FAR, STILL, SquarePath, Travel, smooth_path, travel
 from fommctl.media.boxes import Box, TurnedSquare
 from fommctl.media.resampling import crop, upright
-from fommctl.stages.choreography import Choreography, Moment, softly, travelled
-from fommctl.stages.following import FAR, STILL, SquarePath, Travel, smooth_path, travel
-from fommctl.stages.source_square import Room
+from fommctl.networks.transfer import Motion
 
 RAMP = np.arange(40)
 

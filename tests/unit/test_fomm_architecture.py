@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fommctl.api import Architecture, UsageError
 from fommctl.host import Host, load_host
-from fommctl.presets import load_preset
+from fommctl.presets.preset import load_preset
 
 SPEC = load_host().backends["fomm"]
 GOLDEN = Path(__file__).parents[1] / "golden" / "fomm"

@@ -10,11 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fommctl.api import Box, Detection, DetectorSpec, InputError, MissingError, UsageError
-from fommctl.host import Host
-from fommctl.media.images import resize
-from fommctl.media.probe import probe
-from fommctl.stages import framing
-from fommctl.stages.framing import (
+from fommctl.detection import framing
+from fommctl.detection.framing import (
     ClipSquare,
     Sighting,
     choose_detector,
@@ -22,6 +19,9 @@ from fommctl.stages.framing import (
     square_in_clip,
     square_in_picture,
 )
+from fommctl.host import Host
+from fommctl.media.images import resize
+from fommctl.media.probe import probe
 
 WIDTH = 0.52
 FACE = (227, 124)

@@ -8,7 +8,7 @@ import pytest
 from fommctl.errors import InputError
 from fommctl.host import load_host
 from fommctl.models.loading import load_model
-from fommctl.stages.hashing import media_hash, model_identity
+from fommctl.provenance.hashing import media_hash, model_identity
 
 
 def test_a_file_is_hashed_by_its_bytes(tmp_path: Path) -> None:

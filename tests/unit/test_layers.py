@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fommctl.core.layers import UpBlock, heads
+from fommctl.networks.layers import UpBlock, heads
 
 INPUT = torch.linspace(-1, 1, 2 * 5 * 6 * 7).view(2, 5, 6, 7).sin()
 

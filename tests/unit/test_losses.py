@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fommctl.core.losses import (
+from fommctl.networks.losses import (
     ImagePyramid,
     discriminator_loss,
     feature_matching_loss,
@@ -17,7 +17,7 @@ from fommctl.core.losses import (
     pixel_loss,
     revealed_loss,
 )
-from fommctl.core.perceptual import PerceptualNetwork
+from fommctl.networks.perceptual import PerceptualNetwork
 
 
 def flat(value: float, side: int = 2) -> Tensor:

@@ -6,8 +6,8 @@ import pytest
 from media_factory import write_clip
 
 from fommctl.api.folders import MEDIA_SUFFIXES, media_below, plain_folder
+from fommctl.crop.inputs import expand
 from fommctl.media.endings import passed_over
-from fommctl.stages.cropping.inputs import expand
 
 
 @pytest.mark.parametrize("ending", ["3gp", "MXF", "m2ts", "vob", "mts", "HEIC", "heif", "jp2", "webm", "y4m"])

@@ -13,7 +13,7 @@ from fommctl.models import registry
 from fommctl.models.checkpoint import read_checkpoint, write_native
 from fommctl.models.importing import import_model
 from fommctl.models.loading import load_model
-from fommctl.presets import load_preset
+from fommctl.presets.preset import load_preset
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fomm"
 TINY = GOLDEN / "vox-tiny.pth.tar"

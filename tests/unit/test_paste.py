@@ -4,9 +4,9 @@ import skimage.data
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fommctl.animate.paste import Paste, feather, match
 from fommctl.media.boxes import Box
 from fommctl.media.images import crop, resize
-from fommctl.stages.paste import Paste, feather, match
 
 
 @pytest.fixture(scope="module")

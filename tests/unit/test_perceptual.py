@@ -12,8 +12,8 @@ from skimage import data
 from torch import Tensor, nn
 from vgg import CENTRE_BIAS, centre_weights, random_weights
 
-from fommctl.core.perceptual import EfficientNetLite0Features, PerceptualNetwork, Vgg19Features
 from fommctl.models.perceptual import read_efficientnet_lite0
+from fommctl.networks.perceptual import EfficientNetLite0Features, PerceptualNetwork, Vgg19Features
 
 CATS = {281: "tabby", 282: "tiger cat", 285: "Egyptian cat"}
 ROCKETS = {657: "missile", 744: "projectile", 812: "space shuttle"}

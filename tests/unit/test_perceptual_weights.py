@@ -13,10 +13,10 @@ import torch
 from file_server import FileServer, serving
 from vgg import random_weights
 
-from fommctl.core.perceptual import EfficientNetLite0Features, Vgg19Features
 from fommctl.errors import MissingError, ModelError, OutputError, UsageError
 from fommctl.models import download
 from fommctl.models.perceptual import VGG19_URL, load_perceptual
+from fommctl.networks.perceptual import EfficientNetLite0Features, Vgg19Features
 
 OFFLINE_CHOICE = "--set train_params.perceptual_network=efficientnet-lite0"
 NO_CHOICE = "--set train_params.perceptual_network=none"

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from fommctl.stages.pipeline import ReadAhead, WriteBehind
+from fommctl.threads import ReadAhead, WriteBehind
 
 
 def test_items_arrive_in_order():

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from fommctl.core.fast.devices import cpu_precisions
-from fommctl.core.fast.instructions import bf16_instructions
 from fommctl.errors import UsageError
-from fommctl.stages import precision
-from fommctl.stages.precision import choose_precision, choose_training_precision, decision, widest
+from fommctl.models import precision
+from fommctl.models.precision import choose_precision, choose_training_precision, decision, widest
+from fommctl.networks.inference.devices import cpu_precisions
+from fommctl.networks.inference.instructions import bf16_instructions
 
 CPU = torch.device("cpu")
 NARROW, WIDE = ({"generator": nn.Conv2d(channels, channels, 3)} for channels in (64, 128))
@@ -120,7 +120,7 @@ def test_a_home_that_cannot_be_made_changes_nothing(monkeypatch, tmp_path):
 
 
 def test_eight_processes_decide_alike(isolated):
-    code = "from fommctl.stages.precision import decision; print(decision())"
+    code = "from fommctl.models.precision import decision; print(decision())"
     command = [sys.executable, "-c", code]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) for _ in range(8)]
     answers = {process.communicate()[0] for process in started}

@@ -12,8 +12,8 @@ from written_media import frames, track
 from fommctl.api import Box, ClipRecord, FommctlError
 from fommctl.media.images import resize
 from fommctl.media.reader import Reader
-from fommctl.stages.preprocessing.clip import ClipJob, ClipOptions, Made, make_clip, nominal_rate, squared
-from fommctl.stages.preprocessing.manifest import measure
+from fommctl.preprocess.clip import ClipJob, ClipOptions, Made, make_clip, nominal_rate, squared
+from fommctl.preprocess.manifest import measure
 
 NTSC = Fraction(30000, 1001)
 

@@ -10,12 +10,12 @@ from media_factory import write_clip
 
 from fommctl.api import Box, ClipRecord, InputError
 from fommctl.api.folders import plain_folder
+from fommctl.datasets.clips import find_clips
+from fommctl.datasets.keypoints import keypoints_path, read_keypoints
 from fommctl.host import load_host
-from fommctl.stages.keypoint_files import keypoints_path, read_keypoints
-from fommctl.stages.preprocess import PreprocessConfig, run
-from fommctl.stages.preprocessing.clip import ClipJob, ClipOptions, make_clip
-from fommctl.stages.preprocessing.keypoints import viewed
-from fommctl.stages.training.clips import find_clips
+from fommctl.preprocess.clip import ClipJob, ClipOptions, make_clip
+from fommctl.preprocess.keypoints import viewed
+from fommctl.preprocess.run import PreprocessConfig, run
 from fommctl_synthetic.dataset import Synthetic
 
 

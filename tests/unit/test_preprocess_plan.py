@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fommctl.api import ClipRecord, UsageError
-from fommctl.stages.preprocessing.clip import ClipOptions
-from fommctl.stages.preprocessing.names import LONGEST, safe_names
-from fommctl.stages.preprocessing.plan import Planned, assign_splits, plan
-from fommctl.stages.splits import split_of
+from fommctl.datasets.splits import split_of
+from fommctl.preprocess.clip import ClipOptions
+from fommctl.preprocess.names import LONGEST, safe_names
+from fommctl.preprocess.plan import Planned, assign_splits, plan
 
 OPTIONS = ClipOptions(size=16, format="mp4", fit="pad", audio=True)
 PEOPLE = [f"id{number:05d}" for number in range(30)]

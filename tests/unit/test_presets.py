@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fommctl.errors import UsageError
 from fommctl.host import Host, load_host
-from fommctl.presets import Framing, find_preset, load_preset, preset_from_data, preset_from_text, preset_names
+from fommctl.presets.preset import Framing, find_preset, load_preset, preset_from_data, preset_from_text, preset_names
 
 HOST = load_host()
 GOLDEN = Path(__file__).parents[1] / "golden" / "fomm"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fommctl.errors import UsageError
-from fommctl.stages.training.process_environment import Place, find_place, first_host
+from fommctl.train.process_environment import Place, find_place, first_host
 
 TORCHRUN = {
     "RANK": "5",

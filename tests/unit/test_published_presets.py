@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from fommctl.host import Host
-from fommctl.presets import load_preset
-from fommctl.sections import AugmentationParams
+from fommctl.presets.preset import load_preset
+from fommctl.presets.sections import AugmentationParams
 
 FLIP = {"horizontal_flip": True, "time_flip": True}
 ALL_JITTER = {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1}

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from fommctl.core.transfer import Motion
+from fommctl.animate.motion import Choreography, Moment
+from fommctl.animate.rendering import Rendering, batches
+from fommctl.animate.timing import Cue, as_driven, at_rate
 from fommctl.errors import MissingError
 from fommctl.media.reader import Frame
-from fommctl.stages.choreography import Choreography, Moment
-from fommctl.stages.rendering import Rendering, batches
-from fommctl.stages.timing import Cue, as_driven, at_rate
+from fommctl.networks.transfer import Motion
 
 
 class SmallMemory:

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from fommctl.api.metrics import ClipScores
 from fommctl.errors import InputError
+from fommctl.evaluate import report_videos
+from fommctl.evaluate.report import write_report
+from fommctl.evaluate.report_numbers import enumerated, places_for, printed
+from fommctl.evaluate.report_plots import MOST_DOTS, MOST_POINTS, curves, distribution
+from fommctl.evaluate.report_videos import ShownClip, embedded_video, shown_clips
+from fommctl.evaluate.results import Evaluation, MetricInfo
 from fommctl.media.probe import probe
-from fommctl.stages.evaluation import report_videos
-from fommctl.stages.evaluation.report import write_report
-from fommctl.stages.evaluation.report_numbers import enumerated, places_for, printed
-from fommctl.stages.evaluation.report_plots import MOST_DOTS, MOST_POINTS, curves, distribution
-from fommctl.stages.evaluation.report_videos import ShownClip, embedded_video, shown_clips
-from fommctl.stages.evaluation.results import Evaluation, MetricInfo
 
 HOSTILE = "<script>alert('1')</script>"
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fommctl.api.metrics import ClipScores
-from fommctl.stages.evaluation.results import Evaluation, MetricInfo
+from fommctl.evaluate.results import Evaluation, MetricInfo
 from fommctl.stages.reproduction.standings import Standings
 
 

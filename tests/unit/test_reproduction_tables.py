@@ -6,7 +6,7 @@ import pytest
 
 from fommctl.errors import UsageError
 from fommctl.host import Host
-from fommctl.presets import preset_names
+from fommctl.presets.preset import preset_names
 from fommctl.stages.reproduction.found import column_of, command
 from fommctl.stages.reproduction.markdown import by_hand, claims, scores
 from fommctl.stages.reproduction.options import ReproduceConfig, unused_sets

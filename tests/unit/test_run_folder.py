@@ -13,7 +13,7 @@ import torch
 from command_line import environment
 
 from fommctl.errors import InputError, ModelError, OutputError, UsageError
-from fommctl.stages.training.run_folder import (
+from fommctl.train.run_folder import (
     best_checkpoint,
     checkpoints_folder,
     epoch_checkpoint,
@@ -196,7 +196,7 @@ def test_a_run_that_wrote_nothing_leaves_nothing(tmp_path: Path) -> None:
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from fommctl.stages.training.run_folder import lock_run
+from fommctl.train.run_folder import lock_run
 with lock_run(Path(sys.argv[1])):
     if os.fork() == 0:
         time.sleep(60)

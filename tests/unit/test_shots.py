@@ -8,10 +8,10 @@ import pytest
 import skimage.data
 from PIL import Image
 
+from fommctl.animate.source_square import LOOSEST, excursions, room_in, source_square
+from fommctl.detection.framing import choose_detector, square_in_clip
+from fommctl.detection.shots import Clip, squares_in_clip
 from fommctl.errors import InputError
-from fommctl.stages.framing import choose_detector, square_in_clip
-from fommctl.stages.shots import Clip, squares_in_clip
-from fommctl.stages.source_square import LOOSEST, excursions, room_in, source_square
 
 WIDTH = 0.52
 HEAD = (127, 104)

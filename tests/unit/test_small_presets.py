@@ -3,7 +3,7 @@
 import pytest
 
 from fommctl.host import Host
-from fommctl.presets import Preset, load_preset
+from fommctl.presets.preset import Preset, load_preset
 from fommctl.stages.reproduction.paper import FAMILIES
 
 SMALL = tuple(FAMILIES["small"])

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fommctl.core.smoothing import COMMON, OWN, Follower, MotionSmoother
-from fommctl.core.transfer import Motion
+from fommctl.networks.smoothing import COMMON, OWN, Follower, MotionSmoother
+from fommctl.networks.transfer import Motion
 
 RATE = 25.0
 TURN = torch.tensor([[0.0, -1.0], [1.0, 0.0]])

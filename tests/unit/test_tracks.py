@@ -1,7 +1,7 @@
 from fractions import Fraction
 
 from fommctl.api import Box, Detection
-from fommctl.stages.tracks import follow, lasting, subjects
+from fommctl.detection.subjects import follow, lasting, subjects
 
 
 def seen(left: float, width: float = 100, score: float = 1.0) -> Detection:

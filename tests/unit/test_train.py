@@ -30,9 +30,9 @@ from fommctl.errors import InterruptedRunError, ModelError, OutputError, UsageEr
 from fommctl.host import Host, load_host
 from fommctl.models.checkpoint import read_checkpoint
 from fommctl.models.loading import load_model
-from fommctl.stages.train import run
-from fommctl.stages.training.grid import LABEL_HEIGHT
-from fommctl.stages.training.run_folder import lock_run, step_checkpoint
+from fommctl.train.grid import LABEL_HEIGHT
+from fommctl.train.run import run
+from fommctl.train.run_folder import lock_run, step_checkpoint
 
 RECIPES = {"cosine": COSINE, "milestones": MILESTONES}
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -17,13 +17,13 @@ from fommctl.api.specs import DetectorSpec
 from fommctl.api.training import PhaseResult, ThinPlateTransform, TrainingBatch, TrainingPhase, TrainingView
 from fommctl.api.values import Detection
 from fommctl.errors import ModelError
-from fommctl.sections import TrainParams
-from fommctl.stages.training import state as training_state
-from fommctl.stages.training.landmarks import Landmarks
-from fommctl.stages.training.schedule import Schedule
-from fommctl.stages.training.step import TrainingStep
-from fommctl.stages.training.stopping import Stop, stoppable
-from fommctl.stages.training.weight_average import WeightAverage
+from fommctl.presets.sections import TrainParams
+from fommctl.train import state as training_state
+from fommctl.train.landmarks import Landmarks
+from fommctl.train.schedule import Schedule
+from fommctl.train.step import TrainingStep
+from fommctl.train.stopping import Stop, stoppable
+from fommctl.train.weight_average import WeightAverage
 
 
 def params(**changes: object) -> TrainParams:

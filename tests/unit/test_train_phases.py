@@ -10,7 +10,7 @@ import torch
 from fommctl.api.training import ThinPlateTransform, TrainingBatch, TrainingPhase
 from fommctl.errors import UsageError
 from fommctl.host import Host
-from fommctl.presets import load_preset
+from fommctl.presets.preset import load_preset
 from fommctl_fomm.training import phases
 
 SIDE = 32

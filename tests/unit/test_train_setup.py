@@ -16,9 +16,9 @@ from fommctl.api.specs import BackendSpec
 from fommctl.errors import FommctlError, InputError, MissingError, ModelError, UsageError
 from fommctl.host import Host, load_host
 from fommctl.models.checkpoint import read_checkpoint, write_native
-from fommctl.presets import load_preset
-from fommctl.stages.training.initialising import initialise
-from fommctl.stages.training.run_folder import step_checkpoint
+from fommctl.presets.preset import load_preset
+from fommctl.train.initialising import initialise
+from fommctl.train.run_folder import step_checkpoint
 
 STILL = """
     from pydantic import BaseModel

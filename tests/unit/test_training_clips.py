@@ -13,8 +13,8 @@ import pytest
 from media_factory import moving_square, solid, truncate, write_clip, write_frames, write_gif
 from PIL import Image
 
+from fommctl.datasets.clips import Clip, find_clips, read_pairs_list
 from fommctl.errors import InputError, UsageError
-from fommctl.stages.training.clips import Clip, find_clips, read_pairs_list
 
 SHARED = Path(__file__).parents[3] / "shared" / "faces"
 

@@ -18,14 +18,14 @@ import torch
 from media_factory import write_frames
 from PIL import Image
 
+from fommctl.datasets.clips import Clip, find_clips
 from fommctl.errors import InputError, UsageError
 from fommctl.media import random_access
-from fommctl.sections import DatasetParams
-from fommctl.stages.training.cache import spare_memory
-from fommctl.stages.training.clips import Clip, find_clips
-from fommctl.stages.training.data import batches, steps_per_epoch
-from fommctl.stages.training.landmarks import KeptLandmarks, Pixels
-from fommctl.stages.training.pairs import TrainingPairs, most_different
+from fommctl.presets.sections import DatasetParams
+from fommctl.train.cache import spare_memory
+from fommctl.train.data import batches, steps_per_epoch
+from fommctl.train.landmarks import KeptLandmarks, Pixels
+from fommctl.train.pairs import TrainingPairs, most_different
 
 SIDE, FRAMES = 16, 6
 IDENTITIES = ("ann", "ann", "bob", "cid", "dee")
@@ -442,10 +442,10 @@ def test_no_worker_outlives_the_iteration(ending: str, folder: Path) -> None:
 RUN = """
 import os, signal, sys, time
 import multiprocessing
-from fommctl.sections import DatasetParams
-from fommctl.stages.training.cache import spare_memory
-from fommctl.stages.training.clips import find_clips
-from fommctl.stages.training.data import TrainingPairs, batches
+from fommctl.presets.sections import DatasetParams
+from fommctl.train.cache import spare_memory
+from fommctl.datasets.clips import find_clips
+from fommctl.train.data import TrainingPairs, batches
 
 pairs = TrainingPairs(find_clips(sys.argv[1], "train"), DatasetParams(frame_shape=(16, 16, 3)))
 stop = []
@@ -492,5 +492,5 @@ def test_a_signal_to_the_whole_group_is_the_runs_to_answer(sent: signal.Signals,
 
 def test_training_data_is_importable_without_media_libraries() -> None:
     blocked = {"av": None, "face_alignment": None, "skvideo": None, "PIL": None, "dlib": None}
-    code = f"import sys\nsys.modules.update({blocked})\nimport fommctl.stages.training.data"
+    code = f"import sys\nsys.modules.update({blocked})\nimport fommctl.train.data"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -18,7 +18,7 @@ import torch
 from fommctl.api.training import ThinPlateTransform, TrainingBatch
 from fommctl.host import Host
 from fommctl.models.loading import LoadedModel, load_file
-from fommctl.stages.training.step import StepResult, TrainingStep
+from fommctl.train.step import StepResult, TrainingStep
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "training"
 PRESET = GOLDEN / "train-adv-tiny.model_params.yaml"

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fommctl.core.transfer import Motion, adapted_covariances, hull_area, inverse, movement_scale, relative
-from fommctl.stages.choreography import Choreography, Moment
+from fommctl.animate.motion import Choreography, Moment
+from fommctl.networks.transfer import Motion, adapted_covariances, hull_area, inverse, movement_scale, relative
 
 SQUARE = torch.tensor([[[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5], [0.1, 0.2]]])
 floats = st.floats(-1, 1, allow_nan=False, width=32)

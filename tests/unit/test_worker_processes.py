@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fommctl.stages.worker_processes import Died, Tell, TimedOut, Wait, run_jobs
+from fommctl.workers import Died, Tell, TimedOut, Wait, run_jobs
 
 
 def double(plus: int) -> Callable[[object, Tell], object]:
@@ -127,7 +127,7 @@ import os, sys
 sys.path[:0] = {sys.path!r}
 os.environ["CLEANED"] = {str(tmp_path / "cleaned")!r}
 from test_worker_processes import slow
-from fommctl.stages.worker_processes import run_jobs
+from fommctl.workers import run_jobs
 
 def tell(job, done, total):
     os.kill(os.getpid(), 9)

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fommctl.config import check_seed
+from fommctl.animate.config import check_choice
 from fommctl.errors import UsageError
-from fommctl.stages.options import check_choice
+from fommctl.presets.config import check_seed
 from fommctl.stages.reproduction.paper import BENCHMARKS, FAMILIES
 
 STEPS = 1000

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.api.metrics import ClipScores
-from fommctl.stages.evaluation.results import LARGEST_STATE, Combine, Evaluation
+from fommctl.evaluate.results import LARGEST_STATE, Combine, Evaluation
 
 RESAMPLES = 2000
 Floats = NDArray[np.float64]

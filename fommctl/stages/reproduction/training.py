@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from fommctl.errors import FommctlError
-from fommctl.stages.output_folder import replace_text
-from fommctl.stages.train import run
-from fommctl.stages.training.loop import Report
-from fommctl.stages.training.options import TrainConfig
-from fommctl.stages.worker_processes import Tell, processors
+from fommctl.machine import usable_cores
+from fommctl.output_folder import replace_text
+from fommctl.train.config import TrainConfig
+from fommctl.train.loop import Report
+from fommctl.train.run import run
+from fommctl.workers import Tell
 
 MODEL, RECORD = "model.safetensors", "training.json"
 _LOADERS = 4
@@ -89,7 +90,7 @@ def prepare() -> Callable[[TrainingJob, Tell], Failed | None]:
             seed=job.seed,
             sets=job.sets,
             # A worker process may have no processes of its own.
-            workers=0 if apart else min(_LOADERS, processors() - 1),
+            workers=0 if apart else min(_LOADERS, usable_cores() - 1),
             keep=1,
         )
         begun = time.monotonic()

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from fommctl.animate.config import parsed
+from fommctl.batch.building import build
+from fommctl.batch.job_files import read_job_file
 from fommctl.errors import UsageError
 from fommctl.host import Host
-from fommctl.stages.batching.building import build
-from fommctl.stages.batching.job_files import read_job_file
-from fommctl.stages.options import parsed
 
 
 def built(folder: Path, host: Host, content: str, name: str = "jobs.csv", **command: Any):

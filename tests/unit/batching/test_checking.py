@@ -6,10 +6,10 @@ from pathlib import Path
 
 from shots import portrait
 
+from fommctl.animate.config import AnimateConfig
+from fommctl.batch.checking import Checker
+from fommctl.batch.jobs import Job, ModelChoice
 from fommctl.host import Host
-from fommctl.stages.batching.checking import Checker
-from fommctl.stages.batching.jobs import Job, ModelChoice
-from fommctl.stages.options import AnimateConfig
 
 
 def told(folder: Path, host: Host, output: str, **options: Path) -> list[str]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from fommctl.batch import hashes as module
+from fommctl.batch.hashes import Hashes
 from fommctl.errors import InputError
-from fommctl.stages.batching import hashes as module
-from fommctl.stages.batching.hashes import Hashes
 
 
 @pytest.fixture

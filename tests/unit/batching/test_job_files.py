@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fommctl.batch.job_files import Entry, read_job_file
 from fommctl.errors import FommctlError, InputError, UsageError
-from fommctl.stages.batching.job_files import Entry, read_job_file
 
 
 def read(folder: Path, name: str, content: str | bytes):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fommctl.batch.patterns import expand, fill, path_fields
 from fommctl.errors import FommctlError, InputError, UsageError
-from fommctl.stages.batching.patterns import expand, fill, path_fields
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from fommctl.batch.ray_connection import Cluster, connected, share_out
 from fommctl.errors import MissingError, UsageError
-from fommctl.stages.batching.ray_connection import Cluster, connected, share_out
 
 
 class RayError(Exception):

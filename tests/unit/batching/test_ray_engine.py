@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 from batches import GOLDEN, hidden, write_shots
 
+from fommctl.animate.config import AnimateConfig
+from fommctl.animate.splitting.segments import NotAsPlannedError
+from fommctl.animate.splitting.steps import Begin, Join, Render
+from fommctl.batch import ray_engine
+from fommctl.batch.jobs import Job, ModelChoice
+from fommctl.batch.ray_engine import _Run
+from fommctl.batch.ray_worker import RayWorker, Task
+from fommctl.batch.run import BatchConfig
+from fommctl.batch.worker import Done, Failed
 from fommctl.errors import UsageError
-from fommctl.stages.batch import BatchConfig
-from fommctl.stages.batching import ray_engine
-from fommctl.stages.batching.jobs import Job, ModelChoice
-from fommctl.stages.batching.ray_engine import _Run
-from fommctl.stages.batching.ray_worker import RayWorker, Task
-from fommctl.stages.batching.worker import Done, Failed
-from fommctl.stages.options import AnimateConfig
-from fommctl.stages.splitting.segments import NotAsPlannedError
-from fommctl.stages.splitting.steps import Begin, Join, Render
-from fommctl.stages.worker_processes import Died, TimedOut, Wait
+from fommctl.workers import Died, TimedOut, Wait
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CHOICE = ModelChoice(

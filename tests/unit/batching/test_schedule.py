@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from fommctl.animate.config import AnimateConfig
+from fommctl.batch.claims import Claims
+from fommctl.batch.hashes import Hashes
+from fommctl.batch.jobs import Job, ModelChoice
+from fommctl.batch.keys import Key, key_of
+from fommctl.batch.planning import Planned, may_replace, plan_job
+from fommctl.batch.run import by_model
+from fommctl.batch.schedule import Ended, Schedule
+from fommctl.batch.stamps import stamp_of
+from fommctl.batch.status import Status
+from fommctl.batch.worker import Done, Failed
 from fommctl.errors import OutputError, UsageError
-from fommctl.stages.batch import by_model
-from fommctl.stages.batching.claims import Claims
-from fommctl.stages.batching.hashes import Hashes
-from fommctl.stages.batching.jobs import Job, ModelChoice
-from fommctl.stages.batching.keys import Key, key_of
-from fommctl.stages.batching.planning import Planned, may_replace, plan_job
-from fommctl.stages.batching.schedule import Ended, Schedule
-from fommctl.stages.batching.stamps import stamp_of
-from fommctl.stages.batching.status import Status
-from fommctl.stages.batching.worker import Done, Failed
-from fommctl.stages.options import AnimateConfig
-from fommctl.stages.worker_processes import Died, TimedOut, Wait
+from fommctl.workers import Died, TimedOut, Wait
 
 PLAIN = ModelChoice()
 KEY = Key("k", {"source": "s", "driving": "d"})

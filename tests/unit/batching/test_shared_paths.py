@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fommctl.stages.batching.jobs import Job, ModelChoice
-from fommctl.stages.batching.shared_paths import shared_paths
-from fommctl.stages.options import AnimateConfig
+from fommctl.animate.config import AnimateConfig
+from fommctl.batch.jobs import Job, ModelChoice
+from fommctl.batch.shared_paths import shared_paths
 
 
 def told(folder: Path, *outputs: str, source: str = "a.png") -> list[str]:

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from fommctl.batch.claims import Claims
+from fommctl.batch.stamps import Stamp
+from fommctl.batch.status import Status
 from fommctl.errors import OutputError
-from fommctl.stages.batching.claims import Claims
-from fommctl.stages.batching.stamps import Stamp
-from fommctl.stages.batching.status import Status
 
 WRITER = """
 import sys
 from pathlib import Path
-from fommctl.stages.batching.status import Status
+from fommctl.batch.status import Status
 folder = Path(sys.argv[1])
 status = Status(folder / "status.jsonl", folder / "lock")
 for number in range(50):
@@ -91,7 +91,7 @@ def test_a_status_file_that_cannot_be(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from fommctl.stages.batching.claims import Claims
+from fommctl.batch.claims import Claims
 claims = Claims(Path(sys.argv[1]))
 print(claims.take("a"), flush=True)
 sys.stdin.read()

@@ -11,13 +11,14 @@ import pytest
 from batches import TINY, write_shots
 from shots import face_clip, portrait
 
-from fommctl.stages import animator, searches
-from fommctl.stages.batching.jobs import Job, ModelChoice
-from fommctl.stages.batching.worker import Done, Failed, prepare
-from fommctl.stages.engine import Engine
-from fommctl.stages.framing import ClipSquare
-from fommctl.stages.options import AnimateConfig
-from fommctl.stages.shots import Clip
+from fommctl.animate import animator
+from fommctl.animate.config import AnimateConfig
+from fommctl.animate.engine import Engine
+from fommctl.batch.jobs import Job, ModelChoice
+from fommctl.batch.worker import Done, Failed, prepare
+from fommctl.detection import cache as searches
+from fommctl.detection.framing import ClipSquare
+from fommctl.detection.shots import Clip
 
 TINY_CHOICE = ModelChoice(model=str(TINY[1]), preset=str(TINY[3]), precision="fp32")
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from fommctl.core.transfer import Motion
-from fommctl.stages.choreography import Choreography, Moment
+from fommctl.animate.motion import Choreography, Moment
+from fommctl.networks.transfer import Motion
 
 
 def test_memory_of_a_choreography_is_a_copy():

@@ -12,15 +12,16 @@ from media_factory import truncate, write_clip, write_frames, write_gif
 from shots import portrait
 
 import fommctl
+from fommctl.animate import preparation, shot
+from fommctl.animate import run as animate
+from fommctl.animate.config import AnimateConfig
+from fommctl.animate.splitting import planning, segments
+from fommctl.animate.splitting.segments import NotAsPlannedError
+from fommctl.animate.splitting.steps import Begin, DividedRun, Join, Look, Remember, Render, run_divided
+from fommctl.detection.framing import ClipSquare
 from fommctl.errors import OutputError
 from fommctl.media.boxes import Box
 from fommctl.media.decoding import Decoder
-from fommctl.stages import animate, preparation, shot
-from fommctl.stages.framing import ClipSquare
-from fommctl.stages.options import AnimateConfig
-from fommctl.stages.splitting import planning, segments
-from fommctl.stages.splitting.segments import NotAsPlannedError
-from fommctl.stages.splitting.steps import Begin, DividedRun, Join, Look, Remember, Render, run_divided
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FRAMES = 45

@@ -1,0 +1,1 @@
+"""Animating a still source with the motion of a driving video."""

@@ -1,0 +1,144 @@
+"""A loaded model, ready to animate: what `fommctl.load` returns."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fommctl.animate import run as animate
+from fommctl.animate.config import AnimateConfig, MotionMode, parsed
+from fommctl.animate.defaults import resolve
+from fommctl.animate.engine import Engine
+from fommctl.animate.motion import Choreography, Moment
+from fommctl.animate.rendering import Rendering, batches
+from fommctl.animate.result import AnimateResult
+from fommctl.animate.shot import on_black
+from fommctl.animate.streaming import Progress
+from fommctl.animate.timing import Cue
+from fommctl.errors import InputError
+from fommctl.host import load_host
+from fommctl.media.boxes import Box
+from fommctl.media.images import read_picture, resize
+from fommctl.media.reader import Frame
+from fommctl.models.loading import load_model
+from fommctl.networks.pixels import to_tensor
+from fommctl.presets.config import check_seed
+
+Pixels = NDArray[np.uint8]
+PICTURE = "Give an array (height, width, 3) of uint8, red first; files are animated by animate()."
+
+
+class Animator(Engine):
+    """One model, ready for any number of jobs."""
+
+    def animate(
+        self,
+        source: str | Path,
+        driving: str | Path,
+        output: str | Path | None = None,
+        *,
+        report: Progress | None = None,
+        **options: Any,
+    ) -> AnimateResult:
+        """Animate files, with the options of the command (`motion="absolute"`, `crop="none"`, ...)."""
+        path = None if output is None else Path(output)
+        config = AnimateConfig(source=Path(source), driving=Path(driving), output=path, **parsed(options))
+        return animate.run(config, self, report)
+
+    def frames(
+        self,
+        source: str | Path | Pixels,
+        driving: Iterable[Pixels],
+        *,
+        views: Sequence[str | Path | Pixels] = (),
+        motion: MotionMode | None = None,
+        adapt_scale: bool | None = None,
+        smooth: bool | None = None,
+        size: int | None = None,
+        batch_size: int | None = None,
+        fps: float = 25.0,
+    ) -> Iterator[Pixels]:
+        """Rendered frames (H, W, 3) uint8, one at a time, for prepared driving frames (H, W, 3) uint8.
+
+        Pictures of another size than the model's are resized; of those of another shape the middle is taken. views:
+        more pictures of the source's subject, where the model makes use of them. motion, adapt_scale, smooth, size:
+        None is what the model's preset says, as for `animate`. The first driving frame is the reference of relative
+        motion. fps: of the driving frames, for `smooth` only. Memory does not grow with the number of frames: they are
+        taken from `driving` a batch at a time. Raises UsageError for a motion that the model does not have and for too
+        many views, and InputError for pictures of another shape or type.
+        """
+        asked = AnimateConfig(
+            source=Path(), driving=Path(), motion=motion, adapt_scale=adapt_scale, smooth=smooth, size=size
+        )
+        config = resolve(asked, self.model.preset, self.family)
+        size, mode = config.size, self.motion(config.motion)
+        self.check_views(len(views))
+        renderer, shape = self.renderer(size), self.frame_size(size)
+        pictures = [_middle(_source(each), shape) for each in (source, *views)]
+        context = renderer.encode_source(to_tensor(pictures, renderer.device))
+        period = 1 / Fraction(fps).limit_denominator(100_000)
+        cues = (
+            Cue(Frame(_middle(_picture(picture, "driving frame"), shape), index, index * period, period), ())
+            for index, picture in enumerate(driving)
+        )
+        first = next(cues, None)
+        if first is None:
+            return
+        reference = renderer.detect(to_tensor([first.frame.pixels], renderer.device))
+        choreography = Choreography(
+            context.motion, [reference], mode=mode, adapt_scale=bool(config.adapt_scale), smooth=bool(config.smooth)
+        )
+        rendering = Rendering(renderer, context, choreography, lambda time: Moment(float(time)), batch_size)
+        for batch in batches(itertools.chain((first,), cues), rendering.batch_size):
+            for rendered in rendering(batch):
+                yield from rendered.pixels.array()
+
+
+def _middle(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """The largest part of the shape of `size` (width, height) in the middle of a picture, resized to it."""
+    height, width = pixels.shape[:2]
+    scale = min(width / size[0], height / size[1])
+    left, top = (width - size[0] * scale) / 2, (height - size[1] * scale) / 2
+    return resize(pixels, size, Box(left, top, width - left, height - top))
+
+
+def _source(picture: str | Path | Pixels) -> Pixels:
+    return on_black(read_picture(Path(picture))) if isinstance(picture, str | Path) else _picture(picture, "source")
+
+
+def _picture(pixels: Any, what: str) -> Pixels:
+    """pixels, unless they are none: floats in [0, 1] or a grey picture would be animated as something else."""
+    if not isinstance(pixels, np.ndarray):
+        raise InputError(f"a {what} is no array but {type(pixels).__name__}", PICTURE)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size or pixels.dtype != np.uint8:
+        raise InputError(f"a {what} has the shape {pixels.shape} and the type {pixels.dtype}", PICTURE)
+    return pixels
+
+
+def load(
+    model: str | Path | None = None,
+    *,
+    preset: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    seed: int = 0,
+    sets: Sequence[str] = (),
+) -> Animator:
+    """A model ready to animate.
+
+    model: a registry name, a path, or None for the built-in one (or for the registered weights of `preset`).
+    device: auto, cpu, cuda, cuda:N or mps.  precision: auto, fp32, bf16 or fp16.  sets: `a.b=c` over the preset.
+    Raises UsageError, ModelError or MissingError.
+    """
+    check_seed(seed)
+    torch.manual_seed(seed)
+    host = load_host()
+    loaded = load_model(None if model is None else str(model), host, preset=preset, sets=sets)
+    return Animator(loaded, host, device=device, precision=precision, seed=seed)

@@ -1,0 +1,114 @@
+"""A loaded model on a device: what every job that uses it shares."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fommctl.animate.config import MotionMode
+from fommctl.api.protocols import Renderer, SourceContext
+from fommctl.api.specs import BackendSpec
+from fommctl.detection.cache import Searches
+from fommctl.errors import UsageError
+from fommctl.host import Host
+from fommctl.models.loading import LoadedModel
+from fommctl.models.precision import choose_precision
+from fommctl.networks.inference.devices import resolve_device
+from fommctl.networks.pixels import to_tensor
+
+ENCODED_SOURCES = 4
+
+
+class Engine:
+    """One model on one device in one precision; holds what jobs share."""
+
+    def __init__(
+        self, model: LoadedModel, host: Host, *, device: str = "auto", precision: str = "auto", seed: int = 0
+    ) -> None:
+        self.model = model
+        self.host = host
+        self.seed = seed
+        """Of torch's random numbers when the model was loaded; a sidecar tells it."""
+        self.device = resolve_device(device)
+        self.precision = choose_precision(precision, self.device, model.backend.modules())
+        self.searches = Searches(host)
+        self._renderers: dict[float, Renderer] = {}
+        self._encoded: OrderedDict[tuple[int | None, str], SourceContext] = OrderedDict()
+
+    @property
+    def family(self) -> BackendSpec:
+        """The backend that the model is of."""
+        spec: BackendSpec = self.host.find("backend", self.model.preset.backend)
+        return spec
+
+    def motion(self, asked: str | None) -> MotionMode:
+        """How motion is transferred: see `choose_motion`."""
+        return choose_motion(self.family, asked)
+
+    def check_views(self, more: int) -> None:
+        """See `check_views`."""
+        check_views(self.family, more)
+
+    def frame_size(self, size: int | None = None) -> tuple[int, int]:
+        """(width, height) of the model's frames at a `--size` (its side; None: native)."""
+        height, width, _ = self.model.preset.frame_shape
+        return (width, height) if size is None else (size, round(size * height / width))
+
+    def renderer(self, size: int | None = None) -> Renderer:
+        """The model ready to run on frames of this size. Raises UsageError for a size that its networks cannot take."""
+        native = self.model.preset.frame_shape[1]
+        scale = 1.0 if size is None else native / size
+        if scale not in self._renderers:
+            try:
+                self._renderers[scale] = self.model.backend.prepare(self.device, self.precision, scale=scale)
+            except UsageError as error:
+                hint = f"The native size is {native}; {2 * native} and other whole multiples work."
+                raise UsageError(f"--size {size}: {error.message}", hint) from error
+        return self._renderers[scale]
+
+    def encoded(self, pictures: Sequence[NDArray[np.uint8]], size: int | None = None) -> SourceContext:
+        """The source encoded by `renderer(size)`; the last few are kept, for jobs that share a source.
+
+        pictures: (N, N, 3) each, as the model sees them: the source, then further views of its subject.
+        """
+        digest = sha256(repr([picture.shape for picture in pictures]).encode())
+        for picture in pictures:
+            digest.update(picture.tobytes())
+        key = size, digest.hexdigest()
+        if key not in self._encoded:
+            renderer = self.renderer(size)
+            self._encoded[key] = renderer.encode_source(to_tensor(list(pictures), renderer.device))
+        self._encoded.move_to_end(key)
+        while len(self._encoded) > ENCODED_SOURCES:
+            self._encoded.popitem(last=False)
+        return self._encoded[key]
+
+
+def choose_motion(family: BackendSpec, asked: str | None) -> MotionMode:
+    """How motion is transferred: as asked, else as the models of this family do it first of all.
+
+    Raises UsageError where it cannot be as asked.
+    """
+    possible = family.motions
+    if asked is not None and asked not in possible:
+        raise UsageError(
+            f"a model of {family.name} has no {asked} motion",
+            f"Leave out --motion, or take --motion {possible[0]}.",
+        )
+    return cast(MotionMode, asked or possible[0])
+
+
+def check_views(family: BackendSpec, more: int) -> None:
+    """Raise UsageError unless models of this family make use of `more` pictures of the source beside the first."""
+    most = family.source_views
+    if more and most == 1:
+        raise UsageError(f"a model of {family.name} takes one picture of the source", "Leave out --view.")
+    if more >= most:
+        raise UsageError(
+            f"{more + 1} pictures of the source, a model of {family.name} takes {most}", "Give fewer --view."
+        )

@@ -1,0 +1,224 @@
+"""Rendering a result again from its sidecar, bit for bit where machine and versions are the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fommctl.animate import run as animate
+from fommctl.animate.animator import Animator
+from fommctl.animate.config import AnimateConfig, parsed
+from fommctl.animate.result import AnimateResult
+from fommctl.animate.streaming import Progress
+from fommctl.errors import InputError, ModelError, UsageError
+from fommctl.host import Host, load_host
+from fommctl.media.files import check_file
+from fommctl.media.marking import printable
+from fommctl.media.sequences import is_pattern
+from fommctl.models import registry
+from fommctl.models.loading import LoadedModel, load_file, load_model
+from fommctl.presets.preset import preset_from_text
+from fommctl.provenance.environment import differences, environment
+from fommctl.provenance.hashing import media_hash
+from fommctl.provenance.recording import NOT_RECORDED
+from fommctl.provenance.sidecar import File, Sidecar, read
+
+LONGEST_PATH = 1000
+"""Characters of a path of the sidecar that are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A rendering that a sidecar describes, with its inputs found and checked."""
+
+    path: Path
+    """Of the sidecar."""
+    record: Sidecar
+    config: AnimateConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A second rendering against the recorded one."""
+
+    identical: bool
+    recorded_sha256: str
+    sha256: str
+    differences: tuple[str, ...]
+    """Of the environments: versions, plugins, processor."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For --json, under `reproduction`."""
+        return {
+            "identical": self.identical,
+            "recorded_sha256": self.recorded_sha256,
+            "sha256": self.sha256,
+            "differences": list(self.differences),
+        }
+
+
+def plan(
+    path: Path,
+    *,
+    source: Path | None = None,
+    driving: Path | None = None,
+    views: Sequence[Path] = (),
+    output: Path | None = None,
+    overwrite: bool = False,
+    sidecar: bool = False,
+) -> Again:
+    """Read a sidecar and find its inputs: where they are given, else beside the sidecar or where they were.
+
+    output: None is the sidecar's name without `.json`. Raises UsageError for what is no sidecar, InputError where an
+    input is not found or has changed.
+    """
+    record = read(path)
+    inputs = record.inputs
+    if views and len(views) != len(inputs.views):
+        raise UsageError(f"{len(views)} --view, the sidecar has {len(inputs.views)}", "Give all of them or none.")
+    given_views: Sequence[Path | None] = views or [None] * len(inputs.views)
+    paths: dict[str, Any] = {
+        "source": _found("the source", inputs.source, source, path.parent),
+        "driving": _found("the driving video", inputs.driving, driving, path.parent),
+        "views": tuple(
+            _found(f"view {number}", file, given, path.parent)
+            for number, (file, given) in enumerate(zip(inputs.views, given_views, strict=True), 1)
+        ),
+    }
+    try:
+        if wrong := sorted(set(record.options) & set(NOT_RECORDED)):
+            raise UsageError(f"it names {wrong[0]}", "Take the .json that 'fommctl animate --sidecar' wrote.")
+        # Before presets had defaults, all that was left open was done as published.
+        options = parsed({"as_published": True, **record.options})
+        options |= {"output": output or _default_output(path), "overwrite": overwrite, "sidecar": sidecar}
+        options["encoder_threads"] = record.settings.encoder_threads
+        return Again(path, record, AnimateConfig(**paths, **options))
+    except UsageError as error:
+        raise UsageError(f"the options in {path} cannot be used: {error.message}", error.hint) from error
+
+
+def load(again: Again, *, model: str | None = None, device: str | None = None) -> Animator:
+    """The model of the sidecar, ready to render as it did.
+
+    model: name or path of its file, where it is not where it was.  device: another one than recorded. Raises
+    ModelError where the file is not found or has changed, MissingError for a device that is not here.
+    """
+    record, host = again.record, load_host()
+    torch.manual_seed(record.settings.seed)
+    loaded = _load_model(record, host, model, again.path.parent)
+    settings = record.settings
+    return Animator(loaded, host, device=device or settings.device, precision=settings.precision, seed=settings.seed)
+
+
+def render(again: Again, animator: Animator, report: Progress | None = None) -> tuple[AnimateResult, Comparison]:
+    """Render, and compare with what the sidecar says. Raises as `animate.run` does."""
+    with _threads(again.record.settings.torch_threads):
+        result = animate.run(again.config, animator, report)
+        found = media_hash(result.output)
+    now = environment(animator.host, animator.device)
+    changed = differences(again.record.environment, now)
+    if result.device != again.record.settings.device:
+        changed.insert(0, f"device {result.device}, then {again.record.settings.device}")
+    recorded = again.record.pixels_sha256
+    return result, Comparison(found == recorded, recorded, found, tuple(changed))
+
+
+def _default_output(path: Path) -> Path:
+    if path.suffix.lower() != ".json" or not Path(path.stem).suffix:
+        raise UsageError(f"the name of {path} does not tell that of the result", "Name the result with -o.")
+    return path.with_suffix("")
+
+
+def _found(what: str, file: File, given: Path | None, folder: Path) -> Path:
+    """The first place that holds what was recorded."""
+    places = [given] if given is not None else _places(file, folder)
+    changed = None
+    for place in places:
+        found = _hash(place, named=given is not None)
+        if found is None:
+            continue
+        if found == file.sha256:
+            return place
+        changed = changed or (place, found)
+    if changed is not None:
+        place, found = changed
+        hashes = f"has the SHA-256 {found[:16]}..., the sidecar {file.sha256[:16]}..."
+        raise InputError(
+            f"{what} has changed: {printable(str(place), LONGEST_PATH)} {hashes}",
+            "Bring back the file that was rendered, or name where it lies.",
+        )
+    raise InputError(
+        f"{what} is not there: {printable(file.path, LONGEST_PATH)}",
+        "Put it beside the sidecar, or name where it lies.",
+    )
+
+
+def _hash(place: Path, *, named: bool) -> str | None:
+    """Of what lies there; None where that is neither a file nor frames.  named: by the user, who is told why."""
+    frames = os.path.isdir(place) or (is_pattern(place) and os.path.isdir(place.parent))
+    if named and not frames:
+        check_file(place)
+    if not frames and not os.path.isfile(place):
+        return None
+    try:
+        return media_hash(place)
+    except InputError:
+        if named:
+            raise
+        return None
+
+
+def _places(file: File, folder: Path) -> list[Path]:
+    """Where a recorded file may lie now: as seen from the sidecar, where it was, beside the sidecar."""
+    candidates = [] if file.relative is None else [folder / file.relative]
+    return [*candidates, Path(file.path), folder / Path(file.path).name]
+
+
+def _load_model(record: Sidecar, host: Host, given: str | None, folder: Path) -> LoadedModel:
+    preset = preset_from_text(record.model.preset, host, source="the preset of the sidecar")
+    file, name = record.model.file, record.model.name
+    if file is None:
+        loaded = load_model(given or name, host, preset=preset.name)
+        if loaded.preset.text() != preset.text():
+            raise ModelError(
+                f"the model {printable(name)} has another configuration now", "Take the fommctl that rendered it."
+            )
+        return loaded
+    if given is not None:
+        entry = registry.entries(host).get(given)
+        places = [Path(given) if entry is None else registry.file_of(entry)]
+    else:
+        entry = registry.entries(host).get(name)
+        places = [entry.path] if entry is not None else []
+        places += _places(file, folder)
+    present = [place for place in places if os.path.isfile(place)]
+    for place in present:
+        if registry.file_sha256(place) == file.sha256:
+            return load_file(place, host, name=name, preset=preset)
+    if present:
+        other = printable(str(present[0]), LONGEST_PATH)
+        raise ModelError(
+            f"the model has changed: {other} is not the {printable(name)} of the sidecar",
+            f"Its SHA-256 was {file.sha256}; name the file with --model.",
+        )
+    raise ModelError(
+        f"the model {printable(name)} is not there",
+        f"Pull it, or name its file with --model; it was {printable(file.path, LONGEST_PATH)}.",
+    )
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Sums are rounded as with this number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

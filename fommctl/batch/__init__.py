@@ -1,0 +1,1 @@
+"""Many animations from one file of jobs."""

@@ -1,0 +1,275 @@
+"""From the fields of a job file to typed jobs: defaults, patterns, names, options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from fommctl.animate.config import AnimateConfig, option_names, read_option
+from fommctl.batch.job_files import Entry, JobFile
+from fommctl.batch.jobs import Job, ModelChoice
+from fommctl.batch.patterns import MAX_MATCHES, absolute, expand, fill, path_fields
+from fommctl.batch.problems import Problem
+from fommctl.errors import FommctlError, UsageError
+from fommctl.host import Host
+from fommctl.models import registry
+from fommctl.models.loading import file_stem
+from fommctl.presets.config import describe, did_you_mean
+from fommctl.presets.preset import preset_specs
+
+OUTPUT = "{source.stem}--{driving.stem}.mp4"
+"""As `animate` names its result."""
+_ALIASES = {"view": "views", "set": "sets", "key": "sign_key"}
+"""Options of the command whose fields are called otherwise."""
+_CHOICES = tuple(field.name for field in fields(ModelChoice))
+_LONGEST_PATH = 4096
+"""Characters, as Linux has it; the search for a pattern takes the square of them."""
+_NOT_NAMED = ("source", "driving", "output", "views", "sets", "sign", "sign_key")
+"""Fields that the name of an output cannot hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A field as it was written, and the folder that a relative path in it begins at."""
+
+    value: Any
+    base: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """The jobs of a file in its order, and what is wrong with those that are not among them."""
+
+    jobs: list[Job]
+    problems: list[Problem]
+    """Of single jobs."""
+    fatal: list[Problem]
+    """Of what concerns all jobs."""
+
+
+def known_fields() -> tuple[str, ...]:
+    """All that a job may have."""
+    return (*option_names(), *_CHOICES)
+
+
+def canonical(name: str) -> str:
+    """`driving-crop` is `driving_crop`, `Source` is `source`, `view` is `views`."""
+    plain = name.strip().replace("-", "_").lower()
+    return _ALIASES.get(plain, plain)
+
+
+def build(file: JobFile, path: Path, command: Mapping[str, Any], host: Host) -> Built:
+    """Jobs from the entries of the file at `path`.
+
+    command: fields of the command line, for jobs that do not have them; relative paths among them begin at the current
+    folder. Problems are those of the file, of fields that do not exist or cannot be read, and of patterns.
+    """
+    folder = absolute(path).parent
+    problems, fatal = list(file.problems), list(file.fatal)
+    entries = file.entries
+    for where, values in {"defaults": file.defaults, "the command line": command}.items():
+        fatal += [Problem(where, text, hint) for text, hint in _unknown(values)]
+    if file.header is not None and (unknown := _unknown(file.header.fields)):
+        # Once, not for each line of the table.
+        fatal += [Problem(file.header.where, text, hint) for text, hint in unknown]
+        entries = []
+    defaults = {
+        **_given(file.defaults, folder),
+        **_given(command, Path.cwd()),
+    }
+    registered = frozenset((*registry.entries(host), *preset_specs(host)))
+    jobs: list[Job] = []
+    for entry in entries:
+        if len(jobs) > MAX_MATCHES:
+            raise UsageError(f"more than {MAX_MATCHES:,} jobs", "Split them into several files.")
+        unknown = _unknown(entry.fields)
+        problems += [Problem(entry.where, text, hint) for text, hint in unknown]
+        if not unknown:
+            given = {**defaults, **_given(entry.fields, folder)}
+            _Builder(entry, given, folder, registered, jobs, problems).build()
+    return Built(jobs, problems, fatal)
+
+
+def _given(values: Mapping[str, Any], base: Path) -> dict[str, Given]:
+    known = known_fields()
+    return {
+        canonical(name): Given(value, base)
+        for name, value in values.items()
+        if value is not None and canonical(name) in known
+    }
+
+
+def _unknown(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Message and hint for each field that does not exist, and for one that is given by two names."""
+    known = known_fields()
+    shown = "A job has source, driving, output and the options of 'fommctl animate --help'."
+    found = [
+        (f"unknown field '{name}'{did_you_mean(canonical(name), known)}", shown)
+        for name in values
+        if canonical(name) not in known
+    ]
+    names = [canonical(name) for name in values]
+    doubles = dict.fromkeys(name for name in names if names.count(name) > 1)
+    return [*found, *((f"the field '{name}' is given twice", "Give it once.") for name in doubles)]
+
+
+@dataclass(slots=True)
+class _Builder:
+    """One entry on its way to jobs; what it comes to is added to `jobs` and `problems`."""
+
+    entry: Entry
+    given: Mapping[str, Given]
+    folder: Path
+    registered: frozenset[str]
+    jobs: list[Job]
+    problems: list[Problem]
+
+    def build(self) -> None:
+        """Every problem of the entry, or its jobs."""
+        before = len(self.problems)
+        texts = {name: self._text(name) for name in ("source", "driving")}
+        sources, drivings = ([] if text is None else self._expanded(text) for text in texts.values())
+        options = dict(self._options())
+        choice = self._choice()
+        template = self._output()
+        if len(self.problems) > before or choice is None:
+            return
+        if len(sources) * len(drivings) + len(self.jobs) > MAX_MATCHES:
+            raise UsageError(
+                f"{self.entry.where}: more than {MAX_MATCHES:,} jobs", "Split them into several files of jobs."
+            )
+        for source in sources:
+            for driving in drivings:
+                self._add(source, driving, template, options, choice)
+
+    def _add(self, source: Path, driving: Path, template: Given, options: dict[str, Any], choice: ModelChoice) -> None:
+        number = len(self.jobs) + 1
+        try:
+            name = fill(str(template.value), self._names(number, source, driving, options, choice))
+            output = absolute(template.base / os.path.expanduser(name))
+            config = AnimateConfig(source=source, driving=driving, output=output, **options)
+        except FommctlError as error:
+            self.problems.append(Problem.of(self.entry.where, error))
+            return
+        self.jobs.append(Job(number=number, where=self.entry.where, config=config, choice=choice))
+
+    def _names(
+        self, number: int, source: Path, driving: Path, options: Mapping[str, Any], choice: ModelChoice
+    ) -> dict[str, str | int]:
+        """What the name of an output may hold."""
+        values: dict[str, str | int] = {"number": number}
+        values |= {**path_fields("source", source), **path_fields("driving", driving)}
+        for name in (*option_names(), *_CHOICES):
+            if name in _NOT_NAMED:
+                continue
+            value = options.get(name, getattr(choice, name, None))
+            if isinstance(value, Path):
+                value = file_stem(value)
+            elif name in ("model", "preset") and isinstance(value, str) and os.sep in value:
+                value = Path(file_stem(Path(value))).stem
+            values[name] = value if type(value) is int else "auto" if value is None else str(value)
+        return values
+
+    def _text(self, name: str) -> Given | None:
+        """A path as it was written. None, and a problem, where it is none."""
+        given = self.given.get(name)
+        if given is None or given.value == "":
+            self._problem(f"the job has no {name}", "Every job needs source and driving.")
+        elif not isinstance(given.value, str):
+            self._problem(f"{name} is {describe(given.value)}", "Give a path; put a name like 12 into quotes.")
+        elif any(character < " " for character in given.value) or not _encodable(given.value):
+            self._problem(f"{name} holds a character that is no text", "Write the path anew.")
+        elif len(given.value) > _LONGEST_PATH:
+            self._problem(f"{name} has {len(given.value):,} characters", f"Paths have at most {_LONGEST_PATH:,}.")
+        else:
+            return given
+        return None
+
+    def _expanded(self, given: Given) -> list[Path]:
+        try:
+            return expand(given.value, given.base)
+        except (FommctlError, OSError, ValueError) as error:
+            known = error if isinstance(error, FommctlError) else UsageError(str(error).lower())
+            self.problems.append(Problem.of(self.entry.where, known))
+            return []
+
+    def _output(self) -> Given:
+        if "output" in self.given:
+            found = self._text("output")
+            if found is not None:
+                return found
+        return Given(OUTPUT, self.folder)
+
+    def _options(self) -> Iterator[tuple[str, Any]]:
+        """Options of AnimateConfig, but for the three that patterns and names decide."""
+        for name in option_names():
+            if name in ("source", "driving", "output") or name not in self.given:
+                continue
+            given = self.given[name]
+            value = _several(given.value) if name == "views" else given.value
+            try:
+                read = read_option(name, value)
+            except UsageError as error:
+                self.problems.append(Problem.of(self.entry.where, error))
+                continue
+            except (TypeError, ValueError):
+                self._problem(f"{name} is {describe(given.value)}", "Give text, or a list of texts.")
+                continue
+            if isinstance(read, Path):
+                read = absolute(given.base / read.expanduser())
+            elif name == "views":
+                read = tuple(absolute(given.base / path.expanduser()) for path in read)
+            yield name, read
+
+    def _choice(self) -> ModelChoice | None:
+        """None, and a problem, where it cannot be read."""
+        found: dict[str, Any] = {}
+        for name in _CHOICES:
+            given = self.given.get(name)
+            if given is None:
+                continue
+            value = given.value
+            if name == "sets":
+                items = _several(value)
+                if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+                    self._problem(f"set is {describe(value)}", "Give KEY=VALUE, or a list of them.")
+                    continue
+                found[name] = tuple(items)
+            elif name == "seed":
+                text = str(value)
+                found[name] = int(text) if text.isdecimal() and len(text) < 20 and value is not True else value
+            elif not isinstance(value, str):
+                self._problem(f"{name} is {describe(value)}", "Give text.")
+            else:
+                found[name] = self._located(value, given.base) if name in ("model", "preset") else value
+        try:
+            return ModelChoice(**found)
+        except UsageError as error:
+            self.problems.append(Problem.of(self.entry.where, error))
+            return None
+
+    def _located(self, text: str, base: Path) -> str:
+        """A name that is known, or else the absolute path of a file."""
+        path = base / os.path.expanduser(text)
+        names_a_file = Path(text).suffix or Path(text).name != text or path.is_file()
+        return str(absolute(path)) if text not in self.registered and names_a_file else text
+
+    def _problem(self, message: str, hint: str | None) -> None:
+        self.problems.append(Problem(self.entry.where, message, hint))
+
+
+def _encodable(text: str) -> bool:
+    """Whether the system can be asked for a file of this name: not with half a surrogate pair in it."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _several(value: Any) -> Any:
+    """A list; text is split at semicolons, since a cell of a table holds one value."""
+    return [part.strip() for part in value.split(";") if part.strip()] if isinstance(value, str) else value

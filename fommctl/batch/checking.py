@@ -1,0 +1,171 @@
+"""All that can be known to be wrong with jobs before the first one starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from fommctl.animate.engine import Engine, check_views, choose_motion
+from fommctl.animate.preparation import check_outputs
+from fommctl.animate.sound import choose_sound
+from fommctl.api.specs import BackendSpec
+from fommctl.batch.jobs import Job, ModelChoice
+from fommctl.batch.problems import Problem
+from fommctl.batch.shared_paths import shared_paths
+from fommctl.errors import FommctlError, InputError, OutputError, UsageError
+from fommctl.host import Host
+from fommctl.media.containers import resolve_encoding
+from fommctl.media.output_paths import is_pattern
+from fommctl.media.probe import VideoInfo, probe
+from fommctl.models.loading import load_model
+from fommctl.networks.inference.devices import resolve_device, resolve_precision
+from fommctl.provenance.hashing import model_identity
+from fommctl.provenance.signing import check_signing
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What the checks have to know of a model."""
+
+    family: BackendSpec
+    identity: Mapping[str, Any]
+    sizes: frozenset[int]
+    """Those of the sizes that were asked for that it cannot take."""
+
+
+@dataclass(slots=True)
+class Checker:
+    """Looks at jobs one by one; every file and model that they share is looked at once."""
+
+    host: Host
+    root: Path | None
+    """Outputs have to lie in it; None: anywhere."""
+    local: bool
+    """Whether the jobs' devices are those of this machine."""
+    models: dict[ModelChoice, Model | FommctlError] = field(default_factory=dict)
+    _media: dict[tuple[Path, Fraction | None], VideoInfo | FommctlError] = field(default_factory=dict)
+
+    def check(self, jobs: Sequence[Job], report: Callable[[int], None]) -> Iterator[Problem]:
+        """Every problem of every job. report(number of jobs that were looked at)."""
+        self._load(jobs)
+        yield from shared_paths(jobs)
+        for done, job in enumerate(jobs, start=1):
+            checks = (self._source, self._driving, self._views, self._model, self._detector, self._device, self._output)
+            errors: dict[str, FommctlError] = {}
+            for check in checks:
+                try:
+                    check(job)
+                except FommctlError as error:
+                    # A name without an ending, for example, is neither good for sound nor for pictures.
+                    errors.setdefault(error.message, error)
+            yield from (Problem.of(job.where, error, job) for error in errors.values())
+            report(done)
+
+    def identity(self, job: Job) -> Mapping[str, Any]:
+        """Of the job's model. Raises what loading it raised."""
+        return self._known(job).identity
+
+    def _load(self, jobs: Sequence[Job]) -> None:
+        """One model at a time, and only what has to be known of it is kept."""
+        sizes: dict[ModelChoice, set[int]] = {}
+        for job in jobs:
+            sizes.setdefault(architecture(job.choice), set()).update([job.config.size] if job.config.size else [])
+        for choice, asked in sizes.items():
+            try:
+                loaded = load_model(choice.model, self.host, preset=choice.preset, sets=choice.sets)
+                engine = Engine(loaded, self.host, device="cpu", precision="fp32")
+                refused = frozenset(size for size in asked if not _takes(engine, size))
+                self.models[choice] = Model(engine.family, model_identity(loaded), refused)
+            except FommctlError as error:
+                self.models[choice] = error
+
+    def _known(self, job: Job) -> Model:
+        found = self.models[architecture(job.choice)]
+        if isinstance(found, FommctlError):
+            raise found
+        return found
+
+    def _source(self, job: Job) -> None:
+        self._picture(job.config.source)
+
+    def _views(self, job: Job) -> None:
+        for path in job.config.views:
+            self._picture(path)
+
+    def _picture(self, path: Path) -> None:
+        if self._probed(path, None).kind == "sequence":
+            raise InputError(f"{path} is a folder, not a file", "Name a picture or a video in it.")
+
+    def _driving(self, job: Job) -> None:
+        config = job.config
+        info = self._probed(config.driving, config.fps)
+        config = config.timed(info)
+        choose_sound(config, info)
+        if info.duration is not None and config.start_s >= info.duration:
+            raise UsageError(
+                f"--start {float(config.start_s):g} is beyond the end of {config.driving.name}",
+                f"It is {float(info.duration):.3f} s long.",
+            )
+
+    def _probed(self, path: Path, fps: Fraction | None) -> VideoInfo:
+        if (path, fps) not in self._media:
+            try:
+                self._media[path, fps] = probe(path, fps=fps)
+            except FommctlError as error:
+                self._media[path, fps] = error
+        found = self._media[path, fps]
+        if isinstance(found, FommctlError):
+            raise found
+        return found
+
+    def _model(self, job: Job) -> None:
+        model, config = self._known(job), job.config
+        choose_motion(model.family, config.motion)
+        check_views(model.family, len(config.views))
+        if config.size in model.sizes:
+            raise UsageError(f"--size {config.size} does not fit this model", "Whole multiples of its own size work.")
+
+    def _detector(self, job: Job) -> None:
+        if job.config.detector is not None:
+            self.host.find("detector", job.config.detector)
+
+    def _device(self, job: Job) -> None:
+        if self.local:
+            device = resolve_device(job.choice.device)
+            if job.choice.precision != "auto":
+                resolve_precision(job.choice.precision, device)
+
+    def _output(self, job: Job) -> None:
+        config, output = job.config, job.output
+        if self.root is not None:
+            target = output.parent if is_pattern(output) else output
+            if not Path(os.path.realpath(target)).is_relative_to(os.path.realpath(self.root)):
+                raise UsageError(f"the output lies outside {self.root}: {output}", "Outputs have to lie in --root.")
+        folder = output.parent.parent if is_pattern(output) else output.parent
+        if folder.exists():
+            # Whether it may be replaced depends on what is known of it, and is asked later.
+            check_outputs(replace(config, overwrite=True))
+            return
+        resolve_encoding(output, codec=config.codec, crf=config.crf, pix_fmt=config.pix_fmt)
+        check_signing(config)
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(f"the output folder cannot be made in {folder}", "Choose another output.")
+
+
+def architecture(choice: ModelChoice) -> ModelChoice:
+    """The choice without what is not about the model itself."""
+    return ModelChoice(model=choice.model, preset=choice.preset, sets=choice.sets)
+
+
+def _takes(engine: Engine, size: int) -> bool:
+    try:
+        engine.renderer(size)
+    except UsageError:
+        return False
+    return True

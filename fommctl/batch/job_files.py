@@ -1,0 +1,241 @@
+"""Files of jobs: CSV, JSON Lines or YAML, as lists of fields with the lines where they stand."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fommctl.batch.problems import Problem
+from fommctl.errors import InputError, UsageError
+from fommctl.presets.config import MAX_BYTES, Keys, describe, did_you_mean, read_yaml
+
+MAX_TABLE_BYTES = 16_000_000
+"""Of CSV and JSON Lines; YAML is bounded as configurations are."""
+_HINT = "See 'fommctl batch --help' for what a file of jobs looks like."
+_UTF_8 = "Save it as UTF-8; spreadsheets call that 'CSV UTF-8', or ask for it."
+_BROKEN_FORMULA = re.compile(r"#(N/A|[A-Z0-9/]+[!?])")
+"""`#REF!` and the like: what spreadsheets write for a cell whose formula came to nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The fields of one job as they were written: text from CSV, JSON values from the others."""
+
+    where: str
+    """`line 3`."""
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class JobFile:
+    """All that a file says."""
+
+    entries: list[Entry]
+    defaults: dict[str, Any] = field(default_factory=dict)
+    """Fields of every job that does not have them itself."""
+    problems: list[Problem] = field(default_factory=list)
+    """Of lines that cannot be read; the others are in `entries`."""
+    fatal: list[Problem] = field(default_factory=list)
+    """Of what concerns all jobs."""
+    header: Entry | None = None
+    """The columns of a table, without values: all fields that its entries can have."""
+
+
+def read_job_file(path: Path) -> JobFile:
+    """Read .csv, .tsv, .jsonl, .ndjson, .yaml, .yml or .json.
+
+    Raises UsageError for another ending and for a file that cannot be read as what its ending says, InputError for one
+    that is not there.
+    """
+    readers: dict[str, Callable[[str, str], JobFile]] = {
+        **dict.fromkeys((".csv", ".tsv"), _read_csv),
+        **dict.fromkeys((".jsonl", ".ndjson"), _read_lines),
+        **dict.fromkeys((".yaml", ".yml", ".json"), _read_yaml),
+    }
+    if path == Path("-"):
+        raise UsageError("jobs are not read from stdin", "Give a file: what was done is noted beside it.")
+    read = readers.get(path.suffix.lower())
+    if read is None:
+        known = f"Known are {', '.join(readers)}; spreadsheets save as CSV."
+        raise UsageError(f"{path.name} is no file of jobs by its ending", known)
+    limit = MAX_BYTES if read is _read_yaml else MAX_TABLE_BYTES
+    try:
+        if not path.is_file():
+            what = "is no file" if path.exists() else "does not exist"
+            raise InputError(f"{path} {what}", "Check the spelling and the folder.")
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise InputError(f"{path} cannot be read: {reason}", "Check its permissions.") from error
+    if len(content) > limit:
+        raise UsageError(f"{path.name} is larger than {limit:,} bytes", "Split it into several files of jobs.")
+    found = read(_text(content, path.name), path.name)
+    if not found.entries and not found.problems and not found.fatal:
+        raise UsageError(f"{path.name} holds no jobs", _HINT)
+    return found
+
+
+def _text(content: bytes, name: str) -> str:
+    # Spreadsheets call UTF-16 "Unicode text".
+    encoding = "UTF-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "UTF-8"
+    try:
+        text = content.decode(encoding).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UsageError(f"{name}, line {line}: not {encoding} text", _UTF_8) from error
+    if "\0" in text:
+        raise UsageError(f"{name} holds zero bytes: it is no text", _UTF_8)
+    return text
+
+
+def _read_csv(text: str, name: str) -> JobFile:
+    table = _Rows(list(io.StringIO(text, newline=""))).parsed(name)
+    header = next(table, None)
+    if header is None:
+        return JobFile([])
+    where, names = header[0], [cell.strip() for cell in header[1]]
+    while names and not names[-1]:
+        names.pop()
+    if not all(names) or len(set(names)) < len(names):
+        raise UsageError(f"{name}, {where}: the columns need names, each its own", _HINT)
+    entries, problems = [], []
+    for where, cells in table:
+        if any(cell.strip() for cell in cells[len(names) :]):
+            problem = f"{len(cells)} cells, the table has {len(names)} columns"
+            problems.append(Problem(where, problem, "Put values that hold a comma into double quotes."))
+            continue
+        given = {column: cell.strip() for column, cell in zip(names, cells, strict=False)}
+        # An empty cell is a field that the job does not have.
+        entry = Entry(where, {column: cell for column, cell in given.items() if cell})
+        broken = next((cell for cell in entry.fields.values() if _BROKEN_FORMULA.fullmatch(cell)), None)
+        if broken is not None:
+            problems.append(Problem(where, f"{broken} stands for a formula that failed", "Mend it in the spreadsheet."))
+            continue
+        entries.append(entry)
+    return JobFile(entries, problems=problems, header=Entry(header[0], dict.fromkeys(names)))
+
+
+class _Rows:
+    """The rows of a table with their lines, without empty lines and comments."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self._lines = lines
+        self._first = 0
+        self._between = True
+
+    def parsed(self, name: str) -> Iterator[tuple[str, list[str]]]:
+        """(`line 3`, cells). Raises UsageError for what is no CSV."""
+        try:
+            for cells in csv.reader(self._records(), delimiter=self._delimiter(), strict=True):
+                where = f"line {self._first}"
+                self._between = True
+                if any(cell.strip() for cell in cells):
+                    yield where, cells
+        except csv.Error as error:
+            raise UsageError(f"{name}, line {self._first}: not valid CSV: {error}", _HINT) from error
+
+    def _records(self) -> Iterator[str]:
+        """Lines for the reader; a value in quotes may go on over several, and a # in it is no comment."""
+        for number, line in enumerate(self._lines, start=1):
+            if self._between and not _says_something(line):
+                continue
+            if self._between:
+                self._first, self._between = number, False
+            yield line
+
+    def _delimiter(self) -> str:
+        """That of the header: spreadsheets write semicolons where the comma is for decimals."""
+        return max(",;\t", key=next(filter(_says_something, self._lines), "").count)
+
+
+def _says_something(line: str) -> bool:
+    """Neither empty nor a comment, nor the `sep=;` by which spreadsheets tell each other what parts the cells. A line
+    whose first cell is `#REF!` is a job that would be missed."""
+    text = line.strip()
+    if text.startswith("#"):
+        return _BROKEN_FORMULA.fullmatch(re.split(r"[,;\t]", text, maxsplit=1)[0].rstrip()) is not None
+    return bool(text) and re.fullmatch(r"sep=[,;\t]?", text) is None
+
+
+def _read_lines(text: str, name: str) -> JobFile:
+    entries, problems = [], []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        where = f"line {number}"
+        try:
+            value = json.loads(line, object_pairs_hook=_without_doubles, parse_constant=_refuse)
+            if not isinstance(value, dict):
+                raise ValueError(f'expected an object such as {{"source": ...}}, found {describe(value)}')
+        except RecursionError:
+            problems.append(Problem(where, "nested too deeply", _HINT))
+        except ValueError as error:
+            reason = error.msg.lower() if isinstance(error, json.JSONDecodeError) else str(error)
+            problems.append(Problem(where, f"not valid JSON: {reason}", _HINT))
+        else:
+            entries.append(Entry(where, value))
+    return JobFile(entries, problems=problems)
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [key for key, _ in pairs]
+        raise ValueError(f"the field '{next(key for key in names if names.count(key) > 1)}' is given twice")
+    return found
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no value")
+
+
+def _read_yaml(text: str, name: str) -> JobFile:
+    data, origins = read_yaml(text, name)
+    where = _Where(origins)
+    if data is None:
+        return JobFile([])
+    jobs: Any = data
+    at: Keys = ()
+    defaults: dict[str, Any] = {}
+    fatal: list[Problem] = []
+    if isinstance(data, dict):
+        known = ("defaults", "jobs")
+        fatal += [
+            Problem(where((key,)), f"unknown key '{key}'{did_you_mean(key, known)}", "Known are defaults and jobs.")
+            for key in data
+            if key not in known
+        ]
+        jobs, at = data.get("jobs"), ("jobs",)
+        defaults = data.get("defaults") or {}
+        if not isinstance(defaults, dict):
+            fatal.append(Problem(where(("defaults",)), f"defaults are {describe(defaults)}, no mapping", _HINT))
+            defaults = {}
+    if not isinstance(jobs, list | None):
+        fatal.append(Problem(where(at), f"the jobs are {describe(jobs)}, no list", _HINT))
+        jobs = []
+    entries, problems = [], []
+    for index, job in enumerate(jobs or []):
+        place = where((*at, index))
+        if isinstance(job, dict):
+            entries.append(Entry(place, job))
+        else:
+            problems.append(Problem(place, f"expected fields such as 'source: ...', found {describe(job)}", _HINT))
+    return JobFile(entries, defaults, problems, fatal)
+
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    origins: dict[Keys, str]
+
+    def __call__(self, keys: Keys) -> str:
+        """`line 3`, of the nearest part around it that has one."""
+        found = next((self.origins[keys[:end]] for end in range(len(keys), -1, -1) if keys[:end] in self.origins), "")
+        return f"line {found.rpartition(':')[2]}"

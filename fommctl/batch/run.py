@@ -1,0 +1,283 @@
+"""Batch: many animations from a file of jobs; what is done stays done, and what fails does not stop the others."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from fommctl.api.specs import StageEvent
+from fommctl.batch.building import build
+from fommctl.batch.checking import Checker
+from fommctl.batch.claims import FOLDER, Claims
+from fommctl.batch.engines import BatchEngine, LocalEngine
+from fommctl.batch.hashes import FILE as HASHES
+from fommctl.batch.hashes import Hashes
+from fommctl.batch.job_files import read_job_file
+from fommctl.batch.jobs import Job
+from fommctl.batch.keys import inputs_of, key_of
+from fommctl.batch.planning import Planned, plan_job
+from fommctl.batch.problems import Problem, line_of, problems_error
+from fommctl.batch.schedule import Ended, Schedule, Watcher
+from fommctl.batch.status import FILE, Status
+from fommctl.errors import FommctlError, JobsFailedError, UsageError
+from fommctl.host import Host
+
+log = logging.getLogger(__name__)
+Report = Callable[[int, int | None], None]
+"""report(jobs looked at, jobs in all)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchConfig:
+    """Which jobs, and how they are run. See `fommctl batch --help` for the meaning of each option."""
+
+    jobs: Path
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Fields for jobs that do not have them; relative paths among them begin at the current folder."""
+    workers: int | None = None
+    """None: one a device. 0: none but this process."""
+    devices: tuple[str, ...] = ()
+    """Shared out among the workers; none: every GPU, else the processor."""
+    engine: Literal["local", "ray"] = "local"
+    address: str | None = None
+    """Of Ray: `auto` or HOST:PORT; None: RAY_ADDRESS, else one that is started here and stopped at the end."""
+    split: int | None = 1
+    """Segments of each driving video, on Ray; None: where no other job waits, as many as there are workers."""
+    status: Path | None = None
+    """None: `status.jsonl` beside the jobs."""
+    root: Path | None = None
+    retry: int = 0
+    timeout: float | None = None
+    """Seconds."""
+    keep_going: bool | None = None
+    """None: jobs that cannot be right stop the batch before it starts, jobs that fail stop nothing. True: neither does.
+    False: the first failure is the last."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("workers", 0), ("retry", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"--{name} is {value}", f"Give a number from {least} on.")
+        if self.engine == "local" and (self.address is not None or self.split != 1):
+            raise UsageError("--address and --split belong to Ray", "Add --engine ray.")
+        if self.engine == "ray" and self.workers == 0:
+            raise UsageError("--engine ray needs workers", "Leave out --workers, or give a number from 1 on.")
+        if self.split is not None and self.split < 1:
+            raise UsageError(f"--split is {self.split}", "Give auto or a number from 1 on.")
+        if self.timeout is not None and not 0 < self.timeout < 1e9:
+            raise UsageError(f"--timeout is {self.timeout:g}", "Give a number of seconds above zero.")
+        if self.timeout is not None and self.workers == 0:
+            raise UsageError("--timeout needs workers that can be stopped", "Leave out --workers 0.")
+
+    @property
+    def status_path(self) -> Path:
+        """Absolute path of the status file."""
+        return (self.status or self.jobs.parent / FILE).absolute()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchPlan:
+    """Every job of the file, and what is to be done about it."""
+
+    planned: tuple[Planned, ...]
+    invalid: tuple[Problem, ...]
+    """One for each job that cannot be done as it stands; a line of patterns that come to no jobs counts as one."""
+    hashes: Hashes = field(default_factory=Hashes)
+    """Of the inputs."""
+
+    @property
+    def to_run(self) -> list[Planned]:
+        return [each for each in self.planned if each.reason is not None]
+
+    def to_json(self) -> dict[str, Any]:
+        """For --dry-run --json."""
+        jobs = [
+            {"where": each.job.where, "output": str(each.job.output), "runs": each.reason is not None}
+            | {"reason": each.reason or "done before"}
+            for each in self.planned
+        ]
+        invalid = [
+            {"where": each.where, "output": _output_of(each), "runs": False, "reason": each.message}
+            for each in self.invalid
+        ]
+        return {"plan": sorted([*jobs, *invalid], key=lambda each: line_of(str(each["where"])))}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchResult:
+    """What became of each job, in the order of the file."""
+
+    jobs: tuple[Mapping[str, Any], ...]
+    """`where`, `output`, `state` (done, kept, failed, not started), `attempts`, `seconds`, `reason`, `hint`,
+    `exit_code`, `frames` and `warnings`; None where something is not known."""
+    status: Path
+    seconds: float
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Of jobs by state."""
+        found = Counter(str(job["state"]) for job in self.jobs)
+        return {state: found[state] for state in ("done", "kept", "failed", "not started")}
+
+    def to_json(self) -> dict[str, Any]:
+        """For --json: more keys may be added, none of these changes."""
+        return {
+            "counts": self.counts,
+            "jobs": [dict(job) for job in self.jobs],
+            "status": str(self.status),
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def make_plan(config: BatchConfig, host: Host, report: Report = lambda done, total: None) -> BatchPlan:
+    """Read and check all jobs, and find out which have to run; nothing is written.
+
+    Raises InputError and UsageError where the file cannot be used, and UsageError with every problem of every job,
+    unless those are to be kept apart (`keep_going`).
+    """
+    built = build(read_job_file(config.jobs), config.jobs, config.defaults, host)
+    checker = Checker(host, config.root, local=config.engine == "local")
+    folder = config.status_path.parent / FOLDER
+    status = Status(config.status_path, folder / "status.lock")
+    status.refresh()
+    total = 2 * len(built.jobs)
+    problems = [*built.problems, *checker.check(built.jobs, lambda done: report(done, total))]
+    refused = {each.job.number for each in problems if each.job is not None}
+    hashes, planned = Hashes(folder / HASHES), []
+    good = [job for job in built.jobs if job.number not in refused]
+    with hashes.ahead(path for job in good for path in inputs_of(job)):
+        for done, job in enumerate(good, start=total - len(good) + 1):
+            try:
+                planned.append(plan_job(job, key_of(job, checker.identity(job), hashes), status.of(job.output)))
+            except FommctlError as error:
+                problems.append(Problem.of(job.where, error, job))
+            report(done, total)
+    problems.sort(key=lambda each: each.place)
+    if built.fatal or (problems and not config.keep_going):
+        raise problems_error(config.jobs.name, [*built.fatal, *problems])
+    # The first of each job.
+    invalid = {each.place: each for each in reversed(problems)}
+    return BatchPlan(planned=tuple(planned), invalid=tuple(reversed(invalid.values())), hashes=hashes)
+
+
+def run(config: BatchConfig, host: Host, plan: BatchPlan, watcher: Watcher) -> BatchResult:
+    """Do the jobs of a plan that have to run.
+
+    Raises OutputError where nothing can be written any more. Jobs that fail are in the result, not raised. However it
+    ends, nothing is half-written, and the same command goes on from there.
+    """
+    began = time.monotonic()
+    devices = shared_devices(config)
+    details = {"jobs": str(config.jobs), "to_run": len(plan.to_run), "output": str(config.status_path)}
+    host.started(StageEvent(stage="batch", details=details))
+    folder = config.status_path.parent / FOLDER
+    ended: dict[int, Ended] = {}
+    left: set[int] = set()
+    if plan.to_run:
+        claims = Claims(folder)
+        plan.hashes.remember()
+        status = Status(config.status_path, folder / "status.lock")
+        status.refresh()
+        schedule = Schedule(by_model(plan.to_run), status, claims, config.retry, config.keep_going is False, watcher)
+        workers = len(devices) if config.workers is None else config.workers
+        outcomes = make_engine(config).run(
+            schedule,
+            workers=min(workers, len(plan.to_run)),
+            devices=devices,
+            timeout=config.timeout,
+            tell=watcher.progress,
+        )
+        try:
+            with closing(outcomes):
+                for job, outcome in outcomes:
+                    schedule.finish(job, outcome)
+        finally:
+            schedule.abandon()
+        ended = {each.job.number: each for each in schedule.ended}
+        left = {each.job.number for each in schedule.not_started}
+    else:
+        plan.hashes.remember()
+    jobs = [*(_row(each.job, ended.get(each.job.number), each.job.number in left) for each in plan.planned)]
+    rows = sorted([*jobs, *map(_invalid_row, plan.invalid)], key=lambda row: line_of(row["where"]))
+    result = BatchResult(jobs=tuple(rows), status=config.status_path, seconds=time.monotonic() - began)
+    host.finished(StageEvent(stage="batch", details=result.to_json()))
+    return result
+
+
+def make_engine(config: BatchConfig) -> BatchEngine:
+    """The engine that was asked for."""
+    if config.engine == "local":
+        return LocalEngine()
+    from fommctl.batch.ray_engine import RayEngine
+
+    return RayEngine(config.address, config.split, config.workers)
+
+
+def by_model(planned: Sequence[Planned]) -> list[Planned]:
+    """Jobs of one model together, so that a worker need not load it twice; else in the order of the file."""
+    models = list(dict.fromkeys(each.job.choice for each in planned))
+    return sorted(planned, key=lambda each: models.index(each.job.choice))
+
+
+def shared_devices(config: BatchConfig) -> tuple[str, ...]:
+    """Those that the workers share. Raises UsageError and MissingError for one that is not there."""
+    from fommctl.networks.inference.devices import resolve_device
+
+    if config.engine == "ray":
+        return config.devices
+    if config.devices:
+        for device in config.devices:
+            resolve_device(device)
+        return config.devices
+    import torch
+
+    return tuple(f"cuda:{number}" for number in range(torch.cuda.device_count())) or ("auto",)
+
+
+def exit_code(result: BatchResult) -> int:
+    """0, or 6 where jobs failed or were not started."""
+    counts = result.counts
+    return JobsFailedError.exit_code if counts["failed"] or counts["not started"] else 0
+
+
+def _row(job: Job, ended: Ended | None, left: bool) -> dict[str, Any]:
+    state = ended.state if ended is not None else "not started" if left else "kept"
+    error = (ended.error if ended is not None else None) or {}
+    result = (ended.result if ended is not None else None) or {}
+    return {
+        "where": job.where,
+        "output": str(job.output),
+        "state": state,
+        "attempts": 0 if ended is None else ended.attempts,
+        "seconds": None if ended is None or ended.seconds is None else round(ended.seconds, 3),
+        "reason": error.get("message"),
+        "hint": error.get("hint"),
+        "exit_code": error.get("exit_code"),
+        "frames": result.get("frames"),
+        "warnings": list(result.get("warnings", ())),
+    }
+
+
+def _invalid_row(problem: Problem) -> dict[str, Any]:
+    return {
+        "where": problem.where,
+        "output": _output_of(problem),
+        "state": "failed",
+        "attempts": 0,
+        "seconds": None,
+        "reason": problem.message,
+        "hint": problem.hint,
+        "exit_code": problem.exit_code,
+        "frames": None,
+        "warnings": [],
+    }
+
+
+def _output_of(problem: Problem) -> str | None:
+    return None if problem.job is None else str(problem.job.output)

@@ -1,0 +1,1 @@
+"""Cutting square clips of subjects out of videos and pictures."""

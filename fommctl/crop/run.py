@@ -1,0 +1,226 @@
+"""Crop: every subject of videos and pictures becomes a square clip of its own, framed as a model wants it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fommctl.api.specs import DetectorSpec, StageEvent
+from fommctl.crop.config import CropConfig
+from fommctl.crop.file import Job, Outcome, prepare
+from fommctl.crop.inputs import expand, key_of, names_of, stamp
+from fommctl.crop.manifest import Manifest
+from fommctl.detection.framing import choose_detector
+from fommctl.errors import FommctlError, InputError, JobsFailedError, OutputError, UsageError
+from fommctl.host import Host
+from fommctl.machine import usable_cores
+from fommctl.models import registry
+from fommctl.presets.preset import Framing, load_preset
+from fommctl.workers import Died, run_jobs
+
+log = logging.getLogger(__name__)
+Progress = Callable[[int, int | None], None]
+"""report(done, in all): files, or the frames of a single one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A source that could not be used, and why."""
+
+    source: str
+    message: str
+    hint: str | None
+
+
+@dataclass(slots=True)
+class CropResult:
+    """What was found and written, in the order of the inputs."""
+
+    clips: list[dict[str, Any]] = field(default_factory=list)
+    """By the columns of the manifest; `output` is a path. In a dry run each has its `command`."""
+    failed: list[Failure] = field(default_factory=list)
+    without_subject: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    """Sources whose clips were there already; they are among `clips`."""
+    detector: str = ""
+    subject: str = ""
+    """What the detector finds: `face`."""
+    warnings: list[str] = field(default_factory=list)
+
+    def error(self) -> FommctlError | None:
+        """What the command's exit code stands for: InputError where no clip came of it, JobsFailedError where some
+        sources failed, else None."""
+        if not self.clips:
+            if self.failed:
+                first = self.failed[0]
+                more = f", and {len(self.failed) - 1} more failed" if len(self.failed) > 1 else ""
+                return InputError(f"no input could be used: {first.message}{more}", first.hint)
+            return InputError(
+                f"no {self.subject} was found that stays long enough", "See --min-duration and --detector."
+            )
+        if self.failed:
+            return JobsFailedError(
+                f"{len(self.failed)} of the inputs failed: {self.failed[0].message}", self.failed[0].hint
+            )
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """For --json: more keys may be added, none of these changes."""
+        return {
+            "clips": self.clips,
+            "failed": [{"source": each.source, "message": each.message, "hint": each.hint} for each in self.failed],
+            "without_subject": self.without_subject,
+            "skipped": self.skipped,
+            "detector": self.detector,
+            "warnings": self.warnings,
+        }
+
+
+def run(config: CropConfig, host: Host, report: Progress | None = None) -> CropResult:
+    """Crop all inputs into `config.output`, going on where an earlier run stopped; a dry run writes nothing.
+
+    Inputs that cannot be used are listed in the result, not raised. Raises UsageError, MissingError, and OutputError
+    where nothing can be written; the clips that are done by then stay.
+    """
+    spec, framing = _eyes(config, host)
+    detector = spec.name
+    files, missing = expand(config.inputs, config.output)
+    result = CropResult(detector=detector, subject=spec.subject)
+    result.failed += [
+        Failure(os.fspath(path), f"{path} {reason}", "Check the spelling and the folder.") for path, reason in missing
+    ]
+    host.started(StageEvent(stage="crop", details={"inputs": list(map(os.fspath, files)), "detector": detector}))
+    options = config.fingerprint(detector, (framing.subject, framing.width) if framing else None)
+    folder = None if config.dry_run else config.output
+    if files:
+        with nullcontext() if folder is None else Manifest(folder, overwrite=config.overwrite) as manifest:
+            _Run(_Plan(config, detector, framing, options, files), manifest, result, report).all_files()
+    host.finished(StageEvent(stage="crop", details=result.to_json()))
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    config: CropConfig
+    detector: str
+    framing: Framing | None
+    options: str
+    """Fingerprint of all that decides what the clips are."""
+    files: list[Path]
+
+
+def _eyes(config: CropConfig, host: Host) -> tuple[DetectorSpec, Framing | None]:
+    """The detector and the framing; None where the preset's subject is another than the detector's."""
+    preset = load_preset(config.preset or registry.default(host).preset, host)
+    framing = preset.framing
+    if framing is None and config.detector is None:
+        raise UsageError(
+            f"the preset '{preset.name}' does not say what its subject is",
+            "Name a detector with --detector, or a preset of faces with --preset.",
+        )
+    spec, _ = choose_detector(host, framing.subject if framing else "", config.detector)
+    return spec, framing if framing and framing.subject == spec.subject else None
+
+
+class _Run:
+    """One run over all files: what is still to be done is done, the result is put together."""
+
+    def __init__(self, plan: _Plan, manifest: Manifest | None, result: CropResult, report: Progress | None) -> None:
+        self.plan = plan
+        self.manifest = manifest
+        self.result = result
+        self.report = report or (lambda done, total: None)
+        self.outcomes: dict[str, Outcome] = {}
+        """By the key of the source."""
+        self.stamps: dict[str, list[int]] = {}
+
+    def all_files(self) -> None:
+        jobs = self._jobs()
+        try:
+            self._work(jobs)
+        finally:
+            for path in self.plan.files:
+                self._collect(path)
+
+    def _jobs(self) -> list[Job]:
+        """What is left to do."""
+        known = {} if self.manifest is None else self.manifest.records
+        present = [] if self.manifest is None else os.listdir(self.manifest.folder)
+        names = names_of(self.plan.files, {key: record.name for key, record in known.items()}, present)
+        jobs = []
+        for path in self.plan.files:
+            key = key_of(path)
+            try:
+                self.stamps[key] = stamp(path)
+            except (OSError, InputError) as error:
+                reason = (getattr(error, "strerror", None) or str(error)).lower()
+                hint = "Check where the link leads." if path.is_symlink() else "Check the name."
+                self.outcomes[key] = Outcome(failure=(f"{path} cannot be read: {reason}", hint))
+                continue
+            if self._is_current(key):
+                self.outcomes[key] = Outcome(tuple(dict(row) for row in known[key].rows))
+                self.result.skipped.append(os.fspath(path))
+            else:
+                jobs.append(Job(path, names[path], key))
+        return jobs
+
+    def _is_current(self, key: str) -> bool:
+        return (
+            self.manifest is not None
+            and not self.plan.config.overwrite
+            and self.manifest.is_current(key, self.stamps[key], self.plan.options)
+        )
+
+    def _work(self, jobs: list[Job]) -> None:
+        plan, done = self.plan, len(self.plan.files) - len(jobs)
+
+        def tell(job: Job, frames: int, total: int | None) -> None:
+            if len(plan.files) == 1:
+                self.report(frames, total)
+
+        def begin(job: Job) -> None:
+            if self.manifest is not None:
+                self.manifest.begin(job.key, job.name)
+
+        workers = min(len(jobs), plan.config.workers or usable_cores())
+        # One more process would only have to start, and to load the detector once more.
+        workers = workers if workers > 1 else 0
+        arguments = plan.config, plan.detector, plan.framing
+        for job, outcome in run_jobs(jobs, prepare, arguments, workers=workers, tell=tell, begin=begin):
+            if isinstance(outcome, Died):
+                outcome = Outcome(failure=(f"{job.source}: {outcome.reason}", "Try it again with --workers 1."))
+            self._take(job, outcome)
+            done += 1
+            if len(plan.files) > 1:
+                self.report(done, len(plan.files))
+
+    def _take(self, job: Job, outcome: Outcome) -> None:
+        self.outcomes[job.key] = outcome
+        if outcome.fatal and outcome.failure is not None:
+            raise OutputError(*outcome.failure)
+        for warning in outcome.warnings:
+            log.warning(warning)
+            self.result.warnings.append(warning)
+        if outcome.failure is not None:
+            log.info("failed: %s", outcome.failure[0])
+        elif self.manifest is not None:
+            source = os.fspath(job.source)
+            self.manifest.finish(job.key, source, self.stamps[job.key], self.plan.options, list(outcome.rows))
+
+    def _collect(self, path: Path) -> None:
+        outcome = self.outcomes.get(key_of(path))
+        if outcome is None:
+            return
+        if outcome.failure is not None:
+            self.result.failed.append(Failure(os.fspath(path), *outcome.failure))
+        elif not outcome.rows:
+            self.result.without_subject.append(os.fspath(path))
+        folder = self.plan.config.output or Path()
+        for number, row in enumerate(outcome.rows):
+            clip = {**row, "output": os.fspath(folder / row["output"])}
+            self.result.clips.append(clip | ({"command": outcome.commands[number]} if outcome.commands else {}))

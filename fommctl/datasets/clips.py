@@ -1,0 +1,103 @@
+"""The clips of a training set: which there are, whom they show, and which of them are kept for testing."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fommctl.api.folders import identity_of, is_published, media_below, read_manifest, stem
+from fommctl.api.tables import read_table
+from fommctl.api.values import Split
+from fommctl.datasets.splits import split_of
+from fommctl.errors import InputError, UsageError
+from fommctl.presets.config import did_you_mean
+
+_COUNT = re.compile(r"[1-9][0-9]{0,9}")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video, an animation, a folder of frames or a picture of a training set."""
+
+    path: Path
+    name: str
+    """Its path below the folder of its split, with `/` and its ending: unique in the split."""
+    identity: str
+    frames: int
+
+    @property
+    def still(self) -> bool:
+        """Whether it is a single picture."""
+        return self.frames == 1
+
+
+def find_clips(root: Path, split: Split, *, test_fraction: float = 0.1, seed: int = 0) -> tuple[Clip, ...]:
+    """The clips and stills of one split, in the order of their names.
+
+    Where there are folders `train` and `test` below `root` (the published layout), they are the splits. Elsewhere all
+    media below `root` are split by identity (see `split_of`): those that have a clip, and apart from them those of
+    stills alone, so that the test split has its share of clips.
+
+    The identity is what `manifest.jsonl` or `index.csv` in `root` say (`file` and `identity`; `frames` saves counting
+    them), else in the published layout the folder directly below the split, else the name up to `#` or `__`, else the
+    name without its ending. What is a clip: see `fommctl.api.folders.media_below`.
+
+    Files that cannot be read are logged and left out. The test split may be empty. Raises InputError where there is
+    nothing to read, and for a manifest that cannot be read or leads outside `root`.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder", "Name the folder that holds the training data.")
+    published = is_published(root)
+    folder = root / split if published else root
+    clips = tuple(_readable(root, folder, published))
+    if not clips and (split == "train" or not published):
+        raise InputError(
+            f"{folder} holds no clip that can be read", "Put videos, GIFs, pictures or folders of frames there."
+        )
+    if published:
+        return clips
+    moving = {clip.identity for clip in clips if not clip.still}
+    still = {clip.identity for clip in clips} - moving
+    test = split_of(moving, test_fraction, seed) | split_of(still, test_fraction, seed)
+    return tuple(clip for clip in clips if (clip.identity in test) == (split == "test"))
+
+
+def _readable(root: Path, folder: Path, published: bool) -> Iterator[Clip]:
+    from fommctl.media.random_access import count_frames
+
+    manifest = read_manifest(root)
+    for path in media_below(folder, published=published):
+        row = manifest.get(path.relative_to(root).as_posix(), {})
+        name, counted = path.relative_to(folder), str(row.get("frames"))
+        try:
+            frames = int(counted) if _COUNT.fullmatch(counted) else count_frames(path)
+        except InputError as error:
+            _log.warning("%s is left out: %s", name.as_posix(), error.message)
+            continue
+        identity = str(row.get("identity") or "") or identity_of(name, published=published) or stem(path)
+        yield Clip(path, name.as_posix(), identity, frames)
+
+
+def read_pairs_list(path: Path, clips: Sequence[Clip]) -> tuple[tuple[Clip, Clip], ...]:
+    """Pairs (source, driving) from a CSV file with these two columns, as published.
+
+    A clip is named by its name, or by the last part of it. Raises InputError where the file cannot be read or lists no
+    pairs, and UsageError for a clip that is not there.
+    """
+    rows = [row.cells for row in read_table(Path(path), ("source", "driving"))]
+    known = {clip.name: clip for clip in clips}
+    for clip in clips:
+        known.setdefault(clip.name.rpartition("/")[2], clip)
+
+    def named(name: str) -> Clip:
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise UsageError(f"{path} names the clip {name!r}, which is not there{near}", "Correct the line.")
+        return known[name]
+
+    return tuple((named(row["source"]), named(row["driving"])) for row in rows)

@@ -1,0 +1,1 @@
+"""Finding subjects in pictures and clips, and the squares around them."""

@@ -1,0 +1,295 @@
+"""Choosing the square of a picture or clip that a model gets to see, framed as its training data was."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fommctl.api.protocols import Detector
+from fommctl.api.specs import DetectorSpec
+from fommctl.api.values import Detection
+from fommctl.detection.following import SquarePath
+from fommctl.detection.search import all_detections, looked_at_again
+from fommctl.detection.subjects import Track, follow, lasting, subjects
+from fommctl.errors import InputError, MissingError
+from fommctl.host import Host
+from fommctl.media.boxes import Box, square
+from fommctl.media.probe import VideoInfo, probe
+from fommctl.media.reader import Reader
+from fommctl.plugin import describe, why_not_ready
+
+log = logging.getLogger(__name__)
+
+# Where the centre of the subject's box lies in the square. Faces: mean over the 105 stills (0.508, 0.566) and 372
+# frames of the clips (0.499, 0.562) that the built-in model was trained on, by dlib-hog; the spread is 0.05.
+CENTERS = {"face": (0.5, 0.5625)}
+MIDDLE = (0.5, 0.5)
+# A square beyond the picture shows repeated border, which models render badly; so it may first shrink by this much.
+SHRINK = 1.3
+# Room for motion that the framing itself has, in sides of the square: nine in ten clips that the built-in
+# model was trained on, all of which were cut as fixed squares, move by less.
+SLACK = 0.2
+# Percent of the detections that may lie further out on each side: stray ones.
+OUTER = 5
+RATE = Fraction(5)
+"""Frames a second that are searched for the subject."""
+MOST_SAMPLES = 300
+# From this length on, seconds, single frames are sought out instead of decoding all that lies between.
+LONG = 300
+LONGEST_SIDE = 1280
+BATCH = 8
+# The subject counts as gone only after this many seconds (and two samples) without a detection: detectors lose turned
+# heads for moments in which the model can still follow.
+GONE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Square:
+    """The square of a picture."""
+
+    box: Box
+    """Whole pixels; may reach beyond the picture, whose border is then repeated."""
+    found: int
+    """Subjects in the picture; the largest was taken."""
+    score: float
+    """Of the detection, comparable within one detector only."""
+    subject: Detection
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What one searched frame of a clip shows of the subject."""
+
+    time: Fraction
+    """Seconds, as frames of the clip have it."""
+    detection: Detection | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClipSquare:
+    """The square of one shot of a clip."""
+
+    box: Box
+    """The fixed square: even whole pixels; may reach beyond the picture, whose border is then repeated."""
+    found: int
+    """Subjects in the shot; the largest was followed."""
+    score: float
+    """Mean over the detections, comparable within one detector only."""
+    absent: tuple[tuple[Fraction, Fraction], ...]
+    """Open intervals of time (seconds) between two sightings, without the subject; one from the beginning on starts
+    at -1."""
+    sightings: tuple[Sighting, ...]
+    """Every searched frame, in order."""
+    start: Fraction = Fraction(-1)
+    """Time of the shot's first frame, seconds; of the clip's first shot -1."""
+    path: SquarePath | None = None
+    """The square that follows the subject, where the fixed one does not serve."""
+
+    @property
+    def width(self) -> float:
+        """Of the subject's box over the side of the square: the median of the sightings."""
+        seen = [sighting.detection.box.width for sighting in self.sightings if sighting.detection is not None]
+        return median(seen) / self.box.width
+
+
+def ready_detectors(host: Host, subject: str) -> list[DetectorSpec]:
+    """The detectors of this subject that work at once and offline, in the order of priority."""
+    fitting = [spec for spec in host.detectors.values() if spec.subject == subject and why_not_ready(spec) is None]
+    return sorted(fitting, key=lambda spec: -spec.priority)
+
+
+def choose_detector(host: Host, subject: str, name: str | None = None) -> tuple[DetectorSpec, Detector]:
+    """The detector of this name, or the first of the ready ones that can be built.
+
+    A detector asked for by name may download its weights. Raises UsageError for an unknown name, and MissingError where
+    no detector of `subject` works.
+    """
+    if name is not None:
+        spec: DetectorSpec = host.find("detector", name)
+        return spec, spec.build()
+    for spec in ready_detectors(host, subject):
+        try:
+            return spec, spec.build()
+        except MissingError as error:
+            log.warning("detector %s: %s", spec.name, error.message)
+        except Exception as error:
+            log.warning("detector %s: %s", spec.name, describe(error))
+    reasons = [
+        f"{spec.name}: {why_not_ready(spec) or 'cannot be loaded'}"
+        for spec in host.detectors.values()
+        if spec.subject == subject
+    ]
+    raise MissingError(
+        f"no detector of a {subject} is ready ({'; '.join(reasons) or 'none is installed'})",
+        "Give --crop none or --crop X,Y,SIZE, or install what is missing.",
+    )
+
+
+def square_in_picture(
+    pixels: NDArray[np.uint8], detector: Detector, width: float, *, subject: str = "face", name: str = "the picture"
+) -> Square:
+    """The square around the largest sure subject of a picture (H, W, 3).
+
+    width: of the subject's box over the side of the square.  name: of the picture, for the message.
+    The square moves inside the picture where it fits. Raises InputError where no subject is found.
+    """
+    sure = subjects(all_detections(pixels, detector))
+    if not sure:
+        raise not_found(subject, name)
+    wanted = ideal(looked_at_again(pixels, sure[0].box, detector), width, subject)
+    box = fitted(wanted.center, wanted.width, pixels.shape[1], pixels.shape[0])
+    return Square(box, len(sure), sure[0].score, sure[0])
+
+
+def square_in_clip(
+    path: Path,
+    detector: Detector,
+    width: float,
+    *,
+    subject: str = "face",
+    fps: Fraction | None = None,
+    start: Fraction | None = None,
+    end: Fraction | None = None,
+    report: Callable[[int, int | None], None] = lambda done, total: None,
+) -> ClipSquare:
+    """One fixed square around the largest lasting subject of a clip, wide enough for its motion.
+
+    Five frames a second are searched, and never more than about 300 in all: then they are spread evenly, so that hours
+    of video take no longer than minutes.
+    width: of the subject's box over the side of the square.  fps: of a folder of frames.  start, end: seconds.
+    report(done, total): called as the search goes on, in frames.
+    Raises InputError where no subject is found, and what the reader raises.
+    """
+    info = probe(path, fps=fps)
+    times: list[Fraction] = []
+    found: list[list[Detection]] = []
+    samples, length, rate = _samples(path, info, fps, start or Fraction(0), end)
+    while batch := list(itertools.islice(samples, BATCH)):
+        times += [time for time, _ in batch]
+        detections = detector.detect([pixels for _, pixels in batch])
+        found += [scaled(these, info, pixels) for these, (_, pixels) in zip(detections, batch, strict=True)]
+        report(len(times), None if length is None else max(len(times), math.ceil(length * rate)))
+    step = 1 / rate
+    tracks = lasting(follow(times, found), len(times))
+    if not tracks:
+        raise not_found(subject, path.name)
+    return fixed_square(tracks, times, width, subject, info, max(length or step, times[-1] + step))
+
+
+def fixed_square(
+    tracks: Sequence[Track], times: Sequence[Fraction], width: float, subject: str, info: VideoInfo, end: Fraction
+) -> ClipSquare:
+    """The square around the first of the tracks through the frames that were searched at these times, before `end`."""
+    track = tracks[0]
+    seen = dict(zip(track.samples, track.detections, strict=True))
+    sightings = tuple(Sighting(time, seen.get(number)) for number, time in enumerate(times))
+    center, side = spread([detection.box for detection in track.detections], width, subject)
+    box = fitted(center, side, info.width, info.height, multiple=2)
+    return ClipSquare(box, len(tracks), track.score, absences(sightings, end), sightings)
+
+
+def _samples(
+    path: Path, info: VideoInfo, fps: Fraction | None, start: Fraction, end: Fraction | None
+) -> tuple[Iterator[tuple[Fraction, NDArray[np.uint8]]], Fraction | None, Fraction]:
+    """The frames to search with their times, the length of the clip in seconds, and how many frames a second."""
+    size = searched_size(info)
+    until = min(limit for limit in (end, info.duration) if limit is not None) if end or info.duration else None
+    length = None if until is None else max(Fraction(0), until - start)
+    rate = min(RATE, MOST_SAMPLES / length) if length else RATE
+
+    def all_along() -> Iterator[tuple[Fraction, NDArray[np.uint8]]]:
+        with Reader(path, fps=fps, start=start, end=end, size=size, max_rate=rate) as reader:
+            for frame in reader:
+                yield frame.time, frame.pixels
+
+    def one_by_one() -> Iterator[tuple[Fraction, NDArray[np.uint8]]]:
+        for number in range(MOST_SAMPLES):
+            offset = number / rate
+            with Reader(path, fps=fps, start=start + offset, end=end, size=size) as reader:
+                frame = next(iter(reader), None)
+            if frame is not None:
+                yield offset + frame.time, frame.pixels
+
+    return one_by_one() if length and length >= LONG else all_along(), length, rate
+
+
+def searched_size(info: VideoInfo) -> tuple[int, int]:
+    """(width, height) of the frames in which a subject is looked for."""
+    scale = min(1.0, LONGEST_SIDE / max(info.width, info.height))
+    return max(1, round(info.width * scale)), max(1, round(info.height * scale))
+
+
+def scaled(detections: Sequence[Detection], info: VideoInfo, pixels: NDArray[np.uint8]) -> list[Detection]:
+    """Detections in a reduced frame, in the pixels of the clip."""
+    x, y = info.width / pixels.shape[1], info.height / pixels.shape[0]
+    return [
+        Detection(
+            found.box.scaled(x, y),
+            found.score,
+            None if found.landmarks is None else found.landmarks * np.array([x, y], np.float32),
+        )
+        for found in detections
+    ]
+
+
+def spread(boxes: Sequence[Box], width: float, subject: str) -> tuple[tuple[float, float], float]:
+    """Centre and side of the one square that frames a moving subject, wide enough for its motion.
+
+    boxes: of the subject, in pixels.  width: of its box over the side of the square.
+    """
+    squares = [ideal(box, width, subject) for box in boxes]
+    left, top = np.percentile([(box.left, box.top) for box in squares], OUTER, axis=0).tolist()
+    right, bottom = np.percentile([(box.right, box.bottom) for box in squares], 100 - OUTER, axis=0).tolist()
+    side = median(box.width for box in squares)
+    return ((left + right) / 2, (top + bottom) / 2), max(side, max(right - left, bottom - top) - SLACK * side)
+
+
+def ideal(box: Box, width: float, subject: str) -> Box:
+    """The square in which the subject stands as in the training data."""
+    x, y = CENTERS.get(subject, MIDDLE)
+    side = box.width / width
+    left, top = box.center[0] - x * side, box.center[1] - y * side
+    return Box(left, top, left + side, top + side)
+
+
+def fitted(center: tuple[float, float], side: float, width: int, height: int, multiple: int = 1) -> Box:
+    """The square in whole pixels, shrunk by up to SHRINK and moved so that as little of it as possible lies outside."""
+    room = min(width, height)
+    if side > room:
+        side = max(room, side / SHRINK)
+    if side <= room:
+        side = max(multiple, side - side % multiple)
+    return square(center, side, multiple).shifted_inside(width, height)
+
+
+def absences(sightings: Sequence[Sighting], clip_end: Fraction) -> tuple[tuple[Fraction, Fraction], ...]:
+    """The runs of searched frames without the subject that are long enough to count, from sighting to sighting: when
+    the subject left between two searched frames is not known, and a pose that is held must be one that was seen."""
+    absences = []
+    before = Fraction(-1)
+    position = 0
+    for missing, run in itertools.groupby(sightings, lambda sighting: sighting.detection is None):
+        times = [sighting.time for sighting in run]
+        position += len(times)
+        end = sightings[position].time if position < len(sightings) else clip_end
+        if missing and len(times) > 1 and end - times[0] >= GONE:
+            absences.append((before, end))
+        before = times[-1]
+    return tuple(absences)
+
+
+def not_found(subject: str, name: str) -> InputError:
+    """The error of a picture or clip without a subject."""
+    return InputError(
+        f"no {subject} found in {name}",
+        f"Where the {subject} fills the frame already, give --crop none; else --crop X,Y,SIZE, in pixels.",
+    )

@@ -1,0 +1,295 @@
+"""The shots of a driving video, and the square of each: fixed where its subject stays, following where it does not."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from fommctl.animate.config import AnimateConfig
+from fommctl.api.protocols import Detector
+from fommctl.api.values import Detection
+from fommctl.detection.cuts import CutFinder, difference, thumbnail
+from fommctl.detection.following import smooth_path
+from fommctl.detection.framing import (
+    BATCH,
+    MOST_SAMPLES,
+    RATE,
+    ClipSquare,
+    Sighting,
+    absences,
+    fixed_square,
+    ideal,
+    not_found,
+    scaled,
+    searched_size,
+    square_in_clip,
+)
+from fommctl.detection.search import roll, seen_again, seen_turned
+from fommctl.detection.subjects import SURE, follow, lasting
+from fommctl.media.boxes import Box, TurnedSquare
+from fommctl.media.deinterlacing import Deinterlace
+from fommctl.media.probe import VideoInfo, probe
+from fommctl.media.reader import Frame, Reader
+
+log = logging.getLogger(__name__)
+DrivingCrop = Literal["auto", "fixed", "follow"]
+
+# A subject of whose box more than this part of a side lies beyond the picture shows no pose: what is detected there is
+# made up.
+CUT_OFF = 0.16
+# Side of the pictures that are compared to find the first frame of a shot between two searched ones.
+GLANCE = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """What is searched: a file, or a part of it.  fps: of a folder of frames; start and end: seconds."""
+
+    path: Path
+    fps: Fraction | None = None
+    start: Fraction | None = None
+    end: Fraction | None = None
+    deinterlace: Deinterlace = "auto"
+
+    def reader(
+        self,
+        begin: Fraction = Fraction(0),
+        end: Fraction | None = None,
+        *,
+        box: Box | None = None,
+        size: tuple[int, int] | None = None,
+        max_rate: Fraction | None = None,
+    ) -> Reader:
+        """The frames with begin <= time < end, seconds since `start`; their times count from `begin`. See `Reader`."""
+        zero = self.start or Fraction(0)
+        stop = self.end if end is None else zero + end if self.end is None else min(self.end, zero + end)
+        return Reader(
+            self.path,
+            fps=self.fps,
+            start=zero + begin,
+            end=stop,
+            box=box,
+            size=size,
+            max_rate=max_rate,
+            deinterlace=self.deinterlace,
+        )
+
+
+def driving_clip(config: AnimateConfig) -> Clip:
+    """The part of the driving video that an `animate` is about."""
+    return Clip(config.driving, config.fps, config.start_s, config.end_s, config.deinterlace)
+
+
+def squares_in_clip(
+    clip: Clip,
+    detector: Detector,
+    width: float,
+    *,
+    subject: str = "face",
+    driving_crop: DrivingCrop = "auto",
+    cuts: bool = True,
+) -> tuple[ClipSquare, ...]:
+    """The square of each shot in which the subject is seen, in the order of time; at least one.
+
+    width: of the subject's box over the side of the square.  A shot without the subject belongs to the one before it
+    (to the one after it, at the beginning), where its pose is held.  Raises InputError where no subject is found, and
+    what the reader raises.
+    """
+    if driving_crop == "fixed" and not cuts:
+        return (
+            square_in_clip(clip.path, detector, width, subject=subject, fps=clip.fps, start=clip.start, end=clip.end),
+        )
+    info = probe(clip.path, clip.fps, clip.deinterlace)
+    times, found, starts, end = _searched(clip, info, detector, cuts)
+    bounds = [*starts, end]
+    parts = []
+    for begin, stop in itertools.pairwise(bounds):
+        inside = slice(bisect.bisect_left(times, begin), bisect.bisect_left(times, stop))
+        tracks = lasting(follow(times[inside], found[inside]), len(times[inside]))
+        parts.append((begin, stop, times[inside], tracks))
+    best = max((tracks[0].score for *_, tracks in parts if tracks), default=0.0)
+    shots: list[ClipSquare] = []
+    waiting: Fraction | None = None
+    for begin, stop, moments, tracks in parts:
+        if not tracks or tracks[0].score < SURE * best:
+            if shots:
+                shots[-1] = _longer(shots[-1], moments, stop)
+            waiting = begin if waiting is None and not shots else waiting
+            continue
+        shot = fixed_square(tracks, moments, width, subject, info, stop)
+        if driving_crop != "fixed":
+            shot = _followed(clip, info, detector, shot, (begin, stop), width, subject, driving_crop)
+        shot = _without_cut_off(shot, info, stop)
+        if waiting is not None:
+            shot = _sooner(shot)
+        shots.append(replace(shot, start=begin if waiting is None else waiting))
+        waiting = None
+    if not shots:
+        raise not_found(subject, clip.path.name)
+    shots[0] = replace(shots[0], start=Fraction(-1))
+    if len(shots) > 1:
+        log.info("%d shots, from %s s on", len(shots), ", ".join(f"{float(shot.start):.2f}" for shot in shots[1:]))
+    return tuple(shots)
+
+
+def _searched(
+    clip: Clip, info: VideoInfo, detector: Detector, cuts: bool
+) -> tuple[list[Fraction], list[list[Detection]], list[Fraction], Fraction]:
+    """The searched moments, what was found at each, the beginnings of the shots, and the end of the clip.
+
+    Five frames a second are looked at for cuts; in long clips only some of them for subjects, 300 in all.
+    """
+    zero = clip.start or Fraction(0)
+    until = min((limit for limit in (clip.end, info.duration) if limit is not None), default=None)
+    every = 1 if until is None else max(1, math.ceil((until - zero) * RATE / MOST_SAMPLES))
+    finder = CutFinder(RATE)
+    times: list[Fraction] = []
+    found: list[list[Detection]] = []
+    looked: list[Fraction] = []
+    late: list[Fraction] = []
+    batch: list[Frame] = []
+
+    def search() -> None:
+        detections = detector.detect([frame.pixels for frame in batch])
+        times.extend(frame.time for frame in batch)
+        found.extend(scaled(these, info, frame.pixels) for these, frame in zip(detections, batch, strict=True))
+        batch.clear()
+
+    with clip.reader(size=searched_size(info), max_rate=RATE) as reader:
+        for number, frame in enumerate(reader):
+            looked.append(frame.time)
+            late += [cut.time for cut in finder.take(frame)]
+            if number % every == 0 or finder.suspicious:
+                batch.append(frame)
+            if len(batch) == BATCH:
+                search()
+    search()
+    late += [cut.time for cut in finder.finish()]
+    starts = [_first_frame(clip, info, looked[looked.index(time) - 1], time) for time in late] if cuts else []
+    step = 1 / RATE
+    length = None if until is None else until - zero
+    return times, found, [Fraction(0), *starts], max(length or step, looked[-1] + step)
+
+
+def _first_frame(clip: Clip, info: VideoInfo, before: Fraction, after: Fraction) -> Fraction:
+    """Time of the first frame of a shot that began after one searched frame and not later than the next."""
+    scale = min(1.0, GLANCE / max(info.width, info.height))
+    size = max(1, round(info.width * scale)), max(1, round(info.height * scale))
+    with clip.reader(before, after + 1 / info.rate, size=size) as reader:
+        frames = [(before + frame.time, frame.pixels) for frame in reader]
+    changes = [
+        (difference(thumbnail(one), thumbnail(other)), time) for (_, one), (time, other) in itertools.pairwise(frames)
+    ]
+    return max((found for found in changes if found[1] <= after), key=lambda found: found[0], default=(0.0, after))[1]
+
+
+def _longer(shot: ClipSquare, moments: Sequence[Fraction], end: Fraction) -> ClipSquare:
+    """The shot with what follows it up to `end`, where its subject is not seen."""
+    last = max((seen.time for seen in shot.sightings if seen.detection is not None), default=Fraction(-1))
+    absent = (*(gap for gap in shot.absent if gap[1] <= last), (last, end))
+    return replace(shot, absent=absent, sightings=(*shot.sightings, *(Sighting(time, None) for time in moments)))
+
+
+def _sooner(shot: ClipSquare) -> ClipSquare:
+    """The shot with what comes before it, where its subject is not seen."""
+    first = next(seen.time for seen in shot.sightings if seen.detection is not None)
+    return replace(shot, absent=((Fraction(-1), first), *(gap for gap in shot.absent if gap[0] > Fraction(-1))))
+
+
+def _followed(
+    clip: Clip,
+    info: VideoInfo,
+    detector: Detector,
+    shot: ClipSquare,
+    bounds: tuple[Fraction, Fraction],
+    width: float,
+    subject: str,
+    driving_crop: DrivingCrop,
+) -> ClipSquare:
+    """The shot with the path of its square where it follows, its subject measured anew five times a second.
+
+    Where the clip decides, it is followed if it leaves its place, or may do so where it was not seen, tilted too far.
+    """
+    seen = [(one.time, one.detection) for one in shot.sightings if one.detection is not None]
+    known = [float(time) for time, _ in seen]
+    coarse = smooth_path(known, [_turned(detection, width, subject) for _, detection in seen])
+    if driving_crop == "auto" and not coarse.wanders and len(seen) == len(shot.sightings):
+        return shot
+    boxes = np.array([_sides(detection.box) for _, detection in seen])
+    tilts = subject == "face" and all(detection.landmarks is None for _, detection in seen)
+    measured: list[tuple[Fraction, Detection, float]] = []
+    times: list[Fraction] = []
+    with clip.reader(*bounds, size=searched_size(info), max_rate=RATE) as reader:
+        for frame in reader:
+            times.append(bounds[0] + frame.time)
+            scale = frame.pixels.shape[1] / info.width, frame.pixels.shape[0] / info.height
+            expected = Box(*(float(np.interp(float(times[-1]), known, side)) for side in boxes.T)).scaled(*scale)
+            found: tuple[Detection, float] | None
+            if tilts:
+                found = seen_turned(frame.pixels, expected, measured[-1][2] if measured else 0.0, detector)
+            else:
+                upright = seen_again(frame.pixels, expected, detector)
+                found = None if upright is None else (upright, roll(upright))
+            if found is not None:
+                measured.append((times[-1], scaled([found[0]], info, frame.pixels)[0], found[1]))
+    if not measured:
+        return shot
+    squares = [_turned(detection, width, subject, angle) for _, detection, angle in measured]
+    path = smooth_path([float(time) for time, *_ in measured], squares)
+    if driving_crop == "auto" and not path.wanders:
+        return shot
+    again = {time: detection for time, detection, _ in measured} | dict(seen)
+    sightings = tuple(Sighting(time, again.get(time)) for time in sorted({*times, *again}))
+    return replace(shot, path=path, sightings=sightings, absent=absences(sightings, bounds[1]))
+
+
+def _without_cut_off(shot: ClipSquare, info: VideoInfo, end: Fraction) -> ClipSquare:
+    """The shot, its subject absent also while the picture's edge cuts it off, however short that is."""
+    cut = [one.detection is not None and _is_cut_off(one.detection.box, info) for one in shot.sightings]
+    whole = [one.detection is not None and not out for one, out in zip(shot.sightings, cut, strict=True)]
+    if not any(cut) or not any(whole):
+        return shot
+    gaps = []
+    numbers = [number for number, good in enumerate(whole) if good]
+    for before, after in itertools.pairwise([-1, *numbers, len(whole)]):
+        if any(cut[before + 1 : after]):
+            gaps.append(
+                (
+                    shot.sightings[before].time if before >= 0 else Fraction(-1),
+                    shot.sightings[after].time if after < len(whole) else end,
+                )
+            )
+    inside = [gap for gap in shot.absent if not any(start <= gap[0] and gap[1] <= stop for start, stop in gaps)]
+    return replace(shot, absent=tuple(sorted((*inside, *gaps))))
+
+
+def _is_cut_off(box: Box, info: VideoInfo) -> bool:
+    inside = box.clipped(info.width, info.height)
+    return inside.width < (1 - CUT_OFF) * box.width or inside.height < (1 - CUT_OFF) * box.height
+
+
+def _turned(detection: Detection, width: float, subject: str, angle: float = 0.0) -> TurnedSquare:
+    """The square in which a subject stands as the training data does, tilted by an angle (degrees)."""
+    box = detection.box
+    upright = ideal(box, width, subject)
+    radians = math.radians(angle)
+    # The square's middle lies off the box's, along the subject's own axes.
+    x, y = (mine - its for mine, its in zip(upright.center, box.center, strict=True))
+    center = (
+        box.center[0] + math.cos(radians) * x - math.sin(radians) * y,
+        box.center[1] + math.sin(radians) * x + math.cos(radians) * y,
+    )
+    return TurnedSquare(center, upright.width, angle)
+
+
+def _sides(box: Box) -> tuple[float, float, float, float]:
+    return box.left, box.top, box.right, box.bottom

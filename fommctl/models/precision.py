@@ -1,0 +1,115 @@
+"""What `--precision auto` stands for: decided by instructions and model, once a machine, and kept with the caches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fommctl.errors import OutputError
+from fommctl.machine import processor
+from fommctl.models.home import home, replacing
+from fommctl.networks.inference.devices import (
+    PRECISIONS,
+    CpuPrecisions,
+    cpu_precisions,
+    resolve_precision,
+    resolve_training_precision,
+)
+from fommctl.networks.inference.instructions import bf16_instructions
+
+log = logging.getLogger(__name__)
+RULES = 1
+"""Raised when the table of `cpu_precisions` changes: machines then decide again."""
+_FACTS = "cpu", "torch", "instructions", "rules"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What this machine computes in."""
+
+    precisions: CpuPrecisions
+    instructions: str
+    path: Path
+    """Of the file that holds the decision."""
+    kept: bool
+    """False where the file cannot be written: then each process decides, and all alike."""
+
+
+def choose_precision(name: str, device: torch.device, modules: Mapping[str, nn.Module]) -> str:
+    """The precision of inference by its name; `auto` for these networks on this device.
+
+    Raises UsageError as `resolve_precision` does.
+    """
+    on_cpu = "fp32"
+    if name == "auto" and device.type == "cpu":
+        on_cpu = decision().precisions.for_channels(widest(modules))
+    return resolve_precision(name, device, on_cpu=on_cpu)
+
+
+def choose_training_precision(name: str, device: torch.device) -> str:
+    """The precision of training by its name, or for `auto`. Raises UsageError as `resolve_training_precision` does."""
+    on_cpu = decision().precisions.training if name == "auto" and device.type == "cpu" else "fp32"
+    return resolve_training_precision(name, device, on_cpu=on_cpu)
+
+
+def widest(modules: Mapping[str, nn.Module]) -> int:
+    """Channels of the widest convolution, in and out, of the networks that render."""
+    return max(
+        (
+            min(weight.shape[:2])
+            for name, module in modules.items()
+            if name != "discriminator"
+            for weight in module.parameters()
+            if weight.ndim == 4
+        ),
+        default=0,
+    )
+
+
+def decision() -> Decision:
+    """The decision of this machine: the kept one where CPU, torch and instructions are still the same."""
+    facts = {
+        "cpu": processor()[0],
+        "torch": torch.__version__,
+        "instructions": bf16_instructions(),
+        "rules": RULES,
+    }
+    # Machines that share a home have a file each.
+    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+    return _decision(home() / "cache" / f"precision-{digest}.json", tuple(facts.items()))
+
+
+@cache
+def _decision(path: Path, items: tuple[tuple[str, Any], ...]) -> Decision:
+    facts = dict(items)
+    found = _read(path, facts)
+    if found is None:
+        found = cpu_precisions(facts["instructions"])
+        log.debug("--precision auto: %s", found)
+        # A home that cannot be written to changes nothing: the next process decides the same.
+        with suppress(OutputError, OSError), replacing(path) as temporary:
+            temporary.write_text(json.dumps({**facts, "precisions": asdict(found)}, indent=2) + "\n", encoding="utf-8")
+    return Decision(found, facts["instructions"], path, path.is_file())
+
+
+def _read(path: Path, facts: Mapping[str, Any]) -> CpuPrecisions | None:
+    """What the file holds; None where there is none, or it is damaged or of another machine."""
+    try:
+        held = json.loads(path.read_bytes())
+        precisions = CpuPrecisions(**{field.name: held["precisions"][field.name] for field in fields(CpuPrecisions)})
+        usable = {name: held[name] for name in _FACTS} == facts and set(asdict(precisions).values()) <= {
+            *PRECISIONS[:2]
+        }
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return precisions if usable else None

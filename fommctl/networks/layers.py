@@ -1,0 +1,186 @@
+"""Blocks of the published networks. Attribute names are those of the published checkpoints."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fommctl.networks.inference.subpixel import upsampling_kernel
+
+
+def width_at(expansion: int, level: int, maximum: int) -> int:
+    """Channels at a level of an encoder: doubled at each level up to a maximum."""
+    return min(maximum, expansion << level)
+
+
+def rounds_freely(x: Tensor) -> bool:
+    """Whether convolutions of x may be arranged otherwise than published: under autocast on a CPU, where bf16 rounds
+    more than any arrangement does. In single precision the published rounding is kept."""
+    return x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+
+
+def heads(x: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """What two convolutions of the same kernel size make of x.
+
+    A single output channel costs as much as sixteen: where rounding allows it both are one convolution.
+    """
+    if not rounds_freely(x) or first.bias is None or second.bias is None:
+        return first(x), second(x)
+    weight, bias = torch.cat((first.weight, second.weight)), torch.cat((first.bias, second.bias))
+    out = F.conv2d(x, weight, bias, padding=first.padding)
+    return out[:, : first.out_channels], out[:, first.out_channels :]
+
+
+class SameBlock(nn.Module):
+    """Convolution, BatchNorm, ReLU at one resolution."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, groups: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(x)))
+
+
+class DownBlock(SameBlock):
+    """SameBlock, then 2x2 average pooling."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(super().forward(x), 2)
+
+
+class UpBlock(SameBlock):
+    """Nearest upsampling by 2, then SameBlock."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Two to four times as fast.
+        if rounds_freely(x):
+            return F.relu(self.norm(self._convolved_small(x)))
+        return super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
+
+    def _convolved_small(self, x: Tensor) -> Tensor:
+        """The convolution of the upsampled x, done at the size of x: see `fommctl.networks.inference.subpixel`."""
+        bias = self.conv.bias
+        phases = F.conv2d(x, upsampling_kernel(self.conv.weight), None if bias is None else bias.repeat(4), padding=1)
+        batch, _, height, width = x.shape
+        phases = phases.view(batch, 2, 2, -1, height + 1, width + 1)
+        rows = [
+            torch.stack((phases[:, a, 0, :, a : a + height, :width], phases[:, a, 1, :, a : a + height, 1:]), -1)
+            for a in (0, 1)
+        ]
+        return torch.stack(rows, 3).reshape(batch, -1, 2 * height, 2 * width)
+
+
+class ResidualBlock(nn.Module):
+    """Pre-activation residual block."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(features, features, 3, padding=1)
+        self.conv2 = nn.Conv2d(features, features, 3, padding=1)
+        self.norm1 = nn.BatchNorm2d(features)
+        self.norm2 = nn.BatchNorm2d(features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv1(F.relu(self.norm1(x)))
+        out = self.conv2(F.relu(self.norm2(out)))
+        return out + x
+
+
+class Encoder(nn.Module):
+    """Down blocks; returns the input and the output of every block."""
+
+    def __init__(self, expansion: int, inputs: int, blocks: int, maximum: int) -> None:
+        super().__init__()
+        widths = [inputs, *(width_at(expansion, level, maximum) for level in range(1, blocks + 1))]
+        self.down_blocks = nn.ModuleList(map(DownBlock, widths[:-1], widths[1:]))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        outputs = [x]
+        for block in self.down_blocks:
+            outputs.append(block(outputs[-1]))
+        return outputs
+
+
+class Decoder(nn.Module):
+    """Up blocks with the encoder's outputs concatenated behind each, the encoder's input last.
+
+    extra: channels that each of the encoder's outputs has more than the encoder gave it.  outputs: of a last 3x3
+    convolution; None for no such convolution.
+    """
+
+    def __init__(
+        self, expansion: int, inputs: int, blocks: int, maximum: int, *, extra: int = 0, outputs: int | None = None
+    ) -> None:
+        super().__init__()
+        self.up_blocks = nn.ModuleList()
+        for level in reversed(range(blocks)):
+            skip = 1 if level == blocks - 1 else 2
+            below, here = width_at(expansion, level + 1, maximum), width_at(expansion, level, maximum)
+            self.up_blocks.append(UpBlock(skip * below + extra, here))
+        self.out_filters = width_at(expansion, 0, maximum) + inputs + extra
+        self.conv: nn.Conv2d | None = None
+        if outputs is not None:
+            self.conv = nn.Conv2d(self.out_filters, outputs, 3, padding=1)
+            self.out_filters = outputs
+
+    def forward(self, outputs: list[Tensor]) -> Tensor:
+        *skips, out = outputs
+        for block in self.up_blocks:
+            out = torch.cat((block(out), skips.pop()), 1)
+        return out if self.conv is None else self.conv(out)
+
+
+class Hourglass(nn.Module):
+    """U-Net over its input: (B, C, H, W) to (B, expansion + C, H, W); H and W divisible by 2^blocks.
+
+    outputs: of a last 3x3 convolution, whose channels are then those of the result; None for no such convolution.
+    """
+
+    def __init__(self, expansion: int, inputs: int, blocks: int, maximum: int, outputs: int | None = None) -> None:
+        super().__init__()
+        self.encoder = Encoder(expansion, inputs, blocks, maximum)
+        self.decoder = Decoder(expansion, inputs, blocks, maximum, outputs=outputs)
+        self.out_filters = self.decoder.out_filters
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.decoder(self.encoder(x))
+        return out
+
+
+class AntiAliasDownsample(nn.Module):
+    """Gaussian blur, then every n-th pixel from the first one, n = 1 / scale.
+
+    sigma = (n - 1) / 2, kernel 2 round(4 sigma) + 1 wide, zero padding: 13x13 for a scale of 1/4.
+    """
+
+    weight: Tensor
+
+    def __init__(self, channels: int, scale: float) -> None:
+        super().__init__()
+        self.step = round(1 / scale)
+        sigma = (self.step - 1) / 2
+        radius = round(4 * sigma)
+        offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
+        line = torch.exp(-(offsets**2) / (2 * sigma**2)) if sigma else torch.ones(1)
+        kernel = torch.outer(line, line)
+        self.register_buffer("weight", (kernel / kernel.sum()).expand(channels, 1, -1, -1).clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.step == 1:
+            return x
+        radius, channels = self.weight.shape[-1] // 2, self.weight.shape[0]
+        return F.conv2d(x, self.weight, stride=self.step, padding=radius, groups=channels)
+
+
+class NearestDownsample(nn.Module):
+    """Every n-th pixel from the first one, n = 1 / scale: nearest-neighbour resizing where n divides the size."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.step = round(1 / scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, :: self.step, :: self.step]

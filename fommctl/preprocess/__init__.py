@@ -1,0 +1,1 @@
+"""Turning raw data sets into the training layout."""

@@ -1,0 +1,303 @@
+"""Preprocess: a raw data set becomes the training layout, `train/ID#clip.mp4` and `test/...` with a manifest."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, get_args
+
+from fommctl.api.specs import StageEvent
+from fommctl.api.values import Split
+from fommctl.errors import InputError, OutputError, UsageError
+from fommctl.host import Host
+from fommctl.machine import usable_cores
+from fommctl.media.containers import CONTAINERS, resolve_encoding
+from fommctl.media.deinterlacing import Deinterlace
+from fommctl.preprocess.clip import ClipJob, ClipOptions, Fit, Made
+from fommctl.preprocess.manifest import MANIFEST, Entry, Manifest, write_lines
+from fommctl.preprocess.plan import Planned, assign_splits, box_numbers, plan, read_records
+from fommctl.preprocess.workers import prepare
+from fommctl.presets.config import did_you_mean
+from fommctl.workers import Died, run_jobs
+
+log = logging.getLogger(__name__)
+FAILED = "failed.jsonl"
+FORMATS = tuple(suffix.removeprefix(".") for suffix in CONTAINERS)
+Progress = Callable[[int, int | None], None]
+"""report(clips done, clips in all)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreprocessConfig:
+    """What to prepare and how. See `fommctl preprocess --help` for the meaning of each option."""
+
+    dataset: str
+    raw: Path | None
+    output: Path
+    format: str = "mp4"
+    size: int = 256
+    fit: Fit = "pad"
+    deinterlace: Deinterlace = "auto"
+    """Of interlaced footage."""
+    audio: bool = True
+    test_fraction: float = 0.1
+    seed: int = 0
+    workers: int | None = None
+    """Processes; None: one a processor. 0: none but this one."""
+    limit: int | None = None
+    """So many clips from the first on."""
+    verify: bool = False
+
+    def __post_init__(self) -> None:
+        for name, known in (("format", FORMATS), ("fit", get_args(Fit)), ("deinterlace", get_args(Deinterlace))):
+            value = getattr(self, name)
+            if value not in known:
+                hint = f"Known are {', '.join(known)}."
+                raise UsageError(f"--{name} is '{value}'{did_you_mean(value, known)}", hint)
+        for name, least in (("size", 2), ("workers", 0), ("limit", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"--{name} is {value}", f"Give a number from {least} on.")
+        if not 0 <= self.test_fraction < 1:
+            raise UsageError(f"--test-fraction is {self.test_fraction:g}", "Give a number from 0 to less than 1.")
+        name = "%d.png" if self.format == "png" else f"clip.{self.format}"
+        if resolve_encoding(Path(name)).coded_size(self.size, self.size) != (self.size, self.size):
+            raise UsageError(f"{self.format} holds even sizes only, not {self.size}", "Use --format png, or --size.")
+
+    @property
+    def options(self) -> ClipOptions:
+        """What concerns every single clip."""
+        return ClipOptions(
+            size=self.size, format=self.format, fit=self.fit, audio=self.audio, deinterlace=self.deinterlace
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """For listeners."""
+        return {**asdict(self), "raw": None if self.raw is None else str(self.raw), "output": str(self.output)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Totals:
+    """What one split holds after the run, of the clips that this run was about."""
+
+    clips: int
+    identities: int
+    frames: int
+    hours: float
+    failed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreprocessResult:
+    """What was made; `to_json` is the command's --json."""
+
+    dataset: str
+    output: Path
+    written: int
+    kept: int
+    """Clips that were there already."""
+    failed: tuple[Mapping[str, Any], ...]
+    """`clip`, `split`, `source` and `message` of each clip that could not be made."""
+    splits: Mapping[Split, Totals]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """For --json: more keys may be added, none of these changes."""
+        return {
+            "dataset": self.dataset,
+            "output": str(self.output),
+            "manifest": str(self.output / MANIFEST),
+            "written": self.written,
+            "kept": self.kept,
+            "failed": [dict(each) for each in self.failed],
+            "splits": {split: asdict(totals) for split, totals in self.splits.items()},
+            "warnings": list(self.warnings),
+        }
+
+
+def run(config: PreprocessConfig, host: Host, report: Progress | None = None) -> PreprocessResult:
+    """Write the clips of a raw data set; what is there already and as asked for stays.
+
+    Raises UsageError, InputError (also where not a single clip could be made) or OutputError; what was finished by
+    then stays, and no clip is half-written. Clips that cannot be made are in the result, not raised.
+    """
+    spec = host.find("dataset", config.dataset)
+    if config.raw is not None and _inside(config.output, config.raw):
+        raise UsageError(f"the output lies in the raw folder: {config.output}", "Choose another folder with -o.")
+    manifest = Manifest(config.output, spec.name)
+    records = read_records(spec, host.owner("dataset", spec.name), config.raw)
+    splits = assign_splits(records, config.test_fraction, config.seed)
+    planned = plan(records, config.raw, config.options, splits)
+    host.started(StageEvent(stage="preprocess", details={"config": config.to_json(), "clips": len(planned)}))
+    with manifest:
+        _settle(manifest, planned, splits)
+        result = _Run(config, manifest, planned[: config.limit]).all(report)
+    _list_failed(config.output / FAILED, result.failed)
+    if result.failed and not result.written and not result.kept:
+        first = result.failed[0]
+        raise InputError(
+            f"none of the {len(result.failed)} clips could be made; {first['clip']}: {first['message']}",
+            f"All are listed in {config.output / FAILED}. About the data: {spec.licence}",
+        )
+    host.finished(StageEvent(stage="preprocess", details=result.to_json()))
+    return result
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _settle(manifest: Manifest, planned: Sequence[Planned], splits: Mapping[str, Split]) -> None:
+    """Rename what an earlier run made to what it is called now: splits and names depend on all clips together.
+
+    Also of clips that the raw folder does not have any more, so that no identity is ever in both splits.
+    """
+    stems = {each.key: each.stem for each in planned}
+    for entry in list(manifest.entries.values()):
+        path = manifest.path(entry)
+        if not path.exists():
+            continue
+        suffix = "" if path.is_dir() else path.suffix
+        stem = stems.get(entry.key, path.name.removesuffix(suffix))
+        split = splits.get(entry.identity, entry.split)
+        wanted = replace(entry, file=f"{split}/{stem}{suffix}", split=split)
+        if wanted.file == entry.file:
+            continue
+        if manifest.path(wanted).exists():
+            # Another clip's place, which that clip leaves or takes over later in this run: then this one is made anew.
+            manifest.remove(entry)
+            del manifest.entries[entry.key]
+        else:
+            manifest.move(entry, wanted)
+
+
+class _Run:
+    """The work on the clips of one run."""
+
+    def __init__(self, config: PreprocessConfig, manifest: Manifest, planned: Sequence[Planned]) -> None:
+        self.config = config
+        self.manifest = manifest
+        self.planned = planned
+        self.failed: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self.warnings: list[str] = []
+        self.written = 0
+
+    def all(self, report: Progress | None) -> PreprocessResult:
+        """Make what is missing and sum up."""
+        todo = [each for each in self.planned if not self._is_there(each)]
+        done = kept = len(self.planned) - len(todo)
+        for each in todo:
+            if each.problem is not None:
+                self._fail(each, each.problem)
+        makeable = [each for each in todo if each.problem is None]
+        done += len(todo) - len(makeable)
+        for _ in self._make(makeable):
+            done += 1
+            if report:
+                report(done, len(self.planned))
+        self._warn_of_empty_splits()
+        order = [self.failed[each.key] for each in self.planned if each.key in self.failed]
+        return PreprocessResult(
+            dataset=self.manifest.dataset,
+            output=self.config.output,
+            written=self.written,
+            kept=kept,
+            failed=tuple(order),
+            splits={split: self._totals(split) for split in get_args(Split)},
+            warnings=tuple(self.warnings),
+        )
+
+    def _is_there(self, each: Planned) -> bool:
+        """Whether the clip is as this run would make it. A raw file that is gone is no reason to lose the clip."""
+        entry = self.manifest.entries.get(each.key)
+        return (
+            entry is not None
+            and entry.state == each.state
+            and each.source_bytes in (None, entry.source_bytes)
+            and self.manifest.holds(entry, rehash=self.config.verify)
+        )
+
+    def _make(self, todo: Sequence[Planned]) -> Iterator[None]:
+        suffix = "" if self.config.format == "png" else f".{self.config.format}"
+        jobs = {self.manifest.work / f"{number}{suffix}": each for number, each in enumerate(todo)}
+        orders = (ClipJob(record=each.record, target=path, options=self.config.options) for path, each in jobs.items())
+        with closing(run_jobs(orders, prepare, workers=self._workers(len(todo)))) as outcomes:
+            for job, outcome in outcomes:
+                each = jobs[job.target]
+                if isinstance(outcome, Made):
+                    self.manifest.place(job.target, self._entry(each, outcome, suffix))
+                    self.written += 1
+                    for warning in outcome.warnings:
+                        self._warn(each, warning)
+                elif isinstance(outcome, Died):
+                    self._fail(each, outcome.reason)
+                elif outcome.disk_full:
+                    raise OutputError(outcome.message, "Free some space; the same command goes on where this stopped.")
+                else:
+                    self._fail(each, outcome.message)
+                yield
+
+    def _workers(self, clips: int) -> int:
+        return min(usable_cores() if self.config.workers is None else self.config.workers, clips)
+
+    def _entry(self, each: Planned, made: Made, suffix: str) -> Entry:
+        record = each.record
+        return Entry(
+            file=f"{each.split}/{each.stem}{suffix}",
+            dataset=self.manifest.dataset,
+            identity=record.identity,
+            name=each.name,
+            split=each.split,
+            frames=made.frames,
+            rate=f"{made.rate.numerator}/{made.rate.denominator}",
+            source=each.source,
+            start=None if record.start is None else float(record.start),
+            end=None if record.end is None else float(record.end),
+            box=box_numbers(record),
+            bytes=made.measure.bytes,
+            sha256=made.measure.sha256,
+            source_bytes=each.source_bytes,
+            state=each.state,
+            keypoints=None if made.keypoints is None else made.keypoints.sha256,
+        )
+
+    def _fail(self, each: Planned, message: str) -> None:
+        clip = f"{each.record.identity}#{each.name}"
+        log.debug("%s: %s", clip, message)
+        self.failed[each.key] = {"clip": clip, "split": each.split, "source": each.source, "message": message}
+
+    def _warn_of_empty_splits(self) -> None:
+        for split in get_args(Split):
+            own = [each for each in self.planned if each.split == split]
+            if own and all(each.key in self.failed for each in own):
+                text = f"the {split} split is empty: none of its {len(own)} clips could be made"
+                log.warning("%s", text)
+                self.warnings.append(text)
+
+    def _warn(self, each: Planned, message: str) -> None:
+        text = f"{each.stem}: {message}"
+        log.warning("%s", text)
+        self.warnings.append(text)
+
+    def _totals(self, split: Split) -> Totals:
+        own = [each for each in self.planned if each.split == split]
+        there = [self.manifest.entries[each.key] for each in own if each.key not in self.failed]
+        return Totals(
+            clips=len(there),
+            identities=len({entry.identity for entry in there}),
+            frames=sum(entry.frames for entry in there),
+            hours=round(float(sum((entry.frames / Fraction(entry.rate) for entry in there), Fraction(0))) / 3600, 6),
+            failed=sum(each.key in self.failed for each in own),
+        )
+
+
+def _list_failed(path: Path, failed: Sequence[Mapping[str, Any]]) -> None:
+    if failed:
+        write_lines(path, failed)
+    else:
+        path.unlink(missing_ok=True)

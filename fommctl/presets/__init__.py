@@ -1,0 +1,1 @@
+"""Named configurations: their schema, reading and checking them."""

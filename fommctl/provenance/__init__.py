@@ -1,0 +1,1 @@
+"""Where a result comes from: sidecars, signatures, and reading both."""

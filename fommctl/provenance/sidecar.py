@@ -1,0 +1,139 @@
+"""The sidecar file: what it holds, and reading one that anybody may have written."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fommctl.animate.config import AnimateConfig
+from fommctl.errors import UsageError
+from fommctl.media.files import check_file
+from fommctl.media.marking import printable
+
+VERSION = 1
+"""Raised when a file of the new kind could be misread by the code for the old one."""
+LARGEST = 8 * 2**20
+"""Bytes; a sidecar has some ten thousand."""
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Threads = Annotated[int, Field(ge=1, le=1024)]
+_HINT = "Take the .json that 'fommctl animate --sidecar' wrote."
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+
+class File(_Part):
+    """A file, or a pattern or folder of frames."""
+
+    path: str
+    """As it was given to the command."""
+    relative: str | None
+    """From the folder of the sidecar; None where there is no such path (another drive)."""
+    sha256: Sha256
+    """Of a file's bytes; of frames as `fommctl.provenance.hashing.media_hash` does it."""
+
+
+class Inputs(_Part):
+    """What was animated with what."""
+
+    source: File
+    driving: File
+    views: tuple[File, ...] = Field(default=(), strict=False)
+
+
+class Model(_Part):
+    """What rendered it."""
+
+    name: str
+    file: File | None
+    """None for weights that come from no file."""
+    preset: str
+    """The resolved configuration as YAML."""
+
+
+class Settings(_Part):
+    """What decides the bits beside the options."""
+
+    device: str
+    precision: str
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    torch_threads: Threads
+    encoder_threads: Threads
+
+
+class Result(_Part):
+    """The result as it was."""
+
+    path: str
+    relative: str | None
+    sha256: Sha256
+    unsigned_sha256: Sha256 | None = None
+    """Of a signed result before it was signed: signatures are never twice the same."""
+
+
+class Sidecar(_Part):
+    """All that is needed to render a result again bit for bit."""
+
+    format: Literal["fommctl sidecar"]
+    version: int
+    tool: dict[str, str]
+    synthetic: bool
+    inputs: Inputs
+    model: Model
+    options: dict[str, str | int | float | bool | None]
+    """Those of `AnimateConfig` but the paths, with nothing left open."""
+    settings: Settings
+    environment: dict[str, Any]
+    output: Result
+
+    @property
+    def pixels_sha256(self) -> str:
+        """Of the result without a signature."""
+        return self.output.unsigned_sha256 or self.output.sha256
+
+
+def sidecar_of(output: Path) -> Path:
+    """Where the sidecar of a result lies: `shot.mov.json`, `frames/%05d.png.json`."""
+    return output.with_name(f"{output.name}.json")
+
+
+def check_sidecar(config: AnimateConfig) -> None:
+    """Raise UsageError where the sidecar would replace something."""
+    if not config.sidecar:
+        return
+    path = sidecar_of(config.result_path)
+    if path.is_dir() or any(
+        os.path.realpath(path) == os.path.realpath(file) for file in (config.source, config.driving)
+    ):
+        raise UsageError(f"the sidecar would replace {path}", "Choose another name with -o.")
+    if path.exists() and not config.overwrite:
+        raise UsageError(f"the sidecar exists already: {path}", "Use --overwrite, or another name with -o.")
+
+
+def read(path: Path) -> Sidecar:
+    """Read and check a sidecar. Raises InputError where there is no such file, UsageError where it is none."""
+    check_file(path)
+    if path.stat().st_size > LARGEST:
+        raise UsageError(f"{path} is too large for a sidecar", _HINT)
+    try:
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is no JSON file", _HINT) from error
+    if not isinstance(data, dict) or data.get("format") != "fommctl sidecar":
+        raise UsageError(f"{path} is no sidecar of fommctl", _HINT)
+    if data.get("version") != VERSION:
+        raise UsageError(
+            f"{path} is of version {printable(str(data.get('version')), 20)}, this fommctl reads version {VERSION}",
+            "Take the fommctl that wrote it.",
+        )
+    try:
+        return Sidecar.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = printable(".".join(map(str, first["loc"])), 100)
+        raise UsageError(f"{path} is damaged at {where}: {first['msg'].lower()}", _HINT) from error

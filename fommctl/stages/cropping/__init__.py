@@ -1,1 +1,0 @@
-"""The parts of `fommctl crop`; `fommctl.stages.crop` puts them together."""

@@ -1,1 +1,0 @@
-"""The parts of `fommctl preprocess`; `fommctl.stages.preprocess` puts them together."""

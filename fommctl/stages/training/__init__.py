@@ -1,1 +1,0 @@
-"""The parts of `fommctl train`; `fommctl.stages.train` puts them together."""

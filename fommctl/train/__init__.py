@@ -1,0 +1,1 @@
+"""Training a model from a preset and a folder of clips."""

@@ -1,0 +1,217 @@
+"""Training pairs: what a pair is made of follows from the seed and its number alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fommctl.datasets.clips import Clip
+from fommctl.errors import InputError
+from fommctl.presets.sections import DatasetParams, ExpressionParams
+from fommctl.train.augmentation import augment, moved, warped
+from fommctl.train.cache import FrameCache, spare_memory
+from fommctl.train.landmarks import Find, KeptLandmarks, Pixels
+
+_log = logging.getLogger(__name__)
+
+Drawn = tuple[dict[str, Any], dict[str, str]]
+"""A pair, and what is wrong with the clips that could not be read for it, by their names."""
+
+_REDUCED = 32
+"""Side, in pixels, of the pictures by whose difference pairs are chosen."""
+
+
+class TrainingPairs(Dataset[dict[str, Any]]):
+    """Pairs of frames by their number, without an end: epoch after epoch, each in an order of its own.
+
+    `pairs[draw]` holds `source` and `driving`, (3, H, W) float32 in [0, 1], `draw`, and, where `landmarks` is given,
+    `source_landmarks` and `driving_landmarks`, (N, 2) float32 in [-1, 1], NaN where there is no subject.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        params: DatasetParams,
+        *,
+        repeats: int = 1,
+        seed: int = 0,
+        landmarks: Find | None = None,
+        landmark_count: int = 68,
+        kept: KeptLandmarks | None = None,
+        cache_bytes: int | None = None,
+    ) -> None:
+        """repeats: passes over the clips in an epoch.  landmarks: runs in the workers.
+        landmark_count: N where there is no subject.
+        kept: by which pairs are chosen where the preset has `expressions`; None leaves that out.
+        cache_bytes: memory for decoded frames, shared by forked workers; None for `spare_memory`.
+
+        Raises InputError where there is nothing to make pairs of.
+        """
+        self.params = params
+        self.seed = seed
+        self._landmarks = landmarks
+        self._landmark_count = landmark_count
+        self._kept = kept
+        self._clips = [clip for clip in clips if not clip.still]
+        self._stills = [clip for clip in clips if clip.still] if params.stills else []
+        ignored = len(clips) - len(self._clips) - len(self._stills)
+        if ignored:
+            _log.warning("%d still pictures are not used: the preset has no dataset_params.stills", ignored)
+        if not self._clips and not self._stills:
+            raise InputError(
+                "there is no clip of more than one frame to train on",
+                "Add videos, or --set dataset_params.stills.fraction=1 to train on stills alone.",
+            )
+        self._units = self._drawn_from()
+        self.pairs_per_epoch = len(self._units) * repeats
+        limit = spare_memory() if cache_bytes is None else cache_bytes
+        self._frames = FrameCache([*self._clips, *self._stills], params.frame_shape, limit)
+        self._order: tuple[int, NDArray[np.int64]] | None = None
+        self._told: set[str] = set()
+
+    def _drawn_from(self) -> list[list[Clip]]:
+        """What an epoch goes through: clips, or the clips of each identity."""
+        if not self._clips:
+            return [[still] for still in self._stills]
+        if not self.params.id_sampling:
+            return [[clip] for clip in self._clips]
+        by_identity: dict[str, list[Clip]] = {}
+        for clip in self._clips:
+            by_identity.setdefault(clip.identity, []).append(clip)
+        return [by_identity[identity] for identity in sorted(by_identity)]
+
+    def __getitem__(self, draw: int) -> dict[str, Any]:
+        item, unreadable = self.draw(draw)
+        self.tell(unreadable)
+        return item
+
+    def tell(self, unreadable: Mapping[str, str]) -> None:
+        """Log what is wrong with each clip, once."""
+        for name, problem in unreadable.items():
+            if name not in self._told:
+                self._told.add(name)
+                _log.warning("%s cannot be read any more, and others are taken instead: %s", name, problem)
+
+    def draw(self, draw: int) -> Drawn:
+        """The pair with this number; nothing is remembered from one to the next, not even which clips failed."""
+        random = np.random.default_rng([self.seed, draw])
+        unreadable: dict[str, str] = {}
+        stills = self.params.stills
+        still = bool(self._stills) and stills is not None and (random.random() < stills.fraction or not self._clips)
+        frames = self._still(random, unreadable) if still else None
+        if frames is None and self._clips:
+            still = False
+            frames = self._pair(draw, random, unreadable)
+        if frames is None:
+            raise InputError(
+                f"none of the {len(self._clips) + len(self._stills)} clips can be read any more",
+                f"Check that the data is still there. {next(iter(unreadable.values()), '')}".strip(),
+            )
+        pair = self._tensors(augment(frames, self.params.augmentation_params, random))
+        if still and stills is not None:
+            pair = warped(pair, stills, random)
+        elif self.params.rigid is not None and random.random() < self.params.rigid.fraction:
+            pair = torch.cat((pair[:1], moved(pair[1:], self.params.rigid, random)))
+        item: dict[str, Any] = {"source": pair[0], "driving": pair[1], "draw": draw}
+        if self._landmarks is not None:
+            item["source_landmarks"], item["driving_landmarks"] = self._found(pair, self._landmarks)
+        return item, unreadable
+
+    def _unit(self, draw: int) -> list[Clip]:
+        epoch, position = divmod(draw, self.pairs_per_epoch)
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.pairs_per_epoch)
+        return self._units[self._order[1][position] % len(self._units)]
+
+    def _pair(self, draw: int, random: np.random.Generator, unreadable: dict[str, str]) -> list[Pixels] | None:
+        unit = self._unit(draw)
+        first = unit[random.integers(len(unit))] if len(unit) > 1 else unit[0]
+        expressions = self.params.expressions
+        expressive = expressions is not None and self._kept is not None and random.random() < expressions.fraction
+        for clip in self._from(first, self._clips, random):
+            if expressive and expressions is not None:
+                indices = self._expressive(clip, expressions, random, unreadable)
+            else:
+                indices = np.sort(random.integers(clip.frames, size=self.params.pair_candidates)).tolist()
+            frames = indices and self._read(clip, indices, unreadable)
+            if frames:
+                return most_different(frames)
+        return None
+
+    def _expressive(
+        self, clip: Clip, params: ExpressionParams, random: np.random.Generator, unreadable: dict[str, str]
+    ) -> list[int]:
+        """The two frames that differ most in a distance of landmarks; none where the clip cannot be read."""
+        assert self._kept is not None
+        count = min(params.candidates, clip.frames)
+        candidates = np.sort(random.choice(clip.frames, count, replace=False))
+        first, second = params.distances[random.integers(len(params.distances))]
+        try:
+            marks = self._kept.read(clip, [int(index) for index in candidates])
+        except InputError as error:
+            unreadable[clip.name] = error.message
+            return []
+        spread = np.linalg.norm(marks - marks.mean(1, keepdims=True), axis=2).mean(1)
+        distances = np.linalg.norm(marks[:, first] - marks[:, second], axis=1) / spread
+        if np.isfinite(distances).sum() < 2:
+            return [int(index) for index in candidates[:2]]
+        return sorted(int(candidates[place]) for place in (np.nanargmin(distances), np.nanargmax(distances)))
+
+    def _still(self, random: np.random.Generator, unreadable: dict[str, str]) -> list[Pixels] | None:
+        first = self._stills[random.integers(len(self._stills))]
+        for clip in self._from(first, self._stills, random):
+            frames = self._read(clip, [0], unreadable)
+            if frames is not None:
+                return [frames[0], frames[0]]
+        return None
+
+    def _from(self, first: Clip, others: list[Clip], random: np.random.Generator) -> Iterator[Clip]:
+        """The clip, and after it all others in random order, in case it cannot be read."""
+        yield first
+        for index in random.permutation(len(others)):
+            yield others[index]
+
+    def _read(self, clip: Clip, indices: list[int], unreadable: dict[str, str]) -> list[Pixels] | None:
+        try:
+            return self._frames.read(clip, indices)
+        except InputError as error:
+            unreadable[clip.name] = error.message
+            return None
+
+    def _tensors(self, frames: list[NDArray[np.float32]]) -> Tensor:
+        """(2, 3, H, W); augmentations may have changed the size."""
+        pair = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
+        size = self.params.frame_shape[:2]
+        if pair.shape[2:] != size:
+            pair = F.interpolate(pair, size, mode="bilinear", antialias=True)
+        return pair.contiguous()
+
+    def _found(self, pair: Tensor, landmarks: Find) -> list[Tensor]:
+        pixels = (pair * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+        height, width = pixels.shape[1:3]
+        last = np.array([width - 1, height - 1], np.float32)
+        missing = np.full((self._landmark_count, 2), np.nan, np.float32)
+        found = landmarks(list(pixels))
+        return [
+            torch.from_numpy(missing if one is None else np.float32(2) * one.astype(np.float32) / last - 1)
+            for one in found
+        ]
+
+
+def most_different(frames: Sequence[Pixels]) -> list[Pixels]:
+    """Of frames in the order of time, the two whose reduced pictures differ most, by mean absolute difference."""
+    if len(frames) == 2:
+        return list(frames)
+    stack = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float()
+    reduced = F.adaptive_avg_pool2d(stack, _REDUCED).flatten(1)
+    distance = torch.cdist(reduced, reduced, p=1)
+    first, second = divmod(int(distance.argmax()), len(frames))
+    return [frames[min(first, second)], frames[max(first, second)]]

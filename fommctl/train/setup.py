@@ -1,0 +1,138 @@
+"""The parts of a run before its first step."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import torch
+
+from fommctl.api.specs import BackendSpec, DetectorSpec
+from fommctl.api.training import TrainableBackend, trains
+from fommctl.datasets.clips import Clip, find_clips
+from fommctl.errors import MissingError, UsageError
+from fommctl.host import Host
+from fommctl.models.building import build_backend
+from fommctl.models.perceptual import load_perceptual
+from fommctl.plugin import why_not_ready
+from fommctl.presets.preset import Preset, load_preset
+from fommctl.presets.sections import BaseTrainParams, DatasetParams
+from fommctl.train.data import TrainingPairs, steps_per_epoch
+from fommctl.train.distributed import Processes
+from fommctl.train.initialising import initialise
+from fommctl.train.landmarks import KeptLandmarks, Landmarks
+from fommctl.train.schedule import Schedule
+from fommctl.train.step import TrainingStep
+from fommctl.train.weight_average import WeightAverage
+
+if TYPE_CHECKING:
+    from fommctl.train.config import TrainConfig
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run trains, with what, for how long."""
+
+    preset: Preset
+    spec: BackendSpec
+    params: BaseTrainParams
+    backend: TrainableBackend
+    step: TrainingStep
+    average: WeightAverage | None
+    pairs: TrainingPairs
+    validation: tuple[Clip, ...]
+    schedule: Schedule
+    device: torch.device
+    precision: str
+
+
+def build(
+    config: TrainConfig,
+    host: Host,
+    device: torch.device,
+    precision: str,
+    processes: Processes,
+    seed: int,
+    *,
+    fresh: bool,
+) -> Setup:
+    """Everything that can be wrong with preset, data and packages is found here, before anything is written.
+
+    fresh: the run starts at its first step; otherwise its weights come from a checkpoint.
+    """
+    preset = load_preset(config.preset, host, sets=config.sets)
+    params: BaseTrainParams = preset.section("train_params")
+    dataset: DatasetParams = preset.section("dataset_params")
+    spec: BackendSpec = host.find("backend", preset.backend)
+    pairs = TrainingPairs(
+        find_clips(config.data, "train"),
+        dataset,
+        repeats=params.num_repeats,
+        seed=seed,
+        **_landmarks(params, dataset, host),  # type: ignore[arg-type]
+    )
+    schedule = Schedule(params, steps_per_epoch(pairs, params.batch_size), config.max_steps)
+    torch.manual_seed(seed)
+    backend = build_backend(spec, preset.model_params)
+    if not trains(backend):
+        raise UsageError(f"the backend '{spec.name}' cannot be trained", "Take a preset of another backend.")
+    if config.init_from is not None and fresh:
+        log.warning("%s: %s", config.init_from, initialise(backend, config.init_from, host))
+    perceptual = None if params.features is None else load_perceptual(params.features)
+    processes.synchronise_statistics(backend.modules())
+    step = TrainingStep(
+        backend,
+        params,
+        device,
+        precision,
+        perceptual=perceptual,
+        parallel=processes.parallel,
+        mean=processes.mean,
+    )
+    averaged = {name: module for name, module in backend.modules().items() if name in spec.groups}
+    average = None if params.ema_decay is None else WeightAverage(averaged, params.ema_decay)
+    validation = tuple(clip for clip in find_clips(config.data, "test") if not clip.still)
+    return Setup(preset, spec, params, backend, step, average, pairs, validation, schedule, device, precision)
+
+
+def _landmarks(params: BaseTrainParams, dataset: DatasetParams, host: Host) -> dict[str, object]:
+    guidance = params.landmarks
+    if guidance is None:
+        if dataset.expressions is not None:
+            raise UsageError(
+                "dataset_params.expressions needs the detector of train_params.guidance",
+                "Give losses of guidance or focus a weight, or leave the expressions out.",
+            )
+        return {}
+    spec: DetectorSpec = host.find("detector", guidance.detector)
+    reason = why_not_ready(spec)
+    if reason is not None:
+        weights = getattr(params, "loss_weights", None)
+        without = [
+            f"--set train_params.loss_weights.{name}=0"
+            for name in ("guidance", "focus")
+            if getattr(weights, name, None)
+        ]
+        raise MissingError(
+            f"the detector '{spec.name}' that guides the training is not ready: {reason}",
+            f"Install what is missing, or train without: {' '.join(without)}",
+        )
+    find = Landmarks(spec)
+    asked = {
+        "train_params.guidance.points": guidance.points,
+        "train_params.guidance.focus_points": guidance.focus_points or (),
+        "dataset_params.expressions.distances": () if dataset.expressions is None else dataset.expressions.distances,
+    }
+    for key, numbers in asked.items():
+        highest = max(chain.from_iterable(numbers), default=0)
+        if highest >= spec.landmarks:
+            raise UsageError(
+                f"the detector '{spec.name}' gives {spec.landmarks} landmarks, number {highest} is asked for",
+                f"Correct {key}.",
+            )
+    kept = None if dataset.expressions is None else KeptLandmarks(find, spec.landmarks, spec.name)
+    return {"landmarks": find, "landmark_count": spec.landmarks, "kept": kept}

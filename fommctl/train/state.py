@@ -1,0 +1,107 @@
+"""Everything that a run needs to go on: networks, optimisers, average, position and random state, in one file.
+
+The file is a checkpoint in the published layout (generator, kp_detector, discriminator, optimizer_*, epoch) with
+further entries of ours, so that what reads published checkpoints reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fommctl.api.training import TrainableBackend
+from fommctl.errors import ModelError
+from fommctl.models.checkpoint import read_content
+from fommctl.train.step import TrainingStep
+from fommctl.train.weight_average import WeightAverage
+
+_OWN = "fommctl"
+
+
+@dataclass
+class Progress:
+    """Where a run is."""
+
+    done: int = 0
+    """Steps."""
+    best: float | None = None
+    """Lowest validation score so far."""
+    validation: float | None = None
+    """The last one."""
+    seed: int = 0
+
+
+def content(
+    backend: TrainableBackend,
+    step: TrainingStep,
+    average: WeightAverage | None,
+    progress: Progress,
+    epoch: int,
+    preset: str,
+) -> dict[str, Any]:
+    """The checkpoint; tensors are those of the run, not copies.  preset: as YAML text."""
+    entries: dict[str, Any] = {name: module.state_dict() for name, module in backend.modules().items()}
+    entries |= {name: optimiser.state_dict() for name, optimiser in step.optimisers.items()}
+    entries["epoch"] = epoch
+    entries[_OWN] = {
+        "step": progress.done,
+        "best": progress.best,
+        "validation": progress.validation,
+        "seed": progress.seed,
+        "preset": preset,
+    }
+    entries["random_state"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        entries["cuda_random_state"] = torch.cuda.get_rng_state()
+    if average is not None:
+        entries["average"] = average.state_dict()
+    return entries
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint of a run, on the CPU; nothing in it is executed. Raises ModelError where it is none."""
+    try:
+        entries = read_content(path)
+    except ModelError as error:
+        raise ModelError(f"{path} is damaged or no checkpoint", "Name another one with --resume PATH.") from error
+    if not isinstance(entries, dict) or _OWN not in entries:
+        raise ModelError(
+            f"{path} is no checkpoint of a fommctl run", "Start from a finished model with --init-from instead."
+        )
+    try:
+        progress(entries)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path} does not say where its run was", "Name another one with --resume PATH.") from error
+    return entries
+
+
+def progress(entries: dict[str, Any]) -> Progress:
+    """Where the run of a checkpoint was."""
+    own = entries[_OWN]
+    best, validation = (None if own[name] is None else float(own[name]) for name in ("best", "validation"))
+    return Progress(int(own["step"]), best, validation, int(own["seed"]))
+
+
+def restore(
+    entries: dict[str, Any], path: Path, backend: TrainableBackend, step: TrainingStep, average: WeightAverage | None
+) -> None:
+    """Put everything back where `content` took it from. Raises ModelError where it does not fit this configuration."""
+    try:
+        for name, module in backend.modules().items():
+            module.load_state_dict(entries[name])
+        for name, optimiser in step.optimisers.items():
+            optimiser.load_state_dict(entries[name])
+        if average is not None:
+            # A run that began without an average starts one from the weights as they are.
+            average.load_state_dict(entries.get("average") or {n: m.state_dict() for n, m in backend.modules().items()})
+        torch.set_rng_state(entries["random_state"])
+        if torch.cuda.is_available() and "cuda_random_state" in entries:
+            torch.cuda.set_rng_state(entries["cuda_random_state"])
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise ModelError(
+            f"{path} does not fit this preset: {str(error).splitlines()[0][:200]}",
+            "Resume with the preset and the options that the run began with.",
+        ) from error
