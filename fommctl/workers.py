@@ -19,6 +19,7 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
+from fommctl.machine import usable_cores
 from fommctl.worker_life import PATIENCE, serve
 
 Job = TypeVar("Job")

@@ -146,10 +146,6 @@ def _environment(count: int) -> Iterator[None]:
             del os.environ[name]
 
 
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @contextmanager
 def _quiet_launcher() -> Iterator[None]:
     """The launcher's own messages are for -v: the processes tell what happened."""

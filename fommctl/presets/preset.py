@@ -99,7 +99,7 @@ class Preset:
 
 def presets_root() -> Path:
     """The folder of the shipped presets: inside the package in a wheel, beside it in a source tree."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     packed = package / "_presets"
     return packed if packed.is_dir() else package.parent / "presets"
 
