@@ -31,7 +31,6 @@ FLOORS = (
         "scaffold",
         "train",
     },
-    {"stages"},
     {"fommctl", "__main__", "cli"},
 )
 """Modules and packages of `fommctl` from the ground up; `fommctl` itself, whose `load` imports `animate` when it is
