@@ -13,8 +13,7 @@ from written_media import spans, write
 
 from fommctl.errors import InputError, UsageError
 from fommctl.media.probe import probe
-from fommctl.media.sound_choice import check_track, choose_tracks
-from fommctl.media.sound_input import AudioSource
+from fommctl.media.sound import AudioSource, check_track, choose_tracks
 
 RATE = Fraction(25)
 

@@ -12,11 +12,10 @@ from media_factory import linear_profile, moving_square, solid, write_clip
 from PIL import Image
 
 from fommctl.errors import InputError
-from fommctl.media.colour import ColourTags
+from fommctl.media.colour import ColourTags, ToneMap
 from fommctl.media.images import read_picture
 from fommctl.media.probe import probe
 from fommctl.media.reader import Reader
-from fommctl.media.tonemap import ToneMap
 
 TILE = 64
 

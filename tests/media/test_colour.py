@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from media_factory import BT601, BT709, HLG, PQ, Colour, solid, tagged, write_clip
 
-from fommctl.media.colour import BT2020, ColourTags
+from fommctl.media.colour import BT2020, ColourTags, ToneMap, pq_light, to_bt709
 from fommctl.media.reader import Reader
-from fommctl.media.tonemap import ToneMap, pq_light, to_bt709
 
 PATCHES = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (200, 120, 30), (128, 128, 128)]
 

@@ -7,7 +7,7 @@ from media_factory import write_clip
 
 from fommctl.api.folders import MEDIA_SUFFIXES, media_below, plain_folder
 from fommctl.crop.inputs import expand
-from fommctl.media.endings import passed_over
+from fommctl.media.sequences import passed_over
 
 
 @pytest.mark.parametrize("ending", ["3gp", "MXF", "m2ts", "vob", "mts", "HEIC", "heif", "jp2", "webm", "y4m"])

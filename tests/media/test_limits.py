@@ -14,9 +14,9 @@ from fommctl.api.tables import LONGEST_LINE, read_table
 from fommctl.errors import LONGEST_MESSAGE, InputError, UsageError
 from fommctl.host import Host
 from fommctl.media import stills
-from fommctl.media.limits import LONGEST_PAUSE, MAX_PIXELS, MAX_SIDE
 from fommctl.media.probe import probe
 from fommctl.media.reader import Frame, Reader
+from fommctl.media.stills import LONGEST_PAUSE, MAX_PIXELS, MAX_SIDE
 from fommctl.media.writer import AudioSource, Writer
 from fommctl.models.building import MOST_VALUES, build_backend
 from fommctl.presets.preset import load_preset
