@@ -13,11 +13,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = (
     {"errors"},
+    {"files"},
+    {"journal"},
     {"machine", "threads", "workers", "worker_life"},
     {"networks"},
     {"api", "host", "media", "plugin", "presets"},
     {"models"},
-    {"output_folder", "datasets"},
+    {"datasets"},
     {"detection", "provenance", "animate"},
     {
         "batch",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fommctl.doctor.report import Row, in_bytes
+from fommctl.files import file_sha256
 
 if TYPE_CHECKING:
     from fommctl.models.registry import Entry
@@ -31,7 +32,7 @@ def _built_in() -> Iterator[Row]:
     if path is None or not path.is_file():
         yield _problem("built-in", f"{path} is not there", _REINSTALL, stops=True)
         return
-    digest = registry.file_sha256(path)
+    digest = file_sha256(path)
     fault = _damage(path)
     # An installer records the hash of each file; an editable installation has no such record.
     for file in metadata.files("fommctl") or ():
@@ -79,7 +80,6 @@ def _perceptual() -> Iterator[Row]:
     import torch
 
     from fommctl.models.perceptual import VGG19_URL
-    from fommctl.models.registry import file_sha256
 
     path = Path(torch.hub.get_dir()) / "checkpoints" / VGG19_URL.rpartition("/")[2]
     if not path.is_file():
@@ -128,7 +128,7 @@ def _fault(entry: Entry, *, hashing: bool) -> str | None:
     if size is not None and size != found:
         return f"has {found:,} bytes instead of {size:,}"
     wanted = entry.spec.sha256 or record.get("sha256")
-    differs = hashing and wanted is not None and registry.file_sha256(entry.path) != wanted
+    differs = hashing and wanted is not None and file_sha256(entry.path) != wanted
     return "has another SHA-256 than it should" if differs else None
 
 
