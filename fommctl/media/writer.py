@@ -19,7 +19,7 @@ from fommctl.media.images_out import PictureSequence
 from fommctl.media.marking import Mark
 from fommctl.media.movie import Movie, PictureFormat, choose_time_base, output_errors
 from fommctl.media.output_paths import check_target, is_pattern, put_in_place, real_target, sweep, temporary_name
-from fommctl.media.sound_input import AudioSource
+from fommctl.media.sound import AudioSource
 
 __all__ = ["AudioSource", "Writer", "check_output", "holds_alpha", "holds_audio"]
 
