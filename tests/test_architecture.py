@@ -13,11 +13,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = (
     {"errors"},
+    {"files"},
+    {"journal"},
     {"machine", "threads", "workers", "worker_life"},
     {"networks"},
     {"api", "host", "media", "plugin", "presets"},
     {"models"},
-    {"output_folder", "datasets"},
+    {"datasets"},
     {"detection", "provenance", "animate"},
     {"batch", "bench", "bench_end_to_end", "bench_training", "crop", "evaluate", "preprocess", "scaffold", "train"},
     {"stages"},

@@ -26,7 +26,7 @@ from fommctl.evaluate.report_videos import ShownClip, embedded_videos, shown_cli
 from fommctl.evaluate.results import Evaluation, MetricInfo, Summary
 from fommctl.evaluate.sources import MODEL
 from fommctl.evaluate.videos import shown_keypoints
-from fommctl.output_folder import replace_text
+from fommctl.files import write_text
 
 _LIBRARIES = ("torch", "numpy", "av")
 _MODES = {
@@ -103,7 +103,7 @@ def write_report(
     )
     environment.filters["printed"] = printed
     content = _content(evaluation, videos, made or datetime.now(UTC))
-    replace_text(path, environment.get_template("report.html").render(content, commands=tuple(commands)))
+    write_text(path, environment.get_template("report.html").render(content, commands=tuple(commands)))
 
 
 def _content(evaluation: Evaluation, videos: Mapping[str, Path], made: datetime) -> dict[str, Any]:

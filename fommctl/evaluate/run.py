@@ -23,14 +23,13 @@ from fommctl.evaluate.report_videos import shown_clips
 from fommctl.evaluate.results import Evaluation, Mode
 from fommctl.evaluate.saving import FOLDER as PREDICTIONS
 from fommctl.evaluate.scoring import choose_metrics
-from fommctl.evaluate.tables import CONFIGURATION, CSV, SUMMARY, write_tables
+from fommctl.evaluate.tables import CONFIGURATION, write_tables
 from fommctl.evaluate.videos import FOLDER as VIDEOS
 from fommctl.evaluate.videos import SideBySide
 from fommctl.evaluate.workers import Failure, Job, Setup, prepare
+from fommctl.files import exclusive_folder, remove_stale_files, write_text
 from fommctl.host import Host
 from fommctl.machine import usable_cores
-from fommctl.models.home import make_folder
-from fommctl.output_folder import replace_text, sole_run
 from fommctl.presets.preset import Preset, load_preset
 from fommctl.workers import Died, run_jobs
 
@@ -74,10 +73,11 @@ def run(
     sources = choose_sources(config, host, specs, plan.tasks, subject)
     details = {"config": config.to_json(), "clips": len(plan.tasks), "metrics": [spec.name for spec in specs]}
     host.started(StageEvent(stage="evaluate", details=details))
-    with sole_run(config.output, LOCK, files=(CSV, SUMMARY, CONFIGURATION, REPORT)):
+    with exclusive_folder(config.output, LOCK):
+        remove_stale_files(config.output)
         # By this a later run sees that the output is its own, however early this one ends.
-        replace_text(config.output / MARKER, "This folder was made by fommctl evaluate.\n")
-        make_folder(config.output / CLIPS)
+        write_text(config.output / MARKER, "This folder was made by fommctl evaluate.\n")
+        (config.output / CLIPS).mkdir(exist_ok=True)
         _remove_unfinished(config.output)
         gathered = Gathered(config, contestants, plan, specs, sources)
         _score(config, gathered, report)

@@ -13,7 +13,7 @@ import numpy as np
 
 from fommctl.api import plain_json
 from fommctl.api.metrics import ClipScores
-from fommctl.models.home import replacing
+from fommctl.files import atomic_write
 
 FORMAT = 1
 _HINT = "Free some space, or write elsewhere with -o."
@@ -91,5 +91,5 @@ def write_stored(path: Path, stored: Stored) -> None:
         "metrics": metrics,
     }
     arrays["record"] = np.array(json.dumps(record, allow_nan=False))
-    with replacing(path, hint=_HINT) as temporary, temporary.open("wb") as file:
+    with atomic_write(path, hint=_HINT) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)

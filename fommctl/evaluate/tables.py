@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fommctl.evaluate.results import Evaluation
-from fommctl.models.home import replacing
-from fommctl.output_folder import replace_text
+from fommctl.files import atomic_write, write_text
 from fommctl.presets.config import dump_yaml
 
 CSV, SUMMARY, CONFIGURATION = "metrics.csv", "summary.json", "configuration.yaml"
@@ -20,18 +19,18 @@ _HINT = "Free some space, or write elsewhere with -o."
 def write_tables(evaluation: Evaluation, folder: Path) -> None:
     """All three, each all or nothing. Raises OutputError."""
     with (
-        replacing(folder / CSV, hint=_HINT) as temporary,
+        atomic_write(folder / CSV, hint=_HINT) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         csv.writer(file).writerows(rows(evaluation))
     write_summary(evaluation, folder)
-    replace_text(folder / CONFIGURATION, dump_yaml(evaluation.configuration))
+    write_text(folder / CONFIGURATION, dump_yaml(evaluation.configuration))
 
 
 def write_summary(evaluation: Evaluation, folder: Path) -> None:
     """What --json prints, and the configuration."""
     data = {**evaluation.to_json(), "configuration": dict(evaluation.configuration)}
-    replace_text(folder / SUMMARY, f"{json.dumps(data, indent=2, allow_nan=False)}\n")
+    write_text(folder / SUMMARY, f"{json.dumps(data, indent=2, allow_nan=False)}\n")
 
 
 def rows(evaluation: Evaluation) -> Iterator[list[str]]:

@@ -22,11 +22,11 @@ from fommctl.evaluate.plan import Task
 from fommctl.evaluate.predictions import Part
 from fommctl.evaluate.sources import MODEL
 from fommctl.evaluate.streams import open_stream
+from fommctl.files import write_text
 from fommctl.host import Host
 from fommctl.media.drawing import RADIUS, colour, draw_keypoints
 from fommctl.media.resampling import Pixels, resize
 from fommctl.media.writer import Writer
-from fommctl.output_folder import replace_text
 
 if TYPE_CHECKING:
     from fommctl.animate.engine import Engine
@@ -86,7 +86,7 @@ class SideBySide:
                 except FommctlError as error:
                     log.warning("%s has no video: %s", task.name, error.message)
                     continue
-                replace_text(note, key)
+                write_text(note, key)
             made[task.name] = path
         for other in set((self._config.output / FOLDER).rglob("*.webm")).difference(made.values()):
             other.unlink()

@@ -26,12 +26,12 @@ from fommctl.evaluate import run as evaluate
 from fommctl.evaluate.config import EvaluateConfig
 from fommctl.evaluate.results import Evaluation
 from fommctl.evaluate.scoring import choose_metrics
+from fommctl.files import exclusive_folder, write_text
 from fommctl.host import Host
 from fommctl.machine import usable_cores
 from fommctl.models.building import build_backend
 from fommctl.models.perceptual import load_perceptual
 from fommctl.networks.inference.devices import resolve_device
-from fommctl.output_folder import replace_text, sole_run
 from fommctl.preprocess import run as preprocess
 from fommctl.presets.preset import Preset, load_preset
 from fommctl.stages.reproduction.found import Network, results
@@ -82,9 +82,9 @@ def run(config: ReproduceConfig, host: Host, watch: Watch = unwatched) -> Reprod
     _check(config, presets, host)
     host.started(StageEvent(stage="reproduce", details={"config": config.to_json()}))
     begun = time.monotonic()
-    with sole_run(config.output, LOCK, files=(SETTINGS, RESULTS, README)):
+    with exclusive_folder(config.output, LOCK):
         settled = {**config.settled(), "presets": _before(config).get("presets", {}) | _texts(presets)}
-        replace_text(config.output / SETTINGS, json.dumps(settled, indent=2) + "\n")
+        write_text(config.output / SETTINGS, json.dumps(settled, indent=2) + "\n")
         data = config.data or _synthetic(config, presets, host, watch)
         jobs = _jobs(config, data)
         failed = _train(config, jobs, watch)
@@ -98,8 +98,8 @@ def run(config: ReproduceConfig, host: Host, watch: Watch = unwatched) -> Reprod
         networks = {name: _network(preset, host) for name, preset in presets.items()}
         found = results(config, standings, trained, networks, seconds=time.monotonic() - begun)
         text = markdown(found)
-        replace_text(config.output / RESULTS, json.dumps(found, indent=2, allow_nan=False) + "\n")
-        replace_text(config.output / README, text)
+        write_text(config.output / RESULTS, json.dumps(found, indent=2, allow_nan=False) + "\n")
+        write_text(config.output / README, text)
     result = ReproduceResult(output=config.output, standings=standings, data=found, text=text, failed=failed)
     host.finished(StageEvent(stage="reproduce", details=result.to_json()))
     return result

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fommctl.errors import FommctlError
+from fommctl.files import write_text
 from fommctl.machine import usable_cores
-from fommctl.output_folder import replace_text
 from fommctl.train.config import TrainConfig
 from fommctl.train.loop import Report
 from fommctl.train.run import run
@@ -101,7 +101,7 @@ def prepare() -> Callable[[TrainingJob, Tell], Failed | None]:
                 raise
             return Failed(error.message, error.hint, error.exit_code)
         record = {"seconds": round(time.monotonic() - begun, 1), "losses": dict(result.losses)}
-        replace_text(job.run / RECORD, json.dumps(record, indent=2) + "\n")
+        write_text(job.run / RECORD, json.dumps(record, indent=2) + "\n")
         return None
 
     return train

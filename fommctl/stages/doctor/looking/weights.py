@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fommctl.errors import FommctlError
+from fommctl.files import file_sha256
 from fommctl.host import Host, load_host
 from fommctl.models import registry
 from fommctl.models.files import read_header, sniff
@@ -27,7 +28,7 @@ def built_in(path: Path | None) -> dict[str, Any]:
     if path is None or not path.is_file():
         return {"path": str(path), "fault": "is not there"}
     fault = damage(path)
-    return {"path": str(path), "fault": fault, "sha256": registry.file_sha256(path), "size": path.stat().st_size}
+    return {"path": str(path), "fault": fault, "sha256": file_sha256(path), "size": path.stat().st_size}
 
 
 def damage(path: Path) -> str | None:
@@ -96,7 +97,7 @@ def _fault(entry: registry.Entry, *, hashing: bool) -> tuple[str | None, bool]:
     wanted = entry.spec.sha256 or record.get("sha256")
     if wanted is None or not hashing:
         return None, False
-    return (None if registry.file_sha256(entry.path) == wanted else "has another SHA-256 than it should"), True
+    return (None if file_sha256(entry.path) == wanted else "has another SHA-256 than it should"), True
 
 
 def perceptual() -> dict[str, Any]:
@@ -107,5 +108,5 @@ def perceptual() -> dict[str, Any]:
 
     path = Path(torch.hub.get_dir()) / "checkpoints" / VGG19_URL.rpartition("/")[2]
     digits = path.stem.rpartition("-")[2]
-    whole = path.is_file() and registry.file_sha256(path).startswith(digits)
+    whole = path.is_file() and file_sha256(path).startswith(digits)
     return {"path": str(path), "url": VGG19_URL, "here": path.is_file(), "whole": whole}
