@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from fommctl.evaluate.report_numbers import places_for, printed
+from fommctl.evaluate.plots import places_for, printed
 from fommctl.stages.reproduction.paper import COLUMNS
 
 BENCHMARKS: Mapping[str, str] = {"tai-chi-hd": "Tai-Chi-HD", "voxceleb": "VoxCeleb", "nemo": "Nemo", "bair": "Bair"}

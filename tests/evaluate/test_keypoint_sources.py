@@ -16,7 +16,7 @@ from fommctl.api import Box, Detection, DetectorSpec, EmbedderSpec, UsageError
 from fommctl.api.blocks import Motion
 from fommctl.api.metrics import FrameChunk
 from fommctl.evaluate.detection_cache import DetectionCache
-from fommctl.evaluate.sources import (
+from fommctl.evaluate.keypoint_sources import (
     detector_keypoints,
     embedding_source,
     in_pixels,
