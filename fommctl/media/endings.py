@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 _VIDEOS = """3g2 3gp asf avi divx dv f4v flv gif m2t m2ts m2v m4v mkv mod mov mp4 mpeg mpg mts mxf ogm ogv qt tod ts vob
 webm wmv y4m"""
-_PICTURES = "avif bmp heic heif hif jp2 jpe jpeg jpg pgm png pnm ppm tif tiff webp"
+_PICTURES = "avif bmp heic heif hif jp2 jpe jpeg jpg pgm png pnm ppm tga tif tiff webp"
 _TEXTS = "csv html json jsonl log md npy npz parquet txt yaml yml"
 """Tables and notes, which nobody takes for footage."""
 VIDEO_SUFFIXES = frozenset(f".{name}" for name in _VIDEOS.split())

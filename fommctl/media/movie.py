@@ -146,11 +146,14 @@ class Movie:
         """What comes after the last packet of the picture."""
         for sound in self._sounds:
             sound.finish(self._end)
-        self._container.close()
-        self._add_what_muxers_lack()
+        # Network file systems report a full disk when a file is closed or synchronised, once to each of those that had
+        # it open by then, and FFmpeg does not pass on what its own close says.
         with open(self._temporary, "rb+") as file:
-            # Network file systems report a full disk only here.
+            self._container.close()
             os.fsync(file.fileno())
+        if self._add_what_muxers_lack():
+            with open(self._temporary, "rb+") as file:
+                os.fsync(file.fileno())
 
     def _marking(self) -> dict[str, str]:
         if self._mark is None:
@@ -160,13 +163,16 @@ class Movie:
         kind = {"DIGITAL_SOURCE_TYPE": TRAINED_ALGORITHMIC_MEDIA} if tags else {}
         return {"comment": self._mark.comment, **kind}
 
-    def _add_what_muxers_lack(self) -> None:
-        """The comment of a GIF, and XMP where the container has a place for it."""
+    def _add_what_muxers_lack(self) -> bool:
+        """Add the comment of a GIF, and XMP where the container has a place for it; return whether anything was added."""
         muxer, packet = self._encoding.container.muxer, b"" if self._mark is None else self._mark.xmp
         if muxer == "gif":
             add_gif_extensions(self._temporary, self._metadata, gif_extension(packet) if packet else b"")
         elif muxer in ("mp4", "mov") and packet:
             add_xmp_box(self._temporary, packet)
+        else:
+            return False
+        return True
 
     def _start(self) -> None:
         try:

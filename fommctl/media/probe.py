@@ -123,6 +123,7 @@ def _probe_sequence(path: Path, rate: Fraction) -> VideoInfo:
         still = stills.identify(file)
         if still is not None:
             return _of_still(path, still, "sequence", rate, frames=len(found), length=found[-1][0] - number + 1)
+        stills.check_format(file)
     raise InputError(f"{path}: none of its {len(found)} pictures can be read", "Check that they were copied whole.")
 
 

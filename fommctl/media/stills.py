@@ -28,6 +28,17 @@ Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, MAX_PIXELS)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+_FOREIGN = {
+    "a JPEG XL picture": (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n"),
+    "a DPX picture": (b"SDPX", b"XPDS"),
+    "an OpenEXR picture": (b"\x76\x2f\x31\x01",),
+    "a Radiance HDR picture": (b"#?RADIANCE", b"#?RGBE"),
+    "a Photoshop document": (b"8BPS",),
+    "a PDF document": (b"%PDF",),
+    "a GIMP document": (b"gimp xcf",),
+}
+"""First bytes of files that look like pictures to their users."""
+_RAW_SUFFIXES = frozenset(".3fr .arw .cr2 .cr3 .dng .nef .orf .raf .rw2".split())
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LEAST_DELAY = 100
 """Milliseconds: as browsers do, a delay of nothing is read as a tenth of a second."""
@@ -82,7 +93,9 @@ def _formats(path: Path, data: bytes | None) -> list[str]:
     if data is None and heif.is_heif(path):
         heif.register()
         return [heif.FORMAT]
-    return [name for name in _FORMATS if name in Image.OPEN]
+    # A Targa file has no mark of its own: any bytes may pass for one.
+    tga = ("TGA",) if path.suffix.lower() == ".tga" else ()
+    return [name for name in (*_FORMATS, *tga) if name in Image.OPEN]
 
 
 class _DamagedError(InputError):
@@ -109,6 +122,17 @@ def identify(path: Path, *, strip: bool = False) -> Still | None:
             # video readers take one tile of a HEIF for all of it.
             raise
         return None
+
+
+def check_format(path: Path) -> None:
+    """Refuse pictures of kinds that neither PIL nor FFmpeg reads well, by name. Raises InputError."""
+    with path.open("rb") as file:
+        start = file.read(16)
+    kind = next((kind for kind, marks in _FOREIGN.items() if start.startswith(marks)), None)
+    if kind is None and path.suffix.lower() in _RAW_SUFFIXES:
+        kind = "a camera raw file"
+    if kind is not None:
+        raise InputError(f"{path.name} is {kind}, which cannot be read", "Convert it to PNG or TIFF first.")
 
 
 def _is_png(path: Path) -> bool:
