@@ -36,8 +36,8 @@ def register(app: typer.Typer) -> None:
         precision: PrecisionOption = "auto",
     ) -> None:
         """Animate a NASA portrait with a man in a car: no file, no download, no option needed."""
+        from fommctl.files import atomic_write
         from fommctl.media.writer import check_output
-        from fommctl.models.home import replacing
 
         targets = {"video": output / "astronaut.mp4", "comparison": output / "astronaut-compare.mp4"}
         inputs = {"portrait": output / "portrait.png", "clip": output / "talk.mp4"}
@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
         source, driving = bundled(*PORTRAIT), bundled(*CLIP)
         for bundle, target in zip((source, driving), inputs.values(), strict=True):
             if overwrite or not target.exists():
-                with replacing(target) as temporary:
+                with atomic_write(target) as temporary:
                     shutil.copyfile(bundle, temporary)
         from fommctl.animate.animator import load
 

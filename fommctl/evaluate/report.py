@@ -26,8 +26,7 @@ from fommctl.evaluate.keypoint_sources import MODEL
 from fommctl.evaluate.plots import MOST_DOTS, Curves, Distribution, curves, distribution, places_for, printed
 from fommctl.evaluate.results import Evaluation, MetricInfo, Summary
 from fommctl.evaluate.videos import ShownClip, embedded_videos, shown_clips, shown_keypoints
-from fommctl.models.home import replacing
-from fommctl.output_folder import replace_text
+from fommctl.files import atomic_write, write_text
 from fommctl.presets.config import dump_yaml
 
 CSV, SUMMARY, CONFIGURATION = "metrics.csv", "summary.json", "configuration.yaml"
@@ -37,18 +36,18 @@ _HINT = "Free some space, or write elsewhere with -o."
 def write_tables(evaluation: Evaluation, folder: Path) -> None:
     """Write metrics.csv, summary.json and configuration.yaml, each all or nothing. Raises OutputError."""
     with (
-        replacing(folder / CSV, hint=_HINT) as temporary,
+        atomic_write(folder / CSV, hint=_HINT) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         write_csv(file, rows(evaluation))
     write_summary(evaluation, folder)
-    replace_text(folder / CONFIGURATION, dump_yaml(evaluation.configuration))
+    write_text(folder / CONFIGURATION, dump_yaml(evaluation.configuration))
 
 
 def write_summary(evaluation: Evaluation, folder: Path) -> None:
     """Write what --json prints, and the configuration."""
     data = {**evaluation.to_json(), "configuration": dict(evaluation.configuration)}
-    replace_text(folder / SUMMARY, f"{json.dumps(data, indent=2, allow_nan=False)}\n")
+    write_text(folder / SUMMARY, f"{json.dumps(data, indent=2, allow_nan=False)}\n")
 
 
 def rows(evaluation: Evaluation) -> Iterator[list[str | int | float | None]]:
@@ -148,7 +147,7 @@ def write_report(
     )
     environment.filters["printed"] = printed
     content = _content(evaluation, videos, made or datetime.now(UTC))
-    replace_text(path, environment.get_template("report.html").render(content, commands=tuple(commands)))
+    write_text(path, environment.get_template("report.html").render(content, commands=tuple(commands)))
 
 
 def _content(evaluation: Evaluation, videos: Mapping[str, Path], made: datetime) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fommctl.api.specs import StageEvent
-from fommctl.errors import InputError, OutputError, UsageError
+from fommctl.errors import InputError, UsageError
 from fommctl.evaluate.config import EvaluateConfig, Mode
 from fommctl.evaluate.jobs import Job, Setup, prepare
 from fommctl.evaluate.keypoint_sources import choose_sources
@@ -25,24 +24,23 @@ from fommctl.evaluate.plan import (
     load_models,
     reconstructions,
 )
-from fommctl.evaluate.report import CONFIGURATION, CSV, SUMMARY, write_report, write_tables
+from fommctl.evaluate.report import CONFIGURATION, write_report, write_tables
 from fommctl.evaluate.results import Evaluation, EvaluationCollector, Failure
 from fommctl.evaluate.scoring import choose_metrics
 from fommctl.evaluate.store import PREDICTIONS
 from fommctl.evaluate.videos import VIDEOS, SideBySide, shown_clips
+from fommctl.files import exclusive_folder, remove_stale_files, require_own_folder
 from fommctl.host import Host
 from fommctl.machine import usable_cores
-from fommctl.models.home import make_folder
-from fommctl.output_folder import replace_text, sole_run
 from fommctl.presets.preset import Preset, load_preset
 from fommctl.workers import Died, run_jobs
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int | None], None]
 """report(frames done, frames in all or None)."""
-LOCK, CLIPS, REPORT = ".evaluate.lock", "clips", "report.html"
+CLIPS, REPORT = "clips", "report.html"
 MARKER = ".fommctl-evaluation"
-"""Name of the file that marks a folder as an evaluation's: folders with other files are never written to."""
+"""Name of the file that marks and locks the folder of an evaluation: folders without it are never written to."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,10 +75,9 @@ def run(
     sources = choose_sources(config, host, specs, plan.tasks, subject)
     details = {"config": config.to_json(), "clips": len(plan.tasks), "metrics": [spec.name for spec in specs]}
     host.started(StageEvent(stage="evaluate", details=details))
-    with sole_run(config.output, LOCK, files=(CSV, SUMMARY, CONFIGURATION, REPORT)):
-        # A later run recognises the folder by this, however early this one ends.
-        replace_text(config.output / MARKER, "This folder was made by fommctl evaluate.\n")
-        make_folder(config.output / CLIPS)
+    with exclusive_folder(config.output, MARKER):
+        remove_stale_files(config.output)
+        (config.output / CLIPS).mkdir(exist_ok=True)
         _remove_unfinished(config.output)
         collector = EvaluationCollector(config, models, plan, specs, sources)
         _score(config, collector, report)
@@ -126,22 +123,18 @@ def _subject(preset: Preset | None) -> str | None:
 def _check_output(config: EvaluateConfig) -> None:
     """Refuse an output that is not new, empty or an earlier evaluation's, or that lies among the clips."""
     folder = config.output
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"the output is not a folder: {folder}", "Choose another one with -o.")
     for clips in (config.data, config.truth, *config.predictions):
         if clips is not None and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(clips)):
             raise UsageError(f"the output lies among the clips: {folder}", "Choose another folder with -o.")
-    ours = (folder / MARKER).exists() or _is_our_configuration(folder / CONFIGURATION)
-    if folder.exists() and not ours and any(path.name != LOCK for path in folder.iterdir()):
-        raise UsageError(
-            f"the output folder is not empty and holds no evaluation: {folder}", "Choose another one with -o."
-        )
+    require_own_folder(folder, MARKER, contents="evaluation", made_earlier=_has_our_configuration)
 
 
-def _is_our_configuration(path: Path) -> bool:
-    """Tell whether an evaluation wrote this file; earlier versions left no marker."""
+def _has_our_configuration(folder: Path) -> bool:
+    """Tell whether an evaluation wrote this folder's configuration; earlier versions left no marker."""
     try:
-        return any(line.startswith("fommctl:") for line in path.read_text("utf-8", "replace").splitlines())
+        return any(
+            line.startswith("fommctl:") for line in (folder / CONFIGURATION).read_text("utf-8", "replace").splitlines()
+        )
     except OSError:
         return False
 
@@ -149,11 +142,8 @@ def _is_our_configuration(path: Path) -> bool:
 def _remove_unfinished(output: Path) -> None:
     """Remove what a killed run left half-written in the folders of this output; files beside them are not touched."""
     for folder in (CLIPS, PREDICTIONS, VIDEOS):
-        for unfinished in [*(output / folder).rglob(".*.tmp"), *(output / folder).rglob(".*.tmp.*")]:
-            if unfinished.is_dir():
-                shutil.rmtree(unfinished, ignore_errors=True)
-            else:
-                unfinished.unlink(missing_ok=True)
+        for place in [output / folder, *(output / folder).rglob("*/")]:
+            remove_stale_files(place)
 
 
 def _score(config: EvaluateConfig, collector: EvaluationCollector, report: Progress | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -21,8 +20,8 @@ from fommctl.api import plain_json
 from fommctl.api.metrics import ClipScores
 from fommctl.evaluate.config import EvaluateConfig
 from fommctl.evaluate.plan import EvaluatedModel, Task
+from fommctl.files import atomic_write, replace_folder, temporary_path
 from fommctl.media.writer import Writer
-from fommctl.models.home import replacing
 
 FORMAT = 1
 _HINT = "Free some space, or write elsewhere with -o."
@@ -102,7 +101,7 @@ def write_stored(path: Path, stored: StoredScores) -> None:
         "metrics": metrics,
     }
     arrays["record"] = np.array(json.dumps(record, allow_nan=False))
-    with replacing(path, hint=_HINT) as temporary, temporary.open("wb") as file:
+    with atomic_write(path, hint=_HINT) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
 
@@ -129,7 +128,7 @@ class PredictionWriter:
         self._pictures = config.save == "png"
         self._target = predictions_path(config, model, task)
         # Pictures are moved into place together: a folder with some of them would pass for a short clip.
-        self._folder = self._target.with_name(f".{self._target.name[:40]}.{os.getpid()}.tmp")
+        self._folder = temporary_path(self._target)
         self._step = 1 / Fraction(rate).limit_denominator(100_000)
         self._opened = ExitStack()
         self._writer: Writer | None = None
@@ -160,7 +159,6 @@ class PredictionWriter:
         try:
             self._opened.__exit__(kind, error, trace)
             if kind is None and self._folder.is_dir():
-                shutil.rmtree(self._target, ignore_errors=True)
-                self._folder.rename(self._target)
+                replace_folder(self._folder, self._target)
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)

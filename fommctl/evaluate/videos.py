@@ -24,13 +24,13 @@ from fommctl.evaluate.keypoint_sources import MODEL, ChosenSources, SourceFactor
 from fommctl.evaluate.plan import EvaluatedModel, Task, load_engine
 from fommctl.evaluate.results import Evaluation
 from fommctl.evaluate.streams import FrameBatch
+from fommctl.files import write_text
 from fommctl.host import Host
 from fommctl.media.drawing import RADIUS, colour, draw_keypoints
 from fommctl.media.probe import probe
 from fommctl.media.reader import Reader
 from fommctl.media.resampling import Pixels, resize
 from fommctl.media.writer import Writer
-from fommctl.output_folder import replace_text
 
 if TYPE_CHECKING:
     from fommctl.animate.engine import Engine
@@ -94,7 +94,7 @@ class SideBySide:
                 except FommctlError as error:
                     log.warning("%s has no video: %s", task.name, error.message)
                     continue
-                replace_text(note, key)
+                write_text(note, key)
             made[task.name] = path
         for other in set((self._config.output / VIDEOS).rglob("*.webm")).difference(made.values()):
             other.unlink()

@@ -21,8 +21,7 @@ from fommctl.errors import InputError
 from fommctl.media import sequences, stills
 from fommctl.media.colour import ColourTags, read_tags
 from fommctl.media.conversion import has_alpha, square_pixels
-from fommctl.media.decoding import Decoder
-from fommctl.media.deinterlacing import Deinterlace, stated_parity
+from fommctl.media.decoding import UPRIGHT, Decoder, Deinterlace, Orientation, orientation_of, stated_parity
 from fommctl.media.files import (
     DEFAULT_RATE,
     check_file,
@@ -34,7 +33,6 @@ from fommctl.media.files import (
     video_stream,
 )
 from fommctl.media.layouts import take_layout
-from fommctl.media.orientation import UPRIGHT, Orientation, orientation_of
 
 
 @dataclass(frozen=True, slots=True)

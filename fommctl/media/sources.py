@@ -16,8 +16,7 @@ from fommctl.errors import InputError
 from fommctl.media import sequences, stills
 from fommctl.media.boxes import Box
 from fommctl.media.conversion import Converter, View, square_pixels
-from fommctl.media.decoding import Damage, Decoded, Decoder
-from fommctl.media.deinterlacing import deinterlaced
+from fommctl.media.decoding import Damage, Decoded, Decoder, deinterlaced
 from fommctl.media.files import as_fraction, opened, time_base, video_stream
 from fommctl.media.probe import VideoInfo
 from fommctl.media.random_access import frame_times

@@ -19,13 +19,13 @@ from fommctl.errors import InputError
 from fommctl.media import stills
 from fommctl.media.boxes import Box, square
 from fommctl.media.conversion import View
-from fommctl.media.deinterlacing import Deinterlace
+from fommctl.media.decoding import Deinterlace
 from fommctl.media.files import DEFAULT_RATE
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.random_access import count_frames, read_frames
 from fommctl.media.reader import Frame, Reader
 from fommctl.media.resampling import Pixels
-from fommctl.media.sound_choice import choose_tracks
+from fommctl.media.sound import choose_tracks
 from fommctl.media.writer import AudioSource, Writer, holds_audio
 from fommctl.preprocess.keypoints import KeypointRows
 from fommctl.preprocess.manifest import Measure, measure

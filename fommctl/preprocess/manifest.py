@@ -25,8 +25,8 @@ from fommctl.api import plain_json
 from fommctl.api.values import Split
 from fommctl.datasets.keypoints import keypoints_path
 from fommctl.errors import InputError, OutputError, UsageError
+from fommctl.files import exclusive_folder, remove_stale_files, write_text
 from fommctl.media.movie import output_errors
-from fommctl.output_folder import replace_text, sole_run
 
 log = logging.getLogger(__name__)
 MANIFEST, JOURNAL, LOCK, WORK = "manifest.jsonl", ".preprocess.jsonl", ".preprocess.lock", ".work-"
@@ -119,7 +119,8 @@ class Manifest:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as opened:
-            opened.enter_context(sole_run(self.folder, LOCK, files=(MANIFEST,)))
+            opened.enter_context(exclusive_folder(self.folder, LOCK))
+            remove_stale_files(self.folder)
             # Once more, now that no other run writes.
             self._read(tell=False)
             with output_errors(self.folder):
@@ -280,4 +281,4 @@ def _is_file(file: str) -> bool:
 
 def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """One JSON object a line, all or nothing. Raises OutputError."""
-    replace_text(path, "".join(f"{json.dumps(row, allow_nan=False)}\n" for row in rows))
+    write_text(path, "".join(f"{json.dumps(row, allow_nan=False)}\n" for row in rows))

@@ -17,7 +17,7 @@ from fommctl.errors import InputError, OutputError, UsageError
 from fommctl.host import Host
 from fommctl.machine import usable_cores
 from fommctl.media.containers import CONTAINERS, resolve_encoding
-from fommctl.media.deinterlacing import Deinterlace
+from fommctl.media.decoding import Deinterlace
 from fommctl.preprocess.clip import ClipJob, ClipOptions, Fit, Made
 from fommctl.preprocess.manifest import MANIFEST, Entry, Manifest, write_lines
 from fommctl.preprocess.plan import Planned, assign_splits, box_numbers, plan, read_records

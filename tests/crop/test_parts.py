@@ -25,7 +25,7 @@ from fommctl.crop.manifest import JOURNAL, Manifest
 from fommctl.crop.search import Piece, square_of
 from fommctl.crop.write import ffmpeg_command
 from fommctl.detection.framing import fitted, ideal
-from fommctl.media.output_paths import temporary_name
+from fommctl.files import temporary_path
 from fommctl.media.probe import probe
 from fommctl.presets.preset import Framing
 
@@ -221,7 +221,7 @@ def test_clips_that_are_no_more_are_removed_and_leftovers_of_a_kill_too(tmp_path
         for number in (0, 1):
             (tmp_path / f"a#track{number}.mp4").write_bytes(b"x")
         manifest.finish("/a", "/a", [1, 2], "options", [row("a#track0.mp4"), row("a#track1.mp4")])
-    left = temporary_name(tmp_path / "a#track0.mp4").name
+    left = temporary_path(tmp_path / "a#track0.mp4").name
     dead = left.replace(f"-{os.getpid()}-", "-999999999-")
     (tmp_path / dead).write_bytes(b"half")
     # What `animate` is writing there now.

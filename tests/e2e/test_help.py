@@ -54,7 +54,9 @@ def test_examples_parse(words):
     examples = [line.removeprefix("Example: ") for line in lines if "fommctl " in line]
     assert examples
     for example in examples:
-        given = shlex.split(example)[1:]
+        given = shlex.split(example)
+        # torchrun ... -m fommctl train ...
+        given = given[given.index("fommctl") + 1 :]
         assert tuple(given[: len(words)]) == words
         command = ALL[words]
         with command.make_context(" ".join(words), given[len(words) :]):

@@ -10,8 +10,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fommctl.errors import InputError
-from fommctl.media.marking import TRAINED_ALGORITHMIC_MEDIA, XMP_BOX, Mark, add_xmp_box, gif_extension, printable
-from fommctl.media.statements import Statement, read_statement
+from fommctl.media.marking import (
+    TRAINED_ALGORITHMIC_MEDIA,
+    XMP_BOX,
+    Mark,
+    Statement,
+    add_xmp_box,
+    gif_extension,
+    printable,
+    read_statement,
+)
 
 IPTC = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
 ANY_TEXT = st.text(st.characters(codec=None), max_size=300)
