@@ -13,9 +13,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fommctl.errors import UsageError
 from fommctl.media.boxes import Box
-from fommctl.media.deinterlacing import Deinterlace
+from fommctl.media.decoding import Deinterlace
 from fommctl.media.probe import VideoInfo
-from fommctl.media.sound_choice import check_track
+from fommctl.media.sound import check_track
 from fommctl.media.timecode import frame_number, is_timecode
 from fommctl.presets.config import describe, did_you_mean, nearest
 

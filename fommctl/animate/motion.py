@@ -28,11 +28,11 @@ from fommctl.api.values import Detection
 from fommctl.detection.following import SquarePath
 from fommctl.detection.framing import ClipSquare, Sighting
 from fommctl.errors import InputError
+from fommctl.files import publish, temporary_path
 from fommctl.media.boxes import Box
 from fommctl.media.files import check_file
 from fommctl.media.marking import printable
 from fommctl.media.movie import output_errors
-from fommctl.media.output_paths import put_in_place, temporary_name
 from fommctl.media.probe import VideoInfo
 from fommctl.media.resampling import Pixels
 from fommctl.models.files import HEADER_LIMIT
@@ -185,11 +185,11 @@ class Motion:
         header = _Header(self.family, self.model, self.clock, _to_header(self.driving))
         text = json.dumps(_adapter().dump_python(header, mode="json"))
         content = save(tensors, {"format": FORMAT, "format_version": str(VERSION), "motion": text})
-        temporary = temporary_name(path)
+        temporary = temporary_path(path)
         with output_errors(path):
             try:
                 temporary.write_bytes(content)
-                put_in_place(temporary, path, overwrite)
+                publish(temporary, path, overwrite=overwrite)
             finally:
                 temporary.unlink(missing_ok=True)
 

@@ -35,7 +35,7 @@ from fommctl.media.marking import printable
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.reader import Clip
 from fommctl.media.resampling import content
-from fommctl.media.sound_choice import choose_tracks
+from fommctl.media.sound import choose_tracks
 from fommctl.media.writer import AudioSource, check_output, holds_alpha, holds_audio
 from fommctl.models.home import restorer_file
 from fommctl.networks import transfer

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Generic, Protocol, TypeVar
 
 from fommctl.errors import InputError
-from fommctl.media.limits import LONGEST_PAUSE
+from fommctl.media.stills import LONGEST_PAUSE
 
 
 class _Timed(Protocol):

@@ -16,8 +16,9 @@ from fommctl.animate.plan import AnimationPlan
 from fommctl.animate.rendering import usual_batch_size
 from fommctl.animate.result import AnimateResult
 from fommctl.animate.run import Progress, RenderedFrames
+from fommctl.files import real_target, temporary_path
 from fommctl.media.movie import output_errors
-from fommctl.media.output_paths import is_pattern, real_target, temporary_folder
+from fommctl.media.output_paths import is_pattern
 
 
 class Step(ABC):
@@ -125,6 +126,6 @@ def _folder_of(output: Path) -> Path:
     """A hidden folder for the pictures, on the disk of the output; it is swept as other leftovers are."""
     target = real_target(output)
     if not is_pattern(target):
-        return target.parent / temporary_folder(Path(target.stem))
+        return temporary_path(target).with_suffix("")
     place = target.parent if target.parent.exists() else target.parent.parent
-    return place / temporary_folder(target.parent)
+    return place / temporary_path(target.parent).name

@@ -19,7 +19,6 @@ COMMANDS = (
     "preprocess",
     "train",
     "evaluate",
-    "reproduce",
     "inspect",
     "models",
     "presets",
@@ -79,6 +78,6 @@ def _dispatch(arguments: list[str]) -> None:
         app(prog_name="fommctl")
     # Not app(...): typer's own main would turn an EOFError into an abort and swallow KeyboardInterrupt.
     command = typer.main.get_command(app)
-    # Parsing takes the words out of the list; `train --nproc` runs the same command again in several processes.
+    # Parsing takes the words out of the list; the report of `evaluate` shows the whole command.
     with command.make_context("fommctl", list(arguments), obj=tuple(arguments)) as context:
         command.invoke(context)

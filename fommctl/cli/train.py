@@ -19,7 +19,7 @@ EXAMPLES = """Examples:
 
   fommctl train --preset faces-mini --data my-faces --init-from faces-mini --max-steps 2000
 
-  fommctl train --preset vox-adv --data vox-png --nproc 4
+  torchrun --nproc-per-node 4 -m fommctl train --preset vox-adv --data vox-png --out runs/vox-adv
 """
 
 
@@ -42,7 +42,6 @@ def register(app: typer.Typer) -> None:
     @command(app, epilog=EXAMPLES)
     def train(
         session: Session,
-        context: typer.Context,
         preset: Annotated[str, typer.Option("--preset", help="Configuration, by name or path.")],
         data: Annotated[
             Path, typer.Option("--data", help="Clips: train/ and test/ as preprocess writes them, or any folder.")
@@ -64,9 +63,6 @@ def register(app: typer.Typer) -> None:
             float | None,
             typer.Option(parser=_seconds, metavar="TIME", help="Save and end after this long: 90, 45m, 2h."),
         ] = None,
-        nproc: Annotated[
-            int, typer.Option(min=1, help="Processes on this machine, one a GPU; elsewhere use torchrun or Slurm.")
-        ] = 1,
         workers: Annotated[int, typer.Option(min=0, help="Processes that decode and augment, for each GPU.")] = 1,
         pictures_every: Annotated[int, typer.Option(min=0, help="Steps between picture grids; 0 for none.")] = 500,
         keep: Annotated[int, typer.Option(min=1, help="Checkpoints to keep, beside the best.")] = 3,
@@ -76,10 +72,6 @@ def register(app: typer.Typer) -> None:
         precision: PrecisionOption = "auto",
     ) -> None:
         """Train a model into a run folder with checkpoints, metrics, curves and pictures, resumable at any moment."""
-        if nproc > 1:
-            from fommctl.cli.launch import launch
-
-            launch(context.find_root().obj, nproc, device, session)
         from fommctl.cli.training_progress import training_progress
         from fommctl.host import load_host
         from fommctl.train.config import TrainConfig

@@ -13,7 +13,7 @@ from fommctl.animate.config import check_choice
 from fommctl.detection.framing import GONE, RATE
 from fommctl.errors import UsageError
 from fommctl.media.containers import resolve_encoding
-from fommctl.media.deinterlacing import Deinterlace
+from fommctl.media.decoding import Deinterlace
 
 AudioMode = Literal["auto", "none"]
 PROCEDURE = 1

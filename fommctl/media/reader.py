@@ -13,7 +13,7 @@ from typing import Self
 from fommctl.errors import InputError, UsageError
 from fommctl.media.boxes import Box
 from fommctl.media.conversion import View
-from fommctl.media.deinterlacing import Deinterlace
+from fommctl.media.decoding import Deinterlace
 from fommctl.media.probe import OpenVideo, VideoInfo, probe, probe_open
 from fommctl.media.resampling import Pixels
 from fommctl.media.sources import Pending, pending_frames, pending_times
@@ -80,7 +80,7 @@ class Reader:
         self.info: VideoInfo = info or probe(self.path, fps, deinterlace)
         self._opened = opened
         self.warnings: list[str] = []
-        self._view = View((self.info.width, self.info.height), box, size)
+        self._view = self.view(box, size)
         self._closed = threading.Event()
         self._running: list[Generator[Frame, None, None]] = []
 
@@ -116,7 +116,7 @@ class Reader:
         Nothing is decoded where the packets tell the times; then damage stays unseen, and the duration of the very
         last frame is the nominal one. A picture of a sequence that cannot be read is listed all the same.
         """
-        for pending in self._wanted(pending_times(self.info, self._view, self.start, self._warn)):
+        for pending in self._wanted(pending_times(self.info, self.start, self._warn)):
             yield pending.time - self.start, self._until_end(pending.time, pending.duration)
 
     def _wanted(self, frames: Iterable[Pending]) -> Iterator[Pending]:
@@ -133,15 +133,24 @@ class Reader:
                 due = (pending.time * self.max_rate // 1 + 1) / self.max_rate
             yield pending
 
+    def view(self, box: Box | None = None, size: tuple[int, int] | None = None) -> View:
+        """Return a view of these frames for `decoded`: a part of the displayed picture, and its size."""
+        return View((self.info.width, self.info.height), box, size)
+
+    def decoded(self) -> Iterator[Pending]:
+        """Yield the frames of the part asked for, not converted yet: `frame.picture(reader.view(...))` gives any part
+        of one in any size, as often as wanted."""
+        opened, self._opened = self._opened, None
+        for pending in self._wanted(pending_frames(self.info, self.start, self._warn, opened)):
+            yield Pending(pending.picture, pending.time - self.start, self._until_end(pending.time, pending.duration))
+
     def _frames(self) -> Generator[Frame, None, None]:
         index = 0
-        opened, self._opened = self._opened, None
-        for pending in self._wanted(pending_frames(self.info, self._view, self.start, self._warn, opened)):
-            picture = pending.picture()
+        for frame in self.decoded():
+            picture = frame.picture(self._view)
             if picture is None:
                 continue
-            duration = self._until_end(pending.time, pending.duration)
-            yield Frame(picture.pixels, index, pending.time - self.start, duration, picture.content)
+            yield Frame(picture.pixels, index, frame.time, frame.duration, picture.content)
             index += 1
         if index == 0 and not self._closed.is_set():
             length = self.info.duration
