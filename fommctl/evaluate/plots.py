@@ -1,4 +1,4 @@
-"""What the page's plots show, as shapes in the units of their drawings; `page/plots.html` draws them.
+"""What the page's plots show, as shapes in the units of their drawings; page/plots.html draws them.
 
 They are drawn here and not by a plotting library because they belong to the page: its style sheet colours them (dark
 mode, print), their text is text, every point names its clip, and a page of a hundred plots stays small.
@@ -13,16 +13,34 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.evaluate.report_numbers import printed
+_DIGITS = 4
+"""Significant digits of a mean; its interval and its differences are printed to the same decimal place."""
+_MOST_PLACES = 6
+
+
+def places_for(value: float | None) -> int:
+    """Return the decimal places that show four significant digits of `value`; at most six."""
+    if not value:
+        return _DIGITS - 1
+    return min(_MOST_PLACES, max(0, _DIGITS - 1 - math.floor(math.log10(abs(value)))))
+
+
+def printed(value: float | None, places: int | None = None, *, signed: bool = False) -> str:
+    """Format a value with so many decimal places (None: as its size suggests) and a true minus; None is a dash."""
+    if value is None:
+        return "–"
+    rounded = f"{value:{'+' if signed else ''},.{places_for(value) if places is None else places}f}"
+    return rounded.replace("-", "−")
+
 
 WIDTH = 280
-"""Of every plot; about one CSS pixel a unit."""
+"""Width of every plot; a unit is about one CSS pixel."""
 CURVE_HEIGHT = 150
 ROW_HEIGHT = 44
 MOST_DOTS = 200
-"""Clips drawn as dots in a row; of more, evenly picked ones."""
+"""Number of clips drawn as dots in a row; of more, evenly picked ones."""
 MOST_POINTS = 240
-"""Points of a curve; of more frames, the means of equally long stretches."""
+"""Number of points of a curve; of more frames, the means of equally long stretches."""
 _SIDE, _AXIS = 8, 20
 _LEFT = 44
 _TOP, _BOTTOM = 8, 132
@@ -48,7 +66,7 @@ class Dot:
     y: float
     name: str
     shown: bool
-    """Among the clips that the page shows as videos?"""
+    """Whether the page shows the clip as a video."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +118,10 @@ Scale = Callable[[float], float]
 def distribution(
     values: Sequence[Sequence[float | None]], clips: Sequence[str], shown: Sequence[int]
 ) -> Distribution | None:
-    """values: by model and clip, None where there is none.  shown: clips to point out. None without any value."""
+    """Lay out the values of all clips; None without any value.
+
+    values: by model and clip, None where there is none.  shown: clips to point out.
+    """
     present = [value for row in values for value in row if value is not None]
     if not present:
         return None
@@ -115,7 +136,7 @@ def distribution(
 
 
 def curves(frames: Sequence[Sequence[NDArray[np.float64]]], rates: Sequence[float | None]) -> list[Curves | None]:
-    """One plot for each clip, all on one vertical axis.
+    """Lay out one plot for each clip, all on one vertical axis.
 
     frames: by clip and model, (N,), NaN where a frame has no score; empty: no curve.
     rates: frames a second of each clip; None: the horizontal axis counts frames. A clip without scores has no plot.
@@ -140,7 +161,7 @@ def _row(
     values = np.array([value for value, _ in ordered])
     first, median, third = np.percentile(values, (25, 50, 75)).clip(values[0], values[-1]).tolist()
     reach = 1.5 * (third - first)
-    # Each for itself: of clips that are alike but for rounding, none may lie between the two.
+    # Separately: where clips differ only by rounding, none may lie between the two.
     lower, upper = values[values >= first - reach][0], values[values <= third + reach][-1]
     box = (float(lower), first, median, third, float(upper))
     top = number * ROW_HEIGHT
@@ -186,7 +207,7 @@ def _curves(
 
 
 def _thinned(series: NDArray[np.float64], stride: int) -> NDArray[np.float64]:
-    """Means of stretches of `stride` frames, of those that have a score; NaN where none has."""
+    """Average stretches of `stride` frames over those that have a score; NaN where none has."""
     padded = np.full(math.ceil(len(series) / stride) * stride, np.nan)
     padded[: len(series)] = series
     blocks = padded.reshape(-1, stride)
@@ -197,7 +218,7 @@ def _thinned(series: NDArray[np.float64], stride: int) -> NDArray[np.float64]:
 
 
 def _path(points: NDArray[np.float64], step: float, x_scale: Scale, y_scale: Scale) -> str:
-    """A line through the points; one alone between gaps becomes a dot, by round line ends."""
+    """Draw a line through the points; a point alone between gaps becomes a dot, by round line ends."""
     parts: list[str] = []
     pen_down = False
     for index, value in enumerate(points.tolist()):
@@ -215,9 +236,10 @@ def _path(points: NDArray[np.float64], step: float, x_scale: Scale, y_scale: Sca
 def _axis(
     low: float, high: float, start: float, end: float, *, most: int, fit: bool = True
 ) -> tuple[tuple[Tick, ...], Scale]:
-    """Round numbers between low and high, and the map from values to places between start and end.
+    """Return round numbers between low and high, and the map from values to places between start and end.
 
-    fit: leave a little room around the data."""
+    fit: leave a little room around the data.
+    """
     if high - low <= _ALIKE * max(abs(low), abs(high)):
         room = abs(low) * 0.05 or 0.5
     else:
@@ -234,7 +256,7 @@ def _axis(
 
 
 def _round_step(least: float) -> float:
-    """The smallest of 1, 2, 2.5 or 5 times a power of ten that is no less."""
+    """Return the smallest of 1, 2, 2.5 or 5 times a power of ten that is not less."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= least * (1 - 1e-9))
 

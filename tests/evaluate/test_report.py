@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 
 from fommctl.api.metrics import ClipScores
 from fommctl.errors import InputError
-from fommctl.evaluate import report_videos
-from fommctl.evaluate.report import write_report
-from fommctl.evaluate.report_numbers import enumerated, places_for, printed
-from fommctl.evaluate.report_plots import MOST_DOTS, MOST_POINTS, curves, distribution
-from fommctl.evaluate.report_videos import ShownClip, embedded_video, shown_clips
+from fommctl.evaluate import videos
+from fommctl.evaluate.plots import MOST_DOTS, MOST_POINTS, curves, distribution, places_for, printed
+from fommctl.evaluate.report import enumerated, write_report
 from fommctl.evaluate.results import Evaluation, MetricInfo
+from fommctl.evaluate.videos import ShownClip, embedded_video, shown_clips
 from fommctl.media.probe import probe
 
 HOSTILE = "<script>alert('1')</script>"
@@ -225,11 +224,11 @@ def test_a_small_video_is_embedded_byte_for_byte(tmp_path: Path) -> None:
 
 def test_a_large_video_is_shortened_until_it_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = side_by_side(tmp_path / "clip.webm", frames=80, panels=4, side=40, noise=True)
-    monkeypatch.setattr(report_videos, "SHORTENED_WIDTH", 80)
-    monkeypatch.setattr(report_videos, "SHORTENED_SECONDS", (3, 2, 1))
+    monkeypatch.setattr(videos, "SHORTENED_WIDTH", 80)
+    monkeypatch.setattr(videos, "SHORTENED_SECONDS", (3, 2, 1))
     sizes = []
     for limit in (path.stat().st_size, path.stat().st_size - 1, 1):
-        monkeypatch.setattr(report_videos, "LARGEST_VIDEO", limit)
+        monkeypatch.setattr(videos, "LARGEST_VIDEO", limit)
         video = embedded_video(path)
         held = tmp_path / "held.webm"
         held.write_bytes(base64.b64decode(video.uri.partition(",")[2]))
@@ -240,8 +239,8 @@ def test_a_large_video_is_shortened_until_it_fits(tmp_path: Path, monkeypatch: p
 
 
 def test_a_shortened_video_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report_videos, "LARGEST_VIDEO", 1)
-    monkeypatch.setattr(report_videos, "SHORTENED_SECONDS", (1,))
+    monkeypatch.setattr(videos, "LARGEST_VIDEO", 1)
+    monkeypatch.setattr(videos, "SHORTENED_SECONDS", (1,))
     video = side_by_side(tmp_path / "clip.webm", frames=40)
     page = written(evaluation({("A", "l1.paper"): constant(0.1, frames=40)}), tmp_path, {"clip0": video})
     assert "40 frames; shown are the first 1.0 s, at a reduced size" in page.text

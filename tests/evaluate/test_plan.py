@@ -12,8 +12,16 @@ from PIL import Image
 from fommctl.datasets.clips import Clip
 from fommctl.errors import UsageError
 from fommctl.evaluate.config import EvaluateConfig
-from fommctl.evaluate.contestants import distinct, folders
-from fommctl.evaluate.plan import _matched, _names, draw_pairs, finished_results, reconstructions, results_in
+from fommctl.evaluate.plan import (
+    _matched,
+    _names,
+    distinct,
+    draw_pairs,
+    finished_results,
+    folders,
+    reconstructions,
+    results_in,
+)
 from fommctl.evaluate.scoring import choose_metrics
 
 

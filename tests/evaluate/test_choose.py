@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from fommctl.api import DetectorSpec, EmbedderSpec, MissingError, UsageError
-from fommctl.evaluate.choose import choose_embedder, choose_keypoints
+from fommctl.evaluate.keypoint_sources import choose_embedder, choose_keypoints
 from fommctl.host import Host
 
 PLUGIN = """
@@ -75,7 +75,7 @@ def test_what_is_missing_is_named(third_party: Callable[..., None]) -> None:
     with pytest.raises(MissingError, match=r"keypoints of a cat is ready \(asleep: asleep is asleep\)") as error:
         choose(host)
     assert "--keypoints" in str(error.value.hint)
-    with pytest.raises(MissingError, match="nothing says what is seen"):
+    with pytest.raises(MissingError, match="the subject of these clips is unknown"):
         choose(host, subject=None)
 
 

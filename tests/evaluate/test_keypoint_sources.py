@@ -1,7 +1,6 @@
 """Sources of keypoints and embeddings: what they give, and that nothing is looked for twice."""
 
 import logging
-import pickle
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from fommctl.api import Box, Detection, DetectorSpec, EmbedderSpec, UsageError
 from fommctl.api.blocks import Motion
 from fommctl.api.metrics import FrameChunk
 from fommctl.evaluate.detection_cache import DetectionCache
-from fommctl.evaluate.sources import (
+from fommctl.evaluate.keypoint_sources import (
     detector_keypoints,
     embedding_source,
     in_pixels,
@@ -146,7 +145,7 @@ def test_true_keypoints_follow_the_frames_of_the_chunk() -> None:
     np.testing.assert_allclose(prediction, points[3:] + np.array((2, 0)), atol=0.1)
     assert source(chunk)[0] is prediction
     assert np.isnan(source(FrameChunk(np.zeros_like(truth), truth))[0]).all()
-    with pytest.raises(UsageError, match="7 frames and true keypoints of 6"):
+    with pytest.raises(UsageError, match="7 frames, but true keypoints for 6"):
         source(FrameChunk(truth[:2], truth[:2], None, 5))
     with pytest.raises(UsageError, match="without true frames"):
         source(FrameChunk(truth, None))
@@ -183,13 +182,6 @@ def test_the_models_own_keypoints_are_in_pixels() -> None:
 
 def test_coordinates_in_pixels() -> None:
     np.testing.assert_allclose(in_pixels(np.array([[-1.0, 1.0], [0.0, np.nan]]), 65, 33), [[0, 32], [32, np.nan]])
-
-
-def test_a_source_survives_being_sent_to_another_process(host: Host, tmp_path: Path, faces: np.ndarray) -> None:
-    cache = pickle.loads(pickle.dumps(DetectionCache(tmp_path)))
-    assert cache.folder == tmp_path
-    points, _ = detector_keypoints(host.detectors["dlib-68"], cache)(FrameChunk(faces[:1], None))
-    assert np.isfinite(points).all()
 
 
 def test_it_says_nothing_where_all_is_well(host: Host, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
