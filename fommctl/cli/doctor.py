@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fommctl.cli.session import Session, command
+from fommctl.cli.console import Session
+from fommctl.cli.options import command
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -22,25 +23,26 @@ STYLES = {"": "", "heading": "bold", "ok": "green", "note": "yellow", "problem":
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
+    command(app, epilog=EXAMPLES)(doctor)
 
-    @command(app, epilog=EXAMPLES)
-    def doctor(
-        session: Session,
-        timeout: Annotated[
-            float, typer.Option(min=1, metavar="SECONDS", help="How long each group of checks may take.")
-        ] = 60.0,
-    ) -> None:
-        """Tell whether fommctl works here and how fast, and what to do about each problem.
 
-        Exit code 5 where something keeps 'fommctl animate' with the built-in model from working, else 0, also with
-        problems of other kinds. The report names no user, no host and no secret: it can go into an issue as it is.
-        """
-        from fommctl.stages.doctor.examination import DoctorConfig, run
+def doctor(
+    session: Session,
+    timeout: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="How long each group of checks may take.")
+    ] = 60.0,
+) -> None:
+    """Tell whether fommctl works here and how fast, and what to do about each problem.
 
-        examination = run(DoctorConfig(limit=timeout))
-        session.result(examination.to_json(), None if session.json else _text(examination))
-        if not examination.ok:
-            raise typer.Exit(examination.exit_code)
+    Exit code 5 where something keeps 'fommctl animate' with the built-in model from working, else 0, also with
+    problems of other kinds. The report names no user, no host and no secret: it can go into an issue as it is.
+    """
+    from fommctl.stages.doctor.examination import DoctorConfig, run
+
+    examination = run(DoctorConfig(limit=timeout))
+    session.result(examination.to_json(), None if session.json else _text(examination))
+    if not examination.ok:
+        raise typer.Exit(examination.exit_code)
 
 
 def _text(examination: "Examination") -> "Text":

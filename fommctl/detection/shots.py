@@ -35,8 +35,8 @@ from fommctl.detection.framing import (
 )
 from fommctl.detection.search import roll, seen_again, seen_turned
 from fommctl.detection.subjects import SURE, follow, lasting
+from fommctl.media import Deinterlace
 from fommctl.media.boxes import Box, TurnedSquare
-from fommctl.media.deinterlacing import Deinterlace
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.reader import Frame, Reader
 

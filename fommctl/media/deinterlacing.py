@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 import av
 from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from fommctl.media import Deinterlace
 from fommctl.media.decoding import Decoded
-
-Deinterlace = Literal["auto", "off", "field"]
-"""auto: interlaced frames become whole pictures at their own rate; field: at twice that, one a field; off: woven."""
 
 _PARITIES = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
 """libav's field order (AV_FIELD_TT, BB, TB, BT; the latter two are coded in another order than they are shown) ->

@@ -18,11 +18,11 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from fommctl.errors import InputError
-from fommctl.media import sequences, stills
+from fommctl.media import Deinterlace, sequences, stills
 from fommctl.media.colour import ColourTags, read_tags
 from fommctl.media.conversion import has_alpha, square_pixels
 from fommctl.media.decoding import Decoder
-from fommctl.media.deinterlacing import Deinterlace, stated_parity
+from fommctl.media.deinterlacing import stated_parity
 from fommctl.media.files import (
     DEFAULT_RATE,
     check_file,

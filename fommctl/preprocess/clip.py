@@ -9,17 +9,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from fommctl.api.values import ClipRecord
 from fommctl.datasets.keypoints import keypoints_path, write_keypoints
 from fommctl.errors import InputError
-from fommctl.media import stills
+from fommctl.media import Deinterlace, stills
 from fommctl.media.boxes import Box, square
 from fommctl.media.conversion import View
-from fommctl.media.deinterlacing import Deinterlace
 from fommctl.media.files import DEFAULT_RATE
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.random_access import count_frames, read_frames
@@ -27,11 +25,11 @@ from fommctl.media.reader import Frame, Reader
 from fommctl.media.resampling import Pixels
 from fommctl.media.sound_choice import choose_tracks
 from fommctl.media.writer import AudioSource, Writer, holds_audio
+from fommctl.preprocess.config import Fit
 from fommctl.preprocess.keypoints import KeypointRows
 from fommctl.preprocess.manifest import Measure, measure
 from fommctl.workers import Tell
 
-Fit = Literal["pad", "crop", "stretch"]
 SLACK = Fraction(1, 1000)
 """Seconds by which a frame may lie before the start, or before the end, of its clip: data sets round their times."""
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 from command_line import environment
 
-from fommctl.cli.session import LogFormat, Session
-from fommctl.cli.training_progress import SECONDS_BETWEEN_LINES, training_progress
+from fommctl.cli.console import LogFormat, Session
+from fommctl.cli.train import SECONDS_BETWEEN_LINES, training_progress
 
 LOSSES = {"perceptual": 81.25, "generator_gan": 0.5}
 
@@ -123,8 +123,8 @@ def test_a_run_without_a_step_says_nothing(capsys: pytest.CaptureFixture[str]) -
 SHOW = """
 import logging, sys, time
 from fommctl.cli import logs
-from fommctl.cli.session import Session
-from fommctl.cli.training_progress import training_progress
+from fommctl.cli.console import Session
+from fommctl.cli.train import training_progress
 
 logs.start("text")
 session = Session(quiet="-q" in sys.argv, json="--json" in sys.argv)

@@ -40,7 +40,7 @@ EFFECTS = {
 }
 """What each does, where it is set."""
 OURS = ("GOMP_SPINCOUNT", "2000")
-"""What fommctl sets itself; see `cli.start`."""
+"""What fommctl sets itself; see `cli.main`."""
 SECRET = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy")
 """Shown as set, never with their value."""
 _LONGEST = 120

@@ -86,7 +86,7 @@ def prepare() -> Callable[[TrainingJob, Tell], Failed | None]:
             resume="auto",
             max_steps=job.steps,
             device=job.device,
-            precision=job.precision,
+            precision=job.precision,  # type: ignore[arg-type]  # checked there
             seed=job.seed,
             sets=job.sets,
             # A worker process may have no processes of its own.
