@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,7 +154,8 @@ def configuration(cls: type[T]) -> type[T]:
     is called when each field is right by itself. The constructor raises UsageError, or ProblemsError for several.
     """
     # What the command line says about the least number holds everywhere.
-    cls.__annotations__ = {name: _with_least(hint) for name, hint in get_type_hints(cls, include_extras=True).items()}
+    hints = get_type_hints(cls, vars(sys.modules[cls.__module__]), include_extras=True)
+    cls.__annotations__ = {name: _with_least(hint) for name, hint in hints.items()}
     config = ConfigDict(extra="forbid", coerce_numbers_to_str=True, arbitrary_types_allowed=True, allow_inf_nan=False)
     made: Any = pydantic_dataclass(frozen=True, kw_only=True, config=config)(cls)
     checked = made.__init__

@@ -62,19 +62,26 @@ def make_console(*, stderr: bool = False) -> "Console":
 
 
 class _Stderr:
-    """What sys.stderr is at the time; writing to one that went away does nothing."""
+    """What sys.stderr is at the time, below what rich puts over it; writing to one that went away does nothing."""
+
+    @property
+    def _stream(self) -> TextIO:
+        stream: TextIO = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+        return stream
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError, ValueError):
-            return sys.stderr.write(text)
+            self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         with contextlib.suppress(OSError, ValueError):
-            sys.stderr.flush()
+            self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(sys.stderr, name)
+        if name == "rich_proxied_file":
+            raise AttributeError(name)
+        return getattr(self._stream, name)
 
 
 @dataclass

