@@ -3,16 +3,22 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TOOL := $(VENV)/.tool
 
 .PHONY: demo test test-faults fuzz browser lint clean
 
-$(STAMP): pyproject.toml constraints.txt
+# What `fommctl` itself needs; the tools of its developers are several times as large.
+$(TOOL): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(STAMP): $(TOOL)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: $(STAMP)
+demo: $(TOOL)
 	$(BIN)/fommctl demo --overwrite
 
 test: $(STAMP)

@@ -1,19 +1,27 @@
 """What every test stands on: a home of its own, no network, the plugin host, and ways to run the command."""
 
+import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import command_line
 import distributions
+import json_shapes
 import pytest
 
 from fommctl.host import Host, load_host
+
+GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full", action="store_true", help="Faults and fuzzing: every moment and every mutated file, not a sample."
+    )
+    parser.addoption(
+        "--write-golden", action="store_true", help="Write texts and keys in tests/golden anew, instead of comparing."
     )
 
 
@@ -29,6 +37,37 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def full(request: pytest.FixtureRequest) -> bool:
     """Whether `make test-faults` runs, which takes its time, or `make test`, which takes a sample."""
     return bool(request.config.getoption("--full"))
+
+
+@pytest.fixture(scope="session")
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """golden(name, text) compares with tests/golden/NAME, or writes it under --write-golden."""
+
+    def compare(name: str, text: str) -> None:
+        path = GOLDEN / name
+        if request.config.getoption("--write-golden"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        recorded = path.read_text(encoding="utf-8") if path.exists() else ""
+        assert text.splitlines() == recorded.splitlines(), f"not as in {path.name}; on purpose? --write-golden"
+
+    return compare
+
+
+@pytest.fixture(scope="session")
+def json_keys(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """json_keys(name, data) compares keys and types with those of this name in tests/golden/json_keys.json, or writes
+    them there under --write-golden (in one process)."""
+
+    def compare(name: str, data: Any, free: Sequence[str] = ()) -> None:
+        path, found = GOLDEN / "json_keys.json", json_shapes.shape(data, free)
+        recorded = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if request.config.getoption("--write-golden"):
+            recorded[name] = found
+            path.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        assert found == recorded.get(name), f"not as in {path.name}; on purpose? --write-golden"
+
+    return compare
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ from fommctl.animate.config import AnimateConfig
 from fommctl.animate.result import AnimateResult
 from fommctl.animate.streaming import Progress
 from fommctl.errors import InputError, ModelError, UsageError
+from fommctl.files import file_sha256
 from fommctl.host import Host, load_host
 from fommctl.media.files import check_file
 from fommctl.media.marking import printable
@@ -199,7 +200,7 @@ def _load_model(record: Sidecar, host: Host, given: str | None, folder: Path) ->
         places += _places(file, folder)
     present = [place for place in places if os.path.isfile(place)]
     for place in present:
-        if registry.file_sha256(place) == file.sha256:
+        if file_sha256(place) == file.sha256:
             return load_file(place, host, name=name, preset=preset)
     if present:
         other = printable(str(present[0]), LONGEST_PATH)

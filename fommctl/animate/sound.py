@@ -5,7 +5,7 @@ from __future__ import annotations
 from fommctl.animate.config import AnimateConfig
 from fommctl.errors import UsageError
 from fommctl.media.probe import VideoInfo
-from fommctl.media.sound_choice import choose_tracks
+from fommctl.media.sound import choose_tracks
 from fommctl.media.writer import AudioSource, holds_audio
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from fommctl.errors import InputError
-from fommctl.media.limits import LONGEST_PAUSE
 from fommctl.media.reader import Frame
+from fommctl.media.stills import LONGEST_PAUSE
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,13 @@ from fommctl.api import plain_json
 from fommctl.api.tables import bounded_lines, read_table
 from fommctl.api.values import ClipRecord, Split
 from fommctl.errors import InputError
-from fommctl.media import endings
+from fommctl.media import sequences
 
 _log = logging.getLogger(__name__)
 
-VIDEO_SUFFIXES = endings.VIDEO_SUFFIXES
-PICTURE_SUFFIXES = endings.PICTURE_SUFFIXES
-MEDIA_SUFFIXES = endings.MEDIA_SUFFIXES
+VIDEO_SUFFIXES = sequences.VIDEO_SUFFIXES
+PICTURE_SUFFIXES = sequences.PICTURE_SUFFIXES
+MEDIA_SUFFIXES = sequences.MEDIA_SUFFIXES
 SPLITS: tuple[Split, ...] = ("train", "test")
 IDENTITY_ENDS = ("#", "__")
 """What ends the identity in a clip's name: the published mark, and that of folders such as `IDENTITY__clip.mp4`."""
@@ -89,7 +89,7 @@ def media_below(
     frames_in = (_holds_frames if published else _holds_numbered_frames) if frame_folders else None
     others: list[str] = []
     yield from _below(folder, suffixes, frames_in, {folder.resolve()}, others)
-    if told := endings.passed_over(others):
+    if told := sequences.passed_over(others):
         _log.warning("%s: %s", folder, told)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hashlib import sha256
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from fommctl.errors import OutputError
-from fommctl.models.locks import FileLock
 
 FOLDER = ".fommctl-batch"
 
@@ -26,10 +27,11 @@ class Claims:
 
     def take(self, identity: str) -> bool:
         """False where another process holds the claim. Raises OutputError where nothing can be locked."""
-        lock = FileLock(self.folder / f"{sha256(identity.encode()).hexdigest()[:32]}.lock")
+        lock = FileLock(self.folder / f"{sha256(identity.encode()).hexdigest()[:32]}.lock", thread_local=False)
         try:
-            if not lock.acquire():
-                return False
+            lock.acquire(timeout=0)
+        except Timeout:
+            return False
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise OutputError(

@@ -115,7 +115,7 @@ def _import() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise MissingError("--engine ray needs the package ray", "Install it: pip install fommctl[ray]") from error
+        raise MissingError("--engine ray needs the package ray", "Run pip install 'fommctl[ray]'.") from error
     logging.getLogger("ray").setLevel(logging.ERROR)
     return ray
 

@@ -14,7 +14,7 @@ from fommctl import __version__
 from fommctl.batch.ray_connection import Cluster, Share
 from fommctl.batch.ray_worker import Place, RayWorker, Task
 from fommctl.errors import MissingError
-from fommctl.media.output_paths import is_running
+from fommctl.files import is_running
 from fommctl.worker_life import PATIENCE
 from fommctl.workers import Died
 

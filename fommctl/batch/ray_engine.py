@@ -20,7 +20,7 @@ from fommctl.batch.ray_worker import Task
 from fommctl.batch.worker import Done, Failed
 from fommctl.errors import InputError
 from fommctl.media.joining import can_join
-from fommctl.media.output_paths import sweep
+from fommctl.media.output_paths import remove_stale_output
 from fommctl.media.probe import probe
 from fommctl.workers import Died, TimedOut, Wait
 
@@ -106,7 +106,7 @@ class _Run:
             for running in self._running:
                 if running.divided is not None:
                     running.divided.close()
-                sweep(running.job.output)
+                remove_stale_output(running.job.output)
 
     def _patience(self) -> float:
         return max(0.01, min(POLL_S, self._pause - time.monotonic())) if self._pause else POLL_S

@@ -17,7 +17,7 @@ from fommctl.batch.stamps import stamp_of
 from fommctl.batch.status import Record, Status
 from fommctl.batch.worker import Done, Failed
 from fommctl.errors import InputError, OutputError
-from fommctl.media.output_paths import is_pattern, sweep
+from fommctl.media.output_paths import is_pattern, remove_stale_output
 from fommctl.workers import Died, TimedOut, Wait
 
 POLL_S = 0.5
@@ -160,7 +160,7 @@ class Schedule(Iterator[Job | Wait]):
             )
             self._end(turn, ended)
         elif isinstance(result, Died):
-            sweep(job.output)
+            remove_stale_output(job.output)
             if isinstance(result, TimedOut) or turn.deaths:
                 self._failed(turn, Failed(message=result.reason, hint=None, exit_code=InputError.exit_code))
             else:
@@ -178,7 +178,7 @@ class Schedule(Iterator[Job | Wait]):
         """Say of the jobs that were at work that they were interrupted, and give all claims back."""
         for turn in self._running.values():
             # Of a worker that had no time to clean up.
-            sweep(turn.planned.job.output)
+            remove_stale_output(turn.planned.job.output)
         with contextlib.suppress(OutputError):
             for turn in self._running.values():
                 self._say(turn, "interrupted")

@@ -1,6 +1,7 @@
 """`fommctl demo`: one animation from pictures that come with the dependencies."""
 
 import importlib.util
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,18 +44,28 @@ def demo(
     choice: "ModelChoice",
 ) -> None:
     """Animate a NASA portrait with a man in a car: no file, no download, no option needed."""
+    from fommctl.files import atomic_write
     from fommctl.media.writer import check_output
 
-    source, driving = bundled(*PORTRAIT), bundled(*CLIP)
-    output.mkdir(parents=True, exist_ok=True)
     targets = {"video": output / "astronaut.mp4", "comparison": output / "astronaut-compare.mp4"}
+    inputs = {"portrait": output / "portrait.png", "clip": output / "talk.mp4"}
+    output.mkdir(parents=True, exist_ok=True)
     for target in targets.values():
         check_output(target, overwrite)
+    # For the next command of a newcomer, who may have neither at hand.
+    source, driving = bundled(*PORTRAIT), bundled(*CLIP)
+    for bundle, target in zip((source, driving), inputs.values(), strict=True):
+        if overwrite or not target.exists():
+            with atomic_write(target) as temporary:
+                shutil.copyfile(bundle, temporary)
     from fommctl.animate.animator import load
 
     animator = load(device=choice.device, precision=choice.precision)
     for name, target in targets.items():
         with session.progress(name) as report:
             animator.animate(source, driving, target, compare=name == "comparison", overwrite=overwrite, report=report)
-    text = f"the video:     {targets['video'].resolve()}\nside by side:  {targets['comparison'].resolve()}"
-    session.summary({name: str(target) for name, target in targets.items()}, text)
+    text = (
+        f"the video:     {targets['video'].resolve()}\nside by side:  {targets['comparison'].resolve()}\n"
+        f"try next:      fommctl animate {inputs['portrait']} {inputs['clip']}"
+    )
+    session.summary({name: str(target) for name, target in (targets | inputs).items()}, text)

@@ -91,17 +91,22 @@ def _dispatch(arguments: list[str]) -> None:
         app(prog_name="fommctl")
     # Not app(...): typer's own main would turn an EOFError into an abort and swallow KeyboardInterrupt.
     command = typer.main.get_command(app)
-    # Parsing takes the words out of the list.
+    # Parsing takes the words out of the list; the report of `evaluate` shows the whole command.
     with command.make_context("fommctl", list(arguments), obj=tuple(arguments)) as context:
         command.invoke(context)
 
 
 def _without_libraries(error: Exception) -> int:
-    """Where the libraries of the command line itself are broken, the doctor says so without them."""
+    """Answer where the libraries of the command line itself are broken: doctor prints its report without them."""
     if sys.argv[1:2] == ["doctor"]:
-        from fommctl.stages.doctor.alone import examine
+        from fommctl.doctor.run import run
 
-        return examine(sys.argv[2:])
+        report = run()
+        lines = [f"{row.area}, {row.name}: {row.level}: {row.value}" for row in report.rows]
+        lines += ["", report.verdict, *(f"{row.area}, {row.name}: {row.advice}" for row in report.problems)]
+        with contextlib.suppress(BrokenPipeError):
+            print(json.dumps(report.to_json()) if "--json" in sys.argv else "\n".join(lines), flush=True)
+        return report.exit_code
     message = f"a package that fommctl needs cannot be loaded: {type(error).__name__}: {error}"
     known = MissingError(message, "Run 'fommctl doctor'; it says what to do.")
     _write(_told(known, _flags(sys.argv)), to_stdout="--json" in sys.argv)

@@ -169,6 +169,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 def _details(entry: Entry) -> dict[str, Any]:
     """What `show` tells beyond a row of the list."""
+    from fommctl.files import file_sha256
     from fommctl.models import files, registry
 
     present = entry.path.exists()
@@ -179,7 +180,7 @@ def _details(entry: Entry) -> dict[str, Any]:
         "urls": list(entry.spec.urls) if entry.spec else [],
         "put_it_at": None if present else str(entry.path),
         "origin": registry.origin(entry.name) or None,
-        "sha256": registry.file_sha256(entry.path) if present else entry.spec.sha256 if entry.spec else None,
+        "sha256": file_sha256(entry.path) if present else entry.spec.sha256 if entry.spec else None,
         "md5": entry.spec.md5 if entry.spec else None,
         "parameters": files.count_values(entry.path) if native else None,
         "training": json.loads(metadata["training"]) if "training" in metadata else None,

@@ -28,7 +28,7 @@ EXAMPLES = """Examples:
 
   fommctl train --preset faces-mini --data my-faces --init-from faces-mini --max-steps 2000
 
-  torchrun --nproc-per-node 4 -m fommctl train --preset vox-adv --data vox-png
+  torchrun --nproc-per-node 4 -m fommctl train --preset vox-adv --data vox-png --out runs/vox-adv
 """
 SECONDS_BETWEEN_LINES = 30.0
 # Of one step in the running means: losses jump from batch to batch.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fommctl.api.folders import media_below
 from fommctl.media import sequences
-from fommctl.media.endings import FRAME_SUFFIXES, VIDEO_SUFFIXES
+from fommctl.media.sequences import FRAME_SUFFIXES, VIDEO_SUFFIXES
 
 _LONGEST = 150
 """Bytes of a name; the number of the track, the suffix and a temporary name's additions go on top of it."""

@@ -20,9 +20,8 @@ from typing import IO, Any, Self, TextIO
 
 from fommctl.api import plain_json
 from fommctl.errors import UsageError
+from fommctl.files import exclusive_folder, remove_stale_files, write_text
 from fommctl.media.movie import output_errors
-from fommctl.media.output_paths import sweep_folder
-from fommctl.output_folder import replace_text, sole_run
 
 JOURNAL, LOCK = ".crop.jsonl", ".crop.lock"
 MANIFESTS = ("manifest.json", "manifest.csv")
@@ -61,7 +60,7 @@ class Manifest:
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:
-            opened.enter_context(sole_run(self.folder, LOCK, files=(JOURNAL, *MANIFESTS)))
+            opened.enter_context(exclusive_folder(self.folder, LOCK))
             self._open()
             self._opened = opened.pop_all()
         return self
@@ -113,9 +112,9 @@ class Manifest:
                 "Choose another folder with -o, or use --overwrite.",
             )
         self.records = _read(journal)
-        sweep_folder(self.folder)
+        remove_stale_files(self.folder)
         lines = "".join(json.dumps(_line(key, record)) + "\n" for key, record in self.records.items())
-        replace_text(journal, lines)
+        write_text(journal, lines)
         with output_errors(journal):
             self._file = journal.open("a", encoding="ascii")
 
@@ -128,10 +127,10 @@ class Manifest:
 
     def _write_manifests(self) -> None:
         rows = self.rows()
-        replace_text(self.folder / MANIFESTS[0], json.dumps(rows, indent=1, allow_nan=False) + "\n")
+        write_text(self.folder / MANIFESTS[0], json.dumps(rows, indent=1, allow_nan=False) + "\n")
         table = io.StringIO(newline="")
         write_csv(table, rows)
-        replace_text(self.folder / MANIFESTS[1], table.getvalue())
+        write_text(self.folder / MANIFESTS[1], table.getvalue())
 
 
 def write_csv(file: TextIO, rows: Iterable[Row]) -> None:

@@ -15,7 +15,7 @@ from fommctl.media.images import Pixels, resize
 from fommctl.media.images_out import write_png
 from fommctl.media.probe import VideoInfo
 from fommctl.media.reader import Reader
-from fommctl.media.sound_choice import choose_tracks
+from fommctl.media.sound import choose_tracks
 from fommctl.media.writer import AudioSource, Writer
 
 

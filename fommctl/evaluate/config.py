@@ -15,6 +15,8 @@ from fommctl.errors import UsageError
 from fommctl.options import Device, Reads, Seed, Sets, configuration, listed
 
 ModelMode = Literal["reconstruction", "animation", "defaults"]
+Mode = Literal[ModelMode, "files"]
+"""Mode of an evaluation: `files` for finished results."""
 SplitChoice = Literal["auto", "test", "train", "all"]
 Save = Literal["none", "png", "mkv"]
 WHAT, SCORES, RESULT, RUN = "What is evaluated", "Scores", "Result", "Run"

@@ -1,8 +1,18 @@
-"""Colour descriptions of video: tags, and how untagged video is read. Codes are those of ITU-T H.273, as in ffmpeg."""
+"""Colour of videos: tags in and out, how untagged video is read, HDR to SDR. Codes are those of ITU-T H.273."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Protocol
+
+import av
+import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+from numpy.typing import NDArray
+
+from fommctl.media.containers import Encoding
 
 RGB_MATRIX = 0
 BT709 = 1
@@ -75,3 +85,185 @@ def yuv_range(tags: ColourTags, pix_fmt: str) -> str:
     if tags.range is not None:
         return "full" if tags.range == RANGE_FULL else "limited"
     return "full" if pix_fmt.startswith("yuvj") else "limited"
+
+
+Float = NDArray[np.float32]
+
+REFERENCE_WHITE = 203.0
+"""cd/m2 of diffuse white in HDR programmes (ITU-R BT.2408, table 1)."""
+DEFAULT_PEAK = 1000.0
+"""cd/m2 assumed where the file does not state its brightest pixel; also the nominal peak of HLG."""
+SDR_GAMMA = 2.4
+_KNEE = 0.5
+_CODES = 65536
+_ENCODE_STEPS = 4096
+
+_CHROMATICITIES = {
+    1: ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060)),
+    BT2020: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
+    PRIMARIES_P3_DCI: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
+    PRIMARIES_P3_D65: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
+}
+"""x, y of red, green and blue (ITU-T H.273, table 2); all with the D65 white point here."""
+_D65 = (0.3127, 0.3290)
+_BT2020_LUMA = np.array([0.2627, 0.6780, 0.0593], np.float32)
+
+
+def pq_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """cd/m2 of a PQ signal in [0, 1] (SMPTE ST 2084, equation 4)."""
+    m1, m2 = 2610 / 16384, 2523 / 4096 * 128
+    c1, c2, c3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
+    root = np.power(signal, 1 / m2)
+    return np.asarray(10000 * np.power(np.maximum(root - c1, 0) / (c2 - c3 * root), 1 / m1))
+
+
+def hlg_scene_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scene light in [0, 1] of an HLG signal in [0, 1] (ITU-R BT.2100, table 5, inverse OETF)."""
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    return np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
+
+
+def _to_xyz(primaries: int) -> NDArray[np.float64]:
+    columns = np.array([[x / y, 1.0, (1 - x - y) / y] for x, y in _CHROMATICITIES[primaries]]).T
+    x, y = _D65
+    white = np.array([x / y, 1.0, (1 - x - y) / y])
+    return np.asarray(columns * np.linalg.solve(columns, white))
+
+
+@cache
+def to_bt709(primaries: int) -> Float:
+    """(3, 3) matrix from linear light in `primaries` to linear light in bt709's."""
+    return np.linalg.solve(_to_xyz(1), _to_xyz(primaries)).astype(np.float32)
+
+
+@cache
+def _light_table(transfer: int | None) -> Float:
+    """Light of each 16-bit code: in units of reference white, or of scene light for HLG."""
+    signal = np.arange(_CODES) / (_CODES - 1)
+    if transfer == TRANSFER_PQ:
+        return (pq_light(signal) / REFERENCE_WHITE).astype(np.float32)
+    if transfer == TRANSFER_HLG:
+        return hlg_scene_light(signal).astype(np.float32)
+    return (signal**SDR_GAMMA).astype(np.float32)
+
+
+@cache
+def _signal_table() -> NDArray[np.uint8]:
+    """8-bit bt709 signal by the square root of the light, which spends its steps where the eye needs them."""
+    light = (np.arange(_ENCODE_STEPS) / (_ENCODE_STEPS - 1)) ** 2
+    return np.rint(255 * light ** (1 / SDR_GAMMA)).astype(np.uint8)
+
+
+class ToneMap:
+    """Turns R'G'B' of one clip into SDR bt709; the curve is the same for every frame, so brightness never pumps."""
+
+    def __init__(self, tags: ColourTags, peak: float | None = None) -> None:
+        """peak: brightest light of the clip in cd/m2, where its metadata states one."""
+        self.transfer = tags.transfer
+        self.primaries = tags.primaries if tags.primaries in _CHROMATICITIES else (BT2020 if tags.hdr else 1)
+        brightest = DEFAULT_PEAK if tags.transfer == TRANSFER_HLG else min(max(peak or DEFAULT_PEAK, 250.0), 10000.0)
+        self.peak = brightest / REFERENCE_WHITE if tags.hdr else 1.0
+
+    def __call__(self, codes: NDArray[np.uint16]) -> NDArray[np.uint8]:
+        """codes: (H, W, 3) R'G'B', full range of 16 bits.  Returns (H, W, 3) uint8 R'G'B' of bt709, gamma 2.4."""
+        light = np.take(_light_table(self.transfer), codes)
+        if self.transfer == TRANSFER_HLG:
+            # The system gamma of a 1,000 cd/m2 display (BT.2100, table 5, OOTF).
+            luminance = np.maximum(light @ _BT2020_LUMA, np.float32(1e-6))
+            light *= (np.power(luminance, np.float32(0.2)) * np.float32(DEFAULT_PEAK / REFERENCE_WHITE))[..., None]
+        light = light @ to_bt709(self.primaries or 1).T
+        if self.peak > 1:
+            light *= self._gain(light.max(axis=2))[..., None]
+        np.clip(light, 0, 1, out=light)
+        steps = np.sqrt(light, out=light)
+        steps *= _ENCODE_STEPS - 1
+        steps += 0.5
+        return np.take(_signal_table(), steps.astype(np.uint16))
+
+    def _gain(self, brightest: Float) -> Float:
+        """Factor that brings (H, W) light in [0, peak] to [0, 1]: none up to the knee, a Moebius curve above it."""
+        knee, peak = _KNEE, self.peak
+        a = -(knee**2) * (peak - 1) / (knee**2 - 2 * knee + peak)
+        b = (knee**2 - 2 * knee * peak + peak) / (peak - 1)
+        scale = (b**2 + 2 * b * knee + knee**2) / (b - a)
+        above = np.maximum(brightest, np.float32(knee))
+        return np.where(brightest > knee, np.float32(scale) * (above + a) / ((above + b) * above), np.float32(1))
+
+
+_SWSCALE_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+"""Matrix code of H.273 -> swscale's code, for the matrices that swscale can apply."""
+_TRANSFER_BT2020 = 14
+_CURVES_LIKE_BT709 = (BT601_525, _TRANSFER_BT2020, 15)
+_FLAGS = (
+    Interpolation.BICUBIC
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INP
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.BITEXACT
+)
+
+
+def output_colour(source: ColourTags | None, width: int, height: int, encoding: Encoding) -> ColourTags:
+    """Complete tags for an output of width x height pixels.
+
+    The source's where given; what it leaves open follows its matrix, or the size (bt709 from 1280 x 720 up, bt601
+    below). HDR and wide gamut become bt709, because the reader has brought their pixels there.
+    """
+    given = source or ColourTags()
+    if given.hdr or given.wide_gamut:
+        given = ColourTags(BT709, BT709, BT709, given.range)
+    matrix = given.matrix if given.matrix in _SWSCALE_MATRIX else None
+    if matrix is None:
+        matrix = BT709 if width >= 1280 or height >= 720 else BT601_525
+    # BT.601 in its 625-line form (5) has primaries of its own and the transfer function of the 525-line form.
+    transfer = {BT2020: _TRANSFER_BT2020, 5: BT601_525}.get(matrix, matrix)
+    tags = ColourTags(given.primaries or matrix, given.transfer or transfer, matrix, given.range or RANGE_LIMITED)
+    if encoding.rgb:
+        return replace(tags, matrix=RGB_MATRIX, range=RANGE_FULL)
+    return _prores(tags) if encoding.encoder.name == "prores" else tags
+
+
+def _prores(tags: ColourTags) -> ColourTags:
+    """The nearest tags that a ProRes frame header holds (SMPTE RDD 36, section 6.1.1): no full range, and one code
+    where H.273 has several for the same curve or matrix."""
+    transfer = BT709 if tags.transfer in _CURVES_LIKE_BT709 else tags.transfer
+    return replace(tags, transfer=transfer, matrix=BT601_525 if tags.matrix == 5 else tags.matrix, range=RANGE_LIMITED)
+
+
+class Converter(Protocol):
+    """Turns RGB frames into frames of the encoder's format; may hold frames back."""
+
+    def frames(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
+        """The frames that are ready after `frame`; None ends the stream."""
+
+
+class MatrixConverter:
+    """RGB or RGBA to the encoder's pixel format, tagged."""
+
+    def __init__(self, pix_fmt: str, tags: ColourTags) -> None:
+        self._pix_fmt = pix_fmt
+        self._tags = tags
+        self._reformatter = VideoReformatter()
+
+    def frames(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
+        """The one frame that `frame` becomes."""
+        if frame is None:
+            return
+        changes: dict[str, Any] = {}
+        if self._tags.matrix != RGB_MATRIX:
+            changes = {
+                "dst_colorspace": _SWSCALE_MATRIX[self._tags.matrix or BT709],
+                "dst_color_range": self._tags.range,
+            }
+        ready = self._reformatter.reformat(frame, format=self._pix_fmt, interpolation=_FLAGS, threads=1, **changes)
+        # ProRes writes the tags of the frame, the others those of the codec context.
+        tag(ready, self._tags)
+        yield ready
+
+
+def tag(target: Any, tags: ColourTags) -> None:
+    """Set the colour tags of a frame or of a codec context."""
+    target.color_primaries = tags.primaries or 2
+    target.color_trc = tags.transfer or 2
+    target.colorspace = 2 if tags.matrix is None else tags.matrix
+    target.color_range = tags.range or 0

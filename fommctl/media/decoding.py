@@ -1,22 +1,177 @@
-"""Decoding that goes on after damage: frames with their times, and what was lost."""
+"""Decoded frames with their times, upright and deinterlaced; decoding goes on after damage and counts what was lost."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import av
+import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.filter import Graph
 from av.packet import Packet
+from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from fommctl.errors import MORE_MEMORY, InputError
-from fommctl.media.files import nominal_rate, pixel_aspect, time_base
+from fommctl.media import Deinterlace
+from fommctl.media.boxes import Box
+from fommctl.media.files import nominal_rate, pixel_aspect, side_data, time_base
+
+
+@dataclass(frozen=True, slots=True)
+class Orientation:
+    """Transpose first, then mirror left to right and top to bottom: all eight ways to lay a picture down."""
+
+    transpose: bool = False
+    mirror_x: bool = False
+    mirror_y: bool = False
+
+    def apply(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(H, W, C) as coded -> as displayed, contiguous."""
+        if self.transpose:
+            pixels = pixels.swapaxes(0, 1)
+        if self.mirror_x:
+            pixels = pixels[:, ::-1]
+        if self.mirror_y:
+            pixels = pixels[::-1]
+        return np.ascontiguousarray(pixels)
+
+    def size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) as coded -> as displayed, and back."""
+        return (size[1], size[0]) if self.transpose else size
+
+    def coded(self, box: Box, displayed: tuple[int, int]) -> Box:
+        """Where a box of the displayed picture, of size (width, height), lies in the coded one."""
+        width, height = displayed
+        left, right = (width - box.right, width - box.left) if self.mirror_x else (box.left, box.right)
+        top, bottom = (height - box.bottom, height - box.top) if self.mirror_y else (box.top, box.bottom)
+        return Box(top, left, bottom, right) if self.transpose else Box(left, top, right, bottom)
+
+
+UPRIGHT = Orientation()
+_BY_ANGLE = {
+    1: Orientation(transpose=True, mirror_y=True),
+    2: Orientation(mirror_x=True, mirror_y=True),
+    3: Orientation(transpose=True, mirror_x=True),
+}
+"""By quarter turns against the clock."""
+
+
+def orientation_of(frame: VideoFrame) -> Orientation:
+    """The orientation that a frame's display matrix asks for, to whole quarter turns; upright where there is none."""
+    matrix = side_data(frame).get(Type.DISPLAYMATRIX)
+    if matrix is None or len(matrix) < 36:
+        return _BY_ANGLE.get(round(frame.rotation / 90) % 4, UPRIGHT)
+    # x' = a x + c y and y' = b x + d y, y downwards (ffmpeg, display.h).
+    a, b, _, c, d, *_ = struct.unpack("=9i", matrix[:36])
+    if abs(a) >= abs(b):
+        return Orientation(mirror_x=a < 0, mirror_y=d < 0)
+    return Orientation(transpose=True, mirror_x=c < 0, mirror_y=b < 0)
+
+
+_PARITIES = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
+"""libav's field order (AV_FIELD_TT, BB, TB, BT; the latter two are coded in another order than they are shown) ->
+bwdif's parity."""
+
+
+def stated_parity(stream: VideoStream, frame: VideoFrame) -> str | None:
+    """bwdif's parity where the file says that its frames are interlaced: `auto` where they say which field is first.
+
+    frame: the first one. None for progressive footage.
+    """
+    if frame.interlaced_frame:
+        return "auto"
+    # 1 is progressive, 0 unknown; PyAV has it since version 18.
+    return _PARITIES.get(getattr(stream.codec_context, "field_order", 0))
+
+
+def deinterlaced(frames: Iterable[Decoded], mode: Deinterlace, parity: str | None, step: Fraction) -> Iterator[Decoded]:
+    """The frames with interlaced ones made whole (bwdif), in order; up to two are held back.
+
+    parity: as of `stated_parity`.  step: seconds that the last frame lasts.
+    """
+    if mode == "off":
+        yield from frames
+        return
+    bwdif: _Bwdif | None = None
+    for decoded in frames:
+        if bwdif is not None and not bwdif.takes(decoded):
+            yield from bwdif.finish()
+            bwdif = None
+        if bwdif is None:
+            if not decoded.frame.interlaced_frame and parity in (None, "auto"):
+                yield decoded
+                continue
+            bwdif = _Bwdif(decoded, mode, parity or "auto", step)
+        yield from bwdif.push(decoded)
+    if bwdif is not None:
+        yield from bwdif.finish()
+
+
+class _Bwdif:
+    """bwdif over frames of one kind. Frames are numbered for the filter, which doubles the numbers."""
+
+    def __init__(self, first: Decoded, mode: Deinterlace, parity: str, step: Fraction) -> None:
+        frame = first.frame
+        self._kind = _kind(first)
+        self._step = step
+        self._times: dict[int, Fraction] = {}
+        self._count = 0
+        self._graph = graph = Graph()
+        size, pix_fmt = f"{frame.width}x{frame.height}", frame.format.name
+        source = graph.add("buffer", f"video_size={size}:pix_fmt={pix_fmt}:time_base=1/1000:pixel_aspect=1/1")
+        # Unflagged frames are deinterlaced only where the container says that all are interlaced.
+        which = "interlaced" if parity == "auto" else "all"
+        sent = "send_field" if mode == "field" else "send_frame"
+        filters = graph.add("bwdif", f"mode={sent}:parity={parity}:deint={which}"), graph.add("format", pix_fmt)
+        graph.link_nodes(source, *filters, graph.add("buffersink")).configure()
+
+    def takes(self, decoded: Decoded) -> bool:
+        """Whether the frame is of the same size, format and shape as those before."""
+        return _kind(decoded) == self._kind
+
+    def push(self, decoded: Decoded) -> Iterator[Decoded]:
+        """What is ready once this frame is known."""
+        frame = decoded.frame
+        self._times[self._count] = decoded.time
+        frame.pts, frame.time_base = self._count, Fraction(1, 1000)
+        self._count += 1
+        self._graph.vpush(frame)
+        yield from self._ready()
+
+    def finish(self) -> Iterator[Decoded]:
+        """What is held back."""
+        self._graph.vpush(None)
+        yield from self._ready()
+
+    def _ready(self) -> Iterator[Decoded]:
+        while True:
+            try:
+                frame = self._graph.vpull()
+            except (av.BlockingIOError, av.EOFError):
+                return
+            number, second = divmod(frame.pts or 0, 2)
+            time = self._times[number]
+            if second:
+                time += (self._times.get(number + 1, time + self._step) - time) / 2
+            for old in [each for each in self._times if each < number]:
+                del self._times[old]
+            yield Decoded(frame, time, self._kind[-1])
+
+
+def _kind(decoded: Decoded) -> tuple[Any, ...]:
+    frame = decoded.frame
+    return frame.width, frame.height, frame.format.name, decoded.aspect
+
 
 MAX_ERRORS = 500
 """Decoding stops after so many failures in a row: what follows is noise."""

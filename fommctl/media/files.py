@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from fommctl.errors import InputError, out_of_memory
-from fommctl.media.limits import MAX_PIXELS
-from fommctl.media.stills import check_size
+from fommctl.media.stills import MAX_PIXELS, check_format, check_size
 
 DEFAULT_RATE = Fraction(25)
 _MAX_RATE = 1000
@@ -30,6 +30,8 @@ _BROADCAST = frozenset({"mpegts", "mpeg"})
 _TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
 """Decoders that draw any text file as a picture."""
 _NO_FILM = Disposition.attached_pic | Disposition.dependent | Disposition.still_image
+_ADDRESS = re.compile(r"(https?|ftps?|s3|gs|rtmp|rtsp):/+(.+)", re.IGNORECASE)
+"""A path keeps only one of an address's slashes."""
 _PLAYLISTS = frozenset({"hls", "concat", "dash", "imf"})
 """Formats that only name other files, which nobody has asked for."""
 
@@ -46,6 +48,9 @@ def check_file(path: Path) -> None:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
+        if address := _ADDRESS.match(str(path)):
+            url = f"{address[1]}://{address[2]}"
+            raise InputError(f"web addresses are not read: {url}", f"Download it first: curl -LO '{url}'.") from error
         raise InputError(f"{path} does not exist", "Check the spelling and the folder.") from error
     except (OSError, ValueError) as error:
         raise InputError(
@@ -77,6 +82,7 @@ def open_container(path: Path) -> InputContainer:
 def opened(path: Path) -> Iterator[InputContainer]:
     """A container open for reading. Raises InputError, also for playlists; network addresses are never followed."""
     check_file(path)
+    check_format(path)
     try:
         container = open_container(path)
     except (FFmpegError, ValueError, OSError) as error:

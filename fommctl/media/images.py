@@ -8,8 +8,7 @@ from pathlib import Path
 from fommctl.errors import InputError
 from fommctl.media import stills
 from fommctl.media.conversion import Converter, View, WholeFrame, has_alpha
-from fommctl.media.decoding import Decoder
-from fommctl.media.deinterlacing import deinterlaced
+from fommctl.media.decoding import Decoder, deinterlaced
 from fommctl.media.files import check_file, opened, video_stream
 from fommctl.media.probe import probe
 from fommctl.media.resampling import Pixels, crop, over_black, resize

@@ -15,18 +15,12 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from fommctl.files import atomic_write, keep_copy, publish, temporary_path
 from fommctl.media.colour import BT709
 from fommctl.media.containers import Encoding
 from fommctl.media.marking import OURS, Mark
 from fommctl.media.movie import output_errors
-from fommctl.media.output_paths import (
-    keep_aside,
-    matching,
-    numbered,
-    put_in_place,
-    temporary_folder,
-    temporary_name,
-)
+from fommctl.media.output_paths import matching, numbered
 from fommctl.media.resampling import over_black
 
 _BEGINNING = 4096
@@ -67,7 +61,7 @@ class PictureSequence:
         self._text = b"".join(_text_chunk(key, value) for key, value in texts.items())
         folder = pattern.parent
         self._new_folder = not folder.exists()
-        self._folder = (folder.parent if self._new_folder else folder) / temporary_folder(folder)
+        self._folder = (folder.parent if self._new_folder else folder) / temporary_path(folder).name
         with output_errors(pattern):
             self._folder.mkdir()
         self._count = 0
@@ -103,9 +97,9 @@ class PictureSequence:
                 self._aside.mkdir()
                 for target in targets:
                     if target.exists():
-                        keep_aside(target, self._aside / target.name)
+                        keep_copy(target, self._aside / target.name)
             for target in targets:
-                put_in_place(self._folder / target.name, target, self._overwrite)
+                publish(self._folder / target.name, target, overwrite=self._overwrite)
                 self._moved.append(target)
             self._moved.clear()
             if self._overwrite:
@@ -153,13 +147,8 @@ def _is_ours(picture: Path) -> bool:
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     """Write one picture, (H, W, 3 or 4) uint8, in the place of what is there. Raises OutputError."""
-    temporary = temporary_name(path)
-    with output_errors(path):
-        try:
-            temporary.write_bytes(encode_png(pixels, "rgba" if pixels.shape[2] == 4 else "rgb24"))
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with output_errors(path), atomic_write(path) as temporary:
+        temporary.write_bytes(encode_png(pixels, "rgba" if pixels.shape[2] == 4 else "rgb24"))
 
 
 def encode_png(pixels: NDArray[np.uint8], pix_fmt: str) -> bytes:

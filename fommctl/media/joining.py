@@ -22,10 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.errors import InputError
+from fommctl.files import create_temporary
 from fommctl.media.containers import container_of
 from fommctl.media.images_out import PictureSequence
 from fommctl.media.movie import Movie, output_errors
-from fommctl.media.output_paths import is_pattern, numbered, temporary_name
+from fommctl.media.output_paths import is_pattern, numbered
 from fommctl.media.writer import Writer
 
 _RECORD = struct.Struct("<qqq?I")
@@ -72,7 +73,7 @@ class PartWriter(Writer):
                 pattern, self._encoding, self._metadata, self.threads, self._mark, overwrite=self._overwrite
             )
         else:
-            self._temporary = temporary_name(self._target)
+            self._temporary = create_temporary(self._target)
             self._sink = self._movie(_PartMovie, self._temporary)
         return self
 
@@ -97,7 +98,7 @@ class JoiningWriter(Writer):
                 self.path, self._encoding, self._metadata, self.threads, self._mark, overwrite=self._overwrite
             )
         else:
-            self._temporary = temporary_name(self._target)
+            self._temporary = create_temporary(self._target)
             self._sink = self._movie(_JoinedMovie, self._temporary)
         return self
 

@@ -1,10 +1,14 @@
-"""How a result says in its own file that it is synthetic: a comment for people, XMP for programs."""
+"""The mark of synthetic media: a comment for people and XMP for programs, written into results and read from files."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
+
+from fommctl.media import stills
+from fommctl.media.files import opened
 
 TRAINED_ALGORITHMIC_MEDIA = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 """IPTC's term for media made by a trained model (NewsCodes, digital source type)."""
@@ -78,3 +82,105 @@ def add_xmp_box(movie: Path, packet: bytes) -> None:
 def gif_extension(packet: bytes) -> bytes:
     """An XMP packet as GIF's application extension."""
     return _GIF_XMP + packet + _GIF_XMP_END
+
+
+_OURS = re.compile(
+    r"Synthetic video, animated by fommctl (?P<version>\S+) with model (?P<model>.*), preset (?P<preset>.*)"
+)
+_KIND = re.compile(
+    rb"""DigitalSourceType(?:\s*=\s*["']|\s+rdf:resource\s*=\s*["']|>\s*)(?P<kind>https?://[\x21-\x7e]{1,200}?)\s*["'<]"""
+)
+_LARGEST_XMP = 2**20
+_TAIL = 64 * 2**10
+"""Bytes at the end of a GIF in which our comment and XMP stand."""
+_SYNTHETIC = (
+    "trainedAlgorithmicMedia",
+    "compositeWithTrainedAlgorithmicMedia",
+    "compositeSynthetic",
+    "algorithmicMedia",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What was found. Anybody can write or remove it: it proves nothing."""
+
+    comment: str | None = None
+    source_type: str | None = None
+    """IPTC's digital source type, an address."""
+
+    @property
+    def tool(self) -> dict[str, str] | None:
+        """`version`, `model` and `preset` where fommctl wrote the comment."""
+        match = _OURS.fullmatch(self.comment or "")
+        return None if match is None else match.groupdict()
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the file calls itself synthetic."""
+        return self.tool is not None or (self.source_type or "").rpartition("/")[2] in _SYNTHETIC
+
+
+def read_statement(path: Path) -> Statement:
+    """Read the comment and the digital source type of a picture or a video. Raises InputError for what is neither."""
+    still = stills.identify(path)
+    if still is None:
+        return _of_movie(path)
+    if still.format == "GIF":
+        return _of_gif(path)
+    found = stills.texts(path)
+    comment = found.get("comment")
+    text = comment.decode("utf-8", "replace") if isinstance(comment, bytes) else comment
+    return Statement(text, _kind(found.get("xmp") or found.get("xml:com.adobe.xmp") or b""))
+
+
+def _of_movie(path: Path) -> Statement:
+    with opened(path) as container:
+        tags = {name.lower(): value for name, value in container.metadata.items()}
+    return Statement(tags.get("comment"), _kind(_xmp_box(path)) or _known(tags.get("digital_source_type")))
+
+
+def _of_gif(path: Path) -> Statement:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL))
+        tail = file.read()
+    at = tail.rfind(b"\x21\xfe")
+    text = b""
+    while at >= 0 and at + 2 < len(tail) and tail[at + 2] and len(text) < _TAIL:
+        length = tail[at + 2]
+        text += tail[at + 3 : at + 3 + length]
+        at += 1 + length
+    return Statement(text.decode("utf-8", "replace") or None, _kind(tail))
+
+
+def _xmp_box(path: Path) -> bytes:
+    """The XMP packet of an MP4 or QuickTime file, empty where there is none."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        at = 0
+        while at + 24 <= size:
+            file.seek(at)
+            head = file.read(32)
+            length, header = int.from_bytes(head[:4], "big"), 8
+            if not head[4:8].isalnum() and head[4:8].strip():
+                return b""
+            if length == 1:
+                length, header = int.from_bytes(head[8:16], "big"), 16
+            if head[4:8] == b"uuid" and head[header : header + 16] == XMP_BOX:
+                file.seek(at + header + 16)
+                return file.read(max(0, min(length - header - 16, _LARGEST_XMP)))
+            if length < header:
+                return b""
+            at += length
+    return b""
+
+
+def _kind(packet: bytes | str) -> str | None:
+    data = packet.encode("utf-8", "replace") if isinstance(packet, str) else packet
+    match = _KIND.search(data[:_LARGEST_XMP])
+    return None if match is None else match["kind"].decode()
+
+
+def _known(kind: str | None) -> str | None:
+    """A tag of ours, and nothing else by that name."""
+    return kind if kind == TRAINED_ALGORITHMIC_MEDIA else None

@@ -17,13 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.errors import FULL_DISK, OutputError
-from fommctl.media.audio import AudioSource, CopiedSound, Sound, open_sound
-from fommctl.media.colour import ColourTags
+from fommctl.media.colour import ColourTags, Converter, MatrixConverter, output_colour, tag
 from fommctl.media.containers import Encoding
 from fommctl.media.marking import TRAINED_ALGORITHMIC_MEDIA, Mark, add_xmp_box, gif_extension
-from fommctl.media.output_colour import Converter, MatrixConverter, output_colour, tag
 from fommctl.media.palette import PaletteConverter, add_gif_extensions
 from fommctl.media.resampling import over_black
+from fommctl.media.sound import AudioSource, CopiedSound, Sound, open_sound
 
 _USUAL_CLOCKS = lcm(90000, 1000, 600, 15360, 12800)
 """Ticks a second of MPEG, Matroska, QuickTime and ffmpeg's MP4 files, all in one."""
@@ -146,11 +145,14 @@ class Movie:
         """What comes after the last packet of the picture."""
         for sound in self._sounds:
             sound.finish(self._end)
-        self._container.close()
-        self._add_what_muxers_lack()
+        # Network file systems report a full disk when a file is closed or synchronised, once to each of those that had
+        # it open by then, and FFmpeg does not pass on what its own close says.
         with open(self._temporary, "rb+") as file:
-            # Network file systems report a full disk only here.
+            self._container.close()
             os.fsync(file.fileno())
+        if self._add_what_muxers_lack():
+            with open(self._temporary, "rb+") as file:
+                os.fsync(file.fileno())
 
     def _marking(self) -> dict[str, str]:
         if self._mark is None:
@@ -160,13 +162,16 @@ class Movie:
         kind = {"DIGITAL_SOURCE_TYPE": TRAINED_ALGORITHMIC_MEDIA} if tags else {}
         return {"comment": self._mark.comment, **kind}
 
-    def _add_what_muxers_lack(self) -> None:
-        """The comment of a GIF, and XMP where the container has a place for it."""
+    def _add_what_muxers_lack(self) -> bool:
+        """Add the comment of a GIF, or XMP where the container has a place for it; return whether it did."""
         muxer, packet = self._encoding.container.muxer, b"" if self._mark is None else self._mark.xmp
         if muxer == "gif":
             add_gif_extensions(self._temporary, self._metadata, gif_extension(packet) if packet else b"")
         elif muxer in ("mp4", "mov") and packet:
             add_xmp_box(self._temporary, packet)
+        else:
+            return False
+        return True
 
     def _start(self) -> None:
         try:

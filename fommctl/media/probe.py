@@ -21,8 +21,7 @@ from fommctl.errors import InputError
 from fommctl.media import Deinterlace, sequences, stills
 from fommctl.media.colour import ColourTags, read_tags
 from fommctl.media.conversion import has_alpha, square_pixels
-from fommctl.media.decoding import Decoder
-from fommctl.media.deinterlacing import stated_parity
+from fommctl.media.decoding import UPRIGHT, Decoder, Orientation, orientation_of, stated_parity
 from fommctl.media.files import (
     DEFAULT_RATE,
     check_file,
@@ -34,7 +33,6 @@ from fommctl.media.files import (
     video_stream,
 )
 from fommctl.media.layouts import take_layout
-from fommctl.media.orientation import UPRIGHT, Orientation, orientation_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +121,7 @@ def _probe_sequence(path: Path, rate: Fraction) -> VideoInfo:
         still = stills.identify(file)
         if still is not None:
             return _of_still(path, still, "sequence", rate, frames=len(found), length=found[-1][0] - number + 1)
+        stills.check_format(file)
     raise InputError(f"{path}: none of its {len(found)} pictures can be read", "Check that they were copied whole.")
 
 

@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from fommctl.errors import InputError
 from fommctl.media import sequences, stills
 from fommctl.media.conversion import Converter, View
-from fommctl.media.decoding import Decoder
-from fommctl.media.deinterlacing import deinterlaced
+from fommctl.media.decoding import Decoder, deinterlaced
 from fommctl.media.files import check_file, opened, pixel_aspect, time_base, video_stream
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.resampling import Pixels, over_black, resize

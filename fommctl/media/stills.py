@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -15,9 +17,68 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
 from fommctl.errors import InputError
-from fommctl.media import heif
-from fommctl.media.limits import MAX_PIXELS, MAX_SIDE, SMALLER
+from fommctl.media.colour import ColourTags, ToneMap, read_tags
 from fommctl.media.resampling import Pixels
+
+MAX_SIDE = 16384
+"""Pixels of a side of a picture."""
+MAX_PIXELS = 200_000_000
+"""Of a picture: 16384 x 12207. The largest sensors have 150 megapixels, 8K video has 33. Reading a picture of this size
+takes about 2 GB for some seconds."""
+LONGEST_PAUSE = Fraction(3600)
+"""Seconds for which one frame, or a gap in the sound, may be filled with repetitions or silence: longer ones are
+timestamps that are wrong, and filling them would write without end."""
+
+SMALLER = f"Scale it down first; at most {MAX_SIDE} pixels a side and {MAX_PIXELS // 1_000_000} megapixels are read."
+"""The hint where a picture is too large."""
+
+
+HEIF = "HEIF"
+"""Pillow's name of the format."""
+_STILL_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2", b"mif3"})
+"""Of ISO/IEC 23008-12: a picture is what the file is for. Sequences (`hevc`, `msf1`) are films."""
+_OTHERS = frozenset({b"avif", b"avis"})
+"""Brands of pictures that Pillow reads itself."""
+_LONGEST_BOX = 1024
+
+
+def is_heif(path: Path) -> bool:
+    """Whether the file calls itself a still of this kind."""
+    with path.open("rb") as file:
+        head = file.read(_LONGEST_BOX)
+    if head[4:8] != b"ftyp" or head[8:12] not in _STILL_BRANDS:
+        return False
+    length = min(int.from_bytes(head[:4], "big"), len(head))
+    return _OTHERS.isdisjoint(head[at : at + 4] for at in range(16, length - 3, 4))
+
+
+@cache
+def _register_heif() -> None:
+    """Let Pillow open HEIF, without the thumbnails and depth maps beside the picture."""
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
+
+
+def tags_of(image: Image.Image) -> ColourTags | None:
+    """What an opened file says about its colours where no ICC profile says it."""
+    stated = image.info.get("nclx_profile")
+    if image.info.get("icc_profile") or not stated:
+        return None
+    codes = (stated[name] for name in ("color_primaries", "transfer_characteristics", "matrix_coefficients"))
+    primaries, transfer, matrix = map(int, codes)
+    return read_tags(primaries, transfer, matrix, 0)
+
+
+def tone_mapped(path: Path, tags: ColourTags) -> NDArray[np.uint8]:
+    """(H, W, 3) sRGB of a still in PQ, HLG or a wide gamut."""
+    from pillow_heif import open_heif
+
+    heif = open_heif(path, convert_hdr_to_8bit=False)
+    codes = np.asarray(heif)[..., :3]
+    deep = codes if codes.dtype == np.uint16 else codes.astype(np.uint16) * 257
+    return ToneMap(tags)(np.ascontiguousarray(deep))
+
 
 ANIMATED_CODECS = frozenset({"webp", "avif"})
 """Animations that PIL reads; GIF and animated PNG go through PyAV."""
@@ -28,6 +89,17 @@ Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, MAX_PIXELS)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+_FOREIGN = {
+    "a JPEG XL picture": (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n"),
+    "a DPX picture": (b"SDPX", b"XPDS"),
+    "an OpenEXR picture": (b"\x76\x2f\x31\x01",),
+    "a Radiance HDR picture": (b"#?RADIANCE", b"#?RGBE"),
+    "a Photoshop document": (b"8BPS",),
+    "a PDF document": (b"%PDF",),
+    "a GIMP document": (b"gimp xcf",),
+}
+"""First bytes of files that look like pictures to their users."""
+_RAW_SUFFIXES = frozenset([".3fr", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"])
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LEAST_DELAY = 100
 """Milliseconds: as browsers do, a delay of nothing is read as a tenth of a second."""
@@ -79,10 +151,12 @@ def _opened(path: Path, *, strip: bool = False, data: bytes | None = None) -> It
 
 
 def _formats(path: Path, data: bytes | None) -> list[str]:
-    if data is None and heif.is_heif(path):
-        heif.register()
-        return [heif.FORMAT]
-    return [name for name in _FORMATS if name in Image.OPEN]
+    if data is None and is_heif(path):
+        _register_heif()
+        return [HEIF]
+    # A Targa file has no mark of its own: any bytes may pass for one.
+    tga = ("TGA",) if path.suffix.lower() == ".tga" else ()
+    return [name for name in (*_FORMATS, *tga) if name in Image.OPEN]
 
 
 class _DamagedError(InputError):
@@ -101,14 +175,25 @@ def identify(path: Path, *, strip: bool = False) -> Still | None:
             asks_exif = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
             if asks_exif and image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS:
                 width, height = height, width
-            animated = bool(getattr(image, "is_animated", False)) and image.format not in ("TIFF", "MPO", heif.FORMAT)
+            animated = bool(getattr(image, "is_animated", False)) and image.format not in ("TIFF", "MPO", HEIF)
             return Still(image.format or "", image.mode, width, height, image.has_transparency_data, animated)
     except _DamagedError:
-        if _is_png(path) or heif.is_heif(path):
+        if _is_png(path) or is_heif(path):
             # Others that read PNG unpack whatever its chunks of text and colours hold, gigabytes from some kilobytes;
             # video readers take one tile of a HEIF for all of it.
             raise
         return None
+
+
+def check_format(path: Path) -> None:
+    """Refuse pictures of kinds that neither PIL nor FFmpeg reads well, by name. Raises InputError."""
+    with path.open("rb") as file:
+        start = file.read(16)
+    kind = next((kind for kind, marks in _FOREIGN.items() if start.startswith(marks)), None)
+    if kind is None and path.suffix.lower() in _RAW_SUFFIXES:
+        kind = "a camera raw file"
+    if kind is not None:
+        raise InputError(f"{path.name} is {kind}, which cannot be read", "Convert it to PNG or TIFF first.")
 
 
 def _is_png(path: Path) -> bool:
@@ -130,9 +215,9 @@ def decode(path: Path, *, strip: bool = False) -> tuple[Pixels, Pixels | None]:
     with _opened(path, strip=strip) as image:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        tags = heif.tags_of(image) if image.format == heif.FORMAT else None
+        tags = tags_of(image) if image.format == HEIF else None
         if tags is not None and (tags.hdr or tags.wide_gamut):
-            return heif.tone_mapped(path, tags), None
+            return tone_mapped(path, tags), None
         return _to_srgb(image)
 
 

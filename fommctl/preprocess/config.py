@@ -16,7 +16,6 @@ from fommctl.options import Reads, configuration
 
 if TYPE_CHECKING:
     from fommctl.host import Host
-    from fommctl.preprocess.clip import ClipOptions
 
 Fit = Literal["pad", "crop", "stretch"]
 CLIPS, RUN = "Clips", "Run"
@@ -108,15 +107,6 @@ class PreprocessConfig:
         if height != width:
             raise UsageError(f"the frames of preset '{self.preset}' are no squares: {width}x{height}", "Give --size.")
         return replace(self, size=height)
-
-    @property
-    def options(self) -> ClipOptions:
-        """What concerns every single clip."""
-        from fommctl.preprocess.clip import ClipOptions
-
-        return ClipOptions(
-            size=self.side, format=self.format, fit=self.fit, audio=self.audio, deinterlace=self.deinterlace
-        )
 
     def to_json(self) -> dict[str, Any]:
         """For listeners."""

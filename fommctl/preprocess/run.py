@@ -16,17 +16,15 @@ from fommctl.api.values import Split
 from fommctl.errors import InputError, OutputError, UsageError
 from fommctl.host import Host
 from fommctl.machine import usable_cores
-from fommctl.preprocess.clip import ClipJob, Made
+from fommctl.preprocess.clip import ClipJob, ClipOptions, WrittenClip, prepare, source_hash
 from fommctl.preprocess.config import PreprocessConfig
-from fommctl.preprocess.manifest import MANIFEST, Entry, Manifest, write_lines
+from fommctl.preprocess.manifest import FAILED, MANIFEST, Entry, Manifest
 from fommctl.preprocess.plan import Planned, assign_splits, box_numbers, plan, read_records
-from fommctl.preprocess.workers import prepare
 from fommctl.workers import Died, run_jobs
 
 __all__ = ["PreprocessConfig", "PreprocessResult", "run"]
 
 log = logging.getLogger(__name__)
-FAILED = "failed.jsonl"
 Progress = Callable[[int, int | None], None]
 """report(clips done, clips in all)."""
 
@@ -83,12 +81,12 @@ def run(config: PreprocessConfig, host: Host, report: Progress | None = None) ->
     manifest = Manifest(config.output, spec.name)
     records = read_records(spec, host.owner("dataset", spec.name), config.raw)
     splits = assign_splits(records, config.test_fraction, config.seed)
-    planned = plan(records, config.raw, config.options, splits)
+    planned = plan(records, config.raw, _clip_options(config), splits)
     host.started(StageEvent(stage="preprocess", details={"config": config.to_json(), "clips": len(planned)}))
     with manifest:
         _settle(manifest, planned, splits)
         result = _Run(config, manifest, planned[: config.limit]).all(report)
-    _list_failed(config.output / FAILED, result.failed)
+        manifest.list_failed(result.failed)
     if result.failed and not result.written and not result.kept:
         first = result.failed[0]
         raise InputError(
@@ -97,6 +95,12 @@ def run(config: PreprocessConfig, host: Host, report: Progress | None = None) ->
         )
     host.finished(StageEvent(stage="preprocess", details=result.to_json()))
     return result
+
+
+def _clip_options(config: PreprocessConfig) -> ClipOptions:
+    return ClipOptions(
+        size=config.side, format=config.format, fit=config.fit, audio=config.audio, deinterlace=config.deinterlace
+    )
 
 
 def _inside(path: Path, folder: Path) -> bool:
@@ -170,17 +174,27 @@ class _Run:
             entry is not None
             and entry.state == each.state
             and each.source_bytes in (None, entry.source_bytes)
+            and not (self.config.verify and self._source_changed(each, entry))
             and self.manifest.holds(entry, rehash=self.config.verify)
         )
+
+    def _source_changed(self, each: Planned, entry: Entry) -> bool:
+        """Tell whether the content of the raw file is another than when the clip was made; earlier versions did not
+        note it."""
+        if entry.source_sha256 is None or each.source_bytes is None or each.record.path is None:
+            return False
+        return source_hash(each.record.path) != entry.source_sha256
 
     def _make(self, todo: Sequence[Planned]) -> Iterator[None]:
         suffix = "" if self.config.format == "png" else f".{self.config.format}"
         jobs = {self.manifest.work / f"{number}{suffix}": each for number, each in enumerate(todo)}
-        orders = (ClipJob(record=each.record, target=path, options=self.config.options) for path, each in jobs.items())
+        orders = (
+            ClipJob(record=each.record, target=path, options=_clip_options(self.config)) for path, each in jobs.items()
+        )
         with closing(run_jobs(orders, prepare, workers=self._workers(len(todo)))) as outcomes:
             for job, outcome in outcomes:
                 each = jobs[job.target]
-                if isinstance(outcome, Made):
+                if isinstance(outcome, WrittenClip):
                     self.manifest.place(job.target, self._entry(each, outcome, suffix))
                     self.written += 1
                     for warning in outcome.warnings:
@@ -196,7 +210,7 @@ class _Run:
     def _workers(self, clips: int) -> int:
         return min(usable_cores() if self.config.workers is None else self.config.workers, clips)
 
-    def _entry(self, each: Planned, made: Made, suffix: str) -> Entry:
+    def _entry(self, each: Planned, made: WrittenClip, suffix: str) -> Entry:
         record = each.record
         return Entry(
             file=f"{each.split}/{each.stem}{suffix}",
@@ -215,6 +229,7 @@ class _Run:
             source_bytes=each.source_bytes,
             state=each.state,
             keypoints=None if made.keypoints is None else made.keypoints.sha256,
+            source_sha256=made.source_sha256,
         )
 
     def _fail(self, each: Planned, message: str) -> None:
@@ -245,10 +260,3 @@ class _Run:
             hours=round(float(sum((entry.frames / Fraction(entry.rate) for entry in there), Fraction(0))) / 3600, 6),
             failed=sum(each.key in self.failed for each in own),
         )
-
-
-def _list_failed(path: Path, failed: Sequence[Mapping[str, Any]]) -> None:
-    if failed:
-        write_lines(path, failed)
-    else:
-        path.unlink(missing_ok=True)

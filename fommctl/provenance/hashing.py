@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fommctl.errors import InputError
+from fommctl.files import file_sha256
 from fommctl.media.sequences import is_pattern, listed
 from fommctl.models.loading import LoadedModel
-from fommctl.models.registry import file_sha256
 
 
 def media_hash(path: Path, file_hash: Callable[[Path], str] = file_sha256) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 
 from fommctl.errors import FommctlError
 from fommctl.media.files import check_file
+from fommctl.media.marking import Statement, read_statement
 from fommctl.media.output_paths import is_pattern
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.sequences import listed
-from fommctl.media.statements import Statement, read_statement
 from fommctl.provenance.hashing import media_hash
 from fommctl.provenance.sidecar import Sidecar, read, sidecar_of
 from fommctl.provenance.verifying import Verdict, verify

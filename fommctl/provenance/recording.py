@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fommctl import __version__
+from fommctl.files import write_text
 from fommctl.media.boxes import Box
 from fommctl.media.marking import TRAINED_ALGORITHMIC_MEDIA
 from fommctl.models import registry
-from fommctl.output_folder import replace_text
 from fommctl.provenance.environment import environment
 from fommctl.provenance.hashing import media_hash, model_identity
 from fommctl.provenance.sidecar import VERSION, sidecar_of
@@ -90,7 +90,7 @@ def write_sidecar(
         "output": {**_file(config.result_path, folder), "unsigned_sha256": unsigned},
         "result": result.to_json(),
     }
-    replace_text(path, json.dumps(record, indent=2) + "\n")
+    write_text(path, json.dumps(record, indent=2) + "\n")
     return path
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from fommctl import __version__
 from fommctl.animate.config import AnimateConfig
 from fommctl.errors import MissingError, OutputError, UsageError
+from fommctl.files import file_sha256
 from fommctl.media.images_out import encode_png
 from fommctl.media.marking import TRAINED_ALGORITHMIC_MEDIA, printable
 from fommctl.media.movie import output_errors
 from fommctl.media.output_paths import is_pattern
-from fommctl.models.registry import file_sha256
 from fommctl.provenance.hashing import media_hash, model_identity
 from fommctl.provenance.keys import Credentials, read_credentials
 

@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fommctl.api.training import TrainingView
-from fommctl.media.drawing import Colour, draw_keypoints
-from fommctl.media.lettering import label
+from fommctl.media.drawing import Colour, draw_keypoints, label
 from fommctl.presets.sections import VisualizerParams
 from fommctl.train.run_folder import picture_path, write_atomically
 

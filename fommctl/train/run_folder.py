@@ -16,12 +16,11 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from fommctl.errors import InputError, ModelError, OutputError, UsageError, not_written
-from fommctl.models.home import replacing
-from fommctl.models.locks import FileLock
+from fommctl.files import atomic_write, locked, remove_stale_files
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +29,6 @@ _LOCK = ".lock"
 # In seconds: worker processes of a killed run may let go of the lock a moment after it.
 _WAIT_FOR_LOCK = 1
 _STEP = re.compile(r"step-(\d+)\.pt")
-_LEFT_OVER = re.compile(r"\.((step-\d+|epoch-\d+|best)\.pt|\d+\.png|model\.safetensors|preset\.yaml)\.\d+\.tmp")
 _AUTO = "auto"
 _HINT_FULL = "Free some space and go on with --resume auto: the last good checkpoint stays."
 
@@ -137,25 +135,28 @@ def lock_run(out: Path) -> Iterator[None]:
     where the folder cannot be written to.
     """
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        held = FileLock(out / _LOCK)
-        alone = held.acquire(_WAIT_FOR_LOCK)
-    except FileExistsError as error:
-        raise UsageError(f"the output is no folder: {out}", "Name a folder with --out.") from error
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(f"cannot write to {out}: {reason}", "Name another folder with --out.") from error
-    if not alone:
-        raise UsageError(f"another training writes to {out}", "Wait for it, or name another folder with --out.")
-    try:
-        _remove_left_over(out)
-        yield
-    finally:
-        held.release()
-        for folder in made:
-            with suppress(OSError):
-                folder.rmdir()
+    with ExitStack() as held:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            alone = held.enter_context(locked(out / _LOCK, patience=_WAIT_FOR_LOCK))
+        except FileExistsError as error:
+            raise UsageError(f"the output is no folder: {out}", "Name a folder with --out.") from error
+        except OSError as error:
+            reason = error.strerror or error
+            raise OutputError(f"cannot write to {out}: {reason}", "Name another folder with --out.") from error
+        if not alone:
+            raise UsageError(f"another training writes to {out}", "Wait for it, or name another folder with --out.")
+        try:
+            for folder in (out, checkpoints_folder(out), picture_path(out, 0).parent):
+                remove_stale_files(folder)
+            yield
+        finally:
+            if made and _is_empty(out):
+                # While it is held: who waits for it sees that its file is gone, and begins anew.
+                (out / _LOCK).unlink(missing_ok=True)
+            for folder in made:
+                with suppress(OSError):
+                    folder.rmdir()
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -166,7 +167,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path, hint=_HINT_FULL) as temporary:
+        with atomic_write(path, hint=_HINT_FULL) as temporary:
             write(temporary)
     except OSError as error:
         raise not_written(path, error, _HINT_FULL) from error
@@ -233,11 +234,3 @@ def _number(path: Path) -> int:
     match = _STEP.fullmatch(path.name)
     assert match is not None
     return int(match[1])
-
-
-def _remove_left_over(out: Path) -> None:
-    """Delete the temporary files that a killed run left, which may be as large as a checkpoint."""
-    for folder in (out, checkpoints_folder(out), picture_path(out, 0).parent):
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if _LEFT_OVER.fullmatch(path.name):
-                path.unlink(missing_ok=True)

@@ -43,7 +43,7 @@ class TensorBoardLog:
         self.folder = tensorboard_folder(run)
         self._records: Any = None
         if importlib.util.find_spec("tensorboard") is None:
-            log.warning("no curves for TensorBoard: run 'pip install fommctl[train]' to have them")
+            log.warning("no curves for TensorBoard: run pip install 'fommctl[train]' to have them")
             return
         from tensorboard.compat.proto.event_pb2 import SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter

@@ -39,7 +39,7 @@ class PoseDetector:
             from mediapipe.python.solutions.pose import Pose
         except ImportError as error:
             raise MissingError(
-                f"MediaPipe cannot be loaded: {error}", "Install it with 'pip install fommctl[mesh]'."
+                f"MediaPipe cannot be loaded: {error}", "Install it with pip install 'fommctl[mesh]'."
             ) from error
         self._pose: Any = Pose(static_image_mode=True, model_complexity=COMPLEXITY, min_detection_confidence=CONFIDENCE)
 

@@ -27,7 +27,7 @@ class MeshDetector:
             from mediapipe.python.solutions.face_mesh import FaceMesh
         except ImportError as error:
             raise MissingError(
-                f"MediaPipe cannot be loaded: {error}", "Install it with 'pip install fommctl[mesh]'."
+                f"MediaPipe cannot be loaded: {error}", "Install it with pip install 'fommctl[mesh]'."
             ) from error
         self._mesh = FaceMesh(
             static_image_mode=True,

@@ -42,7 +42,7 @@ def torchmetrics() -> Path:
     """The folder of torchmetrics, which takes seconds to import. Raises MissingError where it is not installed."""
     spec = find_spec("torchmetrics")
     if spec is None or not spec.submodule_search_locations:
-        raise MissingError("the package torchmetrics is not installed", "Run 'pip install fommctl[eval]'.")
+        raise MissingError("the package torchmetrics is not installed", "Run pip install 'fommctl[eval]'.")
     return Path(spec.submodule_search_locations[0])
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from fommctl.bench import end_to_end
 from fommctl.bench import run as bench
 from fommctl.bench import training as bench_training
-from fommctl.bench import end_to_end
 from fommctl.bench.config import BenchConfig
 from fommctl.bench.run import EndToEnd, random_backend, smooth_pictures
 from fommctl.presets.preset import load_preset
@@ -47,12 +47,13 @@ def test_json_has_the_keys_of_the_contract(result):
 
 
 @pytest.mark.slow
-def test_the_command_prints_a_table_or_json(run_cli, monkeypatch):
+def test_the_command_prints_a_table_or_json(run_cli, monkeypatch, json_keys):
     monkeypatch.setattr(end_to_end, "SECONDS", 0.0)
     monkeypatch.setattr(end_to_end, "ROUNDS", 1)
     arguments = ("bench", "--preset", "smoke", "--device", "cpu", "--precision", "fp32", "--frames", "2")
     data = run_cli(*arguments, "--json").json()
     assert list(data["paths"]) == ["plain", "fp32"]
+    json_keys("bench", data)
     text = run_cli(*arguments, "--batch-size", "1")
     assert text.code == 0
     for word in ("smoke on cpu", "batches of 1", "frames/s", "plain", "fp32", "end to end", "peak memory"):

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fommctl.api.training import TrainingView
-from fommctl.media.drawing import draw_keypoints
+from fommctl.media.drawing import draw_keypoints, label
 from fommctl.media.images import read_picture
-from fommctl.media.lettering import label
 from fommctl.presets.sections import VisualizerParams
 from fommctl.train.grid import LABEL_HEIGHT, rainbow, save_training_grid, training_grid
 

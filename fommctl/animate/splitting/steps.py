@@ -20,8 +20,9 @@ from fommctl.animate.splitting import segments
 from fommctl.animate.splitting.planning import Plan, Segment
 from fommctl.animate.splitting.segments import NotAsPlannedError, RenderedSegment, Seen
 from fommctl.animate.streaming import Progress
+from fommctl.files import real_target, temporary_path
 from fommctl.media.movie import output_errors
-from fommctl.media.output_paths import is_pattern, real_target, temporary_folder
+from fommctl.media.output_paths import is_pattern
 
 
 class Step(ABC):
@@ -196,9 +197,9 @@ def _folder_of(output: Path) -> Path:
     """A hidden folder for the parts, on the disk of the output; it is swept as other leftovers are."""
     target = real_target(output)
     if not is_pattern(target):
-        return target.parent / temporary_folder(Path(target.stem))
+        return temporary_path(target).with_suffix("")
     place = target.parent if target.parent.exists() else target.parent.parent
-    return place / temporary_folder(target.parent)
+    return place / temporary_path(target.parent).name
 
 
 def _in_order(found: dict[int, Any]) -> tuple[Any, ...]:

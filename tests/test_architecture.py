@@ -1,0 +1,201 @@
+"""Who may import whom: each floor stands on those below it, heavy libraries have one door each."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = (
+    {"errors"},
+    {"files"},
+    {"journal"},
+    {"machine", "threads", "workers", "worker_life"},
+    {"networks"},
+    {"api", "host", "media", "options", "plugin", "presets"},
+    {"models"},
+    {"datasets"},
+    {"detection", "provenance", "animate"},
+    {
+        "batch",
+        "bench",
+        "crop",
+        "doctor",
+        "evaluate",
+        "preprocess",
+        "scaffold",
+        "train",
+    },
+    {"fommctl", "__main__", "cli"},
+)
+"""Modules and packages of `fommctl` from the ground up; `fommctl` itself, whose `load` imports `animate` when it is
+called, stands on top."""
+APART = {"batch", "crop", "doctor", "evaluate", "preprocess", "train"}
+"""Commands that may not import each other."""
+PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "__init__.py").exists())
+OURS = sorted((ROOT / "fommctl").rglob("*.py"))
+THEIRS = [path for name in PLUGINS for path in sorted((ROOT / "plugins" / name).rglob("*.py"))]
+HEAVY = {"torch", "av", "numpy", "PIL", "dlib", "face_alignment", "skvideo", "cv2", "pydantic", "yaml", "scipy"}
+
+
+def module_name(path: Path) -> str:
+    base = ROOT / "plugins" if path in THEIRS else ROOT
+    parts = path.relative_to(base).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path, *, types: bool = True) -> Iterator[str]:
+    """Full names of what a file imports, wherever in it; without types: not what is for the type checker only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING") and not types
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide where they lead"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def floor(name: str) -> int:
+    """Return the floor of a module, or of a name that is imported from one."""
+    found = [number for number, modules in enumerate(FLOORS) if room(name) in modules]
+    assert found, f"{name} stands on no floor"
+    return found[0]
+
+
+def room(name: str) -> str:
+    """Return the part of `fommctl` that a name belongs to."""
+    known = {module.split(".")[1] for module in map(module_name, OURS) if "." in module}
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in known else "fommctl"
+
+
+@pytest.mark.parametrize("path", OURS, ids=module_name)
+def test_imports_lead_downwards(path: Path) -> None:
+    own = floor(module_name(path))
+    for name in imports(path):
+        if name.split(".")[0] == "fommctl" and name != "fommctl.__version__":
+            assert floor(name) <= own, f"{module_name(path)} imports {name} from a floor above"
+            assert {room(name), room(module_name(path))} - APART or room(name) == room(module_name(path)), (
+                f"{module_name(path)} imports {name} from another command"
+            )
+
+
+def test_no_circles() -> None:
+    names = {module_name(path) for path in OURS}
+    edges = {
+        module_name(path): {
+            target
+            for name in imports(path)
+            for target in (name, name.rpartition(".")[0])
+            if target in names and target not in ("fommctl", module_name(path))
+        }
+        for path in OURS
+    }
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail[trail.index(name) :], name))
+        if name not in done:
+            for target in sorted(edges[name]):
+                visit(target, (*trail, name))
+            done.add(name)
+
+    for name in sorted(names):
+        visit(name, ())
+
+
+@pytest.mark.parametrize("path", [*OURS, *THEIRS], ids=module_name)
+def test_libraries_have_one_door(path: Path) -> None:
+    roots = {name.split(".")[0] for name in imports(path, types=False)}
+    package = ".".join(module_name(path).split(".")[:2])
+    if package != "fommctl.media":
+        assert not roots & {"av", "PIL"}
+    if package != "fommctl.cli":
+        # Configuration classes hold `typer.Option` beside the type of a field.
+        declares = path.name in ("config.py", "options.py")
+        assert not roots & ({"rich", "click"} if declares else {"typer", "rich", "click"})
+
+
+@pytest.mark.parametrize("path", OURS, ids=module_name)
+def test_no_plugin_is_known_by_name(path: Path) -> None:
+    strings = {
+        node.value
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    named = {name.split(".")[0] for name in [*imports(path), *strings]}
+    assert not named & set(PLUGINS)
+
+
+@pytest.mark.parametrize("path", THEIRS, ids=module_name)
+def test_plugins_see_the_api_only(path: Path) -> None:
+    own = module_name(path).split(".")[0]
+    for name in imports(path):
+        first = name.split(".")[0]
+        if first == "fommctl":
+            assert name.startswith("fommctl.api."), f"{module_name(path)} imports {name}"
+        assert first == own or first not in PLUGINS, f"{module_name(path)} imports another plugin: {name}"
+
+
+def test_folders_packages_and_entry_points_agree() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert sorted(packages) == sorted(["fommctl", *(f"plugins/{name}" for name in PLUGINS)])
+    declared = project["project"]["entry-points"]["fommctl"]
+    assert sorted(declared.values()) == PLUGINS
+    assert all(value == f"fommctl_{name}" for name, value in declared.items())
+    installed = metadata.distribution("fommctl").entry_points.select(group="fommctl")
+    assert {entry.name: entry.value for entry in installed} == declared, "install again: entry points are metadata"
+
+
+def loaded_by(code: str) -> set[str]:
+    """The packages in memory after `code` ran in a fresh interpreter."""
+    report = "\nimport sys\nprint('\\n' + ' '.join({name.split('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["plugins", "--help"], ["animate", "--help"], ["plugins", "list"]]
+)
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    # typer itself loads pydantic to convert the options of a subcommand.
+    allowed = {"pydantic"} if len(arguments) > 1 else set()
+    assert loaded_by(f"from fommctl.cli.main import main\nassert main({arguments}) == 0") & HEAVY <= allowed
+
+
+def test_the_api_is_light() -> None:
+    assert not loaded_by("import fommctl.api, fommctl.host\nfommctl.host.load_host().plugins") & (
+        HEAVY | {"typer", "rich"}
+    )
+
+
+@pytest.mark.parametrize("package", ["networks", "api"])
+def test_mathematics_and_api_stand_without_media_libraries(package: str) -> None:
+    modules = [name for name in map(module_name, OURS) if name.startswith(f"fommctl.{package}")]
+    blocked = {"av": None, "face_alignment": None, "skvideo": None, "PIL": None, "dlib": None}
+    loaded = loaded_by(f"import sys\nsys.modules.update({blocked})\n" + "\n".join(f"import {name}" for name in modules))
+    assert "fommctl" in loaded
+
+
+def test_training_stands_without_media_libraries() -> None:
+    """On a machine that only trains, clips may come as pictures; what reads videos is imported where one is read."""
+    modules = [name for name in map(module_name, OURS) if name.startswith("fommctl.train.")]
+    assert "fommctl.train.run" in modules
+    blocked = {"av": None, "face_alignment": None, "skvideo": None, "dlib": None}
+    loaded = loaded_by(f"import sys\nsys.modules.update({blocked})\n" + "\n".join(f"import {name}" for name in modules))
+    assert "torch" in loaded

@@ -1,0 +1,64 @@
+"""The commands and the Python of the README and of the pages under docs, as they stand there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from shots import ASTRONAUT, face_clip
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+COMMANDS = {
+    page.stem: [line for block in blocks(page, "sh") for line in block.splitlines() if line.strip()] for page in PAGES
+}
+PYTHON = [pytest.param(blocks(page, "python"), id=page.stem) for page in PAGES if blocks(page, "python")]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The folder of someone who has a portrait and a clip."""
+    Image.open(ASTRONAUT).convert("RGB").save(tmp_path / "portrait.jpg", quality=95)
+    face_clip(tmp_path / "talk.mp4", count=20)
+    (jobs,) = {table for page in PAGES for table in blocks(page, "csv")}
+    (tmp_path / "shots.csv").write_text(jobs)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_there_are_commands_to_check():
+    assert len(COMMANDS["README"]) > 12
+    assert all(command.startswith("fommctl ") for commands in COMMANDS.values() for command in commands)
+
+
+@pytest.mark.parametrize("page", [page for page, commands in COMMANDS.items() if commands])
+def test_commands(page, here, run_cli):
+    """A reader who runs the commands of a page one after the other."""
+    for command in COMMANDS[page]:
+        result = run_cli(*shlex.split(command)[1:])
+        assert result.code == 0, (command, result.stderr)
+        assert result.stdout
+
+
+@pytest.mark.parametrize("snippets", PYTHON)
+def test_python(snippets, here):
+    driving_frames = [np.zeros((256, 256, 3), np.uint8)] * 3
+    printed = []
+    for block in snippets:
+        exec(block, {"driving_frames": driving_frames, "print": lambda *values: printed.append(values)})
+    assert printed == [((256, 256, 3), np.uint8)] * 3
+    assert (here / "python.mp4").exists()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert "://" in link or (page.parent / link).exists(), link
