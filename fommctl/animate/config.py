@@ -16,7 +16,6 @@ from fommctl.media import Deinterlace
 from fommctl.media.boxes import Box
 from fommctl.media.timecode import frame_number, is_timecode
 from fommctl.options import Device, Precision, Reads, Seed, Sets, configuration
-from fommctl.presets.config import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -412,14 +411,6 @@ class AnimateConfig:
 def option_names() -> tuple[str, ...]:
     """The names of all options, for callers that take them as keywords."""
     return tuple(field.name for field in fields(AnimateConfig))
-
-
-def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise UsageError with the nearest choice unless value is one of them."""
-    if value not in choices:
-        close = nearest(value, choices)
-        hint = f"Did you mean {close}? " if close else ""
-        raise UsageError(f"{option} is '{value}'", f"{hint}Choices: {', '.join(choices)}.")
 
 
 def parse_crop(text: str, searched: tuple[str, ...] = ("auto",)) -> Box | None:
