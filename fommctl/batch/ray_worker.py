@@ -91,7 +91,7 @@ class RayWorker:
             return failed(error, time.monotonic() - began)
         if isinstance(step, Begin):
             # Every range in the precision that this worker's machine has decided on.
-            return replace(job.choice, precision=animator.precision), result
+            return replace(job.choice, precision=animator.precision), result  # type: ignore[arg-type]  # a word of it
         if isinstance(step, Join):
             return Done(result=result.to_json(), seconds=time.monotonic() - began, stamp=stamp_of(job.output))
         return result
