@@ -122,6 +122,25 @@ def _appeared(target: Path) -> UsageError:
     )
 
 
+def replace_folder(finished: Path, target: Path) -> None:
+    """Give a finished folder its name; the folder that it replaces is put back where that fails. Raises OSError.
+
+    Between the two renames the old folder is called `.NAME.replaced`, a name that no sweep removes, so that even two
+    failures in a row lose nothing.
+    """
+    aside = target.with_name(f".{target.name}.replaced")
+    if target.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        target.rename(aside)
+    try:
+        finished.rename(target)
+    except OSError:
+        if aside.exists() and not target.exists():
+            aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def keep_copy(old: Path, aside: Path) -> None:
     """Give a file that is about to be replaced a second name, so that it can be put back. Raises OSError."""
     try:

@@ -21,13 +21,23 @@ FLOORS = (
     {"models"},
     {"datasets"},
     {"detection", "provenance", "animate"},
-    {"batch", "bench", "bench_end_to_end", "bench_training", "crop", "evaluate", "preprocess", "scaffold", "train"},
-    {"stages"},
+    {
+        "batch",
+        "bench",
+        "bench_end_to_end",
+        "bench_training",
+        "crop",
+        "doctor",
+        "evaluate",
+        "preprocess",
+        "scaffold",
+        "train",
+    },
     {"fommctl", "__main__", "cli"},
 )
 """Modules and packages of `fommctl` from the ground up; `fommctl` itself, whose `load` imports `animate` when it is
 called, stands on top."""
-APART = {"batch", "crop", "evaluate", "preprocess", "train"}
+APART = {"batch", "crop", "doctor", "evaluate", "preprocess", "train"}
 """Commands that may not import each other."""
 PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "__init__.py").exists())
 OURS = sorted((ROOT / "fommctl").rglob("*.py"))

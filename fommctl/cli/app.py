@@ -19,7 +19,6 @@ COMMANDS = (
     "preprocess",
     "train",
     "evaluate",
-    "reproduce",
     "inspect",
     "models",
     "presets",

@@ -72,7 +72,7 @@ def _table(evaluation: "Evaluation") -> "Table":
 
 def _numbers(found: "Summary", sign: str = "") -> list[str]:
     """The mean and its interval, with as many decimal places."""
-    from fommctl.evaluate.report_numbers import places_for
+    from fommctl.evaluate.plots import places_for
 
     if found.mean is None:
         return ["-", ""]

@@ -1,5 +1,6 @@
 """The console script. It imports little, so that Ctrl-C is answered from the first moment on."""
 
+import contextlib
 import io
 import json
 import os
@@ -42,11 +43,16 @@ def entry() -> None:
 
 
 def _without_libraries(error: Exception) -> int:
-    """Where the libraries of the command line itself are broken, the doctor says so without them."""
+    """Answer where the libraries of the command line itself are broken: doctor prints its report without them."""
     if sys.argv[1:2] == ["doctor"]:
-        from fommctl.stages.doctor.alone import examine
+        from fommctl.doctor.run import run
 
-        return examine(sys.argv[2:])
+        report = run()
+        lines = [f"{row.area}, {row.name}: {row.level}: {row.value}" for row in report.rows]
+        lines += ["", report.verdict, *(f"{row.area}, {row.name}: {row.advice}" for row in report.problems)]
+        with contextlib.suppress(BrokenPipeError):
+            print(json.dumps(report.to_json()) if "--json" in sys.argv else "\n".join(lines), flush=True)
+        return report.exit_code
     message = f"a package that fommctl needs cannot be loaded: {type(error).__name__}: {error}"
     hint = "Run 'fommctl doctor'; it says what to do."
     if "--json" in sys.argv:

@@ -12,6 +12,8 @@ from fommctl.errors import UsageError
 from fommctl.presets.config import check_seed
 
 ModelMode = Literal["reconstruction", "animation", "defaults"]
+Mode = Literal[ModelMode, "files"]
+"""Mode of an evaluation: `files` for finished results."""
 SplitChoice = Literal["auto", "test", "train", "all"]
 Save = Literal["none", "png", "mkv"]
 NEITHER = "Give --data to evaluate a model, or --pred and --truth to score finished results."
@@ -72,11 +74,9 @@ class EvaluateConfig:
             raise UsageError("--resize and --column are for finished results", NEITHER)
         if self.pairs is not None and self.mode == "reconstruction":
             raise UsageError("--pairs is for animation", "Add --mode animation or --mode defaults.")
-        contestants = self.predictions if self.finished else self.models
-        if self.names and len(self.names) != len(contestants):
-            raise UsageError(
-                f"{len(self.names)} names for {len(contestants)} models", "Give each its own with --names."
-            )
+        evaluated = self.predictions if self.finished else self.models
+        if self.names and len(self.names) != len(evaluated):
+            raise UsageError(f"{len(self.names)} names for {len(evaluated)} models", "Give each its own with --names.")
         twice = [name for name, count in Counter(self.names).items() if count > 1]
         if twice:
             raise UsageError(f"the name '{twice[0]}' is there twice", "Give each its own with --names.")

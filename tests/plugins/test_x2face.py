@@ -18,7 +18,7 @@ from fommctl.models.checkpoint import read_checkpoint
 from fommctl.models.loading import load_model
 from fommctl.networks.transfer import Motion
 from fommctl.presets.preset import load_preset
-from fommctl_x2face.warping import embedded_face, warped
+from fommctl_x2face.networks import embedded_face, warped
 
 CPU = torch.device("cpu")
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "x2face"
@@ -282,7 +282,7 @@ def test_training_begins_close_to_the_source(spec):
 
 def test_the_flow_leads_through_the_embedded_face_back_to_the_picture():
     """Both steps a shift: 0.2 in the face and 0.1 in the picture, between corner pixels, are 0.3 less a border."""
-    from fommctl_x2face.warping import through
+    from fommctl_x2face.networks import through
 
     flow, unwarping = torch.zeros(2, 2, 10, 20), torch.zeros(1, 2, 10, 20)
     flow[1, 0] = 0.2
