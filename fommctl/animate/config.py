@@ -106,7 +106,8 @@ class AnimateConfig:
     driving: Annotated[
         Path,
         typer.Argument(
-            help="The motion: a video, a GIF, a folder of frames, a pattern (frames/%05d.png) or a file of --motion-out.",
+            help="The motion: a video, a GIF, a folder of frames, a pattern (frames/%05d.png) or a file of "
+            "--motion-out.",
             show_default=False,
         ),
     ]
@@ -259,7 +260,8 @@ class AnimateConfig:
         _option(
             MOTION,
             "Render these driving frames only: 101-200, 101-, -200. Numbers count from 1 at --start; those of a "
-            "pattern of pictures are the numbers in their names. The frames are those of a rendering of all, bit for bit.",
+            "pattern of pictures are the numbers in their names. The frames are those of a rendering of all, bit for "
+            "bit.",
         ),
     ] = None
     timecode: Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -183,11 +182,21 @@ def _details(entry: Entry) -> dict[str, Any]:
         "sha256": file_sha256(entry.path) if present else entry.spec.sha256 if entry.spec else None,
         "md5": entry.spec.md5 if entry.spec else None,
         "parameters": files.count_values(entry.path) if native else None,
-        "training": json.loads(metadata["training"]) if "training" in metadata else None,
+        "training": _training(metadata.get("training")),
         "imported_from": metadata.get("imported_from"),
         "preset_text": metadata.get("preset"),
         "card": card.read_text(encoding="utf-8") if entry.status == "built-in" and card.exists() else None,
     }
+
+
+def _training(text: str | None) -> Any:
+    """What a file says of its training: JSON where it is that, else its text; anybody may have written it."""
+    from fommctl.api import plain_json
+
+    try:
+        return None if text is None else plain_json.parse(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _plain(value: object) -> str:
