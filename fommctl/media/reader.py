@@ -76,7 +76,7 @@ class Reader:
         self.max_rate = max_rate
         self.info: VideoInfo = probe(self.path, fps, deinterlace)
         self.warnings: list[str] = []
-        self._view = View((self.info.width, self.info.height), box, size)
+        self._view = self.view(box, size)
         self._closed = threading.Event()
         self._running: list[Generator[Frame, None, None]] = []
 
@@ -110,7 +110,7 @@ class Reader:
         Nothing is decoded where the packets tell the times; then damage stays unseen, and the duration of the very
         last frame is the nominal one. A picture of a sequence that cannot be read is listed all the same.
         """
-        for pending in self._wanted(pending_times(self.info, self._view, self.start, self._warn)):
+        for pending in self._wanted(pending_times(self.info, self.start, self._warn)):
             yield pending.time - self.start, self._until_end(pending.time, pending.duration)
 
     def _wanted(self, frames: Iterable[Pending]) -> Iterator[Pending]:
@@ -127,14 +127,23 @@ class Reader:
                 due = (pending.time * self.max_rate // 1 + 1) / self.max_rate
             yield pending
 
+    def view(self, box: Box | None = None, size: tuple[int, int] | None = None) -> View:
+        """Return a view of these frames for `decoded`: a part of the displayed picture, and its size."""
+        return View((self.info.width, self.info.height), box, size)
+
+    def decoded(self) -> Iterator[Pending]:
+        """Yield the frames of the part asked for, not converted yet: `frame.picture(reader.view(...))` gives any part of
+        one in any size, as often as wanted."""
+        for pending in self._wanted(pending_frames(self.info, self.start, self._warn)):
+            yield Pending(pending.picture, pending.time - self.start, self._until_end(pending.time, pending.duration))
+
     def _frames(self) -> Generator[Frame, None, None]:
         index = 0
-        for pending in self._wanted(pending_frames(self.info, self._view, self.start, self._warn)):
-            picture = pending.picture()
+        for frame in self.decoded():
+            picture = frame.picture(self._view)
             if picture is None:
                 continue
-            duration = self._until_end(pending.time, pending.duration)
-            yield Frame(picture.pixels, index, pending.time - self.start, duration, picture.content)
+            yield Frame(picture.pixels, index, frame.time, frame.duration, picture.content)
             index += 1
         if index == 0 and not self._closed.is_set():
             length = self.info.duration

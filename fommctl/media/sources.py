@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 from av.container import InputContainer
@@ -51,51 +52,56 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A frame with its time and duration in seconds; `picture` converts it, and gives None if it cannot be read."""
+    """A frame with its time and duration in seconds; `picture(view)` converts any part of it, and gives None if it
+    cannot be read."""
 
-    picture: Callable[[], Picture | None]
+    picture: Callable[[View], Picture | None]
     time: Fraction
     duration: Fraction
 
 
-def pending_frames(info: VideoInfo, view: View, start: Fraction, warn: Warn) -> Iterator[Pending]:
-    """Frames of any input in order; those before `start` (seconds) may be left out.
+def pending_frames(info: VideoInfo, start: Fraction, warn: Warn) -> Iterator[Pending]:
+    """Yield the frames of any input in order; those before `start` (seconds) may be left out.
 
-    view: the part and size wanted.  warn: is told what could not be read.  Raises InputError.
+    warn: is called with what could not be read.  Raises InputError.
     """
     if info.kind == "image":
-        yield Pending(lambda: Picture(view.apply(over_black(*stills.decode(info.path)))), Fraction(0), 1 / info.rate)
+        read = cache(lambda: over_black(*stills.decode(info.path)))
+        yield Pending(lambda view: Picture(view.apply(read())), Fraction(0), 1 / info.rate)
     elif info.kind == "sequence":
-        yield from _sequence(info, view, warn)
+        yield from _sequence(info, warn)
     elif info.video_codec in stills.ANIMATED_CODECS:
-        yield from _animation(info, view)
+        yield from _animation(info)
     else:
-        yield from _Video(info, view, start, warn).frames()
+        yield from _Video(info, start, warn).frames()
 
 
-def pending_times(info: VideoInfo, view: View, start: Fraction, warn: Warn) -> Iterator[Pending]:
+def pending_times(info: VideoInfo, start: Fraction, warn: Warn) -> Iterator[Pending]:
     """Frames as of `pending_frames` whose pixels are not to be asked for; nothing is decoded where packets tell the
     times."""
     file = info.kind == "video" and info.video_codec not in stills.ANIMATED_CODECS
     times = frame_times(info) if file else None
     if times is None:
-        yield from pending_frames(info, view, start, warn)
+        yield from pending_frames(info, start, warn)
         return
     for time, after in zip(times, [*times[1:], times[-1] + 1 / info.rate], strict=True):
-        yield Pending(lambda: None, time, after - time)
+        yield Pending(lambda view: None, time, after - time)
 
 
-def _sequence(info: VideoInfo, view: View, warn: Warn) -> Iterator[Pending]:
+def _sequence(info: VideoInfo, warn: Warn) -> Iterator[Pending]:
     found = sequences.listed(info.path)
     length = found[-1][0] + 1
     if length > len(found):
         warn(f"{info.path}: {length - len(found)} numbers are missing; the frame before stays in their place")
     following = [position for position, _ in found[1:]] + [length]
     for (position, file), after in zip(found, following, strict=True):
-        yield Pending(_picture(file, info, view, warn), position / info.rate, (after - position) / info.rate)
+        yield Pending(_picture(file, info, warn), position / info.rate, (after - position) / info.rate)
 
 
-def _picture(file: Path, info: VideoInfo, view: View, warn: Warn) -> Callable[[], Picture | None]:
+def _picture(file: Path, info: VideoInfo, warn: Warn) -> Callable[[View], Picture | None]:
+    whole = (info.width, info.height)
+
+    @cache
     def read() -> Picture | None:
         try:
             pixels = over_black(*stills.decode(file))
@@ -103,33 +109,40 @@ def _picture(file: Path, info: VideoInfo, view: View, warn: Warn) -> Callable[[]
             warn(f"{error.message}; the frame was left out")
             return None
         size = (pixels.shape[1], pixels.shape[0])
-        place = content(size, view.whole)
+        place = content(size, whole)
         if place is not None:
             warn(f"{info.path}: pictures of another shape were fitted into that of the first, with black bars")
-        elif size != view.whole:
+        elif size != whole:
             warn(f"{info.path}: pictures of other sizes were scaled to that of the first")
-        return Picture(view.apply(pixels), place)
+        return Picture(pixels, place)
 
-    return read
+    def convert(view: View) -> Picture | None:
+        picture = read()
+        return None if picture is None else Picture(view.apply(picture.pixels), picture.content)
+
+    return convert
 
 
-def _animation(info: VideoInfo, view: View) -> Iterator[Pending]:
+def _animation(info: VideoInfo) -> Iterator[Pending]:
     time = Fraction(0)
     for pixels, alpha, milliseconds in stills.animation(info.path):
         duration = Fraction(milliseconds, 1000)
-        picture = Picture(view.apply(over_black(pixels, alpha)))
-        yield Pending(lambda picture=picture: picture, time, duration)  # type: ignore[misc]
+        yield Pending(_shown(over_black(pixels, alpha)), time, duration)
         time += duration
+
+
+def _shown(pixels: Pixels) -> Callable[[View], Picture]:
+    return lambda view: Picture(view.apply(pixels))
 
 
 class _Video:
     """Frames of a video file from its picture stream."""
 
-    def __init__(self, info: VideoInfo, view: View, start: Fraction, warn: Warn) -> None:
+    def __init__(self, info: VideoInfo, start: Fraction, warn: Warn) -> None:
         self.info = info
         self.start = start
         self.warn = warn
-        self.convert = Converter(view, info.orientation, info.colour, info.peak)
+        self._converters: dict[View, Converter] = {}
         self._shape: tuple[int, int, Fraction] | None = None
         self._content: Box | None = None
         self._changed = False
@@ -149,7 +162,14 @@ class _Video:
     def _pending(self, decoded: Decoded, duration: Fraction) -> Pending:
         frame, time, aspect = decoded
         place = self._place(frame, time, aspect)
-        return Pending(lambda: Picture(self.convert(frame, aspect), place), time, duration)
+        return Pending(lambda view: Picture(self._converter(view)(frame, aspect), place), time, duration)
+
+    def _converter(self, view: View) -> Converter:
+        """Return the converter of a view: each is set up once."""
+        info = self.info
+        if view not in self._converters:
+            self._converters[view] = Converter(view, info.orientation, info.colour, info.peak)
+        return self._converters[view]
 
     def _place(self, frame: VideoFrame, time: Fraction, aspect: Fraction) -> Box | None:
         """Where the frame lies in the picture of the first one; whoever watches is told when its size changes."""

@@ -18,15 +18,13 @@ from fommctl.host import Host
 from fommctl.machine import usable_cores
 from fommctl.media.containers import CONTAINERS, resolve_encoding
 from fommctl.media.decoding import Deinterlace
-from fommctl.preprocess.clip import ClipJob, ClipOptions, Fit, Made
-from fommctl.preprocess.manifest import MANIFEST, Entry, Manifest, write_lines
+from fommctl.preprocess.clip import ClipJob, ClipOptions, Fit, WrittenClip, prepare, source_hash
+from fommctl.preprocess.manifest import FAILED, MANIFEST, Entry, Manifest
 from fommctl.preprocess.plan import Planned, assign_splits, box_numbers, plan, read_records
-from fommctl.preprocess.workers import prepare
 from fommctl.presets.config import did_you_mean
 from fommctl.workers import Died, run_jobs
 
 log = logging.getLogger(__name__)
-FAILED = "failed.jsonl"
 FORMATS = tuple(suffix.removeprefix(".") for suffix in CONTAINERS)
 Progress = Callable[[int, int | None], None]
 """report(clips done, clips in all)."""
@@ -137,7 +135,7 @@ def run(config: PreprocessConfig, host: Host, report: Progress | None = None) ->
     with manifest:
         _settle(manifest, planned, splits)
         result = _Run(config, manifest, planned[: config.limit]).all(report)
-    _list_failed(config.output / FAILED, result.failed)
+        manifest.list_failed(result.failed)
     if result.failed and not result.written and not result.kept:
         first = result.failed[0]
         raise InputError(
@@ -219,8 +217,16 @@ class _Run:
             entry is not None
             and entry.state == each.state
             and each.source_bytes in (None, entry.source_bytes)
+            and not (self.config.verify and self._source_changed(each, entry))
             and self.manifest.holds(entry, rehash=self.config.verify)
         )
+
+    def _source_changed(self, each: Planned, entry: Entry) -> bool:
+        """Tell whether the content of the raw file is another than when the clip was made; earlier versions did not
+        note it."""
+        if entry.source_sha256 is None or each.source_bytes is None or each.record.path is None:
+            return False
+        return source_hash(each.record.path) != entry.source_sha256
 
     def _make(self, todo: Sequence[Planned]) -> Iterator[None]:
         suffix = "" if self.config.format == "png" else f".{self.config.format}"
@@ -229,7 +235,7 @@ class _Run:
         with closing(run_jobs(orders, prepare, workers=self._workers(len(todo)))) as outcomes:
             for job, outcome in outcomes:
                 each = jobs[job.target]
-                if isinstance(outcome, Made):
+                if isinstance(outcome, WrittenClip):
                     self.manifest.place(job.target, self._entry(each, outcome, suffix))
                     self.written += 1
                     for warning in outcome.warnings:
@@ -245,7 +251,7 @@ class _Run:
     def _workers(self, clips: int) -> int:
         return min(usable_cores() if self.config.workers is None else self.config.workers, clips)
 
-    def _entry(self, each: Planned, made: Made, suffix: str) -> Entry:
+    def _entry(self, each: Planned, made: WrittenClip, suffix: str) -> Entry:
         record = each.record
         return Entry(
             file=f"{each.split}/{each.stem}{suffix}",
@@ -264,6 +270,7 @@ class _Run:
             source_bytes=each.source_bytes,
             state=each.state,
             keypoints=None if made.keypoints is None else made.keypoints.sha256,
+            source_sha256=made.source_sha256,
         )
 
     def _fail(self, each: Planned, message: str) -> None:
@@ -294,10 +301,3 @@ class _Run:
             hours=round(float(sum((entry.frames / Fraction(entry.rate) for entry in there), Fraction(0))) / 3600, 6),
             failed=sum(each.key in self.failed for each in own),
         )
-
-
-def _list_failed(path: Path, failed: Sequence[Mapping[str, Any]]) -> None:
-    if failed:
-        write_lines(path, failed)
-    else:
-        path.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from written_media import frames, track
 from fommctl.api import Box, ClipRecord, FommctlError
 from fommctl.media.images import resize
 from fommctl.media.reader import Reader
-from fommctl.preprocess.clip import ClipJob, ClipOptions, Made, make_clip, nominal_rate, squared
+from fommctl.preprocess.clip import ClipJob, ClipOptions, WrittenClip, make_clip, nominal_rate, squared
 from fommctl.preprocess.manifest import measure
 
 NTSC = Fraction(30000, 1001)
@@ -22,7 +22,7 @@ def shade(index: int) -> np.ndarray:
     return np.full((48, 64, 3), 20 + 8 * (index % 28), np.uint8)
 
 
-def make(target: Path, *, size: int = 16, fit: str = "pad", audio: bool = True, **record) -> Made:
+def make(target: Path, *, size: int = 16, fit: str = "pad", audio: bool = True, **record) -> WrittenClip:
     options = ClipOptions(size=size, format=target.suffix.removeprefix(".") or "png", fit=fit, audio=audio)
     return make_clip(ClipJob(record=ClipRecord(name="c", identity="i", **record), target=target, options=options))
 
@@ -56,7 +56,7 @@ def test_cuts_are_exact(tmp_path: Path, suffix: str, rate: Fraction) -> None:
 def test_rate_times_and_sound_of_a_cut(tmp_path: Path) -> None:
     raw = write_clip(tmp_path / "raw.mp4", frames=40, rate=NTSC, draw=shade, audio=("aac",))
     made = make(tmp_path / "c.mp4", path=raw, start=float(10 / NTSC), end=float(30 / NTSC))
-    assert made == Made(frames=20, rate=NTSC, measure=measure(tmp_path / "c.mp4"), warnings=())
+    assert made == WrittenClip(frames=20, rate=NTSC, measure=measure(tmp_path / "c.mp4"), warnings=())
     assert track(tmp_path / "c.mp4").times == [index / NTSC for index in range(20)]
     sound, original = track(tmp_path / "c.mp4", "audio"), track(raw, "audio")
     first = original.payloads.index(sound.payloads[0])

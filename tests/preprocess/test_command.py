@@ -35,6 +35,9 @@ def planned(third_party):
     third_party(raw_clips.PLUGIN, name="fommctl-planned", entry="planned")
 
 
+MARKER = ".fommctl-preprocess"
+
+
 def manifest(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
 
@@ -106,7 +109,7 @@ def test_the_manifest_says_what_was_done(run_cli, tmp_path, planned):
         },
         "warnings": [],
     }
-    assert sorted(path.name for path in out.iterdir()) == ["manifest.jsonl", "test", "train"]
+    assert sorted(path.name for path in out.iterdir()) == [MARKER, "manifest.jsonl", "test", "train"]
 
 
 def test_a_second_run_makes_only_what_is_missing_or_changed(run_cli, tmp_path, planned):
@@ -241,8 +244,8 @@ def test_nothing_that_could_be_made_is_an_error(run_cli, tmp_path, planned):
         (["planned", "NONE", "-o", "OUT"], 3, "NONE holds no clip of the data set 'planned'", "ask Ada"),
         (["planned", "MISSING", "-o", "OUT"], 3, "the raw folder does not exist", "ask Ada"),
         (["planned", "RAW", "-o", "RAW/out"], 2, "the output lies in the raw folder", "-o"),
-        (["planned", "RAW", "-o", "FULL"], 2, "is not empty and has no manifest.jsonl", "-o"),
-        (["planned", "RAW", "-o", "FULL/file"], 3, "the output is no folder", "-o"),
+        (["planned", "RAW", "-o", "FULL"], 2, "is not empty and holds no data set made by preprocess", "-o"),
+        (["planned", "RAW", "-o", "FULL/file"], 3, "the output is not a folder", "-o"),
         (["planned", "RAW", "-o", "FULL/file/out"], 3, "cannot make the folder", "-o"),
         (["synthetic", "-o", "OTHER"], 2, "OTHER holds the data set 'planned'", "folder of its own"),
         (["planned", "RAW", "-o", "OUT", "--format", "avi"], 2, "--format is 'avi'", "mp4, mov, mkv"),
@@ -361,7 +364,7 @@ def test_a_run_that_is_killed_is_completed_by_the_next(run_cli, tmp_path, planne
         if name.startswith(("train/", "test/")):
             assert content == expected[name]
     if number == signal.SIGTERM:
-        assert sorted(path.name for path in out.iterdir()) == ["manifest.jsonl", "test", "train"]
+        assert sorted(path.name for path in out.iterdir()) == [MARKER, "manifest.jsonl", "test", "train"]
         assert len(manifest(out)) >= done
     second = run_cli("preprocess", "planned", raw, "-o", out, *options, *INSIDE)
     assert second.code == 0, second.stderr
@@ -462,23 +465,84 @@ def test_a_manifest_of_somebody_else_is_not_rewritten(run_cli, tmp_path):
     (out / "manifest.jsonl").write_text('{"file": "a.wav", "speaker": 7}\n')
     (out / "failed.jsonl").write_text("mine")
     result = run_cli("preprocess", "synthetic", "-o", out, *PNG[:2], "--size", "16", "--limit", "1", *INSIDE)
-    assert (result.code, "manifest.jsonl is not from preprocess" in result.stderr) == (2, True)
+    assert (result.code, "holds no data set made by preprocess" in result.stderr) == (2, True)
     assert (out / "manifest.jsonl").read_text() == '{"file": "a.wav", "speaker": 7}\n'
     assert sorted(path.name for path in out.iterdir()) == ["failed.jsonl", "manifest.jsonl"]
+
+
+def fails_once(failing, real):
+    """A rename that fails once, as `failing` does, and works before and after."""
+    done = []
+
+    def rename(path, target):
+        if done:
+            return real(path, target)
+        try:
+            return failing(path, target)
+        except OSError:
+            done.append(path)
+            raise
+
+    return rename
+
+
+def test_lines_and_files_of_others_stay(run_cli, tmp_path):
+    out = tmp_path / "out"
+    wanted = ("preprocess", "synthetic", "-o", out, *PNG[:2], "--size", "16", *INSIDE)
+    assert run_cli(*wanted, "--limit", "1").code == 0
+    foreign = '{"file": "train/mine.mp4", "identity": "me"}'
+    with (out / "manifest.jsonl").open("a") as file:
+        file.write(f'{foreign}\n{{"file": "torn\n')
+    (out / "failed.jsonl").write_text("my notes\n")
+    (out / ".work-mine").mkdir()
+    result = run_cli(*wanted, "--limit", "2")
+    assert result.code == 0, result.stderr
+    lines = (out / "manifest.jsonl").read_text().splitlines()
+    assert (len(lines), lines[-1]) == (3, foreign)
+    assert (out / "failed.jsonl").read_text() == "my notes\n"
+    assert (out / ".work-mine").is_dir()
+
+
+def test_verify_notices_raw_content_that_changed_at_equal_size(run_cli, tmp_path, planned):
+    raw = write_plan(tmp_path / "raw", [grey("a", "c"), {"identity": "b", "name": "d", "path": "clip.y4m"}])
+    path = raw / "clip.y4m"
+    path.write_bytes(b"YUV4MPEG2 W16 H16 F25:1 Ip A1:1 C420\n" + (b"FRAME\n" + b"\x80" * 384) * 3)
+    wanted = ("preprocess", "planned", raw, "-o", tmp_path / "out", *PNG, *INSIDE, "--json")
+    assert run_cli(*wanted).json()["written"] == 2
+    (entry,) = [line for line in manifest(tmp_path / "out") if line["identity"] == "b"]
+    assert entry["source_sha256"] == sha256(path.read_bytes()).hexdigest()
+    data, times = bytearray(path.read_bytes()), path.stat()
+    data[-200] ^= 64
+    path.write_bytes(data)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert run_cli(*wanted).json()["written"] == 0
+    assert run_cli(*wanted, "--verify").json()["written"] == 1
 
 
 def test_old_pictures_come_back_where_new_ones_cannot_take_their_place(run_cli, tmp_path, monkeypatch):
     wanted = ("preprocess", "synthetic", "-o", tmp_path / "out", *PNG[:2], "--limit", "1", *INSIDE)
     assert run_cli(*wanted, "--size", "16").code == 0
     before = tree(tmp_path / "out" / "train") | tree(tmp_path / "out" / "test")
-    real = os.replace
+    real = Path.rename
 
-    def failing(source, target):
-        if Path(target).parent.name in ("train", "test"):
+    def failing(path, target):
+        """Renames of new pictures fail, and so does every one after the first failure."""
+        if failed or path.parent.name not in ("train", "test"):
+            failed.append(path)
             raise OSError(errno.EIO, "input/output error")
-        real(source, target)
+        return real(path, target)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", failing)
-        assert run_cli(*wanted, "--size", "32").code != 0
-    assert tree(tmp_path / "out" / "train") | tree(tmp_path / "out" / "test") == before
+    def after():
+        return tree(tmp_path / "out" / "train") | tree(tmp_path / "out" / "test")
+
+    for persistent in (False, True):
+        failed = []
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", failing if persistent else fails_once(failing, real))
+            assert run_cli(*wanted, "--size", "32").code == 3
+        kept = {name.replace("/.", "/").replace(".replaced/", "/"): content for name, content in after().items()}
+        assert {name.removeprefix("."): content for name, content in kept.items()} == before
+    # The next run makes the clip anew and leaves nothing beside it.
+    assert run_cli(*wanted, "--size", "32").code == 0
+    assert after().keys() == {name.removeprefix(".") for name in before}
+    assert not list(tmp_path.rglob(".*.replaced"))

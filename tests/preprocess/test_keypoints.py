@@ -13,8 +13,7 @@ from fommctl.api.folders import plain_folder
 from fommctl.datasets.clips import find_clips
 from fommctl.datasets.keypoints import keypoints_path, read_keypoints
 from fommctl.host import load_host
-from fommctl.preprocess.clip import ClipJob, ClipOptions, make_clip
-from fommctl.preprocess.keypoints import viewed
+from fommctl.preprocess.clip import ClipJob, ClipOptions, make_clip, viewed
 from fommctl.preprocess.run import PreprocessConfig, run
 from fommctl_synthetic.dataset import Synthetic
 

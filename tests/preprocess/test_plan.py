@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from fommctl.api import ClipRecord, UsageError
 from fommctl.datasets.splits import split_of
 from fommctl.preprocess.clip import ClipOptions
-from fommctl.preprocess.names import LONGEST, safe_names
-from fommctl.preprocess.plan import Planned, assign_splits, plan
+from fommctl.preprocess.plan import LONGEST, Planned, assign_splits, plan, safe_names
 
 OPTIONS = ClipOptions(size=16, format="mp4", fit="pad", audio=True)
 PEOPLE = [f"id{number:05d}" for number in range(30)]
