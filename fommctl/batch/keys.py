@@ -27,7 +27,7 @@ SETTLED_NS = 2_000_000_000
 """A file that was written to so shortly before may be written to again without its times telling."""
 _BLOCK = 1 << 20
 _LENGTH = 32
-_ELSEWHERE = ("source", "driving", "views", "output", "overwrite", "sign", "sign_key")
+_ELSEWHERE = ("source", "driving", "views", "output", "motion_out", "overwrite", "sign", "sign_key")
 """Options that are told by contents, or that do not change the result."""
 
 
