@@ -12,7 +12,6 @@ from fommctl.api.protocols import Detector
 from fommctl.crop.config import CropConfig
 from fommctl.crop.search import Piece, Tell, pieces_of_picture, pieces_of_video
 from fommctl.crop.write import ffmpeg_command, write_clip, write_still
-from fommctl.errors import FommctlError, OutputError, out_of_memory
 from fommctl.host import load_host
 from fommctl.media.images import over_black, read_picture
 from fommctl.media.probe import VideoInfo, probe
@@ -29,26 +28,22 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one source."""
+class CroppedSource:
+    """The clips of one source."""
 
     rows: tuple[dict[str, Any], ...] = ()
     """Its clips, by the columns of the manifest."""
     commands: tuple[str, ...] = ()
     """ffmpeg's, one for each clip, of a dry run."""
     warnings: tuple[str, ...] = ()
-    failure: tuple[str, str | None] | None = None
-    """Message and hint where the source cannot be used."""
-    fatal: bool = False
-    """Did it fail because nothing can be written, which will be so for the next ones too?"""
 
 
-def prepare(config: CropConfig, detector: str, framing: Framing | None) -> Callable[[Job, Tell], Outcome]:
+def prepare(config: CropConfig, detector: str, framing: Framing | None) -> Callable[[Job, Tell], CroppedSource]:
     """The function that does jobs, with a detector of its own (by name)."""
     spec = load_host().find("detector", detector)
     built: Detector = spec.build()
 
-    def work(job: Job, tell: Tell) -> Outcome:
+    def work(job: Job, tell: Tell) -> CroppedSource:
         return crop_file(job, config, (detector, built), framing, tell)
 
     return work
@@ -56,23 +51,12 @@ def prepare(config: CropConfig, detector: str, framing: Framing | None) -> Calla
 
 def crop_file(
     job: Job, config: CropConfig, detector: tuple[str, Detector], framing: Framing | None, tell: Tell
-) -> Outcome:
-    """Cut the clips of one source, or, in a dry run, only find them. Never raises for what is wrong with the source;
-    where it fails, none of its clips is left."""
+) -> CroppedSource:
+    """Cut the clips of one source, or, in a dry run, only find them. Where it fails, none
+    of its clips is left."""
     written: list[Path] = []
     try:
         return _crop(job, config, detector, framing, tell, written)
-    except Exception as error:
-        for path in written:
-            path.unlink(missing_ok=True)
-        if isinstance(error, OutputError):
-            return Outcome(failure=(error.message, error.hint), fatal=True)
-        if isinstance(error, FommctlError):
-            return Outcome(failure=(error.message, error.hint))
-        if known := out_of_memory(error):
-            return Outcome(failure=(f"{job.source}: {known.message}", known.hint))
-        # One file that nobody foresaw must not end the work on all others.
-        return Outcome(failure=(f"unforeseen: {type(error).__name__}: {error}", "Please report it."))
     except BaseException:
         for path in written:
             path.unlink(missing_ok=True)
@@ -86,7 +70,7 @@ def _crop(
     framing: Framing | None,
     tell: Tell,
     written: list[Path],
-) -> Outcome:
+) -> CroppedSource:
     info = probe(job.source, fps=config.fps, deinterlace=config.deinterlace)
     pixels = None
     if info.kind == "image":
@@ -110,7 +94,7 @@ def _crop(
             else:
                 write_still(pixels, piece, target, config)
         rows.append(_row(info, piece, target, config, detector[0], frames))
-    return Outcome(tuple(rows), tuple(commands), tuple(warnings))
+    return CroppedSource(tuple(rows), tuple(commands), tuple(warnings))
 
 
 def _row(info: VideoInfo, piece: Piece, target: Path, config: CropConfig, detector: str, frames: int) -> dict[str, Any]:
