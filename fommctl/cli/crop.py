@@ -65,6 +65,15 @@ def register(app: typer.Typer) -> None:
         ] = "1",
         rate: Annotated[str, _option(TRACKING, "Frames a second that are searched.")] = "5",
         cuts: Annotated[bool, _option(TRACKING, "End clips at scene changes.", "--cuts/--no-cuts")] = True,
+        start: Annotated[str, _option(TRACKING, "Start of the part of every source: seconds or M:SS.")] = "0",
+        end: Annotated[str | None, _option(TRACKING, "End of that part.")] = None,
+        max_duration: Annotated[
+            str | None, _option(TRACKING, "Longest clip: longer ones are divided. Seconds or M:SS.")
+        ] = None,
+        max_fps: Annotated[str | None, _option(RESULT, "Highest frame rate of the clips.")] = None,
+        min_size: Annotated[
+            int, _option(TRACKING, "Smallest square, in pixels of the source: smaller subjects are left out.")
+        ] = 0,
         size: Annotated[int, _option(RESULT, "Side of the clips in pixels.")] = 256,
         fps: Annotated[str | None, _option(RESULT, "Frame rate of patterns of frames (25).")] = None,
         deinterlace: Annotated[
@@ -100,6 +109,11 @@ def register(app: typer.Typer) -> None:
             min_frames=min_frames,
             max_gap=parse_time(max_gap),
             rate=parse_rate(rate),
+            start=parse_time(start),
+            end=None if end is None else parse_time(end),
+            max_duration=None if max_duration is None else parse_time(max_duration),
+            max_fps=None if max_fps is None else parse_rate(max_fps),
+            min_size=min_size,
             size=size,
             cuts=cuts,
             fps=None if fps is None else parse_rate(fps),
@@ -137,9 +151,9 @@ def _run(session: Session, config: "CropConfig") -> None:
 def _summary(result: "CropResult", config: "CropConfig") -> str:
     lines = []
     for clip in result.clips:
-        box = ",".join(map(str, clip["box"]))
+        left, top, right, _ = clip["box"]
         times = f"{clip['start']:.3f}-{clip['end']:.3f} s  " if clip["fps"] else ""
-        what = f"{times}box {box}  score {clip['score']:.2f}"
+        what = f"{times}crop {left},{top},{right - left}  score {clip['score']:.2f}"
         lines.append(f"{clip['source']}: {what}" + ("" if config.dry_run else f"  -> {Path(clip['output']).name}"))
         lines += [f"  {clip['command']}"] if "command" in clip else []
     lines += [f"no {result.subject}, or not for long enough: {source}" for source in result.without_subject]

@@ -20,6 +20,8 @@ PROCEDURE = 1
 """Counts up where the same options would give other clips: then a second run makes them anew."""
 _HOW_ONLY = ("inputs", "output", "workers", "overwrite", "dry_run")
 """Options that do not change a clip."""
+_ADDED = ("start", "end", "max_duration", "max_fps", "min_size")
+"""Options that earlier versions did not have."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +48,16 @@ class CropConfig:
     """Seconds without a detection that a track outlives (published: 0, with a detection in every frame)."""
     rate: Fraction = RATE
     """Frames a second that are searched."""
+    start: Fraction = Fraction(0)
+    """Start of the part of every source that is searched, in seconds."""
+    end: Fraction | None = None
+    """End of that part."""
+    max_duration: Fraction | None = None
+    """Seconds of the longest clip: longer ones are divided."""
+    max_fps: Fraction | None = None
+    """Highest frame rate of the clips."""
+    min_size: int = 0
+    """Side of the smallest square that is cut, in pixels of the source."""
     size: int = 256
     """Side of the clips in pixels."""
     cuts: bool = True
@@ -74,10 +86,21 @@ class CropConfig:
             raise UsageError(f"--iou is {self.iou:g}", "Give a number from 0 up to, but not, 1; published: 0.25.")
         if not 0 <= self.margin <= 10:
             raise UsageError(f"--margin is {self.margin:g}", "Give a number from 0 to 10; published: 0.1.")
-        for name, least in (("min_duration", 0), ("max_gap", 0), ("min_frames", 1), ("size", 16), ("workers", 1)):
+        for name, least in (
+            ("min_duration", 0),
+            ("max_gap", 0),
+            ("min_frames", 1),
+            ("size", 16),
+            ("min_size", 0),
+            ("workers", 1),
+        ):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"--{name.replace('_', '-')} is {value}", f"Give a number of {least} or more.")
+        if self.start < 0 or (self.end is not None and self.end <= self.start):
+            raise UsageError("no time lies between --start and --end", "Give an end after the start.")
+        if self.max_duration is not None and self.max_duration <= 0:
+            raise UsageError("--max-duration is 0", "Give seconds, such as 10.")
         if self.size > 8192:
             raise UsageError(f"--size is {self.size}", "Give at most 8192 pixels.")
         resolve_encoding(Path("clip.mp4"), codec=self.codec, crf=self.crf, pix_fmt=self.pix_fmt)
@@ -88,5 +111,9 @@ class CropConfig:
         detector: its name.  framing: the subject and its width.
         """
         options = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _HOW_ONLY}
+        # Clips of earlier versions, which did not know these options, are kept.
+        for field in fields(self):
+            if field.name in _ADDED and options[field.name] == field.default:
+                del options[field.name]
         options.update(detector=detector, preset=framing, procedure=PROCEDURE)
         return hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()[:16]
