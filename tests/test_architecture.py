@@ -15,7 +15,7 @@ FLOORS = (
     {"errors"},
     {"files"},
     {"journal"},
-    {"machine", "threads", "workers", "worker_life"},
+    {"machine", "signals", "threads", "workers"},
     {"networks"},
     {"api", "host", "media", "plugin", "presets"},
     {"models"},

@@ -14,7 +14,7 @@ from typing import Any
 from fommctl.api.protocols import Detector
 from fommctl.crop.config import CropConfig
 from fommctl.crop.search import Piece, Tell, pieces_of_picture, pieces_of_video
-from fommctl.errors import FommctlError, InputError, OutputError, out_of_memory
+from fommctl.errors import FommctlError, InputError
 from fommctl.files import temporary_path
 from fommctl.host import load_host
 from fommctl.media import sequences
@@ -52,26 +52,22 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """The clips of one source, or why there are none."""
+class CroppedSource:
+    """The clips of one source."""
 
     rows: tuple[dict[str, Any], ...] = ()
     """Clips, by the columns of the manifest."""
     commands: tuple[str, ...] = ()
     """Commands for ffmpeg, one for each clip, of a dry run."""
     warnings: tuple[str, ...] = ()
-    failure: tuple[str, str | None] | None = None
-    """Message and hint where the source cannot be used."""
-    fatal: bool = False
-    """Whether nothing can be written, so that the next sources would fail too."""
 
 
-def prepare(config: CropConfig, detector: str, framing: Framing | None) -> Callable[[Job, Tell], Outcome]:
+def prepare(config: CropConfig, detector: str, framing: Framing | None) -> Callable[[Job, Tell], CroppedSource]:
     """Return the function that does jobs, with a detector of its own (by name)."""
     spec = load_host().find("detector", detector)
     built: Detector = spec.build()
 
-    def work(job: Job, tell: Tell) -> Outcome:
+    def work(job: Job, tell: Tell) -> CroppedSource:
         return crop_file(job, config, (detector, built), framing, tell)
 
     return work
@@ -79,22 +75,16 @@ def prepare(config: CropConfig, detector: str, framing: Framing | None) -> Calla
 
 def crop_file(
     job: Job, config: CropConfig, detector: tuple[str, Detector], framing: Framing | None, tell: Tell
-) -> Outcome:
-    """Cut the clips of one source, or, in a dry run, only find them. Never raises for what is wrong with the source;
-    where it fails, clips of an earlier run are as they were."""
+) -> CroppedSource:
+    """Cut the clips of one source, or, in a dry run, only find them. Where it fails, clips of an earlier run stay as
+    they were."""
     unfinished: dict[Path, Path] = {}
     try:
         return _crop(job, config, detector, framing, tell, unfinished)
-    except Exception as error:
-        if isinstance(error, FommctlError):
-            message = error.message
-            for target, temporary in unfinished.items():
-                message = message.replace(str(temporary), str(target))
-            return Outcome(failure=(message, error.hint), fatal=isinstance(error, OutputError))
-        if known := out_of_memory(error):
-            return Outcome(failure=(f"{job.source}: {known.message}", known.hint))
-        # An unforeseen error in one file must not end the work on all others.
-        return Outcome(failure=(f"unforeseen: {type(error).__name__}: {error}", "Please report it."))
+    except FommctlError as error:
+        for target, temporary in unfinished.items():
+            error.message = error.message.replace(str(temporary), str(target))
+        raise
     finally:
         for temporary in unfinished.values():
             temporary.unlink(missing_ok=True)
@@ -107,7 +97,7 @@ def _crop(
     framing: Framing | None,
     tell: Tell,
     unfinished: dict[Path, Path],
-) -> Outcome:
+) -> CroppedSource:
     """unfinished: gets the temporary file of each clip, by its target."""
     info = probe(job.source, fps=config.fps, deinterlace=config.deinterlace)
     pixels = None
@@ -138,7 +128,7 @@ def _crop(
             with output_errors(target):
                 os.replace(file, target)
     rows = [_row(info, *each, config, detector[0]) for each in zip(pieces, targets, frames, strict=True)]
-    return Outcome(tuple(rows), tuple(commands), tuple(warnings))
+    return CroppedSource(tuple(rows), tuple(commands), tuple(warnings))
 
 
 def _size_warnings(job: Job, found: Sequence[Piece], kept: Sequence[Piece], config: CropConfig) -> list[str]:

@@ -132,8 +132,8 @@ class Reader:
         return View((self.info.width, self.info.height), box, size)
 
     def decoded(self) -> Iterator[Pending]:
-        """Yield the frames of the part asked for, not converted yet: `frame.picture(reader.view(...))` gives any part of
-        one in any size, as often as wanted."""
+        """Yield the frames of the part asked for, not converted yet: `frame.picture(reader.view(...))` converts any
+        part of one to any size, as often as wanted."""
         for pending in self._wanted(pending_frames(self.info, self.start, self._warn)):
             yield Pending(pending.picture, pending.time - self.start, self._until_end(pending.time, pending.duration))
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fommctl.api.values import ClipRecord
 from fommctl.datasets.keypoints import checked, keypoints_path, write_keypoints
-from fommctl.errors import FULL_DISK, FommctlError, InputError, OutputError, out_of_memory
+from fommctl.errors import InputError
 from fommctl.files import FileFingerprint
 from fommctl.media import stills
 from fommctl.media.boxes import Box, square
@@ -293,36 +293,11 @@ def viewed(points: Floats, whole: tuple[int, int], part: Box | None, side: int) 
     return np.where(outside, np.nan, np.clip(inner, -1, 1))
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a clip could not be made."""
-
-    message: str
-    disk_full: bool = False
-    """Whether the disk is full, so that no other clip can be made either."""
+def prepare() -> Work[ClipJob, WrittenClip]:
+    """Return the function that makes clips."""
+    return _make_hashed
 
 
-Outcome = WrittenClip | Failure
-
-
-def prepare() -> Work[ClipJob, Outcome]:
-    """Return the function that makes clips; it raises no errors."""
-    return attempt
-
-
-def attempt(job: ClipJob, tell: Tell) -> Outcome:
-    """Make a clip. tell(frames written, None)."""
-    try:
-        made = make_clip(job, tell)
-        return replace(made, source_sha256=None if job.record.path is None else source_hash(job.record.path))
-    except FommctlError as error:
-        cause = error.__cause__
-        full = isinstance(error, OutputError) and isinstance(cause, OSError) and cause.errno in FULL_DISK
-        return Failure(error.message, full)
-    except OSError as error:
-        return Failure(f"{error.strerror or error}".lower(), error.errno in FULL_DISK)
-    except Exception as error:
-        if known := out_of_memory(error):
-            return Failure(known.message)
-        # A data set's own frames may raise anything.
-        return Failure(f"{type(error).__name__}: {str(error)[:300]}".rstrip(": "))
+def _make_hashed(job: ClipJob, tell: Tell) -> WrittenClip:
+    made = make_clip(job, tell)
+    return replace(made, source_sha256=None if job.record.path is None else source_hash(job.record.path))

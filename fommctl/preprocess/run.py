@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from fommctl.api.specs import StageEvent
 from fommctl.api.values import Split
-from fommctl.errors import InputError, OutputError, UsageError
+from fommctl.errors import InputError, UsageError
 from fommctl.host import Host
 from fommctl.machine import usable_cores
 from fommctl.media.containers import CONTAINERS, resolve_encoding
@@ -22,7 +22,7 @@ from fommctl.preprocess.clip import ClipJob, ClipOptions, Fit, WrittenClip, prep
 from fommctl.preprocess.manifest import FAILED, MANIFEST, Entry, Manifest
 from fommctl.preprocess.plan import Planned, assign_splits, box_numbers, plan, read_records
 from fommctl.presets.config import did_you_mean
-from fommctl.workers import Died, run_jobs
+from fommctl.workers import Done, run_jobs
 
 log = logging.getLogger(__name__)
 FORMATS = tuple(suffix.removeprefix(".") for suffix in CONTAINERS)
@@ -235,16 +235,13 @@ class _Run:
         with closing(run_jobs(orders, prepare, workers=self._workers(len(todo)))) as outcomes:
             for job, outcome in outcomes:
                 each = jobs[job.target]
-                if isinstance(outcome, WrittenClip):
-                    self.manifest.place(job.target, self._entry(each, outcome, suffix))
+                if isinstance(outcome, Done):
+                    self.manifest.place(job.target, self._entry(each, outcome.result, suffix))
                     self.written += 1
-                    for warning in outcome.warnings:
+                    for warning in outcome.result.warnings:
                         self._warn(each, warning)
-                elif isinstance(outcome, Died):
-                    self._fail(each, outcome.reason)
-                elif outcome.disk_full:
-                    raise OutputError(outcome.message, "Free some space; the same command goes on where this stopped.")
                 else:
+                    outcome.raise_if_disk_full()
                     self._fail(each, outcome.message)
                 yield
 
