@@ -106,6 +106,10 @@ class AnimateConfig:
     start: Fraction | Timecode | None = None
     end: Fraction | Timecode | None = None
     """Since the start of the driving video, in seconds or frames; `end` exclusive."""
+    frames: str | None = None
+    """The driving frames that are rendered: `101-200`, `101-`, `-200` or one number; None: all. See `FrameRange`."""
+    motion_out: Path | None = None
+    """A file for the motion of the driving video, which can be animated in the place of the video."""
     timecode: bool = False
     """Times are the driving video's own timecodes, not counted from its start."""
     audio: AudioMode = "auto"
@@ -148,6 +152,7 @@ class AnimateConfig:
                 raise UsageError(f"--{name.replace('_', '-')} is {getattr(self, name)!r}", "Give a whole number.")
         check_track(self.audio_track)
         parse_crop(self.crop)
+        parse_frames(self.frames)
         if self.driving_crop is not None:
             parse_crop(self.driving_crop, SEARCHED)
         if self.best_frame not in (None, "first", "auto") and not self.best_frame.isdecimal():
@@ -218,6 +223,38 @@ class AnimateConfig:
         if self.crop == "none":
             return "none"
         return "fixed" if self.as_published else "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRange:
+    """Driving frames by number, first and last included: from 1 at --start; of a pattern, as in the pictures' names."""
+
+    first: int | None = None
+    last: int | None = None
+
+    def __contains__(self, number: object) -> bool:
+        assert isinstance(number, int)
+        return (self.first is None or number >= self.first) and not self.ends_before(number)
+
+    def ends_before(self, number: int) -> bool:
+        """Whether this frame and all later ones lie behind the range."""
+        return self.last is not None and number > self.last
+
+    def __str__(self) -> str:
+        return f"{'' if self.first is None else self.first}-{'' if self.last is None else self.last}"
+
+
+def parse_frames(text: str | None) -> FrameRange:
+    """The range of `101-200`, `101-`, `-200` or `101`; all frames for None. Raises UsageError for anything else."""
+    if text is None:
+        return FrameRange()
+    match = re.fullmatch(r"([0-9]{1,9})?(-)?([0-9]{1,9})?", text.strip())
+    first, last = (int(match[group]) if match and match[group] else None for group in (1, 3))
+    if match is not None and not match[2]:
+        last = first
+    if (first is None and last is None) or (first is not None and last is not None and last < first):
+        raise UsageError(f"--frames is '{text}'", "Give the numbers of driving frames: 101-200, 101-, -200 or 101.")
+    return FrameRange(first, last)
 
 
 def option_names() -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from fommctl.animate import run as animate
 from fommctl.animate.animator import Animator
 from fommctl.animate.config import AnimateConfig, parsed
 from fommctl.animate.result import AnimateResult
-from fommctl.animate.streaming import Progress
+from fommctl.animate.run import Progress
 from fommctl.errors import InputError, ModelError, UsageError
 from fommctl.files import file_sha256
 from fommctl.host import Host, load_host

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fommctl.animate.engine import Engine, check_views, choose_motion
-from fommctl.animate.preparation import check_outputs
-from fommctl.animate.sound import choose_sound
+from fommctl.animate.motion import DrivingFraming, Motion, is_motion_file
+from fommctl.animate.plan import check_outputs, choose_sound
 from fommctl.api.specs import BackendSpec
 from fommctl.batch.jobs import Job, ModelChoice
 from fommctl.batch.problems import Problem
@@ -102,9 +102,12 @@ class Checker:
 
     def _driving(self, job: Job) -> None:
         config = job.config
+        if is_motion_file(config.driving):
+            choose_sound(config, Motion.load(config.driving).driving, must_check=True)
+            return
         info = self._probed(config.driving, config.fps)
         config = config.timed(info)
-        choose_sound(config, info)
+        choose_sound(config, DrivingFraming(info, config.start_s, config.end_s, None, (), None))
         if info.duration is not None and config.start_s >= info.duration:
             raise UsageError(
                 f"--start {float(config.start_s):g} is beyond the end of {config.driving.name}",

@@ -9,9 +9,9 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fommctl.animate.splitting.segments import NotAsPlannedError
-from fommctl.animate.splitting.steps import Begin, DividedRun
-from fommctl.animate.streaming import expected_frames
+from fommctl.animate.motion import is_motion_file
+from fommctl.animate.run import expected_frames
+from fommctl.batch.divided import Begin, DividedRun
 from fommctl.batch.engines import Result, Tell
 from fommctl.batch.jobs import Job, ModelChoice
 from fommctl.batch.ray_connection import connected, share_out
@@ -19,7 +19,6 @@ from fommctl.batch.ray_crew import POLL_S, Crew
 from fommctl.batch.ray_worker import Task
 from fommctl.batch.worker import Done, Failed
 from fommctl.errors import InputError
-from fommctl.media.joining import can_join
 from fommctl.media.output_paths import remove_stale_output
 from fommctl.media.probe import probe
 from fommctl.workers import Died, TimedOut, Wait
@@ -154,13 +153,13 @@ class _Run:
 
     def _pieces(self, job: Job) -> int:
         """In how many segments it is to be rendered."""
-        if not can_join(job.output):
-            return 1
         if self.split is not None:
             return self.split
         if self._ahead is not None:
             return 1
         try:
+            if is_motion_file(job.config.driving):
+                return self.workers
             frames = expected_frames(job.config, probe(job.config.driving, job.config.fps))
         except InputError:
             # The job says so better.
@@ -176,16 +175,11 @@ class _Run:
         divided = running.divided
         if divided is None or task.step is None or isinstance(result, Done):
             running.result = result
-        elif divided.whole:
-            # Interrupted: nobody wants it any more.
-            pass
         elif isinstance(result, Died) and running.losses < _TRIES - 1:
             running.losses += 1
             running.ready.append(task)
         elif isinstance(result, Died | Failed):
             running.result = running.result or result
-        elif result is NotAsPlannedError:
-            divided.not_as_planned()
         else:
             if isinstance(task.step, Begin):
                 running.choice, result = result
@@ -197,7 +191,7 @@ class _Run:
     def _concluded(self, running: _Running) -> Iterator[tuple[Job, Result]]:
         """The job with its result, where it has come to its end."""
         divided, result = running.divided, running.result
-        if result is not None or (divided is not None and divided.whole):
+        if result is not None:
             running.ready.clear()
             self.crew.interrupt(running.out)
             if running.out:
@@ -205,9 +199,6 @@ class _Run:
             if divided is not None:
                 divided.close()
                 running.divided = None
-            if result is None:
-                running.ready.append(Task(running.job))
-                return
             self._running.remove(running)
             if isinstance(result, Done):
                 result = replace(result, seconds=time.monotonic() - running.began)

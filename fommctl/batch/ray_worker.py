@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fommctl import __version__
-from fommctl.animate.splitting.segments import NotAsPlannedError
-from fommctl.animate.splitting.steps import Begin, Join, Step
+from fommctl.batch.divided import Begin, Join, Step
 from fommctl.batch.jobs import Job
 from fommctl.batch.stamps import stamp_of
 from fommctl.batch.worker import Done, Failed, Worker, failed
@@ -65,9 +64,8 @@ class RayWorker:
         self._stopped = True
 
     def do(self, task: Task) -> Any:
-        """A whole job gives Done or Failed; a step gives its result, Failed, or NotAsPlannedError where the job has to
-        be rendered in one piece. The first step of a job gives also the ModelChoice for the others, the last gives
-        Done."""
+        """A whole job gives Done or Failed; a step gives its result or Failed. The first step of a job gives also the
+        ModelChoice for the others, the last gives Done."""
         import torch
 
         torch.set_num_threads(self._threads)
@@ -89,12 +87,10 @@ class RayWorker:
             animator, state = self._worker.loaded(job.choice)
             torch.set_rng_state(state)
             result = step(animator, self._tell)
-        except NotAsPlannedError:
-            return NotAsPlannedError
         except Exception as error:
             return failed(error, time.monotonic() - began)
         if isinstance(step, Begin):
-            # Every segment in the precision that this worker's machine has decided on.
+            # Every range in the precision that this worker's machine has decided on.
             return replace(job.choice, precision=animator.precision), result
         if isinstance(step, Join):
             return Done(result=result.to_json(), seconds=time.monotonic() - began, stamp=stamp_of(job.output))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,19 +14,16 @@ from typing import Any, Literal
 from fommctl.api.specs import StageEvent
 from fommctl.batch.building import build
 from fommctl.batch.checking import Checker
-from fommctl.batch.claims import FOLDER, Claims
-from fommctl.batch.engines import BatchEngine, LocalEngine
-from fommctl.batch.hashes import FILE as HASHES
-from fommctl.batch.hashes import Hashes
 from fommctl.batch.job_files import read_job_file
 from fommctl.batch.jobs import Job
-from fommctl.batch.keys import inputs_of, key_of
-from fommctl.batch.planning import Planned, plan_job
+from fommctl.batch.keys import HASHES, Hashes, inputs_of, key_of
 from fommctl.batch.problems import Problem, line_of, problems_error
-from fommctl.batch.schedule import Ended, Schedule, Watcher
-from fommctl.batch.status import FILE, Status
+from fommctl.batch.schedule import Ended, Planned, Schedule, Watcher, plan_job
+from fommctl.batch.status import FILE, OutputLocks, Status
+from fommctl.batch.worker import Rendered, prepare
 from fommctl.errors import FommctlError, JobsFailedError, UsageError
 from fommctl.host import Host
+from fommctl.workers import Outcome, run_jobs
 
 log = logging.getLogger(__name__)
 Report = Callable[[int, int | None], None]
@@ -143,13 +140,12 @@ def make_plan(config: BatchConfig, host: Host, report: Report = lambda done, tot
     """
     built = build(read_job_file(config.jobs), config.jobs, config.defaults, host)
     checker = Checker(host, config.root, local=config.engine == "local")
-    folder = config.status_path.parent / FOLDER
-    status = Status(config.status_path, folder / "status.lock")
+    status = Status(config.status_path)
     status.refresh()
     total = 2 * len(built.jobs)
     problems = [*built.problems, *checker.check(built.jobs, lambda done: report(done, total))]
     refused = {each.job.number for each in problems if each.job is not None}
-    hashes, planned = Hashes(folder / HASHES), []
+    hashes, planned = Hashes(status.folder / HASHES), []
     good = [job for job in built.jobs if job.number not in refused]
     with hashes.ahead(path for job in good for path in inputs_of(job)):
         for done, job in enumerate(good, start=total - len(good) + 1):
@@ -176,23 +172,15 @@ def run(config: BatchConfig, host: Host, plan: BatchPlan, watcher: Watcher) -> B
     devices = shared_devices(config)
     details = {"jobs": str(config.jobs), "to_run": len(plan.to_run), "output": str(config.status_path)}
     host.started(StageEvent(stage="batch", details=details))
-    folder = config.status_path.parent / FOLDER
     ended: dict[int, Ended] = {}
     left: set[int] = set()
     if plan.to_run:
-        claims = Claims(folder)
+        status = Status(config.status_path)
+        locks = OutputLocks(status.folder)
         plan.hashes.remember()
-        status = Status(config.status_path, folder / "status.lock")
         status.refresh()
-        schedule = Schedule(by_model(plan.to_run), status, claims, config.retry, config.keep_going is False, watcher)
-        workers = len(devices) if config.workers is None else config.workers
-        outcomes = make_engine(config).run(
-            schedule,
-            workers=min(workers, len(plan.to_run)),
-            devices=devices,
-            timeout=config.timeout,
-            tell=watcher.progress,
-        )
+        schedule = Schedule(by_model(plan.to_run), status, locks, config.retry, config.keep_going is False, watcher)
+        outcomes = _outcomes(config, schedule, devices, watcher.progress)
         try:
             with closing(outcomes):
                 for job, outcome in outcomes:
@@ -210,13 +198,23 @@ def run(config: BatchConfig, host: Host, plan: BatchPlan, watcher: Watcher) -> B
     return result
 
 
-def make_engine(config: BatchConfig) -> BatchEngine:
-    """The engine that was asked for."""
-    if config.engine == "local":
-        return LocalEngine()
-    from fommctl.batch.ray_engine import RayEngine
+def _outcomes(
+    config: BatchConfig, schedule: Schedule, devices: tuple[str, ...], tell: Callable[[Job, int, int | None], None]
+) -> Generator[tuple[Job, Outcome[Rendered]], None, None]:
+    """Render the jobs of a schedule on this machine or on a Ray cluster; close the generator to stop early."""
+    if config.engine == "ray":
+        from fommctl.batch import ray
 
-    return RayEngine(config.address, config.split, config.workers)
+        return ray.run_jobs(schedule, config, tell)
+    workers = len(devices) if config.workers is None else config.workers
+    return run_jobs(
+        schedule,
+        prepare,
+        lambda number: (devices[number % len(devices)],),
+        workers=min(workers, len(schedule.planned)),
+        timeout=config.timeout,
+        tell=tell,
+    )
 
 
 def by_model(planned: Sequence[Planned]) -> list[Planned]:

@@ -23,6 +23,10 @@ EXAMPLES = """Examples:
 
   fommctl animate portrait.jpg talk.mp4 --start 3 --end 8.5 --compare --json
 
+  fommctl animate portrait.jpg talk.mp4 --motion-out talk.motion
+
+  fommctl animate other.jpg talk.motion -o frames/%05d.png --frames 101-200
+
   fommctl animate portrait.jpg talk.mp4 -o shot.mov --sidecar
 
   fommctl animate --from-sidecar shot.mov.json -o again.mov
@@ -57,6 +61,7 @@ def register(app: typer.Typer) -> None:
         on_missing: opt.OnMissing = "hold",
         start: opt.Start = None,
         end: opt.End = None,
+        frames: opt.Frames = None,
         timecode: opt.Timecode = False,
         deinterlace: opt.Deinterlace = "auto",
         audio: opt.Audio = "auto",
@@ -67,6 +72,7 @@ def register(app: typer.Typer) -> None:
         pix_fmt: opt.PixFmt = None,
         compare: opt.Compare = False,
         keypoints: opt.Keypoints = False,
+        motion_out: opt.MotionOut = None,
         overwrite: opt.Overwrite = False,
         batch_size: opt.BatchSize = "auto",
         encoder_threads: opt.EncoderThreads = None,
@@ -107,6 +113,7 @@ def register(app: typer.Typer) -> None:
             smooth=smooth,
             start=None if start is None else parse_moment(start),
             end=None if end is None else parse_moment(end),
+            frames=frames,
             timecode=timecode,
             audio=audio,  # type: ignore[arg-type]
             audio_track=audio_track,
@@ -119,6 +126,7 @@ def register(app: typer.Typer) -> None:
             batch_size=parse_batch_size(batch_size),
             compare=compare,
             keypoints=keypoints,
+            motion_out=motion_out,
             overwrite=overwrite,
             encoder_threads=encoder_threads,
             sidecar=sidecar,
@@ -138,7 +146,7 @@ def register(app: typer.Typer) -> None:
 def _run(session: Session, config: "AnimateConfig", choice: dict[str, Any]) -> None:
     """choice: of the model, as `fommctl.load` takes it."""
     from fommctl.animate.animator import load
-    from fommctl.animate.preparation import check_outputs
+    from fommctl.animate.plan import check_outputs
     from fommctl.animate.run import run
 
     # Before the model is loaded: a mistyped path is answered at once.

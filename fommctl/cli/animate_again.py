@@ -33,7 +33,7 @@ def run_again(
     in the environment explains it.
     """
     _refuse_other_options(config, choice)
-    from fommctl.animate.preparation import check_outputs
+    from fommctl.animate.plan import check_outputs
     from fommctl.animate.rerender import load, plan, render
 
     again = plan(

@@ -19,7 +19,8 @@ Source = Annotated[
 Driving = Annotated[
     Path | None,
     typer.Argument(
-        help="The motion: a video, a GIF, a folder of frames or a pattern (frames/%05d.png).", show_default=False
+        help="The motion: a video, a GIF, a folder of frames, a pattern (frames/%05d.png) or a file of --motion-out.",
+        show_default=False,
     ),
 ]
 Output = Annotated[
@@ -164,6 +165,21 @@ Start = Annotated[
     str | None, _option(MOTION, "Begin here in the driving video: seconds, M:SS, or frames as HH:MM:SS:FF (;FF drops).")
 ]
 End = Annotated[str | None, _option(MOTION, "End before this time: seconds, M:SS or HH:MM:SS:FF.")]
+Frames = Annotated[
+    str | None,
+    _option(
+        MOTION,
+        "Render these driving frames only: 101-200, 101-, -200. Numbers count from 1 at --start; those of a pattern "
+        "of pictures are the numbers in their names. The frames are those of a rendering of all, bit for bit.",
+    ),
+]
+MotionOut = Annotated[
+    Path | None,
+    _option(
+        OUTPUT,
+        "Also save the driving video's motion in this file (.motion.safetensors), which can be given as DRIVING.",
+    ),
+]
 Timecode = Annotated[
     bool,
     _option(

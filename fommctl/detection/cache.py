@@ -9,8 +9,9 @@ from typing import Any
 from fommctl.api.protocols import Detector
 from fommctl.api.specs import DetectorSpec
 from fommctl.detection.framing import ClipSquare, choose_detector
-from fommctl.detection.shots import Clip, DrivingCrop, squares_in_clip
+from fommctl.detection.shots import DrivingCrop, squares_in_clip
 from fommctl.host import Host
+from fommctl.media.reader import Clip
 
 CLIPS = 16
 
@@ -41,7 +42,8 @@ class Searches:
     ) -> tuple[ClipSquare, ...]:
         """As `squares_in_clip`; a file that was not written to since is not searched again."""
         spec, built = detector
-        key = (*_state(clip.path), clip, spec.name, width, subject, driving_crop, cuts)
+        part = clip.fps, clip.start, clip.end, clip.deinterlace
+        key = (*_state(clip.path), part, spec.name, width, subject, driving_crop, cuts)
         found = self._clips.pop(key, None)
         if found is None:
             found = squares_in_clip(clip, built, width, subject=subject, driving_crop=driving_crop, cuts=cuts)

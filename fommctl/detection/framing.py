@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -23,8 +22,8 @@ from fommctl.detection.subjects import Track, follow, lasting, subjects
 from fommctl.errors import InputError, MissingError
 from fommctl.host import Host
 from fommctl.media.boxes import Box, square
-from fommctl.media.probe import VideoInfo, probe
-from fommctl.media.reader import Reader
+from fommctl.media.probe import VideoInfo
+from fommctl.media.reader import Clip
 from fommctl.plugin import describe, why_not_ready
 
 log = logging.getLogger(__name__)
@@ -151,28 +150,25 @@ def square_in_picture(
 
 
 def square_in_clip(
-    path: Path,
+    clip: Clip,
     detector: Detector,
     width: float,
     *,
     subject: str = "face",
-    fps: Fraction | None = None,
-    start: Fraction | None = None,
-    end: Fraction | None = None,
     report: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> ClipSquare:
     """One fixed square around the largest lasting subject of a clip, wide enough for its motion.
 
     Five frames a second are searched, and never more than about 300 in all: then they are spread evenly, so that hours
     of video take no longer than minutes.
-    width: of the subject's box over the side of the square.  fps: of a folder of frames.  start, end: seconds.
+    width: of the subject's box over the side of the square.
     report(done, total): called as the search goes on, in frames.
     Raises InputError where no subject is found, and what the reader raises.
     """
-    info = probe(path, fps=fps)
+    info = clip.info
     times: list[Fraction] = []
     found: list[list[Detection]] = []
-    samples, length, rate = _samples(path, info, fps, start or Fraction(0), end)
+    samples, length, rate = _samples(clip)
     while batch := list(itertools.islice(samples, BATCH)):
         times += [time for time, _ in batch]
         detections = detector.detect([pixels for _, pixels in batch])
@@ -181,7 +177,7 @@ def square_in_clip(
     step = 1 / rate
     tracks = lasting(follow(times, found), len(times))
     if not tracks:
-        raise not_found(subject, path.name)
+        raise not_found(subject, clip.path.name)
     return fixed_square(tracks, times, width, subject, info, max(length or step, times[-1] + step))
 
 
@@ -197,24 +193,23 @@ def fixed_square(
     return ClipSquare(box, len(tracks), track.score, absences(sightings, end), sightings)
 
 
-def _samples(
-    path: Path, info: VideoInfo, fps: Fraction | None, start: Fraction, end: Fraction | None
-) -> tuple[Iterator[tuple[Fraction, NDArray[np.uint8]]], Fraction | None, Fraction]:
+def _samples(clip: Clip) -> tuple[Iterator[tuple[Fraction, NDArray[np.uint8]]], Fraction | None, Fraction]:
     """The frames to search with their times, the length of the clip in seconds, and how many frames a second."""
+    info, end = clip.info, clip.end
     size = searched_size(info)
     until = min(limit for limit in (end, info.duration) if limit is not None) if end or info.duration else None
-    length = None if until is None else max(Fraction(0), until - start)
+    length = None if until is None else max(Fraction(0), until - clip.start)
     rate = min(RATE, MOST_SAMPLES / length) if length else RATE
 
     def all_along() -> Iterator[tuple[Fraction, NDArray[np.uint8]]]:
-        with Reader(path, fps=fps, start=start, end=end, size=size, max_rate=rate) as reader:
+        with clip.reader(size=size, max_rate=rate) as reader:
             for frame in reader:
                 yield frame.time, frame.pixels
 
     def one_by_one() -> Iterator[tuple[Fraction, NDArray[np.uint8]]]:
         for number in range(MOST_SAMPLES):
             offset = number / rate
-            with Reader(path, fps=fps, start=start + offset, end=end, size=size) as reader:
+            with clip.reader(offset, size=size) as reader:
                 frame = next(iter(reader), None)
             if frame is not None:
                 yield offset + frame.time, frame.pixels

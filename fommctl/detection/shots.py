@@ -7,14 +7,12 @@ import itertools
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from fommctl.animate.config import AnimateConfig
 from fommctl.api.protocols import Detector
 from fommctl.api.values import Detection
 from fommctl.detection.cuts import CutFinder, difference, thumbnail
@@ -36,9 +34,8 @@ from fommctl.detection.framing import (
 from fommctl.detection.search import roll, seen_again, seen_turned
 from fommctl.detection.subjects import SURE, follow, lasting
 from fommctl.media.boxes import Box, TurnedSquare
-from fommctl.media.decoding import Deinterlace
-from fommctl.media.probe import VideoInfo, probe
-from fommctl.media.reader import Frame, Reader
+from fommctl.media.probe import VideoInfo
+from fommctl.media.reader import Clip, Frame
 
 log = logging.getLogger(__name__)
 DrivingCrop = Literal["auto", "fixed", "follow"]
@@ -48,45 +45,6 @@ DrivingCrop = Literal["auto", "fixed", "follow"]
 CUT_OFF = 0.16
 # Side of the pictures that are compared to find the first frame of a shot between two searched ones.
 GLANCE = 160
-
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """What is searched: a file, or a part of it.  fps: of a folder of frames; start and end: seconds."""
-
-    path: Path
-    fps: Fraction | None = None
-    start: Fraction | None = None
-    end: Fraction | None = None
-    deinterlace: Deinterlace = "auto"
-
-    def reader(
-        self,
-        begin: Fraction = Fraction(0),
-        end: Fraction | None = None,
-        *,
-        box: Box | None = None,
-        size: tuple[int, int] | None = None,
-        max_rate: Fraction | None = None,
-    ) -> Reader:
-        """The frames with begin <= time < end, seconds since `start`; their times count from `begin`. See `Reader`."""
-        zero = self.start or Fraction(0)
-        stop = self.end if end is None else zero + end if self.end is None else min(self.end, zero + end)
-        return Reader(
-            self.path,
-            fps=self.fps,
-            start=zero + begin,
-            end=stop,
-            box=box,
-            size=size,
-            max_rate=max_rate,
-            deinterlace=self.deinterlace,
-        )
-
-
-def driving_clip(config: AnimateConfig) -> Clip:
-    """The part of the driving video that an `animate` is about."""
-    return Clip(config.driving, config.fps, config.start_s, config.end_s, config.deinterlace)
 
 
 def squares_in_clip(
@@ -105,10 +63,8 @@ def squares_in_clip(
     what the reader raises.
     """
     if driving_crop == "fixed" and not cuts:
-        return (
-            square_in_clip(clip.path, detector, width, subject=subject, fps=clip.fps, start=clip.start, end=clip.end),
-        )
-    info = probe(clip.path, clip.fps, clip.deinterlace)
+        return (square_in_clip(clip, detector, width, subject=subject),)
+    info = clip.info
     times, found, starts, end = _searched(clip, info, detector, cuts)
     bounds = [*starts, end]
     parts = []
@@ -148,7 +104,7 @@ def _searched(
 
     Five frames a second are looked at for cuts; in long clips only some of them for subjects, 300 in all.
     """
-    zero = clip.start or Fraction(0)
+    zero = clip.start
     until = min((limit for limit in (clip.end, info.duration) if limit is not None), default=None)
     every = 1 if until is None else max(1, math.ceil((until - zero) * RATE / MOST_SAMPLES))
     finder = CutFinder(RATE)

@@ -27,6 +27,8 @@ Step = tuple[str, str]
 _MARK = "fommctl-doctor:"
 """Beginning of the child's own lines; everything else in its output was printed by libraries."""
 _NOT_CHECKED = "not checked"
+_EXIT = 5
+"""Seconds that a process gets to exit, after its output has ended or it was killed."""
 _ADVICE = {
     "devices": "See torch under packages; try 'nvidia-smi', and --device cpu until then.",
     "codecs": "Free some disk space, or run 'pip install --force-reinstall --only-binary av av'.",
@@ -57,6 +59,8 @@ def run_steps(steps: Iterable[Step], limit: float) -> Iterator[Row]:
                     del left[0]
                 else:
                     yield Row(**json.loads(message))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_EXIT)
         except TimeoutError:
             late = left.pop(0)
             yield _failure(late, f"took more than {limit:g} s")
@@ -139,6 +143,8 @@ def _kill(process: subprocess.Popen[str]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_EXIT)
 
 
 def _end(code: int, noise: str) -> str:

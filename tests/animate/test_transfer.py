@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fommctl.animate.motion import Choreography, Moment
+from fommctl.animate.transfer import Moment, MotionTransfer
 from fommctl.networks.transfer import Motion, adapted_covariances, hull_area, inverse, movement_scale, relative
 
 SQUARE = torch.tensor([[[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5], [0.1, 0.2]]])
@@ -84,7 +84,7 @@ def test_covariances_change_as_the_driving_ones_have():
 def test_missing_frames_hold_the_last_pose_across_batches():
     source = reference = motion(torch.zeros(1, 1, 2))
     walk = motion(torch.arange(1.0, 7.0).view(6, 1, 1).expand(6, 1, 2))
-    director = Choreography(source, [reference], mode="absolute", adapt_scale=True, smooth=False)
+    director = MotionTransfer(source, [reference], mode="absolute", adapt_scale=True, smooth=False)
     first = director(walk[:3], [Moment(0, False), Moment(1), Moment(2, False)])
     second = director(walk[3:], [Moment(3, False), Moment(4), Moment(5)])
     shown = torch.cat((first.keypoints, second.keypoints))[:, 0, 0].tolist()
@@ -94,7 +94,7 @@ def test_missing_frames_hold_the_last_pose_across_batches():
 def test_scale_is_adapted_for_relative_motion_only():
     source, reference = motion(SQUARE), motion(SQUARE / 2)
     for mode, adapt, scale in (("relative", True, 2.0), ("relative", False, 1.0), ("absolute", True, 1.0)):
-        still = Choreography(source, [reference], mode=mode, adapt_scale=adapt, smooth=False)
+        still = MotionTransfer(source, [reference], mode=mode, adapt_scale=adapt, smooth=False)
         moved = (
             still(motion(SQUARE / 2 + 0.1), [Moment(0)]).keypoints
             - (source if mode == "relative" else still.source).keypoints

@@ -1,12 +1,10 @@
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fommctl.animate.best_frame import nearest_pose_by_keypoints, nearest_pose_by_landmarks, pose
+from fommctl.animate.reference import nearest_pose_by_landmarks, pose
 from fommctl.api import InputError
-from fommctl.networks.transfer import Motion
 
 SQUARE = np.array([[0, 0], [2, 0], [2, 2], [0, 2]], float)
 LEANING = SQUARE + np.array([[0, 0], [0, 0], [1, 0], [1, 0]])
@@ -43,14 +41,6 @@ def test_hidden_points_do_not_count():
 def test_where_nothing_can_be_compared_that_is_said(driving):
     with pytest.raises(InputError, match="no driving frame"):
         nearest_pose_by_landmarks(SQUARE, driving)
-
-
-def test_by_keypoints_of_a_model():
-    source = Motion(torch.tensor(SQUARE[None] / 4, dtype=torch.float32))
-    driving = Motion(torch.tensor(np.stack([LEANING, WIDE, SQUARE - 1]), dtype=torch.float32))
-    index, distance = nearest_pose_by_keypoints(source, driving)
-    assert index == 2
-    assert distance == pytest.approx(0, abs=1e-9)
 
 
 points = st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=1, max_size=12).map(np.array)

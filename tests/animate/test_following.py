@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fommctl.animate.motion import Choreography, Moment, softly, travelled
 from fommctl.animate.source_square import Room
+from fommctl.animate.transfer import Moment, MotionTransfer, softly, travelled
 from fommctl.detection.following import FAR, STILL, SquarePath, Travel, smooth_path, travel
 from fommctl.media.boxes import Box, TurnedSquare
 from fommctl.media.resampling import crop, upright
@@ -104,7 +104,7 @@ def test_each_shot_has_its_reference_and_forgets_the_one_before():
         return Motion(torch.tensor(values, dtype=torch.float32).view(-1, 1, 1).expand(-1, 1, 2))
 
     source = motion(0.5)
-    both = Choreography(source, [motion(0.0), motion(10.0)], mode="relative", adapt_scale=True, smooth=False)
+    both = MotionTransfer(source, [motion(0.0), motion(10.0)], mode="relative", adapt_scale=True, smooth=False)
     moments = [Moment(0.0), Moment(0.1), Moment(0.2, False, 1), Moment(0.3, True, 1), Moment(0.4, False, 1)]
     moved = both(motion(0.1, 0.2, 7.0, 10.25, 8.0), moments).keypoints[:, 0, 0].tolist()
     # The absent frames: the reference of the shot before anything was seen, then its last pose.
@@ -118,7 +118,7 @@ def test_a_held_pose_passes_over_into_the_next():
     gone = [Moment(0.0), Moment(0.1, False), Moment(0.2, False)]
     back = [Moment(0.4), Moment(0.5), Moment(0.6), Moment(0.7)]
     for ease, expected in ((True, [1, 1, 1, 5, 7.75, 9, 9]), (False, [1, 1, 1, 9, 9, 9, 9])):
-        held = Choreography(motion(0), [motion(0)], mode="absolute", adapt_scale=False, smooth=False, ease=ease)
+        held = MotionTransfer(motion(0), [motion(0)], mode="absolute", adapt_scale=False, smooth=False, ease=ease)
         found = [*held(motion(1, 5, 5), gone).keypoints, *held(motion(9, 9, 9, 9), back).keypoints]
         # Half of the way after 0.2 of 0.4 seconds, 27/32 of it after 0.3.
         assert [float(each[0, 0]) for each in found] == pytest.approx(expected)
@@ -127,7 +127,7 @@ def test_a_held_pose_passes_over_into_the_next():
 def test_a_subject_stays_in_its_room_and_what_is_lost_is_remembered():
     source = Motion(torch.zeros(1, 2, 2))
     room = Room(left=0.2, up=0.0, right=0.4, down=1.0)
-    still = Choreography(source, [source], mode="relative", adapt_scale=False, smooth=False, room=room)
+    still = MotionTransfer(source, [source], mode="relative", adapt_scale=False, smooth=False, room=room)
     shifts = torch.tensor([[0.1, 0.1], [5.0, 0.0], [-5.0, -1.0]])
     moved = still(Motion(shifts[:, None].expand(-1, 2, -1)), [Moment(0.0), Moment(0.1), Moment(0.2)]).keypoints
     torch.testing.assert_close(moved[0, 0], shifts[0])

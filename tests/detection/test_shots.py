@@ -10,8 +10,9 @@ from PIL import Image
 
 from fommctl.animate.source_square import LOOSEST, excursions, room_in, source_square
 from fommctl.detection.framing import choose_detector, square_in_clip
-from fommctl.detection.shots import Clip, squares_in_clip
+from fommctl.detection.shots import squares_in_clip
 from fommctl.errors import InputError
+from fommctl.media.reader import Clip
 
 WIDTH = 0.52
 HEAD = (127, 104)
@@ -44,7 +45,7 @@ def test_a_head_that_stays_has_the_square_of_before(head, hog, tmp_path):
     clip = clip_of(tmp_path / "still.mp4", lambda number: on(head, 200 + 6 * np.sin(number / 3), 60), 50)
     (shot,) = squares_in_clip(clip, hog, WIDTH)
     assert shot.path is None
-    assert shot.box == square_in_clip(clip.path, hog, WIDTH).box
+    assert shot.box == square_in_clip(clip, hog, WIDTH).box
     (followed,) = squares_in_clip(clip, hog, WIDTH, driving_crop="follow")
     assert followed.path is not None
     assert followed.path.at(1.0).center[0] == pytest.approx(200 + HEAD[0], abs=12)
@@ -89,7 +90,7 @@ def test_each_shot_has_its_square_from_its_first_frame_on(head, hog, tmp_path):
     assert first.box.center[0] == pytest.approx(30 + HEAD[0], abs=12)
     assert second.box.center[0] == pytest.approx(330 + HEAD[0], abs=12)
     (whole,) = squares_in_clip(clip, hog, WIDTH, driving_crop="fixed", cuts=False)
-    assert whole.box == square_in_clip(clip.path, hog, WIDTH).box
+    assert whole.box == square_in_clip(clip, hog, WIDTH).box
     # Times count from the start that was asked for.
     later = squares_in_clip(Clip(clip.path, start=Fraction(20, 25)), hog, WIDTH)
     assert [shot.start for shot in later] == [Fraction(-1), Fraction(13, 25)]
