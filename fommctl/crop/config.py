@@ -23,6 +23,8 @@ PROCEDURE = 1
 """Counts up where the same options would give other clips: then a second run makes them anew."""
 _HOW_ONLY = ("inputs", "output", "workers", "overwrite", "dry_run")
 """Options that do not change a clip."""
+_ADDED = ("start", "end", "max_duration", "max_fps", "min_size")
+"""Options that earlier versions did not have."""
 
 
 TRACKING, RESULT = "Tracking and framing", "Result"
@@ -83,6 +85,27 @@ class CropConfig:
         Fraction, Field(gt=0), Reads(parse_rate), _option(TRACKING, "Frames a second that are searched.")
     ] = Fraction(5)
     cuts: Annotated[bool, _option(TRACKING, "End clips at scene changes.", "--cuts/--no-cuts")] = True
+    start: Annotated[
+        Fraction,
+        Field(ge=0),
+        Reads(parse_time),
+        _option(TRACKING, "Start of the part of every source: seconds or M:SS."),
+    ] = Fraction(0)
+    end: Annotated[Fraction | None, Field(gt=0), Reads(parse_time), _option(TRACKING, "End of that part.")] = None
+    max_duration: Annotated[
+        Fraction | None,
+        Field(gt=0),
+        Reads(parse_time),
+        _option(TRACKING, "Longest clip: longer ones are divided. Seconds or M:SS."),
+    ] = None
+    max_fps: Annotated[
+        Fraction | None, Field(gt=0), Reads(parse_rate), _option(RESULT, "Highest frame rate of the clips.")
+    ] = None
+    min_size: Annotated[
+        int,
+        Field(ge=0),
+        _option(TRACKING, "Smallest square, in pixels of the source: smaller subjects are left out."),
+    ] = 0
     size: Annotated[int, Field(ge=16, le=8192), _option(RESULT, "Side of the clips in pixels.")] = 256
     fps: Annotated[
         Fraction | None, Field(gt=0), Reads(parse_rate), _option(RESULT, "Frame rate of patterns of frames (25).")
@@ -108,6 +131,8 @@ class CropConfig:
 
         if self.output is None and not self.dry_run:
             yield UsageError("there is no folder for the clips", "Give one with -o, or only look with --dry-run.")
+        if self.end is not None and self.end <= self.start:
+            yield UsageError("no time lies between --start and --end", "Give an end after the start.")
         try:
             resolve_encoding(Path("clip.mp4"), codec=self.codec, crf=self.crf, pix_fmt=self.pix_fmt)
         except UsageError as error:
@@ -119,5 +144,9 @@ class CropConfig:
         detector: its name.  framing: the subject and its width.
         """
         options = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _HOW_ONLY}
+        # Clips of earlier versions, which did not know these options, are kept.
+        for field in fields(self):
+            if field.name in _ADDED and options[field.name] == field.default:
+                del options[field.name]
         options.update(detector=detector, preset=framing, procedure=PROCEDURE)
         return hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from itertools import chain
@@ -293,4 +293,9 @@ def viewed(points: Floats, whole: tuple[int, int], part: Box | None, side: int) 
 
 def prepare() -> Work[ClipJob, WrittenClip]:
     """Return the function that makes clips."""
-    return make_clip
+    return _make_hashed
+
+
+def _make_hashed(job: ClipJob, tell: Tell) -> WrittenClip:
+    made = make_clip(job, tell)
+    return replace(made, source_sha256=None if job.record.path is None else source_hash(job.record.path))
