@@ -8,15 +8,14 @@ import logging
 import os
 import secrets
 import shutil
-import signal
 import socket
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from fommctl import signals
 from fommctl.errors import MissingError, UsageError
 from fommctl.machine import usable_cores
 
@@ -81,7 +80,7 @@ def connected(address: str | None, workers: int | None) -> Iterator[Cluster]:
             shared = {name: value for name, value in os.environ.items() if name.startswith("FOMMCTL_")}
             options |= {"address": address, "runtime_env": {"env_vars": shared}}
         stack.callback(ray.shutdown)
-        with _signals_kept(), contextlib.redirect_stdout(sys.stderr):
+        with signals.kept(), contextlib.redirect_stdout(sys.stderr):
             _init(ray, address, options)
         yield _cluster(ray, own=address is None)
 
@@ -189,17 +188,3 @@ def _token_of_its_own() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Ray puts a handler of its own in the place of ours."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
