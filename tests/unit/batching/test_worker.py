@@ -17,7 +17,7 @@ from fommctl.animate.engine import Engine
 from fommctl.batch.jobs import Job, ModelChoice
 from fommctl.batch.worker import Done, Failed, prepare
 from fommctl.detection import cache as searches
-from fommctl.detection.framing import ClipSquare
+from fommctl.detection.framing import ClipCrop
 from fommctl.media.reader import Clip
 
 TINY_CHOICE = ModelChoice(model=str(TINY[1]), preset=str(TINY[3]), precision="fp32")
@@ -80,13 +80,13 @@ def test_a_driving_video_is_searched_once_and_the_frames_are_those_of_one_job(
     portrait(tmp_path / "b.png", 200)
     clip = face_clip(tmp_path / "d.mp4", count=4)
     searched: list[Path] = []
-    search = searches.squares_in_clip
+    search = searches.crops_in_clip
 
-    def counted(clip: Clip, *arguments: Any, **options: Any) -> tuple[ClipSquare, ...]:
+    def counted(clip: Clip, *arguments: Any, **options: Any) -> tuple[ClipCrop, ...]:
         searched.append(clip.path)
         return search(clip, *arguments, **options)
 
-    monkeypatch.setattr(searches, "squares_in_clip", counted)
+    monkeypatch.setattr(searches, "crops_in_clip", counted)
     work = prepare("cpu")
 
     def render(source: str, output: str, render_with: Callable[..., object]) -> bytes:
