@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import json
@@ -20,8 +19,6 @@ MAX_TABLE_BYTES = 16_000_000
 """Of CSV and JSON Lines; YAML is bounded as configurations are."""
 _HINT = "See 'fommctl batch --help' for what a file of jobs looks like."
 _UTF_8 = "Save it as UTF-8; spreadsheets call that 'CSV UTF-8', or ask for it."
-_BROKEN_FORMULA = re.compile(r"#(N/A|[A-Z0-9/]+[!?])")
-"""`#REF!` and the like: what spreadsheets write for a cell whose formula came to nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +46,13 @@ class JobFile:
 
 
 def read_job_file(path: Path) -> JobFile:
-    """Read .csv, .tsv, .jsonl, .ndjson, .yaml, .yml or .json.
+    """Read .csv, .jsonl, .ndjson, .yaml, .yml or .json.
 
     Raises UsageError for another ending and for a file that cannot be read as what its ending says, InputError for one
     that is not there.
     """
     readers: dict[str, Callable[[str, str], JobFile]] = {
-        **dict.fromkeys((".csv", ".tsv"), _read_csv),
+        ".csv": _read_csv,
         **dict.fromkeys((".jsonl", ".ndjson"), _read_lines),
         **dict.fromkeys((".yaml", ".yml", ".json"), _read_yaml),
     }
@@ -84,15 +81,13 @@ def read_job_file(path: Path) -> JobFile:
 
 
 def _text(content: bytes, name: str) -> str:
-    # Spreadsheets call UTF-16 "Unicode text".
-    encoding = "UTF-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "UTF-8"
     try:
-        text = content.decode(encoding).removeprefix("\ufeff")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise UsageError(f"{name}, line {line}: not {encoding} text", _UTF_8) from error
+        raise UsageError(f"{name}, line {line}: not UTF-8 text", _UTF_8) from error
     if "\0" in text:
-        raise UsageError(f"{name} holds zero bytes: it is no text", _UTF_8)
+        raise UsageError(f"{name} holds zero bytes and is not text", _UTF_8)
     return text
 
 
@@ -115,10 +110,6 @@ def _read_csv(text: str, name: str) -> JobFile:
         given = {column: cell.strip() for column, cell in zip(names, cells, strict=False)}
         # An empty cell is a field that the job does not have.
         entry = Entry(where, {column: cell for column, cell in given.items() if cell})
-        broken = next((cell for cell in entry.fields.values() if _BROKEN_FORMULA.fullmatch(cell)), None)
-        if broken is not None:
-            problems.append(Problem(where, f"{broken} stands for a formula that failed", "Mend it in the spreadsheet."))
-            continue
         entries.append(entry)
     return JobFile(entries, problems=problems, header=Entry(header[0], dict.fromkeys(names)))
 
@@ -145,24 +136,26 @@ class _Rows:
     def _records(self) -> Iterator[str]:
         """Lines for the reader; a value in quotes may go on over several, and a # in it is no comment."""
         for number, line in enumerate(self._lines, start=1):
-            if self._between and not _says_something(line):
+            if self._between and _is_empty(line):
                 continue
             if self._between:
                 self._first, self._between = number, False
             yield line
 
     def _delimiter(self) -> str:
-        """That of the header: spreadsheets write semicolons where the comma is for decimals."""
-        return max(",;\t", key=next(filter(_says_something, self._lines), "").count)
+        """Find the separator of the header; spreadsheets write semicolons where the comma is for decimals."""
+        header = next((line for line in self._lines if not _is_empty(line)), "")
+        try:
+            return csv.Sniffer().sniff(header, ",;\t|").delimiter
+        except csv.Error:
+            # One column.
+            return ","
 
 
-def _says_something(line: str) -> bool:
-    """Neither empty nor a comment, nor the `sep=;` by which spreadsheets tell each other what parts the cells. A line
-    whose first cell is `#REF!` is a job that would be missed."""
+def _is_empty(line: str) -> bool:
+    """Return whether a line is empty, a comment, or the `sep=;` that some spreadsheets write."""
     text = line.strip()
-    if text.startswith("#"):
-        return _BROKEN_FORMULA.fullmatch(re.split(r"[,;\t]", text, maxsplit=1)[0].rstrip()) is not None
-    return bool(text) and re.fullmatch(r"sep=[,;\t]?", text) is None
+    return not text or text.startswith("#") or re.fullmatch(r"sep=[,;\t|]?", text) is not None
 
 
 def _read_lines(text: str, name: str) -> JobFile:

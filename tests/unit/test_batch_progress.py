@@ -6,12 +6,12 @@ import io
 from pathlib import Path
 
 import pytest
+from fommctl.batch.planning import Planned
 from rich.console import Console
 
 from fommctl.animate.config import AnimateConfig
 from fommctl.batch.jobs import Job, ModelChoice
 from fommctl.batch.keys import Key
-from fommctl.batch.planning import Planned
 from fommctl.batch.problems import Problem
 from fommctl.batch.run import BatchPlan, BatchResult
 from fommctl.batch.schedule import Ended
