@@ -102,7 +102,7 @@ def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingError) as caught, connected(None, 1):
         pass
-    assert "pip install fommctl[ray]" in (caught.value.hint or "")
+    assert "pip install 'fommctl[ray]'" in (caught.value.hint or "")
 
 
 def test_nobody_answers():
