@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from fommctl.animate.config import AnimateConfig, option_names, read_option
+from fommctl.animate.config import AnimateConfig
 from fommctl.batch.job_files import Entry, JobFile
 from fommctl.batch.jobs import Job, ModelChoice
 from fommctl.batch.patterns import MAX_MATCHES, absolute, expand, fill, path_fields
 from fommctl.batch.problems import Problem
-from fommctl.errors import FommctlError, UsageError
+from fommctl.errors import FommctlError, ProblemsError, UsageError
 from fommctl.host import Host
 from fommctl.models import registry
 from fommctl.models.loading import file_stem
+from fommctl.options import OptionField, field_named, option_fields
 from fommctl.presets.config import describe, did_you_mean
 from fommctl.presets.preset import preset_specs
 
+T = TypeVar("T")
 OUTPUT = "{source.stem}--{driving.stem}.mp4"
 """As `animate` names its result."""
-_ALIASES = {"view": "views", "set": "sets", "key": "sign_key"}
-"""Options of the command whose fields are called otherwise."""
-_CHOICES = tuple(field.name for field in fields(ModelChoice))
 _LONGEST_PATH = 4096
 """Characters, as Linux has it; the search for a pattern takes the square of them."""
 _NOT_NAMED = ("source", "driving", "output", "views", "sets", "sign", "sign_key")
@@ -52,13 +51,13 @@ class Built:
 
 def known_fields() -> tuple[str, ...]:
     """All that a job may have."""
-    return (*option_names(), *_CHOICES)
+    return (*option_fields(AnimateConfig), *option_fields(ModelChoice))
 
 
 def canonical(name: str) -> str:
-    """`driving-crop` is `driving_crop`, `Source` is `source`, `view` is `views`."""
-    plain = name.strip().replace("-", "_").lower()
-    return _ALIASES.get(plain, plain)
+    """The field that a name means: `driving-crop` is `driving_crop`, `Source` is `source`, `view` is `views`."""
+    field = field_named(AnimateConfig, name) or field_named(ModelChoice, name)
+    return name.strip().replace("-", "_").lower() if field is None else field.name
 
 
 def build(file: JobFile, path: Path, command: Mapping[str, Any], host: Host) -> Built:
@@ -132,10 +131,10 @@ class _Builder:
         before = len(self.problems)
         texts = {name: self._text(name) for name in ("source", "driving")}
         sources, drivings = ([] if text is None else self._expanded(text) for text in texts.values())
-        options = dict(self._options())
-        choice = self._choice()
+        options = self._read(AnimateConfig, source=Path(), driving=Path())
+        choice = self._read(ModelChoice)
         template = self._output()
-        if len(self.problems) > before or choice is None:
+        if len(self.problems) > before or options is None or choice is None:
             return
         if len(sources) * len(drivings) + len(self.jobs) > MAX_MATCHES:
             raise UsageError(
@@ -143,29 +142,26 @@ class _Builder:
             )
         for source in sources:
             for driving in drivings:
-                self._add(source, driving, template, options, choice)
+                self._add(replace(options, source=source, driving=driving), template, choice)
 
-    def _add(self, source: Path, driving: Path, template: Given, options: dict[str, Any], choice: ModelChoice) -> None:
+    def _add(self, config: AnimateConfig, template: Given, choice: ModelChoice) -> None:
         number = len(self.jobs) + 1
         try:
-            name = fill(str(template.value), self._names(number, source, driving, options, choice))
-            output = absolute(template.base / os.path.expanduser(name))
-            config = AnimateConfig(source=source, driving=driving, output=output, **options)
+            name = fill(str(template.value), self._names(number, config, choice))
         except FommctlError as error:
             self.problems.append(Problem.of(self.entry.where, error))
             return
+        config = replace(config, output=absolute(template.base / os.path.expanduser(name)))
         self.jobs.append(Job(number=number, where=self.entry.where, config=config, choice=choice))
 
-    def _names(
-        self, number: int, source: Path, driving: Path, options: Mapping[str, Any], choice: ModelChoice
-    ) -> dict[str, str | int]:
+    def _names(self, number: int, config: AnimateConfig, choice: ModelChoice) -> dict[str, str | int]:
         """What the name of an output may hold."""
         values: dict[str, str | int] = {"number": number}
-        values |= {**path_fields("source", source), **path_fields("driving", driving)}
-        for name in (*option_names(), *_CHOICES):
+        values |= {**path_fields("source", config.source), **path_fields("driving", config.driving)}
+        for name in known_fields():
             if name in _NOT_NAMED:
                 continue
-            value = options.get(name, getattr(choice, name, None))
+            value = getattr(config, name, getattr(choice, name, None)) if name in self.given else None
             if isinstance(value, Path):
                 value = file_stem(value)
             elif name in ("model", "preset") and isinstance(value, str) and os.sep in value:
@@ -203,55 +199,35 @@ class _Builder:
                 return found
         return Given(OUTPUT, self.folder)
 
-    def _options(self) -> Iterator[tuple[str, Any]]:
-        """Options of AnimateConfig, but for the three that patterns and names decide."""
-        for name in option_names():
-            if name in ("source", "driving", "output") or name not in self.given:
-                continue
-            given = self.given[name]
-            value = _several(given.value) if name == "views" else given.value
-            try:
-                read = read_option(name, value)
-            except UsageError as error:
-                self.problems.append(Problem.of(self.entry.where, error))
-                continue
-            except (TypeError, ValueError):
-                self._problem(f"{name} is {describe(given.value)}", "Give text, or a list of texts.")
-                continue
-            if isinstance(read, Path):
-                read = absolute(given.base / read.expanduser())
-            elif name == "views":
-                read = tuple(absolute(given.base / path.expanduser()) for path in read)
-            yield name, read
-
-    def _choice(self) -> ModelChoice | None:
-        """None, and a problem, where it cannot be read."""
-        found: dict[str, Any] = {}
-        for name in _CHOICES:
-            given = self.given.get(name)
-            if given is None:
-                continue
-            value = given.value
-            if name == "sets":
-                items = _several(value)
-                if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-                    self._problem(f"set is {describe(value)}", "Give KEY=VALUE, or a list of them.")
-                    continue
-                found[name] = tuple(items)
-            elif name == "seed":
-                text = str(value)
-                found[name] = int(text) if text.isdecimal() and len(text) < 20 and value is not True else value
-            elif not isinstance(value, str):
-                self._problem(f"{name} is {describe(value)}", "Give text.")
-            else:
-                found[name] = self._located(value, given.base) if name in ("model", "preset") else value
+    def _read(self, kind: type[T], **others: Path) -> T | None:
+        """The fields of the job that belong to a configuration class, read by it; None, and problems, where they cannot
+        be. others: fields that patterns and names decide."""
+        decided = (*others, "output")
+        values = {
+            name: self._located(field, self.given[name])
+            for name, field in option_fields(kind).items()
+            if name in self.given and name not in decided
+        }
         try:
-            return ModelChoice(**found)
+            return kind(**others, **values)
+        except ProblemsError as error:
+            self.problems += [Problem.of(self.entry.where, each) for each in error.problems]
         except UsageError as error:
             self.problems.append(Problem.of(self.entry.where, error))
-            return None
+        return None
 
-    def _located(self, text: str, base: Path) -> str:
+    def _located(self, field: OptionField, given: Given) -> Any:
+        """The value as the configuration class takes it: lists for fields of many, absolute paths."""
+        value = _several(given.value) if field.many else given.value
+        if field.name in ("model", "preset") and isinstance(value, str):
+            return self._named(value, given.base)
+        if field.kind is not Path:
+            return value
+        if field.many and isinstance(value, list):
+            return [_absolute(given.base, each) for each in value]
+        return _absolute(given.base, value)
+
+    def _named(self, text: str, base: Path) -> str:
         """A name that is known, or else the absolute path of a file."""
         path = base / os.path.expanduser(text)
         names_a_file = Path(text).suffix or Path(text).name != text or path.is_file()
@@ -259,6 +235,10 @@ class _Builder:
 
     def _problem(self, message: str, hint: str | None) -> None:
         self.problems.append(Problem(self.entry.where, message, hint))
+
+
+def _absolute(base: Path, value: Any) -> Any:
+    return absolute(base / os.path.expanduser(value)) if isinstance(value, str) else value
 
 
 def _encodable(text: str) -> bool:

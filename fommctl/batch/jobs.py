@@ -5,24 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fommctl.animate.config import AnimateConfig
+from fommctl.animate.config import AnimateConfig, ModelChoice
 from fommctl.errors import UsageError
-from fommctl.presets.config import check_seed
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelChoice:
-    """What `fommctl.load` is asked for; jobs with equal choices share a loaded model."""
-
-    model: str | None = None
-    preset: str | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    seed: int = 0
-    sets: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        check_seed(self.seed)
+__all__ = ["Job", "ModelChoice"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from fommctl.animate.motion import Motion
     from fommctl.animate.plan import AnimationPlan
     from fommctl.animate.run import RenderedFrames
-    from fommctl.batch.run import BatchConfig
+    from fommctl.batch.config import BatchConfig
 
 log = logging.getLogger(__name__)
 POLL_S = 0.5
@@ -166,7 +166,8 @@ class RayWorker:
         ranges = divide(plan, motion, pieces, batch_size=size, shortest=shortest)
         with output_errors(job.output):
             folder.mkdir(exist_ok=True)
-        job = replace(job, choice=replace(job.choice, precision=animator.precision))
+        choice = replace(job.choice, precision=animator.precision)  # type: ignore[arg-type]  # a word of it
+        job = replace(job, choice=choice)
         return Divided(job, plan, motion, folder), ranges
 
 

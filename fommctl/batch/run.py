@@ -9,73 +9,26 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fommctl.api.specs import StageEvent
 from fommctl.batch.building import build
 from fommctl.batch.checking import Checker
+from fommctl.batch.config import BatchConfig
 from fommctl.batch.job_files import read_job_file
 from fommctl.batch.jobs import Job
 from fommctl.batch.keys import HASHES, Hashes, inputs_of, key_of
 from fommctl.batch.problems import Problem, line_of, problems_error
 from fommctl.batch.schedule import Ended, Planned, Schedule, Watcher, plan_job
-from fommctl.batch.status import FILE, OutputLocks, Status
+from fommctl.batch.status import OutputLocks, Status
 from fommctl.batch.worker import Rendered, prepare
-from fommctl.errors import FommctlError, JobsFailedError, UsageError
+from fommctl.errors import FommctlError, JobsFailedError
 from fommctl.host import Host
 from fommctl.workers import Outcome, run_jobs
 
 log = logging.getLogger(__name__)
 Report = Callable[[int, int | None], None]
 """report(jobs looked at, jobs in all)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BatchConfig:
-    """Which jobs, and how they are run. See `fommctl batch --help` for the meaning of each option."""
-
-    jobs: Path
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Fields for jobs that do not have them; relative paths among them begin at the current folder."""
-    workers: int | None = None
-    """None: one a device. 0: none but this process."""
-    devices: tuple[str, ...] = ()
-    """Shared out among the workers; none: every GPU, else the processor."""
-    engine: Literal["local", "ray"] = "local"
-    address: str | None = None
-    """Of Ray: `auto` or HOST:PORT; None: RAY_ADDRESS, else one that is started here and stopped at the end."""
-    split: int | None = 1
-    """Segments of each driving video, on Ray; None: where no other job waits, as many as there are workers."""
-    status: Path | None = None
-    """None: `status.jsonl` beside the jobs."""
-    root: Path | None = None
-    retry: int = 0
-    timeout: float | None = None
-    """Seconds."""
-    keep_going: bool | None = None
-    """None: jobs that cannot be right stop the batch before it starts, jobs that fail stop nothing. True: neither does.
-    False: the first failure is the last."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("workers", 0), ("retry", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"--{name} is {value}", f"Give a number from {least} on.")
-        if self.engine == "local" and (self.address is not None or self.split != 1):
-            raise UsageError("--address and --split belong to Ray", "Add --engine ray.")
-        if self.engine == "ray" and self.workers == 0:
-            raise UsageError("--engine ray needs workers", "Leave out --workers, or give a number from 1 on.")
-        if self.split is not None and self.split < 1:
-            raise UsageError(f"--split is {self.split}", "Give auto or a number from 1 on.")
-        if self.timeout is not None and not 0 < self.timeout < 1e9:
-            raise UsageError(f"--timeout is {self.timeout:g}", "Give a number of seconds above zero.")
-        if self.timeout is not None and self.workers == 0:
-            raise UsageError("--timeout needs workers that can be stopped", "Leave out --workers 0.")
-
-    @property
-    def status_path(self) -> Path:
-        """Absolute path of the status file."""
-        return (self.status or self.jobs.parent / FILE).absolute()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

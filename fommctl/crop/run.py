@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fommctl.api.specs import DetectorSpec, StageEvent
+from fommctl.crop.clips import CroppedSource, Job, prepare
 from fommctl.crop.config import CropConfig
-from fommctl.crop.file import CroppedSource, Job, prepare
 from fommctl.crop.inputs import expand, key_of, names_of, stamp
-from fommctl.crop.manifest import Manifest
+from fommctl.crop.manifest import Manifest, Record
 from fommctl.detection.framing import choose_detector
 from fommctl.errors import FommctlError, InputError, JobsFailedError, UsageError
 from fommctl.host import Host
@@ -138,6 +138,8 @@ class _Run:
         self.outcomes: dict[str, Outcome[CroppedSource]] = {}
         """By the key of the source."""
         self.stamps: dict[str, list[int]] = {}
+        self.earlier: dict[str, Record | None] = {}
+        """Records of the sources that were begun, as they were before."""
 
     def all_files(self) -> None:
         jobs = self._jobs()
@@ -185,6 +187,7 @@ class _Run:
 
         def begin(job: Job) -> None:
             if self.manifest is not None:
+                self.earlier[job.key] = self.manifest.records.get(job.key)
                 self.manifest.begin(job.key, job.name)
 
         workers = min(len(jobs), plan.config.workers or usable_cores())
@@ -203,6 +206,8 @@ class _Run:
     def _take(self, job: Job, outcome: Outcome[CroppedSource]) -> None:
         self.outcomes[job.key] = outcome
         if isinstance(outcome, Failed):
+            if self.manifest is not None:
+                self.manifest.fail(job.key, self.earlier[job.key])
             outcome.raise_if_disk_full()
             log.info("failed: %s", outcome.message)
             return

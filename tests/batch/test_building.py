@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 
-from fommctl.animate.config import parsed
 from fommctl.batch.building import build
 from fommctl.batch.job_files import read_job_file
-from fommctl.errors import UsageError
 from fommctl.host import Host
 
 
@@ -97,17 +95,17 @@ def test_every_problem_has_its_line(tmp_path: Path, host: Host) -> None:
         "line 2: the job has no driving",
         "line 3: source is 3",
         "line 3: no file fits the pattern 'none*.mp4'",
-        "line 3: --size is the text 'big'",
-        "line 3: --smooth is the text 'maybe'",
-        "line 3: the seed is -1",
+        "line 3: --smooth is 'maybe'",
+        "line 3: --size is 'big'",
+        "line 3: --seed is -1",
         "line 4: --motion is 'sideways'",
         "line 5: the output '{nobody}.mov' has an unknown field 'nobody'",
         "line 6: the field 'views' is given twice",
         "line 7: source holds a character that is no text",
-        "line 7: views is 7",
-        "line 7: set is 3",
+        "line 7: --view is 7",
+        "line 7: --set is 3",
         "line 8: a time of '1e999999999'",
-        "line 8: precision is 16",
+        "line 8: --precision is 16",
         "line 9: --sign and --key belong together",
         "line 10: the job has no output",
     ]
@@ -115,15 +113,6 @@ def test_every_problem_has_its_line(tmp_path: Path, host: Host) -> None:
     assert [(each.where, each.message) for each in found.fatal] == [
         ("the command line", "unknown field 'cropp' (did you mean 'crop'?)")
     ]
-
-
-def test_options_as_text_are_what_they_are_as_values() -> None:
-    assert parsed({"smooth": "on", "size": "256", "batch_size": "auto", "views": "a.png"}) == {
-        "smooth": True, "size": 256, "batch_size": None, "views": (Path("a.png"),),
-    }  # fmt: skip
-    for wrong in ({"smooth": 2}, {"size": True}, {"codec": ["x"]}, {"output": 3}, {"fps": "1e9_9999_9999"}):
-        with pytest.raises(UsageError):
-            parsed(wrong)
 
 
 def test_columns_that_do_not_exist_are_told_once(tmp_path: Path, host: Host) -> None:

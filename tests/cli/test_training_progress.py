@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 from command_line import environment
 
-from fommctl.cli.session import LogFormat, Session
-from fommctl.cli.training_progress import SECONDS_BETWEEN_LINES, training_progress
+from fommctl.cli.console import LogFormat, Session
+from fommctl.cli.train import SECONDS_BETWEEN_LINES, training_progress
 
 LOSSES = {"perceptual": 81.25, "generator_gan": 0.5}
 
@@ -122,11 +122,11 @@ def test_a_run_without_a_step_says_nothing(capsys: pytest.CaptureFixture[str]) -
 
 SHOW = """
 import logging, sys, time
-from fommctl.cli import logs
-from fommctl.cli.session import Session
-from fommctl.cli.training_progress import training_progress
+from fommctl.cli import console
+from fommctl.cli.console import Session
+from fommctl.cli.train import training_progress
 
-logs.start("text")
+console.start_logging("text")
 session = Session(quiet="-q" in sys.argv, json="--json" in sys.argv)
 with training_progress(session, None if "endless" in sys.argv else 40, first_step=20) as report:
     time.sleep(0.6)

@@ -17,7 +17,7 @@ from fommctl.animate import run as animate
 from fommctl.animate.animator import Animator
 from fommctl.animate.config import AnimateConfig
 from fommctl.api.protocols import Backend
-from fommctl.bench import EndToEnd, smooth_pictures
+from fommctl.bench.run import EndToEnd, smooth_pictures
 from fommctl.host import Host
 from fommctl.media.images import Pixels, resize
 from fommctl.media.reader import Frame

@@ -15,9 +15,8 @@ from fommctl.batch.keys import Key
 from fommctl.batch.problems import Problem
 from fommctl.batch.run import BatchPlan, BatchResult
 from fommctl.batch.schedule import Ended
-from fommctl.cli.batch_progress import _Progress, watching
-from fommctl.cli.batch_tables import clock, plan_table, summary
-from fommctl.cli.session import LogFormat, Session
+from fommctl.cli.batch import _Progress, clock, plan_table, summary, watching
+from fommctl.cli.console import LogFormat, Session
 
 
 def job(number: int, name: str = "") -> Job:

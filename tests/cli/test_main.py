@@ -15,7 +15,7 @@ from command_line import Result, environment, run_inside, run_process
 from distributions import install
 from trouble import TROUBLE
 
-from fommctl.cli import logs
+from fommctl.cli import console
 
 Run = Callable[..., Result]
 
@@ -160,7 +160,7 @@ def test_a_record_keeps_its_traceback() -> None:
         raise ValueError("inner")
     except ValueError:
         record = logging.LogRecord("fommctl.x", logging.ERROR, "", 0, "it %s", ("broke",), sys.exc_info())
-    text = logs.LogFormatter("text").format(record)
+    text = console.LogFormatter("text").format(record)
     assert text.startswith("error: it broke\nTraceback")
     assert text.endswith("ValueError: inner")
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from fommctl.animate.rendering import BATCH_ON_CPU, BATCH_ON_GPU
 from fommctl.api.protocols import Backend, Renderer
+from fommctl.bench.config import FRAMES, BenchConfig
 from fommctl.host import Host, load_host
 from fommctl.models.building import build_backend
 from fommctl.models.precision import choose_precision
@@ -31,22 +32,6 @@ Report = Callable[[int, int | None], None]
 """report(frames done, frames in all)."""
 PLAIN = "plain"
 _PATHS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16"), "mps": ("fp32",)}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BenchConfig:
-    """What to measure."""
-
-    preset: str = "vox-256"
-    device: str = "auto"
-    precision: str = "auto"
-    """`auto`: every precision that makes sense on the device, each a path."""
-    frames: int = 24
-    """That each path renders."""
-    batch_size: int | None = None
-    """None: as `animate` chooses."""
-    seed: int = 0
-    sets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -238,7 +223,7 @@ def _measure(
     pictures = smooth_pictures(batch + 1, frame_shape, config.seed + 1)
     for path in paths.values():
         path.start(pictures[:1], pictures[1:])
-    rounds = max(3, math.ceil(config.frames / batch))
+    rounds = max(3, math.ceil((config.frames or FRAMES) / batch))
     for index in range(rounds):
         for path in paths.values():
             path.take_time()

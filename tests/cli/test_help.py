@@ -1,6 +1,6 @@
 """Every command explains itself: a summary, its options, an example that parses.
 
-What --help prints is kept in tests/golden/help: `pytest tests/e2e/test_help.py --write-golden` writes it anew; the text
+What --help prints is kept in tests/golden/help: `pytest tests/cli/test_help.py --write-golden` writes it anew; the text
 of a command that is gone is deleted by hand.
 """
 
@@ -9,21 +9,21 @@ import shlex
 from pathlib import Path
 
 import pytest
-import typer.main
 
-from fommctl.cli.app import build_app
-
-
-def commands(group, path=()):
-    """(words, command) of every command below a group."""
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from commands(command, (*path, name))
-        else:
-            yield (*path, name), command
+from fommctl.cli.main import COMMANDS
+from fommctl.cli.options import built
 
 
-ALL = dict(commands(typer.main.get_command(build_app())))
+def commands(command, path):
+    """(words, command) of a command, or of every command below a group."""
+    if hasattr(command, "commands"):
+        for name, each in command.commands.items():
+            yield from commands(each, (*path, name))
+    else:
+        yield path, command
+
+
+ALL = dict(pair for name in COMMANDS for pair in commands(built(name), (name,)))
 GROUPS = {words[:length] for words in ALL for length in range(len(words))}
 """The words of every group of commands; () is fommctl itself."""
 HELP = Path(__file__).parents[1] / "golden" / "help"
