@@ -1,4 +1,4 @@
-"""Files of jobs: CSV, JSON Lines or YAML, as lists of fields with the lines where they stand."""
+"""Files of jobs: CSV, JSON Lines or YAML, as rows of fields with the lines where they stand and their problems."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fommctl.batch.problems import Problem
-from fommctl.errors import InputError, UsageError
+from fommctl.errors import FommctlError, InputError, UsageError
 from fommctl.presets.config import MAX_BYTES, Keys, describe, did_you_mean, read_yaml
 
+_SHOWN = 100
 MAX_TABLE_BYTES = 16_000_000
 """Of CSV and JSON Lines; YAML is bounded as configurations are."""
 _HINT = "See 'fommctl batch --help' for what a file of jobs looks like."
@@ -22,7 +22,50 @@ _UTF_8 = "Save it as UTF-8; spreadsheets call that 'CSV UTF-8', or ask for it."
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Problem:
+    """Why one job cannot be done as it stands."""
+
+    where: str
+    """`line 3`."""
+    message: str
+    hint: str | None = None
+    exit_code: int = UsageError.exit_code
+    """Exit code of `animate` for it."""
+    number: int = 0
+    """Number of the job; 0 where the row came to none."""
+    output: Path | None = None
+
+    @classmethod
+    def of(cls, where: str, error: FommctlError, number: int = 0, output: Path | None = None) -> Problem:
+        """Return the problem that an error tells of."""
+        return cls(where, error.message, error.hint, error.exit_code, number, output)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Line and number of the job, to sort by."""
+        return line_of(self.where), self.number
+
+
+def line_of(where: str) -> int:
+    """Return the number in `line 3`; 0 for other places."""
+    match = re.search(r"\d+$", where)
+    return int(match[0]) if match else 0
+
+
+def problems_error(name: str, problems: Sequence[Problem]) -> UsageError:
+    """Return one error for all of them, a line each; name: of the file."""
+    hints = list(dict.fromkeys(problem.hint for problem in problems if problem.hint))
+    if len(problems) == 1:
+        return UsageError(f"{name}, {problems[0].where}: {problems[0].message}", hints[0] if hints else None)
+    lines = [f"{problem.where}: {problem.message}" for problem in problems[:_SHOWN]]
+    if len(problems) > _SHOWN:
+        lines.append(f"and {len(problems) - _SHOWN} more")
+    hint = hints[0] if len(hints) == 1 else "Nothing was started; --keep-going does the other jobs."
+    return UsageError("\n  ".join([f"{len(problems)} problems in {name}:", *lines]), hint)
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
     """The fields of one job as they were written: text from CSV, JSON values from the others."""
 
     where: str
@@ -34,14 +77,14 @@ class Entry:
 class JobFile:
     """All that a file says."""
 
-    entries: list[Entry]
+    entries: list[JobRow]
     defaults: dict[str, Any] = field(default_factory=dict)
     """Fields of every job that does not have them itself."""
     problems: list[Problem] = field(default_factory=list)
     """Of lines that cannot be read; the others are in `entries`."""
     fatal: list[Problem] = field(default_factory=list)
     """Of what concerns all jobs."""
-    header: Entry | None = None
+    header: JobRow | None = None
     """The columns of a table, without values: all fields that its entries can have."""
 
 
@@ -109,9 +152,9 @@ def _read_csv(text: str, name: str) -> JobFile:
             continue
         given = {column: cell.strip() for column, cell in zip(names, cells, strict=False)}
         # An empty cell is a field that the job does not have.
-        entry = Entry(where, {column: cell for column, cell in given.items() if cell})
+        entry = JobRow(where, {column: cell for column, cell in given.items() if cell})
         entries.append(entry)
-    return JobFile(entries, problems=problems, header=Entry(header[0], dict.fromkeys(names)))
+    return JobFile(entries, problems=problems, header=JobRow(header[0], dict.fromkeys(names)))
 
 
 class _Rows:
@@ -174,7 +217,7 @@ def _read_lines(text: str, name: str) -> JobFile:
             reason = error.msg.lower() if isinstance(error, json.JSONDecodeError) else str(error)
             problems.append(Problem(where, f"not valid JSON: {reason}", _HINT))
         else:
-            entries.append(Entry(where, value))
+            entries.append(JobRow(where, value))
     return JobFile(entries, problems=problems)
 
 
@@ -218,7 +261,7 @@ def _read_yaml(text: str, name: str) -> JobFile:
     for index, job in enumerate(jobs or []):
         place = where((*at, index))
         if isinstance(job, dict):
-            entries.append(Entry(place, job))
+            entries.append(JobRow(place, job))
         else:
             problems.append(Problem(place, f"expected fields such as 'source: ...', found {describe(job)}", _HINT))
     return JobFile(entries, defaults, problems, fatal)

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fommctl.batch.cluster import Cluster, connected, share_out
 
+from fommctl.batch.cluster import Cluster, connected, share_out
 from fommctl.errors import MissingError, UsageError
 
 

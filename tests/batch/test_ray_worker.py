@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from batches import GOLDEN, write_shots
 
-from fommctl.animate.config import AnimateConfig
-from fommctl.batch.jobs import Job, ModelChoice
+from fommctl.animate.config import AnimateConfig, ModelChoice
+from fommctl.batch.jobs import Job
 from fommctl.batch.ray import RayWorker
 from fommctl.workers import Done, Failed
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fommctl.animate.config import AnimateConfig
-from fommctl.batch.jobs import Job, ModelChoice
+from fommctl.animate.config import AnimateConfig, ModelChoice
+from fommctl.batch.jobs import Job
 from fommctl.batch.keys import Hashes, Key, key_of
 from fommctl.batch.run import by_model
 from fommctl.batch.schedule import Ended, Planned, Schedule, may_replace, plan_job

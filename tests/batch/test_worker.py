@@ -12,9 +12,9 @@ from batches import TINY, write_shots
 from shots import face_clip, portrait
 
 from fommctl.animate import animator
-from fommctl.animate.config import AnimateConfig
+from fommctl.animate.config import AnimateConfig, ModelChoice
 from fommctl.animate.engine import Engine
-from fommctl.batch.jobs import Job, ModelChoice
+from fommctl.batch.jobs import Job
 from fommctl.batch.worker import Rendered, prepare
 from fommctl.detection import cache as searches
 from fommctl.detection.framing import ClipSquare
