@@ -6,9 +6,9 @@ from pathlib import Path
 
 from shots import portrait
 
-from fommctl.animate.config import AnimateConfig
-from fommctl.batch.checking import Checker
-from fommctl.batch.jobs import Job, ModelChoice
+from fommctl.animate.config import AnimateConfig, ModelChoice
+from fommctl.batch.checks import Checker
+from fommctl.batch.jobs import Job
 from fommctl.host import Host
 
 

@@ -1,4 +1,4 @@
-"""The status file and the claims, as several processes use them at once."""
+"""The status file and the locks, as several processes use them at once."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from fommctl.batch.claims import Claims
-from fommctl.batch.stamps import Stamp
-from fommctl.batch.status import Status
+from fommctl.batch.status import OutputLocks, Status
 from fommctl.errors import OutputError
+from fommctl.files import FileFingerprint
 
 WRITER = """
 import sys
 from pathlib import Path
 from fommctl.batch.status import Status
 folder = Path(sys.argv[1])
-status = Status(folder / "status.jsonl", folder / "lock")
+status = Status(folder / "status.jsonl")
 for number in range(50):
-    status.add(folder / f"{sys.argv[2]}-{number}.mkv", "started", key="k", parts={}, attempt=1, more="x" * 5000)
+    output, error = folder / f"{sys.argv[2]}-{number}.mkv", {"message": "x" * 5000}
+    status.add(output, "started", key="k", parts={}, attempt=1, error=error)
 """
 
 
@@ -35,7 +35,7 @@ def test_lines_of_several_processes_do_not_mix(tmp_path: Path) -> None:
 
 
 def test_the_last_word_counts_and_what_is_no_record_is_left_out(tmp_path: Path) -> None:
-    status = Status(tmp_path / "status.jsonl", tmp_path / "lock")
+    status = Status(tmp_path / "status.jsonl")
     status.refresh()
     out = tmp_path / "a.mkv"
     assert status.of(out) is None
@@ -54,9 +54,9 @@ def test_the_last_word_counts_and_what_is_no_record_is_left_out(tmp_path: Path) 
     status.refresh()
     record = status.of(out)
     assert record is not None
-    assert (record.state, record.stamp, record.result, record.parts) == (
+    assert (record.state, record.fingerprint, record.result, record.parts) == (
         "done",
-        Stamp(3, 4),
+        FileFingerprint(3, 4),
         {"frames": 5},
         {"source": "s"},
     )
@@ -66,14 +66,14 @@ def test_the_last_word_counts_and_what_is_no_record_is_left_out(tmp_path: Path) 
     record = status.of(out)
     assert record is not None
     assert (record.state, record.attempt, record.error and record.error["message"]) == ("failed", 2, "no")
-    assert record.stamp == Stamp(3, 4)  # of what is there still
+    assert record.fingerprint == FileFingerprint(3, 4)  # of what is there still
 
 
 def test_outputs_below_the_folder_go_by_their_relative_names(tmp_path: Path) -> None:
     """So that the folder may be moved, and mounted elsewhere on another machine."""
     (tmp_path / "night").mkdir()
     (tmp_path / "link").symlink_to("night")
-    status = Status(tmp_path / "link" / "status.jsonl", tmp_path / "lock")
+    status = Status(tmp_path / "link" / "status.jsonl")
     assert status.identity(tmp_path / "night" / "out" / "a.mkv") == "out/a.mkv"
     assert status.identity(tmp_path / "link" / "out" / "a.mkv") == "out/a.mkv"
     assert status.identity(tmp_path / "other" / "a.mkv") == str(Path(os.path.realpath(tmp_path)) / "other" / "a.mkv")
@@ -81,42 +81,42 @@ def test_outputs_below_the_folder_go_by_their_relative_names(tmp_path: Path) -> 
 
 def test_a_status_file_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    status = Status(tmp_path / "file" / "status.jsonl", tmp_path / "lock")
+    status = Status(tmp_path / "file" / "status.jsonl")
     with pytest.raises(OutputError, match="cannot use"):
         status.add(tmp_path / "a.mkv", "started", key="k", parts={}, attempt=1)
-    with pytest.raises(OutputError, match="cannot make"):
-        Claims(tmp_path / "file" / "claims")
+    with pytest.raises(OutputError, match="cannot use"):
+        OutputLocks(tmp_path / "file" / "locks")
 
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from fommctl.batch.claims import Claims
-claims = Claims(Path(sys.argv[1]))
-print(claims.take("a"), flush=True)
+from fommctl.batch.status import OutputLocks
+locks = OutputLocks(Path(sys.argv[1]))
+print(locks.take("a"), flush=True)
 sys.stdin.read()
 """
 
 
-def test_a_claim_is_one_process_s_and_ends_with_it(tmp_path: Path) -> None:
+def test_a_lock_is_one_process_s_and_ends_with_it(tmp_path: Path) -> None:
     other = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert other.stdout is not None
     assert other.stdout.readline() == "True\n"
-    claims = Claims(tmp_path)
-    assert not claims.take("a")
-    assert claims.take("b")
+    locks = OutputLocks(tmp_path)
+    assert not locks.take("a")
+    assert locks.take("b")
     other.kill()
     other.communicate()
-    assert claims.take("a")
-    claims.release("a")
-    claims.release_all()
-    assert not list(tmp_path.iterdir())
+    assert locks.take("a")
+    locks.release("a")
+    locks.release_all()
+    assert OutputLocks(tmp_path).take("b")
 
 
 def test_a_status_file_that_is_removed_while_it_is_read(tmp_path: Path) -> None:
-    ours, theirs = (Status(tmp_path / "status.jsonl", tmp_path / "lock") for _ in range(2))
+    ours, theirs = (Status(tmp_path / "status.jsonl") for _ in range(2))
     for name in ("1.mkv", "2.mkv"):
         ours.add(tmp_path / name, "done", key="k", parts={}, attempt=1)
     ours.refresh()

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fommctl.workers import Died, Tell, TimedOut, Wait, run_jobs
+from fommctl.errors import InputError, OutputError
+from fommctl.workers import Backoff, Done, Failed, Tell, TimedOut, WorkerCrashed, run_jobs
 
 
 def double(plus: int) -> Callable[[object, Tell], object]:
@@ -42,7 +44,8 @@ def test_jobs_in_processes_come_back_with_their_results() -> None:
     results = dict(
         run_jobs(jobs, double, (5,), workers=2, tell=lambda job, *more: told.append((job, *more)), begin=begun.append)
     )
-    assert results == {1: 7, 2: 9, "die": Died("its process ended with code 3"), 4: 13}
+    assert results.pop("die") == WorkerCrashed(message="its process ended with code 3")
+    assert {job: outcome.result for job, outcome in results.items() if isinstance(outcome, Done)} == {1: 7, 2: 9, 4: 13}
     assert sorted(map(str, begun)) == sorted(map(str, jobs))
     assert (4, 1, 2) in told
 
@@ -51,24 +54,25 @@ def test_jobs_in_processes_come_back_with_their_results() -> None:
 def test_jobs_that_cannot_be_handed_over_are_done_here(workers: int) -> None:
     me = os.getpid()
     jobs = [1, lambda: os.getpid(), 3]
-    assert sorted(result for _, result in run_jobs(jobs, double, (0,), workers=workers)) == [2, 6, me]
+    assert sorted(outcome.result for _, outcome in run_jobs(jobs, double, (0,), workers=workers)) == [2, 6, me]  # type: ignore[union-attr]
 
 
 def test_jobs_that_do_not_arrive_and_what_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     """stdout belongs to the command: --json puts one object there and nothing else."""
     broken = Unreadable()
     results = dict(run_jobs([broken, "print", 2], double, (0,), workers=1))
-    died = results.pop(broken)
-    assert isinstance(died, Died)
-    assert died.reason.startswith("it cannot be handed to a process: invalid literal")
-    assert results == {"print": "printed", 2: 4}
+    crashed = results.pop(broken)
+    assert isinstance(crashed, WorkerCrashed)
+    assert crashed.message.startswith("the job cannot be handed to a process: invalid literal")
+    assert {job: outcome.result for job, outcome in results.items()} == {"print": "printed", 2: 4}  # type: ignore[union-attr]
     assert capfd.readouterr() == ("", "a plugin talks\n")
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signal masks here")
 def test_ctrl_c_while_a_process_starts_is_for_its_parent_alone() -> None:
-    ((_, blocked),) = run_jobs([_blocked], double, (0,), workers=1)
-    assert signal.SIGINT in blocked
+    ((_, outcome),) = run_jobs([_blocked], double, (0,), workers=1)
+    assert isinstance(outcome, Done)
+    assert signal.SIGINT in outcome.result  # type: ignore[operator]
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
@@ -81,6 +85,48 @@ def test_stopping_early_ends_the_processes() -> None:
     next(results)
     results.close()
     assert list(results) == []
+
+
+def fail(error: Exception) -> Callable[[object, Tell], object]:
+    def work(job: object, tell: Tell) -> object:
+        raise error
+
+    return work
+
+
+def refuse(error: Exception) -> Callable[[object, Tell], object]:
+    raise error
+
+
+def chained(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize("prepare", [fail, refuse])
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (InputError("no face", "Use --crop."), Failed(message="no face", hint="Use --crop.", exit_code=3)),
+        (PermissionError(13, "Permission denied"), Failed(message="permission denied", exit_code=3)),
+        (OSError(28, "No space left"), Failed(message="no space left", exit_code=3, disk_full=True)),
+        (ZeroDivisionError("of a plugin"), Failed(message="ZeroDivisionError: of a plugin", exit_code=1)),
+        (
+            chained(OutputError("the disk is full: a.mp4"), OSError(28, "x")),
+            Failed(message="the disk is full: a.mp4", exit_code=3, disk_full=True),
+        ),
+    ],
+)
+def test_what_a_job_raises_is_its_failure(prepare: Callable[..., object], error: Exception, outcome: Failed) -> None:
+    """An output that cannot be written costs its job; only a full disk stops the run."""
+    outcomes = [found for _, found in run_jobs([1, 2], prepare, (error,), workers=0)]  # type: ignore[arg-type]
+    assert [replace(found, seconds=0) for found in outcomes if isinstance(found, Failed)] == [outcome, outcome]
+    if outcome.disk_full:
+        with pytest.raises(OutputError):
+            outcome.raise_if_disk_full()
+    else:
+        outcome.raise_if_disk_full()
+    assert outcome.to_error().exit_code == outcome.exit_code
 
 
 def slow(number: int) -> Callable[[object, Tell], object]:
@@ -99,8 +145,8 @@ def slow(number: int) -> Callable[[object, Tell], object]:
 def test_a_job_that_takes_too_long_is_stopped_and_cleans_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLEANED", str(tmp_path / "cleaned"))
     results = dict(run_jobs(["long", 1, 2], slow, lambda number: (number,), workers=1, timeout=4))
-    assert results == {"long": TimedOut("it took longer than 4 s"), 1: (0, 1), 2: (0, 2)}
-    assert isinstance(results["long"], Died)
+    assert results.pop("long") == TimedOut(message="it took longer than 4 s")
+    assert [outcome.result for outcome in results.values()] == [(0, 1), (0, 2)]  # type: ignore[union-attr]
     assert (tmp_path / "cleaned").read_text() == "long"
 
 
@@ -111,12 +157,13 @@ def test_jobs_are_taken_when_a_worker_is_free_and_may_be_waited_for(workers: int
     def jobs() -> Iterator[object]:
         yield 1
         while not ended:
-            yield Wait(0.05)
+            yield Backoff(0.05)
         # Only what came of the first tells that there is a second.
         yield ended[0]
 
     for _, result in run_jobs(jobs(), double, (5,), workers=workers):
-        ended.append(result)
+        assert isinstance(result, Done)
+        ended.append(result.result)
     assert ended == [7, 19]
 
 
@@ -126,7 +173,7 @@ def test_a_job_ends_with_its_parent(tmp_path: Path) -> None:
 import os, sys
 sys.path[:0] = {sys.path!r}
 os.environ["CLEANED"] = {str(tmp_path / "cleaned")!r}
-from test_worker_processes import slow
+from test_workers import slow
 from fommctl.workers import run_jobs
 
 def tell(job, done, total):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fommctl.batch.job_files import Entry, read_job_file
+from fommctl.batch.job_files import JobRow, read_job_file
 from fommctl.errors import FommctlError, InputError, UsageError
 
 
@@ -33,8 +33,8 @@ CSV = '# jobs of the night\r\nsource,driving , output\r\n\r\na.png,d.mp4,"x, y.m
 def test_csv_of_spreadsheets(tmp_path: Path, mark: bytes) -> None:
     file = read(tmp_path, "jobs.csv", mark + CSV.encode())
     assert file.entries == [
-        Entry("line 4", {"source": "a.png", "driving": "d.mp4", "output": "x, y.mov"}),
-        Entry("line 6", {"source": "b.png"}),
+        JobRow("line 4", {"source": "a.png", "driving": "d.mp4", "output": "x, y.mov"}),
+        JobRow("line 6", {"source": "b.png"}),
     ]
     assert file.problems == file.fatal == []
     semicolons = CSV.replace("x, y.mov", "x; y.mov").replace("driving , output", "driving ; output")
@@ -45,35 +45,23 @@ def test_csv_of_spreadsheets(tmp_path: Path, mark: bytes) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        "source\tdriving\r\nä.png\td.mp4\r\n".encode("utf-16"),
-        b"\xfe\xff" + "source,driving\r\nä.png,d.mp4\r\n".encode("utf-16-be"),
+        "source\tdriving\r\nä.png\td.mp4\r\n".encode(),
+        "source|driving\r\nä.png|d.mp4\r\n".encode(),
         "sep=;\r\n\r\nsource;driving;;\r\n\u00a0ä.png ;d.mp4;;\r\n;;;\r\n".encode(),
         "\ufeffsource,driving\rä.png,d.mp4\r".encode(),
     ],
-    ids=["UTF-16", "UTF-16 of others", "sep", "old Macintosh"],
+    ids=["tabs", "bars", "sep", "old Macintosh"],
 )
 def test_what_else_spreadsheets_write(tmp_path: Path, content: bytes) -> None:
     (entry,) = read(tmp_path, "jobs.csv", content).entries
     assert entry.fields == {"source": "ä.png", "driving": "d.mp4"}
 
 
-def test_a_formula_that_failed_is_a_job_that_would_be_missed(tmp_path: Path) -> None:
-    """`#REF!` in the first cell is no comment."""
-    file = read(
-        tmp_path, "jobs.csv", "source,driving\n#REF!,d.mp4\n# a comment\na.png,#N/A\n#NAME? is one too\n#a\nb,c\n"
-    )
-    assert [each.where for each in file.entries] == ["line 7"]
-    assert [(each.where, each.message) for each in file.problems] == [
-        ("line 2", "#REF! stands for a formula that failed"),
-        ("line 4", "#N/A stands for a formula that failed"),
-    ]
-
-
 def test_a_value_over_several_lines_and_cells_too_many(tmp_path: Path) -> None:
     file = read(tmp_path, "jobs.csv", 'source,driving\n"a\n# b.png",d\nx,y,z\nc,d,,\n')
     assert file.entries == [
-        Entry("line 2", {"source": "a\n# b.png", "driving": "d"}),
-        Entry("line 5", {"source": "c", "driving": "d"}),
+        JobRow("line 2", {"source": "a\n# b.png", "driving": "d"}),
+        JobRow("line 5", {"source": "c", "driving": "d"}),
     ]
     assert [(each.where, each.message) for each in file.problems] == [("line 4", "3 cells, the table has 2 columns")]
 
@@ -81,7 +69,7 @@ def test_a_value_over_several_lines_and_cells_too_many(tmp_path: Path) -> None:
 def test_json_lines(tmp_path: Path) -> None:
     lines = '\ufeff{"source": "a.png", "size": 256}\n\n# later\n[1]\n{"source": 1, "source": 2}\n{"x": NaN}\n{"x"\n'
     file = read(tmp_path, "jobs.jsonl", lines)
-    assert file.entries == [Entry("line 1", {"source": "a.png", "size": 256})]
+    assert file.entries == [JobRow("line 1", {"source": "a.png", "size": 256})]
     assert [each.where for each in file.problems] == ["line 4", "line 5", "line 6", "line 7"]
     assert [each.message.removeprefix("not valid JSON: ") for each in file.problems] == [
         'expected an object such as {"source": ...}, found a list',
@@ -97,19 +85,19 @@ def test_yaml(tmp_path: Path) -> None:
         tmp_path, "jobs.yaml", "# night\n- source: a.png\n  smooth: yes\n- {driving: d.mp4, start: 1:02.5}\n- x\n"
     )
     assert file.entries == [
-        Entry("line 2", {"source": "a.png", "smooth": True}),
-        Entry("line 4", {"driving": "d.mp4", "start": 62.5}),
+        JobRow("line 2", {"source": "a.png", "smooth": True}),
+        JobRow("line 4", {"driving": "d.mp4", "start": 62.5}),
     ]
     assert [(each.where, each.message) for each in file.problems] == [
         ("line 5", "expected fields such as 'source: ...', found the text 'x'")
     ]
     file = read(tmp_path, "jobs.yml", "default: 1\ndefaults: {crop: none}\njobs:\n  - source: a.png\n")
-    assert (file.defaults, file.entries) == ({"crop": "none"}, [Entry("line 4", {"source": "a.png"})])
+    assert (file.defaults, file.entries) == ({"crop": "none"}, [JobRow("line 4", {"source": "a.png"})])
     assert [(each.where, each.message) for each in file.fatal] == [
         ("line 1", "unknown key 'default' (did you mean 'defaults'?)")
     ]
     file = read(tmp_path, "jobs.json", '{"jobs": [\n{"source": "a.png"}]}')
-    assert file.entries == [Entry("line 2", {"source": "a.png"})]
+    assert file.entries == [JobRow("line 2", {"source": "a.png"})]
 
 
 def test_hostile_yaml(tmp_path: Path) -> None:
@@ -135,7 +123,8 @@ def test_hostile_yaml(tmp_path: Path) -> None:
         ("jobs.csv", "a,a\n1,2\n", "line 1: the columns need names, each its own"),
         ("jobs.csv", 'a,b\n"1,2\n', "line 2: not valid CSV: unexpected end of data"),
         ("jobs.csv", b"a,b\n\xff,2\n", "line 2: not UTF-8 text"),
-        ("jobs.csv", "a,b\n1,2\n".encode("utf-16") + b"\n", "not UTF-16 text"),
+        ("jobs.csv", "a,b\n1,2\n".encode("utf-16"), "not UTF-8 text"),
+        ("jobs.tsv", "x", "is no file of jobs by its ending"),
         ("jobs.csv", "a,b\n1,2\n".encode("utf-16-le"), "holds zero bytes"),
         ("jobs.xlsx", b"PK", "is no file of jobs by its ending"),
         ("jobs.csv", b"a,b\n\0,2\n", "holds zero bytes"),

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from fommctl.batch.building import build
 from fommctl.batch.job_files import read_job_file
+from fommctl.batch.jobs import build
 from fommctl.host import Host
 
 
-def built(folder: Path, host: Host, content: str, name: str = "jobs.csv", **command: Any):
+def parsed(folder: Path, host: Host, content: str, name: str = "jobs.csv", **command: Any):
     (folder / name).write_text(content)
     return build(read_job_file(folder / name), folder / name, command, host)
 
@@ -24,7 +24,7 @@ def test_options_have_the_types_of_the_command(tmp_path: Path, host: Host) -> No
         "source,driving,output,best-frame,smooth,paste_back,start,end,fps,crf,size,crop,view,set,seed,device\n"
         'a.png,d.mp4,o.mov,3,yes,no,1:02.5,70,29.97,12,512,"1,2,30",v.png;/w.png,a.b=1; c.d=x y,9,cpu\n'
     )
-    (job,) = built(tmp_path, host, csv).jobs
+    (job,) = parsed(tmp_path, host, csv).jobs
     config, choice = job.config, job.choice
     assert (job.number, job.where) == (1, "line 2")
     assert (config.source, config.driving, job.output) == tuple(tmp_path / name for name in ("a.png", "d.mp4", "o.mov"))
@@ -39,7 +39,7 @@ def test_options_have_the_types_of_the_command(tmp_path: Path, host: Host) -> No
    fps: 29.97, crf: 12, size: 512, crop: '1,2,30', view: [v.png, /w.png], set: [a.b=1, c.d=x y], seed: 9, device: cpu}
 """
     yaml = yaml.lstrip()
-    (same,) = built(tmp_path, host, yaml, "jobs.yaml").jobs
+    (same,) = parsed(tmp_path, host, yaml, "jobs.yaml").jobs
     assert (same.config, same.choice) == (config, choice)
 
 
@@ -47,7 +47,7 @@ def test_patterns_multiply_and_names_tell_the_jobs_apart(tmp_path: Path, host: H
     for name in ("s1.png", "s2.png", "d2.mp4", "d10.mp4"):
         (tmp_path / name).write_text("")
     rows = "s*.png,d*.mp4,{number:02}_{source.stem}_{driving.stem}_{motion}_{fps}_{model}.mov,25,models/m.pth.tar\n"
-    jobs = built(tmp_path, host, f"source,driving,output,fps,model\n{rows}s1.png,d2.mp4,,,\n").jobs
+    jobs = parsed(tmp_path, host, f"source,driving,output,fps,model\n{rows}s1.png,d2.mp4,,,\n").jobs
     assert [job.output.name for job in jobs] == [
         "01_s1_d2_auto_25_m.mov", "02_s1_d10_auto_25_m.mov", "03_s2_d2_auto_25_m.mov", "04_s2_d10_auto_25_m.mov",
         "s1--d2.mp4",
@@ -63,7 +63,7 @@ def test_defaults_and_where_relative_paths_begin(tmp_path: Path, host: Host, mon
     monkeypatch.chdir(tmp_path / "here")
     yaml = "defaults: {crop: none, size: 64, motion: absolute, model: vox-256}\njobs:\n"
     yaml += "  - {source: ../a.png, driving: d.mp4, motion: relative}\n  - {source: b.png, output: b.mov}\n"
-    first, second = built(
+    first, second = parsed(
         tmp_path / "jobs", host, yaml, "jobs.yaml", driving="e.mp4", output="{source.parent}/x.mov", size=128
     ).jobs
     assert (first.config.source, first.config.driving) == (tmp_path / "a.png", tmp_path / "jobs" / "d.mp4")
@@ -87,7 +87,7 @@ def test_every_problem_has_its_line(tmp_path: Path, host: Host) -> None:
         '{"source": "a.png", "driving": "d.mp4", "sign": "c.pem"}',
         '{"source": "a.png", "driving": "d.mp4", "output": ""}',
     ]
-    found = built(tmp_path, host, "\n".join(lines), "jobs.jsonl")
+    found = parsed(tmp_path, host, "\n".join(lines), "jobs.jsonl")
     assert found.jobs == []
     assert [f"{each.where}: {each.message}" for each in found.problems] == [
         "line 1: unknown field 'drivign_crop' (did you mean 'driving_crop'?)",
@@ -109,18 +109,18 @@ def test_every_problem_has_its_line(tmp_path: Path, host: Host) -> None:
         "line 9: --sign and --key belong together",
         "line 10: the job has no output",
     ]
-    found = built(tmp_path, host, "source,driving\na,b\n", crop="none", cropp="none")
+    found = parsed(tmp_path, host, "source,driving\na,b\n", crop="none", cropp="none")
     assert [(each.where, each.message) for each in found.fatal] == [
         ("the command line", "unknown field 'cropp' (did you mean 'crop'?)")
     ]
 
 
 def test_columns_that_do_not_exist_are_told_once(tmp_path: Path, host: Host) -> None:
-    found = built(tmp_path, host, "\nSource,drivin,note\na.png,d.mp4,x\nb.png,d.mp4,y\n")
+    found = parsed(tmp_path, host, "\nSource,drivin,note\na.png,d.mp4,x\nb.png,d.mp4,y\n")
     assert (found.jobs, found.problems) == ([], [])
     assert [(each.where, each.message) for each in found.fatal] == [
         ("line 2", "unknown field 'drivin' (did you mean 'driving'?)"),
         ("line 2", "unknown field 'note'"),
     ]
-    (job,) = built(tmp_path, host, "Source,DRIVING,Best-Frame\na.png,d.mp4,3\n").jobs
+    (job,) = parsed(tmp_path, host, "Source,DRIVING,Best-Frame\na.png,d.mp4,3\n").jobs
     assert (job.config.source, job.config.best_frame) == (tmp_path / "a.png", "3")

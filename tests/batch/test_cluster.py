@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fommctl.batch.ray_connection import Cluster, connected, share_out
+from fommctl.batch.cluster import Cluster, connected, share_out
 from fommctl.errors import MissingError, UsageError
 
 
@@ -102,7 +102,7 @@ def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingError) as caught, connected(None, 1):
         pass
-    assert "pip install fommctl[ray]" in (caught.value.hint or "")
+    assert "pip install 'fommctl[ray]'" in (caught.value.hint or "")
 
 
 def test_nobody_answers():

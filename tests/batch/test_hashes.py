@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fommctl.batch import hashes as module
-from fommctl.batch.hashes import Hashes
+from fommctl.batch import keys as module
+from fommctl.batch.keys import Hashes
 from fommctl.errors import InputError
 
 

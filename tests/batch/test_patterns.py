@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fommctl.batch.patterns import expand, fill, path_fields
+from fommctl.batch.jobs import expand, fill, path_fields
 from fommctl.errors import FommctlError, InputError, UsageError
 
 

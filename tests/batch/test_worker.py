@@ -12,10 +12,10 @@ from batches import TINY, write_shots
 from shots import face_clip, portrait
 
 from fommctl.animate import animator
-from fommctl.animate.config import AnimateConfig
+from fommctl.animate.config import AnimateConfig, ModelChoice
 from fommctl.animate.engine import Engine
-from fommctl.batch.jobs import Job, ModelChoice
-from fommctl.batch.worker import Done, Failed, prepare
+from fommctl.batch.jobs import Job
+from fommctl.batch.worker import Rendered, prepare
 from fommctl.detection import cache as searches
 from fommctl.detection.framing import ClipCrop
 from fommctl.media.reader import Clip
@@ -46,31 +46,12 @@ def test_a_model_is_loaded_and_a_source_encoded_once(tmp_path: Path, monkeypatch
             crop="none",
         )  # fmt: skip
         outcome = work(Job(number=number, where=f"line {number}", config=config, choice=TINY_CHOICE), tell)
-        assert isinstance(outcome, Done)
-        assert outcome.stamp is not None
-        assert outcome.stamp.size == (tmp_path / f"{number}.mkv").stat().st_size
+        assert isinstance(outcome, Rendered)
+        assert outcome.fingerprint is not None
+        assert outcome.fingerprint.size == (tmp_path / f"{number}.mkv").stat().st_size
     assert loads == [((TINY_CHOICE.model,), "cpu")]
     context = engines[0].encoded([np.zeros((64, 64, 3), np.uint8)])
     assert engines[0].encoded([np.zeros((64, 64, 3), np.uint8)]) is context
-
-
-def test_no_error_leaves_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = AnimateConfig(source=tmp_path / "a.png", driving=tmp_path / "d.mp4", output=tmp_path / "o.mkv")
-    job = Job(number=1, where="line 1", config=config, choice=TINY_CHOICE)
-    work = prepare("cpu")
-    outcome = work(job, tell)
-    assert isinstance(outcome, Failed)
-    assert (outcome.exit_code, outcome.fatal) == (3, False)
-    assert outcome.message.endswith("d.mp4 does not exist")
-    for error, code, fatal in ((OSError(28, "No space left on device"), 3, True), (ZeroDivisionError("x"), 1, False)):
-
-        def fail(*arguments: object, error: Exception = error, **options: object) -> None:
-            raise error
-
-        monkeypatch.setattr(animator, "load", fail)
-        outcome = prepare("cpu")(job, tell)
-        assert isinstance(outcome, Failed)
-        assert (outcome.exit_code, outcome.fatal) == (code, fatal)
 
 
 def test_a_driving_video_is_searched_once_and_the_frames_are_those_of_one_job(
@@ -92,7 +73,7 @@ def test_a_driving_video_is_searched_once_and_the_frames_are_those_of_one_job(
     def render(source: str, output: str, render_with: Callable[..., object]) -> bytes:
         config = AnimateConfig(source=tmp_path / source, driving=clip, output=tmp_path / output)
         job = Job(number=1, where="line 1", config=config, choice=ModelChoice(precision="fp32"))
-        assert isinstance(render_with(job, tell), Done)
+        assert isinstance(render_with(job, tell), Rendered)
         return (tmp_path / output).read_bytes()
 
     together = [render("a.png", "1.mkv", work), render("b.png", "2.mkv", work)]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fommctl.animate.config import AnimateConfig
-from fommctl.batch.jobs import Job, ModelChoice
-from fommctl.batch.shared_paths import shared_paths
+from fommctl.animate.config import AnimateConfig, ModelChoice
+from fommctl.batch.checks import shared_paths
+from fommctl.batch.jobs import Job
 
 
 def told(folder: Path, *outputs: str, source: str = "a.png") -> list[str]:
