@@ -24,3 +24,7 @@ def __getattr__(name: str) -> Any:
 
         return Motion
     raise AttributeError(f"module 'fommctl' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

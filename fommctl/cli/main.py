@@ -173,8 +173,12 @@ def _stdout_is_lost(look: bool) -> tuple[bool, bool]:
     except OSError as error:
         gone, lost = isinstance(error, BrokenPipeError), True
     if lost:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
     return gone, lost
+
+
+def _drop_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _hung_up(stream: TextIO) -> bool:
@@ -232,7 +236,10 @@ def _report(known: FommctlError, error: BaseException, flags: SimpleNamespace) -
         import traceback
 
         _write("".join(traceback.format_exception(error)).rstrip(), to_stdout=False)
-    _write(_told(known, flags), to_stdout=flags.json)
+    if not _write(_told(known, flags), to_stdout=flags.json) and flags.json:
+        # What stdout cannot take, because its disk is full, is told on stderr.
+        _drop_stdout()
+        _write(_told(known, SimpleNamespace(json=False, log_format=flags.log_format)), to_stdout=False)
 
 
 def _told(known: FommctlError, flags: SimpleNamespace) -> str:
@@ -247,13 +254,16 @@ def _told(known: FommctlError, flags: SimpleNamespace) -> str:
     return f"error: {clean(known.message)}{hint}"
 
 
-def _write(text: str, *, to_stdout: bool) -> None:
+def _write(text: str, *, to_stdout: bool) -> bool:
+    """Print a line; return whether it was taken. Where nobody listens any more, the exit code is all that can still be
+    told."""
     stream = sys.stdout if to_stdout else sys.stderr
-    if stream is None:
-        return
-    # Nobody listens any more: the exit code is all that can still be told.
-    with contextlib.suppress(OSError, ValueError):
-        print(text, file=stream, flush=True)
+    try:
+        if stream is not None:
+            print(text, file=stream, flush=True)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _bug(error: BaseException) -> FommctlError:

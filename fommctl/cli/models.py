@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fommctl.cli.console import Session
-from fommctl.cli.options import command
+from fommctl.cli.options import command, complete_models
 
 if TYPE_CHECKING:
     from fommctl.models.config import ExportConfig, ImportConfig
@@ -26,7 +26,9 @@ fommctl models import vox-adv-cpk.pth.tar --name vox-adv --half
 
 fommctl models export runs/vox/model.safetensors -o vox.pth.tar"""
 
-NameArgument = Annotated[str, typer.Argument(help="A model of 'fommctl models list'.", metavar="NAME")]
+NameArgument = Annotated[
+    str, typer.Argument(help="A model of 'fommctl models list'.", metavar="NAME", autocompletion=complete_models)
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -84,7 +86,10 @@ def show_model(session: Session, name: NameArgument) -> None:
 
 
 def pull_models(
-    session: Session, names: Annotated[list[str], typer.Argument(help="Models to fetch.", metavar="NAME...")]
+    session: Session,
+    names: Annotated[
+        list[str], typer.Argument(help="Models to fetch.", metavar="NAME...", autocompletion=complete_models)
+    ],
 ) -> None:
     """Fetch published weights; an interrupted download goes on where it stopped."""
     from rich.text import Text

@@ -25,6 +25,7 @@ from fommctl import __version__
 from fommctl.cli import console
 from fommctl.cli.console import LogFormat, Session
 from fommctl.errors import FommctlError, InputError, ProblemsError, UsageError
+from fommctl.presets.config import nearest
 
 if TYPE_CHECKING:
     from fommctl.host import Host
@@ -236,11 +237,16 @@ def usage_error(error: Any) -> UsageError | None:
     message = message.replace("Value error, ", "")
     message = message[:1].lower() + message[1:].rstrip(".")
     hint = f"See '{path} --help'."
-    option = getattr(error, "option_name", "").replace("_", "-")
-    if option in HABITS and not getattr(error, "possibilities", None):
-        hint = HABITS[option]
+    option = (getattr(error, "option_name", None) or "").replace("_", "-")
+    if option:
+        message = message.partition(" (")[0]
+        close = nearest(option, getattr(error, "possibilities", None) or ())
+        hint = HABITS.get(option) or (f"Did you mean {close}? {hint}" if close else hint)
     elif "extra argument" in message and path == "fommctl animate":
         hint = "Name the result with -o: fommctl animate SOURCE DRIVING -o RESULT."
+    elif message.startswith("no such command") and context is not None:
+        close = nearest(message.split("'")[1], context.command.list_commands(context))
+        hint = f"Did you mean {close}? {hint}" if close else hint
     return UsageError(message, hint)
 
 
@@ -343,6 +349,8 @@ def _parameter(field: OptionField, *, required: bool) -> inspect.Parameter:
     if isinstance(info, OptionInfo) and kind is not bool:
         # Values are read by the configuration class, which tells all problems at once; typer hands them on as they are.
         info.parser = str
+        if field.choices or field.name in COMPLETED:
+            info.autocompletion = COMPLETED.get(field.name) or _complete(field.choices)
         if kind is Path and info.metavar is None:
             info.metavar = "<list[Path]>" if many else "<path>"
     annotation = list[kind] if many else kind
@@ -354,6 +362,51 @@ def _parameter(field: OptionField, *, required: bool) -> inspect.Parameter:
         default=inspect.Parameter.empty if required else default,
         annotation=Annotated[annotation, info],
     )
+
+
+def _starting(words: Sequence[str], incomplete: str) -> list[str]:
+    """Return the words that the shell may complete this one to."""
+    return [word for word in words if word.startswith(incomplete)]
+
+
+def _complete(words: Sequence[str]) -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        return _starting(words, incomplete)
+
+    return complete
+
+
+def complete_models(incomplete: str) -> list[str]:
+    """Return the models that are known."""
+    from fommctl.host import load_host
+    from fommctl.models import registry
+
+    return _starting(list(registry.entries(load_host(check=False))), incomplete)
+
+
+def complete_presets(incomplete: str) -> list[str]:
+    """Return the presets and their aliases."""
+    from fommctl.host import load_host
+    from fommctl.presets.preset import preset_specs
+
+    specs = preset_specs(load_host(check=False))
+    return _starting([*specs, *(alias for spec in specs.values() for alias in spec.aliases)], incomplete)
+
+
+def complete_metrics(incomplete: str) -> list[str]:
+    """Return the list so far with each metric that may follow."""
+    from fommctl.host import load_host
+
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in _starting(load_host(check=False).names("metric"), last)]
+
+
+COMPLETED: Mapping[str, Callable[[str], list[str]]] = {
+    "model": complete_models,
+    "preset": complete_presets,
+    "metrics": complete_metrics,
+}
+"""Options whose values the shell completes, by the name of the field; those with choices need no entry."""
 
 
 def _evaluated(parameter: inspect.Parameter, function: Any) -> inspect.Parameter:

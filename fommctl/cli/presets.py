@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fommctl.cli.console import Session
-from fommctl.cli.options import command
+from fommctl.cli.options import command, complete_presets
 
 if TYPE_CHECKING:
     from fommctl.animate.config import ModelChoice
@@ -50,7 +50,12 @@ def list_presets(session: Session) -> None:
 
 def show_preset(
     session: Session,
-    preset: Annotated[str, typer.Argument(metavar="NAME", help="Name or alias of a preset, or path of a YAML file.")],
+    preset: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="Name or alias of a preset, or path of a YAML file.", autocompletion=complete_presets
+        ),
+    ],
     choice: "ModelChoice",
 ) -> None:
     """Print the whole configuration of a preset as YAML, checked and with --set applied."""

@@ -110,11 +110,14 @@ def test_whatever_prints_stdout_holds_one_json_object(tmp_path: Path) -> None:
     assert (again.code, again.json()["error"]["exit_code"]) == (2, 2)
 
 
-@pytest.mark.parametrize("arguments", [["presets", "list"], ["presets", "show", "vox", "--json"]])
+@pytest.mark.parametrize(
+    "arguments", [["presets", "list"], ["presets", "list", "--json"], ["presets", "show", "vox", "--json"]]
+)
 def test_a_result_that_cannot_be_written(arguments: list[str]) -> None:
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "fommctl", *arguments]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 3
+    assert done.stderr.startswith("error: the disk is full")
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr

@@ -1,0 +1,86 @@
+"""What is told where the words of a command are wrong, and what the shell completes."""
+
+import os
+from pathlib import Path
+
+import pytest
+from command_line import run_process
+
+import fommctl
+from fommctl.cli.console import clean
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("animate -s a.png -d b.mp4", "animate SOURCE DRIVING -o RESULT"),
+        ("animate --source a.png", "animate SOURCE DRIVING -o RESULT"),
+        ("animate --source_image a.png", "animate SOURCE DRIVING -o RESULT"),
+        ("animate a.png b.mp4 out.mp4", "Name the result with -o"),
+        ("animate a.png b.mp4 --relative", "Write --motion relative"),
+        ("animate a.png b.mp4 -y", "Write --overwrite"),
+        ("animate a.png b.mp4 --force", "Write --overwrite"),
+        ("animate a.png b.mp4 --driving_crop none", "Did you mean --driving-crop?"),
+        ("train --epochs 3", "Write --max-steps N"),
+        ("anmate a.png b.mp4", "Did you mean animate?"),
+    ],
+)
+def test_habits_of_other_tools_and_mistyped_words_get_a_hint(words: str, hint: str, run_cli) -> None:
+    result = run_cli(*words.split())
+    assert (result.code, result.stdout) == (2, "")
+    assert hint in result.stderr.splitlines()[-1]
+
+
+def test_a_missing_input_is_told_before_anything_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemError('torch was imported')")
+    result = run_process("animate", tmp_path / "no.png", tmp_path / "no.mp4", path=tmp_path)
+    assert (result.code, result.stderr.splitlines()[0]) == (3, f"error: {tmp_path / 'no.png'} does not exist")
+
+
+def test_an_address_is_no_file(run_cli) -> None:
+    result = run_cli("animate", "https://example.org/a.png", "b.mp4")
+    assert (result.code, result.stderr.splitlines()) == (
+        3,
+        [
+            "error: https://example.org/a.png is a URL, and fommctl reads files",
+            "hint: Download it first, with curl -LO or yt-dlp.",
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        ("animate --motion ", {"relative", "absolute"}),
+        ("animate --preset vox-a", {"vox-adv-256", "vox-adv"}),
+        ("presets show vox-adv-", {"vox-adv-256"}),
+        ("models pull faces-", {"faces-mini"}),
+        ("evaluate --metrics psnr,ssi", {"psnr,ssim"}),
+    ],
+)
+def test_the_shell_completes_values(words: str, values: set[str]) -> None:
+    count = len(words.split()) + words.endswith(" ")
+    changed = {"_FOMMCTL_COMPLETE": "complete_bash", "COMP_WORDS": f"fommctl {words}", "COMP_CWORD": str(count)}
+    result = run_process(**changed)
+    assert result.code == 0
+    assert values <= set(result.stdout.split())
+
+
+def test_control_characters_reach_no_terminal(tmp_path: Path, run_cli) -> None:
+    name = "a\x1b[31m\nerror: forged\x07.png"
+    result = run_cli("animate", tmp_path / name, "b.mp4")
+    assert result.code == 3
+    assert "\x1b" not in result.stderr
+    assert "\x07" not in result.stderr
+    assert [line.split(":")[0] for line in result.stderr.splitlines()] == ["error", "  error", "hint"]
+    assert clean("one\ntwo\u202e") == "one\n  two\ufffd"
+
+
+def test_the_public_names_are_listed() -> None:
+    assert {"Animator", "load"} <= set(dir(fommctl))
+
+
+def test_a_home_that_does_not_exist_is_no_bug(run_cli) -> None:
+    result = run_cli("animate", "~nosuchuser/a.png", "b.mp4")
+    assert (result.code, os.linesep in result.stderr) == (3, True)
+    assert "bug" not in result.stderr
