@@ -15,7 +15,7 @@ from PIL import Image
 from shots import portrait
 
 import fommctl
-from fommctl.provenance.keys import read_credentials
+from fommctl.provenance.signing import read_credentials
 
 KIND = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 pytestmark = pytest.mark.usefixtures("one_thread")

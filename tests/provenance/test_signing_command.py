@@ -17,7 +17,7 @@ from shots import prepared_shot
 import fommctl
 from fommctl.errors import OutputError
 from fommctl.media.writer import Writer
-from fommctl.provenance.verifying import verify
+from fommctl.provenance.inspection import verify
 
 KIND = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 SHORT = ("--crop", "none", "--precision", "fp32", "--end", "0.08")
@@ -247,7 +247,7 @@ def test_a_full_disk_while_signing_leaves_nothing(sign, chain, tmp_path, monkeyp
 
 
 def test_keys_are_never_shown():
-    from fommctl.provenance.keys import Credentials
+    from fommctl.provenance.signing import Credentials
 
     assert "secret" not in repr(Credentials(b"chain", b"secret", "es256"))
 
@@ -267,7 +267,7 @@ from pathlib import Path
 from fommctl.animate.config import AnimateConfig
 from fommctl.provenance.signing import Signature, check_signing
 from fommctl.media.writer import Writer
-from fommctl.provenance.verifying import verify
+from fommctl.provenance.inspection import verify
 video = Path({str(video)!r})
 config = AnimateConfig(source=video, driving=video, output=Path("out.mov"), sign=Path({str(chain.cert)!r}),
                        sign_key=Path({str(chain.key)!r}))
