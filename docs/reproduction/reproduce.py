@@ -433,7 +433,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def curves(results: dict[str, Any]) -> str:
     """Draw L1, keypoint distance and PSNR over steps, a line a system, as SVG."""
-    width, height, margin, parts = 300, 200, 45, []
+    width, height, margin, parts = 300, 200, 55, []
     for panel, metric in enumerate(("l1.paper", "akd.strict", "psnr")):
         column = 1 + list(METRICS).index(metric)
         lines = {

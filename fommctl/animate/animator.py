@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from fommctl.animate import run as animate
-from fommctl.animate.config import AnimateConfig, MotionMode, parsed
+from fommctl.animate.config import AnimateConfig, MotionMode
 from fommctl.animate.defaults import resolve
 from fommctl.animate.engine import Engine
 from fommctl.animate.motion import DrivingFrame
@@ -28,6 +28,7 @@ from fommctl.media.images import read_picture, resize
 from fommctl.models.loading import load_model
 from fommctl.networks.pixels import to_tensor
 from fommctl.networks.transfer import Motion
+from fommctl.options import with_options
 from fommctl.presets.config import check_seed
 
 Pixels = NDArray[np.uint8]
@@ -37,6 +38,7 @@ PICTURE = "Give an array (height, width, 3) of uint8, red first; files are anima
 class Animator(Engine):
     """One model, ready for any number of jobs."""
 
+    @with_options(AnimateConfig)
     def animate(
         self,
         source: str | Path,
@@ -47,8 +49,7 @@ class Animator(Engine):
         **options: Any,
     ) -> AnimateResult:
         """Animate files, with the options of the command (`motion="absolute"`, `crop="none"`, ...)."""
-        path = None if output is None else Path(output)
-        config = AnimateConfig(source=Path(source), driving=Path(driving), output=path, **parsed(options))
+        config = AnimateConfig(source=Path(source), driving=Path(driving), output=output, **options)  # type: ignore[arg-type]  # read by AnimateConfig
         return animate.run(config, self, report)
 
     def frames(

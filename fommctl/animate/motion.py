@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from fommctl.api.values import Detection
-from fommctl.detection.following import SquarePath
-from fommctl.detection.framing import ClipSquare, Sighting
+from fommctl.detection.framing import ClipCrop, SampledDetection
+from fommctl.detection.tracking import SquarePath
 from fommctl.errors import InputError
 from fommctl.files import publish, temporary_path
 from fommctl.media.boxes import Box
@@ -58,7 +58,7 @@ class DrivingFraming:
     end: Fraction | None
     box: Box | None
     """The square that was given by hand; None: see `shots`, or the whole picture."""
-    shots: tuple[ClipSquare, ...]
+    shots: tuple[ClipCrop, ...]
     """The shots with their squares, where they were looked for; in the order of time."""
     detector: str | None
     """Name of the detector that looked for subjects."""
@@ -81,7 +81,7 @@ class DrivingFraming:
 
     def present(self, moment: Fraction) -> bool:
         """Is the subject in the picture at this time?"""
-        absent = self.shots[self.number_at(moment)].absent if self.shots else ()
+        absent = self.shots[self.number_at(moment)].gaps if self.shots else ()
         return not any(start < moment < end for start, end in absent)
 
 
@@ -319,7 +319,7 @@ class _Shot:
     box: tuple[float, float, float, float]
     found: int
     score: float
-    absent: tuple[tuple[Fraction, Fraction], ...]
+    gaps: tuple[tuple[Fraction, Fraction], ...]
     samples: tuple[_Sample, ...]
     path: SquarePath | None
 
@@ -348,7 +348,7 @@ def _adapter() -> TypeAdapter[_Header]:
 
 
 def _to_header(driving: DrivingFraming) -> _Driving:
-    def sample(one: Sighting) -> _Sample:
+    def sample(one: SampledDetection) -> _Sample:
         seen = one.detection
         if seen is None:
             return _Sample(one.time, None, 0.0, None)
@@ -361,8 +361,8 @@ def _to_header(driving: DrivingFraming) -> _Driving:
             _sides(shot.box),
             shot.found,
             float(shot.score),
-            shot.absent,
-            tuple(map(sample, shot.sightings)),
+            shot.gaps,
+            tuple(map(sample, shot.samples)),
             shot.path,
         )
         for shot in driving.shots
@@ -373,18 +373,18 @@ def _to_header(driving: DrivingFraming) -> _Driving:
 
 
 def _from_header(driving: _Driving) -> DrivingFraming:
-    def sample(one: _Sample) -> Sighting:
+    def sample(one: _Sample) -> SampledDetection:
         if one.box is None:
-            return Sighting(one.time, None)
+            return SampledDetection(one.time, None)
         marks = None if one.landmarks is None else np.array(one.landmarks, np.float32)
-        return Sighting(one.time, Detection(Box(*one.box), one.score, marks))
+        return SampledDetection(one.time, Detection(Box(*one.box), one.score, marks))
 
     shots = tuple(
-        ClipSquare(
+        ClipCrop(
             Box(*shot.box),
             shot.found,
             shot.score,
-            shot.absent,
+            shot.gaps,
             tuple(map(sample, shot.samples)),
             shot.start,
             shot.path,

@@ -19,14 +19,21 @@ from fommctl.animate.config import SEARCHED, AnimateConfig, MotionMode, parse_cr
 from fommctl.animate.defaults import resolve
 from fommctl.animate.engine import Engine
 from fommctl.animate.motion import DrivingFrame, DrivingFraming, Motion, is_motion_file
-from fommctl.animate.source_square import Room, excursions, room_in, source_square
 from fommctl.animate.transfer import Moment
 from fommctl.api.protocols import FlowRenderer
 from fommctl.api.values import Detection
-from fommctl.detection.cache import Searches
-from fommctl.detection.following import STILL, travel
-from fommctl.detection.framing import ClipSquare, Square, ready_detectors, square_in_picture
+from fommctl.detection.detectors import DetectorCache, ready_detectors
+from fommctl.detection.framing import (
+    ClipCrop,
+    Crop,
+    Room,
+    crop_in_picture,
+    excursions,
+    room_in,
+    source_crop,
+)
 from fommctl.detection.shots import DrivingCrop
+from fommctl.detection.tracking import STILL, travel
 from fommctl.errors import InputError, ModelError, UsageError
 from fommctl.host import Host
 from fommctl.media.boxes import Box
@@ -187,7 +194,7 @@ def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion
     if config.restore is not None:
         config = replace(config, restore=restorer_file(config.restore))
     framing, size = engine.model.preset.framing, engine.frame_size(config.size)
-    inputs = find_inputs(config, driving, framing, size, engine.host, engine.searches)
+    inputs = find_inputs(config, driving, framing, size, engine.host, engine.detectors)
     info = inputs.driving.info
     sound, about_sound = choose_sound(config, inputs.driving, must_check=isinstance(driving, Motion))
     context = engine.encoded((inputs.square, *inputs.views), config.size)
@@ -222,7 +229,7 @@ def find_inputs(
     framing: Framing | None,
     size: tuple[int, int],
     host: Host,
-    searches: Searches | None = None,
+    searches: DetectorCache | None = None,
 ) -> AnimationInputs:
     """Read the source and find both squares. searches: those of other jobs, which this one may share.
 
@@ -236,7 +243,7 @@ def find_inputs(
         _check_inside(driving_box, config.driving.name, driving.info.width, driving.info.height)
     began = time.monotonic()
     views = [on_black(read_picture(path)) for path in config.views]
-    found = _search(config, driving, pixels, views, framing, host, searches or Searches(host))
+    found = _search(config, driving, pixels, views, framing, host, searches or DetectorCache(host))
     seconds = time.monotonic() - began
     box = source_box if found.source is None else found.source.box
     return AnimationInputs(
@@ -277,9 +284,9 @@ def full_square(pixels: NDArray[np.uint8], box: Box | None, *, mirrored: bool) -
 class _Found:
     """What the search of the inputs gave."""
 
-    source: Square | None = None
-    shots: tuple[ClipSquare, ...] = ()
-    views: tuple[Square | None, ...] = ()
+    source: Crop | None = None
+    shots: tuple[ClipCrop, ...] = ()
+    views: tuple[Crop | None, ...] = ()
     detector: str | None = None
 
 
@@ -290,11 +297,11 @@ def _search(
     views: Sequence[NDArray[np.uint8]],
     framing: Framing | None,
     host: Host,
-    searches: Searches,
+    searches: DetectorCache,
 ) -> _Found:
     """The squares that are to be found: in the source, in the driving video, in each further view of the source."""
     wanted = config.crop == "auto", isinstance(driving, Clip) and config.crop_of_driving in SEARCHED
-    shots: tuple[ClipSquare, ...] = driving.driving.shots if isinstance(driving, Motion) else ()
+    shots: tuple[ClipCrop, ...] = driving.driving.shots if isinstance(driving, Motion) else ()
     nothing = _Found(shots=shots, views=(None,) * len(views))
     if config.detector is not None:
         host.find("detector", config.detector)
@@ -319,14 +326,14 @@ def _search(
     if not wanted[0]:
         return replace(nothing, shots=shots, detector=spec.name)
 
-    def found_in(picture: NDArray[np.uint8], path: Path) -> Square:
+    def found_in(picture: NDArray[np.uint8], path: Path) -> Crop:
         if not config.as_published:
             width = config.source_width or framing.width
             moves = excursions(shots, config.head_motion or 0.0) if config.motion != "absolute" else []
-            return source_square(picture, detector, width, moves, subject=subject, name=path.name)
+            return source_crop(picture, detector, width, moves, subject=subject, name=path.name)
         # The square of a clip is wider where its subject moves far: the source gets the same room to move in.
         width = framing.width if not shots else min(framing.width, max(shots[0].width, LOOSEST * framing.width))
-        return square_in_picture(picture, detector, width, subject=subject, name=path.name)
+        return crop_in_picture(picture, detector, width, subject=subject, name=path.name)
 
     return _Found(
         found_in(pixels, config.source),
@@ -351,8 +358,8 @@ def _several(config: AnimateConfig, found: _Found) -> list[str]:
     return warnings
 
 
-def _missing(config: AnimateConfig, shots: Sequence[ClipSquare]) -> list[str]:
-    absent = [gap for shot in shots for gap in shot.absent]
+def _missing(config: AnimateConfig, shots: Sequence[ClipCrop]) -> list[str]:
+    absent = [gap for shot in shots for gap in shot.gaps]
     if not absent:
         return []
     places = ", ".join(f"{max(0.0, float(start)):.2f}-{float(end):.2f} s" for start, end in absent[:3])

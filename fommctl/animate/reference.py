@@ -147,9 +147,9 @@ class ReferenceFinder:
         if subject is None or subject.landmarks is None or not shots:
             return None
         poses = [
-            (sighting.time, sighting.detection.landmarks)
-            for sighting in shots[shot].sightings
-            if sighting.detection is not None and sighting.detection.landmarks is not None
+            (sample.time, sample.detection.landmarks)
+            for sample in shots[shot].samples
+            if sample.detection is not None and sample.detection.landmarks is not None
         ]
         if not poses:
             return None

@@ -26,7 +26,7 @@ from fommctl.animate.timing import TimedFrame, as_driven, at_rate
 from fommctl.animate.transfer import MotionTransfer
 from fommctl.api.protocols import FlowRenderer, Renderer, SourceContext
 from fommctl.api.specs import StageEvent
-from fommctl.detection.framing import ClipSquare
+from fommctl.detection.framing import ClipCrop
 from fommctl.errors import MissingError, UsageError
 from fommctl.media import timecode
 from fommctl.media.boxes import TurnedSquare
@@ -121,7 +121,7 @@ def _decoded_size(framing: DrivingFraming, size: tuple[int, int]) -> tuple[int, 
     return max(1, round(framing.info.width * scale)), max(1, round(framing.info.height * scale))
 
 
-def _smallest(part: ClipSquare) -> float:
+def _smallest(part: ClipCrop) -> float:
     return part.box.width if part.path is None else part.path.smallest
 
 

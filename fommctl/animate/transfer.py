@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fommctl.animate.config import MotionMode
-from fommctl.animate.source_square import Room
-from fommctl.detection.following import STILL, Travel
+from fommctl.detection.framing import Room
+from fommctl.detection.tracking import STILL, Travel
 from fommctl.networks import transfer
 from fommctl.networks.smoothing import MotionSmoother
 

@@ -9,73 +9,24 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fommctl.api.specs import StageEvent
-from fommctl.batch.building import build
-from fommctl.batch.checking import Checker
-from fommctl.batch.job_files import read_job_file
-from fommctl.batch.jobs import Job
+from fommctl.batch.checks import Checker
+from fommctl.batch.config import BatchConfig
+from fommctl.batch.job_files import Problem, line_of, problems_error, read_job_file
+from fommctl.batch.jobs import Job, build
 from fommctl.batch.keys import HASHES, Hashes, inputs_of, key_of
-from fommctl.batch.problems import Problem, line_of, problems_error
 from fommctl.batch.schedule import Ended, Planned, Schedule, Watcher, plan_job
-from fommctl.batch.status import FILE, OutputLocks, Status
+from fommctl.batch.status import OutputLocks, Status
 from fommctl.batch.worker import Rendered, prepare
-from fommctl.errors import FommctlError, JobsFailedError, UsageError
+from fommctl.errors import FommctlError, JobsFailedError
 from fommctl.host import Host
 from fommctl.workers import Outcome, run_jobs
 
 log = logging.getLogger(__name__)
 Report = Callable[[int, int | None], None]
 """report(jobs looked at, jobs in all)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BatchConfig:
-    """Which jobs, and how they are run. See `fommctl batch --help` for the meaning of each option."""
-
-    jobs: Path
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Fields for jobs that do not have them; relative paths among them begin at the current folder."""
-    workers: int | None = None
-    """None: one a device. 0: none but this process."""
-    devices: tuple[str, ...] = ()
-    """Shared out among the workers; none: every GPU, else the processor."""
-    engine: Literal["local", "ray"] = "local"
-    address: str | None = None
-    """Of Ray: `auto` or HOST:PORT; None: RAY_ADDRESS, else one that is started here and stopped at the end."""
-    split: int | None = 1
-    """Segments of each driving video, on Ray; None: where no other job waits, as many as there are workers."""
-    status: Path | None = None
-    """None: `status.jsonl` beside the jobs."""
-    root: Path | None = None
-    retry: int = 0
-    timeout: float | None = None
-    """Seconds."""
-    keep_going: bool | None = None
-    """None: jobs that cannot be right stop the batch before it starts, jobs that fail stop nothing. True: neither does.
-    False: the first failure is the last."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("workers", 0), ("retry", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"--{name} is {value}", f"Give a number from {least} on.")
-        if self.engine == "local" and (self.address is not None or self.split != 1):
-            raise UsageError("--address and --split belong to Ray", "Add --engine ray.")
-        if self.engine == "ray" and self.workers == 0:
-            raise UsageError("--engine ray needs workers", "Leave out --workers, or give a number from 1 on.")
-        if self.split is not None and self.split < 1:
-            raise UsageError(f"--split is {self.split}", "Give auto or a number from 1 on.")
-        if self.timeout is not None and not 0 < self.timeout < 1e9:
-            raise UsageError(f"--timeout is {self.timeout:g}", "Give a number of seconds above zero.")
-        if self.timeout is not None and self.workers == 0:
-            raise UsageError("--timeout needs workers that can be stopped", "Leave out --workers 0.")
-
-    @property
-    def status_path(self) -> Path:
-        """Absolute path of the status file."""
-        return (self.status or self.jobs.parent / FILE).absolute()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,25 +89,25 @@ def make_plan(config: BatchConfig, host: Host, report: Report = lambda done, tot
     Raises InputError and UsageError where the file cannot be used, and UsageError with every problem of every job,
     unless those are to be kept apart (`keep_going`).
     """
-    built = build(read_job_file(config.jobs), config.jobs, config.defaults, host)
+    parsed = build(read_job_file(config.jobs), config.jobs, config.defaults, host)
     checker = Checker(host, config.root, local=config.engine == "local")
     status = Status(config.status_path)
     status.refresh()
-    total = 2 * len(built.jobs)
-    problems = [*built.problems, *checker.check(built.jobs, lambda done: report(done, total))]
-    refused = {each.job.number for each in problems if each.job is not None}
+    total = 2 * len(parsed.jobs)
+    problems = [*parsed.problems, *checker.check(parsed.jobs, lambda done: report(done, total))]
+    refused = {each.number for each in problems if each.number}
     hashes, planned = Hashes(status.folder / HASHES), []
-    good = [job for job in built.jobs if job.number not in refused]
+    good = [job for job in parsed.jobs if job.number not in refused]
     with hashes.ahead(path for job in good for path in inputs_of(job)):
         for done, job in enumerate(good, start=total - len(good) + 1):
             try:
                 planned.append(plan_job(job, key_of(job, checker.identity(job), hashes), status.of(job.output)))
             except FommctlError as error:
-                problems.append(Problem.of(job.where, error, job))
+                problems.append(Problem.of(job.where, error, job.number, job.output))
             report(done, total)
     problems.sort(key=lambda each: each.place)
-    if built.fatal or (problems and not config.keep_going):
-        raise problems_error(config.jobs.name, [*built.fatal, *problems])
+    if parsed.fatal or (problems and not config.keep_going):
+        raise problems_error(config.jobs.name, [*parsed.fatal, *problems])
     # The first of each job.
     invalid = {each.place: each for each in reversed(problems)}
     return BatchPlan(planned=tuple(planned), invalid=tuple(reversed(invalid.values())), hashes=hashes)
@@ -278,4 +229,4 @@ def _invalid_row(problem: Problem) -> dict[str, Any]:
 
 
 def _output_of(problem: Problem) -> str | None:
-    return None if problem.job is None else str(problem.job.output)
+    return None if problem.output is None else str(problem.output)

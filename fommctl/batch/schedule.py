@@ -285,9 +285,7 @@ class Schedule(Iterator[Job | Backoff]):
 
     def _say(self, turn: _Turn, state: Literal["started", "done", "failed", "interrupted"], **more: Any) -> None:
         key = turn.planned.key
-        self.status.add(
-            turn.planned.job.output, state, key=key.value, parts=key.parts, attempt=turn.attempts, **more
-        )
+        self.status.add(turn.planned.job.output, state, key=key.value, parts=key.parts, attempt=turn.attempts, **more)
 
     def _identity(self, turn: _Turn) -> str:
         return self.status.identity(turn.planned.job.output)

@@ -15,7 +15,7 @@ from fommctl.crop.clips import CroppedSource, Job, prepare
 from fommctl.crop.config import CropConfig
 from fommctl.crop.inputs import expand, key_of, names_of, stamp
 from fommctl.crop.manifest import Manifest, Record
-from fommctl.detection.framing import choose_detector
+from fommctl.detection.detectors import choose_detector
 from fommctl.errors import FommctlError, InputError, JobsFailedError, UsageError
 from fommctl.host import Host
 from fommctl.machine import usable_cores

@@ -15,9 +15,8 @@ from fommctl.api.values import Detection
 from fommctl.crop.config import CropConfig
 from fommctl.detection.cuts import Cut, CutFinder
 from fommctl.detection.framing import LONGEST_SIDE, fitted, scaled, spread
-from fommctl.detection.search import all_detections, looked_at_again
-from fommctl.detection.subjects import SURE, subjects
-from fommctl.detection.tracks import BoxTrack, Sample, follow_first_box, union
+from fommctl.detection.search import detect_in_tiles, refined_box
+from fommctl.detection.tracking import SURE, BoxTrack, Sample, confident_detections, follow_first_box, union
 from fommctl.media.boxes import Box
 from fommctl.media.probe import VideoInfo
 from fommctl.media.reader import Frame, Reader
@@ -107,8 +106,8 @@ def pieces_of_picture(
     pixels: NDArray[np.uint8], config: CropConfig, detector: Detector, framing: Framing | None
 ) -> list[Piece]:
     """Find every sure subject of a picture (H, W, 3), from left to right."""
-    found = subjects(all_detections(pixels, detector))
-    boxes = [(looked_at_again(pixels, one.box, detector), one.score) for one in found]
+    found = confident_detections(detect_in_tiles(pixels, detector))
+    boxes = [(refined_box(pixels, one.box, detector), one.score) for one in found]
     squares = [(square_of([box], config.margin, framing, *pixels.shape[1::-1]), score) for box, score in boxes]
     pieces = [Piece(Fraction(0), Fraction(0), 1, box, score) for box, score in squares]
     return sorted(pieces, key=lambda piece: (piece.box.left, piece.box.top))
@@ -339,6 +338,6 @@ class _Search:
             self._closer = frame.time + CLOSER
         else:
             self._thorough = frame.time + THOROUGH
-        found = all_detections(frame.pixels, self._detector)
+        found = detect_in_tiles(frame.pixels, self._detector)
         self._expected = len(found)
         return found

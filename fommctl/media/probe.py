@@ -20,14 +20,13 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from fommctl.errors import InputError
-from fommctl.media import sequences, stills
+from fommctl.media import Deinterlace, sequences, stills
 from fommctl.media.colour import ColourTags, read_tags
 from fommctl.media.conversion import has_alpha, square_pixels
 from fommctl.media.decoding import (
     UPRIGHT,
     Decoded,
     Decoder,
-    Deinterlace,
     Orientation,
     orientation_of,
     stated_parity,

@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Self
 
 from fommctl.errors import InputError, UsageError
+from fommctl.media import Deinterlace
 from fommctl.media.boxes import Box
 from fommctl.media.conversion import View
-from fommctl.media.decoding import Deinterlace
 from fommctl.media.probe import OpenVideo, VideoInfo, probe, probe_open
 from fommctl.media.resampling import Pixels
 from fommctl.media.sources import Pending, pending_frames, pending_times

@@ -10,7 +10,6 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +18,9 @@ from fommctl.api.values import ClipRecord
 from fommctl.datasets.keypoints import checked, keypoints_path, write_keypoints
 from fommctl.errors import InputError
 from fommctl.files import FileFingerprint
-from fommctl.media import stills
+from fommctl.media import Deinterlace, stills
 from fommctl.media.boxes import Box, square
 from fommctl.media.conversion import View
-from fommctl.media.decoding import Deinterlace
 from fommctl.media.files import DEFAULT_RATE
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.random_access import count_frames, read_frames
@@ -30,11 +28,11 @@ from fommctl.media.reader import Frame, Reader
 from fommctl.media.resampling import Pixels
 from fommctl.media.sound import choose_tracks
 from fommctl.media.writer import AudioSource, Writer, holds_audio
+from fommctl.preprocess.config import Fit
 from fommctl.preprocess.manifest import Measure, measure
 from fommctl.provenance.hashing import media_hash
 from fommctl.workers import Tell, Work
 
-Fit = Literal["pad", "crop", "stretch"]
 SLACK = Fraction(1, 1000)
 """Seconds by which a frame may lie before the start, or before the end, of its clip: data sets round their times."""
 

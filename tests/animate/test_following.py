@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from fommctl.animate.source_square import Room
 from fommctl.animate.transfer import Moment, MotionTransfer, softly, travelled
-from fommctl.detection.following import FAR, STILL, SquarePath, Travel, smooth_path, travel
+from fommctl.detection.framing import Room
+from fommctl.detection.tracking import FAR, STILL, SquarePath, Travel, smooth_path, travel
 from fommctl.media.boxes import Box, TurnedSquare
 from fommctl.media.resampling import crop, upright
 from fommctl.networks.transfer import Motion

@@ -442,7 +442,7 @@ def test_wrong_options(run_cli, third_party, tmp_path, options, message):
 
 PEAK = """
 import json, resource, sys
-from fommctl.cli.app import main
+from fommctl.cli.main import main
 code = main(sys.argv[1:])
 print(json.dumps({"code": code, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
 """

