@@ -1,4 +1,4 @@
-"""`crop` over much footage: parts, lengths, rates and sizes of clips, grids of pictures, and clips that are replaced."""
+"""`crop` over much footage: parts, lengths, rates and sizes of clips, grids of pictures, clips that are replaced."""
 
 import errno
 import json
