@@ -47,6 +47,7 @@ from fommctl.media.writer import AudioSource, check_output, holds_alpha, holds_a
 from fommctl.models.home import restorer_file
 from fommctl.networks import transfer
 from fommctl.presets.preset import Framing
+from fommctl.provenance.hashing import InputFile
 from fommctl.provenance.sidecar import check_sidecar
 from fommctl.provenance.signing import check_signing
 
@@ -95,6 +96,8 @@ class AnimationPlan:
     sound: tuple[AudioSource, ...]
     """One source a track of the result."""
     mode: MotionMode
+    files: tuple[tuple[str, InputFile], ...]
+    """Inputs by role, as they were when they were read."""
     warnings: tuple[str, ...]
 
     @property
@@ -181,6 +184,7 @@ def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion
     driving: as `open_driving` gave it; the part of a clip that is animated is set here.
     """
     remarks = check_outputs(config)
+    files = input_files(config)
     config = resolve(config, engine.model.preset, engine.family)
     mode = engine.motion(config.motion)
     engine.check_views(len(config.views))
@@ -207,7 +211,16 @@ def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion
     )
     for note in notes:
         log.warning(note)
-    return AnimationPlan(config, inputs, sound, mode, notes)
+    return AnimationPlan(config, inputs, sound, mode, files, notes)
+
+
+def input_files(config: AnimateConfig) -> tuple[tuple[str, InputFile], ...]:
+    """Note, by role, what the inputs are before they are read, for hashes that vouch for what was read."""
+    if not (config.sidecar or config.sign):
+        return ()
+    views = [(f"view {number}", path) for number, path in enumerate(config.views, 1)]
+    roles = [("source", config.source), ("driving", config.driving), *views]
+    return tuple((role, InputFile.of(path)) for role, path in roles)
 
 
 def find_inputs(
@@ -448,8 +461,9 @@ def check_outputs(config: AnimateConfig) -> tuple[str, ...]:
         numbers=wanted if numbered else None,
     )
     check_motion_out(config)
-    check_sidecar(config)
-    return check_signing(config)
+    if config.sidecar:
+        check_sidecar(config.result_path, (config.source, config.driving), overwrite=config.overwrite)
+    return check_signing(config.result_path, config.sign, config.sign_key)
 
 
 def _about_driving(config: AnimateConfig, info: VideoInfo) -> list[str]:

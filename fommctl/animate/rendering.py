@@ -36,6 +36,7 @@ from fommctl.media.resampling import Pixels, resize, upright
 from fommctl.media.sequences import first_number, is_pattern
 from fommctl.networks import transfer
 from fommctl.networks.pixels import HostPixels, to_tensor
+from fommctl.provenance.hashing import model_identity
 from fommctl.provenance.signing import Signature
 from fommctl.threads import ReadAhead
 
@@ -411,13 +412,23 @@ def open_session(plan: AnimationPlan, engine: Engine) -> RenderSession:
         engine,
         renderer,
         composer,
-        None if config.sign is None else Signature(config, engine),
+        _signature(plan, engine),
         MotionDetector(renderer, config.batch_size),
         SquareRenderer(renderer, context, config.batch_size, with_flow=composer.wants_flow),
         ReferenceFinder(plan, context.motion),
         moves,
         references,
     )
+
+
+def _signature(plan: AnimationPlan, engine: Engine) -> Signature | None:
+    """Return what signs the result, where --sign asks for it."""
+    config = plan.config
+    if config.sign is None or config.sign_key is None:
+        return None
+    identity = model_identity(engine.model)
+    model = {"name": identity["name"], "sha256": identity["sha256"], "preset": engine.model.preset.name}
+    return Signature(config.result_path, config.sign, config.sign_key, plan.files, model)
 
 
 def about(plan: AnimationPlan, engine: Engine) -> StageEvent:
