@@ -24,8 +24,6 @@ FLOORS = (
     {
         "batch",
         "bench",
-        "bench_end_to_end",
-        "bench_training",
         "crop",
         "doctor",
         "evaluate",

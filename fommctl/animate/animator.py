@@ -28,7 +28,7 @@ from fommctl.media.boxes import Box
 from fommctl.media.images import read_picture, resize
 from fommctl.media.reader import Frame
 from fommctl.models.loading import load_model
-from fommctl.networks.pixels import to_tensor
+from fommctl.networks.grids import to_tensor
 from fommctl.presets.config import check_seed
 
 Pixels = NDArray[np.uint8]

@@ -28,7 +28,7 @@ from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.resampling import content
 from fommctl.media.writer import AudioSource, Writer, check_output, holds_alpha
 from fommctl.models.home import restorer_file
-from fommctl.networks.pixels import HostPixels
+from fommctl.networks.grids import HostPixels
 from fommctl.networks.transfer import Motion
 from fommctl.provenance.sidecar import check_sidecar
 from fommctl.provenance.signing import Signature, check_signing

@@ -17,7 +17,7 @@ from fommctl.api.protocols import Renderer, SourceContext
 from fommctl.errors import UsageError
 from fommctl.media.probe import VideoInfo
 from fommctl.media.reader import Frame
-from fommctl.networks.pixels import to_tensor
+from fommctl.networks.grids import to_tensor
 from fommctl.networks.transfer import Motion
 
 log = logging.getLogger(__name__)

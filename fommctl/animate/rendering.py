@@ -15,7 +15,7 @@ from fommctl.animate.motion import Choreography, Moment
 from fommctl.animate.timing import Cue
 from fommctl.api.protocols import FlowRenderer, Renderer, SourceContext
 from fommctl.errors import MissingError
-from fommctl.networks.pixels import HostPixels, to_tensor
+from fommctl.networks.grids import HostPixels, to_tensor
 from fommctl.networks.transfer import Motion
 
 log = logging.getLogger(__name__)

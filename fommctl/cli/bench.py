@@ -9,8 +9,8 @@ from fommctl.cli.session import DeviceOption, PrecisionOption, SeedOption, Sessi
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from fommctl.bench import BenchResult
-    from fommctl.bench_training import TrainingBenchResult
+    from fommctl.bench.model import BenchResult
+    from fommctl.bench.training import TrainingBenchResult
 
 EXAMPLES = """Examples:
 
@@ -59,9 +59,9 @@ def register(app: typer.Typer) -> None:
         sets: SetOption = None,
     ) -> None:
         """Measure the fast paths against the plain loop of the published code, in turns, on random weights."""
-        from fommctl import bench_training
-        from fommctl.bench import BenchConfig, run
-        from fommctl.bench_end_to_end import measure
+        from fommctl.bench import training
+        from fommctl.bench.model import BenchConfig, run
+        from fommctl.bench.end_to_end import measure
 
         config = BenchConfig(
             preset=preset,
@@ -74,7 +74,7 @@ def register(app: typer.Typer) -> None:
         )
         if train:
             with session.progress("bench") as report:
-                trained = bench_training.run(config, report=report)
+                trained = training.run(config, report=report)
             return session.result(trained.to_json(), _training_table(trained))
         with session.progress("bench") as report:
             result = run(config, end_to_end=measure, report=report)

@@ -108,10 +108,11 @@ def import_file(
     from rich.text import Text
 
     from fommctl.host import load_host
-    from fommctl.models import importing, registry
+    from fommctl.models import registry
+    from fommctl.models.loading import import_model
 
     host = load_host()
-    imported = importing.import_model(
+    imported = import_model(
         path,
         host,
         name=name,
@@ -138,7 +139,7 @@ def export_file(
     from rich.text import Text
 
     from fommctl.host import load_host
-    from fommctl.models.exporting import export_model
+    from fommctl.models.loading import export_model
 
     exported = export_model(model, output, load_host(), preset=preset, sets=sets or (), overwrite=overwrite)
     details = {

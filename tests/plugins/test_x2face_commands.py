@@ -19,7 +19,7 @@ from fommctl.animate.config import AnimateConfig
 from fommctl.animate.shot import plan
 from fommctl.media.images import resize
 from fommctl.media.probe import probe
-from fommctl.networks.pixels import to_tensor
+from fommctl.networks.grids import to_tensor
 from fommctl.presets.preset import Framing
 
 PREPARED = ("--crop", "none", "--device", "cpu", "--precision", "fp32", "--json")

@@ -21,7 +21,7 @@ from fommctl.animate.streaming import Progress, cues_of, stream
 from fommctl.animate.timing import Cue
 from fommctl.errors import FommctlError
 from fommctl.media.joining import JoiningWriter, Part, PartWriter
-from fommctl.networks.pixels import to_tensor
+from fommctl.networks.grids import to_tensor
 from fommctl.networks.transfer import Motion
 
 

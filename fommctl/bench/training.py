@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from fommctl.api.training import TrainingBatch, trains
-from fommctl.bench import PLAIN, BenchConfig, Report, random_backend, smooth_pictures
+from fommctl.bench.model import PLAIN, BenchConfig, Report, random_backend, smooth_pictures
 from fommctl.errors import UsageError
 from fommctl.host import Host, load_host
 from fommctl.models.perceptual import load_perceptual

@@ -20,7 +20,7 @@ from fommctl.animate.motion import Choreography, Moment
 from fommctl.animate.rendering import Rendering, batches
 from fommctl.animate.timing import Cue, as_driven
 from fommctl.api.protocols import Backend
-from fommctl.bench import EndToEnd, smooth_pictures
+from fommctl.bench.model import EndToEnd, smooth_pictures
 from fommctl.host import Host
 from fommctl.media.images import resize
 from fommctl.media.reader import Frame

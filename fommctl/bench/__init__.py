@@ -1,0 +1,1 @@
+"""How fast this machine is: the model by device and precision, training, and a whole file from end to end."""
