@@ -26,7 +26,7 @@ from fommctl.media.images import resize
 from fommctl.media.reader import Frame
 from fommctl.media.writer import Writer
 from fommctl.models.loading import LoadedModel
-from fommctl.networks.pixels import HostPixels, to_tensor
+from fommctl.networks.grids import HostPixels, to_tensor
 from fommctl.presets.preset import Preset
 
 RATE = Fraction(25)

@@ -60,8 +60,8 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Measure the fast paths against the plain loop of the published code, in turns, on random weights."""
         from fommctl.bench import training
-        from fommctl.bench.model import BenchConfig, run
         from fommctl.bench.end_to_end import measure
+        from fommctl.bench.model import BenchConfig, run
 
         config = BenchConfig(
             preset=preset,
