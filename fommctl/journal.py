@@ -94,7 +94,7 @@ class Journal(Generic[Record]):
 
     def _unusable(self, error: OSError) -> OutputError:
         if error.errno in FULL_DISK:
-            return OutputError(f"the disk is full: {self.path}", self._hint)
+            return OutputError(f"the disk is full: {self.path}", "Free some space, and run the same command again.")
         return OutputError(f"cannot use {self.path}: {(error.strerror or str(error)).lower()}", self._hint)
 
 

@@ -1,1 +1,1 @@
-"""How fast this machine is: the model by device and precision, training, and a whole file from end to end."""
+"""Measuring how fast the model runs and trains here, and how exactly."""

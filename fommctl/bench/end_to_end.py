@@ -14,19 +14,16 @@ import torch
 from numpy.typing import NDArray
 
 from fommctl.animate import run as animate
+from fommctl.animate.animator import Animator
 from fommctl.animate.config import AnimateConfig
-from fommctl.animate.engine import Engine
-from fommctl.animate.motion import Choreography, Moment
-from fommctl.animate.rendering import Rendering, batches
-from fommctl.animate.timing import Cue, as_driven
 from fommctl.api.protocols import Backend
-from fommctl.bench.model import EndToEnd, smooth_pictures
+from fommctl.bench.run import EndToEnd, smooth_pictures
 from fommctl.host import Host
-from fommctl.media.images import resize
+from fommctl.media.images import Pixels, resize
 from fommctl.media.reader import Frame
 from fommctl.media.writer import Writer
 from fommctl.models.loading import LoadedModel
-from fommctl.networks.grids import HostPixels, to_tensor
+from fommctl.networks.grids import HostPixels
 from fommctl.presets.preset import Preset
 
 RATE = Fraction(25)
@@ -43,10 +40,10 @@ def measure(preset: Preset, backend: Backend, host: Host, device: torch.device, 
     backend: with its weights.  Framing is given, so that no detection is in it; the result is an .mp4 file.
     """
     model = LoadedModel("bench", backend, preset, {}, ())
-    engine = Engine(model, host, device=str(device), precision=precision)
+    engine = Animator(model, host, device=str(device), precision=precision)
     width, height = engine.frame_size()
-    cues = list(as_driven(_moving(width, height, 8)))
-    alone = _alone(engine, cues)
+    pictures = [frame.pixels for frame in _moving(width, height, 8)]
+    alone = _alone(engine, pictures)
     count = min(MOST, max(FEWEST, round(SECONDS * alone)))
     rates: dict[str, list[float]] = {"alone": [], "native": [], "hd": []}
     with tempfile.TemporaryDirectory(prefix="fommctl-bench-") as folder:
@@ -54,7 +51,7 @@ def measure(preset: Preset, backend: Backend, host: Host, device: torch.device, 
         _write(native, (width, height), (width, height), count)
         _write(wide, HD, (width, height), count)
         for _ in range(ROUNDS):
-            rates["alone"].append(_alone(engine, (cues * count)[:count]))
+            rates["alone"].append(_alone(engine, (pictures * count)[:count]))
             rates["native"].append(_animated(engine, native, "none"))
             rates["hd"].append(_animated(engine, wide, f"{(HD[0] - HD[1]) // 2},0,{HD[1]}"))
     medians = {name: statistics.median(values) for name, values in rates.items()}
@@ -71,22 +68,14 @@ def _moving(width: int, height: int, count: int) -> list[Frame]:
     return [Frame(np.roll(cloud, 2 * index, axis=1), index, index / RATE, 1 / RATE) for index in range(count)]
 
 
-def _alone(engine: Engine, cues: Sequence[Cue]) -> float:
+def _alone(engine: Animator, pictures: Sequence[Pixels]) -> float:
     """Frames a second of the model's loop, pictures to pictures, without files."""
-    renderer = engine.renderer()
-    context = renderer.encode_source(to_tensor([cues[0].frame.pixels], renderer.device))
-    choreography = Choreography(
-        context.motion, [context.motion], mode=engine.motion(None), adapt_scale=True, smooth=False
-    )
-    rendering = Rendering(renderer, context, choreography, lambda time: Moment(float(time)), None)
     began = time.perf_counter()
-    for batch in batches(cues, rendering.batch_size):
-        for rendered in rendering(batch):
-            rendered.pixels.array()
-    return len(cues) / (time.perf_counter() - began)
+    count = sum(1 for _ in engine.frames(pictures[0], pictures, adapt_scale=True, smooth=False))
+    return count / (time.perf_counter() - began)
 
 
-def _animated(engine: Engine, driving: Path, driving_crop: str) -> float:
+def _animated(engine: Animator, driving: Path, driving_crop: str) -> float:
     config = AnimateConfig(
         source=driving,
         driving=driving,

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from fommctl.api.training import TrainingBatch, trains
-from fommctl.bench.model import PLAIN, BenchConfig, Report, random_backend, smooth_pictures
+from fommctl.bench.config import PAIRS, BenchConfig
+from fommctl.bench.run import PLAIN, Report, random_backend, smooth_pictures
 from fommctl.errors import UsageError
 from fommctl.host import Host, load_host
 from fommctl.models.perceptual import load_perceptual
@@ -82,7 +83,7 @@ def run(config: BenchConfig, host: Host | None = None, *, report: Report | None 
     batch = _batch(preset, batch_size, config.seed, device)
     for path in paths.values():
         path.start(batch)
-    rounds = max(3, math.ceil(config.frames / batch_size))
+    rounds = max(3, math.ceil((config.frames or PAIRS) / batch_size))
     for index in range(rounds):
         for path in paths.values():
             path.take_time(batch)

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fommctl.cli.session import Session, command
+from fommctl.cli.console import Session
+from fommctl.cli.options import command
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -23,22 +24,24 @@ STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, epilog=EXAMPLES)
-    def doctor(
-        session: Session,
-        timeout: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="How long each check may take.")] = 60.0,
-    ) -> None:
-        """Tell whether fommctl works here and how fast, and what to do about each problem.
+    command(app, epilog=EXAMPLES)(doctor)
 
-        Exit code 5 where something keeps 'fommctl animate' with the built-in model from working, else 0, also with
-        problems of other kinds. The report names no user, no host and no secret: it can go into an issue as it is.
-        """
-        from fommctl.doctor.run import run
 
-        report = run(timeout)
-        session.result(report.to_json(), None if session.json else _text(report))
-        if report.exit_code:
-            raise typer.Exit(report.exit_code)
+def doctor(
+    session: Session,
+    timeout: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="How long each check may take.")] = 60.0,
+) -> None:
+    """Tell whether fommctl works here and how fast, and what to do about each problem.
+
+    Exit code 5 where something keeps 'fommctl animate' with the built-in model from working, else 0, also with
+    problems of other kinds. The report names no user, no host and no secret: it can go into an issue as it is.
+    """
+    from fommctl.doctor.run import run
+
+    report = run(timeout)
+    session.result(report.to_json(), None if session.json else _text(report))
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
 
 
 def _text(report: "Report") -> "Group":

@@ -20,7 +20,7 @@ def check(name: str) -> Iterator[Row]:
     import numpy as np
 
     from fommctl.animate.animator import load
-    from fommctl.detection.framing import choose_detector
+    from fommctl.detection.detectors import choose_detector
     from fommctl.media.writer import Writer
 
     start = time.perf_counter()

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from fommctl import __version__
 from fommctl.api.metrics import Metric, MetricClip
 from fommctl.api.specs import MetricSpec
-from fommctl.errors import FULL_DISK, FommctlError, InputError, MissingError, OutputError
+from fommctl.errors import FommctlError, InputError, MissingError
 from fommctl.evaluate.config import EvaluateConfig
 from fommctl.evaluate.keypoint_sources import ChosenSources, SourceFactory
 from fommctl.evaluate.plan import EvaluatedModel, Task, load_engine
-from fommctl.evaluate.results import ClipResult, Failure, Outcome
+from fommctl.evaluate.results import ClipResult
 from fommctl.evaluate.scoring import ClipScoring, missing_package, missing_text, unforeseen_text
 from fommctl.evaluate.store import PredictionWriter, StoredScores, is_saved, key_of, read_stored, write_stored
 from fommctl.evaluate.streams import ClipFrames, FrameStream, compare_files
@@ -54,13 +54,9 @@ class Job:
     task: Task
 
 
-def prepare(setup: Setup) -> Work[Job, Outcome]:
-    """Return the function that does the jobs; it raises no errors."""
-    try:
-        return Worker(setup)
-    except FommctlError as error:
-        failure = Failure(error)
-        return lambda job, tell: failure
+def prepare(setup: Setup) -> Work[Job, ClipResult]:
+    """Return the function that does the jobs."""
+    return Worker(setup)
 
 
 class Worker:
@@ -79,24 +75,19 @@ class Worker:
         self._sources = SourceFactory(self._host, setup.sources)
         self._engine: tuple[int, Engine] | None = None
 
-    def __call__(self, job: Job, tell: Tell) -> Outcome:
+    def __call__(self, job: Job, tell: Tell) -> ClipResult:
         """Score a clip, or read its stored scores. tell(frames done, frames in all or None)."""
         try:
             return self._outcome(job, tell)
-        except FommctlError as error:
-            return Failure(error)
-        except OSError as error:
-            reason = f"{error.strerror or error}".lower()
-            return Failure((OutputError if error.errno in FULL_DISK else InputError)(reason))
+        except (FommctlError, OSError):
+            raise
         except ImportError as error:
-            log.debug("%s failed", job.task.name, exc_info=True)
-            return Failure(missing_package(error, self._host))
+            raise missing_package(error, self._host) from error
         except Exception as error:
-            # An unforeseen error in a library or a plugin must not end the work on other clips.
-            log.debug("%s failed", job.task.name, exc_info=True)
-            return Failure(InputError(unforeseen_text(error, self._host)))
+            # Name the plugin that the error comes from.
+            raise InputError(unforeseen_text(error, self._host)) from error
 
-    def _outcome(self, job: Job, tell: Tell) -> Outcome:
+    def _outcome(self, job: Job, tell: Tell) -> ClipResult:
         model, task, config = self._setup.models[job.model], job.task, self.config
         files = {"truth": task.truth, "source": task.source}
         if config.finished:

@@ -19,8 +19,8 @@ from fommctl.animate import run as animate
 from fommctl.animate.config import AnimateConfig
 from fommctl.animate.defaults import GENERAL
 from fommctl.animate.engine import Engine
-from fommctl.animate.motion import Choreography, Moment
 from fommctl.animate.rendering import BATCH_ON_CPU
+from fommctl.animate.transfer import Moment, MotionTransfer
 from fommctl.api.metrics import FrameChunk
 from fommctl.api.protocols import Renderer, SourceContext
 from fommctl.api.schema import TransferRules
@@ -61,17 +61,17 @@ def animation(engine: Engine, source_clip: ClipFrames, driving: ClipFrames) -> F
     def batches() -> Iterator[FrameBatch]:
         source = next(iter(source_clip))
         context = renderer.encode_source(to_tensor([source], renderer.device))
-        choreography, first = None, 0
+        moves, first = None, 0
         for frames in groups(iter(driving), BATCH):
             motion = _detected(renderer, frames)
-            choreography = choreography or Choreography(
+            moves = moves or MotionTransfer(
                 context.motion,
                 [motion[:1]],
                 mode="relative" if rules.relative else "absolute",
                 adapt_scale=rules.adapt_scale,
                 smooth=False,
             )
-            moved = _moved(choreography, motion, first, rules)
+            moved = _moved(moves, motion, first, rules)
             yield FrameBatch(_chunk(_rendered(renderer, context, moved), None, first), source, np.stack(frames))
             first += len(frames)
 
@@ -87,12 +87,12 @@ def transfer_rules(engine: Engine) -> TransferRules:
     )
 
 
-def _moved(choreography: Choreography, driving: Motion, first: int, rules: TransferRules) -> Motion:
+def _moved(moves: MotionTransfer, driving: Motion, first: int, rules: TransferRules) -> Motion:
     """Transfer the motion of driving frames, of which the first has index `first` in its clip, to the source."""
-    moved = choreography(driving, [Moment(float(first))] * len(driving))
+    moved = moves(driving, [Moment(float(first))] * len(driving))
     if rules.relative and not rules.relative_jacobian:
         moved = replace(moved, jacobians=driving.jacobians)
-    shapes = [motion.covariances for motion in (driving, choreography.reference, choreography.source)]
+    shapes = [motion.covariances for motion in (driving, moves.reference, moves.source)]
     if rules.adapt_covariances and all(each is not None for each in shapes):
         moved = replace(moved, covariances=adapted_covariances(*shapes))  # type: ignore[arg-type]  # none is None
     if rules.inside:

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from fommctl import __version__
 from fommctl.api.metrics import ClipScores
 from fommctl.api.specs import MetricSpec
-from fommctl.errors import FommctlError, InputError, MissingError
+from fommctl.errors import InputError, MissingError
 from fommctl.evaluate.config import EvaluateConfig, Mode
 from fommctl.evaluate.keypoint_sources import MODEL, ChosenSources
 from fommctl.evaluate.plan import EvaluatedModel, Plan, Task
 from fommctl.evaluate.store import key_of
 from fommctl.host import Host
+from fommctl.workers import Failed, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -312,21 +313,6 @@ class ClipResult:
     """Whether an earlier run had stored all of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a clip could not be scored."""
-
-    error: FommctlError
-
-    @property
-    def fatal(self) -> bool:
-        """Tell whether no other clip can be scored either."""
-        return not isinstance(self.error, InputError)
-
-
-Outcome = ClipResult | Failure
-
-
 LISTED = 3
 
 
@@ -361,16 +347,17 @@ class EvaluationCollector:
             raise MissingError(next(iter(self._missing.values()), "there is no metric"), "See 'fommctl plugins list'.")
         return names
 
-    def add(self, model: int, task: Task, outcome: Outcome) -> None:
+    def add(self, model: int, task: Task, outcome: Outcome[ClipResult]) -> None:
         """Take the outcome of one job.  model: its index."""
         place = model, task.name
-        if isinstance(outcome, Failure):
-            self._failed.setdefault(place, []).append(outcome.error.message)
+        if isinstance(outcome, Failed):
+            self._failed.setdefault(place, []).append(outcome.message)
             return
-        self._scored[place] = outcome
-        self.kept += outcome.kept
-        self._missing.update(outcome.missing)
-        for metric, why in outcome.problems.items():
+        scored = outcome.result
+        self._scored[place] = scored
+        self.kept += scored.kept
+        self._missing.update(scored.missing)
+        for metric, why in scored.problems.items():
             self._failed.setdefault(place, []).append(f"{metric}: {why}")
 
     def check(self) -> None:

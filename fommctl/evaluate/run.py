@@ -25,7 +25,7 @@ from fommctl.evaluate.plan import (
     reconstructions,
 )
 from fommctl.evaluate.report import CONFIGURATION, write_report, write_tables
-from fommctl.evaluate.results import Evaluation, EvaluationCollector, Failure
+from fommctl.evaluate.results import Evaluation, EvaluationCollector
 from fommctl.evaluate.scoring import choose_metrics
 from fommctl.evaluate.store import PREDICTIONS
 from fommctl.evaluate.videos import VIDEOS, SideBySide, shown_clips
@@ -33,7 +33,7 @@ from fommctl.files import exclusive_folder, remove_stale_files, require_own_fold
 from fommctl.host import Host
 from fommctl.machine import usable_cores
 from fommctl.presets.preset import Preset, load_preset
-from fommctl.workers import Died, run_jobs
+from fommctl.workers import Failed, run_jobs
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int | None], None]
@@ -169,10 +169,11 @@ def _score(config: EvaluateConfig, collector: EvaluationCollector, report: Progr
 
     with closing(run_jobs(jobs, prepare, (setup,), workers=workers, tell=tell)) as outcomes:
         for job, outcome in outcomes:
-            if isinstance(outcome, Died):
-                outcome = Failure(InputError(outcome.reason))
-            if isinstance(outcome, Failure) and outcome.fatal:
-                raise outcome.error
+            if isinstance(outcome, Failed):
+                outcome.raise_if_disk_full()
+                if outcome.exit_code != InputError.exit_code:
+                    # A model or a package that is missing for one clip is missing for all.
+                    raise outcome.to_error()
             collector.add(job.model, job.task, outcome)
     collector.check()
 

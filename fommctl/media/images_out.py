@@ -51,8 +51,10 @@ class PictureSequence:
         mark: Mark | None = None,
         *,
         overwrite: bool = False,
+        first_number: int | None = None,
     ) -> None:
-        """overwrite: replace pictures of the same numbers, and remove those of an older, longer result."""
+        """overwrite: replace pictures of the same numbers, and remove those of an older, longer result.  first_number:
+        where the numbers begin; None is 1. Where it is given, the pictures are a part of a result: others stay."""
         self._pattern = pattern
         self._encoding = encoding
         texts = {key.capitalize(): value for key, value in metadata.items()}
@@ -64,6 +66,8 @@ class PictureSequence:
         self._folder = (folder.parent if self._new_folder else folder) / temporary_path(folder).name
         with output_errors(pattern):
             self._folder.mkdir()
+        self._first = 1 if first_number is None else first_number
+        self._alone = first_number is None
         self._count = 0
         self._overwrite = overwrite
         self._moved: list[Path] = []
@@ -76,8 +80,8 @@ class PictureSequence:
         """Add a picture: (H, W, 3 or 4) uint8; times have no place here."""
         if pixels.shape[2] == 4 and not self._encoding.alpha:
             pixels = over_black(pixels[..., :3], pixels[..., 3])
+        target = self._folder / numbered(self._pattern, self._first + self._count).name
         self._count += 1
-        target = self._folder / numbered(self._pattern, self._count).name
         # The caller may use its array again, and a queue longer than the workers would only cost memory.
         self._running.append(self._pool.submit(self._save, target, np.array(pixels)))
         with output_errors(self._pattern):
@@ -92,7 +96,7 @@ class PictureSequence:
             self._pool.shutdown()
             if self._new_folder and self._gets_its_name():
                 return
-            targets = [numbered(self._pattern, number) for number in range(1, self._count + 1)]
+            targets = [numbered(self._pattern, number) for number in range(self._first, self._first + self._count)]
             if self._overwrite:
                 self._aside.mkdir()
                 for target in targets:
@@ -102,7 +106,7 @@ class PictureSequence:
                 publish(self._folder / target.name, target, overwrite=self._overwrite)
                 self._moved.append(target)
             self._moved.clear()
-            if self._overwrite:
+            if self._overwrite and self._alone:
                 self._remove_older()
             shutil.rmtree(self._folder, ignore_errors=True)
 

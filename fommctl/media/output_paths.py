@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 from fommctl.errors import OutputError, UsageError
@@ -55,12 +55,12 @@ def remove_stale_output(path: Path) -> None:
         remove_stale_files(path.parent, path)
 
 
-def check_target(path: Path, overwrite: bool, inputs: Sequence[Path]) -> None:
+def check_target(path: Path, overwrite: bool, inputs: Sequence[Path], numbers: Container[object] | None = None) -> None:
     """Raise UsageError where `path` exists (and `overwrite` is false) or is an input, OutputError where it cannot be
-    written."""
+    written.  numbers: of a pattern, those of its pictures that must not exist; None: all."""
     _check_name(numbered(path, 1) if is_pattern(path) else path)
     if is_pattern(path):
-        _check_pattern(path, overwrite, inputs)
+        _check_pattern(path, overwrite, inputs, numbers)
         return
     target = real_target(path)
     if target.is_dir():
@@ -83,14 +83,14 @@ def _check_name(path: Path) -> None:
             raise OutputError(f"the name of the output is too long: {path}", "Give a shorter one with -o.") from error
 
 
-def _check_pattern(path: Path, overwrite: bool, inputs: Sequence[Path]) -> None:
+def _check_pattern(path: Path, overwrite: bool, inputs: Sequence[Path], numbers: Container[object] | None) -> None:
     folder = path.parent
     if not folder.exists():
         # One level is made on the way, since nobody creates `frames/` by hand.
         _check_folder(folder.parent, f"Create it first: mkdir -p '{folder}'.")
         return
     _check_folder(folder, "Choose another folder with -o.")
-    present = [entry for _, entry in matching(path)]
+    present = [entry for number, entry in matching(path) if numbers is None or number in numbers]
     for source in inputs:
         inside = os.path.isdir(source) and _same(folder, source)
         if inside or _input_pattern_meets(source, folder, path):

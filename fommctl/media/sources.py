@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -19,7 +20,7 @@ from fommctl.media.boxes import Box
 from fommctl.media.conversion import Converter, View, square_pixels
 from fommctl.media.decoding import Damage, Decoded, Decoder, deinterlaced
 from fommctl.media.files import as_fraction, opened, time_base, video_stream
-from fommctl.media.probe import VideoInfo
+from fommctl.media.probe import OpenVideo, VideoInfo
 from fommctl.media.random_access import frame_times
 from fommctl.media.resampling import Pixels, content, over_black
 
@@ -60,10 +61,11 @@ class Pending:
     duration: Fraction
 
 
-def pending_frames(info: VideoInfo, start: Fraction, warn: Warn) -> Iterator[Pending]:
+def pending_frames(info: VideoInfo, start: Fraction, warn: Warn, opened: OpenVideo | None = None) -> Iterator[Pending]:
     """Yield the frames of any input in order; those before `start` (seconds) may be left out.
 
-    warn: is called with what could not be read.  Raises InputError.
+    warn: is called with what could not be read.  opened: the file as `probe_open` has left it; it is read on, and
+    closed.  Raises InputError.
     """
     if info.kind == "image":
         read = cache(lambda: over_black(*stills.decode(info.path)))
@@ -73,7 +75,7 @@ def pending_frames(info: VideoInfo, start: Fraction, warn: Warn) -> Iterator[Pen
     elif info.video_codec in stills.ANIMATED_CODECS:
         yield from _animation(info)
     else:
-        yield from _Video(info, start, warn).frames()
+        yield from _Video(info, start, warn, opened).frames()
 
 
 def pending_times(info: VideoInfo, start: Fraction, warn: Warn) -> Iterator[Pending]:
@@ -138,8 +140,9 @@ def _shown(pixels: Pixels) -> Callable[[View], Picture]:
 class _Video:
     """Frames of a video file from its picture stream."""
 
-    def __init__(self, info: VideoInfo, start: Fraction, warn: Warn) -> None:
+    def __init__(self, info: VideoInfo, start: Fraction, warn: Warn, opened: OpenVideo | None = None) -> None:
         self.info = info
+        self._open = opened
         self.start = start
         self.warn = warn
         self._converters: dict[View, Converter] = {}
@@ -209,14 +212,16 @@ class _Video:
         yield from self._pass(None)
 
     def _pass(self, target: Fraction | None) -> Generator[Decoded, None, None]:
-        with opened(self.info.path) as container:
-            stream = video_stream(container, self.info.path)
-            if target is not None and not self._seek(container, stream, target):
-                return
-            decoder = Decoder(container, stream)
+        with self._opened() as video:
+            decoder, frames = video.decoder, video.frames
+            if target is not None:
+                if not self._seek(video.container, video.stream, target):
+                    return
+                decoder = Decoder(video.container, video.stream)
+                frames = decoder.frames()
             complete = target is None
             try:
-                for frame, time, aspect in decoder.frames():
+                for frame, time, aspect in frames:
                     if not complete and frame.key_frame:
                         # What is shown before the first key frame lacks what it is made of; that is no damage.
                         complete, decoder.damage = True, Damage()
@@ -228,6 +233,19 @@ class _Video:
             finally:
                 for message in decoder.damage.messages(self.info.path):
                     self.warn(message)
+
+    @contextmanager
+    def _opened(self) -> Iterator[OpenVideo]:
+        """The file at its first frame: as it was left open by the probe, the first time, else opened again."""
+        video, self._open = self._open, None
+        if video is None:
+            with opened(self.info.path) as container:
+                stream = video_stream(container, self.info.path)
+                decoder = Decoder(container, stream)
+                yield OpenVideo(self.info, container, stream, decoder, decoder.frames(), ExitStack())
+        else:
+            with closing(video):
+                yield video
 
     def _seek(self, container: InputContainer, stream: VideoStream, target: Fraction) -> bool:
         try:

@@ -10,19 +10,17 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.api.values import ClipRecord
 from fommctl.datasets.keypoints import checked, keypoints_path, write_keypoints
-from fommctl.errors import FULL_DISK, FommctlError, InputError, OutputError, out_of_memory
+from fommctl.errors import InputError
 from fommctl.files import FileFingerprint
-from fommctl.media import stills
+from fommctl.media import Deinterlace, stills
 from fommctl.media.boxes import Box, square
 from fommctl.media.conversion import View
-from fommctl.media.decoding import Deinterlace
 from fommctl.media.files import DEFAULT_RATE
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.random_access import count_frames, read_frames
@@ -30,11 +28,11 @@ from fommctl.media.reader import Frame, Reader
 from fommctl.media.resampling import Pixels
 from fommctl.media.sound import choose_tracks
 from fommctl.media.writer import AudioSource, Writer, holds_audio
+from fommctl.preprocess.config import Fit
 from fommctl.preprocess.manifest import Measure, measure
 from fommctl.provenance.hashing import media_hash
 from fommctl.workers import Tell, Work
 
-Fit = Literal["pad", "crop", "stretch"]
 SLACK = Fraction(1, 1000)
 """Seconds by which a frame may lie before the start, or before the end, of its clip: data sets round their times."""
 
@@ -293,36 +291,11 @@ def viewed(points: Floats, whole: tuple[int, int], part: Box | None, side: int) 
     return np.where(outside, np.nan, np.clip(inner, -1, 1))
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a clip could not be made."""
-
-    message: str
-    disk_full: bool = False
-    """Whether the disk is full, so that no other clip can be made either."""
+def prepare() -> Work[ClipJob, WrittenClip]:
+    """Return the function that makes clips."""
+    return _make_hashed
 
 
-Outcome = WrittenClip | Failure
-
-
-def prepare() -> Work[ClipJob, Outcome]:
-    """Return the function that makes clips; it raises no errors."""
-    return attempt
-
-
-def attempt(job: ClipJob, tell: Tell) -> Outcome:
-    """Make a clip. tell(frames written, None)."""
-    try:
-        made = make_clip(job, tell)
-        return replace(made, source_sha256=None if job.record.path is None else source_hash(job.record.path))
-    except FommctlError as error:
-        cause = error.__cause__
-        full = isinstance(error, OutputError) and isinstance(cause, OSError) and cause.errno in FULL_DISK
-        return Failure(error.message, full)
-    except OSError as error:
-        return Failure(f"{error.strerror or error}".lower(), error.errno in FULL_DISK)
-    except Exception as error:
-        if known := out_of_memory(error):
-            return Failure(known.message)
-        # A data set's own frames may raise anything.
-        return Failure(f"{type(error).__name__}: {str(error)[:300]}".rstrip(": "))
+def _make_hashed(job: ClipJob, tell: Tell) -> WrittenClip:
+    made = make_clip(job, tell)
+    return replace(made, source_sha256=None if job.record.path is None else source_hash(job.record.path))

@@ -21,6 +21,7 @@ from torch import Tensor
 from fommctl.api.protocols import Backend
 from fommctl.api.training import ThinPlateTransform, TrainingBatch, TrainingView
 from fommctl.datasets.clips import Clip
+from fommctl import signals
 from fommctl.errors import ModelError
 from fommctl.models.checkpoint import write_native
 from fommctl.train import run_folder
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from fommctl.train.config import TrainConfig
 
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _TWICE = 1.0
 """Seconds."""
 
@@ -72,16 +72,8 @@ def stoppable(max_time: float | None = None) -> Iterator[Stop]:
             raise KeyboardInterrupt
         stop.signalled = True
 
-    if threading.current_thread() is not threading.main_thread():
+    with signals.handled(handle):
         yield stop
-        return
-    heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    previous = {number: signal.signal(number, handle) for number in heeded}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 FRAMES = 8

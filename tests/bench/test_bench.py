@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from fommctl.bench import end_to_end
-from fommctl.bench import model as bench
+from fommctl.bench import run as bench
 from fommctl.bench import training as bench_training
-from fommctl.bench.model import BenchConfig, EndToEnd, random_backend, smooth_pictures
+from fommctl.bench.config import BenchConfig
+from fommctl.bench.run import EndToEnd, random_backend, smooth_pictures
 from fommctl.presets.preset import load_preset
 
 

@@ -400,7 +400,7 @@ def test_a_dry_run_prints_boxes_and_commands_and_writes_nothing(run_cli, blobs, 
     text = run_cli("crop", clip, "--dry-run", *blobs[:-1])
     assert text.code == 0
     assert "ffmpeg " in text.stdout
-    assert ",".join(map(str, found["box"])) in text.stdout
+    assert f"crop {left},{top},{right - left}" in text.stdout
 
 
 def test_frames_in_a_folder_are_pictures_and_a_pattern_is_a_clip(run_cli, blobs, tmp_path):
@@ -442,7 +442,7 @@ def test_wrong_options(run_cli, third_party, tmp_path, options, message):
 
 PEAK = """
 import json, resource, sys
-from fommctl.cli.app import main
+from fommctl.cli.main import main
 code = main(sys.argv[1:])
 print(json.dumps({"code": code, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
 """

@@ -19,11 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fommctl.api import Box, UsageError
+from fommctl.crop.clips import ffmpeg_command
 from fommctl.crop.config import CropConfig
 from fommctl.crop.inputs import expand, key_of, names_of, safe_name
 from fommctl.crop.manifest import JOURNAL, Manifest
 from fommctl.crop.search import Piece, square_of
-from fommctl.crop.write import ffmpeg_command
 from fommctl.detection.framing import fitted, ideal
 from fommctl.files import temporary_path
 from fommctl.media.probe import probe

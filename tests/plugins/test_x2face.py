@@ -10,7 +10,7 @@ import torch
 import x2face_models
 from x2face_models import NARROW, SIDE
 
-from fommctl.animate.motion import Choreography, Moment
+from fommctl.animate.transfer import Moment, MotionTransfer
 from fommctl.api.testing import check_backend
 from fommctl.api.testing_training import check_training
 from fommctl.errors import ModelError, UsageError
@@ -232,9 +232,9 @@ def test_codes_are_held_and_smoothed():
     codes = torch.tensor([[1.0], [9.0], [2.0]])
     motion = Motion(torch.zeros(3, 0, 2), codes=codes)
     first = motion[:1]
-    held = Choreography(first, [first], mode="absolute", adapt_scale=True, smooth=False)
+    held = MotionTransfer(first, [first], mode="absolute", adapt_scale=True, smooth=False)
     assert held(motion, [Moment(0.0), Moment(0.1, False), Moment(0.2)]).codes.flatten().tolist() == [1, 1, 2]
-    smooth = Choreography(first, [first], mode="absolute", adapt_scale=True, smooth=True)
+    smooth = MotionTransfer(first, [first], mode="absolute", adapt_scale=True, smooth=True)
     found = smooth(motion, [Moment(0.0), Moment(0.04), Moment(0.08)])
     assert found.keypoints.shape == (3, 0, 2)
     assert 1 < found.codes[1] < 9

@@ -407,7 +407,7 @@ def test_memory_does_not_grow_with_the_clip(tmp_path, planned):
         raw = write_plan(tmp_path / f"raw{count}", [grey("a", "c", count=count)])
         arguments = ("preprocess", "planned", raw, "-o", tmp_path / f"out{count}", *INSIDE)
         code = (
-            "import resource, sys\nfrom fommctl.cli.app import main\n"
+            "import resource, sys\nfrom fommctl.cli.main import main\n"
             f"assert main({list(map(str, arguments))}) == 0\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
         )

@@ -216,9 +216,9 @@ def test_a_result_that_cannot_be_signed_does_not_appear(sign, chain, tmp_path, m
     def fails(self, *arguments):
         raise c2pa.C2paError("Signature: the device is gone")
 
-    from fommctl.animate import preparation
+    from fommctl.animate import plan
 
-    monkeypatch.setattr(preparation, "check_signing", lambda config: ())
+    monkeypatch.setattr(plan, "check_signing", lambda config: ())
     monkeypatch.setattr(c2pa.Builder, "sign", fails)
     with pytest.raises(OutputError, match=r"cannot sign .*a\.mp4: the device is gone"):
         sign(out, mine, overwrite=True)
