@@ -20,7 +20,9 @@ FLOORS = (
     {"api", "host", "media", "options", "plugin", "presets"},
     {"models"},
     {"datasets"},
-    {"detection", "provenance", "animate"},
+    {"detection"},
+    {"provenance"},
+    {"animate"},
     {
         "batch",
         "bench",

@@ -17,12 +17,11 @@ from torch import Tensor
 
 from fommctl import __version__
 from fommctl.animate.compose import Composer, CompositionOptions, Rendered
-from fommctl.animate.config import FrameRange, parse_frames
+from fommctl.animate.config import AnimateConfig, FrameRange, parse_frames
 from fommctl.animate.engine import Engine
-from fommctl.animate.motion import DrivingFrame, DrivingFraming, Motion
+from fommctl.animate.motion import DrivingFrame, DrivingFraming, Motion, TimedFrame, as_driven, at_rate
 from fommctl.animate.plan import AnimationPlan, keeps_alpha
 from fommctl.animate.reference import ReferenceFinder
-from fommctl.animate.timing import TimedFrame, as_driven, at_rate
 from fommctl.animate.transfer import MotionTransfer
 from fommctl.api.protocols import FlowRenderer, Renderer, SourceContext
 from fommctl.api.specs import StageEvent
@@ -411,13 +410,21 @@ def open_session(plan: AnimationPlan, engine: Engine) -> RenderSession:
         engine,
         renderer,
         composer,
-        None if config.sign is None else Signature(config, engine),
+        _signature(config, engine),
         MotionDetector(renderer, config.batch_size),
         SquareRenderer(renderer, context, config.batch_size, with_flow=composer.wants_flow),
         ReferenceFinder(plan, context.motion),
         moves,
         references,
     )
+
+
+def _signature(config: AnimateConfig, engine: Engine) -> Signature | None:
+    if config.sign is None or config.sign_key is None:
+        return None
+    views = [(f"view {number}", path) for number, path in enumerate(config.views, 1)]
+    inputs = [("source", config.source), ("driving", config.driving), *views]
+    return Signature(config.result_path, inputs, config.sign, config.sign_key, engine.model)
 
 
 def about(plan: AnimationPlan, engine: Engine) -> StageEvent:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fommctl.animate.config import AnimateConfig
 from fommctl.errors import UsageError
 from fommctl.media.files import check_file
 from fommctl.media.marking import printable
@@ -102,16 +102,12 @@ def sidecar_of(output: Path) -> Path:
     return output.with_name(f"{output.name}.json")
 
 
-def check_sidecar(config: AnimateConfig) -> None:
-    """Raise UsageError where the sidecar would replace something."""
-    if not config.sidecar:
-        return
-    path = sidecar_of(config.result_path)
-    if path.is_dir() or any(
-        os.path.realpath(path) == os.path.realpath(file) for file in (config.source, config.driving)
-    ):
+def check_sidecar(output: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
+    """Raise UsageError where the sidecar of a result would replace something."""
+    path = sidecar_of(output)
+    if path.is_dir() or any(os.path.realpath(path) == os.path.realpath(file) for file in inputs):
         raise UsageError(f"the sidecar would replace {path}", "Choose another name with -o.")
-    if path.exists() and not config.overwrite:
+    if path.exists() and not overwrite:
         raise UsageError(f"the sidecar exists already: {path}", "Use --overwrite, or another name with -o.")
 
 

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from fommctl import __version__
-from fommctl.animate.config import AnimateConfig
 from fommctl.errors import MissingError, OutputError, UsageError
 from fommctl.files import file_sha256
 from fommctl.media.images_out import encode_png
 from fommctl.media.marking import TRAINED_ALGORITHMIC_MEDIA, printable
 from fommctl.media.movie import output_errors
 from fommctl.media.output_paths import is_pattern
+from fommctl.models.loading import LoadedModel
 from fommctl.provenance.hashing import media_hash, model_identity
 from fommctl.provenance.keys import Credentials, read_credentials
-
-if TYPE_CHECKING:
-    from fommctl.animate.engine import Engine
 
 Found = TypeVar("Found")
 FORMATS = {".mp4": "video/mp4", ".mov": "video/quicktime", ".gif": "image/gif"}
@@ -75,21 +72,22 @@ def undisturbed(work: Callable[[], Found]) -> Found:
         return pool.submit(work).result()
 
 
-def check_signing(config: AnimateConfig) -> tuple[str, ...]:
+def check_signing(output: Path, chain: Path | None, key: Path | None) -> tuple[str, ...]:
     """Sign a picture in memory as the result will be signed, so that what is wrong shows before it is rendered.
+
+    chain, key: as of `Signature`; None: nothing is to be signed.
 
     Returns warnings. Raises UsageError, MissingError or InputError.
     """
-    if config.sign is None or config.sign_key is None:
+    if chain is None or key is None:
         return ()
-    path = config.result_path
-    if is_pattern(path) or path.suffix.lower() not in FORMATS:
+    if is_pattern(output) or output.suffix.lower() not in FORMATS:
         raise UsageError(
-            f"content credentials cannot be put into {path.name}",
+            f"content credentials cannot be put into {output.name}",
             "They can into .mp4, .mov and .gif; elsewhere --sidecar tells the hash of the result.",
         )
     c2pa = library()
-    credentials = read_credentials(config.sign, config.sign_key)
+    credentials = read_credentials(chain, key)
     picture = io.BytesIO(encode_png(np.zeros((8, 8, 3), np.uint8), "rgb24"))
     try:
         undisturbed(
@@ -99,7 +97,7 @@ def check_signing(config: AnimateConfig) -> tuple[str, ...]:
         )
     except c2pa.C2paError as error:
         raise UsageError(
-            f"{config.sign} cannot sign: {_said(error)}",
+            f"{chain} cannot sign: {_said(error)}",
             "C2PA wants a chain whose first certificate is for digital signatures, with the extended key usage "
             "emailProtection or documentSigning, and not itself an authority.",
         ) from error
@@ -110,34 +108,38 @@ def check_signing(config: AnimateConfig) -> tuple[str, ...]:
 class Signature:
     """Signs one result when it is finished, before it gets its name."""
 
-    config: AnimateConfig
-    engine: Engine
+    output: Path
+    inputs: Sequence[tuple[str, Path]]
+    """Role (`source`, `driving`, `view 1`, ...) and file."""
+    chain: Path
+    """Certificates (PEM), the signer's first."""
+    key: Path
+    """Private key of the first of them (PEM)."""
+    model: LoadedModel
     unsigned_sha256: str | None = None
     """Of the result as it was before."""
 
     def __call__(self, finished: Path) -> None:
         """Sign the file in its place, all or nothing. Raises OutputError."""
-        assert self.config.sign is not None
-        assert self.config.sign_key is not None
         c2pa = library()
-        credentials = read_credentials(self.config.sign, self.config.sign_key)
+        credentials = read_credentials(self.chain, self.key)
         self.unsigned_sha256 = file_sha256(finished)
         signed = finished.with_name(f"{finished.name}.signed")
         try:
-            with output_errors(self.config.result_path):
+            with output_errors(self.output):
                 undisturbed(lambda: self._sign(c2pa, credentials, finished, signed))
                 os.replace(signed, finished)
         except c2pa.C2paError as error:
             raise OutputError(
-                f"cannot sign {self.config.result_path}: {_said(error)}",
+                f"cannot sign {self.output}: {_said(error)}",
                 "Check the space in the folder for temporary files, or leave out --sign.",
             ) from error
         finally:
             signed.unlink(missing_ok=True)
 
     def _sign(self, c2pa: Any, credentials: Credentials, finished: Path, signed: Path) -> None:
-        builder = _with_ingredients(c2pa, self.config, self._about())
-        kind = FORMATS[self.config.result_path.suffix.lower()]
+        builder = _with_ingredients(c2pa, self.output, self.inputs, self._about())
+        kind = FORMATS[self.output.suffix.lower()]
         with finished.open("rb") as source, _Target(io.FileIO(signed, "w+")) as target:
             try:
                 builder.sign(_signer(c2pa, credentials), kind, source, target)
@@ -149,16 +151,15 @@ class Signature:
             os.fsync(target.fileno())
 
     def _about(self) -> dict[str, Any]:
-        identity = model_identity(self.engine.model)
+        identity = model_identity(self.model)
         return {
             "model": {
                 "name": printable(identity["name"]),
                 "sha256": identity["sha256"],
-                "preset": printable(self.engine.model.preset.name),
+                "preset": printable(self.model.preset.name),
             },
             "inputs": [
-                {"role": role, "title": printable(path.name), "sha256": media_hash(path)}
-                for role, path in _inputs(self.config)
+                {"role": role, "title": printable(path.name), "sha256": media_hash(path)} for role, path in self.inputs
             ],
         }
 
@@ -183,16 +184,10 @@ class _Target(io.BufferedRandom):
             raise
 
 
-def _inputs(config: AnimateConfig) -> list[tuple[str, Path]]:
-    views = [(f"view {number}", path) for number, path in enumerate(config.views, 1)]
-    return [("source", config.source), ("driving", config.driving), *views]
-
-
-def _with_ingredients(c2pa: Any, config: AnimateConfig, about: dict[str, Any]) -> Any:
+def _with_ingredients(c2pa: Any, output: Path, inputs: Sequence[tuple[str, Path]], about: dict[str, Any]) -> Any:
     """A builder with every input as an ingredient: with its own credentials where it has some, validated now; as a
     name alone where the library cannot read it (a folder of frames, a damaged file)."""
-    title = printable(config.result_path.name)
-    inputs = _inputs(config)
+    title = printable(output.name)
     names = {role: {"title": printable(path.name), "relationship": "inputTo", "label": role} for role, path in inputs}
     unreadable: list[str] = []
     while True:
