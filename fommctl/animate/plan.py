@@ -47,6 +47,7 @@ from fommctl.media.writer import AudioSource, check_output, holds_alpha, holds_a
 from fommctl.models.home import restorer_file
 from fommctl.networks import transfer
 from fommctl.presets.preset import Framing, Preset
+from fommctl.provenance.hashing import InputFile
 from fommctl.provenance.sidecar import check_sidecar
 from fommctl.provenance.signing import check_signing
 
@@ -137,6 +138,8 @@ class AnimationPlan:
     sound: tuple[AudioSource, ...]
     """One source a track of the result."""
     mode: MotionMode
+    files: tuple[tuple[str, InputFile], ...]
+    """Inputs by role, as they were when they were read."""
     warnings: tuple[str, ...]
 
     @property
@@ -223,6 +226,7 @@ def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion
     driving: as `open_driving` gave it; the part of a clip that is animated is set here.
     """
     remarks = check_outputs(config)
+    files = input_files(config)
     config = resolve(config, engine.model.preset, engine.family)
     mode = engine.motion(config.motion)
     engine.check_views(len(config.views))
@@ -249,7 +253,16 @@ def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion
     )
     for note in notes:
         log.warning(note)
-    return AnimationPlan(config, inputs, sound, mode, notes)
+    return AnimationPlan(config, inputs, sound, mode, files, notes)
+
+
+def input_files(config: AnimateConfig) -> tuple[tuple[str, InputFile], ...]:
+    """Note, by role, what the inputs are before they are read, for hashes that vouch for what was read."""
+    if not (config.sidecar or config.sign):
+        return ()
+    views = [(f"view {number}", path) for number, path in enumerate(config.views, 1)]
+    roles = [("source", config.source), ("driving", config.driving), *views]
+    return tuple((role, InputFile.of(path)) for role, path in roles)
 
 
 def find_inputs(

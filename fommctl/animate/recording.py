@@ -21,7 +21,7 @@ from fommctl.media.boxes import Box
 from fommctl.media.marking import TRAINED_ALGORITHMIC_MEDIA
 from fommctl.models import registry
 from fommctl.provenance.environment import environment
-from fommctl.provenance.hashing import media_hash, model_identity
+from fommctl.provenance.hashing import InputFile, media_hash, model_identity
 from fommctl.provenance.sidecar import VERSION, sidecar_of
 
 NOT_RECORDED = ("source", "driving", "views", "output", "motion_out", "overwrite", "sidecar", "sign", "sign_key")
@@ -89,13 +89,13 @@ def write_sidecar(
 
     references: times of the reference frames, one a shot.  batch_size, encoder_threads: as they were in effect.
     unsigned: SHA-256 of a signed result before it was signed.
-    Raises OutputError; the result stays.
+    Raises OutputError, and InputError where an input was changed since it was read; the result stays.
     """
     config, driving = plan.config, plan.inputs.driving
     path = sidecar_of(config.result_path)
     folder = path.parent
     identity = model_identity(engine.model)
-    model = engine.model.path
+    model, files = engine.model.path, dict(plan.files)
     record: dict[str, Any] = {
         "format": "fommctl sidecar",
         "version": VERSION,
@@ -104,9 +104,9 @@ def write_sidecar(
         "synthetic": True,
         "digital_source_type": TRAINED_ALGORITHMIC_MEDIA,
         "inputs": {
-            "source": _file(config.source, folder),
-            "driving": _file(config.driving, folder),
-            "views": [_file(view, folder) for view in config.views],
+            "source": _input(files["source"], folder),
+            "driving": _input(files["driving"], folder),
+            "views": [_input(file, folder) for role, file in files.items() if role.startswith("view ")],
         },
         "model": {
             "name": identity["name"],
@@ -153,6 +153,10 @@ def _options(plan: AnimationPlan, batch_size: int, encoder_threads: int) -> dict
 
 def _file(path: Path, folder: Path) -> dict[str, Any]:
     return {**_places(path, folder), "sha256": media_hash(path)}
+
+
+def _input(file: InputFile, folder: Path) -> dict[str, Any]:
+    return {**_places(file.path, folder), "sha256": file.sha256()}
 
 
 def _model_places(engine: Engine, path: Path, folder: Path) -> dict[str, str | None]:

@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from fommctl.api.specs import StageEvent
-from fommctl.batch.building import build
-from fommctl.batch.checking import Checker
+from fommctl.batch.checks import Checker
 from fommctl.batch.config import BatchConfig
-from fommctl.batch.job_files import read_job_file
-from fommctl.batch.jobs import Job
+from fommctl.batch.job_files import Problem, line_of, problems_error, read_job_file
+from fommctl.batch.jobs import Job, build
 from fommctl.batch.keys import HASHES, Hashes, inputs_of, key_of
-from fommctl.batch.problems import Problem, line_of, problems_error
 from fommctl.batch.schedule import Ended, Planned, Schedule, Watcher, plan_job
 from fommctl.batch.status import OutputLocks, Status
 from fommctl.batch.worker import Rendered, prepare
@@ -91,25 +89,25 @@ def make_plan(config: BatchConfig, host: Host, report: Report = lambda done, tot
     Raises InputError and UsageError where the file cannot be used, and UsageError with every problem of every job,
     unless those are to be kept apart (`keep_going`).
     """
-    built = build(read_job_file(config.jobs), config.jobs, config.defaults, host)
+    parsed = build(read_job_file(config.jobs), config.jobs, config.defaults, host)
     checker = Checker(host, config.root, local=config.engine == "local")
     status = Status(config.status_path)
     status.refresh()
-    total = 2 * len(built.jobs)
-    problems = [*built.problems, *checker.check(built.jobs, lambda done: report(done, total))]
-    refused = {each.job.number for each in problems if each.job is not None}
+    total = 2 * len(parsed.jobs)
+    problems = [*parsed.problems, *checker.check(parsed.jobs, lambda done: report(done, total))]
+    refused = {each.number for each in problems if each.number}
     hashes, planned = Hashes(status.folder / HASHES), []
-    good = [job for job in built.jobs if job.number not in refused]
+    good = [job for job in parsed.jobs if job.number not in refused]
     with hashes.ahead(path for job in good for path in inputs_of(job)):
         for done, job in enumerate(good, start=total - len(good) + 1):
             try:
                 planned.append(plan_job(job, key_of(job, checker.identity(job), hashes), status.of(job.output)))
             except FommctlError as error:
-                problems.append(Problem.of(job.where, error, job))
+                problems.append(Problem.of(job.where, error, job.number, job.output))
             report(done, total)
     problems.sort(key=lambda each: each.place)
-    if built.fatal or (problems and not config.keep_going):
-        raise problems_error(config.jobs.name, [*built.fatal, *problems])
+    if parsed.fatal or (problems and not config.keep_going):
+        raise problems_error(config.jobs.name, [*parsed.fatal, *problems])
     # The first of each job.
     invalid = {each.place: each for each in reversed(problems)}
     return BatchPlan(planned=tuple(planned), invalid=tuple(reversed(invalid.values())), hashes=hashes)
@@ -231,4 +229,4 @@ def _invalid_row(problem: Problem) -> dict[str, Any]:
 
 
 def _output_of(problem: Problem) -> str | None:
-    return None if problem.job is None else str(problem.job.output)
+    return None if problem.output is None else str(problem.output)

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from fommctl.batch.jobs import Job, ModelChoice
+from fommctl.animate.config import ModelChoice
+from fommctl.batch.jobs import Job
 from fommctl.batch.status import output_fingerprint
 from fommctl.files import FileFingerprint
 from fommctl.workers import Tell, Work

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from fommctl.media.probe import VideoInfo
-    from fommctl.provenance.inspection import BesideIt, Inspection
-    from fommctl.provenance.verifying import Verdict
+    from fommctl.provenance.inspection import BesideIt, Inspection, Verdict
 
 EXAMPLES = """Examples:
 

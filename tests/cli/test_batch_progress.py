@@ -6,15 +6,14 @@ import io
 from pathlib import Path
 
 import pytest
-from fommctl.batch.planning import Planned
 from rich.console import Console
 
-from fommctl.animate.config import AnimateConfig
-from fommctl.batch.jobs import Job, ModelChoice
+from fommctl.animate.config import AnimateConfig, ModelChoice
+from fommctl.batch.job_files import Problem
+from fommctl.batch.jobs import Job
 from fommctl.batch.keys import Key
-from fommctl.batch.problems import Problem
 from fommctl.batch.run import BatchPlan, BatchResult
-from fommctl.batch.schedule import Ended
+from fommctl.batch.schedule import Ended, Planned
 from fommctl.cli.batch import _Progress, clock, plan_table, summary, watching
 from fommctl.cli.console import LogFormat, Session
 
