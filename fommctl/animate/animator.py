@@ -26,7 +26,7 @@ from fommctl.host import load_host
 from fommctl.media.boxes import Box
 from fommctl.media.images import read_picture, resize
 from fommctl.models.loading import load_model
-from fommctl.networks.pixels import to_tensor
+from fommctl.networks.grids import to_tensor
 from fommctl.networks.transfer import Motion
 from fommctl.options import with_options
 from fommctl.presets.config import check_seed

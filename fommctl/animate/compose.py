@@ -19,7 +19,7 @@ from fommctl.media.boxes import Box
 from fommctl.media.drawing import compare, draw_keypoints
 from fommctl.media.images import Pixels, resize
 from fommctl.networks.detail import Detail, FrameDetail
-from fommctl.networks.pixels import HostPixels
+from fommctl.networks.grids import HostPixels
 from fommctl.networks.transfer import Motion
 
 

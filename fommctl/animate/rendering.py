@@ -35,7 +35,7 @@ from fommctl.media.reader import Clip, Frame
 from fommctl.media.resampling import Pixels, resize, upright
 from fommctl.media.sequences import first_number, is_pattern
 from fommctl.networks import transfer
-from fommctl.networks.pixels import HostPixels, to_tensor
+from fommctl.networks.grids import HostPixels, to_tensor
 from fommctl.provenance.hashing import model_identity
 from fommctl.provenance.signing import Signature
 from fommctl.threads import ReadAhead

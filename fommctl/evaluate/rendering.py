@@ -28,7 +28,7 @@ from fommctl.errors import MissingError
 from fommctl.evaluate.streams import BATCH, ClipFrames, FrameBatch, FrameStream, groups
 from fommctl.media.images_out import write_png
 from fommctl.media.resampling import Pixels
-from fommctl.networks.pixels import HostPixels, to_tensor
+from fommctl.networks.grids import HostPixels, to_tensor
 from fommctl.networks.transfer import Motion, adapted_covariances
 
 

@@ -18,7 +18,7 @@ from fommctl.media.probe import probe
 from fommctl.media.reader import Frame, Reader
 from fommctl.media.stills import LONGEST_PAUSE, MAX_PIXELS, MAX_SIDE
 from fommctl.media.writer import AudioSource, Writer
-from fommctl.models.building import MOST_VALUES, build_backend
+from fommctl.models.loading import MOST_VALUES, build_backend
 from fommctl.presets.preset import load_preset
 
 

@@ -32,7 +32,7 @@ from fommctl.errors import InputError, InterruptedRunError, ModelError, OutputEr
 from fommctl.host import Host, load_host
 from fommctl.models.checkpoint import read_checkpoint
 from fommctl.models.loading import load_model
-from fommctl.train.grid import LABEL_HEIGHT
+from fommctl.train.logs import LABEL_HEIGHT
 from fommctl.train.run import run
 from fommctl.train.run_folder import lock_run, step_checkpoint
 

@@ -22,10 +22,8 @@ from fommctl.datasets.clips import Clip, find_clips
 from fommctl.errors import InputError, UsageError
 from fommctl.media import random_access
 from fommctl.presets.sections import DatasetParams
-from fommctl.train.cache import spare_memory
 from fommctl.train.data import batches, steps_per_epoch
-from fommctl.train.landmarks import KeptLandmarks, Pixels
-from fommctl.train.pairs import TrainingPairs, most_different
+from fommctl.train.pairs import KeptLandmarks, Pixels, TrainingPairs, most_different, spare_memory
 
 SIDE, FRAMES = 16, 6
 IDENTITIES = ("ann", "ann", "bob", "cid", "dee")
@@ -443,7 +441,7 @@ RUN = """
 import os, signal, sys, time
 import multiprocessing
 from fommctl.presets.sections import DatasetParams
-from fommctl.train.cache import spare_memory
+from fommctl.train.pairs import spare_memory
 from fommctl.datasets.clips import find_clips
 from fommctl.train.data import TrainingPairs, batches
 

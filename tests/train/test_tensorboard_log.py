@@ -12,7 +12,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fommctl.errors import OutputError
-from fommctl.train.tensorboard_log import TensorBoardLog
+from fommctl.train.logs import TensorBoardLog
 
 
 def read(run: Path) -> EventAccumulator:

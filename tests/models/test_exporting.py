@@ -11,9 +11,7 @@ from checkpoints import TINY, published, save
 from fommctl.errors import ModelError, OutputError, UsageError
 from fommctl.host import Host
 from fommctl.models.checkpoint import halved, read_checkpoint, write_native
-from fommctl.models.exporting import export_model
-from fommctl.models.importing import import_model
-from fommctl.models.loading import load_model
+from fommctl.models.loading import export_model, import_model, load_model
 
 TINY_PRESET = str(TINY.with_name("vox-tiny.model_params.yaml"))
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from fommctl.errors import MissingError, UsageError
+from fommctl.networks.inference.convolutions import bf16_instructions
 from fommctl.networks.inference.devices import (
     cpu_precisions,
     resolve_device,
     resolve_precision,
     resolve_training_precision,
 )
-from fommctl.networks.inference.instructions import bf16_instructions
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fommctl.errors import OutputError
-from fommctl.train.metrics_log import MetricsLog
+from fommctl.train.logs import MetricsLog
 
 
 def write(run: Path, first: int, end: int, name: str = "perceptual") -> None:

@@ -11,8 +11,7 @@ from fommctl.errors import MissingError, ModelError, UsageError
 from fommctl.host import Host
 from fommctl.models import registry
 from fommctl.models.checkpoint import read_checkpoint, write_native
-from fommctl.models.importing import import_model
-from fommctl.models.loading import load_model
+from fommctl.models.loading import import_model, load_model
 from fommctl.presets.preset import load_preset
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fomm"

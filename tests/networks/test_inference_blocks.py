@@ -6,18 +6,23 @@ import torch.nn.functional as F
 
 from fommctl.errors import UsageError
 from fommctl.networks.inference import convolutions
-from fommctl.networks.inference.convolutions import Numerics, PackedConvolution, PlainConvolution, packing_works
-from fommctl.networks.inference.detector import SeparableDownsample, downsample_at
-from fommctl.networks.inference.folding import affine_of, folded, joined
-from fommctl.networks.inference.subpixel import (
+from fommctl.networks.inference.convolutions import (
+    Numerics,
+    PackedConvolution,
+    PlainConvolution,
+    WinogradConvolution,
+    affine_of,
     blank_outside,
+    folded,
     interleave_into,
+    joined,
+    packing_works,
     phases_kernel,
     pixels_from_phases,
+    transforms,
     upsampling_kernel,
 )
-from fommctl.networks.inference.warp import neighbours, weighted_rows
-from fommctl.networks.inference.winograd import WinogradConvolution, transforms
+from fommctl.networks.inference.motion import SeparableDownsample, downsample_at, neighbours, weighted_rows
 from fommctl.networks.layers import AntiAliasDownsample
 
 CPU = Numerics(torch.device("cpu"), torch.float32)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from fuzzing.campaign import Campaign
 
-from fommctl.models.building import MOST_VALUES
+from fommctl.models.loading import MOST_VALUES
 from fommctl.presets.preset import presets_root
 
 MEMORY, SECONDS = 700, 60

@@ -17,8 +17,7 @@ from fommctl.files import atomic_write
 from fommctl.host import Host, load_host
 from fommctl.models import download, home, registry
 from fommctl.models.files import read_metadata
-from fommctl.models.importing import import_model
-from fommctl.models.loading import load_model
+from fommctl.models.loading import import_model, load_model
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fomm"
 TINY = GOLDEN / "vox-tiny.pth.tar"

@@ -13,7 +13,7 @@ from fommctl.api.training import TrainingView
 from fommctl.media.drawing import draw_keypoints, label
 from fommctl.media.images import read_picture
 from fommctl.presets.sections import VisualizerParams
-from fommctl.train.grid import LABEL_HEIGHT, rainbow, save_training_grid, training_grid
+from fommctl.train.logs import LABEL_HEIGHT, rainbow, save_training_grid, training_grid
 
 SIDE = 32
 

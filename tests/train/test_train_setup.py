@@ -17,8 +17,8 @@ from fommctl.errors import FommctlError, InputError, MissingError, ModelError, U
 from fommctl.host import Host, load_host
 from fommctl.models.checkpoint import read_checkpoint, write_native
 from fommctl.presets.preset import load_preset
-from fommctl.train.initialising import initialise
 from fommctl.train.run_folder import step_checkpoint
+from fommctl.train.setup import initialise
 
 STILL = """
     from pydantic import BaseModel

@@ -19,11 +19,9 @@ from fommctl.api.values import Detection
 from fommctl.errors import ModelError
 from fommctl.presets.sections import TrainParams
 from fommctl.train import state as training_state
-from fommctl.train.landmarks import Landmarks
-from fommctl.train.schedule import Schedule
-from fommctl.train.step import TrainingStep
-from fommctl.train.stopping import Stop, stoppable
-from fommctl.train.weight_average import WeightAverage
+from fommctl.train.loop import Stop, stoppable
+from fommctl.train.pairs import Landmarks
+from fommctl.train.step import Schedule, TrainingStep, WeightAverage
 
 
 def params(**changes: object) -> TrainParams:

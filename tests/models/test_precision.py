@@ -12,8 +12,8 @@ from torch import nn
 from fommctl.errors import UsageError
 from fommctl.models import precision
 from fommctl.models.precision import choose_precision, choose_training_precision, decision, widest
+from fommctl.networks.inference.convolutions import bf16_instructions
 from fommctl.networks.inference.devices import cpu_precisions
-from fommctl.networks.inference.instructions import bf16_instructions
 
 CPU = torch.device("cpu")
 NARROW, WIDE = ({"generator": nn.Conv2d(channels, channels, 3)} for channels in (64, 128))

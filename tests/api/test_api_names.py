@@ -1,6 +1,6 @@
 """What plugins may rely on is written down: a name that goes, or a parameter, is noticed here and not by their authors.
 
-`python tests/unit/test_api_names.py` writes the list anew.
+`python tests/api/test_api_names.py` writes the list anew.
 """
 
 import ast
