@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from fommctl.animate import run as animate
 from fommctl.animate.config import AnimateConfig, MotionMode
-from fommctl.animate.defaults import resolve
 from fommctl.animate.engine import Engine
 from fommctl.animate.motion import DrivingFrame
-from fommctl.animate.plan import on_black
+from fommctl.animate.plan import on_black, resolve
+from fommctl.animate.recording import AnimateResult
 from fommctl.animate.rendering import MotionDetector, SquareRenderer, batches
-from fommctl.animate.result import AnimateResult
 from fommctl.animate.run import Progress
 from fommctl.animate.transfer import Moment, MotionTransfer
 from fommctl.errors import InputError
@@ -26,7 +25,7 @@ from fommctl.host import load_host
 from fommctl.media.boxes import Box
 from fommctl.media.images import read_picture, resize
 from fommctl.models.loading import load_model
-from fommctl.networks.pixels import to_tensor
+from fommctl.networks.grids import to_tensor
 from fommctl.networks.transfer import Motion
 from fommctl.options import with_options
 from fommctl.presets.config import check_seed

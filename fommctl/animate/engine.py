@@ -18,8 +18,8 @@ from fommctl.errors import UsageError
 from fommctl.host import Host
 from fommctl.models.loading import LoadedModel
 from fommctl.models.precision import choose_precision
+from fommctl.networks.grids import to_tensor
 from fommctl.networks.inference.devices import resolve_device
-from fommctl.networks.pixels import to_tensor
 
 ENCODED_SOURCES = 4
 

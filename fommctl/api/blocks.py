@@ -11,14 +11,11 @@ from fommctl.networks.discriminator import Discriminator, MultiScaleDiscriminato
 from fommctl.networks.equivariance import ThinPlateTransform, equivariance_losses
 from fommctl.networks.generator import Generated, Generator
 from fommctl.networks.grids import between_borders, gaussians, identity_grid, resize_grid, resize_map, sample
-from fommctl.networks.inference.convolutions import Numerics
-from fommctl.networks.inference.cuda import exact_convolutions
-from fommctl.networks.inference.detector import downsample_at, step_at
-from fommctl.networks.inference.engine import DTYPES, FastRenderer
-from fommctl.networks.inference.folding import folded, weight_and_bias
+from fommctl.networks.inference.convolutions import Numerics, folded, weight_and_bias
+from fommctl.networks.inference.devices import exact_convolutions
+from fommctl.networks.inference.engine import DTYPES, FastRenderer, GraphedRenderer
+from fommctl.networks.inference.motion import downsample_at, neighbours, step_at, weighted_rows
 from fommctl.networks.inference.networks import LARGEST_TENSOR, FastHourglass, FastResidualBlock, FastUpsampling
-from fommctl.networks.inference.renderer import GraphedRenderer
-from fommctl.networks.inference.warp import neighbours, weighted_rows
 from fommctl.networks.keypoints import KeypointDetector, motion_from_maps, soft_argmax
 from fommctl.networks.layers import (
     AntiAliasDownsample,
@@ -27,12 +24,13 @@ from fommctl.networks.layers import (
     Encoder,
     Hourglass,
     NearestDownsample,
+    PlainRenderer,
     ResidualBlock,
     SameBlock,
     UpBlock,
+    full_precision,
+    single,
 )
-from fommctl.networks.plain import PlainRenderer
-from fommctl.networks.precision import full_precision, single
 from fommctl.networks.transfer import Motion, hull_area, inverse, movement_scale, relative
 
 __all__ = [

@@ -23,7 +23,7 @@ from fommctl.media.images import Pixels, resize
 from fommctl.media.reader import Frame
 from fommctl.media.writer import Writer
 from fommctl.models.loading import LoadedModel
-from fommctl.networks.pixels import HostPixels
+from fommctl.networks.grids import HostPixels
 from fommctl.presets.preset import Preset
 
 RATE = Fraction(25)

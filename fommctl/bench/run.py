@@ -22,7 +22,7 @@ from fommctl.animate.rendering import BATCH_ON_CPU, BATCH_ON_GPU
 from fommctl.api.protocols import Backend, Renderer
 from fommctl.bench.config import FRAMES, BenchConfig
 from fommctl.host import Host, load_host
-from fommctl.models.building import build_backend
+from fommctl.models.loading import build_backend
 from fommctl.models.precision import choose_precision
 from fommctl.networks.inference.devices import resolve_device, resolve_precision
 from fommctl.presets.config import check_seed

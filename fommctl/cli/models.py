@@ -114,11 +114,12 @@ def import_file(session: Session, config: ImportConfig) -> None:
     from rich.text import Text
 
     from fommctl.host import load_host
-    from fommctl.models import importing, registry
+    from fommctl.models import registry
+    from fommctl.models.loading import import_model
 
     host = load_host()
     options = {field.name: getattr(config, field.name) for field in fields(config) if field.name != "path"}
-    imported = importing.import_model(config.path, host, **options)
+    imported = import_model(config.path, host, **options)
     row = {**_row(registry.find(imported.name, host)), "notes": list(imported.notes)}
     session.summary(row, Text(f"{imported.name}: {row['path']}"))
 
@@ -128,7 +129,7 @@ def export_file(session: Session, config: ExportConfig) -> None:
     from rich.text import Text
 
     from fommctl.host import load_host
-    from fommctl.models.exporting import export_model
+    from fommctl.models.loading import export_model
 
     exported = export_model(
         config.model, config.output, load_host(), preset=config.preset, sets=config.sets, overwrite=config.overwrite

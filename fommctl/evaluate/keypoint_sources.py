@@ -349,7 +349,7 @@ class _ModelKeypoints(_LatestChunk):
         return self._points(chunk.prediction), None if chunk.truth is None else self._points(chunk.truth)
 
     def _points(self, frames: NDArray[np.uint8]) -> Points:
-        from fommctl.networks.pixels import to_tensor
+        from fommctl.networks.grids import to_tensor
 
         keypoints = self._renderer.detect(to_tensor(list(frames), self._renderer.device)).keypoints
         if not keypoints.shape[1]:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from fommctl.animate import run as animate
 from fommctl.animate.config import AnimateConfig
-from fommctl.animate.defaults import GENERAL
 from fommctl.animate.engine import Engine
+from fommctl.animate.plan import GENERAL
 from fommctl.animate.rendering import BATCH_ON_CPU
 from fommctl.animate.transfer import Moment, MotionTransfer
 from fommctl.api.metrics import FrameChunk
@@ -28,7 +28,7 @@ from fommctl.errors import MissingError
 from fommctl.evaluate.streams import BATCH, ClipFrames, FrameBatch, FrameStream, groups
 from fommctl.media.images_out import write_png
 from fommctl.media.resampling import Pixels
-from fommctl.networks.pixels import HostPixels, to_tensor
+from fommctl.networks.grids import HostPixels, to_tensor
 from fommctl.networks.transfer import Motion, adapted_covariances
 
 

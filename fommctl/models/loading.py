@@ -1,18 +1,28 @@
-"""From the name or path of a model to networks with its weights in them."""
+"""From the name or path of a model to networks with its weights in them, and from these to a file of another kind."""
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from fommctl import __version__
 from fommctl.api.specs import Architecture, BackendSpec, Groups
 from fommctl.errors import ModelError, UsageError
+from fommctl.files import atomic_write, file_sha256, remove_stale_files
+from fommctl.media.output_paths import check_target
 from fommctl.models import registry
-from fommctl.models.building import build_backend
-from fommctl.models.checkpoint import Checkpoint, read_checkpoint
+from fommctl.models.checkpoint import Checkpoint, halved, read_checkpoint, write_native
+from fommctl.models.home import model_lock
 from fommctl.presets.preset import (
     Preset,
     find_preset,
@@ -23,10 +33,45 @@ from fommctl.presets.preset import (
 )
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from torch import Tensor, nn
 
     from fommctl.api.protocols import Backend
+    from fommctl.api.specs import BackendSpec
     from fommctl.host import Host
+
+
+MOST_VALUES = 400_000_000
+"""Numbers in all networks of a model together, 1.6 GB; the largest published ones have a quarter of that."""
+
+
+def build_backend(spec: BackendSpec, params: BaseModel) -> Backend:
+    """The backend with fresh weights. Raises UsageError for networks of more than MOST_VALUES numbers, before they
+    take memory: a preset that is wrong by a few digits, or hostile, describes terabytes."""
+    with _Bounded(spec.name):
+        backend: Backend = spec.build(params)
+    return backend
+
+
+class _Bounded(TorchFunctionMode):
+    """Counts what `torch.empty`, which makes the weights of every layer, is asked for."""
+
+    def __init__(self, backend: str) -> None:
+        super().__init__()
+        self._backend = backend
+        self._values = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.empty:
+            sides = args[0] if len(args) == 1 and not isinstance(args[0], int) else args
+            self._values += prod(sides)
+            if self._values > MOST_VALUES:
+                raise UsageError(
+                    f"the preset describes {self._backend} networks of more than {MOST_VALUES:,} values",
+                    "Lower block_expansion, max_features or num_kp in its model_params.",
+                )
+        return func(*args, **(kwargs or {}))
+
 
 log = logging.getLogger(__name__)
 
@@ -226,3 +271,110 @@ def _is_counter(name: str) -> bool:
 def file_stem(path: Path) -> str:
     """The name of a model file without its ending: `vox-cpk` of `vox-cpk.pth.tar`."""
     return path.name.removesuffix(".tar").removesuffix(".pth").removesuffix(".safetensors")
+
+
+def import_model(
+    path: Path,
+    host: Host,
+    *,
+    name: str | None = None,
+    preset: str | None = None,
+    sets: Sequence[str] = (),
+    half: bool = False,
+    licence: str | None = None,
+    summary: str | None = None,
+    overwrite: bool = False,
+) -> LoadedModel:
+    """Read any model file, check that it fits its architecture, and keep it in FOMMCTL_HOME as `name`.
+
+    preset: as in `load_model`; where neither it nor the file says, the preset registered for `name` counts.
+    half: store weights in half precision (see `halved`).
+    Raises UsageError for a name that is taken or cannot be used, otherwise as `load_model` does.
+    """
+    name = name or file_stem(path)
+    registry.import_path(name, host, overwrite)
+    loaded = load_file(path, host, name=name, entry=registry.entries(host).get(name), preset=preset, sets=sets)
+    networks = loaded.backend.modules()
+    groups = {group: dict(networks[group].state_dict()) for group in loaded.groups}
+    spec = host.models.get(name)
+    metadata = {
+        **loaded.metadata,
+        "backend": loaded.preset.backend,
+        "preset": loaded.preset.text(),
+        "licence": licence or loaded.metadata.get("licence") or (spec.licence if spec else ""),
+        "summary": summary or loaded.metadata.get("summary") or (spec.summary if spec else ""),
+        "imported_from": f"{path.name}, SHA-256 {file_sha256(path)}",
+        "imported_by": f"fommctl {__version__}",
+    }
+    with model_lock(name):
+        target = registry.import_path(name, host, overwrite)
+        remove_stale_files(target.parent, target)
+        write_native(
+            target, halved(groups) if half else groups, {key: value for key, value in metadata.items() if value}
+        )
+    return loaded
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A checkpoint that was written."""
+
+    path: Path
+    model: str
+    """Name of the model that it was made of."""
+    groups: tuple[str, ...]
+    """Networks that it holds."""
+    epoch: int
+    """Epochs that the model was trained for; 0 where its file does not say."""
+
+
+def export_model(
+    model: str,
+    target: Path,
+    host: Host,
+    *,
+    preset: str | None = None,
+    sets: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Exported:
+    """Write {"generator": {name: tensor}, "kp_detector": ..., "discriminator": ... where the model has one, "epoch"}.
+
+    model: as in `load_model`: also a checkpoint of a run, whose averaged weights count where it keeps them.  Tensors
+    are float32 (counters stay integers) under the names of the published implementation, and the file is one that
+    `torch.load(weights_only=True)` reads.
+
+    Raises UsageError where `target` exists (without `overwrite`), is the model itself or a .safetensors, OutputError
+    where it cannot be written, otherwise as `load_model` does.
+    """
+    if target.suffix == ".safetensors":
+        raise UsageError(
+            f"{target} has the ending of another kind of file", "A published checkpoint is a torch file: NAME.pth.tar."
+        )
+    source = locate(model, host)
+    check_target(target, overwrite, [source])
+    loaded = load_model(model, host, preset=preset, sets=sets)
+    networks = loaded.backend.modules()
+    epoch = _epoch(loaded.metadata.get("training"))
+    spec: BackendSpec = host.find("backend", loaded.preset.backend)
+    groups = spec.to_published({group: networks[group].state_dict() for group in loaded.groups})
+    content: dict[str, object] = {group: _plain(tensors) for group, tensors in groups.items()}
+    # Through memory: of a full disk torch.save tells no more than a position in the file.
+    buffer = io.BytesIO()
+    torch.save({**content, "epoch": epoch}, buffer)
+    with atomic_write(target) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+    return Exported(target, loaded.name, loaded.groups, epoch)
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each with memory of its own: torch.save would write all of what a view looks into."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _epoch(training: str | None) -> int:
+    """training: the JSON of a model's metadata, which anybody may have written."""
+    try:
+        epoch = json.loads(training or "{}")["epoch"]
+    except (ValueError, KeyError, TypeError):
+        return 0
+    return epoch if isinstance(epoch, int) else 0

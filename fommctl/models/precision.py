@@ -19,6 +19,7 @@ from fommctl.errors import OutputError
 from fommctl.files import atomic_write
 from fommctl.machine import processor
 from fommctl.models.home import home
+from fommctl.networks.inference.convolutions import bf16_instructions
 from fommctl.networks.inference.devices import (
     PRECISIONS,
     CpuPrecisions,
@@ -26,7 +27,6 @@ from fommctl.networks.inference.devices import (
     resolve_precision,
     resolve_training_precision,
 )
-from fommctl.networks.inference.instructions import bf16_instructions
 
 log = logging.getLogger(__name__)
 RULES = 1

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fommctl.networks.grids import gaussians, identity_grid, sample
-from fommctl.networks.layers import AntiAliasDownsample, Hourglass, heads
-from fommctl.networks.precision import full_precision, single
+from fommctl.networks.layers import AntiAliasDownsample, Hourglass, full_precision, heads, single
 from fommctl.networks.transfer import Motion
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fommctl.networks.grids import identity_grid, sample
-from fommctl.networks.precision import full_precision
+from fommctl.networks.layers import full_precision
 from fommctl.networks.transfer import Motion, inverse
 
 

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fommctl.networks.grids import identity_grid
-from fommctl.networks.layers import AntiAliasDownsample, Hourglass
-from fommctl.networks.precision import full_precision, single
+from fommctl.networks.layers import AntiAliasDownsample, Hourglass, full_precision, single
 from fommctl.networks.transfer import Motion
 
 

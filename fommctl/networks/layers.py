@@ -2,11 +2,75 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fommctl.networks.inference.subpixel import upsampling_kernel
+from fommctl.networks.inference.convolutions import upsampling_kernel
+from fommctl.networks.transfer import Motion
+
+
+def full_precision(like: Tensor) -> AbstractContextManager[object]:
+    """Inside, autocast is off on the device of `like`: keypoints, grids, inverses and losses lose too much in bf16.
+
+    What comes out of a convolution under autocast still has to be made float32 by the caller.
+    """
+    return torch.autocast(like.device.type, enabled=False)
+
+
+def single(x: Tensor) -> Tensor:
+    """x in float32 where autocast has made it half precision, else as it is."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+@dataclass(frozen=True, slots=True)
+class PlainSource:
+    """The source picture and its motion; the plain renderer computes everything else anew for each frame."""
+
+    frame: Tensor
+    motion: Motion
+
+
+class PlainRenderer:
+    """The published networks as they are, in fp32, with nothing cached: the reference for speed and exactness."""
+
+    def __init__(self, keypoint_detector: nn.Module, generator: nn.Module, device: torch.device) -> None:
+        """keypoint_detector: frames to Motion.  generator: source frames, their motion and the driving motion to what
+        has a `prediction` (B, C, H, W) in [0, 1]; its `flow_of`, if it has one, makes of that the flow of
+        `fommctl.api.FlowRenderer`, or None."""
+        self.device = device
+        self._keypoint_detector = keypoint_detector.to(device).eval()
+        self._generator = generator.to(device).eval()
+
+    @torch.inference_mode()
+    def detect(self, frames: Tensor) -> Motion:
+        """See `fommctl.api.Renderer`."""
+        motion: Motion = self._keypoint_detector(frames)
+        return motion
+
+    def encode_source(self, frame: Tensor) -> PlainSource:
+        """See `fommctl.api.Renderer`."""
+        return PlainSource(frame, self.detect(frame))
+
+    @torch.inference_mode()
+    def render(self, context: object, motion: Motion) -> Tensor:
+        """See `fommctl.api.Renderer`."""
+        return self._generated(context, motion)[0]
+
+    @torch.inference_mode()
+    def render_with_flow(self, context: object, motion: Motion) -> tuple[Tensor, Tensor | None]:
+        """See `fommctl.api.FlowRenderer`."""
+        return self._generated(context, motion)
+
+    def _generated(self, context: object, motion: Motion) -> tuple[Tensor, Tensor | None]:
+        assert isinstance(context, PlainSource)
+        source = context.frame.expand(len(motion), -1, -1, -1)
+        generated = self._generator(source, context.motion, motion)
+        flow_of = getattr(self._generator, "flow_of", None)
+        return generated.prediction, None if flow_of is None else flow_of(generated)
 
 
 def width_at(expansion: int, level: int, maximum: int) -> int:
@@ -61,7 +125,7 @@ class UpBlock(SameBlock):
         return super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
 
     def _convolved_small(self, x: Tensor) -> Tensor:
-        """The convolution of the upsampled x, done at the size of x: see `fommctl.networks.inference.subpixel`."""
+        """The convolution of the upsampled x, done at the size of x: see `fommctl.networks.inference.convolutions`."""
         bias = self.conv.bias
         phases = F.conv2d(x, upsampling_kernel(self.conv.weight), None if bias is None else bias.repeat(4), padding=1)
         batch, _, height, width = x.shape

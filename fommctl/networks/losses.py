@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fommctl.networks.grids import gaussians
-from fommctl.networks.layers import AntiAliasDownsample
+from fommctl.networks.layers import AntiAliasDownsample, full_precision, single
 from fommctl.networks.perceptual import PerceptualNetwork
-from fommctl.networks.precision import full_precision, single
 
 Judged = Mapping[float, tuple[list[Tensor], Tensor]]
 """What a multi-scale discriminator returns: {scale: (features of each block, map)}."""

@@ -6,32 +6,103 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fommctl import signals
+from fommctl.api.protocols import Backend
 from fommctl.api.training import ThinPlateTransform, TrainingBatch, TrainingView
+from fommctl.datasets.clips import Clip
 from fommctl.errors import ModelError
 from fommctl.models.checkpoint import write_native
 from fommctl.train import run_folder
 from fommctl.train import state as training_state
 from fommctl.train.data import batches, worker_deaths_told
 from fommctl.train.distributed import Processes
-from fommctl.train.grid import save_training_grid, training_grid
-from fommctl.train.metrics_log import MetricsLog
+from fommctl.train.logs import MetricsLog, TensorBoardLog, save_training_grid, training_grid
 from fommctl.train.setup import Setup
 from fommctl.train.step import StepResult
-from fommctl.train.stopping import Stop
-from fommctl.train.tensorboard_log import TensorBoardLog
-from fommctl.train.validation import reconstruction_error
 
 if TYPE_CHECKING:
     from fommctl.train.config import TrainConfig
+
+
+_TWICE = 1.0
+"""Seconds."""
+
+
+class Stop:
+    """Whether the run should end, and why."""
+
+    def __init__(self, max_time: float | None = None) -> None:
+        """max_time: seconds from now."""
+        self._deadline = None if max_time is None else time.monotonic() + max_time
+        self.signalled = False
+
+    @property
+    def due(self) -> bool:
+        """Has a signal arrived or the time run out?"""
+        return self.signalled or (self._deadline is not None and time.monotonic() >= self._deadline)
+
+
+@contextmanager
+def stoppable(max_time: float | None = None) -> Iterator[Stop]:
+    """Inside, the first SIGINT, SIGTERM or SIGHUP only sets `signalled`; the next raises KeyboardInterrupt.
+
+    The same signal again within a second is not the next one: a cluster signals all processes, and so does the one
+    that launched them. Signals that the caller ignores (nohup, a background job) stay ignored; in another thread
+    than the main one, all stay as they are.
+    """
+    stop = Stop(max_time)
+    last: tuple[int, float] = (0, 0.0)
+
+    def handle(number: int, _: FrameType | None) -> None:
+        nonlocal last
+        (previous, then), last = last, (number, time.monotonic())
+        if stop.signalled and (number != previous or last[1] - then > _TWICE):
+            raise KeyboardInterrupt
+        stop.signalled = True
+
+    with signals.handled(handle):
+        yield stop
+
+
+FRAMES = 8
+"""Of each clip, spread evenly."""
+CLIPS = 32
+"""At most, the first by name: validation is not to hold up training."""
+
+
+def reconstruction_error(
+    backend: Backend, clips: Sequence[Clip], frame_shape: tuple[int, int, int], device: torch.device
+) -> float:
+    """Mean absolute difference in [0, 1] between frames and what the model makes of the clip's first frame with their
+    motion, a mean over the clips. Leaves the networks in eval mode."""
+    from fommctl.media.random_access import read_frames
+
+    renderer = backend.prepare(device, "fp32", fast=False)
+    errors = []
+    for clip in clips[:CLIPS]:
+        indices = np.linspace(0, clip.frames - 1, min(FRAMES, clip.frames)).round().astype(int).tolist()
+        frames = _tensor(read_frames(clip.path, indices, size=(frame_shape[1], frame_shape[0])), device)
+        context = renderer.encode_source(frames[:1])
+        error = [
+            (renderer.render(context, renderer.detect(frame[None])) - frame[None]).abs().mean() for frame in frames
+        ]
+        errors.append(float(torch.stack(error).mean()))
+    return float(np.mean(errors))
+
+
+def _tensor(frames: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    return torch.from_numpy(np.stack(frames)).to(device).permute(0, 3, 1, 2).float() / 255
+
 
 Report = Callable[[int, int, Mapping[str, float], float, float], None]
 """Called with steps done, epoch, losses, samples a second, and the share of the time spent waiting for data."""

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import mmap
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +19,150 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fommctl.api.protocols import Detector
+from fommctl.api.specs import DetectorSpec
 from fommctl.datasets.clips import Clip
 from fommctl.errors import InputError
+from fommctl.files import atomic_write
+from fommctl.models.home import home
 from fommctl.presets.sections import DatasetParams, ExpressionParams
 from fommctl.train.augmentation import augment, moved, warped
-from fommctl.train.cache import FrameCache, spare_memory
-from fommctl.train.landmarks import Find, KeptLandmarks, Pixels
+
+_EMPTY, _SEEN, _TAKEN, _READY = range(4)
+_MOST = 2 * 1024**3
+_SMALLEST = 4
+"""Where less than this part of the data fits, it is not worth the memory."""
+_LARGEST = 8
+"""No clip takes more than this part of the memory: filling it would hold up a worker for long."""
+
+
+def spare_memory() -> int:
+    """Bytes for frames in this process: a quarter of the machine's memory and at most 2 GiB, shared with the other
+    processes of the run on this machine (`LOCAL_WORLD_SIZE`, which torch's launcher sets)."""
+    try:
+        installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        installed = 4 * _MOST
+    return min(_MOST, installed // 4) // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+class FrameCache:
+    """Reads frames of one size, and keeps all frames of as many clips as fit, from their second use on.
+
+    A clip's first use decodes what is asked for, so that short runs do not wait for whole clips. The memory is shared
+    with processes that are forked later, whoever fills it; processes that are started otherwise keep nothing. Clips
+    that do not fit are decoded anew each time.
+    """
+
+    def __init__(self, clips: Sequence[Clip], shape: tuple[int, int, int], limit: int) -> None:
+        """shape: (H, W, C) of all frames.  limit: bytes."""
+        self._shape = shape
+        self._places: dict[Path, int] = {}
+        """Where in the memory a clip's frames begin; a byte before them says what they are."""
+        used = 0
+        sizes = [1 + clip.frames * prod(shape) for clip in clips]
+        for clip, size in zip(clips if limit * _SMALLEST > sum(sizes) else (), sizes, strict=False):
+            if size <= limit // _LARGEST and used + size <= limit:
+                self._places[clip.path] = used
+                used += size
+        self._memory = np.frombuffer(mmap.mmap(-1, used), np.uint8) if used else np.empty(0, np.uint8)
+        self._lock = multiprocessing.get_context().Lock() if used else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrameCache, ((), self._shape, 0)
+
+    def read(self, clip: Clip, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
+        """The frames (H, W, 3) uint8 with these numbers; not to be written to. Raises InputError."""
+        kept = self._kept(clip)
+        return self._decoded(clip, indices) if kept is None else [kept[index] for index in indices]
+
+    def _kept(self, clip: Clip) -> NDArray[np.uint8] | None:
+        place = self._places.get(clip.path)
+        if place is None or self._lock is None:
+            return None
+        with self._lock:
+            state = self._memory[place]
+            if state in (_EMPTY, _SEEN):
+                self._memory[place] = state + 1
+        if state in (_EMPTY, _TAKEN):
+            return None
+        shape = (clip.frames, *self._shape)
+        frames = self._memory[place + 1 : place + 1 + prod(shape)].reshape(shape)
+        if state == _SEEN:
+            try:
+                np.stack(self._decoded(clip, range(clip.frames)), out=frames)
+            except InputError:
+                # What can be read of a damaged clip is still of use.
+                return None
+            with self._lock:
+                self._memory[place] = _READY
+        return frames
+
+    def _decoded(self, clip: Clip, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
+        from fommctl.media.random_access import read_frames
+
+        return read_frames(clip.path, indices, size=(self._shape[1], self._shape[0]))
+
+
+Pixels = NDArray[np.uint8]
+Find = Callable[[list[Pixels]], list[NDArray[np.float32] | None]]
+"""Landmarks (N, 2) in pixels, x before y, of each picture (H, W, 3); None where there is no subject."""
+
+
+class Landmarks:
+    """Landmarks of the surest subject of each frame; called in the workers of the data loader.
+
+    The detector is built at the first call: few of them survive being copied into another process.
+    """
+
+    def __init__(self, spec: DetectorSpec) -> None:
+        self._spec = spec
+        self._detector: Detector | None = None
+
+    def __call__(self, frames: Sequence[Pixels]) -> list[NDArray[np.float32] | None]:
+        """frames: (H, W, 3). Returns (N, 2) in pixels for each, None where no subject was found."""
+        if self._detector is None:
+            self._detector = self._spec.build()
+        return [found[0].landmarks if found else None for found in self._detector.detect(frames)]
+
+
+class KeptLandmarks:
+    """Landmarks of whole clips, each frame's found at its first use and kept in a folder.
+
+    Runs and workers share the files. Who looks at a frame at the same time finds and writes the same.
+    """
+
+    def __init__(self, find: Find, count: int, detector: str, folder: Path | None = None) -> None:
+        """count: N.  detector: its name, part of what a file is known by.  folder: None for one in FOMMCTL_HOME."""
+        self._find = find
+        self._count = count
+        self._detector = detector
+        self._folder = home() / "landmarks" if folder is None else folder
+
+    def read(self, clip: Clip, indices: Sequence[int]) -> NDArray[np.float32]:
+        """Landmarks (len(indices), N, 2) of these frames in shares of their width and height, NaN where there is no
+        subject. Raises InputError where the clip cannot be read, OutputError where the folder cannot be written to."""
+        kept = self._kept(clip)
+        missing = sorted({index for index in indices if np.isinf(kept[index, 0, 0])})
+        if missing:
+            from fommctl.media.random_access import read_frames
+
+            frames = read_frames(clip.path, missing)
+            for index, frame, found in zip(missing, frames, self._find(frames), strict=True):
+                size = np.array(frame.shape[1::-1], np.float32)
+                kept[index] = np.nan if found is None else (found + np.float32(0.5)) / size
+        return np.asarray(kept[list(indices)], np.float32)
+
+    def _kept(self, clip: Clip) -> NDArray[np.float16]:
+        """Of all frames (F, N, 2), in the file; infinite where nobody has looked yet."""
+        status = clip.path.stat()
+        known = f"{self._detector}:{clip.path.resolve()}:{status.st_size}:{status.st_mtime_ns}:{clip.frames}"
+        path = self._folder / f"{sha256(known.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.npy"
+        if not path.exists():
+            with atomic_write(path) as temporary, temporary.open("wb") as file:
+                np.save(file, np.full((clip.frames, self._count, 2), np.inf, np.float16))
+        return np.lib.format.open_memmap(path, mode="r+")
+
 
 _log = logging.getLogger(__name__)
 

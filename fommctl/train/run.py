@@ -19,9 +19,8 @@ from fommctl.train import run_folder
 from fommctl.train import state as training_state
 from fommctl.train.config import TrainConfig
 from fommctl.train.distributed import Processes
-from fommctl.train.loop import Loop, Report
+from fommctl.train.loop import Loop, Report, stoppable
 from fommctl.train.setup import Setup, build
-from fommctl.train.stopping import stoppable
 
 log = logging.getLogger(__name__)
 

@@ -9,26 +9,78 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fommctl.api.protocols import Backend
 from fommctl.api.specs import BackendSpec, DetectorSpec
 from fommctl.api.training import TrainableBackend, trains
 from fommctl.datasets.clips import Clip, find_clips
-from fommctl.errors import MissingError, UsageError
+from fommctl.errors import MissingError, ModelError, UsageError
 from fommctl.host import Host
-from fommctl.models.building import build_backend
+from fommctl.models.loading import build_backend, locate, read_model
 from fommctl.models.perceptual import load_perceptual
 from fommctl.plugin import why_not_ready
 from fommctl.presets.preset import Preset, load_preset
 from fommctl.presets.sections import BaseTrainParams, DatasetParams
 from fommctl.train.data import TrainingPairs, steps_per_epoch
 from fommctl.train.distributed import Processes
-from fommctl.train.initialising import initialise
-from fommctl.train.landmarks import KeptLandmarks, Landmarks
-from fommctl.train.schedule import Schedule
-from fommctl.train.step import TrainingStep
-from fommctl.train.weight_average import WeightAverage
+from fommctl.train.pairs import KeptLandmarks, Landmarks
+from fommctl.train.step import Schedule, TrainingStep, WeightAverage
 
 if TYPE_CHECKING:
+    from fommctl.host import Host
     from fommctl.train.config import TrainConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Tensors by their names, `group/name`."""
+
+    taken: tuple[str, ...]
+    left: tuple[str, ...]
+    """Those of the run that the model has not, or in another shape: they start anew."""
+
+    def __str__(self) -> str:
+        start = f"{len(self.taken)} of {len(self.taken) + len(self.left)} tensors taken"
+        return f"{start}; these start anew: {', '.join(self._left())}" if self.left else start
+
+    def _left(self) -> list[str]:
+        """By name; a network of which nothing was taken by its own."""
+        found = {name.partition("/")[0] for name in self.taken}
+        return list(
+            dict.fromkeys(name if name.partition("/")[0] in found else name.partition("/")[0] for name in self.left)
+        )
+
+
+def initialise(backend: Backend, model: str, host: Host) -> Taken:
+    """Copy every tensor of `model` (a name of the registry or a path) that fits by name and shape into the networks,
+    statistics of BatchNorm included.
+
+    Raises ModelError where no weight fits, and what reading a model raises.
+    """
+    given = read_model(locate(model, host), host).groups
+    taken: list[str] = []
+    left: list[str] = []
+    fits = False
+    for group, module in backend.modules().items():
+        for name, tensor in module.state_dict().items():
+            # The filter that reduces a picture belongs to the scale of the network, not to what it learned.
+            if name.endswith("down.weight"):
+                continue
+            other = given.get(group, {}).get(name)
+            if other is None or other.shape != tensor.shape:
+                left.append(f"{group}/{name}")
+                continue
+            with torch.no_grad():
+                tensor.copy_(other)
+            taken.append(f"{group}/{name}")
+            # Counters and biases fit networks of any width.
+            fits |= tensor.dim() > 1
+    if not fits:
+        raise ModelError(
+            f"no weight of {model} fits this preset",
+            "Take a model of the same architecture, or the preset that it was trained with.",
+        )
+    return Taken(tuple(taken), tuple(left))
+
 
 log = logging.getLogger(__name__)
 

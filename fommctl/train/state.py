@@ -16,8 +16,7 @@ import torch
 from fommctl.api.training import TrainableBackend
 from fommctl.errors import ModelError
 from fommctl.models.checkpoint import read_content
-from fommctl.train.step import TrainingStep
-from fommctl.train.weight_average import WeightAverage
+from fommctl.train.step import TrainingStep, WeightAverage
 
 _OWN = "fommctl"
 

@@ -1,8 +1,12 @@
-"""One optimisation step: the phases of a backend in turn."""
+"""One optimisation step, what it depends on (the schedule), and the average of the weights that it makes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import bisect
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +14,90 @@ from torch import Tensor, nn
 
 from fommctl.api.training import PerceptualNetwork, TrainableBackend, TrainingBatch, TrainingView
 from fommctl.presets.sections import BaseTrainParams
+
+DEFAULT_CHECKPOINT_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Everything that follows from the number of a step; steps and epochs count from 0."""
+
+    params: BaseTrainParams
+    steps_per_epoch: int
+    max_steps: int | None = None
+
+    @property
+    def total(self) -> int:
+        """Steps of the whole run."""
+        steps = self.params.num_epochs * self.steps_per_epoch
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+    def epoch(self, step: int) -> int:
+        """The epoch that step number `step` belongs to."""
+        return step // self.steps_per_epoch
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step as a share of the preset's, in [0, 1]."""
+        warmup = min(1.0, (step + 1) / self.params.warmup_steps) if self.params.warmup_steps else 1.0
+        if self.params.schedule == "cosine":
+            return warmup * 0.5 * (1 + math.cos(math.pi * step / self.total))
+        passed = bisect.bisect_right(sorted(self.params.epoch_milestones), self.epoch(step))
+        return warmup * float(0.1**passed)
+
+    def saves_after(self, done: int) -> bool:
+        """Is a checkpoint due when `done` steps are done?"""
+        every = self.params.checkpoint_every_steps or min(self.steps_per_epoch, DEFAULT_CHECKPOINT_STEPS)
+        return done % every == 0 or done == self.total or self.keeps_after(done)
+
+    def keeps_after(self, done: int) -> bool:
+        """Is that checkpoint one that is kept for good?"""
+        return done % (self.params.checkpoint_freq * self.steps_per_epoch) == 0
+
+
+class WeightAverage:
+    """Averages of parameters and of the statistics of BatchNorm; counters are copied.
+
+    The statistics of a run follow its last ten batches or so, which differ in colour and light: with them, frames of an
+    averaged model come out a few levels too dark or too bright.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module], decay: float) -> None:
+        self._live = modules
+        self._decay = decay
+        self.modules = {name: copy.deepcopy(module).requires_grad_(False) for name, module in modules.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """After step number `step` (from 0): the first steps count for more, so that the start is soon forgotten."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for name, module in self._live.items():
+            torch._foreach_lerp_(list(self.modules[name].parameters()), list(module.parameters()), 1 - decay)
+            for kept, buffer in zip(self.modules[name].buffers(), module.buffers(), strict=True):
+                if kept.is_floating_point():
+                    kept.lerp_(buffer, 1 - decay)
+                else:
+                    kept.copy_(buffer)
+
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        """By group and name."""
+        return {name: module.state_dict() for name, module in self.modules.items()}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """What `state_dict` gave."""
+        for name, module in self.modules.items():
+            module.load_state_dict(dict(state[name]))
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside, the live networks hold the averaged weights."""
+        kept = {name: copy.deepcopy(module.state_dict()) for name, module in self._live.items()}
+        for name, module in self._live.items():
+            module.load_state_dict(self.modules[name].state_dict())
+        try:
+            yield
+        finally:
+            for name, module in self._live.items():
+                module.load_state_dict(kept[name])
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,28 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from fommctl.api import InputError
-from fommctl_robots.crc32c import masked_crc32c
+from fommctl.api import InputError, MissingError
 
 _HEADER = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
 LARGEST = 1 << 28
 """Bytes of a record that are read into memory at most; a trajectory has less than one million."""
 _AGAIN = "Download or copy the file again; the records before this one are fine."
+
+
+def masked_crc32c(data: bytes) -> int:
+    """Return the CRC-32C as TFRecord stores it: turned by 15 bits, plus a constant (tensorflow/core/lib/hash/crc32c.h).
+
+    Raises MissingError where google-crc32c is absent.
+    """
+    try:
+        import google_crc32c
+    except ImportError as error:
+        raise MissingError(
+            "TFRecord files of BAIR need the package google-crc32c", "pip install 'fommctl[robots]'"
+        ) from error
+    value: int = google_crc32c.value(data)
+    return ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def record_starts(path: Path) -> Iterator[int]:

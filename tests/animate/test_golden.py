@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import fommctl
-from fommctl.networks.pixels import to_tensor
+from fommctl.networks.grids import to_tensor
 from fommctl.networks.transfer import movement_scale, relative
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fomm"

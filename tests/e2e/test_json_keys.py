@@ -1,6 +1,6 @@
 """The keys of every --json result, and of the files for programs, are those in tests/golden/json_keys.json.
 
-`pytest tests/e2e/test_doctor.py tests/unit/test_bench.py tests/e2e/test_json_keys.py --write-golden` writes it anew;
+`pytest tests/e2e/test_doctor.py tests/bench/test_bench.py tests/e2e/test_json_keys.py --write-golden` writes it anew;
 what is gone is deleted from it by hand.
 """
 

@@ -18,7 +18,7 @@ from media_factory import write_frames
 
 import fommctl
 from fommctl.host import load_host
-from fommctl.networks.pixels import to_tensor
+from fommctl.networks.grids import to_tensor
 
 INSIDE = ("--workers", "0", "--device", "cpu", "--no-videos")
 

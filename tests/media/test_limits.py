@@ -8,7 +8,7 @@ import pytest
 from media_factory import moving_square, write_clip
 from PIL import Image
 
-from fommctl.animate.timing import at_rate
+from fommctl.animate.motion import at_rate
 from fommctl.api import plain_json
 from fommctl.api.tables import LONGEST_LINE, read_table
 from fommctl.errors import LONGEST_MESSAGE, InputError, UsageError
@@ -18,7 +18,7 @@ from fommctl.media.probe import probe
 from fommctl.media.reader import Frame, Reader
 from fommctl.media.stills import LONGEST_PAUSE, MAX_PIXELS, MAX_SIDE
 from fommctl.media.writer import AudioSource, Writer
-from fommctl.models.building import MOST_VALUES, build_backend
+from fommctl.models.loading import MOST_VALUES, build_backend
 from fommctl.presets.preset import load_preset
 
 

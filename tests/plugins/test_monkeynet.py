@@ -10,8 +10,7 @@ from monkeynet_models import MODEL, PRESET, arrays, golden_params, narrow_params
 from fommctl.api.testing import check_backend
 from fommctl.errors import ModelError, UsageError
 from fommctl.models.checkpoint import read_checkpoint
-from fommctl.models.exporting import export_model
-from fommctl.models.loading import load_model
+from fommctl.models.loading import export_model, load_model
 from fommctl.networks.transfer import Motion, relative
 from fommctl.presets.preset import load_preset
 from fommctl_monkeynet.networks import KeypointEmbedding, at_least, flow_from_maps, heatmaps, motion_from_maps

@@ -11,7 +11,7 @@ from fommctl.api.testing_training import check_training
 from fommctl.api.training import TrainingBatch
 from fommctl.errors import UsageError
 from fommctl.networks.equivariance import ThinPlateTransform
-from fommctl.networks.pixels import to_tensor
+from fommctl.networks.grids import to_tensor
 from fommctl.presets.preset import load_preset
 from fommctl_monkeynet.schema import TrainParams
 

@@ -14,7 +14,7 @@ from fommctl.api.schema import TransferRules
 from fommctl.evaluate.rendering import animation
 from fommctl.evaluate.streams import ClipFrames
 from fommctl.models.loading import load_model
-from fommctl.networks.pixels import to_tensor
+from fommctl.networks.grids import to_tensor
 from fommctl.networks.transfer import adapted_covariances, movement_scale
 from fommctl.presets.preset import load_preset
 

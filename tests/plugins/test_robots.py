@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -17,33 +18,21 @@ from fommctl.api import ClipRecord, InputError, MissingError, testing
 from fommctl.host import Host
 from fommctl.media.reader import Reader
 from fommctl_robots.bair import Bair
-from fommctl_robots.crc32c import crc32c, masked_crc32c
 from fommctl_robots.lerobot import LeRobot
-from fommctl_robots.tfrecord import byte_features, read_record, record_starts
+from fommctl_robots.tfrecord import byte_features, masked_crc32c, read_record, record_starts
 
 SHARED = Path(__file__).parents[3] / "shared/robots"
 
 
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    # RFC 3720, appendix B.4, and the check value of the catalogue of CRCs.
-    [
-        (bytes(32), 0x8A9136AA),
-        (b"\xff" * 32, 0x62A8AB43),
-        (bytes(range(32)), 0x46DD794E),
-        (b"123456789", 0xE3069283),
-        (b"", 0),
-    ],
-)
-def test_crc32c_of_the_standard(data: bytes, expected: int) -> None:
-    assert crc32c(data) == expected
-
-
-@settings(max_examples=30, deadline=None)
-@given(size=st.one_of(st.integers(0, 40), st.integers(16_380, 16_390), st.integers(17_000, 20_000)), seed=st.integers())
-def test_crc32c_in_pieces_is_that_of_the_whole(size: int, seed: int) -> None:
-    data = np.random.default_rng(abs(seed)).bytes(size)
+def test_the_checksum_is_that_of_tensorflow() -> None:
+    data = np.random.default_rng(0).bytes(1000)
     assert masked_crc32c(data) == checksum(data)
+
+
+def test_without_its_package_the_checksum_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "google_crc32c", None)
+    with pytest.raises(MissingError, match="google-crc32c"):
+        masked_crc32c(b"")
 
 
 def test_examples_are_read_field_by_field() -> None:

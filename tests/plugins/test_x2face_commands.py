@@ -19,7 +19,7 @@ from fommctl.animate.config import AnimateConfig
 from fommctl.animate.plan import find_inputs
 from fommctl.media.images import resize
 from fommctl.media.reader import Clip
-from fommctl.networks.pixels import to_tensor
+from fommctl.networks.grids import to_tensor
 from fommctl.presets.preset import Framing
 
 PREPARED = ("--crop", "none", "--device", "cpu", "--precision", "fp32", "--json")

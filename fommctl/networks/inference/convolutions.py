@@ -1,17 +1,257 @@
-"""Convolutions with fixed weights, channels last: prepacked by oneDNN on a CPU where that works, plain elsewhere."""
+"""Convolutions that give what torch's give, faster: folded BatchNorm, Winograd, sub-pixel upsampling, instructions."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from fommctl.networks.inference.instructions import bf16_instructions
-from fommctl.networks.inference.winograd import VALUES, WinogradConvolution, Workspace, transformed
+Instructions = Literal["tiles", "vectors", "none"]
+"""`tiles`: matrix tiles (AMX), several times as fast as fp32. `vectors`: AVX-512 with bf16 products, up to twice as
+fast. `none`: bf16 is computed by way of fp32 and slower, or nothing is known of it (ARM)."""
+INSTRUCTIONS = get_args(Instructions)
+_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""Environment variables that keep oneDNN, which computes the convolutions, from instructions that the CPU has."""
+
+
+@cache
+def bf16_instructions() -> Instructions:
+    """The best that CPU, build of torch and environment leave."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return "none"
+    limit = next((os.environ[name] for name in _LIMITS if os.environ.get(name)), "default").lower()
+    allowed = _allowed(limit)
+    # The flags alone do not do: the kernel grants a process the tiles, or does not.
+    if allowed == "tiles" and torch.cpu._is_amx_tile_supported() and torch.cpu._init_amx():
+        return "tiles"
+    return "vectors" if allowed != "none" and torch.cpu._is_avx512_bf16_supported() else "none"
+
+
+def _allowed(limit: str) -> Instructions:
+    """What oneDNN may use at most under this limit, such as `avx512_core_bf16`."""
+    if limit in ("default", "all") or "amx" in limit or limit == "avx10_2":
+        return "tiles"
+    return "vectors" if limit.startswith(("avx512_core_bf16", "avx512_core_fp16", "avx10")) else "none"
+
+
+# [phase, tap of the small kernel, tap of the 3x3 kernel]
+_TAPS = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
+
+
+def upsampling_kernel(weight: Tensor) -> Tensor:
+    """(O, I, 3, 3) behind nearest upsampling to (4 O, I, 2, 2), whose output with padding 1 is staggered phases."""
+    outputs, inputs = weight.shape[:2]
+    taps = _TAPS.to(weight)
+    return torch.einsum("atk,cul,oikl->acoitu", taps, taps, weight).reshape(4 * outputs, inputs, 2, 2)
+
+
+def interleave_into(out: Tensor, phases: Tensor) -> None:
+    """Staggered phases (B, 4 C, h + 1, w + 1), channels last, to the picture `out` (B, C, 2 h, 2 w)."""
+    batch, channels, height, width = out.shape
+    h, w = height // 2, width // 2
+    row, place = (w + 1) * 4 * channels, 4 * channels
+    # Pixel (2 i + a, 2 j + c) lies in row i + a, column j + c, channels from (2 a + c) C on.
+    strides = ((h + 1) * row, row, row + 2 * channels, place, place + channels, 1)
+    phases = phases.contiguous(memory_format=torch.channels_last)
+    pixels = phases.as_strided((batch, h, 2, w, 2, channels), strides, phases.storage_offset())
+    out.permute(0, 2, 3, 1).view(batch, h, 2, w, 2, channels).copy_(pixels)
+
+
+def blank_outside(phases: Tensor) -> Tensor:
+    """Staggered phases (B, 4 C, h + 1, w + 1) with zeros, in place, where they reach a row or column over the edge."""
+    batch, channels, height, width = phases.shape
+    by_phase = phases.view(batch, 2, 2, channels // 4, height, width)
+    by_phase[:, 1, :, :, 0].zero_()
+    by_phase[:, 0, :, :, -1].zero_()
+    by_phase[:, :, 1, :, :, 0].zero_()
+    by_phase[:, :, 0, :, :, -1].zero_()
+    return phases
+
+
+def phases_kernel(weight: Tensor) -> Tensor:
+    """(O, I, 7, 7) to (4 O, 4 I, 4, 4): with padding 1 from blanked staggered phases to plain phases (B, 4 O, h, w)."""
+    outputs, inputs = weight.shape[:2]
+    select = torch.zeros(2, 4, 2, 7).to(weight)
+    for phase in (0, 1):
+        for tap in range(7):
+            row = phase + tap - 3
+            place, parity = -(-row // 2), row % 2
+            select[phase, place + 1, parity, tap] = 1
+    kernel = torch.einsum("xtak,yucl,oikl->xyoacitu", select, select, weight)
+    return kernel.reshape(4 * outputs, 4 * inputs, 4, 4)
+
+
+def pixels_from_phases(phases: Tensor) -> Tensor:
+    """Plain phases (B, 4 C, h, w) to pixels (B, 2 h, 2 w, C)."""
+    batch, channels, height, width = phases.shape
+    by_phase = phases.permute(0, 2, 3, 1).reshape(batch, height, width, 2, 2, channels // 4)
+    return by_phase.transpose(2, 3).reshape(batch, 2 * height, 2 * width, channels // 4)
+
+
+def affine_of(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Scale (C) and shift (C) that the normalisation with its running statistics amounts to."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    # On the CPU: not every device computes in double precision.
+    weight, bias, mean, variance = (
+        values.detach().cpu().double() for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    )
+    scale = weight / torch.sqrt(variance + norm.eps)
+    shift = bias - mean * scale
+    return scale.float(), shift.float()
+
+
+def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight (O, I, k, k) and bias (O) of the convolution and the normalisation behind it in one."""
+    scale, shift = affine_of(norm)
+    weight, bias = weight_and_bias(conv)
+    return weight * scale[:, None, None, None], bias * scale + shift
+
+
+def weight_and_bias(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """Weight (O, I, k, k) and bias (O) of a convolution, copied to the CPU: nothing keeps the networks alive."""
+    weight = conv.weight.detach().to("cpu", copy=True)
+    bias = torch.zeros(weight.shape[0]) if conv.bias is None else conv.bias.detach().to("cpu", copy=True)
+    return weight, bias
+
+
+def joined(*convs: nn.Conv2d | None) -> tuple[Tensor, Tensor]:
+    """One convolution with the outputs of several that read the same features; None is left out."""
+    pairs = [weight_and_bias(conv) for conv in convs if conv is not None]
+    return torch.cat([weight for weight, _ in pairs]), torch.cat([bias for _, bias in pairs])
+
+
+Pointwise = Callable[[Tensor], Tensor]
+RESULTS = 4
+"""Side of a tile of results."""
+VALUES = 6
+"""Side of the values that a tile depends on."""
+_POINTS = (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))
+
+
+@cache
+def transforms() -> tuple[Tensor, Tensor, Tensor]:
+    """Matrices of values (6, 6), kernel (6, 3) and results (4, 6) in one dimension, float64 (Toom-Cook)."""
+    points = torch.tensor(_POINTS, dtype=torch.float64)
+    infinity = torch.zeros(1, VALUES, dtype=torch.float64)
+    infinity[0, -1] = 1
+    powers = points[:, None] ** torch.arange(VALUES)
+    # At infinity only the highest coefficient counts.
+    results = torch.cat((powers[:, :RESULTS], infinity[:, -RESULTS:])).t()
+    values, kernel = [], []
+    for index, point in enumerate(_POINTS):
+        others = [other for other in _POINTS if other != point]
+        values.append(F.pad(_with_roots(others), (0, 1)))
+        kernel.append(powers[index, :3] / torch.prod(point - torch.tensor(others, dtype=torch.float64)))
+    values.append(_with_roots(list(_POINTS)))
+    kernel.append(infinity[0, -3:])
+    return torch.stack(values), torch.stack(kernel), results.contiguous()
+
+
+def _with_roots(roots: list[float]) -> Tensor:
+    """Coefficients of the polynomial with these roots, the constant first."""
+    coefficients = torch.ones(1, dtype=torch.float64)
+    for root in roots:
+        coefficients = F.pad(coefficients, (1, 0)) - root * F.pad(coefficients, (0, 1))
+    return coefficients
+
+
+def transformed(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """A 3x3 convolution (O, I, 3, 3) with bias (O) as a 1x1 one of 36 groups: (36 O, I, 1, 1) and (36 O)."""
+    _, kernel, results = transforms()
+    taps = weight.permute(2, 3, 0, 1).reshape(9, -1).double()
+    points = torch.kron(kernel, kernel) @ taps
+    # Values whose results are 1 everywhere: times the bias, they add it without a pass of its own.
+    ones = torch.linalg.pinv(results) @ torch.ones(RESULTS, dtype=torch.float64)
+    biases = torch.einsum("i,j,c->ijc", ones, ones, bias.double())
+    return points.reshape(-1, weight.shape[1], 1, 1).float(), biases.flatten().float()
+
+
+class Workspace:
+    """Float32 buffers that the convolutions of one network share, for one size of picture at a time.
+
+    Fresh ones would come from the system and go back to it at every call, and the page faults cost a third of the time.
+    """
+
+    def __init__(self) -> None:
+        self._key: tuple[int, ...] = ()
+
+    def fit(self, batch: int, inputs: int, outputs: int, height: int, width: int) -> None:
+        """Make the buffers for pictures (batch, inputs, height, width), unless they are there."""
+        key = (batch, inputs, outputs, height, width)
+        if key == self._key:
+            return
+        rows, columns = -(-height // RESULTS), -(-width // RESULTS)
+        count, points = batch * rows * columns, VALUES * VALUES
+        self._key = key
+        # Its border stays zero, and so does what lies beyond the picture in the last tiles.
+        self.padded = torch.zeros(batch, rows * RESULTS + 2, columns * RESULTS + 2, inputs)
+        self.windows = torch.empty(batch, rows, columns, VALUES, VALUES, inputs)
+        self.points = torch.empty(count, points, inputs)
+        self.products = torch.empty(count, points, outputs)
+        self.results = torch.empty(count, RESULTS * RESULTS, outputs)
+
+
+class WinogradConvolution:
+    """For the CPU, padding 1, transforms in float32; called like `fommctl.networks.inference.convolutions.Convolution`.
+
+    pointwise: the 1x1 convolution of `transformed`.  dtype: of its inputs and of the results.
+    """
+
+    def __init__(
+        self, pointwise: Pointwise, outputs: int, dtype: torch.dtype, relu: bool, workspace: Workspace
+    ) -> None:
+        values, _, results = transforms()
+        self._values = torch.kron(values, values).float()
+        self._results = torch.kron(results, results).float()
+        self._pointwise = pointwise
+        self._outputs = outputs
+        self._dtype = dtype
+        self._relu = relu
+        self._workspace = workspace
+
+    def __call__(self, x: Tensor) -> Tensor:
+        batch, _, height, width = x.shape
+        tiles = self._tiles(x)
+        rows, columns, channels = tiles.shape[1], tiles.shape[3], tiles.shape[5]
+        out = torch.empty(batch, rows * RESULTS, columns * RESULTS, channels, dtype=self._dtype)
+        out.view(tiles.shape).copy_(tiles)
+        if self._relu:
+            out.relu_()
+        return out[:, :height, :width].permute(0, 3, 1, 2)
+
+    def add_to(self, total: Tensor, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        if height % RESULTS or width % RESULTS:
+            return total.add_(self(x))
+        tiles = self._tiles(x)
+        total.permute(0, 2, 3, 1).view(tiles.shape).add_(tiles)
+        return total
+
+    def _tiles(self, x: Tensor) -> Tensor:
+        """Results (B, rows, 4, columns, 4, O), strided, of x (B, I, H, W); beyond the picture they are meaningless."""
+        batch, inputs, height, width = x.shape
+        work, outputs = self._workspace, self._outputs
+        work.fit(batch, inputs, outputs, height, width)
+        work.padded[:, 1 : height + 1, 1 : width + 1].copy_(x.permute(0, 2, 3, 1))
+        windows = work.padded.unfold(1, VALUES, RESULTS).unfold(2, VALUES, RESULTS)
+        work.windows.copy_(windows.permute(0, 1, 2, 4, 5, 3))
+        count, points, _ = work.points.shape
+        torch.bmm(self._values.expand(count, -1, -1), work.windows.view(work.points.shape), out=work.points)
+        pixels = work.points.to(self._dtype).view(1, count, 1, points * inputs)
+        products = self._pointwise(pixels.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        products = products.reshape(count, points, outputs)
+        if self._dtype != torch.float32:
+            products = work.products.copy_(products)
+        torch.bmm(self._results.expand(count, -1, -1), products, out=work.results)
+        rows, columns = work.windows.shape[1:3]
+        return work.results.view(batch, rows, columns, RESULTS, RESULTS, outputs).permute(0, 1, 3, 2, 4, 5)
 
 
 class Convolution(Protocol):

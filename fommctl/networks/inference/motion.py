@@ -1,19 +1,58 @@
-"""The dense motion network, with what depends on the source alone taken out of the loop."""
+"""The motion networks, fast: keypoints, dense motion, and the warp."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from fommctl.errors import UsageError
 from fommctl.networks.dense_motion import DenseMotionNetwork
 from fommctl.networks.grids import KEYPOINT_VARIANCE, identity_grid, sample
-from fommctl.networks.inference.convolutions import Numerics
-from fommctl.networks.inference.detector import SeparableDownsample, downsample_at
-from fommctl.networks.inference.folding import joined
+from fommctl.networks.inference.convolutions import Numerics, joined
 from fommctl.networks.inference.networks import FastHourglass
+from fommctl.networks.keypoints import KeypointDetector, motion_from_maps
+from fommctl.networks.layers import AntiAliasDownsample
 from fommctl.networks.transfer import Motion, inverse
+
+
+def neighbours(
+    grid: Tensor, height: int, width: int, *, align_corners: bool, gain: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Which four of the height x width places each sampling point reads, and with what weight.
+
+    grid: (B, H, W, 2) in [-1, 1], x before y.  gain: (B, 1, H, W), multiplied into the weights.
+    Returns indices and weights (B H W, 4); places outside the picture have weight 0, as in zero padding.
+    """
+    size = _size(width, height, grid.device)
+    position = (grid + 1) * ((size - 1) / 2) if align_corners else ((grid + 1) * size - 1) / 2
+    # Points far outside (and NaN, where a Jacobian was singular) stay two pixels off the picture.
+    position = position.nan_to_num(-2.0).clamp(-2.0, max(height, width) + 1.0).view(-1, 1, 2)
+    corner = position.floor()
+    fraction = position - corner
+    places = torch.cat((corner, corner + 1), 1)
+    weights = torch.cat((1 - fraction, fraction), 1) * ((places >= 0) & (places < size))
+    places = torch.minimum(places.clamp_(min=0), size - 1).to(torch.int32)
+    if gain is not None:
+        weights[..., 1] *= gain.reshape(-1, 1)
+    indices = places[:, :, None, 1] * width + places[:, None, :, 0]
+    return indices.flatten(1), (weights[:, :, None, 1] * weights[:, None, :, 0]).flatten(1)
+
+
+@cache
+def _size(width: int, height: int, device: torch.device) -> Tensor:
+    # Kept: while a CUDA graph is recorded nothing may come from the host.
+    return torch.tensor((width, height), device=device, dtype=torch.float32)
+
+
+def weighted_rows(table: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+    """Rows of table (N, C), by indices (M, 4), summed with weights (M, 4): (M, C)."""
+    if table.device.type == "cpu":
+        return F.embedding_bag(indices, table, per_sample_weights=weights.to(table.dtype), mode="sum")
+    return (table[indices.long()] * weights.to(table.dtype)[..., None]).sum(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +139,77 @@ class FastDenseMotion:
         moved = parts.view(batch, -1, height, width).permute(0, 2, 3, 1)
         still = source.still.expand(batch, -1, -1, -1)
         return torch.cat((heatmaps, moved, still), 3).to(self._numerics.dtype).permute(0, 3, 1, 2)
+
+
+def step_at(step: int, scale: float) -> int:
+    """Every how many pixels a network takes one of frames 1 / scale as large as the native ones, of which it takes one
+    every `step`. Raises UsageError where that is no whole number."""
+    wanted = step / scale
+    if wanted < 1 or abs(wanted - round(wanted)) > 1e-6:
+        raise UsageError(
+            f"this model cannot work at {1 / scale:g} times its native size",
+            "Take a whole multiple of the native size.",
+        )
+    return round(wanted)
+
+
+def downsample_at(down: AntiAliasDownsample | None, channels: int, scale: float) -> AntiAliasDownsample | None:
+    """The anti-alias filter for frames 1 / scale as large as the native ones, whose result has the native size.
+
+    down: that of the native frames; None where the network sees them as they are. Raises UsageError where the result
+    would not have every n-th pixel for a whole n.
+    """
+    if scale == 1:
+        return down
+    step = step_at(1 if down is None else down.step, scale)
+    return None if step == 1 else AntiAliasDownsample(channels, 1 / step)
+
+
+class SeparableDownsample:
+    """`AntiAliasDownsample` as two small matrix products: the filter is the outer product of one line with itself."""
+
+    def __init__(self, down: AntiAliasDownsample | None, device: torch.device) -> None:
+        self._step = 1 if down is None else down.step
+        self._line = torch.ones(1) if down is None else down.weight[0, 0].sum(0).detach().cpu()
+        self._device = device
+        self._matrices: dict[int, Tensor] = {}
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, ceil(H / n), ceil(W / n)), channels last."""
+        if self._step == 1:
+            return frames.contiguous(memory_format=torch.channels_last)
+        batch, channels, height, width = frames.shape
+        rows = self._matrix(height) @ frames.permute(0, 2, 3, 1).flatten(2)
+        columns = self._matrix(width) @ rows.view(batch, -1, width, channels)
+        return columns.permute(0, 3, 1, 2)
+
+    def _matrix(self, size: int) -> Tensor:
+        """(ceil(size / n), size): row i holds the filter line centred on pixel n i, cut at the borders."""
+        if size not in self._matrices:
+            radius = len(self._line) // 2
+            outputs = -(-size // self._step)
+            matrix = torch.zeros(outputs, size + 2 * radius)
+            for index in range(outputs):
+                start = index * self._step
+                matrix[index, start : start + len(self._line)] = self._line
+            self._matrices[size] = matrix[:, radius : radius + size].contiguous().to(self._device)
+        return self._matrices[size]
+
+
+class FastKeypointDetector:
+    """Frames to motions: as `KeypointDetector`, with one convolution for keypoint and Jacobian maps."""
+
+    def __init__(self, detector: KeypointDetector, numerics: Numerics, channels: int, scale: float) -> None:
+        self._down = SeparableDownsample(downsample_at(detector.down, channels, scale), numerics.device)
+        padding = int(detector.kp.padding[0])
+        self._network = FastHourglass(detector.predictor, joined(detector.kp, detector.jacobian), padding, numerics)
+        self._dtype = numerics.dtype
+        self._count = detector.kp.out_channels
+        self._first_order = detector.jacobian is not None
+        self._temperature = detector.temperature
+
+    def __call__(self, frames: Tensor) -> Motion:
+        """frames: (B, C, H, W) float32 in [0, 1]."""
+        maps = self._network(self._down(frames).to(self._dtype)).float().contiguous()
+        jacobian_maps = maps[:, self._count :] if self._first_order else None
+        return motion_from_maps(maps[:, : self._count], jacobian_maps, self._temperature)

@@ -7,14 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fommctl.networks.generator import Generator
-from fommctl.networks.inference.convolutions import Numerics
-from fommctl.networks.inference.folding import affine_of, folded, weight_and_bias
-from fommctl.networks.inference.subpixel import (
+from fommctl.networks.inference.convolutions import (
+    Numerics,
+    affine_of,
     blank_outside,
+    folded,
     interleave_into,
     phases_kernel,
     pixels_from_phases,
     upsampling_kernel,
+    weight_and_bias,
 )
 from fommctl.networks.layers import Hourglass, ResidualBlock, UpBlock
 

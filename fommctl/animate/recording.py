@@ -1,0 +1,180 @@
+"""What is told of a finished result: to the caller, and in its sidecar."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fommctl import __version__
+from fommctl.animate.engine import Engine
+from fommctl.animate.plan import AnimationPlan
+from fommctl.files import write_text
+from fommctl.media.boxes import Box
+from fommctl.media.marking import TRAINED_ALGORITHMIC_MEDIA
+from fommctl.models import registry
+from fommctl.provenance.environment import environment
+from fommctl.provenance.hashing import InputFile, media_hash, model_identity
+from fommctl.provenance.sidecar import VERSION, sidecar_of
+
+NOT_RECORDED = ("source", "driving", "views", "output", "motion_out", "overwrite", "sidecar", "sign", "sign_key")
+"""Options that are no part of what was rendered; the paths stand elsewhere."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnimateResult:
+    """What was written and how; `to_json` is the command's --json."""
+
+    output: Path
+    frames: int
+    fps: Fraction
+    width: int
+    height: int
+    audio: str | None
+    model: str
+    preset: str
+    device: str
+    precision: str
+    motion: str
+    """relative or absolute."""
+    reference_s: float
+    """Time of the reference frame in the driving video."""
+    model_rate: float
+    """Frames a second of the model alone."""
+    end_to_end_rate: float
+    """Frames a second from the first frame read to the file closed; detection is not in it."""
+    detection_s: float
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """For --json: more keys may be added, none of these changes."""
+        return {
+            "output": str(self.output),
+            "frames": self.frames,
+            "fps": f"{self.fps.numerator}/{self.fps.denominator}",
+            "width": self.width,
+            "height": self.height,
+            "duration_s": round(float(self.frames / self.fps), 6),
+            "audio": self.audio,
+            "model": self.model,
+            "preset": self.preset,
+            "device": self.device,
+            "precision": self.precision,
+            "motion": self.motion,
+            "reference_s": round(self.reference_s, 6),
+            "frames_per_second": {"model": round(self.model_rate, 2), "end_to_end": round(self.end_to_end_rate, 2)},
+            "detection_s": round(self.detection_s, 3),
+            "warnings": list(self.warnings),
+        }
+
+
+def write_sidecar(
+    plan: AnimationPlan,
+    engine: Engine,
+    result: AnimateResult,
+    *,
+    references: Sequence[Fraction],
+    batch_size: int,
+    encoder_threads: int,
+    unsigned: str | None = None,
+) -> Path:
+    """Write the sidecar of a finished result beside it, all or nothing; returns its path.
+
+    references: times of the reference frames, one a shot.  batch_size, encoder_threads: as they were in effect.
+    unsigned: SHA-256 of a signed result before it was signed.
+    Raises OutputError, and InputError where an input was changed since it was read; the result stays.
+    """
+    config, driving = plan.config, plan.inputs.driving
+    path = sidecar_of(config.result_path)
+    folder = path.parent
+    identity = model_identity(engine.model)
+    model, files = engine.model.path, dict(plan.files)
+    record: dict[str, Any] = {
+        "format": "fommctl sidecar",
+        "version": VERSION,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "tool": {"name": "fommctl", "version": __version__},
+        "synthetic": True,
+        "digital_source_type": TRAINED_ALGORITHMIC_MEDIA,
+        "inputs": {
+            "source": _input(files["source"], folder),
+            "driving": _input(files["driving"], folder),
+            "views": [_input(file, folder) for role, file in files.items() if role.startswith("view ")],
+        },
+        "model": {
+            "name": identity["name"],
+            "file": None if model is None else {**_model_places(engine, model, folder), "sha256": identity["sha256"]},
+            "preset": identity["preset"],
+        },
+        "options": _options(plan, batch_size, encoder_threads),
+        "settings": {
+            "device": result.device,
+            "precision": result.precision,
+            "seed": engine.seed,
+            "torch_threads": torch.get_num_threads(),
+            "encoder_threads": encoder_threads,
+        },
+        "settled": {
+            "source_square": _square(plan.inputs.source_box),
+            "driving_square": _square(driving.fixed_box),
+            "shots": [
+                {
+                    "start_s": round(max(0.0, float(shot.start)), 6),
+                    "reference_s": round(float(reference), 6),
+                    "square": _square(shot.box) if shot.path is None else None,
+                }
+                for shot, reference in zip(driving.shots, references, strict=False)
+            ],
+            "reference_s": round(float(references[0]), 6),
+            "detector": driving.detector,
+        },
+        "environment": environment(engine.host, torch.device(result.device)),
+        "output": {**_file(config.result_path, folder), "unsigned_sha256": unsigned},
+        "result": result.to_json(),
+    }
+    write_text(path, json.dumps(record, indent=2) + "\n")
+    return path
+
+
+def _options(plan: AnimationPlan, batch_size: int, encoder_threads: int) -> dict[str, Any]:
+    """With what was chosen for the user written out, so that another machine chooses alike."""
+    config = plan.config
+    options = {name: value for name, value in config.to_json().items() if name not in NOT_RECORDED}
+    options |= {"motion": plan.mode, "batch_size": batch_size, "encoder_threads": encoder_threads}
+    return {**options, "detail": plan.detail, "detector": plan.inputs.driving.detector or config.detector}
+
+
+def _file(path: Path, folder: Path) -> dict[str, Any]:
+    return {**_places(path, folder), "sha256": media_hash(path)}
+
+
+def _input(file: InputFile, folder: Path) -> dict[str, Any]:
+    return {**_places(file.path, folder), "sha256": file.sha256()}
+
+
+def _model_places(engine: Engine, path: Path, folder: Path) -> dict[str, str | None]:
+    """A registered model is found by its name: where this installation keeps it is nobody's business."""
+    entry = registry.entries(engine.host).get(engine.model.name)
+    if entry is not None and entry.path == path:
+        return {"path": path.name, "relative": None}
+    return _places(path, folder)
+
+
+def _places(path: Path, folder: Path) -> dict[str, str | None]:
+    try:
+        relative = os.path.relpath(path, folder)
+    except ValueError:  # On Windows: another drive.
+        relative = None
+    return {"path": str(path), "relative": relative}
+
+
+def _square(box: Box | None) -> list[float] | None:
+    """Left, top, right and bottom in pixels."""
+    return None if box is None else [float(side) for side in (box.left, box.top, box.right, box.bottom)]

@@ -1,0 +1,104 @@
+"""What plugins may rely on is written down: a name that goes, or a parameter, is noticed here and not by their authors.
+
+`python tests/api/test_api_names.py` writes the list anew.
+"""
+
+import ast
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from fommctl.api.version import API_VERSION
+
+ROOT = Path(__file__).parents[2]
+RECORD = ROOT / "tests" / "golden" / "api.txt"
+GUIDE = ROOT / "plugins" / "README.md"
+COLLECTED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def documented_modules() -> list[str]:
+    """Those that the guide names in its table of modules."""
+    return re.findall(r"^\| `(fommctl\.api[a-z_.]*)` \|", GUIDE.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def public_names(module: ModuleType) -> list[str]:
+    """`__all__`, else what is made at the top of the module, or imported there under its own name on purpose."""
+    if hasattr(module, "__all__"):
+        return sorted(module.__all__)
+    names = set()
+    for node in ast.parse(inspect.getsource(module)).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.asname for alias in node.names if alias.asname == alias.name}
+    return sorted(name for name in names if name and not name.startswith("_"))
+
+
+def signature(value: object) -> str:
+    """`(name, other=)`: parameters, with a mark at those that may be left out; nothing where there are none to see."""
+    try:
+        parameters = inspect.signature(value).parameters.values()  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return ""
+    names = [
+        f"{parameter.name}{'' if parameter.default is inspect.Parameter.empty else '='}"
+        for parameter in parameters
+        if parameter.name != "self" and not parameter.name.startswith("_") and parameter.kind not in COLLECTED
+    ]
+    return f"({', '.join(names)})"
+
+
+def described(name: str, value: object) -> Iterator[str]:
+    """A name with what can be handed to it; of a class also its own members."""
+    if not inspect.isclass(value):
+        yield name + (signature(value) if inspect.isroutine(value) else "")
+        return
+    yield name + signature(value)
+    for member, inner in sorted(vars(value).items()):
+        if not member.startswith(("_", "model_")) and (inspect.isroutine(inner) or isinstance(inner, property)):
+            yield f"{name}.{member}{signature(inner) if inspect.isroutine(inner) else ''}"
+
+
+def surface() -> list[str]:
+    """Every public name of the documented modules."""
+    lines = []
+    for module in map(importlib.import_module, documented_modules()):
+        for name in public_names(module):
+            lines += described(f"{module.__name__}.{name}", getattr(module, name))
+    return lines
+
+
+def test_the_guide_documents_every_module_for_plugins() -> None:
+    """Those that it does not name make up `fommctl.api` itself, and hold nothing else that is public."""
+    parts = {"hookspecs", "network", "protocols", "specs", "validation", "values", "version", "testing_backend"}
+    there = {f"fommctl.api.{path.stem}" for path in (ROOT / "fommctl" / "api").glob("[a-z]*.py")}
+    assert there - {f"fommctl.api.{part}" for part in parts} == set(documented_modules()) - {"fommctl.api"}
+
+
+def test_no_name_goes() -> None:
+    recorded, offered = RECORD.read_text(encoding="utf-8").splitlines(), surface()
+    gone = sorted(set(recorded) - set(offered))
+    assert not gone, (
+        f"plugins written for API {API_VERSION} may use these, which are gone or changed: {gone}. Keep them, with a "
+        "DeprecationWarning, until the next major version of the API (fommctl/api/version.py)."
+    )
+    new = sorted(set(offered) - set(recorded))
+    assert not new, f"new in the API: {new}. Raise its minor version, and record them: python {__file__}"
+
+
+def test_names_are_those_of_the_host() -> None:
+    lines = surface()
+    assert "fommctl.api.API_VERSION" in lines
+    assert "fommctl.api.DatasetSpec(name, summary, licence, build)" in lines
+    assert "fommctl.api.Renderer.render(context, motion)" in lines
+    assert "fommctl.api.testing.check_backend(spec, model_params, frame_shape=)" in lines
+
+
+if __name__ == "__main__":
+    RECORD.write_text("\n".join(surface()) + "\n", encoding="utf-8")

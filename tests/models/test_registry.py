@@ -1,0 +1,299 @@
+"""What the registry knows, and how models come into FOMMCTL_HOME and leave it."""
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from file_server import FileServer, serving
+from weights_plugin import spec, write_distribution
+
+from fommctl.api.network import offline
+from fommctl.errors import MissingError, ModelError, OutputError, UsageError
+from fommctl.files import atomic_write
+from fommctl.host import Host, load_host
+from fommctl.models import download, home, registry
+from fommctl.models.files import read_metadata
+from fommctl.models.loading import import_model, load_model
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "fomm"
+TINY = GOLDEN / "vox-tiny.pth.tar"
+TINY_PRESET = str(GOLDEN / "vox-tiny.model_params.yaml")
+CONTENT = TINY.read_bytes()
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    monkeypatch.delenv("FOMMCTL_OFFLINE")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(download, "PAUSE", 0.001)
+    with serving(CONTENT) as state:
+        yield state
+
+
+def host_with(specs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    monkeypatch.syspath_prepend(write_distribution(tmp_path / "site", specs))
+    return load_host()
+
+
+@pytest.fixture
+def tiny_host(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A host with a model `tiny` on the server."""
+    return host_with(spec("tiny", f"{server.address}/files/tiny-cpk.pth.tar"), tmp_path, monkeypatch)
+
+
+def test_the_published_weights_are_known_with_where_they_come_from(host: Host) -> None:
+    known = registry.entries(host)
+    assert list(known) == [
+        "faces-mini",
+        "vox",
+        "vox-adv",
+        "vox-adv-small",
+        "vox-adv-space",
+        "taichi",
+        "taichi-adv",
+        "nemo",
+        "mgif",
+        "bair",
+        "fashion",
+    ]
+    mirror = "https://github.com/graphemecluster/first-order-model-demo/releases/download/checkpoints/"
+    for name, entry in known.items():
+        if entry.spec is not None and name not in ("faces-mini", "vox-adv-small", "vox-adv-space"):
+            file = "fashion.pth.tar" if name == "fashion" else f"{name}-cpk.pth.tar"
+            assert entry.spec.urls == (mirror + file,)
+            assert entry.preset == f"{name}-256"
+            assert "the terms of the training data apply" in entry.licence
+    small = host.models["vox-adv-small"]
+    assert small.urls == ("https://openavatarify.s3.amazonaws.com/weights/vox-adv-cpk.pth.tar",)
+    assert small.md5 == "8a45a24037871c045fbb8a6a8aa95ebc"
+    assert host.models["vox-adv-space"].urls == (
+        "hf://spaces/abhishek/first-order-motion-model/weights/vox-adv-cpk.pth.tar",
+    )
+
+
+def test_the_built_in_model_is_here_and_is_the_default(host: Host) -> None:
+    entry = registry.default(host)
+    assert (entry.name, entry.status) == ("faces-mini", "built-in")
+    assert entry.path.stat().st_size < 6_000_000
+    assert "impersonating" in entry.path.with_name("card.md").read_text()
+
+
+def test_two_defaults_are_an_error_only_where_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = host_with(spec("other", "https://example.org/a.pth.tar", default=True), tmp_path, monkeypatch)
+    with pytest.raises(UsageError, match="several models want to be the default: faces-mini, other"):
+        registry.default(host)
+    assert load_model("faces-mini", host).name == "faces-mini"
+
+
+def test_the_home_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FOMMCTL_HOME", str(tmp_path))
+    assert home.home() == tmp_path
+    monkeypatch.setenv("FOMMCTL_HOME", "")
+    assert home.home().name == "fommctl"
+    assert home.home().is_absolute()
+
+
+@pytest.mark.parametrize(("value", "expected"), [("1", True), ("true", True), ("0", False), ("", False), ("No", False)])
+def test_offline_is_a_switch(value: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOMMCTL_OFFLINE", value)
+    assert offline() is expected
+
+
+def test_a_pull_brings_the_weights_and_records_their_hash(tiny_host: Host, isolated: Path) -> None:
+    assert registry.find("tiny", tiny_host).status == "not pulled"
+    entry, fetched = registry.pull("tiny", tiny_host)
+    assert (fetched, entry.status) == (True, "available")
+    assert entry.path == isolated / "models" / "tiny.pth.tar"
+    assert entry.path.read_bytes() == CONTENT
+    assert registry.origin("tiny") == {
+        "url": tiny_host.models["tiny"].urls[0],
+        "sha256": SHA256,
+        "size": len(CONTENT),
+    }
+    assert load_model("tiny", tiny_host, preset=TINY_PRESET).name == "tiny"
+
+
+def test_a_second_pull_asks_the_server_for_nothing(tiny_host: Host, server: FileServer) -> None:
+    registry.pull("tiny", tiny_host)
+    server.requests.clear()
+    assert registry.pull("tiny", tiny_host)[1] is False
+    assert server.requests == []
+
+
+def test_a_later_pull_must_match_the_recorded_hash(tiny_host: Host, server: FileServer) -> None:
+    registry.pull("tiny", tiny_host)
+    registry.remove("tiny", tiny_host)
+    server.content = (GOLDEN / "mgif-tiny.pth.tar").read_bytes()
+    with pytest.raises(MissingError, match=f"its SHA-256 is .*, not {SHA256}") as error:
+        registry.pull("tiny", tiny_host)
+    assert error.value.hint is not None
+    assert f"delete {registry.record_path('tiny')} first" in error.value.hint
+    registry.record_path("tiny").unlink()
+    assert registry.pull("tiny", tiny_host)[1] is True
+
+
+def test_a_damaged_file_is_fetched_again(tiny_host: Host) -> None:
+    entry, _ = registry.pull("tiny", tiny_host)
+    entry.path.write_bytes(CONTENT[:1000])
+    assert registry.pull("tiny", tiny_host)[1] is True
+    assert entry.path.read_bytes() == CONTENT
+
+
+def test_a_known_hash_is_checked(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = host_with(spec("tiny", f"{server.address}/a.pth.tar", sha256="0" * 64), tmp_path, monkeypatch)
+    with pytest.raises(MissingError, match="its SHA-256 is"):
+        registry.pull("tiny", host)
+    assert registry.find("tiny", host).status == "not pulled"
+
+
+def test_what_is_no_model_is_not_recorded(tiny_host: Host, server: FileServer) -> None:
+    server.content = b"Quota exceeded"
+    with pytest.raises(MissingError, match="the file is not a model"):
+        registry.pull("tiny", tiny_host)
+    assert registry.origin("tiny") == {}
+
+
+def test_a_failed_pull_says_what_to_fetch_and_where_to_put_it(
+    tiny_host: Host, server: FileServer, isolated: Path
+) -> None:
+    server.status = 404
+    with pytest.raises(MissingError) as error:
+        registry.pull("tiny", tiny_host)
+    url = tiny_host.models["tiny"].urls[0]
+    assert error.value.hint == (
+        f"Fetch {url} by other means and put it at {isolated / 'models' / 'tiny.pth.tar'}, "
+        "or run 'fommctl models import FILE --name tiny'."
+    )
+    (isolated / "models" / "tiny.pth.tar").write_bytes(CONTENT)
+    assert registry.find("tiny", tiny_host).status == "available"
+
+
+def test_two_pulls_at_once_fetch_once(tiny_host: Host, server: FileServer) -> None:
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(registry.pull("tiny", tiny_host)[1])) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == [False, False, False, True]
+    assert len(server.requests) == 1
+
+
+def test_an_import_under_a_registered_name_stands_for_the_pull(tiny_host: Host, server: FileServer) -> None:
+    import_model(TINY, tiny_host, name="tiny", preset=TINY_PRESET)
+    entry = registry.find("tiny", tiny_host)
+    assert (entry.status, entry.path.name, entry.licence) == ("available", "tiny.safetensors", "MIT")
+    assert registry.pull("tiny", tiny_host)[1] is False
+    assert server.requests == []
+
+
+def test_an_import_keeps_what_is_known(host: Host, isolated: Path) -> None:
+    import_model(TINY, host, name="mine", preset=TINY_PRESET, licence="CC0", summary="tiny", half=True)
+    path = isolated / "models" / "mine.safetensors"
+    metadata = read_metadata(path)
+    assert (metadata["backend"], metadata["licence"], metadata["summary"]) == ("fomm", "CC0", "tiny")
+    assert json.loads(metadata["training"]) == {"epoch": 3}
+    assert metadata["imported_from"] == f"vox-tiny.pth.tar, SHA-256 {SHA256}"
+    assert load_model("mine", host).preset.frame_shape == (64, 64, 3)
+    assert path.stat().st_size < 0.6 * sum(
+        4 * tensor.numel()
+        for n in load_model("mine", host).backend.modules().values()
+        for tensor in n.state_dict().values()
+    )
+
+
+def test_an_import_takes_the_name_of_its_file(host: Host) -> None:
+    assert import_model(TINY, host).name == "vox-tiny"
+
+
+def test_a_taken_name_is_refused_without_overwrite(host: Host, isolated: Path) -> None:
+    import_model(TINY, host, name="mine", preset=TINY_PRESET)
+    before = (isolated / "models" / "mine.safetensors").read_bytes()
+    with pytest.raises(UsageError, match="there is a model mine already"):
+        import_model(TINY, host, name="mine", half=True)
+    assert (isolated / "models" / "mine.safetensors").read_bytes() == before
+    import_model(TINY, host, name="mine", preset=TINY_PRESET, half=True, overwrite=True)
+    assert (isolated / "models" / "mine.safetensors").stat().st_size < len(before)
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "", "a b", "x" * 200, "a.safetensors"])
+def test_names_that_are_no_file_names_are_refused(name: str, host: Host) -> None:
+    with pytest.raises(UsageError):
+        import_model(TINY, host, name=name or "-")
+
+
+def test_the_built_in_model_can_be_neither_replaced_nor_removed(host: Host) -> None:
+    with pytest.raises(UsageError, match="faces-mini is a built-in model"):
+        import_model(TINY, host, name="faces-mini", overwrite=True)
+    with pytest.raises(UsageError, match="cannot be removed"):
+        registry.remove("faces-mini", host)
+    assert registry.default(host).path.exists()
+
+
+def test_a_file_that_does_not_fit_is_not_imported(host: Host, isolated: Path) -> None:
+    with pytest.raises(ModelError):
+        import_model(TINY, host, name="mine", preset="vox")
+    assert list(isolated.rglob("*.safetensors*")) == []
+
+
+def test_removed_models_are_gone(tiny_host: Host) -> None:
+    entry, _ = registry.pull("tiny", tiny_host)
+    assert registry.remove("tiny", tiny_host) == entry.path
+    assert not entry.path.exists()
+    with pytest.raises(UsageError, match="tiny is not here, nothing to remove"):
+        registry.remove("tiny", tiny_host)
+    import_model(TINY, tiny_host, name="mine")
+    registry.remove("mine", tiny_host)
+    with pytest.raises(UsageError, match="unknown model 'mine'"):
+        registry.remove("mine", tiny_host)
+
+
+def test_a_file_is_not_taken_for_a_name(host: Host) -> None:
+    with pytest.raises(UsageError, match="is a file, not the name of a model") as caught:
+        registry.find(str(TINY), host)
+    assert "models import" in str(caught.value.hint)
+
+
+def test_a_damaged_imported_file_does_not_break_the_list(host: Host, isolated: Path) -> None:
+    (isolated / "models").mkdir()
+    (isolated / "models" / "bad.safetensors").write_bytes(b"nothing")
+    entry = registry.find("bad", host)
+    assert entry.summary.startswith("damaged: ")
+    with pytest.raises(ModelError):
+        load_model("bad", host)
+    registry.remove("bad", host)
+
+
+def test_a_damaged_record_is_told(tiny_host: Host) -> None:
+    registry.record_path("tiny").parent.mkdir()
+    registry.record_path("tiny").write_text("{")
+    with pytest.raises(ModelError, match=r"tiny\.origin\.json is damaged"):
+        registry.pull("tiny", tiny_host)
+
+
+def test_a_home_that_is_a_file_is_an_output_error(
+    tiny_host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FOMMCTL_HOME", str(tmp_path / "file"))
+    assert "faces-mini" in registry.entries(tiny_host)
+    with pytest.raises(OutputError, match="cannot create the folder"):
+        registry.pull("tiny", tiny_host)
+
+
+def test_the_temporary_file_of_an_import_is_gone_after_a_failure(isolated: Path) -> None:
+    target = isolated / "models" / "mine.safetensors"
+
+    def write() -> None:
+        with atomic_write(target) as temporary:
+            temporary.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert os.listdir(target.parent) == []
