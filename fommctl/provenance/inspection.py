@@ -1,4 +1,4 @@
-"""What a file is, what it states about itself, whose content credentials it holds, and whether all that is true."""
+"""Inspection of a file: its kind, its statements, its content credentials and its sidecar, and whether they hold."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _SEARCHED = 16 * 2**20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What the credentials of a file say, and whether they hold."""
+    """The statements of a file's credentials, and whether they hold."""
 
     state: State
     problems: tuple[str, ...] = ()
-    """C2PA's codes, such as assertion.bmffHash.mismatch."""
+    """Codes of C2PA, such as assertion.bmffHash.mismatch."""
     note: str | None = None
     signer: str | None = None
     issuer: str | None = None
     algorithm: str | None = None
     time: str | None = None
-    """Of the signature as a time-stamp authority states it; None where none did."""
+    """Time of the signature as a time-stamp authority states it; None where none did."""
     generator: str | None = None
     actions: tuple[dict[str, Any], ...] = ()
     """`action` and `digital_source_type` of each."""
@@ -48,7 +48,7 @@ class Verdict:
     """Model and inputs, where fommctl signed."""
 
     def to_json(self) -> dict[str, Any]:
-        """For --json."""
+        """Return JSON values for --json."""
         return {
             "state": self.state,
             "problems": list(self.problems),
@@ -101,7 +101,7 @@ def _store(c2pa: Any, path: Path, settings: dict[str, Any]) -> str:
 
 
 def _was_signed(path: Path) -> bool:
-    """Whether a file that the library cannot read holds the beginning of a manifest store (C2PA, section 11.1.4)."""
+    """Tell whether a file that the library cannot read begins a manifest store (C2PA, section 11.1.4)."""
     with path.open("rb") as file:
         return b"jumdc2pa" in file.read(_SEARCHED)
 
@@ -168,7 +168,7 @@ def _ingredient(ingredient: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mapping(value: Any) -> dict[str, Any]:
-    """What should be a mapping, in a file of a stranger."""
+    """Return what should be a mapping, in a file from anywhere."""
     return value if isinstance(value, dict) else {}
 
 
@@ -177,7 +177,7 @@ def _mappings(value: Any) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BesideIt:
+class FoundSidecar:
     """The sidecar of a file."""
 
     path: Path
@@ -187,7 +187,7 @@ class BesideIt:
     note: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """For --json."""
+        """Return JSON values for --json."""
         model = None if self.record is None else {"name": self.record.model.name, "sha256": _model_hash(self.record)}
         version = None if self.record is None else self.record.tool.get("version")
         return {"path": str(self.path), "fits": self.fits, "note": self.note, "version": version, "model": model}
@@ -201,14 +201,14 @@ class Inspection:
     sha256: str
     media: VideoInfo | None
     statement: Statement
-    sidecar: BesideIt | None
-    """None where there is none."""
+    sidecar: FoundSidecar | None
+    """Sidecar of the file; None where there is none."""
     credentials: Verdict
     notes: tuple[str, ...]
 
     @property
     def changed(self) -> tuple[str, ...]:
-        """Why the file is not what somebody vouched for; empty where nothing speaks against it."""
+        """Return the reasons why the file is not what was vouched for; empty where there are none."""
         reasons = []
         if self.credentials.state == "invalid":
             reasons.append("it was changed after it was signed, or its signature does not hold")
@@ -217,7 +217,7 @@ class Inspection:
         return tuple(reasons)
 
     def to_json(self) -> dict[str, Any]:
-        """For --json: more keys may be added, none of these changes."""
+        """Return the result for --json: more keys may be added, none of these changes."""
         return {
             "path": str(self.path),
             "sha256": self.sha256,
@@ -268,15 +268,15 @@ def inspect(path: Path, trust: Path | None = None) -> Inspection:
     )
 
 
-def _beside(path: Path, sha256: str) -> BesideIt | None:
+def _beside(path: Path, sha256: str) -> FoundSidecar | None:
     sidecar = sidecar_of(path)
     if not sidecar.is_file():
         return None
     try:
         record = read(sidecar)
     except FommctlError as error:
-        return BesideIt(path=sidecar, fits=False, record=None, note=error.message)
-    return BesideIt(path=sidecar, fits=record.output.sha256 == sha256, record=record)
+        return FoundSidecar(path=sidecar, fits=False, record=None, note=error.message)
+    return FoundSidecar(path=sidecar, fits=record.output.sha256 == sha256, record=record)
 
 
 def _model_hash(record: Sidecar) -> str | None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 PASSWORD = "FOMMCTL_KEY_PASSWORD"
 """Environment variable with the password of an encrypted key: a command line can be read by everybody."""
 LARGEST = 2**20
-"""Bytes of a PEM file."""
+"""Bytes of the largest PEM file that is read."""
 _CURVES = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
 _LEAST_RSA = 2048
 _KEYS = "C2PA takes P-256, P-384 and P-521, RSA from 2048 bits, and Ed25519."
@@ -39,14 +39,14 @@ _KEYS = "C2PA takes P-256, P-384 and P-521, RSA from 2048 bits, and Ed25519."
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What signs. Never printed: `key` is the key itself."""
+    """A certificate chain with its key, which is never printed."""
 
     chain: bytes = field(repr=False)
-    """PEM, the signer's certificate first."""
+    """Certificates in PEM, the signer's first."""
     key: bytes = field(repr=False)
-    """PKCS #8, PEM, without a password."""
+    """Private key in PEM (PKCS #8), without a password."""
     algorithm: str
-    """C2PA's name: es256, es384, es512, ps256 or ed25519."""
+    """Name in C2PA: es256, es384, es512, ps256 or ed25519."""
     warnings: tuple[str, ...] = ()
 
 
@@ -162,7 +162,7 @@ _KINDS = {
 
 
 def library() -> Any:
-    """The c2pa package. Raises MissingError with the command that installs it."""
+    """Return the c2pa package. Raises MissingError with the command that installs it."""
     try:
         import c2pa
     except ImportError as error:
