@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fommctl import signals
 from fommctl.api.protocols import Backend
 from fommctl.api.training import ThinPlateTransform, TrainingBatch, TrainingView
 from fommctl.datasets.clips import Clip
-from fommctl import signals
 from fommctl.errors import ModelError
 from fommctl.models.checkpoint import write_native
 from fommctl.train import run_folder
