@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -307,7 +308,8 @@ def _problem(field: OptionField, error: Mapping[str, Any]) -> UsageError:
 
 
 def _wrong(field: OptionField, value: Any) -> UsageError:
-    shown = f"'{value[:60]}'" if isinstance(value, str) else describe(value)
+    number = isinstance(value, str) and re.fullmatch(r"[-+.eE0-9]{1,30}", value)
+    shown = f"'{value[:60]}'" if isinstance(value, str) and not number else str(value) if number else describe(value)
     close = nearest(str(value), field.choices) if field.choices else None
     return UsageError(
         f"{field.flag} is {shown}", f"Did you mean {close}? {field.expected}" if close else field.expected

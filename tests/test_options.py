@@ -95,7 +95,7 @@ def test_all_problems_are_told_at_once_on_the_command_line_and_in_python() -> No
     assert isinstance(error, ProblemsError)
     expected = [
         ("missing argument 'EGG'", "What is boiled."),
-        ("--minutes is '30'", "Give a whole number from 1 to 20."),
+        ("--minutes is 30", "Give a whole number from 1 to 20."),
         ("--salt is 'nan'", "Give a number."),
         ("--shell is 'whit'", "Did you mean white? Choices: brown, white."),
         ("--guests names nothing", "Give names with commas between them, or leave it out."),

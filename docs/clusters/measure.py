@@ -8,7 +8,7 @@ Every number of workers is run --repeat times, in turn, and the fastest run coun
 slow a run down. With start-up: from the command to its end, with connecting to Ray, starting workers and loading
 models. Without: from the moment when as many jobs are done as there are workers (each has its model by then) to the
 last. Efficiency: the rate over that of one worker, divided by the number of workers. --split renders one job, in as
-many segments as there are workers; what it takes without start-up is what the worker says of the job.
+many parts as there are workers; what it takes without start-up is what the worker says of the job.
 
 The results lie in a temporary folder beside the driving video, so that they are read from and written to the storage
 that is to be judged.

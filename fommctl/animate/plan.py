@@ -5,22 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.animate.config import SEARCHED, AnimateConfig, MotionMode, parse_crop, parse_frames
-from fommctl.animate.defaults import resolve
-from fommctl.animate.engine import Engine
+from fommctl.animate.engine import Engine, choose_motion
 from fommctl.animate.motion import DrivingFrame, DrivingFraming, Motion, is_motion_file
 from fommctl.animate.transfer import Moment
 from fommctl.api.protocols import FlowRenderer
+from fommctl.api.specs import BackendSpec
 from fommctl.api.values import Detection
 from fommctl.detection.detectors import DetectorCache, ready_detectors
 from fommctl.detection.framing import (
@@ -46,13 +46,57 @@ from fommctl.media.sound import choose_tracks
 from fommctl.media.writer import AudioSource, check_output, holds_alpha, holds_audio
 from fommctl.models.home import restorer_file
 from fommctl.networks import transfer
+from fommctl.presets.preset import Preset
 from fommctl.presets.sections import Framing
+from fommctl.provenance.hashing import InputFile
 from fommctl.provenance.sidecar import check_sidecar
 from fommctl.provenance.signing import check_signing
 
 log = logging.getLogger(__name__)
 LOOSEST = 0.75
 """A source is never framed looser than this part of its preset's width: its face would lose too many pixels."""
+
+
+GENERAL: Mapping[str, Any] = {
+    "motion": None,  # relative where the model has it, else absolute
+    "adapt_scale": True,
+    "best_frame": "first",
+    "smooth": False,
+    "size": None,  # that of the frames that the model was trained on
+    "source_width": None,  # the framing of the preset
+    "driving_width": None,  # the framing of the preset
+    "head_motion": 0.25,  # with more, necks tear; with none, a head that walks about stands still
+    "cuts": True,
+    "detail": None,  # where frames are pasted back
+}
+"""By the name of the option; presets change them by `animate_params.defaults`."""
+
+AS_PUBLISHED: Mapping[str, Any] = {
+    "motion": None,  # relative where the model has it, else absolute
+    "adapt_scale": True,  # by the ratio of the keypoints' hulls
+    "best_frame": "first",  # the first driving frame with a subject is the reference
+    "smooth": False,  # keypoints are used as they are detected
+    "size": None,  # the networks run at the size that they were trained at
+    "source_width": None,  # the source is framed as the training data was
+    "driving_width": None,  # and so is the driving video
+    "head_motion": 1.0,  # a fixed square, which is that of --driving-crop auto here, leaves all of the head's travel in
+    "cuts": False,  # one reference for all shots
+    "detail": False,  # frames are what the networks paint; beyond the picture, its border is repeated
+}
+"""What `--as-published` means: nothing but this is done where an option is left open."""
+
+
+def resolve(config: AnimateConfig, preset: Preset, family: BackendSpec) -> AnimateConfig:
+    """The configuration with what it leaves open filled in, for a model of this preset and family.
+
+    Resolving again changes nothing. Raises UsageError for a motion that the family does not have.
+    """
+    given = preset.pairs().defaults
+    preferred = {} if given is None or config.as_published else given.model_dump(exclude_none=True)
+    usual = AS_PUBLISHED if config.as_published else GENERAL
+    chosen = {name: preferred.get(name, usual[name]) for name in usual if getattr(config, name) is None}
+    motion = choose_motion(family, config.motion or chosen["motion"])
+    return replace(config, **chosen | {"motion": motion})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +139,8 @@ class AnimationPlan:
     sound: tuple[AudioSource, ...]
     """One source a track of the result."""
     mode: MotionMode
+    files: tuple[tuple[str, InputFile], ...]
+    """Inputs by role, as they were when they were read."""
     warnings: tuple[str, ...]
 
     @property
@@ -181,6 +227,7 @@ def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion
     driving: as `open_driving` gave it; the part of a clip that is animated is set here.
     """
     remarks = check_outputs(config)
+    files = input_files(config)
     config = resolve(config, engine.model.preset, engine.family)
     mode = engine.motion(config.motion)
     engine.check_views(len(config.views))
@@ -207,7 +254,16 @@ def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion
     )
     for note in notes:
         log.warning(note)
-    return AnimationPlan(config, inputs, sound, mode, notes)
+    return AnimationPlan(config, inputs, sound, mode, files, notes)
+
+
+def input_files(config: AnimateConfig) -> tuple[tuple[str, InputFile], ...]:
+    """Note, by role, what the inputs are before they are read, for hashes that vouch for what was read."""
+    if not (config.sidecar or config.sign):
+        return ()
+    views = [(f"view {number}", path) for number, path in enumerate(config.views, 1)]
+    roles = [("source", config.source), ("driving", config.driving), *views]
+    return tuple((role, InputFile.of(path)) for role, path in roles)
 
 
 def find_inputs(
@@ -448,8 +504,9 @@ def check_outputs(config: AnimateConfig) -> tuple[str, ...]:
         numbers=wanted if numbered else None,
     )
     check_motion_out(config)
-    check_sidecar(config)
-    return check_signing(config)
+    if config.sidecar:
+        check_sidecar(config.result_path, (config.source, config.driving), overwrite=config.overwrite)
+    return check_signing(config.result_path, config.sign, config.sign_key)
 
 
 def _about_driving(config: AnimateConfig, info: VideoInfo) -> list[str]:

@@ -19,10 +19,9 @@ from fommctl import __version__
 from fommctl.animate.compose import Composer, CompositionOptions, Rendered
 from fommctl.animate.config import FrameRange, parse_frames
 from fommctl.animate.engine import Engine
-from fommctl.animate.motion import DrivingFrame, DrivingFraming, Motion
+from fommctl.animate.motion import DrivingFrame, DrivingFraming, Motion, TimedFrame, as_driven, at_rate
 from fommctl.animate.plan import AnimationPlan, keeps_alpha
 from fommctl.animate.reference import ReferenceFinder
-from fommctl.animate.timing import TimedFrame, as_driven, at_rate
 from fommctl.animate.transfer import MotionTransfer
 from fommctl.api.protocols import FlowRenderer, Renderer, SourceContext
 from fommctl.api.specs import StageEvent
@@ -36,6 +35,7 @@ from fommctl.media.resampling import Pixels, resize, upright
 from fommctl.media.sequences import first_number, is_pattern
 from fommctl.networks import transfer
 from fommctl.networks.grids import HostPixels, to_tensor
+from fommctl.provenance.hashing import model_identity
 from fommctl.provenance.signing import Signature
 from fommctl.threads import ReadAhead
 
@@ -411,13 +411,23 @@ def open_session(plan: AnimationPlan, engine: Engine) -> RenderSession:
         engine,
         renderer,
         composer,
-        None if config.sign is None else Signature(config, engine),
+        _signature(plan, engine),
         MotionDetector(renderer, config.batch_size),
         SquareRenderer(renderer, context, config.batch_size, with_flow=composer.wants_flow),
         ReferenceFinder(plan, context.motion),
         moves,
         references,
     )
+
+
+def _signature(plan: AnimationPlan, engine: Engine) -> Signature | None:
+    """Return what signs the result, where --sign asks for it."""
+    config = plan.config
+    if config.sign is None or config.sign_key is None:
+        return None
+    identity = model_identity(engine.model)
+    model = {"name": identity["name"], "sha256": identity["sha256"], "preset": engine.model.preset.name}
+    return Signature(config.result_path, config.sign, config.sign_key, plan.files, model)
 
 
 def about(plan: AnimationPlan, engine: Engine) -> StageEvent:

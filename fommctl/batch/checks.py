@@ -159,7 +159,7 @@ class Checker:
             check_outputs(replace(config, overwrite=True))
             return
         resolve_encoding(output, codec=config.codec, crf=config.crf, pix_fmt=config.pix_fmt)
-        check_signing(config)
+        check_signing(config.result_path, config.sign, config.sign_key)
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):

@@ -22,7 +22,7 @@ def _option(help: str, *names: str, **more: Any) -> Any:
 
 
 def parse_split(text: str) -> int | None:
-    """A number of segments; None for `auto`. Raises UsageError for anything else."""
+    """Return a number of parts; None for `auto`. Raises UsageError for anything else."""
     if text == "auto":
         return None
     if not (text.isdecimal() and int(text[:9]) > 0):
@@ -34,7 +34,7 @@ def parse_split(text: str) -> int | None:
 class BatchConfig:
     """Which jobs, and how they are run."""
 
-    jobs: Annotated[Path, typer.Argument(help="File of jobs: .csv, .tsv, .jsonl, .yaml or .json.")]
+    jobs: Annotated[Path, typer.Argument(help="File of jobs: .csv, .jsonl, .yaml or .json.")]
     defaults: Mapping[str, Any] = Field(default_factory=dict)
     """Fields for jobs that do not have them; relative paths among them begin at the current folder."""
     workers: Annotated[
@@ -67,8 +67,7 @@ class BatchConfig:
         int | None,
         Reads(parse_split),
         _option(
-            "With Ray: render each driving video in so many segments at once and join them. auto: long ones, where no "
-            "other job waits.",
+            "With Ray: render each driving video in so many parts at once. auto: long ones, where no other job waits.",
             "--split",
             metavar="auto|N",
             show_default=False,

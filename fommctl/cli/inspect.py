@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from fommctl.media.probe import VideoInfo
-    from fommctl.provenance.inspection import BesideIt, Inspection
-    from fommctl.provenance.verifying import Verdict
+    from fommctl.provenance.inspection import FoundSidecar, Inspection, Verdict
 
 EXAMPLES = """Examples:
 
@@ -86,7 +85,7 @@ def _media(info: "VideoInfo") -> str:
     return ", ".join(parts)
 
 
-def _sidecar(sidecar: "BesideIt | None") -> "Text":
+def _sidecar(sidecar: "FoundSidecar | None") -> "Text":
     if sidecar is None:
         return _line("sidecar", "none")
     name = _clean(sidecar.path.name)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from fommctl.cli.console import Session
-from fommctl.cli.options import check_there, command
+from fommctl.cli.options import command
 from fommctl.errors import JobsFailedError
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ def register(app: typer.Typer) -> None:
 
 def preprocess(session: Session, config: "PreprocessConfig") -> None:
     """Cut a raw data set into square training clips, with a manifest; goes on where it stopped."""
-    check_there(config.raw)
     from fommctl.host import load_host
     from fommctl.preprocess.run import run
 

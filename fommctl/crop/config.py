@@ -20,7 +20,7 @@ from fommctl.options import Reads, configuration
 
 AudioMode = Literal["auto", "none"]
 PROCEDURE = 1
-"""Counts up where the same options would give other clips: then a second run makes them anew."""
+"""Version of the procedure: where it is raised, a second run makes all clips anew."""
 _HOW_ONLY = ("inputs", "output", "workers", "overwrite", "dry_run")
 """Options that do not change a clip."""
 _ADDED = ("start", "end", "max_duration", "max_fps", "min_size")
@@ -126,7 +126,7 @@ class CropConfig:
     overwrite: Annotated[bool, _option(RESULT, "Make clips anew that are up to date.")] = False
 
     def conflicts(self) -> Iterator[UsageError]:
-        """Options that exclude each other."""
+        """Yield the problems of options that exclude each other."""
         from fommctl.media.containers import resolve_encoding
 
         if self.output is None and not self.dry_run:
@@ -139,7 +139,7 @@ class CropConfig:
             yield error
 
     def fingerprint(self, detector: str, framing: tuple[str, float] | None) -> str:
-        """Of everything that decides what the clips of a file are.
+        """Hash everything that decides what the clips of a file are.
 
         detector: its name.  framing: the subject and its width.
         """

@@ -1,4 +1,4 @@
-"""Which files `crop` works on, and what their clips are called."""
+"""The files that `crop` works on, and the names of their clips."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ import glob
 import hashlib
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fommctl.api.folders import media_below
+from fommctl.files import comparable_name, safe_file_name
 from fommctl.media import sequences
 from fommctl.media.sequences import FRAME_SUFFIXES, VIDEO_SUFFIXES
 
 _LONGEST = 150
-"""Bytes of a name; the number of the track, the suffix and a temporary name's additions go on top of it."""
+"""Bytes of a name; the number of the track, the suffix and a temporary name's additions come on top."""
 _CLIP = re.compile(r"#track\d+\.(mp4|png)$")
-_UNSAFE = frozenset('#%/\\:*?"<>|')
 
 
 def expand(inputs: Sequence[str], output: Path | None) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """The files meant by files, folders (with all below them) and patterns, each once, in a fixed order.
+    """Find the files that files, folders (with all below them) and patterns stand for, each once, in a fixed order.
 
     output: what is called as a clip (NAME#track0.mp4) there was made by an earlier run and is left out.
     Also returns the inputs that mean no file, each with the reason. Raises InputError for a folder that cannot be read.
@@ -43,7 +42,7 @@ def expand(inputs: Sequence[str], output: Path | None) -> tuple[list[Path], list
 
 
 def _is_clip(path: Path, output: Path) -> bool:
-    """Whether this is what an earlier run has made: a second `crop *.mp4 -o .` is not for its clips."""
+    """Tell whether an earlier run has made this clip: a second `crop *.mp4 -o .` is not for its clips."""
     return _CLIP.search(path.name) is not None and os.path.realpath(path.parent) == os.path.realpath(output)
 
 
@@ -67,28 +66,30 @@ def _in_folder(folder: Path) -> list[Path]:
 
 
 def key_of(path: Path) -> str:
-    """What tells one source from all others."""
+    """Return the key of a source, which no other has."""
     return os.path.abspath(path)
 
 
 def names_of(files: Sequence[Path], known: Mapping[str, str], present: Sequence[str]) -> dict[Path, str]:
-    """A name for each source, unlike all others, for the part before `#` of its clips.
+    """Return a unique name for each source: the part before `#` of its clips.
 
     It is the file's own, without its suffix and with `_` for what a file system or the training layout reserves.
-    Where several sources, or a file that is no clip of ours, have that name, a number made from the path follows it.
+    Where several sources, or a file that is not a clip of ours, have that name, a number made from the path follows it.
     known: names given in earlier runs, by `key_of`.  present: names of the files in the output folder.
     """
     wanted = {path: safe_name(path.stem) for path in files}
-    counts = Counter(_folded(name) for name in wanted.values())
+    counts = Counter(comparable_name(name) for name in wanted.values())
     keys = {key_of(path) for path in files}
-    taken = {_folded(name) for name in known.values()}
-    taken |= {_folded(name) for key, name in known.items() if key not in keys}
-    strangers = {_folded(name.partition("#")[0]) for name in present} - {_folded(name) for name in known.values()}
+    taken = {comparable_name(name) for name in known.values()}
+    taken |= {comparable_name(name) for key, name in known.items() if key not in keys}
+    strangers = {comparable_name(name.partition("#")[0]) for name in present} - {
+        comparable_name(name) for name in known.values()
+    }
     names = {}
     for path, name in wanted.items():
         if key_of(path) in known:
             names[path] = known[key_of(path)]
-        elif counts[_folded(name)] > 1 or _folded(name) in taken | strangers:
+        elif counts[comparable_name(name)] > 1 or comparable_name(name) in taken | strangers:
             digest = hashlib.sha256(os.fsencode(key_of(path))).hexdigest()[:8]
             names[path] = f"{name}-{digest}"
         else:
@@ -97,20 +98,12 @@ def names_of(files: Sequence[Path], known: Mapping[str, str], present: Sequence[
 
 
 def safe_name(stem: str) -> str:
-    """A stem as part of a file name on every system: no separators, no `#`, no leading or trailing dots."""
-    text = unicodedata.normalize("NFC", stem)
-    kept = "".join("_" if letter in _UNSAFE or not letter.isprintable() else letter for letter in text)
-    kept = kept.encode("utf-8", "replace")[:_LONGEST].decode("utf-8", "ignore").strip(" .")
-    return kept or "clip"
-
-
-def _folded(name: str) -> str:
-    """Names that a file system may take for one are one."""
-    return unicodedata.normalize("NFC", name).casefold()
+    """Return a stem as part of a file name on every system: no separators, no `#`, no leading or trailing dots."""
+    return safe_file_name(stem, forbidden="#%", longest=_LONGEST, empty="clip")
 
 
 def stamp(path: Path) -> list[int]:
-    """[bytes, nanoseconds of the last change] of a file, or of all that a pattern of frames means.
+    """Return [bytes, nanoseconds of the last change] of a file, or of all files of a pattern of frames.
 
     Raises InputError where a pattern means nothing, and OSError.
     """

@@ -1,4 +1,4 @@
-"""What `crop` has done so far: a journal that survives a kill, and the manifests for people and programs.
+"""The progress of `crop`: a journal that survives a kill, and manifests for people and programs.
 
 The journal has one JSON line when a source is begun and one when it is done. A source whose files, size, date and
 options are still those of its last line is not cropped again.
@@ -28,17 +28,17 @@ MANIFESTS = ("manifest.json", "manifest.csv")
 COLUMNS = ("source", "output", "start", "end", "box", "size", "detector", "score", "frames", "fps")
 _OUTSIDE = re.compile(r"[/\\]")
 _LONGEST_NAME = 255
-"""Bytes."""
+"""Bytes of a file name."""
 Row = Mapping[str, Any]
 """One clip, by COLUMNS: start and end in seconds of the source, box [left, top, right, bottom] in its pixels."""
 
 
 @dataclass(slots=True)
 class Record:
-    """The last that the journal says of one source."""
+    """The last record of one source in the journal."""
 
     name: str
-    """Of its clips, before `#`."""
+    """Name of its clips, before `#`."""
     source: str = ""
     stamp: list[int] = field(default_factory=list)
     options: str = ""
@@ -56,7 +56,7 @@ class Manifest:
         self._overwrite = overwrite
         self._file: IO[str] | None = None
         self.records: dict[str, Record] = {}
-        """By the key of the source."""
+        """Records by the key of the source."""
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:
@@ -76,7 +76,7 @@ class Manifest:
                     self._file.close()
 
     def is_current(self, key: str, stamp: list[int], options: str) -> bool:
-        """Was this source cropped like this, and are its clips still there?"""
+        """Tell whether this source was cropped like this, and its clips are still there."""
         record = self.records.get(key)
         return (
             record is not None
@@ -91,13 +91,13 @@ class Manifest:
         self._append({"key": key, "name": name, "rows": rows})
 
     def fail(self, key: str, before: Record | None) -> None:
-        """A source failed; its clips of an earlier run, which are as they were, stay in the manifests."""
+        """Keep the clips that a source which failed has from an earlier run in the manifests: they are as they were."""
         if before is not None and before.done:
             self.records[key] = before
             self._append(_line(key, before))
 
     def finish(self, key: str, source: str, stamp: list[int], options: str, rows: list[Row]) -> None:
-        """A source is done; clips of an earlier run that it has no more are removed."""
+        """Record a source that is done; remove clips of an earlier run that it no longer has."""
         old = {row["output"] for row in self.records[key].rows} - {row["output"] for row in rows}
         record = Record(self.records[key].name, source, stamp, options, True, rows)
         self.records[key] = record
@@ -106,7 +106,7 @@ class Manifest:
             (self.folder / name).unlink(missing_ok=True)
 
     def rows(self) -> list[Row]:
-        """Every clip of the folder, ordered by source and time."""
+        """Return every clip of the folder, ordered by source and time."""
         return [row for _, record in sorted(self.records.items()) if record.done for row in record.rows]
 
     def _open(self) -> None:
@@ -161,7 +161,7 @@ def _line(key: str, record: Record) -> dict[str, Any]:
 
 
 def _read(journal: Path) -> dict[str, Record]:
-    """The last record of each source; a line torn by a kill ends the journal."""
+    """Read the last record of each source; a line torn by a kill ends the journal."""
     records: dict[str, Record] = {}
     try:
         lines = journal.read_bytes().splitlines()
@@ -177,8 +177,8 @@ def _read(journal: Path) -> dict[str, Record]:
 
 
 def _record(data: Mapping[str, Any]) -> Record:
-    """Raises ValueError, KeyError and TypeError for a line that is not ours; clips are written and deleted by what it
-    says, so that no name may lead out of the folder."""
+    """Parse a line. Raises ValueError, KeyError and TypeError for one that is not ours; clips are written and deleted
+    by these names, so that none may lead out of the folder."""
     name, rows = _text(data["name"]), data["rows"]
     if not _plain_name(name) or not isinstance(rows, list) or not all(_is_row(row, name) for row in rows):
         raise ValueError
@@ -205,7 +205,7 @@ def _is_row(row: Any, name: str) -> bool:
 
 
 def _text(value: Any) -> str:
-    """Raises ValueError for what is no text, or cannot be written as a path."""
+    """Check a text. Raises ValueError for anything else, and for what cannot be written as a path."""
     if not isinstance(value, str) or "\0" in value:
         raise ValueError
     os.fsencode(value)
@@ -213,5 +213,5 @@ def _text(value: Any) -> str:
 
 
 def _plain_name(name: str) -> bool:
-    """Whether it is the name of a file in this very folder."""
+    """Tell whether it is the name of a file in this very folder."""
     return not _OUTSIDE.search(name) and not name.startswith(".") and 0 < len(os.fsencode(name)) <= _LONGEST_NAME

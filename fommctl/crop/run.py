@@ -1,4 +1,4 @@
-"""Crop: every subject of videos and pictures becomes a square clip of its own, framed as a model wants it."""
+"""Cut every subject of videos and pictures into a square clip of its own, framed as a model expects it."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ class CropResult:
     """What was found and written, in the order of the inputs."""
 
     clips: list[dict[str, Any]] = field(default_factory=list)
-    """By the columns of the manifest; `output` is a path. In a dry run each has its `command`."""
+    """Clips by the columns of the manifest; `output` is a path. In a dry run each has its `command`."""
     failed: list[Failure] = field(default_factory=list)
     without_subject: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     """Sources whose clips were there already; they are among `clips`."""
     detector: str = ""
     subject: str = ""
-    """What the detector finds: `face`."""
+    """Kind of subject that the detector finds: `face`."""
     warnings: list[str] = field(default_factory=list)
 
     def error(self) -> FommctlError | None:
-        """What the command's exit code stands for: InputError where no clip came of it, JobsFailedError where some
-        sources failed, else None."""
+        """Return the error behind the exit code: InputError where there is no clip, JobsFailedError where some sources
+        failed, else None."""
         if not self.clips:
             if self.failed:
                 first = self.failed[0]
@@ -71,7 +71,7 @@ class CropResult:
         return None
 
     def to_json(self) -> dict[str, Any]:
-        """For --json: more keys may be added, none of these changes."""
+        """Return the result for --json: more keys may be added, none of these changes."""
         return {
             "clips": self.clips,
             "failed": [{"source": each.source, "message": each.message, "hint": each.hint} for each in self.failed],
@@ -88,7 +88,7 @@ def run(config: CropConfig, host: Host, report: Progress | None = None) -> CropR
     Inputs that cannot be used are listed in the result, not raised. Raises UsageError, MissingError, and OutputError
     where nothing can be written; the clips that are done by then stay.
     """
-    spec, framing = _eyes(config, host)
+    spec, framing = _detector_and_framing(config, host)
     detector = spec.name
     files, missing = expand(config.inputs, config.output)
     result = CropResult(detector=detector, subject=spec.subject)
@@ -111,12 +111,12 @@ class _Plan:
     detector: str
     framing: Framing | None
     options: str
-    """Fingerprint of all that decides what the clips are."""
+    """Fingerprint of everything that decides what the clips are."""
     files: list[Path]
 
 
-def _eyes(config: CropConfig, host: Host) -> tuple[DetectorSpec, Framing | None]:
-    """The detector and the framing; None where the preset's subject is another than the detector's."""
+def _detector_and_framing(config: CropConfig, host: Host) -> tuple[DetectorSpec, Framing | None]:
+    """Choose the detector and the framing; None where the preset's subject is not the detector's."""
     preset = load_preset(config.preset or registry.default(host).preset, host)
     framing = preset.framing
     if framing is None and config.detector is None:
@@ -129,7 +129,7 @@ def _eyes(config: CropConfig, host: Host) -> tuple[DetectorSpec, Framing | None]
 
 
 class _Run:
-    """One run over all files: what is still to be done is done, the result is put together."""
+    """One run over all files: does what is left to do and puts the result together."""
 
     def __init__(self, plan: _Plan, manifest: Manifest | None, result: CropResult, report: Progress | None) -> None:
         self.plan = plan
@@ -151,7 +151,7 @@ class _Run:
                 self._collect(path)
 
     def _jobs(self) -> list[Job]:
-        """What is left to do."""
+        """Return the jobs that are left to do."""
         known = {} if self.manifest is None else self.manifest.records
         present = [] if self.manifest is None else os.listdir(self.manifest.folder)
         names = names_of(self.plan.files, {key: record.name for key, record in known.items()}, present)

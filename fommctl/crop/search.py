@@ -25,8 +25,8 @@ from fommctl.presets.sections import Framing
 Tell = Callable[[int, int | None], None]
 """tell(frames done, frames in all or None)."""
 # Small subjects beside a large one show only where the corners are searched by themselves, which takes five times as
-# long: that is done this often (seconds), and where fewer subjects are found than the last time.
-THOROUGH = 1
+# long: that is done this often (seconds), and this often where fewer subjects are found than the last time.
+THOROUGH, CLOSER = 1, Fraction(1, 2)
 # Side, pixels, of the small frames that are compared for cuts.
 GLANCE = 160
 # A square that reaches beyond the picture, or into a neighbouring panel of a grid, may be tightened by up to this much
@@ -174,8 +174,8 @@ class Seams:
     every searched frame of a shot, all along two subjects."""
 
     STRENGTH, CLARITY, SHARE = 3.0, 4.0, 0.7
-    """Least mean difference of the pixels on both sides, in levels of 255; how many times that of the other lines
-    between the subjects; part of the line that has to show it."""
+    """Least difference of the pixels on both sides, in levels of 255; how many times that of the other lines between
+    the subjects; part of the line that has to show it."""
 
     def __init__(self) -> None:
         self._steps: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
@@ -226,14 +226,15 @@ class Seams:
     ) -> float | None:
         """Find the border among the columns of `steps` between two places, looked at along a range of rows."""
         first, last = (max(0, round(scale * place)) for place in between)
-        low, high = (max(0, round(scale * place)) for place in along)
+        # Further than the subjects, whose own outlines are no borders.
+        more = (along[1] - along[0]) / 2
+        low, high = max(0, round(scale * (along[0] - more))), max(0, round(scale * (along[1] + more)))
         part = steps[low:high, first:last] / self._frames
         if part.shape[0] < 2 or part.shape[1] < 2:
             return None
-        means = part.mean(axis=0)
-        best = int(means.argmax())
-        clear = means[best] >= max(self.STRENGTH, self.CLARITY * float(np.median(means)))
-        if not clear or float((part[:, best] >= self.STRENGTH / 2).mean()) < self.SHARE:
+        levels = np.quantile(part, 1 - self.SHARE, axis=0)
+        best = int(levels.argmax())
+        if levels[best] < max(self.STRENGTH, self.CLARITY * float(np.median(levels))):
             return None
         return (first + best + 1) / scale
 
@@ -299,7 +300,7 @@ class _Search:
         self._info = info
         self._rate = config.rate
         self._detector = detector
-        self._due = self._thorough = Fraction(0)
+        self._due = self._thorough = self._closer = Fraction(0)
         self._expected = 0
         """Number of subjects that the last thorough look has found."""
         self._seams: Seams | None = None
@@ -332,8 +333,9 @@ class _Search:
         if not new_shot and frame.time < self._thorough:
             found = self._detector.detect([frame.pixels])[0]
             # The corners are searched by themselves only where somebody is missing: that takes five times as long.
-            if self._expected < 2 or len(found) >= self._expected:
+            if self._expected < 2 or len(found) >= self._expected or frame.time < self._closer:
                 return found
+            self._closer = frame.time + CLOSER
         else:
             self._thorough = frame.time + THOROUGH
         found = detect_in_tiles(frame.pixels, self._detector)

@@ -1,4 +1,4 @@
-"""The clips of a training set: which there are, whom they show, and which of them are kept for testing."""
+"""The clips of a training set, the identities that they show, and the split that they belong to."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class Clip:
 
     path: Path
     name: str
-    """Its path below the folder of its split, with `/` and its ending: unique in the split."""
+    """Path below the folder of its split, with `/` and its ending: unique in the split."""
     identity: str
     frames: int
 
     @property
     def still(self) -> bool:
-        """Whether it is a single picture."""
+        """Tell whether it is a single picture."""
         return self.frames == 1
 
 
 def find_clips(root: Path, split: Split, *, test_fraction: float = 0.1, seed: int = 0) -> tuple[Clip, ...]:
-    """The clips and stills of one split, in the order of their names.
+    """Find the clips and stills of one split, in the order of their names.
 
     Where there are folders `train` and `test` below `root` (the published layout), they are the splits. Elsewhere all
     media below `root` are split by identity (see `split_of`): those that have a clip, and apart from them those of
@@ -84,7 +84,7 @@ def _readable(root: Path, folder: Path, published: bool) -> Iterator[Clip]:
 
 
 def read_pairs_list(path: Path, clips: Sequence[Clip]) -> tuple[tuple[Clip, Clip], ...]:
-    """Pairs (source, driving) from a CSV file with these two columns, as published.
+    """Read pairs (source, driving) from a CSV file with these two columns, as published.
 
     A clip is named by its name, or by the last part of it. Raises InputError where the file cannot be read or lists no
     pairs, and UsageError for a clip that is not there.

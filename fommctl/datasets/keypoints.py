@@ -14,7 +14,7 @@ Points = NDArray[np.float64]
 
 
 def keypoints_path(clip: Path, *, folder: bool | None = None) -> Path:
-    """Where the keypoints of a clip are, if it has some.
+    """Return where the keypoints of a clip are, if it has some.
 
     folder: whether the clip is a folder of pictures, whose name has no ending; None asks the disk.
     """
@@ -23,8 +23,8 @@ def keypoints_path(clip: Path, *, folder: bool | None = None) -> Path:
 
 
 def read_keypoints(clip: Path) -> Points | None:
-    """The true keypoints (T, K, 2) of the clip's frames in [-1, 1], x before y, corner pixels at -1 and 1, NaN where
-    one is hidden; None where there is no such file. Raises InputError for one that cannot be read."""
+    """Read the true keypoints (T, K, 2) of the clip's frames in [-1, 1], x before y, corner pixels at -1 and 1, NaN
+    where one is hidden; None where there is no such file. Raises InputError for one that cannot be read."""
     path = keypoints_path(clip)
     try:
         with path.open("rb") as file:
@@ -44,7 +44,7 @@ def write_keypoints(path: Path, points: Points) -> None:
 
 
 def checked(points: object, name: str) -> Points:
-    """Keypoints as float64. Raises InputError where they are not of shape (T, K, 2)."""
+    """Convert keypoints to float64. Raises InputError where they are not of shape (T, K, 2)."""
     numbers = isinstance(points, np.ndarray) and np.issubdtype(points.dtype, np.floating)
     if not isinstance(points, np.ndarray) or not numbers or points.ndim != 3 or points.shape[2] != 2:
         raise InputError(f"{name}: these are no keypoints", "They are numbers (frames, keypoints, 2), not whole ones.")

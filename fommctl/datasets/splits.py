@@ -1,4 +1,4 @@
-"""Which identities are kept for testing where a data set does not say: one rule for preprocessing and training."""
+"""The identities that are kept for testing where a data set does not say: one rule for preprocessing and training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fommctl.errors import UsageError
 
 
 def split_of(identities: Iterable[str], test_fraction: float, seed: int) -> set[str]:
-    """The identities of the test split: the first ceil(test_fraction * n) by the SHA-256 of `seed:identity`.
+    """Choose the identities of the test split: the first ceil(test_fraction * n) by the SHA-256 of `seed:identity`.
 
     The rule depends on the names alone, not on their order or on the number of clips, so that it gives the same split
     wherever it is asked. Of two identities or more, one at least is for testing and one for training; a single one is

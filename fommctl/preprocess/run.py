@@ -1,4 +1,4 @@
-"""Preprocess: a raw data set becomes the training layout, `train/ID#clip.mp4` and `test/...` with a manifest."""
+"""Bring a raw data set into the training layout, `train/ID#clip.mp4` and `test/...`, with a manifest."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Totals:
-    """What one split holds after the run, of the clips that this run was about."""
+    """Totals of one split after the run, over the clips that this run was about."""
 
     clips: int
     identities: int
@@ -42,7 +42,7 @@ class Totals:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreprocessResult:
-    """What was made; `to_json` is the command's --json."""
+    """The clips that were made; `to_json` is the command's --json."""
 
     dataset: str
     output: Path
@@ -55,7 +55,7 @@ class PreprocessResult:
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """For --json: more keys may be added, none of these changes."""
+        """Return the result for --json: more keys may be added, none of these changes."""
         return {
             "dataset": self.dataset,
             "output": str(self.output),
@@ -69,7 +69,7 @@ class PreprocessResult:
 
 
 def run(config: PreprocessConfig, host: Host, report: Progress | None = None) -> PreprocessResult:
-    """Write the clips of a raw data set; what is there already and as asked for stays.
+    """Write the clips of a raw data set; clips that exist as requested are kept.
 
     Raises UsageError, InputError (also where not a single clip could be made) or OutputError; what was finished by
     then stays, and no clip is half-written. Clips that cannot be made are in the result, not raised.
@@ -84,7 +84,7 @@ def run(config: PreprocessConfig, host: Host, report: Progress | None = None) ->
     planned = plan(records, config.raw, _clip_options(config), splits)
     host.started(StageEvent(stage="preprocess", details={"config": config.to_json(), "clips": len(planned)}))
     with manifest:
-        _settle(manifest, planned, splits)
+        _rename_moved(manifest, planned, splits)
         result = _Run(config, manifest, planned[: config.limit]).all(report)
         manifest.list_failed(result.failed)
     if result.failed and not result.written and not result.kept:
@@ -107,8 +107,8 @@ def _inside(path: Path, folder: Path) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
-def _settle(manifest: Manifest, planned: Sequence[Planned], splits: Mapping[str, Split]) -> None:
-    """Rename what an earlier run made to what it is called now: splits and names depend on all clips together.
+def _rename_moved(manifest: Manifest, planned: Sequence[Planned], splits: Mapping[str, Split]) -> None:
+    """Rename clips of an earlier run to their present names: splits and names depend on all clips together.
 
     Also of clips that the raw folder does not have any more, so that no identity is ever in both splits.
     """
@@ -168,7 +168,7 @@ class _Run:
         )
 
     def _is_there(self, each: Planned) -> bool:
-        """Whether the clip is as this run would make it. A raw file that is gone is no reason to lose the clip."""
+        """Tell whether the clip is as this run would make it. A missing raw file is no reason to lose the clip."""
         entry = self.manifest.entries.get(each.key)
         return (
             entry is not None

@@ -1,4 +1,4 @@
-"""What beside inputs and options may change the bits of a result: versions and the processor."""
+"""Versions and hardware: what may change the bits of a result besides inputs and options."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DISTRIBUTIONS = ("dlib-bin", "face-alignment", "mediapipe")
 
 
 def environment(host: Host, device: torch.device) -> dict[str, Any]:
-    """JSON values; no host name, no paths."""
+    """Describe this machine as JSON values; no host name, no paths."""
     versions = {"fommctl": __version__, "python": platform.python_version(), "torch": torch.__version__}
     versions |= {"numpy": np.__version__, **codecs.versions()}
     for name in DISTRIBUTIONS:
@@ -38,7 +38,7 @@ def environment(host: Host, device: torch.device) -> dict[str, Any]:
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What changed between two environments, such as `torch 2.6.0, then 2.5.1`; values of a file may be of any type."""
+    """List what changed between two environments, such as `torch 2.6.0, then 2.5.1`; values may be of any type."""
     before, after = _flat(then), _flat(now)
     return [
         f"{name} {after.get(name, 'absent')}, then {str(before.get(name, 'absent'))[:80]}"

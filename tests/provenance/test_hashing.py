@@ -1,6 +1,7 @@
 """Content hashes of media."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from fommctl.errors import InputError
 from fommctl.host import load_host
 from fommctl.models.loading import load_model
-from fommctl.provenance.hashing import media_hash, model_identity
+from fommctl.provenance.hashing import InputFile, media_hash, model_identity
 
 
 def test_a_file_is_hashed_by_its_bytes(tmp_path: Path) -> None:
@@ -38,6 +39,22 @@ def test_a_missing_frame_is_another_sequence(tmp_path: Path) -> None:
 def test_what_is_not_there_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read .*none\.mp4"):
         media_hash(tmp_path / "none.mp4")
+
+
+def test_an_input_that_changes_while_it_is_read_has_no_hash(tmp_path: Path) -> None:
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for path in (tmp_path / "a.mp4", frames / "1.png", frames / "2.png"):
+        path.write_bytes(b"one")
+    files = [InputFile.of(path) for path in (tmp_path / "a.mp4", frames, frames / "%d.png")]
+    assert [file.sha256() for file in files] == [media_hash(file.path) for file in files]
+    for path in (tmp_path / "a.mp4", frames / "2.png"):
+        times = path.stat()
+        path.write_bytes(b"two")
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    for file in files:
+        with pytest.raises(InputError, match="was changed while it was read"):
+            file.sha256()
 
 
 def test_a_model_is_its_file_and_its_resolved_preset() -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from shots import portrait
 
 import fommctl
-from fommctl.provenance.keys import read_credentials
+from fommctl.provenance.signing import read_credentials
 
 KIND = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -134,7 +134,7 @@ def test_a_result_that_is_not_the_one_of_its_sidecar(shots, look, run_cli, tmp_p
     assert data["changed"] == ["it is not the result that its sidecar describes"]
     (tmp_path / "plain.mkv.json").write_text("{")
     code, data = look(tmp_path / "plain.mkv")
-    assert (code, data["sidecar"]["fits"], "is no JSON file" in data["sidecar"]["note"]) == (0, False, True)
+    assert (code, data["sidecar"]["fits"], "is not a JSON file" in data["sidecar"]["note"]) == (0, False, True)
     assert "cannot be used" in run_cli("inspect", tmp_path / "plain.mkv").stdout
 
 

@@ -157,7 +157,7 @@ def _set(*keys_and_value):
         (_set("settings", "seed", "0"), 2, "is damaged at settings.seed"),
         (_set("settings", "precision", "fp8"), 2, "fp8"),
         (_set("version", 2), 2, "is of version 2, this fommctl reads version 1"),
-        (_set("format", None), 2, "is no sidecar of fommctl"),
+        (_set("format", None), 2, "is not a sidecar of fommctl"),
     ],
 )  # fmt: skip
 def test_sidecars_that_lie_are_refused(shot, run_cli, tmp_path, edit, code, complaint):

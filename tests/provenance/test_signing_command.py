@@ -17,7 +17,7 @@ from shots import prepared_shot
 import fommctl
 from fommctl.errors import OutputError
 from fommctl.media.writer import Writer
-from fommctl.provenance.verifying import verify
+from fommctl.provenance.inspection import verify
 
 KIND = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 SHORT = ("--crop", "none", "--precision", "fp32", "--end", "0.08")
@@ -218,7 +218,7 @@ def test_a_result_that_cannot_be_signed_does_not_appear(sign, chain, tmp_path, m
 
     from fommctl.animate import plan
 
-    monkeypatch.setattr(plan, "check_signing", lambda config: ())
+    monkeypatch.setattr(plan, "check_signing", lambda *files: ())
     monkeypatch.setattr(c2pa.Builder, "sign", fails)
     with pytest.raises(OutputError, match=r"cannot sign .*a\.mp4: the device is gone"):
         sign(out, mine, overwrite=True)
@@ -247,7 +247,7 @@ def test_a_full_disk_while_signing_leaves_nothing(sign, chain, tmp_path, monkeyp
 
 
 def test_keys_are_never_shown():
-    from fommctl.provenance.keys import Credentials
+    from fommctl.provenance.signing import Credentials
 
     assert "secret" not in repr(Credentials(b"chain", b"secret", "es256"))
 
@@ -264,19 +264,19 @@ def test_signing_and_verifying_take_little_memory_however_long_the_video_is(chai
     script.write_text(f"""
 import resource, sys
 from pathlib import Path
-from fommctl.animate.config import AnimateConfig
+from fommctl.provenance.hashing import InputFile
 from fommctl.provenance.signing import Signature, check_signing
 from fommctl.media.writer import Writer
-from fommctl.provenance.verifying import verify
+from fommctl.provenance.inspection import verify
 video = Path({str(video)!r})
-config = AnimateConfig(source=video, driving=video, output=Path("out.mov"), sign=Path({str(chain.cert)!r}),
-                       sign_key=Path({str(chain.key)!r}))
-check_signing(config)
+files = Path("out.mov"), Path({str(chain.cert)!r}), Path({str(chain.key)!r})
+check_signing(*files)
+inputs = [(role, InputFile.of(video)) for role in ("source", "driving")]
 class Plain(Signature):
     def _about(self):
         return {{}}
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-Plain(config, None)(video)
+Plain(*files, inputs, {{}})(video)
 assert verify(video).state == "valid"
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """)

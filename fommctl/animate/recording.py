@@ -1,33 +1,78 @@
-"""Writing the sidecar of a result."""
+"""What is told of a finished result: to the caller, and in its sidecar."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from fommctl import __version__
+from fommctl.animate.engine import Engine
+from fommctl.animate.plan import AnimationPlan
 from fommctl.files import write_text
 from fommctl.media.boxes import Box
 from fommctl.media.marking import TRAINED_ALGORITHMIC_MEDIA
 from fommctl.models import registry
 from fommctl.provenance.environment import environment
-from fommctl.provenance.hashing import media_hash, model_identity
+from fommctl.provenance.hashing import InputFile, media_hash, model_identity
 from fommctl.provenance.sidecar import VERSION, sidecar_of
-
-if TYPE_CHECKING:
-    from fommctl.animate.engine import Engine
-    from fommctl.animate.plan import AnimationPlan
-    from fommctl.animate.result import AnimateResult
 
 NOT_RECORDED = ("source", "driving", "views", "output", "motion_out", "overwrite", "sidecar", "sign", "sign_key")
 """Options that are no part of what was rendered; the paths stand elsewhere."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnimateResult:
+    """What was written and how; `to_json` is the command's --json."""
+
+    output: Path
+    frames: int
+    fps: Fraction
+    width: int
+    height: int
+    audio: str | None
+    model: str
+    preset: str
+    device: str
+    precision: str
+    motion: str
+    """relative or absolute."""
+    reference_s: float
+    """Time of the reference frame in the driving video."""
+    model_rate: float
+    """Frames a second of the model alone."""
+    end_to_end_rate: float
+    """Frames a second from the first frame read to the file closed; detection is not in it."""
+    detection_s: float
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """For --json: more keys may be added, none of these changes."""
+        return {
+            "output": str(self.output),
+            "frames": self.frames,
+            "fps": f"{self.fps.numerator}/{self.fps.denominator}",
+            "width": self.width,
+            "height": self.height,
+            "duration_s": round(float(self.frames / self.fps), 6),
+            "audio": self.audio,
+            "model": self.model,
+            "preset": self.preset,
+            "device": self.device,
+            "precision": self.precision,
+            "motion": self.motion,
+            "reference_s": round(self.reference_s, 6),
+            "frames_per_second": {"model": round(self.model_rate, 2), "end_to_end": round(self.end_to_end_rate, 2)},
+            "detection_s": round(self.detection_s, 3),
+            "warnings": list(self.warnings),
+        }
 
 
 def write_sidecar(
@@ -44,13 +89,13 @@ def write_sidecar(
 
     references: times of the reference frames, one a shot.  batch_size, encoder_threads: as they were in effect.
     unsigned: SHA-256 of a signed result before it was signed.
-    Raises OutputError; the result stays.
+    Raises OutputError, and InputError where an input was changed since it was read; the result stays.
     """
     config, driving = plan.config, plan.inputs.driving
     path = sidecar_of(config.result_path)
     folder = path.parent
     identity = model_identity(engine.model)
-    model = engine.model.path
+    model, files = engine.model.path, dict(plan.files)
     record: dict[str, Any] = {
         "format": "fommctl sidecar",
         "version": VERSION,
@@ -59,9 +104,9 @@ def write_sidecar(
         "synthetic": True,
         "digital_source_type": TRAINED_ALGORITHMIC_MEDIA,
         "inputs": {
-            "source": _file(config.source, folder),
-            "driving": _file(config.driving, folder),
-            "views": [_file(view, folder) for view in config.views],
+            "source": _input(files["source"], folder),
+            "driving": _input(files["driving"], folder),
+            "views": [_input(file, folder) for role, file in files.items() if role.startswith("view ")],
         },
         "model": {
             "name": identity["name"],
@@ -108,6 +153,10 @@ def _options(plan: AnimationPlan, batch_size: int, encoder_threads: int) -> dict
 
 def _file(path: Path, folder: Path) -> dict[str, Any]:
     return {**_places(path, folder), "sha256": media_hash(path)}
+
+
+def _input(file: InputFile, folder: Path) -> dict[str, Any]:
+    return {**_places(file.path, folder), "sha256": file.sha256()}
 
 
 def _model_places(engine: Engine, path: Path, folder: Path) -> dict[str, str | None]:
