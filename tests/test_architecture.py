@@ -18,7 +18,7 @@ FLOORS = (
     {"journal"},
     {"machine", "signals", "threads", "workers"},
     {"networks"},
-    {"api", "host", "media", "options", "plugin", "presets"},
+    {"api", "host", "media", "options", "presets"},
     {"models"},
     {"datasets"},
     {"detection"},

@@ -11,7 +11,7 @@ import torch
 from fommctl.api.promises import BrokenPromiseError
 from fommctl.api.promises import promise as _promise
 from fommctl.api.specs import BackendSpec
-from fommctl.api.training import PhaseResult, ThinPlateTransform, TrainingBatch, TrainingPhase, TrainParams, trains
+from fommctl.api.training import BaseTrainParams, PhaseResult, ThinPlateTransform, TrainingBatch, TrainingPhase, trains
 
 BATCH = 2
 
@@ -28,7 +28,7 @@ def check_training(
     their gradients reach what its optimisers train, each weight belongs to one optimiser, every optimiser changes
     something, and one seed gives one result. Raises AssertionError with the promise that was broken.
     """
-    schema = spec.sections().get("train_params", TrainParams)
+    schema = spec.sections().get("train_params", BaseTrainParams)
     params = schema.model_validate(dict(train_params))
     first, second = (_losses(spec, model_params, params, frame_shape) for _ in range(2))
     _promise(first == second, "the same seed gives the same losses")

@@ -27,17 +27,16 @@ from fommctl.networks.losses import (
     revealed_loss,
 )
 from fommctl.networks.perceptual import PerceptualNetwork
-from fommctl.presets.sections import BaseTrainParams, DatasetParams, LossWeights, TrainParams
+from fommctl.presets.sections import BaseTrainParams, DatasetParams, GuidanceParams
 
 __all__ = [
     "BaseTrainParams",
     "DatasetParams",
+    "GuidanceParams",
     "ImagePyramid",
-    "LossWeights",
     "PerceptualNetwork",
     "PhaseResult",
     "ThinPlateTransform",
-    "TrainParams",
     "TrainableBackend",
     "TrainingBatch",
     "TrainingPhase",
@@ -126,7 +125,7 @@ class TrainableBackend(Backend, Protocol):
         """The phases of a step, over the networks of `modules()`, wherever they are by then.
 
         params: the preset's `train_params` in the schema of this backend (see `BackendSpec.sections`), else
-        TrainParams.  perceptual: the frozen network that `params.features` names, on the same device; None for none.
+        BaseTrainParams.  perceptual: the frozen network that `params.features` names, on the same device, or None.
         Raises UsageError where `params` cannot be trained with these networks.
         """
         ...

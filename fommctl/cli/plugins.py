@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from fommctl.api.specs import BackendSpec
-    from fommctl.host import Host
-    from fommctl.plugin import PluginInfo
+    from fommctl.host import Host, PluginInfo
     from fommctl.presets.preset import Preset
 
 HELP = "The plugins of this installation."

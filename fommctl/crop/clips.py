@@ -28,7 +28,7 @@ from fommctl.media.reader import Reader
 from fommctl.media.sound import choose_tracks
 from fommctl.media.sources import Pending
 from fommctl.media.writer import AudioSource, Writer
-from fommctl.presets.preset import Framing
+from fommctl.presets.sections import Framing
 
 ENLARGED = 1.5
 """Factor from which on the enlargement of a subject is worth a warning."""

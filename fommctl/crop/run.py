@@ -20,7 +20,8 @@ from fommctl.errors import FommctlError, InputError, JobsFailedError, UsageError
 from fommctl.host import Host
 from fommctl.machine import usable_cores
 from fommctl.models import registry
-from fommctl.presets.preset import Framing, load_preset
+from fommctl.presets.preset import load_preset
+from fommctl.presets.sections import Framing
 from fommctl.workers import Done, Failed, Outcome, WorkerCrashed, run_jobs
 
 log = logging.getLogger(__name__)

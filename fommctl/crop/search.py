@@ -20,7 +20,7 @@ from fommctl.detection.tracking import SURE, BoxTrack, Sample, confident_detecti
 from fommctl.media.boxes import Box
 from fommctl.media.probe import VideoInfo
 from fommctl.media.reader import Frame, Reader
-from fommctl.presets.preset import Framing
+from fommctl.presets.sections import Framing
 
 Tell = Callable[[int, int | None], None]
 """tell(frames done, frames in all or None)."""

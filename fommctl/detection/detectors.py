@@ -12,9 +12,8 @@ from fommctl.api.specs import DetectorSpec
 from fommctl.detection.framing import ClipCrop
 from fommctl.detection.shots import DrivingCrop, crops_in_clip
 from fommctl.errors import MissingError
-from fommctl.host import Host
+from fommctl.host import Host, describe, why_not_ready
 from fommctl.media.reader import Clip
-from fommctl.plugin import describe, why_not_ready
 
 log = logging.getLogger(__name__)
 CLIPS = 16

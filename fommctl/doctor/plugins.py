@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from fommctl.doctor.report import Row
 
 if TYPE_CHECKING:
-    from fommctl.host import Host
-    from fommctl.plugin import PluginInfo
+    from fommctl.host import Host, PluginInfo
 
 ALL = "plugins"
 _REINSTALL = "Run 'pip install --force-reinstall fommctl'."
@@ -63,7 +62,7 @@ def _plugin(plugin: PluginInfo) -> Row:
 
 def _detectors(host: Host) -> Iterator[Row]:
     """Yield a row for each detector: ready, chosen by default, or what it lacks."""
-    from fommctl.plugin import why_not_ready
+    from fommctl.host import why_not_ready
 
     chosen: dict[str, str] = {}
     for spec in sorted(host.detectors.values(), key=lambda spec: -spec.priority):
@@ -84,7 +83,7 @@ def _detectors(host: Host) -> Iterator[Row]:
 
 def _readiness(kinds: str, host: Host) -> Iterator[Row]:
     """Yield one row for all embedders or metrics, and one for each reason why some are not ready."""
-    from fommctl.plugin import why_not_ready
+    from fommctl.host import why_not_ready
 
     reasons: dict[str | None, list[str]] = {}
     for spec in getattr(host, kinds).values():

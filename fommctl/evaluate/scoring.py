@@ -13,8 +13,7 @@ from fommctl.api.specs import MetricSpec
 from fommctl.errors import FommctlError, MissingError, UsageError
 from fommctl.evaluate.config import Mode
 from fommctl.evaluate.streams import FrameBatch
-from fommctl.host import Host
-from fommctl.plugin import describe, why_not_ready
+from fommctl.host import Host, describe, why_not_ready
 from fommctl.presets.config import nearest
 
 log = logging.getLogger(__name__)

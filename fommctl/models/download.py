@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import shutil
@@ -15,10 +17,80 @@ from pathlib import Path
 from typing import Any
 
 from fommctl import __version__
+from fommctl.api import plain_json
 from fommctl.api.network import offline
 from fommctl.errors import MissingError, ModelError, UsageError, not_written
 from fommctl.models.home import make_folder
-from fommctl.models.part import Part
+
+
+class Part:
+    """The unfinished file beside `target`: what it holds, of which version of which address, and its hashes."""
+
+    def __init__(self, target: Path) -> None:
+        self.path = target.with_name(f".{target.name}.part")
+        self._note = target.with_name(f".{target.name}.part.json")
+        self.size = 0
+        self.continued = False
+        """Was anything added to what an earlier connection had brought?"""
+        self._sha256, self._md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+        if self.path.exists():
+            with self.path.open("rb") as file:
+                while chunk := file.read(2**20):
+                    self._count(chunk)
+
+    @property
+    def sha256(self) -> str:
+        """Of all bytes so far, hexadecimal."""
+        return self._sha256.hexdigest()
+
+    @property
+    def md5(self) -> str:
+        """Of all bytes so far, hexadecimal."""
+        return self._md5.hexdigest()
+
+    def append(self, chunk: bytes) -> None:
+        """Add to the file. Raises OSError where the disk is full."""
+        with self.path.open("ab", buffering=0) as file:
+            written = 0
+            # The system takes a part where the disk is nearly full, and refuses only the next byte.
+            while written < len(chunk):
+                written += file.write(chunk[written:])
+        self._count(chunk)
+
+    def finish(self, target: Path) -> None:
+        """Bring the file to the disk and give it its name. Raises OSError."""
+        with self.path.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(self.path, target)
+        self.clear()
+
+    def clear(self) -> None:
+        """Remove the file and forget what was in it."""
+        self.path.unlink(missing_ok=True)
+        self._note.unlink(missing_ok=True)
+        self.size, self.continued = 0, False
+        self._sha256, self._md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+
+    def validator_for(self, url: str) -> str | None:
+        """The ETag or date with which the file can be continued from `url`; None where it cannot."""
+        try:
+            note = plain_json.parse(self._note.read_text(encoding="utf-8"))
+            return str(note["validator"]) if note["url"] == url and self.size else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def note(self, url: str, validator: str | None) -> None:
+        """Remember whose bytes these are. validator: None where the server gives nothing to tell versions apart by."""
+        if validator is None:
+            self._note.unlink(missing_ok=True)
+        else:
+            self._note.write_text(json.dumps({"url": url, "validator": validator}), encoding="utf-8")
+
+    def _count(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        self._sha256.update(chunk)
+        self._md5.update(chunk)
+
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +103,13 @@ ATTEMPTS = 4
 """Tries in a row that bring nothing, after which an address is given up."""
 PAUSE = 0.5
 """Seconds before the second try; doubled for each further one."""
+LARGEST = 64 * 2**30
+"""Bytes; no model comes near it."""
+SLOWEST = 1000
+"""Bytes a second, over `TIMEOUT` seconds, below which a connection counts as cut."""
 _CHUNK = 2**18
+_PROGRESS = 2**20
+"""Bytes (or a hundredth of the file) that a try has to bring to count as progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +134,11 @@ class Fetched:
 
 class _Cut(Exception):
     """Worth another try."""
+
+    def __init__(self, reason: str, total: int | None = None) -> None:
+        """total: bytes of the file, where they are known."""
+        super().__init__(reason)
+        self.total = total
 
 
 class _Refused(Exception):
@@ -101,7 +184,8 @@ def _fetch(request: urllib.request.Request, part: Part, expected: Expected, repo
             _receive(request, part, expected, report)
             return _verify(part, expected)
         except _Cut as cut:
-            failures = 0 if part.size > before else failures + 1
+            enough = _PROGRESS if cut.total is None else min(_PROGRESS, -(-cut.total // 100))
+            failures = 0 if part.size - before >= enough else failures + 1
             if failures >= ATTEMPTS:
                 raise _Refused(str(cut)) from cut
             log.info("%s: %s; trying again", request.full_url, cut)
@@ -160,7 +244,7 @@ def _receive(request: urllib.request.Request, part: Part, expected: Expected, re
         total = start + int(length) if length and length.isdigit() else None
         _refuse_early(response, total, start, part, expected)
         part.note(request.full_url, validator if start else found)
-        _append(response, part, total, report)
+        _append(response, part, total, expected.size or LARGEST, report)
 
 
 def _refuse_early(response: HTTPResponse, total: int | None, start: int, part: Part, expected: Expected) -> None:
@@ -175,20 +259,28 @@ def _refuse_early(response: HTTPResponse, total: int | None, start: int, part: P
         raise OSError(f"it needs {total - start:,} more bytes than the disk has free")
 
 
-def _append(response: HTTPResponse, part: Part, total: int | None, report: Report) -> None:
+def _append(response: HTTPResponse, part: Part, total: int | None, largest: int, report: Report) -> None:
     report(part.size, total)
-    while chunk := _chunk(response):
+    since, before = time.monotonic(), part.size
+    while chunk := _chunk(response, total):
         part.append(chunk)
         report(part.size, total)
+        if part.size > largest:
+            raise _Refused(f"it has more than {largest:,} bytes")
+        spent = time.monotonic() - since
+        if spent > TIMEOUT:
+            if part.size - before < SLOWEST * spent:
+                raise _Cut(f"fewer than {SLOWEST:,} bytes a second", total)
+            since, before = time.monotonic(), part.size
     if total is not None and part.size < total:
-        raise _Cut(f"the connection was cut after {part.size:,} of {total:,} bytes")
+        raise _Cut(f"the connection was cut after {part.size:,} of {total:,} bytes", total)
 
 
-def _chunk(response: HTTPResponse) -> bytes:
+def _chunk(response: HTTPResponse, total: int | None) -> bytes:
     try:
         return response.read1(_CHUNK)
     except (OSError, HTTPException) as error:
-        raise _Cut(f"the connection was cut ({error})") from error
+        raise _Cut(f"the connection was cut ({error})", total) from error
 
 
 def _open(request: urllib.request.Request) -> HTTPResponse:
@@ -201,6 +293,8 @@ def _open(request: urllib.request.Request) -> HTTPResponse:
         raise _Cut(f"no connection ({error.reason})") from error
     except (OSError, HTTPException) as error:
         raise _Cut(f"no connection ({error})") from error
+    except ValueError as error:
+        raise _Refused(f"it leads to an address that is none ({error})") from error
     return response
 
 

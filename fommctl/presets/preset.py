@@ -31,21 +31,11 @@ if TYPE_CHECKING:
     from fommctl.api.schema import PairParams
     from fommctl.api.specs import BackendSpec
     from fommctl.host import Host
-    from fommctl.presets.sections import PresetFile
+    from fommctl.presets.sections import Framing, PresetFile
 
 PUBLISHED_FRAME_SHAPE = (256, 256, 3)
 """(H, W, C) where a configuration says nothing."""
 _SUFFIXES = (".yaml", ".yml")
-
-
-@dataclass(frozen=True, slots=True)
-class Framing:
-    """How subjects stand in a model's frames."""
-
-    subject: str
-    """What a detector has to find: `face`."""
-    width: float
-    """Width of the subject's box, as dlib's HOG detector measures a face, over the side of the square frame."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +78,7 @@ class Preset:
         """The whole configuration as YAML text, which reads back as an equal preset."""
         data: dict[str, Any] = {"name": self.name, "summary": self.summary, "backend": self.backend}
         data["dataset"] = self.dataset
-        data["framing"] = self.framing and {"subject": self.framing.subject, "width": self.framing.width}
+        data["framing"] = self.framing and self.framing.model_dump()
         data = {key: value for key, value in data.items() if value is not None}
         rest = dict(self.sections)
         sections = {"dataset_params": rest.pop("dataset_params"), "model_params": self.model_params, **rest}
@@ -217,7 +207,7 @@ def resolve(
         backend=spec.name,
         dataset=header.dataset,
         frame_shape=sections["dataset_params"].frame_shape,
-        framing=Framing(header.framing.subject, header.framing.width) if header.framing else None,
+        framing=header.framing,
         model_params=model_params,
         sections=sections,
         path=path,

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, Strict, create_model
 
-from fommctl.api.schema import Count, Pair, PairParams, Positive, Scales, SharedParams, TransferRules, Weight, Weights
+from fommctl.api.schema import Count, Pair, PairParams, Positive, SharedParams, SubjectWidth, TransferRules, Weight
 from fommctl.api.schema import Params as Section
 
 
@@ -144,30 +144,6 @@ class TransformParams(Section):
     points_tps: Annotated[int, Field(ge=2)] = 5
 
 
-class LossWeights(Section):
-    """The weight of each loss; 0 leaves it out."""
-
-    generator_gan: Weight = 0.0
-    discriminator_gan: Weight = 1.0
-    feature_matching: Weights = (10.0, 10.0, 10.0, 10.0)
-    """One for each block of the discriminator."""
-    perceptual: Weights = (10.0, 10.0, 10.0, 10.0, 10.0)
-    """One for each VGG-19 layer; all zero leaves the perceptual network out."""
-    equivariance_value: Weight = 10.0
-    equivariance_jacobian: Weight = 10.0
-    pixel: Weight = 0.0
-    """Ours: mean absolute difference of prediction and driving frame at each scale."""
-    warped: Weight = 0.0
-    """Ours: mean absolute difference of the warped source and the driving frame, at the size of the motion field."""
-    guidance: Weight = 0.0
-    """Ours: distance of the keypoints from landmarks that a detector finds; see `GuidanceParams`."""
-    focus: Weight = 0.0
-    """Ours: mean absolute difference of prediction and driving frame around those landmarks."""
-    revealed: Weight = 0.0
-    """Ours: mean absolute difference of prediction and driving frame times that of the warped source and the driving
-    frame: what the source does not show, such as a background behind the head, teeth and eyelids."""
-
-
 LandmarkMeans = Annotated[
     tuple[Annotated[tuple[Count, ...], Strict(False), Field(min_length=1)], ...], Strict(False), Field(min_length=1)
 ]
@@ -225,28 +201,6 @@ class BaseTrainParams(SharedParams):
         return None
 
 
-class TrainParams(BaseTrainParams):
-    """The training of FOMM."""
-
-    scales: Scales = (1, 0.5, 0.25, 0.125)
-    """Of the pyramid that the losses see, relative to the frame."""
-    loss_weights: LossWeights = LossWeights()
-    perceptual_network: Literal["vgg19", "efficientnet-lite0", "none"] = "vgg19"
-    """Ours: whose features the perceptual loss compares. The published choice needs a download, efficientnet-lite0 a
-    package."""
-    perceptual_scales: Scales | None = None
-    """Ours: at which of `scales` the perceptual loss compares; None for all."""
-    guidance: GuidanceParams | None = None
-
-    @property
-    def features(self) -> str | None:
-        return self.perceptual_network if any(self.loss_weights.perceptual) else None
-
-    @property
-    def landmarks(self) -> GuidanceParams | None:
-        return self.guidance if self.loss_weights.guidance or self.loss_weights.focus else None
-
-
 class ReconstructionParams(Section):
     """How test clips are reconstructed."""
 
@@ -287,11 +241,12 @@ class VisualizerParams(Section):
     """The published one; others are read and drawn with its colours."""
 
 
-class FramingParams(Section):
-    """How subjects stand in the frames: see `fommctl.presets.preset.Framing`."""
+class Framing(Section):
+    """How subjects stand in a model's frames; models that take whole frames have none."""
 
     subject: Annotated[str, Field(min_length=1)]
-    width: Annotated[float, Field(gt=0, le=2)]
+    """What a detector has to find: `face`."""
+    width: SubjectWidth
 
 
 class PresetFile(Section):
@@ -301,9 +256,9 @@ class PresetFile(Section):
     summary: str | None = None
     backend: str | None = None
     dataset: str | None = None
-    framing: FramingParams | None = None
+    framing: Framing | None = None
     dataset_params: DatasetParams | None = None
-    train_params: TrainParams | None = None
+    train_params: BaseTrainParams | None = None
     reconstruction_params: ReconstructionParams | None = None
     animate_params: AnimateParams | None = None
     visualizer_params: VisualizerParams | None = None

@@ -62,6 +62,9 @@ class DistributedEnv:
 
         Raises UsageError where a variable is missing or no number.
         """
+        if "LOCAL_WORLD_SIZE" in environment:
+            # The memory of the machine is divided by it.
+            _number(environment, "LOCAL_WORLD_SIZE")
         if "RANK" not in environment or "WORLD_SIZE" not in environment:
             return None
         rank, world = _number(environment, "RANK"), _number(environment, "WORLD_SIZE")
@@ -69,9 +72,6 @@ class DistributedEnv:
             return None
         if rank >= world:
             raise UsageError(f"RANK is {rank} and WORLD_SIZE {world}", _LAUNCH)
-        if "LOCAL_WORLD_SIZE" in environment:
-            # torch reads it too, and fails without a word about it.
-            _number(environment, "LOCAL_WORLD_SIZE")
         return cls(
             rank,
             world,

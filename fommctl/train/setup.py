@@ -14,10 +14,9 @@ from fommctl.api.specs import BackendSpec, DetectorSpec
 from fommctl.api.training import TrainableBackend, trains
 from fommctl.datasets.clips import Clip, find_clips
 from fommctl.errors import MissingError, ModelError, UsageError
-from fommctl.host import Host
+from fommctl.host import Host, why_not_ready
 from fommctl.models.loading import build_backend, locate, read_model
 from fommctl.models.perceptual import load_perceptual
-from fommctl.plugin import why_not_ready
 from fommctl.presets.preset import Preset, load_preset
 from fommctl.presets.sections import BaseTrainParams, DatasetParams
 from fommctl.train.data import TrainingPairs, steps_per_epoch

@@ -27,6 +27,7 @@ def fommctl_backends() -> Iterator[BackendSpec]:
         groups=("generator", "kp_detector"),
         optional_groups=("discriminator",),
         read_architecture=_read_architecture,
+        sections=_sections,
     )
 
 
@@ -40,6 +41,12 @@ def _schema() -> type[BaseModel]:
     from fommctl_fomm.schema import FommParams
 
     return FommParams
+
+
+def _sections() -> Mapping[str, type[BaseModel]]:
+    from fommctl_fomm.sections import TrainParams
+
+    return {"train_params": TrainParams}
 
 
 def _recognises(model_params: Mapping[str, Any]) -> bool:

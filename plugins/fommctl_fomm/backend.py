@@ -22,7 +22,8 @@ from fommctl.api.blocks import (
 from fommctl_fomm.schema import FommParams
 
 if TYPE_CHECKING:
-    from fommctl.api.training import PerceptualNetwork, TrainingPhase, TrainParams
+    from fommctl.api.training import PerceptualNetwork, TrainingPhase
+    from fommctl_fomm.sections import TrainParams
 
 
 class FommBackend:

@@ -35,7 +35,7 @@ from fommctl.api.training import (
 )
 
 if TYPE_CHECKING:
-    from fommctl.api.training import LossWeights, TrainParams
+    from fommctl_fomm.sections import LossWeights, TrainParams
 
 BETAS = (0.5, 0.999)
 """Of Adam, as published."""

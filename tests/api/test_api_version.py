@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fommctl.api.version import API_VERSION, version_fault
-from fommctl.host import load_host
-from fommctl.plugin import PluginInfo
+from fommctl.host import PluginInfo, load_host
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
 DATASET = """

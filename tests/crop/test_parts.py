@@ -27,9 +27,9 @@ from fommctl.crop.search import Piece, square_of
 from fommctl.detection.framing import fitted, ideal
 from fommctl.files import temporary_path
 from fommctl.media.probe import probe
-from fommctl.presets.preset import Framing
+from fommctl.presets.sections import Framing
 
-FACE = Framing("face", 0.52)
+FACE = Framing(subject="face", width=0.52)
 
 
 # Squares

@@ -1,8 +1,12 @@
 """Downloads from a real server that cuts, lies, changes its file or is not there."""
 
+import contextlib
 import hashlib
+import http.server
 import resource
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -286,3 +290,41 @@ def test_a_disk_that_fills_up_leaves_nothing(room: int, server: FileServer, targ
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(target.parent.iterdir()) == []
+
+
+@contextlib.contextmanager
+def drips(pause: float, byte: bytes = b"x") -> Iterator[str]:
+    """A server that says nothing of the size and sends a byte now and then, without an end; yields its address."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(byte)
+                    time.sleep(pause)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as serving:
+        serving.daemon_threads = True
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{serving.server_port}/model"
+        serving.shutdown()
+
+
+def test_a_server_of_a_byte_now_and_then_is_given_up(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the four tries brings some bytes: that is no progress."""
+    monkeypatch.setattr("fommctl.models.download.TIMEOUT", 0.2)
+    monkeypatch.setattr("fommctl.models.download.PAUSE", 0)
+    with drips(0.02) as url, pytest.raises(MissingError, match="fewer than 1,000 bytes a second"):
+        download([url], target, Expected(), hint="")
+
+
+def test_a_server_without_an_end_is_given_up(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fommctl.models.download.LARGEST", 10**6)
+    with drips(0, bytes(2**16)) as url, pytest.raises(MissingError, match="it has more than 1,000,000 bytes"):
+        download([url], target, Expected(), hint="")
+    assert not list(target.parent.glob("*"))

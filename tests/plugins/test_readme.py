@@ -19,8 +19,7 @@ from fommctl.api.testing_metrics import check_metric
 from fommctl.api.testing_training import check_training
 from fommctl.api.version import API_VERSION
 from fommctl.cli.plugins import SUITES
-from fommctl.host import Host, load_host
-from fommctl.plugin import HOOKS, PluginInfo
+from fommctl.host import HOOKS, Host, PluginInfo, load_host
 
 IMPORT = "from fommctl.api import hookimpl\n"
 README = (Path(__file__).parents[2] / "plugins/README.md").read_text(encoding="utf-8")

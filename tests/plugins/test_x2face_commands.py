@@ -20,7 +20,7 @@ from fommctl.animate.plan import find_inputs
 from fommctl.media.images import resize
 from fommctl.media.reader import Clip
 from fommctl.networks.grids import to_tensor
-from fommctl.presets.preset import Framing
+from fommctl.presets.sections import Framing
 
 PREPARED = ("--crop", "none", "--device", "cpu", "--precision", "fp32", "--json")
 TINY = {
@@ -158,7 +158,7 @@ def test_views_are_framed_like_the_source(host, tmp_path):
         views=(tmp_path / "wide.png",),
         driving_crop="none",
     )
-    shot = find_inputs(config, Clip(config.driving), Framing("face", 0.52), (SIDE, SIDE), host)
+    shot = find_inputs(config, Clip(config.driving), Framing(subject="face", width=0.52), (SIDE, SIDE), host)
     (view,) = shot.views
     assert view.shape == shot.square.shape == (SIDE, SIDE, 3)
     framed, unframed = (np.abs(each.astype(float) - shot.square).mean() for each in (view, resize(wide, (SIDE, SIDE))))

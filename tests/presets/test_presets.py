@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from fommctl.errors import UsageError
 from fommctl.host import Host, load_host
-from fommctl.presets.preset import Framing, find_preset, load_preset, preset_from_data, preset_from_text, preset_names
+from fommctl.presets.preset import find_preset, load_preset, preset_from_data, preset_from_text, preset_names
+from fommctl.presets.sections import Framing
 
 HOST = load_host()
 GOLDEN = Path(__file__).parents[1] / "golden" / "fomm"
@@ -133,7 +134,7 @@ def test_precedence_is_preset_file_set_option(tmp_path: Path, host: Host) -> Non
     train = preset.section("train_params")
     assert (train.batch_size, train.num_epochs, train.num_repeats) == (7, 80, 900)
     assert train.epoch_milestones == (60, 90)
-    assert (preset.name, preset.framing) == ("mine", Framing("face", 0.52))
+    assert (preset.name, preset.framing) == ("mine", Framing(subject="face", width=0.52))
 
 
 def test_all_problems_are_told_at_once_each_with_its_line(tmp_path: Path, host: Host) -> None:

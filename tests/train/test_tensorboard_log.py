@@ -75,7 +75,7 @@ def test_without_the_package_it_says_once_how_to_get_it(
         board.scalars(0, {"perceptual": 1.0})
         board.picture(0, "training", np.zeros((4, 4, 3), np.uint8))
     (record,) = caplog.records
-    assert "pip install fommctl[train]" in record.message
+    assert "pip install 'fommctl[train]'" in record.message
     assert list(tmp_path.iterdir()) == []
 
 

@@ -17,11 +17,11 @@ from fommctl.api.specs import DetectorSpec
 from fommctl.api.training import PhaseResult, ThinPlateTransform, TrainingBatch, TrainingPhase, TrainingView
 from fommctl.api.values import Detection
 from fommctl.errors import ModelError
-from fommctl.presets.sections import TrainParams
 from fommctl.train import state as training_state
 from fommctl.train.loop import Stop, stoppable
 from fommctl.train.pairs import Landmarks
 from fommctl.train.step import Schedule, TrainingStep, WeightAverage
+from fommctl_fomm.sections import TrainParams
 
 
 def params(**changes: object) -> TrainParams:
