@@ -21,7 +21,9 @@ FLOORS = (
     {"api", "host", "media", "options", "plugin", "presets"},
     {"models"},
     {"datasets"},
-    {"detection", "provenance", "animate"},
+    {"detection"},
+    {"provenance"},
+    {"animate"},
     {
         "batch",
         "bench",

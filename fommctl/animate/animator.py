@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from fommctl.animate import run as animate
 from fommctl.animate.config import AnimateConfig, MotionMode
-from fommctl.animate.defaults import resolve
 from fommctl.animate.engine import Engine
 from fommctl.animate.motion import DrivingFrame
-from fommctl.animate.plan import on_black
+from fommctl.animate.plan import on_black, resolve
+from fommctl.animate.recording import AnimateResult
 from fommctl.animate.rendering import MotionDetector, SquareRenderer, batches
-from fommctl.animate.result import AnimateResult
 from fommctl.animate.run import Progress
 from fommctl.animate.transfer import Moment, MotionTransfer
 from fommctl.errors import InputError

@@ -1,4 +1,5 @@
-"""The motion of a driving video as a model detects it: made once, kept in files, used with any source.
+"""The motion of a driving video as a model detects it: made once, kept in files, used with any source; and when each
+of its frames is shown.
 
 A motion file is a safetensors file: numbers, and a header in JSON. Nothing in it is ever executed, and it is never
 trusted about sizes.
@@ -12,12 +13,12 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ from fommctl.media.marking import printable
 from fommctl.media.movie import output_errors
 from fommctl.media.probe import VideoInfo
 from fommctl.media.resampling import Pixels
+from fommctl.media.stills import LONGEST_PAUSE
 from fommctl.models.files import HEADER_LIMIT
 from fommctl.networks import transfer
 
@@ -445,3 +447,65 @@ def _sides(box: Box) -> tuple[float, float, float, float]:
 def _row(frame: DrivingFrame) -> transfer.Motion:
     assert frame.motion is not None, "the motion of this frame was not detected"
     return frame.motion
+
+
+class _Timed(Protocol):
+    @property
+    def time(self) -> Fraction: ...
+
+    @property
+    def duration(self) -> Fraction: ...
+
+
+F = TypeVar("F", bound=_Timed)
+
+
+@dataclass(frozen=True, slots=True)
+class Presentation:
+    """A moment of the result: (time, duration) in seconds."""
+
+    time: Fraction
+    duration: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class TimedFrame(Generic[F]):
+    """A driving frame with the moments at which its rendering is shown."""
+
+    frame: F
+    presentations: tuple[Presentation, ...]
+    position: int
+    """Number of its first moment in the result, from 0."""
+
+
+def as_driven(frames: Iterable[F]) -> Iterator[TimedFrame[F]]:
+    """Every frame once, at its own time."""
+    for position, frame in enumerate(frames):
+        yield TimedFrame(frame, (Presentation(frame.time, frame.duration),), position)
+
+
+def at_rate(frames: Iterable[F], rate: Fraction, end: Fraction | None = None) -> Iterator[TimedFrame[F]]:
+    """A constant frame rate: each moment shows the frame that the driving video shows then.
+
+    Frames that no moment falls on are dropped (and never rendered); a frame on which several fall is repeated.
+    The result starts when the driving video does. end: seconds at which it stops, though a frame may last longer.
+    """
+    period, count, first = 1 / rate, 0, None
+    for frame in frames:
+        first = frame.time if first is None else first
+        moment = first + count * period
+        presentations = []
+        stop = frame.time + frame.duration
+        stop = stop if end is None else min(stop, end)
+        if stop - moment > LONGEST_PAUSE:
+            raise InputError(
+                f"the driving video shows one frame for {float(stop - moment):.0f} s: its timestamps are wrong",
+                "Leave out --fps, or name the part that is wanted with --start and --end.",
+            )
+        position = count
+        while moment < stop:
+            presentations.append(Presentation(moment, period))
+            count += 1
+            moment = first + count * period
+        if presentations:
+            yield TimedFrame(frame, tuple(presentations), position)

@@ -5,22 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.animate.config import SEARCHED, AnimateConfig, MotionMode, parse_crop, parse_frames
-from fommctl.animate.defaults import resolve
-from fommctl.animate.engine import Engine
+from fommctl.animate.engine import Engine, choose_motion
 from fommctl.animate.motion import DrivingFrame, DrivingFraming, Motion, is_motion_file
 from fommctl.animate.transfer import Moment
 from fommctl.api.protocols import FlowRenderer
+from fommctl.api.specs import BackendSpec
 from fommctl.api.values import Detection
 from fommctl.detection.detectors import DetectorCache, ready_detectors
 from fommctl.detection.framing import (
@@ -46,7 +46,7 @@ from fommctl.media.sound import choose_tracks
 from fommctl.media.writer import AudioSource, check_output, holds_alpha, holds_audio
 from fommctl.models.home import restorer_file
 from fommctl.networks import transfer
-from fommctl.presets.preset import Framing
+from fommctl.presets.preset import Framing, Preset
 from fommctl.provenance.hashing import InputFile
 from fommctl.provenance.sidecar import check_sidecar
 from fommctl.provenance.signing import check_signing
@@ -54,6 +54,48 @@ from fommctl.provenance.signing import check_signing
 log = logging.getLogger(__name__)
 LOOSEST = 0.75
 """A source is never framed looser than this part of its preset's width: its face would lose too many pixels."""
+
+
+GENERAL: Mapping[str, Any] = {
+    "motion": None,  # relative where the model has it, else absolute
+    "adapt_scale": True,
+    "best_frame": "first",
+    "smooth": False,
+    "size": None,  # that of the frames that the model was trained on
+    "source_width": None,  # the framing of the preset
+    "driving_width": None,  # the framing of the preset
+    "head_motion": 0.25,  # with more, necks tear; with none, a head that walks about stands still
+    "cuts": True,
+    "detail": None,  # where frames are pasted back
+}
+"""By the name of the option; presets change them by `animate_params.defaults`."""
+
+AS_PUBLISHED: Mapping[str, Any] = {
+    "motion": None,  # relative where the model has it, else absolute
+    "adapt_scale": True,  # by the ratio of the keypoints' hulls
+    "best_frame": "first",  # the first driving frame with a subject is the reference
+    "smooth": False,  # keypoints are used as they are detected
+    "size": None,  # the networks run at the size that they were trained at
+    "source_width": None,  # the source is framed as the training data was
+    "driving_width": None,  # and so is the driving video
+    "head_motion": 1.0,  # a fixed square, which is that of --driving-crop auto here, leaves all of the head's travel in
+    "cuts": False,  # one reference for all shots
+    "detail": False,  # frames are what the networks paint; beyond the picture, its border is repeated
+}
+"""What `--as-published` means: nothing but this is done where an option is left open."""
+
+
+def resolve(config: AnimateConfig, preset: Preset, family: BackendSpec) -> AnimateConfig:
+    """The configuration with what it leaves open filled in, for a model of this preset and family.
+
+    Resolving again changes nothing. Raises UsageError for a motion that the family does not have.
+    """
+    given = preset.pairs().defaults
+    preferred = {} if given is None or config.as_published else given.model_dump(exclude_none=True)
+    usual = AS_PUBLISHED if config.as_published else GENERAL
+    chosen = {name: preferred.get(name, usual[name]) for name in usual if getattr(config, name) is None}
+    motion = choose_motion(family, config.motion or chosen["motion"])
+    return replace(config, **chosen | {"motion": motion})
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,9 @@ from fommctl import __version__
 from fommctl.animate.compose import Composer, CompositionOptions, Rendered
 from fommctl.animate.config import FrameRange, parse_frames
 from fommctl.animate.engine import Engine
-from fommctl.animate.motion import DrivingFrame, DrivingFraming, Motion
+from fommctl.animate.motion import DrivingFrame, DrivingFraming, Motion, TimedFrame, as_driven, at_rate
 from fommctl.animate.plan import AnimationPlan, keeps_alpha
 from fommctl.animate.reference import ReferenceFinder
-from fommctl.animate.timing import TimedFrame, as_driven, at_rate
 from fommctl.animate.transfer import MotionTransfer
 from fommctl.api.protocols import FlowRenderer, Renderer, SourceContext
 from fommctl.api.specs import StageEvent

@@ -14,7 +14,7 @@ import torch
 from fommctl.animate import run as animate
 from fommctl.animate.animator import Animator
 from fommctl.animate.config import AnimateConfig
-from fommctl.animate.result import AnimateResult
+from fommctl.animate.recording import NOT_RECORDED, AnimateResult
 from fommctl.animate.run import Progress
 from fommctl.errors import InputError, ModelError, UsageError
 from fommctl.files import file_sha256
@@ -27,7 +27,6 @@ from fommctl.models.loading import LoadedModel, load_file, load_model
 from fommctl.presets.preset import preset_from_text
 from fommctl.provenance.environment import differences, environment
 from fommctl.provenance.hashing import media_hash
-from fommctl.provenance.recording import NOT_RECORDED
 from fommctl.provenance.sidecar import File, Sidecar, read
 
 LONGEST_PATH = 1000
@@ -35,7 +34,7 @@ LONGEST_PATH = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class RerenderRequest:
     """A rendering that a sidecar describes, with its inputs found and checked."""
 
     path: Path
@@ -73,7 +72,7 @@ def plan(
     output: Path | None = None,
     overwrite: bool = False,
     sidecar: bool = False,
-) -> Again:
+) -> RerenderRequest:
     """Read a sidecar and find its inputs: where they are given, else beside the sidecar or where they were.
 
     output: None is the sidecar's name without `.json`. Raises UsageError for what is no sidecar, InputError where an
@@ -99,34 +98,36 @@ def plan(
         options: dict[str, Any] = {"as_published": True, **record.options}
         options |= {"output": output or _default_output(path), "overwrite": overwrite, "sidecar": sidecar}
         options["encoder_threads"] = record.settings.encoder_threads
-        return Again(path, record, AnimateConfig(**paths, **options))
+        return RerenderRequest(path, record, AnimateConfig(**paths, **options))
     except UsageError as error:
         raise UsageError(f"the options in {path} cannot be used: {error.message}", error.hint) from error
 
 
-def load(again: Again, *, model: str | None = None, device: str | None = None) -> Animator:
+def load(request: RerenderRequest, *, model: str | None = None, device: str | None = None) -> Animator:
     """The model of the sidecar, ready to render as it did.
 
     model: name or path of its file, where it is not where it was.  device: another one than recorded. Raises
     ModelError where the file is not found or has changed, MissingError for a device that is not here.
     """
-    record, host = again.record, load_host()
+    record, host = request.record, load_host()
     torch.manual_seed(record.settings.seed)
-    loaded = _load_model(record, host, model, again.path.parent)
+    loaded = _load_model(record, host, model, request.path.parent)
     settings = record.settings
     return Animator(loaded, host, device=device or settings.device, precision=settings.precision, seed=settings.seed)
 
 
-def render(again: Again, animator: Animator, report: Progress | None = None) -> tuple[AnimateResult, Comparison]:
+def render(
+    request: RerenderRequest, animator: Animator, report: Progress | None = None
+) -> tuple[AnimateResult, Comparison]:
     """Render, and compare with what the sidecar says. Raises as `animate.run` does."""
-    with _threads(again.record.settings.torch_threads):
-        result = animate.run(again.config, animator, report)
+    with _threads(request.record.settings.torch_threads):
+        result = animate.run(request.config, animator, report)
         found = media_hash(result.output)
     now = environment(animator.host, animator.device)
-    changed = differences(again.record.environment, now)
-    if result.device != again.record.settings.device:
-        changed.insert(0, f"device {result.device}, then {again.record.settings.device}")
-    recorded = again.record.pixels_sha256
+    changed = differences(request.record.environment, now)
+    if result.device != request.record.settings.device:
+        changed.insert(0, f"device {result.device}, then {request.record.settings.device}")
+    recorded = request.record.pixels_sha256
     return result, Comparison(found == recorded, recorded, found, tuple(changed))
 
 

@@ -20,8 +20,9 @@ import numpy as np
 from fommctl.animate.compose import Rendered
 from fommctl.animate.config import AnimateConfig, FrameRange
 from fommctl.animate.engine import Engine
-from fommctl.animate.motion import DrivingFrame, Motion
+from fommctl.animate.motion import DrivingFrame, Motion, Presentation, TimedFrame, as_driven, at_rate
 from fommctl.animate.plan import AnimationPlan, open_driving, plan_animation
+from fommctl.animate.recording import AnimateResult, write_sidecar
 from fommctl.animate.rendering import (
     QUEUED_BATCHES,
     DrivingMotion,
@@ -33,8 +34,6 @@ from fommctl.animate.rendering import (
     frames_to_render,
     open_session,
 )
-from fommctl.animate.result import AnimateResult
-from fommctl.animate.timing import Presentation, TimedFrame, as_driven, at_rate
 from fommctl.api.specs import StageEvent
 from fommctl.errors import UsageError
 from fommctl.media.images import Picture, Pixels, read_picture
@@ -42,7 +41,6 @@ from fommctl.media.images_out import write_png
 from fommctl.media.output_paths import is_pattern
 from fommctl.media.probe import VideoInfo
 from fommctl.media.writer import Writer
-from fommctl.provenance.recording import write_sidecar
 from fommctl.threads import ReadAhead, WriteBehind
 
 log = logging.getLogger(__name__)

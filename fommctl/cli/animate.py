@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from fommctl.animate.config import AnimateConfig, ModelChoice
+    from fommctl.animate.recording import AnimateResult
     from fommctl.animate.rerender import Comparison
-    from fommctl.animate.result import AnimateResult
 
 EXAMPLES = """Examples:
 

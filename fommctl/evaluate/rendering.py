@@ -17,8 +17,8 @@ from torch import Tensor
 
 from fommctl.animate import run as animate
 from fommctl.animate.config import AnimateConfig
-from fommctl.animate.defaults import GENERAL
 from fommctl.animate.engine import Engine
+from fommctl.animate.plan import GENERAL
 from fommctl.animate.rendering import BATCH_ON_CPU
 from fommctl.animate.transfer import Moment, MotionTransfer
 from fommctl.api.metrics import FrameChunk

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fommctl.animate.config import AnimateConfig
-from fommctl.animate.defaults import AS_PUBLISHED, GENERAL, resolve
+from fommctl.animate.plan import AS_PUBLISHED, GENERAL, resolve
 from fommctl.errors import UsageError
 from fommctl.presets.preset import load_preset, preset_from_text, presets_root, with_usual_defaults
 

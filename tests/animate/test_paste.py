@@ -4,7 +4,7 @@ import skimage.data
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fommctl.animate.paste import Paste, feather, match
+from fommctl.animate.compose import Paste, feather, match
 from fommctl.media.boxes import Box
 from fommctl.media.images import crop, resize
 

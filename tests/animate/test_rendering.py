@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fommctl.animate.motion import DrivingFrame
+from fommctl.animate.motion import DrivingFrame, as_driven, at_rate
 from fommctl.animate.rendering import MotionDetector, SquareRenderer, batches
-from fommctl.animate.timing import as_driven, at_rate
 from fommctl.animate.transfer import Moment, MotionTransfer
 from fommctl.errors import MissingError
 from fommctl.media.reader import Frame

@@ -16,7 +16,7 @@ from fommctl.animate.config import AnimateConfig, ModelChoice
 from fommctl.animate.engine import Engine
 from fommctl.batch.jobs import Job
 from fommctl.batch.worker import Rendered, prepare
-from fommctl.detection import cache as searches
+from fommctl.detection import detectors as searches
 from fommctl.detection.framing import ClipCrop
 from fommctl.media.reader import Clip
 

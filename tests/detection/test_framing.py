@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 
 from fommctl.api import Box, Detection, DetectorSpec, InputError, MissingError, UsageError
 from fommctl.detection import framing
+from fommctl.detection.detectors import choose_detector, ready_detectors
 from fommctl.detection.framing import (
     ClipCrop,
     SampledDetection,
-    choose_detector,
     crop_in_clip,
     crop_in_picture,
-    ready_detectors,
 )
 from fommctl.host import Host
 from fommctl.media.images import resize

@@ -8,7 +8,8 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from fommctl.detection.framing import LOOSEST, choose_detector, crop_in_clip, excursions, room_in, source_crop
+from fommctl.detection.detectors import choose_detector
+from fommctl.detection.framing import LOOSEST, crop_in_clip, excursions, room_in, source_crop
 from fommctl.detection.shots import crops_in_clip
 from fommctl.errors import InputError
 from fommctl.media.reader import Clip

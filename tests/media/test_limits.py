@@ -8,7 +8,7 @@ import pytest
 from media_factory import moving_square, write_clip
 from PIL import Image
 
-from fommctl.animate.timing import at_rate
+from fommctl.animate.motion import at_rate
 from fommctl.api import plain_json
 from fommctl.api.tables import LONGEST_LINE, read_table
 from fommctl.errors import LONGEST_MESSAGE, InputError, UsageError

@@ -1,18 +1,21 @@
-"""Writing the sidecar of a result."""
+"""What is told of a finished result: to the caller, and in its sidecar."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from fommctl import __version__
+from fommctl.animate.engine import Engine
+from fommctl.animate.plan import AnimationPlan
 from fommctl.files import write_text
 from fommctl.media.boxes import Box
 from fommctl.media.marking import TRAINED_ALGORITHMIC_MEDIA
@@ -21,13 +24,55 @@ from fommctl.provenance.environment import environment
 from fommctl.provenance.hashing import InputFile, media_hash, model_identity
 from fommctl.provenance.sidecar import VERSION, sidecar_of
 
-if TYPE_CHECKING:
-    from fommctl.animate.engine import Engine
-    from fommctl.animate.plan import AnimationPlan
-    from fommctl.animate.result import AnimateResult
-
 NOT_RECORDED = ("source", "driving", "views", "output", "motion_out", "overwrite", "sidecar", "sign", "sign_key")
 """Options that are no part of what was rendered; the paths stand elsewhere."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnimateResult:
+    """What was written and how; `to_json` is the command's --json."""
+
+    output: Path
+    frames: int
+    fps: Fraction
+    width: int
+    height: int
+    audio: str | None
+    model: str
+    preset: str
+    device: str
+    precision: str
+    motion: str
+    """relative or absolute."""
+    reference_s: float
+    """Time of the reference frame in the driving video."""
+    model_rate: float
+    """Frames a second of the model alone."""
+    end_to_end_rate: float
+    """Frames a second from the first frame read to the file closed; detection is not in it."""
+    detection_s: float
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """For --json: more keys may be added, none of these changes."""
+        return {
+            "output": str(self.output),
+            "frames": self.frames,
+            "fps": f"{self.fps.numerator}/{self.fps.denominator}",
+            "width": self.width,
+            "height": self.height,
+            "duration_s": round(float(self.frames / self.fps), 6),
+            "audio": self.audio,
+            "model": self.model,
+            "preset": self.preset,
+            "device": self.device,
+            "precision": self.precision,
+            "motion": self.motion,
+            "reference_s": round(self.reference_s, 6),
+            "frames_per_second": {"model": round(self.model_rate, 2), "end_to_end": round(self.end_to_end_rate, 2)},
+            "detection_s": round(self.detection_s, 3),
+            "warnings": list(self.warnings),
+        }
 
 
 def write_sidecar(
