@@ -1,5 +1,7 @@
 """`fommctl evaluate --pred --truth`: finished results of every kind against references."""
 
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -128,10 +130,12 @@ def test_several_results_are_compared(run_cli, truth, tmp_path):
 
 def test_what_a_killed_run_left_is_removed_and_the_folder_taken_for_its_own(evaluate, tmp_path):
     out = tmp_path / "out"
-    half = ("clips/pred/.ann#1.npz.1.tmp", "predictions/m/.ann#1.1.tmp/0000001.png", "videos/.a.fommctl-1.tmp.webm")
-    for name in half:
+    for name in ("clips/pred/ann#1.npz", "predictions/m/ann#1", "videos/a.webm"):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
-        (out / name).write_bytes(b"half")
+        # As a process called it that has ended.
+        code = f"from pathlib import Path; from fommctl.files import temporary_path as t; print(t(Path({name!r})))"
+        made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        (out / made).write_bytes(b"half")
     (out / "predictions/m/bob#2").mkdir()
     (out / ".fommctl-evaluation").write_bytes(b"")
     result = evaluate(write_results(tmp_path / "pred", "frames"))
