@@ -7,9 +7,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from fommctl.animate.animator import Animator, load
+    from fommctl.animate.motion import Motion
 
 __version__ = "0.1.0"
-__all__ = ["Animator", "__version__", "load"]
+__all__ = ["Animator", "Motion", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,4 +19,8 @@ def __getattr__(name: str) -> Any:
         from fommctl.animate import animator
 
         return getattr(animator, name)
+    if name == "Motion":
+        from fommctl.animate.motion import Motion
+
+        return Motion
     raise AttributeError(f"module 'fommctl' has no attribute '{name}'")

@@ -1,6 +1,6 @@
 """`python -m fommctl` is `fommctl`."""
 
-from fommctl.cli.start import entry
+from fommctl.cli.main import entry
 
 if __name__ == "__main__":
     entry()

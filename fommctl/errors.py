@@ -1,6 +1,7 @@
 """Every error that a user can meet: one short message, one hint, one exit code."""
 
 import errno
+from collections.abc import Sequence
 
 LONGEST_MESSAGE = 32_000
 """Characters: what a broken file holds may stand in a message, and may be as long as the file."""
@@ -30,12 +31,23 @@ class FommctlError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            # For Python: a traceback shows the hint below the message.
+            self.add_note(f"hint: {hint}")
 
 
 class UsageError(FommctlError):
     """Wrong usage or configuration, or an output that exists already."""
 
     exit_code = 2
+
+
+class ProblemsError(UsageError):
+    """Several problems of one call or configuration, told at once."""
+
+    def __init__(self, message: str, hint: str | None = None, problems: Sequence[UsageError] = ()) -> None:
+        super().__init__(message, hint)
+        self.problems = tuple(problems)
 
 
 class InputError(FommctlError):

@@ -1,91 +1,168 @@
-"""Jobs in processes of their own, one at a time in each; a process that dies costs its job and no other.
+"""Jobs in processes of their own, one at a time in each, with one kind of outcome for all commands.
 
-concurrent.futures will not do: there the death of one process ends all jobs, and where the parent is killed the
-children stay.
+A process that dies costs its job and no other. concurrent.futures will not do: there the death of one process ends
+all jobs, and where the parent is killed the children stay.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import pickle
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import Any, Generic, TypeVar
 
+from fommctl import signals
+from fommctl.errors import FULL_DISK, FommctlError, InputError, InterruptedRunError, OutputError, out_of_memory
 from fommctl.machine import usable_cores
-from fommctl.worker_life import PATIENCE, serve
 
+log = logging.getLogger(__name__)
 Job = TypeVar("Job")
-Done = TypeVar("Done")
+Result = TypeVar("Result")
 Tell = Callable[[int, int | None], None]
-Work = Callable[[Job, Tell], Done]
-"""work(job, tell) -> result; tell(done, total) raises SystemExit in a child whose parent is gone or has given up."""
+"""tell(done, total): progress of a job; raises SystemExit in a worker whose parent is gone or has given up."""
+Work = Callable[[Job, Tell], Result]
+"""work(job, tell) -> result. What it raises is the failure of that job."""
+PATIENCE = 10
+"""Seconds that a process has to clean up."""
+GO_ON = "Free some space; the same command goes on where this stopped."
 
 
 @dataclass(frozen=True, slots=True)
-class Died:
-    """The result of a job whose process ended, or could not even be handed it."""
+class Done(Generic[Result]):
+    """A job that came to a result."""
 
-    reason: str
+    result: Result
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failed:
+    """A job that came to none."""
+
+    message: str
+    hint: str | None = None
+    exit_code: int = InputError.exit_code
+    """Of the command, were this its only job."""
+    seconds: float = 0.0
+    disk_full: bool = False
+    """Then the jobs that are left would fail too; an output that cannot be written for another reason costs its job."""
+
+    def raise_if_disk_full(self) -> None:
+        """Raise OutputError where the run has to stop."""
+        if self.disk_full:
+            raise OutputError(self.message, GO_ON)
+
+    def to_error(self) -> FommctlError:
+        """Return an error that ends the command as this failure would."""
+        error = FommctlError(self.message, self.hint)
+        error.exit_code = self.exit_code
+        return error
+
+    def to_json(self) -> dict[str, Any]:
+        """Return message, hint and exit code."""
+        return {"message": self.message, "hint": self.hint, "exit_code": self.exit_code}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerCrashed(Failed):
+    """A job whose process ended, or could not even be handed it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimedOut(Failed):
+    """A job that took longer than it may; its process was stopped."""
+
+
+Outcome = Done[Result] | Failed
+"""What became of a job: done, failed, crashed or timed out."""
 
 
 @dataclass(frozen=True, slots=True)
-class TimedOut(Died):
-    """The result of a job that took longer than it may; its process was stopped."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """In the place of a job: there is none for so many seconds, or until one of those at work ends."""
+class Backoff:
+    """An entry in the place of a job: there is none for so many seconds, or until one of those at work ends."""
 
     seconds: float
 
 
+def attempt(work: Work[Job, Result], job: Job, tell: Tell) -> Outcome[Result]:
+    """Do a job. Whatever it raises is its failure, but for interrupts of the whole run."""
+    began = time.monotonic()
+    try:
+        return Done(work(job, tell), time.monotonic() - began)
+    except InterruptedRunError:
+        raise
+    except Exception as error:
+        log.debug("a job failed", exc_info=True)
+        return failure(error, time.monotonic() - began)
+
+
+def failure(error: Exception, seconds: float = 0.0) -> Failed:
+    """Return the failure of a job that raised this error."""
+    error = out_of_memory(error) or error
+    causes = (error, error.__cause__)
+    full = any(isinstance(each, OSError) and each.errno in FULL_DISK for each in causes)
+    if isinstance(error, FommctlError):
+        message, hint, code = error.message, error.hint, error.exit_code
+    elif isinstance(error, OSError):
+        name = f": {os.fspath(error.filename)!r}" if isinstance(error.filename, str) else ""
+        message, hint, code = f"{(error.strerror or str(error)).lower()}{name}", None, OutputError.exit_code
+    else:
+        # A plugin or a library may raise anything.
+        message, hint, code = f"{type(error).__name__}: {str(error)[:300]}".rstrip(": "), None, 1
+    return Failed(message=message, hint=hint, exit_code=code, seconds=seconds, disk_full=full)
+
+
 def run_jobs(
-    jobs: Iterable[Job | Wait],
-    prepare: Callable[..., Work[Job, Done]],
+    jobs: Iterable[Job | Backoff],
+    prepare: Callable[..., Work[Job, Result]],
     arguments: tuple[Any, ...] | Callable[[int], tuple[Any, ...]] = (),
     *,
     workers: int,
     timeout: float | None = None,
     tell: Callable[[Job, int, int | None], None] = lambda job, done, total: None,
     begin: Callable[[Job], None] = lambda job: None,
-) -> Generator[tuple[Job, Done | Died], None, None]:
-    """Each job with its result, as they come; close the generator to stop early.
+) -> Generator[tuple[Job, Outcome[Result]], None, None]:
+    """Yield each job with its outcome, as they come; close the generator to stop early.
 
     jobs: the next one is taken when a worker is free for it.
     prepare(*arguments): makes the function that does the jobs, once in each process; importable by name, as the
-    arguments and results can be pickled. arguments(number): of the worker of this number, from 0; one that takes the
-    place of another has its number. A job that cannot be pickled (it holds a lambda) is done in this process.
+    arguments and results can be pickled. What it raises is the failure of every job. arguments(number): for the worker
+    of this number, from 0; one that takes the place of another has its number. A job that cannot be pickled (it holds
+    a lambda) is done in this process.
     workers: processes; with 0 everything runs in this one.  timeout: seconds for a job in a process, from when it
     begins there.  tell(job, done, total): progress.  begin: called before a job starts.
     """
     chosen = arguments if callable(arguments) else lambda number: arguments
-    own: list[Work[Job, Done]] = []
+    own: list[Work[Job, Result]] = []
 
-    def done_here(job: Job) -> tuple[Job, Done]:
+    def done_here(job: Job) -> tuple[Job, Outcome[Result]]:
         if not own:
-            own.append(prepare(*chosen(0)))
-        return job, own[0](job, lambda done, total: tell(job, done, total))
+            own.append(_prepared(prepare, chosen(0)))
+        return job, attempt(own[0], job, lambda done, total: tell(job, done, total))
 
     waiting = iter(jobs)
     more = True
-    crew: _Crew[Job] = _Crew(prepare, chosen, workers, timeout)
+    pool: _Pool[Job] = _Pool(prepare, chosen, workers, timeout)
     try:
-        while more or crew.busy:
+        while more or pool.busy:
             pause: float | None = None
-            while more and pause is None and (not workers or crew.has_room):
+            while more and pause is None and (not workers or pool.has_room):
                 job = next(waiting, None)
                 if job is None:
                     more = False
-                elif isinstance(job, Wait):
+                elif isinstance(job, Backoff):
                     pause = job.seconds
                 else:
                     begin(job)
@@ -93,16 +170,28 @@ def run_jobs(
                     if packed is None:
                         yield done_here(job)
                     else:
-                        crew.give(job, packed)
-            if crew.busy:
-                yield from crew.heard(tell, pause)
+                        pool.give(job, packed)
+            if pool.busy:
+                yield from pool.receive(tell, pause)
             elif pause is not None:
                 time.sleep(pause)
     finally:
-        crew.end()
+        pool.end()
 
 
-class _Crew(Generic[Job]):
+def _prepared(prepare: Callable[..., Work[Any, Any]], arguments: tuple[Any, ...]) -> Work[Any, Any]:
+    try:
+        return prepare(*arguments)
+    except Exception as error:
+        reason = error
+
+        def fail(job: object, tell: Tell) -> Any:
+            raise reason
+
+        return fail
+
+
+class _Pool(Generic[Job]):
     """The processes, each with a number; one that died is replaced when its place is needed."""
 
     def __init__(
@@ -127,7 +216,7 @@ class _Crew(Generic[Job]):
         return len(self.busy) < self._workers
 
     def give(self, job: Job, packed: bytes) -> None:
-        """To a process that waits, else to a new one."""
+        """Hand a job to a process that waits, else to a new one."""
         child = next((child for child in self._children.values() if child.job is None), None)
         if child is None:
             number = next(number for number in range(self._workers) if number not in self._children)
@@ -135,10 +224,10 @@ class _Crew(Generic[Job]):
             self._children[number] = child
         child.give(job, packed)
 
-    def heard(
+    def receive(
         self, tell: Callable[[Job, int, int | None], None], pause: float | None
     ) -> Generator[tuple[Job, Any], None, None]:
-        """Wait for what the busy processes say, at most `pause` seconds; stop those whose time is over."""
+        """Wait for messages of the busy processes, at most `pause` seconds; stop those whose time is over."""
         busy = self.busy
         moments = [child.deadline - time.monotonic() for child in busy if child.deadline is not None]
         ready = wait([child.pipe for child in busy], min([*moments, *([] if pause is None else [pause])], default=None))
@@ -146,7 +235,7 @@ class _Crew(Generic[Job]):
             job = child.job
             assert job is not None
             if child.pipe in ready:
-                kind, *content = child.said()
+                kind, *content = child.receive()
                 if kind == "begun":
                     child.deadline = None if self._timeout is None else time.monotonic() + self._timeout
                     continue
@@ -154,12 +243,12 @@ class _Crew(Generic[Job]):
                     tell(job, *content)
                     continue
                 child.job = None
-                if kind == "died":
+                if kind == "crashed":
                     self._drop(child)
                 yield job, content[0]
             elif child.deadline is not None and child.deadline <= time.monotonic():
                 self._drop(child)
-                yield job, TimedOut(f"it took longer than {self._timeout:g} s")
+                yield job, TimedOut(message=f"it took longer than {self._timeout:g} s")
 
     def _drop(self, child: _Child[Job]) -> None:
         self._children = {number: each for number, each in self._children.items() if each is not child}
@@ -174,7 +263,7 @@ class _Crew(Generic[Job]):
 
 
 class _Child(Generic[Job]):
-    """One process, and the job that it is at."""
+    """One process, seen from its parent, and the job that it is at."""
 
     def __init__(self, prepare: Callable[..., Work[Job, Any]], threads: int, arguments: tuple[Any, ...]) -> None:
         # spawn: a forked child would share the locks of PyAV's and torch's threads, and the ends of the other pipes.
@@ -187,53 +276,39 @@ class _Child(Generic[Job]):
         )
         # It is started with the first child, and lets interrupts through again.
         resource_tracker.ensure_running()
-        with _interrupts_held_back():
+        # A child would show a traceback as long as it does not ignore them.
+        with signals.interrupts_blocked():
             self.process.start()
         theirs.close()
 
     def give(self, job: Job, packed: bytes) -> None:
         self.job, self.deadline = job, None
-        # Where it died between two jobs, `said` tells.
+        # Where it died between two jobs, `receive` notices.
         with contextlib.suppress(OSError):
             self.pipe.send_bytes(packed)
 
-    def said(self) -> tuple[Any, ...]:
-        """("begun",), ("progress", done, total), ("done", result) or ("died", Died), once the pipe is ready."""
+    def receive(self) -> tuple[Any, ...]:
+        """("begun",), ("progress", done, total), ("ended", outcome) or ("crashed", outcome), once the pipe is ready."""
         try:
             message: tuple[Any, ...] = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join(PATIENCE)
-            return "died", Died(_why(self.process.exitcode))
-        if message[0] == "unreadable":
-            return "done", Died(message[1])
+            return "crashed", WorkerCrashed(message=_why(self.process.exitcode))
         return message
 
     def stop(self) -> None:
         """Ask it to abandon its job; without its pipe it ends when it has none."""
         self.pipe.close()
-        # Elsewhere this would kill it before it can clean up: there it stops at the next progress it has to tell.
+        # Elsewhere this would kill it before it can clean up: there it stops at the next progress that it reports.
         if self.job is not None and os.name == "posix":
             self.process.terminate()
 
     def end(self) -> None:
-        """Wait for its end; one that does not come is brought about."""
+        """Wait for its end, and bring it about where it does not come."""
         self.process.join(PATIENCE)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
-
-
-@contextlib.contextmanager
-def _interrupts_held_back() -> Generator[None, None, None]:
-    """A child that is started meanwhile has none: it would show a traceback as long as it does not ignore them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _packed(job: object) -> bytes | None:
@@ -247,8 +322,66 @@ def _packed(job: object) -> bytes | None:
 def _why(code: int | None) -> str:
     if code is None or code >= 0:
         return f"its process ended with code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
+    name = signals.name_of(-code)
     return f"its process was killed by {name}{' (memory may have run out)' if name == 'SIGKILL' else ''}"
+
+
+def serve(
+    pipe: Connection, prepare: Callable[..., Callable[..., Any]], threads: int, arguments: tuple[Any, ...]
+) -> None:
+    """Do the jobs that come through the pipe until it is closed: the life of a worker process.
+
+    It ends when it is told to, and when its parent ends.
+    """
+    # Ctrl-C goes to the whole group; the parent closes the pipe, and the job in hand cleans up.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    # stdout belongs to the result of the command.
+    sys.stdout = sys.stderr
+    logging.getLogger("fommctl").addHandler(logging.NullHandler())
+    work = _prepared(prepare, arguments)
+    if "torch" in sys.modules:
+        torch = sys.modules["torch"]
+        # OMP_NUM_THREADS may have asked for fewer.
+        torch.set_num_threads(max(1, min(threads, torch.get_num_threads())))
+
+    def tell(done: int, total: int | None) -> None:
+        try:
+            pipe.send(("progress", done, total))
+        except OSError:
+            sys.exit(1)
+
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            packed = pipe.recv_bytes()
+            try:
+                job = pickle.loads(packed)
+            except Exception as error:
+                reason = f"the job cannot be handed to a process: {error}"
+                pipe.send(("ended", WorkerCrashed(message=reason)))
+                continue
+            pipe.send(("begun",))
+            outcome = attempt(work, job, tell)
+            try:
+                pipe.send(("ended", outcome))
+            except (pickle.PicklingError, TypeError, AttributeError) as error:
+                pipe.send(("ended", WorkerCrashed(message=f"its result cannot be handed back: {error}")))
+
+
+def _leave(signum: int, frame: FrameType | None) -> None:
+    """Let every `with` block clean up; a second signal does not disturb that."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(1)
+
+
+def _leave_with_parent() -> None:
+    """End this process where its parent is killed: nobody waits for the job in hand."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    wait([parent.sentinel])
+    if hasattr(signal, "pthread_kill"):
+        signals.send_to_main_thread(signal.SIGTERM)
+        time.sleep(PATIENCE)
+    os._exit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -13,22 +12,23 @@ import torch
 from numpy.typing import NDArray
 
 from fommctl.animate import run as animate
-from fommctl.animate.config import AnimateConfig, MotionMode, parsed
+from fommctl.animate.config import AnimateConfig, MotionMode
 from fommctl.animate.defaults import resolve
 from fommctl.animate.engine import Engine
-from fommctl.animate.motion import Choreography, Moment
-from fommctl.animate.rendering import Rendering, batches
+from fommctl.animate.motion import DrivingFrame
+from fommctl.animate.plan import on_black
+from fommctl.animate.rendering import MotionDetector, SquareRenderer, batches
 from fommctl.animate.result import AnimateResult
-from fommctl.animate.shot import on_black
-from fommctl.animate.streaming import Progress
-from fommctl.animate.timing import Cue
+from fommctl.animate.run import Progress
+from fommctl.animate.transfer import Moment, MotionTransfer
 from fommctl.errors import InputError
 from fommctl.host import load_host
 from fommctl.media.boxes import Box
 from fommctl.media.images import read_picture, resize
-from fommctl.media.reader import Frame
 from fommctl.models.loading import load_model
 from fommctl.networks.pixels import to_tensor
+from fommctl.networks.transfer import Motion
+from fommctl.options import with_options
 from fommctl.presets.config import check_seed
 
 Pixels = NDArray[np.uint8]
@@ -38,6 +38,7 @@ PICTURE = "Give an array (height, width, 3) of uint8, red first; files are anima
 class Animator(Engine):
     """One model, ready for any number of jobs."""
 
+    @with_options(AnimateConfig)
     def animate(
         self,
         source: str | Path,
@@ -48,8 +49,7 @@ class Animator(Engine):
         **options: Any,
     ) -> AnimateResult:
         """Animate files, with the options of the command (`motion="absolute"`, `crop="none"`, ...)."""
-        path = None if output is None else Path(output)
-        config = AnimateConfig(source=Path(source), driving=Path(driving), output=path, **parsed(options))
+        config = AnimateConfig(source=Path(source), driving=Path(driving), output=output, **options)  # type: ignore[arg-type]  # read by AnimateConfig
         return animate.run(config, self, report)
 
     def frames(
@@ -83,22 +83,22 @@ class Animator(Engine):
         renderer, shape = self.renderer(size), self.frame_size(size)
         pictures = [_middle(_source(each), shape) for each in (source, *views)]
         context = renderer.encode_source(to_tensor(pictures, renderer.device))
+        detector, squares = MotionDetector(renderer, batch_size), SquareRenderer(renderer, context, batch_size)
+        references: dict[int, Motion] = {}
+        moves = MotionTransfer(
+            context.motion, references, mode=mode, adapt_scale=bool(config.adapt_scale), smooth=bool(config.smooth)
+        )
         period = 1 / Fraction(fps).limit_denominator(100_000)
-        cues = (
-            Cue(Frame(_middle(_picture(picture, "driving frame"), shape), index, index * period, period), ())
+        frames = (
+            DrivingFrame(index + 1, index * period, period, True, _middle(_picture(picture, "driving frame"), shape))
             for index, picture in enumerate(driving)
         )
-        first = next(cues, None)
-        if first is None:
-            return
-        reference = renderer.detect(to_tensor([first.frame.pixels], renderer.device))
-        choreography = Choreography(
-            context.motion, [reference], mode=mode, adapt_scale=bool(config.adapt_scale), smooth=bool(config.smooth)
-        )
-        rendering = Rendering(renderer, context, choreography, lambda time: Moment(float(time)), batch_size)
-        for batch in batches(itertools.chain((first,), cues), rendering.batch_size):
-            for rendered in rendering(batch):
-                yield from rendered.pixels.array()
+        for batch in batches(frames, detector.usual):
+            detected = list(detector(batch))
+            found = Motion.cat([frame.motion for frame in detected if frame.motion is not None])
+            references.setdefault(0, found[:1])
+            for _, pixels, _, _ in squares(moves(found, [Moment(float(frame.time)) for frame in detected])):
+                yield from pixels.array()
 
 
 def _middle(pixels: Pixels, size: tuple[int, int]) -> Pixels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from fommctl.animate.config import AnimateConfig
+from fommctl.animate.motion import DrivingFrame
 from fommctl.animate.paste import Floats, Paste, resting
-from fommctl.animate.shot import Shot, full_square, on_black
-from fommctl.animate.timing import Cue
+from fommctl.animate.plan import AnimationInputs, full_square, on_black
+from fommctl.animate.timing import Presentation, TimedFrame
 from fommctl.api.protocols import FrameFilter, SquareFilter
 from fommctl.media.boxes import Box
 from fommctl.media.drawing import compare, draw_keypoints
 from fommctl.media.images import Pixels, resize
-from fommctl.media.writer import Writer
 from fommctl.networks.detail import Detail, FrameDetail
 from fommctl.networks.pixels import HostPixels
 from fommctl.networks.transfer import Motion
@@ -28,19 +28,20 @@ class Rendered:
     """A batch on its way out."""
 
     pixels: HostPixels
-    cues: Sequence[Cue]
+    frames: Sequence[TimedFrame[DrivingFrame] | None]
+    """None: rendered with the others of its batch, and not wanted."""
     driving: Motion
     """Of the driving frames, as detected."""
     transferred: Motion
     """Of the rendered frames."""
-    frames: Tensor
+    exact: Tensor
     """(B, 3, h, w) in [0, 1]: the pixels before they were rounded, on the model's device."""
     flow: Tensor | None = None
     """(B, fh, fw, 2), see `fommctl.api.FlowRenderer`; None where nobody asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class CompositionOptions:
     """What a finished frame shows."""
 
     paste_back: bool
@@ -57,55 +58,51 @@ class Composer:
     def __init__(
         self,
         config: AnimateConfig,
-        shot: Shot,
-        look: Look,
+        inputs: AnimationInputs,
+        look: CompositionOptions,
         source_motion: Motion,
         reconstruction: Pixels,
         filters: Sequence[FrameFilter],
         square_filters: Sequence[SquareFilter] = (),
-        first_frame: int = 0,
     ) -> None:
         """reconstruction: (N, N, 3), the model's rendering of the unmoved source; its colours are matched.
-        filters, square_filters: of plugins, for the finished frames and for squares before they are pasted back.
-        first_frame: number of the first finished one that is to come."""
+        filters, square_filters: of plugins, for the finished frames and for squares before they are pasted back."""
         self._filters = filters
         self._square_filters = square_filters
         self._skip_absent = config.on_missing == "skip"
-        self._shot = shot
         self._look = look
-        self._still = shot.square
+        self._still = inputs.square
         self._paste: Paste | None = None
         self._enlarge: Paste | None = None
         self._detail: Detail | None = None
-        self._source_panel = shot.square
-        full = full_square(on_black(shot.picture), shot.source_box, mirrored=shot.mirrored)
+        self._source_panel = inputs.square
+        full = full_square(on_black(inputs.picture), inputs.source_box, mirrored=inputs.mirrored)
         motion: Floats | None = None
         apart = False
         if look.detail:
             self._source_panel = full
-        if look.paste_back and shot.source_box is not None:
-            self._source_panel = on_black(shot.picture)
-            if look.alpha and shot.picture.alpha is not None:
-                self._source_panel = np.dstack((shot.picture.pixels, shot.picture.alpha))
-            if look.detail and shot.mirrored:
-                motion = resting(shot.source_box, *self._source_panel.shape[1::-1])
+        if look.paste_back and inputs.source_box is not None:
+            self._source_panel = on_black(inputs.picture)
+            if look.alpha and inputs.picture.alpha is not None:
+                self._source_panel = np.dstack((inputs.picture.pixels, inputs.picture.alpha))
+            if look.detail and inputs.mirrored:
+                motion = resting(inputs.source_box, *self._source_panel.shape[1::-1])
             # What happens to the square itself needs it as a picture of its own first.
             apart = look.keypoints or bool(square_filters)
             self._paste = Paste(
                 self._source_panel,
-                shot.source_box,
+                inputs.source_box,
                 reconstruction,
-                mirrored=shot.mirrored,
+                mirrored=inputs.mirrored,
                 motion=None if apart else motion,
             )
         if look.detail:
             if self._paste is None or apart:
                 self._enlarge = Paste(full, Box(0, 0, full.shape[1], full.shape[0]), motion=motion)
-            self._detail = _detail(full, shot.square, self._enlarge or self._paste, source_motion.keypoints.device)
+            self._detail = _detail(full, inputs.square, self._enlarge or self._paste, source_motion.keypoints.device)
         if look.keypoints:
-            still = shot.square if self._enlarge is None else full
+            still = inputs.square if self._enlarge is None else full
             self._source_panel = self._placed(self._marked(still, source_motion, 0))
-        self._count = first_frame
 
     @property
     def alpha(self) -> bool:
@@ -126,31 +123,36 @@ class Composer:
         return panel.shape[1], panel.shape[0]
 
     @torch.inference_mode()
-    def write(self, batch: Rendered, writer: Writer) -> None:
-        """Compose a batch, run its frames through the filters, write them."""
+    def finish(self, batch: Rendered, write: Callable[[Pixels, Presentation, int], None]) -> None:
+        """Compose a batch and run its frames through the filters.
+
+        write(frame, when it is shown, its number in the whole result, from 0): called for each in order.
+        """
         squares = batch.pixels.array()
-        for index, (cue, square) in enumerate(zip(batch.cues, squares, strict=True)):
-            finished = self._finished(cue, square, batch, index)
-            for showing in cue.showings:
+        for index, (timed, square) in enumerate(zip(batch.frames, squares, strict=True)):
+            if timed is None:
+                continue
+            finished = self._finished(timed.frame, square, batch, index)
+            for number, presentation in enumerate(timed.presentations, timed.position):
                 shown = finished
                 for change in self._filters:
-                    shown = change(shown, self._count)
-                self._count += 1
-                writer.write(shown, showing.time, showing.duration)
+                    shown = change(shown, number)
+                write(shown, presentation, number)
 
-    def _finished(self, cue: Cue, square: Pixels, batch: Rendered, index: int) -> Pixels:
-        absent = self._skip_absent and not self._shot.present(cue.frame.time)
+    def _finished(self, frame: DrivingFrame, square: Pixels, batch: Rendered, index: int) -> Pixels:
+        absent = self._skip_absent and not frame.present
         result = self._source_panel if absent else self._animated(square, batch, index)
         if not self._look.compare:
             return result
-        return compare(self._source_panel, self._marked(cue.frame.pixels, batch.driving, index), result)
+        assert frame.pixels is not None, "driving frames that are shown have their pixels"
+        return compare(self._source_panel, self._marked(frame.pixels, batch.driving, index), result)
 
     def _animated(self, square: Pixels, batch: Rendered, index: int) -> Pixels:
         detail = None
         if self._detail is not None and batch.flow is not None:
-            detail = self._detail(batch.frames[index], batch.flow[index])
+            detail = self._detail(batch.exact[index], batch.flow[index])
         if self._square_filters:
-            square, detail = self._filtered(square, batch.frames[index], detail), None
+            square, detail = self._filtered(square, batch.exact[index], detail), None
         elif self._enlarge is not None:
             square, detail = self._enlarge(square, detail), None
         return self._placed(self._marked(square, batch.transferred, index), detail)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import functools
-import math
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from pydantic import Field
 
 from fommctl.errors import UsageError
+from fommctl.media import Deinterlace
 from fommctl.media.boxes import Box
-from fommctl.media.decoding import Deinterlace
-from fommctl.media.probe import VideoInfo
-from fommctl.media.sound import check_track
 from fommctl.media.timecode import frame_number, is_timecode
-from fommctl.presets.config import describe, did_you_mean, nearest
+from fommctl.options import Device, Precision, Reads, Seed, Sets, configuration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fommctl.media.probe import VideoInfo
 
 JsonValue = str | int | float | bool | None | list[str]
 MotionMode = Literal["relative", "absolute"]
@@ -25,6 +28,16 @@ AudioMode = Literal["auto", "driving", "none"]
 MissingMode = Literal["hold", "skip", "fail"]
 SEARCHED = ("auto", "fixed", "follow")
 """Squares of the driving video that are looked for: the clip decides, one for a shot, one that follows."""
+MOTION, CROP, OUTPUT, MODEL, PROVENANCE = "Motion", "Framing", "Result", "Model", "Provenance"
+"""Panels of --help."""
+LONGEST_S = 10**9
+"""Seconds; a time beyond is a mistake."""
+LARGEST_CROP = 32_768
+"""Pixels of a side."""
+
+
+def _option(panel: str, help: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,115 +75,309 @@ class Timecode:
         return max(Fraction(0), frames / rate - slack)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
+class ModelChoice:
+    """The model that renders, as `fommctl.load` is asked for it; jobs with equal choices share a loaded model."""
+
+    model: Annotated[
+        str | None,
+        _option(MODEL, "A name (see 'fommctl models list') or a file. Default: the built-in model.", "-m", "--model"),
+    ] = None
+    preset: Annotated[
+        str | None,
+        _option(
+            MODEL, "A name (see 'fommctl presets list') or a YAML file. Default: the model's own.", "-p", "--preset"
+        ),
+    ] = None
+    device: Device = "auto"
+    precision: Precision = "auto"
+    seed: Seed = 0
+    sets: Sets = ()
+
+
+@configuration
 class AnimateConfig:
-    """What to animate, with what, and how. See `fommctl animate --help` for the meaning of each option."""
+    """What to animate, with what, and how. Options left at None are decided by the model's preset or the inputs."""
 
-    source: Path
-    driving: Path
-    output: Path | None = None
-    """None: `SOURCE--DRIVING.mp4` in the current folder."""
-    views: tuple[Path, ...] = ()
-    """More pictures of the source's subject, for models that make use of them."""
-    # Those that are None here and named in `fommctl.animate.defaults` are left to the model's preset.
-    as_published: bool = False
-    """What is left open is done as the published code does it, whatever the preset says."""
-    motion: MotionMode | None = None
-    adapt_scale: bool | None = None
-    best_frame: str | None = None
+    source: Annotated[
+        Path,
+        typer.Argument(help="The still: an image, or a video whose first frame is taken.", show_default=False),
+    ]
+    driving: Annotated[
+        Path,
+        typer.Argument(
+            help="The motion: a video, a GIF, a folder of frames, a pattern (frames/%05d.png) or a file of "
+            "--motion-out.",
+            show_default=False,
+        ),
+    ]
+    output: Annotated[
+        Path | None,
+        _option(
+            OUTPUT,
+            "Result; its ending decides the format: .mp4 .mov .mkv .webm .gif or a pattern such as "
+            "frames/%05d.png. Default: SOURCE--DRIVING.mp4 here.",
+            "-o",
+            "--output",
+        ),
+    ] = None
+    motion: Annotated[
+        MotionMode | None,
+        _option(
+            MOTION,
+            "relative: move as the driving video moves; absolute: take its very pose. Default: the preset's, else "
+            "relative where the model has it.",
+        ),
+    ] = None
+    adapt_scale: Annotated[
+        bool | None,
+        _option(
+            MOTION,
+            "Scale relative motion by the ratio of the keypoints' hulls. Default: the preset's, else yes.",
+            "--adapt-scale/--no-adapt-scale",
+        ),
+    ] = None
+    best_frame: Annotated[
+        str | None,
+        Reads(lambda text: parse_best_frame(text)),
+        _option(
+            MOTION,
+            "Driving frame that stands for the source's pose: first, auto (nearest pose) or its number. Default: the "
+            "preset's, else first.",
+        ),
+    ] = None
     """`first`, `auto` or the number of a frame of the (trimmed) driving video, from 0."""
-    source_width: float | None = None
+    smooth: Annotated[
+        bool | None,
+        _option(MOTION, "Steady jittering keypoints. Default: the preset's, else no.", "--smooth/--no-smooth"),
+    ] = None
+    as_published: Annotated[
+        bool,
+        _option(
+            MOTION,
+            "Do as the published code does, whatever the preset says; options that are given count all the same.",
+            "--as-published",
+        ),
+    ] = False
+    source_width: Annotated[float | None, Field(gt=0, le=2)] = None
     """Width of the source's subject over the side of its square."""
-    driving_width: float | None = None
+    driving_width: Annotated[float | None, Field(gt=0, le=2)] = None
     """The same of the driving video."""
-    head_motion: float | None = None
-    """Share, 0 to 1, of the head's travel through the driving video that the head in the source makes too, where the
-    driving square follows."""
-    crop: str = "auto"
-    """Of the source: `auto`, `none` or `X,Y,SIZE` in pixels."""
-    driving_crop: str | None = None
-    """Of the driving video: `auto`, `fixed`, `follow`, `none` or `X,Y,SIZE`; None: as `crop`, or `auto` where that is a
-    square given by hand."""
-    cuts: bool | None = None
-    """Give each shot of the driving video its own reference and square."""
-    detector: str | None = None
-    paste_back: bool | None = None
-    """None: where there was a crop."""
-    detail: bool | None = None
-    """Give frames the detail of the source at full resolution; None: where they are pasted back."""
-    restore: Path | None = None
-    """Weights of a network that restores or enlarges animated squares before they are pasted back."""
-    size: int | None = None
-    """Side of the model's frames in pixels."""
-    smooth: bool | None = None
-    start: Fraction | Timecode | None = None
-    end: Fraction | Timecode | None = None
-    """Since the start of the driving video, in seconds or frames; `end` exclusive."""
-    timecode: bool = False
-    """Times are the driving video's own timecodes, not counted from its start."""
-    audio: AudioMode = "auto"
-    audio_track: str = "auto"
-    """`auto`, `all` or the number of a sound track of the driving video, from 1."""
-    fps: Fraction | None = None
-    """Of a folder of frames; for a video, frames are dropped or repeated to this rate."""
-    codec: str | None = None
-    crf: int | None = None
-    pix_fmt: str | None = None
-    deinterlace: Deinterlace = "auto"
-    """Of interlaced driving footage."""
-    on_missing: MissingMode = "hold"
-    batch_size: int | None = None
+    crop: Annotated[
+        str,
+        Reads(lambda text: _checked_crop(text)),
+        _option(
+            CROP,
+            "auto finds the subject in source and driving video (models of faces; others take none); none for "
+            "prepared input; X,Y,SIZE is the source's square by hand.",
+        ),
+    ] = "auto"
+    driving_crop: Annotated[
+        str | None,
+        Reads(lambda text: _checked_crop(text, SEARCHED)),
+        _option(
+            CROP,
+            "The driving video's square: fixed for each shot, follow (moves, grows and turns with the subject), auto "
+            "(the clip decides), none or X,Y,SIZE. Default: as --crop, auto for X,Y,SIZE.",
+        ),
+    ] = None
+    head_motion: Annotated[
+        float | None,
+        Field(ge=0, le=1),
+        _option(
+            MOTION,
+            "Where the square follows: the share (0 to 1) of the head's travel that the head in the source makes too. "
+            "Default: the preset's, else 0.25.",
+            show_default=False,
+        ),
+    ] = None
+    cuts: Annotated[
+        bool | None,
+        _option(
+            MOTION,
+            "Give every shot of the driving video its own reference and square. Default: yes.",
+            "--cuts/--no-cuts",
+        ),
+    ] = None
+    detector: Annotated[
+        str | None,
+        _option(CROP, "Subject detector by name (see 'fommctl plugins list'). Default: the best at hand."),
+    ] = None
+    paste_back: Annotated[
+        bool | None,
+        _option(
+            CROP,
+            "Put the animated square back into the whole source. Default: where there was a crop.",
+            "--paste-back/--no-paste-back",
+        ),
+    ] = None
+    detail: Annotated[
+        bool | None,
+        _option(
+            CROP,
+            "Give frames the detail of the source at its own resolution, where they show the source. Default: where "
+            "they are pasted back.",
+            "--detail/--no-detail",
+        ),
+    ] = None
+    restore: Annotated[
+        Path | None,
+        _option(
+            CROP,
+            "Weights (.pth, .safetensors) of a network that restores or enlarges the animated square before it is "
+            "pasted back, or the name of a file in FOMMCTL_HOME/restorers; needs the extra 'restore'.",
+            metavar="FILE",
+        ),
+    ] = None
+    size: Annotated[
+        int | None,
+        Field(gt=0),
+        _option(
+            CROP, "Side of the model's frames in pixels. Default: the preset's, else the one that it was trained at."
+        ),
+    ] = None
+    on_missing: Annotated[
+        MissingMode,
+        _option(
+            CROP,
+            "Where the driving video shows no subject: hold the last pose, skip the animation (the source as it "
+            "is) or fail. The frame count stays.",
+        ),
+    ] = "hold"
+    start: Annotated[
+        Fraction | Timecode | None,
+        Reads(lambda text: parse_moment(text)),
+        _option(MOTION, "Begin here in the driving video: seconds, M:SS, or frames as HH:MM:SS:FF (;FF drops)."),
+    ] = None
+    end: Annotated[
+        Fraction | Timecode | None,
+        Reads(lambda text: parse_moment(text)),
+        _option(MOTION, "End before this time: seconds, M:SS or HH:MM:SS:FF."),
+    ] = None
+    frames: Annotated[
+        str | None,
+        Reads(lambda text: _checked_frames(text)),
+        _option(
+            MOTION,
+            "Render these driving frames only: 101-200, 101-, -200. Numbers count from 1 at --start; those of a "
+            "pattern of pictures are the numbers in their names. The frames are those of a rendering of all, bit for "
+            "bit.",
+        ),
+    ] = None
+    timecode: Annotated[
+        bool,
+        _option(
+            MOTION,
+            "--start and --end are the driving video's own timecodes, not counted from its beginning.",
+            "--timecode",
+        ),
+    ] = False
+    deinterlace: Annotated[
+        Deinterlace,
+        _option(
+            MOTION,
+            "Interlaced driving footage: auto makes whole pictures at its frame rate, field at twice that, one a "
+            "field; off leaves it woven.",
+        ),
+    ] = "auto"
+    audio: Annotated[
+        AudioMode,
+        _option(OUTPUT, "auto: the driving video's sound where there is any; driving: it must be there; none."),
+    ] = "auto"
+    audio_track: Annotated[
+        str,
+        Reads(lambda text: parse_audio_track(text)),
+        _option(
+            OUTPUT,
+            "Sound track of the driving video: auto (the default one, two mono tracks as stereo, another where that "
+            "cannot be decoded), its number from 1, or all.",
+        ),
+    ] = "auto"
+    fps: Annotated[
+        Fraction | None,
+        Field(gt=0),
+        Reads(lambda text: parse_rate(text)),
+        _option(
+            OUTPUT,
+            "Frame rate of a folder of frames (default 25); a video is brought to it by dropping or repeating frames.",
+        ),
+    ] = None
+    codec: Annotated[str | None, _option(OUTPUT, "Video encoder, where the default is not wanted.")] = None
+    crf: Annotated[int | None, _option(OUTPUT, "Quality of the encoder: lower is better and larger.")] = None
+    pix_fmt: Annotated[str | None, _option(OUTPUT, "Pixel format of the result, such as yuv444p.")] = None
+    compare: Annotated[bool, _option(OUTPUT, "Write source, driving video and result side by side.")] = False
+    keypoints: Annotated[
+        bool, _option(OUTPUT, "Draw keypoints and their local frames (side by side, as --compare).")
+    ] = False
+    motion_out: Annotated[
+        Path | None,
+        _option(
+            OUTPUT,
+            "Also save the driving video's motion in this file (.motion.safetensors), which can be given as DRIVING.",
+        ),
+    ] = None
+    overwrite: Annotated[bool, _option(OUTPUT, "Replace an existing result.")] = False
+    batch_size: Annotated[
+        int | None,
+        Field(gt=0),
+        Reads(lambda text: parse_batch_size(text), default="auto"),
+        _option(MODEL, "Frames at a time: auto or a number."),
+    ] = None
     """None: chosen for the device."""
-    compare: bool = False
-    keypoints: bool = False
-    overwrite: bool = False
-    encoder_threads: int | None = None
-    """Of the video encoder; None: a quarter of the processor's, at most 4. H.264 and H.265 come out a little different
-    with another number."""
-    sidecar: bool = False
-    """Write OUTPUT.json with all that is needed to render the result again."""
-    sign: Path | None = None
-    """Certificate chain (PEM, the signer's first) for C2PA content credentials."""
-    sign_key: Path | None = None
-    """Private key of the first certificate (PEM)."""
+    encoder_threads: Annotated[
+        int | None,
+        Field(gt=0),
+        _option(OUTPUT, "Threads of the video encoder. Default: a quarter of the processor's, at most 4."),
+    ] = None
+    """H.264 and H.265 come out a little different with another number."""
+    views: Annotated[
+        tuple[Path, ...],
+        _option(
+            CROP,
+            "One more picture of the source's subject, framed like it, for models that make use of several (x2face). "
+            "May be given several times.",
+            "--view",
+        ),
+    ] = ()
+    sidecar: Annotated[
+        bool,
+        _option(
+            PROVENANCE,
+            "Write RESULT.json: all options, versions and the SHA-256 of inputs, model and result, enough to render it "
+            "again.",
+            "--sidecar",
+        ),
+    ] = False
+    sign: Annotated[
+        Path | None,
+        _option(
+            PROVENANCE,
+            "Sign the result with C2PA content credentials: the certificate chain (PEM), the signer's first. "
+            "For .mp4, .mov and .gif.",
+            metavar="CERT",
+        ),
+    ] = None
+    sign_key: Annotated[
+        Path | None,
+        _option(
+            PROVENANCE,
+            "Private key of --sign (PEM); if it is encrypted, FOMMCTL_KEY_PASSWORD holds the password.",
+            "--key",
+        ),
+    ] = None
 
-    def __post_init__(self) -> None:
-        for name, choices in (
-            ("motion", MotionMode),
-            ("audio", AudioMode),
-            ("on_missing", MissingMode),
-            ("deinterlace", Deinterlace),
-        ):
-            if getattr(self, name) is not None or name != "motion":
-                check_choice(f"--{name.replace('_', '-')}", getattr(self, name), get_args(choices))
-        for name in ("size", "batch_size", "crf", "encoder_threads"):
-            if not isinstance(getattr(self, name), int | None):
-                raise UsageError(f"--{name.replace('_', '-')} is {getattr(self, name)!r}", "Give a whole number.")
-        check_track(self.audio_track)
-        parse_crop(self.crop)
-        if self.driving_crop is not None:
-            parse_crop(self.driving_crop, SEARCHED)
-        if self.best_frame not in (None, "first", "auto") and not self.best_frame.isdecimal():
-            raise UsageError(f"--best-frame is '{self.best_frame}'", "Give first, auto or the number of a frame.")
+    def conflicts(self) -> Iterator[UsageError]:
+        """Options that exclude each other."""
         if self.timecode and any(isinstance(time, Fraction) for time in (self.start, self.end)):
-            raise UsageError("--timecode, but a time is no timecode", "Give --start and --end as HH:MM:SS:FF.")
+            yield UsageError("--timecode, but a time is no timecode", "Give --start and --end as HH:MM:SS:FF.")
         if not isinstance(self.start, Timecode) and not isinstance(self.end, Timecode):
-            self._check_times(self.start or Fraction(0), self.end)
-        for name in ("size", "batch_size", "fps", "encoder_threads"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise UsageError(f"--{name.replace('_', '-')} is {value}", "Give a number above zero.")
-        for name, most in (("source_width", 2), ("driving_width", 2), ("head_motion", 1)):
-            value = getattr(self, name)
-            if value is not None and not (0 <= value <= most and (value or name == "head_motion")):
-                raise UsageError(f"{name} is {value}", f"Give a number from 0 to {most}.")
+            start = self.start or Fraction(0)
+            if start < 0 or (self.end is not None and self.end <= start):
+                yield UsageError(
+                    "--start and --end leave nothing to animate", "Times are seconds; --end must lie later."
+                )
         if (self.sign is None) != (self.sign_key is None):
-            raise UsageError("--sign and --key belong together", "Give the certificate chain and its private key.")
-
-    @staticmethod
-    def _check_times(start: Fraction, end: Fraction | None) -> None:
-        if start < 0 or (end is not None and end <= start):
-            raise UsageError("--start and --end leave nothing to animate", "Times are seconds; --end must lie later.")
+            yield UsageError("--sign and --key belong together", "Give the certificate chain and its private key.")
 
     @property
     def start_s(self) -> Fraction:
@@ -220,105 +427,41 @@ class AnimateConfig:
         return "fixed" if self.as_published else "auto"
 
 
+@dataclass(frozen=True, slots=True)
+class FrameRange:
+    """Driving frames by number, first and last included: from 1 at --start; of a pattern, as in the pictures' names."""
+
+    first: int | None = None
+    last: int | None = None
+
+    def __contains__(self, number: object) -> bool:
+        assert isinstance(number, int)
+        return (self.first is None or number >= self.first) and not self.ends_before(number)
+
+    def ends_before(self, number: int) -> bool:
+        """Whether this frame and all later ones lie behind the range."""
+        return self.last is not None and number > self.last
+
+    def __str__(self) -> str:
+        return f"{'' if self.first is None else self.first}-{'' if self.last is None else self.last}"
+
+
+def parse_frames(text: str | None) -> FrameRange:
+    """The range of `101-200`, `101-`, `-200` or `101`; all frames for None. Raises UsageError for anything else."""
+    if text is None:
+        return FrameRange()
+    match = re.fullmatch(r"([0-9]{1,9})?(-)?([0-9]{1,9})?", text.strip())
+    first, last = (int(match[group]) if match and match[group] else None for group in (1, 3))
+    if match is not None and not match[2]:
+        last = first
+    if (first is None and last is None) or (first is not None and last is not None and last < first):
+        raise UsageError(f"--frames is '{text}'", "Give the numbers of driving frames: 101-200, 101-, -200 or 101.")
+    return FrameRange(first, last)
+
+
 def option_names() -> tuple[str, ...]:
     """The names of all options, for callers that take them as keywords."""
     return tuple(field.name for field in fields(AnimateConfig))
-
-
-def parsed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of AnimateConfig from what a caller wrote: each as its type or as text, as in a file of jobs.
-
-    Raises UsageError for one that does not exist or cannot be read.
-    """
-    for name in options:
-        if name not in option_names():
-            raise UsageError(
-                f"animate has no option '{name}'{did_you_mean(name, option_names())}",
-                "Its options are those of 'fommctl animate --help', with underscores.",
-            )
-    return {name: read_option(name, value) for name, value in options.items()}
-
-
-def read_option(name: str, value: Any) -> Any:
-    """The value of one option of AnimateConfig: `yes` for a boolean, `1:02` for a time, `auto` for --batch-size, ...
-
-    None stays None. Raises UsageError for one that cannot be read.
-    """
-    if value is None:
-        return None
-    readers: dict[str, Callable[[str], Any]] = {
-        "start": parse_moment,
-        "end": parse_moment,
-        "fps": parse_rate,
-        "batch_size": parse_batch_size,
-        "crop": str,
-        "driving_crop": str,
-    }
-    kind = _kinds()[name]
-    if kind == tuple[Path, ...]:
-        return tuple(map(Path, [value] if isinstance(value, str | Path) else value))
-    if name in readers and not isinstance(value, bool):
-        return readers[name](str(value))
-    if kind is bool:
-        return _boolean(name, value)
-    if kind is int and isinstance(value, str):
-        return _whole(name, value)
-    if kind is float:
-        return _number(name, value)
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    if kind not in (int, Path) and isinstance(value, int | float) and not isinstance(value, bool):
-        # A crop or a frame whose number a file of jobs holds as a number.
-        return str(value)
-    if isinstance(value, bool) or not isinstance(value, str | int if kind is int else str | Path):
-        raise UsageError(f"--{name.replace('_', '-')} is {describe(value)}", f"Give {_EXPECTED.get(kind, 'text')}.")
-    return value
-
-
-_EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
-
-
-@functools.cache
-def _kinds() -> Mapping[str, Any]:
-    """The type of each option; of one that may be None, the other type."""
-    hints = get_type_hints(AnimateConfig)
-    return {
-        name: hint if get_origin(hint) is tuple else next((kind for kind in get_args(hint) if kind in _EXPECTED), hint)
-        for name, hint in hints.items()
-    }
-
-
-def _boolean(name: str, value: Any) -> bool:
-    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-    found = words.get(str(value).strip().lower())
-    if found is None:
-        raise UsageError(f"--{name.replace('_', '-')} is {describe(value)}", "Give true or false.")
-    return found
-
-
-def _whole(name: str, text: str) -> int:
-    digits = text.strip()
-    if not re.fullmatch(r"[-+]?[0-9]{1,18}", digits):
-        raise UsageError(f"--{name.replace('_', '-')} is {describe(text)}", "Give a whole number.")
-    return int(digits)
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        number = float("nan" if isinstance(value, bool) else value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if not math.isfinite(number):
-        raise UsageError(f"--{name.replace('_', '-')} is {describe(value)}", f"Give {_EXPECTED[float]}.")
-    return number
-
-
-def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise UsageError with the nearest choice unless value is one of them."""
-    if value not in choices:
-        close = nearest(value, choices)
-        hint = f"Did you mean {close}? " if close else ""
-        raise UsageError(f"{option} is '{value}'", f"{hint}Choices: {', '.join(choices)}.")
 
 
 def parse_crop(text: str, searched: tuple[str, ...] = ("auto",)) -> Box | None:
@@ -328,12 +471,36 @@ def parse_crop(text: str, searched: tuple[str, ...] = ("auto",)) -> Box | None:
         return None
     try:
         left, top, side = (int(part) for part in text.split(","))
-    except (AttributeError, ValueError):
-        side = 0
-    if side <= 0:
+    except ValueError:
+        left = top = side = 0
+    if not 0 < side <= LARGEST_CROP or max(abs(left), abs(top)) > 10**6:
         words = ", ".join((*searched, "none"))
         raise UsageError(f"a crop of '{text}'", f"Give {words} or X,Y,SIZE in pixels, such as 120,40,256.")
     return Box(left, top, left + side, top + side)
+
+
+def _checked_crop(text: str, searched: tuple[str, ...] = ("auto",)) -> str:
+    parse_crop(text, searched)
+    return text
+
+
+def _checked_frames(text: str) -> str:
+    parse_frames(text)
+    return text
+
+
+def parse_best_frame(text: str) -> str:
+    """`first`, `auto` or the number of a frame. Raises UsageError for anything else."""
+    if text not in ("first", "auto") and not (text.isdecimal() and len(text) < 10):
+        raise UsageError(f"--best-frame is '{text}'", "Give first, auto or the number of a frame.")
+    return text
+
+
+def parse_audio_track(text: str) -> str:
+    """`auto`, `all` or a number from 1 on. Raises UsageError for anything else."""
+    if text not in ("auto", "all") and not (text.isascii() and text.isdecimal() and int(text[:9]) > 0):
+        raise UsageError(f"--audio-track is '{text}'", "Give auto, all or the number of a sound track, from 1 on.")
+    return text
 
 
 def parse_rate(text: str) -> Fraction:
@@ -352,7 +519,7 @@ def parse_batch_size(text: str) -> int | None:
     """A number of frames; None for `auto`."""
     if text == "auto":
         return None
-    if not text.isdecimal():
+    if not (text.isdecimal() and len(text) < 10):
         raise UsageError(f"--batch-size is '{text}'", "Give auto or a number.")
     return int(text)
 
@@ -397,4 +564,7 @@ def _fraction(text: str) -> Fraction:
     """Raises ValueError, also for a number so large (1e999999999) that to read it would take forever."""
     if len(text) > 40 or re.search(r"[eE][-+]?[\d_]{3}", text):
         raise ValueError("not a sensible number")
-    return Fraction(text)
+    number = Fraction(text)
+    if abs(number) > LONGEST_S:
+        raise ValueError("not a sensible number")
+    return number

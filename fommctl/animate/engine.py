@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fommctl.animate.config import MotionMode
 from fommctl.api.protocols import Renderer, SourceContext
 from fommctl.api.specs import BackendSpec
-from fommctl.detection.cache import Searches
+from fommctl.detection.detectors import DetectorCache
 from fommctl.errors import UsageError
 from fommctl.host import Host
 from fommctl.models.loading import LoadedModel
@@ -36,7 +36,7 @@ class Engine:
         """Of torch's random numbers when the model was loaded; a sidecar tells it."""
         self.device = resolve_device(device)
         self.precision = choose_precision(precision, self.device, model.backend.modules())
-        self.searches = Searches(host)
+        self.detectors = DetectorCache(host)
         self._renderers: dict[float, Renderer] = {}
         self._encoded: OrderedDict[tuple[int | None, str], SourceContext] = OrderedDict()
 

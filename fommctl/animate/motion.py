@@ -1,207 +1,447 @@
-"""From the motion of the driving video to the motion of the source, batch by batch."""
+"""The motion of a driving video as a model detects it: made once, kept in files, used with any source.
+
+A motion file is a safetensors file: numbers, and a header in JSON. Nothing in it is ever executed, and it is never
+trusted about sizes.
+"""
 
 from __future__ import annotations
 
+import bisect
+import itertools
+import json
 import math
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
-from fommctl.animate.config import MotionMode
-from fommctl.animate.source_square import Room
-from fommctl.detection.following import STILL, Travel
+from fommctl.api.values import Detection
+from fommctl.detection.framing import ClipCrop, SampledDetection
+from fommctl.detection.tracking import SquarePath
+from fommctl.errors import InputError
+from fommctl.files import publish, temporary_path
+from fommctl.media.boxes import Box
+from fommctl.media.files import check_file
+from fommctl.media.marking import printable
+from fommctl.media.movie import output_errors
+from fommctl.media.probe import VideoInfo
+from fommctl.media.resampling import Pixels
+from fommctl.models.files import HEADER_LIMIT
 from fommctl.networks import transfer
-from fommctl.networks.smoothing import MotionSmoother
-from fommctl.networks.transfer import Motion
 
-# After the subject was missing, the held pose passes over into its own in so many seconds: a jump would show.
-EASE = 0.4
-# The subject of a source goes on into the last part of its room ever more slowly: this part of it, and at the end it
-# stays this far (in half sides) from the edge.
-SOFT = 0.35
-# A motion that had to be cut by more than this, in half sides, is told.
-TOLD = 0.1
+FORMAT = "fommctl motion"
+VERSION = 1
+_FINEST_CLOCK = 10**12
+"""Ticks a second at most; times whose common denominator is larger are rounded."""
+_EXACT = re.compile(r"-?\d{1,18}(/[1-9]\d{0,17})?")
+"""A number as `Fraction` writes it."""
+_PARTS = ("keypoints", "jacobians", "covariances", "codes")
+_DAMAGED = "Make it again with --motion-out, or copy it again."
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """What is known of a driving frame beside its pixels."""
+class DrivingFraming:
+    """What is known of a driving video, and the part of it that the model sees."""
 
-    time: float
+    info: VideoInfo
+    start: Fraction
+    """Seconds of the video at which the first frame is taken; all other times count from there."""
+    end: Fraction | None
+    box: Box | None
+    """The square that was given by hand; None: see `shots`, or the whole picture."""
+    shots: tuple[ClipCrop, ...]
+    """The shots with their squares, where they were looked for; in the order of time."""
+    detector: str | None
+    """Name of the detector that looked for subjects."""
+
+    @property
+    def fixed_box(self) -> Box | None:
+        """The one square of the video; None where it follows, where shots differ, and for whole pictures."""
+        if len(self.shots) == 1 and self.shots[0].path is None:
+            return self.shots[0].box
+        return self.box
+
+    @property
+    def starts(self) -> tuple[Fraction, ...]:
+        """Times (seconds) at which the shots begin, -1 for the first; one at least."""
+        return tuple(shot.start for shot in self.shots) or (Fraction(-1),)
+
+    def number_at(self, moment: Fraction) -> int:
+        """Which shot shows this moment."""
+        return max(0, bisect.bisect_right(self.starts, moment) - 1)
+
+    def present(self, moment: Fraction) -> bool:
+        """Is the subject in the picture at this time?"""
+        absent = self.shots[self.number_at(moment)].gaps if self.shots else ()
+        return not any(start < moment < end for start, end in absent)
+
+
+@dataclass(frozen=True, slots=True)
+class DrivingFrame:
+    """A frame of the driving video."""
+
+    number: int
+    """From 1; of a pattern of pictures, the number in the picture's name."""
+    time: Fraction
     """Seconds since --start."""
-    present: bool = True
+    duration: Fraction
+    present: bool
     """Does it show the subject?"""
-    shot: int = 0
-    """Number of the shot that it belongs to."""
-    travel: Travel = STILL
-    """What its square took of the subject's movement and is put back."""
+    pixels: Pixels | None = None
+    """(h, w, 3) as the model sees it; None where it is not needed any more."""
+    motion: transfer.Motion | None = None
+    """As the model has detected it: one row; None as long as nobody has looked."""
+
+
+@dataclass(slots=True)
+class Motion:
+    """The motion of a driving video as a model detected it, one record a frame, and how the video was framed.
+
+    The arrays may be changed in place or replaced by others of the same number of frames. Everything that a source and
+    the options of `animate` decide (transfer, reference, smoothing, what is shown while the subject is missing) comes
+    later.
+    """
+
+    family: str
+    """The family of the model (`fomm`, `monkeynet`, ...): models of other families cannot use this motion."""
+    model: str
+    """Name of the model."""
+    driving: DrivingFraming
+    clock: int
+    """Ticks a second of `times` and `durations`."""
+    numbers: NDArray[np.int64]
+    """(N,) numbers of the frames, rising."""
+    times: NDArray[np.int64]
+    """(N,) ticks since --start, rising."""
+    durations: NDArray[np.int64]
+    """(N,) ticks."""
+    present: NDArray[np.bool_]
+    """(N,) whether the frame shows the subject."""
+    keypoints: NDArray[np.float32]
+    """(N, K, 2) in [-1, 1], x before y; K is 0 for models that have none."""
+    jacobians: NDArray[np.float32] | None = None
+    """(N, K, 2, 2)."""
+    covariances: NDArray[np.float32] | None = None
+    """(N, K, 2, 2): shapes of the heatmaps around the keypoints."""
+    codes: NDArray[np.float32] | None = None
+    """(N, D): what moves, where a model says it by no keypoints."""
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    @classmethod
+    def of(cls, frames: Sequence[DrivingFrame], driving: DrivingFraming, *, family: str, model: str) -> Motion:
+        """Collect frames whose motion was detected."""
+        clock = math.lcm(*(value.denominator for frame in frames for value in (frame.time, frame.duration)))
+        clock = clock if clock <= _FINEST_CLOCK else _FINEST_CLOCK
+        rows = transfer.Motion.cat([_row(frame) for frame in frames]).to("cpu")
+        parts = {
+            name: None if part is None else part.numpy().copy() for name, part in zip(_PARTS, rows.parts(), strict=True)
+        }
+        return cls(
+            family,
+            model,
+            driving,
+            clock,
+            np.array([frame.number for frame in frames], np.int64),
+            np.array([round(frame.time * clock) for frame in frames], np.int64),
+            np.array([round(frame.duration * clock) for frame in frames], np.int64),
+            np.array([frame.present for frame in frames], np.bool_),
+            **parts,  # type: ignore[arg-type]  # keypoints are never None
+        )
+
+    def frames(self, device: torch.device | str = "cpu") -> Iterator[DrivingFrame]:
+        """The records, their motion on a device."""
+        rows = transfer.Motion(
+            *(
+                None if part is None else torch.from_numpy(np.ascontiguousarray(part, np.float32)).to(device)
+                for part in (self.keypoints, self.jacobians, self.covariances, self.codes)
+            )  # type: ignore[arg-type]  # keypoints are never None
+        )
+        for index in range(len(self)):
+            yield DrivingFrame(
+                int(self.numbers[index]),
+                Fraction(int(self.times[index]), self.clock),
+                Fraction(int(self.durations[index]), self.clock),
+                bool(self.present[index]),
+                motion=rows[index : index + 1],
+            )
+
+    def save(self, path: str | Path, *, overwrite: bool = True) -> None:
+        """Write a motion file, whole or not at all. Raises OutputError, and UsageError for a name that is taken."""
+        from safetensors.numpy import save
+
+        path = Path(path)
+        tensors = {name: np.ascontiguousarray(array) for name, array in self._arrays().items() if array is not None}
+        header = _Header(self.family, self.model, self.clock, _to_header(self.driving))
+        text = json.dumps(_adapter().dump_python(header, mode="json"))
+        content = save(tensors, {"format": FORMAT, "format_version": str(VERSION), "motion": text})
+        temporary = temporary_path(path)
+        with output_errors(path):
+            try:
+                temporary.write_bytes(content)
+                publish(temporary, path, overwrite=overwrite)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Motion:
+        """Read a motion file. Raises InputError, which says what is wrong with it."""
+        path = Path(path)
+        if not is_motion_file(path):
+            raise InputError(
+                f"{printable(path.name)} is not a motion file", "'fommctl animate --motion-out' writes them."
+            )
+        header, arrays = _read(path)
+        motion = cls(header.family, header.model, _from_header(header.driving), header.clock, **arrays)
+        motion._check(path)
+        return motion
+
+    def _arrays(self) -> dict[str, NDArray[Any] | None]:
+        counts = ("numbers", "times", "durations", "present")
+        return {name: getattr(self, name) for name in (*counts, *_PARTS)}
+
+    def _check(self, path: Path) -> None:
+        """Raise InputError for arrays that are no motion."""
+
+        def refuse(why: str) -> InputError:
+            return InputError(f"the motion file {printable(path.name)} cannot be used: {why}", _DAMAGED)
+
+        count, points = len(self.times), self.keypoints.shape[1] if self.keypoints.ndim == 3 else -1
+        shapes = {
+            "numbers": (count,),
+            "times": (count,),
+            "durations": (count,),
+            "present": (count,),
+            "keypoints": (count, points, 2),
+            "jacobians": (count, points, 2, 2),
+            "covariances": (count, points, 2, 2),
+        }
+        for name, array in self._arrays().items():
+            wanted = shapes.get(name, (count, *(() if array is None else array.shape[1:2])))
+            if array is not None and (array.shape != wanted or array.dtype != _kind(name)):
+                raise refuse(f"{name} are {array.dtype} {array.shape}")
+            if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise refuse(f"{name} hold numbers that are not finite")
+        if not count or (points == 0 and self.codes is None):
+            raise refuse("there is no motion in it")
+        if not 1 <= self.clock <= _FINEST_CLOCK or self.times[0] < 0 or self.durations.min() < 1:
+            raise refuse("its times make no sense")
+        if np.diff(self.times).min(initial=1) < 1 or max(self.times[-1], self.durations.max()) > 2**62:
+            raise refuse("its times do not rise")
+        if self.numbers[0] < 0 or np.diff(self.numbers).min(initial=1) < 1:
+            raise refuse("its frame numbers do not rise")
+
+
+def is_motion_file(path: Path) -> bool:
+    """Whether a file is a motion file by what it holds, whatever its name is."""
+    try:
+        header = _raw_header(path) if path.is_file() else None
+    except OSError:
+        return False
+    return header is not None and FORMAT.encode() in header
+
+
+def _raw_header(path: Path) -> bytes | None:
+    """The header of a safetensors file; None where it is none."""
+    with path.open("rb") as file:
+        start = file.read(9)
+        length = int.from_bytes(start[:8], "little")
+        if len(start) < 9 or start[8:] != b"{" or not 2 <= length <= min(HEADER_LIMIT, os.path.getsize(path) - 8):
+            return None
+        return b"{" + file.read(length - 1)
+
+
+def _read(path: Path) -> tuple[_Header, dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    check_file(path)
+    name = printable(path.name)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise _no_motion(path)
+            version = printable(metadata.get("format_version", ""), 20)
+            if version != str(VERSION):
+                raise InputError(
+                    f"{name} is a motion file of version {version}, this fommctl reads {VERSION}", "Update fommctl."
+                )
+            keys = set(file.keys())
+            wanted = {"numbers", "times", "durations", "present", "keypoints"}
+            if not wanted <= keys or keys - wanted - set(_PARTS):
+                raise InputError(f"the motion file {name} is damaged: it lacks numbers, or holds others", _DAMAGED)
+            arrays = {key: file.get_tensor(key) for key in keys}
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"the motion file {name} is truncated or damaged", _DAMAGED) from error
+    try:
+        data = json.loads(metadata.get("motion", ""))
+        _check_exact(data)
+        header = _adapter().validate_python(data)
+        _check_header(header)
+    except (ValidationError, ValueError, RecursionError, OverflowError) as error:
+        raise InputError(f"the header of the motion file {name} is damaged", _DAMAGED) from error
+    return header, arrays
+
+
+def _no_motion(path: Path) -> InputError:
+    return InputError(f"{printable(path.name)} is not a motion file", "'fommctl animate --motion-out' writes them.")
+
+
+def _kind(name: str) -> type[np.generic]:
+    return np.bool_ if name == "present" else np.float32 if name in _PARTS else np.int64
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """What a choreography keeps of the frames that it has seen, on the CPU; another process can be handed it."""
+class _Sample:
+    """A searched frame in the header of a file."""
 
-    held: Motion
-    smoother: MotionSmoother | None
-    shot: int
-    missed: float | None
-
-
-class Choreography:
-    """Applies travel, smoothing, hold, transfer and the limit of the square, in this order; remembers what it needs
-    from batch to batch."""
-
-    def __init__(
-        self,
-        source: Motion,
-        references: Sequence[Motion],
-        *,
-        mode: MotionMode,
-        adapt_scale: bool,
-        smooth: bool,
-        room: Room | None = None,
-        ease: bool = False,
-    ) -> None:
-        """source: one frame.  references: one frame for each shot of the driving video.  adapt_scale counts for
-        relative motion only.  room: of the source's subject in its square.  ease: a pose that was held passes over into
-        the next one slowly."""
-        self.source = source
-        self.mode = mode
-        self.limited: list[float] = []
-        """Times of the frames whose motion was cut so that the subject stays in the square."""
-        self._references = references
-        self._adapt_scale = adapt_scale and mode == "relative"
-        self._smooth = smooth
-        self._ease = ease
-        self._room = room if mode == "relative" and source.keypoints.shape[1] else None
-        self._missed: float | None = None
-        """Time of the last frame without the subject, as long as the pose that was held then is passing over."""
-        self._begin(0)
-
-    def __call__(self, driving: Motion, moments: Sequence[Moment]) -> Motion:
-        """The source's motion for B driving frames; where a frame's subject is not present, the last motion of its shot
-        before it (the reference before any) is held."""
-        parts, first = [], 0
-        for last in range(1, len(moments) + 1):
-            if last == len(moments) or moments[last].shot != moments[first].shot:
-                if moments[first].shot != self._shot:
-                    self._begin(moments[first].shot)
-                parts.append(self._moved(driving[first:last], moments[first:last]))
-                first = last
-        return parts[0] if len(parts) == 1 else Motion.cat(parts)
-
-    def memory(self) -> Memory:
-        """As it is after the frames so far."""
-        smoother = None if self._smoother is None else self._smoother.to("cpu")
-        return Memory(self._held.to("cpu"), smoother, self._shot, self._missed)
-
-    def resume(self, memory: Memory) -> None:
-        """Go on as if this one had seen the frames that `memory` is of."""
-        device = self.source.keypoints.device
-        self._begin(memory.shot)
-        self._held = memory.held.to(device)
-        self._missed = memory.missed
-        self._smoother = None if memory.smoother is None else memory.smoother.to(device)
-
-    def _begin(self, shot: int) -> None:
-        """Forget what came before: a shot has its own reference."""
-        self._shot = shot
-        self.reference = self._references[shot]
-        """Of the shot that is being moved."""
-        self._scale = transfer.movement_scale(self.source, self.reference) if self._adapt_scale else 1.0
-        self._smoother = MotionSmoother() if self._smooth else None
-        self._held = self.reference
-        self._missed = None
-
-    def _moved(self, driving: Motion, moments: Sequence[Moment]) -> Motion:
-        driving = travelled(driving, [moment.travel for moment in moments])
-        driving = self._hold(driving, moments)
-        if self.mode == "absolute":
-            return driving
-        moved = transfer.relative(driving, self.reference, self.source, self._scale)
-        return moved if self._room is None else self._limited(moved, moments, self._room)
-
-    def _hold(self, driving: Motion, moments: Sequence[Moment]) -> Motion:
-        """Smooth the frames that show the subject; absent ones get the motion of the last of these.
-
-        Those that come after absent ones pass over to their own.
-        """
-        if self._missed is None and all(moment.present for moment in moments):
-            driving = self._smooth_motion(driving, moments)
-            self._held = driving[-1:]
-            return driving
-        frames = []
-        for index, moment in enumerate(moments):
-            if not moment.present:
-                self._missed = moment.time
-                frames.append(self._held)
-                continue
-            own = self._smooth_motion(driving[index : index + 1], [moment])
-            if self._missed is None:
-                self._held = own
-            elif not self._ease or moment.time - self._missed >= EASE:
-                self._held, self._missed = own, None
-            else:
-                share = (moment.time - self._missed) / EASE
-                frames.append(_between(self._held, own, share * share * (3 - 2 * share)))
-                continue
-            frames.append(self._held)
-        return Motion.cat(frames)
-
-    def _smooth_motion(self, driving: Motion, moments: Sequence[Moment]) -> Motion:
-        return driving if self._smoother is None else self._smoother(driving, [moment.time for moment in moments])
-
-    def _limited(self, moved: Motion, moments: Sequence[Moment], room: Room) -> Motion:
-        """The motion, shifted as a whole so that the subject stays inside its square.
-
-        What is lost of the subject's own motion is remembered; what is lost of the travel that is put back is not.
-        """
-        shift = (moved.keypoints - self.source.keypoints).mean(1)
-        put_back = self._scale * shift.new_tensor([moment.travel.shift for moment in moments])
-        cut = (shift - put_back - _inside(shift - put_back, room)).abs().amax(1)
-        self.limited += [moment.time for moment, much in zip(moments, (cut > TOLD).tolist(), strict=True) if much]
-        return replace(moved, keypoints=moved.keypoints + (_inside(shift, room) - shift)[:, None])
+    time: Fraction
+    box: tuple[float, float, float, float] | None
+    score: float
+    landmarks: tuple[tuple[float, float], ...] | None
 
 
-def _inside(shift: Tensor, room: Room) -> Tensor:
-    """A shift (B, 2), shortened where it nears the end of the room."""
-    low, high = shift.new_tensor((room.left, room.up)), shift.new_tensor((room.right, room.down))
-    return softly(shift.clamp(min=0), high) - softly((-shift).clamp(min=0), low)
+@dataclass(frozen=True, slots=True)
+class _Shot:
+    """A shot in the header of a file."""
+
+    start: Fraction
+    box: tuple[float, float, float, float]
+    found: int
+    score: float
+    gaps: tuple[tuple[Fraction, Fraction], ...]
+    samples: tuple[_Sample, ...]
+    path: SquarePath | None
 
 
-def _between(one: Motion, other: Motion, share: float) -> Motion:
-    """The motion that lies this share of the way from one to the other."""
-    keypoints, *others = (
-        None if first is None or second is None else torch.lerp(first, second, share)
-        for first, second in zip(one.parts(), other.parts(), strict=True)
+@dataclass(frozen=True, slots=True)
+class _Driving:
+    info: VideoInfo
+    start: Fraction
+    end: Fraction | None
+    box: tuple[float, float, float, float] | None
+    shots: tuple[_Shot, ...]
+    detector: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    family: str
+    model: str
+    clock: int
+    driving: _Driving
+
+
+@cache
+def _adapter() -> TypeAdapter[_Header]:
+    return TypeAdapter(_Header)
+
+
+def _to_header(driving: DrivingFraming) -> _Driving:
+    def sample(one: SampledDetection) -> _Sample:
+        seen = one.detection
+        if seen is None:
+            return _Sample(one.time, None, 0.0, None)
+        marks = None if seen.landmarks is None else tuple((float(x), float(y)) for x, y in seen.landmarks)
+        return _Sample(one.time, _sides(seen.box), float(seen.score), marks)
+
+    shots = tuple(
+        _Shot(
+            shot.start,
+            _sides(shot.box),
+            shot.found,
+            float(shot.score),
+            shot.gaps,
+            tuple(map(sample, shot.samples)),
+            shot.path,
+        )
+        for shot in driving.shots
     )
-    assert keypoints is not None
-    return Motion(keypoints, *others)
+    info = replace(driving.info, path=Path(os.path.abspath(driving.info.path)))
+    box = None if driving.box is None else _sides(driving.box)
+    return _Driving(info, driving.start, driving.end, box, shots, driving.detector)
 
 
-def softly(way: Tensor, room: Tensor) -> Tensor:
-    """The way, 0 or more, as it is at first and never more than the room, which it nears ever more slowly.
+def _from_header(driving: _Driving) -> DrivingFraming:
+    def sample(one: _Sample) -> SampledDetection:
+        if one.box is None:
+            return SampledDetection(one.time, None)
+        marks = None if one.landmarks is None else np.array(one.landmarks, np.float32)
+        return SampledDetection(one.time, Detection(Box(*one.box), one.score, marks))
 
-    Both (..., 2); equal to `way` up to (1 - SOFT) of the room, and smooth there.
-    """
-    soft = (SOFT * room).clamp(min=1e-6)
-    free = room - soft
-    return torch.where(way > free, free + soft * (1 - torch.exp(-(way - free).clamp(min=0) / soft)), way)
-
-
-def travelled(driving: Motion, travels: Sequence[Travel]) -> Motion:
-    """The motions of B frames moved by what their squares took away; where that is nothing, bit for bit as they are."""
-    if all(each == STILL for each in travels):
-        return driving
-    like = driving.keypoints
-    turns = like.new_tensor(
-        [[[math.cos(t.angle), -math.sin(t.angle)], [math.sin(t.angle), math.cos(t.angle)]] for t in travels]
+    shots = tuple(
+        ClipCrop(
+            Box(*shot.box),
+            shot.found,
+            shot.score,
+            shot.gaps,
+            tuple(map(sample, shot.samples)),
+            shot.start,
+            shot.path,
+        )
+        for shot in driving.shots
     )
-    maps = (turns * like.new_tensor([t.scale for t in travels])[:, None, None])[:, None]
-    shifts = like.new_tensor([t.shift for t in travels])[:, None]
-    keypoints = (maps @ driving.keypoints[..., None])[..., 0] + shifts
-    jacobians = None if driving.jacobians is None else maps @ driving.jacobians
-    covariances = None if driving.covariances is None else maps @ driving.covariances @ maps.mT
-    return replace(driving, keypoints=keypoints, jacobians=jacobians, covariances=covariances)
+    box = None if driving.box is None else Box(*driving.box)
+    return DrivingFraming(driving.info, driving.start, driving.end, box, shots, driving.detector)
+
+
+def _check_exact(value: Any, key: str = "") -> None:
+    """Raise ValueError for a text in the place of an exact number: pydantic would read 1e999999999 for ever."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _check_exact(item, name)
+    elif isinstance(value, list):
+        for item in value:
+            _check_exact(item, key)
+    elif key in _EXACT_FIELDS and not (
+        value is None or isinstance(value, int) or (isinstance(value, str) and _EXACT.fullmatch(value))
+    ):
+        raise ValueError(f"{key} is no exact number")
+
+
+_EXACT_FIELDS = {"rate", "duration", "origin", "sample_aspect", "start", "end", "time", "absent"}
+
+
+def _check_header(header: _Header) -> None:
+    """Raise ValueError for numbers that no search finds."""
+    driving, info = header.driving, header.driving.info
+    boxes = [box for box in (driving.box, *(shot.box for shot in driving.shots)) if box is not None]
+    samples = [sample for shot in driving.shots for sample in shot.samples]
+    boxes += [sample.box for sample in samples if sample.box is not None]
+    if not all(map(math.isfinite, itertools.chain(*boxes))) or any(b[2] <= b[0] or b[3] <= b[1] for b in boxes):
+        raise ValueError("a box is no box")
+    if not (0 < info.rate <= 1000 and info.sample_aspect > 0 and 1 <= info.width < 2**16 and 1 <= info.height < 2**16):
+        raise ValueError("no rate or size of a video")
+    tags = (info.colour.primaries, info.colour.transfer, info.colour.matrix, info.colour.range)
+    if any(tag is not None and not 0 <= tag < 256 for tag in tags):
+        raise ValueError("no colour tags")
+    starts = [shot.start for shot in driving.shots]
+    if starts != sorted(set(starts)) or (starts and starts[0] != -1) or driving.start < 0:
+        raise ValueError("shots are not in order")
+    if any(not any(sample.box is not None for sample in shot.samples) for shot in driving.shots):
+        raise ValueError("a shot without its subject")
+    for path in (shot.path for shot in driving.shots if shot.path is not None):
+        numbers = [(*square.center, square.side, square.angle) for square in path.squares]
+        if len(path.times) != len(numbers) or not numbers or list(path.times) != sorted(path.times):
+            raise ValueError("no path")
+        if not all(map(math.isfinite, itertools.chain(path.times, *numbers))) or min(n[2] for n in numbers) <= 0:
+            raise ValueError("no squares")
+
+
+def _sides(box: Box) -> tuple[float, float, float, float]:
+    return float(box.left), float(box.top), float(box.right), float(box.bottom)
+
+
+def _row(frame: DrivingFrame) -> transfer.Motion:
+    assert frame.motion is not None, "the motion of this frame was not detected"
+    return frame.motion

@@ -1,131 +1,193 @@
-"""The reference frame of relative motion, one a shot: the driving frame whose pose stands for the source's."""
+"""The reference frames of relative motion, one a shot: the driving frame whose pose stands for the source's.
+
+The nearest pose is found by the rule of the published find_best_frame: points are centred and divided by the square
+root of the area of their convex hull, so that place and size do not count, and compared by the sum of squared
+differences.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from fommctl.animate.best_frame import nearest_pose_by_keypoints, nearest_pose_by_landmarks
-from fommctl.animate.config import AnimateConfig
-from fommctl.animate.driving import DrivingReader
-from fommctl.animate.shot import Shot
-from fommctl.api.protocols import Renderer, SourceContext
-from fommctl.errors import UsageError
-from fommctl.media.probe import VideoInfo
-from fommctl.media.reader import Frame
-from fommctl.networks.pixels import to_tensor
-from fommctl.networks.transfer import Motion
+from fommctl.animate.motion import DrivingFrame
+from fommctl.animate.plan import AnimationPlan
+from fommctl.errors import InputError, UsageError
+from fommctl.networks import transfer
 
 log = logging.getLogger(__name__)
 SEARCH_RATE = Fraction(5)
 SEARCH_FRAMES = 300
-"""The search looks at five frames a second, and at fewer in a long video."""
+"""Poses are compared five times a second, and less often in a long video."""
+Points = NDArray[np.float32] | NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The reference frame of a shot."""
+    """The driving frame from which relative motion starts, one a shot: its pose stands for the source's."""
 
     time: Fraction
-    """Of the frame in the driving video, seconds since --start."""
-    motion: Motion
-    """One frame, on the CPU."""
+    """Seconds since --start."""
+    motion: transfer.Motion
+    """One frame."""
 
 
-def find_references(
-    config: AnimateConfig, shot: Shot, info: VideoInfo, renderer: Renderer, context: SourceContext
-) -> tuple[Reference, ...]:
-    """The reference of each shot of the driving video. Raises UsageError for a frame beyond the end.
+class ReferenceFinder:
+    """Finds the reference of each shot among the driving frames, as they are detected one after the other.
 
-    A frame that is asked for by number is that of its shot; the other shots take their first.
+    `first` is the first frame of the shot with its subject, and its very first frame where none has one. A frame that
+    is asked for by number is the reference of its shot; the other shots take their first. `auto` is the frame whose
+    pose is nearest to the source's, by landmarks where the detector finds them, else by the model's keypoints.
     """
-    numbered = _numbered(config, shot) if config.best_frame not in (None, "first", "auto") else None
-    references = []
-    for number, (begin, end) in enumerate(_bounds(shot)):
-        if numbered is not None and shot.number_at(numbered.time) == number:
-            frame = numbered
-        elif config.best_frame == "auto":
-            frame = _best(config, shot, (begin, end), info, renderer, context)
-        else:
-            frame = _first(config, shot, (begin, end))
-        motion = renderer.detect(to_tensor([frame.pixels], renderer.device))
-        references.append(Reference(frame.time, motion.to("cpu")))
-    return tuple(references)
+
+    def __init__(self, plan: AnimationPlan, source: transfer.Motion) -> None:
+        """source: its motion, one frame. Raises UsageError where poses cannot be compared."""
+        self.found: dict[int, Reference] = {}
+        """By the number of the shot, as far as they are known."""
+        self._plan = plan
+        self._source = source
+        self._driving = plan.inputs.driving
+        self._auto = plan.config.best_frame == "auto"
+        wanted = plan.config.best_frame
+        self._number = int(wanted) if wanted not in (None, "first", "auto") else None
+        self._count = 0
+        self._shot = 0
+        self._numbered: tuple[int, Reference] | None = None
+        self._first: dict[int, Reference] = {}
+        """The first frame of each shot."""
+        self._seen: dict[int, Reference] = {}
+        """The first frame of each shot that shows its subject."""
+        self._poses: list[tuple[Reference, Points]] = []
+        """Those of the present shot that are compared by keypoints."""
+        self._due = Fraction(0)
+        self._nearest = {shot: self._by_landmarks(shot) for shot in range(len(self._driving.starts)) if self._auto}
+        info = plan.info
+        self._rate = min(SEARCH_RATE, SEARCH_FRAMES / info.duration) if info.duration else SEARCH_RATE
+        if self._auto and not source.keypoints.shape[1] and None in self._nearest.values():
+            raise UsageError("this model has no keypoints to compare poses by", "Give --best-frame first or a number.")
+
+    @property
+    def at_once(self) -> bool:
+        """Is each reference known when the first frame of its shot is?"""
+        starts = [Fraction(0), *self._driving.starts[1:]]
+        return not self._auto and self._number in (None, 0) and all(map(self._driving.present, starts))
+
+    def take(self, frame: DrivingFrame) -> int:
+        """The next frame; returns the number of its shot."""
+        shot = self._driving.number_at(frame.time)
+        if shot != self._shot:
+            self._end(self._shot)
+            self._shot = shot
+        assert frame.motion is not None
+        here = Reference(frame.time, frame.motion)
+        self._first.setdefault(shot, here)
+        if frame.present:
+            self._seen.setdefault(shot, here)
+        if self._count == self._number:
+            self._numbered = shot, here
+            for each in self._first:
+                self._settle(each)
+        self._count += 1
+        if self._auto:
+            self._compare(shot, frame, here)
+        elif shot in self._seen and (self._number is None or self._numbered is not None):
+            self.found.setdefault(shot, self._seen[shot])
+        return shot
+
+    def finish(self) -> None:
+        """No frame is left. Raises UsageError for a number beyond the end."""
+        if self._number is not None and self._numbered is None:
+            raise UsageError(
+                f"--best-frame {self._number} is beyond the end", f"Frames are numbered 0 to {self._count - 1}."
+            )
+        self._end(self._shot)
+        for shot in self._first:
+            self._settle(shot)
+
+    def _end(self, shot: int) -> None:
+        """The shot is over."""
+        if self._auto and shot not in self.found and self._poses:
+            poses = [points for _, points in self._poses]
+            best, _ = nearest_pose_by_landmarks(self._source.keypoints[0].double().cpu().numpy(), poses)
+            self.found[shot] = self._poses[best][0]
+            self._tell(shot, "the model's keypoints")
+        self._poses.clear()
+        if self._number is None or self._numbered is not None:
+            for each in self._first:
+                self._settle(each)
+
+    def _settle(self, shot: int) -> None:
+        first = self._seen.get(shot, self._first[shot])
+        if self._numbered is not None and self._numbered[0] == shot:
+            first = self._numbered[1]
+        self.found.setdefault(shot, first)
+
+    def _compare(self, shot: int, frame: DrivingFrame, here: Reference) -> None:
+        wanted = self._nearest[shot]
+        if wanted is None:
+            # As many a second as a search looks at, on the clock of the whole video.
+            moment = self._driving.start + frame.time
+            if self._first[shot] is here or moment >= self._due:
+                self._due = (moment * self._rate // 1 + 1) / self._rate
+                if frame.present:
+                    self._poses.append((here, here.motion.keypoints[0].double().cpu().numpy()))
+        elif frame.time >= wanted and shot not in self.found:
+            self.found[shot] = here
+            self._tell(shot, "landmarks")
+
+    def _by_landmarks(self, shot: int) -> Fraction | None:
+        """The time of the searched frame whose landmarks are nearest; None where there are none to compare."""
+        subject, shots = self._plan.inputs.subject, self._driving.shots
+        if subject is None or subject.landmarks is None or not shots:
+            return None
+        poses = [
+            (sample.time, sample.detection.landmarks)
+            for sample in shots[shot].samples
+            if sample.detection is not None and sample.detection.landmarks is not None
+        ]
+        if not poses:
+            return None
+        best, _ = nearest_pose_by_landmarks(subject.landmarks, [landmarks for _, landmarks in poses])
+        return poses[best][0]
+
+    def _tell(self, shot: int, how: str) -> None:
+        log.info("reference frame at %.3f s, by %s", float(self.found[shot].time), how)
 
 
-Bounds = tuple[Fraction, Fraction | None]
-"""Beginning and end of a shot, seconds since --start; None where the clip ends."""
+def nearest_pose_by_landmarks(source: Points, driving: Sequence[Points | None]) -> tuple[int, float]:
+    """The number of the nearest driving frame, and its distance.
+
+    source: (N, 2), NaN where a point is hidden.  driving: the same a frame, None where a frame has none: such frames
+    are skipped. Points that are hidden on either side do not count; the sum is scaled up for them.
+    Raises InputError where no frame can be compared.
+    """
+    distances = [float("inf") if points is None else _distance(source, points) for points in driving]
+    best = int(np.argmin(distances)) if distances else 0
+    if not distances or distances[best] == float("inf"):
+        raise InputError("no driving frame can be compared with the source's pose", "Give --best-frame first.")
+    return best, distances[best]
 
 
-def _bounds(shot: Shot) -> list[Bounds]:
-    starts = [Fraction(0), *shot.starts[1:]]
-    return list(zip(starts, [*starts[1:], None], strict=True))
+def _distance(source: Points, driving: Points) -> float:
+    """Between the poses of two sets of points (N, 2); infinite where they have no pose."""
+    seen = np.isfinite(source).all(1) & np.isfinite(driving).all(1)
+    wanted, own = pose(source[seen]), pose(driving[seen])
+    if wanted is None or own is None:
+        return float("inf")
+    difference = own - wanted
+    return float((difference * difference).sum()) * len(source) / len(own)
 
 
-def _frames(config: AnimateConfig, shot: Shot, bounds: Bounds, max_rate: Fraction | None = None) -> Iterator[Frame]:
-    with DrivingReader(config, shot, begin=bounds[0], end=bounds[1], max_rate=max_rate) as reader:
-        yield from reader
-
-
-def _first(config: AnimateConfig, shot: Shot, bounds: Bounds) -> Frame:
-    """The first frame with a subject; the very first where none has one."""
-    first = next(_frames(config, shot, bounds))
-    if shot.present(first.time):
-        return first
-    return next((frame for frame in _frames(config, shot, bounds) if shot.present(frame.time)), first)
-
-
-def _numbered(config: AnimateConfig, shot: Shot) -> Frame:
-    frame, number = None, int(config.best_frame or 0)
-    for frame in _frames(config, shot, (Fraction(0), None)):
-        if frame.index == number:
-            return frame
-    last = 0 if frame is None else frame.index
-    raise UsageError(f"--best-frame {config.best_frame} is beyond the end", f"Frames are numbered 0 to {last}.")
-
-
-def _best(
-    config: AnimateConfig, shot: Shot, bounds: Bounds, info: VideoInfo, renderer: Renderer, context: SourceContext
-) -> Frame:
-    """The frame of a shot whose pose is nearest to the source's."""
-    moment = _by_landmarks(shot, bounds)
-    how = "landmarks"
-    if moment is None:
-        moment, how = _by_keypoints(config, shot, bounds, info, renderer, context), "the model's keypoints"
-    frame = next(frame for frame in _frames(config, shot, bounds) if frame.time >= moment)
-    log.info("reference frame at %.3f s, by %s", float(frame.time), how)
-    return frame
-
-
-def _by_landmarks(shot: Shot, bounds: Bounds) -> Fraction | None:
-    """The time of the searched frame whose landmarks are nearest; None where there are no landmarks to compare."""
-    if shot.subject is None or shot.subject.landmarks is None or not shot.shots:
+def pose(points: Points) -> NDArray[np.float64] | None:
+    """Points (N, 2) without place and size; None where they lie on a line, which has no size, and for none."""
+    if not len(points):
         return None
-    poses = [
-        (sighting.time, sighting.detection.landmarks)
-        for sighting in shot.shots[shot.number_at(bounds[0])].sightings
-        if sighting.detection is not None and sighting.detection.landmarks is not None
-    ]
-    if not poses:
-        return None
-    best, _ = nearest_pose_by_landmarks(shot.subject.landmarks, [landmarks for _, landmarks in poses])
-    return poses[best][0]
-
-
-def _by_keypoints(
-    config: AnimateConfig, shot: Shot, bounds: Bounds, info: VideoInfo, renderer: Renderer, context: SourceContext
-) -> Fraction:
-    if not context.motion.keypoints.shape[1]:
-        raise UsageError("this model has no keypoints to compare poses by", "Give --best-frame first or a number.")
-    rate = min(SEARCH_RATE, SEARCH_FRAMES / info.duration) if info.duration else SEARCH_RATE
-    times, keypoints = [], []
-    for frame in _frames(config, shot, bounds, rate):
-        if shot.present(frame.time):
-            times.append(frame.time)
-            keypoints.append(renderer.detect(to_tensor([frame.pixels], renderer.device)).keypoints)
-    best, _ = nearest_pose_by_keypoints(context.motion, Motion(torch.cat(keypoints)))
-    return times[best]
+    centred = points.astype(np.float64) - points.mean(0, dtype=np.float64)
+    area = transfer.hull_area(torch.from_numpy(centred))
+    return centred / np.sqrt(area) if area > 0 else None

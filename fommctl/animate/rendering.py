@@ -1,26 +1,52 @@
-"""The model's own loop: batches of driving frames in, rendered squares out."""
+"""From driving frames to rendered squares: read, detect, transfer, render; any range equals the same frames of the
+whole, because batches begin where those of the whole do."""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from fommctl.animate.compose import Rendered
-from fommctl.animate.motion import Choreography, Moment
-from fommctl.animate.timing import Cue
+from fommctl import __version__
+from fommctl.animate.compose import Composer, CompositionOptions, Rendered
+from fommctl.animate.config import FrameRange, parse_frames
+from fommctl.animate.engine import Engine
+from fommctl.animate.motion import DrivingFrame, DrivingFraming, Motion
+from fommctl.animate.plan import AnimationPlan, keeps_alpha
+from fommctl.animate.reference import ReferenceFinder
+from fommctl.animate.timing import TimedFrame, as_driven, at_rate
+from fommctl.animate.transfer import MotionTransfer
 from fommctl.api.protocols import FlowRenderer, Renderer, SourceContext
-from fommctl.errors import MissingError
+from fommctl.api.specs import StageEvent
+from fommctl.detection.framing import ClipCrop
+from fommctl.errors import MissingError, UsageError
+from fommctl.media import timecode
+from fommctl.media.boxes import TurnedSquare
+from fommctl.media.marking import Mark
+from fommctl.media.reader import Clip, Frame
+from fommctl.media.resampling import Pixels, resize, upright
+from fommctl.media.sequences import first_number, is_pattern
+from fommctl.networks import transfer
 from fommctl.networks.pixels import HostPixels, to_tensor
-from fommctl.networks.transfer import Motion
+from fommctl.provenance.hashing import model_identity
+from fommctl.provenance.signing import Signature
+from fommctl.threads import ReadAhead
 
 log = logging.getLogger(__name__)
 BATCH_ON_CPU = 4
 BATCH_ON_GPU = 32
+QUEUED_BATCHES = 3
+T = TypeVar("T")
+Group = list[TimedFrame[DrivingFrame]]
+"""Driving frames that are rendered together."""
 
 
 def usual_batch_size(device: torch.device) -> int:
@@ -28,11 +54,11 @@ def usual_batch_size(device: torch.device) -> int:
     return BATCH_ON_CPU if device.type == "cpu" else BATCH_ON_GPU
 
 
-def batches(cues: Iterable[Cue], size: int) -> Iterator[list[Cue]]:
-    """Lists of `size` cues; the last may be shorter."""
-    batch: list[Cue] = []
-    for cue in cues:
-        batch.append(cue)
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items; the last may be shorter."""
+    batch: list[T] = []
+    for item in items:
+        batch.append(item)
         if len(batch) == size:
             yield batch
             batch = []
@@ -40,81 +66,390 @@ def batches(cues: Iterable[Cue], size: int) -> Iterator[list[Cue]]:
         yield batch
 
 
-class Rendering:
-    """Renders batches in order; halves them where the device's memory does not suffice."""
+class DrivingReader:
+    """Iterates over the frames of a driving video, trimmed, cut and resized for the model.
+
+    A clip of one shot with a fixed square is cut while it is decoded. Of any other, whole frames are decoded, no larger
+    than its smallest square needs.
+    """
+
+    def __init__(self, clip: Clip, framing: DrivingFraming, size: tuple[int, int]) -> None:
+        """size: (width, height) of the model's frames."""
+        self._framing, self._size = framing, size
+        self._moving = bool(framing.shots) and framing.fixed_box is None
+        box, decoded = (None, _decoded_size(framing, size)) if self._moving else (framing.fixed_box, size)
+        self._reader = clip.reader(box=box, size=decoded)
+        self._first = first_number(clip.path)
+        self._numbered = is_pattern(clip.path)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What could not be read, so far."""
+        return self._reader.warnings
+
+    def close(self) -> None:
+        """Release the file."""
+        self._reader.close()
+
+    def __iter__(self) -> Iterator[DrivingFrame]:
+        framing = self._framing
+        for frame in self._reader:
+            place = round((framing.start + frame.time) * framing.info.rate) if self._numbered else frame.index
+            yield DrivingFrame(
+                self._first + place,
+                frame.time,
+                frame.duration,
+                framing.present(frame.time),
+                self._cut(frame) if self._moving else frame.pixels,
+            )
+
+    def _cut(self, frame: Frame) -> Pixels:
+        framing, size = self._framing, self._size
+        part = framing.shots[framing.number_at(frame.time)]
+        scale = frame.pixels.shape[1] / framing.info.width, frame.pixels.shape[0] / framing.info.height
+        if part.path is None:
+            return resize(frame.pixels, size, part.box.scaled(*scale))
+        at = part.path.at(float(frame.time))
+        center = at.center[0] * scale[0], at.center[1] * scale[1]
+        return upright(frame.pixels, TurnedSquare(center, at.side * scale[0], at.angle), size)
+
+
+def _decoded_size(framing: DrivingFraming, size: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) at which whole frames are decoded: as large as the smallest square needs."""
+    smallest = min(map(_smallest, framing.shots))
+    scale = min(1.0, size[0] / smallest)
+    return max(1, round(framing.info.width * scale)), max(1, round(framing.info.height * scale))
+
+
+def _smallest(part: ClipCrop) -> float:
+    return part.box.width if part.path is None else part.path.smallest
+
+
+class MotionDetector:
+    """Detects the motion of driving frames batch by batch; halves batches that the device has no memory for."""
+
+    def __init__(self, renderer: Renderer, batch_size: int | None) -> None:
+        self.usual = self.batch_size = batch_size or usual_batch_size(renderer.device)
+        """Frames at a time: as it was asked for, and after what the memory allowed for."""
+        self.seconds = 0.0
+        """Spent in the model."""
+        self._renderer = renderer
+
+    def __call__(self, frames: Sequence[DrivingFrame], *, keep_pixels: bool = False) -> Iterator[DrivingFrame]:
+        """The frames of a batch with their motion, on the device of the model."""
+        position = 0
+        while position < len(frames):
+            part = frames[position : position + self.batch_size]
+            began = time.perf_counter()
+            try:
+                pixels = [frame.pixels for frame in part if frame.pixels is not None]
+                motion = self._renderer.detect(to_tensor(pixels, self._renderer.device))
+            except torch.OutOfMemoryError:
+                self.batch_size = halved(len(part), self._renderer.device)
+                continue
+            self.seconds += time.perf_counter() - began
+            for index, frame in enumerate(part):
+                row = motion[index : index + 1]
+                yield replace(frame, motion=row, pixels=frame.pixels if keep_pixels else None)
+            position += len(part)
+
+
+class SquareRenderer:
+    """Renders the squares of a source batch by batch; halves batches that are too large for the device's memory."""
 
     def __init__(
-        self,
-        renderer: Renderer,
-        context: SourceContext,
-        choreography: Choreography,
-        moment: Callable[[Fraction], Moment],
-        batch_size: int | None,
-        *,
-        with_flow: bool = False,
+        self, renderer: Renderer, context: SourceContext, batch_size: int | None, *, with_flow: bool = False
     ) -> None:
         """with_flow: for a source's detail; the renderer is a FlowRenderer then."""
         self.batch_size = batch_size or usual_batch_size(renderer.device)
-        self.frames = 0
         self.seconds = 0.0
         """Spent in the model."""
         self._renderer = renderer
         self._context = context
-        self._choreography = choreography
-        self._moment = moment
         self._with_flow = with_flow
 
-    def __call__(self, cues: Sequence[Cue]) -> Iterator[Rendered]:
-        """The renderings of `cues`, in one batch or several."""
-        position = 0
-        while position < len(cues):
-            # The size of a batch may shrink on the way.
-            part = cues[position : position + self.batch_size]
-            yield from self._rendered(part)
-            position += len(part)
-
-    def _rendered(self, cues: Sequence[Cue]) -> Iterator[Rendered]:
-        began = time.perf_counter()
-        device = self._renderer.device
-        try:
-            driving = self._renderer.detect(to_tensor([cue.frame.pixels for cue in cues], device))
-        except torch.OutOfMemoryError:
-            yield from self._halved(cues)
-            return
-        # What the choreography remembers must not see a frame twice: it runs once, whatever happens to the rendering.
-        motion = self._choreography(driving, [self._moment(cue.frame.time) for cue in cues])
-        step, position = len(cues), 0
-        while position < len(cues):
+    def __call__(self, motion: transfer.Motion) -> Iterator[tuple[slice, HostPixels, Tensor, Tensor | None]]:
+        """Which rows of the motion were rendered, their pixels, the same before they were rounded, and their flow."""
+        step, position = self.batch_size, 0
+        while position < len(motion):
             part = slice(position, position + step)
+            began = time.perf_counter()
             try:
-                frames, flow = self._frames(motion[part])
+                frames, flow = self._render(motion[part])
                 pixels = HostPixels(frames)
             except torch.OutOfMemoryError:
-                step = self._halve(step)
+                step = self.batch_size = halved(min(step, len(motion) - position), self._renderer.device)
                 continue
-            self.frames += len(motion[part])
             self.seconds += time.perf_counter() - began
-            yield Rendered(pixels, cues[part], driving[part], motion[part], frames, flow)
-            began = time.perf_counter()
+            yield part, pixels, frames, flow
             position += step
 
-    def _frames(self, motion: Motion) -> tuple[Tensor, Tensor | None]:
+    def _render(self, motion: transfer.Motion) -> tuple[Tensor, Tensor | None]:
         if self._with_flow and isinstance(self._renderer, FlowRenderer):
             return self._renderer.render_with_flow(self._context, motion)
         return self._renderer.render(self._context, motion), None
 
-    def _halved(self, cues: Sequence[Cue]) -> Iterator[Rendered]:
-        self._halve(len(cues))
-        yield from self(cues)
 
-    def _halve(self, size: int) -> int:
-        if size <= 1:
-            raise MissingError(
-                f"the memory of {self._renderer.device} does not suffice for one frame",
-                "Use --device cpu, or a smaller --size.",
-            )
-        self.batch_size = size // 2
-        if self._renderer.device.type == "cuda":
-            torch.cuda.empty_cache()
-        log.warning("out of memory: going on with batches of %d", self.batch_size)
-        return self.batch_size
+def halved(size: int, device: torch.device) -> int:
+    """Half of a batch that was too large for the device. Raises MissingError where it was one frame."""
+    if size <= 1:
+        raise MissingError(f"not enough memory on {device} for one frame", "Use --device cpu, or a smaller --size.")
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    log.warning("out of memory: going on with batches of %d", size // 2)
+    return size // 2
+
+
+class DrivingMotion:
+    """The detected frames of one run: from the driving video as it is read, or from a motion that is at hand."""
+
+    def __init__(self, driving: Clip | Motion, session: RenderSession) -> None:
+        self.warnings: list[str] = []
+        self.frames: list[DrivingFrame] = []
+        """All that were detected, where they are to be kept."""
+        self._driving = driving
+        self._session = session
+
+    @contextmanager
+    def detected(self, finder: ReferenceFinder, *, keep: bool) -> Iterator[Iterator[DrivingFrame]]:
+        """The frames with their motion, in order; with their pixels where they are shown beside the result.
+
+        keep: collect them in `frames`.
+        """
+        if isinstance(self._driving, Motion):
+            yield self._driving.frames(self._session.renderer.device)
+            return
+        beside = self._session.plan.side_by_side
+        if beside and not finder.at_once:
+            # The pictures of a long shot would fill the memory until its reference is known: they are read once more.
+            with self._read(keep=keep, keep_pixels=False) as found:
+                motions = list(found)
+            with self._pictures() as pictures:
+                yield (replace(one, pixels=other.pixels) for one, other in zip(motions, pictures, strict=False))
+            return
+        with self._read(keep=keep, keep_pixels=beside) as found:
+            yield found
+
+    @contextmanager
+    def _read(self, *, keep: bool, keep_pixels: bool) -> Iterator[Iterator[DrivingFrame]]:
+        detector = self._session.detector
+
+        def found(read: Iterable[list[DrivingFrame]]) -> Iterator[DrivingFrame]:
+            for batch in read:
+                for frame in detector(batch, keep_pixels=keep_pixels):
+                    if keep:
+                        self.frames.append(replace(frame, pixels=None))
+                    yield frame
+
+        with self._reader() as reader, ReadAhead(batches(reader, detector.batch_size), QUEUED_BATCHES) as read:
+            yield found(read)
+
+    @contextmanager
+    def _pictures(self) -> Iterator[Iterator[DrivingFrame]]:
+        with (
+            self._reader() as reader,
+            ReadAhead(batches(reader, self._session.detector.batch_size), QUEUED_BATCHES) as read,
+        ):
+            yield (frame for batch in read for frame in batch)
+
+    @contextmanager
+    def _reader(self) -> Iterator[DrivingReader]:
+        assert isinstance(self._driving, Clip)
+        inputs = self._session.plan.inputs
+        reader = DrivingReader(self._driving, inputs.driving, inputs.size)
+        try:
+            yield reader
+        finally:
+            reader.close()
+            self.warnings += [warning for warning in reader.warnings if warning not in self.warnings]
+
+
+@dataclass(slots=True)
+class RenderSession:
+    """A plan on an engine, ready to render."""
+
+    plan: AnimationPlan
+    engine: Engine
+    renderer: Renderer
+    composer: Composer
+    signature: Signature | None
+    """What signs the result, where that is wanted."""
+    detector: MotionDetector
+    squares: SquareRenderer
+    finder: ReferenceFinder
+    moves: MotionTransfer
+    references: dict[int, transfer.Motion]
+    rendered: int = 0
+    """Frames; those that are shown twice count once."""
+    seconds: float = 0.0
+    """Spent in the transfer."""
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def batch_size(self) -> int:
+        """Frames at a time, after what the memory allowed for."""
+        return min(self.squares.batch_size, self.detector.batch_size)
+
+    @property
+    def model_seconds(self) -> float:
+        """Spent in the model."""
+        return self.seconds + self.detector.seconds + self.squares.seconds
+
+    def groups(self, detected: Iterable[DrivingFrame], frames: FrameRange) -> Iterator[Group]:
+        """What is rendered together, as in the whole; those before the range too, for their motion is remembered."""
+        plan = self.plan
+        known = self._with_references(detected)
+        timed = at_rate(known, plan.config.fps, plan.length) if plan.config.fps else as_driven(known)
+        last = 0
+        for batch in batches(timed, self.detector.usual):
+            yield batch
+            last = batch[-1].frame.number
+            if frames.ends_before(last + 1):
+                return
+        check_range(frames, last)
+        if frames.ends_before(last + 1) or frames.last is None or self.plan.config.fps:
+            return
+        self.warnings.append(f"--frames {frames}: the last driving frame is number {last}")
+
+    def render(self, group: Group, frames: FrameRange) -> Iterator[Rendered]:
+        """The frames of a group that are in the range, in one batch or several; moves on the state of the transfer."""
+        began = time.perf_counter()
+        rows = [timed.frame.motion for timed in group if timed.frame.motion is not None]
+        driving = transfer.Motion.cat(rows)
+        moments = []
+        for timed in group:
+            shot = self.plan.inputs.driving.number_at(timed.frame.time)
+            moments.append(self.plan.moment(timed.frame, shot, self.finder.found[shot].time))
+        # What the transfer remembers must not see a frame twice: it runs once, whatever happens to the rendering.
+        reduced = len(self.moves.limited)
+        motion = self.moves(driving, moments)
+        wanted = [timed.frame.number in frames for timed in group]
+        if not any(wanted):
+            del self.moves.limited[reduced:]
+        self.seconds += time.perf_counter() - began
+        for part, pixels, exact, flow in self.squares(motion if any(wanted) else motion[:0]):
+            self.rendered += sum(wanted[part])
+            if any(wanted[part]):
+                shown = [timed if asked else None for timed, asked in zip(group[part], wanted[part], strict=True)]
+                yield Rendered(pixels, shown, driving[part], motion[part], exact, flow)
+
+    def writing(self) -> dict[str, Any]:
+        """What `Writer` is told of the result beside its path and its sound."""
+        plan, model = self.plan, self.engine.model
+        config, info = plan.config, plan.info
+        width, height = self.composer.canvas
+        return {
+            "width": width,
+            "height": height,
+            "rate": plan.rate,
+            "alpha": self.composer.alpha,
+            # Frames of HDR and wide-gamut clips arrive as bt709: their own tags would be wrong.
+            "colour": None if info.hdr or info.colour.wide_gamut else info.colour,
+            "codec": config.codec,
+            "crf": config.crf,
+            "pix_fmt": config.pix_fmt,
+            "mark": Mark(__version__, model.name, model.preset.name),
+            "overwrite": config.overwrite,
+            "threads": config.encoder_threads,
+            "complete": self.signature,
+        }
+
+    def _with_references(self, detected: Iterable[DrivingFrame]) -> Iterator[DrivingFrame]:
+        """The frames, each as soon as the reference of its shot is known."""
+        finder = self.finder
+        waiting: list[tuple[int, DrivingFrame]] = []
+
+        def known() -> Iterator[DrivingFrame]:
+            while waiting and waiting[0][0] in finder.found:
+                shot, frame = waiting.pop(0)
+                self.references.setdefault(shot, finder.found[shot].motion)
+                yield frame
+
+        for frame in detected:
+            waiting.append((finder.take(frame), frame))
+            yield from known()
+        finder.finish()
+        yield from known()
+
+
+def check_range(frames: FrameRange, last: int) -> None:
+    """Raise UsageError where a range begins beyond the last frame."""
+    if frames.first is not None and frames.first > last:
+        raise UsageError(f"--frames {frames} is beyond the end", f"The last driving frame is number {last}.")
+
+
+def open_session(plan: AnimationPlan, engine: Engine) -> RenderSession:
+    """Bring a plan onto an engine. Raises MissingError and UsageError."""
+    config, inputs, event = plan.config, plan.inputs, about(plan, engine)
+    filters, square_filters = engine.host.frame_filters(event), engine.host.square_filters(event)
+    if config.restore is not None and not square_filters:
+        raise MissingError("no plugin is loaded that restores", "Leave out --restore, or name it in FOMMCTL_PLUGINS.")
+    renderer = engine.renderer(config.size)
+    context = engine.encoded((inputs.square, *inputs.views), config.size)
+    references: dict[int, transfer.Motion] = {}
+    moves = MotionTransfer(
+        context.motion,
+        references,
+        mode=plan.mode,
+        adapt_scale=bool(config.adapt_scale),
+        smooth=bool(config.smooth),
+        room=inputs.room,
+        ease=not config.as_published,
+    )
+    reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]
+    # A square of fewer pixels than the model's frame has nothing more to give.
+    finer = inputs.source_width > inputs.size[0]
+    options = CompositionOptions(
+        plan.paste_back,
+        keeps_alpha(config, inputs),
+        plan.side_by_side,
+        config.keypoints,
+        plan.detail and finer and isinstance(renderer, FlowRenderer),
+    )
+    composer = Composer(config, inputs, options, context.motion, reconstruction, filters, square_filters)
+    return RenderSession(
+        plan,
+        engine,
+        renderer,
+        composer,
+        _signature(plan, engine),
+        MotionDetector(renderer, config.batch_size),
+        SquareRenderer(renderer, context, config.batch_size, with_flow=composer.wants_flow),
+        ReferenceFinder(plan, context.motion),
+        moves,
+        references,
+    )
+
+
+def _signature(plan: AnimationPlan, engine: Engine) -> Signature | None:
+    """Return what signs the result, where --sign asks for it."""
+    config = plan.config
+    if config.sign is None or config.sign_key is None:
+        return None
+    identity = model_identity(engine.model)
+    model = {"name": identity["name"], "sha256": identity["sha256"], "preset": engine.model.preset.name}
+    return Signature(config.result_path, config.sign, config.sign_key, plan.files, model)
+
+
+def about(plan: AnimationPlan, engine: Engine) -> StageEvent:
+    """What listeners and frame filters are told when the run begins."""
+    config = plan.config
+    details = {"config": config.to_json(), "model": engine.model.name, "output": str(config.result_path)}
+    return StageEvent(stage="animate", details=details)
+
+
+def first_timecode(plan: AnimationPlan, offset: Fraction) -> str | None:
+    """The driving video's timecode at the first frame that is used, counted at the result's rate.
+
+    offset: seconds from --start to that frame.
+    """
+    info = plan.info
+    if info.timecode is None:
+        return None
+    skipped = math.ceil(plan.inputs.driving.start * info.coded_rate) + round(offset * info.coded_rate)
+    return timecode.shifted(info.timecode, skipped, info.coded_rate, plan.rate)
+
+
+def frames_to_render(plan: AnimationPlan) -> FrameRange:
+    """Which driving frames the options ask for."""
+    return parse_frames(plan.config.frames)

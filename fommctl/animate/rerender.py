@@ -13,10 +13,11 @@ import torch
 
 from fommctl.animate import run as animate
 from fommctl.animate.animator import Animator
-from fommctl.animate.config import AnimateConfig, parsed
+from fommctl.animate.config import AnimateConfig
 from fommctl.animate.result import AnimateResult
-from fommctl.animate.streaming import Progress
+from fommctl.animate.run import Progress
 from fommctl.errors import InputError, ModelError, UsageError
+from fommctl.files import file_sha256
 from fommctl.host import Host, load_host
 from fommctl.media.files import check_file
 from fommctl.media.marking import printable
@@ -95,7 +96,7 @@ def plan(
         if wrong := sorted(set(record.options) & set(NOT_RECORDED)):
             raise UsageError(f"it names {wrong[0]}", "Take the .json that 'fommctl animate --sidecar' wrote.")
         # Before presets had defaults, all that was left open was done as published.
-        options = parsed({"as_published": True, **record.options})
+        options: dict[str, Any] = {"as_published": True, **record.options}
         options |= {"output": output or _default_output(path), "overwrite": overwrite, "sidecar": sidecar}
         options["encoder_threads"] = record.settings.encoder_threads
         return Again(path, record, AnimateConfig(**paths, **options))
@@ -199,7 +200,7 @@ def _load_model(record: Sidecar, host: Host, given: str | None, folder: Path) ->
         places += _places(file, folder)
     present = [place for place in places if os.path.isfile(place)]
     for place in present:
-        if registry.file_sha256(place) == file.sha256:
+        if file_sha256(place) == file.sha256:
             return load_file(place, host, name=name, preset=preset)
     if present:
         other = printable(str(present[0]), LONGEST_PATH)

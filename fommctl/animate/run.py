@@ -1,27 +1,59 @@
-"""Animate: a still source moves like a driving video, streamed from file to file."""
+"""Animate: a still source moves like a driving video.
+
+A run has three steps: the plan (inputs, squares, sound), the motion of the driving video, and the rendering of any of
+its frames. In one piece they follow each other frame by frame; `make_motion`, `render_frames` and `encode_frames` do
+them one after the other, in as many processes as one likes, and the result is the same.
+"""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
 
-from fommctl.animate.config import AnimateConfig
-from fommctl.animate.driving import DrivingReader
+import numpy as np
+
+from fommctl.animate.compose import Rendered
+from fommctl.animate.config import AnimateConfig, FrameRange
 from fommctl.animate.engine import Engine
-from fommctl.animate.preparation import Prepared, about, prepare, settle
+from fommctl.animate.motion import DrivingFrame, Motion
+from fommctl.animate.plan import AnimationPlan, open_driving, plan_animation
+from fommctl.animate.rendering import (
+    QUEUED_BATCHES,
+    DrivingMotion,
+    Group,
+    RenderSession,
+    about,
+    check_range,
+    first_timecode,
+    frames_to_render,
+    open_session,
+)
 from fommctl.animate.result import AnimateResult
-from fommctl.animate.streaming import Progress, cues_of, expected_frames, stream
+from fommctl.animate.timing import Presentation, TimedFrame, as_driven, at_rate
 from fommctl.api.specs import StageEvent
+from fommctl.errors import UsageError
+from fommctl.media.images import Picture, Pixels, read_picture
+from fommctl.media.images_out import write_png
+from fommctl.media.output_paths import is_pattern
+from fommctl.media.probe import VideoInfo
 from fommctl.media.writer import Writer
 from fommctl.provenance.recording import write_sidecar
+from fommctl.threads import ReadAhead, WriteBehind
 
 log = logging.getLogger(__name__)
+Progress = Callable[[int, int | None], None]
+"""report(frames done, frames in all or None)."""
+Write = Callable[[Pixels, Presentation, int], None]
+"""write(finished frame, when it is shown, its number in the whole result from 0)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class RenderStats:
     """How a result was rendered."""
 
     rendered: int
@@ -31,60 +63,84 @@ class Pace:
     seconds: float
     """From the first frame read to the file closed."""
     batch_size: int
+    references: tuple[Fraction, ...]
+    """Time of the reference frame of each shot, as far as they were reached."""
+    limited: tuple[float, ...] = ()
+    """Times of the frames whose motion was cut so that the subject stays in the square."""
+    warnings: tuple[str, ...] = ()
+    """Of the reader."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedFrames:
+    """Finished frames as lossless pictures in a folder, named by their numbers in the result."""
+
+    folder: Path
+    stats: RenderStats
 
 
 def run(config: AnimateConfig, engine: Engine, report: Progress | None = None) -> AnimateResult:
     """Animate one source with one driving video.
 
-    Raises UsageError, InputError, OutputError or MissingError; whatever is raised, nothing is left at the output, but
-    where only its sidecar cannot be written, the result stays.
+    Raises UsageError, InputError, OutputError, ModelError or MissingError; whatever is raised, nothing is left at the
+    output, but where only its sidecar or its motion file cannot be written, the result stays.
     """
-    settled = settle(config, engine)
-    config = settled.config
-    event = about(config, engine)
-    engine.host.started(event)
-    prepared = prepare(settled, engine, event)
-    rendering = prepared.rendering()
-    began = time.perf_counter()
-    with DrivingReader(config, settled.shot) as reader, prepared.writer() as writer:
-        stream(prepared, cues_of(reader, config), rendering, writer, report, expected_frames(config, settled.info))
-    pace = Pace(rendering.frames, rendering.seconds, time.perf_counter() - began, rendering.batch_size)
-    return conclude(prepared, writer, pace, (*reader.warnings, *limited(prepared.choreography.limited)))
+    with open_driving(config, engine) as driving:
+        plan = plan_animation(config, engine, driving)
+        config, frames = plan.config, frames_to_render(plan)
+        engine.host.started(about(plan, engine))
+        session = open_session(plan, engine)
+        source = DrivingMotion(driving, session)
+        began = time.perf_counter()
+        with source.detected(session.finder, keep=config.motion_out is not None) as detected:
+            first, groups = _first_wanted(session, session.groups(detected, frames), frames)
+            with open_writer(session, first) as writer:
+                total = expected_frames(config, plan.info)
+                _render(session, groups, frames, _into(writer, first, plan), report, total)
+            if config.motion_out is not None:
+                # Behind the last frame that was rendered there may be others.
+                for _ in detected:
+                    pass
+    if config.motion_out is not None:
+        motion = driving if isinstance(driving, Motion) else _collected(source.frames, session)
+        motion.save(config.motion_out, overwrite=config.overwrite)
+    return conclude(session, writer, _stats(session, began, source.warnings))
 
 
-def conclude(prepared: Prepared, writer: Writer, pace: Pace, warnings: Sequence[str]) -> AnimateResult:
-    """What comes once the result is written; `writer` is closed.  warnings: of the readers."""
-    settled, engine = prepared.settled, prepared.engine
-    config = settled.config
-    late = tuple(dict.fromkeys((*warnings, *writer.warnings)))
+def conclude(session: RenderSession, writer: Writer, stats: RenderStats) -> AnimateResult:
+    """Describe a result that is written, for the caller, its sidecar and listeners; `writer` is closed."""
+    plan, engine = session.plan, session.engine
+    config = plan.config
+    late = tuple(dict.fromkeys((*stats.warnings, *limited(stats.limited), *writer.warnings)))
     for warning in late:
         log.warning(warning)
     result = AnimateResult(
         output=config.result_path,
         frames=writer.frames_written,
-        fps=settled.rate,
+        fps=plan.rate,
         width=writer.size[0],
         height=writer.size[1],
         audio=writer.audio_codec,
         model=engine.model.name,
         preset=engine.model.preset.name,
-        device=str(prepared.renderer.device),
+        device=str(session.renderer.device),
         precision=engine.precision,
-        motion=settled.mode,
-        reference_s=float(settled.references[0].time),
-        model_rate=pace.rendered / pace.model_seconds,
-        end_to_end_rate=pace.rendered / pace.seconds,
-        detection_s=settled.shot.detection_s,
-        warnings=(*engine.model.notes, *settled.warnings, *late),
+        motion=plan.mode,
+        reference_s=float(stats.references[0]),
+        model_rate=stats.rendered / stats.model_seconds,
+        end_to_end_rate=stats.rendered / stats.seconds,
+        detection_s=plan.inputs.detection_s,
+        warnings=(*engine.model.notes, *plan.warnings, *late),
     )
     if config.sidecar:
         write_sidecar(
-            settled,
+            plan,
             engine,
             result,
-            batch_size=pace.batch_size,
+            references=stats.references,
+            batch_size=stats.batch_size,
             encoder_threads=writer.threads,
-            unsigned=None if prepared.signature is None else prepared.signature.unsigned_sha256,
+            unsigned=None if session.signature is None else session.signature.unsigned_sha256,
         )
     engine.host.finished(StageEvent(stage="animate", details=result.to_json()))
     return result
@@ -96,3 +152,220 @@ def limited(times: Sequence[float]) -> list[str]:
         return []
     span = f"{times[0]:.2f} s" if len(times) == 1 else f"{times[0]:.2f} to {times[-1]:.2f} s"
     return [f"{len(times)} frames ({span}) move further than the source has room for: their motion was reduced"]
+
+
+def expected_frames(config: AnimateConfig, info: VideoInfo) -> int | None:
+    """For progress only."""
+    rate = config.fps or info.rate
+    if info.duration is None:
+        return info.frames
+    end = min(config.end_s or info.duration, info.duration)
+    return max(0, round((end - config.start_s) * rate))
+
+
+# The three steps as functions of their own, for runs that divide a long driving video: one process makes the motion,
+# any number of processes render parts of it, one encodes. All arguments and results can be pickled.
+
+
+def make_motion(config: AnimateConfig, engine: Engine, report: Progress | None = None) -> tuple[AnimationPlan, Motion]:
+    """Plan a job and detect the motion of its driving video.
+
+    report(driving frames done, expected). Raises as `run` does. Listeners hear that the job begins.
+    """
+    with open_driving(config, engine) as driving:
+        plan = plan_animation(config, engine, driving)
+        engine.host.started(about(plan, engine))
+        if isinstance(driving, Motion):
+            return plan, driving
+        session = open_session(plan, engine)
+        source = DrivingMotion(driving, session)
+        total = expected_frames(replace(plan.config, fps=None), plan.info)
+        with source.detected(session.finder, keep=True) as detected:
+            for count, _ in enumerate(detected, 1):
+                if report and count % session.batch_size == 0:
+                    report(count, total)
+    return replace(plan, warnings=(*plan.warnings, *source.warnings)), _collected(source.frames, session)
+
+
+def divide(plan: AnimationPlan, motion: Motion, pieces: int, *, batch_size: int, shortest: int = 1) -> list[FrameRange]:
+    """Divide what is to be rendered into at most `pieces` ranges of nearly equal length, none of fewer driving frames
+    than `shortest`; each begins where a batch does, so that no frame is rendered twice."""
+    wanted = frames_to_render(plan)
+    numbers = [timed.frame.number for timed in _timed(plan, motion)]
+    starts = [number for number in numbers[::batch_size] if number in wanted]
+    inside = [number for number in numbers if number in wanted]
+    check_range(wanted, numbers[-1])
+    pieces = max(1, min(pieces, len(inside) // max(1, shortest)))
+    chosen = [inside[0]]
+    for piece in range(1, pieces):
+        ideal = inside[piece * len(inside) // pieces]
+        nearest = min(starts, key=lambda number: abs(number - ideal), default=chosen[-1])
+        if nearest > chosen[-1]:
+            chosen.append(nearest)
+    ends = [number - 1 for number in chosen[1:]]
+    return [FrameRange(first, last) for first, last in zip(chosen, [*ends, inside[-1]], strict=True)]
+
+
+def render_frames(
+    plan: AnimationPlan,
+    motion: Motion,
+    engine: Engine,
+    frames: FrameRange,
+    folder: Path,
+    report: Progress | None = None,
+) -> RenderedFrames:
+    """Render a range of driving frames into lossless pictures in `folder`, which exists: on any machine, in any order,
+    equal to the same frames of the whole.
+
+    report(frames done, frames of the range). What an earlier attempt has left of the same range is replaced.
+    """
+    session = open_session(plan, engine)
+    began = time.perf_counter()
+    total = sum(number in frames for number in motion.numbers.tolist())
+
+    def save(pixels: Pixels, presentation: Presentation, number: int) -> None:
+        write_png(_picture(folder, number), pixels)
+
+    groups = session.groups(motion.frames(session.renderer.device), frames)
+    _render(session, groups, frames, save, report, total)
+    return RenderedFrames(folder, _stats(session, began, []))
+
+
+def encode_frames(
+    plan: AnimationPlan, motion: Motion, engine: Engine, parts: Sequence[RenderedFrames], report: Progress | None = None
+) -> AnimateResult:
+    """Write the result from the pictures of all ranges: with sound and times as in one piece, signed, with its sidecar.
+
+    The pictures stay where they are; whoever made the folder removes it. Listeners hear that the job is finished.
+    """
+    session = open_session(plan, engine)
+    frames, began = frames_to_render(plan), time.perf_counter()
+    timed = [one for one in _timed(plan, motion) if one.frame.number in frames]
+    folders = {part.folder for part in parts}
+
+    def pictures() -> Iterator[tuple[Pixels, Presentation]]:
+        for one in timed:
+            for number, presentation in enumerate(one.presentations, one.position):
+                place = next(path for folder in folders if (path := _picture(folder, number)).exists())
+                picture = read_picture(place)
+                yield _with_alpha(picture) if session.composer.alpha else picture.pixels, presentation
+
+    with open_writer(session, timed[0]) as writer, ReadAhead(pictures(), QUEUED_BATCHES) as read:
+        write = _into(writer, timed[0], plan)
+        for pixels, presentation in read:
+            write(pixels, presentation, 0)
+            if report:
+                report(writer.frames_written, len(timed))
+    if plan.config.motion_out is not None:
+        motion.save(plan.config.motion_out, overwrite=plan.config.overwrite)
+    stats = [part.stats for part in parts]
+    references = max((each.references for each in stats), key=len)
+    merged = RenderStats(
+        rendered=sum(each.rendered for each in stats),
+        model_seconds=sum(each.model_seconds for each in stats),
+        seconds=max(each.seconds for each in stats) + time.perf_counter() - began,
+        batch_size=min(each.batch_size for each in stats),
+        references=references,
+        limited=tuple(sorted({moment for each in stats for moment in each.limited})),
+    )
+    return conclude(session, writer, merged)
+
+
+def open_writer(session: RenderSession, first: TimedFrame[DrivingFrame]) -> Writer:
+    """The writer of the result, whose time 0 and sound begin with its first frame; not entered yet.
+
+    A result of all frames begins with --start, wherever its first frame is.
+    """
+    plan = session.plan
+    config, offset = plan.config, _offset(plan, first)
+    sound = [replace(source, origin=source.origin + offset) for source in plan.sound]
+    numbered = config.frames is not None and is_pattern(config.result_path)
+    return Writer(
+        config.result_path,
+        audio=sound,
+        timecode=first_timecode(plan, offset),
+        first_number=_number_of(plan, first) if numbered else None,
+        **session.writing(),
+    )
+
+
+def _number_of(plan: AnimationPlan, first: TimedFrame[DrivingFrame]) -> int:
+    """Number of the first picture of a part of the result: that of its driving frame, or, at another rate, its number
+    in the whole result."""
+    return first.position + 1 if plan.config.fps else first.frame.number
+
+
+def _offset(plan: AnimationPlan, first: TimedFrame[DrivingFrame]) -> Fraction:
+    return Fraction(0) if plan.config.frames is None else first.presentations[0].time
+
+
+def _into(writer: Writer, first: TimedFrame[DrivingFrame], plan: AnimationPlan) -> Write:
+    """Write finished frames, their times counted from the beginning of the result."""
+    offset = _offset(plan, first)
+
+    def write(pixels: Pixels, presentation: Presentation, number: int) -> None:
+        writer.write(pixels, presentation.time - offset, presentation.duration)
+
+    return write
+
+
+def _first_wanted(
+    session: RenderSession, groups: Iterator[Group], frames: FrameRange
+) -> tuple[TimedFrame[DrivingFrame], Iterator[Group]]:
+    """The first frame of the result, and the groups from its own on; the transfer has seen those before."""
+    for group in groups:
+        first = next((timed for timed in group if timed.frame.number in frames), None)
+        if first is not None:
+            return first, itertools.chain((group,), groups)
+        for _ in session.render(group, frames):
+            pass
+    raise UsageError(f"--frames {frames}: none of these frames is shown", "Choose others, or leave out --fps.")
+
+
+def _render(
+    session: RenderSession,
+    groups: Iterable[Group],
+    frames: FrameRange,
+    write: Write,
+    report: Progress | None,
+    total: int | None,
+) -> None:
+    """Transfer, render, compose and write, the last two in a thread of their own.  total: for `report` only."""
+    with WriteBehind[Rendered](lambda batch: session.composer.finish(batch, write), QUEUED_BATCHES) as sink:
+        for group in groups:
+            for rendered in session.render(group, frames):
+                sink.put(rendered)
+                if report:
+                    report(session.rendered, total)
+
+
+def _timed(plan: AnimationPlan, motion: Motion) -> Iterator[TimedFrame[DrivingFrame]]:
+    """The frames that are shown, and when."""
+    return at_rate(motion.frames(), plan.config.fps, plan.length) if plan.config.fps else as_driven(motion.frames())
+
+
+def _stats(session: RenderSession, began: float, warnings: Sequence[str]) -> RenderStats:
+    found = session.finder.found
+    return RenderStats(
+        rendered=session.rendered,
+        model_seconds=session.model_seconds,
+        seconds=time.perf_counter() - began,
+        batch_size=session.batch_size,
+        references=tuple(found[shot].time for shot in sorted(found)),
+        limited=tuple(session.moves.limited),
+        warnings=(*warnings, *session.warnings),
+    )
+
+
+def _collected(frames: Sequence[DrivingFrame], session: RenderSession) -> Motion:
+    engine = session.engine
+    return Motion.of(frames, session.plan.inputs.driving, family=engine.family.name, model=engine.model.name)
+
+
+def _with_alpha(picture: Picture) -> Pixels:
+    alpha = np.full(picture.pixels.shape[:2], 255, np.uint8) if picture.alpha is None else picture.alpha
+    return np.dstack((picture.pixels, alpha))
+
+
+def _picture(folder: Path, number: int) -> Path:
+    return folder / f"{number + 1:08d}.png"

@@ -1,31 +1,71 @@
-"""Files of jobs: CSV, JSON Lines or YAML, as lists of fields with the lines where they stand."""
+"""Files of jobs: CSV, JSON Lines or YAML, as rows of fields with the lines where they stand and their problems."""
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fommctl.batch.problems import Problem
-from fommctl.errors import InputError, UsageError
+from fommctl.errors import FommctlError, InputError, UsageError
 from fommctl.presets.config import MAX_BYTES, Keys, describe, did_you_mean, read_yaml
 
+_SHOWN = 100
 MAX_TABLE_BYTES = 16_000_000
 """Of CSV and JSON Lines; YAML is bounded as configurations are."""
 _HINT = "See 'fommctl batch --help' for what a file of jobs looks like."
 _UTF_8 = "Save it as UTF-8; spreadsheets call that 'CSV UTF-8', or ask for it."
-_BROKEN_FORMULA = re.compile(r"#(N/A|[A-Z0-9/]+[!?])")
-"""`#REF!` and the like: what spreadsheets write for a cell whose formula came to nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Problem:
+    """Why one job cannot be done as it stands."""
+
+    where: str
+    """`line 3`."""
+    message: str
+    hint: str | None = None
+    exit_code: int = UsageError.exit_code
+    """Exit code of `animate` for it."""
+    number: int = 0
+    """Number of the job; 0 where the row came to none."""
+    output: Path | None = None
+
+    @classmethod
+    def of(cls, where: str, error: FommctlError, number: int = 0, output: Path | None = None) -> Problem:
+        """Return the problem that an error tells of."""
+        return cls(where, error.message, error.hint, error.exit_code, number, output)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Line and number of the job, to sort by."""
+        return line_of(self.where), self.number
+
+
+def line_of(where: str) -> int:
+    """Return the number in `line 3`; 0 for other places."""
+    match = re.search(r"\d+$", where)
+    return int(match[0]) if match else 0
+
+
+def problems_error(name: str, problems: Sequence[Problem]) -> UsageError:
+    """Return one error for all of them, a line each; name: of the file."""
+    hints = list(dict.fromkeys(problem.hint for problem in problems if problem.hint))
+    if len(problems) == 1:
+        return UsageError(f"{name}, {problems[0].where}: {problems[0].message}", hints[0] if hints else None)
+    lines = [f"{problem.where}: {problem.message}" for problem in problems[:_SHOWN]]
+    if len(problems) > _SHOWN:
+        lines.append(f"and {len(problems) - _SHOWN} more")
+    hint = hints[0] if len(hints) == 1 else "Nothing was started; --keep-going does the other jobs."
+    return UsageError("\n  ".join([f"{len(problems)} problems in {name}:", *lines]), hint)
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
     """The fields of one job as they were written: text from CSV, JSON values from the others."""
 
     where: str
@@ -37,25 +77,25 @@ class Entry:
 class JobFile:
     """All that a file says."""
 
-    entries: list[Entry]
+    entries: list[JobRow]
     defaults: dict[str, Any] = field(default_factory=dict)
     """Fields of every job that does not have them itself."""
     problems: list[Problem] = field(default_factory=list)
     """Of lines that cannot be read; the others are in `entries`."""
     fatal: list[Problem] = field(default_factory=list)
     """Of what concerns all jobs."""
-    header: Entry | None = None
+    header: JobRow | None = None
     """The columns of a table, without values: all fields that its entries can have."""
 
 
 def read_job_file(path: Path) -> JobFile:
-    """Read .csv, .tsv, .jsonl, .ndjson, .yaml, .yml or .json.
+    """Read .csv, .jsonl, .ndjson, .yaml, .yml or .json.
 
     Raises UsageError for another ending and for a file that cannot be read as what its ending says, InputError for one
     that is not there.
     """
     readers: dict[str, Callable[[str, str], JobFile]] = {
-        **dict.fromkeys((".csv", ".tsv"), _read_csv),
+        ".csv": _read_csv,
         **dict.fromkeys((".jsonl", ".ndjson"), _read_lines),
         **dict.fromkeys((".yaml", ".yml", ".json"), _read_yaml),
     }
@@ -84,15 +124,13 @@ def read_job_file(path: Path) -> JobFile:
 
 
 def _text(content: bytes, name: str) -> str:
-    # Spreadsheets call UTF-16 "Unicode text".
-    encoding = "UTF-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "UTF-8"
     try:
-        text = content.decode(encoding).removeprefix("\ufeff")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise UsageError(f"{name}, line {line}: not {encoding} text", _UTF_8) from error
+        raise UsageError(f"{name}, line {line}: not UTF-8 text", _UTF_8) from error
     if "\0" in text:
-        raise UsageError(f"{name} holds zero bytes: it is no text", _UTF_8)
+        raise UsageError(f"{name} holds zero bytes and is not text", _UTF_8)
     return text
 
 
@@ -114,13 +152,9 @@ def _read_csv(text: str, name: str) -> JobFile:
             continue
         given = {column: cell.strip() for column, cell in zip(names, cells, strict=False)}
         # An empty cell is a field that the job does not have.
-        entry = Entry(where, {column: cell for column, cell in given.items() if cell})
-        broken = next((cell for cell in entry.fields.values() if _BROKEN_FORMULA.fullmatch(cell)), None)
-        if broken is not None:
-            problems.append(Problem(where, f"{broken} stands for a formula that failed", "Mend it in the spreadsheet."))
-            continue
+        entry = JobRow(where, {column: cell for column, cell in given.items() if cell})
         entries.append(entry)
-    return JobFile(entries, problems=problems, header=Entry(header[0], dict.fromkeys(names)))
+    return JobFile(entries, problems=problems, header=JobRow(header[0], dict.fromkeys(names)))
 
 
 class _Rows:
@@ -145,24 +179,26 @@ class _Rows:
     def _records(self) -> Iterator[str]:
         """Lines for the reader; a value in quotes may go on over several, and a # in it is no comment."""
         for number, line in enumerate(self._lines, start=1):
-            if self._between and not _says_something(line):
+            if self._between and _is_empty(line):
                 continue
             if self._between:
                 self._first, self._between = number, False
             yield line
 
     def _delimiter(self) -> str:
-        """That of the header: spreadsheets write semicolons where the comma is for decimals."""
-        return max(",;\t", key=next(filter(_says_something, self._lines), "").count)
+        """Find the separator of the header; spreadsheets write semicolons where the comma is for decimals."""
+        header = next((line for line in self._lines if not _is_empty(line)), "")
+        try:
+            return csv.Sniffer().sniff(header, ",;\t|").delimiter
+        except csv.Error:
+            # One column.
+            return ","
 
 
-def _says_something(line: str) -> bool:
-    """Neither empty nor a comment, nor the `sep=;` by which spreadsheets tell each other what parts the cells. A line
-    whose first cell is `#REF!` is a job that would be missed."""
+def _is_empty(line: str) -> bool:
+    """Return whether a line is empty, a comment, or the `sep=;` that some spreadsheets write."""
     text = line.strip()
-    if text.startswith("#"):
-        return _BROKEN_FORMULA.fullmatch(re.split(r"[,;\t]", text, maxsplit=1)[0].rstrip()) is not None
-    return bool(text) and re.fullmatch(r"sep=[,;\t]?", text) is None
+    return not text or text.startswith("#") or re.fullmatch(r"sep=[,;\t|]?", text) is not None
 
 
 def _read_lines(text: str, name: str) -> JobFile:
@@ -181,7 +217,7 @@ def _read_lines(text: str, name: str) -> JobFile:
             reason = error.msg.lower() if isinstance(error, json.JSONDecodeError) else str(error)
             problems.append(Problem(where, f"not valid JSON: {reason}", _HINT))
         else:
-            entries.append(Entry(where, value))
+            entries.append(JobRow(where, value))
     return JobFile(entries, problems=problems)
 
 
@@ -225,7 +261,7 @@ def _read_yaml(text: str, name: str) -> JobFile:
     for index, job in enumerate(jobs or []):
         place = where((*at, index))
         if isinstance(job, dict):
-            entries.append(Entry(place, job))
+            entries.append(JobRow(place, job))
         else:
             problems.append(Problem(place, f"expected fields such as 'source: ...', found {describe(job)}", _HINT))
     return JobFile(entries, defaults, problems, fatal)

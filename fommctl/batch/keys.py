@@ -1,20 +1,33 @@
-"""By what a job is known to be the same as last time: the contents of its inputs, its model, its options."""
+"""The keys of jobs: contents of the inputs, model and options; jobs of equal keys have equal results."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
-from collections.abc import Mapping
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from fommctl.animate.config import AnimateConfig
-from fommctl.batch.hashes import Hashes
 from fommctl.batch.jobs import Job
+from fommctl.errors import InterruptedRunError, OutputError
+from fommctl.files import FileFingerprint, text_sha256, write_text
+from fommctl.provenance.hashing import media_hash
 
+HASHES = "hashes.json"
+THREADS = 4
+"""Files that are read at once: enough for a network, not too many for a disk with a head."""
+SETTLED_NS = 2_000_000_000
+"""A file that was written to so shortly before may be written to again without its times telling."""
+_BLOCK = 1 << 20
 _LENGTH = 32
-_ELSEWHERE = ("source", "driving", "views", "output", "overwrite", "sign", "sign_key")
+_ELSEWHERE = ("source", "driving", "views", "output", "motion_out", "overwrite", "sign", "sign_key")
 """Options that are told by contents, or that do not change the result."""
 
 
@@ -59,4 +72,74 @@ def key_of(job: Job, model: Mapping[str, Any], hashes: Hashes) -> Key:
 
 
 def _digest(value: Any) -> str:
-    return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:_LENGTH]
+    return text_sha256(json.dumps(value, sort_keys=True))[:_LENGTH]
+
+
+class Hashes:
+    """SHA-256 of inputs, by path."""
+
+    def __init__(self, memory: Path | None = None) -> None:
+        """memory: where `remember` writes, and what it wrote is taken from; what is no such file is left out."""
+        self._memory = memory
+        self._before = {} if memory is None else _recalled(memory)
+        self._files: dict[str, tuple[FileFingerprint, str]] = {}
+        self._known: dict[Path, str] = {}
+        self._ahead: dict[Path, Future[str]] = {}
+        self._stopped = threading.Event()
+
+    def __call__(self, path: Path) -> str:
+        """SHA-256 of a file, a folder or a pattern of frames. Raises InputError."""
+        if path not in self._known:
+            waiting = self._ahead.get(path)
+            self._known[path] = media_hash(path, self._of_file) if waiting is None else waiting.result()
+        return self._known[path]
+
+    @contextlib.contextmanager
+    def ahead(self, paths: Iterable[Path]) -> Iterator[None]:
+        """Meanwhile several threads read these, in their order."""
+        with ThreadPoolExecutor(THREADS, "hashes") as pool:
+            distinct = [path for path in dict.fromkeys(paths) if path not in self._known]
+            self._ahead = {path: pool.submit(media_hash, path, self._of_file) for path in distinct}
+            try:
+                yield
+            finally:
+                self._stopped.set()
+                pool.shutdown(cancel_futures=True)
+                self._ahead = {}
+                self._stopped.clear()
+
+    def remember(self) -> None:
+        """Write down what was found, for the next time; where that cannot be, everything is read again then."""
+        # Those of other jobs in this folder stay, as long as their files are there.
+        others = {path: entry for path, entry in self._before.items() if path in self._files or os.path.exists(path)}
+        kept = {**others, **self._files}
+        if self._memory is None or kept == self._before:
+            return
+        found = {path: [*state.to_json(), value] for path, (state, value) in kept.items()}
+        with contextlib.suppress(OutputError):
+            write_text(self._memory, json.dumps(found))
+
+    def _of_file(self, path: Path) -> str:
+        name, state = str(path), FileFingerprint.of(path)
+        before = self._before.get(name)
+        if before is not None and before[0] == state:
+            self._files[name] = before
+            return before[1]
+        began, digest = time.time_ns(), hashlib.sha256()
+        with path.open("rb", buffering=0) as file:
+            while block := file.read(_BLOCK):
+                if self._stopped.is_set():
+                    raise InterruptedRunError("interrupted", None)
+                digest.update(block)
+        last = max(state.mtime_ns, state.ctime_ns or 0)
+        if FileFingerprint.of(path) == state and began - last > SETTLED_NS:
+            self._files[name] = state, digest.hexdigest()
+        return digest.hexdigest()
+
+
+def _recalled(memory: Path) -> dict[str, tuple[FileFingerprint, str]]:
+    try:
+        found = json.loads(memory.read_bytes())
+        return {path: (FileFingerprint(*map(int, state)), str(value)) for path, (*state, value) in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}

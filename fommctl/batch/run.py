@@ -5,80 +5,28 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fommctl.api.specs import StageEvent
-from fommctl.batch.building import build
-from fommctl.batch.checking import Checker
-from fommctl.batch.claims import FOLDER, Claims
-from fommctl.batch.engines import BatchEngine, LocalEngine
-from fommctl.batch.hashes import FILE as HASHES
-from fommctl.batch.hashes import Hashes
-from fommctl.batch.job_files import read_job_file
-from fommctl.batch.jobs import Job
-from fommctl.batch.keys import inputs_of, key_of
-from fommctl.batch.planning import Planned, plan_job
-from fommctl.batch.problems import Problem, line_of, problems_error
-from fommctl.batch.schedule import Ended, Schedule, Watcher
-from fommctl.batch.status import FILE, Status
-from fommctl.errors import FommctlError, JobsFailedError, UsageError
+from fommctl.batch.checks import Checker
+from fommctl.batch.config import BatchConfig
+from fommctl.batch.job_files import Problem, line_of, problems_error, read_job_file
+from fommctl.batch.jobs import Job, build
+from fommctl.batch.keys import HASHES, Hashes, inputs_of, key_of
+from fommctl.batch.schedule import Ended, Planned, Schedule, Watcher, plan_job
+from fommctl.batch.status import OutputLocks, Status
+from fommctl.batch.worker import Rendered, prepare
+from fommctl.errors import FommctlError, JobsFailedError
 from fommctl.host import Host
+from fommctl.workers import Outcome, run_jobs
 
 log = logging.getLogger(__name__)
 Report = Callable[[int, int | None], None]
 """report(jobs looked at, jobs in all)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BatchConfig:
-    """Which jobs, and how they are run. See `fommctl batch --help` for the meaning of each option."""
-
-    jobs: Path
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Fields for jobs that do not have them; relative paths among them begin at the current folder."""
-    workers: int | None = None
-    """None: one a device. 0: none but this process."""
-    devices: tuple[str, ...] = ()
-    """Shared out among the workers; none: every GPU, else the processor."""
-    engine: Literal["local", "ray"] = "local"
-    address: str | None = None
-    """Of Ray: `auto` or HOST:PORT; None: RAY_ADDRESS, else one that is started here and stopped at the end."""
-    split: int | None = 1
-    """Segments of each driving video, on Ray; None: where no other job waits, as many as there are workers."""
-    status: Path | None = None
-    """None: `status.jsonl` beside the jobs."""
-    root: Path | None = None
-    retry: int = 0
-    timeout: float | None = None
-    """Seconds."""
-    keep_going: bool | None = None
-    """None: jobs that cannot be right stop the batch before it starts, jobs that fail stop nothing. True: neither does.
-    False: the first failure is the last."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("workers", 0), ("retry", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"--{name} is {value}", f"Give a number from {least} on.")
-        if self.engine == "local" and (self.address is not None or self.split != 1):
-            raise UsageError("--address and --split belong to Ray", "Add --engine ray.")
-        if self.engine == "ray" and self.workers == 0:
-            raise UsageError("--engine ray needs workers", "Leave out --workers, or give a number from 1 on.")
-        if self.split is not None and self.split < 1:
-            raise UsageError(f"--split is {self.split}", "Give auto or a number from 1 on.")
-        if self.timeout is not None and not 0 < self.timeout < 1e9:
-            raise UsageError(f"--timeout is {self.timeout:g}", "Give a number of seconds above zero.")
-        if self.timeout is not None and self.workers == 0:
-            raise UsageError("--timeout needs workers that can be stopped", "Leave out --workers 0.")
-
-    @property
-    def status_path(self) -> Path:
-        """Absolute path of the status file."""
-        return (self.status or self.jobs.parent / FILE).absolute()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,26 +89,25 @@ def make_plan(config: BatchConfig, host: Host, report: Report = lambda done, tot
     Raises InputError and UsageError where the file cannot be used, and UsageError with every problem of every job,
     unless those are to be kept apart (`keep_going`).
     """
-    built = build(read_job_file(config.jobs), config.jobs, config.defaults, host)
+    parsed = build(read_job_file(config.jobs), config.jobs, config.defaults, host)
     checker = Checker(host, config.root, local=config.engine == "local")
-    folder = config.status_path.parent / FOLDER
-    status = Status(config.status_path, folder / "status.lock")
+    status = Status(config.status_path)
     status.refresh()
-    total = 2 * len(built.jobs)
-    problems = [*built.problems, *checker.check(built.jobs, lambda done: report(done, total))]
-    refused = {each.job.number for each in problems if each.job is not None}
-    hashes, planned = Hashes(folder / HASHES), []
-    good = [job for job in built.jobs if job.number not in refused]
+    total = 2 * len(parsed.jobs)
+    problems = [*parsed.problems, *checker.check(parsed.jobs, lambda done: report(done, total))]
+    refused = {each.number for each in problems if each.number}
+    hashes, planned = Hashes(status.folder / HASHES), []
+    good = [job for job in parsed.jobs if job.number not in refused]
     with hashes.ahead(path for job in good for path in inputs_of(job)):
         for done, job in enumerate(good, start=total - len(good) + 1):
             try:
                 planned.append(plan_job(job, key_of(job, checker.identity(job), hashes), status.of(job.output)))
             except FommctlError as error:
-                problems.append(Problem.of(job.where, error, job))
+                problems.append(Problem.of(job.where, error, job.number, job.output))
             report(done, total)
     problems.sort(key=lambda each: each.place)
-    if built.fatal or (problems and not config.keep_going):
-        raise problems_error(config.jobs.name, [*built.fatal, *problems])
+    if parsed.fatal or (problems and not config.keep_going):
+        raise problems_error(config.jobs.name, [*parsed.fatal, *problems])
     # The first of each job.
     invalid = {each.place: each for each in reversed(problems)}
     return BatchPlan(planned=tuple(planned), invalid=tuple(reversed(invalid.values())), hashes=hashes)
@@ -176,23 +123,15 @@ def run(config: BatchConfig, host: Host, plan: BatchPlan, watcher: Watcher) -> B
     devices = shared_devices(config)
     details = {"jobs": str(config.jobs), "to_run": len(plan.to_run), "output": str(config.status_path)}
     host.started(StageEvent(stage="batch", details=details))
-    folder = config.status_path.parent / FOLDER
     ended: dict[int, Ended] = {}
     left: set[int] = set()
     if plan.to_run:
-        claims = Claims(folder)
+        status = Status(config.status_path)
+        locks = OutputLocks(status.folder)
         plan.hashes.remember()
-        status = Status(config.status_path, folder / "status.lock")
         status.refresh()
-        schedule = Schedule(by_model(plan.to_run), status, claims, config.retry, config.keep_going is False, watcher)
-        workers = len(devices) if config.workers is None else config.workers
-        outcomes = make_engine(config).run(
-            schedule,
-            workers=min(workers, len(plan.to_run)),
-            devices=devices,
-            timeout=config.timeout,
-            tell=watcher.progress,
-        )
+        schedule = Schedule(by_model(plan.to_run), status, locks, config.retry, config.keep_going is False, watcher)
+        outcomes = _outcomes(config, schedule, devices, watcher.progress)
         try:
             with closing(outcomes):
                 for job, outcome in outcomes:
@@ -210,13 +149,23 @@ def run(config: BatchConfig, host: Host, plan: BatchPlan, watcher: Watcher) -> B
     return result
 
 
-def make_engine(config: BatchConfig) -> BatchEngine:
-    """The engine that was asked for."""
-    if config.engine == "local":
-        return LocalEngine()
-    from fommctl.batch.ray_engine import RayEngine
+def _outcomes(
+    config: BatchConfig, schedule: Schedule, devices: tuple[str, ...], tell: Callable[[Job, int, int | None], None]
+) -> Generator[tuple[Job, Outcome[Rendered]], None, None]:
+    """Render the jobs of a schedule on this machine or on a Ray cluster; close the generator to stop early."""
+    if config.engine == "ray":
+        from fommctl.batch import ray
 
-    return RayEngine(config.address, config.split, config.workers)
+        return ray.run_jobs(schedule, config, tell)
+    workers = len(devices) if config.workers is None else config.workers
+    return run_jobs(
+        schedule,
+        prepare,
+        lambda number: (devices[number % len(devices)],),
+        workers=min(workers, len(schedule.planned)),
+        timeout=config.timeout,
+        tell=tell,
+    )
 
 
 def by_model(planned: Sequence[Planned]) -> list[Planned]:
@@ -280,4 +229,4 @@ def _invalid_row(problem: Problem) -> dict[str, Any]:
 
 
 def _output_of(problem: Problem) -> str | None:
-    return None if problem.job is None else str(problem.job.output)
+    return None if problem.output is None else str(problem.output)

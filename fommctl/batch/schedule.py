@@ -1,29 +1,99 @@
-"""The order of jobs while they run: claims, retries, and the word of each in the status file."""
+"""Which jobs have to run, in which order while they do, and the record of each in the status file."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from fommctl.batch.claims import Claims
-from fommctl.batch.engines import Result
 from fommctl.batch.jobs import Job
-from fommctl.batch.planning import Planned, may_replace, reason_to_run
-from fommctl.batch.stamps import stamp_of
-from fommctl.batch.status import Record, Status
-from fommctl.batch.worker import Done, Failed
-from fommctl.errors import InputError, OutputError
-from fommctl.media.output_paths import is_pattern, sweep
-from fommctl.workers import Died, TimedOut, Wait
+from fommctl.batch.keys import Key
+from fommctl.batch.status import OutputLocks, Record, Status, output_fingerprint
+from fommctl.batch.worker import Rendered
+from fommctl.errors import FommctlError, OutputError, UsageError
+from fommctl.media.marking import OURS, read_statement
+from fommctl.media.output_paths import is_pattern, matching, remove_stale_output
+from fommctl.provenance.sidecar import sidecar_of
+from fommctl.workers import Backoff, Done, Failed, Outcome, TimedOut, WorkerCrashed, failure
 
+log = logging.getLogger(__name__)
 POLL_S = 0.5
-"""So often it is asked whether a claim of another batch has become free."""
+"""Seconds between two tries to get an output that another batch has locked."""
 LONGEST_PAUSE_S = 30.0
-FULL = "Free some space; the same command goes on where this stopped."
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A job that can run."""
+
+    job: Job
+    key: Key
+    reason: str | None
+    """Why it has to; None: what an earlier batch made is still good."""
+    record: Record | None = None
+    """What the status file said of it then."""
+
+
+def plan_job(job: Job, key: Key, record: Record | None) -> Planned:
+    """Decide what to do about a job with this record. Raises UsageError where it would replace what no batch has made,
+    or what was changed since."""
+    reason = reason_to_run(job, key, record)
+    if reason is not None and not may_replace(job, record):
+        by_batch = record is not None and record.fingerprint is not None
+        what = "was changed after a batch made it" if by_batch else "exists already, and no batch has made it"
+        raise UsageError(f"the output {what}: {job.output}", "Use --overwrite, or another output.")
+    if reason is None and record is not None and record.fingerprint not in (None, output_fingerprint(job.output)):
+        log.warning("%s was changed after a batch made it and is kept; --overwrite renders it again", job.output)
+    return Planned(job, key, reason, record)
+
+
+def reason_to_run(job: Job, key: Key, record: Record | None) -> str | None:
+    """Return `new`, `missing`, `missing: sidecar`, `changed: ...`, `failed: ...` or `interrupted`; None where there is
+    nothing to be done."""
+    if record is None:
+        return "new"
+    if record.state == "failed":
+        return f"failed: {(record.error or {}).get('message', 'for no known reason')}"
+    if record.state != "done":
+        return "interrupted"
+    found = output_fingerprint(job.output)
+    if found is None:
+        return "missing"
+    if record.key != key.value:
+        changed = [name for name, part in key.parts.items() if record.parts.get(name) != part]
+        return f"changed: {', '.join(changed)}" if changed else "changed"
+    if job.config.sidecar and not sidecar_of(job.output).is_file():
+        return "missing: sidecar"
+    edited = record.fingerprint not in (None, found)
+    return "changed: output" if edited and job.config.overwrite else None
+
+
+def may_replace(job: Job, record: Record | None) -> bool:
+    """Return whether nothing is at the output, or what is there is ours or may be replaced all the same.
+
+    It is ours as long as it is as a batch has left it: a result that was edited since is somebody's work.
+    """
+    found = output_fingerprint(job.output)
+    if job.config.overwrite or found is None:
+        return True
+    if record is None:
+        return False
+    if record.fingerprint == found or (record.state == "done" and record.fingerprint is None):
+        return True
+    # A batch that was killed between the output and its record leaves one that says what it is.
+    return record.state in ("started", "interrupted") and _says_it_is_ours(job)
+
+
+def _says_it_is_ours(job: Job) -> bool:
+    frames = (path for _, path in matching(job.output)) if is_pattern(job.output) else iter([job.output])
+    try:
+        return all((read_statement(path).comment or "").startswith(OURS) for path in frames)
+    except (FommctlError, OSError):
+        return False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,18 +131,18 @@ class _Turn:
     planned: Planned
     attempts: int = 0
     failures: int = 0
-    deaths: int = 0
+    crashes: int = 0
     earliest: float = 0.0
-    claimed: bool = False
+    locked: bool = False
 
 
 @dataclass(slots=True)
-class Schedule(Iterator[Job | Wait]):
+class Schedule(Iterator[Job | Backoff]):
     """Gives out jobs as the engine asks for them; `finish` takes what became of each."""
 
     planned: list[Planned]
     status: Status
-    claims: Claims
+    locks: OutputLocks
     retry: int
     fail_fast: bool
     watcher: Watcher
@@ -84,30 +154,30 @@ class Schedule(Iterator[Job | Wait]):
     def __post_init__(self) -> None:
         self._waiting.extend(_Turn(planned) for planned in self.planned)
 
-    def __next__(self) -> Job | Wait:
+    def __next__(self) -> Job | Backoff:
         """A job that is ours from now on, or how long to wait for one."""
         while not self._stopped and (self._waiting or self._running):
             turn = self._next_turn()
-            if isinstance(turn, Wait):
+            if isinstance(turn, Backoff):
                 return turn
             job = self._start(turn)
             if job is not None:
                 return job
         raise StopIteration
 
-    def _next_turn(self) -> _Turn | Wait:
+    def _next_turn(self) -> _Turn | Backoff:
         """The first that nobody else is at and whose pause is over."""
         now, pause = time.monotonic(), LONGEST_PAUSE_S
         for turn in list(self._waiting):
             if turn.earliest > now:
                 pause = min(pause, turn.earliest - now)
-            elif turn.claimed or self.claims.take(self._identity(turn)):
-                turn.claimed = True
+            elif turn.locked or self.locks.take(self._identity(turn)):
+                turn.locked = True
                 self._waiting.remove(turn)
                 return turn
             else:
                 pause = min(pause, POLL_S)
-        return Wait(pause)
+        return Backoff(pause)
 
     def _start(self, turn: _Turn) -> Job | None:
         """Write that it starts; None where there is nothing to do any more."""
@@ -124,8 +194,7 @@ class Schedule(Iterator[Job | Wait]):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            self._fail(turn, OutputError(f"cannot make the folder {folder}: {reason}", "Choose another output."))
+            self._failed(turn, failure(error))
             return None
         self._say(turn, "started")
         self._running[job.number] = turn
@@ -143,69 +212,64 @@ class Schedule(Iterator[Job | Wait]):
             return Ended(job=planned.job, state="kept", attempts=0, result=record.result)
         return None
 
-    def finish(self, job: Job, result: Result) -> None:
-        """Take the result of a job that was given out. Raises OutputError where the disk is full: then no job can be
+    def finish(self, job: Job, outcome: Outcome[Rendered]) -> None:
+        """Take the outcome of a job that was given out. Raises OutputError where the disk is full: then no job can be
         rendered."""
         turn = self._running.pop(job.number)
-        if isinstance(result, Done):
-            stamp = result.stamp or stamp_of(job.output)
-            size = {} if stamp is None else {"size": stamp.size, "mtime_ns": stamp.mtime_ns}
-            self._say(turn, "done", result=result.result, seconds=round(result.seconds, 3), **size)
+        if isinstance(outcome, Done):
+            rendered = outcome.result
+            found = rendered.fingerprint or output_fingerprint(job.output)
+            written = {} if found is None else {"size": found.size, "mtime_ns": found.mtime_ns}
+            self._say(turn, "done", result=dict(rendered.result), seconds=round(outcome.seconds, 3), **written)
             ended = Ended(
                 job=turn.planned.job,
                 state="done",
                 attempts=turn.attempts,
-                seconds=result.seconds,
-                result=result.result,
+                seconds=outcome.seconds,
+                result=rendered.result,
             )
             self._end(turn, ended)
-        elif isinstance(result, Died):
-            sweep(job.output)
-            if isinstance(result, TimedOut) or turn.deaths:
-                self._failed(turn, Failed(message=result.reason, hint=None, exit_code=InputError.exit_code))
-            else:
-                # It may have been the machine's fault, or that of the job before.
-                turn.deaths += 1
-                self._say(turn, "interrupted", error={"message": result.reason})
-                self._again(turn, result.reason, pause=0.0)
-        elif result.fatal:
-            self._say(turn, "failed", error=_error(result))
-            raise OutputError(result.message, FULL)
-        else:
-            self._failed(turn, result)
+            return
+        if isinstance(outcome, WorkerCrashed | TimedOut):
+            remove_stale_output(job.output)
+        if isinstance(outcome, WorkerCrashed) and not turn.crashes:
+            # It may have been the machine's fault, or that of the job before.
+            turn.crashes += 1
+            self._say(turn, "interrupted", error={"message": outcome.message})
+            self._again(turn, outcome.message, pause=0.0)
+            return
+        self._failed(turn, outcome)
 
     def abandon(self) -> None:
         """Say of the jobs that were at work that they were interrupted, and give all claims back."""
         for turn in self._running.values():
             # Of a worker that had no time to clean up.
-            sweep(turn.planned.job.output)
+            remove_stale_output(turn.planned.job.output)
         with contextlib.suppress(OutputError):
             for turn in self._running.values():
                 self._say(turn, "interrupted")
-        self.claims.release_all()
+        self.locks.release_all()
 
     @property
     def not_started(self) -> list[Planned]:
         """Those that were left when the batch stopped at a failure."""
         return [turn.planned for turn in self._waiting]
 
-    def _failed(self, turn: _Turn, result: Failed) -> None:
+    def _failed(self, turn: _Turn, outcome: Failed) -> None:
         turn.failures += 1
-        self._say(turn, "failed", error=_error(result))
+        self._say(turn, "failed", error=outcome.to_json())
+        outcome.raise_if_disk_full()
         if turn.failures <= self.retry:
-            self._again(turn, result.message, pause=min(LONGEST_PAUSE_S, 2.0 ** (turn.failures - 1)))
+            self._again(turn, outcome.message, pause=min(LONGEST_PAUSE_S, 2.0 ** (turn.failures - 1)))
             return
         ended = Ended(
             job=turn.planned.job,
             state="failed",
             attempts=turn.attempts,
-            seconds=result.seconds,
-            error=_error(result),
+            seconds=outcome.seconds,
+            error=outcome.to_json(),
         )
         self._end(turn, ended)
-
-    def _fail(self, turn: _Turn, error: OutputError) -> None:
-        self._failed(turn, Failed(message=error.message, hint=error.hint, exit_code=error.exit_code))
 
     def _again(self, turn: _Turn, message: str, pause: float) -> None:
         turn.earliest = time.monotonic() + pause
@@ -214,7 +278,7 @@ class Schedule(Iterator[Job | Wait]):
 
     def _end(self, turn: _Turn, ended: Ended) -> None:
         self.ended.append(ended)
-        self.claims.release(self._identity(turn))
+        self.locks.release(self._identity(turn))
         if ended.state == "failed" and self.fail_fast:
             self._stopped = True
         self.watcher.ended(ended)
@@ -225,7 +289,3 @@ class Schedule(Iterator[Job | Wait]):
 
     def _identity(self, turn: _Turn) -> str:
         return self.status.identity(turn.planned.job.output)
-
-
-def _error(result: Failed) -> dict[str, Any]:
-    return {"message": result.message, "hint": result.hint, "exit_code": result.exit_code}

@@ -1,149 +1,162 @@
-"""status.jsonl: what became of the jobs, one line a change, written by any number of batches at once."""
+"""status.jsonl: what became of the jobs, one line a change, written by any number of batches at once.
+
+Beside it lies the folder `.fommctl-batch` with the locks: one for the file and one for each output that is rendered.
+"""
 
 from __future__ import annotations
 
 import datetime
-import json
-import logging
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from filelock import FileLock
+from pydantic import BaseModel, ConfigDict
 
-from fommctl.api import plain_json
-from fommctl.batch.stamps import Stamp
-from fommctl.errors import FULL_DISK, OutputError
+from fommctl.errors import OutputError
+from fommctl.files import FileFingerprint, locked, text_sha256
+from fommctl.journal import Journal
+from fommctl.media.output_paths import is_pattern, matching
 
-log = logging.getLogger(__name__)
 FILE = "status.jsonl"
+FOLDER = ".fommctl-batch"
+_PATIENCE_S = 60.0
+"""Seconds that another batch may take to add its line."""
 State = Literal["started", "done", "failed", "interrupted"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Record:
-    """What the file says of one output, in the end."""
+class Record(BaseModel):
+    """A line of the file: what became of one output."""
 
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    time: str = ""
+    output: str
     state: State
     key: str
     """Content hash of inputs, model and options."""
-    parts: Mapping[str, str]
-    """That of each of them, so that a change has a name."""
-    attempt: int
-    error: Mapping[str, Any] | None
-    """`message`, `hint` and `exit_code` of the last failure."""
-    result: Mapping[str, Any] | None
-    stamp: Stamp | None
-    """Of the output that was written last, also where a later attempt failed."""
-    number: int
-    """How many lines there were before."""
+    parts: dict[str, str] = {}
+    """Content hash of each of them, so that a change has a name."""
+    attempt: int = 1
+    error: dict[str, Any] | None = None
+    """`message`, `hint` and `exit_code` of a failure."""
+    result: dict[str, Any] | None = None
+    seconds: float | None = None
+    size: int | None = None
+    mtime_ns: int | None = None
+    """Size and time of the output that was written last, also where a later attempt failed."""
+    host: str = ""
+    pid: int = 0
+
+    @property
+    def fingerprint(self) -> FileFingerprint | None:
+        """Fingerprint of the output that was written last."""
+        return None if self.size is None or self.mtime_ns is None else FileFingerprint(self.size, self.mtime_ns)
 
 
 class Status:
     """The status file; several processes may read and add to it at once."""
 
-    def __init__(self, path: Path, lock: Path) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = FileLock(lock, thread_local=False)
+        self._journal = Journal(path, Record, hint="Choose another file with --status.")
         self._records: dict[str, Record] = {}
-        self._read = 0
-        self._lines = 0
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the locks."""
+        return self.path.parent / FOLDER
 
     def identity(self, output: Path) -> str:
-        """What an output is called in the file: relative to its folder where it lies below it, else its whole path."""
+        """Return the name of an output in the file: relative to its folder where it lies below it, else its path."""
         real, folder = Path(os.path.realpath(output)), Path(os.path.realpath(self.path.parent))
         return real.relative_to(folder).as_posix() if real.is_relative_to(folder) else str(real)
 
     def of(self, output: Path) -> Record | None:
-        """The last word on an output, as of the last `refresh`."""
+        """Return the last record of an output, as of the last `refresh`."""
         return self._records.get(self.identity(output))
 
     def refresh(self) -> None:
-        """Read what was added. A line that is no record (a torn one of a killed process) is left out. Raises
-        OutputError where the file cannot be read."""
-        try:
-            with self.path.open("rb") as file:
-                if os.fstat(file.fileno()).st_size < self._read:
-                    # Somebody has removed it, or put another one in its place.
-                    self._read, self._records = 0, {}
-                file.seek(self._read)
-                added = file.read()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise _unusable(self.path, error) from error
-        whole = added.rfind(b"\n") + 1
-        self._read += whole
-        for line in added[:whole].splitlines():
-            self._lines += 1
-            if line.strip() and not self._take(line):
-                log.debug("%s: a line is no record and was left out", self.path)
-
-    def _take(self, line: bytes) -> bool:
-        try:
-            found = plain_json.parse(line)
-            output, state = found["output"], found["state"]
-            if not isinstance(output, str) or state not in get_args(State):
-                return False
-            before = self._records.get(output)
-            stamp = Stamp(found["size"], found["mtime_ns"]) if state == "done" and "size" in found else None
-            parts, error, result = (found.get(name) for name in ("parts", "error", "result"))
-            record = Record(
-                state=state,
-                key=str(found["key"]),
-                parts=parts if isinstance(parts, dict) else {},
-                attempt=int(found.get("attempt", 1)),
-                error=error if isinstance(error, dict) else None,
-                result=result if isinstance(result, dict) else None,
-                stamp=stamp,
-                number=self._lines,
-            )
-        except (ValueError, KeyError, TypeError):
-            return False
-        if state != "done" and before is not None:
-            record = replace(record, stamp=before.stamp)
-        self._records[output] = record
-        return True
+        """Read what was added. Raises OutputError where the file cannot be read."""
+        added, replaced = self._journal.read_new()
+        if replaced:
+            self._records = {}
+        for record in added:
+            before = self._records.get(record.output)
+            if record.state != "done" and before is not None:
+                record = record.model_copy(update={"size": before.size, "mtime_ns": before.mtime_ns})
+            self._records[record.output] = record
 
     def add(self, output: Path, state: State, *, key: str, parts: Mapping[str, str], attempt: int, **more: Any) -> None:
-        """One line, whole or not at all to whoever reads it. Raises OutputError where it cannot be written."""
-        line = {
-            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-            "output": self.identity(output),
-            "state": state,
-            "key": key,
-            "parts": dict(parts),
-            "attempt": attempt,
+        """Add a line. Raises OutputError where it cannot be written."""
+        record = Record(
+            time=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+            output=self.identity(output),
+            state=state,
+            key=key,
+            parts=dict(parts),
+            attempt=attempt,
             **more,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-        }
+            host=socket.gethostname(),
+            pid=os.getpid(),
+        )
         try:
-            with self._lock:
-                self._append(f"{json.dumps(line)}\n".encode())
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with locked(self.folder / "status.lock", patience=_PATIENCE_S) as alone:
+                if not alone:
+                    raise OutputError(f"{self.path} is locked by another process", "Choose another file with --status.")
+                self._journal.append(record)
         except OSError as error:
-            raise _unusable(self.path, error) from error
+            raise _not_usable(self.folder, error) from error
 
-    def _append(self, line: bytes) -> None:
-        handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+
+class OutputLocks:
+    """The outputs that this process renders, so that batches that run at once do no job twice.
+
+    The locks end with the process, whatever ends it; their files stay.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """folder: made where it is missing, as are those above it. Raises OutputError where that cannot be."""
         try:
-            end = os.lseek(handle, 0, os.SEEK_END)
-            # The torn last line of a killed process must not swallow this one.
-            torn = end and (os.lseek(handle, end - 1, os.SEEK_SET), os.read(handle, 1))[1] != b"\n"
-            rest = b"\n" + line if torn else line
-            # In one piece, but where the disk is nearly full: the system then takes a part and refuses the next byte.
-            while rest:
-                rest = rest[os.write(handle, rest) :]
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _not_usable(folder, error) from error
+        self._folder = folder
+        self._held: dict[str, ExitStack] = {}
+
+    def take(self, identity: str) -> bool:
+        """Lock an output; False where another process has it. Raises OutputError where nothing can be locked."""
+        held = ExitStack()
+        try:
+            if not held.enter_context(locked(self._folder / f"{text_sha256(identity)[:32]}.lock")):
+                return False
+        except OSError as error:
+            raise _not_usable(self._folder, error) from error
+        self._held[identity] = held
+        return True
+
+    def release(self, identity: str) -> None:
+        """Let other batches have an output."""
+        self._held.pop(identity).close()
+
+    def release_all(self) -> None:
+        """Let other batches have all outputs."""
+        for identity in list(self._held):
+            self.release(identity)
 
 
-def _unusable(path: Path, error: OSError) -> OutputError:
-    if error.errno in FULL_DISK:
-        return OutputError(f"the disk is full: {path}", "Free some space; the same command goes on where this stopped.")
+def output_fingerprint(output: Path) -> FileFingerprint | None:
+    """Return the fingerprint of an output, of all frames of a pattern; None where there is none."""
+    try:
+        files = [path for _, path in matching(output)] if is_pattern(output) else [output]
+        return FileFingerprint.of(*files).content if files else None
+    except OSError:
+        return None
+
+
+def _not_usable(folder: Path, error: OSError) -> OutputError:
     reason = (error.strerror or str(error)).lower()
-    return OutputError(f"cannot use {path}: {reason}", "Choose another file with --status.")
+    return OutputError(f"cannot use the folder {folder}: {reason}", "Choose another place with --status.")

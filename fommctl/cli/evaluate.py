@@ -1,17 +1,27 @@
 """`fommctl evaluate`: how good a model is, or which of several is best."""
 
 import shlex
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fommctl.cli import evaluate_options as opt
-from fommctl.cli.session import DeviceOption, SeedOption, Session, SetOption, command
+from fommctl.cli.console import Session
+from fommctl.cli.options import check_there, command
 from fommctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from fommctl.evaluate.config import EvaluateConfig
+    from rich.console import RenderableType
+    from rich.table import Table
 
+    from fommctl.evaluate.config import EvaluateConfig
+    from fommctl.evaluate.results import Evaluation, Summary
+    from fommctl.evaluate.run import EvaluateResult
+
+LISTED = 10
+"""Failed clips that are printed; all are in summary.json and under --json."""
+NARROWEST = 78
+"""Columns that the table needs; a narrower terminal breaks its lines."""
 EXAMPLES = """Examples:
 
   fommctl evaluate --model vox --data data/vox -o results
@@ -30,89 +40,106 @@ The same command again scores only what is missing or was changed.
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
+    from fommctl.evaluate.config import RESULT, RUN, SCORES, WHAT, EvaluateConfig
 
-    @command(app, epilog=EXAMPLES)
-    def evaluate(
-        session: Session,
-        context: typer.Context,
-        output: opt.Output,
-        model: opt.Model = None,
-        models: opt.Models = None,
-        names: opt.Names = None,
-        preset: opt.Preset = None,
-        data: opt.Data = None,
-        split: opt.Split = "auto",
-        mode: opt.Mode = "reconstruction",
-        pairs: opt.Pairs = None,
-        pred: opt.Pred = None,
-        truth: opt.Truth = None,
-        column: opt.Column = None,
-        resize: opt.Resize = False,
-        max_clips: opt.MaxClips = None,
-        max_frames: opt.MaxFrames = None,
-        metrics: opt.Metrics = None,
-        keypoints: opt.Keypoints = "auto",
-        embedder: opt.Embedder = None,
-        save: opt.Save = "none",
-        videos: opt.Videos = True,
-        overwrite: opt.Overwrite = False,
-        workers: opt.Workers = None,
-        device: DeviceOption = "auto",
-        precision: opt.Precision = "fp32",
-        seed: SeedOption = 0,
-        set: SetOption = None,
-    ) -> None:
-        """Score a model on the clips of a data set, or finished results against references; tables and a page."""
-        from fommctl.evaluate.config import EvaluateConfig
-
-        if model is not None and models is not None:
-            raise UsageError("--model and --models exclude each other", "Name all in --models.")
-        for option, text in (("--models", models), ("--names", names), ("--metrics", metrics)):
-            if text is not None and not _listed(text):
-                raise UsageError(f"{option} names nothing", "Give names with commas between them, or leave it out.")
-        config = EvaluateConfig(
-            output=output,
-            models=tuple(_listed(models)) or (model,),
-            names=tuple(_listed(names)),
-            preset=preset,
-            sets=tuple(set or ()),
-            data=data,
-            split=split,  # type: ignore[arg-type]  # checked by EvaluateConfig, as the next ones
-            mode=mode,  # type: ignore[arg-type]
-            pairs=pairs,
-            predictions=tuple(pred or ()),
-            truth=truth,
-            column=column,
-            resize=resize,
-            max_clips=max_clips,
-            max_frames=max_frames,
-            metrics=tuple(_listed(metrics)),
-            keypoints=keypoints,
-            embedder=embedder,
-            save=save,  # type: ignore[arg-type]
-            videos=videos,
-            overwrite=overwrite,
-            workers=workers,
-            device=device,
-            precision=precision,
-            seed=seed,
-        )
-        _run(session, config, shlex.join(["fommctl", *context.find_root().obj]))
+    command(app, reads={"config": EvaluateConfig}, panels=(RESULT, WHAT, SCORES, RUN), epilog=EXAMPLES)(evaluate)
 
 
-def _listed(text: str | None) -> list[str]:
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
-
-
-def _run(session: Session, config: "EvaluateConfig", line: str) -> None:
-    """line: the command as it was given."""
-    from fommctl.cli.evaluation_table import summary
+def evaluate(
+    session: Session,
+    context: typer.Context,
+    *,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "-m",
+            "--model",
+            help="A name (see 'fommctl models list') or a file. Default: the built-in model.",
+            rich_help_panel="What is evaluated",
+        ),
+    ] = None,
+    config: "EvaluateConfig",
+) -> None:
+    """Score a model on the clips of a data set, or finished results against references; tables and a page."""
+    if model is not None and config.models != (None,):
+        raise UsageError("--model and --models exclude each other", "Name all in --models.")
+    check_there(config.data, config.truth, config.pairs, *config.predictions)
+    if model is not None:
+        config = replace(config, models=(model,))
     from fommctl.evaluate.run import exit_code, run
     from fommctl.host import load_host
 
+    line = shlex.join(["fommctl", *context.find_root().obj])
     host = load_host()
     with session.progress("evaluating") as report:
         result = run(config, host, report, commands=(line,))
-    session.result(result.to_json(), None if session.json else summary(result))
+    session.summary(result.to_json(), None if session.json else summary(result))
     if code := exit_code(result):
         raise typer.Exit(code)
+
+
+def summary(result: "EvaluateResult") -> "RenderableType":
+    """A table of all metrics, and what went wrong."""
+    from rich.console import Group
+    from rich.text import Text
+
+    evaluation = result.evaluation
+    scored = sum(frames > 0 for frames in evaluation.frames)
+    kept = f"; {result.kept} were scored already" if result.kept else ""
+    lines = [Text(f"{evaluation.mode}: {scored} clips, {sum(evaluation.frames)} frames{kept}")]
+    failed = evaluation.failed[:LISTED]
+    lines += [Text(f"failed: {each['model']}: {each['clip']}: {each['message']}", "red") for each in failed]
+    if len(evaluation.failed) > LISTED:
+        lines.append(Text(f"and {len(evaluation.failed) - LISTED} more: see {result.output / 'summary.json'}"))
+    return Group(_table(evaluation), *lines, Text(str(evaluation.report or result.output), "bold"))
+
+
+def _table(evaluation: "Evaluation") -> "Table":
+    """A row for each metric and model, the best model first; of several models with how far each is behind it."""
+    from rich import box, get_console
+    from rich.table import Table
+
+    several = len(evaluation.models) > 1
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    if get_console().width < NARROWEST:
+        table.width = NARROWEST
+    table.add_column("metric", overflow="fold")
+    # In a narrow terminal intervals are folded at their spaces, and no number is cut.
+    for header in ("mean", "95% interval", *(("to the best", "95% interval") if several else ())):
+        table.add_column(header, justify="right", no_wrap=header == "mean", overflow="fold")
+    for header in ("frames", "cover"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for metric, info in evaluation.metrics.items():
+        name = f"{metric} {'↓' if info.lower_is_better else '↑'}"
+        if several:
+            table.add_row(f"{name} {info.unit}")
+        ranking = evaluation.ranking(metric)
+        rest = [model for model in evaluation.models if model not in ranking]
+        for place, model in enumerate([*ranking, *rest]):
+            found = evaluation.summary(model, metric)
+            cells = [f"  {model}" if several else f"{name} {info.unit}", *_numbers(found)]
+            if several:
+                behind = place > 0 and model in ranking
+                cells += _numbers(evaluation.difference(model, ranking[0], metric), "+") if behind else ["", ""]
+            best = several and place == 0 and model in ranking
+            last = place + 1 == len(evaluation.models)
+            table.add_row(
+                *cells,
+                str(found.frames),
+                f"{found.coverage:.0%}",
+                style="bold" if best else None,
+                end_section=several and last,
+            )
+    return table
+
+
+def _numbers(found: "Summary", sign: str = "") -> list[str]:
+    """The mean and its interval, with as many decimal places."""
+    from fommctl.evaluate.plots import places_for
+
+    if found.mean is None:
+        return ["-", ""]
+    low, high = found.ci95 or (None, None)
+    places = places_for(found.mean)
+    interval = "" if low is None or high is None else f"{low:{sign}.{places}f} to {high:{sign}.{places}f}"
+    return [f"{found.mean:{sign}.{places}f}", interval]

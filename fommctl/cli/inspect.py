@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fommctl.cli.session import Session, command
+from fommctl.cli.console import Session
+from fommctl.cli.options import check_there, command
 from fommctl.errors import InputError
 
 if TYPE_CHECKING:
     from rich.text import Text
 
     from fommctl.media.probe import VideoInfo
-    from fommctl.provenance.inspection import BesideIt, Inspection
-    from fommctl.provenance.verifying import Verdict
+    from fommctl.provenance.inspection import BesideIt, Inspection, Verdict
 
 EXAMPLES = """Examples:
 
@@ -24,11 +24,6 @@ EXAMPLES = """Examples:
 Exit codes: 0 shown; 3 the file was changed after it was signed or is not the one that its sidecar describes, with
 --trust also where it is not signed by someone trusted.
 """
-File = Annotated[Path, typer.Argument(metavar="FILE", help="A picture, a video, a folder or a pattern of frames.")]
-Trust = Annotated[
-    Path | None,
-    typer.Option(help="Certificates (PEM) of the authorities whose signatures are trusted.", metavar="ANCHORS"),
-]
 STATES = {
     "trusted": ("signed, whole, and trusted", "green"),
     "valid": ("signed and whole; the signer is not known to be trusted", "green"),
@@ -42,16 +37,25 @@ STATES = {
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
+    command(app, epilog=EXAMPLES)(inspect)
 
-    @command(app, epilog=EXAMPLES)
-    def inspect(session: Session, file: File, trust: Trust = None) -> None:
-        """Show what a file says of its origin, and verify it."""
-        from fommctl.provenance.inspection import inspect as look
 
-        found = look(file, trust)
-        session.result(found.to_json(), _text(found))
-        if found.changed or (trust is not None and found.credentials.state != "trusted"):
-            raise typer.Exit(InputError.exit_code)
+def inspect(
+    session: Session,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A picture, a video, a folder or a pattern of frames.")],
+    trust: Annotated[
+        Path | None,
+        typer.Option(help="Certificates (PEM) of the authorities whose signatures are trusted.", metavar="ANCHORS"),
+    ] = None,
+) -> None:
+    """Show what a file says of its origin, and verify it."""
+    check_there(file)
+    from fommctl.provenance.inspection import inspect as look
+
+    found = look(file, trust)
+    session.result(found.to_json(), _text(found))
+    if found.changed or (trust is not None and found.credentials.state != "trusted"):
+        raise typer.Exit(InputError.exit_code)
 
 
 def _text(found: "Inspection") -> "Text":

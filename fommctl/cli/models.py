@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fommctl.cli.session import Session, SetOption, command
+from fommctl.cli.console import Session
+from fommctl.cli.options import command
 
 if TYPE_CHECKING:
+    from fommctl.models.config import ExportConfig, ImportConfig
     from fommctl.models.download import Report
     from fommctl.models.registry import Entry
 
+HELP = "List, show, pull, import, export and remove weights."
 EXAMPLES = """Examples:
 
 fommctl models list
@@ -29,17 +31,25 @@ NameArgument = Annotated[str, typer.Argument(help="A model of 'fommctl models li
 
 def register(app: typer.Typer) -> None:
     """Add `models` and its subcommands to `app`."""
-    models = typer.Typer(
-        help="List, show, pull, import, export and remove weights.", epilog=EXAMPLES, no_args_is_help=True
-    )
+    from fommctl.models.config import ExportConfig, ImportConfig
+
+    models = typer.Typer(help=HELP, epilog=EXAMPLES, no_args_is_help=True)
     app.add_typer(models, name="models")
     command(models, "list", epilog="Example: fommctl models list --json")(list_models)
     command(models, "show", epilog="Example: fommctl models show faces-mini")(show_model)
     command(models, "pull", epilog="Example: fommctl models pull vox taichi")(pull_models)
-    command(models, "import", epilog="Example: fommctl models import my.pth.tar --preset my.yaml --half")(import_file)
-    command(models, "export", epilog="Example: fommctl models export runs/vox/model.safetensors -o vox.pth.tar")(
-        export_file
-    )
+    command(
+        models,
+        "import",
+        reads={"config": ImportConfig},
+        epilog="Example: fommctl models import my.pth.tar --preset my.yaml --half",
+    )(import_file)
+    command(
+        models,
+        "export",
+        reads={"config": ExportConfig},
+        epilog="Example: fommctl models export runs/vox/model.safetensors -o vox.pth.tar",
+    )(export_file)
     command(models, "remove", epilog="Example: fommctl models remove vox")(remove_model)
 
 
@@ -91,20 +101,10 @@ def pull_models(
             entry, fetched = registry.pull(name, host, _in_megabytes(report))
         pulled.append({**_row(entry), "fetched": fetched})
     lines = [f"{row['name']}: {row['path']}{'' if row['fetched'] else ' (was there already)'}" for row in pulled]
-    session.result({"models": pulled}, Text("\n".join(lines)))
+    session.summary({"models": pulled}, Text("\n".join(lines)))
 
 
-def import_file(
-    session: Session,
-    path: Annotated[Path, typer.Argument(help="A published .pth.tar or a safetensors file.", metavar="PATH")],
-    name: Annotated[str | None, typer.Option(help="Name for the model; else that of the file.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Name or path of the preset that it was trained with.")] = None,
-    sets: SetOption = None,
-    half: Annotated[bool, typer.Option("--half", help="Store the weights in half precision.")] = False,
-    licence: Annotated[str | None, typer.Option(help="The licence of the weights, in words.")] = None,
-    summary: Annotated[str | None, typer.Option(help="One line on what the model is.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model of this name.")] = False,
-) -> None:
+def import_file(session: Session, config: ImportConfig) -> None:
     """Check a model file and keep it, converted to safetensors, under a name."""
     from rich.text import Text
 
@@ -112,36 +112,22 @@ def import_file(
     from fommctl.models import importing, registry
 
     host = load_host()
-    imported = importing.import_model(
-        path,
-        host,
-        name=name,
-        preset=preset,
-        sets=sets or (),
-        half=half,
-        licence=licence,
-        summary=summary,
-        overwrite=overwrite,
-    )
+    options = {field.name: getattr(config, field.name) for field in fields(config) if field.name != "path"}
+    imported = importing.import_model(config.path, host, **options)
     row = {**_row(registry.find(imported.name, host)), "notes": list(imported.notes)}
-    session.result(row, Text(f"{imported.name}: {row['path']}"))
+    session.summary(row, Text(f"{imported.name}: {row['path']}"))
 
 
-def export_file(
-    session: Session,
-    model: Annotated[str, typer.Argument(help="A name, a model file, or a checkpoint of a run.", metavar="MODEL")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write, such as vox.pth.tar.")],
-    preset: Annotated[str | None, typer.Option(help="Name or path of the preset that it was trained with.")] = None,
-    sets: SetOption = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
-) -> None:
+def export_file(session: Session, config: ExportConfig) -> None:
     """Write a model in the layout of the published checkpoints, in single precision."""
     from rich.text import Text
 
     from fommctl.host import load_host
     from fommctl.models.exporting import export_model
 
-    exported = export_model(model, output, load_host(), preset=preset, sets=sets or (), overwrite=overwrite)
+    exported = export_model(
+        config.model, config.output, load_host(), preset=config.preset, sets=config.sets, overwrite=config.overwrite
+    )
     details = {
         "model": exported.model,
         "path": str(exported.path),
@@ -149,7 +135,7 @@ def export_file(
         "networks": list(exported.groups),
         "epoch": exported.epoch,
     }
-    session.result(details, Text(f"{exported.path}: {', '.join(exported.groups)} after epoch {exported.epoch}"))
+    session.summary(details, Text(f"{exported.path}: {', '.join(exported.groups)} after epoch {exported.epoch}"))
 
 
 def remove_model(session: Session, name: NameArgument) -> None:
@@ -160,7 +146,7 @@ def remove_model(session: Session, name: NameArgument) -> None:
     from fommctl.models import registry
 
     path = registry.remove(name, load_host())
-    session.result({"name": name, "removed": str(path)}, Text(f"removed {path}"))
+    session.summary({"name": name, "removed": str(path)}, Text(f"removed {path}"))
 
 
 def _in_megabytes(report: Report) -> Report:
@@ -182,6 +168,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 def _details(entry: Entry) -> dict[str, Any]:
     """What `show` tells beyond a row of the list."""
+    from fommctl.files import file_sha256
     from fommctl.models import files, registry
 
     present = entry.path.exists()
@@ -192,14 +179,24 @@ def _details(entry: Entry) -> dict[str, Any]:
         "urls": list(entry.spec.urls) if entry.spec else [],
         "put_it_at": None if present else str(entry.path),
         "origin": registry.origin(entry.name) or None,
-        "sha256": registry.file_sha256(entry.path) if present else entry.spec.sha256 if entry.spec else None,
+        "sha256": file_sha256(entry.path) if present else entry.spec.sha256 if entry.spec else None,
         "md5": entry.spec.md5 if entry.spec else None,
         "parameters": files.count_values(entry.path) if native else None,
-        "training": json.loads(metadata["training"]) if "training" in metadata else None,
+        "training": _training(metadata.get("training")),
         "imported_from": metadata.get("imported_from"),
         "preset_text": metadata.get("preset"),
         "card": card.read_text(encoding="utf-8") if entry.status == "built-in" and card.exists() else None,
     }
+
+
+def _training(text: str | None) -> Any:
+    """What a file says of its training: JSON where it is that, else its text; anybody may have written it."""
+    from fommctl.api import plain_json
+
+    try:
+        return None if text is None else plain_json.parse(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _plain(value: object) -> str:

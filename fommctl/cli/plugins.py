@@ -1,28 +1,74 @@
-"""`fommctl plugins`: what is installed, what each registers, and what is broken."""
+"""`fommctl plugins`: what is installed, what each registers, what is broken, and for authors: a new one, and checks."""
 
+import json
+import os
 import shlex
-from dataclasses import asdict
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fommctl.api.version import FIRST
-from fommctl.cli.session import Session, command
-from fommctl.errors import JobsFailedError, UsageError
+import fommctl
+from fommctl.api.version import API_VERSION, DECLARATION, FIRST
+from fommctl.cli.console import Session
+from fommctl.cli.options import command
+from fommctl.errors import FommctlError, InputError, JobsFailedError, MissingError, UsageError
+from fommctl.host import RESTRICT
 from fommctl.presets.config import did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from fommctl.cli.plugin_checks import Check
+    from fommctl.api.specs import BackendSpec
     from fommctl.host import Host
     from fommctl.plugin import PluginInfo
+    from fommctl.presets.preset import Preset
+
+HELP = "The plugins of this installation."
+SUITES: Mapping[str, str] = {
+    "backend": "fommctl.api.testing.check_backend and fommctl.api.testing_training.check_training",
+    "dataset": "fommctl.api.testing.check_dataset",
+    "detector": "fommctl.api.testing.check_detector",
+    "embedder": "fommctl.api.testing.check_embedder",
+    "metric": "fommctl.api.testing_metrics.check_metric",
+    "preset": "fommctl presets show",
+    "command": "fommctl.api.testing.check_command",
+}
+"""What repeats the check, by kind, for those kinds that have one; weights are checked when they are pulled or read."""
+HEAVY = ("torch", "av")
+"""Never loaded by importing a plugin or asking its hooks."""
+SLOW_ONES = ("numpy", "scipy", "pandas", "cv2", "PIL", "matplotlib", "pydantic", "sklearn", "transformers")
+"""Better not."""
+SLOW = 0.5
+"""Seconds of every command, after which it is said."""
+LONGEST_SUMMARY = 120
+"""Characters: what fits a line of a table."""
+TIMEOUT = 120
+_PROBE = """
+import importlib, json, sys, time
+import fommctl.host
+before = set(sys.modules)
+start = time.perf_counter()
+importlib.import_module({module!r})
+imported = time.perf_counter()
+host = fommctl.host.load_host(check=False)
+loaded = time.perf_counter()
+host.plugins
+asked = time.perf_counter()
+new = sorted({{name.partition(".")[0] for name in set(sys.modules) - before}})
+print("\\n" + json.dumps({{"seconds": imported - start + asked - loaded, "new": new}}))
+"""
 
 
 def register(app: typer.Typer) -> None:
     """Add `plugins list`, `plugins show`, `plugins new` and `plugins check`."""
-    group = typer.Typer(help="The plugins of this installation.", no_args_is_help=True)
+    group = typer.Typer(help=HELP, no_args_is_help=True)
     app.add_typer(group, name="plugins")
     command(group, "list", epilog="Example: fommctl plugins list --json")(list_plugins)
     command(group, "show", epilog="Example: fommctl plugins show fomm")(show_plugin)
@@ -54,7 +100,7 @@ def show_plugin(
     host = load_host(check=False)
     infos = _named(host, name)
     details = [{**_data(info), "summaries": _summaries(host, info), "traceback": info.traceback} for info in infos]
-    session.result({"plugins": details, "warnings": list(host.warnings)}, "\n\n".join(map(_text, details)))
+    session.result({"plugins": details, "warnings": list(host.warnings)}, "\n\n".join(map(_shown, details)))
 
 
 def new_plugin(
@@ -66,7 +112,6 @@ def new_plugin(
     ] = None,
 ) -> None:
     """Write a package with a plugin that works, with tests, to be changed into one's own."""
-    from fommctl.cli.plugin_checks import guide
     from fommctl.host import load_host
     from fommctl.scaffold import ScaffoldConfig, run
 
@@ -78,7 +123,7 @@ def new_plugin(
     )
     told = f"{result.folder} holds the plugin {result.name!r}, a {kind} that works. Next:"
     text = "\n".join((told, *(f"  {step}" for step in steps), f"The guide for plugin authors: {guide()}"))
-    session.result({**result.to_json(), "next": list(steps), "guide": str(guide())}, text)
+    session.summary({**result.to_json(), "next": list(steps), "guide": str(guide())}, text)
 
 
 def check_plugin(
@@ -92,8 +137,6 @@ def check_plugin(
 
     -v shows the traceback of what the plugin raised.
     """
-    from fommctl.cli.plugin_checks import SUITES, check, guide
-    from fommctl.cli.plugin_package import check_package
     from fommctl.host import load_host
 
     host = load_host()
@@ -165,7 +208,7 @@ def _table(infos: "tuple[PluginInfo, ...]", warnings: list[str]) -> "RenderableT
     return Group(table, *problems, *(Text(warning, "yellow") for warning in warnings))
 
 
-def _text(details: dict[str, Any]) -> str:
+def _shown(details: dict[str, Any]) -> str:
     lines = [f"{key.replace('_', ' ')}: {details[key]}" for key in ("name", "distribution", "version", "entry_point")]
     lines.append(f"API: {details['api'] or f'not stated, taken to be written for {FIRST}'}")
     for kind, names in details["registers"].items():
@@ -173,3 +216,232 @@ def _text(details: dict[str, Any]) -> str:
         lines += [f"  {name}  {details['summaries'].get(kind, {}).get(name, '')}".rstrip() for name in names]
     lines += [f"problem: {details['problem']}"] if details["problem"] else []
     return "\n".join([*lines, *([details["traceback"].rstrip()] if details["traceback"] else [])])
+
+
+@dataclass(frozen=True)
+class Check:
+    """How one spec did, or the plugin itself in one respect."""
+
+    kind: str
+    """Of SUITES; `plugin` for what is no spec."""
+    name: str
+    problem: str | None = None
+    """The promise that was broken, or what was raised."""
+    note: str | None = None
+    """Why it was not checked, or not wholly."""
+    got: str | None = None
+    """What came in place of what was promised."""
+    where: str | None = None
+    """The line of the plugin that raised."""
+    advice: str | None = None
+    """What to do."""
+    read: str | None = None
+    """The section of the guide."""
+    repeat: str | None = None
+    """What runs this check alone."""
+    traceback: str | None = None
+
+
+def guide() -> Path:
+    """The guide for plugin authors: inside the package in a wheel, among the plugins in a source tree."""
+    package = Path(fommctl.__file__).parent
+    packed = package / "_plugin_guide.md"
+    return packed if packed.is_file() else package.parent / "plugins" / "README.md"
+
+
+def check(kind: str, name: str, host: "Host", data: Path | None = None) -> Check:
+    """The contract suite of this kind (of SUITES) over this spec; data: the folder for data sets on disk."""
+    from fommctl.api import testing
+    from fommctl.api.promises import BrokenPromiseError
+
+    suites: dict[str, Callable[[], str | None]] = {
+        "backend": lambda: _backend(name, host),
+        "detector": lambda: _detector(name, host),
+        "embedder": lambda: _embedder(name, host),
+        "dataset": lambda: _dataset(name, host, data),
+        "metric": lambda: _metric(name, host),
+        "command": lambda: testing.check_command(host.find(kind, name)),
+        "preset": lambda: _preset(name, host),
+    }
+    more: dict[str, Any] = {"read": f"fommctl_{kind}s", "repeat": SUITES[kind]}
+    try:
+        return Check(kind, name, note=suites[kind]())
+    except BrokenPromiseError as error:
+        return Check(kind, name, problem=f"broken promise: {error.promise}", got=error.got, **more)
+    except FommctlError as error:
+        more |= {"advice": error.hint, "traceback": _traceback(error)}
+        return Check(kind, name, problem=error.message, where=_place(error), **more)
+    except (Exception, SystemExit) as error:
+        problem = f"{type(error).__name__}: {error}".rstrip(": ")
+        return Check(kind, name, problem=problem, where=_place(error), traceback=_traceback(error), **more)
+
+
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+def _place(error: BaseException) -> str | None:
+    """The last line outside fommctl and the libraries that led to the error; None where there is none."""
+    ours = Path(fommctl.__file__).parent
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not Path(frame.filename).is_relative_to(ours) and "<" not in frame.filename
+    ]
+    # A library that the plugin calls is where it was raised, not where it has to be mended.
+    own = [frame for frame in frames if not _LIBRARIES.intersection(Path(frame.filename).parts)] or frames
+    return f"{own[-1].filename}:{own[-1].lineno}, in {own[-1].name}" if own else None
+
+
+_LIBRARIES = {"site-packages", "dist-packages"}
+
+
+def _backend(name: str, host: "Host") -> str | None:
+    """With the preset of this backend that has the smallest frames, and among those the smallest networks."""
+    from fommctl.api import testing
+    from fommctl.presets.preset import load_preset, preset_names
+
+    presets = [preset for each in preset_names(host) if (preset := load_preset(each, host)).backend == name]
+    if not presets:
+        return "not checked: no preset has this backend; call fommctl.api.testing.check_backend with model_params"
+    spec = host.find("backend", name)
+    smallest = min(each.frame_shape for each in presets)
+    preset = min((each for each in presets if each.frame_shape == smallest), key=lambda each: _weights(spec, each))
+    model_params = preset.model_params.model_dump()
+    testing.check_backend(spec, model_params, preset.frame_shape)
+    return _training(spec, preset, model_params)
+
+
+def _weights(spec: "BackendSpec", preset: "Preset") -> int:
+    networks = spec.build(preset.model_params).modules().values()
+    return sum(weights.numel() for network in networks for weights in network.parameters())
+
+
+def _training(spec: "BackendSpec", preset: "Preset", model_params: dict[str, Any]) -> str | None:
+    from fommctl.api.testing_training import check_training
+    from fommctl.api.training import trains
+
+    if not trains(spec.build(preset.model_params)):
+        return "it does not train"
+    if "train_params" not in preset.sections:
+        return f"training not checked: the preset {preset.name} has no train_params"
+    check_training(spec, model_params, preset.section("train_params").model_dump(), preset.frame_shape)
+    return None
+
+
+def _detector(name: str, host: "Host") -> str | None:
+    from fommctl.api import testing
+
+    spec = host.find("detector", name)
+    testing.check_detector(spec)
+    reason = spec.ready()
+    return f"not checked: {reason}" if reason else None
+
+
+def _embedder(name: str, host: "Host") -> str | None:
+    from fommctl.api import testing
+
+    spec = host.find("embedder", name)
+    testing.check_embedder(spec)
+    reason = spec.ready()
+    return f"not checked: {reason}" if reason else None
+
+
+def _metric(name: str, host: "Host") -> str | None:
+    from fommctl.api.testing_metrics import check_metric
+
+    spec = host.find("metric", name)
+    check_metric(spec)
+    try:
+        spec.build()
+    except MissingError as error:
+        return f"not checked: {error.message}"
+    return None
+
+
+def _dataset(name: str, host: "Host", data: Path | None) -> str | None:
+    from fommctl.api import testing
+
+    spec = host.find("dataset", name)
+    if data is None:
+        with tempfile.TemporaryDirectory() as empty:
+            try:
+                next(iter(spec.build().clips(Path(empty))), None)
+            except (InputError, MissingError):
+                return "not checked: name a folder in its raw layout with --data"
+    testing.check_dataset(spec, data)
+    return None
+
+
+def _preset(name: str, host: "Host") -> str | None:
+    from fommctl.presets.preset import load_preset
+
+    load_preset(name, host)
+    return None
+
+
+def check_package(info: "PluginInfo", host: "Host") -> list[Check]:
+    """The plugin itself, in four respects; only the first where it does not load."""
+    if info.problem:
+        read = "Versions" if "version" in info.problem else "Troubleshooting"
+        return [Check("plugin", "loading", problem=info.problem, read=read, traceback=info.traceback)]
+    nothing = None if info.registers else "it registers nothing"
+    return [Check("plugin", "loading", note=nothing), _version(info), _check_summaries(info, host), _import(info)]
+
+
+def _version(info: "PluginInfo") -> Check:
+    if info.api is not None:
+        return Check("plugin", "version of the API", note=f"passed: {info.api}")
+    advice = f'Write {DECLARATION} = "{API_VERSION}" beside the hooks.'
+    problem = "it does not say which version of the API it was written for"
+    return Check("plugin", "version of the API", problem=problem, advice=advice, read="Versions")
+
+
+def _check_summaries(info: "PluginInfo", host: "Host") -> Check:
+    faults = list(_faults(info, host))
+    if not faults:
+        return Check("plugin", "summaries")
+    advice = f"One line of at most {LONGEST_SUMMARY} characters says what it is."
+    return Check("plugin", "summaries", problem="; ".join(faults), advice=advice, read="Hooks")
+
+
+def _faults(info: "PluginInfo", host: "Host") -> Iterator[str]:
+    for kind, names in info.registers.items():
+        for name in names if kind != "hook" else ():
+            spec = getattr(host, f"{kind}s").get(name)
+            summary = spec.summary if spec else "offered twice"
+            # A preset may have its summary in its file.
+            if not summary.strip() and kind != "preset":
+                yield f"the {kind} {name!r} has none"
+            elif "\n" in summary:
+                yield f"that of the {kind} {name!r} has {summary.count(chr(10)) + 1} lines"
+            elif len(summary) > LONGEST_SUMMARY:
+                yield f"that of the {kind} {name!r} has {len(summary)} characters"
+
+
+def _import(info: "PluginInfo") -> Check:
+    """In a process of its own, for in this one everything may be loaded already."""
+    paths = os.pathsep.join(filter(None, sys.path))
+    done = None
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _PROBE.format(module=info.entry_point.partition(":")[0].strip())],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=True,
+            env={**os.environ, "PYTHONPATH": paths, RESTRICT: info.name},
+        )
+        told = json.loads(done.stdout.splitlines()[-1])
+    except (subprocess.SubprocessError, ValueError, IndexError) as error:
+        said = getattr(error, "stderr", None) or ""
+        problem = f"importing it in a process of its own fails: {error if done is None else 'it ends the process'}"
+        return Check("plugin", "import", problem=problem, read="Life cycle", traceback=str(said) or None)
+    heavy, slow = ([name for name in names if name in told["new"]] for names in (HEAVY, SLOW_ONES))
+    cost = f"{told['seconds'] * 1000:.3g} ms of every command"
+    if heavy:
+        advice = "Import it inside the functions that the specs name (build, schema)."
+        problem = f"importing it, or asking its hooks, loads {' and '.join(heavy)} ({cost})"
+        return Check("plugin", "import", problem=problem, advice=advice, read="Life cycle")
+    loads = f"; it loads {', '.join(slow)}, which could wait for build" if slow else ""
+    return Check("plugin", "import", note=f"passed: {cost}{', slow' if told['seconds'] > SLOW else ''}{loads}")

@@ -1,20 +1,29 @@
 """`fommctl presets`: the named configurations."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fommctl.cli.session import Session, SetOption, command
+from fommctl.cli.console import Session
+from fommctl.cli.options import command
+
+if TYPE_CHECKING:
+    from fommctl.animate.config import ModelChoice
+
+HELP = "Named configurations of models and their training."
 
 
 def register(app: typer.Typer) -> None:
     """Add `presets list` and `presets show`."""
-    group = typer.Typer(help="Named configurations of models and their training.", no_args_is_help=True)
+    from fommctl.animate.config import ModelChoice
+
+    group = typer.Typer(help=HELP, no_args_is_help=True)
     app.add_typer(group, name="presets")
     command(group, "list", epilog="Example: fommctl presets list --json")(list_presets)
     command(
         group,
         "show",
+        reads={"choice": (ModelChoice, "sets")},
         epilog="Example: fommctl presets show vox --set train_params.batch_size=8",
     )(show_preset)
 
@@ -42,7 +51,7 @@ def list_presets(session: Session) -> None:
 def show_preset(
     session: Session,
     preset: Annotated[str, typer.Argument(metavar="NAME", help="Name or alias of a preset, or path of a YAML file.")],
-    overrides: SetOption = None,
+    choice: "ModelChoice",
 ) -> None:
     """Print the whole configuration of a preset as YAML, checked and with --set applied."""
     from rich.text import Text
@@ -51,7 +60,7 @@ def show_preset(
     from fommctl.presets.config import parse_yaml
     from fommctl.presets.preset import load_preset
 
-    found = load_preset(preset, load_host(), sets=overrides or ())
+    found = load_preset(preset, load_host(), sets=choice.sets)
     text = found.text()
     data: dict[str, Any] = parse_yaml(text, found.name).data
     session.result({"path": str(found.path), "preset": data}, Text(text.rstrip("\n")))

@@ -1,14 +1,23 @@
 """`fommctl train`: a model from a folder of clips."""
 
+import contextlib
+import datetime
 import logging
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 import typer
 
-from fommctl.cli.session import DeviceOption, PrecisionOption, SeedOption, Session, SetOption, command
+from fommctl.cli import console
+from fommctl.cli.console import LogFormat, Session
+from fommctl.cli.options import check_there, command
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from fommctl.train.config import TrainConfig
     from fommctl.train.run import TrainResult
 
 EXAMPLES = """Examples:
@@ -19,106 +28,193 @@ EXAMPLES = """Examples:
 
   fommctl train --preset faces-mini --data my-faces --init-from faces-mini --max-steps 2000
 
-  fommctl train --preset vox-adv --data vox-png --nproc 4
+  torchrun --nproc-per-node 4 -m fommctl train --preset vox-adv --data vox-png --out runs/vox-adv
 """
-
-
-def _seconds(text: str) -> float:
-    """Seconds, or a number with s, m, h or d behind it."""
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
-    try:
-        seconds = float(number) * unit
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise typer.BadParameter(f"'{text}' is no length of time: write 90, 45m, 2h or 1.5d")
-    return seconds
+SECONDS_BETWEEN_LINES = 30.0
+# Of one step in the running means: losses jump from batch to batch.
+_WEIGHT = 0.02
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
+    from fommctl.train.config import TrainConfig
 
-    @command(app, epilog=EXAMPLES)
-    def train(
-        session: Session,
-        context: typer.Context,
-        preset: Annotated[str, typer.Option("--preset", help="Configuration, by name or path.")],
-        data: Annotated[
-            Path, typer.Option("--data", help="Clips: train/ and test/ as preprocess writes them, or any folder.")
-        ],
-        out: Annotated[
-            Path | None, typer.Option("--out", "-o", help="Folder of the run; runs/PRESET where none is given.")
-        ] = None,
-        resume: Annotated[
-            str | None,
-            typer.Option(
-                help="Go on: 'auto' from the newest checkpoint in --out (anew where there is none), or a path."
+    command(app, reads={"config": TrainConfig}, epilog=EXAMPLES)(train)
+
+
+def train(session: Session, config: "TrainConfig") -> None:
+    """Train a model into a run folder with checkpoints, metrics, curves and pictures, resumable at any moment."""
+    check_there(config.data)
+    from fommctl.host import load_host
+    from fommctl.train.distributed import join
+    from fommctl.train.run import run, unobserved
+
+    with join(config.device) as processes:
+        if not processes.first:
+            # All processes meet the same warnings; one tells them.
+            logging.getLogger("fommctl").setLevel(logging.ERROR)
+        result = run(
+            config,
+            load_host(),
+            processes=processes,
+            observe=lambda total, first: (
+                training_progress(session, total, first_step=first) if processes.first else unobserved(total, first)
             ),
-        ] = None,
-        init_from: Annotated[
-            str | None, typer.Option(help="Model to start from: every tensor that fits is taken.", metavar="MODEL")
-        ] = None,
-        max_steps: Annotated[int | None, typer.Option(min=1, help="End after so many steps in all.")] = None,
-        max_time: Annotated[
-            float | None,
-            typer.Option(parser=_seconds, metavar="TIME", help="Save and end after this long: 90, 45m, 2h."),
-        ] = None,
-        nproc: Annotated[
-            int, typer.Option(min=1, help="Processes on this machine, one a GPU; elsewhere use torchrun or Slurm.")
-        ] = 1,
-        workers: Annotated[int, typer.Option(min=0, help="Processes that decode and augment, for each GPU.")] = 1,
-        pictures_every: Annotated[int, typer.Option(min=0, help="Steps between picture grids; 0 for none.")] = 500,
-        keep: Annotated[int, typer.Option(min=1, help="Checkpoints to keep, beside the best.")] = 3,
-        set_: SetOption = None,
-        seed: SeedOption = 0,
-        device: DeviceOption = "auto",
-        precision: PrecisionOption = "auto",
-    ) -> None:
-        """Train a model into a run folder with checkpoints, metrics, curves and pictures, resumable at any moment."""
-        if nproc > 1:
-            from fommctl.cli.launch import launch
-
-            launch(context.find_root().obj, nproc, device, session)
-        from fommctl.cli.training_progress import training_progress
-        from fommctl.host import load_host
-        from fommctl.train.config import TrainConfig
-        from fommctl.train.distributed import join
-        from fommctl.train.run import run, unobserved
-
-        config = TrainConfig(
-            preset=preset,
-            data=data,
-            out=out or Path("runs") / Path(preset).stem,
-            resume=resume,
-            init_from=init_from,
-            max_steps=max_steps,
-            max_time=max_time,
-            device=device,
-            precision=precision,
-            seed=seed or 0,
-            sets=tuple(set_ or ()),
-            workers=workers,
-            pictures_every=pictures_every,
-            keep=keep,
         )
-        with join(device) as processes:
-            if not processes.first:
-                # All processes meet the same warnings; one tells them.
-                logging.getLogger("fommctl").setLevel(logging.ERROR)
-            result = run(
-                config,
-                load_host(),
-                processes=processes,
-                observe=lambda total, first: (
-                    training_progress(session, total, first_step=first) if processes.first else unobserved(total, first)
-                ),
-            )
-        if processes.first:
-            session.result(result.to_json(), _text(result))
+    if processes.first:
+        session.summary(result.to_json(), _text(result))
 
 
 def _text(result: "TrainResult") -> str:
     if result.model is None:
         return f"stopped after {result.steps} steps: go on with --resume auto\ncheckpoint: {result.checkpoint}"
     return f"done after {result.steps} steps\nmodel: {result.model}"
+
+
+class Report(Protocol):
+    """Called after each step."""
+
+    def __call__(
+        self, step: int, epoch: int, losses: Mapping[str, float], samples_per_s: float, waiting: float
+    ) -> None:
+        """step: steps done so far.  waiting: share of the time in which the device waited for data, in [0, 1]."""
+        ...
+
+
+@contextlib.contextmanager
+def training_progress(
+    session: Session, total_steps: int | None, *, first_step: int = 0, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Report]:
+    """Show epoch, step and time left, and as running means samples/s, the losses and the time waiting for data.
+
+    total_steps: of the whole run, None where only time limits it.  first_step: steps that were done before it was
+    resumed.  On a terminal this is a display that vanishes at the end; elsewhere (a log file, --json, --log-format
+    json) a line on stderr for the first step, every half minute, and for the last step; with --quiet nothing.
+    """
+    progress = _Progress(total_steps, first_step, clock)
+    if session.shows_progress:
+        with _display(session, progress) as report:
+            yield report
+    elif session.quiet:
+        yield progress.add
+    else:
+        lines = _Lines(progress, session.log_format == LogFormat.JSON)
+        try:
+            yield lines.report
+        finally:
+            lines.finish()
+
+
+@dataclass
+class _Progress:
+    """What there is to tell after the last step; but for step and epoch, running means."""
+
+    total: int | None
+    first: int
+    clock: Callable[[], float]
+    step: int = 0
+    epoch: int = 0
+    losses: dict[str, float] = field(default_factory=dict)
+    samples_per_s: float = 0.0
+    waiting: float = 0.0
+
+    seconds_per_step: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.step = self.first
+        self._time = self.clock()
+
+    def add(self, step: int, epoch: int, losses: Mapping[str, float], samples_per_s: float, waiting: float) -> None:
+        self.step, self.epoch = step, epoch
+        done = max(1, step - self.first)
+        spent, self._time = self.clock() - self._time, self.clock()
+        # The first step, with all that is set up for it, is left out once there is another one.
+        self.seconds_per_step += max(_WEIGHT, 1 / max(1, done - 1)) * (spent - self.seconds_per_step)
+        weight = max(_WEIGHT, 1 / done)
+        self.samples_per_s += weight * (samples_per_s - self.samples_per_s)
+        self.waiting += weight * (waiting - self.waiting)
+        self.losses = {
+            name: value if name not in self.losses else self.losses[name] + weight * (value - self.losses[name])
+            for name, value in losses.items()
+        }
+
+    @property
+    def seconds_left(self) -> float | None:
+        if self.total is None or self.step == self.first:
+            return None
+        return max(0.0, (self.total - self.step) * self.seconds_per_step)
+
+    @property
+    def rate_text(self) -> str:
+        if self.step == self.first:
+            return "the first step takes longest"
+        return f"{self.samples_per_s:.1f} samples/s, waiting for data {self.waiting:.0%}"
+
+    @property
+    def left_text(self) -> str:
+        seconds = self.seconds_left
+        return "" if seconds is None else f"{datetime.timedelta(seconds=round(seconds))} left"
+
+    @property
+    def step_text(self) -> str:
+        return f"step {self.step}" if self.total is None else f"step {self.step}/{self.total}"
+
+    @property
+    def losses_text(self) -> str:
+        return ", ".join(f"{name} {value:.4g}" for name, value in self.losses.items())
+
+
+class _Lines:
+    """A line on stderr for the first step, now and then, and for the last one."""
+
+    def __init__(self, progress: _Progress, as_json: bool) -> None:
+        self._progress = progress
+        self._as_json = as_json
+        self._told: int | None = None
+        self._time = float("-inf")
+
+    def report(self, step: int, epoch: int, losses: Mapping[str, float], samples_per_s: float, waiting: float) -> None:
+        self._progress.add(step, epoch, losses, samples_per_s, waiting)
+        if self._progress.clock() - self._time >= SECONDS_BETWEEN_LINES:
+            self._tell()
+
+    def finish(self) -> None:
+        if self._told is not None and self._told != self._progress.step:
+            self._tell()
+
+    def _tell(self) -> None:
+        now = self._progress
+        parts = [now.step_text, f"epoch {now.epoch}", now.losses_text, now.rate_text, now.left_text]
+        message = "; ".join(part for part in parts if part)
+        # Not through logging, which shows warnings only where nobody asked for more.
+        console.say(console.json_line("info", message, logger=__name__) if self._as_json else console.clean(message))
+        self._told, self._time = now.step, now.clock()
+
+
+@contextlib.contextmanager
+def _display(session: Session, progress: _Progress) -> Iterator[Report]:
+    """A bar with what belongs to it, and the losses below."""
+    from rich.console import Group
+    from rich.live import Live
+    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.text import Text
+
+    bar = Progress(
+        TextColumn("epoch {task.fields[now].epoch}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[now].step_text}", markup=False),
+        TextColumn("{task.fields[now].left_text}", markup=False),
+        console=session.stderr,
+        auto_refresh=False,
+    )
+    task = bar.add_task("", total=progress.total, completed=progress.first, now=progress)
+
+    def report(step: int, epoch: int, losses: Mapping[str, float], samples_per_s: float, waiting: float) -> None:
+        progress.add(step, epoch, losses, samples_per_s, waiting)
+        bar.update(task, completed=step)
+
+    def picture() -> "RenderableType":
+        return Group(bar, Text(progress.rate_text), Text(progress.losses_text))
+
+    with Live(get_renderable=picture, console=session.stderr, refresh_per_second=4, transient=True):
+        yield report

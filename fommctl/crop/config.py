@@ -4,83 +4,139 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Any, Literal
 
-from fommctl.animate.config import check_choice
-from fommctl.detection.framing import GONE, RATE
+import typer
+from pydantic import Field
+
+from fommctl.animate.config import parse_rate, parse_time
 from fommctl.errors import UsageError
-from fommctl.media.containers import resolve_encoding
-from fommctl.media.decoding import Deinterlace
+from fommctl.media import Deinterlace
+from fommctl.options import Reads, configuration
 
 AudioMode = Literal["auto", "none"]
 PROCEDURE = 1
 """Counts up where the same options would give other clips: then a second run makes them anew."""
 _HOW_ONLY = ("inputs", "output", "workers", "overwrite", "dry_run")
 """Options that do not change a clip."""
+_ADDED = ("start", "end", "max_duration", "max_fps", "min_size")
+"""Options that earlier versions did not have."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+TRACKING, RESULT = "Tracking and framing", "Result"
+"""Panels of --help."""
+
+
+def _option(panel: str, help: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
+@configuration
 class CropConfig:
     """What to cut and how. The defaults are those of the published rule (`crop-video.py` of the FOMM code), but for
     the shortest clip, which is given in seconds."""
 
-    inputs: tuple[str, ...]
-    """Files, folders, and patterns of files (`*.mp4`) or of frames (`%05d.png`)."""
-    output: Path | None = None
-    """The folder for the clips and the manifests; None only with `dry_run`."""
-    preset: str | None = None
-    """Whose framing is used; None: that of the built-in model."""
-    detector: str | None = None
-    iou: float = 0.25
-    """Overlap with the first box of a track, above which a detection belongs to it."""
-    margin: float = 0.1
-    """Around the union of a track's boxes on every side, at least, in parts of its longer side."""
-    min_duration: Fraction = Fraction(1)
-    """Seconds of the shortest clip."""
-    min_frames: int | None = None
-    """Frames of the shortest clip (published: 150), instead of `min_duration`."""
-    max_gap: Fraction = Fraction(GONE)
-    """Seconds without a detection that a track outlives (published: 0, with a detection in every frame)."""
-    rate: Fraction = RATE
-    """Frames a second that are searched."""
-    size: int = 256
-    """Side of the clips in pixels."""
-    cuts: bool = True
-    """End tracks at scene changes."""
-    fps: Fraction | None = None
-    """Of patterns of frames."""
-    deinterlace: Deinterlace = "auto"
-    """Of interlaced footage."""
-    audio: AudioMode = "auto"
-    codec: str | None = None
-    crf: int | None = None
-    pix_fmt: str | None = None
-    workers: int | None = None
-    """Files at a time; None: one for each core."""
-    overwrite: bool = False
-    dry_run: bool = False
+    inputs: Annotated[
+        tuple[str, ...],
+        Field(min_length=1),
+        typer.Argument(
+            help="Videos, pictures, folders of them, and patterns (*.mp4, frames/%05d.png).", metavar="INPUT..."
+        ),
+    ]
+    output: Annotated[
+        Path | None, _option(RESULT, "Folder for clips, manifest.csv and manifest.json.", "-o", "--output")
+    ] = None
+    """None only with `dry_run`."""
+    dry_run: Annotated[
+        bool, _option(RESULT, "Print the boxes and ffmpeg commands that cut them; write nothing.", "--dry-run")
+    ] = False
+    preset: Annotated[
+        str | None, _option(TRACKING, "Whose framing is used. Default: the built-in model's.", "-p", "--preset")
+    ] = None
+    detector: Annotated[
+        str | None, _option(TRACKING, "Subject detector (see 'fommctl plugins list'). Default: the best at hand.")
+    ] = None
+    iou: Annotated[
+        float, Field(ge=0, lt=1), _option(TRACKING, "Overlap with the first box of a track that keeps it going.")
+    ] = 0.25
+    margin: Annotated[
+        float,
+        Field(ge=0, le=10),
+        _option(TRACKING, "Room around the union of a track's boxes, at least, in parts of it."),
+    ] = 0.1
+    """On every side, in parts of the longer side."""
+    min_duration: Annotated[
+        Fraction, Field(ge=0), Reads(parse_time), _option(TRACKING, "Shortest clip: seconds or M:SS.")
+    ] = Fraction(1)
+    min_frames: Annotated[
+        int | None, Field(ge=1), _option(TRACKING, "Shortest clip in frames, instead (published: 150).")
+    ] = None
+    max_gap: Annotated[
+        Fraction,
+        Field(ge=0),
+        Reads(parse_time),
+        _option(TRACKING, "Seconds without a detection that a track outlives (published: 0)."),
+    ] = Fraction(1)
+    rate: Annotated[
+        Fraction, Field(gt=0), Reads(parse_rate), _option(TRACKING, "Frames a second that are searched.")
+    ] = Fraction(5)
+    cuts: Annotated[bool, _option(TRACKING, "End clips at scene changes.", "--cuts/--no-cuts")] = True
+    start: Annotated[
+        Fraction,
+        Field(ge=0),
+        Reads(parse_time),
+        _option(TRACKING, "Start of the part of every source: seconds or M:SS."),
+    ] = Fraction(0)
+    end: Annotated[Fraction | None, Field(gt=0), Reads(parse_time), _option(TRACKING, "End of that part.")] = None
+    max_duration: Annotated[
+        Fraction | None,
+        Field(gt=0),
+        Reads(parse_time),
+        _option(TRACKING, "Longest clip: longer ones are divided. Seconds or M:SS."),
+    ] = None
+    max_fps: Annotated[
+        Fraction | None, Field(gt=0), Reads(parse_rate), _option(RESULT, "Highest frame rate of the clips.")
+    ] = None
+    min_size: Annotated[
+        int,
+        Field(ge=0),
+        _option(TRACKING, "Smallest square, in pixels of the source: smaller subjects are left out."),
+    ] = 0
+    size: Annotated[int, Field(ge=16, le=8192), _option(RESULT, "Side of the clips in pixels.")] = 256
+    fps: Annotated[
+        Fraction | None, Field(gt=0), Reads(parse_rate), _option(RESULT, "Frame rate of patterns of frames (25).")
+    ] = None
+    deinterlace: Annotated[
+        Deinterlace,
+        _option(
+            RESULT,
+            "Interlaced footage: auto makes whole pictures at its frame rate, field at twice that, one a field; "
+            "off leaves it woven.",
+        ),
+    ] = "auto"
+    audio: Annotated[AudioMode, _option(RESULT, "auto: clips have the sound of their source; none.")] = "auto"
+    codec: Annotated[str | None, _option(RESULT, "Video encoder, where H.264 is not wanted.")] = None
+    crf: Annotated[int | None, _option(RESULT, "Quality of the encoder: lower is better and larger.")] = None
+    pix_fmt: Annotated[str | None, _option(RESULT, "Pixel format of the clips, such as yuv444p.")] = None
+    workers: Annotated[int | None, Field(ge=1), _option(RESULT, "Files at a time. Default: one for each core.")] = None
+    overwrite: Annotated[bool, _option(RESULT, "Make clips anew that are up to date.")] = False
 
-    def __post_init__(self) -> None:
-        check_choice("--audio", self.audio, get_args(AudioMode))
-        check_choice("--deinterlace", self.deinterlace, get_args(Deinterlace))
-        if not self.inputs:
-            raise UsageError("nothing to crop", "Name a file, a folder or a pattern.")
+    def conflicts(self) -> Iterator[UsageError]:
+        """Options that exclude each other."""
+        from fommctl.media.containers import resolve_encoding
+
         if self.output is None and not self.dry_run:
-            raise UsageError("there is no folder for the clips", "Give one with -o, or only look with --dry-run.")
-        if not 0 <= self.iou < 1:
-            raise UsageError(f"--iou is {self.iou:g}", "Give a number from 0 up to, but not, 1; published: 0.25.")
-        if not 0 <= self.margin <= 10:
-            raise UsageError(f"--margin is {self.margin:g}", "Give a number from 0 to 10; published: 0.1.")
-        for name, least in (("min_duration", 0), ("max_gap", 0), ("min_frames", 1), ("size", 16), ("workers", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"--{name.replace('_', '-')} is {value}", f"Give a number of {least} or more.")
-        if self.size > 8192:
-            raise UsageError(f"--size is {self.size}", "Give at most 8192 pixels.")
-        resolve_encoding(Path("clip.mp4"), codec=self.codec, crf=self.crf, pix_fmt=self.pix_fmt)
+            yield UsageError("there is no folder for the clips", "Give one with -o, or only look with --dry-run.")
+        if self.end is not None and self.end <= self.start:
+            yield UsageError("no time lies between --start and --end", "Give an end after the start.")
+        try:
+            resolve_encoding(Path("clip.mp4"), codec=self.codec, crf=self.crf, pix_fmt=self.pix_fmt)
+        except UsageError as error:
+            yield error
 
     def fingerprint(self, detector: str, framing: tuple[str, float] | None) -> str:
         """Of everything that decides what the clips of a file are.
@@ -88,5 +144,9 @@ class CropConfig:
         detector: its name.  framing: the subject and its width.
         """
         options = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _HOW_ONLY}
+        # Clips of earlier versions, which did not know these options, are kept.
+        for field in fields(self):
+            if field.name in _ADDED and options[field.name] == field.default:
+                del options[field.name]
         options.update(detector=detector, preset=framing, procedure=PROCEDURE)
         return hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -6,25 +6,24 @@ options are still those of its last line is not cropped again.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self, TextIO
+from typing import IO, Any, Self
 
 from fommctl.api import plain_json
+from fommctl.datasets.tables import write_csv
 from fommctl.errors import UsageError
+from fommctl.files import exclusive_folder, remove_stale_files, write_text
 from fommctl.media.movie import output_errors
-from fommctl.media.output_paths import sweep_folder
-from fommctl.output_folder import replace_text, sole_run
 
-JOURNAL, LOCK = ".crop.jsonl", ".crop.lock"
+JOURNAL, MARKER = ".crop.jsonl", ".fommctl-crop"
 MANIFESTS = ("manifest.json", "manifest.csv")
 COLUMNS = ("source", "output", "start", "end", "box", "size", "detector", "score", "frames", "fps")
 _OUTSIDE = re.compile(r"[/\\]")
@@ -61,7 +60,7 @@ class Manifest:
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:
-            opened.enter_context(sole_run(self.folder, LOCK, files=(JOURNAL, *MANIFESTS)))
+            opened.enter_context(exclusive_folder(self.folder, MARKER))
             self._open()
             self._opened = opened.pop_all()
         return self
@@ -91,6 +90,12 @@ class Manifest:
         self.records[key] = Record(name=name, rows=rows)
         self._append({"key": key, "name": name, "rows": rows})
 
+    def fail(self, key: str, before: Record | None) -> None:
+        """A source failed; its clips of an earlier run, which are as they were, stay in the manifests."""
+        if before is not None and before.done:
+            self.records[key] = before
+            self._append(_line(key, before))
+
     def finish(self, key: str, source: str, stamp: list[int], options: str, rows: list[Row]) -> None:
         """A source is done; clips of an earlier run that it has no more are removed."""
         old = {row["output"] for row in self.records[key].rows} - {row["output"] for row in rows}
@@ -113,9 +118,9 @@ class Manifest:
                 "Choose another folder with -o, or use --overwrite.",
             )
         self.records = _read(journal)
-        sweep_folder(self.folder)
+        remove_stale_files(self.folder)
         lines = "".join(json.dumps(_line(key, record)) + "\n" for key, record in self.records.items())
-        replace_text(journal, lines)
+        write_text(journal, lines)
         with output_errors(journal):
             self._file = journal.open("a", encoding="ascii")
 
@@ -128,19 +133,18 @@ class Manifest:
 
     def _write_manifests(self) -> None:
         rows = self.rows()
-        replace_text(self.folder / MANIFESTS[0], json.dumps(rows, indent=1, allow_nan=False) + "\n")
+        write_text(self.folder / MANIFESTS[0], json.dumps(rows, indent=1, allow_nan=False) + "\n")
         table = io.StringIO(newline="")
-        write_csv(table, rows)
-        replace_text(self.folder / MANIFESTS[1], table.getvalue())
+        write_csv(table, table_rows(rows))
+        write_text(self.folder / MANIFESTS[1], table.getvalue())
 
 
-def write_csv(file: TextIO, rows: Iterable[Row]) -> None:
-    """The rows under their column names; a box is its four sides with spaces between."""
-    writer = csv.writer(file)
-    writer.writerow(COLUMNS)
+def table_rows(rows: Iterable[Row]) -> Iterator[list[Any]]:
+    """Yield the column names and the rows; a box is its four sides with spaces between."""
+    yield list(COLUMNS)
     for row in rows:
         cells = {**row, "box": " ".join(map(str, row["box"]))}
-        writer.writerow([cells[column] for column in COLUMNS])
+        yield [cells[column] for column in COLUMNS]
 
 
 def _line(key: str, record: Record) -> dict[str, Any]:

@@ -6,22 +6,22 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fommctl.api.specs import DetectorSpec, StageEvent
+from fommctl.crop.clips import CroppedSource, Job, prepare
 from fommctl.crop.config import CropConfig
-from fommctl.crop.file import Job, Outcome, prepare
 from fommctl.crop.inputs import expand, key_of, names_of, stamp
-from fommctl.crop.manifest import Manifest
-from fommctl.detection.framing import choose_detector
-from fommctl.errors import FommctlError, InputError, JobsFailedError, OutputError, UsageError
+from fommctl.crop.manifest import Manifest, Record
+from fommctl.detection.detectors import choose_detector
+from fommctl.errors import FommctlError, InputError, JobsFailedError, UsageError
 from fommctl.host import Host
 from fommctl.machine import usable_cores
 from fommctl.models import registry
 from fommctl.presets.preset import Framing, load_preset
-from fommctl.workers import Died, run_jobs
+from fommctl.workers import Done, Failed, Outcome, WorkerCrashed, run_jobs
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int | None], None]
@@ -135,9 +135,11 @@ class _Run:
         self.manifest = manifest
         self.result = result
         self.report = report or (lambda done, total: None)
-        self.outcomes: dict[str, Outcome] = {}
+        self.outcomes: dict[str, Outcome[CroppedSource]] = {}
         """By the key of the source."""
         self.stamps: dict[str, list[int]] = {}
+        self.earlier: dict[str, Record | None] = {}
+        """Records of the sources that were begun, as they were before."""
 
     def all_files(self) -> None:
         jobs = self._jobs()
@@ -160,10 +162,10 @@ class _Run:
             except (OSError, InputError) as error:
                 reason = (getattr(error, "strerror", None) or str(error)).lower()
                 hint = "Check where the link leads." if path.is_symlink() else "Check the name."
-                self.outcomes[key] = Outcome(failure=(f"{path} cannot be read: {reason}", hint))
+                self.outcomes[key] = Failed(message=f"{path} cannot be read: {reason}", hint=hint)
                 continue
             if self._is_current(key):
-                self.outcomes[key] = Outcome(tuple(dict(row) for row in known[key].rows))
+                self.outcomes[key] = Done(CroppedSource(tuple(dict(row) for row in known[key].rows)))
                 self.result.skipped.append(os.fspath(path))
             else:
                 jobs.append(Job(path, names[path], key))
@@ -185,6 +187,7 @@ class _Run:
 
         def begin(job: Job) -> None:
             if self.manifest is not None:
+                self.earlier[job.key] = self.manifest.records.get(job.key)
                 self.manifest.begin(job.key, job.name)
 
         workers = min(len(jobs), plan.config.workers or usable_cores())
@@ -192,35 +195,40 @@ class _Run:
         workers = workers if workers > 1 else 0
         arguments = plan.config, plan.detector, plan.framing
         for job, outcome in run_jobs(jobs, prepare, arguments, workers=workers, tell=tell, begin=begin):
-            if isinstance(outcome, Died):
-                outcome = Outcome(failure=(f"{job.source}: {outcome.reason}", "Try it again with --workers 1."))
+            if isinstance(outcome, WorkerCrashed):
+                message = f"{job.source}: {outcome.message}"
+                outcome = replace(outcome, message=message, hint="Try it again with --workers 1.")
             self._take(job, outcome)
             done += 1
             if len(plan.files) > 1:
                 self.report(done, len(plan.files))
 
-    def _take(self, job: Job, outcome: Outcome) -> None:
+    def _take(self, job: Job, outcome: Outcome[CroppedSource]) -> None:
         self.outcomes[job.key] = outcome
-        if outcome.fatal and outcome.failure is not None:
-            raise OutputError(*outcome.failure)
-        for warning in outcome.warnings:
+        if isinstance(outcome, Failed):
+            if self.manifest is not None:
+                self.manifest.fail(job.key, self.earlier[job.key])
+            outcome.raise_if_disk_full()
+            log.info("failed: %s", outcome.message)
+            return
+        for warning in outcome.result.warnings:
             log.warning(warning)
             self.result.warnings.append(warning)
-        if outcome.failure is not None:
-            log.info("failed: %s", outcome.failure[0])
-        elif self.manifest is not None:
+        if self.manifest is not None:
             source = os.fspath(job.source)
-            self.manifest.finish(job.key, source, self.stamps[job.key], self.plan.options, list(outcome.rows))
+            self.manifest.finish(job.key, source, self.stamps[job.key], self.plan.options, list(outcome.result.rows))
 
     def _collect(self, path: Path) -> None:
         outcome = self.outcomes.get(key_of(path))
         if outcome is None:
             return
-        if outcome.failure is not None:
-            self.result.failed.append(Failure(os.fspath(path), *outcome.failure))
-        elif not outcome.rows:
+        if isinstance(outcome, Failed):
+            self.result.failed.append(Failure(os.fspath(path), outcome.message, outcome.hint))
+            return
+        cropped = outcome.result
+        if not cropped.rows:
             self.result.without_subject.append(os.fspath(path))
         folder = self.plan.config.output or Path()
-        for number, row in enumerate(outcome.rows):
+        for number, row in enumerate(cropped.rows):
             clip = {**row, "output": os.fspath(folder / row["output"])}
-            self.result.clips.append(clip | ({"command": outcome.commands[number]} if outcome.commands else {}))
+            self.result.clips.append(clip | ({"command": cropped.commands[number]} if cropped.commands else {}))

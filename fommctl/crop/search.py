@@ -1,9 +1,10 @@
-"""Finding what is to be cut out of one file: the first pass over a video, or one look at a picture."""
+"""Finding the pieces to cut out of one file: the first pass over a video, or one look at a picture."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -14,9 +15,8 @@ from fommctl.api.values import Detection
 from fommctl.crop.config import CropConfig
 from fommctl.detection.cuts import Cut, CutFinder
 from fommctl.detection.framing import LONGEST_SIDE, fitted, scaled, spread
-from fommctl.detection.search import all_detections, looked_at_again
-from fommctl.detection.subjects import SURE, subjects
-from fommctl.detection.tracks import BoxTrack, Sample, follow_first_box, union
+from fommctl.detection.search import detect_in_tiles, refined_box
+from fommctl.detection.tracking import SURE, BoxTrack, Sample, confident_detections, follow_first_box, union
 from fommctl.media.boxes import Box
 from fommctl.media.probe import VideoInfo
 from fommctl.media.reader import Frame, Reader
@@ -25,21 +25,26 @@ from fommctl.presets.preset import Framing
 Tell = Callable[[int, int | None], None]
 """tell(frames done, frames in all or None)."""
 # Small subjects beside a large one show only where the corners are searched by themselves, which takes five times as
-# long: that is done this often (seconds), and as long as there is more than one subject.
-THOROUGH = 1
+# long: that is done this often (seconds), and this often where fewer subjects are found than the last time.
+THOROUGH, CLOSER = 1, Fraction(1, 2)
+# Side, pixels, of the small frames that are compared for cuts.
+GLANCE = 160
+# A square that reaches beyond the picture, or into a neighbouring panel of a grid, may be tightened by up to this much
+# so that it does not: repeated border and strangers are worse than a close view.
+TIGHTER = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One clip to be cut: frames with start <= time < end, seconds since the first frame of the source."""
+    """One clip to cut: frames with start <= time < end, seconds since the first frame of the source."""
 
     start: Fraction
     end: Fraction
     frames: int
     box: Box
-    """The square: even whole pixels of the displayed picture; may reach beyond it."""
+    """Square in even whole pixels of the displayed picture; it may reach beyond it."""
     score: float
-    """Mean over the detections, comparable within one detector only."""
+    """Mean score of the detections, comparable within one detector only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,43 +52,81 @@ class _Shot:
     samples: Sequence[Sample]
     end: Fraction
     end_frame: int
-    """Of the shot, exclusive."""
+    """Number of the first frame after the shot."""
     content: Box | None = None
-    """Where its picture lies between black bars."""
+    """Place of its picture between black bars."""
+    seams: Seams | None = None
+    """Borders of panels; None where there is only one subject."""
 
 
 def pieces_of_video(
     info: VideoInfo, config: CropConfig, detector: Detector, framing: Framing | None, tell: Tell
 ) -> list[Piece]:
-    """Every subject of a video in every shot that lasts long enough, by time. Raises InputError.
+    """Find every subject of a video in every shot that lasts long enough, by time. Raises InputError.
 
-    Holds one frame, thumbnails of a quarter of a second and the boxes of one shot.
+    Holds one frame, thumbnails of a quarter of a second, the boxes of one shot and where its panels meet.
     """
     pieces = []
     for shot in _shots(info, config, detector, tell):
-        for track in follow_first_box(shot.samples, iou=config.iou, max_gap=config.max_gap):
-            piece = _piece(track, shot, info, config, framing)
-            shortest = piece.end - piece.start < config.min_duration
-            if not (shortest if config.min_frames is None else piece.frames < config.min_frames):
-                pieces.append(piece)
+        tracks = follow_first_box(shot.samples, iou=config.iou, max_gap=config.max_gap)
+        for track in tracks:
+            neighbours = [union(other.boxes) for other in tracks if other is not track and _overlap(track, other)]
+            piece = _piece(track, neighbours, shot, info, config, framing)
+            pieces += [part for part in _parts(piece, config) if not _too_short(part, config)]
     best = max((piece.score for piece in pieces), default=0.0)
     return [piece for piece in pieces if piece.score >= SURE * best]
+
+
+def _overlap(one: BoxTrack, other: BoxTrack) -> bool:
+    """Tell whether two tracks have a moment in common."""
+    return one.samples[0].time < other.samples[-1].end and other.samples[0].time < one.samples[-1].end
+
+
+def _parts(piece: Piece, config: CropConfig) -> list[Piece]:
+    """Divide a piece that is longer than `--max-duration` into consecutive ones."""
+    length = piece.end - piece.start
+    if config.max_duration is None or length <= config.max_duration:
+        return [piece]
+    count = math.ceil(length / config.max_duration)
+    starts = [piece.start + number * config.max_duration for number in range(count)]
+    ends = [*starts[1:], piece.end]
+    return [
+        replace(piece, start=start, end=end, frames=max(1, round(piece.frames * float((end - start) / length))))
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def _too_short(piece: Piece, config: CropConfig) -> bool:
+    if config.min_frames is not None:
+        return piece.frames < config.min_frames
+    return piece.end - piece.start < config.min_duration
 
 
 def pieces_of_picture(
     pixels: NDArray[np.uint8], config: CropConfig, detector: Detector, framing: Framing | None
 ) -> list[Piece]:
-    """Every sure subject of a picture (H, W, 3), from left to right."""
-    found = subjects(all_detections(pixels, detector))
-    boxes = [(looked_at_again(pixels, one.box, detector), one.score) for one in found]
+    """Find every sure subject of a picture (H, W, 3), from left to right."""
+    found = confident_detections(detect_in_tiles(pixels, detector))
+    boxes = [(refined_box(pixels, one.box, detector), one.score) for one in found]
     squares = [(square_of([box], config.margin, framing, *pixels.shape[1::-1]), score) for box, score in boxes]
     pieces = [Piece(Fraction(0), Fraction(0), 1, box, score) for box, score in squares]
     return sorted(pieces, key=lambda piece: (piece.box.left, piece.box.top))
 
 
-def square_of(boxes: Sequence[Box], margin: float, framing: Framing | None, width: int, height: int) -> Box:
-    """The square around a track's boxes in a picture of this size: as the framing has it, and at least the union of
-    the boxes with the margin around it, in parts of its longer side. Moved and shrunk as `framing.fitted` says."""
+def square_of(
+    boxes: Sequence[Box],
+    margin: float,
+    framing: Framing | None,
+    width: int,
+    height: int,
+    panel: Box | None = None,
+) -> Box:
+    """Return the square around a track's boxes in a picture of this size: as the framing has it, and at least the
+    union of the boxes with the margin around it, in parts of its longer side.
+
+    It is moved and tightened (see TIGHTER) so that it stays inside `panel`, the part of a grid of pictures that shows
+    the subject, and inside the picture; where that is not enough it is moved and shrunk as `framing.fitted` says.
+    """
     whole = union(boxes)
     center, side = whole.center, (1 + 2 * margin) * max(whole.width, whole.height)
     if framing is not None:
@@ -94,60 +137,160 @@ def square_of(boxes: Sequence[Box], margin: float, framing: Framing | None, widt
             min(max(y, center[1] - room_y), center[1] + room_y),
         )
         side = max(framed, side)
+    for place in (panel, Box(0, 0, width, height)):
+        if place is None:
+            continue
+        room = min(place.width, place.height)
+        if max(whole.width, whole.height) <= room and side <= TIGHTER * room:
+            inner = (center[0] - place.left, center[1] - place.top)
+            box = fitted(inner, min(side, room), round(place.width), round(place.height), multiple=2)
+            return box.shifted(place.left, place.top)
     return fitted(center, side, width, height, multiple=2)
 
 
-def _piece(track: BoxTrack, shot: _Shot, info: VideoInfo, config: CropConfig, framing: Framing | None) -> Piece:
+def _piece(
+    track: BoxTrack,
+    neighbours: Sequence[Box],
+    shot: _Shot,
+    info: VideoInfo,
+    config: CropConfig,
+    framing: Framing | None,
+) -> Piece:
     first, last = track.samples[0], track.samples[-1]
     to_the_end = last is shot.samples[-1]
     end, end_frame = (shot.end, shot.end_frame) if to_the_end else (last.end, last.frame + 1)
     place = shot.content or Box(0, 0, info.width, info.height)
+    panel = None
+    if shot.seams is not None and shot.content is None:
+        panel = shot.seams.panel(union(track.boxes), neighbours, info.width, info.height)
     boxes = [box.shifted(-place.left, -place.top) for box in track.boxes]
-    box = square_of(boxes, config.margin, framing, round(place.width), round(place.height))
+    box = square_of(boxes, config.margin, framing, round(place.width), round(place.height), panel)
     box = box.shifted(place.left, place.top)
-    return Piece(first.time, end, end_frame - first.frame, box, track.score)
+    return Piece(config.start + first.time, config.start + end, end_frame - first.frame, box, track.score)
+
+
+class Seams:
+    """Borders between the panels of a grid of pictures: straight lines across which neighbouring pixels differ, in
+    every searched frame of a shot, all along two subjects."""
+
+    STRENGTH, CLARITY, SHARE = 3.0, 4.0, 0.7
+    """Least difference of the pixels on both sides, in levels of 255; how many times that of the other lines between
+    the subjects; part of the line that has to show it."""
+
+    def __init__(self) -> None:
+        self._steps: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+        self._frames = 0
+
+    def add(self, pixels: NDArray[np.uint8]) -> None:
+        """Add a searched frame (H, W, 3)."""
+        green = pixels[..., 1].astype(np.float32)
+        across, down = np.abs(np.diff(green, axis=1)), np.abs(np.diff(green, axis=0))
+        if self._steps is None:
+            self._steps = across, down
+        else:
+            self._steps[0][...] += across
+            self._steps[1][...] += down
+        self._frames += 1
+
+    def panel(self, subject: Box, neighbours: Sequence[Box], width: int, height: int) -> Box | None:
+        """Return the part of the picture, in its pixels, that borders towards these neighbours leave to the subject;
+        None where no border shows."""
+        if self._steps is None:
+            return None
+        scale = self._steps[1].shape[1] / width
+        left, top, right, bottom = 0.0, 0.0, float(width), float(height)
+        for other in neighbours:
+            gap_x = max(other.left - subject.right, subject.left - other.right)
+            gap_y = max(other.top - subject.bottom, subject.top - other.bottom)
+            around = union([subject, other])
+            if gap_x >= gap_y:
+                start, stop = (subject.right, other.left) if other.left > subject.left else (other.right, subject.left)
+                line = self._line(self._steps[0], scale, (start, stop), (around.top, around.bottom))
+                if line is not None and other.left > subject.left:
+                    right = min(right, line)
+                elif line is not None:
+                    left = max(left, line)
+            else:
+                start, stop = (subject.bottom, other.top) if other.top > subject.top else (other.bottom, subject.top)
+                line = self._line(self._steps[1].T, scale, (start, stop), (around.left, around.right))
+                if line is not None and other.top > subject.top:
+                    bottom = min(bottom, line)
+                elif line is not None:
+                    top = max(top, line)
+        # Inwards to even pixels, as all squares are.
+        box = Box(2 * math.ceil(left / 2), 2 * math.ceil(top / 2), 2 * (right // 2), 2 * (bottom // 2))
+        return None if box == Box(0, 0, width, height) else box
+
+    def _line(
+        self, steps: NDArray[np.float32], scale: float, between: tuple[float, float], along: tuple[float, float]
+    ) -> float | None:
+        """Find the border among the columns of `steps` between two places, looked at along a range of rows."""
+        first, last = (max(0, round(scale * place)) for place in between)
+        # Further than the subjects, whose own outlines are no borders.
+        more = (along[1] - along[0]) / 2
+        low, high = max(0, round(scale * (along[0] - more))), max(0, round(scale * (along[1] + more)))
+        part = steps[low:high, first:last] / self._frames
+        if part.shape[0] < 2 or part.shape[1] < 2:
+            return None
+        levels = np.quantile(part, 1 - self.SHARE, axis=0)
+        best = int(levels.argmax())
+        if levels[best] < max(self.STRENGTH, self.CLARITY * float(np.median(levels))):
+            return None
+        return (first + best + 1) / scale
 
 
 def _shots(info: VideoInfo, config: CropConfig, detector: Detector, tell: Tell) -> Iterator[_Shot]:
-    """The video shot by shot, searched `config.rate` times a second and wherever a shot may begin."""
-    scale = min(1.0, LONGEST_SIDE / max(info.width, info.height))
-    size = max(1, round(info.width * scale)), max(1, round(info.height * scale))
+    """Yield the video shot by shot, searched `config.rate` times a second and wherever a shot may begin."""
     cuts = CutFinder(info.rate)
     search = _Search(info, config, detector)
     samples: list[Sample] = []
-    frame = None
-    with Reader(info.path, fps=config.fps, size=size, deinterlace=config.deinterlace) as reader:
+    with Reader(
+        info.path, fps=config.fps, start=config.start, end=config.end, deinterlace=config.deinterlace
+    ) as reader:
+        glance, whole = (reader.view(size=_at_most(info, side)) for side in (GLANCE, LONGEST_SIDE))
         content: Box | None = None
-        for frame in reader:
+        index, end = 0, Fraction(0)
+        for decoded in reader.decoded():
+            small = decoded.picture(glance)
+            if small is None:
+                continue
+            frame = Frame(small.pixels, index, decoded.time, decoded.duration, small.content)
             if frame.content != content:
                 # The picture has another shape from here on: whatever is in it, this is another clip.
-                yield from _ended(samples, cuts.finish() if config.cuts else [], frame.time, frame.index, content)
+                yield from _ended(samples, cuts.finish() if config.cuts else [], frame.time, index, content, search)
                 samples, cuts, content = [], CutFinder(info.rate), frame.content
                 search.begin()
             found = cuts.take(frame) if config.cuts else []
-            samples += search.look(frame, new_shot=cuts.suspicious)
+            if search.is_due(frame, new_shot=cuts.suspicious) and (picture := decoded.picture(whole)) is not None:
+                samples.append(search.look(replace(frame, pixels=picture.pixels), new_shot=cuts.suspicious))
             for cut in found:
-                shot, samples = _divided(samples, cut, content)
+                shot, samples = _divided(samples, cut, content, search)
                 yield shot
-            tell(frame.index + 1, info.frames)
-    if frame is not None:
-        ends = cuts.finish() if config.cuts else []
-        yield from _ended(samples, ends, frame.time + frame.duration, frame.index + 1, content)
+            index, end = index + 1, frame.time + frame.duration
+            tell(index, info.frames)
+    if index:
+        yield from _ended(samples, cuts.finish() if config.cuts else [], end, index, content, search)
+
+
+def _at_most(info: VideoInfo, side: int) -> tuple[int, int]:
+    """Return the size of the clip's frames, reduced to at most `side` pixels."""
+    scale = min(1.0, side / max(info.width, info.height))
+    return max(1, round(info.width * scale)), max(1, round(info.height * scale))
 
 
 def _ended(
-    samples: list[Sample], cuts: Sequence[Cut], end: Fraction, end_frame: int, content: Box | None
+    samples: list[Sample], cuts: Sequence[Cut], end: Fraction, end_frame: int, content: Box | None, search: _Search
 ) -> Iterator[_Shot]:
-    """What is left of a run of frames that ends here, shot by shot."""
+    """Yield what is left of a run of frames that ends here, shot by shot."""
     for cut in cuts:
-        shot, samples = _divided(samples, cut, content)
+        shot, samples = _divided(samples, cut, content, search)
         yield shot
-    yield _Shot(samples, end, end_frame, content)
+    yield _Shot(samples, end, end_frame, content, search.take_seams())
 
 
-def _divided(samples: list[Sample], cut: Cut, content: Box | None) -> tuple[_Shot, list[Sample]]:
+def _divided(samples: list[Sample], cut: Cut, content: Box | None, search: _Search) -> tuple[_Shot, list[Sample]]:
     before = [sample for sample in samples if sample.frame < cut.frame]
-    return _Shot(before, cut.time, cut.frame, content), samples[len(before) :]
+    return _Shot(before, cut.time, cut.frame, content, search.take_seams()), samples[len(before) :]
 
 
 class _Search:
@@ -157,25 +300,44 @@ class _Search:
         self._info = info
         self._rate = config.rate
         self._detector = detector
-        self._due = self._thorough = Fraction(0)
-        self._several = False
+        self._due = self._thorough = self._closer = Fraction(0)
+        self._expected = 0
+        """Number of subjects that the last thorough look has found."""
+        self._seams: Seams | None = None
 
     def begin(self) -> None:
         """Look at the next frame, and thoroughly."""
         self._due = self._thorough = Fraction(0)
+        self._seams = None
 
-    def look(self, frame: Frame, *, new_shot: bool) -> list[Sample]:
-        """The sample of this frame, if it is due or may begin a shot."""
-        if frame.time < self._due and not new_shot:
-            return []
+    def take_seams(self) -> Seams | None:
+        """Return the borders of the shot that ends, and begin with those of the next one."""
+        seams, self._seams = self._seams, None
+        return seams
+
+    def is_due(self, frame: Frame, *, new_shot: bool) -> bool:
+        """Tell whether to look at this frame: its time has come, or it may begin a shot."""
+        return frame.time >= self._due or new_shot
+
+    def look(self, frame: Frame, *, new_shot: bool) -> Sample:
+        """Search a frame in its full size."""
         self._due = (frame.time * self._rate // 1 + 1) / self._rate
-        detections = scaled(self._detections(frame, new_shot), self._info, frame.pixels)
-        return [Sample(frame.index, frame.time, frame.time + frame.duration, tuple(detections))]
+        detections = self._detections(frame, new_shot)
+        if len(detections) > 1:
+            self._seams = self._seams or Seams()
+            self._seams.add(frame.pixels)
+        found = scaled(detections, self._info, frame.pixels)
+        return Sample(frame.index, frame.time, frame.time + frame.duration, tuple(found))
 
     def _detections(self, frame: Frame, new_shot: bool) -> list[Detection]:
-        if new_shot or self._several or frame.time >= self._thorough:
+        if not new_shot and frame.time < self._thorough:
+            found = self._detector.detect([frame.pixels])[0]
+            # The corners are searched by themselves only where somebody is missing: that takes five times as long.
+            if self._expected < 2 or len(found) >= self._expected or frame.time < self._closer:
+                return found
+            self._closer = frame.time + CLOSER
+        else:
             self._thorough = frame.time + THOROUGH
-            found = all_detections(frame.pixels, self._detector)
-            self._several = len(found) > 1
-            return found
-        return self._detector.detect([frame.pixels])[0]
+        found = detect_in_tiles(frame.pixels, self._detector)
+        self._expected = len(found)
+        return found

@@ -8,24 +8,26 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.api.protocols import Detector
-from fommctl.api.specs import DetectorSpec
 from fommctl.api.values import Detection
-from fommctl.detection.following import SquarePath
-from fommctl.detection.search import all_detections, looked_at_again
-from fommctl.detection.subjects import Track, follow, lasting, subjects
-from fommctl.errors import InputError, MissingError
-from fommctl.host import Host
-from fommctl.media.boxes import Box, square
-from fommctl.media.probe import VideoInfo, probe
-from fommctl.media.reader import Reader
-from fommctl.plugin import describe, why_not_ready
+from fommctl.detection.search import detect_in_tiles, refined_box
+from fommctl.detection.tracking import (
+    SquarePath,
+    Track,
+    confident_detections,
+    link_detections,
+    persistent_tracks,
+    travel,
+)
+from fommctl.errors import InputError
+from fommctl.media.boxes import Box, TurnedSquare, square
+from fommctl.media.probe import VideoInfo
+from fommctl.media.reader import Clip
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +51,11 @@ LONGEST_SIDE = 1280
 BATCH = 8
 # The subject counts as gone only after this many seconds (and two samples) without a detection: detectors lose turned
 # heads for moments in which the model can still follow.
-GONE = 1
+MAX_GAP_S = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Square:
+class Crop:
     """The square of a picture."""
 
     box: Box
@@ -66,7 +68,7 @@ class Square:
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class SampledDetection:
     """What one searched frame of a clip shows of the subject."""
 
     time: Fraction
@@ -75,7 +77,7 @@ class Sighting:
 
 
 @dataclass(frozen=True, slots=True)
-class ClipSquare:
+class ClipCrop:
     """The square of one shot of a clip."""
 
     box: Box
@@ -84,10 +86,10 @@ class ClipSquare:
     """Subjects in the shot; the largest was followed."""
     score: float
     """Mean over the detections, comparable within one detector only."""
-    absent: tuple[tuple[Fraction, Fraction], ...]
-    """Open intervals of time (seconds) between two sightings, without the subject; one from the beginning on starts
+    gaps: tuple[tuple[Fraction, Fraction], ...]
+    """Open intervals of time (seconds) between two samples, without the subject; one from the beginning on starts
     at -1."""
-    sightings: tuple[Sighting, ...]
+    samples: tuple[SampledDetection, ...]
     """Every searched frame, in order."""
     start: Fraction = Fraction(-1)
     """Time of the shot's first frame, seconds; of the clip's first shot -1."""
@@ -96,125 +98,88 @@ class ClipSquare:
 
     @property
     def width(self) -> float:
-        """Of the subject's box over the side of the square: the median of the sightings."""
-        seen = [sighting.detection.box.width for sighting in self.sightings if sighting.detection is not None]
+        """Of the subject's box over the side of the square: the median of the samples."""
+        seen = [sample.detection.box.width for sample in self.samples if sample.detection is not None]
         return median(seen) / self.box.width
 
 
-def ready_detectors(host: Host, subject: str) -> list[DetectorSpec]:
-    """The detectors of this subject that work at once and offline, in the order of priority."""
-    fitting = [spec for spec in host.detectors.values() if spec.subject == subject and why_not_ready(spec) is None]
-    return sorted(fitting, key=lambda spec: -spec.priority)
-
-
-def choose_detector(host: Host, subject: str, name: str | None = None) -> tuple[DetectorSpec, Detector]:
-    """The detector of this name, or the first of the ready ones that can be built.
-
-    A detector asked for by name may download its weights. Raises UsageError for an unknown name, and MissingError where
-    no detector of `subject` works.
-    """
-    if name is not None:
-        spec: DetectorSpec = host.find("detector", name)
-        return spec, spec.build()
-    for spec in ready_detectors(host, subject):
-        try:
-            return spec, spec.build()
-        except MissingError as error:
-            log.warning("detector %s: %s", spec.name, error.message)
-        except Exception as error:
-            log.warning("detector %s: %s", spec.name, describe(error))
-    reasons = [
-        f"{spec.name}: {why_not_ready(spec) or 'cannot be loaded'}"
-        for spec in host.detectors.values()
-        if spec.subject == subject
-    ]
-    raise MissingError(
-        f"no detector of a {subject} is ready ({'; '.join(reasons) or 'none is installed'})",
-        "Give --crop none or --crop X,Y,SIZE, or install what is missing.",
-    )
-
-
-def square_in_picture(
+def crop_in_picture(
     pixels: NDArray[np.uint8], detector: Detector, width: float, *, subject: str = "face", name: str = "the picture"
-) -> Square:
+) -> Crop:
     """The square around the largest sure subject of a picture (H, W, 3).
 
     width: of the subject's box over the side of the square.  name: of the picture, for the message.
     The square moves inside the picture where it fits. Raises InputError where no subject is found.
     """
-    sure = subjects(all_detections(pixels, detector))
+    sure = confident_detections(detect_in_tiles(pixels, detector))
     if not sure:
         raise not_found(subject, name)
-    wanted = ideal(looked_at_again(pixels, sure[0].box, detector), width, subject)
+    wanted = ideal(refined_box(pixels, sure[0].box, detector), width, subject)
     box = fitted(wanted.center, wanted.width, pixels.shape[1], pixels.shape[0])
-    return Square(box, len(sure), sure[0].score, sure[0])
+    return Crop(box, len(sure), sure[0].score, sure[0])
 
 
-def square_in_clip(
-    path: Path,
+def crop_in_clip(
+    clip: Clip,
     detector: Detector,
     width: float,
     *,
     subject: str = "face",
-    fps: Fraction | None = None,
-    start: Fraction | None = None,
-    end: Fraction | None = None,
     report: Callable[[int, int | None], None] = lambda done, total: None,
-) -> ClipSquare:
-    """One fixed square around the largest lasting subject of a clip, wide enough for its motion.
+) -> ClipCrop:
+    """One fixed square around the largest persistent subject of a clip, wide enough for its motion.
 
     Five frames a second are searched, and never more than about 300 in all: then they are spread evenly, so that hours
     of video take no longer than minutes.
-    width: of the subject's box over the side of the square.  fps: of a folder of frames.  start, end: seconds.
+    width: of the subject's box over the side of the square.
     report(done, total): called as the search goes on, in frames.
     Raises InputError where no subject is found, and what the reader raises.
     """
-    info = probe(path, fps=fps)
+    info = clip.info
     times: list[Fraction] = []
     found: list[list[Detection]] = []
-    samples, length, rate = _samples(path, info, fps, start or Fraction(0), end)
+    samples, length, rate = _samples(clip)
     while batch := list(itertools.islice(samples, BATCH)):
         times += [time for time, _ in batch]
         detections = detector.detect([pixels for _, pixels in batch])
         found += [scaled(these, info, pixels) for these, (_, pixels) in zip(detections, batch, strict=True)]
         report(len(times), None if length is None else max(len(times), math.ceil(length * rate)))
     step = 1 / rate
-    tracks = lasting(follow(times, found), len(times))
+    tracks = persistent_tracks(link_detections(times, found), len(times))
     if not tracks:
-        raise not_found(subject, path.name)
-    return fixed_square(tracks, times, width, subject, info, max(length or step, times[-1] + step))
+        raise not_found(subject, clip.path.name)
+    return fixed_crop(tracks, times, width, subject, info, max(length or step, times[-1] + step))
 
 
-def fixed_square(
+def fixed_crop(
     tracks: Sequence[Track], times: Sequence[Fraction], width: float, subject: str, info: VideoInfo, end: Fraction
-) -> ClipSquare:
+) -> ClipCrop:
     """The square around the first of the tracks through the frames that were searched at these times, before `end`."""
     track = tracks[0]
     seen = dict(zip(track.samples, track.detections, strict=True))
-    sightings = tuple(Sighting(time, seen.get(number)) for number, time in enumerate(times))
+    samples = tuple(SampledDetection(time, seen.get(number)) for number, time in enumerate(times))
     center, side = spread([detection.box for detection in track.detections], width, subject)
     box = fitted(center, side, info.width, info.height, multiple=2)
-    return ClipSquare(box, len(tracks), track.score, absences(sightings, end), sightings)
+    return ClipCrop(box, len(tracks), track.score, gaps_between(samples, end), samples)
 
 
-def _samples(
-    path: Path, info: VideoInfo, fps: Fraction | None, start: Fraction, end: Fraction | None
-) -> tuple[Iterator[tuple[Fraction, NDArray[np.uint8]]], Fraction | None, Fraction]:
+def _samples(clip: Clip) -> tuple[Iterator[tuple[Fraction, NDArray[np.uint8]]], Fraction | None, Fraction]:
     """The frames to search with their times, the length of the clip in seconds, and how many frames a second."""
+    info, end = clip.info, clip.end
     size = searched_size(info)
     until = min(limit for limit in (end, info.duration) if limit is not None) if end or info.duration else None
-    length = None if until is None else max(Fraction(0), until - start)
+    length = None if until is None else max(Fraction(0), until - clip.start)
     rate = min(RATE, MOST_SAMPLES / length) if length else RATE
 
     def all_along() -> Iterator[tuple[Fraction, NDArray[np.uint8]]]:
-        with Reader(path, fps=fps, start=start, end=end, size=size, max_rate=rate) as reader:
+        with clip.reader(size=size, max_rate=rate) as reader:
             for frame in reader:
                 yield frame.time, frame.pixels
 
     def one_by_one() -> Iterator[tuple[Fraction, NDArray[np.uint8]]]:
         for number in range(MOST_SAMPLES):
             offset = number / rate
-            with Reader(path, fps=fps, start=start + offset, end=end, size=size) as reader:
+            with clip.reader(offset, size=size) as reader:
                 frame = next(iter(reader), None)
             if frame is not None:
                 yield offset + frame.time, frame.pixels
@@ -271,20 +236,20 @@ def fitted(center: tuple[float, float], side: float, width: int, height: int, mu
     return square(center, side, multiple).shifted_inside(width, height)
 
 
-def absences(sightings: Sequence[Sighting], clip_end: Fraction) -> tuple[tuple[Fraction, Fraction], ...]:
-    """The runs of searched frames without the subject that are long enough to count, from sighting to sighting: when
+def gaps_between(samples: Sequence[SampledDetection], clip_end: Fraction) -> tuple[tuple[Fraction, Fraction], ...]:
+    """The runs of searched frames without the subject that are long enough to count, from sample to sample: when
     the subject left between two searched frames is not known, and a pose that is held must be one that was seen."""
-    absences = []
+    gaps_between = []
     before = Fraction(-1)
     position = 0
-    for missing, run in itertools.groupby(sightings, lambda sighting: sighting.detection is None):
-        times = [sighting.time for sighting in run]
+    for missing, run in itertools.groupby(samples, lambda sample: sample.detection is None):
+        times = [sample.time for sample in run]
         position += len(times)
-        end = sightings[position].time if position < len(sightings) else clip_end
-        if missing and len(times) > 1 and end - times[0] >= GONE:
-            absences.append((before, end))
+        end = samples[position].time if position < len(samples) else clip_end
+        if missing and len(times) > 1 and end - times[0] >= MAX_GAP_S:
+            gaps_between.append((before, end))
         before = times[-1]
-    return tuple(absences)
+    return tuple(gaps_between)
 
 
 def not_found(subject: str, name: str) -> InputError:
@@ -293,3 +258,114 @@ def not_found(subject: str, name: str) -> InputError:
         f"no {subject} found in {name}",
         f"Where the {subject} fills the frame already, give --crop none; else --crop X,Y,SIZE, in pixels.",
     )
+
+
+# How far a head with its hair reaches from the middle of its face, in widths of the face as HOG measures it.
+HEAD = Box(-0.75, -0.95, 0.75, 0.75)
+# A source is never framed looser than this (face over square): its face would have too few of the network's pixels.
+LOOSEST = 0.3
+# A subject may always move by this many widths of its box, however near the picture's edge is.
+LEAST = 0.15
+# A square moves by up to this part of its side to lie inside the picture; what then is outside is reflected.
+MOVED = 0.08
+
+Move = tuple[float, float]
+"""From where the subject is in the reference frame, right and down, in widths of its box."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How far the subject of a source may move before its head leaves the square, in sides / 2 (so -1 to 1 is all)."""
+
+    left: float
+    up: float
+    right: float
+    down: float
+    """None is negative."""
+
+
+def excursions(shots: Sequence[ClipCrop], head_motion: float) -> list[Move]:
+    """The moves that the source's subject will make, from where it was seen in the driving video.
+
+    head_motion: share of the travel that is put back where the square follows.
+    """
+    moves: list[Move] = []
+    for shot in shots:
+        seen = [(float(one.time), one.detection.box) for one in shot.samples if one.detection is not None]
+        first: TurnedSquare | None = None
+        width = float(np.median([box.width for _, box in seen]))
+        places: list[Move] = []
+        for time, box in seen:
+            if shot.path is None:
+                places.append((box.center[0] / width, box.center[1] / width))
+                continue
+            at = shot.path.at(time)
+            first = first or at
+            put_back = travel(at, first, head_motion)
+            sides = first.side / width
+            x, y = (
+                sides * ((box.center[axis] - at.center[axis]) / at.side + put_back.shift[axis] / 2) for axis in (0, 1)
+            )
+            places.append((x, y))
+        origin = places[0]
+        moves += [(x - origin[0], y - origin[1]) for x, y in places]
+    return moves
+
+
+def source_crop(
+    pixels: NDArray[np.uint8],
+    detector: Detector,
+    width: float,
+    moves: Sequence[Move],
+    *,
+    subject: str = "face",
+    name: str = "the picture",
+) -> Crop:
+    """The square around the largest sure subject of a picture (H, W, 3), with room for its moves.
+
+    width: of the subject's box over the side of the square, where the moves leave it so; never less than LOOSEST.
+    Raises InputError where no subject is found.
+    """
+    sure = confident_detections(detect_in_tiles(pixels, detector))
+    if not sure:
+        raise not_found(subject, name)
+    box = refined_box(pixels, sure[0].box, detector)
+    side = max(1 / width, min(_side_for(moves, subject), 1 / LOOSEST)) * box.width
+    wanted = ideal(box, box.width / side, subject)
+    placed = square(wanted.center, side)
+    inside = placed.shifted_inside(pixels.shape[1], pixels.shape[0])
+    limit = round(MOVED * side)
+    x, y = (
+        float(np.clip(new - old, -limit, limit)) for new, old in ((inside.left, placed.left), (inside.top, placed.top))
+    )
+    return Crop(placed.shifted(x, y), len(sure), sure[0].score, sure[0])
+
+
+def room_in(found: Crop, width: int, height: int) -> Room:
+    """How far the subject may move in its square, in a picture of this size (pixels).
+
+    Its head stays in the square, and in the picture. Nor does it leave an edge by more than lies between: beyond the
+    edge the picture is its own reflection, in which there is a second head.
+    """
+    box, at = found.box, found.subject.box
+    x, y = at.center
+    head = Box(*(middle + side * at.width for middle, side in zip((x, y, x, y), _sides(HEAD), strict=True)))
+    beside = min(head.left, width - head.right)
+    left, right = min(head.left - box.left, beside), min(box.right - head.right, beside)
+    up, down = min(head.top - box.top, head.top), min(box.bottom - head.bottom, head.top)
+    return Room(*(2 * max(LEAST * at.width, each) / box.width for each in (left, up, right, down)))
+
+
+def _side_for(moves: Sequence[Move], subject: str) -> float:
+    """Side of the square, in widths of the subject, that holds its head in all moves but stray ones."""
+    if not moves:
+        return 0.0
+    x, y = CENTERS.get(subject, MIDDLE)
+    left, up = np.minimum(0, np.percentile(moves, OUTER, axis=0))
+    right, down = np.maximum(0, np.percentile(moves, 100 - OUTER, axis=0))
+    across = max((-HEAD.left - left) / x, (HEAD.right + right) / (1 - x))
+    return float(max(across, (-HEAD.top - up) / y, (HEAD.bottom + down) / (1 - y)))
+
+
+def _sides(box: Box) -> tuple[float, float, float, float]:
+    return box.left, box.top, box.right, box.bottom

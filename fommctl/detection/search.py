@@ -34,7 +34,7 @@ EYES = {
 }
 
 
-def all_detections(pixels: NDArray[np.uint8], detector: Detector) -> list[Detection]:
+def detect_in_tiles(pixels: NDArray[np.uint8], detector: Detector) -> list[Detection]:
     """Each subject once, the surest first; small ones beside large ones are found in the corners by themselves."""
     height, width = pixels.shape[:2]
     across, down = math.ceil(CORNER * width), math.ceil(CORNER * height)
@@ -64,7 +64,7 @@ def _in_windows(pixels: NDArray[np.uint8], windows: Sequence[Box], detector: Det
     ]
 
 
-def looked_at_again(pixels: NDArray[np.uint8], box: Box, detector: Detector) -> Box:
+def refined_box(pixels: NDArray[np.uint8], box: Box, detector: Detector) -> Box:
     """The mean of the box and of what the detector finds in windows around it: one look is off by up to a tenth."""
     windows = [square(box.center, zoom * box.width).clipped(*pixels.shape[1::-1]) for zoom in ZOOMS]
     found = _in_windows(pixels, windows, detector)
@@ -74,7 +74,7 @@ def looked_at_again(pixels: NDArray[np.uint8], box: Box, detector: Detector) -> 
     return Box(*sides.tolist())
 
 
-def seen_again(pixels: NDArray[np.uint8], expected: Box, detector: Detector) -> Detection | None:
+def redetect(pixels: NDArray[np.uint8], expected: Box, detector: Detector) -> Detection | None:
     """The subject that is expected about here, measured in windows of several widths; None where none shows it."""
     found = []
     for zoom in ZOOMS:
@@ -90,7 +90,7 @@ def seen_again(pixels: NDArray[np.uint8], expected: Box, detector: Detector) -> 
     return Detection(Box(*sides.tolist()), best.score, best.landmarks)
 
 
-def seen_turned(
+def redetect_turned(
     pixels: NDArray[np.uint8], expected: Box, angle: float, detector: Detector
 ) -> tuple[Detection, float] | None:
     """The face that is expected about here, tilted clockwise by about this angle (degrees), and its angle as the scores

@@ -7,38 +7,34 @@ import itertools
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from fommctl.animate.config import AnimateConfig
 from fommctl.api.protocols import Detector
 from fommctl.api.values import Detection
 from fommctl.detection.cuts import CutFinder, difference, thumbnail
-from fommctl.detection.following import smooth_path
 from fommctl.detection.framing import (
     BATCH,
     MOST_SAMPLES,
     RATE,
-    ClipSquare,
-    Sighting,
-    absences,
-    fixed_square,
+    ClipCrop,
+    SampledDetection,
+    crop_in_clip,
+    fixed_crop,
+    gaps_between,
     ideal,
     not_found,
     scaled,
     searched_size,
-    square_in_clip,
 )
-from fommctl.detection.search import roll, seen_again, seen_turned
-from fommctl.detection.subjects import SURE, follow, lasting
+from fommctl.detection.search import redetect, redetect_turned, roll
+from fommctl.detection.tracking import SURE, link_detections, persistent_tracks, smooth_path
 from fommctl.media.boxes import Box, TurnedSquare
-from fommctl.media.decoding import Deinterlace
-from fommctl.media.probe import VideoInfo, probe
-from fommctl.media.reader import Frame, Reader
+from fommctl.media.probe import VideoInfo
+from fommctl.media.reader import Clip, Frame
 
 log = logging.getLogger(__name__)
 DrivingCrop = Literal["auto", "fixed", "follow"]
@@ -50,46 +46,7 @@ CUT_OFF = 0.16
 GLANCE = 160
 
 
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """What is searched: a file, or a part of it.  fps: of a folder of frames; start and end: seconds."""
-
-    path: Path
-    fps: Fraction | None = None
-    start: Fraction | None = None
-    end: Fraction | None = None
-    deinterlace: Deinterlace = "auto"
-
-    def reader(
-        self,
-        begin: Fraction = Fraction(0),
-        end: Fraction | None = None,
-        *,
-        box: Box | None = None,
-        size: tuple[int, int] | None = None,
-        max_rate: Fraction | None = None,
-    ) -> Reader:
-        """The frames with begin <= time < end, seconds since `start`; their times count from `begin`. See `Reader`."""
-        zero = self.start or Fraction(0)
-        stop = self.end if end is None else zero + end if self.end is None else min(self.end, zero + end)
-        return Reader(
-            self.path,
-            fps=self.fps,
-            start=zero + begin,
-            end=stop,
-            box=box,
-            size=size,
-            max_rate=max_rate,
-            deinterlace=self.deinterlace,
-        )
-
-
-def driving_clip(config: AnimateConfig) -> Clip:
-    """The part of the driving video that an `animate` is about."""
-    return Clip(config.driving, config.fps, config.start_s, config.end_s, config.deinterlace)
-
-
-def squares_in_clip(
+def crops_in_clip(
     clip: Clip,
     detector: Detector,
     width: float,
@@ -97,7 +54,7 @@ def squares_in_clip(
     subject: str = "face",
     driving_crop: DrivingCrop = "auto",
     cuts: bool = True,
-) -> tuple[ClipSquare, ...]:
+) -> tuple[ClipCrop, ...]:
     """The square of each shot in which the subject is seen, in the order of time; at least one.
 
     width: of the subject's box over the side of the square.  A shot without the subject belongs to the one before it
@@ -105,19 +62,17 @@ def squares_in_clip(
     what the reader raises.
     """
     if driving_crop == "fixed" and not cuts:
-        return (
-            square_in_clip(clip.path, detector, width, subject=subject, fps=clip.fps, start=clip.start, end=clip.end),
-        )
-    info = probe(clip.path, clip.fps, clip.deinterlace)
+        return (crop_in_clip(clip, detector, width, subject=subject),)
+    info = clip.info
     times, found, starts, end = _searched(clip, info, detector, cuts)
     bounds = [*starts, end]
     parts = []
     for begin, stop in itertools.pairwise(bounds):
         inside = slice(bisect.bisect_left(times, begin), bisect.bisect_left(times, stop))
-        tracks = lasting(follow(times[inside], found[inside]), len(times[inside]))
+        tracks = persistent_tracks(link_detections(times[inside], found[inside]), len(times[inside]))
         parts.append((begin, stop, times[inside], tracks))
     best = max((tracks[0].score for *_, tracks in parts if tracks), default=0.0)
-    shots: list[ClipSquare] = []
+    shots: list[ClipCrop] = []
     waiting: Fraction | None = None
     for begin, stop, moments, tracks in parts:
         if not tracks or tracks[0].score < SURE * best:
@@ -125,7 +80,7 @@ def squares_in_clip(
                 shots[-1] = _longer(shots[-1], moments, stop)
             waiting = begin if waiting is None and not shots else waiting
             continue
-        shot = fixed_square(tracks, moments, width, subject, info, stop)
+        shot = fixed_crop(tracks, moments, width, subject, info, stop)
         if driving_crop != "fixed":
             shot = _followed(clip, info, detector, shot, (begin, stop), width, subject, driving_crop)
         shot = _without_cut_off(shot, info, stop)
@@ -148,7 +103,7 @@ def _searched(
 
     Five frames a second are looked at for cuts; in long clips only some of them for subjects, 300 in all.
     """
-    zero = clip.start or Fraction(0)
+    zero = clip.start
     until = min((limit for limit in (clip.end, info.duration) if limit is not None), default=None)
     every = 1 if until is None else max(1, math.ceil((until - zero) * RATE / MOST_SAMPLES))
     finder = CutFinder(RATE)
@@ -192,37 +147,37 @@ def _first_frame(clip: Clip, info: VideoInfo, before: Fraction, after: Fraction)
     return max((found for found in changes if found[1] <= after), key=lambda found: found[0], default=(0.0, after))[1]
 
 
-def _longer(shot: ClipSquare, moments: Sequence[Fraction], end: Fraction) -> ClipSquare:
+def _longer(shot: ClipCrop, moments: Sequence[Fraction], end: Fraction) -> ClipCrop:
     """The shot with what follows it up to `end`, where its subject is not seen."""
-    last = max((seen.time for seen in shot.sightings if seen.detection is not None), default=Fraction(-1))
-    absent = (*(gap for gap in shot.absent if gap[1] <= last), (last, end))
-    return replace(shot, absent=absent, sightings=(*shot.sightings, *(Sighting(time, None) for time in moments)))
+    last = max((seen.time for seen in shot.samples if seen.detection is not None), default=Fraction(-1))
+    absent = (*(gap for gap in shot.gaps if gap[1] <= last), (last, end))
+    return replace(shot, gaps=absent, samples=(*shot.samples, *(SampledDetection(time, None) for time in moments)))
 
 
-def _sooner(shot: ClipSquare) -> ClipSquare:
+def _sooner(shot: ClipCrop) -> ClipCrop:
     """The shot with what comes before it, where its subject is not seen."""
-    first = next(seen.time for seen in shot.sightings if seen.detection is not None)
-    return replace(shot, absent=((Fraction(-1), first), *(gap for gap in shot.absent if gap[0] > Fraction(-1))))
+    first = next(seen.time for seen in shot.samples if seen.detection is not None)
+    return replace(shot, gaps=((Fraction(-1), first), *(gap for gap in shot.gaps if gap[0] > Fraction(-1))))
 
 
 def _followed(
     clip: Clip,
     info: VideoInfo,
     detector: Detector,
-    shot: ClipSquare,
+    shot: ClipCrop,
     bounds: tuple[Fraction, Fraction],
     width: float,
     subject: str,
     driving_crop: DrivingCrop,
-) -> ClipSquare:
+) -> ClipCrop:
     """The shot with the path of its square where it follows, its subject measured anew five times a second.
 
     Where the clip decides, it is followed if it leaves its place, or may do so where it was not seen, tilted too far.
     """
-    seen = [(one.time, one.detection) for one in shot.sightings if one.detection is not None]
+    seen = [(one.time, one.detection) for one in shot.samples if one.detection is not None]
     known = [float(time) for time, _ in seen]
     coarse = smooth_path(known, [_turned(detection, width, subject) for _, detection in seen])
-    if driving_crop == "auto" and not coarse.wanders and len(seen) == len(shot.sightings):
+    if driving_crop == "auto" and not coarse.wanders and len(seen) == len(shot.samples):
         return shot
     boxes = np.array([_sides(detection.box) for _, detection in seen])
     tilts = subject == "face" and all(detection.landmarks is None for _, detection in seen)
@@ -235,9 +190,9 @@ def _followed(
             expected = Box(*(float(np.interp(float(times[-1]), known, side)) for side in boxes.T)).scaled(*scale)
             found: tuple[Detection, float] | None
             if tilts:
-                found = seen_turned(frame.pixels, expected, measured[-1][2] if measured else 0.0, detector)
+                found = redetect_turned(frame.pixels, expected, measured[-1][2] if measured else 0.0, detector)
             else:
-                upright = seen_again(frame.pixels, expected, detector)
+                upright = redetect(frame.pixels, expected, detector)
                 found = None if upright is None else (upright, roll(upright))
             if found is not None:
                 measured.append((times[-1], scaled([found[0]], info, frame.pixels)[0], found[1]))
@@ -248,14 +203,14 @@ def _followed(
     if driving_crop == "auto" and not path.wanders:
         return shot
     again = {time: detection for time, detection, _ in measured} | dict(seen)
-    sightings = tuple(Sighting(time, again.get(time)) for time in sorted({*times, *again}))
-    return replace(shot, path=path, sightings=sightings, absent=absences(sightings, bounds[1]))
+    samples = tuple(SampledDetection(time, again.get(time)) for time in sorted({*times, *again}))
+    return replace(shot, path=path, samples=samples, gaps=gaps_between(samples, bounds[1]))
 
 
-def _without_cut_off(shot: ClipSquare, info: VideoInfo, end: Fraction) -> ClipSquare:
+def _without_cut_off(shot: ClipCrop, info: VideoInfo, end: Fraction) -> ClipCrop:
     """The shot, its subject absent also while the picture's edge cuts it off, however short that is."""
-    cut = [one.detection is not None and _is_cut_off(one.detection.box, info) for one in shot.sightings]
-    whole = [one.detection is not None and not out for one, out in zip(shot.sightings, cut, strict=True)]
+    cut = [one.detection is not None and _is_cut_off(one.detection.box, info) for one in shot.samples]
+    whole = [one.detection is not None and not out for one, out in zip(shot.samples, cut, strict=True)]
     if not any(cut) or not any(whole):
         return shot
     gaps = []
@@ -264,12 +219,12 @@ def _without_cut_off(shot: ClipSquare, info: VideoInfo, end: Fraction) -> ClipSq
         if any(cut[before + 1 : after]):
             gaps.append(
                 (
-                    shot.sightings[before].time if before >= 0 else Fraction(-1),
-                    shot.sightings[after].time if after < len(whole) else end,
+                    shot.samples[before].time if before >= 0 else Fraction(-1),
+                    shot.samples[after].time if after < len(whole) else end,
                 )
             )
-    inside = [gap for gap in shot.absent if not any(start <= gap[0] and gap[1] <= stop for start, stop in gaps)]
-    return replace(shot, absent=tuple(sorted((*inside, *gaps))))
+    inside = [gap for gap in shot.gaps if not any(start <= gap[0] and gap[1] <= stop for start, stop in gaps)]
+    return replace(shot, gaps=tuple(sorted((*inside, *gaps))))
 
 
 def _is_cut_off(box: Box, info: VideoInfo) -> bool:

@@ -3,91 +3,183 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from fommctl.animate.config import check_choice
+import typer
+from pydantic import Field
+
 from fommctl.errors import UsageError
-from fommctl.presets.config import check_seed
+from fommctl.options import Device, Reads, Seed, Sets, configuration, listed
 
 ModelMode = Literal["reconstruction", "animation", "defaults"]
+Mode = Literal[ModelMode, "files"]
+"""Mode of an evaluation: `files` for finished results."""
 SplitChoice = Literal["auto", "test", "train", "all"]
 Save = Literal["none", "png", "mkv"]
+WHAT, SCORES, RESULT, RUN = "What is evaluated", "Scores", "Result", "Run"
+"""Panels of --help."""
 NEITHER = "Give --data to evaluate a model, or --pred and --truth to score finished results."
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+def _option(panel: str, help: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
+@configuration
 class EvaluateConfig:
-    """See `fommctl evaluate --help` for the meaning of each option."""
+    """What to evaluate and how."""
 
-    output: Path
-    models: tuple[str | None, ...] = (None,)
+    output: Annotated[
+        Path, _option(RESULT, "Folder for all results; new, empty, or of an earlier evaluation.", "-o", "--output")
+    ]
+    models: Annotated[
+        tuple[str | None, ...],
+        Reads(listed("--models")),
+        _option(WHAT, "Several models, compared on the same clips.", "--models", metavar="A,B,..."),
+    ] = (None,)
     """Names of the registry or paths; None: the built-in model, or the weights registered for `preset`."""
-    names: tuple[str, ...] = ()
-    """To print, one for each model or folder of predictions; empty: those of the models."""
-    data: Path | None = None
-    predictions: tuple[Path, ...] = ()
-    """Files or folders of finished results; the models are not used then."""
-    truth: Path | None = None
-    mode: ModelMode = "reconstruction"
-    split: SplitChoice = "auto"
-    pairs: Path | None = None
-    preset: str | None = None
-    sets: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = ()
-    """Names or families (`akd`); empty: all that are ready and make sense."""
-    keypoints: str = "auto"
-    embedder: str | None = None
-    max_clips: int | None = None
-    max_frames: int | None = None
-    """Of each clip, from its first frame on."""
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "fp32"
-    workers: int | None = None
-    """Processes; None: chosen for the device.  0: none but this one."""
-    resize: bool = False
-    """Finished results of another size are resized to that of the truth, not refused."""
-    column: int | None = None
-    """Finished results are grids: the number of the column to score, from 0."""
-    save: Save = "none"
-    videos: bool = True
-    overwrite: bool = False
-    """Score anew what an earlier run has scored."""
+    names: Annotated[
+        tuple[str, ...],
+        Reads(listed("--names")),
+        _option(WHAT, "What to call them in the tables. Default: their own names.", "--names", metavar="A,B,..."),
+    ] = ()
+    """One for each model or folder of predictions."""
+    preset: Annotated[
+        str | None,
+        _option(
+            WHAT, "A name (see 'fommctl presets list') or a YAML file. Default: the model's own.", "-p", "--preset"
+        ),
+    ] = None
+    data: Annotated[
+        Path | None, _option(WHAT, "Clips: test/ (and train/) as preprocess writes them, or any folder.", "--data")
+    ] = None
+    split: Annotated[
+        SplitChoice,
+        _option(
+            WHAT, "test, train or all; auto: test where the data has a folder test beside a folder train, else all."
+        ),
+    ] = "auto"
+    mode: Annotated[
+        ModelMode,
+        _option(
+            WHAT,
+            "reconstruction: the first frame of each clip is driven by the clip; animation: by the clip of somebody "
+            "else, as the model's preset says; defaults: the same as fommctl animate does it without options, on whole "
+            "pictures.",
+        ),
+    ] = "reconstruction"
+    pairs: Annotated[
+        Path | None,
+        _option(
+            WHAT,
+            "CSV of the clips to animate, with the columns source and driving. Default: the preset's pairs_list where "
+            "that file exists, else pairs drawn by --seed.",
+        ),
+    ] = None
+    predictions: Annotated[
+        tuple[Path, ...],
+        _option(
+            WHAT,
+            "Finished results to score: a folder of videos, folders of frames or strips (PNG or JPEG), or a single "
+            "one. Several are compared.",
+            "--pred",
+        ),
+    ] = ()
+    """The models are not used then."""
+    truth: Annotated[
+        Path | None, _option(WHAT, "Their references, of the same names up to the first dot.", "--truth")
+    ] = None
+    column: Annotated[
+        int | None,
+        Field(ge=0),
+        _option(WHAT, "The results are grids: the column to score, counted from 0, each as wide as the truth."),
+    ] = None
+    resize: Annotated[
+        bool, _option(WHAT, "Resize results to the size of their truth; else other sizes are refused.", "--resize")
+    ] = False
+    max_clips: Annotated[
+        int | None,
+        Field(ge=1),
+        _option(WHAT, "Only so many clips or pairs. Default: the preset's num_videos or num_pairs."),
+    ] = None
+    max_frames: Annotated[
+        int | None, Field(ge=1), _option(WHAT, "Only so many frames of each clip, from the first on.")
+    ] = None
+    metrics: Annotated[
+        tuple[str, ...],
+        Reads(listed("--metrics")),
+        _option(
+            SCORES,
+            "Names, or families such as akd for all its variants (see 'fommctl plugins list'). Default: all that make "
+            "sense and are ready. The first one ranks.",
+            "--metrics",
+            metavar="A,B,...",
+        ),
+    ] = ()
+    keypoints: Annotated[
+        str,
+        _option(
+            SCORES,
+            "Where metrics get keypoints: true (those of the data set), model (the model's own) or a detector's name; "
+            "auto: true ones where there are some, else the detector for the model's subject.",
+        ),
+    ] = "auto"
+    embedder: Annotated[
+        str | None,
+        _option(SCORES, "What describes identities, by name. Default: the one for the model's subject."),
+    ] = None
+    save: Annotated[
+        Save, _option(RESULT, "Keep the predictions, without loss: png (folders of frames), mkv (FFV1) or none.")
+    ] = "none"
+    videos: Annotated[
+        bool,
+        _option(
+            RESULT,
+            "Side-by-side videos of the best, the median and the worst clip in the page.",
+            "--videos/--no-videos",
+        ),
+    ] = True
+    overwrite: Annotated[bool, _option(RESULT, "Score anew what an earlier run has scored.", "--overwrite")] = False
+    workers: Annotated[
+        int | None,
+        Field(ge=0),
+        _option(RUN, "Processes. Default: one a processor; none but this one where the device is no CPU."),
+    ] = None
+    device: Device = "auto"
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"],
+        _option(RUN, "fp32, bf16, fp16 or auto; published numbers are of fp32."),
+    ] = "fp32"
+    seed: Seed = 0
+    sets: Sets = ()
 
-    def __post_init__(self) -> None:
-        for name, choices in (("mode", ModelMode), ("split", SplitChoice), ("save", Save)):
-            check_choice(f"--{name}", getattr(self, name), get_args(choices))
-        check_seed(self.seed)
-        for name, least in (("max_clips", 1), ("max_frames", 1), ("workers", 0), ("column", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"--{name.replace('_', '-')} is {value}", f"Give a number from {least} on.")
+    def conflicts(self) -> Iterator[UsageError]:
+        """Options that exclude each other."""
         if self.finished:
-            self._check_finished()
+            yield from self._conflicts_of_finished()
         elif self.truth is not None or self.data is None:
-            raise UsageError("there is nothing to evaluate", NEITHER)
+            yield UsageError("there is nothing to evaluate", NEITHER)
         elif self.resize or self.column is not None:
-            raise UsageError("--resize and --column are for finished results", NEITHER)
+            yield UsageError("--resize and --column are for finished results", NEITHER)
         if self.pairs is not None and self.mode == "reconstruction":
-            raise UsageError("--pairs is for animation", "Add --mode animation or --mode defaults.")
-        contestants = self.predictions if self.finished else self.models
-        if self.names and len(self.names) != len(contestants):
-            raise UsageError(
-                f"{len(self.names)} names for {len(contestants)} models", "Give each its own with --names."
-            )
+            yield UsageError("--pairs is for animation", "Add --mode animation or --mode defaults.")
+        evaluated = self.predictions if self.finished else self.models
+        if self.names and len(self.names) != len(evaluated):
+            yield UsageError(f"{len(self.names)} names for {len(evaluated)} models", "Give each its own with --names.")
         twice = [name for name, count in Counter(self.names).items() if count > 1]
         if twice:
-            raise UsageError(f"the name '{twice[0]}' is there twice", "Give each its own with --names.")
+            yield UsageError(f"the name '{twice[0]}' is there twice", "Give each its own with --names.")
 
-    def _check_finished(self) -> None:
+    def _conflicts_of_finished(self) -> Iterator[UsageError]:
         if self.truth is None:
-            raise UsageError("--pred needs --truth", "Name the folder of the true clips.")
+            yield UsageError("--pred needs --truth", "Name the folder of the true clips.")
         if self.data is not None or any(model is not None for model in self.models):
-            raise UsageError("--pred excludes --model and --data", NEITHER)
+            yield UsageError("--pred excludes --model and --data", NEITHER)
         if self.mode != "reconstruction" or self.save != "none":
-            raise UsageError("--mode and --save are for models", NEITHER)
+            yield UsageError("--mode and --save are for models", NEITHER)
 
     @property
     def finished(self) -> bool:

@@ -1,25 +1,33 @@
-"""What is to be scored: clips to reconstruct, pairs to animate, finished results with their references."""
+"""What is evaluated and on what: models or folders of results, and the clips that each of them is scored on."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fommctl.api.folders import MEDIA_SUFFIXES, is_published, media_below, stem
+from fommctl.api.folders import MEDIA_SUFFIXES, file_name_part, is_published, media_below, stem
 from fommctl.datasets.clips import Clip, find_clips, read_pairs_list
-from fommctl.errors import InputError
+from fommctl.errors import InputError, UsageError
 from fommctl.evaluate.config import EvaluateConfig
-from fommctl.evaluate.footage import STRIP_SUFFIXES, count_strip
+from fommctl.evaluate.streams import STRIP_SUFFIXES, count_strip
+from fommctl.host import Host
 from fommctl.media.random_access import count_frames
 from fommctl.presets.config import nearest
 
+if TYPE_CHECKING:
+    from fommctl.animate.engine import Engine
+    from fommctl.presets.preset import Preset
+
+
 LONGEST_NAME = 200
-"""Characters, so that a file of this name with an ending can be written."""
+"""Characters of a name, so that a file of this name with an ending can be written."""
 LISTED = 5
 
 
@@ -28,7 +36,7 @@ class Task:
     """One clip to score."""
 
     name: str
-    """Unique; may hold `/`. Files of the results are named by it."""
+    """Unique name, which may hold `/`; result files are named by it."""
     truth: Path
     """The clip to reconstruct, the driving clip, or the reference."""
     source: Path | None = None
@@ -36,7 +44,7 @@ class Task:
     predictions: tuple[Path, ...] = ()
     """Finished results, one for each folder of predictions."""
     frames: int = 0
-    """Of `truth`; 0 where they cannot be counted."""
+    """Number of frames of `truth`; 0 where they cannot be counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +56,7 @@ class Plan:
 
 
 def reconstructions(config: EvaluateConfig, most: int | None) -> Plan:
-    """The clips of the split, stills left out; at most `most` (None: all) where `--max-clips` does not say."""
+    """Plan the clips of the split, stills left out; at most `most` (None: all) unless `--max-clips` is given."""
     clips, warnings = _clips(config)
     moving = [clip for clip in clips if not clip.still]
     if not moving:
@@ -60,8 +68,8 @@ def reconstructions(config: EvaluateConfig, most: int | None) -> Plan:
 
 
 def animations(config: EvaluateConfig, most: int, pairs_list: Path | None) -> Plan:
-    """Pairs (source, driving) of `--pairs`, else of `pairs_list` where that file exists, else drawn by the seed: of
-    different identities where there are some, each pair once. At most `most` where `--max-clips` does not say."""
+    """Plan pairs (source, driving) of `--pairs`, else of `pairs_list` where that file exists, else drawn by the seed:
+    of different identities where there are some, each pair once. At most `most` unless `--max-clips` is given."""
     clips, warnings = _clips(config)
     clips = tuple(clip for clip in clips if clip.frames)
     most = config.max_clips or most
@@ -76,8 +84,8 @@ def animations(config: EvaluateConfig, most: int, pairs_list: Path | None) -> Pl
 
 
 def draw_pairs(clips: Sequence[Clip], count: int, seed: int) -> list[tuple[Clip, Clip]]:
-    """So many different pairs of a source and a driving clip, of different identities where there are any, else of
-    different clips. Fewer where there are not so many. Raises InputError where there is none."""
+    """Draw `count` different pairs of a source and a driving clip, of different identities where there are any, else of
+    different clips; fewer where there are not as many. Raises InputError where there is none."""
     pairs = [(one, other) for one in clips for other in clips if one is not other and not other.still]
     crossed = [pair for pair in pairs if pair[0].identity != pair[1].identity] or pairs
     if not crossed:
@@ -87,14 +95,14 @@ def draw_pairs(clips: Sequence[Clip], count: int, seed: int) -> list[tuple[Clip,
 
 
 def finished_results(config: EvaluateConfig) -> Plan:
-    """Finished results with the references of the same name; those without one on the other side are in the warnings.
+    """Match finished results with the references of the same name; unmatched ones are listed in the warnings.
 
     Raises InputError where no name is on both sides.
     """
     assert config.truth is not None
     truths, *predicted = _matched([results_in(path) for path in (config.truth, *config.predictions)])
     if len(truths) == 1 and all(len(names) == 1 for names in predicted) and config.truth.name not in truths:
-        # One clip each: what they are called says nothing.
+        # One clip each: their names do not matter.
         name = next(iter(truths))
         predicted = [dict.fromkeys((name,), next(iter(names.values()))) for names in predicted]
     common = [name for name in truths if all(name in names for names in predicted)]
@@ -117,7 +125,7 @@ def finished_results(config: EvaluateConfig) -> Plan:
 
 
 def _matched(sides: Sequence[dict[str, Path]]) -> list[dict[str, Path]]:
-    """Clips by the names that truth and predictions share. Names are compared up to their first dot, as published;
+    """Map the names that truth and predictions share to clips. Names are compared up to their first dot, as published;
     where clips would become one by that, results are those of the clip whose name they continue after a dot."""
     if all(len({_up_to_dot(name) for name in side}) == len(side) for side in sides):
         return [{_up_to_dot(name): path for name, path in side.items()} for side in sides]
@@ -130,7 +138,7 @@ def _matched(sides: Sequence[dict[str, Path]]) -> list[dict[str, Path]]:
 
 
 def _continued(name: str, known: Collection[str]) -> str:
-    """`a.1` of `a.1.reconstructed`, where that is known."""
+    """Return `a.1` for `a.1.reconstructed`, where that is known."""
     start = name
     while start not in known and "." in start:
         start = start.rpartition(".")[0]
@@ -138,8 +146,8 @@ def _continued(name: str, known: Collection[str]) -> str:
 
 
 def results_in(path: Path) -> dict[str, Path]:
-    """Clips in a folder by their names below it without endings: videos, folders of frames, strips (PNG or JPEG);
-    those of the test split where there are splits. A file, or a folder that holds nothing but frames, is one clip.
+    """Find the clips of a folder by their names below it, without endings: videos, folders of frames, strips (PNG or
+    JPEG); only the test split where there are splits. A file, or a folder that holds only frames, is one clip.
 
     Raises InputError where there are none.
     """
@@ -163,8 +171,8 @@ def results_in(path: Path) -> dict[str, Path]:
 
 
 def _clips(config: EvaluateConfig) -> tuple[tuple[Clip, ...], tuple[str, ...]]:
-    """The clips of the split that was asked for, and those that cannot be read, with no frames: they fail by name. Of
-    data without splits, `auto` takes all."""
+    """Find the clips of the requested split, and, as clips without frames, the files that cannot be read: they fail by
+    name. `auto` takes everything from data without splits."""
     root, split = config.data, config.split
     assert root is not None
     published = is_published(root)
@@ -187,7 +195,7 @@ def _clips(config: EvaluateConfig) -> tuple[tuple[Clip, ...], tuple[str, ...]]:
 
 
 def _with_broken(folders: Sequence[Path], clips: Sequence[Clip], *, published: bool) -> Iterator[Clip]:
-    """All media of these folders in order: the clips, and as clips without frames what is none."""
+    """Yield all media of these folders in order; files that are no clips become clips without frames."""
     readable = {clip.path: clip for clip in clips}
     for folder in folders:
         for path in media_below(folder, published=published):
@@ -199,7 +207,7 @@ def _counted(path: Path) -> int:
     try:
         return count_frames(path, jpeg_strips=True)
     except InputError:
-        # The clip fails by itself, and tells why.
+        # The clip fails later, with its reason.
         return 0
 
 
@@ -243,7 +251,7 @@ def _flat(name: str) -> str:
 
 
 def _stem(path: Path) -> str:
-    """The name without its media endings: `clip` of `clip.mp4` and of the published `clip.mp4.png`."""
+    """Strip media endings: `clip` from `clip.mp4` and from the published `clip.mp4.png`."""
     name = stem(path)
     while name != (shorter := stem(Path(name))) and Path(name).suffix.lower() in MEDIA_SUFFIXES:
         name = shorter
@@ -253,3 +261,122 @@ def _stem(path: Path) -> str:
 def _up_to_dot(name: str) -> str:
     folder, slash, last = name.rpartition("/")
     return folder + slash + (last.partition(".")[0] or last)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluatedModel:
+    """One model, or one folder of finished results."""
+
+    name: str
+    folder: str
+    """Folder name, unique among the models."""
+    model: str | None = None
+    """Name or path, as `load_model` takes it."""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values that its predictions depend on, apart from the clip and the options."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values for the saved configuration."""
+    warnings: tuple[str, ...] = ()
+
+
+def finished_predictions(config: EvaluateConfig) -> tuple[EvaluatedModel, ...]:
+    """Name the folders or files of finished results."""
+    names = config.names or distinct([path.resolve().as_posix() for path in config.predictions])
+    return tuple(
+        EvaluatedModel(name=name, folder=folder, details={"predictions": str(path)})
+        for name, folder, path in zip(names, folders(names), config.predictions, strict=True)
+    )
+
+
+def load_models(config: EvaluateConfig, host: Host) -> tuple[tuple[EvaluatedModel, ...], Preset]:
+    """Load every model once; return them and the preset of the first. Raises what `load_model` raises."""
+    engines = [load_engine(model, config, host) for model in config.models]
+    labels = [
+        engine.model.name if model is None or model in _registered(host) else Path(model).resolve().as_posix()
+        for model, engine in zip(config.models, engines, strict=True)
+    ]
+    names = config.names or distinct(labels)
+    models = [
+        _evaluated_model(name, folder, model, engine)
+        for name, folder, model, engine in zip(names, folders(names), config.models, engines, strict=True)
+    ]
+    return tuple(models), engines[0].model.preset
+
+
+def load_engine(model: str | None, config: EvaluateConfig, host: Host) -> Engine:
+    """Load a model onto the device of the run."""
+    # Importing torch takes longer than scoring a short clip.
+    from fommctl.animate.engine import Engine
+    from fommctl.models.loading import load_model
+
+    loaded = load_model(model, host, preset=config.preset, sets=config.sets)
+    return Engine(loaded, host, device=config.device, precision=config.precision)
+
+
+def _registered(host: Host) -> Mapping[str, Any]:
+    from fommctl.models import registry
+
+    return registry.entries(host)
+
+
+def _evaluated_model(name: str, folder: str, model: str | None, engine: Engine) -> EvaluatedModel:
+    from fommctl.provenance.hashing import model_identity
+
+    loaded = engine.model
+    width, height = engine.frame_size()
+    about = model_identity(loaded)
+    identity = {
+        "sha256": about["sha256"],
+        "preset": about["preset"],
+        "device": engine.device.type,
+        "precision": engine.precision,
+    }
+    details = {
+        "model": loaded.name,
+        "file": str(loaded.path),
+        "sha256": identity["sha256"],
+        "frame_size": [width, height],
+        "device": str(engine.device),
+        "precision": engine.precision,
+        "preset": identity["preset"],
+    }
+    return EvaluatedModel(
+        name=name,
+        folder=folder,
+        model=model,
+        identity=identity,
+        details=details,
+        warnings=tuple(f"{name}: {note}" for note in loaded.notes),
+    )
+
+
+def distinct(paths: Sequence[str]) -> tuple[str, ...]:
+    """Return short names: the last part of each path without its ending, with as many folders before it as make
+    all differ, and with the endings where nothing else does.
+
+    Raises UsageError where one path is there twice.
+    """
+    parts = [tuple(part for part in Path(path).parts if part != "/") for path in paths]
+    for shorten in (_model_stem, str):
+        for depth in range(1, max(map(len, parts)) + 1):
+            names = ["/".join((*each[-depth:-1], shorten(each[-1]))) for each in parts]
+            if len(set(names)) == len(names):
+                return tuple(names)
+    twice = next(path for path, times in Counter(paths).items() if times > 1)
+    raise UsageError(f"'{twice}' is there twice", "Give every model once, or a name to each with --names.")
+
+
+def folders(names: Sequence[str]) -> tuple[str, ...]:
+    """Return a folder name for each of these names, unique even where case does not count."""
+    found: dict[str, None] = {}
+    for name in names:
+        plain = file_name_part(name).lstrip(".") or "_"
+        wanted = chain((plain,), (f"{plain}-{number}" for number in count(2)))
+        found[next(each for each in wanted if each.casefold() not in map(str.casefold, found))] = None
+    return tuple(found)
+
+
+def _model_stem(name: str) -> str:
+    for ending in (".tar", ".pth", ".safetensors"):
+        name = name.removesuffix(ending)
+    return stem(Path(name))

@@ -1,14 +1,15 @@
-"""`report.html` of `evaluate`: one page with the numbers, plots, videos and all that is needed to repeat them.
+"""The files that an evaluation writes: report.html with its numbers, plots and videos, and tables beside it.
 
-The page has no script and asks nobody for anything: its policy (Content-Security-Policy) forbids it. Its numbers are
+The page has no script and requests nothing: its policy (Content-Security-Policy) forbids it. Its numbers are
 `<data>` elements with `data-metric`, `data-model` and `data-field`, whose `value` is exact.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -20,13 +21,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl import __version__
-from fommctl.evaluate.report_numbers import enumerated, places_for, printed
-from fommctl.evaluate.report_plots import MOST_DOTS, Curves, Distribution, curves, distribution
-from fommctl.evaluate.report_videos import ShownClip, embedded_videos, shown_clips
+from fommctl.datasets.tables import write_csv
+from fommctl.evaluate.keypoint_sources import MODEL
+from fommctl.evaluate.plots import MOST_DOTS, Curves, Distribution, curves, distribution, places_for, printed
 from fommctl.evaluate.results import Evaluation, MetricInfo, Summary
-from fommctl.evaluate.sources import MODEL
-from fommctl.evaluate.videos import shown_keypoints
-from fommctl.output_folder import replace_text
+from fommctl.evaluate.videos import ShownClip, embedded_videos, shown_clips, shown_keypoints
+from fommctl.files import atomic_write, write_text
+from fommctl.presets.config import dump_yaml
+
+CSV, SUMMARY, CONFIGURATION = "metrics.csv", "summary.json", "configuration.yaml"
+_HINT = "Free some space, or write elsewhere with -o."
+
+
+def write_tables(evaluation: Evaluation, folder: Path) -> None:
+    """Write metrics.csv, summary.json and configuration.yaml, each all or nothing. Raises OutputError."""
+    with (
+        atomic_write(folder / CSV, hint=_HINT) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        write_csv(file, rows(evaluation))
+    write_summary(evaluation, folder)
+    write_text(folder / CONFIGURATION, dump_yaml(evaluation.configuration))
+
+
+def write_summary(evaluation: Evaluation, folder: Path) -> None:
+    """Write what --json prints, and the configuration."""
+    data = {**evaluation.to_json(), "configuration": dict(evaluation.configuration)}
+    write_text(folder / SUMMARY, f"{json.dumps(data, indent=2, allow_nan=False)}\n")
+
+
+def rows(evaluation: Evaluation) -> Iterator[list[str | int | float | None]]:
+    """Yield a header, and for each model and clip a row of the whole clip (no frame number) and one for each frame;
+    cells without a score are empty."""
+    metrics = list(evaluation.metrics)
+    yield ["model", "clip", "frame", *metrics]
+    for model in evaluation.models:
+        of_metrics = [evaluation.clip_scores(model, metric) for metric in metrics]
+        for number, clip in enumerate(evaluation.clips):
+            scores = [each[number] for each in of_metrics]
+            if all(one is None for one in scores):
+                continue
+            yield [model, clip, "", *(_cell(None if one is None else one.value) for one in scores)]
+            for frame in range(evaluation.frames[number]):
+                cells = [None if one is None or frame >= len(one.frames) else one.frames[frame] for one in scores]
+                yield [model, clip, frame, *map(_cell, cells)]
+
+
+def _cell(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
 
 _LIBRARIES = ("torch", "numpy", "av")
 _MODES = {
@@ -42,7 +85,7 @@ _COLUMNS = {
     "defaults": ("source", "driving video"),
     "files": ("truth",),
 }
-"""What stands in a side-by-side video to the left of the models."""
+"""Columns of a side-by-side video to the left of the models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +97,10 @@ class Standing:
     name: str
     summary: Summary
     behind_best: Summary | None
-    """This model less the best one, over the clips that both scored; None for the best itself and without a score."""
+    """Difference of this model and the best one over the clips that both have scored; None for the best itself and
+    without a score."""
     bar: tuple[float, float, float] | None
-    """The interval's lower end, the mean and the upper end, in percent of the range of all models."""
+    """Lower end of the interval, mean and upper end, in percent of the range of all models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +112,13 @@ class MetricView:
     places: int
     """Decimal places of its means."""
     standings: tuple[Standing, ...]
-    """The best first; models without a score last."""
+    """Models under this metric: best first, without a score last."""
     pairs: tuple[tuple[str, str, Summary], ...]
-    """Every two models and the first less the second."""
+    """Pairs of models, with the first minus the second."""
     distribution: Distribution | None
-    """None where single clips have no value."""
+    """Distribution over clips; None where single clips have no value."""
     curves: tuple[Curves | None, ...]
-    """Of each shown clip; None where its frames have no scores."""
+    """Curves of each shown clip; None where its frames have no scores."""
 
 
 def write_report(
@@ -103,7 +147,7 @@ def write_report(
     )
     environment.filters["printed"] = printed
     content = _content(evaluation, videos, made or datetime.now(UTC))
-    replace_text(path, environment.get_template("report.html").render(content, commands=tuple(commands)))
+    write_text(path, environment.get_template("report.html").render(content, commands=tuple(commands)))
 
 
 def _content(evaluation: Evaluation, videos: Mapping[str, Path], made: datetime) -> dict[str, Any]:
@@ -173,7 +217,7 @@ def _metric(evaluation: Evaluation, name: str, shown: Sequence[ShownClip]) -> Me
 
 
 def _bars(summaries: Sequence[Summary]) -> list[tuple[float, float, float] | None]:
-    """Where each interval lies, in percent of what all of them span."""
+    """Place each interval, in percent of what all of them span."""
     spans = [
         None if one.mean is None else (one.ci95[0], one.mean, one.ci95[1]) if one.ci95 else (one.mean,) * 3
         for one in summaries
@@ -187,7 +231,7 @@ def _bars(summaries: Sequence[Summary]) -> list[tuple[float, float, float] | Non
 
 
 def _clip_values(evaluation: Evaluation, clip: int) -> dict[str, list[float | None]]:
-    """By metric, the clip's value under each model; metrics without values of single clips are left out."""
+    """Return, by metric, the clip's value under each model; metrics without values of single clips are left out."""
     table = {}
     for metric in evaluation.metrics:
         scores = [evaluation.clip_scores(model, metric)[clip] for model in evaluation.models]
@@ -205,3 +249,8 @@ def _versions() -> list[tuple[str, str]]:
         *libraries,
         ("system", f"{platform.system()} {platform.machine()}"),
     ]
+
+
+def enumerated(names: Sequence[str]) -> str:
+    """Join names: `a`, `a and b`, `a, b and c`."""
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part) if names else ""

@@ -1,10 +1,9 @@
-"""Evaluate: models on the clips of a data set, or finished results against references, scored by metrics of plugins."""
+"""Evaluate models on the clips of a data set, or finished results against references, with metrics from plugins."""
 
 from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -12,56 +11,58 @@ from pathlib import Path
 from typing import Any
 
 from fommctl.api.specs import StageEvent
-from fommctl.errors import InputError, OutputError, UsageError
-from fommctl.evaluate.config import EvaluateConfig
-from fommctl.evaluate.contestants import Contestant, of_models, of_predictions
-from fommctl.evaluate.gathering import Gathered
-from fommctl.evaluate.measuring import choose_sources
-from fommctl.evaluate.plan import Plan, animations, finished_results, reconstructions
-from fommctl.evaluate.report import write_report
-from fommctl.evaluate.report_videos import shown_clips
-from fommctl.evaluate.results import Evaluation, Mode
-from fommctl.evaluate.saving import FOLDER as PREDICTIONS
+from fommctl.errors import InputError, UsageError
+from fommctl.evaluate.config import EvaluateConfig, Mode
+from fommctl.evaluate.jobs import Job, Setup, prepare
+from fommctl.evaluate.keypoint_sources import choose_sources
+from fommctl.evaluate.plan import (
+    EvaluatedModel,
+    Plan,
+    animations,
+    finished_predictions,
+    finished_results,
+    load_models,
+    reconstructions,
+)
+from fommctl.evaluate.report import CONFIGURATION, write_report, write_tables
+from fommctl.evaluate.results import Evaluation, EvaluationCollector
 from fommctl.evaluate.scoring import choose_metrics
-from fommctl.evaluate.tables import CONFIGURATION, CSV, SUMMARY, write_tables
-from fommctl.evaluate.videos import FOLDER as VIDEOS
-from fommctl.evaluate.videos import SideBySide
-from fommctl.evaluate.workers import Failure, Job, Setup, prepare
+from fommctl.evaluate.store import PREDICTIONS
+from fommctl.evaluate.videos import VIDEOS, SideBySide, shown_clips
+from fommctl.files import exclusive_folder, remove_stale_files, require_own_folder
 from fommctl.host import Host
 from fommctl.machine import usable_cores
-from fommctl.models.home import make_folder
-from fommctl.output_folder import replace_text, sole_run
 from fommctl.presets.preset import Preset, load_preset
-from fommctl.workers import Died, run_jobs
+from fommctl.workers import Failed, run_jobs
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int | None], None]
 """report(frames done, frames in all or None)."""
-LOCK, CLIPS, REPORT = ".evaluate.lock", "clips", "report.html"
+CLIPS, REPORT = "clips", "report.html"
 MARKER = ".fommctl-evaluation"
-"""Says that a folder is an evaluation's: what has other files is never written to."""
+"""Name of the file that marks and locks the folder of an evaluation: folders without it are never written to."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateResult:
-    """What was found, and what was not."""
+    """The evaluation, and what is missing from it."""
 
     evaluation: Evaluation
     output: Path
     missing: Mapping[str, str]
-    """Metrics that were asked for by name and left out because something that they need is absent."""
+    """Metrics that were requested by name and left out because something that they need is absent."""
     kept: int
     """Clips of a model that an earlier run had scored."""
 
     def to_json(self) -> dict[str, Any]:
-        """For --json: more keys may be added, none of these changes."""
+        """Return the result for --json: more keys may be added, none of these changes."""
         return {**self.evaluation.to_json(), "output": str(self.output), "missing": dict(self.missing)}
 
 
 def run(
     config: EvaluateConfig, host: Host, report: Progress | None = None, *, commands: Sequence[str] = ()
 ) -> EvaluateResult:
-    """Score all clips and write the tables and the page to `config.output`; what an earlier run has scored is kept.
+    """Score all clips and write the tables and the page to `config.output`; scores of an earlier run are kept.
 
     commands: lines that repeat the evaluation, for the page.
     Raises UsageError, ModelError, MissingError, OutputError, or InputError where not a single clip could be scored.
@@ -70,50 +71,49 @@ def run(
     _check_output(config)
     mode: Mode = "files" if config.finished else config.mode
     specs = choose_metrics(config.metrics, host, mode)
-    contestants, plan, subject = _planned(config, host)
+    models, plan, subject = _planned(config, host)
     sources = choose_sources(config, host, specs, plan.tasks, subject)
     details = {"config": config.to_json(), "clips": len(plan.tasks), "metrics": [spec.name for spec in specs]}
     host.started(StageEvent(stage="evaluate", details=details))
-    with sole_run(config.output, LOCK, files=(CSV, SUMMARY, CONFIGURATION, REPORT)):
-        # By this a later run sees that the output is its own, however early this one ends.
-        replace_text(config.output / MARKER, "This folder was made by fommctl evaluate.\n")
-        make_folder(config.output / CLIPS)
+    with exclusive_folder(config.output, MARKER):
+        remove_stale_files(config.output)
+        (config.output / CLIPS).mkdir(exist_ok=True)
         _remove_unfinished(config.output)
-        gathered = Gathered(config, contestants, plan, specs, sources)
-        _score(config, gathered, report)
-        evaluation = gathered.evaluation(mode, host)
+        collector = EvaluationCollector(config, models, plan, specs, sources)
+        _score(config, collector, report)
+        evaluation = collector.evaluation(mode, host)
         evaluation = replace(evaluation, report=config.output / REPORT)
-        if not gathered.scored_anything and (config.output / REPORT).exists():
+        if not collector.scored_anything and (config.output / REPORT).exists():
             kept = f"nothing was scored: the report of an earlier run stays: {config.output / REPORT}"
             log.warning("%s", kept)
             evaluation = replace(evaluation, warnings=(*evaluation.warnings, kept))
         else:
-            # Before the videos, which take their time.
+            # Written before the videos, which take long.
             write_tables(evaluation, config.output)
-            videos = _videos(config, host, gathered, evaluation) if config.videos else {}
+            videos = _videos(config, host, collector, evaluation) if config.videos else {}
             write_report(evaluation, videos, config.output / REPORT, commands=commands)
     result = EvaluateResult(
-        evaluation=evaluation, output=config.output, missing=gathered.missing_by_name(), kept=gathered.kept
+        evaluation=evaluation, output=config.output, missing=collector.missing_by_name(), kept=collector.kept
     )
     host.finished(StageEvent(stage="evaluate", details=result.to_json()))
     return result
 
 
-def _planned(config: EvaluateConfig, host: Host) -> tuple[tuple[Contestant, ...], Plan, str | None]:
-    """Who is evaluated, on what, and what is seen in it (`face`) where a preset says it."""
+def _planned(config: EvaluateConfig, host: Host) -> tuple[tuple[EvaluatedModel, ...], Plan, str | None]:
+    """Return the models, the clips, and the subject (`face`) where a preset states it."""
     if config.finished:
         preset = None if config.preset is None else load_preset(config.preset, host, sets=config.sets)
-        return of_predictions(config), finished_results(config), _subject(preset)
+        return finished_predictions(config), finished_results(config), _subject(preset)
     from fommctl.presets.sections import ReconstructionParams
 
-    contestants, preset = of_models(config, host)
+    models, preset = load_models(config, host)
     if config.mode == "reconstruction":
         section = preset.sections.get("reconstruction_params", ReconstructionParams())
         plan = reconstructions(config, section.num_videos)
     else:
         pairs_list = preset.section("dataset_params").pairs_list
         plan = animations(config, preset.pairs().num_pairs, None if pairs_list is None else Path(pairs_list))
-    return contestants, plan, _subject(preset)
+    return models, plan, _subject(preset)
 
 
 def _subject(preset: Preset | None) -> str | None:
@@ -121,78 +121,74 @@ def _subject(preset: Preset | None) -> str | None:
 
 
 def _check_output(config: EvaluateConfig) -> None:
-    """Only a new folder, an empty one, or that of an earlier evaluation is written to, and none of clips."""
+    """Refuse an output that is not new, empty or an earlier evaluation's, or that lies among the clips."""
     folder = config.output
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"the output is no folder: {folder}", "Choose another one with -o.")
     for clips in (config.data, config.truth, *config.predictions):
         if clips is not None and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(clips)):
             raise UsageError(f"the output lies among the clips: {folder}", "Choose another folder with -o.")
-    ours = (folder / MARKER).exists() or _is_our_configuration(folder / CONFIGURATION)
-    if folder.exists() and not ours and any(path.name != LOCK for path in folder.iterdir()):
-        raise UsageError(
-            f"the output folder is not empty and holds no evaluation: {folder}", "Choose another one with -o."
-        )
+    require_own_folder(folder, MARKER, contents="evaluation", made_earlier=_has_our_configuration)
 
 
-def _is_our_configuration(path: Path) -> bool:
-    """Whether the file is one that an evaluation writes, also of versions that left no marker."""
+def _has_our_configuration(folder: Path) -> bool:
+    """Tell whether an evaluation wrote this folder's configuration; earlier versions left no marker."""
     try:
-        return any(line.startswith("fommctl:") for line in path.read_text("utf-8", "replace").splitlines())
+        return any(
+            line.startswith("fommctl:") for line in (folder / CONFIGURATION).read_text("utf-8", "replace").splitlines()
+        )
     except OSError:
         return False
 
 
 def _remove_unfinished(output: Path) -> None:
-    """What a killed run left half-written in the folders of this output; files beside them are not looked at."""
+    """Remove what a killed run left half-written in the folders of this output; files beside them are not touched."""
     for folder in (CLIPS, PREDICTIONS, VIDEOS):
-        for unfinished in [*(output / folder).rglob(".*.tmp"), *(output / folder).rglob(".*.tmp.*")]:
-            if unfinished.is_dir():
-                shutil.rmtree(unfinished, ignore_errors=True)
-            else:
-                unfinished.unlink(missing_ok=True)
+        for place in [output / folder, *(output / folder).rglob("*/")]:
+            remove_stale_files(place)
 
 
-def _score(config: EvaluateConfig, gathered: Gathered, report: Progress | None) -> None:
-    """Every model on every clip, model by model. Raises InputError where none could be scored."""
-    tasks = gathered.plan.tasks
-    jobs = [Job(number, task) for number in range(len(gathered.contestants)) for task in tasks]
+def _score(config: EvaluateConfig, collector: EvaluationCollector, report: Progress | None) -> None:
+    """Score every model on every clip, model by model. Raises InputError where none could be scored."""
+    tasks = collector.plan.tasks
+    jobs = [Job(number, task) for number in range(len(collector.models)) for task in tasks]
     workers = _workers(config, len(jobs))
     setup = Setup(
         config=config,
-        contestants=gathered.contestants,
-        metrics=gathered.ready,
-        sources=gathered.sources,
+        models=collector.models,
+        metrics=collector.ready,
+        sources=collector.sources,
         threads=max(1, usable_cores() // workers) if workers else 0,
     )
     done: dict[tuple[int, str], int] = {}
     lengths = [task.frames if config.max_frames is None else min(task.frames, config.max_frames) for task in tasks]
-    total = sum(lengths) * len(gathered.contestants)
+    total = sum(lengths) * len(collector.models)
 
     def tell(job: Job, frames: int, _: int | None) -> None:
-        done[job.contestant, job.task.name] = frames
+        done[job.model, job.task.name] = frames
         if report:
             report(sum(done.values()), total)
 
     with closing(run_jobs(jobs, prepare, (setup,), workers=workers, tell=tell)) as outcomes:
         for job, outcome in outcomes:
-            if isinstance(outcome, Died):
-                outcome = Failure(InputError(outcome.reason))
-            if isinstance(outcome, Failure) and outcome.fatal:
-                raise outcome.error
-            gathered.add(job, outcome)
-    gathered.check()
+            if isinstance(outcome, Failed):
+                outcome.raise_if_disk_full()
+                if outcome.exit_code != InputError.exit_code:
+                    # A model or a package that is missing for one clip is missing for all.
+                    raise outcome.to_error()
+            collector.add(job.model, job.task, outcome)
+    collector.check()
 
 
-def _videos(config: EvaluateConfig, host: Host, gathered: Gathered, evaluation: Evaluation) -> dict[str, Path]:
-    """Of the clips that the page shows: to encode all of them would take longer than to score them."""
+def _videos(
+    config: EvaluateConfig, host: Host, collector: EvaluationCollector, evaluation: Evaluation
+) -> dict[str, Path]:
+    """Make the videos of the clips that the page shows: encoding all would take longer than scoring."""
     _, shown = shown_clips(evaluation)
-    keys = gathered.clip_keys([each.clip for each in shown])
-    return SideBySide(config, host, gathered.contestants, gathered.sources).make(keys)
+    keys = collector.clip_keys([each.clip for each in shown])
+    return SideBySide(config, host, collector.models, collector.sources).make(keys)
 
 
 def _workers(config: EvaluateConfig, jobs: int) -> int:
-    """Processes: on a processor one a core, on an accelerator none but this one; one alone is none."""
+    """Choose the number of worker processes: one per core on a CPU; none on an accelerator, or where one would do."""
     if config.workers is not None:
         wanted = config.workers
     elif config.finished:
@@ -205,7 +201,7 @@ def _workers(config: EvaluateConfig, jobs: int) -> int:
 
 
 def exit_code(result: EvaluateResult) -> int:
-    """0, or why not all was scored: 6 where clips failed, 5 where metrics were left out."""
+    """Return 0, or 6 where clips failed, 5 where metrics were left out."""
     from fommctl.errors import JobsFailedError, MissingError
 
     if result.evaluation.failed:

@@ -11,8 +11,8 @@ import numpy as np
 from fommctl.api.metrics import ClipScorer, ClipScores, Metric, MetricClip
 from fommctl.api.specs import MetricSpec
 from fommctl.errors import FommctlError, MissingError, UsageError
-from fommctl.evaluate.predictions import Part
-from fommctl.evaluate.results import Mode
+from fommctl.evaluate.config import Mode
+from fommctl.evaluate.streams import FrameBatch
 from fommctl.host import Host
 from fommctl.plugin import describe, why_not_ready
 from fommctl.presets.config import nearest
@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 
 
 def choose_metrics(names: Sequence[str], host: Host, mode: Mode) -> tuple[MetricSpec, ...]:
-    """The metrics of these names, a family's name (`akd`) standing for all its variants; without names all that make
-    sense in this mode and are ready, those that need no detector first.
+    """Choose metrics by name; a family's name (`akd`) stands for all its variants. Without names: all that fit this
+    mode and are ready, those that need no detector first.
 
-    Raises UsageError for a name that nobody knows, and for a metric that needs a truth where there is none.
+    Raises UsageError for an unknown name, and for a metric that needs true frames where there are none.
     """
     specs = host.metrics
     if not names:
@@ -41,13 +41,13 @@ def choose_metrics(names: Sequence[str], host: Host, mode: Mode) -> tuple[Metric
             raise UsageError(f"unknown metric '{name}'", hint)
         fitting = [spec for spec in found if fits(spec, mode)]
         if not fitting:
-            raise UsageError(f"{name} needs true frames, which an animation has not", f"Leave out --mode {mode}.")
+            raise UsageError(f"{name} needs true frames, which an animation does not have", f"Leave out --mode {mode}.")
         chosen.update({spec.name: spec for spec in fitting})
     return tuple(chosen.values())
 
 
 def fits(spec: MetricSpec, mode: Mode) -> bool:
-    """Whether there is in this mode what the metric needs."""
+    """Tell whether this mode provides what the metric needs."""
     return mode in ("reconstruction", "files") or spec.needs != "truth"
 
 
@@ -59,15 +59,15 @@ def _is_ready(spec: MetricSpec) -> bool:
 
 
 class ClipScoring:
-    """Several metrics over one clip. One that cannot go on is left out and the others go on."""
+    """Several metrics over one clip. A metric that fails is left out and the others go on."""
 
     def __init__(
         self,
         metrics: Mapping[str, tuple[MetricSpec, Metric]],
-        clip_for: Callable[[MetricSpec], MetricClip],
+        describe_clip: Callable[[MetricSpec], MetricClip],
         host: Host,
     ) -> None:
-        """clip_for: what a metric may know of the clip; may raise MissingError."""
+        """Start every metric.  describe_clip: makes what a metric may know of the clip; may raise MissingError."""
         self.missing: dict[str, str] = {}
         """Metrics whose packages or weights are absent, with what is missing."""
         self.problems: dict[str, str] = {}
@@ -78,20 +78,20 @@ class ClipScoring:
         for name, (spec, metric) in metrics.items():
 
             def begin(name: str = name, spec: MetricSpec = spec, metric: Metric = metric) -> None:
-                self._scorers[name] = metric.clip(clip_for(spec))
+                self._scorers[name] = metric.clip(describe_clip(spec))
 
             self._guarded(name, begin)
 
-    def add(self, part: Part) -> None:
-        """The next frames."""
-        # The same object for all of them: sources of keypoints remember their answer to it.
-        chunks = {"identity": part.against_source(), "driving": part.against_driving()}
+    def add(self, batch: FrameBatch) -> None:
+        """Score the next frames."""
+        # One object for all of them: keypoint sources remember their answer to it.
+        chunks = {"identity": batch.against_source(), "driving": batch.against_driving()}
         for name, scorer in list(self._scorers.items()):
-            chunk = chunks.get(self._specs[name].needs, part.chunk)
+            chunk = chunks.get(self._specs[name].needs, batch.chunk)
             self._guarded(name, lambda scorer=scorer, chunk=chunk: scorer.add(chunk))  # type: ignore[misc]
 
     def finish(self) -> dict[str, ClipScores]:
-        """After the last frames: scores of the metrics that came so far."""
+        """Return, after the last frames, the scores of the metrics that have not failed."""
         scores: dict[str, ClipScores] = {}
         for name, scorer in list(self._scorers.items()):
 
@@ -121,23 +121,23 @@ class ClipScoring:
 
 
 def missing_text(error: FommctlError) -> str:
-    """What is missing and where it is to be had, in one line."""
+    """Say in one line what is missing and how to get it."""
     return error.message if error.hint is None else f"{error.message}. {error.hint}"
 
 
 def missing_package(error: ImportError, host: Host) -> MissingError:
-    """An import that failed while a plugin worked, as what it is: something that is not installed."""
+    """Convert a failed import in a plugin to what it means: something is not installed."""
     return MissingError(unforeseen_text(error, host), "Install what it needs; see its documentation.")
 
 
 def unforeseen_text(error: BaseException, host: Host) -> str:
-    """What an error says that nobody foresaw, and the plugin that it is from."""
+    """Describe an unforeseen error and the plugin that raised it."""
     plugin = host.blamed(error)
     return describe(error) if plugin is None else f"{describe(error)}, in {plugin}"
 
 
 def finite(scores: ClipScores) -> ClipScores:
-    """Scores without infinities, which no mean and no JSON can hold."""
+    """Replace infinities, which no mean and no JSON can hold, by NaN or None."""
     frames = np.where(np.isfinite(scores.frames), scores.frames, np.nan)
     value = scores.value if scores.value is not None and math.isfinite(scores.value) else None
     return ClipScores(frames, None if value is None else float(value), scores.scored, scores.total, scores.state)

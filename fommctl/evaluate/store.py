@@ -1,38 +1,46 @@
-"""What has been scored, clip by clip, so that a later run goes on where one stopped."""
+"""What an evaluation keeps of each clip: its scores, so that a later run goes on, and predictions on request."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fommctl.api import plain_json
 from fommctl.api.metrics import ClipScores
-from fommctl.models.home import replacing
+from fommctl.evaluate.config import EvaluateConfig
+from fommctl.evaluate.plan import EvaluatedModel, Task
+from fommctl.files import atomic_write, replace_folder, temporary_path
+from fommctl.media.writer import Writer
 
 FORMAT = 1
 _HINT = "Free some space, or write elsewhere with -o."
 
 
 @dataclass
-class Stored:
+class StoredScores:
     """The scores of one model on one clip."""
 
     key: str
-    """Of all that the predictions depend on: contents of the files, model, options."""
+    """Hash of all that the predictions depend on: contents of the files, model, options."""
     frames: int
     rate: float
     keys: dict[str, str] = field(default_factory=dict)
-    """By metric: of what its scores depend on beside."""
+    """Hashes, by metric, of what else its scores depend on."""
     scores: dict[str, ClipScores] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     saved: str = "none"
-    """How its predictions were saved."""
+    """Format in which its predictions were saved."""
 
     def forget(self, keys: Mapping[str, str]) -> None:
         """Drop the scores of metrics that have another key now."""
@@ -43,19 +51,21 @@ class Stored:
 
 
 def key_of(values: Mapping[str, Any]) -> str:
-    """A hash of JSON values."""
+    """Hash JSON values."""
     return sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def read_stored(path: Path, key: str) -> Stored | None:
-    """What is stored there under this key; None where there is nothing, or where it is damaged."""
+def read_stored(path: Path, key: str) -> StoredScores | None:
+    """Read what is stored under this key; None where there is nothing, or where it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             record = plain_json.parse(str(archive["record"]))
             if record["format"] != FORMAT or record["key"] != key:
                 return None
             warnings = tuple(str(warning) for warning in record["warnings"])
-            stored = Stored(key, int(record["frames"]), float(record["rate"]), {}, {}, warnings, str(record["saved"]))
+            stored = StoredScores(
+                key, int(record["frames"]), float(record["rate"]), {}, {}, warnings, str(record["saved"])
+            )
             for number, (metric, entry) in enumerate(record["metrics"].items()):
                 prefix = f"{number}.state."
                 state = {name[len(prefix) :]: archive[name] for name in archive.files if name.startswith(prefix)}
@@ -68,8 +78,8 @@ def read_stored(path: Path, key: str) -> Stored | None:
         return None
 
 
-def write_stored(path: Path, stored: Stored) -> None:
-    """All or nothing. Raises OutputError."""
+def write_stored(path: Path, stored: StoredScores) -> None:
+    """Write the scores of a clip, all or nothing. Raises OutputError."""
     arrays: dict[str, Any] = {}
     metrics = {}
     for number, (metric, scores) in enumerate(stored.scores.items()):
@@ -91,5 +101,64 @@ def write_stored(path: Path, stored: Stored) -> None:
         "metrics": metrics,
     }
     arrays["record"] = np.array(json.dumps(record, allow_nan=False))
-    with replacing(path, hint=_HINT) as temporary, temporary.open("wb") as file:
+    with atomic_write(path, hint=_HINT) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
+
+
+PREDICTIONS = "predictions"
+_PICTURES = "%07d.png"
+
+
+def predictions_path(config: EvaluateConfig, model: EvaluatedModel, task: Task) -> Path:
+    """Return the file (FFV1 in Matroska) or the folder of pictures."""
+    name = task.name if config.save == "png" else f"{task.name}.{config.save}"
+    return config.output / PREDICTIONS / model.folder / name
+
+
+def is_saved(config: EvaluateConfig, model: EvaluatedModel, task: Task, saved: str) -> bool:
+    """Tell whether predictions exist in the format of `--save`.  saved: the format that an earlier run used."""
+    return config.save == "none" or (saved == config.save and predictions_path(config, model, task).exists())
+
+
+class PredictionWriter:
+    """Writes the predictions of a clip as they are rendered, where `--save` asks for them; all or nothing."""
+
+    def __init__(self, config: EvaluateConfig, model: EvaluatedModel, task: Task, rate: float) -> None:
+        self._wanted = config.save != "none"
+        self._pictures = config.save == "png"
+        self._target = predictions_path(config, model, task)
+        # Pictures are moved into place together: a folder with some of them would pass for a short clip.
+        self._folder = temporary_path(self._target)
+        self._step = 1 / Fraction(rate).limit_denominator(100_000)
+        self._opened = ExitStack()
+        self._writer: Writer | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def add(self, frames: NDArray[np.uint8]) -> None:
+        """Write the next frames (N, H, W, 3)."""
+        if not self._wanted:
+            return
+        for pixels in frames:
+            writer = self._writer or self._open(pixels)
+            number = writer.frames_written
+            writer.write(pixels, number * self._step, self._step)
+
+    def _open(self, pixels: NDArray[np.uint8]) -> Writer:
+        height, width = pixels.shape[:2]
+        self._target.parent.mkdir(parents=True, exist_ok=True)
+        path = self._folder / _PICTURES if self._pictures else self._target
+        writer = Writer(path, width=width, height=height, rate=1 / self._step, overwrite=True, threads=1)
+        self._writer = self._opened.enter_context(writer)
+        return writer
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._opened.__exit__(kind, error, trace)
+            if kind is None and self._folder.is_dir():
+                replace_folder(self._folder, self._target)
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)

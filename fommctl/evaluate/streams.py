@@ -1,55 +1,183 @@
-"""The stream of one clip, for one model or one folder of finished results."""
+"""Frames of clips and of finished results, and the stream of frame batches that is scored."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fommctl.api.metrics import FrameChunk
 from fommctl.errors import InputError
-from fommctl.evaluate.config import EvaluateConfig
-from fommctl.evaluate.footage import Footage
-from fommctl.evaluate.plan import Task
-from fommctl.evaluate.predictions import Stream, finished
+from fommctl.media.files import DEFAULT_RATE
+from fommctl.media.probe import probe
+from fommctl.media.random_access import count_frames, read_frames
+from fommctl.media.reader import Reader
+from fommctl.media.resampling import Pixels, resize
+from fommctl.threads import ReadAhead
 
-if TYPE_CHECKING:
-    from fommctl.animate.engine import Engine
+STRIP_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+"""Suffixes of the strips that published tools write and read."""
+T = TypeVar("T")
 
 
-def open_stream(
-    config: EvaluateConfig, task: Task, contestant: int, engine: Engine | None, limit: int | None = None
-) -> Stream:
-    """What is scored of this clip.
+def groups(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of `size` items; the last may be shorter."""
+    while group := list(islice(items, size)):
+        yield group
 
-    contestant: number of the folder of predictions.  engine: the model; None for finished results.  limit: frames at
-    most, beside `--max-frames`. Raises InputError, also while it is read.
+
+@dataclass
+class ClipFrames:
+    """Frames (H, W, 3) uint8 of one file or folder of frames; every iteration begins at the first.
+
+    Raises InputError, here and while it is read.
     """
-    limits = [most for most in (config.max_frames, limit) if most is not None]
-    most = min(limits) if limits else None
-    if engine is None:
-        return _finished(config, task, contestant, most)
-    # Importing torch takes longer than scoring a short clip.
-    from fommctl.evaluate import animated, rendered
 
-    if config.mode == "defaults" and task.source is not None:
-        return animated.animated(engine, task.source, task.truth, most)
-    clip = Footage(task.truth, size=engine.frame_size(), limit=most)
-    if task.source is None:
-        return rendered.reconstruction(engine, clip)
-    return rendered.animation(engine, Footage(task.source, size=engine.frame_size(), limit=1), clip)
+    path: Path
+    size: tuple[int, int] | None = None
+    """(width, height) that every frame is resized to; None: as they are."""
+    limit: int | None = None
+    """Number of frames to read, from the first on; None: all."""
+    column: int | None = None
+    """Index of the column to read from a grid whose cells lie side by side; None: the frame is no grid."""
+    cell: tuple[int, int] = (1, 1)
+    """Aspect ratio of a cell: (width, height) in any unit."""
+    jpeg_strips: bool = False
+    """Whether wide JPEGs are strips of frames, as wide PNGs are; otherwise each is one frame."""
+    warnings: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.strip = not self.path.is_dir() and self._count_strip() > 1
+        self.info = None if self.strip else probe(self.path)
+
+    @property
+    def rate(self) -> Fraction:
+        """Return frames per second; 25 where the file does not state it."""
+        return self.info.rate if self.info else DEFAULT_RATE
+
+    def __iter__(self) -> Iterator[Pixels]:
+        frames = self._strip() if self.strip else self._read()
+        for pixels in islice(frames, self.limit):
+            part = pixels if self.column is None else self._cell(pixels, self.column)
+            yield part if self.size is None else resize(part, self.size)
+
+    def _strip(self) -> Iterator[Pixels]:
+        # A picture can be decoded as a whole only: decoding it again for every few frames would save nothing.
+        yield from read_frames(self.path, range(self._count_strip()), jpeg_strips=self.jpeg_strips)
+
+    def _count_strip(self) -> int:
+        return count_strip(self.path, jpeg=self.jpeg_strips)
+
+    def _read(self) -> Iterator[Pixels]:
+        size = self.size if self.column is None else None
+        with Reader(self.path, size=size) as reader:
+            for frame in reader:
+                yield frame.pixels
+        self.warnings += reader.warnings
+
+    def _cell(self, pixels: Pixels, column: int) -> Pixels:
+        height, whole = pixels.shape[:2]
+        width = round(height * self.cell[0] / self.cell[1])
+        count = whole // width
+        if column >= count:
+            raise InputError(
+                f"{self.path.name} has {count} columns of {width}x{height} and none of number {column}",
+                "Columns are counted from 0; see --column.",
+            )
+        return np.ascontiguousarray(pixels[:, column * width : (column + 1) * width])
 
 
-def _finished(config: EvaluateConfig, task: Task, contestant: int, most: int | None) -> Stream:
-    truth = Footage(task.truth, limit=most, jpeg_strips=True)
-    first = next(iter(replace(truth, limit=1)), None)
-    if first is None:
-        raise InputError(f"{task.truth.name} has no frame that can be read", "Copy it again.")
-    size = (first.shape[1], first.shape[0])
-    prediction = Footage(
-        task.predictions[contestant],
-        size=size if config.resize else None,
-        limit=most,
-        column=config.column,
-        cell=size,
-        jpeg_strips=True,
-    )
-    return finished(prediction, truth)
+def count_strip(path: Path, *, jpeg: bool) -> int:
+    """Count the frames that stand side by side in a PNG (with `jpeg`, in a JPEG too); 1 for any other file, unread."""
+    endings = STRIP_SUFFIXES if jpeg else {".png"}
+    return count_frames(path, jpeg_strips=jpeg) if path.suffix.lower() in endings else 1
+
+
+BATCH = 16
+"""Frames per batch: memory does not grow with the length of a clip."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameBatch:
+    """A few consecutive frames."""
+
+    chunk: FrameChunk
+    source: Pixels | None
+    """Source picture (H, W, 3); None for finished results."""
+    driving: NDArray[np.uint8]
+    """Frames (N, H, W, 3) shown beside the prediction; in a reconstruction the truth."""
+
+    def against_source(self) -> FrameChunk:
+        """Compare with the source picture where there is no truth, for metrics of identity."""
+        if self.source is None or self.chunk.truth is not None:
+            return self.chunk
+        return replace(self.chunk, truth=np.broadcast_to(self.source, (len(self.chunk), *self.source.shape)))
+
+    def against_driving(self) -> FrameChunk:
+        """Compare with the driving frames where there is no truth, for metrics of motion."""
+        return self.chunk if self.chunk.truth is not None else replace(self.chunk, truth=self.driving)
+
+
+@dataclass
+class FrameStream:
+    """The batches of one clip; iterate once."""
+
+    batches: Iterable[FrameBatch]
+    rate: float
+    warnings: list[str] = field(default_factory=list)
+    ahead: int = 0
+    """Number of batches read in a thread while others are scored: for files, which wait for the disk and the codec. A
+    model computes in the thread that also asks it for keypoints."""
+
+    def __iter__(self) -> Iterator[FrameBatch]:
+        if not self.ahead:
+            yield from self.batches
+            return
+        with ReadAhead(self.batches, self.ahead) as batches:
+            yield from batches
+
+
+def compare_files(prediction: ClipFrames, truth: ClipFrames) -> FrameStream:
+    """Stream a finished result beside its reference, as far as both go."""
+    warnings: list[str] = []
+
+    def batches() -> Iterator[FrameBatch]:
+        predicted, true = iter(prediction), iter(truth)
+        first = 0
+        while True:
+            ours, theirs = _next(predicted), _next(true)
+            common = min(len(ours), len(theirs))
+            if common:
+                chunk = FrameChunk(_stacked(ours[:common], theirs[:common]), np.stack(theirs[:common]), None, first)
+                yield FrameBatch(chunk, None, np.stack(theirs[:common]))
+            first += common
+            if len(ours) != len(theirs):
+                rest = sum(1 for _ in (predicted if len(ours) > len(theirs) else true)) + abs(len(ours) - len(theirs))
+                which = "prediction" if len(ours) > len(theirs) else "truth"
+                warnings.append(f"the {which} has {rest} frames more; the first {first} were compared")
+            if common < BATCH:
+                break
+        warnings.extend(f"prediction: {text}" for text in prediction.warnings)
+        warnings.extend(f"truth: {text}" for text in truth.warnings)
+
+    return FrameStream(batches(), float(truth.rate), warnings, ahead=2)
+
+
+def _next(frames: Iterator[Pixels]) -> list[Pixels]:
+    return next(groups(frames, BATCH), [])
+
+
+def _stacked(ours: list[Pixels], theirs: list[Pixels]) -> NDArray[np.uint8]:
+    if ours[0].shape != theirs[0].shape:
+        (height, width), (true_height, true_width) = ours[0].shape[:2], theirs[0].shape[:2]
+        raise InputError(
+            f"the prediction is {width}x{height} and the truth {true_width}x{true_height}",
+            "Give --resize to resize predictions, or --column where they are one column of a grid.",
+        )
+    return np.stack(ours)

@@ -1,8 +1,11 @@
-"""Side-by-side videos: source, truth and the prediction of every model, with keypoints."""
+"""Side-by-side videos of the clips that the page shows: the best, the median and the worst."""
 
 from __future__ import annotations
 
+import base64
 import logging
+import math
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -16,35 +19,38 @@ from numpy.typing import NDArray
 from fommctl.api.metrics import KeypointSource
 from fommctl.errors import FommctlError
 from fommctl.evaluate.config import EvaluateConfig
-from fommctl.evaluate.contestants import Contestant, load_engine
-from fommctl.evaluate.measuring import Measures, Sources
-from fommctl.evaluate.plan import Task
-from fommctl.evaluate.predictions import Part
-from fommctl.evaluate.sources import MODEL
-from fommctl.evaluate.streams import open_stream
+from fommctl.evaluate.jobs import open_stream
+from fommctl.evaluate.keypoint_sources import MODEL, ChosenSources, SourceFactory
+from fommctl.evaluate.plan import EvaluatedModel, Task, load_engine
+from fommctl.evaluate.results import Evaluation
+from fommctl.evaluate.streams import FrameBatch
+from fommctl.files import write_text
 from fommctl.host import Host
 from fommctl.media.drawing import RADIUS, colour, draw_keypoints
+from fommctl.media.probe import probe
+from fommctl.media.reader import Reader
 from fommctl.media.resampling import Pixels, resize
 from fommctl.media.writer import Writer
-from fommctl.output_folder import replace_text
 
 if TYPE_CHECKING:
     from fommctl.animate.engine import Engine
 
 log = logging.getLogger(__name__)
-FOLDER = "videos"
+
+
+VIDEOS = "videos"
 MOST_SECONDS = 10
-"""Of a clip: what the page shows has to stay small."""
+"""Length of a video: the page has to stay small."""
 _CRF = 30
 _FEW = 15
-"""More keypoints than these are drawn with smaller dots."""
+"""Number of keypoints above which dots are smaller."""
 _SMALLEST = 128
-"""Height of a panel in pixels: smaller frames are enlarged by a whole factor."""
+"""Least height of a panel in pixels: smaller frames are enlarged by a whole factor."""
 
 
 def shown_keypoints(keypoints: str | None, *, finished: bool) -> str | None:
-    """Whose keypoints are drawn: those that metrics ask for (`Sources.keypoints`), else each model's own. Of several
-    models that are measured with their own, the truth is shown without any."""
+    """Choose the keypoints to draw: those that metrics use (`ChosenSources.keypoints`), else each model's own. Where
+    several models are measured with their own, the truth is shown without any."""
     return keypoints if keypoints or finished else MODEL
 
 
@@ -61,24 +67,26 @@ class Shown:
 class SideBySide:
     """Makes the videos of one evaluation; models are loaded when the first is made and stay loaded."""
 
-    def __init__(self, config: EvaluateConfig, host: Host, contestants: Sequence[Contestant], sources: Sources) -> None:
+    def __init__(
+        self, config: EvaluateConfig, host: Host, models: Sequence[EvaluatedModel], sources: ChosenSources
+    ) -> None:
         shown = shown_keypoints(sources.keypoints, finished=config.finished)
         # What one model finds in the truth says nothing about the results of the others.
-        self._mark_truth = shown != MODEL or len(contestants) == 1
+        self._mark_truth = shown != MODEL or len(models) == 1
         self._config = config
         self._host = host
-        self._contestants = contestants
-        self._measures = Measures(host, replace(sources, keypoints=shown))
+        self._models = models
+        self._sources = SourceFactory(host, replace(sources, keypoints=shown))
         self._engines: list[Engine | None] = []
 
     def make(self, keys: Mapping[Task, str]) -> dict[str, Path]:
-        """The videos of these clips by name; a clip whose video fails has none, which is logged.
+        """Make the videos of these clips, by name; a clip whose video fails has none, which is logged.
 
-        keys: of all that each video depends on; one that is there under its key stays. Others are removed.
+        keys: hashes of all that each video depends on; a video made under its key is kept. Others are removed.
         """
         made: dict[str, Path] = {}
         for task, key in keys.items():
-            path = self._config.output / FOLDER / f"{task.name}.webm"
+            path = self._config.output / VIDEOS / f"{task.name}.webm"
             note = path.with_suffix(".key")
             if not (path.exists() and note.exists() and note.read_text() == key):
                 try:
@@ -86,9 +94,9 @@ class SideBySide:
                 except FommctlError as error:
                     log.warning("%s has no video: %s", task.name, error.message)
                     continue
-                replace_text(note, key)
+                write_text(note, key)
             made[task.name] = path
-        for other in set((self._config.output / FOLDER).rglob("*.webm")).difference(made.values()):
+        for other in set((self._config.output / VIDEOS).rglob("*.webm")).difference(made.values()):
             other.unlink()
             other.with_suffix(".key").unlink(missing_ok=True)
         return made
@@ -109,23 +117,23 @@ class SideBySide:
                 writer.write(picture, writer.frames_written * step, step)
 
     def _column(self, task: Task, number: int, engine: Engine | None) -> Iterator[Shown]:
-        """What one model contributes, frame by frame."""
+        """Yield what one model contributes, frame by frame."""
         stream = open_stream(self._config, task, number, engine)
         rate = Fraction(stream.rate).limit_denominator(100_000)
         keypoints: KeypointSource | None = None
-        for index, part in enumerate(stream):
+        for index, batch in enumerate(stream):
             if index == 0:
-                height, width = part.driving.shape[1:3]
-                keypoints = self._measures.keypoints(task, (width, height), engine)
-            driving, prediction = _marked(part, keypoints)
-            for pair in zip(driving if self._mark_truth else part.driving, prediction, strict=True):
-                yield Shown(part.source, *pair, rate)
+                height, width = batch.driving.shape[1:3]
+                keypoints = self._sources.keypoints(task, (width, height), engine)
+            driving, prediction = _with_keypoints(batch, keypoints)
+            for pair in zip(driving if self._mark_truth else batch.driving, prediction, strict=True):
+                yield Shown(batch.source, *pair, rate)
 
     def _loaded(self) -> list[Engine | None]:
         if not self._engines:
             finished = self._config.finished
             self._engines = [
-                None if finished else load_engine(each.model, self._config, self._host) for each in self._contestants
+                None if finished else load_engine(each.model, self._config, self._host) for each in self._models
             ]
         return self._engines
 
@@ -137,16 +145,16 @@ def _side_by_side(columns: Sequence[Shown]) -> Pixels:
         panels.insert(0, first.source)
     height = max(panel.shape[0] for panel in panels)
     height *= max(1, -(-_SMALLEST // height))
-    return np.concatenate([_as_high(panel, height) for panel in panels], axis=1)
+    return np.concatenate([_scale_to_height(panel, height) for panel in panels], axis=1)
 
 
-def _marked(part: Part, source: KeypointSource | None) -> tuple[list[Pixels], list[Pixels]]:
-    """Driving frames and predictions with their keypoints, where there are any."""
-    driving, prediction = list(part.driving), list(part.chunk.prediction)
+def _with_keypoints(batch: FrameBatch, source: KeypointSource | None) -> tuple[list[Pixels], list[Pixels]]:
+    """Draw the keypoints on driving frames and predictions, where there are any."""
+    driving, prediction = list(batch.driving), list(batch.chunk.prediction)
     if source is None:
         return driving, prediction
     try:
-        of_prediction, of_driving = source(replace(part.chunk, truth=part.driving))
+        of_prediction, of_driving = source(replace(batch.chunk, truth=batch.driving))
     except FommctlError as error:
         log.debug("no keypoints are drawn: %s", error.message)
         return driving, prediction
@@ -158,19 +166,130 @@ def _marked(part: Part, source: KeypointSource | None) -> tuple[list[Pixels], li
 
 
 def _with_points(frame: Pixels, points: NDArray[np.float64]) -> Pixels:
-    """points: (K, 2) in pixels; those that are absent (NaN) are left out, and the others keep their colours."""
+    """Draw points (K, 2) in pixels; absent ones (NaN) are left out, and the others keep their colours."""
     height, width = frame.shape[:2]
     there = np.flatnonzero(np.isfinite(points).all(axis=1)).tolist()
     colours = [colour(number, len(points)) for number in there]
-    # A face of 68 landmarks must still be seen behind them.
+    # A face must stay visible behind its 68 landmarks.
     radius = max(1.0, min(height, width) * RADIUS * min(1.0, _FEW / max(1, len(points))))
     places = points[there] / np.array((width - 1, height - 1)) * 2 - 1
     return draw_keypoints(frame, places, radius=radius, colours=colours)
 
 
-def _as_high(panel: Pixels, height: int) -> Pixels:
+def _scale_to_height(panel: Pixels, height: int) -> Pixels:
     factor, rest = divmod(height, panel.shape[0])
     if not rest:
-        # Small frames show their own pixels.
+        # Small frames keep sharp pixels.
         return panel.repeat(factor, axis=0).repeat(factor, axis=1)
     return resize(panel, (max(1, round(panel.shape[1] * height / panel.shape[0])), height))
+
+
+LARGEST_VIDEO = 4_000_000
+"""Bytes of a video that is embedded as it is; a larger one is shortened."""
+SHORTENED_WIDTH = 960
+SHORTENED_SECONDS = (10, 5, 2)
+"""Lengths tried in this order until the video is small enough."""
+_SHORTENED_CRF = 36
+_ROUNDING = 0.1
+"""Tolerance in seconds: WebM states lengths to the millisecond, and not always with the last frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownClip:
+    """A clip with its place among the others."""
+
+    role: str
+    """Role of the clip: best, median or worst; empty where nothing orders the clips."""
+    clip: int
+    """Index among the clips of the evaluation."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedVideo:
+    """A video as part of the page."""
+
+    uri: str
+    """Data URI, `data:video/webm;base64,...`."""
+    width: int
+    height: int
+    first_seconds: float | None
+    """Seconds of the clip that it shows; None for the whole clip."""
+    reduced: bool
+    """Whether it is smaller than the frames of the file."""
+
+
+def shown_clips(evaluation: Evaluation) -> tuple[str | None, tuple[ShownClip, ...]]:
+    """Choose the clips to show: the best, the median and the worst by the first metric that has values of single clips,
+    which is returned too. Without such a metric: None, and the first three clips."""
+    for metric, info in evaluation.metrics.items():
+        columns = zip(*(evaluation.clip_scores(model, metric) for model in evaluation.models), strict=True)
+        means: dict[int, float] = {}
+        for clip, scores in enumerate(columns):
+            values = [one.value for one in scores if one is not None and one.value is not None]
+            if len(values) == len(scores) and all(map(math.isfinite, values)):
+                means[clip] = sum(values) / len(values)
+        if means:
+            sign = 1 if info.lower_is_better else -1
+            ordered = sorted(means, key=lambda clip: sign * means[clip])
+            # Where there are fewer than three clips, the ends matter more than the middle.
+            places = {0: "best", len(ordered) - 1: "worst", (len(ordered) - 1) // 2: "median"}
+            if len(ordered) < 3:
+                places = {0: "best", len(ordered) - 1: "worst"} if len(ordered) == 2 else {0: ""}
+            return metric, tuple(ShownClip(places[place], ordered[place]) for place in sorted(places))
+    there = [clip for clip, frames in enumerate(evaluation.frames) if frames]
+    return None, tuple(ShownClip("", clip) for clip in there[:3])
+
+
+def embedded_videos(
+    evaluation: Evaluation, shown: tuple[ShownClip, ...], videos: Mapping[str, Path]
+) -> dict[int, EmbeddedVideo]:
+    """Embed the videos of the shown clips, by clip. Raises InputError for one that cannot be read."""
+    embedded = {}
+    for clip in (one.clip for one in shown):
+        if (path := videos.get(evaluation.clips[clip])) is not None:
+            seconds = evaluation.frames[clip] / evaluation.rates[clip] if evaluation.rates else None
+            embedded[clip] = embedded_video(path, seconds)
+    return embedded
+
+
+def embedded_video(path: Path, clip_seconds: float | None = None) -> EmbeddedVideo:
+    """Encode a WebM file as a data URI: as it is up to LARGEST_VIDEO bytes, else its first seconds at a reduced size.
+
+    clip_seconds: length of the clip, which may be longer than the file; None: unknown."""
+    length = _seconds(path) if clip_seconds is None else clip_seconds
+    if path.stat().st_size <= LARGEST_VIDEO:
+        return _embedded(path, length, reduced=False)
+    with tempfile.TemporaryDirectory(prefix="fommctl-report-") as folder:
+        for seconds in SHORTENED_SECONDS:
+            short = Path(folder) / f"{seconds}.webm"
+            _shorten(path, short, seconds)
+            if short.stat().st_size <= LARGEST_VIDEO:
+                break
+        return _embedded(short, length, reduced=True)
+
+
+def _shorten(path: Path, target: Path, seconds: int) -> None:
+    info = probe(path)
+    width = min(info.width, SHORTENED_WIDTH)
+    size = (width, max(1, round(info.height * width / info.width)))
+    with (
+        Reader(path, end=Fraction(seconds), size=size) as reader,
+        Writer(target, width=size[0], height=size[1], rate=info.rate, crf=_SHORTENED_CRF) as writer,
+    ):
+        for frame in reader:
+            writer.write(frame.pixels, frame.time, frame.duration)
+
+
+def _embedded(path: Path, length: float | None, *, reduced: bool) -> EmbeddedVideo:
+    info = probe(path)
+    encoded = base64.b64encode(path.read_bytes()).decode("ascii")
+    seconds = _seconds(path)
+    cut = seconds is not None and length is not None and seconds < length - _ROUNDING
+    return EmbeddedVideo(
+        f"data:video/webm;base64,{encoded}", info.width, info.height, seconds if cut else None, reduced
+    )
+
+
+def _seconds(path: Path) -> float | None:
+    duration = probe(path).duration
+    return None if duration is None else float(duration)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from fommctl.errors import MORE_MEMORY, InputError
+from fommctl.media import Deinterlace
 from fommctl.media.boxes import Box
 from fommctl.media.files import nominal_rate, pixel_aspect, side_data, time_base
 
@@ -76,9 +77,6 @@ def orientation_of(frame: VideoFrame) -> Orientation:
         return Orientation(mirror_x=a < 0, mirror_y=d < 0)
     return Orientation(transpose=True, mirror_x=c < 0, mirror_y=b < 0)
 
-
-Deinterlace = Literal["auto", "off", "field"]
-"""auto: interlaced frames become whole pictures at their own rate; field: at twice that, one a field; off: woven."""
 
 _PARITIES = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
 """libav's field order (AV_FIELD_TT, BB, TB, BT; the latter two are coded in another order than they are shown) ->

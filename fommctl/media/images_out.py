@@ -15,18 +15,12 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from fommctl.files import atomic_write, keep_copy, publish, temporary_path
 from fommctl.media.colour import BT709
 from fommctl.media.containers import Encoding
 from fommctl.media.marking import OURS, Mark
 from fommctl.media.movie import output_errors
-from fommctl.media.output_paths import (
-    keep_aside,
-    matching,
-    numbered,
-    put_in_place,
-    temporary_folder,
-    temporary_name,
-)
+from fommctl.media.output_paths import matching, numbered
 from fommctl.media.resampling import over_black
 
 _BEGINNING = 4096
@@ -57,8 +51,10 @@ class PictureSequence:
         mark: Mark | None = None,
         *,
         overwrite: bool = False,
+        first_number: int | None = None,
     ) -> None:
-        """overwrite: replace pictures of the same numbers, and remove those of an older, longer result."""
+        """overwrite: replace pictures of the same numbers, and remove those of an older, longer result.  first_number:
+        where the numbers begin; None is 1. Where it is given, the pictures are a part of a result: others stay."""
         self._pattern = pattern
         self._encoding = encoding
         texts = {key.capitalize(): value for key, value in metadata.items()}
@@ -67,9 +63,11 @@ class PictureSequence:
         self._text = b"".join(_text_chunk(key, value) for key, value in texts.items())
         folder = pattern.parent
         self._new_folder = not folder.exists()
-        self._folder = (folder.parent if self._new_folder else folder) / temporary_folder(folder)
+        self._folder = (folder.parent if self._new_folder else folder) / temporary_path(folder).name
         with output_errors(pattern):
             self._folder.mkdir()
+        self._first = 1 if first_number is None else first_number
+        self._alone = first_number is None
         self._count = 0
         self._overwrite = overwrite
         self._moved: list[Path] = []
@@ -82,8 +80,8 @@ class PictureSequence:
         """Add a picture: (H, W, 3 or 4) uint8; times have no place here."""
         if pixels.shape[2] == 4 and not self._encoding.alpha:
             pixels = over_black(pixels[..., :3], pixels[..., 3])
+        target = self._folder / numbered(self._pattern, self._first + self._count).name
         self._count += 1
-        target = self._folder / numbered(self._pattern, self._count).name
         # The caller may use its array again, and a queue longer than the workers would only cost memory.
         self._running.append(self._pool.submit(self._save, target, np.array(pixels)))
         with output_errors(self._pattern):
@@ -98,17 +96,17 @@ class PictureSequence:
             self._pool.shutdown()
             if self._new_folder and self._gets_its_name():
                 return
-            targets = [numbered(self._pattern, number) for number in range(1, self._count + 1)]
+            targets = [numbered(self._pattern, number) for number in range(self._first, self._first + self._count)]
             if self._overwrite:
                 self._aside.mkdir()
                 for target in targets:
                     if target.exists():
-                        keep_aside(target, self._aside / target.name)
+                        keep_copy(target, self._aside / target.name)
             for target in targets:
-                put_in_place(self._folder / target.name, target, self._overwrite)
+                publish(self._folder / target.name, target, overwrite=self._overwrite)
                 self._moved.append(target)
             self._moved.clear()
-            if self._overwrite:
+            if self._overwrite and self._alone:
                 self._remove_older()
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -153,13 +151,8 @@ def _is_ours(picture: Path) -> bool:
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     """Write one picture, (H, W, 3 or 4) uint8, in the place of what is there. Raises OutputError."""
-    temporary = temporary_name(path)
-    with output_errors(path):
-        try:
-            temporary.write_bytes(encode_png(pixels, "rgba" if pixels.shape[2] == 4 else "rgb24"))
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with output_errors(path), atomic_write(path) as temporary:
+        temporary.write_bytes(encode_png(pixels, "rgba" if pixels.shape[2] == 4 else "rgb24"))
 
 
 def encode_png(pixels: NDArray[np.uint8], pix_fmt: str) -> bytes:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import functools
 import os
 import re
-import secrets
-import shutil
-import socket
 import stat
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 from fommctl.errors import OutputError, UsageError
+from fommctl.files import real_target, remove_stale_files
 
-_PROCESSES = "/proc/self/ns/pid"
-_LEFTOVER = re.compile(r"\..{0,40}\.fommctl-([0-9a-f]{8})-(\d{1,9})(?:-[0-9a-f]{8})?\.tmp(?:\.\w+)?")
 _NUMBER = re.compile(r"(?<!%)((?:%%)*)%(0?\d*)d")
 
 
@@ -53,121 +46,21 @@ def number_of(path: Path, name: str) -> int | None:
     return int(digits) if fits and path.name % int(digits) == name else None
 
 
-def real_target(path: Path) -> Path:
-    """The file that `path` stands for: through a link, so that the link stays and its target is replaced."""
-    return Path(os.path.realpath(path)) if path.is_symlink() else path
-
-
-def temporary_name(target: Path) -> Path:
-    """A hidden name beside `target`, on the same disk, so that the finished file can be renamed into place."""
-    # A name may be 255 bytes long already: part of it is enough to tell what the file is.
-    unique = f"{os.getpid()}-{secrets.token_hex(4)}"
-    return target.with_name(f"{_beginning(target.stem)}{unique}.tmp{target.suffix}")
-
-
-def temporary_folder(folder: Path) -> str:
-    """A hidden name for the pictures that are to go to `folder`."""
-    return f"{_beginning(folder.name)}{os.getpid()}-{secrets.token_hex(4)}.tmp"
-
-
-def sweep(path: Path) -> None:
-    """Remove what killed processes of this machine left half-written of `path`."""
-    if os.name != "posix":
-        return
-    stem, places = path.stem, [path.parent]
+def remove_stale_output(path: Path) -> None:
+    """Remove what killed processes of this machine left half-written of an output, a file or a pattern."""
     if is_pattern(path):
-        stem, places = path.parent.name, [path.parent.parent, path.parent]
-    beginning = _beginning(stem)
-    for place in places:
-        with contextlib.suppress(OSError):
-            names = [name for name in os.listdir(place) if name.startswith(beginning)]
-            for name in names:
-                match = re.fullmatch(r"(\d{1,9})(-[0-9a-f]{8})?\.tmp(\.\w+)?", name[len(beginning) :])
-                if match and not is_running(int(match[1])):
-                    _remove(place / name)
-
-
-def sweep_folder(folder: Path) -> None:
-    """Remove what killed processes of this machine left half-written in a folder; what others still write stays."""
-    if os.name != "posix":
-        return
-    with contextlib.suppress(OSError):
-        for name in os.listdir(folder):
-            match = _LEFTOVER.fullmatch(name)
-            if match and match[1] == _machine() and not is_running(int(match[2])):
-                _remove(folder / name)
-
-
-def _beginning(stem: str) -> str:
-    return f".{stem[:40]}.fommctl-{_machine()}-"
-
-
-@functools.cache
-def _machine() -> str:
-    """A short name for where process numbers mean what they mean here: this machine, or this container."""
-    with contextlib.suppress(OSError):
-        return f"{zlib.crc32(f'{socket.gethostname()} {os.readlink(_PROCESSES)}'.encode()):08x}"
-    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
-
-
-def is_running(process: int) -> bool:
-    """Whether this machine has a process of this number."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
-
-
-def _remove(leftover: Path) -> None:
-    if leftover.is_dir():
-        shutil.rmtree(leftover, ignore_errors=True)
+        remove_stale_files(path.parent.parent, path.parent)
+        remove_stale_files(path.parent, path.parent)
     else:
-        leftover.unlink(missing_ok=True)
+        remove_stale_files(path.parent, path)
 
 
-def put_in_place(finished: Path, target: Path, overwrite: bool) -> None:
-    """Give a finished file its name. Raises UsageError where the name was taken meanwhile, unless `overwrite`, and
-    OSError; then the finished file stays where it is."""
-    if overwrite:
-        os.replace(finished, target)
-        return
-    try:
-        os.link(finished, target)
-    except FileExistsError as error:
-        raise appeared(target) from error
-    except OSError:
-        # A file system without hard links: between the two lines a file may still appear.
-        if target.exists():
-            raise appeared(target) from None
-        os.rename(finished, target)
-    else:
-        finished.unlink()
-
-
-def appeared(target: Path) -> UsageError:
-    """The error for a name that was free when the run began."""
-    return UsageError(
-        f"somebody else has written the output meanwhile: {target}", "Use --overwrite, or another name with -o."
-    )
-
-
-def keep_aside(old: Path, aside: Path) -> None:
-    """A second name for a file that is about to be replaced, so that it can come back. Raises OSError."""
-    try:
-        os.link(old, aside)
-    except OSError:
-        shutil.copy2(old, aside)
-
-
-def check_target(path: Path, overwrite: bool, inputs: Sequence[Path]) -> None:
+def check_target(path: Path, overwrite: bool, inputs: Sequence[Path], numbers: Container[object] | None = None) -> None:
     """Raise UsageError where `path` exists (and `overwrite` is false) or is an input, OutputError where it cannot be
-    written."""
+    written.  numbers: of a pattern, those of its pictures that must not exist; None: all."""
     _check_name(numbered(path, 1) if is_pattern(path) else path)
     if is_pattern(path):
-        _check_pattern(path, overwrite, inputs)
+        _check_pattern(path, overwrite, inputs, numbers)
         return
     target = real_target(path)
     if target.is_dir():
@@ -190,14 +83,14 @@ def _check_name(path: Path) -> None:
             raise OutputError(f"the name of the output is too long: {path}", "Give a shorter one with -o.") from error
 
 
-def _check_pattern(path: Path, overwrite: bool, inputs: Sequence[Path]) -> None:
+def _check_pattern(path: Path, overwrite: bool, inputs: Sequence[Path], numbers: Container[object] | None) -> None:
     folder = path.parent
     if not folder.exists():
         # One level is made on the way, since nobody creates `frames/` by hand.
         _check_folder(folder.parent, f"Create it first: mkdir -p '{folder}'.")
         return
     _check_folder(folder, "Choose another folder with -o.")
-    present = [entry for _, entry in matching(path)]
+    present = [entry for number, entry in matching(path) if numbers is None or number in numbers]
     for source in inputs:
         inside = os.path.isdir(source) and _same(folder, source)
         if inside or _input_pattern_meets(source, folder, path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,10 +20,17 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from fommctl.errors import InputError
-from fommctl.media import sequences, stills
+from fommctl.media import Deinterlace, sequences, stills
 from fommctl.media.colour import ColourTags, read_tags
 from fommctl.media.conversion import has_alpha, square_pixels
-from fommctl.media.decoding import UPRIGHT, Decoder, Deinterlace, Orientation, orientation_of, stated_parity
+from fommctl.media.decoding import (
+    UPRIGHT,
+    Decoded,
+    Decoder,
+    Orientation,
+    orientation_of,
+    stated_parity,
+)
 from fommctl.media.files import (
     DEFAULT_RATE,
     check_file,
@@ -95,6 +104,23 @@ class VideoInfo:
         return self.rate / 2 if self.deinterlace == "field" else self.rate
 
 
+@dataclass(slots=True)
+class OpenVideo:
+    """A video file that was opened for probing and can be read on from its first frame."""
+
+    info: VideoInfo
+    container: InputContainer
+    stream: VideoStream
+    decoder: Decoder
+    frames: Iterator[Decoded]
+    """All frames: the first, which is decoded already, and those that follow."""
+    _stack: ExitStack
+
+    def close(self) -> None:
+        """Release the file."""
+        self._stack.close()
+
+
 def probe(path: Path, fps: Fraction | None = None, deinterlace: Deinterlace = "auto") -> VideoInfo:
     """Read the header and decode the first frame.
 
@@ -102,6 +128,15 @@ def probe(path: Path, fps: Fraction | None = None, deinterlace: Deinterlace = "a
     fps: the rate of folders, patterns and single images; 25 by default.  deinterlace: what is to be done about
     interlaced footage. Raises InputError.
     """
+    found = probe_open(path, fps, deinterlace)
+    if isinstance(found, VideoInfo):
+        return found
+    with closing(found):
+        return found.info
+
+
+def probe_open(path: Path, fps: Fraction | None = None, deinterlace: Deinterlace = "auto") -> VideoInfo | OpenVideo:
+    """Probe as `probe` does; a video file stays open, for a reader that goes on with it."""
     path = Path(path)
     rate = fps or DEFAULT_RATE
     if os.path.isdir(path) or sequences.is_pattern(path):
@@ -112,7 +147,16 @@ def probe(path: Path, fps: Fraction | None = None, deinterlace: Deinterlace = "a
         return _of_still(path, still, "image", rate, frames=1)
     if still is not None and still.format.lower() in stills.ANIMATED_CODECS:
         return _probe_animation(path, still)
-    return _probe_video(path, deinterlace)
+    with ExitStack() as stack:
+        container = stack.enter_context(opened(path))
+        stream = video_stream(container, path)
+        decoder = Decoder(container, stream)
+        frames = decoder.frames()
+        first = next(frames, None)
+        if first is None:
+            raise InputError(f"{path.name} has no frame that can be decoded", "Check that it was copied whole.")
+        info = _of_video(path, container, stream, first, deinterlace)
+        return OpenVideo(info, container, stream, decoder, itertools.chain((first,), frames), stack.pop_all())
 
 
 def _probe_sequence(path: Path, rate: Fraction) -> VideoInfo:
@@ -170,46 +214,43 @@ def _probe_animation(path: Path, still: stills.Still) -> VideoInfo:
     )
 
 
-def _probe_video(path: Path, deinterlace: Deinterlace) -> VideoInfo:
-    with opened(path) as container:
-        stream = video_stream(container, path)
-        first = next(Decoder(container, stream).frames(), None)
-        if first is None:
-            raise InputError(f"{path.name} has no frame that can be decoded", "Check that it was copied whole.")
-        frame, origin, aspect = first
-        stills.check_size(path.name, frame.width, frame.height)
-        orientation = orientation_of(frame)
-        width, height = orientation.size(square_pixels(frame, aspect))
-        stills.check_size(path.name, width, height)
-        rate = nominal_rate(stream)
-        parity = stated_parity(stream, frame)
-        # One picture a field is for footage that is interlaced from its beginning.
-        doubled = 2 if deinterlace == "field" and parity is not None else 1
-        duration = _duration(container, stream, origin)
-        tags = read_tags(frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range)
-        return VideoInfo(
-            path=path,
-            kind="video",
-            width=width,
-            height=height,
-            rate=rate * doubled,
-            frames=(stream.frames or (round(duration * rate) if duration else 0)) * doubled or None,
-            duration=duration,
-            container=container.format.name.split(",")[0],
-            video_codec=stream.codec_context.codec.canonical_name,
-            pix_fmt=frame.format.name,
-            has_alpha=has_alpha(frame),
-            colour=tags,
-            hdr=tags.hdr,
-            audio=_audio(container),
-            timecode=_timecode(container, stream),
-            origin=origin,
-            orientation=orientation,
-            peak=_peak(frame),
-            parity=parity,
-            deinterlace="auto" if deinterlace == "field" and parity is None else deinterlace,
-            sample_aspect=aspect,
-        )
+def _of_video(
+    path: Path, container: InputContainer, stream: VideoStream, first: Decoded, deinterlace: Deinterlace
+) -> VideoInfo:
+    frame, origin, aspect = first
+    stills.check_size(path.name, frame.width, frame.height)
+    orientation = orientation_of(frame)
+    width, height = orientation.size(square_pixels(frame, aspect))
+    stills.check_size(path.name, width, height)
+    rate = nominal_rate(stream)
+    parity = stated_parity(stream, frame)
+    # One picture a field is for footage that is interlaced from its beginning.
+    doubled = 2 if deinterlace == "field" and parity is not None else 1
+    duration = _duration(container, stream, origin)
+    tags = read_tags(frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range)
+    return VideoInfo(
+        path=path,
+        kind="video",
+        width=width,
+        height=height,
+        rate=rate * doubled,
+        frames=(stream.frames or (round(duration * rate) if duration else 0)) * doubled or None,
+        duration=duration,
+        container=container.format.name.split(",")[0],
+        video_codec=stream.codec_context.codec.canonical_name,
+        pix_fmt=frame.format.name,
+        has_alpha=has_alpha(frame),
+        colour=tags,
+        hdr=tags.hdr,
+        audio=_audio(container),
+        timecode=_timecode(container, stream),
+        origin=origin,
+        orientation=orientation,
+        peak=_peak(frame),
+        parity=parity,
+        deinterlace="auto" if deinterlace == "field" and parity is None else deinterlace,
+        sample_aspect=aspect,
+    )
 
 
 def _duration(container: InputContainer, stream: VideoStream, origin: Fraction) -> Fraction | None:

@@ -11,10 +11,10 @@ from types import TracebackType
 from typing import Self
 
 from fommctl.errors import InputError, UsageError
+from fommctl.media import Deinterlace
 from fommctl.media.boxes import Box
 from fommctl.media.conversion import View
-from fommctl.media.decoding import Deinterlace
-from fommctl.media.probe import VideoInfo, probe
+from fommctl.media.probe import OpenVideo, VideoInfo, probe, probe_open
 from fommctl.media.resampling import Pixels
 from fommctl.media.sources import Pending, pending_frames, pending_times
 
@@ -53,13 +53,16 @@ class Reader:
         size: tuple[int, int] | None = None,
         max_rate: Fraction | None = None,
         deinterlace: Deinterlace = "auto",
+        info: VideoInfo | None = None,
+        opened: OpenVideo | None = None,
     ) -> None:
         """Probe the file; decoding begins with the iteration.
 
         fps: rate of folders and patterns of frames (25 by default).  start, end: seconds since the first frame; frames
         with start <= time < end are given.  box: part of the displayed picture, rounded to whole pixels; outside it
         the border is repeated.  size: (width, height) of the result.  max_rate: at most so many frames a second.
-        deinterlace: what is done about interlaced footage.
+        deinterlace: what is done about interlaced footage.  info, opened: what `probe` and `probe_open` have found
+        with the same rate and deinterlacing, so that the file is not probed, or not even opened, once more.
         Raises InputError, and UsageError for times and boxes that make no sense.
         """
         for name, rate in (("frame rate", fps), ("highest frame rate", max_rate)):
@@ -74,9 +77,10 @@ class Reader:
             )
         self.path = Path(path)
         self.max_rate = max_rate
-        self.info: VideoInfo = probe(self.path, fps, deinterlace)
+        self.info: VideoInfo = info or probe(self.path, fps, deinterlace)
+        self._opened = opened
         self.warnings: list[str] = []
-        self._view = View((self.info.width, self.info.height), box, size)
+        self._view = self.view(box, size)
         self._closed = threading.Event()
         self._running: list[Generator[Frame, None, None]] = []
 
@@ -98,6 +102,8 @@ class Reader:
                 # It is running in another thread, which sees the flag at its next frame and releases the file itself.
                 continue
         self._running.clear()
+        if self._opened is not None:
+            self._opened.close()
 
     def __iter__(self) -> Iterator[Frame]:
         generator = self._frames()
@@ -110,7 +116,7 @@ class Reader:
         Nothing is decoded where the packets tell the times; then damage stays unseen, and the duration of the very
         last frame is the nominal one. A picture of a sequence that cannot be read is listed all the same.
         """
-        for pending in self._wanted(pending_times(self.info, self._view, self.start, self._warn)):
+        for pending in self._wanted(pending_times(self.info, self.start, self._warn)):
             yield pending.time - self.start, self._until_end(pending.time, pending.duration)
 
     def _wanted(self, frames: Iterable[Pending]) -> Iterator[Pending]:
@@ -127,14 +133,24 @@ class Reader:
                 due = (pending.time * self.max_rate // 1 + 1) / self.max_rate
             yield pending
 
+    def view(self, box: Box | None = None, size: tuple[int, int] | None = None) -> View:
+        """Return a view of these frames for `decoded`: a part of the displayed picture, and its size."""
+        return View((self.info.width, self.info.height), box, size)
+
+    def decoded(self) -> Iterator[Pending]:
+        """Yield the frames of the part asked for, not converted yet: `frame.picture(reader.view(...))` gives any part
+        of one in any size, as often as wanted."""
+        opened, self._opened = self._opened, None
+        for pending in self._wanted(pending_frames(self.info, self.start, self._warn, opened)):
+            yield Pending(pending.picture, pending.time - self.start, self._until_end(pending.time, pending.duration))
+
     def _frames(self) -> Generator[Frame, None, None]:
         index = 0
-        for pending in self._wanted(pending_frames(self.info, self._view, self.start, self._warn)):
-            picture = pending.picture()
+        for frame in self.decoded():
+            picture = frame.picture(self._view)
             if picture is None:
                 continue
-            duration = self._until_end(pending.time, pending.duration)
-            yield Frame(picture.pixels, index, pending.time - self.start, duration, picture.content)
+            yield Frame(picture.pixels, index, frame.time, frame.duration, picture.content)
             index += 1
         if index == 0 and not self._closed.is_set():
             length = self.info.duration
@@ -148,3 +164,68 @@ class Reader:
     def _warn(self, message: str) -> None:
         if message not in self.warnings:
             self.warnings.append(message)
+
+
+class Clip:
+    """A part of a video, of an animation or of a folder of frames that is probed once and read several times.
+
+    The first reader goes on with the file that was opened for probing.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        fps: Fraction | None = None,
+        deinterlace: Deinterlace = "auto",
+        start: Fraction | None = None,
+        end: Fraction | None = None,
+    ) -> None:
+        """fps, deinterlace, start, end: see `Reader`; the part may be set later. Raises InputError."""
+        self.path = Path(path)
+        self.fps = fps
+        self.deinterlace = deinterlace
+        self.start = start or Fraction(0)
+        self.end = end
+        found = probe_open(self.path, fps, deinterlace)
+        self._opened = None if isinstance(found, VideoInfo) else found
+        self.info = found if isinstance(found, VideoInfo) else found.info
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the file, where no reader has taken it."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    def reader(
+        self,
+        begin: Fraction = Fraction(0),
+        end: Fraction | None = None,
+        *,
+        box: Box | None = None,
+        size: tuple[int, int] | None = None,
+        max_rate: Fraction | None = None,
+    ) -> Reader:
+        """The frames with begin <= time < end, seconds since `start`; their times count from `begin`. See `Reader`."""
+        stop = self.end if end is None else self.start + end
+        opened, self._opened = self._opened, None
+        return Reader(
+            self.path,
+            fps=self.fps,
+            start=self.start + begin,
+            end=stop if self.end is None or stop is None else min(self.end, stop),
+            box=box,
+            size=size,
+            max_rate=max_rate,
+            deinterlace=self.deinterlace,
+            info=self.info,
+            opened=opened,
+        )

@@ -81,6 +81,15 @@ def _matching(name: str, files: list[Path]) -> list[tuple[int, Path]]:
     return [(number - numbered[0][0], file) for number, file in numbered]
 
 
+def first_number(path: Path) -> int:
+    """The number of the first picture: of a pattern the one in its name, else 1. Raises InputError."""
+    if not is_pattern(path):
+        return 1
+    match = _NUMBER.search(path.name)
+    assert match is not None
+    return int(listed(path)[0][1].name[match.start() :][: -len(path.name[match.end() :]) or None])
+
+
 def counting_order(file: Path) -> tuple[list[tuple[int, int, str]], str]:
     """What to sort files by so that names come as people count: frame2 before frame10."""
     parts = re.split(r"(\d+)", file.name.lower())

@@ -145,12 +145,6 @@ Group = tuple[AudioTrack, ...]
 """A track, or two mono ones that are left and right."""
 
 
-def check_track(text: str) -> None:
-    """Raise UsageError unless it is `auto`, `all` or a number from 1 on."""
-    if text not in (AUTO, ALL) and not (text.isascii() and text.isdecimal() and int(text[:9]) > 0):
-        raise UsageError(f"--audio-track is '{text}'", "Give auto, all or the number of a sound track, from 1 on.")
-
-
 def choose_tracks(
     info: VideoInfo, origin: Fraction, end: Fraction | None = None, *, wanted: str = AUTO, must: bool = False
 ) -> tuple[tuple[AudioSource, ...], list[str]]:

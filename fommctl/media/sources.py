@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 from av.container import InputContainer
@@ -18,7 +20,7 @@ from fommctl.media.boxes import Box
 from fommctl.media.conversion import Converter, View, square_pixels
 from fommctl.media.decoding import Damage, Decoded, Decoder, deinterlaced
 from fommctl.media.files import as_fraction, opened, time_base, video_stream
-from fommctl.media.probe import VideoInfo
+from fommctl.media.probe import OpenVideo, VideoInfo
 from fommctl.media.random_access import frame_times
 from fommctl.media.resampling import Pixels, content, over_black
 
@@ -51,51 +53,57 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A frame with its time and duration in seconds; `picture` converts it, and gives None if it cannot be read."""
+    """A frame with its time and duration in seconds; `picture(view)` converts any part of it, and gives None if it
+    cannot be read."""
 
-    picture: Callable[[], Picture | None]
+    picture: Callable[[View], Picture | None]
     time: Fraction
     duration: Fraction
 
 
-def pending_frames(info: VideoInfo, view: View, start: Fraction, warn: Warn) -> Iterator[Pending]:
-    """Frames of any input in order; those before `start` (seconds) may be left out.
+def pending_frames(info: VideoInfo, start: Fraction, warn: Warn, opened: OpenVideo | None = None) -> Iterator[Pending]:
+    """Yield the frames of any input in order; those before `start` (seconds) may be left out.
 
-    view: the part and size wanted.  warn: is told what could not be read.  Raises InputError.
+    warn: is called with what could not be read.  opened: the file as `probe_open` has left it; it is read on, and
+    closed.  Raises InputError.
     """
     if info.kind == "image":
-        yield Pending(lambda: Picture(view.apply(over_black(*stills.decode(info.path)))), Fraction(0), 1 / info.rate)
+        read = cache(lambda: over_black(*stills.decode(info.path)))
+        yield Pending(lambda view: Picture(view.apply(read())), Fraction(0), 1 / info.rate)
     elif info.kind == "sequence":
-        yield from _sequence(info, view, warn)
+        yield from _sequence(info, warn)
     elif info.video_codec in stills.ANIMATED_CODECS:
-        yield from _animation(info, view)
+        yield from _animation(info)
     else:
-        yield from _Video(info, view, start, warn).frames()
+        yield from _Video(info, start, warn, opened).frames()
 
 
-def pending_times(info: VideoInfo, view: View, start: Fraction, warn: Warn) -> Iterator[Pending]:
+def pending_times(info: VideoInfo, start: Fraction, warn: Warn) -> Iterator[Pending]:
     """Frames as of `pending_frames` whose pixels are not to be asked for; nothing is decoded where packets tell the
     times."""
     file = info.kind == "video" and info.video_codec not in stills.ANIMATED_CODECS
     times = frame_times(info) if file else None
     if times is None:
-        yield from pending_frames(info, view, start, warn)
+        yield from pending_frames(info, start, warn)
         return
     for time, after in zip(times, [*times[1:], times[-1] + 1 / info.rate], strict=True):
-        yield Pending(lambda: None, time, after - time)
+        yield Pending(lambda view: None, time, after - time)
 
 
-def _sequence(info: VideoInfo, view: View, warn: Warn) -> Iterator[Pending]:
+def _sequence(info: VideoInfo, warn: Warn) -> Iterator[Pending]:
     found = sequences.listed(info.path)
     length = found[-1][0] + 1
     if length > len(found):
         warn(f"{info.path}: {length - len(found)} numbers are missing; the frame before stays in their place")
     following = [position for position, _ in found[1:]] + [length]
     for (position, file), after in zip(found, following, strict=True):
-        yield Pending(_picture(file, info, view, warn), position / info.rate, (after - position) / info.rate)
+        yield Pending(_picture(file, info, warn), position / info.rate, (after - position) / info.rate)
 
 
-def _picture(file: Path, info: VideoInfo, view: View, warn: Warn) -> Callable[[], Picture | None]:
+def _picture(file: Path, info: VideoInfo, warn: Warn) -> Callable[[View], Picture | None]:
+    whole = (info.width, info.height)
+
+    @cache
     def read() -> Picture | None:
         try:
             pixels = over_black(*stills.decode(file))
@@ -103,33 +111,41 @@ def _picture(file: Path, info: VideoInfo, view: View, warn: Warn) -> Callable[[]
             warn(f"{error.message}; the frame was left out")
             return None
         size = (pixels.shape[1], pixels.shape[0])
-        place = content(size, view.whole)
+        place = content(size, whole)
         if place is not None:
             warn(f"{info.path}: pictures of another shape were fitted into that of the first, with black bars")
-        elif size != view.whole:
+        elif size != whole:
             warn(f"{info.path}: pictures of other sizes were scaled to that of the first")
-        return Picture(view.apply(pixels), place)
+        return Picture(pixels, place)
 
-    return read
+    def convert(view: View) -> Picture | None:
+        picture = read()
+        return None if picture is None else Picture(view.apply(picture.pixels), picture.content)
+
+    return convert
 
 
-def _animation(info: VideoInfo, view: View) -> Iterator[Pending]:
+def _animation(info: VideoInfo) -> Iterator[Pending]:
     time = Fraction(0)
     for pixels, alpha, milliseconds in stills.animation(info.path):
         duration = Fraction(milliseconds, 1000)
-        picture = Picture(view.apply(over_black(pixels, alpha)))
-        yield Pending(lambda picture=picture: picture, time, duration)  # type: ignore[misc]
+        yield Pending(_shown(over_black(pixels, alpha)), time, duration)
         time += duration
+
+
+def _shown(pixels: Pixels) -> Callable[[View], Picture]:
+    return lambda view: Picture(view.apply(pixels))
 
 
 class _Video:
     """Frames of a video file from its picture stream."""
 
-    def __init__(self, info: VideoInfo, view: View, start: Fraction, warn: Warn) -> None:
+    def __init__(self, info: VideoInfo, start: Fraction, warn: Warn, opened: OpenVideo | None = None) -> None:
         self.info = info
+        self._open = opened
         self.start = start
         self.warn = warn
-        self.convert = Converter(view, info.orientation, info.colour, info.peak)
+        self._converters: dict[View, Converter] = {}
         self._shape: tuple[int, int, Fraction] | None = None
         self._content: Box | None = None
         self._changed = False
@@ -149,7 +165,14 @@ class _Video:
     def _pending(self, decoded: Decoded, duration: Fraction) -> Pending:
         frame, time, aspect = decoded
         place = self._place(frame, time, aspect)
-        return Pending(lambda: Picture(self.convert(frame, aspect), place), time, duration)
+        return Pending(lambda view: Picture(self._converter(view)(frame, aspect), place), time, duration)
+
+    def _converter(self, view: View) -> Converter:
+        """Return the converter of a view: each is set up once."""
+        info = self.info
+        if view not in self._converters:
+            self._converters[view] = Converter(view, info.orientation, info.colour, info.peak)
+        return self._converters[view]
 
     def _place(self, frame: VideoFrame, time: Fraction, aspect: Fraction) -> Box | None:
         """Where the frame lies in the picture of the first one; whoever watches is told when its size changes."""
@@ -189,14 +212,16 @@ class _Video:
         yield from self._pass(None)
 
     def _pass(self, target: Fraction | None) -> Generator[Decoded, None, None]:
-        with opened(self.info.path) as container:
-            stream = video_stream(container, self.info.path)
-            if target is not None and not self._seek(container, stream, target):
-                return
-            decoder = Decoder(container, stream)
+        with self._opened() as video:
+            decoder, frames = video.decoder, video.frames
+            if target is not None:
+                if not self._seek(video.container, video.stream, target):
+                    return
+                decoder = Decoder(video.container, video.stream)
+                frames = decoder.frames()
             complete = target is None
             try:
-                for frame, time, aspect in decoder.frames():
+                for frame, time, aspect in frames:
                     if not complete and frame.key_frame:
                         # What is shown before the first key frame lacks what it is made of; that is no damage.
                         complete, decoder.damage = True, Damage()
@@ -208,6 +233,19 @@ class _Video:
             finally:
                 for message in decoder.damage.messages(self.info.path):
                     self.warn(message)
+
+    @contextmanager
+    def _opened(self) -> Iterator[OpenVideo]:
+        """The file at its first frame: as it was left open by the probe, the first time, else opened again."""
+        video, self._open = self._open, None
+        if video is None:
+            with opened(self.info.path) as container:
+                stream = video_stream(container, self.info.path)
+                decoder = Decoder(container, stream)
+                yield OpenVideo(self.info, container, stream, decoder, decoder.frames(), ExitStack())
+        else:
+            with closing(video):
+                yield video
 
     def _seek(self, container: InputContainer, stream: VideoStream, target: Fraction) -> bool:
         try:

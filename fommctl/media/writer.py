@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.errors import OutputError
+from fommctl.files import create_temporary, publish, real_target
 from fommctl.media.colour import ColourTags
 from fommctl.media.containers import container_of, resolve_encoding
 from fommctl.media.images_out import PictureSequence
 from fommctl.media.marking import Mark
 from fommctl.media.movie import Movie, PictureFormat, choose_time_base, output_errors
-from fommctl.media.output_paths import check_target, is_pattern, put_in_place, real_target, sweep, temporary_name
+from fommctl.media.output_paths import check_target, is_pattern, remove_stale_output
 from fommctl.media.sound import AudioSource
 
 __all__ = ["AudioSource", "Writer", "check_output", "holds_alpha", "holds_audio"]
@@ -47,15 +48,18 @@ def check_output(
     codec: str | None = None,
     crf: int | None = None,
     pix_fmt: str | None = None,
+    numbers: Container[object] | None = None,
 ) -> None:
     """Refuse, before any work is done, what could not be written.
 
     Raises UsageError where the output exists and `overwrite` is false, where it is one of `inputs` (also through a
     link) or would put frames into a folder of input frames, and for a wrong `crf` or `pix_fmt`; OutputError where the
     folder is missing or not writable, and for an unknown container or codec.
+
+    numbers: of the pictures that will be written to a pattern, where others may lie beside them.
     """
     resolve_encoding(path, codec=codec, crf=crf, pix_fmt=pix_fmt)
-    check_target(path, overwrite, inputs)
+    check_target(path, overwrite, inputs, numbers)
 
 
 def holds_alpha(path: Path, *, codec: str | None = None, pix_fmt: str | None = None) -> bool:
@@ -84,6 +88,8 @@ class Writer:
     (1/90000, 1/1000, 1/600, 1/15360, 1/12800) are exact. Matroska and WebM keep milliseconds and GIF hundredths:
     there times go to the nearest.
     threads: of the encoder; None leaves most of the processor to the model.
+    first_number: of the first picture of a pattern, whose other pictures are left alone; None: from 1, and an older
+    result of that pattern goes.
     complete: is called with the finished file, not with pictures, before it gets its name, and may change it.
     Raises OutputError and UsageError as `check_output` does, and OutputError when the disk is full.
     """
@@ -107,13 +113,17 @@ class Writer:
         overwrite: bool = False,
         time_base: Fraction | None = None,
         threads: int | None = None,
+        first_number: int | None = None,
         complete: Callable[[Path], None] | None = None,
     ) -> None:
         self.path = Path(path)
         self.frames_written = 0
         self._encoding = resolve_encoding(self.path, codec=codec, crf=crf, pix_fmt=pix_fmt, alpha=alpha)
         self._audio = (audio,) if isinstance(audio, AudioSource) else tuple(audio or ())
-        check_target(self.path, overwrite, [source.path for source in self._audio])
+        check_target(
+            self.path, overwrite, [source.path for source in self._audio], () if first_number is not None else None
+        )
+        self._first_number = first_number
         unit = choose_time_base(self._encoding, rate, time_base)
         self._picture = PictureFormat(width, height, rate, unit)
         self._colour = colour
@@ -142,13 +152,20 @@ class Writer:
         return self._sink.audio_codec if self._sink else None
 
     def __enter__(self) -> Self:
-        sweep(self._target)
+        remove_stale_output(self._target)
         if is_pattern(self.path):
             self._sink = PictureSequence(
-                self.path, self._encoding, self._metadata, self.threads, self._mark, overwrite=self._overwrite
+                self.path,
+                self._encoding,
+                self._metadata,
+                self.threads,
+                self._mark,
+                overwrite=self._overwrite,
+                first_number=self._first_number,
             )
             return self
-        self._temporary = temporary_name(self._target)
+        with output_errors(self.path):
+            self._temporary = create_temporary(self._target)
         self._sink = self._movie(Movie, self._temporary)
         return self
 
@@ -196,7 +213,7 @@ class Writer:
                 if self._complete is not None:
                     self._complete(self._temporary)
                 with output_errors(self.path):
-                    put_in_place(self._temporary, self._target, self._overwrite)
+                    publish(self._temporary, self._target, overwrite=self._overwrite)
         except BaseException:
             self._sink.abort()
             raise

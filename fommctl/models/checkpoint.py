@@ -6,13 +6,13 @@ Nothing in a file is ever executed, and a file is never trusted about sizes.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,15 @@ import torch
 from torch import Tensor
 
 from fommctl.errors import ModelError, out_of_memory
+from fommctl.files import atomic_write
 from fommctl.models.files import read_metadata, sniff
-from fommctl.models.home import replacing
+from fommctl.models.pickles import LONGEST_PICKLE, Refused, check_pickle
 
 FORMAT = "fommctl"
 FORMAT_VERSION = 1
 _SLACK = 16 * 2**20
-_MOST_READS = 1_000_000
-"""By the reader of pickles, which reads some fifty times for each tensor."""
-_LONGEST_PICKLE = 4 * 2**20
-"""Bytes of what a torch archive holds beside the numbers; those of the published models have a twentieth of that."""
+_LEGACY_PICKLES = 5
+"""In a torch file of the older kind: magic number, version, machine, content, and what numbers follow."""
 _DAMAGED = "Copy or download it again."
 _FORBIDDEN = re.compile(r"(?:GLOBAL|function|class|module) `?([\w.]+)")
 """What torch's refusals have in common: the word before the name that a pickle wanted to import or to call."""
@@ -103,7 +102,7 @@ def write_native(path: Path, groups: Mapping[str, Mapping[str, Tensor]], metadat
         f"{group}/{name}": tensor.detach().cpu().clone().contiguous() for group, name, tensor in _triples(groups)
     }
     content = save(tensors, {**metadata, "format": FORMAT, "format_version": str(FORMAT_VERSION)})
-    with replacing(Path(path)) as temporary:
+    with atomic_write(Path(path)) as temporary:
         temporary.write_bytes(content)
 
 
@@ -162,7 +161,7 @@ def _zip_is_plain(path: Path) -> bool:
                 raise ModelError(f"{path} is a TorchScript program, not a checkpoint", "Save its state dicts instead.")
             if sum(entry.file_size for entry in entries) > 4 * os.path.getsize(path) + _SLACK:
                 raise ModelError(f"{path} unpacks to far more than its size", "The file is damaged or hostile.")
-            if any(entry.file_size > _LONGEST_PICKLE for entry in entries if entry.filename.endswith("/data.pkl")):
+            if any(entry.file_size > LONGEST_PICKLE for entry in entries if entry.filename.endswith("/data.pkl")):
                 raise ModelError(f"{path} holds more names than a model", "The file is damaged or hostile.")
             damaged = archive.testzip()
     except ModelError:
@@ -190,11 +189,9 @@ def _load(path: Path, in_place: bool) -> Any:
     """in_place: leave the tensors in the file until they are used, so that optimiser states are never read."""
     import pickle
 
+    _check_pickles(path)
     try:
-        if in_place:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        with _Metered(io.FileIO(path)) as file:
-            return torch.load(file, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=in_place or None)
     except pickle.UnpicklingError as error:
         forbidden = _FORBIDDEN.search(str(error))
         if forbidden is None:
@@ -211,16 +208,26 @@ def _load(path: Path, in_place: bool) -> Any:
         raise ModelError(f"{path} is truncated or damaged: {_first_line(error)}", _DAMAGED) from error
 
 
-class _Metered(io.BufferedReader):
-    """A file whose pickle may have so many parts: each takes some hundred bytes of memory and one in the file."""
-
-    _reads = 0
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self._reads += 1
-        if self._reads > _MOST_READS:
-            raise ValueError("its pickle has more parts than a model")
-        return super().read(size)
+def _check_pickles(path: Path) -> None:
+    """Raise ModelError where a pickle in a torch file would call something, or take memory or time without a limit."""
+    size = os.path.getsize(path)
+    try:
+        with path.open("rb") as file:
+            if sniff(path) == "torch zip":
+                with zipfile.ZipFile(file) as archive:
+                    for entry in archive.infolist():
+                        if entry.filename.rpartition("/")[2] == "data.pkl":
+                            with archive.open(entry) as packed:
+                                check_pickle(BytesIO(packed.read(LONGEST_PICKLE)), 4 * size + _SLACK)
+            else:
+                for _ in range(_LEGACY_PICKLES):
+                    check_pickle(file, size)
+    except Refused as refusal:
+        raise ModelError(
+            f"{path} {refusal}", "Do not use this file unless you know who made it; nothing in it was run."
+        ) from refusal
+    except Exception as error:  # A parser that is fed a damaged file may fail in any way.
+        raise ModelError(f"{path} is truncated or damaged: its pickle cannot be read", _DAMAGED) from error
 
 
 def _groups_of(content: Mapping[Any, Any], path: Path) -> Groups:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from fommctl.errors import UsageError
+from fommctl.files import atomic_write
 from fommctl.media.output_paths import check_target
-from fommctl.models.home import replacing
 from fommctl.models.loading import load_model, locate
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def export_model(
     # Through memory: of a full disk torch.save tells no more than a position in the file.
     buffer = io.BytesIO()
     torch.save({**content, "epoch": epoch}, buffer)
-    with replacing(target) as temporary:
+    with atomic_write(target) as temporary:
         temporary.write_bytes(buffer.getbuffer())
     return Exported(target, loaded.name, loaded.groups, epoch)
 

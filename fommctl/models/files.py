@@ -2,6 +2,8 @@
 
 import json
 import os
+import stat
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +27,9 @@ _PRETENDERS = (
 def sniff(path: Path) -> Kind:
     """The kind of the model file at `path`. Raises ModelError, which says what the file is instead."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            # A pipe is waited for until somebody writes to it.
+            raise ModelError(f"{path} is a pipe or a device, not a model file", "Copy the model into a file.")
         with path.open("rb") as file:
             start = file.read(512)
     except IsADirectoryError:
@@ -67,9 +72,18 @@ def read_header(path: Path) -> dict[str, Any]:
             header = json.loads(file.read(length))
         except (ValueError, RecursionError) as error:
             raise ModelError(f"the header of {path} is damaged", _DAMAGED) from error
-    if not isinstance(header, dict) or not all(isinstance(value, dict) for value in header.values()):
+    if not isinstance(header, dict) or not all(_is_entry(name, value) for name, value in header.items()):
         raise ModelError(f"the header of {path} is damaged", _DAMAGED)
     return header
+
+
+def _is_entry(name: str, value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    shape = value.get("shape")
+    return name == "__metadata__" or (
+        isinstance(shape, list) and all(type(side) is int and 0 <= side < 2**63 for side in shape)
+    )
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -79,11 +93,4 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def count_values(path: Path) -> int:
     """How many numbers the tensors of a safetensors file hold."""
-    total = 0
-    for name, entry in read_header(path).items():
-        if name != "__metadata__":
-            count = 1
-            for side in entry.get("shape", []):
-                count *= int(side)
-            total += count
-    return total
+    return sum(prod(entry["shape"]) for name, entry in read_header(path).items() if name != "__metadata__")

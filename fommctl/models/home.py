@@ -1,13 +1,11 @@
-"""FOMMCTL_HOME: the folder that holds pulled and imported models, and how files get into it whole."""
+"""FOMMCTL_HOME: the folder that holds pulled and imported models."""
 
 import glob
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fommctl.errors import OutputError, not_written
+from fommctl.errors import OutputError
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -56,31 +54,3 @@ def model_lock(name: str) -> "BaseFileLock":
     if not os.access(folder, os.W_OK):
         raise OutputError(f"cannot write to {folder}", "Set FOMMCTL_HOME to a folder that you can write to.")
     return FileLock(folder / f"{name}.lock")
-
-
-def remove_left_over(target: Path) -> None:
-    """Delete what killed processes have left of `replacing`; only for who holds the lock of `target`."""
-    for path in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
-        path.unlink(missing_ok=True)
-
-
-@contextmanager
-def replacing(
-    target: Path, *, hint: str = "Free some space, or check the permissions of the folder."
-) -> Iterator[Path]:
-    """Yield a temporary path beside `target`; it takes the place of `target` at the end, or vanishes on an error.
-
-    What was written is on the disk before it takes the name, so that a power cut leaves the old file or the new one.
-    Raises OutputError with this hint where the folder cannot be written to or the disk is full.
-    """
-    make_folder(target.parent)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except OSError as error:
-        raise not_written(target, error, hint) from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fommctl import __version__
+from fommctl.files import file_sha256, remove_stale_files
 from fommctl.models import registry
 from fommctl.models.checkpoint import halved, write_native
-from fommctl.models.home import model_lock, remove_left_over
+from fommctl.models.home import model_lock
 from fommctl.models.loading import LoadedModel, file_stem, load_file
 
 if TYPE_CHECKING:
@@ -46,12 +47,12 @@ def import_model(
         "preset": loaded.preset.text(),
         "licence": licence or loaded.metadata.get("licence") or (spec.licence if spec else ""),
         "summary": summary or loaded.metadata.get("summary") or (spec.summary if spec else ""),
-        "imported_from": f"{path.name}, SHA-256 {registry.file_sha256(path)}",
+        "imported_from": f"{path.name}, SHA-256 {file_sha256(path)}",
         "imported_by": f"fommctl {__version__}",
     }
     with model_lock(name):
         target = registry.import_path(name, host, overwrite)
-        remove_left_over(target)
+        remove_stale_files(target.parent, target)
         write_native(
             target, halved(groups) if half else groups, {key: value for key, value in metadata.items() if value}
         )

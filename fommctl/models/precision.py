@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from fommctl.errors import OutputError
+from fommctl.files import atomic_write
 from fommctl.machine import processor
-from fommctl.models.home import home, replacing
+from fommctl.models.home import home
 from fommctl.networks.inference.devices import (
     PRECISIONS,
     CpuPrecisions,
@@ -97,7 +98,7 @@ def _decision(path: Path, items: tuple[tuple[str, Any], ...]) -> Decision:
         found = cpu_precisions(facts["instructions"])
         log.debug("--precision auto: %s", found)
         # A home that cannot be written to changes nothing: the next process decides the same.
-        with suppress(OutputError, OSError), replacing(path) as temporary:
+        with suppress(OutputError, OSError), atomic_write(path) as temporary:
             temporary.write_text(json.dumps({**facts, "precisions": asdict(found)}, indent=2) + "\n", encoding="utf-8")
     return Decision(found, facts["instructions"], path, path.is_file())
 

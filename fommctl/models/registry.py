@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from fommctl.api import plain_json
 from fommctl.api.specs import ModelSpec
 from fommctl.errors import MissingError, ModelError, UsageError
+from fommctl.files import atomic_write, file_sha256
 from fommctl.models.download import Expected, Report, download
 from fommctl.models.files import read_metadata, sniff
-from fommctl.models.home import model_lock, models_folder, replacing
+from fommctl.models.home import model_lock, models_folder
 from fommctl.presets.config import nearest
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def pull(name: str, host: Host, report: Report = lambda done, total: None) -> tu
         expected = Expected(sha256=sha256, md5=spec.md5, size=spec.size, check=sniff)
         fetched = download(spec.urls, entry.path, expected, hint=hint, report=report)
         note = {"url": fetched.url, "sha256": fetched.sha256, "size": fetched.size}
-        with replacing(record_path(name)) as temporary:
+        with atomic_write(record_path(name)) as temporary:
             temporary.write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
     return find(name, host), True
 
@@ -195,14 +196,6 @@ def origin(name: str) -> dict[str, Any]:
         return {"sha256": record["sha256"], **record}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is damaged", "Delete it to accept the next download as the right one.") from error
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    import hashlib
-
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _entry(spec: ModelSpec) -> Entry:

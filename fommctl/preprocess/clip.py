@@ -1,25 +1,26 @@
-"""One clip of a raw data set, cut, squared and written: what a worker process of `preprocess` does."""
+"""One clip of a raw data set, cut, squared and written: what a worker process of preprocess does."""
 
 from __future__ import annotations
 
 import math
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fommctl.api.values import ClipRecord
-from fommctl.datasets.keypoints import keypoints_path, write_keypoints
+from fommctl.datasets.keypoints import checked, keypoints_path, write_keypoints
 from fommctl.errors import InputError
-from fommctl.media import stills
+from fommctl.files import FileFingerprint
+from fommctl.media import Deinterlace, stills
 from fommctl.media.boxes import Box, square
 from fommctl.media.conversion import View
-from fommctl.media.decoding import Deinterlace
 from fommctl.media.files import DEFAULT_RATE
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.random_access import count_frames, read_frames
@@ -27,11 +28,11 @@ from fommctl.media.reader import Frame, Reader
 from fommctl.media.resampling import Pixels
 from fommctl.media.sound import choose_tracks
 from fommctl.media.writer import AudioSource, Writer, holds_audio
-from fommctl.preprocess.keypoints import KeypointRows
+from fommctl.preprocess.config import Fit
 from fommctl.preprocess.manifest import Measure, measure
-from fommctl.workers import Tell
+from fommctl.provenance.hashing import media_hash
+from fommctl.workers import Tell, Work
 
-Fit = Literal["pad", "crop", "stretch"]
 SLACK = Fraction(1, 1000)
 """Seconds by which a frame may lie before the start, or before the end, of its clip: data sets round their times."""
 
@@ -45,12 +46,12 @@ class ClipOptions:
     format: str
     """`png` for a folder of pictures, else the suffix of a video without its dot."""
     fit: Fit
-    """What is done with a part that is no square: `pad` takes in what is around it, `crop` its middle, `stretch` all
-    of it out of shape."""
+    """Treatment of a part that is not square: `pad` takes in what is around it, `crop` its middle, `stretch` distorts
+    all of it."""
     audio: bool
-    """Keep the sound where there is some and the format holds it."""
+    """Whether to keep the sound, where there is some and the format holds it."""
     deinterlace: Deinterlace = "auto"
-    """Of interlaced footage."""
+    """Treatment of interlaced footage."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,24 +60,26 @@ class ClipJob:
 
     record: ClipRecord
     target: Path
-    """The file, or the folder of pictures, which does not exist yet."""
+    """File or folder of pictures, which does not exist yet."""
     options: ClipOptions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Made:
+class WrittenClip:
     """What was written."""
 
     frames: int
     rate: Fraction
-    """Nominal frames a second."""
+    """Nominal frames per second."""
     measure: Measure
     warnings: tuple[str, ...]
     keypoints: Measure | None = None
-    """Of the file of true keypoints beside it."""
+    """Size and hash of the file of true keypoints beside it."""
+    source_sha256: str | None = None
+    """Hash of the raw file; None for frames that the data set makes."""
 
 
-def make_clip(job: ClipJob, tell: Tell = lambda done, total: None) -> Made:
+def make_clip(job: ClipJob, tell: Tell = lambda done, total: None) -> WrittenClip:
     """Write the clip, one frame at a time, with tell(frames written, None) after each, and its true keypoints beside
     it where the record has some. Raises FommctlError; whatever is raised, nothing is left at the target."""
     record, rate = job.record, nominal_rate(job.record)
@@ -99,12 +102,23 @@ def make_clip(job: ClipJob, tell: Tell = lambda done, total: None) -> Made:
         size=(side, side),
         deinterlace=job.options.deinterlace,
     ) as reader:
-        frames = iter(reader) if keypoints is None else _followed(reader, keypoints, box)
+        frames = iter(reader) if keypoints is None else _with_keypoints(reader, keypoints, box)
         return _write(job, frames, info.rate, tell, keypoints, reader)
 
 
+def source_hash(path: Path) -> str:
+    """Hash a raw file, or the frames of a folder; once for all of its clips as long as it does not change."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return _source_hash(path, FileFingerprint.of(*files))
+
+
+@lru_cache(maxsize=64)
+def _source_hash(path: Path, fingerprint: FileFingerprint) -> str:
+    return media_hash(path)
+
+
 def nominal_rate(record: ClipRecord) -> Fraction:
-    """Frames a second of a folder of frames; 29.97 written with enough digits is 30000/1001."""
+    """Return the frame rate of a folder of frames; 29.97 written with enough digits is 30000/1001."""
     if record.rate is None:
         return DEFAULT_RATE
     if not math.isfinite(record.rate) or record.rate <= 0:
@@ -113,7 +127,7 @@ def nominal_rate(record: ClipRecord) -> Fraction:
 
 
 def squared(box: Box | None, width: int, height: int, fit: Fit) -> Box | None:
-    """The part of a picture of this size that becomes the square frame; None for all of it.
+    """Return the part of a picture of this size that becomes the square frame; None for all of it.
 
     `pad` and `crop` give the smallest square around the box and the largest in its middle.
     """
@@ -124,7 +138,7 @@ def squared(box: Box | None, width: int, height: int, fit: Fit) -> Box | None:
 
 
 def _part(job: ClipJob, width: int, height: int) -> Box | None:
-    """What of frames of this size becomes the square. Raises InputError where the record's box shows nothing of it."""
+    """Return the part of frames of this size that becomes the square. Raises InputError where the box lies outside."""
     box, frame = job.record.box, job.record.box_frame
     if box is not None and frame is not None:
         box = box.scaled(width / frame[0], height / frame[1])
@@ -134,8 +148,8 @@ def _part(job: ClipJob, width: int, height: int) -> Box | None:
 
 
 def _strip(path: Path) -> list[Pixels] | None:
-    """The square frames that stand side by side in a picture, as some published data sets have them; None where the
-    file is no such picture."""
+    """Read the square frames that stand side by side in a picture, as in some published data sets; None where the file
+    is no such picture."""
     still = stills.identify(path, strip=True) if path.is_file() else None
     if still is None or still.animated:
         return None
@@ -144,15 +158,15 @@ def _strip(path: Path) -> list[Pixels] | None:
 
 
 def _times(record: ClipRecord) -> tuple[Fraction, Fraction | None]:
-    """Start and end in seconds, each a little early, so that rounding loses no first frame and adds no last one."""
+    """Return start and end in seconds, each a little early: rounding then loses no first frame and adds no last one."""
     start, end = record.start or 0.0, record.end
     if not math.isfinite(start) or start < 0 or (end is not None and not start < end < math.inf):
         raise InputError(f"the clip lasts from {start} to {end} s", "The end has to lie after the start.")
     return max(Fraction(0), Fraction(start) - SLACK), None if end is None else Fraction(end) - SLACK
 
 
-def _followed(reader: Reader, keypoints: KeypointRows, box: Box | None) -> Iterator[Frame]:
-    """The reader's frames, with their keypoints noted; each frame's number is told by its time."""
+def _with_keypoints(reader: Reader, keypoints: KeypointRows, box: Box | None) -> Iterator[Frame]:
+    """Yield the reader's frames and collect their keypoints; a frame's number follows from its time."""
     for frame in reader:
         keypoints.add(
             round((reader.start + frame.time) * reader.info.rate), (reader.info.width, reader.info.height), box
@@ -161,7 +175,7 @@ def _followed(reader: Reader, keypoints: KeypointRows, box: Box | None) -> Itera
 
 
 def _cut(job: ClipJob, pictures: Iterable[Pixels], rate: Fraction, keypoints: KeypointRows | None) -> Iterator[Frame]:
-    """Frames in memory, cut and resized as those of a file are."""
+    """Yield frames in memory, cut and resized like those of a file."""
     start, end = _times(job.record)
     side = job.options.size
     for index, pixels in enumerate(pictures):
@@ -186,7 +200,7 @@ def _write(
     tell: Tell,
     keypoints: KeypointRows | None,
     reader: Reader | None = None,
-) -> Made:
+) -> WrittenClip:
     first = next(frames, None)
     if first is None:
         raise InputError("the clip has no frame", "Check its times against the length of the raw file.")
@@ -204,7 +218,9 @@ def _write(
     warnings += [*(reader.warnings if reader else ()), *writer.warnings]
     points = None if keypoints is None else _write_points(job.target, keypoints)
     made = measure(job.target)
-    return Made(frames=writer.frames_written, rate=rate, measure=made, warnings=tuple(warnings), keypoints=points)
+    return WrittenClip(
+        frames=writer.frames_written, rate=rate, measure=made, warnings=tuple(warnings), keypoints=points
+    )
 
 
 def _write_points(target: Path, keypoints: KeypointRows) -> Measure:
@@ -219,9 +235,67 @@ def _write_points(target: Path, keypoints: KeypointRows) -> Measure:
 
 
 def _sound(reader: Reader, first: Frame, path: Path) -> tuple[tuple[AudioSource, ...], list[str]]:
-    """The raw file's sound from the first frame on, and what should be said about it."""
+    """Choose the raw file's sound from the first frame on; return warnings too."""
     info: VideoInfo = reader.info
     if not holds_audio(path):
         return (), []
     end = None if reader.end is None else info.origin + reader.end
     return choose_tracks(info, info.origin + reader.start + first.time, end)
+
+
+Floats = NDArray[np.float64]
+
+
+class KeypointRows:
+    """Keypoints frame by frame, as the frames are written."""
+
+    def __init__(self, points: Floats, side: int) -> None:
+        """points: (T, K, 2) in [-1, 1], of all frames of the raw clip.  side: of the square frames in pixels."""
+        self._points = points
+        self._side = side
+        self._rows: list[Floats] = []
+
+    @classmethod
+    def of(cls, record: ClipRecord, side: int) -> KeypointRows | None:
+        """Read the keypoints of a record; None where it has none. Raises InputError where they make no sense."""
+        return None if record.keypoints is None else cls(checked(record.keypoints(), "keypoints"), side)
+
+    def add(self, index: int, whole: tuple[int, int], part: Box | None) -> None:
+        """Add the keypoints of the next frame that is written.
+
+        index: number of the frame in the raw clip.  whole: (width, height) of the raw picture.  part: the part of it
+        that becomes the frame; None for all.
+        """
+        if index < len(self._points):
+            self._rows.append(viewed(self._points[index], whole, part, self._side))
+        else:
+            self._rows.append(np.full(self._points.shape[1:], np.nan))
+
+    def array(self) -> Floats:
+        """Return the keypoints (frames added, K, 2) in [-1, 1]."""
+        return np.stack(self._rows)
+
+
+def viewed(points: Floats, whole: tuple[int, int], part: Box | None, side: int) -> Floats:
+    """Convert points (..., 2) of a picture to the coordinates of a part of it that was resized to `side` pixels.
+
+    Both in [-1, 1] between the centres of the corner pixels; NaN where a point is outside the part.
+    """
+    box = part or Box(0, 0, *whole)
+    # Resizing keeps the borders of pixels in place, not their centres.
+    edges = (points + 1) / 2 * (np.array(whole) - 1) + 0.5
+    pixels = (edges - (box.left, box.top)) * side / (box.width, box.height) - 0.5
+    inner: Floats = 2 * pixels / (side - 1) - 1
+    # A whole frame that keeps its size keeps its corner points, whatever rounding says.
+    outside = (np.abs(inner) > 1 + 1e-9).any(-1, keepdims=True)
+    return np.where(outside, np.nan, np.clip(inner, -1, 1))
+
+
+def prepare() -> Work[ClipJob, WrittenClip]:
+    """Return the function that makes clips."""
+    return _make_hashed
+
+
+def _make_hashed(job: ClipJob, tell: Tell) -> WrittenClip:
+    made = make_clip(job, tell)
+    return replace(made, source_sha256=None if job.record.path is None else source_hash(job.record.path))

@@ -12,11 +12,9 @@ import logging
 import os
 import re
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
-from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,29 +23,40 @@ from fommctl.api import plain_json
 from fommctl.api.values import Split
 from fommctl.datasets.keypoints import keypoints_path
 from fommctl.errors import InputError, OutputError, UsageError
+from fommctl.files import (
+    create_temporary_folder,
+    exclusive_folder,
+    remove_stale_files,
+    replace_folder,
+    require_own_folder,
+    write_text,
+)
 from fommctl.media.movie import output_errors
-from fommctl.output_folder import replace_text, sole_run
 
 log = logging.getLogger(__name__)
-MANIFEST, JOURNAL, LOCK, WORK = "manifest.jsonl", ".preprocess.jsonl", ".preprocess.lock", ".work-"
+MANIFEST, JOURNAL, FAILED = "manifest.jsonl", ".preprocess.jsonl", "failed.jsonl"
+MARKER = ".fommctl-preprocess"
+"""Name of the file that marks and locks a folder of ours."""
 Key = tuple[str, str]
 """Identity and name of a clip."""
 _INSIDE = re.compile(r"(train|test)/[^/\\\0]*[^/\\\0.][^/\\\0]*")
 _LONGEST_FILE = 255
-"""Bytes, the folder of the split included."""
+"""Bytes of a path, the folder of the split included."""
+_OPTIONAL = ("keypoints", "source_sha256")
+_FAILURE = {"clip", "split", "source", "message"}
 _RATE = re.compile(r"\d{1,12}/[1-9]\d{0,11}")
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Bytes and SHA-256 of a file; of a folder of pictures, of all of them in the order of their names."""
+    """Bytes and SHA-256 of a file, or of all pictures of a folder in the order of their names."""
 
     bytes: int
     sha256: str
 
 
 def measure(path: Path) -> Measure:
-    """Read a clip wholly."""
+    """Measure a clip by reading all of it."""
     digest, size = sha256(), 0
     for file in _files(path):
         with open(file, "rb") as opened:
@@ -66,71 +75,70 @@ class Entry:
     """One line of the manifest."""
 
     file: str
-    """`train/ID#clip.mp4`, or a folder of pictures, with forward slashes."""
+    """Path `train/ID#clip.mp4`, or that of a folder of pictures, with forward slashes."""
     dataset: str
     identity: str
     name: str
-    """As the raw data set has them; the file's name may be a harmless likeness."""
+    """Name in the raw data set, as `identity`; the file name may be a safe version of both."""
     split: Split
     frames: int
     rate: str
-    """Nominal frames a second, such as `30000/1001`."""
+    """Nominal frames per second, such as `30000/1001`."""
     source: str | None
-    """The raw file, relative to the raw folder; None for frames that the data set makes."""
+    """Raw file, relative to the raw folder; None for frames that the data set makes."""
     start: float | None
     end: float | None
-    """Seconds in the raw file."""
+    """End in seconds of the raw file, as `start`."""
     box: list[float] | None
-    """Left, top, right and bottom in pixels of the raw picture."""
+    """Box in pixels of the raw picture: left, top, right, bottom."""
     bytes: int
     sha256: str
     source_bytes: int | None
     state: str
-    """Hash of all that the clip was made with: where it differs, the clip is made anew."""
+    """Hash of everything that the clip was made with: where it differs, the clip is made anew."""
     keypoints: str | None = None
     """SHA-256 of the true keypoints beside the clip; None where it has none. Older manifests lack it."""
+    source_sha256: str | None = None
+    """SHA-256 of the raw file, or of the frames of a raw folder. Older manifests lack it."""
 
     @property
     def key(self) -> Key:
         return self.identity, self.name
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line's values; lines of earlier versions stay as they are."""
+        return {name: value for name, value in asdict(self).items() if name != "source_sha256" or value is not None}
 
 
 class Manifest:
     """The manifest of a folder while a run works on it; a context manager that keeps other runs out."""
 
     def __init__(self, folder: Path, dataset: str) -> None:
-        """Raises UsageError where the folder holds anything else than clips of this data set, InputError or
-        OutputError where it cannot be used."""
+        """Read the manifest. Raises UsageError where the folder holds anything but clips of this data set, InputError
+        or OutputError where it cannot be used."""
         self.folder = folder
         self.dataset = dataset
         self.entries: dict[Key, Entry] = {}
         self.work = folder
-        """A folder beside the clips for what is not finished; gone at the end."""
-        if folder.exists() and not folder.is_dir():
-            raise OutputError(f"the output is no folder: {folder}", "Choose another one with -o.")
-        known = [name for name in (MANIFEST, JOURNAL) if (folder / name).is_file()]
-        if not known and folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
-            hint = "Choose another one with -o: only folders that preprocess has made are continued."
-            raise UsageError(f"the output folder is not empty and has no {MANIFEST}: {folder}", hint)
-        self._read(tell=True)
-        if known and not self.entries and not any(_is_ours(folder / name) for name in known):
-            hint = "Choose another one with -o: only folders that preprocess has made are continued."
-            raise UsageError(f"{folder / known[0]} is not from preprocess", hint)
+        """Temporary folder beside the clips for what is not finished."""
+        self._foreign: list[str] = []
+        """Lines of the manifest that other programs have added."""
+        require_own_folder(folder, MARKER, contents="data set made by preprocess", made_earlier=_was_made_here)
+        self._read(warn=True)
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as opened:
-            opened.enter_context(sole_run(self.folder, LOCK, files=(MANIFEST,)))
+            opened.enter_context(exclusive_folder(self.folder, MARKER))
+            remove_stale_files(self.folder)
             # Once more, now that no other run writes.
-            self._read(tell=False)
+            self._read(warn=False)
             with output_errors(self.folder):
                 self._journal = opened.enter_context(open(self.folder / JOURNAL, "a", encoding="utf-8"))
-                for left in self.folder.glob(f"{WORK}*"):
-                    shutil.rmtree(left, ignore_errors=True)
                 for split in ("train", "test"):
                     (self.folder / split).mkdir(exist_ok=True)
                 # A journal whose last line is torn must not swallow the next one.
                 self._journal.write("\n")
-                self.work = Path(tempfile.mkdtemp(prefix=WORK, dir=self.folder))
+                self.work = create_temporary_folder(self.folder / "work")
             opened.callback(shutil.rmtree, self.work, ignore_errors=True)
             self._opened = opened.pop_all()
         return self
@@ -142,16 +150,16 @@ class Manifest:
             try:
                 self._finish()
             except (OSError, OutputError):
-                # The journal says the same, and what went wrong first is what has to be told.
+                # The journal holds the same; the first error is the one to report.
                 if error is None:
                     raise
 
     def path(self, entry: Entry) -> Path:
-        """Where the clip is."""
+        """Return where the clip is."""
         return self.folder / entry.file
 
     def holds(self, entry: Entry, *, rehash: bool) -> bool:
-        """Whether the clip is as it was written: by its size, with `rehash` by its hash."""
+        """Tell whether the clip is as it was written: by its size, with `rehash` by its hash."""
         path = self.path(entry)
         try:
             if rehash:
@@ -167,15 +175,8 @@ class Manifest:
     def place(self, made: Path, entry: Entry) -> None:
         """Give a finished clip its name, in place of an older one of this key, and note it."""
         target, old = self.path(entry), self.entries.get(entry.key)
-        aside = self.work / f"old-{made.name}" if target.is_dir() else None
-        if aside is not None:
-            target.rename(aside)
-        try:
+        with output_errors(target):
             _replace(made, target)
-        except OSError:
-            if aside is not None:
-                aside.rename(target)
-            raise
         self._note(entry)
         if old is not None and old.file != entry.file:
             self.remove(old, keep=keypoints_path(target))
@@ -196,73 +197,124 @@ class Manifest:
             path.unlink(missing_ok=True)
 
     def _note(self, entry: Entry) -> None:
-        self._journal.write(f"{json.dumps(asdict(entry))}\n")
+        self._journal.write(_as_line(entry.to_json()))
         self._journal.flush()
         self.entries[entry.key] = entry
 
-    def _read(self, *, tell: bool) -> None:
+    def _read(self, *, warn: bool) -> None:
         self.entries.clear()
-        manifest = read_manifest(self.folder / MANIFEST, tell=tell)
-        for entry in chain(manifest, read_manifest(self.folder / JOURNAL, tell=False)):
-            if entry.dataset != self.dataset:
-                raise UsageError(
-                    f"{self.folder} holds the data set {entry.dataset!r}", "Give every data set a folder of its own."
-                )
-            self.entries[entry.key] = entry
+        self._foreign.clear()
+        for name in (MANIFEST, JOURNAL):
+            for number, line in enumerate(_lines(self.folder / name), start=1):
+                entry = _entry(line)
+                if entry is None:
+                    self._pass_over(line, f"{self.folder / name}: line {number}", warn=warn and name == MANIFEST)
+                elif entry.dataset != self.dataset:
+                    raise UsageError(
+                        f"{self.folder} holds the data set {entry.dataset!r}",
+                        "Give every data set a folder of its own.",
+                    )
+                else:
+                    self.entries[entry.key] = entry
+
+    def _pass_over(self, line: str, place: str, *, warn: bool) -> None:
+        """Keep a line that another program has added; leave out one of ours that is damaged."""
+        foreign = _is_foreign(line)
+        if foreign:
+            self._foreign.append(line)
+        if warn and line.strip():
+            log.warning("%s is not a clip of this folder and was %s", place, "kept" if foreign else "left out")
 
     def _finish(self) -> None:
-        there = [entry for entry in self.entries.values() if self.path(entry).exists()]
-        write_lines(self.folder / MANIFEST, [asdict(entry) for entry in sorted(there, key=lambda each: each.file)])
+        there = sorted((one for one in self.entries.values() if self.path(one).exists()), key=lambda each: each.file)
+        lines = [*(_as_line(entry.to_json()) for entry in there), *(f"{line}\n" for line in self._foreign)]
+        write_text(self.folder / MANIFEST, "".join(lines))
         (self.folder / JOURNAL).unlink()
 
+    def list_failed(self, failed: Sequence[Mapping[str, Any]]) -> None:
+        """Write the clips that could not be made to `failed.jsonl`, or remove it; a file of others stays."""
+        path = self.folder / FAILED
+        if path.exists() and not all(_is_failure(line) for line in _lines(path)):
+            log.warning("%s is not from preprocess and was not written", path)
+        elif failed:
+            write_text(path, "".join(map(_as_line, failed)))
+        else:
+            path.unlink(missing_ok=True)
 
-def _is_ours(path: Path) -> bool:
-    """Whether a manifest is empty, or has a line like ours, however damaged."""
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    except OSError:
+
+def _was_made_here(folder: Path) -> bool:
+    """Tell whether an earlier version made this folder: its manifest has a line of ours, or it is empty beside both
+    splits."""
+    if (folder / JOURNAL).is_file():
         return True
-    return not lines or any(all(f'"{name}"' in line for name in ("dataset", "sha256", "state")) for line in lines)
+    lines = [line for line in _lines(folder / MANIFEST) if line.strip()]
+    if not lines:
+        return all((folder / name).exists() for name in (MANIFEST, "train", "test"))
+    return any(_is_like_ours(line) for line in lines)
+
+
+def _is_like_ours(line: str) -> bool:
+    return all(f'"{name}"' in line for name in ("dataset", "sha256", "state"))
+
+
+def _is_foreign(line: str) -> bool:
+    """Tell whether another program wrote this line: readers of the manifest take any JSON object."""
+    try:
+        return isinstance(plain_json.parse(line), dict) and not _is_like_ours(line)
+    except ValueError:
+        return False
+
+
+def _is_failure(line: str) -> bool:
+    try:
+        values = plain_json.parse(line) if line.strip() else dict.fromkeys(_FAILURE)
+    except ValueError:
+        return False
+    return isinstance(values, dict) and values.keys() == _FAILURE
 
 
 def _replace(clip: Path, target: Path) -> None:
-    """Move a clip with what is beside it; the clip last, for it says that all is there."""
+    """Move a clip with what is beside it; the clip last, for its presence means that all is there. Raises OSError;
+    then the old clip is in its place."""
     folder = clip.is_dir()
     keypoints, beside = (keypoints_path(path, folder=folder) for path in (clip, target))
-    if keypoints.exists():
-        os.replace(keypoints, beside)
-    else:
-        beside.unlink(missing_ok=True)
-    os.replace(clip, target)
-
-
-def read_manifest(path: Path, *, tell: bool) -> Iterator[Entry]:
-    """The valid lines of a manifest; none where there is no file. Others (a torn last one, a file elsewhere) are left
-    out, with a warning where `tell` asks for it. Raises InputError where it cannot be read."""
-    names = {field.name for field in fields(Entry)}
+    # A few kilobytes.
+    old = beside.read_bytes() if beside.exists() else None
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        if keypoints.exists():
+            os.replace(keypoints, beside)
+        else:
+            beside.unlink(missing_ok=True)
+        if folder:
+            replace_folder(clip, target)
+        else:
+            os.replace(clip, target)
+    except OSError:
+        if old is not None:
+            beside.write_bytes(old)
+        raise
+
+
+def _lines(path: Path) -> list[str]:
+    """Read the lines of a file; none where there is no file. Raises InputError where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except (FileNotFoundError, NotADirectoryError):
-        return
+        return []
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", "Check its permissions.") from error
-    for number, line in enumerate(lines, start=1):
-        entry = _entry(line, names)
-        if entry is not None:
-            yield entry
-        elif line.strip() and tell:
-            log.warning("%s: line %d is no clip of this folder and was left out", path, number)
 
 
-def _entry(line: str, names: set[str]) -> Entry | None:
+def _entry(line: str) -> Entry | None:
+    """Parse a line of ours; None for any other."""
     try:
         values = plain_json.parse(line)
     except ValueError:
         return None
-    if not isinstance(values, dict) or {"keypoints", *values} != names:
+    if not isinstance(values, dict) or {*_OPTIONAL, *values} != {field.name for field in fields(Entry)}:
         return None
     texts = all(isinstance(values[name], str) for name in ("file", "dataset", "identity", "name", "state", "rate"))
-    texts = texts and all(isinstance(values.get(name), str | None) for name in ("keypoints", "source"))
+    texts = texts and all(isinstance(values.get(name), str | None) for name in (*_OPTIONAL, "source"))
     numbers = all(isinstance(values[name], int) for name in ("frames", "bytes"))
     numbers = numbers and all(isinstance(values[name], int | float | None) for name in ("start", "end", "source_bytes"))
     if not texts or not numbers or not _is_file(values["file"]) or not _RATE.fullmatch(values["rate"]):
@@ -271,13 +323,12 @@ def _entry(line: str, names: set[str]) -> Entry | None:
 
 
 def _is_file(file: str) -> bool:
-    """Whether it names a clip in one of the splits, of a name that the disk can have."""
+    """Tell whether it names a clip in one of the splits, with a name that a file system takes."""
     try:
         return _INSIDE.fullmatch(file) is not None and len(os.fsencode(file)) <= _LONGEST_FILE
     except ValueError:  # Halves of surrogate pairs.
         return False
 
 
-def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """One JSON object a line, all or nothing. Raises OutputError."""
-    replace_text(path, "".join(f"{json.dumps(row, allow_nan=False)}\n" for row in rows))
+def _as_line(row: Mapping[str, Any]) -> str:
+    return f"{json.dumps(row, allow_nan=False)}\n"

@@ -1,4 +1,4 @@
-"""From the clips that a data set adapter tells to what has to be written where."""
+"""From the clips that a data set adapter lists to the files that have to be written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -17,12 +19,14 @@ from fommctl.api.specs import DatasetSpec
 from fommctl.api.values import ClipRecord, Split
 from fommctl.datasets.splits import split_of
 from fommctl.errors import FommctlError, InputError, UsageError
+from fommctl.files import comparable_name, safe_file_name
 from fommctl.preprocess.clip import ClipOptions
-from fommctl.preprocess.names import safe_names
 
 log = logging.getLogger(__name__)
+
+
 _STATE_VERSION = 1
-"""Goes up when clips come out otherwise than before, so that all are made anew."""
+"""Version of the procedure: where it is raised, all clips are made anew."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,18 +35,18 @@ class Planned:
 
     record: ClipRecord
     name: str
-    """Of the clip, unique within its identity."""
+    """Name of the clip, unique within its identity."""
     split: Split
     stem: str
-    """`ID#clip`, harmless as a file name."""
+    """File name without ending, `ID#clip`, safe on every system."""
     source: str | None
-    """Relative to the raw folder, with forward slashes."""
+    """Path of the raw file relative to the raw folder, with forward slashes."""
     source_bytes: int | None
-    """None where the raw file is missing and for made frames."""
+    """Size of the raw file; None where it is missing and for frames that the data set makes."""
     state: str
-    """Hash of all that the clip is made with."""
+    """Hash of everything that the clip is made with."""
     problem: str | None
-    """Why it cannot be made."""
+    """Reason why it cannot be made."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -50,10 +54,10 @@ class Planned:
 
 
 def read_records(spec: DatasetSpec, owner: str, root: Path | None) -> list[ClipRecord]:
-    """The clips that the adapter tells, in its order.
+    """List the clips of the adapter, in its order.
 
-    root: the raw folder; None for data sets that make their frames themselves. Errors carry the note where the data
-    is to be had. Raises InputError where there is no clip, UsageError where a raw folder is needed, and what the
+    root: the raw folder; None for data sets that make their frames themselves. Errors say where the data is
+    available. Raises InputError where there is no clip, UsageError where a raw folder is needed, and what the
     adapter raises.
     """
     note = f"About the data: {spec.licence}"
@@ -99,10 +103,10 @@ def _records(spec: DatasetSpec, owner: str, root: Path) -> list[ClipRecord]:
 
 
 def assign_splits(records: Sequence[ClipRecord], test_fraction: float, seed: int) -> dict[str, Split]:
-    """Each identity's split: what the data set says, else by the rule of `split_of` among those it leaves open.
+    """Assign each identity a split: the data set's, else by the rule of `split_of` among those it leaves open.
 
-    As in training, identities that are known by pictures alone are split apart from the others, so that neither split
-    is left without clips that move.
+    As in training, identities that have only pictures are split separately, so that neither split is left without
+    moving clips.
     """
     given: dict[str, Split] = {}
     identities: set[str] = set()
@@ -129,7 +133,7 @@ def _is_picture(record: ClipRecord) -> bool:
 def plan(
     records: Sequence[ClipRecord], root: Path | None, options: ClipOptions, splits: Mapping[str, Split]
 ) -> list[Planned]:
-    """Where every clip goes, and which cannot be made."""
+    """Plan where every clip goes, and which cannot be made."""
     names = _unique(records)
     identities = safe_names(splits)
     clips: dict[str, list[str]] = {}
@@ -156,7 +160,7 @@ def plan(
 
 
 def _unique(records: Sequence[ClipRecord]) -> list[str]:
-    """The clips' names; a name that its identity has twice gets a number."""
+    """Name the clips; a name that its identity has twice gets a number."""
     taken = {(record.identity, record.name) for record in records}
     seen: set[tuple[str, str]] = set()
     names = []
@@ -172,7 +176,7 @@ def _unique(records: Sequence[ClipRecord]) -> list[str]:
 
 
 def _source(record: ClipRecord, root: Path | None) -> tuple[str | None, int | None, str | None]:
-    """(path relative to the raw folder, bytes, what is wrong) of the raw file."""
+    """Return (path relative to the raw folder, bytes, problem) of the raw file."""
     if record.split not in (None, *get_args(Split)):
         return None, None, f"the data set puts it in {record.split!r}, which is neither train nor test"
     if (record.path is None) == (record.frames is None):
@@ -190,7 +194,7 @@ def _source(record: ClipRecord, root: Path | None) -> tuple[str | None, int | No
 
 def _inside(path: Path, root: Path) -> tuple[str | None, int | None, str | None]:
     named = Path(os.path.abspath(path if path.is_absolute() or path.is_relative_to(root) else root / path))
-    # Links may lead anywhere: whoever keeps raw data on several disks lays them. What the data set says may not.
+    # Links may lead anywhere: raw data may lie on several disks. Paths in the data set may not.
     base = next((base for base in (os.path.abspath(root), os.path.realpath(root)) if named.is_relative_to(base)), None)
     if base is None:
         return None, None, f"its file lies outside the raw folder: {path}"
@@ -205,7 +209,7 @@ def _inside(path: Path, root: Path) -> tuple[str | None, int | None, str | None]
 def _state(record: ClipRecord, source: str | None, options: ClipOptions) -> str:
     frame = None if record.box_frame is None else [int(side) for side in record.box_frame]
     told = [source, _plain(record.start), _plain(record.end), box_numbers(record), frame, _plain(record.rate)]
-    # Nothing is added for clips without: theirs are the same as before.
+    # Nothing is added for clips without keypoints: their hashes stay the same as before.
     told += ["keypoints"] if record.keypoints is not None else []
     made = asdict(options)
     if options.deinterlace == "auto":
@@ -215,10 +219,39 @@ def _state(record: ClipRecord, source: str | None, options: ClipOptions) -> str:
 
 
 def box_numbers(record: ClipRecord) -> list[float] | None:
-    """Left, top, right and bottom."""
+    """Return left, top, right and bottom."""
     box = record.box
     return None if box is None else [float(side) for side in (box.left, box.top, box.right, box.bottom)]
 
 
 def _plain(value: object) -> str | None:
     return None if value is None else str(value)
+
+
+LONGEST = 100
+"""Bytes of one part of a name in UTF-8: two parts, `#`, a suffix and what a temporary name adds fit in 255."""
+_HASH_LENGTH = 8
+
+
+def safe_names(texts: Iterable[str], *, keep: str = "") -> Mapping[str, str]:
+    """Return a part of a file name for each text: the text itself where it is safe, else a similar one with a hash.
+
+    The results differ from each other also where case does not count and after Unicode normalisation; none begins or
+    ends with a dot or a space, is empty or is longer than LONGEST bytes. They depend on the set of texts alone.
+
+    keep: `#` for the part behind the identity, where published names have it too (`person#video#start#end`).
+    """
+    forbidden = "" if keep else "#"
+    wanted = {text: safe_file_name(text, forbidden=forbidden, longest=LONGEST) for text in set(texts)}
+    taken = Counter(comparable_name(name) for name in wanted.values())
+    return {
+        text: name
+        if name == unicodedata.normalize("NFC", text) and taken[comparable_name(name)] == 1
+        else _marked(name, text)
+        for text, name in wanted.items()
+    }
+
+
+def _marked(name: str, text: str) -> str:
+    mark = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_LENGTH]
+    return f"{safe_file_name(name, longest=LONGEST - _HASH_LENGTH - 1)}-{mark}"

@@ -13,72 +13,20 @@ from typing import Any, get_args
 
 from fommctl.api.specs import StageEvent
 from fommctl.api.values import Split
-from fommctl.errors import InputError, OutputError, UsageError
+from fommctl.errors import InputError, UsageError
 from fommctl.host import Host
 from fommctl.machine import usable_cores
-from fommctl.media.containers import CONTAINERS, resolve_encoding
-from fommctl.media.decoding import Deinterlace
-from fommctl.preprocess.clip import ClipJob, ClipOptions, Fit, Made
-from fommctl.preprocess.manifest import MANIFEST, Entry, Manifest, write_lines
+from fommctl.preprocess.clip import ClipJob, ClipOptions, WrittenClip, prepare, source_hash
+from fommctl.preprocess.config import PreprocessConfig
+from fommctl.preprocess.manifest import FAILED, MANIFEST, Entry, Manifest
 from fommctl.preprocess.plan import Planned, assign_splits, box_numbers, plan, read_records
-from fommctl.preprocess.workers import prepare
-from fommctl.presets.config import did_you_mean
-from fommctl.workers import Died, run_jobs
+from fommctl.workers import Done, run_jobs
+
+__all__ = ["PreprocessConfig", "PreprocessResult", "run"]
 
 log = logging.getLogger(__name__)
-FAILED = "failed.jsonl"
-FORMATS = tuple(suffix.removeprefix(".") for suffix in CONTAINERS)
 Progress = Callable[[int, int | None], None]
 """report(clips done, clips in all)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PreprocessConfig:
-    """What to prepare and how. See `fommctl preprocess --help` for the meaning of each option."""
-
-    dataset: str
-    raw: Path | None
-    output: Path
-    format: str = "mp4"
-    size: int = 256
-    fit: Fit = "pad"
-    deinterlace: Deinterlace = "auto"
-    """Of interlaced footage."""
-    audio: bool = True
-    test_fraction: float = 0.1
-    seed: int = 0
-    workers: int | None = None
-    """Processes; None: one a processor. 0: none but this one."""
-    limit: int | None = None
-    """So many clips from the first on."""
-    verify: bool = False
-
-    def __post_init__(self) -> None:
-        for name, known in (("format", FORMATS), ("fit", get_args(Fit)), ("deinterlace", get_args(Deinterlace))):
-            value = getattr(self, name)
-            if value not in known:
-                hint = f"Known are {', '.join(known)}."
-                raise UsageError(f"--{name} is '{value}'{did_you_mean(value, known)}", hint)
-        for name, least in (("size", 2), ("workers", 0), ("limit", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"--{name} is {value}", f"Give a number from {least} on.")
-        if not 0 <= self.test_fraction < 1:
-            raise UsageError(f"--test-fraction is {self.test_fraction:g}", "Give a number from 0 to less than 1.")
-        name = "%d.png" if self.format == "png" else f"clip.{self.format}"
-        if resolve_encoding(Path(name)).coded_size(self.size, self.size) != (self.size, self.size):
-            raise UsageError(f"{self.format} holds even sizes only, not {self.size}", "Use --format png, or --size.")
-
-    @property
-    def options(self) -> ClipOptions:
-        """What concerns every single clip."""
-        return ClipOptions(
-            size=self.size, format=self.format, fit=self.fit, audio=self.audio, deinterlace=self.deinterlace
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """For listeners."""
-        return {**asdict(self), "raw": None if self.raw is None else str(self.raw), "output": str(self.output)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,18 +74,19 @@ def run(config: PreprocessConfig, host: Host, report: Progress | None = None) ->
     Raises UsageError, InputError (also where not a single clip could be made) or OutputError; what was finished by
     then stays, and no clip is half-written. Clips that cannot be made are in the result, not raised.
     """
+    config = config.sized(host)
     spec = host.find("dataset", config.dataset)
     if config.raw is not None and _inside(config.output, config.raw):
         raise UsageError(f"the output lies in the raw folder: {config.output}", "Choose another folder with -o.")
     manifest = Manifest(config.output, spec.name)
     records = read_records(spec, host.owner("dataset", spec.name), config.raw)
     splits = assign_splits(records, config.test_fraction, config.seed)
-    planned = plan(records, config.raw, config.options, splits)
+    planned = plan(records, config.raw, _clip_options(config), splits)
     host.started(StageEvent(stage="preprocess", details={"config": config.to_json(), "clips": len(planned)}))
     with manifest:
         _settle(manifest, planned, splits)
         result = _Run(config, manifest, planned[: config.limit]).all(report)
-    _list_failed(config.output / FAILED, result.failed)
+        manifest.list_failed(result.failed)
     if result.failed and not result.written and not result.kept:
         first = result.failed[0]
         raise InputError(
@@ -146,6 +95,12 @@ def run(config: PreprocessConfig, host: Host, report: Progress | None = None) ->
         )
     host.finished(StageEvent(stage="preprocess", details=result.to_json()))
     return result
+
+
+def _clip_options(config: PreprocessConfig) -> ClipOptions:
+    return ClipOptions(
+        size=config.side, format=config.format, fit=config.fit, audio=config.audio, deinterlace=config.deinterlace
+    )
 
 
 def _inside(path: Path, folder: Path) -> bool:
@@ -219,33 +174,40 @@ class _Run:
             entry is not None
             and entry.state == each.state
             and each.source_bytes in (None, entry.source_bytes)
+            and not (self.config.verify and self._source_changed(each, entry))
             and self.manifest.holds(entry, rehash=self.config.verify)
         )
+
+    def _source_changed(self, each: Planned, entry: Entry) -> bool:
+        """Tell whether the content of the raw file is another than when the clip was made; earlier versions did not
+        note it."""
+        if entry.source_sha256 is None or each.source_bytes is None or each.record.path is None:
+            return False
+        return source_hash(each.record.path) != entry.source_sha256
 
     def _make(self, todo: Sequence[Planned]) -> Iterator[None]:
         suffix = "" if self.config.format == "png" else f".{self.config.format}"
         jobs = {self.manifest.work / f"{number}{suffix}": each for number, each in enumerate(todo)}
-        orders = (ClipJob(record=each.record, target=path, options=self.config.options) for path, each in jobs.items())
+        orders = (
+            ClipJob(record=each.record, target=path, options=_clip_options(self.config)) for path, each in jobs.items()
+        )
         with closing(run_jobs(orders, prepare, workers=self._workers(len(todo)))) as outcomes:
             for job, outcome in outcomes:
                 each = jobs[job.target]
-                if isinstance(outcome, Made):
-                    self.manifest.place(job.target, self._entry(each, outcome, suffix))
+                if isinstance(outcome, Done):
+                    self.manifest.place(job.target, self._entry(each, outcome.result, suffix))
                     self.written += 1
-                    for warning in outcome.warnings:
+                    for warning in outcome.result.warnings:
                         self._warn(each, warning)
-                elif isinstance(outcome, Died):
-                    self._fail(each, outcome.reason)
-                elif outcome.disk_full:
-                    raise OutputError(outcome.message, "Free some space; the same command goes on where this stopped.")
                 else:
+                    outcome.raise_if_disk_full()
                     self._fail(each, outcome.message)
                 yield
 
     def _workers(self, clips: int) -> int:
         return min(usable_cores() if self.config.workers is None else self.config.workers, clips)
 
-    def _entry(self, each: Planned, made: Made, suffix: str) -> Entry:
+    def _entry(self, each: Planned, made: WrittenClip, suffix: str) -> Entry:
         record = each.record
         return Entry(
             file=f"{each.split}/{each.stem}{suffix}",
@@ -264,6 +226,7 @@ class _Run:
             source_bytes=each.source_bytes,
             state=each.state,
             keypoints=None if made.keypoints is None else made.keypoints.sha256,
+            source_sha256=made.source_sha256,
         )
 
     def _fail(self, each: Planned, message: str) -> None:
@@ -294,10 +257,3 @@ class _Run:
             hours=round(float(sum((entry.frames / Fraction(entry.rate) for entry in there), Fraction(0))) / 3600, 6),
             failed=sum(each.key in self.failed for each in own),
         )
-
-
-def _list_failed(path: Path, failed: Sequence[Mapping[str, Any]]) -> None:
-    if failed:
-        write_lines(path, failed)
-    else:
-        path.unlink(missing_ok=True)

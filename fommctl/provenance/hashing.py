@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from fommctl.errors import InputError
+from fommctl.files import FileFingerprint, file_sha256
 from fommctl.media.sequences import is_pattern, listed
 from fommctl.models.loading import LoadedModel
-from fommctl.models.registry import file_sha256
 
 
 def media_hash(path: Path, file_hash: Callable[[Path], str] = file_sha256) -> str:
-    """SHA-256, hexadecimal: of a file's bytes; for a folder or a pattern of frames, of the places and contents of its
-    frames in order, so that renaming all of them changes nothing. file_hash: of one file.
+    """Return the SHA-256, hexadecimal, of a file's bytes; for a folder or a pattern of frames, of the places and
+    contents of its frames in order, so that renaming all of them changes nothing.  file_hash: hashes one file.
 
     Raises InputError for what cannot be read.
     """
@@ -27,11 +28,49 @@ def media_hash(path: Path, file_hash: Callable[[Path], str] = file_sha256) -> st
             digest.update(f"{position} {file_hash(frame)}\n".encode())
         return digest.hexdigest()
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", "Check the path and its permissions.") from error
+        raise _unreadable(path, error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """An input as it was when a job began to read it: a file, or a folder or pattern of frames.
+
+    Its hash is that of the bytes which the job has read: one that was written to meanwhile has none.
+    """
+
+    path: Path
+    fingerprint: FileFingerprint
+
+    @classmethod
+    def of(cls, path: Path) -> InputFile:
+        """Take the fingerprint, before anything of the input is read. Raises InputError for what cannot be read."""
+        return cls(path, _fingerprint(path))
+
+    def sha256(self) -> str:
+        """Hash the content. Raises InputError where the input was written to, or replaced, since `of`."""
+        digest = media_hash(self.path)
+        if not self.fingerprint.agrees_with(_fingerprint(self.path)):
+            raise InputError(
+                f"{self.path} was changed while it was read: no hash can vouch for the result",
+                "Run the command again, on inputs that nothing else writes to.",
+            )
+        return digest
+
+
+def _fingerprint(path: Path) -> FileFingerprint:
+    try:
+        frames = path.is_dir() or is_pattern(path)
+        return FileFingerprint.of(*(frame for _, frame in listed(path))) if frames else FileFingerprint.of(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(f"cannot read {path}: {error.strerror}", "Check the path and its permissions.")
 
 
 def model_identity(model: LoadedModel) -> dict[str, Any]:
-    """What a model is, as JSON values: two that are equal render alike. `sha256`: of its file, None where its weights
+    """Identify a model by JSON values: two that are equal render alike. `sha256`: of its file, None where its weights
     come from none; `preset`: the resolved configuration, as YAML."""
     return {
         "name": model.name,

@@ -4,49 +4,53 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from fommctl import __version__
+from fommctl.files import write_text
 from fommctl.media.boxes import Box
 from fommctl.media.marking import TRAINED_ALGORITHMIC_MEDIA
 from fommctl.models import registry
-from fommctl.output_folder import replace_text
 from fommctl.provenance.environment import environment
-from fommctl.provenance.hashing import media_hash, model_identity
+from fommctl.provenance.hashing import InputFile, media_hash, model_identity
 from fommctl.provenance.sidecar import VERSION, sidecar_of
 
 if TYPE_CHECKING:
     from fommctl.animate.engine import Engine
-    from fommctl.animate.preparation import Settled
+    from fommctl.animate.plan import AnimationPlan
     from fommctl.animate.result import AnimateResult
 
-NOT_RECORDED = ("source", "driving", "views", "output", "overwrite", "sidecar", "sign", "sign_key")
+NOT_RECORDED = ("source", "driving", "views", "output", "motion_out", "overwrite", "sidecar", "sign", "sign_key")
 """Options that are no part of what was rendered; the paths stand elsewhere."""
 
 
 def write_sidecar(
-    settled: Settled,
+    plan: AnimationPlan,
     engine: Engine,
     result: AnimateResult,
     *,
+    references: Sequence[Fraction],
     batch_size: int,
     encoder_threads: int,
     unsigned: str | None = None,
 ) -> Path:
     """Write the sidecar of a finished result beside it, all or nothing; returns its path.
 
-    batch_size, encoder_threads: as they were in effect.  unsigned: SHA-256 of a signed result before it was signed.
-    Raises OutputError; the result stays.
+    references: times of the reference frames, one a shot.  batch_size, encoder_threads: as they were in effect.
+    unsigned: SHA-256 of a signed result before it was signed.
+    Raises OutputError, and InputError where an input was changed since it was read; the result stays.
     """
-    config = settled.config
+    config, driving = plan.config, plan.inputs.driving
     path = sidecar_of(config.result_path)
     folder = path.parent
     identity = model_identity(engine.model)
-    model = engine.model.path
+    model, files = engine.model.path, dict(plan.files)
     record: dict[str, Any] = {
         "format": "fommctl sidecar",
         "version": VERSION,
@@ -55,16 +59,16 @@ def write_sidecar(
         "synthetic": True,
         "digital_source_type": TRAINED_ALGORITHMIC_MEDIA,
         "inputs": {
-            "source": _file(config.source, folder),
-            "driving": _file(config.driving, folder),
-            "views": [_file(view, folder) for view in config.views],
+            "source": _input(files["source"], folder),
+            "driving": _input(files["driving"], folder),
+            "views": [_input(file, folder) for role, file in files.items() if role.startswith("view ")],
         },
         "model": {
             "name": identity["name"],
             "file": None if model is None else {**_model_places(engine, model, folder), "sha256": identity["sha256"]},
             "preset": identity["preset"],
         },
-        "options": _options(settled, batch_size, encoder_threads),
+        "options": _options(plan, batch_size, encoder_threads),
         "settings": {
             "device": result.device,
             "precision": result.precision,
@@ -73,37 +77,41 @@ def write_sidecar(
             "encoder_threads": encoder_threads,
         },
         "settled": {
-            "source_square": _square(settled.shot.source_box),
-            "driving_square": _square(settled.shot.fixed_driving_box),
+            "source_square": _square(plan.inputs.source_box),
+            "driving_square": _square(driving.fixed_box),
             "shots": [
                 {
                     "start_s": round(max(0.0, float(shot.start)), 6),
-                    "reference_s": round(float(reference.time), 6),
+                    "reference_s": round(float(reference), 6),
                     "square": _square(shot.box) if shot.path is None else None,
                 }
-                for shot, reference in zip(settled.shot.shots, settled.references, strict=False)
+                for shot, reference in zip(driving.shots, references, strict=False)
             ],
-            "reference_s": round(float(settled.references[0].time), 6),
-            "detector": settled.shot.detector,
+            "reference_s": round(float(references[0]), 6),
+            "detector": driving.detector,
         },
         "environment": environment(engine.host, torch.device(result.device)),
         "output": {**_file(config.result_path, folder), "unsigned_sha256": unsigned},
         "result": result.to_json(),
     }
-    replace_text(path, json.dumps(record, indent=2) + "\n")
+    write_text(path, json.dumps(record, indent=2) + "\n")
     return path
 
 
-def _options(settled: Settled, batch_size: int, encoder_threads: int) -> dict[str, Any]:
+def _options(plan: AnimationPlan, batch_size: int, encoder_threads: int) -> dict[str, Any]:
     """With what was chosen for the user written out, so that another machine chooses alike."""
-    config = settled.config
+    config = plan.config
     options = {name: value for name, value in config.to_json().items() if name not in NOT_RECORDED}
-    options |= {"motion": settled.mode, "batch_size": batch_size, "encoder_threads": encoder_threads}
-    return {**options, "detail": settled.detail, "detector": settled.shot.detector or config.detector}
+    options |= {"motion": plan.mode, "batch_size": batch_size, "encoder_threads": encoder_threads}
+    return {**options, "detail": plan.detail, "detector": plan.inputs.driving.detector or config.detector}
 
 
 def _file(path: Path, folder: Path) -> dict[str, Any]:
     return {**_places(path, folder), "sha256": media_hash(path)}
+
+
+def _input(file: InputFile, folder: Path) -> dict[str, Any]:
+    return {**_places(file.path, folder), "sha256": file.sha256()}
 
 
 def _model_places(engine: Engine, path: Path, folder: Path) -> dict[str, str | None]:

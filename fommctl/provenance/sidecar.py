@@ -1,23 +1,23 @@
-"""The sidecar file: what it holds, and reading one that anybody may have written."""
+"""The sidecar file: its fields, and reading one from anywhere."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fommctl.animate.config import AnimateConfig
 from fommctl.errors import UsageError
 from fommctl.media.files import check_file
 from fommctl.media.marking import printable
 
 VERSION = 1
-"""Raised when a file of the new kind could be misread by the code for the old one."""
+"""Version of the format; raised when code for the old one could misread a new file."""
 LARGEST = 8 * 2**20
-"""Bytes; a sidecar has some ten thousand."""
+"""Bytes of the largest file that is read; a sidecar has some ten thousand."""
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 _HINT = "Take the .json that 'fommctl animate --sidecar' wrote."
@@ -31,15 +31,15 @@ class File(_Part):
     """A file, or a pattern or folder of frames."""
 
     path: str
-    """As it was given to the command."""
+    """Path as it was given to the command."""
     relative: str | None
-    """From the folder of the sidecar; None where there is no such path (another drive)."""
+    """Path from the folder of the sidecar; None where there is none (another drive)."""
     sha256: Sha256
-    """Of a file's bytes; of frames as `fommctl.provenance.hashing.media_hash` does it."""
+    """Hash of a file's bytes; for frames see `fommctl.provenance.hashing.media_hash`."""
 
 
 class Inputs(_Part):
-    """What was animated with what."""
+    """The inputs of an animation."""
 
     source: File
     driving: File
@@ -47,17 +47,17 @@ class Inputs(_Part):
 
 
 class Model(_Part):
-    """What rendered it."""
+    """The model that rendered it."""
 
     name: str
     file: File | None
-    """None for weights that come from no file."""
+    """File of the weights; None where they come from none."""
     preset: str
-    """The resolved configuration as YAML."""
+    """Resolved configuration as YAML."""
 
 
 class Settings(_Part):
-    """What decides the bits beside the options."""
+    """Settings that decide the bits besides the options."""
 
     device: str
     precision: str
@@ -67,17 +67,17 @@ class Settings(_Part):
 
 
 class Result(_Part):
-    """The result as it was."""
+    """The result as it was written."""
 
     path: str
     relative: str | None
     sha256: Sha256
     unsigned_sha256: Sha256 | None = None
-    """Of a signed result before it was signed: signatures are never twice the same."""
+    """Hash of a signed result before it was signed: no two signatures are the same."""
 
 
 class Sidecar(_Part):
-    """All that is needed to render a result again bit for bit."""
+    """Everything that is needed to render a result again bit for bit."""
 
     format: Literal["fommctl sidecar"]
     version: int
@@ -86,32 +86,28 @@ class Sidecar(_Part):
     inputs: Inputs
     model: Model
     options: dict[str, str | int | float | bool | None]
-    """Those of `AnimateConfig` but the paths, with nothing left open."""
+    """Options of `AnimateConfig` but the paths, with nothing left open."""
     settings: Settings
     environment: dict[str, Any]
     output: Result
 
     @property
     def pixels_sha256(self) -> str:
-        """Of the result without a signature."""
+        """Return the hash of the result without a signature."""
         return self.output.unsigned_sha256 or self.output.sha256
 
 
 def sidecar_of(output: Path) -> Path:
-    """Where the sidecar of a result lies: `shot.mov.json`, `frames/%05d.png.json`."""
+    """Return where the sidecar of a result lies: `shot.mov.json`, `frames/%05d.png.json`."""
     return output.with_name(f"{output.name}.json")
 
 
-def check_sidecar(config: AnimateConfig) -> None:
-    """Raise UsageError where the sidecar would replace something."""
-    if not config.sidecar:
-        return
-    path = sidecar_of(config.result_path)
-    if path.is_dir() or any(
-        os.path.realpath(path) == os.path.realpath(file) for file in (config.source, config.driving)
-    ):
+def check_sidecar(output: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
+    """Raise UsageError where the sidecar of a result would replace something."""
+    path = sidecar_of(output)
+    if path.is_dir() or any(os.path.realpath(path) == os.path.realpath(file) for file in inputs):
         raise UsageError(f"the sidecar would replace {path}", "Choose another name with -o.")
-    if path.exists() and not config.overwrite:
+    if path.exists() and not overwrite:
         raise UsageError(f"the sidecar exists already: {path}", "Use --overwrite, or another name with -o.")
 
 
@@ -123,9 +119,9 @@ def read(path: Path) -> Sidecar:
     try:
         data = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is no JSON file", _HINT) from error
+        raise UsageError(f"{path} is not a JSON file", _HINT) from error
     if not isinstance(data, dict) or data.get("format") != "fommctl sidecar":
-        raise UsageError(f"{path} is no sidecar of fommctl", _HINT)
+        raise UsageError(f"{path} is not a sidecar of fommctl", _HINT)
     if data.get("version") != VERSION:
         raise UsageError(
             f"{path} is of version {printable(str(data.get('version')), 20)}, this fommctl reads version {VERSION}",

@@ -2,35 +2,63 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
+from pydantic import Field
+
+from fommctl.errors import UsageError
+from fommctl.options import Device, Precision, Reads, Seed, Sets, configuration
 
 
-@dataclass(frozen=True, kw_only=True)
+def parse_duration(text: str) -> float:
+    """Seconds, or a number with s, m, h or d behind it. Raises UsageError for anything else."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
+    try:
+        seconds = float(number) * unit
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e9:
+        raise UsageError(f"--max-time is '{text}'", "Write 90, 45m, 2h or 1.5d.")
+    return seconds
+
+
+@configuration
 class TrainConfig:
     """What a run is made of."""
 
-    preset: str
-    data: Path
-    out: Path
-    resume: str | None = None
-    """None, `auto`, or the path of a checkpoint or run."""
-    init_from: str | None = None
-    """Model whose weights the run starts from."""
-    max_steps: int | None = None
-    max_time: float | None = None
+    preset: Annotated[str, typer.Option("-p", "--preset", help="Configuration, by name or path.")]
+    data: Annotated[
+        Path, typer.Option("--data", help="Clips: train/ and test/ as preprocess writes them, or any folder.")
+    ]
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; runs/PRESET where none is given.")] = (
+        Field(default_factory=lambda fields: Path("runs") / Path(fields["preset"]).stem)
+    )
+    resume: Annotated[
+        str | None,
+        typer.Option(help="Go on: 'auto' from the newest checkpoint in --out (anew where there is none), or a path."),
+    ] = None
+    init_from: Annotated[
+        str | None, typer.Option(help="Model to start from: every tensor that fits is taken.", metavar="MODEL")
+    ] = None
+    max_steps: Annotated[int | None, typer.Option(min=1, help="End after so many steps in all.")] = None
+    max_time: Annotated[
+        float | None,
+        Field(gt=0),
+        Reads(parse_duration),
+        typer.Option(metavar="TIME", help="Save and end after this long: 90, 45m, 2h."),
+    ] = None
     """Seconds, of this call."""
-    device: str = "auto"
-    precision: str = "auto"
-    seed: int = 0
-    sets: tuple[str, ...] = ()
-    workers: int = 1
-    """Processes that decode and augment."""
-    pictures_every: int = 500
-    """Steps between picture grids; 0 for none."""
-    keep: int = 3
-    """Checkpoints of single steps that are kept."""
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode and augment, for each GPU.")] = 1
+    pictures_every: Annotated[int, typer.Option(min=0, help="Steps between picture grids; 0 for none.")] = 500
+    keep: Annotated[int, typer.Option(min=1, help="Checkpoints to keep, beside the best.")] = 3
+    sets: Sets = ()
+    seed: Seed = 0
+    device: Device = "auto"
+    precision: Precision = "auto"
 
     def to_json(self) -> dict[str, Any]:
         """For listeners of stage events."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from fommctl.errors import FommctlError, UsageError
+from fommctl.errors import FommctlError, InputError, UsageError
 from fommctl.train.pairs import Drawn, TrainingPairs
 
 __all__ = ["TrainingPairs", "batches", "steps_per_epoch"]
@@ -108,6 +109,20 @@ def _run(loader: DataLoader[Any], pairs: TrainingPairs) -> Generator[dict[str, T
         # Not when the garbage is collected, but now; torch has no public name for it.
         if hasattr(iterator, "_shutdown_workers"):
             iterator._shutdown_workers()
+
+
+@contextmanager
+def worker_deaths_told() -> Iterator[None]:
+    """Inside, a worker that the system ended is an InputError; torch raises its own wherever the run happens to be."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise InputError(
+            "a process that prepares training data was ended by the system",
+            "It does so where memory runs out: lower --workers, and go on with --resume auto.",
+        ) from error
 
 
 def _collated(drawn: list[Drawn | FommctlError]) -> tuple[dict[str, Tensor], dict[str, str]] | FommctlError:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import gc
 import inspect
+import logging
 import os
 import re
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,17 +25,75 @@ from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-
 
 from fommctl.errors import FommctlError, InterruptedRunError, JobsFailedError, UsageError
 from fommctl.networks.inference.devices import resolve_device
-from fommctl.train.process_environment import Place, find_place
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 MEETING = timedelta(minutes=5)
 """How long processes wait for the others to start."""
+ATTEMPT_S = 10
 WORKING = timedelta(minutes=30)
 """How long they wait for one another later on: the first one validates, draws and writes while the others wait."""
 _PAUSE = 0.05
 _FAILED = "failed"
 _CPU = torch.device("cpu")
+_LAUNCH = "Launch several processes with torchrun; for one, unset RANK and WORLD_SIZE."
+
+
+@dataclass(frozen=True, slots=True)
+class DistributedEnv:
+    """This process among `world` of them, as torchrun describes it in environment variables."""
+
+    rank: int
+    world: int
+    local_rank: int
+    """The number of this process on its machine."""
+    host: str
+    """Where the store is to which all processes connect."""
+    port: int
+    hosted: bool
+    """Whether the launcher keeps the store, and not the process of rank 0."""
+    attempt: str = "0"
+    """How often torchrun has started the processes again."""
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> DistributedEnv | None:
+        """Read torchrun's variables; None where there is one process only.
+
+        Raises UsageError where a variable is missing or no number.
+        """
+        if "RANK" not in environment or "WORLD_SIZE" not in environment:
+            return None
+        rank, world = _number(environment, "RANK"), _number(environment, "WORLD_SIZE")
+        if world <= 1:
+            return None
+        if rank >= world:
+            raise UsageError(f"RANK is {rank} and WORLD_SIZE {world}", _LAUNCH)
+        if "LOCAL_WORLD_SIZE" in environment:
+            # torch reads it too, and fails without a word about it.
+            _number(environment, "LOCAL_WORLD_SIZE")
+        return cls(
+            rank,
+            world,
+            _number(environment, "LOCAL_RANK"),
+            _text(environment, "MASTER_ADDR"),
+            _number(environment, "MASTER_PORT"),
+            hosted=environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
+            attempt=environment.get("TORCHELASTIC_RESTART_COUNT", "0"),
+        )
+
+
+def _text(environment: Mapping[str, str], name: str) -> str:
+    if not environment.get(name):
+        raise UsageError(f"the environment variable {name} is missing for one of several processes", _LAUNCH)
+    return environment[name]
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    text = _text(environment, name)
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise UsageError(f"the environment variable {name} is no number: {text[:40]}", _LAUNCH)
+    return int(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,55 +165,92 @@ class Processes:
 
 @contextmanager
 def join(device: str = "auto") -> Iterator[Processes]:
-    """Inside, this process and those that torchrun or srun started with it are one group; alone, nothing happens.
+    """Make one group of the processes that torchrun started together; alone, nothing happens.
 
     device: as `resolve_device` takes it; each process gets a GPU of its own, or all compute on the CPU.
 
-    An error is told once, by the process that met it first. The others, which lose the connection to it, leave with
-    its exit code and without a word (SystemExit). Raises UsageError (device, environment) and JobsFailedError where
+    An error is reported once, by the process that met it first. The others, which lose the connection to it, end with
+    its exit code and without a message (SystemExit). Raises UsageError (device, environment) and JobsFailedError where
     processes do not find one another or one vanishes.
     """
-    place = find_place(os.environ)
+    place = DistributedEnv.read(os.environ)
     if place is None:
         yield Processes()
         return
-    store = _store(place)
+    # torch imports this module with the first DistributedDataParallel, and the defaults of its functions are then the
+    # group. Imported before there is a group, it does not keep the group's threads alive into the end of the
+    # interpreter, where they end the process with "terminate called without an active exception".
+    import torch.distributed.nn.functional
+
+    store = _connect(place)
     try:
-        # First of all, so that none waits for a store that went with an error of the first process.
-        _meet(store, place, "here")
-        own = _own_device(device, place)
-        _meet(store, place, "ready")
-        backend = "cpu:gloo,cuda:nccl" if own.startswith("cuda") else "gloo"
-        if backend != "gloo":
-            torch.cuda.set_device(own)
+        _meet(store, place)
+        gpus = device != "cpu" and torch.cuda.is_available()
+        backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
         group = PrefixStore("group", store)
         dist.init_process_group(backend, store=group, rank=place.rank, world_size=place.world, timeout=WORKING)
+        own = _own_device(device, place)
+        if own != "cpu":
+            torch.cuda.set_device(own)
         processes = Processes(place.rank, place.world, place.local_rank, own)
         yield processes
         processes.any(False)
     except BaseException as error:
-        # The group is not taken down: that may wait for processes that have gone. It ends with this one.
+        # The group stays: its networks are held by the error's traceback, and taking it down may wait for processes
+        # that have gone. The process ends before the interpreter does, in which the group's threads would abort.
+        atexit.register(_end_at_once, _code(error))
         _leave(store, place, error)
     dist.destroy_process_group()
+    # Networks hold the group, and its threads end with it; objects that refer to each other are freed only here.
+    gc.collect()
 
 
-def _store(place: Place) -> Store:
-    """What all processes can read and write, also before they are a group and after one has failed."""
+def _end_at_once(code: int) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code)
+
+
+def _connect(place: DistributedEnv) -> Store:
+    """Return the store that all processes can read and write, also before they are a group and after one failed."""
+    server = place.rank == 0 and not place.hosted
     try:
-        server = place.rank == 0 and not place.hosted
+        if not server:
+            _wait_for(place)
         store = TCPStore(place.host, place.port, place.world, server, MEETING, wait_for_workers=False)
-    except (dist.DistError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise JobsFailedError(
             f"process {place.rank} of {place.world} cannot reach {place.host}:{place.port}: {_line(error)}",
-            "Is that port free, and may the machines talk to one another there? MASTER_ADDR and MASTER_PORT name it.",
+            "MASTER_ADDR and MASTER_PORT name it, and torchrun sets them. "
+            "To train in one process, unset RANK and WORLD_SIZE.",
         ) from error
     return PrefixStore(f"fommctl/{place.attempt}", store)
 
 
-def _meet(store: Store, place: Place, point: str) -> None:
+def _wait_for(place: DistributedEnv) -> None:
+    """Wait until something answers there. torch waits too, but deaf to signals and with a page of messages a try."""
+    deadline = time.monotonic() + MEETING.total_seconds()
+    told = False
+    while True:
+        try:
+            socket.create_connection((place.host, place.port), timeout=ATTEMPT_S).close()
+            return
+        except (OSError, OverflowError) as error:
+            if time.monotonic() > deadline:
+                raise
+            if not told:
+                log.warning(
+                    "process %d of %d waits for %s:%d: %s", place.rank, place.world, place.host, place.port, error
+                )
+                told = True
+        time.sleep(_PAUSE)
+
+
+def _meet(store: Store, place: DistributedEnv) -> None:
     """Wait until all processes are there. In small steps: signals are heeded, and a failure elsewhere is noticed."""
-    store.set(f"{point}/{place.rank}", "")
-    others = [f"{point}/{rank}" for rank in range(place.world)]
+    store.set(f"here/{place.rank}", "")
+    others = [f"here/{rank}" for rank in range(place.world)]
     deadline = time.monotonic() + MEETING.total_seconds()
     while not store.check(others):
         if store.check([_FAILED]):
@@ -162,24 +263,22 @@ def _meet(store: Store, place: Place, point: str) -> None:
         time.sleep(_PAUSE)
 
 
-def _own_device(name: str, place: Place) -> str:
+def _own_device(name: str, place: DistributedEnv) -> str:
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return "cpu"
     if name not in ("auto", "cuda"):
         raise UsageError(f"{place.world} processes cannot all compute on '{name}'", "Take --device cuda or cpu.")
     resolve_device("cuda")
     count = torch.cuda.device_count()
-    # srun --gpus-per-task=1 shows each process its own GPU only.
-    number = 0 if count == 1 and not place.shares_devices else place.local_rank
-    if number >= count:
+    if place.local_rank >= count:
         raise UsageError(
-            f"this machine has {count} GPUs, too few for {number + 1} processes",
+            f"this machine has {count} GPUs, too few for {place.local_rank + 1} processes",
             "Start one process for each GPU, or take --device cpu.",
         )
-    return f"cuda:{number}"
+    return f"cuda:{place.local_rank}"
 
 
-def _leave(store: Store, place: Place, error: BaseException) -> NoReturn:
+def _leave(store: Store, place: DistributedEnv, error: BaseException) -> NoReturn:
     """Raise the error, or SystemExit where another process has told one."""
     own = f"{place.rank} {_code(error)}"
     lost = isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from fommctl.api.protocols import Detector
 from fommctl.api.specs import DetectorSpec
 from fommctl.datasets.clips import Clip
-from fommctl.models.home import home, replacing
+from fommctl.files import atomic_write
+from fommctl.models.home import home
 
 Pixels = NDArray[np.uint8]
 Find = Callable[[list[Pixels]], list[NDArray[np.float32] | None]]
@@ -69,6 +70,6 @@ class KeptLandmarks:
         known = f"{self._detector}:{clip.path.resolve()}:{status.st_size}:{status.st_mtime_ns}:{clip.frames}"
         path = self._folder / f"{sha256(known.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.npy"
         if not path.exists():
-            with replacing(path) as temporary, temporary.open("wb") as file:
+            with atomic_write(path) as temporary, temporary.open("wb") as file:
                 np.save(file, np.full((clip.frames, self._count, 2), np.inf, np.float16))
         return np.lib.format.open_memmap(path, mode="r+")

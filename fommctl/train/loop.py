@@ -20,7 +20,7 @@ from fommctl.errors import ModelError
 from fommctl.models.checkpoint import write_native
 from fommctl.train import run_folder
 from fommctl.train import state as training_state
-from fommctl.train.data import batches
+from fommctl.train.data import batches, worker_deaths_told
 from fommctl.train.distributed import Processes
 from fommctl.train.grid import save_training_grid, training_grid
 from fommctl.train.metrics_log import MetricsLog
@@ -61,6 +61,7 @@ class Loop:
         """
         first = self.progress.done
         with ExitStack() as stack:
+            stack.enter_context(worker_deaths_told())
             logs: Logs | None = None
             loader = batches(
                 self._setup.pairs,
@@ -94,6 +95,8 @@ class Loop:
         if not self._processes.first:
             return []
         out = self._config.out
+        if self._saved < 0:
+            run_folder.mark(out)
         text = self._setup.preset.text()
         run_folder.write_atomically(out / "preset.yaml", lambda path: path.write_text(text, encoding="utf-8"))
         return [
@@ -189,7 +192,8 @@ class Loop:
             score = reconstruction_error(setup.backend, setup.validation, setup.preset.frame_shape, setup.device)
         for phase in setup.step.phases:
             phase.module.train()
-        self.progress.validation = score
+        # What is no number is no score: compared with it, no later one would be better.
+        self.progress.validation = score if math.isfinite(score) else None
         return score
 
     def save(self) -> None:
@@ -223,6 +227,7 @@ class Loop:
         run_folder.write_atomically(targets[0], lambda path: torch.save(entries, path))
         for target in targets[1:]:
             run_folder.write_atomically(target, lambda path: shutil.copyfile(targets[0], path))
+        run_folder.mark(out, targets[-1])
         run_folder.keep_last(run_folder.checkpoints_folder(out), self._config.keep)
         self._saved = done
 
@@ -243,7 +248,7 @@ class Loop:
             "precision": setup.precision,
             "validation_l1": self.progress.validation,
         }
-        target = self._config.out / "model.safetensors"
+        target = self._config.out / run_folder.MODEL
         write_native(
             target,
             groups,

@@ -1,5 +1,6 @@
 """The folder of a training run: who may write to it, which checkpoint to go on from, and how files get into it whole.
 
+RUN/.fommctl-training               makes the folder ours; names the newest checkpoint
 RUN/metrics.jsonl
 RUN/tensorboard/
 RUN/pictures/00001000.png
@@ -16,21 +17,21 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from fommctl.errors import InputError, ModelError, OutputError, UsageError, not_written
-from fommctl.models.home import replacing
-from fommctl.models.locks import FileLock
+from fommctl.files import atomic_write, locked, remove_stale_files
 
 log = logging.getLogger(__name__)
 
 BEST = "best.pt"
+MODEL = "model.safetensors"
 _LOCK = ".lock"
+_MARKER = ".fommctl-training"
 # In seconds: worker processes of a killed run may let go of the lock a moment after it.
 _WAIT_FOR_LOCK = 1
 _STEP = re.compile(r"step-(\d+)\.pt")
-_LEFT_OVER = re.compile(r"\.((step-\d+|epoch-\d+|best)\.pt|\d+\.png|model\.safetensors|preset\.yaml)\.\d+\.tmp")
 _AUTO = "auto"
 _HINT_FULL = "Free some space and go on with --resume auto: the last good checkpoint stays."
 
@@ -72,6 +73,8 @@ def is_whole(checkpoint: Path) -> bool:
     """Whether a checkpoint as torch.save writes it (a ZIP archive, nothing compressed) is complete and its checksums
     hold."""
     try:
+        if not checkpoint.is_file():
+            return False
         with zipfile.ZipFile(checkpoint) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
             return unpacked <= checkpoint.stat().st_size and archive.testzip() is None
@@ -82,12 +85,12 @@ def is_whole(checkpoint: Path) -> bool:
 def open_run(out: Path, resume: str | None, *, readable: Callable[[Path], bool] = is_whole) -> Path | None:
     """The checkpoint from which the run in `out` goes on, None where it starts anew. Nothing is written.
 
-    resume: None; `auto`: the newest checkpoint in `out`, if there is one; else the path of a checkpoint, of a run or
-    of a folder of checkpoints.  readable: whether a file can be used; in a folder, the next older one takes the place
-    of a damaged one, with a warning.
+    resume: None; `auto`: the newest checkpoint in `out`, or none where a run ended before its first one; else the path
+    of a checkpoint, of a run or of a folder of checkpoints.  readable: whether a file can be used; in a folder, the
+    next older one takes the place of a damaged one, with a warning.
 
     Raises UsageError where `out` holds something that the run would mix with, InputError where there is nothing to
-    resume from, ModelError where every checkpoint is damaged.
+    resume from or the run's checkpoints are not there, ModelError where every checkpoint is damaged.
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"the output is no folder: {out}", "Name a folder with --out.")
@@ -101,6 +104,7 @@ def open_run(out: Path, resume: str | None, *, readable: Callable[[Path], bool] 
     if resume == _AUTO:
         newest = _newest(checkpoints_folder(out), readable)
         if newest is None and not empty:
+            _check_restart(out)
             log.warning("%s holds no checkpoint yet: the run starts anew", out)
         return newest
     checkpoint = _named(Path(resume), readable)
@@ -110,6 +114,27 @@ def open_run(out: Path, resume: str | None, *, readable: Callable[[Path], bool] 
             "Name another folder with --out, or go on with --resume auto.",
         )
     return checkpoint
+
+
+def mark(run: Path, newest: Path | None = None) -> None:
+    """Mark the folder as that of a run, with its newest checkpoint: one that is not there any more is missed."""
+    text = "" if newest is None else f"{newest.name}\n"
+    write_atomically(run / _MARKER, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _check_restart(out: Path) -> None:
+    """Refuse to begin anew in a folder that holds another thing than a run without a checkpoint."""
+    try:
+        newest = (out / _MARKER).read_text(encoding="utf-8", errors="replace").strip()[:100]
+    except OSError as error:
+        raise UsageError(
+            f"the output folder is not empty and holds no checkpoint: {out}", "Name another folder with --out."
+        ) from error
+    if newest or (out / MODEL).exists() or checkpoints_folder(out).is_symlink():
+        raise InputError(
+            f"the checkpoints of the run in {out} are not there{f' ({newest} was the newest)' if newest else ''}",
+            f"Bring back {checkpoints_folder(out)}, or name another folder with --out.",
+        )
 
 
 def set_newer_aside(run: Path, step: int) -> None:
@@ -137,25 +162,29 @@ def lock_run(out: Path) -> Iterator[None]:
     where the folder cannot be written to.
     """
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        held = FileLock(out / _LOCK)
-        alone = held.acquire(_WAIT_FOR_LOCK)
-    except FileExistsError as error:
-        raise UsageError(f"the output is no folder: {out}", "Name a folder with --out.") from error
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(f"cannot write to {out}: {reason}", "Name another folder with --out.") from error
-    if not alone:
-        raise UsageError(f"another training writes to {out}", "Wait for it, or name another folder with --out.")
-    try:
-        _remove_left_over(out)
-        yield
-    finally:
-        held.release()
-        for folder in made:
-            with suppress(OSError):
-                folder.rmdir()
+    with ExitStack() as held:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            alone = held.enter_context(locked(out / _LOCK, patience=_WAIT_FOR_LOCK))
+        except FileExistsError as error:
+            raise UsageError(f"the output is no folder: {out}", "Name a folder with --out.") from error
+        except OSError as error:
+            reason = error.strerror or error
+            raise OutputError(f"cannot write to {out}: {reason}", "Name another folder with --out.") from error
+        if not alone:
+            raise UsageError(f"another training writes to {out}", "Wait for it, or name another folder with --out.")
+        try:
+            for folder in (out, checkpoints_folder(out), picture_path(out, 0).parent):
+                remove_stale_files(folder)
+            yield
+        finally:
+            if not (out / _MARKER).exists():
+                # A folder in which no run has begun is left as it was.
+                # While it is held: who waits for it sees that its file is gone, and begins anew.
+                (out / _LOCK).unlink(missing_ok=True)
+            for folder in made:
+                with suppress(OSError):
+                    folder.rmdir()
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -166,7 +195,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path, hint=_HINT_FULL) as temporary:
+        with atomic_write(path, hint=_HINT_FULL) as temporary:
             write(temporary)
     except OSError as error:
         raise not_written(path, error, _HINT_FULL) from error
@@ -233,11 +262,3 @@ def _number(path: Path) -> int:
     match = _STEP.fullmatch(path.name)
     assert match is not None
     return int(match[1])
-
-
-def _remove_left_over(out: Path) -> None:
-    """Delete the temporary files that a killed run left, which may be as large as a checkpoint."""
-    for folder in (out, checkpoints_folder(out), picture_path(out, 0).parent):
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if _LEFT_OVER.fullmatch(path.name):
-                path.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ further entries of ours, so that what reads published checkpoints reads it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def read(path: Path) -> dict[str, Any]:
         )
     try:
         progress(entries)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(f"{path} does not say where its run was", "Name another one with --resume PATH.") from error
     return entries
 
@@ -81,8 +82,13 @@ def read(path: Path) -> dict[str, Any]:
 def progress(entries: dict[str, Any]) -> Progress:
     """Where the run of a checkpoint was."""
     own = entries[_OWN]
-    best, validation = (None if own[name] is None else float(own[name]) for name in ("best", "validation"))
-    return Progress(int(own["step"]), best, validation, int(own["seed"]))
+    scores = [None if own[name] is None else float(own[name]) for name in ("best", "validation")]
+    # Runs of earlier versions may hold NaN.
+    best, validation = (None if score is None or not isfinite(score) else score for score in scores)
+    step, seed = int(own["step"]), int(own["seed"])
+    if step < 0 or not 0 <= seed < 2**63:
+        raise ValueError(f"step {step}, seed {seed}")
+    return Progress(step, best, validation, seed)
 
 
 def restore(
@@ -100,8 +106,9 @@ def restore(
         torch.set_rng_state(entries["random_state"])
         if torch.cuda.is_available() and "cuda_random_state" in entries:
             torch.cuda.set_rng_state(entries["cuda_random_state"])
-    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+    except Exception as error:  # Optimisers that are fed what is none fail in any way.
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(
-            f"{path} does not fit this preset: {str(error).splitlines()[0][:200]}",
+            f"{path} does not fit this preset: {reason}",
             "Resume with the preset and the options that the run began with.",
         ) from error

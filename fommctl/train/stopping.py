@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+from fommctl import signals
+
 _TWICE = 1.0
 """Seconds."""
 
@@ -46,13 +45,5 @@ def stoppable(max_time: float | None = None) -> Iterator[Stop]:
             raise KeyboardInterrupt
         stop.signalled = True
 
-    if threading.current_thread() is not threading.main_thread():
+    with signals.handled(handle):
         yield stop
-        return
-    heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    previous = {number: signal.signal(number, handle) for number in heeded}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -2,18 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
+from fommctl.api import ModelError
 from fommctl.api.metrics import ClipScores, FrameChunk, MetricClip
-from fommctl_metrics.frames import Pixels, truth_of
-from fommctl_metrics.inception import InceptionFeatures
+from fommctl_metrics.pixels import Pixels, truth_of
 from fommctl_metrics.places import INCEPTION_URL
 from fommctl_metrics.weights import published, torchmetrics
+
+SIDE = 299
+"""Pixels of a side of the pictures that the network was trained on."""
+EPSILON = 1e-3
+
+
+class InceptionFeatures(nn.Module):
+    """(N, 3, H, W) uint8 -> (N, D) float32, D = 2048 with the published weights."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raises ModelError where one is missing."""
+        super().__init__()
+        names = [name.removesuffix(".conv.weight") for name in tensors if name.endswith(".conv.weight")]
+        try:
+            self._layers = {name: _folded(tensors, name) for name in names}
+            self.num_features = int(self(torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8)).shape[1])
+        except (KeyError, RuntimeError) as error:
+            raise ModelError(f"the weights are not those of Inception: {error}", "Delete the file.") from error
+
+    @torch.inference_mode()
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames are brought to 299 pixels as torchmetrics does it: bilinear, smoothed where they shrink."""
+        x = functional.interpolate(frames.float(), (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)
+        x = (x - 128) / 128
+        x = self._layer(x, "Conv2d_1a_3x3", stride=2, padded=False)
+        x = self._layer(x, "Conv2d_2a_3x3", padded=False)
+        x = functional.max_pool2d(self._layer(x, "Conv2d_2b_3x3"), 3, 2)
+        x = self._layer(x, "Conv2d_3b_1x1")
+        x = functional.max_pool2d(self._layer(x, "Conv2d_4a_3x3", padded=False), 3, 2)
+        for name in ("Mixed_5b", "Mixed_5c", "Mixed_5d"):
+            x = self._block(x, name, ["branch1x1"], ["branch5x5_1", "branch5x5_2"], _numbered("branch3x3dbl", 3))
+        x = self._reduction(x, "Mixed_6a", ["branch3x3"], _numbered("branch3x3dbl", 3))
+        for name in ("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"):
+            x = self._block(x, name, ["branch1x1"], _numbered("branch7x7", 3), _numbered("branch7x7dbl", 5))
+        x = self._reduction(x, "Mixed_7a", _numbered("branch3x3", 2), _numbered("branch7x7x3", 4))
+        x = self._last(x, "Mixed_7b", _average)
+        x = self._last(x, "Mixed_7c", lambda maps: functional.max_pool2d(maps, 3, 1, padding=1))
+        return x.mean((2, 3))
+
+    def _layer(self, x: Tensor, name: str, *, stride: int = 1, padded: bool = True) -> Tensor:
+        weight, bias = self._layers[name]
+        padding = (weight.shape[2] // 2, weight.shape[3] // 2) if padded else 0
+        return functional.conv2d(x, weight, bias, stride, padding).relu_()
+
+    def _branch(self, x: Tensor, block: str, names: list[str]) -> Tensor:
+        for name in names:
+            x = self._layer(x, f"{block}.{name}")
+        return x
+
+    def _block(self, x: Tensor, block: str, *branches: list[str]) -> Tensor:
+        parts = [self._branch(x, block, names) for names in branches]
+        return torch.cat([*parts, self._branch(_average(x), block, ["branch_pool"])], 1)
+
+    def _reduction(self, x: Tensor, block: str, *branches: list[str]) -> Tensor:
+        parts = [
+            self._layer(self._branch(x, block, names[:-1]), f"{block}.{names[-1]}", stride=2, padded=False)
+            for names in branches
+        ]
+        return torch.cat([*parts, functional.max_pool2d(x, 3, 2)], 1)
+
+    def _last(self, x: Tensor, block: str, pool: Callable[[Tensor], Tensor]) -> Tensor:
+        stems = [(["branch3x3_1"], "branch3x3_2"), (_numbered("branch3x3dbl", 2), "branch3x3dbl_3")]
+        parts = [self._branch(x, block, ["branch1x1"])]
+        for names, fork in stems:
+            stem = self._branch(x, block, names)
+            parts += [self._branch(stem, block, [f"{fork}{side}"]) for side in "ab"]
+        return torch.cat([*parts, self._branch(pool(x), block, ["branch_pool"])], 1)
+
+
+def _numbered(name: str, count: int) -> list[str]:
+    return [f"{name}_{number}" for number in range(1, count + 1)]
+
+
+def _average(maps: Tensor) -> Tensor:
+    return functional.avg_pool2d(maps, 3, 1, padding=1, count_include_pad=False)
+
+
+def _folded(tensors: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution with its normalisation in it."""
+    scale, shift, mean, variance = (
+        tensors[f"{name}.bn.{part}"] for part in ("weight", "bias", "running_mean", "running_var")
+    )
+    scale = scale / (variance + EPSILON).sqrt()
+    return tensors[f"{name}.conv.weight"] * scale[:, None, None, None], shift - mean * scale
+
 
 BATCH = 16
 

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.api.metrics import ClipScores, FrameChunk, MetricClip
-from fommctl_metrics.frames import FrameMetric, Pixels, Values, truth_of
-from fommctl_metrics.pixels import PSNR_MAX
+from fommctl_metrics.pixels import PSNR_MAX, FrameMetric, Pixels, Values, truth_of
 from fommctl_metrics.scikit_video import measure, utilities
 
 SMALLEST_SSIM = 11

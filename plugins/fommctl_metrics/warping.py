@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fommctl.api import MissingError
 from fommctl.api.metrics import ClipScorer, ClipScores, FrameChunk, MetricClip, mean_of_frames
-from fommctl_metrics.frames import Pixels, truth_of
+from fommctl_metrics.pixels import Pixels, truth_of
 
 SMALLEST = 16
 """Pixels of a side: below, the flow has no patches to search with."""

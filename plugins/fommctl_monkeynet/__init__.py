@@ -38,7 +38,7 @@ def _schema() -> type[BaseModel]:
 
 
 def _sections() -> Mapping[str, type[BaseModel]]:
-    from fommctl_monkeynet.sections import SECTIONS
+    from fommctl_monkeynet.schema import SECTIONS
 
     return SECTIONS
 
@@ -64,12 +64,12 @@ def _read_architecture(groups: Groups) -> Architecture | None:
 
 
 def _from_published(groups: Groups) -> Groups:
-    from fommctl_monkeynet.published import from_published
+    from fommctl_monkeynet.architecture import from_published
 
     return from_published(groups)
 
 
 def _to_published(groups: Groups) -> Groups:
-    from fommctl_monkeynet.published import to_published
+    from fommctl_monkeynet.architecture import to_published
 
     return to_published(groups)

@@ -6,12 +6,41 @@ What no tensor tells takes the published value and is noted.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fommctl.api import Architecture, Groups, UsageError
 from fommctl.api.architecture import HINT, Shapes, agreed, below, maximum, shapes_of, sizes, unet, widths
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fommctl.api import Groups
+
+NETWORKS = ("generator", "kp_detector", "discriminator")
+_MARK = "appearance_encoder."
+"""What the names of tensors of no other model's generator begin with."""
+
+
+def from_published(groups: Groups) -> Groups:
+    """Kernels (O, I, 1, k, k) of a Monkey-Net's networks as (O, I, k, k); other models' tensors as they are."""
+    return _changed(groups, lambda tensor: tensor[:, :, 0] if tensor.ndim == 5 and tensor.shape[2] == 1 else tensor)
+
+
+def to_published(groups: Groups) -> Groups:
+    """Kernels (O, I, k, k) of a Monkey-Net's networks as (O, I, 1, k, k)."""
+    return _changed(groups, lambda tensor: tensor[:, :, None] if tensor.ndim == 4 else tensor)
+
+
+def _changed(groups: Groups, change: Callable[[Tensor], Tensor]) -> Groups:
+    if not any(name.startswith(_MARK) for name in groups.get("generator", {})):
+        return groups
+    return {
+        group: {name: change(tensor) for name, tensor in tensors.items()} if group in NETWORKS else tensors
+        for group, tensors in groups.items()
+    }
+
 
 SHOWN = ("use_heatmap", "use_difference", "use_deformed_source_image")
 FIRST = "appearance_encoder.down_blocks.0.conv.weight"

@@ -11,15 +11,13 @@ from torch import nn
 
 from fommctl.api import Renderer
 from fommctl.api.blocks import NearestDownsample, PlainRenderer, step_at
-from fommctl_monkeynet.discriminator import KeypointDiscriminator
 from fommctl_monkeynet.fast import FastMonkeyRenderer
-from fommctl_monkeynet.generator import MotionTransferGenerator
-from fommctl_monkeynet.keypoints import MonkeyKeypointDetector
+from fommctl_monkeynet.networks import KeypointDiscriminator, MonkeyKeypointDetector, MotionTransferGenerator
 from fommctl_monkeynet.schema import MonkeyNetParams
 
 if TYPE_CHECKING:
     from fommctl.api.training import PerceptualNetwork, TrainingPhase
-    from fommctl_monkeynet.sections import TrainParams
+    from fommctl_monkeynet.schema import TrainParams
 
 
 class MonkeyNetBackend:

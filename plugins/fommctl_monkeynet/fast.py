@@ -27,10 +27,14 @@ from fommctl.api.blocks import (
     weight_and_bias,
     weighted_rows,
 )
-from fommctl_monkeynet.embedding import EmbeddedSource
-from fommctl_monkeynet.generator import MotionTransferGenerator
-from fommctl_monkeynet.keypoints import MonkeyKeypointDetector, motion_from_maps
-from fommctl_monkeynet.motion import DenseMotionModule, flow_from_maps
+from fommctl_monkeynet.networks import (
+    DenseMotionModule,
+    EmbeddedSource,
+    MonkeyKeypointDetector,
+    MotionTransferGenerator,
+    flow_from_maps,
+    motion_from_maps,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,13 @@ from fommctl.api.blocks import Motion, single
 from fommctl.api.training import PhaseResult, TrainingBatch, TrainingPhase, TrainingView
 
 if TYPE_CHECKING:
-    from fommctl_monkeynet.discriminator import KeypointDiscriminator
-    from fommctl_monkeynet.generator import MotionTransferGenerator, Painted
-    from fommctl_monkeynet.keypoints import MonkeyKeypointDetector
-    from fommctl_monkeynet.sections import TrainParams
+    from fommctl_monkeynet.networks import (
+        KeypointDiscriminator,
+        MonkeyKeypointDetector,
+        MotionTransferGenerator,
+        Painted,
+    )
+    from fommctl_monkeynet.schema import TrainParams
 
 BETAS = (0.5, 0.999)
 """Of Adam, as published."""

@@ -23,22 +23,26 @@ def fommctl_datasets() -> Iterator[DatasetSpec]:
             licence="made by this program: free for any use; there is nothing to download, and RAW is not read",
             build=partial(_build, size),
         )
-    yield DatasetSpec(
-        name="synthetic-shapes",
-        summary="Pairs of shapes alone, of 48 identities, 64 pixels; what 'fommctl reproduce' trains on",
-        licence="made by this program: free for any use; there is nothing to download, and RAW is not read",
-        build=_build_shapes,
-    )
+    for name, kind, what in (
+        ("synthetic-shapes", "shapes", "Pairs of shapes alone"),
+        ("synthetic-turning", "turning", "Pairs of shapes that turn and grow a lot"),
+        ("synthetic-reach", "reach", "An arm of three segments that swings widely"),
+    ):
+        yield DatasetSpec(
+            name=name,
+            summary=f"{what}, of 48 identities, 64 pixels; docs/reproduction trains on it",
+            licence="made by this program: free for any use; there is nothing to download, and RAW is not read",
+            build=partial(_build_one, kind),
+        )
 
 
 def _build(size: int) -> DatasetAdapter:
-    from fommctl_synthetic.casts import CASTS
     from fommctl_synthetic.dataset import Synthetic
 
-    return Synthetic(kinds=tuple(CASTS), size=size)
+    return Synthetic(kinds=("shapes", "figure", "arm"), size=size)
 
 
-def _build_shapes() -> DatasetAdapter:
+def _build_one(kind: str) -> DatasetAdapter:
     from fommctl_synthetic.dataset import Synthetic
 
-    return Synthetic(identities=48, test_identities=8)
+    return Synthetic(identities=48, test_identities=8, kinds=(kind,))

@@ -20,6 +20,18 @@ DOWN = np.pi / 2
 
 def shapes(identity: int, take: int, size: int, length: int) -> Scene:
     """Two textured shapes that move, turn and grow, and at times hide each other."""
+    return _two_shapes(identity, take, size, length, turn=(0.2, 0.7), growth=(0.05, 0.2))
+
+
+def turning(identity: int, take: int, size: int, length: int) -> Scene:
+    """The same shapes, which turn by up to 120 degrees to each side and change their size by up to a half."""
+    return _two_shapes(identity, take, size, length, turn=(1.0, 2.1), growth=(0.2, 0.4))
+
+
+def _two_shapes(
+    identity: int, take: int, size: int, length: int, *, turn: tuple[float, float], growth: tuple[float, float]
+) -> Scene:
+    """turn, growth: ranges of the amplitudes of rotation (radians) and of the logarithm of the size."""
     look, motion = np.random.default_rng([identity]), np.random.default_rng([identity, take + 1])
     sides = (-0.4, 0.4)
     layers = tuple(
@@ -29,8 +41,8 @@ def shapes(identity: int, take: int, size: int, length: int) -> Scene:
             size=look.uniform(0.28, 0.36),
             centre=np.array((side, 0.0)) + motion.uniform(-0.08, 0.08, 2),
             swing=motion.uniform(0.08, 0.2, 2),
-            turn=motion.uniform(0.2, 0.7),
-            growth=motion.uniform(0.05, 0.2),
+            turn=motion.uniform(*turn),
+            growth=motion.uniform(*growth),
             phases=motion.uniform(0, 2 * np.pi, 4),
         )
         for side in sides
@@ -100,7 +112,32 @@ def arm(identity: int, take: int, size: int, length: int) -> Scene:
     return Scene(Waves.drawn(look, 1.5, 0.08), (block, *fingers, *reversed(segments[1:]), stand), size, length)
 
 
-CASTS: Mapping[str, Callable[[int, int, int, int], Scene]] = {"shapes": shapes, "figure": figure, "arm": arm}
+def reach(identity: int, take: int, size: int, length: int) -> Scene:
+    """Three thick segments from the middle of the lower edge, each of which swings widely about the end of the one
+    below: at 64 pixels, too, every segment is wide enough for its own texture and rotation to be seen."""
+    look, motion = np.random.default_rng([identity, 103]), np.random.default_rng([identity, 103, take + 1])
+    below: Limb | None = None
+    segments = []
+    for half_width, segment_length, swing in ((0.15, 3.4, 0.5), (0.13, 3.4, 0.9), (0.11, 3.2, 1.2)):
+        texture = Waves.drawn(look, 1.6, 0.3)
+        bend, phase = motion.uniform(0.6, 1.0) * swing, motion.uniform(0, 2 * np.pi)
+        if below is None:
+            base = np.array((motion.uniform(-0.2, 0.2), 0.85))
+            below = Limb(texture, None, base, half_width, segment_length, -DOWN, bend, phase, STILL)
+        else:
+            end = np.array((below.length, 0.0))
+            below = _hung(below, end, texture, half_width, segment_length, motion.uniform(-0.3, 0.3), bend, phase)
+        segments.append(below)
+    return Scene(Waves.drawn(look, 1.5, 0.08), tuple(segments), size, length)
+
+
+CASTS: Mapping[str, Callable[[int, int, int, int], Scene]] = {
+    "shapes": shapes,
+    "figure": figure,
+    "arm": arm,
+    "turning": turning,
+    "reach": reach,
+}
 """By kind: (identity, take, size, length) -> scene."""
 
 

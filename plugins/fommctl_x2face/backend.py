@@ -14,9 +14,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fommctl.api import Renderer
 from fommctl.api.blocks import Motion, exact_convolutions
-from fommctl_x2face.networks import DrivingNetwork, EmbeddingNetwork
+from fommctl_x2face.networks import DrivingNetwork, EmbeddingNetwork, embedded_face, reduced, through, warped
 from fommctl_x2face.schema import X2FaceParams
-from fommctl_x2face.warping import embedded_face, reduced, through, warped
 
 if TYPE_CHECKING:
     from fommctl.api.training import PerceptualNetwork, TrainingPhase

@@ -9,8 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from fommctl.api.training import BaseTrainParams, PhaseResult, TrainingBatch, TrainingPhase, TrainingView
-from fommctl_x2face.networks import DrivingNetwork, EmbeddingNetwork
-from fommctl_x2face.warping import warped
+from fommctl_x2face.networks import DrivingNetwork, EmbeddingNetwork, warped
 
 
 class X2FaceTrainParams(BaseTrainParams):

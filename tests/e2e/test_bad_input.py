@@ -184,7 +184,7 @@ def test_a_full_disk_is_said_and_nothing_is_left(tmp_path):
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000));"
-        "from fommctl.cli.app import main; sys.exit(main(sys.argv[1:]))"
+        "from fommctl.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
     arguments = ["animate", tmp_path / "portrait.png", clip, "-o", tmp_path / "out" / "result.mkv", *PREPARED]
     done = subprocess.run(

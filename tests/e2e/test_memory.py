@@ -12,7 +12,7 @@ from shots import portrait
 GOLDEN = Path(__file__).parents[1] / "golden" / "fomm"
 PEAK = """
 import json, resource, sys
-from fommctl.cli.app import main
+from fommctl.cli.main import main
 code = main(sys.argv[1:])
 print(json.dumps({"code": code, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
 """

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from command_line import Result
 from fault_scenarios import PRESET, TINY, Inputs, scenarios, write_inputs
-from faults import PATIENCE_S, hidden, run, start, tree, undisturbed
+from faults import PATIENCE_S, hidden, run, start, undisturbed
 from file_server import serving
 from weights_plugin import spec, write_distribution
 
@@ -108,20 +108,18 @@ def test_one_that_takes_the_place_of_a_killed_one(inputs: Inputs, tmp_path: Path
         first.kill()
         first.wait()
         assert run(*scenario.words(out), site=scenario.path).code == 0
-    assert not [name for name in tree(out, everything=True) if "lock" in name]
 
 
-def test_locks_are_exclusive_though_their_files_come_and_go(tmp_path: Path) -> None:
-    """The file of a lock is removed while it is held; whoever waits for it at this moment must not share it."""
+def test_a_folder_is_exclusive(tmp_path: Path) -> None:
     code = f"""
 import os, sys
 from pathlib import Path
 from fommctl.errors import UsageError
-from fommctl.output_folder import sole_run
+from fommctl.files import exclusive_folder
 folder = Path({str(tmp_path)!r})
 for _ in range(300):
     try:
-        with sole_run(folder, ".lock", files=()):
+        with exclusive_folder(folder, ".lock"):
             os.close(os.open(folder / "inside", os.O_CREAT | os.O_EXCL))
             os.unlink(folder / "inside")
     except UsageError:
@@ -132,4 +130,4 @@ for _ in range(300):
     processes = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(3)]
     for process in processes:
         assert process.communicate(timeout=PATIENCE_S) == (None, "")
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == [".lock"]

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fommctl.media.output_paths import sweep
+from fommctl.files import temporary_path
+from fommctl.media.output_paths import remove_stale_output
 from fommctl.media.writer import Writer
 
 KILLED = """
@@ -36,9 +37,9 @@ def test_a_later_run_sweeps(tmp_path: Path, name: str) -> None:
     (left,) = hidden(tmp_path)
     alive = left.replace(f"-{left.split('-')[2].split('.')[0]}", f"-{os.getppid()}")
     elsewhere = left.replace("fommctl-", "fommctl-0")
-    for other in {alive, elsewhere, ".notes.txt", left.replace(".out", ".other").replace(".frames", ".others")} - {
-        left
-    }:
+    target = tmp_path / (name.partition("/")[0])
+    another = temporary_path(target.with_name("another")).name.replace(f"-{os.getpid()}-", "-999999999-")
+    for other in (alive, elsewhere, ".notes.txt", another):
         (tmp_path / other).write_text("of somebody else")
     before = set(hidden(tmp_path))
     with Writer(tmp_path / name, width=16, height=16, rate=Fraction(25)) as writer:
@@ -48,6 +49,6 @@ def test_a_later_run_sweeps(tmp_path: Path, name: str) -> None:
 
 
 def test_a_folder_that_is_not_there_is_clean(tmp_path: Path) -> None:
-    sweep(tmp_path / "none" / "a.mp4")
-    sweep(tmp_path / "none" / "frames" / "%d.png")
+    remove_stale_output(tmp_path / "none" / "a.mp4")
+    remove_stale_output(tmp_path / "none" / "frames" / "%d.png")
     assert not list(tmp_path.iterdir())

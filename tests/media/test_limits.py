@@ -27,12 +27,12 @@ def frame(time: int, duration: int) -> Frame:
 
 
 def test_a_frame_is_repeated_for_an_hour_and_no_longer() -> None:
-    (cue,) = at_rate([frame(0, 3600)], Fraction(1))
-    assert len(cue.showings) == LONGEST_PAUSE
+    (timed,) = at_rate([frame(0, 3600)], Fraction(1))
+    assert len(timed.presentations) == LONGEST_PAUSE
     with pytest.raises(InputError, match="one frame for 3601 s: its timestamps are wrong"):
         list(at_rate([frame(0, 3601)], Fraction(1)))
-    (cue,) = at_rate([frame(0, 10**12)], Fraction(25), end=Fraction(2))
-    assert len(cue.showings) == 50
+    (timed,) = at_rate([frame(0, 10**12)], Fraction(25), end=Fraction(2))
+    assert len(timed.presentations) == 50
 
 
 def test_a_gap_of_years_in_the_sound_is_not_filled(tmp_path: Path) -> None:

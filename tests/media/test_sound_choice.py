@@ -13,7 +13,7 @@ from written_media import spans, write
 
 from fommctl.errors import InputError, UsageError
 from fommctl.media.probe import probe
-from fommctl.media.sound import AudioSource, check_track, choose_tracks
+from fommctl.media.sound import AudioSource, choose_tracks
 
 RATE = Fraction(25)
 
@@ -93,9 +93,6 @@ def test_numbers_are_checked(tmp_path):
     given = camera(tmp_path / "a.mov", "aac")
     with pytest.raises(UsageError, match="has 1 sound tracks, and no number 2"):
         chosen(given, "2")
-    for text in ("0", "-1", "first", "1.5", ""):
-        with pytest.raises(UsageError, match="--audio-track"):
-            check_track(text)
 
 
 @pytest.mark.parametrize(

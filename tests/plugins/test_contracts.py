@@ -5,7 +5,7 @@ import skimage.data
 
 from fommctl.api import testing
 from fommctl.api.validation import SPEC_TYPES
-from fommctl.cli.plugin_checks import SUITES, check
+from fommctl.cli.plugins import SUITES, check
 from fommctl.host import Host, load_host
 from fommctl.presets.preset import preset_names
 

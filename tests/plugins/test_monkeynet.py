@@ -14,9 +14,7 @@ from fommctl.models.exporting import export_model
 from fommctl.models.loading import load_model
 from fommctl.networks.transfer import Motion, relative
 from fommctl.presets.preset import load_preset
-from fommctl_monkeynet.embedding import KeypointEmbedding, heatmaps
-from fommctl_monkeynet.keypoints import at_least, motion_from_maps
-from fommctl_monkeynet.motion import flow_from_maps
+from fommctl_monkeynet.networks import KeypointEmbedding, at_least, flow_from_maps, heatmaps, motion_from_maps
 from fommctl_monkeynet.schema import CommonParams, KeypointEmbeddingParams
 
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ from fommctl.errors import UsageError
 from fommctl.networks.equivariance import ThinPlateTransform
 from fommctl.networks.pixels import to_tensor
 from fommctl.presets.preset import load_preset
-from fommctl_monkeynet.sections import TrainParams
+from fommctl_monkeynet.schema import TrainParams
 
 BASE = {"num_epochs": 1, "batch_size": 2, "loss_weights": {"reconstruction": [10, 10, 1]}}
 

@@ -11,8 +11,8 @@ from monkeynet_models import MODEL, PRESET
 
 from fommctl.animate.engine import Engine
 from fommctl.api.schema import TransferRules
-from fommctl.evaluate.footage import Footage
-from fommctl.evaluate.rendered import animation
+from fommctl.evaluate.rendering import animation
+from fommctl.evaluate.streams import ClipFrames
 from fommctl.models.loading import load_model
 from fommctl.networks.pixels import to_tensor
 from fommctl.networks.transfer import adapted_covariances, movement_scale
@@ -50,8 +50,8 @@ def frames(folder: Path) -> torch.Tensor:
 def animated(clips: Path, host, *sets: str) -> torch.Tensor:
     """(N, 3, H, W): one clip's first frame, as the other clip moves."""
     engine = Engine(load_model(str(MODEL), host, preset=PRESET, sets=sets), host, device="cpu", precision="fp32")
-    stream = animation(engine, Footage(clips / "one", (SIDE, SIDE)), Footage(clips / "other", (SIDE, SIDE)))
-    return torch.cat([torch.from_numpy(part.chunk.exact).permute(0, 3, 1, 2) for part in stream.parts])
+    stream = animation(engine, ClipFrames(clips / "one", (SIDE, SIDE)), ClipFrames(clips / "other", (SIDE, SIDE)))
+    return torch.cat([torch.from_numpy(batch.chunk.exact).permute(0, 3, 1, 2) for batch in stream.batches])
 
 
 CASES = {

@@ -18,7 +18,7 @@ from fommctl.api.metrics import FrameChunk, MetricClip
 from fommctl.api.testing_metrics import check_metric
 from fommctl.api.testing_training import check_training
 from fommctl.api.version import API_VERSION
-from fommctl.cli.plugin_checks import SUITES
+from fommctl.cli.plugins import SUITES
 from fommctl.host import Host, load_host
 from fommctl.plugin import HOOKS, PluginInfo
 

@@ -16,7 +16,14 @@ from fommctl_synthetic.layers import Limb, Shape, Waves
 from fommctl_synthetic.scenes import Scene
 
 KINDS = tuple(CASTS)
-PAIRS = [("shapes00-take0", 6, 14), ("shapes03-take1", 0, 12), ("figure01-take0", 2, 9), ("arm02-take1", 20, 8)]
+PAIRS = [
+    ("shapes00-take0", 6, 14),
+    ("shapes03-take1", 0, 12),
+    ("figure01-take0", 2, 9),
+    ("arm02-take1", 20, 8),
+    ("turning01-take0", 3, 11),
+    ("reach02-take1", 20, 8),
+]
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +50,32 @@ def test_registered_sets_have_all_kinds(host: Host, name: str, size: int) -> Non
     testing.check_dataset(host.datasets[name], limit=1)
     clips = list(host.datasets[name].build().clips(Path("not/read")))
     identities = {clip.identity: clip.split for clip in clips}
-    assert list(identities) == [f"{kind}{number:02d}" for kind in KINDS for number in range(6)]
-    assert [identities[f"{kind}04"] for kind in KINDS] == ["test"] * 3
+    kinds = ("shapes", "figure", "arm")
+    assert list(identities) == [f"{kind}{number:02d}" for kind in kinds for number in range(6)]
+    assert [identities[f"{kind}04"] for kind in kinds] == ["test"] * 3
     assert len(clips) == 36
     assert next(clips[-1].frames()).shape == (size, size, 3)
 
 
-def test_the_set_of_shapes_tests_on_eight_of_its_identities(host: Host) -> None:
-    testing.check_dataset(host.datasets["synthetic-shapes"], limit=1)
-    clips = list(host.datasets["synthetic-shapes"].build().clips(Path("not/read")))
-    assert {clip.identity for clip in clips if clip.split == "test"} == {f"shapes{number}" for number in range(40, 48)}
+@pytest.mark.parametrize("kind", ["shapes", "turning", "reach"])
+def test_sets_of_one_kind_test_on_eight_of_its_identities(host: Host, kind: str) -> None:
+    testing.check_dataset(host.datasets[f"synthetic-{kind}"], limit=1)
+    clips = list(host.datasets[f"synthetic-{kind}"].build().clips(Path("not/read")))
+    assert {clip.identity for clip in clips if clip.split == "test"} == {f"{kind}{number}" for number in range(40, 48)}
     assert len([clip for clip in clips if clip.split == "train"]) == 80
+
+
+def test_turning_shapes_turn_and_grow_more(large: Synthetic) -> None:
+    def ranges(kind: str) -> tuple[float, float]:
+        """The largest turn in radians and the largest ratio of sizes within a clip, the mean over clips."""
+        maps = [large.motion(name)[1][:, 0] for name in large.scenes if name.startswith(kind)]
+        angles = [np.ptp(np.unwrap(np.arctan2(each[:, 1, 0], each[:, 0, 0]))) for each in maps]
+        sizes = [np.sqrt(np.linalg.det(each)) for each in maps]
+        return float(np.mean(angles)), float(np.mean([size.max() / size.min() for size in sizes]))
+
+    (turn, growth), (before_turn, before_growth) = ranges("turning"), ranges("shapes")
+    assert before_turn < 1.4 < 2 < turn
+    assert before_growth < 1.5 < growth
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -98,7 +120,9 @@ def test_takes_of_one_identity_look_alike_and_move_differently(large: Synthetic)
         assert not np.allclose(scenes[0].motion()[0], scenes[1].motion()[0])
 
 
-@pytest.mark.parametrize("name", [f"{kind}{number:02d}-take1" for kind in ("figure", "arm") for number in range(6)])
+@pytest.mark.parametrize(
+    "name", [f"{kind}{number:02d}-take1" for kind in ("figure", "arm", "reach") for number in range(6)]
+)
 def test_limbs_stay_joined_in_the_picture_and_of_one_length(large: Synthetic, name: str) -> None:
     scene = large.scenes[name][1]
     keypoints, jacobians = scene.motion()
@@ -112,7 +136,7 @@ def test_limbs_stay_joined_in_the_picture_and_of_one_length(large: Synthetic, na
         if limb.parent is not None and np.array_equal(limb.joint, (limb.parent.length, 0)):
             np.testing.assert_allclose(keypoints[:, 2 * number], ends[id(limb.parent)], atol=1e-12)
             joined += 1
-    assert joined == {"figure": 4, "arm": 3}[name[:-8]]
+    assert joined == {"figure": 4, "arm": 3, "reach": 2}[name[:-8]]
     assert np.ptp(keypoints, axis=0).max() > 0.25
 
 

@@ -10,7 +10,7 @@ import torch
 import x2face_models
 from x2face_models import NARROW, SIDE
 
-from fommctl.animate.motion import Choreography, Moment
+from fommctl.animate.transfer import Moment, MotionTransfer
 from fommctl.api.testing import check_backend
 from fommctl.api.testing_training import check_training
 from fommctl.errors import ModelError, UsageError
@@ -18,7 +18,7 @@ from fommctl.models.checkpoint import read_checkpoint
 from fommctl.models.loading import load_model
 from fommctl.networks.transfer import Motion
 from fommctl.presets.preset import load_preset
-from fommctl_x2face.warping import embedded_face, warped
+from fommctl_x2face.networks import embedded_face, warped
 
 CPU = torch.device("cpu")
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "x2face"
@@ -232,9 +232,9 @@ def test_codes_are_held_and_smoothed():
     codes = torch.tensor([[1.0], [9.0], [2.0]])
     motion = Motion(torch.zeros(3, 0, 2), codes=codes)
     first = motion[:1]
-    held = Choreography(first, [first], mode="absolute", adapt_scale=True, smooth=False)
+    held = MotionTransfer(first, [first], mode="absolute", adapt_scale=True, smooth=False)
     assert held(motion, [Moment(0.0), Moment(0.1, False), Moment(0.2)]).codes.flatten().tolist() == [1, 1, 2]
-    smooth = Choreography(first, [first], mode="absolute", adapt_scale=True, smooth=True)
+    smooth = MotionTransfer(first, [first], mode="absolute", adapt_scale=True, smooth=True)
     found = smooth(motion, [Moment(0.0), Moment(0.04), Moment(0.08)])
     assert found.keypoints.shape == (3, 0, 2)
     assert 1 < found.codes[1] < 9
@@ -282,7 +282,7 @@ def test_training_begins_close_to_the_source(spec):
 
 def test_the_flow_leads_through_the_embedded_face_back_to_the_picture():
     """Both steps a shift: 0.2 in the face and 0.1 in the picture, between corner pixels, are 0.3 less a border."""
-    from fommctl_x2face.warping import through
+    from fommctl_x2face.networks import through
 
     flow, unwarping = torch.zeros(2, 2, 10, 20), torch.zeros(1, 2, 10, 20)
     flow[1, 0] = 0.2

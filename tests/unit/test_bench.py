@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from fommctl import bench, bench_training
-from fommctl import bench_end_to_end as end_to_end
-from fommctl.bench import BenchConfig, EndToEnd, random_backend, smooth_pictures
+from fommctl.bench import end_to_end
+from fommctl.bench import run as bench
+from fommctl.bench import training as bench_training
+from fommctl.bench.config import BenchConfig
+from fommctl.bench.run import EndToEnd, random_backend, smooth_pictures
 from fommctl.presets.preset import load_preset
 
 

@@ -43,6 +43,58 @@ def test_a_pickle_that_wants_to_run_code_is_refused_and_nothing_runs(
     assert not trace.exists()
 
 
+def torch_zip(pickled: bytes, path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        archive.writestr("archive/version", "3\n")
+    return path
+
+
+def legacy(pickled: bytes, path: Path) -> Path:
+    path.write_bytes(b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {})) + pickled)
+    return path
+
+
+NESTED = b"\x80\x02})" + b"q\x00h\x00\x86" * 100 + b"K\x01s."
+"""{((t, t), (t, t)): 1}, a hundred deep: 2**100 steps to hash."""
+GREEDY = b"\x80\x02c__builtin__\nbytearray\nJ\x00\x00\x00\x7f\x85R."
+STORAGE = b"\x80\x02ctorch.storage\nUntypedStorage\nJ\x00\x00\x00\x7f\x85R."
+OBJECT = b"\x80\x02ctorch.storage\nUntypedStorage\nJ\x00\x00\x00\x7f\x85\x81."
+CLAIM = (
+    b"\x80\x02(X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+    b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuJ\x00\x00\x00\x7fNtQ."
+)
+
+
+@pytest.mark.parametrize("write", [torch_zip, legacy])
+@pytest.mark.parametrize(
+    ("pickled", "message"),
+    [
+        (NESTED, "a tuple of more parts than a model"),
+        (GREEDY, "wants to call bytearray"),
+        (STORAGE, "wants to call torch.storage.UntypedStorage"),
+        (OBJECT, "wants to call torch.storage.UntypedStorage"),
+        (CLAIM, "claims more numbers than the file holds"),
+        (b"\x80\x02R.", "its pickle cannot be read"),
+        (b"\x80\x02h\x07.", "its pickle cannot be read"),
+    ],
+    ids=["nested", "bytearray", "storage", "object", "claim", "stack", "memo"],
+)
+def test_what_takes_memory_or_time_without_a_limit_is_refused(
+    pickled: bytes, message: str, write: Any, tmp_path: Path
+) -> None:
+    path = write(pickled, tmp_path / "small.pth.tar")
+    assert path.stat().st_size < 1000
+    with pytest.raises(ModelError, match=message):
+        read_checkpoint(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.pth.tar")
+    with pytest.raises(ModelError, match="is a pipe or a device, not a model file"):
+        read_checkpoint(tmp_path / "model.pth.tar")
+
+
 def test_objects_of_other_classes_are_refused_by_name(tmp_path: Path) -> None:
     path = save({**published(), "network": torch.nn.Linear(2, 2)}, tmp_path / "a.pth.tar")
     with pytest.raises(ModelError, match=r"torch\.nn\.modules\.linear\.Linear"):
@@ -63,6 +115,9 @@ def test_objects_of_other_classes_are_refused_by_name(tmp_path: Path) -> None:
         (b"\x80\x02garbage", "is (truncated or damaged|not a torch checkpoint)"),
         (struct.pack("<Q", 10**9) + b"{}", "claims a header of 1,000,000,000 bytes"),
         (struct.pack("<Q", 2) + b"{]", "the header of .* is damaged"),
+        (struct.pack("<Q", 19) + b'{"a":{"shape":"x"}}', "the header of .* is damaged"),
+        (struct.pack("<Q", 20) + b'{"a":{"shape":[-1]}}', "the header of .* is damaged"),
+        (struct.pack("<Q", 8) + b'{"a":{}}', "the header of .* is damaged"),
         (struct.pack("<Q", 2) + b"{}", "holds no tensors"),
     ],
 )

@@ -13,6 +13,7 @@ from weights_plugin import spec, write_distribution
 
 from fommctl.api.network import offline
 from fommctl.errors import MissingError, ModelError, OutputError, UsageError
+from fommctl.files import atomic_write
 from fommctl.host import Host, load_host
 from fommctl.models import download, home, registry
 from fommctl.models.files import read_metadata
@@ -290,7 +291,7 @@ def test_the_temporary_file_of_an_import_is_gone_after_a_failure(isolated: Path)
     target = isolated / "models" / "mine.safetensors"
 
     def write() -> None:
-        with home.replacing(target) as temporary:
+        with atomic_write(target) as temporary:
             temporary.write_bytes(b"half")
             raise KeyboardInterrupt
 

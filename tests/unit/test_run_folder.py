@@ -13,6 +13,7 @@ import torch
 from command_line import environment
 
 from fommctl.errors import InputError, ModelError, OutputError, UsageError
+from fommctl.files import temporary_path
 from fommctl.train.run_folder import (
     best_checkpoint,
     checkpoints_folder,
@@ -20,6 +21,7 @@ from fommctl.train.run_folder import (
     is_whole,
     keep_last,
     lock_run,
+    mark,
     open_run,
     set_newer_aside,
     step_checkpoint,
@@ -100,9 +102,36 @@ def test_auto_takes_the_newest_by_number(run: Path) -> None:
 def test_auto_starts_anew_where_a_run_was_killed_before_its_first_checkpoint(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    mark(tmp_path)
     (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n')
     assert open_run(tmp_path, "auto") is None
     assert "no checkpoint yet" in caplog.text
+
+
+def test_auto_refuses_a_folder_of_somebody_else(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n')
+    with pytest.raises(UsageError, match="holds no checkpoint"):
+        open_run(tmp_path, "auto")
+
+
+@pytest.mark.parametrize("how", ["moved", "unmounted", "emptied"])
+def test_auto_refuses_a_run_whose_checkpoints_are_not_there(run: Path, how: str, tmp_path: Path) -> None:
+    mark(run, step_checkpoint(run, 1500))
+    folder = checkpoints_folder(run)
+    if how == "emptied":
+        for path in folder.iterdir():
+            path.unlink()
+    else:
+        folder.rename(tmp_path / "elsewhere")
+    if how == "unmounted":
+        folder.symlink_to(tmp_path / "missing")
+    with pytest.raises(InputError, match=r"are not there \(step-00001500\.pt was the newest\)"):
+        open_run(run, "auto")
+
+
+def test_a_pipe_is_no_checkpoint(run: Path) -> None:
+    os.mkfifo(step_checkpoint(run, 2000))
+    assert open_run(run, "auto") == step_checkpoint(run, 1500)
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(run: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -225,17 +254,19 @@ def test_the_lock_dies_with_its_process_though_a_worker_lives_on(tmp_path: Path)
 
 
 def test_what_a_killed_run_left_unfinished_is_removed_and_nothing_else(run: Path) -> None:
-    folder = checkpoints_folder(run)
-    (folder / ".step-00002000.pt.4711.tmp").touch()
-    (folder / ".notes.4711.tmp").touch()
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    targets = [step_checkpoint(run, 2000), run / "pictures" / "00001000.png", run / "model.safetensors"]
     (run / "pictures").mkdir()
-    (run / "pictures" / ".00001000.png.4711.tmp").touch()
-    (run / ".model.safetensors.4711.tmp").touch()
+    for target in targets:
+        temporary = temporary_path(target)
+        temporary.with_name(temporary.name.replace(f"-{os.getpid()}-", f"-{gone.pid}-")).touch()
+    (checkpoints_folder(run) / ".notes.4711.tmp").touch()
     with lock_run(run):
         pass
     assert names(run / "pictures") == []
     assert names(run) == ["checkpoints", "pictures"]
-    assert [name for name in names(folder) if name.startswith(".")] == [".notes.4711.tmp"]
+    assert [name for name in names(checkpoints_folder(run)) if name.startswith(".")] == [".notes.4711.tmp"]
 
 
 def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:

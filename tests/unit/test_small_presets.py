@@ -4,9 +4,9 @@ import pytest
 
 from fommctl.host import Host
 from fommctl.presets.preset import Preset, load_preset
-from fommctl.stages.reproduction.paper import FAMILIES
 
-SMALL = tuple(FAMILIES["small"])
+ABLATION = tuple(f"small-fomm-{part}" for part in ("baseline", "pyramid", "occlusion", "jacobian"))
+SMALL = ("small-fomm", "small-monkeynet", "small-x2face", *ABLATION)
 
 
 def parameters(preset: Preset, host: Host) -> int:

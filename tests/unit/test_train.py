@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import resource
 import signal
 from collections.abc import Callable, Iterator
@@ -26,7 +28,7 @@ from training_runs import (
     train,
 )
 
-from fommctl.errors import InterruptedRunError, ModelError, OutputError, UsageError
+from fommctl.errors import InputError, InterruptedRunError, ModelError, OutputError, UsageError
 from fommctl.host import Host, load_host
 from fommctl.models.checkpoint import read_checkpoint
 from fommctl.models.loading import load_model
@@ -68,7 +70,8 @@ def assert_as_uninterrupted(out: Path, whole: Path) -> None:
 
 def test_what_a_run_leaves(whole: dict[str, Path]) -> None:
     out = whole["cosine"]
-    assert names(out) == ["checkpoints", "metrics.jsonl", "model.safetensors", "pictures", "preset.yaml", "tensorboard"]
+    visible = [name for name in names(out) if not name.startswith(".")]
+    assert visible == ["checkpoints", "metrics.jsonl", "model.safetensors", "pictures", "preset.yaml", "tensorboard"]
     last = ["step-00000003.pt", "step-00000004.pt", "step-00000006.pt"]
     assert names(out / "checkpoints") == ["best.pt", "epoch-0001.pt", "epoch-0002.pt", *last]
     assert names(out / "pictures") == ["00000001.png", "00000002.png", "00000004.png", "00000006.png"]
@@ -207,7 +210,6 @@ def test_a_second_signal_interrupts_at_once(
     with pytest.raises(KeyboardInterrupt):
         train(own, host, act)
     assert names(own.out / "checkpoints")[-2:] == ["step-00000002.pt", "step-00000003.pt"]
-    assert ".lock" not in names(own.out)
     train(own, host)
     assert_as_uninterrupted(own.out, whole["cosine"])
 
@@ -276,6 +278,46 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
     assert not list(own.out.rglob("*.tmp"))
     train(own, host)
     assert_as_uninterrupted(own.out, whole["cosine"])
+
+
+def test_a_score_that_is_no_number_is_never_the_best(
+    training_clips: Path, tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([float("nan"), 0.5, float("nan"), 0.4, *[0.9] * STEPS])
+    monkeypatch.setattr("fommctl.train.loop.reconstruction_error", lambda *_: next(scores))
+    own = config(training_clips, tmp_path / "run", sets=("train_params.checkpoint_every_steps=1",))
+    train(own, host)
+    best = torch.load(tmp_path / "run" / "checkpoints" / "best.pt", weights_only=True)["fommctl"]
+    assert (best["step"], best["best"]) == (4, 0.4)
+
+
+def test_a_worker_that_the_system_ends_is_no_bug(training_clips: Path, tmp_path: Path, host: Host) -> None:
+    def act(step: int) -> None:
+        for child in multiprocessing.active_children():
+            os.kill(child.pid or 0, signal.SIGKILL)
+
+    with pytest.raises(InputError, match="ended by the system"):
+        train(
+            config(training_clips, tmp_path / "run", sets=(*COSINE, "train_params.num_repeats=20"), workers=1),
+            host,
+            act,
+        )
+
+
+@pytest.mark.parametrize("change", [{"seed": -1}, {"step": float("inf")}, {"best": "x"}, {"step": None}])
+def test_a_damaged_resume_file_is_told(
+    change: dict[str, object], training_clips: Path, tmp_path: Path, host: Host, whole: dict[str, Path]
+) -> None:
+    content = torch.load(step_checkpoint(whole["cosine"], 3), weights_only=True)
+    content["fommctl"] |= change
+    torch.save(content, tmp_path / "damaged.pt")
+    with pytest.raises(ModelError, match="does not say where its run was"):
+        train(config(training_clips, tmp_path / "run", resume=str(tmp_path / "damaged.pt")), host)
+    content["fommctl"] = {"step": 3, "best": float("nan"), "validation": None, "seed": 0}
+    content["optimizer_generator"] = {"state": [], "param_groups": "x"}
+    torch.save(content, tmp_path / "damaged.pt")
+    with pytest.raises(ModelError, match="does not fit this preset"):
+        train(config(training_clips, tmp_path / "run", resume=str(tmp_path / "damaged.pt")), host)
 
 
 def test_losses_that_are_no_numbers_end_the_run(training_clips: Path, tmp_path: Path, host: Host) -> None:

@@ -1,0 +1,536 @@
+"""What is decided about a result before its first frame is rendered: inputs, squares, sound."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fommctl.animate.config import SEARCHED, AnimateConfig, MotionMode, parse_crop, parse_frames
+from fommctl.animate.defaults import resolve
+from fommctl.animate.engine import Engine
+from fommctl.animate.motion import DrivingFrame, DrivingFraming, Motion, is_motion_file
+from fommctl.animate.transfer import Moment
+from fommctl.api.protocols import FlowRenderer
+from fommctl.api.values import Detection
+from fommctl.detection.detectors import DetectorCache, ready_detectors
+from fommctl.detection.framing import (
+    ClipCrop,
+    Crop,
+    Room,
+    crop_in_picture,
+    excursions,
+    room_in,
+    source_crop,
+)
+from fommctl.detection.shots import DrivingCrop
+from fommctl.detection.tracking import STILL, travel
+from fommctl.errors import InputError, ModelError, UsageError
+from fommctl.host import Host
+from fommctl.media.boxes import Box
+from fommctl.media.images import Picture, crop, over_black, read_picture, resize
+from fommctl.media.marking import printable
+from fommctl.media.probe import VideoInfo, probe
+from fommctl.media.reader import Clip
+from fommctl.media.resampling import content
+from fommctl.media.sound import choose_tracks
+from fommctl.media.writer import AudioSource, check_output, holds_alpha, holds_audio
+from fommctl.models.home import restorer_file
+from fommctl.networks import transfer
+from fommctl.presets.preset import Framing
+from fommctl.provenance.hashing import InputFile
+from fommctl.provenance.sidecar import check_sidecar
+from fommctl.provenance.signing import check_signing
+
+log = logging.getLogger(__name__)
+LOOSEST = 0.75
+"""A source is never framed looser than this part of its preset's width: its face would lose too many pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnimationInputs:
+    """Everything about the inputs that does not change from frame to frame."""
+
+    picture: Picture
+    """The whole source."""
+    source_box: Box | None
+    """The animated square in the picture; None: the whole picture is the model's input."""
+    mirrored: bool
+    """Is the picture extended by its reflection, where the square reaches beyond it? Else its border is repeated."""
+    square: NDArray[np.uint8]
+    """(N, N, 3): the source as the model sees it."""
+    views: tuple[NDArray[np.uint8], ...]
+    """(N, N, 3) each: more pictures of its subject, framed like it."""
+    driving: DrivingFraming
+    size: tuple[int, int]
+    """(width, height) of the model's frames."""
+    subject: Detection | None
+    """The source's, where it was looked for."""
+    room: Room | None
+    """How far the source's subject may move before it leaves its square, where that is known."""
+    warnings: tuple[str, ...]
+    detection_s: float
+
+    @property
+    def source_width(self) -> int:
+        """Pixels of the source from the left to the right of what is animated."""
+        return self.picture.pixels.shape[1] if self.source_box is None else round(self.source_box.width)
+
+
+@dataclass(frozen=True, slots=True)
+class AnimationPlan:
+    """What the inputs and the options decide about a result; another process can be handed it."""
+
+    config: AnimateConfig
+    """With nothing left open."""
+    inputs: AnimationInputs
+    sound: tuple[AudioSource, ...]
+    """One source a track of the result."""
+    mode: MotionMode
+    files: tuple[tuple[str, InputFile], ...]
+    """Inputs by role, as they were when they were read."""
+    warnings: tuple[str, ...]
+
+    @property
+    def info(self) -> VideoInfo:
+        """Of the driving video."""
+        return self.inputs.driving.info
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames a second of the result."""
+        return self.config.fps or self.info.rate
+
+    @property
+    def length(self) -> Fraction | None:
+        """Seconds from --start to --end; None: to the end of the driving video."""
+        driving = self.inputs.driving
+        return None if driving.end is None else driving.end - driving.start
+
+    def moment(self, frame: DrivingFrame, shot: int, reference: Fraction) -> Moment:
+        """What is known of a driving frame of this shot, whose reference frame has this time."""
+        shots = self.inputs.driving.shots
+        moved = STILL
+        if shots and (path := shots[shot].path) is not None:
+            moved = travel(path.at(float(frame.time)), path.at(float(reference)), self.config.head_motion or 0.0)
+        return Moment(float(frame.time), frame.present, shot, moved)
+
+    @property
+    def paste_back(self) -> bool:
+        """Does the animated square return into the whole source?"""
+        return self.inputs.source_box is not None and self.config.paste_back is not False
+
+    @property
+    def detail(self) -> bool:
+        """Is the source's detail wanted?"""
+        return self.paste_back if self.config.detail is None else self.config.detail
+
+    @property
+    def side_by_side(self) -> bool:
+        """Are the driving frames shown beside the result? Keypoints are drawn on both."""
+        return self.config.compare or self.config.keypoints
+
+
+@contextmanager
+def open_driving(config: AnimateConfig, engine: Engine) -> Iterator[Clip | Motion]:
+    """The driving video, probed, or the motion file in its place. Raises InputError, ModelError or UsageError."""
+    check_outputs(config)
+    if is_motion_file(config.driving):
+        yield _motion(config, engine)
+    else:
+        with Clip(config.driving, fps=config.fps, deinterlace=config.deinterlace) as clip:
+            yield clip
+
+
+def _motion(config: AnimateConfig, engine: Engine) -> Motion:
+    motion = Motion.load(config.driving)
+    name, family = printable(config.driving.name), engine.family.name
+    if motion.family != family:
+        raise ModelError(
+            f"the motion in {name} is that of a {printable(motion.family)} model, not of a {family} model",
+            "Choose the model that it was made with (--model), or give the driving video.",
+        )
+    _refuse_driving_options(config)
+    return motion
+
+
+def _refuse_driving_options(config: AnimateConfig) -> None:
+    """Raise UsageError for an option that a motion file has decided, or that needs the driving video's pictures."""
+    plain = AnimateConfig(source=config.source, driving=config.driving)
+    decided = ("start", "end", "timecode", "driving_crop", "driving_width", "cuts", "deinterlace")
+    for name in decided:
+        if getattr(config, name) != getattr(plain, name):
+            raise UsageError(
+                f"--{name.replace('_', '-')} does not go with a motion file: it was decided when the file was made",
+                "Leave it out (--frames takes a part), or give the driving video.",
+            )
+    for name in ("compare", "keypoints"):
+        if getattr(config, name):
+            raise UsageError(f"--{name} shows the driving video, and a motion file has none of its pictures")
+
+
+def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion) -> AnimationPlan:
+    """Look at the inputs and decide. Raises UsageError, InputError, OutputError, ModelError or MissingError.
+
+    driving: as `open_driving` gave it; the part of a clip that is animated is set here.
+    """
+    remarks = check_outputs(config)
+    files = input_files(config)
+    config = resolve(config, engine.model.preset, engine.family)
+    mode = engine.motion(config.motion)
+    engine.check_views(len(config.views))
+    if isinstance(driving, Clip):
+        config = config.timed(driving.info)
+        driving.start, driving.end = config.start_s, config.end_s
+    if config.restore is not None:
+        config = replace(config, restore=restorer_file(config.restore))
+    framing, size = engine.model.preset.framing, engine.frame_size(config.size)
+    inputs = find_inputs(config, driving, framing, size, engine.host, engine.detectors)
+    info = inputs.driving.info
+    sound, about_sound = choose_sound(config, inputs.driving, must_check=isinstance(driving, Motion))
+    context = engine.encoded((inputs.square, *inputs.views), config.size)
+    if isinstance(driving, Motion):
+        about_sound += _about_motion(config, driving, engine, context.motion)
+    notes = (
+        *remarks,
+        *_about_driving(config, info),
+        *about_sound,
+        *inputs.warnings,
+        *_about_alpha(config, inputs),
+        *_about_shape(config, info, inputs),
+        *_about_model(config, engine, context.motion),
+    )
+    for note in notes:
+        log.warning(note)
+    return AnimationPlan(config, inputs, sound, mode, files, notes)
+
+
+def input_files(config: AnimateConfig) -> tuple[tuple[str, InputFile], ...]:
+    """Note, by role, what the inputs are before they are read, for hashes that vouch for what was read."""
+    if not (config.sidecar or config.sign):
+        return ()
+    views = [(f"view {number}", path) for number, path in enumerate(config.views, 1)]
+    roles = [("source", config.source), ("driving", config.driving), *views]
+    return tuple((role, InputFile.of(path)) for role, path in roles)
+
+
+def find_inputs(
+    config: AnimateConfig,
+    driving: Clip | Motion,
+    framing: Framing | None,
+    size: tuple[int, int],
+    host: Host,
+    searches: DetectorCache | None = None,
+) -> AnimationInputs:
+    """Read the source and find both squares. searches: those of other jobs, which this one may share.
+
+    Raises InputError where a subject is asked for and none is found.
+    """
+    picture = read_picture(config.source)
+    pixels = on_black(picture)
+    source_box, driving_box = parse_crop(config.crop), parse_crop(config.crop_of_driving, SEARCHED)
+    _check_inside(source_box, config.source.name, pixels.shape[1], pixels.shape[0])
+    if isinstance(driving, Clip):
+        _check_inside(driving_box, config.driving.name, driving.info.width, driving.info.height)
+    began = time.monotonic()
+    views = [on_black(read_picture(path)) for path in config.views]
+    found = _search(config, driving, pixels, views, framing, host, searches or DetectorCache(host))
+    seconds = time.monotonic() - began
+    box = source_box if found.source is None else found.source.box
+    return AnimationInputs(
+        picture=picture,
+        source_box=box,
+        mirrored=not config.as_published,
+        square=_framed(pixels, box, size, config),
+        views=tuple(
+            _framed(view, box if square is None else square.box, size, config)
+            for view, square in zip(views, found.views, strict=True)
+        ),
+        driving=driving.driving
+        if isinstance(driving, Motion)
+        else DrivingFraming(driving.info, driving.start, driving.end, driving_box, found.shots, found.detector),
+        size=size,
+        subject=None if found.source is None else found.source.subject,
+        room=None if found.source is None or config.as_published else room_in(found.source, *pixels.shape[1::-1]),
+        warnings=(*_several(config, found), *_missing(config, found.shots)),
+        detection_s=seconds,
+    )
+
+
+def _framed(
+    pixels: NDArray[np.uint8], box: Box | None, size: tuple[int, int], config: AnimateConfig
+) -> NDArray[np.uint8]:
+    return resize(full_square(pixels, box, mirrored=not config.as_published), size)
+
+
+def full_square(pixels: NDArray[np.uint8], box: Box | None, *, mirrored: bool) -> NDArray[np.uint8]:
+    """The animated part of a picture at its own resolution; a network sees it resized.  box: None is all of it.
+
+    Outside the picture its border is repeated; mirrored: the picture is reflected there.
+    """
+    return pixels if box is None else crop(pixels, box, mirrored=mirrored)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the search of the inputs gave."""
+
+    source: Crop | None = None
+    shots: tuple[ClipCrop, ...] = ()
+    views: tuple[Crop | None, ...] = ()
+    detector: str | None = None
+
+
+def _search(
+    config: AnimateConfig,
+    driving: Clip | Motion,
+    pixels: NDArray[np.uint8],
+    views: Sequence[NDArray[np.uint8]],
+    framing: Framing | None,
+    host: Host,
+    searches: DetectorCache,
+) -> _Found:
+    """The squares that are to be found: in the source, in the driving video, in each further view of the source."""
+    wanted = config.crop == "auto", isinstance(driving, Clip) and config.crop_of_driving in SEARCHED
+    shots: tuple[ClipCrop, ...] = driving.driving.shots if isinstance(driving, Motion) else ()
+    nothing = _Found(shots=shots, views=(None,) * len(views))
+    if config.detector is not None:
+        host.find("detector", config.detector)
+    if framing is None or not any(wanted):
+        return nothing
+    name, subject = config.detector, framing.subject
+    if name is None and config.best_frame == "auto":
+        # Poses are compared by landmarks where a detector at hand finds them.
+        name = next((spec.name for spec in ready_detectors(host, subject) if spec.landmarks), None)
+    spec, detector = searches.detector(subject, name)
+    log.info("detector: %s", spec.name)
+    if isinstance(driving, Clip) and wanted[1]:
+        driving_crop = cast(DrivingCrop, config.crop_of_driving)
+        shots = searches.in_clip(
+            driving,
+            (spec, detector),
+            config.driving_width or framing.width,
+            subject=subject,
+            driving_crop=driving_crop,
+            cuts=bool(config.cuts),
+        )
+    if not wanted[0]:
+        return replace(nothing, shots=shots, detector=spec.name)
+
+    def found_in(picture: NDArray[np.uint8], path: Path) -> Crop:
+        if not config.as_published:
+            width = config.source_width or framing.width
+            moves = excursions(shots, config.head_motion or 0.0) if config.motion != "absolute" else []
+            return source_crop(picture, detector, width, moves, subject=subject, name=path.name)
+        # The square of a clip is wider where its subject moves far: the source gets the same room to move in.
+        width = framing.width if not shots else min(framing.width, max(shots[0].width, LOOSEST * framing.width))
+        return crop_in_picture(picture, detector, width, subject=subject, name=path.name)
+
+    return _Found(
+        found_in(pixels, config.source),
+        shots,
+        tuple(found_in(view, path) for path, view in zip(config.views, views, strict=True)),
+        spec.name,
+    )
+
+
+def _check_inside(box: Box | None, name: str, width: int, height: int) -> None:
+    if box is not None and (box.right <= 0 or box.bottom <= 0 or box.left >= width or box.top >= height):
+        raise UsageError(f"the crop lies outside {name}", f"It is {width}x{height} pixels.")
+
+
+def _several(config: AnimateConfig, found: _Found) -> list[str]:
+    warnings = []
+    if found.source is not None and found.source.found > 1:
+        warnings.append(f"{found.source.found} subjects in {config.source.name}: the largest is taken")
+    most = max((shot.found for shot in found.shots), default=0)
+    if most > 1:
+        warnings.append(f"{most} subjects in {config.driving.name}: the largest is followed")
+    return warnings
+
+
+def _missing(config: AnimateConfig, shots: Sequence[ClipCrop]) -> list[str]:
+    absent = [gap for shot in shots for gap in shot.gaps]
+    if not absent:
+        return []
+    places = ", ".join(f"{max(0.0, float(start)):.2f}-{float(end):.2f} s" for start, end in absent[:3])
+    places += f" and {len(absent) - 3} more" if len(absent) > 3 else ""
+    if config.on_missing == "fail":
+        raise InputError(f"no subject in {config.driving.name} at {places}", "Use --on-missing hold or skip.")
+    done = "the last pose is held" if config.on_missing == "hold" else "the source is shown as it is"
+    return [f"no subject in {config.driving.name} at {places}: {done}"]
+
+
+def on_black(picture: Picture) -> NDArray[np.uint8]:
+    """The picture (H, W, 3) laid over black."""
+    return over_black(picture.pixels, picture.alpha)
+
+
+def check_motion_out(config: AnimateConfig) -> None:
+    """Raise UsageError where the motion file would replace something, or could not be made."""
+    path = config.motion_out
+    if path is None:
+        return
+    others = (config.source, config.driving, *config.views, config.result_path)
+    if path.is_dir() or any(os.path.realpath(path) == os.path.realpath(other) for other in others):
+        raise UsageError(f"the motion file would replace {path}", "Choose another name for --motion-out.")
+    if not path.parent.is_dir():
+        raise UsageError(f"the folder of --motion-out does not exist: {path.parent}", "Create it first.")
+    if path.exists() and not config.overwrite:
+        raise UsageError(f"the motion file exists already: {path}", "Use --overwrite, or another name.")
+
+
+def choose_sound(
+    config: AnimateConfig, driving: DrivingFraming, *, must_check: bool = False
+) -> tuple[tuple[AudioSource, ...], list[str]]:
+    """The driving video's sound, cut to --start and --end, one source a track; and what should be said about it.
+
+    `auto` is silent where there is no sound or no room for it; `driving` raises UsageError there, and InputError where
+    none can be decoded.  must_check: the video is one that a motion file names: it may have changed, or be elsewhere.
+    """
+    if config.audio == "none":
+        return (), []
+    holds, info, name = holds_audio(config.result_path), driving.info, printable(driving.info.path.name)
+    if not info.audio or not holds:
+        if config.audio == "driving":
+            why = f"{name} has no sound" if holds else f"{config.result_path.name} cannot hold sound"
+            raise UsageError(f"--audio driving, but {why}", "Use --audio auto, or --audio none.")
+        return (), []
+    if must_check:
+        found = _same_video(info, config.driving.parent)
+        if found is None:
+            missing = f"{name} is not where it was, or has changed"
+            if config.audio == "driving":
+                raise InputError(f"--audio driving, but {missing}", "Put it beside the motion file.")
+            return (), [f"the sound is left out: {missing}"]
+        info = found
+    origin = info.origin + driving.start
+    end = None if driving.end is None else info.origin + driving.end
+    return choose_tracks(info, origin, end, wanted=config.audio_track, must=config.audio == "driving")
+
+
+def _same_video(info: VideoInfo, folder: Path) -> VideoInfo | None:
+    """The video that a motion file names, where it was or beside the file; None where there is none like it."""
+    for place in (info.path, folder / info.path.name):
+        try:
+            found = probe(place, deinterlace=info.deinterlace) if place.is_file() else None
+        except InputError:
+            continue
+        if found is not None and replace(found, path=info.path) == info:
+            return found
+    return None
+
+
+def _about_motion(config: AnimateConfig, motion: Motion, engine: Engine, source: transfer.Motion) -> list[str]:
+    """What the user should know of a motion file. Raises ModelError where this model cannot use it."""
+    name = printable(config.driving.name)
+    for part, ours in zip(("keypoints", "jacobians", "covariances", "codes"), source.parts(), strict=True):
+        theirs = getattr(motion, part)
+        if (ours is None) != (theirs is None) or (ours is not None and ours.shape[1:] != theirs.shape[1:]):
+            raise ModelError(
+                f"the motion in {name} does not fit the model {engine.model.name}: its {part} differ",
+                f"It was made with the model {printable(motion.model)}.",
+            )
+    if motion.model != engine.model.name:
+        return [f"{name} was made with the model {printable(motion.model)}: keypoints of two models rarely agree"]
+    return []
+
+
+def check_outputs(config: AnimateConfig) -> tuple[str, ...]:
+    """What should be said about how the result will be written. Raises UsageError or OutputError where it could not be,
+    and MissingError where the package that signs is absent."""
+    wanted = parse_frames(config.frames)
+    # At another rate, the numbers of the result are not those of the driving frames.
+    numbered = config.frames is not None and config.fps is None
+    check_output(
+        config.result_path,
+        config.overwrite,
+        inputs=(config.source, config.driving, *config.views),
+        codec=config.codec,
+        crf=config.crf,
+        pix_fmt=config.pix_fmt,
+        numbers=wanted if numbered else None,
+    )
+    check_motion_out(config)
+    if config.sidecar:
+        check_sidecar(config.result_path, (config.source, config.driving), overwrite=config.overwrite)
+    return check_signing(config.result_path, config.sign, config.sign_key)
+
+
+def _about_driving(config: AnimateConfig, info: VideoInfo) -> list[str]:
+    """A remark where nothing can move; the arguments may have been swapped."""
+    if info.frames != 1:
+        return []
+    source = probe(config.source)
+    swapped = f"; {config.source.name} is a film: is it the driving video? (fommctl animate SOURCE DRIVING)"
+    film = source.kind == "video" and source.frames != 1
+    return [f"the driving video {config.driving.name} is one picture: nothing moves" + (swapped if film else "")]
+
+
+def _about_model(config: AnimateConfig, engine: Engine, source: transfer.Motion) -> list[str]:
+    """What the user should know of how the model is used."""
+    notes, preset, (width, _) = [], engine.model.preset, engine.frame_size()
+    if config.crop == "auto" and preset.framing is None and preset.dataset is None:
+        notes.append(
+            "what this model was trained on is not known: nothing is cropped (a --preset for faces would crop)"
+        )
+    if config.size not in (None, width):
+        notes.append(f"frames of {config.size} pixels: trained at {width}, the model's motion still sees {width}")
+    if config.detail and not isinstance(engine.renderer(config.size), FlowRenderer):
+        notes.append("this model has no flow: it cannot give the source's detail back")
+    if config.keypoints and not source.keypoints.shape[1]:
+        notes.append("this model has no keypoints: none are drawn")
+    return notes
+
+
+def keeps_alpha(config: AnimateConfig, inputs: AnimationInputs) -> bool:
+    """Does the result keep the transparency of the source?"""
+    return (
+        inputs.source_box is not None
+        and config.paste_back is not False
+        and inputs.picture.alpha is not None
+        and not config.compare
+        and not config.keypoints
+        and holds_alpha(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
+    )
+
+
+def _about_shape(config: AnimateConfig, info: VideoInfo, inputs: AnimationInputs) -> list[str]:
+    """Remarks where a picture is squeezed into the model's shape, or a square given by hand leaves its picture."""
+    height, width = inputs.picture.pixels.shape[:2]
+    notes = []
+    for name, size, whole in (
+        (config.source.name, (width, height), inputs.source_box is None),
+        (config.driving.name, (info.width, info.height), inputs.driving.box is None and not inputs.driving.shots),
+    ):
+        if whole and content(size, inputs.size) is not None:
+            notes.append(
+                f"{name} is {size[0]}x{size[1]} and is squeezed to {inputs.size[0]}x{inputs.size[1]}: see --crop"
+            )
+    driving_box = parse_crop(config.crop_of_driving, SEARCHED)
+    for name, size, box, option in (
+        (config.source.name, (width, height), parse_crop(config.crop), "--crop"),
+        (config.driving.name, (info.width, info.height), driving_box, "--driving-crop"),
+    ):
+        if box is not None and box.clipped(*size) != box:
+            notes.append(f"{option} reaches beyond {name} ({size[0]}x{size[1]}): its border is repeated there")
+    return notes
+
+
+def _about_alpha(config: AnimateConfig, inputs: AnimationInputs) -> list[str]:
+    """A remark where the source's transparency is lost."""
+    alpha = inputs.picture.alpha
+    if alpha is None or alpha.min(initial=255) == 255 or keeps_alpha(config, inputs):
+        return []
+    held = holds_alpha(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
+    why = "" if held else f": {config.result_path.name} cannot hold it; .mov, .webm, .mkv and PNG pictures can"
+    return [f"the transparency of {config.source.name} is laid over black{why}"]

@@ -1,1 +1,0 @@
-"""One long driving video rendered in segments, in several processes: planning, rendering, joining."""

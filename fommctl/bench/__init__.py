@@ -1,0 +1,1 @@
+"""Measuring how fast the model runs and trains here, and how exactly."""

@@ -1,0 +1,239 @@
+"""What every command prints with: results, tables, progress and messages, and the session that says which of them.
+
+Whatever goes to a terminal passes `clean`: file names, model files, servers and plugins may hold control characters.
+"""
+
+import contextlib
+import datetime
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+NARROWEST = 60
+LOGGERS = ("fommctl", "py.warnings")
+"""Ours, and Python's warnings of libraries, which are shown with -v only."""
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but tab and newline, and those that turn the direction of what follows."""
+
+
+class LogFormat(StrEnum):
+    """How messages on stderr look."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def clean(text: str) -> str:
+    """Text without control characters; lines after the first are indented, so that none of them passes for a message of
+    its own."""
+    first, *more = _CONTROL.sub("\ufffd", text).split("\n")
+    return "\n".join([first, *(line if line.startswith("  ") else f"  {line}" for line in more)])
+
+
+def say(text: str) -> None:
+    """Print a message to stderr. A terminal that went away costs the message, never the work."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            print(text, file=sys.stderr, flush=True)
+
+
+def make_console(*, stderr: bool = False) -> "Console":
+    """Return a rich console that prints what it is given without control characters."""
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class CleanConsole(Console):
+        def render(self, renderable: Any, options: Any = None) -> Any:
+            for segment in super().render(renderable, options):
+                plain = segment.control or segment.text.isprintable()
+                yield segment if plain else Segment(_CONTROL.sub("\ufffd", segment.text), segment.style)
+
+    if stderr:
+        return CleanConsole(file=_Stderr(), highlight=False)  # type: ignore[arg-type]
+    return CleanConsole(highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+class _Stderr:
+    """What sys.stderr is at the time, below what rich puts over it; writing to one that went away does nothing."""
+
+    @property
+    def _stream(self) -> TextIO:
+        stream: TextIO = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+        return stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "rich_proxied_file":
+            raise AttributeError(name)
+        return getattr(self._stream, name)
+
+
+@dataclass
+class Session:
+    """One run of one command."""
+
+    json: bool = False
+    quiet: bool = False
+    log_format: str = LogFormat.TEXT
+    verbose: int = 0
+    debug: bool = False
+    warnings: "WarningCollector | None" = field(default=None, repr=False)
+    """What was warned of so far."""
+    stdout: TextIO | None = field(default=None, repr=False)
+    """Where the result goes; None: sys.stdout."""
+    _stderr: "Console | None" = field(default=None, repr=False)
+
+    @property
+    def stderr(self) -> "Console":
+        """A rich console on stderr, made when first needed."""
+        if self._stderr is None:
+            self._stderr = make_console(stderr=True)
+        return self._stderr
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether stderr is a terminal with a person before it, who wants to see how far the work is."""
+        wanted = not self.quiet and not self.json and self.log_format == LogFormat.TEXT
+        return wanted and sys.stderr.isatty()
+
+    def result(self, data: Mapping[str, Any], text: "RenderableType | None" = None) -> None:
+        """The result of the command: `data` under --json, else `text` for people.
+
+        A string is printed as it is (brackets of a file name are no markup); for colours give a rich Text.
+        Whatever was warned of is in the JSON too, where it has a list of warnings.
+        Raises ValueError where `data` holds NaN or infinity.
+        """
+        if self.json:
+            told = data.get("warnings")
+            if isinstance(told, list) and self.warnings is not None:
+                data = {**data, "warnings": list(dict.fromkeys([*told, *self.warnings.messages]))}
+            print(json.dumps(data, allow_nan=False), file=self.stdout, flush=True)
+        elif text is not None:
+            console = make_console()
+            # In fewer columns a table drops its cells; the terminal breaks its lines instead.
+            console.width = max(console.width, NARROWEST)
+            console.print(text)
+
+    def summary(self, data: Mapping[str, Any], text: "RenderableType | None" = None) -> None:
+        """As `result`, for a command whose result is what it wrote: --quiet prints nothing then."""
+        self.result(data, None if self.quiet else text)
+
+    @contextlib.contextmanager
+    def progress(self, label: str, unit: str = "frames") -> Iterator[Callable[[int, int | None], None]]:
+        """A progress bar with ETA and rate on stderr; yields report(done, total). Silent without a terminal,
+        and where stdout or stderr is for machines."""
+        if not self.shows_progress:
+            yield lambda done, total: None
+            return
+        from rich import progress
+        from rich.text import Text
+
+        class Rate(progress.ProgressColumn):
+            def render(self, task: Any) -> Text:
+                return Text(f"{task.speed:.1f} {unit}/s" if task.speed else "")
+
+        columns = (
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            Rate(),
+            progress.TimeRemainingColumn(),
+        )
+        with progress.Progress(*columns, console=self.stderr, transient=True) as bar:
+            task = bar.add_task(label, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class LogFormatter(logging.Formatter):
+    """One record as text or as a JSON object with time (UTC, ISO 8601), level, logger and message."""
+
+    def __init__(self, style: str) -> None:
+        super().__init__()
+        self.json = style == "json"
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = clean(record.getMessage().rstrip())
+        if record.exc_info:
+            message += "\n" + self.formatException(record.exc_info)
+        if self.json:
+            return json_line(record.levelname.lower(), message, logger=record.name)
+        return f"{record.levelname.lower()}: {message}"
+
+
+def json_line(level: str, message: str, **more: object) -> str:
+    """One message for machines."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    return json.dumps({"time": now, "level": level, "message": message, **more})
+
+
+class StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to what sys.stderr is at the time, so that messages and a progress bar do not overwrite each other."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+
+class WarningCollector(logging.Handler):
+    """Keeps the warnings of a run, for its JSON."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.WARNING:
+            self.messages.append(record.getMessage())
+
+
+def start_logging(style: str, verbosity: int = 0, quiet: bool = False) -> WarningCollector:
+    """Send the records of fommctl to stderr: warnings; with verbosity 1 information too, with 2 all; quiet: errors.
+
+    Returns what collects the warnings, whether they are shown or not.
+    """
+    handler, collector = StderrHandler(), WarningCollector()
+    handler.setFormatter(LogFormatter(style))
+    level = logging.ERROR if quiet else {0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
+    handler.setLevel(level)
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        ours = name == "fommctl"
+        logger.handlers[:] = [handler, collector] if ours else [handler]
+        logger.propagate = False
+        logger.setLevel(min(level, logging.WARNING) if ours else level if verbosity else logging.ERROR)
+    logging.captureWarnings(True)
+    return collector
+
+
+@contextlib.contextmanager
+def logging_restored() -> Iterator[None]:
+    """Leave logging as it was: the command line may run inside another program."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(logger, list(logger.handlers), logger.propagate, logger.level) for logger in loggers]
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for logger, handlers, propagate, level in before:
+            logger.handlers[:] = handlers
+            logger.propagate = propagate
+            logger.setLevel(level)

@@ -1,0 +1,371 @@
+"""The `fommctl` command: its entry, its signals, and the one place that turns errors into messages and exit codes.
+
+Importing it loads little, so that Ctrl-C is answered from the first moment on: typer is imported by `entry`.
+"""
+
+import _thread
+import contextlib
+import errno
+import io
+import itertools
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from threading import current_thread, main_thread
+from types import FrameType, SimpleNamespace
+from typing import TextIO
+
+from fommctl.errors import (
+    FULL_DISK,
+    FommctlError,
+    InputError,
+    InterruptedRunError,
+    MissingError,
+    OutputError,
+    out_of_memory,
+)
+
+COMMANDS = (
+    "animate",
+    "batch",
+    "crop",
+    "preprocess",
+    "train",
+    "evaluate",
+    "inspect",
+    "doctor",
+    "bench",
+    "demo",
+    "models",
+    "presets",
+    "plugins",
+)
+"""The modules of this package with a command or a group of them, in the order of --help."""
+COMPLETION_VARIABLE = "_FOMMCTL_COMPLETE"
+LONGEST_IMPORT = 5.0
+"""Seconds that an interrupt waits for the end of an import."""
+INTERRUPTED = InterruptedRunError("interrupted", "Nothing half-written was left behind.")
+
+
+def entry() -> None:
+    """Run the command line and exit with its code: the console script."""
+    _end_at_a_signal(_end)
+    _open_standard_streams()
+    if "--json" in sys.argv:
+        _keep_stdout_for_the_result()
+    # Read by torch's OpenMP when it is loaded. Its threads spin for milliseconds between two layers of a network and
+    # take the cores from decoder and encoder; beside another busy process this more than halves the speed (measured
+    # with one busy loop on two cores: 25 frames/s against 40), and on an idle machine nothing is lost.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    try:
+        from fommctl.cli import options  # noqa: F401  # with typer
+
+        if sys.argv[1:2] == ["doctor"]:
+            # What would fail later.
+            import pydantic  # noqa: F401
+            import rich.console  # noqa: F401
+    except Exception as error:
+        sys.exit(_without_libraries(error))
+    code = main()
+    # The result is told: a signal that comes now must not add an error to it.
+    _end_at_a_signal(lambda signum, frame: os._exit(code))
+    sys.exit(code)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return run(lambda: _dispatch(arguments), arguments)
+
+
+def _dispatch(arguments: list[str]) -> None:
+    import typer
+
+    from fommctl.cli.options import build_app
+
+    app = build_app(COMMANDS)
+    if COMPLETION_VARIABLE in os.environ:
+        app(prog_name="fommctl")
+    # Not app(...): typer's own main would turn an EOFError into an abort and swallow KeyboardInterrupt.
+    command = typer.main.get_command(app)
+    # Parsing takes the words out of the list; the report of `evaluate` shows the whole command.
+    with command.make_context("fommctl", list(arguments), obj=tuple(arguments)) as context:
+        command.invoke(context)
+
+
+def _without_libraries(error: Exception) -> int:
+    """Answer where the libraries of the command line itself are broken: doctor prints its report without them."""
+    if sys.argv[1:2] == ["doctor"]:
+        from fommctl.doctor.run import run
+
+        report = run()
+        lines = [f"{row.area}, {row.name}: {row.level}: {row.value}" for row in report.rows]
+        lines += ["", report.verdict, *(f"{row.area}, {row.name}: {row.advice}" for row in report.problems)]
+        with contextlib.suppress(BrokenPipeError):
+            print(json.dumps(report.to_json()) if "--json" in sys.argv else "\n".join(lines), flush=True)
+        return report.exit_code
+    message = f"a package that fommctl needs cannot be loaded: {type(error).__name__}: {error}"
+    known = MissingError(message, "Run 'fommctl doctor'; it says what to do.")
+    _write(_told(known, _flags(sys.argv)), to_stdout="--json" in sys.argv)
+    return known.exit_code
+
+
+def _flags(argv: Sequence[str]) -> SimpleNamespace:
+    """The shared flags that count even where the arguments cannot be parsed: json, debug, quiet, log_format."""
+    words = list(argv[: argv.index("--")] if "--" in argv else argv)
+    after = dict(itertools.pairwise(words))
+    as_json = "--log-format=json" in words or after.get("--log-format") == "json"
+    return SimpleNamespace(
+        json="--json" in words,
+        debug="--debug" in words,
+        quiet="-q" in words or "--quiet" in words,
+        log_format="json" if as_json else "text",
+    )
+
+
+def run(work: Callable[[], object], argv: Sequence[str]) -> int:
+    """Run `work`, report what it raises as the flags in argv say, return the exit code. A result other than an int
+    is 0. Within `work`, SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt."""
+    from fommctl.cli import console
+
+    flags = _flags(argv)
+    with console.logging_restored():
+        console.start_logging(flags.log_format, quiet=flags.quiet)
+        try:
+            with _signals_raise():
+                result = work()
+                _flush()
+            return result if isinstance(result, int) else 0
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            return _code_of(error, flags)
+
+
+def _code_of(error: BaseException, flags: SimpleNamespace) -> int:
+    import typer
+
+    broken = isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError)
+    gone, lost = _stdout_is_lost(look=broken)
+    if broken and (gone or isinstance(error, SystemExit)):
+        return 0  # `| head` has seen enough. rich makes a SystemExit of it.
+    if isinstance(error, SystemExit | typer.Exit):
+        return _code_of_exit(error)
+    # What stdout cannot take is told on stderr.
+    flags.json = flags.json and not lost
+    known = _as_known(error)
+    if known is None:
+        return 2
+    _report(known, error, flags)
+    return known.exit_code
+
+
+def _stdout_is_lost(look: bool) -> tuple[bool, bool]:
+    """Whether the reader of our stdout has gone, and whether it takes nothing more for that or another reason, such
+    as a full disk. What cannot be written is dropped, for it must not raise again at exit.
+
+    look: ask the system too, because unbuffered output leaves nothing to flush.
+    """
+    try:
+        _flush()
+        gone = lost = look and _hung_up(sys.stdout)
+    except OSError as error:
+        gone, lost = isinstance(error, BrokenPipeError), True
+    if lost:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return gone, lost
+
+
+def _hung_up(stream: TextIO) -> bool:
+    """Has the other end of this pipe been closed, where the system can tell?"""
+    import select
+
+    if not hasattr(select, "poll"):
+        return False
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    except OSError:
+        return False
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _as_known(error: BaseException) -> FommctlError | None:
+    """The error as one that has an exit code; None for a command group without a subcommand, which printed its help."""
+    import typer
+
+    if isinstance(error, FommctlError):
+        return error
+    if isinstance(error, KeyboardInterrupt) or (isinstance(error, typer.Abort) and error.__cause__ is None):
+        return INTERRUPTED
+    # typer may carry its own copy of click: the base of its exceptions is taken from typer itself.
+    if isinstance(error, next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")):
+        from fommctl.cli.options import usage_error
+
+        return usage_error(error)
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
+        return OutputError(f"the disk is full: {error}", "Free some space or write elsewhere with -o.")
+    if isinstance(error, OSError) and error.errno == errno.EIO and error.filename is None:
+        return OutputError("the terminal or pipe that fommctl writes to went away", "Write results to a file.")
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return InputError(f"not allowed: {error}", "Check the permissions of the file and of its folder.")
+    return out_of_memory(error) or _bug(error)
+
+
+def _code_of_exit(error: BaseException) -> int:
+    """The code of typer.Exit or of a SystemExit, whose code may be a message, as for sys.exit itself."""
+    code = getattr(error, "exit_code", getattr(error, "code", None))
+    if code is None or isinstance(code, int):
+        return code or 0
+    _write(str(code), to_stdout=False)
+    return 1
+
+
+def _report(known: FommctlError, error: BaseException, flags: SimpleNamespace) -> None:
+    if flags.debug:
+        import traceback
+
+        _write("".join(traceback.format_exception(error)).rstrip(), to_stdout=False)
+    _write(_told(known, flags), to_stdout=flags.json)
+
+
+def _told(known: FommctlError, flags: SimpleNamespace) -> str:
+    """An error as the flags say: JSON on stdout, else a line of JSON or text on stderr."""
+    from fommctl.cli.console import clean, json_line
+
+    if flags.json:
+        return json.dumps({"error": {"message": known.message, "hint": known.hint, "exit_code": known.exit_code}})
+    if flags.log_format == "json":
+        return json_line("error", known.message, logger="fommctl", hint=known.hint, exit_code=known.exit_code)
+    hint = f"\nhint: {clean(known.hint)}" if known.hint else ""
+    return f"error: {clean(known.message)}{hint}"
+
+
+def _write(text: str, *, to_stdout: bool) -> None:
+    stream = sys.stdout if to_stdout else sys.stderr
+    if stream is None:
+        return
+    # Nobody listens any more: the exit code is all that can still be told.
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=stream, flush=True)
+
+
+def _bug(error: BaseException) -> FommctlError:
+    """An error that nobody foresaw: the traceback goes to a log that a report can carry."""
+    import tempfile
+    import traceback
+
+    message = f"this is a bug in fommctl: {type(error).__name__}: {str(error)[:200]}".rstrip(": ")
+    text = "".join(traceback.format_exception(error))
+    try:
+        handle, name = tempfile.mkstemp(prefix="fommctl-", suffix=".log")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as log:
+            log.write(f"command: {' '.join(sys.argv)}\n{text}")
+    except OSError:
+        return FommctlError(message, "Please report it with the traceback that --debug shows.")
+    return FommctlError(message, f"Please report it with the log {name}.")
+
+
+@contextlib.contextmanager
+def _signals_raise() -> Iterator[None]:
+    """SIGTERM and SIGHUP become KeyboardInterrupt, so that every `with` block cleans up as for Ctrl-C.
+
+    A signal that the caller ignores (nohup, a background job) stays ignored. Signals that follow within a second
+    (an impatient second Ctrl-C, a supervisor that signals the whole group) do not disturb the cleaning up. In the
+    middle of an import, where libraries catch whatever is raised, the interrupt waits for its end.
+    """
+    if current_thread() is not main_thread():
+        yield
+        return
+    last = float("-inf")
+    asked: float | None = None
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        nonlocal last, asked
+        now = time.monotonic()
+        asked = now if asked is None else asked
+        if _importing(frame) and now - asked < LONGEST_IMPORT:
+            # Not threading.Thread: what is interrupted may be just starting one, and hold its lock.
+            _thread.start_new_thread(_signal_again, (signum,))
+            return
+        previous, last, asked = last, now, None
+        if last - previous > 1:
+            raise KeyboardInterrupt
+
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether this frame runs for an import."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _signal_again(signum: int) -> None:
+    time.sleep(0.02)
+    if hasattr(signal, "pthread_kill"):
+        # To this very thread: what it waits for is interrupted.
+        signal.pthread_kill(main_thread().ident or 0, signum)
+    else:
+        signal.raise_signal(signum)
+
+
+def _end_at_a_signal(end: Callable[[int, FrameType | None], None]) -> None:
+    """Until `run` takes the signals over there is nothing to clean up, and an exception in the middle of an
+    import is not always passed on: the process ends at once. Signals that the caller ignores stay ignored."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, end)
+
+
+def _end(signum: int, frame: FrameType | None) -> None:
+    as_json = "--json" in sys.argv
+    body = {"message": INTERRUPTED.message, "hint": INTERRUPTED.hint, "exit_code": INTERRUPTED.exit_code}
+    text = json.dumps({"error": body}) if as_json else f"error: {INTERRUPTED.message}\nhint: {INTERRUPTED.hint}"
+    stream = sys.stdout if as_json else sys.stderr
+    try:
+        if stream is not None:
+            os.write(stream.fileno(), f"{text}\n".encode())
+    finally:
+        os._exit(INTERRUPTED.exit_code)
+
+
+def _open_standard_streams() -> None:
+    """Where the caller closed one of the three (`2>&-`), the next file to be opened would take its number, and what
+    a library then prints would end up in the result."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        # A file name need not be text in the encoding of the terminal.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _keep_stdout_for_the_result() -> None:
+    """What a library or a program that it starts writes to file descriptor 1 goes to stderr; sys.stdout keeps the
+    way to where the caller reads."""
+    stdout = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+    os.dup2(2, 1)
+    sys.stdout = stdout

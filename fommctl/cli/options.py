@@ -1,0 +1,374 @@
+"""Commands from functions and configuration classes: their options, declared once; the group that builds them when they
+are called; and what is told where the words of a command are wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib
+import inspect
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.models import OptionInfo
+
+from fommctl import __version__
+from fommctl.cli import console
+from fommctl.cli.console import LogFormat, Session
+from fommctl.errors import FommctlError, InputError, ProblemsError, UsageError
+
+if TYPE_CHECKING:
+    from fommctl.host import Host
+    from fommctl.options import OptionField
+
+EPILOG = (
+    "Exit codes: 0 done; 1 bug; 2 usage; 3 input or output; 4 model; 5 something optional is missing; "
+    "6 some checks or jobs failed; 130 interrupted."
+)
+PANEL = "Output and diagnosis"
+PANEL_OF_PLUGINS = "Commands of plugins"
+SHARED: Mapping[str, tuple[Any, Any]] = {
+    "json": (
+        Annotated[
+            bool,
+            typer.Option(
+                "--json", help="Print one JSON object on stdout and nothing else there.", rich_help_panel=PANEL
+            ),
+        ],
+        False,
+    ),
+    "verbose": (
+        Annotated[
+            int,
+            typer.Option("--verbose", "-v", count=True, help="More messages; twice for all.", rich_help_panel=PANEL),
+        ],
+        0,
+    ),
+    "quiet": (
+        Annotated[bool, typer.Option("--quiet", "-q", help="Errors only, no progress.", rich_help_panel=PANEL)],
+        False,
+    ),
+    "log_format": (
+        Annotated[LogFormat, typer.Option("--log-format", help="How messages on stderr look.", rich_help_panel=PANEL)],
+        LogFormat.TEXT,
+    ),
+    "debug": (
+        Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=PANEL)],
+        False,
+    ),
+}
+"""Options of every command: annotation and default."""
+_ORDER = "Give the source first and the driving video second, without options: animate SOURCE DRIVING -o RESULT."
+HABITS: Mapping[str, str] = {
+    "-s": _ORDER,
+    "-d": _ORDER,
+    "-t": _ORDER,
+    "-i": _ORDER,
+    "--source": _ORDER,
+    "--source-image": _ORDER,
+    "--target": _ORDER,
+    "--driving": _ORDER,
+    "--driving-video": _ORDER,
+    "--relative": "Write --motion relative; --motion absolute is the opposite.",
+    "--no-relative": "Write --motion absolute.",
+    "--find-best-frame": "Write --best-frame auto.",
+    "--cpu": "Write --device cpu.",
+    "--config": "Write --preset.",
+    "--checkpoint": "Write --model.",
+    "--result-video": "Write -o.",
+    "--log-dir": "Write --out.",
+    "--device-ids": "Write --device cuda:N.",
+    "-y": "Write --overwrite.",
+    "--yes": "Write --overwrite.",
+    "--force": "Write --overwrite.",
+    "--epochs": "Write --max-steps N, or --set train_params.num_epochs=N.",
+    "--num-epochs": "Write --max-steps N, or --set train_params.num_epochs=N.",
+}
+"""What users of the published FOMM code, LivePortrait, facefusion and ffmpeg write, and what it is called here."""
+logger = logging.getLogger("fommctl.cli")
+
+
+def build_app(modules: Sequence[str]) -> typer.Typer:
+    """The application with the commands of these modules of `fommctl.cli`, and with those of plugins."""
+    app = typer.Typer(
+        name="fommctl",
+        cls=type("Commands", (Commands,), {"modules": tuple(modules)}),
+        help="Animate a still image with the motion of a video.",
+        epilog=EPILOG,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    @app.callback()
+    def root(
+        version: Annotated[
+            bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+        ] = False,
+    ) -> None:
+        pass
+
+    return app
+
+
+def built(name: str) -> Any:
+    """The command, or the group of commands, of a module of `fommctl.cli`."""
+    app = typer.Typer(add_completion=False)
+    _module(name).register(app)
+    return typer.main.get_group(app).commands[name]
+
+
+def command(
+    app: typer.Typer,
+    name: str | None = None,
+    *,
+    reads: Mapping[str, Any] = MappingProxyType({}),
+    panels: Sequence[str] = (),
+    unless: str | None = None,
+    **kwargs: Any,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register `function(session, ...)` as a command of `app` with the shared options added to its own.
+
+    reads: parameters of the function that stand for the options of a configuration class, with the class, or with a
+    tuple of the class and the fields that count; the function gets the configuration.  panels: their order in --help,
+    where it is not that of the options.  unless: an option beside which arguments of the configuration may be missing;
+    they are empty paths then.
+    """
+    chosen = {key: each if isinstance(each, tuple) else (each,) for key, each in reads.items()}
+    classes = {key: each[0] for key, each in chosen.items()}
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        signature = list(inspect.signature(function).parameters.values())[1:]
+        own = [_evaluated(each, function) for each in signature if each.name not in chosen]
+        by_name = {each.name: [each] for each in own} | {
+            key: list(_parameters(*each, required=unless is None)) for key, each in chosen.items()
+        }
+        given = [parameter for each in signature for parameter in by_name[each.name]]
+        given.sort(key=lambda each: panels.index(panel) if (panel := _panel(each)) in panels else -1)
+        fields = frozenset(each.name for each in given) - {each.name for each in own}
+        given.sort(key=lambda each: panels.index(panel) if (panel := _panel(each)) in panels else -1)
+
+        def wrapper(
+            *, json: bool, verbose: int, quiet: bool, log_format: LogFormat, debug: bool, **values: Any
+        ) -> None:
+            if quiet and verbose:
+                raise UsageError("--quiet and --verbose exclude each other", "Give one of them.")
+            collector = console.start_logging(log_format, verbose, quiet)
+            session = Session(json, quiet, log_format, verbose, debug, collector, stdout=sys.stdout)
+            rest = {each.name: values[each.name] for each in own}
+            # What a library or a plugin prints must not mix with the JSON object.
+            with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
+                function(session, **read(classes, values, optional=values.get(unless or "") is not None), **rest)
+
+        shared = [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+            for key, (annotation, default) in SHARED.items()
+        ]
+        all_of_them = [*(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in given), *shared]
+        wrapper.__signature__ = inspect.Signature(all_of_them)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in all_of_them}
+        wrapper.__name__, wrapper.__doc__ = function.__name__, function.__doc__
+        app.command(name, cls=type("Command", (Command,), {"fields": fields}), **kwargs)(wrapper)
+        return function
+
+    return register
+
+
+def read(classes: Mapping[str, type], values: Mapping[str, Any], *, optional: bool = False) -> dict[str, Any]:
+    """A configuration of each class, by the names of the parameters that take them.
+
+    values: what typer read, by the name of the field; None and () stand for what was not given.  optional: required
+    paths may be missing. Raises UsageError with the problems of all of them.
+    """
+    from fommctl.options import option_fields, together
+
+    found: dict[str, Any] = {}
+    problems: list[UsageError] = []
+    for parameter, cls in classes.items():
+        fields = option_fields(cls)
+        given: dict[str, Any] = {name: Path() for name, field in fields.items() if optional and field.required}
+        given |= {name: values[name] for name in fields if values.get(name) not in (None, (), [])}
+        try:
+            found[parameter] = cls(**given)
+        except ProblemsError as error:
+            problems += error.problems
+        except UsageError as error:
+            problems.append(error)
+    if problems:
+        raise together(problems)
+    return found
+
+
+def check_there(*paths: Path | None) -> None:
+    """Raise InputError for an input that does not exist, before any library is loaded to look into it."""
+    for path in paths:
+        # A pattern of frames names no file.
+        if path is None or "%" in path.name:
+            continue
+        if re.match(r"[a-z]{2,}:/", str(path)) and not path.exists():
+            url = str(path).replace(":/", "://", 1)
+            raise InputError(f"{url} is a URL, and fommctl reads files", "Download it first, with curl -LO or yt-dlp.")
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise InputError(f"{path} does not exist", "Check the spelling and the folder.") from error
+        except (OSError, ValueError):
+            # The library that opens it says why it cannot.
+            continue
+
+
+def usage_error(error: Any) -> UsageError | None:
+    """What typer says about the words of a command line; None where a group printed its help."""
+    message = error.format_message()
+    if not message:
+        return None
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "fommctl"
+    message = message.replace("Value error, ", "")
+    message = message[:1].lower() + message[1:].rstrip(".")
+    hint = f"See '{path} --help'."
+    option = getattr(error, "option_name", "").replace("_", "-")
+    if option in HABITS and not getattr(error, "possibilities", None):
+        hint = HABITS[option]
+    elif "extra argument" in message and path == "fommctl animate":
+        hint = "Name the result with -o: fommctl animate SOURCE DRIVING -o RESULT."
+    return UsageError(message, hint)
+
+
+class Command(TyperCommand):
+    """A command whose configuration class says what is missing, together with all that is wrong."""
+
+    fields: frozenset[str] = frozenset()
+    """The parameters that the configuration class reads."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words; what is required by the configuration class counts as not given."""
+        for each in self.params:
+            if each.required and each.name in self.fields:
+                each.process_value = partial(_unless_missing, each)  # type: ignore[method-assign]
+        return super().parse_args(ctx, args)
+
+
+def _unless_missing(parameter: Any, ctx: Any, value: Any) -> Any:
+    return None if parameter.value_is_missing(value) else type(parameter).process_value(parameter, ctx, value)
+
+
+class Commands(TyperGroup):
+    """The built-in commands, then those of plugins. A command is built when it is called, the host is loaded only where
+    a plugin's command may be meant."""
+
+    modules: tuple[str, ...] = ()
+
+    @cached_property
+    def host(self) -> Host:
+        from fommctl.host import load_host
+
+        host = load_host(check=False)
+        for name in sorted(set(host.names("command")) & set(self.modules)):
+            owner = host.owner("command", name)
+            logger.warning("the command %r of %s is left out: fommctl has one of this name", name, owner)
+        return host
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*self.modules, *(name for name in self.host.names("command") if name not in self.modules)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """For --help and completion: only a name and a summary, for building a command may be slow."""
+        if cmd_name in self.modules:
+            return TyperCommand(cmd_name, help=_summary(cmd_name))
+        if cmd_name not in self.host.names("command"):
+            return None
+        spec = self.host.commands.get(cmd_name)
+        summary = spec.summary if spec else "Offered by two plugins: see 'fommctl plugins list'."
+        return TyperCommand(cmd_name, help=summary, rich_help_panel=PANEL_OF_PLUGINS)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """For a call: builds the command."""
+        name = args[0]
+        if name in self.modules:
+            return name, built(name), args[1:]
+        if name not in self.host.names("command"):
+            return super().resolve_command(ctx, args)
+        build = self.host.find("command", name).build
+        try:
+            command = typer.main.get_command(build())
+        except FommctlError:
+            raise
+        except Exception as error:
+            owner = self.host.owner("command", name)
+            message = f"the command {name!r} of {owner} cannot be built: {type(error).__name__}: {error}"
+            raise FommctlError(message, "Tell the authors of the plugin; --debug shows the traceback.") from error
+        # A typer application of its own would offer to install the completion of the whole program.
+        command.params = [each for each in command.params if each.name not in ("install_completion", "show_completion")]
+        return name, command, args[1:]
+
+
+def _summary(name: str) -> str:
+    module = _module(name)
+    return str(inspect.getdoc(getattr(module, name, None)) or module.HELP)
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"fommctl.cli.{name}")
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(f"fommctl {__version__}")
+        raise typer.Exit
+
+
+def _parameters(cls: type, *names: str, required: bool) -> Iterator[inspect.Parameter]:
+    from fommctl.options import option_fields
+
+    for field in option_fields(cls).values():
+        if field.info is not None and (field.name in names or not names):
+            yield _parameter(field, required=field.required and required)
+
+
+def _parameter(field: OptionField, *, required: bool) -> inspect.Parameter:
+    info = copy.copy(field.info)
+    kind: Any = str if field.reads is not None else field.kind if field.kind in (bool, int, float, Path) else str
+    many = field.many and field.reads is None
+    default = _shown_default(field)
+    if isinstance(info, OptionInfo) and kind is not bool:
+        # Values are read by the configuration class, which tells all problems at once; typer hands them on as they are.
+        info.parser = str
+        if kind is Path and info.metavar is None:
+            info.metavar = "<list[Path]>" if many else "<path>"
+    annotation = list[kind] if many else kind
+    if default is None and not required:
+        annotation = annotation | None
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if required else default,
+        annotation=Annotated[annotation, info],
+    )
+
+
+def _evaluated(parameter: inspect.Parameter, function: Any) -> inspect.Parameter:
+    if isinstance(parameter.annotation, str):
+        return parameter.replace(annotation=eval(parameter.annotation, function.__globals__))
+    return parameter
+
+
+def _shown_default(field: OptionField) -> Any:
+    """The default as --help shows it."""
+    if field.default is None or field.many:
+        return field.reads.default if field.reads is not None else None
+    return field.default if isinstance(field.default, bool | int | float | Path | str) else str(field.default)
+
+
+def _panel(parameter: inspect.Parameter) -> str | None:
+    infos = [each for each in getattr(parameter.annotation, "__metadata__", ()) if hasattr(each, "rich_help_panel")]
+    return infos[0].rich_help_panel if infos else None

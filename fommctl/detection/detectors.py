@@ -1,0 +1,99 @@
+"""Detectors: which ones are ready, and what several jobs share of them."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+from fommctl.api.protocols import Detector
+from fommctl.api.specs import DetectorSpec
+from fommctl.detection.framing import ClipCrop
+from fommctl.detection.shots import DrivingCrop, crops_in_clip
+from fommctl.errors import MissingError
+from fommctl.host import Host
+from fommctl.media.reader import Clip
+from fommctl.plugin import describe, why_not_ready
+
+log = logging.getLogger(__name__)
+CLIPS = 16
+
+
+class DetectorCache:
+    """The detectors of a host, and what they found in the last clips."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._detectors: dict[tuple[str, str | None], tuple[DetectorSpec, Detector]] = {}
+        self._clips: OrderedDict[tuple[Any, ...], tuple[ClipCrop, ...]] = OrderedDict()
+
+    def detector(self, subject: str, name: str | None) -> tuple[DetectorSpec, Detector]:
+        """As `choose_detector`."""
+        if (subject, name) not in self._detectors:
+            self._detectors[subject, name] = choose_detector(self._host, subject, name)
+        return self._detectors[subject, name]
+
+    def in_clip(
+        self,
+        clip: Clip,
+        detector: tuple[DetectorSpec, Detector],
+        width: float,
+        *,
+        subject: str,
+        driving_crop: DrivingCrop,
+        cuts: bool,
+    ) -> tuple[ClipCrop, ...]:
+        """As `crops_in_clip`; a file that was not written to since is not searched again."""
+        spec, built = detector
+        part = clip.fps, clip.start, clip.end, clip.deinterlace
+        key = (*_state(clip.path), part, spec.name, width, subject, driving_crop, cuts)
+        found = self._clips.pop(key, None)
+        if found is None:
+            found = crops_in_clip(clip, built, width, subject=subject, driving_crop=driving_crop, cuts=cuts)
+        if clip.path.is_file():
+            self._clips[key] = found
+        while len(self._clips) > CLIPS:
+            self._clips.popitem(last=False)
+        return found
+
+
+def _state(path: Path) -> tuple[Path, int, int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return path, 0, 0, 0
+    return path, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def ready_detectors(host: Host, subject: str) -> list[DetectorSpec]:
+    """The detectors of this subject that work at once and offline, in the order of priority."""
+    fitting = [spec for spec in host.detectors.values() if spec.subject == subject and why_not_ready(spec) is None]
+    return sorted(fitting, key=lambda spec: -spec.priority)
+
+
+def choose_detector(host: Host, subject: str, name: str | None = None) -> tuple[DetectorSpec, Detector]:
+    """The detector of this name, or the first of the ready ones that can be built.
+
+    A detector asked for by name may download its weights. Raises UsageError for an unknown name, and MissingError where
+    no detector of `subject` works.
+    """
+    if name is not None:
+        spec: DetectorSpec = host.find("detector", name)
+        return spec, spec.build()
+    for spec in ready_detectors(host, subject):
+        try:
+            return spec, spec.build()
+        except MissingError as error:
+            log.warning("detector %s: %s", spec.name, error.message)
+        except Exception as error:
+            log.warning("detector %s: %s", spec.name, describe(error))
+    reasons = [
+        f"{spec.name}: {why_not_ready(spec) or 'cannot be loaded'}"
+        for spec in host.detectors.values()
+        if spec.subject == subject
+    ]
+    raise MissingError(
+        f"no detector of a {subject} is ready ({'; '.join(reasons) or 'none is installed'})",
+        "Give --crop none or --crop X,Y,SIZE, or install what is missing.",
+    )

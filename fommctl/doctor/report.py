@@ -1,0 +1,130 @@
+"""Report: one row for each thing checked, without anything private."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from fommctl.errors import MissingError
+
+Level = Literal["ok", "note", "problem"]
+_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
+_TOKEN = re.compile(r"\b(hf_|ghp_|github_pat_|sk-)[A-Za-z0-9_-]{16,}")
+_COMMON = frozenset({"localhost", "root", "user", "home", "main", "linux", "python", "torch", "fommctl", "cuda"})
+"""Names of machines and users that identify nobody and that occur as plain words."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """Result of one check."""
+
+    area: str
+    name: str
+    value: str
+    """State found, in a few words."""
+    level: Level = "ok"
+    """`note`: worth knowing, or slower than it could be; `problem`: something does not work."""
+    advice: str | None = None
+    """Remedy, in one line, with a command where there is one."""
+    stops: bool = False
+    """Problem that keeps `fommctl animate` with the built-in model from working."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Values for programs; those of devices and versions have their own keys in the report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All rows, ordered by area, and the versions that a bug report needs."""
+
+    rows: tuple[Row, ...]
+    versions: Mapping[str, str]
+
+    @property
+    def problems(self) -> tuple[Row, ...]:
+        """Rows of what does not work, those that stop `animate` first."""
+        found = [row for row in self.rows if row.level == "problem"]
+        return tuple(sorted(found, key=lambda row: not row.stops))
+
+    @property
+    def exit_code(self) -> int:
+        """5 (something is missing) where a problem stops `animate`, else 0."""
+        return MissingError.exit_code if any(row.stops for row in self.problems) else 0
+
+    @property
+    def verdict(self) -> str:
+        """Summary in one sentence."""
+        count, stopping = len(self.problems), sum(row.stops for row in self.problems)
+        if not count:
+            return "No problems: 'fommctl animate' works here."
+        counted = f"{count} problem{'s' if count > 1 else ''}"
+        if not stopping:
+            return f"{counted}; 'fommctl animate' works here with the built-in model."
+        which = f", {stopping} of which" if stopping < count else ""
+        return f"{counted}{which} {'keeps' if stopping == 1 else 'keep'} 'fommctl animate' from working here."
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values for --json, without NaN and infinity."""
+        names = ("area", "name", "value", "level", "advice", "stops")
+        return {
+            "ok": self.exit_code == 0,
+            "problems": len(self.problems),
+            "checks": [{name: getattr(row, name) for name in names} for row in self.rows],
+            "versions": dict(self.versions),
+            "devices": [dict(row.facts) for row in self.rows if row.area == "devices" and row.facts],
+        }
+
+
+class Redactor:
+    """Removes home folders, user and host names, logins in addresses and tokens: reports go into public issues."""
+
+    def __init__(self) -> None:
+        homes, names = {os.path.expanduser("~")}, set()
+        # A container's user may have neither a name nor a home.
+        with contextlib.suppress(OSError, RuntimeError):
+            homes.add(str(Path("~").expanduser().resolve()))
+        with contextlib.suppress(OSError, KeyError, ImportError):
+            names.add(getpass.getuser())
+        with contextlib.suppress(OSError):
+            names |= {socket.gethostname(), socket.gethostname().split(".")[0]}
+        self._homes = sorted((home for home in homes if home.startswith(("/", "\\")) and len(home) > 1), key=len)[::-1]
+        self._names = sorted(name for name in names if len(name) > 2 and name.lower() not in _COMMON)
+
+    def text(self, text: str) -> str:
+        """Redact a text."""
+        for home in self._homes:
+            text = re.sub(rf"{re.escape(home)}(?![\w.-])", "~", text)
+        for name in self._names:
+            text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", "NAME", text)
+        return _TOKEN.sub(r"\1...", _LOGIN.sub("", text))
+
+    def rows(self, rows: Sequence[Row]) -> Iterator[Row]:
+        """Redact every text in rows."""
+        for row in rows:
+            yield replace(row, **{name: self._value(value) for name, value in asdict(row).items()})
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self._value(each) for key, each in value.items()}
+        return self.text(value) if isinstance(value, str) else value
+
+
+def describe(error: BaseException) -> str:
+    """Return `ValueError: its message`, the first line only, at most about 200 characters."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {text[:200]}".rstrip(": ")
+
+
+def in_bytes(size: float) -> str:
+    """Return `512 MB`, `15.6 GB`."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}" if unit != "bytes" else f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.3g} TB"

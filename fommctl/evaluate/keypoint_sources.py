@@ -1,0 +1,378 @@
+"""Keypoints and embeddings that metrics measure with: which are chosen, and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fommctl.api.metrics import EmbeddingSource, FrameChunk, KeypointSource, MetricClip
+from fommctl.api.protocols import Detector, Embedder, Renderer
+from fommctl.api.specs import DetectorSpec, EmbedderSpec, MetricSpec
+from fommctl.datasets.keypoints import keypoints_path, read_keypoints
+from fommctl.errors import MissingError, UsageError
+from fommctl.evaluate.config import EvaluateConfig
+from fommctl.evaluate.detection_cache import DetectionCache, Pixels, Result
+from fommctl.evaluate.plan import Task
+from fommctl.evaluate.scoring import missing_text
+from fommctl.host import Host
+from fommctl.models.home import home
+from fommctl.plugin import why_not_ready
+
+if TYPE_CHECKING:
+    from fommctl.animate.engine import Engine
+
+
+Points = NDArray[np.float64]
+Both = tuple[Points, Points | None]
+"""Keypoints of the prediction and of the truth."""
+TRUE, MODEL = "true", "model"
+"""Names of the sources that are not detectors."""
+AUTO = "auto"
+KEYPOINTS, EMBEDDINGS = "keypoints", "embeddings"
+"""What metrics may ask for (`MetricSpec.uses`)."""
+KeypointChoice = DetectorSpec | Literal["true", "model"]
+
+
+def choose_keypoints(
+    host: Host, name: str = AUTO, *, subject: str | None, true_points: bool, model: bool
+) -> KeypointChoice:
+    """Choose the source of keypoints by name: `auto`, `true`, `model` or a detector, which may not be ready.
+
+    `auto` takes true keypoints where there are some, else the ready detector of the subject with landmarks and the
+    highest `metric_priority` (faces: FAN, then dlib's 68 points, as the published scripts have 68).
+    subject: that of the preset's framing; None where it is unknown.  true_points: whether every clip has true
+    keypoints: numbers from two sources have no common mean.  model: whether a model is evaluated, not finished results.
+    Raises UsageError for a source that does not fit, and MissingError where `auto` finds none.
+    """
+    if name == TRUE or (name == AUTO and true_points):
+        if not true_points:
+            raise UsageError(
+                "not every clip has true keypoints beside it",
+                "'fommctl preprocess synthetic' writes them; else name a detector with --keypoints.",
+            )
+        return "true"
+    if name == MODEL:
+        if not model:
+            raise UsageError("finished results have no model to ask for keypoints", "Name a detector with --keypoints.")
+        return "model"
+    if name != AUTO:
+        return _with_landmarks(host.find("detector", name))
+    fitting = [
+        spec
+        for spec in host.detectors.values()
+        if spec.landmarks and spec.subject == subject and spec.metric_priority >= 0
+    ]
+    ready = [spec for spec in fitting if why_not_ready(spec) is None]
+    if not ready:
+        raise _missing("keypoints", subject, fitting)
+    return max(ready, key=lambda spec: (spec.metric_priority, spec.priority))
+
+
+def choose_embedder(host: Host, name: str | None = AUTO, *, subject: str | None) -> EmbedderSpec:
+    """Choose the embedder by name, which may not be ready; for `auto` and None the ready one of the highest priority.
+
+    subject: as in `choose_keypoints`. Raises UsageError for an unknown name and MissingError where none is ready.
+    """
+    if name not in (AUTO, None):
+        named: EmbedderSpec = host.find("embedder", name)
+        return named
+    fitting = [spec for spec in host.embedders.values() if spec.subject == subject]
+    ready = [spec for spec in fitting if why_not_ready(spec) is None]
+    if not ready:
+        raise _missing("embedder", subject, fitting)
+    return max(ready, key=lambda spec: spec.priority)
+
+
+def _with_landmarks(spec: DetectorSpec) -> DetectorSpec:
+    if not spec.landmarks:
+        raise UsageError(f"the detector {spec.name!r} finds no keypoints", "Name one that finds landmarks.")
+    return spec
+
+
+def _missing(option: str, subject: str | None, fitting: Iterable[DetectorSpec | EmbedderSpec]) -> MissingError:
+    what = "keypoints" if option == "keypoints" else "identity"
+    if subject is None:
+        return MissingError(
+            f"the subject of these clips is unknown, so no {what} can be measured",
+            f"Name a source with --{option}.",
+        )
+    reasons = "; ".join(f"{spec.name}: {why_not_ready(spec)}" for spec in fitting)
+    return MissingError(
+        f"no source that measures the {what} of a {subject} is ready ({reasons or 'none is installed'})",
+        f"Install what is missing, or name another source with --{option}.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChosenSources:
+    """What metrics measure with, by name."""
+
+    keypoints: str | None = None
+    """Name of a detector, `true` or `model`; None where no metric asks for keypoints or there are none."""
+    embedder: str | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Reasons why there are no `keypoints` or `embeddings`."""
+
+    def to_json(self) -> dict[str, str | None]:
+        """Return JSON values for the saved configuration."""
+        return {KEYPOINTS: self.keypoints, "embedder": self.embedder}
+
+
+def choose_sources(
+    config: EvaluateConfig, host: Host, specs: Sequence[MetricSpec], tasks: Sequence[Task], subject: str | None
+) -> ChosenSources:
+    """Choose what the metrics ask for. The result lists what is missing; raises UsageError for an option that does not
+    fit."""
+    uses = {use for spec in specs for use in spec.uses}
+    found: dict[str, str] = {}
+    missing: dict[str, str] = {}
+    if KEYPOINTS in uses or config.keypoints != AUTO:
+        true_points = config.mode == "reconstruction" and all(keypoints_path(task.truth).is_file() for task in tasks)
+        try:
+            choice = choose_keypoints(
+                host, config.keypoints, subject=subject, true_points=true_points, model=not config.finished
+            )
+            found[KEYPOINTS] = choice if isinstance(choice, str) else choice.name
+        except MissingError as error:
+            missing[KEYPOINTS] = missing_text(error)
+    if EMBEDDINGS in uses or config.embedder is not None:
+        try:
+            found[EMBEDDINGS] = choose_embedder(host, config.embedder, subject=subject).name
+        except MissingError as error:
+            missing[EMBEDDINGS] = missing_text(error)
+    return ChosenSources(keypoints=found.get(KEYPOINTS), embedder=found.get(EMBEDDINGS), missing=missing)
+
+
+class SourceFactory:
+    """Builds the sources of one process; a detector or an embedder serves all its clips."""
+
+    def __init__(self, host: Host, sources: ChosenSources) -> None:
+        self._host = host
+        self._sources = sources
+        self._cache = DetectionCache(home() / "cache")
+        self._detector: KeypointSource | None = None
+        self._latest: tuple[object, KeypointSource | None] = None, None
+        self._embedder: EmbeddingSource | None = None
+
+    def describe(self, spec: MetricSpec, task: Task) -> dict[str, Any]:
+        """Return, as JSON values, what the scores of a metric depend on besides predictions and truth."""
+        described: dict[str, Any] = {"metric": spec.name, "version": self._host.version("metric", spec.name)}
+        if KEYPOINTS in spec.uses:
+            described[KEYPOINTS] = self._described_keypoints(task)
+        if EMBEDDINGS in spec.uses and self._sources.embedder is not None:
+            described[EMBEDDINGS] = self._versioned("embedder", self._sources.embedder)
+        return described
+
+    def clip(
+        self, spec: MetricSpec, task: Task, rate: float, size: tuple[int, int], engine: Engine | None
+    ) -> MetricClip:
+        """Describe a clip to a metric.  size: (width, height) of its frames.
+
+        Raises InputError for true keypoints that cannot be read.
+        """
+        keypoints = self.keypoints(task, size, engine) if KEYPOINTS in spec.uses else None
+        return MetricClip(task.name, rate, keypoints, self._embeddings() if EMBEDDINGS in spec.uses else None)
+
+    def keypoints(self, task: Task, size: tuple[int, int], engine: Engine | None) -> KeypointSource | None:
+        """Return the source of keypoints of a clip; None where there is none."""
+        name = self._sources.keypoints
+        if name in (TRUE, MODEL):
+            # One for all metrics of a clip: it remembers its answers.
+            asked = task.truth, size, id(engine)
+            if self._latest[0] != asked:
+                self._latest = asked, self._own_keypoints(task, size, engine)
+            return self._latest[1]
+        if name is not None and self._detector is None:
+            version = self._host.version("detector", name)
+            self._detector = detector_keypoints(self._host.find("detector", name), self._cache, version=version)
+        return self._detector
+
+    def _own_keypoints(self, task: Task, size: tuple[int, int], engine: Engine | None) -> KeypointSource | None:
+        """Return the true keypoints of the clip or the model's own."""
+        if self._sources.keypoints == MODEL:
+            return None if engine is None else model_keypoints(engine.renderer())
+        points = read_keypoints(task.truth)
+        return None if points is None else true_keypoints(in_pixels(points, *size))
+
+    def _embeddings(self) -> EmbeddingSource | None:
+        name = self._sources.embedder
+        if name is not None and self._embedder is None:
+            version = self._host.version("embedder", name)
+            self._embedder = embedding_source(self._host.find("embedder", name), self._cache, version=version)
+        return self._embedder
+
+    def _described_keypoints(self, task: Task) -> str | None:
+        name = self._sources.keypoints
+        if name == TRUE:
+            return sha256(keypoints_path(task.truth).read_bytes()).hexdigest()
+        return name if name in (None, MODEL) else self._versioned("detector", str(name))
+
+    def _versioned(self, kind: str, name: str) -> str:
+        return source_name(self._host.find(kind, name), self._host.version(kind, name))
+
+
+def detector_keypoints(spec: DetectorSpec, cache: DetectionCache, *, version: str = "") -> KeypointSource:
+    """Take the landmarks of the first subject that a detector returns, as the published scripts do.
+
+    The detector is built when it is first needed, which is never where all results are cached.
+    version: that of the detector's plugin (`Host.version`); cached results of another version are not used.
+    Raises UsageError for a detector without landmarks; what `spec.build` raises comes with the first chunk.
+    """
+    if not spec.landmarks:
+        raise UsageError(f"the detector {spec.name!r} finds no keypoints", "Name one that finds landmarks.")
+    return _DetectorKeypoints(spec, cache, version)
+
+
+def true_keypoints(points: Points) -> KeypointSource:
+    """Use true keypoints; those of the prediction are found by the image around the true ones (see `matching`).
+
+    points: (T, K, 2) in pixels of the truth, for every frame of the clip, NaN where one is hidden. Points of the truth
+    without texture around them are absent on both sides. Asked for more frames than there are points, or
+    for frames without truth, it raises UsageError.
+    """
+    return _TrueKeypoints(points)
+
+
+def model_keypoints(renderer: Renderer) -> KeypointSource:
+    """Use the keypoints of the evaluated model: they show how well a result keeps what the model detects in the truth.
+
+    Models cannot be compared by them, for each is measured with its own keypoints. Asked for the first chunk it
+    raises UsageError if the model has none.
+    """
+    return _ModelKeypoints(renderer)
+
+
+def embedding_source(spec: EmbedderSpec, cache: DetectionCache, *, version: str = "") -> EmbeddingSource:
+    """Use the embeddings of an embedder, which is built when it is first needed.
+
+    version: as in `detector_keypoints`. What `spec.build` raises comes with the first frames.
+    """
+    return _Embeddings(spec, cache, version)
+
+
+def in_pixels(points: Points, width: int, height: int) -> Points:
+    """Convert points (..., 2) from [-1, 1], corner pixels at -1 and 1, to pixels of a frame of this size."""
+    pixels: Points = (points + 1) / 2 * np.array((width - 1, height - 1), np.float64)
+    return pixels
+
+
+class _DetectorKeypoints:
+    def __init__(self, spec: DetectorSpec, cache: DetectionCache, version: str) -> None:
+        self.name = spec.name
+        self._spec = spec
+        self._cache = cache
+        self._source = source_name(spec, version)
+        self._detector: Detector | None = None
+
+    def __call__(self, chunk: FrameChunk) -> Both:
+        prediction = self._points(chunk.prediction)
+        return prediction, None if chunk.truth is None else self._points(chunk.truth)
+
+    def _points(self, frames: NDArray[np.uint8]) -> Points:
+        found = self._cache.results(self._source, list(frames), self._detect)
+        return _stacked(found, (self._spec.landmarks, 2))
+
+    def _detect(self, frames: list[Pixels]) -> list[Result]:
+        if self._detector is None:
+            self._detector = self._spec.build()
+        return [subjects[0].landmarks if subjects else None for subjects in self._detector.detect(frames)]
+
+
+class _Embeddings:
+    def __init__(self, spec: EmbedderSpec, cache: DetectionCache, version: str) -> None:
+        self.name = spec.name
+        self._spec = spec
+        self._cache = cache
+        self._source = source_name(spec, version)
+        self._embedder: Embedder | None = None
+
+    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
+        return _stacked(self._cache.results(self._source, list(frames), self._embed), (self._spec.dimension,))
+
+    def _embed(self, frames: list[Pixels]) -> list[Result]:
+        if self._embedder is None:
+            self._embedder = self._spec.build()
+        return self._embedder.embed(frames)
+
+
+class _LatestChunk:
+    """Remembers its answer to the latest chunk, for several metrics ask for the same one."""
+
+    def __init__(self) -> None:
+        self._latest: tuple[FrameChunk, Both] | None = None
+
+    def __call__(self, chunk: FrameChunk) -> Both:
+        if self._latest is None or self._latest[0] is not chunk:
+            self._latest = chunk, self._both(chunk)
+        return self._latest[1]
+
+    def _both(self, chunk: FrameChunk) -> Both:
+        raise NotImplementedError
+
+
+class _TrueKeypoints(_LatestChunk):
+    name = TRUE
+
+    def __init__(self, points: Points) -> None:
+        super().__init__()
+        self._points = points
+
+    def _both(self, chunk: FrameChunk) -> Both:
+        if chunk.truth is None:
+            raise UsageError("true keypoints need true frames", "Name a detector with --keypoints.")
+        points = self._points[chunk.first : chunk.first + len(chunk)]
+        if len(points) < len(chunk):
+            raise UsageError(
+                f"the clip has {chunk.first + len(chunk)} frames, but true keypoints for {len(self._points)}",
+                "Make the data set again, or name a detector with --keypoints.",
+            )
+        # Importing torch takes longer than scoring a short clip.
+        from fommctl.evaluate.matching import find_again
+
+        return find_again(chunk.prediction, chunk.truth, points)
+
+
+class _ModelKeypoints(_LatestChunk):
+    name = MODEL
+
+    def __init__(self, renderer: Renderer) -> None:
+        super().__init__()
+        self._renderer = renderer
+
+    def _both(self, chunk: FrameChunk) -> Both:
+        return self._points(chunk.prediction), None if chunk.truth is None else self._points(chunk.truth)
+
+    def _points(self, frames: NDArray[np.uint8]) -> Points:
+        from fommctl.networks.pixels import to_tensor
+
+        keypoints = self._renderer.detect(to_tensor(list(frames), self._renderer.device)).keypoints
+        if not keypoints.shape[1]:
+            raise UsageError("this model has no keypoints of its own", "Name a detector with --keypoints.")
+        return in_pixels(keypoints.detach().cpu().double().numpy(), frames.shape[2], frames.shape[1])
+
+
+def source_name(spec: DetectorSpec | EmbedderSpec, version: str) -> str:
+    """Identify a source in the cache: its name, its plugin's version and the versions of its packages."""
+    return "; ".join(part for part in (spec.name, version, *map(_installed, spec.packages)) if part)
+
+
+def _installed(package: str) -> str:
+    try:
+        return f"{package} {metadata.version(package)}"
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _stacked(found: Sequence[Result], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Stack results of this shape; NaN where there is none."""
+    rows = np.full((len(found), *shape), np.nan)
+    for row, result in zip(rows, found, strict=True):
+        if result is not None:
+            row[...] = result
+    return rows

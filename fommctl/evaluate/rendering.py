@@ -1,0 +1,217 @@
+"""What models render for clips, as streams: reconstructions, animations, and what animate makes by default."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fommctl.animate import run as animate
+from fommctl.animate.config import AnimateConfig
+from fommctl.animate.defaults import GENERAL
+from fommctl.animate.engine import Engine
+from fommctl.animate.rendering import BATCH_ON_CPU
+from fommctl.animate.transfer import Moment, MotionTransfer
+from fommctl.api.metrics import FrameChunk
+from fommctl.api.protocols import Renderer, SourceContext
+from fommctl.api.schema import TransferRules
+from fommctl.errors import MissingError
+from fommctl.evaluate.streams import BATCH, ClipFrames, FrameBatch, FrameStream, groups
+from fommctl.media.images_out import write_png
+from fommctl.media.resampling import Pixels
+from fommctl.networks.pixels import HostPixels, to_tensor
+from fommctl.networks.transfer import Motion, adapted_covariances
+
+
+def reconstruction(engine: Engine, clip: ClipFrames) -> FrameStream:
+    """Render a clip from its first frame: absolute keypoints, every frame, the first one too, as published
+    (first-order-model, reconstruction.py)."""
+    renderer = engine.renderer()
+
+    def batches() -> Iterator[FrameBatch]:
+        context, source, first = None, None, 0
+        for frames in groups(iter(clip), BATCH):
+            if context is None or source is None:
+                source = frames[0]
+                context = renderer.encode_source(to_tensor([source], renderer.device))
+            motion = _detected(renderer, frames)
+            truth = np.stack(frames)
+            yield FrameBatch(_chunk(_rendered(renderer, context, motion), truth, first), source, truth)
+            first += len(frames)
+
+    return FrameStream(batches(), float(clip.rate), clip.warnings)
+
+
+def animation(engine: Engine, source_clip: ClipFrames, driving: ClipFrames) -> FrameStream:
+    """Animate the first frame of one clip with the motion of another, by the transfer rules of the model's preset
+    (`animate_params`, or its backend's equivalent); the first driving frame is the reference of relative motion, as
+    published."""
+    renderer = engine.renderer()
+    rules = transfer_rules(engine)
+
+    def batches() -> Iterator[FrameBatch]:
+        source = next(iter(source_clip))
+        context = renderer.encode_source(to_tensor([source], renderer.device))
+        moves, first = None, 0
+        for frames in groups(iter(driving), BATCH):
+            motion = _detected(renderer, frames)
+            moves = moves or MotionTransfer(
+                context.motion,
+                [motion[:1]],
+                mode="relative" if rules.relative else "absolute",
+                adapt_scale=rules.adapt_scale,
+                smooth=False,
+            )
+            moved = _moved(moves, motion, first, rules)
+            yield FrameBatch(_chunk(_rendered(renderer, context, moved), None, first), source, np.stack(frames))
+            first += len(frames)
+
+    return FrameStream(batches(), float(driving.rate), driving.warnings)
+
+
+def transfer_rules(engine: Engine) -> TransferRules:
+    """Return how the model's preset transfers motion, as far as its backend supports it."""
+    preset = engine.model.preset
+    rules = preset.pairs().rules
+    return (
+        rules if "relative" in engine.host.find("backend", preset.backend).motions else replace(rules, relative=False)
+    )
+
+
+def _moved(moves: MotionTransfer, driving: Motion, first: int, rules: TransferRules) -> Motion:
+    """Transfer the motion of driving frames, of which the first has index `first` in its clip, to the source."""
+    moved = moves(driving, [Moment(float(first))] * len(driving))
+    if rules.relative and not rules.relative_jacobian:
+        moved = replace(moved, jacobians=driving.jacobians)
+    shapes = [motion.covariances for motion in (driving, moves.reference, moves.source)]
+    if rules.adapt_covariances and all(each is not None for each in shapes):
+        moved = replace(moved, covariances=adapted_covariances(*shapes))  # type: ignore[arg-type]  # none is None
+    if rules.inside:
+        moved = replace(moved, keypoints=moved.keypoints.clamp(-1, 1))
+    return moved
+
+
+def _detected(renderer: Renderer, frames: list[Pixels]) -> Motion:
+    size = _batch(renderer)
+    parts = [frames[start : start + size] for start in range(0, len(frames), size)]
+    return Motion.cat([renderer.detect(to_tensor(part, renderer.device)) for part in parts])
+
+
+def _rendered(renderer: Renderer, context: SourceContext, motion: Motion) -> tuple[Tensor, NDArray[np.uint8]]:
+    """Render frames: exact (N, 3, H, W) on the CPU, and rounded to 8 bits (N, H, W, 3)."""
+    size = _batch(renderer)
+    exact, rounded = [], []
+    for start in range(0, len(motion), size):
+        frames = _render(renderer, context, motion[start : start + size])
+        rounded.append(HostPixels(frames).array())
+        exact.append(frames.float().cpu())
+    return torch.cat(exact), np.concatenate(rounded)
+
+
+def _render(renderer: Renderer, context: SourceContext, motion: Motion) -> Tensor:
+    try:
+        return renderer.render(context, motion)
+    except torch.OutOfMemoryError as error:
+        if len(motion) == 1:
+            raise MissingError(f"not enough memory on {renderer.device} for one frame", "Use --device cpu.") from error
+    half = len(motion) // 2
+    return torch.cat([_render(renderer, context, part) for part in (motion[:half], motion[half:])])
+
+
+def _batch(renderer: Renderer) -> int:
+    return BATCH_ON_CPU if renderer.device.type == "cpu" else BATCH
+
+
+def _chunk(rendered: tuple[Tensor, NDArray[np.uint8]], truth: NDArray[np.uint8] | None, first: int) -> FrameChunk:
+    exact, prediction = rendered
+    return FrameChunk(prediction, truth, exact.permute(0, 2, 3, 1).contiguous().numpy(), first)
+
+
+MOST_PIXELS = 2**24
+"""Pixels in the frames of a batch: results are as large as their source pictures."""
+RESULT = "result.mkv"
+"""Name of the rendered file: FFV1, the frames as they were rendered."""
+
+
+def animate_defaults() -> dict[str, Any]:
+    """Return the default options of `animate` as JSON values: what its results depend on beside inputs and model."""
+    return {**AnimateConfig(source=Path("source"), driving=Path("driving")).to_json(), **GENERAL}
+
+
+def animation_by_default(engine: Engine, source: Path, driving: Path, most: int | None) -> FrameStream:
+    """Run `animate` without options; compare its result with the driving video and the whole source picture.
+
+    source: a picture, or a clip of which the first frame is used.  most: frames of the driving clip; None: all. Raises
+    InputError, also while it is read.
+    """
+    film = ClipFrames(driving, limit=most)
+    rate = Fraction(film.rate)
+    warnings: list[str] = []
+
+    def batches() -> Iterator[FrameBatch]:
+        picture = next(iter(ClipFrames(source, limit=1)))
+        with tempfile.TemporaryDirectory(prefix="fommctl-evaluate-") as name:
+            folder = Path(name)
+            config = AnimateConfig(
+                source=_readable(source, picture, folder / "source.png"),
+                driving=_playable(film, folder / "driving"),
+                output=folder / RESULT,
+                end=None if most is None else most / rate,
+                audio="none",
+            )
+            made = animate.run(config, engine)
+            warnings.extend(made.warnings)
+            pixels = max(made.width * made.height, picture.shape[0] * picture.shape[1], _area(film))
+            yield from _beside(
+                ClipFrames(made.output), film, picture, max(1, min(BATCH, MOST_PIXELS // pixels)), warnings
+            )
+        warnings.extend(film.warnings)
+
+    return FrameStream(batches(), float(rate), warnings)
+
+
+def _beside(
+    made: ClipFrames, film: ClipFrames, picture: Pixels, size: int, warnings: list[str]
+) -> Iterator[FrameBatch]:
+    first = 0
+    nothing: list[Pixels] = []
+    for ours, theirs in zip_longest(groups(iter(made), size), groups(iter(film), size), fillvalue=nothing):
+        common = min(len(ours), len(theirs))
+        if common:
+            yield FrameBatch(FrameChunk(np.stack(ours[:common]), None, None, first), picture, np.stack(theirs[:common]))
+        first += common
+        if len(ours) != len(theirs):
+            which = "result" if len(ours) > len(theirs) else "driving clip"
+            warnings.append(f"the {which} has more frames than the other; the first {first} were compared")
+            return
+
+
+def _area(film: ClipFrames) -> int:
+    return 1 if film.info is None else film.info.width * film.info.height
+
+
+def _readable(source: Path, picture: Pixels, target: Path) -> Path:
+    """Return the source itself where `animate` can read its first picture, else that picture written as a file."""
+    if source.is_file() and not ClipFrames(source).strip:
+        return source
+    write_png(target, picture)
+    return target
+
+
+def _playable(film: ClipFrames, folder: Path) -> Path:
+    """Return the driving clip itself, or the frames of a strip, which `animate` takes for one picture, in a folder."""
+    if not film.strip:
+        return film.path
+    folder.mkdir()
+    for number, pixels in enumerate(film):
+        write_png(folder / f"{number:07d}.png", pixels)
+    return folder

@@ -1,0 +1,346 @@
+"""Files that are whole or absent: temporary names, atomic writes, locked folders, fingerprints and hashes.
+
+A temporary file is hidden and lies beside its target, on the same disk. Its name ends in random digits, so that nobody
+can prepare a link under it, and says which target it is for and which process of which machine writes it, so that the
+next run can remove what a killed process left without touching what another one still writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import socket
+import stat
+import unicodedata
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fommctl.errors import OutputError, UsageError, not_written
+
+LONGEST_NAME = 255
+"""Bytes of a file name on the usual file systems."""
+_LIKENESS = 40
+"""Characters of the target's name in a temporary name, for people who find it."""
+_TEMPORARY = re.compile(r"\..{0,40}\.fommctl-([0-9a-f]{8})-(\d{1,9})(?:-[0-9a-f]+)*\.tmp(?:\.\w+)?", re.DOTALL)
+_PROCESSES = "/proc/self/ns/pid"
+_ELSEWHERE = "Choose another one with -o."
+_UNSAFE = re.compile(r'[/\\:*?"<>|]')
+
+
+def temporary_path(target: Path) -> Path:
+    """Return a name beside `target` that no file has and nobody can guess; it keeps the ending."""
+    process = f"{_machine()}-{os.getpid()}-{_digest_of(target)}-{secrets.token_hex(8)}"
+    ending = target.suffix if re.fullmatch(r"\.\w{1,16}", target.suffix) else ""
+    return target.with_name(f".{_cut(target.stem, 2 * _LIKENESS)[:_LIKENESS]}.fommctl-{process}.tmp{ending}")
+
+
+def create_temporary(target: Path) -> Path:
+    """Create an empty temporary file for `target`, with the mode of the file that it is to replace. Raises OSError."""
+    path = temporary_path(target)
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
+    handle = os.open(path, flags, 0o666)
+    try:
+        with contextlib.suppress(OSError):
+            # Of the file itself: the mode of a link says nothing.
+            os.chmod(path, stat.S_IMODE(target.stat().st_mode))
+    finally:
+        os.close(handle)
+    return path
+
+
+def create_temporary_folder(target: Path) -> Path:
+    """Create an empty temporary folder for the folder `target`. Raises OSError."""
+    path = temporary_path(target)
+    path.mkdir()
+    return path
+
+
+@contextmanager
+def atomic_write(
+    target: Path, *, hint: str = "Free some space, or check the permissions of the folder."
+) -> Iterator[Path]:
+    """Yield a temporary file beside `target`; it takes the place of `target` at the end, or vanishes on an error.
+
+    The content is on the disk before it takes the name, so that a power cut leaves the old file or the new one. A
+    missing folder is made. Raises OutputError with this hint where the folder cannot be written to or the disk is
+    full.
+    """
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = create_temporary(target)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise not_written(target, error, hint) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a text file atomically (UTF-8; names of files that are not stay as they are). Raises OutputError."""
+    with atomic_write(target, hint="Free some space, or write elsewhere with -o.") as temporary:
+        temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def publish(finished: Path, target: Path, *, overwrite: bool) -> None:
+    """Give a finished file its name, and never replace another file unless `overwrite`.
+
+    Raises UsageError where the name was taken meanwhile, and OSError; then the finished file stays where it is.
+    """
+    if overwrite:
+        os.replace(finished, target)
+        return
+    try:
+        os.link(finished, target)
+    except FileExistsError as error:
+        raise _appeared(target) from error
+    except OSError:
+        # A file system without hard links: between the two lines a file may still appear.
+        if target.exists():
+            raise _appeared(target) from None
+        os.rename(finished, target)
+    else:
+        finished.unlink()
+
+
+def _appeared(target: Path) -> UsageError:
+    return UsageError(
+        f"the output was written by another program meanwhile: {target}",
+        "Use --overwrite, or another name with -o.",
+    )
+
+
+def replace_folder(finished: Path, target: Path) -> None:
+    """Give a finished folder its name; the folder that it replaces is put back where that fails. Raises OSError.
+
+    Between the two renames the old folder is called `.NAME.replaced`, a name that no sweep removes, so that even two
+    failures in a row lose nothing.
+    """
+    aside = target.with_name(f".{target.name}.replaced")
+    if target.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        target.rename(aside)
+    try:
+        finished.rename(target)
+    except OSError:
+        if aside.exists() and not target.exists():
+            aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def keep_copy(old: Path, aside: Path) -> None:
+    """Give a file that is about to be replaced a second name, so that it can be put back. Raises OSError."""
+    try:
+        os.link(old, aside)
+    except OSError:
+        shutil.copy2(old, aside)
+
+
+def real_target(path: Path) -> Path:
+    """Return the file that `path` stands for: where it is a link, the link stays and its target is replaced."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def remove_stale_files(folder: Path, target: Path | None = None) -> None:
+    """Remove the temporary files and folders that killed processes of this machine left in a folder.
+
+    target: only those that were made for it, a file or folder of `folder`. Those of processes that run are left, and
+    so is every file whose name this tool does not make.
+    """
+    if os.name != "posix":
+        return
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            match = _TEMPORARY.fullmatch(name)
+            if match is None or match[1] != _machine() or is_running(int(match[2])):
+                continue
+            if target is None or f"-{_digest_of(target)}-" in name:
+                _remove(folder / name)
+
+
+def is_running(process: int) -> bool:
+    """Return whether this machine has a process of this number."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@functools.cache
+def _machine() -> str:
+    """Return a short name for where process numbers mean what they mean here: this machine, or this container."""
+    with contextlib.suppress(OSError):
+        return f"{zlib.crc32(f'{socket.gethostname()} {os.readlink(_PROCESSES)}'.encode()):08x}"
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
+
+def _digest_of(target: Path) -> str:
+    """Return what tells the temporary files of two targets apart whose names begin alike."""
+    return f"{zlib.crc32(os.fsencode(target.name)):08x}"
+
+
+def require_own_folder(
+    folder: Path, marker: str, *, contents: str, made_earlier: Callable[[Path], bool] = lambda folder: False
+) -> None:
+    """Refuse a folder that this tool has not made, before anything in it is replaced or deleted.
+
+    A folder is ours if it is missing or empty or holds the file `marker`, which `exclusive_folder` leaves there.
+    contents: what our folders hold, such as "evaluation".  made_earlier(folder): whether a version that left no marker
+    has made it. Raises OutputError where it is no folder, UsageError where it belongs to somebody else.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise OutputError(f"the output is not a folder: {folder}", _ELSEWHERE)
+    if (folder / marker).exists() or made_earlier(folder):
+        return
+    if any(folder.iterdir()):
+        raise UsageError(f"the output folder is not empty and holds no {contents}: {folder}", _ELSEWHERE)
+
+
+@contextmanager
+def exclusive_folder(folder: Path, marker: str, *, hint: str = _ELSEWHERE) -> Iterator[None]:
+    """Make a folder where it is missing, mark it as ours, and keep other runs out of it until the end.
+
+    marker: name of the lock file, such as `.fommctl-evaluation`. It stays in the folder and marks it. The lock ends
+    with the process, however that ends. Raises OutputError where the folder cannot be written to, UsageError where
+    another run is at work in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(f"cannot make the folder {folder}: {reason}", hint) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"the output folder is not writable: {folder}", hint)
+    with contextlib.ExitStack() as held:
+        try:
+            entered = held.enter_context(locked(folder / marker))
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise OutputError(f"cannot write to {folder}: {reason}", hint) from error
+        if not entered:
+            raise UsageError(f"another run is writing to {folder}", "Wait for its end, or choose another folder.")
+        yield
+
+
+@contextmanager
+def locked(path: Path, *, patience: float = 0.0) -> Iterator[bool]:
+    """Hold the lock of the file `path` between processes; it stays there.
+
+    Yields False, and holds nothing, where another process holds it for longer than `patience` seconds. Raises OSError
+    where the file cannot be made or locked.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, timeout=patience, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+@dataclass(frozen=True, slots=True)
+class FileFingerprint:
+    """What shows that a file, or a set of files, was written to: no content is read.
+
+    What was noted by another program or an earlier version may lack the last two, which are then not compared.
+    """
+
+    size: int
+    """Bytes, of all files."""
+    mtime_ns: int
+    """Time of the last write, the latest of all files."""
+    ctime_ns: int | None = None
+    """Time of any change, which no program can set."""
+    inode: int | None = None
+    """Number of the file on its disk, None for several files."""
+
+    @classmethod
+    def of(cls, *paths: Path) -> FileFingerprint:
+        """Take the fingerprint of one or more files. Raises OSError."""
+        found = [path.stat() for path in paths]
+        return cls(
+            sum(each.st_size for each in found),
+            max(each.st_mtime_ns for each in found),
+            max(each.st_ctime_ns for each in found),
+            found[0].st_ino if len(found) == 1 else None,
+        )
+
+    def agrees_with(self, other: FileFingerprint) -> bool:
+        """Return whether nothing that both know of differs."""
+        mine, theirs = self.to_json(), other.to_json()
+        return all(one == two for one, two in zip(mine, theirs, strict=True) if None not in (one, two))
+
+    @property
+    def content(self) -> FileFingerprint:
+        """The part that a copy with its times has too."""
+        return FileFingerprint(self.size, self.mtime_ns)
+
+    def to_json(self) -> list[int | None]:
+        """Return the four values in their order."""
+        return [self.size, self.mtime_ns, self.ctime_ns, self.inode]
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def text_sha256(text: str) -> str:
+    """Return the SHA-256 of a text in UTF-8, hexadecimal; names of files that are not UTF-8 are allowed in it."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def safe_file_name(text: str, *, forbidden: str = "", longest: int = LONGEST_NAME, empty: str = "_") -> str:
+    """Return `text` as a file name that every file system takes, the same where it is harmless.
+
+    Separators, controls, marks of direction, halves of surrogate pairs and the letters of `forbidden` become `_`;
+    dots and spaces at its ends go. It is cut to `longest` bytes of UTF-8; where nothing is left it is `empty`.
+    """
+    normal = unicodedata.normalize("NFC", text)
+    kept = "".join(
+        "_" if _UNSAFE.match(letter) or letter in forbidden or not (letter.isprintable() or letter == " ") else letter
+        for letter in normal
+    )
+    return _cut(kept.strip(" ."), longest).strip(" .") or empty
+
+
+def comparable_name(name: str) -> str:
+    """Return what two names share that are one to a file system which ignores case and Unicode form."""
+    return unicodedata.normalize("NFC", name.casefold())
+
+
+def _cut(text: str, size: int) -> str:
+    """Return as much of `text` as `size` bytes hold, names that are not UTF-8 included."""
+    whole = text.encode("utf-8", "surrogateescape")
+    return text if len(whole) <= size else whole[:size].decode("utf-8", "ignore")

@@ -1,0 +1,157 @@
+"""What a torch pickle would do, found out before anything in it is done.
+
+torch's own reader (weights_only) calls nothing but what it knows, and still takes memory and time without a limit:
+`bytearray(10**10)` and storages of any size are on its list, and a key made of nested tuples that share their parts is
+hashed for longer than the universe lasts, in C, where no signal is heeded. The operations are therefore followed here
+with names in place of objects.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+LONGEST_PICKLE = 4 * 2**20
+"""Bytes of what a torch file holds beside the numbers; those of the published models have a twentieth of that."""
+MOST_OPERATIONS = 2_000_000
+MOST_PARTS = 100_000
+"""Of a tuple, those of its parts included, each time that they occur: what it takes to hash it."""
+_CALLABLE = frozenset({"collections.OrderedDict", "torch.Size", "torch.device", "torch.serialization._get_layout",
+                       "_codecs.encode", "collections.Counter", "torch.nn.parameter.Parameter"})  # fmt: skip
+_REBUILDS = "torch._utils._rebuild_"
+_CONTAINERS = ("EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET", "LIST", "DICT")
+_FILLS = {"APPEND": 1, "SETITEM": 2, "BUILD": 1}
+_FILLS_TO_MARK = ("APPENDS", "SETITEMS", "ADDITEMS")
+_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_CALLS = ("REDUCE", "NEWOBJ")
+
+
+class Refused(Exception):
+    """A pickle that is not read; its text says why, as the end of a sentence that begins with the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """What stands for an object on the stack."""
+
+    name: str | None = None
+    """Of a class or function that was named; else text."""
+    number: int = 0
+    parts: tuple[_Item, ...] = ()
+    """Of a tuple."""
+    weight: int = 1
+
+
+_MARK = _Item()
+_OTHER = _Item()
+
+
+def check_pickle(file: BinaryIO, size: int) -> None:
+    """Follow the pickle that begins where `file` stands, to its end.
+
+    size: bytes of the whole file, which no storage can exceed. Raises Refused, and ValueError where it is no pickle.
+    """
+    stack: list[_Item] = []
+    memo: dict[int, _Item] = {}
+    for number, (name, argument) in enumerate(_operations(file)):
+        if number > MOST_OPERATIONS:
+            raise Refused("holds more names than a model")
+        if name == "MARK":
+            stack.append(_MARK)
+        elif name in _TUPLES:
+            count = _TUPLES[name]
+            stack[len(stack) - count :] = [_tuple(tuple(stack[len(stack) - count :]))]
+        elif name == "TUPLE":
+            stack.append(_tuple(tuple(_pop_mark(stack))))
+        elif name in ("LIST", "DICT"):
+            _pop_mark(stack)
+            stack.append(_OTHER)
+        elif name in _FILLS:
+            del stack[-_FILLS[name] :]
+        elif name in _FILLS_TO_MARK:
+            _pop_mark(stack)
+        elif name in _CALLS:
+            arguments = stack.pop()
+            stack[-1] = _called(stack[-1], arguments)
+        elif name == "BINPERSID":
+            stack[-1] = _storage(stack[-1], size)
+        elif name == "GLOBAL":
+            stack.append(_Item(_shown(*str(argument).split(" ", 1))))
+        elif name == "STACK_GLOBAL":
+            function, module = stack.pop(), stack.pop()
+            stack.append(_Item(_shown(str(module.name), str(function.name))))
+        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
+            memo[int(argument)] = stack[-1]  # type: ignore[call-overload]
+        elif name == "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET", "GET"):
+            stack.append(memo[int(argument)])  # type: ignore[call-overload]
+        elif name == "POP":
+            stack.pop()
+        elif name == "POP_MARK":
+            _pop_mark(stack)
+        elif name == "DUP":
+            stack.append(stack[-1])
+        elif name in ("INST", "OBJ", "NEWOBJ_EX", "PERSID", "EXT1", "EXT2", "EXT4"):
+            raise Refused("is refused: its pickle makes objects in a way that no model needs")
+        elif isinstance(argument, bool) or name in ("PROTO", "FRAME", "STOP"):
+            if name not in ("PROTO", "FRAME", "STOP"):
+                stack.append(_OTHER)
+        elif isinstance(argument, int):
+            stack.append(_Item(number=argument))
+        elif isinstance(argument, str):
+            stack.append(_Item(argument))
+        else:
+            stack.append(_OTHER)
+
+
+def _shown(module: str, name: str = "") -> str:
+    return name if module in ("builtins", "__builtin__") else f"{module}.{name}"
+
+
+def _operations(file: BinaryIO) -> Iterator[tuple[str, object]]:
+    """Yield the operations; torch reads them from the same bytes."""
+    whole = io.BytesIO(file.read(LONGEST_PICKLE))
+    begun = file.tell() - len(whole.getbuffer())
+    try:
+        for operation, argument, _ in pickletools.genops(whole):
+            yield operation.name, argument
+    except ValueError as error:
+        if whole.tell() >= LONGEST_PICKLE - 1:
+            raise Refused("holds more names than a model") from error
+        raise
+    file.seek(begun + whole.tell())
+
+
+def _pop_mark(stack: list[_Item]) -> list[_Item]:
+    for place in range(len(stack) - 1, -1, -1):
+        if stack[place] is _MARK:
+            items = stack[place + 1 :]
+            del stack[place:]
+            return items
+    raise ValueError("no mark on the stack")
+
+
+def _tuple(parts: tuple[_Item, ...]) -> _Item:
+    weight = 1 + sum(part.weight for part in parts)
+    if weight > MOST_PARTS:
+        raise Refused("is refused: its pickle has a tuple of more parts than a model")
+    return _Item(parts=parts, weight=weight)
+
+
+def _called(function: _Item, arguments: _Item) -> _Item:
+    name = function.name or "an object"
+    if name not in _CALLABLE and not name.startswith(_REBUILDS):
+        raise Refused(f"is refused: it wants to call {name}, and a model needs no code")
+    del arguments
+    return _OTHER
+
+
+def _storage(key: _Item, size: int) -> _Item:
+    """key: ("storage", class, name, device, count of numbers, ...)."""
+    if any(part.number > size for part in key.parts):
+        raise Refused("is truncated or damaged: it claims more numbers than the file holds")
+    return _OTHER

@@ -1,0 +1,322 @@
+"""Options: declared once, as fields of a frozen configuration class, and read alike wherever they are written.
+
+A field with a `typer.Option` or `typer.Argument` in its annotation is an option of the command (`fommctl.cli.options`
+builds the command's signature from it), a field of job files and sidecars, and a keyword in Python:
+
+    size: Annotated[int | None, Field(gt=0), typer.Option(help="Side of the model's frames in pixels.")] = None
+
+One without is a job field and a keyword only.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
+
+import annotated_types
+import typer
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic_core import core_schema
+from typer.models import ArgumentInfo, OptionInfo
+
+from fommctl.errors import ProblemsError, UsageError
+from fommctl.presets.config import describe, did_you_mean, nearest
+
+Precision = Annotated[Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="auto, fp32, bf16 or fp16.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Seed = Annotated[int, Field(ge=0, lt=2**63), typer.Option(help="Seed of everything random.")]
+Sets = Annotated[
+    tuple[str, ...],
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the preset (a.b=c); repeatable."),
+]
+
+T = TypeVar("T")
+_EXPECTED: Mapping[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    Path: "a path",
+    str: "text",
+}
+LONGEST_NUMBER = 30
+"""Characters of a number in text: more than any option means, and few enough to be read at once."""
+_BOUNDS = (annotated_types.Ge, annotated_types.Gt, annotated_types.Le, annotated_types.Lt)
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Annotation of a field that is read from text by a function of its own, such as a time or a frame rate.
+
+    Numbers are read as the text that they are written with; what is a value of the field's type already is kept.
+    """
+
+    function: Callable[[str], Any]
+    """Returns the value. Raises UsageError."""
+    default: str | None = None
+    """What --help shows where the default is None."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(self._read, handler(source))
+
+    def _read(self, value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            return value
+        try:
+            return self.function(str(value))
+        except UsageError as error:
+            # What pydantic collects; `_problem` takes the UsageError out again.
+            raise ValueError(error) from error
+
+
+@dataclass(frozen=True)
+class OptionField:
+    """One field of a configuration class."""
+
+    name: str
+    kind: Any
+    """Its type, without None; of a tuple, that of its items."""
+    many: bool
+    """A tuple of any length."""
+    info: OptionInfo | ArgumentInfo | None
+    """The declaration for the command line; None where it has none."""
+    reads: Reads | None
+    bounds: tuple[Any, ...]
+    required: bool
+    default: Any
+
+    @property
+    def flag(self) -> str:
+        """What messages call it: `--driving-crop`, `SOURCE`, or the field's name where the command line has none."""
+        if isinstance(self.info, ArgumentInfo):
+            return (self.info.metavar or self.name).removesuffix("...").upper()
+        if self.info is None:
+            return self.name
+        return next((name.split("/")[0] for name in self.declared if name.startswith("--")), f"--{dashed(self.name)}")
+
+    @property
+    def declared(self) -> tuple[str, ...]:
+        """Names that the declaration gives, such as `-o` and `--output`."""
+        if self.info is None or isinstance(self.info, ArgumentInfo):
+            return ()
+        # typer keeps the first of several names where a default would stand.
+        first = () if self.info.default is ... else (str(self.info.default),)
+        return (*first, *(self.info.param_decls or ()))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names in job files: the field's, and that of the command line where it is another one."""
+        return tuple(dict.fromkeys((self.name, self.flag.removeprefix("--").replace("-", "_").lower())))
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words that it may be; none where it is no choice."""
+        return get_args(self.kind) if get_origin(self.kind) is Literal else ()
+
+    @property
+    def expected(self) -> str:
+        """Hint for a value that is none."""
+        if self.choices:
+            return f"Choices: {', '.join(self.choices)}."
+        if self.bounds:
+            return f"Give a {'whole number' if self.kind is int else 'number'} {self._range}."
+        what = _EXPECTED.get(self.kind, "text")
+        return f"Give {what}, or a list." if self.many else f"Give {what}."
+
+    @property
+    def _range(self) -> str:
+        names = {type(bound).__name__: bound for bound in self.bounds}
+        limits = {name: getattr(bound, name.lower()) for name, bound in names.items()}
+        least = f"from {limits['Ge']}" if "Ge" in limits else f"above {limits.get('Gt', 0) or 'zero'}"
+        if "Lt" in limits:
+            return f"{least}, below {'2**63' if limits['Lt'] == 2**63 else limits['Lt']}"
+        if "Le" in limits:
+            return f"{least} to {limits['Le']}"
+        return f"{least} on" if "Ge" in limits else least
+
+
+def dashed(name: str) -> str:
+    """`driving_crop` as the command line has it."""
+    return name.replace("_", "-")
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field,))
+def configuration(cls: type[T]) -> type[T]:
+    """Make a frozen dataclass whose constructor checks everything and tells all problems at once.
+
+    A method `conflicts`, where there is one, yields a UsageError for each group of options that exclude each other; it
+    is called when each field is right by itself. The constructor raises UsageError, or ProblemsError for several.
+    """
+    # What the command line says about the least number holds everywhere.
+    hints = get_type_hints(cls, vars(sys.modules[cls.__module__]), include_extras=True)
+    cls.__annotations__ = {name: _with_least(hint) for name, hint in hints.items()}
+    config = ConfigDict(extra="forbid", coerce_numbers_to_str=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+    made: Any = pydantic_dataclass(frozen=True, kw_only=True, config=config)(cls)
+    checked = made.__init__
+
+    @functools.wraps(checked)
+    def init(self: Any, **values: Any) -> None:
+        fields = option_fields(made)
+        absurd = {name: error for name, value in values.items() if (error := _absurd(fields.get(name), value))}
+        try:
+            checked(self, **{name: _prepared(fields.get(name), values[name]) for name in values if name not in absurd})
+            problems = [*absurd.values()] or list(getattr(self, "conflicts", tuple)())
+        except ValidationError as error:
+            problems = _problems(made, error, absurd)
+        if problems:
+            raise together(problems)
+
+    made.__init__ = init
+    return made  # type: ignore[no-any-return]
+
+
+def option_fields(cls: type) -> Mapping[str, OptionField]:
+    """The fields of a configuration class by name, in their order."""
+    return _option_fields(cls)
+
+
+@functools.cache
+def _option_fields(cls: Any) -> Mapping[str, OptionField]:
+    found: dict[str, OptionField] = {}
+    for name, field in cls.__pydantic_fields__.items():
+        kind, many = _plain(field.annotation)
+        infos = [item for item in field.metadata if isinstance(item, OptionInfo | ArgumentInfo)]
+        reads = [item for item in field.metadata if isinstance(item, Reads)]
+        found[name] = OptionField(
+            name=name,
+            kind=kind,
+            many=many,
+            info=infos[0] if infos else None,
+            reads=reads[0] if reads else None,
+            bounds=tuple(item for item in field.metadata if isinstance(item, _BOUNDS)),
+            required=field.is_required(),
+            default=None if field.is_required() or field.default_factory else field.default,
+        )
+    return found
+
+
+def field_named(cls: type, name: str) -> OptionField | None:
+    """The field that a job file means: `driving-crop` is `driving_crop`, `Source` is `source`, `view` is `views`."""
+    plain = name.strip().replace("-", "_").lower()
+    return next((field for field in option_fields(cls).values() if plain in field.names), None)
+
+
+def with_options(cls: type) -> Callable[[T], T]:
+    """Give a function with `**options` the signature with all fields of a configuration class in their place."""
+
+    def decorate(function: T) -> T:
+        signature = inspect.signature(function)  # type: ignore[arg-type]
+        own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        taken = {parameter.name for parameter in own}
+        hints = inspect.get_annotations(cls, eval_str=True)
+        more = [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=_bare(hints[name])
+            )
+            for name, field in option_fields(cls).items()
+            if name not in taken
+        ]
+        function.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+def listed(flag: str) -> Callable[[str], tuple[str, ...]]:
+    """Return what reads names with commas between them, for the messages of this option."""
+
+    def read(text: str) -> tuple[str, ...]:
+        names = tuple(part.strip() for part in text.split(",") if part.strip())
+        if not names:
+            raise UsageError(f"{flag} names nothing", "Give names with commas between them, or leave it out.")
+        return names
+
+    return read
+
+
+def together(problems: Sequence[UsageError]) -> UsageError:
+    """One error for all of them."""
+    if len(problems) == 1:
+        return problems[0]
+    lines = [f"{each.message}. {each.hint or ''}".rstrip() for each in problems]
+    return ProblemsError("\n  ".join([f"{len(problems)} problems:", *lines]), problems=problems)
+
+
+def _with_least(hint: Any) -> Any:
+    infos = [
+        item for item in getattr(hint, "__metadata__", ()) if isinstance(item, OptionInfo) and item.min is not None
+    ]
+    return Annotated[hint, Field(ge=infos[0].min)] if infos else hint
+
+
+def _bare(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _plain(annotation: Any) -> tuple[Any, bool]:
+    """The type without None, and whether it is one of many."""
+    annotation = _bare(annotation)
+    if get_origin(annotation) in (Union, UnionType):
+        annotation = next(kind for kind in get_args(annotation) if kind is not NoneType)
+    annotation = _bare(annotation)
+    if get_origin(annotation) is tuple:
+        return _plain(get_args(annotation)[0])[0], True
+    return annotation, False
+
+
+def _prepared(field: OptionField | None, value: Any) -> Any:
+    one = field is not None and field.many and field.reads is None
+    return (value,) if one and isinstance(value, str | Path) else value
+
+
+def _absurd(field: OptionField | None, value: Any) -> UsageError | None:
+    """The error for what pydantic would take for a number though nobody means one: True, or more digits than fit."""
+    if field is None or field.kind not in (int, float) or field.reads is not None:
+        return None
+    long = isinstance(value, str) and (len(value) > LONGEST_NUMBER or "_" in value)
+    if long or isinstance(value, bool) or (isinstance(value, int) and not -(2**63) < value < 2**63):
+        return _wrong(field, value)
+    return None
+
+
+def _problems(cls: type, error: ValidationError | None, absurd: Mapping[str, UsageError]) -> list[UsageError]:
+    """One for each field, in the order of the fields; then those of fields that do not exist."""
+    fields = option_fields(cls)
+    first: dict[str, Any] = {}
+    for each in () if error is None else error.errors(include_url=False):
+        # A field of several types has an error for each of them.
+        first.setdefault(str(each["loc"][0]), each)
+    known = [absurd.get(name) or _problem(fields[name], first[name]) for name in fields if name in {**first, **absurd}]
+    return [*known, *(_unknown(cls, name) for name in first if name not in fields)]
+
+
+def _problem(field: OptionField, error: Mapping[str, Any]) -> UsageError:
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, ValueError) and cause.args and isinstance(cause.args[0], UsageError):
+        return cause.args[0]
+    if error["type"] == "missing":
+        what = "argument" if isinstance(field.info, ArgumentInfo) else "option"
+        return UsageError(f"missing {what} '{field.flag}'", getattr(field.info, "help", None) or field.expected)
+    return _wrong(field, error["input"])
+
+
+def _wrong(field: OptionField, value: Any) -> UsageError:
+    shown = f"'{value[:60]}'" if isinstance(value, str) else describe(value)
+    close = nearest(str(value), field.choices) if field.choices else None
+    return UsageError(
+        f"{field.flag} is {shown}", f"Did you mean {close}? {field.expected}" if close else field.expected
+    )
+
+
+def _unknown(cls: type, name: str) -> UsageError:
+    command = cls.__name__.removesuffix("Config").lower()
+    return UsageError(
+        f"{command} has no option '{name}'{did_you_mean(name, option_fields(cls))}",
+        f"Its options are those of 'fommctl {command} --help', with underscores.",
+    )

@@ -1,0 +1,103 @@
+"""Transfer, hulls, smoothing and the order in which they are applied, on cases computed by hand."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fommctl.animate.transfer import Moment, MotionTransfer
+from fommctl.networks.transfer import Motion, adapted_covariances, hull_area, inverse, movement_scale, relative
+
+SQUARE = torch.tensor([[[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5], [0.1, 0.2]]])
+floats = st.floats(-1, 1, allow_nan=False, width=32)
+
+
+def motion(keypoints, jacobian=None):
+    points = torch.as_tensor(keypoints, dtype=torch.float32)
+    points = points if points.dim() == 3 else points[None]
+    if jacobian is None:
+        return Motion(points)
+    return Motion(points, torch.as_tensor(jacobian, dtype=torch.float32).expand(*points.shape[:2], 2, 2))
+
+
+def test_hull_area_of_a_square_with_a_point_inside_and_of_degenerate_sets():
+    assert hull_area(SQUARE[0]) == pytest.approx(1.0)
+    assert hull_area(torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])) == 0
+    assert hull_area(torch.tensor([[0.3, 0.3]] * 5)) == 0
+    assert hull_area(torch.tensor([[0.0, 0.0], [1.0, 0.0]])) == 0
+
+
+@given(st.lists(st.tuples(floats, floats), min_size=3, max_size=12), st.floats(0.25, 4), floats, floats)
+@settings(max_examples=60, deadline=None)
+def test_hull_area_does_not_change_by_shifts_and_grows_with_the_square_of_scale(points, scale, x, y):
+    cloud = torch.tensor(points, dtype=torch.float64)
+    moved = cloud * scale + torch.tensor([x, y], dtype=torch.float64)
+    assert hull_area(moved) == pytest.approx(hull_area(cloud) * scale**2, rel=1e-4, abs=1e-9)
+
+
+def test_scale_is_the_root_of_the_ratio_of_areas_and_one_without_an_area():
+    assert movement_scale(motion(SQUARE), motion(SQUARE / 2)) == pytest.approx(2.0)
+    flat = motion(torch.zeros(1, 5, 2))
+    assert movement_scale(flat, motion(SQUARE)) == 1.0
+    assert movement_scale(motion(SQUARE), flat) == 1.0
+
+
+def test_relative_motion_by_hand():
+    turn = [[0.0, -1.0], [1.0, 0.0]]
+    driving, reference = motion([[0.3, 0.1]], turn), motion([[0.1, 0.0]], [[2.0, 0.0], [0.0, 2.0]])
+    source = motion([[-0.5, 0.5]], [[1.0, 0.5], [0.0, 1.0]])
+    moved = relative(driving, reference, source, scale=2.0)
+    torch.testing.assert_close(moved.keypoints, torch.tensor([[[-0.1, 0.7]]]))
+    # turn / 2 @ [[1, .5], [0, 1]] = [[0, -.5], [.5, .25]]
+    torch.testing.assert_close(moved.jacobians, torch.tensor([[[[0.0, -0.5], [0.5, 0.25]]]]))
+
+
+def test_relative_motion_of_the_reference_is_the_source():
+    reference, source = motion(SQUARE, [[1.5, 0.2], [0.1, 0.8]]), motion(SQUARE / 3, [[0.7, 0.0], [0.3, 1.2]])
+    moved = relative(reference, reference, source, scale=1.7)
+    torch.testing.assert_close(moved.keypoints, source.keypoints)
+    torch.testing.assert_close(moved.jacobians, source.jacobians)
+
+
+@given(st.lists(st.floats(-3, 3, width=32), min_size=4, max_size=4))
+@settings(max_examples=50, deadline=None)
+def test_the_closed_inverse_is_the_inverse(values):
+    matrix = torch.tensor(values, dtype=torch.float64).view(2, 2) + 4 * torch.eye(2, dtype=torch.float64)
+    if abs(torch.linalg.det(matrix)) > 0.1:
+        torch.testing.assert_close(inverse(matrix[None])[0] @ matrix, torch.eye(2, dtype=torch.float64))
+
+
+def test_covariances_change_as_the_driving_ones_have():
+    """By hand: twice as wide since the reference, so the source gets twice as wide; no variance becomes 1e-6."""
+    driving = torch.diag(torch.tensor([0.08, 0.02])).expand(1, 1, 2, 2)
+    reference = torch.diag(torch.tensor([0.04, 0.02])).expand(1, 1, 2, 2)
+    source = torch.tensor([[0.03, 0.004], [0.004, 0.01]]).expand(1, 1, 2, 2)
+    # diag(2, 1) times source is no symmetric matrix: half of it and of its transpose is.
+    wanted = torch.tensor([[0.06, 0.006], [0.006, 0.01]])
+    torch.testing.assert_close(adapted_covariances(driving, reference, source)[0, 0], wanted)
+    torch.testing.assert_close(adapted_covariances(reference, reference, source), source, atol=1e-7, rtol=0)
+    flat = torch.diag(torch.tensor([0.05, -0.01])).expand(3, 1, 2, 2)
+    found = adapted_covariances(flat, torch.eye(2).expand(1, 1, 2, 2), torch.eye(2).expand(1, 1, 2, 2))
+    torch.testing.assert_close(found, torch.diag(torch.tensor([0.05, 1e-6])).expand(3, 1, 2, 2))
+
+
+def test_missing_frames_hold_the_last_pose_across_batches():
+    source = reference = motion(torch.zeros(1, 1, 2))
+    walk = motion(torch.arange(1.0, 7.0).view(6, 1, 1).expand(6, 1, 2))
+    director = MotionTransfer(source, [reference], mode="absolute", adapt_scale=True, smooth=False)
+    first = director(walk[:3], [Moment(0, False), Moment(1), Moment(2, False)])
+    second = director(walk[3:], [Moment(3, False), Moment(4), Moment(5)])
+    shown = torch.cat((first.keypoints, second.keypoints))[:, 0, 0].tolist()
+    assert shown == [0.0, 2.0, 2.0, 2.0, 5.0, 6.0]  # before the first pose: the reference
+
+
+def test_scale_is_adapted_for_relative_motion_only():
+    source, reference = motion(SQUARE), motion(SQUARE / 2)
+    for mode, adapt, scale in (("relative", True, 2.0), ("relative", False, 1.0), ("absolute", True, 1.0)):
+        still = MotionTransfer(source, [reference], mode=mode, adapt_scale=adapt, smooth=False)
+        moved = (
+            still(motion(SQUARE / 2 + 0.1), [Moment(0)]).keypoints
+            - (source if mode == "relative" else still.source).keypoints
+        )
+        expected = scale * 0.1 if mode == "relative" else (SQUARE / 2 + 0.1 - SQUARE)
+        torch.testing.assert_close(moved, torch.zeros_like(moved) + expected)

@@ -1,0 +1,152 @@
+"""`crop` over much footage: parts, lengths, rates and sizes of clips, grids of pictures, clips that are replaced."""
+
+import errno
+import json
+import shlex
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from crop_shots import BLOBS, blob_clip
+from written_media import track
+
+from fommctl.crop.clips import ffmpeg_command, nominal_rate
+from fommctl.crop.config import CropConfig
+from fommctl.crop.search import Piece
+from fommctl.media.boxes import Box
+from fommctl.media.probe import probe
+from fommctl.media.writer import Writer
+
+ONE = ("--workers", "1", "--json")
+
+
+@pytest.fixture
+def blobs(third_party):
+    third_party(BLOBS, name="blob-plugin", entry="blobs")
+    return ("--detector", "blobs", *ONE)
+
+
+def clips(run_cli, *arguments):
+    result = run_cli("crop", *arguments)
+    assert result.code == 0, result.stderr
+    return result.json()["clips"]
+
+
+def grid(levels, *, side=100):
+    """Panels side by side, each with a blob near its right border."""
+
+    def draw(number):
+        panels = []
+        for level in levels:
+            panel = np.full((side, side, 3), level, np.uint8)
+            panel[30:70, 52:92] = (220, 30, 30)
+            panels.append(panel)
+        return np.concatenate(panels, axis=1)
+
+    return draw
+
+
+def test_squares_stay_in_their_panel_of_a_grid(run_cli, blobs, tmp_path):
+    clip = blob_clip(tmp_path / "grid.mp4", draw=grid((60, 200, 90)), frames=30)
+    found = clips(run_cli, clip, "-o", tmp_path / "out", *blobs)
+    assert [(left // 100, right) for left, _, right, _ in (each["box"] for each in found)] == [
+        (0, 100),
+        (1, 200),
+        (2, 300),
+    ]
+    # In one room, a square may show what is beside its subject.
+    room = blob_clip(tmp_path / "room.mp4", draw=grid((60, 60, 60)), frames=30)
+    found = clips(run_cli, room, "-o", tmp_path / "out", *blobs)
+    assert found[0]["box"][2] > 100
+
+
+def test_a_square_that_fits_when_it_is_tighter_stays_in_the_picture(run_cli, blobs, tmp_path):
+    def draw(number):
+        picture = np.full((64, 160, 3), 90, np.uint8)
+        picture[8:54, 60:106] = (220, 30, 30)
+        return picture
+
+    (found,) = clips(run_cli, blob_clip(tmp_path / "a.mp4", draw=draw, frames=30), "-o", tmp_path / "out", *blobs)
+    left, top, right, bottom = found["box"]
+    # 46 / 0.52 = 88 pixels are more than the 64 that there are.
+    assert (top, bottom, right - left) == (0, 64, 64)
+    assert left <= 60 < 106 <= right
+
+
+def test_parts_lengths_and_rates(run_cli, blobs, tmp_path):
+    clip, out = blob_clip(tmp_path / "a.mp4", frames=40), tmp_path / "out"
+    (found,) = clips(run_cli, clip, "-o", out, "--start", "0.4", "--end", "1.2", "--min-duration", "0.1", *blobs)
+    assert (found["start"], found["end"], found["frames"]) == (0.4, 1.2, 20)
+    found = clips(run_cli, clip, "-o", out, "--max-duration", "0.6", "--min-duration", "0.1", *blobs)
+    assert [(each["start"], each["frames"]) for each in found] == [(0.0, 15), (0.6, 15), (1.2, 10)]
+    assert sum((Fraction(len(track(Path(each["output"])).times)) for each in found), Fraction(0)) == 40
+    (found,) = clips(run_cli, clip, "-o", out, "--max-fps", "12.5", *blobs)
+    assert (found["fps"], found["frames"]) == ("25/2", 20)
+    # The two others of the run before were this tool's, and are gone.
+    assert [path.name for path in out.glob("*.mp4")] == ["a#track0.mp4"]
+
+
+def test_small_subjects_are_told_or_left_out(run_cli, blobs, tmp_path):
+    clip = blob_clip(tmp_path / "a.mp4")
+    result = run_cli("crop", clip, "--dry-run", *blobs)
+    (warning,) = result.json()["warnings"]
+    assert warning.endswith("track0 is enlarged from 38 to 256 pixels; --min-size leaves out small subjects")
+    assert run_cli("crop", clip, "--dry-run", "--size", "48", *blobs).json()["warnings"] == []
+    result = run_cli("crop", clip, "--dry-run", "--min-size", "64", *blobs)
+    assert result.json()["clips"] == []
+    assert result.json()["warnings"] == [f"{clip}: 1 subject smaller than --min-size 64 left out"]
+
+
+def test_an_average_rate_becomes_a_common_one(tmp_path):
+    info = probe(blob_clip(tmp_path / "a.mp4", frames=3))
+    config = CropConfig(inputs=("a",), output=tmp_path)
+    rates = {"2067609598/84024135": "25", "2997/100": "30000/1001", "24000/1001": "24000/1001", "18": "18"}
+    for rate, wanted in rates.items():
+        assert nominal_rate(replace(info, rate=Fraction(rate)), config) == Fraction(wanted)
+
+
+def test_the_command_for_hdr_maps_its_tones(tmp_path):
+    info = probe(blob_clip(tmp_path / "a.mp4", frames=3))
+    config = CropConfig(inputs=("a",), output=tmp_path)
+    piece = Piece(Fraction(0), Fraction(1), 3, Box(0, 0, 32, 32), 1.0)
+    hlg = replace(info, colour=replace(info.colour, primaries=9, transfer=18, matrix=9), hdr=True)
+    assert hlg.hdr
+    for each, expected in ((info, False), (hlg, True)):
+        words = shlex.split(ffmpeg_command(each, piece, tmp_path / "a.mp4", config))
+        assert ("tonemap" in words[words.index("-vf") + 1]) is expected
+
+
+def test_old_clips_stay_where_new_ones_cannot_be_written(run_cli, blobs, tmp_path, monkeypatch):
+    draw = grid((60, 200))
+    clip, out = blob_clip(tmp_path / "a.mp4", draw=draw, frames=30), tmp_path / "out"
+    assert len(clips(run_cli, clip, "-o", out, *blobs)) == 2
+    before = {path.name: path.read_bytes() for path in out.glob("*.mp4")}
+    listed = (out / "manifest.json").read_text()
+    written = []
+    real = Writer.write
+
+    def write(self, *frame):
+        written.append(self)
+        if len(written) > 40:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, *frame)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "write", write)
+        result = run_cli("crop", clip, "-o", out, "--overwrite", "--size", "64", *blobs)
+    assert result.code != 0
+    assert {path.name: path.read_bytes() for path in out.glob("*.mp4")} == before
+    assert (out / "manifest.json").read_text() == listed
+    assert not list(out.glob(".*.tmp*"))
+    assert len(clips(run_cli, clip, "-o", out, "--size", "64", *blobs)) == 2
+
+
+def test_formulas_in_the_manifest_are_text(run_cli, blobs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blob_clip(Path("=cmd.mp4"))
+    clips(run_cli, "=cmd.mp4", "-o", "out", *blobs)
+    line = Path("out/manifest.csv").read_text().splitlines()[1]
+    assert line.startswith("'=cmd.mp4,'=cmd#track0.mp4,")
+    assert json.loads(Path("out/manifest.json").read_text())[0]["source"] == "=cmd.mp4"

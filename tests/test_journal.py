@@ -1,0 +1,57 @@
+"""What was added to a journal is there, whatever was killed while it wrote."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from fommctl.errors import OutputError
+from fommctl.journal import Journal
+
+
+class Note(BaseModel):
+    name: str
+    count: int = 0
+    remark: str | None = None
+
+
+def test_records_come_back_in_their_order(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "a.jsonl", Note)
+    assert journal.read() == []
+    notes = [Note(name="caf\udce9", count=1), Note(name="b", remark="two\nlines")]
+    for note in notes:
+        journal.append(note)
+    assert journal.read() == notes
+    assert journal.path.read_text() == '{"name": "caf\\udce9", "count": 1}\n{"name": "b", "remark": "two\\nlines"}\n'
+
+
+def test_a_torn_line_costs_that_record_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"name": "a"}\n\xff\xfe\n[1]\n' + b"[" * 100_000 + b'\n\n{"name": "torn", "cou')
+    journal = Journal(path, Note)
+    assert journal.read() == [Note(name="a")]
+    journal.append(Note(name="b"))
+    assert [note.name for note in journal.read()] == ["a", "b"]
+    journal.rewrite([Note(name="c")])
+    assert path.read_text() == '{"name": "c"}\n'
+
+
+def test_only_new_records_are_read(tmp_path: Path) -> None:
+    mine, theirs = Journal(tmp_path / "a.jsonl", Note), Journal(tmp_path / "a.jsonl", Note)
+    assert mine.read_new() == ([], True)
+    theirs.append(Note(name="a"))
+    assert mine.read_new() == ([Note(name="a")], True)
+    theirs.append(Note(name="b"))
+    assert mine.read_new() == ([Note(name="b")], False)
+    assert mine.read_new() == ([], False)
+    theirs.rewrite([Note(name="c")])
+    assert mine.read_new() == ([Note(name="c")], True)
+
+
+def test_what_cannot_be_read_or_written_is_an_output_error(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, Note, hint="Choose another file with --status.")
+    with pytest.raises(OutputError, match="cannot use"):
+        journal.read()
+    with pytest.raises(OutputError) as caught:
+        journal.append(Note(name="a"))
+    assert caught.value.hint == "Choose another file with --status."
