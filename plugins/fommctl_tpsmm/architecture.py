@@ -80,7 +80,7 @@ def _common(detector: Shapes, motion: Shapes, painter: Shapes) -> dict[str, Any]
 
 
 def _scale(motion: Shapes, notes: list[str]) -> float:
-    """The scale 1/n: the finer occlusion maps double it up to the frame; without them the anti-alias filter tells, which
+    """Read the scale 1/n: finer occlusion maps double it up to the frame; else the anti-alias filter tells, which
     is 2 round(4 sigma) + 1 wide, sigma = (n - 1) / 2."""
     finer = len(widths(motion, r"up\.(\d+)\.conv\.weight"))
     if "occlusion.1.weight" in motion:

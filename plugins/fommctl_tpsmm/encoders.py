@@ -1,6 +1,8 @@
-"""Networks that look at whole frames: ResNet-18 (He et al. 2016) with the head of the keypoints or of the background."""
+"""ResNet-18 (He et al. 2016) looks at whole frames, with a head for keypoints or one for the background."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +46,7 @@ class ResNet18(nn.Module):
         self.conv1 = nn.Conv2d(channels, 64, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         widths = (64, 64, 128, 256, 512)
-        for level, (inputs, width) in enumerate(zip(widths[:-1], widths[1:], strict=True), 1):
+        for level, (inputs, width) in enumerate(pairwise(widths), 1):
             stride = 1 if level == 1 else 2
             layer = nn.Sequential(BasicBlock(inputs, width, stride), BasicBlock(width, width, 1))
             self.add_module(f"layer{level}", layer)

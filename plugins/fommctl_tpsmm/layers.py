@@ -70,7 +70,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Up blocks with the encoder's outputs concatenated behind each; returns the result of every level, coarse first."""
+    """Up blocks with the encoder's outputs behind each; returns the result of every level, coarse first."""
 
     def __init__(self, expansion: int, inputs: int, blocks: int, maximum: int) -> None:
         super().__init__()
