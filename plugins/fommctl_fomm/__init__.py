@@ -52,7 +52,7 @@ def _sections() -> Mapping[str, type[BaseModel]]:
 def _recognises(model_params: Mapping[str, Any]) -> bool:
     generator = model_params.get("generator_params")
     return isinstance(generator, Mapping) and not generator.keys().isdisjoint(
-        {"num_down_blocks", "num_bottleneck_blocks", "estimate_occlusion_map"}
+        {"num_bottleneck_blocks", "estimate_occlusion_map"}
     )
 
 

@@ -1,0 +1,36 @@
+"""Animation via disentanglement (section 3.5): keypoints in the source's shape and the driving frame's pose."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from fommctl.api.blocks import Motion
+from fommctl_tpsmm.splines import POINTS
+
+
+class AvdNetwork(nn.Module):
+    """Takes the shape of one set of keypoints and the pose of another apart, and puts them together."""
+
+    def __init__(self, *, num_tps: int, id_bottle_size: int, pose_bottle_size: int) -> None:
+        super().__init__()
+        numbers = num_tps * POINTS * 2
+        self.id_encoder = _perceptron(numbers, 256, 512, 1024, id_bottle_size)
+        self.pose_encoder = _perceptron(numbers, 256, 512, 1024, pose_bottle_size)
+        self.decoder = _perceptron(id_bottle_size + pose_bottle_size, 1024, 512, 256, numbers)
+
+    def forward(self, source: Motion, driving: Motion) -> Motion:
+        """Keypoints of the driving frames in the shape of the source, of which there may be one."""
+        shape = self.id_encoder(source.keypoints.flatten(1)).expand(len(driving), -1)
+        pose = self.pose_encoder(driving.keypoints.flatten(1))
+        return Motion(self.decoder(torch.cat((pose, shape), 1)).view_as(driving.keypoints))
+
+
+def _perceptron(*widths: int) -> nn.Sequential:
+    """Linear layers; BatchNorm and ReLU behind each but the last."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU()]
+    return nn.Sequential(*layers[:-2])

@@ -1,0 +1,107 @@
+"""The Thin-Plate Spline Motion Model, composed under the published names."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from fommctl.api import Renderer
+from fommctl.api.blocks import Motion, PlainRenderer, downsample_at
+from fommctl_tpsmm.avd import AvdNetwork
+from fommctl_tpsmm.encoders import BackgroundPredictor, KeypointDetector, reduced
+from fommctl_tpsmm.fast import FastRenderer, flow_of
+from fommctl_tpsmm.inpainting import InpaintingNetwork, Painted
+from fommctl_tpsmm.motion import DenseMotionNetwork
+from fommctl_tpsmm.schema import TpsmmParams
+
+if TYPE_CHECKING:
+    from fommctl.api.training import PerceptualNetwork, TrainingPhase
+    from fommctl_tpsmm.sections import TrainParams
+
+
+class ReducedDetector(nn.Module):
+    """A keypoint detector that sees larger frames at the size that it was trained at."""
+
+    def __init__(self, detector: KeypointDetector, scale: float) -> None:
+        super().__init__()
+        self.detector = detector
+        self.scale = scale
+
+    def forward(self, frames: Tensor) -> Motion:
+        motion: Motion = self.detector(reduced(frames, self.scale))
+        return motion
+
+
+class Generator(nn.Module):
+    """Motion and inpainting network as one, as the plain renderer runs them."""
+
+    def __init__(self, dense_motion: DenseMotionNetwork, inpainting: InpaintingNetwork) -> None:
+        super().__init__()
+        self.dense_motion = dense_motion
+        self.inpainting = inpainting
+
+    def forward(self, source: Tensor, source_motion: Motion, driving_motion: Motion) -> Painted:
+        painted: Painted = self.inpainting(source, self.dense_motion(source, source_motion, driving_motion))
+        return painted
+
+    @staticmethod
+    def flow_of(painted: Painted) -> Tensor:
+        """The flow of `fommctl.api.FlowRenderer`."""
+        height, width = painted.prediction.shape[2:]
+        return flow_of(painted.motion.deformation, (height, width))
+
+
+class TpsmmBackend:
+    """Networks built from validated `model_params`."""
+
+    def __init__(self, params: TpsmmParams) -> None:
+        common, painter = params.common_params, params.generator_params
+        self.keypoint_detector = KeypointDetector(common.num_tps, common.num_channels)
+        self.dense_motion = DenseMotionNetwork(
+            num_tps=common.num_tps,
+            num_channels=common.num_channels,
+            multi_mask=common.multi_mask,
+            levels=painter.num_down_blocks + 1,
+            **params.dense_motion_params.model_dump(),
+        )
+        self.inpainting = InpaintingNetwork(
+            num_channels=common.num_channels, multi_mask=common.multi_mask, **painter.model_dump()
+        )
+        self.background = BackgroundPredictor(common.num_channels) if common.bg else None
+        avd = params.avd_network_params
+        self.avd = None if avd is None else AvdNetwork(num_tps=common.num_tps, **avd.model_dump())
+        for module in self.modules().values():
+            module.eval()
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """See `fommctl.api.Backend`."""
+        found: dict[str, nn.Module | None] = {
+            "inpainting_network": self.inpainting,
+            "dense_motion_network": self.dense_motion,
+            "kp_detector": self.keypoint_detector,
+            "bg_predictor": self.background,
+            "avd_network": self.avd,
+        }
+        return {name: module for name, module in found.items() if module is not None}
+
+    def prepare(self, device: torch.device, precision: str, *, fast: bool = True, scale: float = 1.0) -> Renderer:
+        """See `fommctl.api.Backend`. The fast renderer keeps nothing of this object. Raises UsageError for a `scale`
+        that the motion network's downsampling cannot reach."""
+        if fast:
+            return FastRenderer(self.keypoint_detector, self.dense_motion, self.inpainting, device, precision, scale)
+        dense_motion = self.dense_motion
+        if scale != 1:
+            dense_motion = copy.deepcopy(dense_motion)
+            dense_motion.down = downsample_at(dense_motion.down, self.inpainting.num_channels, scale)
+        generator = Generator(dense_motion, self.inpainting)
+        return PlainRenderer(ReducedDetector(self.keypoint_detector, scale), generator, device)
+
+    def training(self, params: TrainParams, perceptual: PerceptualNetwork | None) -> Sequence[TrainingPhase]:
+        """See `fommctl.api.training.TrainableBackend`; the network of animation via disentanglement does not learn."""
+        from fommctl_tpsmm.training import phases
+
+        return phases(self.keypoint_detector, self.dense_motion, self.inpainting, self.background, params, perceptual)

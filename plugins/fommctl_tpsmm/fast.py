@@ -1,0 +1,304 @@
+"""The fast renderer: the source encoded once, its features gathered as rows, upsampling done at the small size.
+
+Instance norm depends on each frame and cannot be folded into a convolution; with channels last, a group norm of one
+channel a group is a fast form of it.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from fommctl.api.blocks import (
+    DTYPES,
+    LARGEST_TENSOR,
+    GraphedRenderer,
+    Motion,
+    Numerics,
+    between_borders,
+    downsample_at,
+    neighbours,
+    sample,
+    weight_and_bias,
+    weighted_rows,
+)
+from fommctl_tpsmm.encoders import BasicBlock, KeypointDetector, ResNet18, reduced
+from fommctl_tpsmm.inpainting import InpaintingNetwork, resized, resized_grid
+from fommctl_tpsmm.layers import DownBlock, ResidualBlock, SameBlock, UpBlock
+from fommctl_tpsmm.motion import DenseMotionNetwork, motion_inputs
+
+# [phase, tap of the small kernel, tap of the 3x3 kernel]: after nearest upsampling two of three taps see one value.
+_TAPS = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Features of the source at one level."""
+
+    table: Tensor
+    """(h w, F), one row a place."""
+    height: int
+    width: int
+
+    def warped(self, deformation: Tensor, gain: Tensor) -> Tensor:
+        """Read at the places of a deformation (B, h', w', 2), times gain (B, 1, h, w): (B, F, h, w), channels last."""
+        grid = resized_grid(deformation, self.height, self.width)
+        indices, weights = neighbours(grid, self.height, self.width, align_corners=True, gain=gain)
+        rows = weighted_rows(self.table, indices, weights)
+        return rows.view(len(grid), self.height, self.width, -1).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class FastSource:
+    """All that depends on the source alone."""
+
+    motion: Motion
+    small: Tensor
+    """(1, C, h, w): for the motion network."""
+    pixels: Tensor
+    """(1, C, H, W)"""
+    features: tuple[Features, ...]
+    """Fine to coarse."""
+
+
+class FastNorm:
+    """Instance norm and ReLU of channels-last features."""
+
+    def __init__(self, norm: nn.InstanceNorm2d, numerics: Numerics) -> None:
+        assert norm.weight is not None
+        assert norm.bias is not None
+        self._weight = norm.weight.detach().to(numerics.device, numerics.dtype, copy=True)
+        self._bias = norm.bias.detach().to(numerics.device, numerics.dtype, copy=True)
+        self._epsilon = norm.eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x: (B, C, H, W).  Returns a new tensor."""
+        return F.group_norm(x, x.shape[1], self._weight, self._bias, self._epsilon).relu_()
+
+
+class FastSame:
+    """As `SameBlock`."""
+
+    def __init__(self, block: SameBlock, numerics: Numerics) -> None:
+        padding = int(block.conv.padding[0])
+        weight, bias = weight_and_bias(block.conv)
+        self._conv = numerics.convolution(weight, bias, padding=padding)
+        self._norm = FastNorm(block.norm, numerics)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._norm(self._conv(x))
+
+
+class FastUp:
+    """As `UpBlock`, with the convolution done before the upsampling: four phases, 4/9 of the products."""
+
+    def __init__(self, block: UpBlock, numerics: Numerics) -> None:
+        weight, bias = weight_and_bias(block.conv)
+        phases = torch.einsum("atk,cul,oikl->acoitu", _TAPS, _TAPS, weight).reshape(-1, weight.shape[1], 2, 2)
+        self._conv = numerics.convolution(phases, bias.repeat(4), padding=1)
+        self._norm = FastNorm(block.norm, numerics)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, I, h, w) to (B, O, 2 h, 2 w)."""
+        phases = self._conv(x)
+        batch, _, height, width = x.shape
+        channels = phases.shape[1] // 4
+        out = x.new_empty((batch, 2 * height, 2 * width, channels)).permute(0, 3, 1, 2)
+        for index, part in enumerate(phases.split(channels, 1)):
+            row, column = divmod(index, 2)
+            out[:, :, row::2, column::2] = part[:, :, row : row + height, column : column + width]
+        return self._norm(out)
+
+
+class FastResidual:
+    """As `ResidualBlock`."""
+
+    def __init__(self, block: ResidualBlock, numerics: Numerics) -> None:
+        self._norms = [FastNorm(norm, numerics) for norm in (block.norm1, block.norm2)]
+        self._inner = numerics.wide_convolution(*weight_and_bias(block.conv1))
+        self._outer = numerics.wide_convolution(*weight_and_bias(block.conv2))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x: (B, C, h, w); changed in place."""
+        return self._outer.add_to(x, self._norms[1](self._inner(self._norms[0](x))))
+
+
+class FastDenseMotion:
+    """As `DenseMotionNetwork` without a background."""
+
+    def __init__(self, network: DenseMotionNetwork, numerics: Numerics, channels: int, scale: float) -> None:
+        self._down = copy.deepcopy(downsample_at(network.down, channels, scale))
+        if self._down is not None:
+            self._down.to(numerics.device)
+        self._dtype = numerics.dtype
+        self._encoder = [_same(block, numerics) for block in network.hourglass.encoder.down_blocks]
+        self._decoder = [_up(block, numerics) for block in network.hourglass.decoder.up_blocks]
+        self._finer = [_up(block, numerics) for block in network.up]
+        self._from_decoder = network.from_decoder
+        self._parts = network.maps.out_channels
+        heads = [weight_and_bias(conv) for conv in network.occlusion]  # type: ignore[arg-type]
+        # The maps and the occlusion that is made of the same features are one convolution.
+        shared = network.from_decoder - 1
+        weight, bias = weight_and_bias(network.maps)
+        heads[shared] = torch.cat((weight, heads[shared][0])), torch.cat((bias, heads[shared][1]))
+        self._heads = [numerics.convolution(*head, padding=3) for head in heads]
+
+    def reduced(self, frame: Tensor) -> Tensor:
+        """The source as the motion network sees it."""
+        return frame if self._down is None else self._down(frame)
+
+    def __call__(self, small: Tensor, source: Motion, driving: Motion) -> tuple[Tensor, list[Tensor]]:
+        """The deformation (B, h, w, 2) and the occlusions, coarse to fine."""
+        heatmaps, deformed, warps = motion_inputs(small.expand(len(driving), -1, -1, -1), source, driving)
+        x = torch.cat((heatmaps, deformed.flatten(1, 2)), 1).to(self._dtype, memory_format=torch.channels_last)
+        skips = [x]
+        for same in self._encoder:
+            skips.append(F.avg_pool2d(same(skips[-1]), 2))
+        levels = [skips.pop()]
+        for up in self._decoder:
+            levels.append(torch.cat((up(levels[-1]), skips.pop()), 1))
+        seen = levels[-self._from_decoder :]
+        for up in self._finer:
+            seen.append(up(seen[-1]))
+        maps = [head(features).float() for head, features in zip(self._heads, seen, strict=True)]
+        shared = maps[self._from_decoder - 1]
+        maps[self._from_decoder - 1] = shared[:, self._parts :]
+        contributions = shared[:, : self._parts].softmax(1)
+        deformation = torch.einsum("bphw,bphwc->bhwc", contributions, warps)
+        return deformation, [each.sigmoid() for each in maps]
+
+
+class FastInpainting:
+    """As `InpaintingNetwork`, on features that are there."""
+
+    def __init__(self, network: InpaintingNetwork, numerics: Numerics) -> None:
+        exact = Numerics(numerics.device, torch.float32)
+        self._dtype = numerics.dtype
+        self._multi_mask = network.multi_mask
+        self._first = FastSame(network.first, exact)
+        self._down = [_same(block, exact) for block in network.down_blocks]
+        self._residual = [FastResidual(block, numerics) for block in network.resblock]  # type: ignore[arg-type]
+        self._up = [_up(block, numerics) for block in network.up_blocks]
+        self._final = numerics.convolution(*weight_and_bias(network.final), padding=3)
+
+    def encode(self, frame: Tensor) -> tuple[Features, ...]:
+        """Features of a source (1, C, H, W), fine to coarse."""
+        values = [self._first(frame.contiguous(memory_format=torch.channels_last))]
+        for same in self._down:
+            values.append(F.avg_pool2d(same(values[-1]), 2))
+        return tuple(
+            Features(value.permute(0, 2, 3, 1).flatten(0, 2).to(self._dtype), *value.shape[2:]) for value in values
+        )
+
+    def __call__(self, source: FastSource, deformation: Tensor, occlusions: list[Tensor]) -> Tensor:
+        """Frames (B, C, H, W) in [0, 1]."""
+        coarsest = len(source.features) - 1
+        out = self._shown(source, coarsest, deformation, occlusions)
+        for index, up in enumerate(self._up):
+            for block in self._residual[2 * index : 2 * index + 2]:
+                out = block(out)
+            out = up(out)
+            if index < coarsest - 1:
+                out = torch.cat((out, self._shown(source, coarsest - 1 - index, deformation, occlusions)), 1)
+        finest = source.features[0]
+        hidden = resized(occlusions[-1], finest.height, finest.width)
+        out = torch.addcmul(finest.warped(deformation, hidden), out, (1 - hidden).to(self._dtype))
+        painted = self._final(out).float().sigmoid_()
+        grid = resized_grid(deformation, finest.height, finest.width)
+        deformed = sample(source.pixels.expand(len(grid), -1, -1, -1), grid, align_corners=True)
+        return torch.lerp(painted, deformed, hidden).contiguous()
+
+    def _shown(self, source: FastSource, level: int, deformation: Tensor, occlusions: list[Tensor]) -> Tensor:
+        features = source.features[level]
+        hidden = occlusions[-1 - level if self._multi_mask else -1]
+        return features.warped(deformation, resized(hidden, features.height, features.width))
+
+
+class FastRenderer(GraphedRenderer[FastSource]):
+    """The networks, rewritten for inference (see `fommctl.api.Renderer`).
+
+    Keypoints, splines, occlusions and the softmax of the maps stay in float32 whatever the precision of the
+    convolutions. The renderer keeps no reference to the networks that it was made from.
+    """
+
+    def __init__(
+        self,
+        detector: KeypointDetector,
+        dense_motion: DenseMotionNetwork,
+        inpainting: InpaintingNetwork,
+        device: torch.device,
+        precision: str = "fp32",
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__(device)
+        numerics = Numerics(device, DTYPES[precision])
+        self._scale = scale
+        with torch.inference_mode():
+            self._detector = folded(detector).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._motion = FastDenseMotion(dense_motion, numerics, inpainting.num_channels, scale)
+            self._painter = FastInpainting(inpainting, numerics)
+        widest = max(2 * int(block.conv.in_channels) for block in inpainting.up_blocks)  # type: ignore[union-attr]
+        self._bytes_a_pixel = widest * numerics.dtype.itemsize // 4
+
+    def _detect(self, frames: Tensor) -> Motion:
+        motion: Motion = self._detector(reduced(frames, self._scale).contiguous(memory_format=torch.channels_last))
+        return motion
+
+    def _encode(self, frame: Tensor) -> FastSource:
+        return FastSource(
+            self._detect(frame), self._motion.reduced(frame), frame.contiguous(), self._painter.encode(frame)
+        )
+
+    def _render(self, context: FastSource, motion: Motion) -> Tensor:
+        return self._rendered(context, motion)[0]
+
+    def _render_with_flow(self, context: FastSource, motion: Motion) -> tuple[Tensor, Tensor | None]:
+        frames, deformation = self._rendered(context, motion)
+        return frames, flow_of(deformation, (context.pixels.shape[2], context.pixels.shape[3]))
+
+    def _rendered(self, context: FastSource, motion: Motion) -> tuple[Tensor, Tensor]:
+        """Frames and their deformation."""
+        count = len(motion)
+        if self.device.type == "cpu":
+            count = max(1, LARGEST_TENSOR // (self._bytes_a_pixel * context.pixels[0, 0].numel()))
+        parts = []
+        for start in range(0, max(len(motion), 1), max(count, 1)):
+            deformation, occlusions = self._motion(context.small, context.motion, motion[start : start + count])
+            parts.append((self._painter(context, deformation, occlusions), deformation))
+        frames, deformations = zip(*parts, strict=True)
+        return torch.cat(frames), torch.cat(deformations)
+
+
+def flow_of(deformation: Tensor, size: tuple[int, int]) -> Tensor:
+    """The flow of `fommctl.api.FlowRenderer`, at the size (height, width) of the frames: a smaller deformation has its
+    corner places where theirs are."""
+    return between_borders(resized_grid(deformation, *size), size, align_corners=True)
+
+
+def folded(detector: KeypointDetector) -> KeypointDetector:
+    """A copy whose BatchNorms are part of the convolutions before them."""
+    found = copy.deepcopy(detector).eval()
+    for module in list(found.modules()):
+        if isinstance(module, (BasicBlock, ResNet18)):
+            for conv, norm in (("conv1", "bn1"), ("conv2", "bn2")):
+                if hasattr(module, conv):
+                    setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
+                    setattr(module, norm, nn.Identity())
+        if isinstance(module, BasicBlock) and module.downsample is not None:
+            module.downsample = nn.Sequential(fuse_conv_bn_eval(module.downsample[0], module.downsample[1]))
+    return found
+
+
+def _same(block: nn.Module, numerics: Numerics) -> FastSame:
+    assert isinstance(block, DownBlock)
+    return FastSame(block, numerics)
+
+
+def _up(block: nn.Module, numerics: Numerics) -> FastUp:
+    assert isinstance(block, UpBlock)
+    return FastUp(block, numerics)

@@ -1,0 +1,97 @@
+"""The inpainting network (section 3.4): the source's features, warped and masked at every level, made into a frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fommctl.api.blocks import full_precision, sample, single
+from fommctl_tpsmm.layers import DownBlock, ResidualBlock, SameBlock, UpBlock, width_at
+from fommctl_tpsmm.motion import TpsMotion
+
+
+def resized(maps: Tensor, height: int, width: int) -> Tensor:
+    """Maps (B, C, h, w) at another size, the centres of the corner pixels staying where they are."""
+    if maps.shape[2:] == (height, width):
+        return maps
+    return F.interpolate(maps, (height, width), mode="bilinear", align_corners=True)
+
+
+def resized_grid(grid: Tensor, height: int, width: int) -> Tensor:
+    """A sampling grid (B, h, w, 2) at another size, as `resized`."""
+    return resized(grid.permute(0, 3, 1, 2), height, width).permute(0, 2, 3, 1)
+
+
+def warped(features: Tensor, deformation: Tensor) -> Tensor:
+    """Features (B, C, H, W) read at the places of a deformation (B, h, w, 2)."""
+    with full_precision(features):
+        grid = resized_grid(deformation, *features.shape[2:])
+        return sample(single(features), grid, align_corners=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Painted:
+    """A frame and what it was made of."""
+
+    prediction: Tensor
+    """(B, C, H, W) in [0, 1]."""
+    deformed: Tensor
+    """(B, C, H, W): the warped source."""
+    motion: TpsMotion
+    features: tuple[Tensor, ...]
+    """Of the source, fine to coarse."""
+
+
+class InpaintingNetwork(nn.Module):
+    """Paints a frame of the source under a motion."""
+
+    def __init__(
+        self, *, num_channels: int, multi_mask: bool, block_expansion: int, max_features: int, num_down_blocks: int
+    ) -> None:
+        super().__init__()
+        self.num_channels = num_channels
+        self.multi_mask = multi_mask
+        widths = [width_at(block_expansion, level, max_features) for level in range(num_down_blocks + 1)]
+        self.first = SameBlock(num_channels, widths[0], kernel=7)
+        self.down_blocks = nn.ModuleList(map(DownBlock, widths[:-1], widths[1:]))
+        # Coarse to fine; all but the coarsest level see the warped features beside what was painted so far.
+        inputs = [width * (1 if level == num_down_blocks else 2) for level, width in enumerate(widths)][:0:-1]
+        self.up_blocks = nn.ModuleList(map(UpBlock, inputs, widths[-2::-1]))
+        self.resblock = nn.ModuleList(ResidualBlock(width) for width in inputs for _ in range(2))
+        self.final = nn.Conv2d(widths[0], num_channels, 7, padding=3)
+
+    def encode(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """Features of frames (B, C, H, W) at every level, fine to coarse."""
+        features = [self.first(frames)]
+        for block in self.down_blocks:
+            features.append(block(features[-1]))
+        return tuple(features)
+
+    def occlusion(self, motion: TpsMotion, level: int, like: Tensor) -> Tensor:
+        """The occlusion map of a level, counted from the finest, at the size of `like`."""
+        found = motion.occlusions[-1 - level if self.multi_mask else -1]
+        return resized(found, *like.shape[2:])
+
+    def forward(self, source: Tensor, motion: TpsMotion) -> Painted:
+        """source: (B, C, H, W) in [0, 1]."""
+        features = self.encode(source)
+        coarsest = len(features) - 1
+        shown = [
+            warped(each, motion.deformation) * self.occlusion(motion, level, each)
+            for level, each in enumerate(features)
+        ]
+        out = shown[coarsest]
+        for index, up in enumerate(self.up_blocks):
+            level = coarsest - 1 - index
+            for block in self.resblock[2 * index : 2 * index + 2]:
+                out = block(out)
+            out = up(out)
+            if level:
+                out = torch.cat((out, shown[level]), 1)
+        hidden = self.occlusion(motion, 0, out)
+        deformed = warped(source, motion.deformation)
+        painted = torch.sigmoid(single(self.final(out * (1 - hidden) + shown[0])))
+        return Painted(painted * (1 - hidden) + deformed * hidden, deformed, motion, features)

@@ -1,0 +1,91 @@
+"""Preset sections of TPSMM in the published schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, Field, Strict, model_validator
+
+from fommctl.api.schema import Count, Params, Positive, Scales, Weight, Weights
+from fommctl.api.training import BaseTrainParams, DatasetParams
+
+Probability = Annotated[float, Field(ge=0, lt=1)]
+
+
+class TpsDatasetParams(DatasetParams):
+    """As of all backends; published files leave `frame_shape` empty, which means 256 pixels here."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_shape(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and "frame_shape" in data and data["frame_shape"] is None:
+            return {key: value for key, value in data.items() if key != "frame_shape"}
+        return data
+
+
+class LossWeights(Params):
+    """The weight of each loss; 0 leaves it out (Zhao and Zhang 2022, section 3.6)."""
+
+    perceptual: Weights = (10.0, 10.0, 10.0, 10.0, 10.0)
+    """One for each VGG-19 layer; all zero leaves the perceptual network out."""
+    equivariance_value: Weight = 10.0
+    warp_loss: Weight = 10.0
+    """Of the differences of the warped features of the source and those of the driving frame, where they are shown."""
+    bg: Weight = 10.0
+    """Of how far the background's motion there and the one back are from undoing each other."""
+    pixel: Weight = 0.0
+    """Ours: mean absolute difference of prediction and driving frame at each scale."""
+
+
+class TrainParams(BaseTrainParams):
+    """The training of TPSMM.
+
+    The numbers of epochs that say when dropout ends and the background starts are counted in steps here, as a step does
+    not know its epoch: see `steps_per_epoch`.
+    """
+
+    unused: ClassVar[tuple[str, ...]] = ("lr_discriminator", "lr_kp_detector")
+    scales: Scales = (1, 0.5, 0.25, 0.125)
+    """Of the pyramid that the losses see, relative to the frame."""
+    dropout_epoch: Count = 35
+    """Epochs in which splines are left out at random."""
+    dropout_startp: Probability = 0.0
+    """How often a spline is left out at first; this rises by `dropout_maxp` in `dropout_inc_epoch` epochs."""
+    dropout_maxp: Probability = 0.5
+    dropout_inc_epoch: Positive = 10
+    bg_start: Count = 0
+    """Epoch from which on the background may move."""
+    weight_decay: Weight = 1e-4
+    clip: Annotated[float, Field(gt=0)] = 10.0
+    """Ours to set, published as 10: largest gradient of any weight but those of the inpainting network."""
+    steps_per_epoch: Positive = 1000
+    """Ours: how many steps count as an epoch for dropout and background."""
+    loss_weights: LossWeights = LossWeights()
+    perceptual_network: Literal["vgg19", "efficientnet-lite0", "none"] = "vgg19"
+    """Ours: whose features the perceptual loss compares."""
+
+    @property
+    def features(self) -> str | None:
+        return self.perceptual_network if any(self.loss_weights.perceptual) else None
+
+
+class AvdTrainParams(Params):
+    """The published training of the network of animation via disentanglement: read so that files load, not used yet."""
+
+    num_epochs: Positive
+    num_repeats: Positive = 1
+    batch_size: Positive
+    dataloader_workers: Count = 0
+    epoch_milestones: Annotated[tuple[Count, ...], Strict(False)] = ()
+    lr: Weight = 1e-3
+    lambda_shift: Weight = 1.0
+    lambda_affine: Weight = 1.0
+    random_scale: Weight = 0.25
+
+
+SECTIONS: Mapping[str, type[BaseModel]] = {
+    "dataset_params": TpsDatasetParams,
+    "train_params": TrainParams,
+    "train_avd_params": AvdTrainParams,
+}
