@@ -109,7 +109,7 @@ class FastUp:
         batch, _, height, width = x.shape
         channels = phases.shape[1] // 4
         out = x.new_empty((batch, 2 * height, 2 * width, channels)).permute(0, 3, 1, 2)
-        for index, part in enumerate(phases.split(channels, 1)):
+        for index, part in enumerate(torch.split(phases, channels, 1)):
             row, column = divmod(index, 2)
             out[:, :, row::2, column::2] = part[:, :, row : row + height, column : column + width]
         return self._norm(out)
@@ -242,7 +242,7 @@ class FastRenderer(GraphedRenderer[FastSource]):
             self._detector = folded(detector).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             self._motion = FastDenseMotion(dense_motion, numerics, inpainting.num_channels, scale)
             self._painter = FastInpainting(inpainting, numerics)
-        widest = max(2 * int(block.conv.in_channels) for block in inpainting.up_blocks)  # type: ignore[union-attr]
+        widest = max(2 * int(block.conv.in_channels) for block in inpainting.up_blocks)  # type: ignore[union-attr,arg-type]
         self._bytes_a_pixel = widest * numerics.dtype.itemsize // 4
 
     def _detect(self, frames: Tensor) -> Motion:
@@ -290,7 +290,7 @@ def folded(detector: KeypointDetector) -> KeypointDetector:
                     setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
                     setattr(module, norm, nn.Identity())
         if isinstance(module, BasicBlock) and module.downsample is not None:
-            module.downsample = nn.Sequential(fuse_conv_bn_eval(module.downsample[0], module.downsample[1]))
+            module.downsample = nn.Sequential(fuse_conv_bn_eval(*module.downsample))
     return found
 
 
