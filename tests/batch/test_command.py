@@ -248,8 +248,8 @@ def test_wrong_usage(folder, run_cli):
     for more, told in (
         (("--default", "crop"), "--default crop: expected KEY=VALUE"),
         (("--default", "cropp=1"), "the command line: unknown field 'cropp' (did you mean 'crop'?)"),
-        (("--workers", "-1"), "--workers is '-1'"),
-        (("--timeout", "0"), "--timeout is '0'"),
+        (("--workers", "-1"), "--workers is -1"),
+        (("--timeout", "0"), "--timeout is 0"),
         (("--timeout", "9", "--workers", "0"), "--timeout needs workers that can be stopped"),
         (("--status", folder / "none" / "status.jsonl"), None),
         (("--devices", "cuda:77"), "no CUDA device is available"),
