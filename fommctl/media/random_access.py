@@ -25,7 +25,7 @@ from fommctl.errors import InputError
 from fommctl.media import sequences, stills
 from fommctl.media.conversion import Converter, View
 from fommctl.media.decoding import Decoder, deinterlaced
-from fommctl.media.files import check_file, opened, pixel_aspect, time_base, video_stream
+from fommctl.media.files import check_file, opened, pixel_aspect, video_stream
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.resampling import Pixels, over_black, resize
 
@@ -70,18 +70,6 @@ def read_frames(path: Path, indices: Sequence[int], *, size: Size = None, jpeg_s
     except (FFmpegError, OSError) as error:
         raise InputError(f"{path.name} cannot be read: {error}", "Copy it again.") from error
     return [found[index] for index in indices]
-
-
-def frame_times(info: VideoInfo) -> list[Fraction] | None:
-    """Times of display of all frames of a video file, in seconds since the first, from its packets alone: nothing is
-    decoded. None where frames do not surely follow from packets. Raises InputError."""
-    times = _frame_times(info) if info.deinterlace != "field" else None
-    if times is None:
-        return None
-    with _reading(info.path) as (_, stream):
-        unit = time_base(stream)
-    found = [ticks * unit - info.origin for ticks in times.frames.tolist()]
-    return found if found[0] == 0 else None
 
 
 class _Clip(Protocol):

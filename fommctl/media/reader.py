@@ -16,7 +16,7 @@ from fommctl.media.boxes import Box
 from fommctl.media.conversion import View
 from fommctl.media.probe import OpenVideo, VideoInfo, probe, probe_open
 from fommctl.media.resampling import Pixels
-from fommctl.media.sources import Pending, pending_frames, pending_times
+from fommctl.media.sources import Pending, pending_frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +109,6 @@ class Reader:
         generator = self._frames()
         self._running.append(generator)
         return generator
-
-    def times(self) -> Iterator[tuple[Fraction, Fraction]]:
-        """(time, duration) of each frame, as an iteration gives them, without its pixels.
-
-        Nothing is decoded where the packets tell the times; then damage stays unseen, and the duration of the very
-        last frame is the nominal one. A picture of a sequence that cannot be read is listed all the same.
-        """
-        for pending in self._wanted(pending_times(self.info, self.start, self._warn)):
-            yield pending.time - self.start, self._until_end(pending.time, pending.duration)
 
     def _wanted(self, frames: Iterable[Pending]) -> Iterator[Pending]:
         """The frames of the part asked for."""

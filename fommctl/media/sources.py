@@ -21,7 +21,6 @@ from fommctl.media.conversion import Converter, View, square_pixels
 from fommctl.media.decoding import Damage, Decoded, Decoder, deinterlaced
 from fommctl.media.files import as_fraction, opened, time_base, video_stream
 from fommctl.media.probe import OpenVideo, VideoInfo
-from fommctl.media.random_access import frame_times
 from fommctl.media.resampling import Pixels, content, over_black
 
 _INDEXED = frozenset({"mov", "matroska", "avi"})
@@ -76,18 +75,6 @@ def pending_frames(info: VideoInfo, start: Fraction, warn: Warn, opened: OpenVid
         yield from _animation(info)
     else:
         yield from _Video(info, start, warn, opened).frames()
-
-
-def pending_times(info: VideoInfo, start: Fraction, warn: Warn) -> Iterator[Pending]:
-    """Frames as of `pending_frames` whose pixels are not to be asked for; nothing is decoded where packets tell the
-    times."""
-    file = info.kind == "video" and info.video_codec not in stills.ANIMATED_CODECS
-    times = frame_times(info) if file else None
-    if times is None:
-        yield from pending_frames(info, start, warn)
-        return
-    for time, after in zip(times, [*times[1:], times[-1] + 1 / info.rate], strict=True):
-        yield Pending(lambda view: None, time, after - time)
 
 
 def _sequence(info: VideoInfo, warn: Warn) -> Iterator[Pending]:

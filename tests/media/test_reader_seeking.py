@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media_factory import truncate, write_clip, write_frames, write_gif
+from media_factory import write_clip
 
 from fommctl.media.reader import Reader
 
@@ -60,29 +60,3 @@ def test_any_start_gives_the_frames_of_the_whole(tmp_path, name):
     assert len(frames) == 75
     for first in (*range(24, 48), 60, 74):
         check_from(path, first, frames)
-
-
-@pytest.mark.parametrize("name", CLIPS)
-def test_times_without_pixels_are_those_of_the_frames(tmp_path, name):
-    path = write_clip(tmp_path / name, **{"frames": 75, "rate": RATE, "draw": drawn, **CLIPS[name]})
-    expected = [frame[:2] for frame in whole(path)]
-    times = list(Reader(path).times())
-    assert times[:-1] == expected[:-1]
-    assert times[-1][0] == expected[-1][0]
-    start, end = Fraction(1, 3), Fraction(2)
-    part = list(Reader(path, start=start, end=end).times())
-    assert part == [(frame.time, frame.duration) for frame in Reader(path, start=start, end=end)]
-
-
-def test_times_of_folders_and_animations(tmp_path):
-    pictures = [drawn(index) for index in range(6)]
-    folder = write_frames(tmp_path / "frames", pictures)
-    (folder / "00003.png").unlink()
-    for path in (folder, folder / "%05d.png", write_gif(tmp_path / "a.gif", pictures, [40, 100, 30, 20, 70, 50])):
-        assert list(Reader(path).times()) == [(frame.time, frame.duration) for frame in Reader(path)]
-
-
-def test_nothing_is_decoded_for_the_times(tmp_path):
-    """A file without the data of its second half still lists what its header promises, or says that it is cut."""
-    path = truncate(write_clip(tmp_path / "cut.mp4", frames=75, container_options={"movflags": "faststart"}), 0.7)
-    assert len(list(Reader(path).times())) >= len(whole(path))
