@@ -147,7 +147,7 @@ def test_true_keypoints_follow_the_frames_of_the_chunk() -> None:
     assert np.isnan(source(FrameChunk(np.zeros_like(truth), truth))[0]).all()
     with pytest.raises(UsageError, match="7 frames, but true keypoints for 6"):
         source(FrameChunk(truth[:2], truth[:2], None, 5))
-    with pytest.raises(UsageError, match="without true frames"):
+    with pytest.raises(UsageError, match="true keypoints need true frames"):
         source(FrameChunk(truth, None))
 
 
