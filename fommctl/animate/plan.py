@@ -53,6 +53,8 @@ from fommctl.provenance.sidecar import check_sidecar
 from fommctl.provenance.signing import check_signing
 
 log = logging.getLogger(__name__)
+_WIDEST_CROP = 4
+"""Longer sides of a picture that a square given by hand may measure at most."""
 LOOSEST = 0.75
 """A source is never framed looser than this part of its preset's width: its face would lose too many pixels."""
 
@@ -387,8 +389,15 @@ def _search(
 
 
 def _check_inside(box: Box | None, name: str, width: int, height: int) -> None:
-    if box is not None and (box.right <= 0 or box.bottom <= 0 or box.left >= width or box.top >= height):
+    """Refuse a square by hand that shows nothing of its picture, or so little that filling the rest takes gigabytes."""
+    if box is None:
+        return
+    if box.right <= 0 or box.bottom <= 0 or box.left >= width or box.top >= height:
         raise UsageError(f"the crop lies outside {name}", f"It is {width}x{height} pixels.")
+    if box.right - box.left > _WIDEST_CROP * max(width, height):
+        raise UsageError(
+            f"the crop is {box.right - box.left} pixels wide and {name} only {width}x{height}", "Give a smaller square."
+        )
 
 
 def _several(config: AnimateConfig, found: _Found) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fommctl.errors import UsageError
+from fommctl.files import LONGEST_NAME
 from fommctl.media.files import check_file
 from fommctl.media.marking import printable
 
@@ -105,6 +106,8 @@ def sidecar_of(output: Path) -> Path:
 def check_sidecar(output: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
     """Raise UsageError where the sidecar of a result would replace something."""
     path = sidecar_of(output)
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise UsageError(f"the name of the sidecar is too long: {path.name[:40]}...", "Give a shorter one with -o.")
     if path.is_dir() or any(os.path.realpath(path) == os.path.realpath(file) for file in inputs):
         raise UsageError(f"the sidecar would replace {path}", "Choose another name with -o.")
     if path.exists() and not overwrite:

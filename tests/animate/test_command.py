@@ -517,3 +517,18 @@ def test_sound_that_must_be_there_and_cannot_be_decoded_is_an_error(run_cli, tmp
     silent = run_cli(*wanted, "--json")
     assert (silent.code, silent.json()["audio"]) == (0, None)
     assert "the sound is left out: track 1 of a.mov cannot be decoded" in silent.json()["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (("--crop", "0,0,9000"), "the crop is 9000 pixels wide and portrait.png only 256x256"),
+        (("-o", f"{'n' * 250}.mp4", "--sidecar"), "the name of the sidecar is too long"),
+    ],
+)
+def test_what_is_too_large_is_refused_before_any_work(folder, run_cli, tmp_path, monkeypatch, more, complaint):
+    monkeypatch.chdir(tmp_path)
+    result = run_cli("animate", folder / "portrait.png", folder / "plain.mp4", *more)
+    assert result.code == 2
+    assert complaint in result.stderr
+    assert list(tmp_path.iterdir()) == []
