@@ -1,12 +1,8 @@
 """TPSMM: held to the published vectors, with weights rebuilt from seeds; its geometry, files, sizes and precisions."""
 
-import importlib.util
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
-import yaml
+from tpsmm_models import TINY, arrays, published_groups, published_params
 
 from fommctl.api.blocks import Motion, movement_scale, relative
 from fommctl.models.loading import load_model
@@ -15,16 +11,7 @@ from fommctl_tpsmm.motion import grouped, kept_softmax, warps_between
 from fommctl_tpsmm.splines import RandomWarp, Splines
 
 CPU = torch.device("cpu")
-GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
-"""Megabytes of vectors: beside the checkout, where they are."""
 NAMES = ("tps-tiny", "tps-onemask")
-TINY = {
-    "common_params": {"num_tps": 2, "num_channels": 3, "bg": True, "multi_mask": True},
-    "generator_params": {"block_expansion": 4, "max_features": 16, "num_down_blocks": 3},
-    "dense_motion_params": {"block_expansion": 4, "max_features": 8, "num_blocks": 3, "scale_factor": 0.25},
-    "avd_network_params": {"id_bottle_size": 4, "pose_bottle_size": 6},
-}
-"""For frames of 64 pixels."""
 
 
 @pytest.fixture
@@ -37,30 +24,10 @@ def build(spec, params=TINY):
     return spec.build(spec.schema().model_validate(params))
 
 
-def weights(name):
-    """Published groups of tensors, rebuilt from the seeds."""
-    if not GOLDEN.is_dir():
-        pytest.skip("the published vectors are not there")
-    found = importlib.util.spec_from_file_location("fill_weights2", GOLDEN / "fill_weights2.py")
-    rules = importlib.util.module_from_spec(found)
-    found.loader.exec_module(rules)
-    groups = {}
-    for key, value in rules.load(GOLDEN / "tpsmm" / f"{name}.keys.json").items():
-        group, _, rest = key.partition("/")
-        groups.setdefault(group, {})[rest] = torch.from_numpy(value)
-    return groups
-
-
-def arrays(name):
-    stored = {key: torch.from_numpy(each) for key, each in np.load(GOLDEN / "tpsmm" / f"{name}.npz").items()
-              if each.dtype.kind in "fiub"}  # fmt: skip
-    return {key: each.float() / 255 if each.dtype == torch.uint8 else each for key, each in stored.items()}
-
-
 @pytest.fixture(scope="module", params=NAMES)
 def published(request, tmp_path_factory):
     """The file in the published layout, and its vectors."""
-    groups = weights(request.param)
+    groups = published_groups(request.param)
     path = tmp_path_factory.mktemp("tpsmm") / "vox.pth.tar"
     optimiser = {"state": {}, "param_groups": [{"lr": 2e-4, "params": [0]}]}
     torch.save({**groups, "optimizer": optimiser, "optimizer_bg_predictor": optimiser, "epoch": 99}, path)
@@ -87,7 +54,7 @@ def close_picture(found, expected):
 
 
 def test_the_architecture_is_read_off_the_tensors(published, model):
-    wanted = yaml.safe_load((GOLDEN / "tpsmm" / f"{published[2]}.model_params.yaml").read_text())["model_params"]
+    wanted = published_params(published[2])["model_params"]
     assert model.preset.backend == "tpsmm"
     assert model.preset.model_params.model_dump() == wanted
     assert set(model.groups) == set(model.backend.modules())
