@@ -242,8 +242,7 @@ class FastRenderer(GraphedRenderer[FastSource]):
             self._detector = folded(detector).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             self._motion = FastDenseMotion(dense_motion, numerics, inpainting.num_channels, scale)
             self._painter = FastInpainting(inpainting, numerics)
-        widest = max(2 * int(block.conv.in_channels) for block in inpainting.up_blocks)  # type: ignore[union-attr,arg-type]
-        self._bytes_a_pixel = widest * numerics.dtype.itemsize // 4
+        self._bytes_a_pixel = inpainting.final.in_channels * numerics.dtype.itemsize
 
     def _detect(self, frames: Tensor) -> Motion:
         motion: Motion = self._detector(reduced(frames, self._scale).contiguous(memory_format=torch.channels_last))
@@ -285,12 +284,13 @@ def folded(detector: KeypointDetector) -> KeypointDetector:
     found = copy.deepcopy(detector).eval()
     for module in list(found.modules()):
         if isinstance(module, (BasicBlock, ResNet18)):
-            for conv, norm in (("conv1", "bn1"), ("conv2", "bn2")):
-                if hasattr(module, conv):
-                    setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
-                    setattr(module, norm, nn.Identity())
+            for number in (1, 2) if isinstance(module, BasicBlock) else (1,):
+                conv, norm = (getattr(module, f"{name}{number}") for name in ("conv", "bn"))
+                setattr(module, f"conv{number}", fuse_conv_bn_eval(conv, norm))
+                setattr(module, f"bn{number}", nn.Identity())
         if isinstance(module, BasicBlock) and module.downsample is not None:
-            module.downsample = nn.Sequential(fuse_conv_bn_eval(*module.downsample))
+            conv, norm = module.downsample
+            module.downsample = nn.Sequential(fuse_conv_bn_eval(conv, norm))  # type: ignore[arg-type, type-var]
     return found
 
 

@@ -39,7 +39,7 @@ class TpsMotion:
 
 def grouped(keypoints: Tensor) -> Tensor:
     """Keypoints (B, K * 5, 2) as the control points (B, K, 5, 2) of K splines."""
-    return torch.unflatten(keypoints, 1, (-1, POINTS))
+    return keypoints.view(len(keypoints), -1, POINTS, 2)
 
 
 def warps_between(source: Motion, driving: Motion, height: int, width: int, background: Tensor | None) -> Tensor:
@@ -49,7 +49,7 @@ def warps_between(source: Motion, driving: Motion, height: int, width: int, back
     """
     grid = identity_grid(height, width, like=driving.keypoints)
     splines = Splines.between(grouped(driving.keypoints), grouped(source.keypoints))
-    moved = torch.unflatten(splines.warp(grid.view(-1, 2)), 2, (height, width))
+    moved = splines.warp(grid.view(-1, 2)).view(*splines.controls.shape[:2], height, width, 2)
     if background is None:
         still = grid.expand(len(moved), 1, -1, -1, -1)
     else:

@@ -284,7 +284,9 @@ def test_killed_and_run_again_it_ends_as_if_it_had_not_been(run_cli, blobs, tmp_
     journal = tmp_path / "out" / ".crop.jsonl"
     deadline = time.monotonic() + 120
     # The first file is done, the second is being written.
-    while not (journal.exists() and '"options"' in journal.read_text() and list((tmp_path / "out").glob(".*1#track0*.mp4"))):
+    while not (
+        journal.exists() and '"options"' in journal.read_text() and list((tmp_path / "out").glob(".*1#track0*.mp4"))
+    ):
         assert killed.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -1,0 +1,116 @@
+"""TPSMM through the commands: a published file animates, is evaluated and exported, and the model trains."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from fommctl.networks.pixels import to_tensor
+from media_factory import write_frames
+from PIL import Image
+from tpsmm_models import TINY
+from training_runs import SIDE, write_training_clips
+
+import fommctl
+from fommctl.host import load_host
+from fommctl.networks.transfer import movement_scale, relative
+
+PREPARED = ("--crop", "none", "--device", "cpu", "--precision", "fp32", "--json")
+MODEL = {**TINY, "dense_motion_params": {**TINY["dense_motion_params"], "num_blocks": 2}}
+TRAINED = {
+    "backend": "tpsmm",
+    "dataset_params": {"frame_shape": [SIDE, SIDE, 3]},
+    "model_params": MODEL,
+    "train_params": {
+        "num_epochs": 2,
+        "batch_size": 3,
+        "bg_start": 1,
+        "steps_per_epoch": 2,
+        "perceptual_network": "none",
+        "loss_weights": {"perceptual": [0, 0, 0, 0, 0], "pixel": 10},
+    },
+}
+TRAIN = ("--device", "cpu", "--precision", "fp32", "--workers", 0, "--pictures-every", 2, "--json")
+
+
+def picture(seed):
+    points = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
+    return np.asarray(Image.fromarray(points).resize((64, 64), Image.Resampling.BICUBIC))
+
+
+DRIVING = [picture(10 + index) for index in range(4)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A source, four driving frames, a model as published."""
+    folder, spec = tmp_path_factory.mktemp("tpsmm"), load_host().find("backend", "tpsmm")
+    Image.fromarray(picture(0)).save(folder / "source.png")
+    write_frames(folder / "driving", DRIVING)
+    torch.manual_seed(0)
+    backend = spec.build(spec.schema().model_validate(MODEL))
+    groups = {name: network.state_dict() for name, network in backend.modules().items()}
+    torch.save({**groups, "epoch": 99}, folder / "vox.pth.tar")
+    small = {"dataset_params": {"frame_shape": [64, 64, 3]}, "model_params": MODEL}
+    (folder / "vox.yaml").write_text(yaml.safe_dump(small), encoding="utf-8")
+    return folder
+
+
+def test_animate_moves_relatively_by_the_ratio_of_sizes(folder, run_cli, tmp_path):
+    result = run_cli(
+        "animate", folder / "source.png", folder / "driving", "-o", tmp_path / "out" / "%03d.png",
+        "--model", folder / "vox.pth.tar", "--preset", folder / "vox.yaml", *PREPARED,
+    )  # fmt: skip
+    assert result.code == 0, result.stderr
+    assert result.json()["motion"] == "relative"
+    written = np.stack([np.asarray(Image.open(path), np.float32) for path in sorted((tmp_path / "out").iterdir())])
+    animator = fommctl.load(folder / "vox.pth.tar", preset=folder / "vox.yaml", device="cpu", precision="fp32")
+    renderer = animator.model.backend.prepare(torch.device("cpu"), "fp32", fast=False)
+    context = renderer.encode_source(to_tensor([picture(0)], renderer.device))
+    driving = renderer.detect(to_tensor(DRIVING, renderer.device))
+    scale = movement_scale(context.motion, driving[:1])
+    frames = renderer.render(context, relative(driving, driving[:1], context.motion, scale))
+    assert np.abs(written - frames.permute(0, 2, 3, 1).numpy() * 255).max() <= 1
+
+
+def test_evaluate_reconstructs(folder, run_cli, tmp_path):
+    data = tmp_path / "data" / "test"
+    write_frames(data / "clip", DRIVING)
+    result = run_cli(
+        "evaluate", "--data", data.parent, "-o", tmp_path / "scores", "--metrics", "l1.paper", "--no-videos",
+        "--model", folder / "vox.pth.tar", "--preset", folder / "vox.yaml", "--device", "cpu", "--json",
+    )  # fmt: skip
+    assert result.code == 0, result.stderr
+    assert "l1.paper" in json.dumps(result.json())
+
+
+def test_export_is_as_published(folder, run_cli, tmp_path):
+    result = run_cli("models", "export", folder / "vox.pth.tar", "-o", tmp_path / "again.pth")
+    assert result.code == 0, result.stderr
+    content, wanted = (torch.load(path, weights_only=True) for path in (tmp_path / "again.pth", folder / "vox.pth.tar"))
+    for group in ("inpainting_network", "dense_motion_network", "kp_detector", "bg_predictor", "avd_network"):
+        assert content[group].keys() == wanted[group].keys()
+        assert all(content[group][name].equal(tensor) for name, tensor in wanted[group].items())
+
+
+def test_train_resume_and_use(folder, run_cli, tmp_path):
+    data = write_training_clips(tmp_path / "data")
+    preset = tmp_path / "tiny.yaml"
+    preset.write_text(yaml.safe_dump(TRAINED), encoding="utf-8")
+    arguments = ("train", "--preset", preset, "--data", data, "--out", tmp_path / "run", *TRAIN)
+    first = run_cli(*arguments, "--max-steps", 2)
+    assert first.code == 0, first.stderr
+    result = run_cli(*arguments, "--resume", "auto")
+    assert result.code == 0, result.stderr
+    ended = result.json()
+    assert ended["steps"] == 4
+    assert set(ended["losses"]) == {"pixel", "equivariance_value", "warp_loss", "bg"}
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert ["bg" in line["losses"] for line in lines] == [False, False, True, True]
+    shot = run_cli(
+        "animate", folder / "source.png", folder / "driving", "-o", tmp_path / "b.mkv",
+        "--model", ended["model"], *PREPARED,
+    )  # fmt: skip
+    assert shot.code == 0, shot.stderr
+    assert shot.json()["width"] == SIDE
