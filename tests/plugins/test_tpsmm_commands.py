@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from fommctl.networks.pixels import to_tensor
 from media_factory import write_frames
 from PIL import Image
 from tpsmm_models import TINY
@@ -14,6 +13,7 @@ from training_runs import SIDE, write_training_clips
 
 import fommctl
 from fommctl.host import load_host
+from fommctl.networks.grids import to_tensor
 from fommctl.networks.transfer import movement_scale, relative
 
 PREPARED = ("--crop", "none", "--device", "cpu", "--precision", "fp32", "--json")
