@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fommctl.errors import InputError
 from fommctl.files import FileFingerprint, file_sha256
 from fommctl.media.sequences import is_pattern, listed
-from fommctl.models.loading import LoadedModel
+
+if TYPE_CHECKING:
+    from fommctl.models.loading import LoadedModel  # loads torch, which hashing does without
 
 
 def media_hash(path: Path, file_hash: Callable[[Path], str] = file_sha256) -> str:

@@ -132,7 +132,8 @@ def build(
     if not trains(backend):
         raise UsageError(f"the backend '{spec.name}' cannot be trained", "Take a preset of another backend.")
     if config.init_from is not None and fresh:
-        log.warning("%s: %s", config.init_from, initialise(backend, config.init_from, host))
+        taken = initialise(backend, config.init_from, host)
+        log.log(logging.WARNING if taken.left else logging.INFO, "%s: %s", config.init_from, taken)
     perceptual = None if params.features is None else load_perceptual(params.features)
     processes.synchronise_statistics(backend.modules())
     step = TrainingStep(

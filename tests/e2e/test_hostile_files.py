@@ -98,7 +98,7 @@ def test_an_animation_that_unpacks_to_gigabytes_is_told_without_decoding_it(fed:
 DEEP = b"[" * 100_000
 LONG = b"x" * (64 * 2**20)
 LINES = {
-    "journal": (".preprocess.jsonl", DEEP, "is not from preprocess"),
+    "journal": (".preprocess.jsonl", DEEP, "result"),
     "training": ("manifest.jsonl", b'{"file": ' + DEEP, "not a JSON object"),
     "lerobot": ("meta/info.json", DEEP, "nested too deeply"),
     "index": ("index.csv", b"file,identity\n" + LONG + b",x\n", "longer than"),

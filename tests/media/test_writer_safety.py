@@ -294,7 +294,7 @@ def write_while(path: Path, meanwhile: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.gif", "out.mkv"])
 def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path, name):
-    with pytest.raises(UsageError, match="somebody else has written the output meanwhile"):
+    with pytest.raises(UsageError, match="written by another program meanwhile"):
         write_while(tmp_path / name, lambda: (tmp_path / name).write_text("theirs"))
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "theirs"
@@ -302,7 +302,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path, name):
 
 def test_two_runs_on_one_output_do_not_both_succeed(tmp_path):
     path = tmp_path / "out.mkv"
-    with pytest.raises(UsageError, match="somebody else"):
+    with pytest.raises(UsageError, match="written by another program"):
         write_while(path, lambda: write(path, spans(Fraction(25), 4)))
     assert len(frames(path)) == 4
     assert [each.name for each in tmp_path.iterdir()] == ["out.mkv"]
