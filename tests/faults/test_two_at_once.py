@@ -103,7 +103,7 @@ def test_one_that_takes_the_place_of_a_killed_one(inputs: Inputs, tmp_path: Path
     """No lock of a process that is gone keeps the next one out, at once after its death."""
     scenario, out = scenarios(inputs)["crop"], tmp_path / "out"
     with start(*scenario.words(out), site=scenario.path) as first:
-        while not (out / ".crop.lock").exists():
+        while not (out / ".fommctl-crop").exists():
             assert first.poll() is None
         first.kill()
         first.wait()

@@ -41,6 +41,12 @@ def arguments(clips: Path, out: Path, *more: str) -> list[str]:
     return ["train", *common, *quick, *(word for one in settings for word in ("--set", one)), *more]
 
 
+@pytest.fixture(autouse=True)
+def one_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave torchrun nothing to say about threads."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
 def torchrun(*words: str) -> list[str]:
     """Return the command that runs `fommctl WORDS` in two processes."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
