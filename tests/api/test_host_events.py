@@ -5,23 +5,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from distributions import LISTENER
 
 from fommctl.api import FommctlError, StageEvent
 from fommctl.host import load_host
 
-LISTENER = """
-    from fommctl.api import hookimpl
-
-    heard = []
-
-    @hookimpl
-    def fommctl_stage_started(event):
-        heard.append(("started", event.stage, dict(event.details)))
-
-    @hookimpl
-    def fommctl_stage_finished(event):
-        heard.append(("finished", event.stage, dict(event.details)))
-"""
 DEAF = """
     from fommctl.api import hookimpl
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import training_runs
+from distributions import LISTENER
 from media_factory import write_frames
 from training_runs import MILESTONES, SMALL, config, lines, names, train
 
@@ -62,19 +63,6 @@ BLIND = """
             landmarks=5,
         )
         yield DetectorSpec(name="sparse", summary="", subject="face", build=object, landmarks=2)
-"""
-LISTENER = """
-    from fommctl.api import hookimpl
-
-    heard = []
-
-    @hookimpl
-    def fommctl_stage_started(event):
-        heard.append(("started", event.stage, dict(event.details)))
-
-    @hookimpl
-    def fommctl_stage_finished(event):
-        heard.append(("finished", event.stage, dict(event.details)))
 """
 PLAIN_PRESET = """
 backend: still
