@@ -14,6 +14,7 @@ from pydantic import Field
 from fommctl.errors import UsageError
 from fommctl.media import Deinterlace
 from fommctl.media.boxes import Box
+from fommctl.media.read_options import Compression, ExrType, OnGap, OnNan, ReadOptions
 from fommctl.media.timecode import frame_number, is_timecode
 from fommctl.options import Device, Precision, Reads, Seed, Sets, configuration
 
@@ -29,6 +30,7 @@ MissingMode = Literal["hold", "skip", "fail"]
 SEARCHED = ("auto", "fixed", "follow")
 """Squares of the driving video that are looked for: the clip decides, one for a shot, one that follows."""
 MOTION, CROP, OUTPUT, MODEL, PROVENANCE = "Motion", "Framing", "Result", "Model", "Provenance"
+POST = "Post-production"
 """Panels of --help."""
 LONGEST_S = 10**9
 """Seconds; a time beyond is a mistake."""
@@ -115,8 +117,8 @@ class AnimateConfig:
         Path | None,
         _option(
             OUTPUT,
-            "Result; its ending decides the format: .mp4 .mov .mkv .webm .gif or a pattern such as "
-            "frames/%05d.png. Default: SOURCE--DRIVING.mp4 here.",
+            "Result; its ending decides the format: .mp4 .mov .mkv .webm .mxf .gif, or a pattern of pictures such as "
+            "frames/%05d.png or shot.####.exr (.png .exr .dpx .tif). Default: SOURCE--DRIVING.mp4 here.",
             "-o",
             "--output",
         ),
@@ -339,6 +341,88 @@ class AnimateConfig:
             "--view",
         ),
     ] = ()
+    source_space: Annotated[
+        str | None,
+        _option(
+            POST,
+            "Colour space of the source: a name or a role of the OCIO configuration. Default: what the file says, else "
+            "scene-linear Rec.709 for OpenEXR and float TIFF, film density or sRGB by the header of DPX, sRGB for the "
+            "rest.",
+            metavar="SPACE",
+        ),
+    ] = None
+    driving_space: Annotated[
+        str | None, _option(POST, "Colour space of the driving video, in the same way.", metavar="SPACE")
+    ] = None
+    output_space: Annotated[
+        str | None,
+        _option(
+            POST,
+            "Colour space of the result. Default: that of a source of the same format, else as for --source-space.",
+            metavar="SPACE",
+        ),
+    ] = None
+    ocio: Annotated[
+        str | None,
+        _option(
+            POST,
+            "OCIO configuration: a file or a built-in one (ocio://...). Default: $OCIO, else the built-in ACES CG one.",
+            metavar="CONFIG",
+        ),
+    ] = None
+    display_view: Annotated[
+        str | None,
+        _option(
+            POST,
+            "What the model sees, as DISPLAY/VIEW of the OCIO configuration. Default: sRGB without a tone map: light "
+            "up to 0.5 is kept, brighter light is laid closer by a logarithm (2.74 is the model's white), which is "
+            "undone exactly afterwards.",
+            metavar="DISPLAY/VIEW",
+        ),
+    ] = None
+    layer: Annotated[
+        str | None, _option(POST, "Layer or part of an OpenEXR source. Default: the main one.", metavar="NAME")
+    ] = None
+    nan: Annotated[
+        OnNan,
+        _option(POST, "Pixels with NaN or infinity: black makes them black and says how many; fail stops."),
+    ] = "black"
+    on_gap: Annotated[
+        OnGap,
+        _option(POST, "Missing numbers in driving pictures: hold the picture before, black, or fail."),
+    ] = "hold"
+    start_number: Annotated[
+        int | None,
+        Field(ge=0, le=10**8),
+        _option(
+            POST,
+            "Number of the result's first picture. Default: as the driving pictures are numbered; for a movie 1001 "
+            "in OpenEXR and DPX, else 1.",
+        ),
+    ] = None
+    exr_compression: Annotated[Compression, _option(POST, "Compression of OpenEXR results.")] = "zip"
+    exr_type: Annotated[
+        ExrType | None,
+        _option(POST, "Numbers of OpenEXR results. Default: float where the source has 32 bits, else half."),
+    ] = None
+    matte: Annotated[
+        str | None,
+        _option(
+            POST,
+            "Also write the matte of the animated square, in the source's frame: a pattern of pictures, or embed for a "
+            "layer matte.A in the OpenEXR result. The result is the source, bit for bit, where it is 0.",
+            metavar="PATTERN|embed",
+        ),
+    ] = None
+    uv: Annotated[
+        Path | None,
+        _option(
+            POST,
+            "Also write where in the source each pixel comes from, as an ST map of 32-bit floats: a pattern of OpenEXR "
+            "or TIFF pictures.",
+            metavar="PATTERN",
+        ),
+    ] = None
     sidecar: Annotated[
         bool,
         _option(
@@ -376,6 +460,10 @@ class AnimateConfig:
                 yield UsageError(
                     "--start and --end leave nothing to animate", "Times are seconds; --end must lie later."
                 )
+        if self.matte == "embed" and self.result_path.suffix.lower() != ".exr":
+            yield UsageError("--matte embed, but only OpenEXR has layers", "Give --matte a pattern of its own.")
+        if self.uv is not None and self.uv.suffix.lower() not in (".exr", ".tif", ".tiff"):
+            yield UsageError(f"--uv is {self.uv}: 32-bit floats need OpenEXR or TIFF", "Name it such as uv.%04d.exr.")
         if (self.sign is None) != (self.sign_key is None):
             yield UsageError("--sign and --key belong together", "Give the certificate chain and its private key.")
 
@@ -416,6 +504,30 @@ class AnimateConfig:
     def result_path(self) -> Path:
         """Where the result goes."""
         return self.output or Path(f"{self.source.stem}--{self.driving.stem}.mp4")
+
+    @property
+    def first_number(self) -> int:
+        """Number of the first picture of the result of a movie."""
+        if self.start_number is not None:
+            return self.start_number
+        return 1001 if self.result_path.suffix.lower() in (".exr", ".dpx") else 1
+
+    @property
+    def matte_path(self) -> Path | None:
+        """Where the matte goes as pictures of its own."""
+        return None if self.matte in (None, "embed") else Path(self.matte)
+
+    @property
+    def source_reading(self) -> ReadOptions:
+        """How the source is read."""
+        return ReadOptions(self.source_space, self.ocio, self.display_view, self.layer, self.nan)
+
+    @property
+    def driving_reading(self) -> ReadOptions:
+        """How driving pictures are read."""
+        return ReadOptions(
+            self.driving_space, self.ocio, self.display_view, nan=self.nan, gap=self.on_gap, flag="--driving-space"
+        )
 
     @property
     def crop_of_driving(self) -> str:

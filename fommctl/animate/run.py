@@ -36,9 +36,10 @@ from fommctl.animate.rendering import (
 )
 from fommctl.api.specs import StageEvent
 from fommctl.errors import UsageError
+from fommctl.media import sequences
 from fommctl.media.images import Picture, Pixels, read_picture
 from fommctl.media.images_out import write_png
-from fommctl.media.output_paths import is_pattern
+from fommctl.media.movie import Frame
 from fommctl.media.probe import VideoInfo
 from fommctl.media.writer import Writer
 from fommctl.threads import ReadAhead, WriteBehind
@@ -46,7 +47,7 @@ from fommctl.threads import ReadAhead, WriteBehind
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int | None], None]
 """report(frames done, frames in all or None)."""
-Write = Callable[[Pixels, Presentation, int], None]
+Write = Callable[[Frame, Presentation, int], None]
 """write(finished frame, when it is shown, its number in the whole result from 0)."""
 
 
@@ -277,20 +278,26 @@ def open_writer(session: RenderSession, first: TimedFrame[DrivingFrame]) -> Writ
     plan = session.plan
     config, offset = plan.config, _offset(plan, first)
     sound = [replace(source, origin=source.origin + offset) for source in plan.sound]
-    numbered = config.frames is not None and is_pattern(config.result_path)
     return Writer(
         config.result_path,
         audio=sound,
         timecode=first_timecode(plan, offset),
-        first_number=_number_of(plan, first) if numbered else None,
+        first_number=_number_of(plan, first),
+        part=config.frames is not None,
+        plates=session.plates(offset),
         **session.writing(),
     )
 
 
 def _number_of(plan: AnimationPlan, first: TimedFrame[DrivingFrame]) -> int:
-    """Number of the first picture of a part of the result: that of its driving frame, or, at another rate, its number
-    in the whole result."""
-    return first.position + 1 if plan.config.fps else first.frame.number
+    """Number of the first picture of the result, or of a part of it: that of its driving frame where those are numbered
+    pictures, else counted from --start-number."""
+    config, numbered = plan.config, sequences.first_number(plan.info.path) is not None
+    if numbered and config.start_number is None:
+        return first.frame.number
+    # Driving frames count from 1 at --start; at another rate, the moments of the result do.
+    at_other_rate = config.fps is not None or numbered
+    return config.first_number + (first.position if at_other_rate else first.frame.number - 1)
 
 
 def _offset(plan: AnimationPlan, first: TimedFrame[DrivingFrame]) -> Fraction:
@@ -339,7 +346,7 @@ def _render(
 
 def _timed(plan: AnimationPlan, motion: Motion) -> Iterator[TimedFrame[DrivingFrame]]:
     """The frames that are shown, and when."""
-    return at_rate(motion.frames(), plan.config.fps, plan.length) if plan.config.fps else as_driven(motion.frames())
+    return at_rate(motion.frames(), plan.pace, plan.length) if plan.pace else as_driven(motion.frames())
 
 
 def _stats(session: RenderSession, began: float, warnings: Sequence[str]) -> RenderStats:
