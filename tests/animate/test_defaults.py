@@ -1,6 +1,5 @@
 """What `animate` does where an option is left open: option, then preset, then the general default."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
