@@ -1,6 +1,6 @@
 """The keys of every --json result, and of the files for programs, are those in tests/golden/json_keys.json.
 
-`pytest tests/e2e/test_doctor.py tests/bench/test_bench.py tests/e2e/test_json_keys.py --write-golden` writes it anew;
+`pytest tests/doctor/test_doctor.py tests/bench/test_bench.py tests/test_json_keys.py --write-golden` writes it anew;
 what is gone is deleted from it by hand.
 """
 
@@ -23,7 +23,7 @@ from shots import face_clip
 
 Run = Callable[..., Result]
 Keys = Callable[..., None]
-FILES = Path(__file__).parents[1] / "fixtures" / "house"
+FILES = Path(__file__).parent / "fixtures" / "house"
 CPU = ("--device", "cpu")
 MODEL = ("--model", "training/run/model.safetensors", *CPU)
 ANIMATE = ("animate", "animate/source.png", "animate/driving.mp4", "--crop", "none", *MODEL, "-o")
