@@ -6,6 +6,7 @@ Precedence, lowest first: named preset, file, `--set KEY=VALUE`, command-line op
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -242,7 +243,7 @@ def _check(merged: Layer, host: Host) -> tuple[PresetFile, BackendSpec, BaseMode
 
 
 def _backend(merged: Layer, host: Host, problems: list[str]) -> BackendSpec | None:
-    """The backend that the configuration names, or else the one that recognises its keys."""
+    """The backend that the configuration names, or else the one that most surely recognises its keys."""
     name = merged.data.get("backend")
     if isinstance(name, str):
         if name in host.backends:
@@ -256,7 +257,8 @@ def _backend(merged: Layer, host: Host, problems: list[str]) -> BackendSpec | No
         if params is not None:
             problems.append(f"{merged.origin(('model_params',))}: 'model_params' should be a mapping")
         return None
-    found = [spec for spec in host.backends.values() if spec.recognises(params)]
+    sure = {each: float(host.ask("backend", each, "recognises", deepcopy(params), default=0)) for each in host.backends}
+    found = [host.backends[each] for each in sure if 0 < sure[each] == max(sure.values())]
     if len(found) == 1:
         return found[0]
     if name is not None:
