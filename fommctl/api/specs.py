@@ -43,14 +43,11 @@ class BackendSpec:
     summary: str
     schema: Callable[[], type[BaseModel]]
     """Imports and returns the pydantic model of this backend's `model_params`."""
-    recognises: Callable[[Mapping[str, Any]], bool]
-    """Does this `model_params` mapping (unvalidated, from YAML) belong to this backend?"""
+    recognises: Callable[[Mapping[str, Any]], float]
+    """How surely a `model_params` mapping (unvalidated, from YAML) belongs to this backend, from 0 (not at all) to 1
+    (it has what only this family has); the surest backend gets it."""
     build: Callable[[BaseModel], Backend]
     """Networks with fresh weights from validated `model_params`, on the CPU, in eval mode."""
-    groups: tuple[str, ...]
-    """State dicts that a checkpoint must hold, by their published names (`generator`, `kp_detector`)."""
-    optional_groups: tuple[str, ...] = ()
-    """State dicts that a checkpoint may hold (`discriminator`)."""
     read_architecture: Callable[[Groups], Architecture | None] = field(default=lambda groups: None)
     """Architecture from the tensors of a checkpoint (after `from_published`); None if they are not of this backend.
     Raises UsageError where the reading is ambiguous."""
@@ -58,7 +55,8 @@ class BackendSpec:
     """Imports and returns schemas of preset sections beside `model_params`: of those that differ from the shared ones
     (`train_params`, derived from `fommctl.api.training.BaseTrainParams`) and of the backend's own."""
     from_published: Callable[[Groups], Groups] = field(default=lambda groups: groups)
-    """A published checkpoint's tensors under the names and in the shapes of `modules()`; others as they are."""
+    """A published checkpoint's tensors under the names and in the shapes of `modules()`; others as they are. It is
+    given every checkpoint whose family is not known, and its own `read_architecture` alone sees the result."""
     to_published: Callable[[Groups], Groups] = field(default=lambda groups: groups)
     """The other way round, for `fommctl models export`."""
     motions: tuple[str, ...] = ("relative", "absolute")

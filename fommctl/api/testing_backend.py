@@ -38,22 +38,24 @@ def check_backend(
     promise(spec.summary, "the summary says what it is")
     promise(spec.motions and set(spec.motions) <= set(MOTIONS), "motions are relative, absolute or both", spec.motions)
     schema = spec.schema()
-    promise(spec.recognises(dict(model_params)), "recognises() knows its own model_params")
-    promise(not spec.recognises({}), "recognises({}) is False")
+    certainty = spec.recognises(dict(model_params))
+    promise(0 < certainty <= 1, "recognises() is above 0 and at most 1 for its own model_params", certainty)
+    promise(spec.recognises({}) == 0, "recognises({}) is 0")
     _check_unknown_keys(schema, model_params)
     torch.manual_seed(0)
     backend = spec.build(schema.model_validate(dict(model_params)))
     torch.manual_seed(0)
-    _check_groups(spec, backend, spec.build(schema.model_validate(dict(model_params))))
+    _check_groups(backend, spec.build(schema.model_validate(dict(model_params))))
     groups = {name: dict(module.state_dict()) for name, module in backend.modules().items()}
     _check_layout(spec, groups)
     architecture = spec.read_architecture(groups)
     if architecture is not None:
         again = spec.build(schema.model_validate(dict(architecture.model_params)))
+        needed = backend.needed_groups()
         shapes = {name: _shapes(module.state_dict()) for name, module in again.modules().items()}
         promise(
-            {name: _shapes(tensors) for name, tensors in groups.items() if name in spec.groups}
-            == {name: each for name, each in shapes.items() if name in spec.groups},
+            {name: _shapes(tensors) for name, tensors in groups.items() if name in needed}
+            == {name: each for name, each in shapes.items() if name in needed},
             "read_architecture() describes networks of the same tensors",
         )
     promise(spec.read_architecture({"nobody": {"knows": torch.zeros(1)}}) is None, "foreign tensors are not claimed")
@@ -78,12 +80,9 @@ def _check_unknown_keys(schema: Any, model_params: Mapping[str, Any]) -> None:
     promise(False, "the schema refuses unknown keys", "no error for no_such_key: 1")
 
 
-def _check_groups(spec: BackendSpec, backend: Backend, twin: Backend) -> None:
-    modules, others = backend.modules(), twin.modules()
-    promise(set(spec.groups) <= set(modules), "modules() has every group", sorted(modules))
-    promise(
-        set(modules) <= {*spec.groups, *spec.optional_groups}, "modules() has declared groups only", sorted(modules)
-    )
+def _check_groups(backend: Backend, twin: Backend) -> None:
+    modules, others, needed = backend.modules(), twin.modules(), backend.needed_groups()
+    promise(needed and set(needed) <= set(modules), "needed_groups() are groups of modules()", needed)
     for name, module in modules.items():
         promise(not module.training, f"{name} is in eval mode")
         state, other = module.state_dict(), others[name].state_dict()
