@@ -16,7 +16,6 @@ from fommctl.cli import console
 from fommctl.cli.console import LogFormat, Session
 from fommctl.cli.options import check_there, command
 from fommctl.errors import UsageError
-from fommctl.options import option
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -76,18 +75,21 @@ def batch(
     *,
     output: Annotated[
         str | None,
-        option(
-            FIELDS,
-            "Result, with fields such as {number}. Default: {source.stem}--{driving.stem}.mp4 beside JOBS.",
+        typer.Option(
             "-o",
             "--output",
+            help="Result, with fields such as {number}. Default: {source.stem}--{driving.stem}.mp4 beside JOBS.",
+            rich_help_panel=FIELDS,
         ),
     ] = None,
     default: Annotated[
-        list[str] | None, option(FIELDS, "Any field, such as crop=none; repeatable.", "--default", metavar="KEY=VALUE")
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Any field, such as crop=none; repeatable.", rich_help_panel=FIELDS),
     ] = None,
     choice: "dict[str, Any]",
-    overwrite: Annotated[bool, option(FIELDS, "Replace results that no batch has made.", "--overwrite")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results that no batch has made.", rich_help_panel=FIELDS)
+    ] = False,
 ) -> None:
     """Animate all jobs of a file; what is done already is not done again."""
     check_there(config.jobs)
