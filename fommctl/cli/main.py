@@ -30,6 +30,7 @@ from fommctl.errors import (
 COMMANDS = (
     "animate",
     "batch",
+    "farm",
     "crop",
     "preprocess",
     "train",
@@ -118,12 +119,13 @@ def _flags(argv: Sequence[str]) -> SimpleNamespace:
     """The shared flags that count even where the arguments cannot be parsed: json, debug, quiet, log_format."""
     words = list(argv[: argv.index("--")] if "--" in argv else argv)
     after = dict(itertools.pairwise(words))
-    as_json = "--log-format=json" in words or after.get("--log-format") == "json"
+    formats = ("json", "openjd")
+    named = (each for each in formats if f"--log-format={each}" in words or after.get("--log-format") == each)
     return SimpleNamespace(
         json="--json" in words,
         debug="--debug" in words,
         quiet="-q" in words or "--quiet" in words,
-        log_format="json" if as_json else "text",
+        log_format=next(named, "text"),
     )
 
 
@@ -237,20 +239,24 @@ def _report(known: FommctlError, error: BaseException, flags: SimpleNamespace) -
         import traceback
 
         _write("".join(traceback.format_exception(error)).rstrip(), to_stdout=False)
-    if not _write(_told(known, flags), to_stdout=flags.json) and flags.json:
+    to_stdout = flags.json or flags.log_format == "openjd"
+    if not _write(_told(known, flags), to_stdout=to_stdout) and flags.json:
         # What stdout cannot take, because its disk is full, is told on stderr.
         _drop_stdout()
         _write(_told(known, SimpleNamespace(json=False, log_format=flags.log_format)), to_stdout=False)
 
 
 def _told(known: FommctlError, flags: SimpleNamespace) -> str:
-    """An error as the flags say: JSON on stdout, else a line of JSON or text on stderr."""
-    from fommctl.cli.console import clean, json_line
+    """An error as the flags say: JSON on stdout, else a line of JSON or text on stderr, or one for a runner of Open
+    Job Description."""
+    from fommctl.cli.console import clean, json_line, openjd_line
 
     if flags.json:
         return json.dumps({"error": {"message": known.message, "hint": known.hint, "exit_code": known.exit_code}})
     if flags.log_format == "json":
         return json_line("error", known.message, logger="fommctl", hint=known.hint, exit_code=known.exit_code)
+    if flags.log_format == "openjd":
+        return openjd_line("fail", f"{known.message}. {known.hint or ''}")
     hint = f"\nhint: {clean(known.hint)}" if known.hint else ""
     return f"error: {clean(known.message)}{hint}"
 

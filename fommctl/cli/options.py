@@ -59,7 +59,15 @@ SHARED: Mapping[str, tuple[Any, Any]] = {
         False,
     ),
     "log_format": (
-        Annotated[LogFormat, typer.Option("--log-format", help="How messages on stderr look.", rich_help_panel=PANEL)],
+        Annotated[
+            LogFormat,
+            typer.Option(
+                "--log-format",
+                help="How messages on stderr look; openjd: progress and errors as lines on stdout, as runners of Open "
+                "Job Description read them.",
+                rich_help_panel=PANEL,
+            ),
+        ],
         LogFormat.TEXT,
     ),
     "debug": (

@@ -7,7 +7,7 @@ import torch
 from monkeynet_models import narrow_params
 
 from fommctl.api.testing import pictures
-from fommctl.api.testing_training import check_training
+from fommctl.api.testing_backend import check_training
 from fommctl.api.training import TrainingBatch
 from fommctl.errors import UsageError
 from fommctl.networks.equivariance import ThinPlateTransform
