@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -297,3 +298,20 @@ def test_the_temporary_file_of_an_import_is_gone_after_a_failure(isolated: Path)
     with pytest.raises(KeyboardInterrupt):
         write()
     assert os.listdir(target.parent) == []
+
+
+def test_a_model_that_another_process_works_on_is_waited_for_and_then_an_error_names_that_process(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(home, "_SILENT_S", 0.01)
+    monkeypatch.setattr(home, "_PATIENCE_S", 0.01)
+    holder = f"process {os.getpid()} on {socket.gethostname()}"
+    with (
+        home.model_lock("tiny"),
+        pytest.raises(UsageError, match=f"{holder} is still working on the model tiny"),
+        home.model_lock("tiny"),
+    ):
+        pass
+    assert caplog.messages == [f"waiting for {holder}, which is working on the model tiny"]
+    with home.model_lock("tiny"):
+        pass
