@@ -10,14 +10,13 @@ import io
 import itertools
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from threading import current_thread, main_thread
 from types import FrameType, SimpleNamespace
 from typing import TextIO
 
+from fommctl import signals
 from fommctl.errors import (
     FULL_DISK,
     FommctlError,
@@ -53,7 +52,9 @@ INTERRUPTED = InterruptedRunError("interrupted", "Nothing half-written was left 
 
 def entry() -> None:
     """Run the command line and exit with its code: the console script."""
-    _end_at_a_signal(_end)
+    # Until `run` takes the signals over there is nothing to clean up, and an exception in the middle of an import is
+    # not always passed on: the process ends at once.
+    signals.answer(_end)
     _open_standard_streams()
     if "--json" in sys.argv:
         _keep_stdout_for_the_result()
@@ -72,7 +73,7 @@ def entry() -> None:
         sys.exit(_without_libraries(error))
     code = main()
     # The result is told: a signal that comes now must not add an error to it.
-    _end_at_a_signal(lambda signum, frame: os._exit(code))
+    signals.answer(lambda signum, frame: os._exit(code))
     sys.exit(code)
 
 
@@ -296,9 +297,6 @@ def _signals_raise() -> Iterator[None]:
     (an impatient second Ctrl-C, a supervisor that signals the whole group) do not disturb the cleaning up. In the
     middle of an import, where libraries catch whatever is raised, the interrupt waits for its end.
     """
-    if current_thread() is not main_thread():
-        yield
-        return
     last = float("-inf")
     asked: float | None = None
 
@@ -314,14 +312,8 @@ def _signals_raise() -> Iterator[None]:
         if last - previous > 1:
             raise KeyboardInterrupt
 
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, interrupt) for number in heeded}
-    try:
+    with signals.handled(interrupt):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _importing(frame: FrameType | None) -> bool:
@@ -335,20 +327,7 @@ def _importing(frame: FrameType | None) -> bool:
 
 def _signal_again(signum: int) -> None:
     time.sleep(0.02)
-    if hasattr(signal, "pthread_kill"):
-        # To this very thread: what it waits for is interrupted.
-        signal.pthread_kill(main_thread().ident or 0, signum)
-    else:
-        signal.raise_signal(signum)
-
-
-def _end_at_a_signal(end: Callable[[int, FrameType | None], None]) -> None:
-    """Until `run` takes the signals over there is nothing to clean up, and an exception in the middle of an
-    import is not always passed on: the process ends at once. Signals that the caller ignores stay ignored."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, end)
+    signals.send_to_main_thread(signum)
 
 
 def _end(signum: int, frame: FrameType | None) -> None:

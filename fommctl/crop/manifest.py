@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from fommctl.api import plain_json
+from fommctl.api.readers import parse_json
 from fommctl.datasets.tables import write_csv
 from fommctl.errors import UsageError
 from fommctl.files import exclusive_folder, remove_stale_files, write_text
@@ -169,7 +169,7 @@ def _read(journal: Path) -> dict[str, Record]:
         return records
     for line in lines:
         try:
-            data = plain_json.parse(line)
+            data = parse_json(line)
             records[_text(data["key"])] = _record(data)
         except (ValueError, KeyError, TypeError):
             break

@@ -49,8 +49,8 @@ def _built_in() -> Iterator[Row]:
 
 def _models() -> Iterator[Row]:
     """Yield a row for each model that is here, and one for those that are not."""
-    from fommctl.api.network import offline
     from fommctl.host import load_host
+    from fommctl.machine import offline
     from fommctl.models import registry
 
     absent, left = [], HASHED

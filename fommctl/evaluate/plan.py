@@ -23,7 +23,7 @@ from fommctl.presets.config import nearest
 
 if TYPE_CHECKING:
     from fommctl.animate.engine import Engine
-    from fommctl.presets.preset import Preset
+    from fommctl.presets.sections import Preset
 
 
 LONGEST_NAME = 200

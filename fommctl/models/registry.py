@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fommctl.api import plain_json
+from fommctl.api.readers import parse_json
 from fommctl.api.specs import ModelSpec
 from fommctl.errors import MissingError, ModelError, UsageError
 from fommctl.files import atomic_write, file_sha256
@@ -192,7 +192,7 @@ def origin(name: str) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        record: dict[str, Any] = plain_json.parse(path.read_text(encoding="utf-8"))
+        record: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         return {"sha256": record["sha256"], **record}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is damaged", "Delete it to accept the next download as the right one.") from error

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from fommctl.api import plain_json
+from fommctl.api.readers import parse_json
 from fommctl.api.values import Split
 from fommctl.datasets.keypoints import keypoints_path
 from fommctl.errors import InputError, OutputError, UsageError
@@ -260,14 +260,14 @@ def _is_like_ours(line: str) -> bool:
 def _is_foreign(line: str) -> bool:
     """Tell whether another program wrote this line: readers of the manifest take any JSON object."""
     try:
-        return isinstance(plain_json.parse(line), dict) and not _is_like_ours(line)
+        return isinstance(parse_json(line), dict) and not _is_like_ours(line)
     except ValueError:
         return False
 
 
 def _is_failure(line: str) -> bool:
     try:
-        values = plain_json.parse(line) if line.strip() else dict.fromkeys(_FAILURE)
+        values = parse_json(line) if line.strip() else dict.fromkeys(_FAILURE)
     except ValueError:
         return False
     return isinstance(values, dict) and values.keys() == _FAILURE
@@ -308,7 +308,7 @@ def _lines(path: Path) -> list[str]:
 def _entry(line: str) -> Entry | None:
     """Parse a line of ours; None for any other."""
     try:
-        values = plain_json.parse(line)
+        values = parse_json(line)
     except ValueError:
         return None
     if not isinstance(values, dict) or {*_OPTIONAL, *values} != {field.name for field in fields(Entry)}:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from fommctl.api import plain_json
+from fommctl.api.readers import parse_json
 from fommctl.api.training import TrainingView
 from fommctl.errors import OutputError, not_written
 from fommctl.media.drawing import Colour, draw_keypoints, label
@@ -134,7 +134,7 @@ def _cut_back(path: Path, from_step: int) -> int:
 def _step_of(line: bytes) -> int | None:
     """The step of a line; None where it cannot be read."""
     try:
-        values = plain_json.parse(line)
+        values = parse_json(line)
     except ValueError:
         return None
     step = values.get("step") if isinstance(values, dict) else None

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from torch import Tensor
 
-fommctl_api = "1.0"
-
 
 @hookimpl
 def fommctl_backends() -> Iterator[BackendSpec]:

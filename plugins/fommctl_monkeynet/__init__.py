@@ -10,8 +10,6 @@ from fommctl.api import Architecture, Backend, BackendSpec, Groups, hookimpl
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-fommctl_api = "1.0"
-
 
 @hookimpl
 def fommctl_backends() -> Iterator[BackendSpec]:

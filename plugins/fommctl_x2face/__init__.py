@@ -10,7 +10,6 @@ from fommctl.api import Architecture, Backend, BackendSpec, Groups, hookimpl
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-fommctl_api = "1.0"
 
 MOST_VIEWS = 16
 """Pictures of a source; more are of little use, and all are embedded at once."""

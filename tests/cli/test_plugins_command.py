@@ -16,8 +16,6 @@ UNKEPT = """
     from types import SimpleNamespace
     from fommctl.api import ClipRecord, DatasetSpec, hookimpl
 
-    fommctl_api = "1.0"
-
     def divided(root):
         return 1 / 0
 
@@ -79,7 +77,7 @@ def test_list_says_what_each_registers_and_what_is_broken(site: Path, run_proces
         "distribution": "good-plugin",
         "version": "1.2",
         "entry_point": "good_plugin",
-        "api": "1.0",
+        "requires": "<3,>=2",
         "registers": {
             "dataset": ["ramp"],
             "metric": ["mean-difference"],
@@ -93,7 +91,7 @@ def test_list_says_what_each_registers_and_what_is_broken(site: Path, run_proces
         "distribution": "broken-plugin",
         "version": "0.3",
         "entry_point": "broken_plugin",
-        "api": None,
+        "requires": "<3,>=2",
         "registers": {},
         "problem": "does not load: ModuleNotFoundError: No module named 'no_such_library'",
     }
@@ -127,7 +125,7 @@ def test_check(tmp_path: Path, site: Path, run_process: Run) -> None:
     lines = result.stdout.splitlines()
     assert lines[:3] == [
         "plugin loading: passed",
-        "plugin version of the API: passed: 1.0",
+        "plugin requirement: passed: fommctl<3,>=2",
         "plugin summaries: passed",
     ]
     assert re.fullmatch(
@@ -161,7 +159,7 @@ def test_check_explains_broken_promises(tmp_path: Path, run_process: Run) -> Non
     assert checks["twice"]["problem"] == "broken promise: names are unique among the clips of an identity"
     assert checks["twice"]["got"] == "('i', 'c')"
     assert checks["raises"]["problem"] == "ZeroDivisionError: division by zero"
-    assert checks["raises"]["where"] == f"{tmp_path / 'good_plugin.py'}:9, in divided"
+    assert checks["raises"]["where"] == f"{tmp_path / 'good_plugin.py'}:7, in divided"
     assert checks["raises"]["traceback"].startswith("Traceback (most recent call last)")
     text = run_process("plugins", "check", "good", path=path).stdout
     guide = Path(__file__).parents[2] / "plugins" / "README.md"
@@ -173,10 +171,10 @@ def test_check_explains_broken_promises(tmp_path: Path, run_process: Run) -> Non
 
 
 def test_check_looks_at_the_plugin_itself(tmp_path: Path, run_process: Run) -> None:
-    install(tmp_path, CARELESS, name="careless-plugin", entry="careless")
+    install(tmp_path, CARELESS, name="careless-plugin", entry="careless", requires=None)
     checks = failed(run_process("plugins", "check", "careless", "--json", path=tmp_path))
-    assert set(checks) == {"version of the API", "summaries", "import", "mute", "chatty"}
-    assert checks["version of the API"]["advice"] == 'Write fommctl_api = "1.0" beside the hooks.'
+    assert set(checks) == {"requirement", "summaries", "import", "mute", "chatty"}
+    assert checks["requirement"]["advice"] == 'Write "fommctl>=2,<3" among the dependencies of careless-plugin.'
     assert checks["summaries"]["problem"] == "the dataset 'mute' has none; that of the dataset 'chatty' has 2 lines"
     assert checks["import"]["problem"].startswith("importing it, or asking its hooks, loads av (")
 
@@ -186,7 +184,6 @@ def test_check_looks_at_the_plugin_itself(tmp_path: Path, run_process: Run) -> N
     [
         (BROKEN, "does not load: ModuleNotFoundError: No module named 'no_such_library'", "Troubleshooting"),
         (UNKEPT.replace("fommctl_datasets", "fommctl_dataset"), "unknown hook fommctl_dataset (did", "Troubleshooting"),
-        ("fommctl_api = '3.1'", "it was made for version 3.1 of the plugin API", "Versions"),
     ],
 )
 def test_check_of_what_does_not_load(tmp_path: Path, run_process: Run, source: str, problem: str, read: str) -> None:
@@ -200,7 +197,7 @@ def test_check_of_what_does_not_load(tmp_path: Path, run_process: Run, source: s
 
 
 def test_a_plugin_that_ends_the_process(tmp_path: Path, run_process: Run) -> None:
-    ends = "import os, sys\nfommctl_api = '1.0'\nif sys.argv[0] == '-c':\n    os._exit(0)"
+    ends = "import os, sys\nif sys.argv[0] == '-c':\n    os._exit(0)"
     checks = failed(run_process("plugins", "check", "good", "--json", path=install(tmp_path, ends)))
     assert checks["import"]["problem"] == "importing it in a process of its own fails: it ends the process"
 

@@ -103,7 +103,7 @@ def check_they_are_seen(environment: Environment) -> None:
     rows = {row["name"]: row for row in environment.fommctl("plugins", "list")["plugins"]}
     for name, kind in PLUGINS.items():
         row = rows[name]
-        assert (row["distribution"], row["version"], row["api"]) == (f"fommctl-{name}", "0.1.0", "1.0")
+        assert (row["distribution"], row["version"], row["requires"]) == (f"fommctl-{name}", "0.1.0", "<3,>=2")
         assert row["problem"] is None
         assert row["registers"] == {kind: [name], **({"preset": [name]} if kind == "backend" else {})}
 

@@ -11,10 +11,10 @@ import pytest
 from file_server import FileServer, serving
 from weights_plugin import spec, write_distribution
 
-from fommctl.api.network import offline
 from fommctl.errors import MissingError, ModelError, OutputError, UsageError
 from fommctl.files import atomic_write
 from fommctl.host import Host, load_host
+from fommctl.machine import offline
 from fommctl.models import download, home, registry
 from fommctl.models.files import read_metadata
 from fommctl.models.loading import import_model, load_model

@@ -14,7 +14,7 @@ from raw_layouts import BOX, TABLE_SIZE, VOX_HEADER, row, shade, table, video
 
 from fommctl.api import Box, ClipRecord, InputError, testing
 from fommctl.api.folders import identity_in, media_below, plain_folder
-from fommctl.api.tables import read_table
+from fommctl.api.readers import read_table
 from fommctl.api.video_metadata import chunks
 from fommctl.host import Host
 from fommctl_faces.datasets import NEMO_TEST, Faces, UvaNemo, VoxCeleb

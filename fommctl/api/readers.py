@@ -1,18 +1,24 @@
-"""CSV tables that describe data sets, as people and spreadsheets write them."""
+"""What data sets are described in, read safely: CSV tables as people and spreadsheets write them, JSON, and pictures
+that lie inside other files."""
 
 from __future__ import annotations
 
 import csv
+import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from fommctl.errors import InputError
 
 if TYPE_CHECKING:
     from _csv import Reader
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 _DELIMITERS = (",", ";", "\t")
 LONGEST_LINE = 1 << 20
@@ -90,3 +96,38 @@ def _opened(path: Path) -> Iterator[Reader]:
         raise InputError(f"{path} cannot be read: {error.strerror}", "Check its name and permissions.") from error
     except csv.Error as error:
         raise InputError(f"{path} is no CSV table: {error}", "Save it as CSV in UTF-8.") from error
+
+
+def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
+    """The value of a JSON text.
+
+    finite: as the standard has it, without NaN, Infinity and numbers beyond those of floats; some programs write them.
+    Raises ValueError, also for text that is nested too deeply and for numbers of too many digits.
+    """
+    try:
+        if not finite:
+            return json.loads(text)
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:20]} is too large a number")
+    return number
+
+
+def decode_picture(data: bytes, name: str) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 sRGB of a PNG, a JPEG or any other picture that fommctl reads, in memory.
+
+    name: what to call it in the InputError that is raised where it is damaged, too large or no picture.
+    """
+    from fommctl.media.stills import decode_bytes
+
+    return decode_bytes(data, name)
