@@ -58,8 +58,8 @@ Examples:
 
   fommctl batch shots.edl --default source=anna.png --handles 8
 
-A timeline (.otio, .edl) has a job for each clip, whose media is the driving video; the results are called after the
-clips. What was done is in status.jsonl beside the file; the same command again does what is missing, failed or changed, and
+A timeline (.otio, .edl) has a job for each clip, whose media is the driving video; results are called after the clips.
+What was done is in status.jsonl beside the file; the same command again does what is missing, failed or changed, and
 nothing else.
 """
 
