@@ -21,7 +21,7 @@ from fommctl.animate.compose import Rendered
 from fommctl.animate.config import AnimateConfig, FrameRange
 from fommctl.animate.engine import Engine
 from fommctl.animate.motion import DrivingFrame, Motion, Presentation, TimedFrame, as_driven, at_rate
-from fommctl.animate.plan import AnimationPlan, open_driving, plan_animation
+from fommctl.animate.plan import AnimationPlan, input_files, open_driving, plan_animation
 from fommctl.animate.recording import AnimateResult, write_sidecar
 from fommctl.animate.rendering import (
     QUEUED_BATCHES,
@@ -83,8 +83,9 @@ def run(config: AnimateConfig, engine: Engine, report: Progress | None = None) -
     Raises UsageError, InputError, OutputError, ModelError or MissingError; whatever is raised, nothing is left at the
     output, but where only its sidecar or its motion file cannot be written, the result stays.
     """
+    files = input_files(config)
     with open_driving(config, engine) as driving:
-        plan = plan_animation(config, engine, driving)
+        plan = plan_animation(config, engine, driving, files)
         config, frames = plan.config, frames_to_render(plan)
         engine.host.started(about(plan, engine))
         session = open_session(plan, engine)
@@ -170,8 +171,9 @@ def make_motion(config: AnimateConfig, engine: Engine, report: Progress | None =
 
     report(driving frames done, expected). Raises as `run` does. Listeners hear that the job begins.
     """
+    files = input_files(config)
     with open_driving(config, engine) as driving:
-        plan = plan_animation(config, engine, driving)
+        plan = plan_animation(config, engine, driving, files)
         engine.host.started(about(plan, engine))
         if isinstance(driving, Motion):
             return plan, driving

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from fommctl.errors import MORE_MEMORY, InputError
 from fommctl.media import Deinterlace
 from fommctl.media.boxes import Box
-from fommctl.media.files import nominal_rate, pixel_aspect, side_data, time_base
+from fommctl.media.files import demuxed, nominal_rate, pixel_aspect, side_data, time_base
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +255,7 @@ class Decoder:
     def _packets(self) -> Iterator[Packet[Any]]:
         """Packets to the end of the file, with the flush packet last; a demuxer that fails is asked again."""
         failures = 0
-        packets = self.container.demux(self.stream)
+        packets = demuxed(self.container, self.stream)
         while True:
             try:
                 packet = next(packets)
@@ -268,7 +268,7 @@ class Decoder:
                 if failures >= MAX_ERRORS:
                     self.damage.gave_up = True
                     return
-                packets = self.container.demux(self.stream)
+                packets = demuxed(self.container, self.stream)
                 continue
             failures = 0
             self.damage.corrupt += bool(packet.is_corrupt)

@@ -1,14 +1,18 @@
 """FOMMCTL_HOME: the folder that holds pulled and imported models."""
 
 import glob
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fommctl.errors import OutputError
+from fommctl.files import locked
 
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
+log = logging.getLogger(__name__)
+MOST_WAITED_S = 1800.0
+"""Seconds for which another process may hold a model: it may fetch some gigabytes."""
 
 
 def home() -> Path:
@@ -46,11 +50,28 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-def model_lock(name: str) -> "BaseFileLock":
-    """A lock between processes for everything that changes the files of the model `name`."""
-    from filelock import FileLock
+@contextmanager
+def model_lock(name: str) -> Iterator[None]:
+    """Keep other processes from changing the files of the model `name` meanwhile; wait for one that does.
 
+    Raises OutputError where nothing can be locked, or another process holds the lock for MOST_WAITED_S.
+    """
     folder = make_folder(home() / "locks")
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"cannot write to {folder}", "Set FOMMCTL_HOME to a folder that you can write to.")
-    return FileLock(folder / f"{name}.lock")
+    path = folder / f"{name}.lock"
+    with ExitStack() as held:
+        try:
+            alone = held.enter_context(locked(path))
+            if not alone:
+                minutes = f"{MOST_WAITED_S / 60:g} minutes"
+                log.warning("another fommctl is changing the model %s: waiting for its end, at most %s", name, minutes)
+                alone = held.enter_context(locked(path, patience=MOST_WAITED_S))
+        except OSError as error:
+            raise OutputError(
+                f"cannot write to {folder}: {(error.strerror or str(error)).lower()}",
+                "Set FOMMCTL_HOME to a folder that you can write to.",
+            ) from error
+        if not alone:
+            raise OutputError(
+                f"another process has been changing the model {name} for {minutes}", "Wait for its end, or end it."
+            )
+        yield
