@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from fommctl.animate.compose import Rendered
-from fommctl.animate.config import AnimateConfig, FrameRange
+from fommctl.animate.config import SEARCHED, AnimateConfig, FrameRange
 from fommctl.animate.engine import Engine
 from fommctl.animate.motion import DrivingFrame, Motion, Presentation, TimedFrame, as_driven, at_rate
 from fommctl.animate.plan import AnimationPlan, input_files, open_driving, plan_animation
@@ -77,13 +77,22 @@ class RenderedFrames:
     stats: RenderStats
 
 
-def run(config: AnimateConfig, engine: Engine, report: Progress | None = None) -> AnimateResult:
+def run(
+    config: AnimateConfig,
+    engine: Engine,
+    report: Progress | None = None,
+    phase: Callable[[str], None] = lambda text: None,
+) -> AnimateResult:
     """Animate one source with one driving video.
 
+    phase(what is done before the first frame, where that takes time).
     Raises UsageError, InputError, OutputError, ModelError or MissingError; whatever is raised, nothing is left at the
     output, but where only its sidecar or its motion file cannot be written, the result stays.
     """
     files = input_files(config)
+    framing = engine.model.preset.framing
+    if framing is not None and {config.crop, config.crop_of_driving} & {"auto", *SEARCHED}:
+        phase(f"searching for a {framing.subject}")
     with open_driving(config, engine) as driving:
         plan = plan_animation(config, engine, driving, files)
         config, frames = plan.config, frames_to_render(plan)

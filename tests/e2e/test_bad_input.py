@@ -57,7 +57,7 @@ CASES = [
     case("portrait.png", "tail.mp4", *PREPARED, code=3, says="tail.mp4", name="no index"),
     case("huge.png", "clip.mp4", *PREPARED, code=3, says="20000", name="enormous picture"),
     case("meadow.png", "clip.mp4", code=3, says="no face found", name="no face in the source"),
-    case("ASTRONAUT", "meadow.mp4", code=3, says="no face found", name="no face in the driving video"),
+    case("ASTRONAUT", "meadow.mp4", code=3, says="give --driving-crop none", name="no face in the driving video"),
     case("portrait.png", "clip.mp4", *PREPARED, "--model", "vx-256", code=2, says="vox", name="unknown model"),
     case("portrait.png", "clip.mp4", *PREPARED, "--preset", "vox-265", code=2, says="vox-256", name="unknown preset"),
     case(
