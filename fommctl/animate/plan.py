@@ -130,6 +130,10 @@ class AnimationInputs:
         return self.picture.pixels.shape[1] if self.source_box is None else round(self.source_box.width)
 
 
+InputFiles = tuple[tuple[str, InputFile], ...]
+"""Inputs with their roles: `source`, `driving`, `view 1`."""
+
+
 @dataclass(frozen=True, slots=True)
 class AnimationPlan:
     """What the inputs and the options decide about a result; another process can be handed it."""
@@ -140,8 +144,8 @@ class AnimationPlan:
     sound: tuple[AudioSource, ...]
     """One source a track of the result."""
     mode: MotionMode
-    files: tuple[tuple[str, InputFile], ...]
-    """Inputs by role, as they were when they were read."""
+    files: InputFiles
+    """Inputs as they were when they were read."""
     warnings: tuple[str, ...]
 
     @property
@@ -222,13 +226,15 @@ def _refuse_driving_options(config: AnimateConfig) -> None:
             raise UsageError(f"--{name} shows the driving video, and a motion file has none of its pictures")
 
 
-def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion) -> AnimationPlan:
+def plan_animation(
+    config: AnimateConfig, engine: Engine, driving: Clip | Motion, files: InputFiles = ()
+) -> AnimationPlan:
     """Look at the inputs and decide. Raises UsageError, InputError, OutputError, ModelError or MissingError.
 
     driving: as `open_driving` gave it; the part of a clip that is animated is set here.
+    files: as `input_files` gave them before `driving` was opened.
     """
     remarks = check_outputs(config)
-    files = input_files(config)
     config = resolve(config, engine.model.preset, engine.family)
     mode = engine.motion(config.motion)
     engine.check_views(len(config.views))
@@ -258,7 +264,7 @@ def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion
     return AnimationPlan(config, inputs, sound, mode, files, notes)
 
 
-def input_files(config: AnimateConfig) -> tuple[tuple[str, InputFile], ...]:
+def input_files(config: AnimateConfig) -> InputFiles:
     """Note, by role, what the inputs are before they are read, for hashes that vouch for what was read."""
     if not (config.sidecar or config.sign):
         return ()

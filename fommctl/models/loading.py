@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from fommctl import __version__
 from fommctl.api.specs import Architecture, BackendSpec
 from fommctl.errors import ModelError, UsageError
-from fommctl.files import atomic_write, file_sha256, remove_stale_files
+from fommctl.files import FileFingerprint, atomic_write, file_sha256, remove_stale_files
 from fommctl.media.output_paths import check_target
 from fommctl.models import registry
 from fommctl.models.checkpoint import Checkpoint, halved, read_checkpoint, write_native
@@ -95,6 +95,8 @@ class LoadedModel:
     """Groups whose weights came from the file."""
     path: Path | None = None
     """Of the file; None where the weights come from none."""
+    fingerprint: FileFingerprint | None = None
+    """State of the file before it was read."""
 
 
 def load_model(model: str | None, host: Host, *, preset: str | None = None, sets: Sequence[str] = ()) -> LoadedModel:
@@ -127,6 +129,7 @@ def load_file(
     sets: over what is not a finished preset.
     """
     chosen = load_preset(preset, host, sets=sets) if isinstance(preset, str) else preset
+    fingerprint = FileFingerprint.of(path) if path.is_file() else None
     checkpoint = read_checkpoint(path)
     notes: tuple[str, ...] = ()
     if chosen is None and "preset" in checkpoint.metadata:
@@ -140,7 +143,7 @@ def load_file(
     groups = fit(backend, spec, _in_layout(checkpoint, spec), chosen.name)
     if notes:
         log.warning("%s: no preset given, so its architecture was read off its tensors: %s", name, "; ".join(notes))
-    return LoadedModel(name, backend, chosen, checkpoint.metadata, notes, groups, path)
+    return LoadedModel(name, backend, chosen, checkpoint.metadata, notes, groups, path, fingerprint)
 
 
 def read_model(path: Path, spec: BackendSpec) -> Checkpoint:

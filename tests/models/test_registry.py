@@ -138,6 +138,31 @@ def test_a_later_pull_must_match_the_recorded_hash(tiny_host: Host, server: File
     assert registry.pull("tiny", tiny_host)[1] is True
 
 
+def test_the_first_use_is_recorded_late_or_told(tiny_host: Host, isolated: Path, caplog) -> None:
+    """A file without a record is compared with no later one."""
+    registry.pull("tiny", tiny_host)
+    record = registry.record_path("tiny")
+    record.unlink()
+    record.mkdir()
+    with pytest.raises(ModelError, match="is damaged"):
+        registry.pull("tiny", tiny_host)
+    record.rmdir()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(registry, "atomic_write", _full)
+        assert registry.pull("tiny", tiny_host)[1] is False
+        assert "a later file of tiny cannot be compared with this one" in caplog.text
+        registry.remove("tiny", tiny_host)
+        with pytest.raises(OutputError, match="the disk is full") as error:
+            registry.pull("tiny", tiny_host)
+        assert error.value.hint == "The file stays; run 'fommctl models pull tiny' again to record its hash."
+    assert registry.pull("tiny", tiny_host)[1] is False
+    assert registry.origin("tiny")["sha256"] == SHA256
+
+
+def _full(target: Path, *, hint: str) -> object:
+    raise OutputError(f"the disk is full: {target}", hint)
+
+
 def test_a_damaged_file_is_fetched_again(tiny_host: Host) -> None:
     entry, _ = registry.pull("tiny", tiny_host)
     entry.path.write_bytes(CONTENT[:1000])

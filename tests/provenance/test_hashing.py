@@ -66,3 +66,16 @@ def test_a_model_is_its_file_and_its_resolved_preset() -> None:
     assert identity["sha256"] == other["sha256"] == hashlib.sha256(plain.path.read_bytes()).hexdigest()
     assert "num_pairs: 3" in other["preset"]
     assert "num_pairs: 3" not in identity["preset"]
+
+
+def test_a_model_that_was_replaced_since_it_was_loaded_has_no_identity(tmp_path: Path) -> None:
+    host = load_host()
+    built_in = load_model(None, host).path
+    assert built_in is not None
+    copy = tmp_path / "model.safetensors"
+    copy.write_bytes(built_in.read_bytes())
+    model = load_model(str(copy), host)
+    assert model_identity(model)["sha256"] == hashlib.sha256(copy.read_bytes()).hexdigest()
+    copy.write_bytes(copy.read_bytes() + b" ")
+    with pytest.raises(InputError, match="was changed while it was read"):
+        model_identity(model)
