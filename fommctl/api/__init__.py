@@ -17,6 +17,7 @@ from fommctl.api.protocols import (
     Renderer,
     SourceContext,
     SquareFilter,
+    TransferRenderer,
 )
 from fommctl.api.specs import (
     Architecture,
@@ -67,6 +68,7 @@ __all__ = [
     "SourceContext",
     "SquareFilter",
     "StageEvent",
+    "TransferRenderer",
     "UsageError",
     "hookimpl",
     "offline",
