@@ -45,7 +45,7 @@ from fommctl.media.resampling import content
 from fommctl.media.sound import choose_tracks
 from fommctl.media.writer import AudioSource, check_output, holds_alpha, holds_audio
 from fommctl.models.home import restorer_file
-from fommctl.networks import transfer
+from fommctl.networks.motion import MotionParts
 from fommctl.presets.sections import Framing, Preset
 from fommctl.provenance.hashing import InputFile
 from fommctl.provenance.sidecar import check_sidecar
@@ -487,12 +487,14 @@ def _same_video(info: VideoInfo, folder: Path) -> VideoInfo | None:
     return None
 
 
-def _about_motion(config: AnimateConfig, motion: Motion, engine: Engine, source: transfer.Motion) -> list[str]:
+def _about_motion(config: AnimateConfig, motion: Motion, engine: Engine, source: MotionParts) -> list[str]:
     """What the user should know of a motion file. Raises ModelError where this model cannot use it."""
     name = printable(config.driving.name)
-    for part, ours in zip(("keypoints", "jacobians", "covariances", "codes"), source.parts(), strict=True):
-        theirs = getattr(motion, part)
-        if (ours is None) != (theirs is None) or (ours is not None and ours.shape[1:] != theirs.shape[1:]):
+    for part, ours in zip(source.names(), source.parts(), strict=True):
+        theirs = motion.parts.get(part)
+        if (ours is None) != (theirs is None) or (
+            ours is not None and theirs is not None and ours.shape[1:] != theirs.shape[1:]
+        ):
             raise ModelError(
                 f"the motion in {name} does not fit the model {engine.model.name}: its {part} differ",
                 f"It was made with the model {printable(motion.model)}.",
@@ -533,7 +535,7 @@ def _about_driving(config: AnimateConfig, info: VideoInfo) -> list[str]:
     return [f"the driving video {config.driving.name} is one picture: nothing moves" + (swapped if film else "")]
 
 
-def _about_model(config: AnimateConfig, engine: Engine, source: transfer.Motion) -> list[str]:
+def _about_model(config: AnimateConfig, engine: Engine, source: MotionParts) -> list[str]:
     """What the user should know of how the model is used."""
     notes, preset, (width, _) = [], engine.model.preset, engine.frame_size()
     if config.crop == "auto" and preset.framing is None and preset.dataset is None:
@@ -544,7 +546,7 @@ def _about_model(config: AnimateConfig, engine: Engine, source: transfer.Motion)
         notes.append(f"frames of {config.size} pixels: trained at {width}, the model's motion still sees {width}")
     if config.detail and not isinstance(engine.renderer(config.size), FlowRenderer):
         notes.append("this model has no flow: it cannot give the source's detail back")
-    if config.keypoints and not source.keypoints.shape[1]:
+    if config.keypoints and not source.points().shape[1]:
         notes.append("this model has no keypoints: none are drawn")
     return notes
 

@@ -244,7 +244,7 @@ def render_frames(
     def save(pixels: Pixels, presentation: Presentation, number: int) -> None:
         write_png(frame_path(folder, number), pixels)
 
-    groups = session.groups(motion.frames(session.renderer.device), frames)
+    groups = session.groups(motion.frames(engine.family.motion(), session.renderer.device), frames)
     _render(session, groups, frames, save, report, total)
     return RenderedFrames(folder, _stats(session, began, []))
 
