@@ -226,9 +226,7 @@ def _refuse_driving_options(config: AnimateConfig) -> None:
             raise UsageError(f"--{name} shows the driving video, and a motion file has none of its pictures")
 
 
-def plan_animation(
-    config: AnimateConfig, engine: Engine, driving: Clip | Motion, files: InputFiles = ()
-) -> AnimationPlan:
+def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion, files: InputFiles) -> AnimationPlan:
     """Look at the inputs and decide. Raises UsageError, InputError, OutputError, ModelError or MissingError.
 
     driving: as `open_driving` gave it; the part of a clip that is animated is set here.
