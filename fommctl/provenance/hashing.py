@@ -73,8 +73,11 @@ def _unreadable(path: Path, error: OSError) -> InputError:
 
 def model_identity(model: LoadedModel) -> dict[str, Any]:
     """Identify a model by JSON values: two that are equal render alike. `sha256`: of its file, None where its weights
-    come from none; `preset`: the resolved configuration, as YAML."""
+    come from none; `preset`: the resolved configuration, as YAML; `backend`: distribution and version of its plugin,
+    where it is not fommctl's."""
+    backend = {} if model.publisher is None else {"backend": model.publisher}
     return {
+        **backend,
         "name": model.name,
         "sha256": None if model.path is None else file_sha256(model.path),
         "preset": model.preset.text(),
