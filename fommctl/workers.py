@@ -341,9 +341,8 @@ def serve(
 
     It ends when it is told to, and when its parent ends.
     """
-    # Ctrl-C goes to the whole group; the parent closes the pipe, and the job in hand cleans up.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _leave)
+    # The parent closes the pipe, and the job in hand cleans up.
+    signals.leave_to_parent(_leave)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     # stdout belongs to the result of the command.
     sys.stdout = sys.stderr
@@ -379,7 +378,7 @@ def serve(
 
 def _leave(signum: int, frame: FrameType | None) -> None:
     """Let every `with` block clean up; a second signal does not disturb that."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signals.ignore_sigterm()
     sys.exit(1)
 
 

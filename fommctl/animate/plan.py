@@ -46,8 +46,7 @@ from fommctl.media.sound import choose_tracks
 from fommctl.media.writer import AudioSource, check_output, holds_alpha, holds_audio
 from fommctl.models.home import restorer_file
 from fommctl.networks import transfer
-from fommctl.presets.preset import Preset
-from fommctl.presets.sections import Framing
+from fommctl.presets.sections import Framing, Preset
 from fommctl.provenance.hashing import InputFile
 from fommctl.provenance.sidecar import check_sidecar
 from fommctl.provenance.signing import check_signing

@@ -25,10 +25,11 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u20
 
 
 class LogFormat(StrEnum):
-    """How messages on stderr look."""
+    """How messages look: text and JSON go to stderr, lines for Open Job Description's runners to stdout."""
 
     TEXT = "text"
     JSON = "json"
+    OPENJD = "openjd"
 
 
 def clean(text: str) -> str:
@@ -137,7 +138,10 @@ class Session:
     @contextlib.contextmanager
     def progress(self, label: str, unit: str = "frames") -> Iterator[Callable[[int, int | None], None]]:
         """A progress bar with ETA and rate on stderr; yields report(done, total). Silent without a terminal,
-        and where stdout or stderr is for machines."""
+        and where stdout or stderr is for machines; runners of Open Job Description get lines of theirs."""
+        if self.log_format == LogFormat.OPENJD:
+            yield openjd_progress(label)
+            return
         if not self.shows_progress:
             yield lambda done, total: None
             return
@@ -180,6 +184,27 @@ def json_line(level: str, message: str, **more: object) -> str:
     """One message for machines."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     return json.dumps({"time": now, "level": level, "message": message, **more})
+
+
+def openjd_line(kind: str, message: str) -> str:
+    """One line for a runner of Open Job Description.  kind: `progress`, `status` or `fail`."""
+    return f"openjd_{kind}: {' '.join(clean(message).split())}"
+
+
+def openjd_progress(label: str) -> Callable[[int, int | None], None]:
+    """Tell what is done; return report(done, total), which prints every whole percent once."""
+    last = -1
+
+    def report(done: int, total: int | None) -> None:
+        nonlocal last
+        percent = min(100, 100 * done // total) if total else 0
+        if percent > last:
+            last = percent
+            print(openjd_line("progress", str(percent)), flush=True)
+
+    print(openjd_line("status", label), flush=True)
+    report(0, None)
+    return report
 
 
 class StderrHandler(logging.StreamHandler[TextIO]):

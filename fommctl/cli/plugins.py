@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from fommctl.api.specs import BackendSpec
     from fommctl.host import Host, PluginInfo
-    from fommctl.presets.preset import Preset
+    from fommctl.presets.sections import Preset
 
 HELP = "The plugins of this installation."
 SUITES: Mapping[str, str] = {
@@ -326,7 +326,7 @@ def _training(spec: "BackendSpec", preset: "Preset", model_params: dict[str, Any
 
     if not trains(spec.build(preset.model_params)):
         return "it does not train"
-    if "train_params" not in preset.sections:
+    if preset.train_params is None:
         return f"training not checked: the preset {preset.name} has no train_params"
     check_training(spec, model_params, preset.section("train_params").model_dump(), preset.frame_shape)
     return None

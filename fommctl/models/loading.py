@@ -24,13 +24,13 @@ from fommctl.models import registry
 from fommctl.models.checkpoint import Checkpoint, halved, read_checkpoint, write_native
 from fommctl.models.home import model_lock
 from fommctl.presets.preset import (
-    Preset,
     find_preset,
     load_preset,
     preset_from_data,
     preset_from_text,
     with_usual_defaults,
 )
+from fommctl.presets.sections import Preset
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -250,7 +250,7 @@ class Loop:
         done, every = self.progress.done, self._config.pictures_every
         if view is None or not self._processes.first or not every or (done % every and done != 1):
             return
-        grid = training_grid(view, self._setup.preset.sections.get("visualizer_params"), rows=PICTURED_PAIRS)
+        grid = training_grid(view, self._setup.preset.visualizer_params, rows=PICTURED_PAIRS)
         save_training_grid(self._config.folder, done, grid)
         for log in logs:
             if isinstance(log, TensorBoardLog):

@@ -17,8 +17,8 @@ from fommctl.errors import MissingError, ModelError, UsageError
 from fommctl.host import Host, why_not_ready
 from fommctl.models.loading import build_backend, fixed_buffers, locate, read_model
 from fommctl.models.perceptual import load_perceptual
-from fommctl.presets.preset import Preset, load_preset
-from fommctl.presets.sections import BaseTrainParams, DatasetParams
+from fommctl.presets.preset import load_preset
+from fommctl.presets.sections import BaseTrainParams, DatasetParams, Preset
 from fommctl.train.data import TrainingPairs, steps_per_epoch
 from fommctl.train.distributed import Processes
 from fommctl.train.pairs import KeptLandmarks, Landmarks

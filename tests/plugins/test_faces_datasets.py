@@ -167,16 +167,6 @@ def test_tables_that_cannot_be_read(tmp_path: Path, content: bytes | None, messa
     assert hint in str(error.value.hint)
 
 
-def test_the_command_says_where_the_data_is_to_be_had(tmp_path: Path, run_cli) -> None:
-    (tmp_path / "raw").mkdir()
-    places = {"voxceleb": "robots.ox.ac.uk", "nemo": "www.uva-nemo.org", "faces": "your own files"}
-    for name, place in places.items():
-        result = run_cli("preprocess", name, tmp_path / "raw", "-o", tmp_path / "out")
-        assert result.code == 3
-        assert place in result.stderr.replace("\n", "")
-        assert not (tmp_path / "out/train").exists()
-
-
 def test_several_tables_or_videos_of_one_name(tmp_path: Path) -> None:
     video(tmp_path / "a/b/v.mp4")
     near = video(tmp_path / "z/v.mkv")

@@ -3,7 +3,8 @@
 import pytest
 
 from fommctl.host import Host
-from fommctl.presets.preset import Preset, load_preset
+from fommctl.presets.preset import load_preset
+from fommctl.presets.sections import Preset
 
 ABLATION = tuple(f"small-fomm-{part}" for part in ("baseline", "pyramid", "occlusion", "jacobian"))
 SMALL = ("small-fomm", "small-monkeynet", "small-x2face", *ABLATION)

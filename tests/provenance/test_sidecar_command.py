@@ -190,17 +190,6 @@ def test_another_environment_is_named_and_the_same_one_must_give_the_same(shot, 
     assert next(line for line in reproduction["differences"] if line.startswith("torch ")).endswith(", then 1.0")
 
 
-@pytest.mark.parametrize(
-    "options", [("--fps", "3"), ("--seed", "1"), ("--set", "a.b=1"), ("--crop", "auto", "--smooth")]
-)
-def test_nothing_else_may_be_chosen_beside_a_sidecar(rendered, run_cli, options):
-    result = run_cli("animate", "--from-sidecar", rendered / "a.mp4.json", *options)
-    assert result.code == 2
-    assert (
-        f"{options[-1] if options[-1][0] == '-' else options[0]} and --from-sidecar exclude each other" in result.stderr
-    )
-
-
 def test_a_sidecar_is_not_replaced_unasked(inputs, rendered, run_cli, tmp_path):
     (tmp_path / "a.mp4.json").write_text("mine")
     command = ("animate", inputs / "portrait.png", inputs / "clip.mp4", "-o", tmp_path / "a.mp4", "--sidecar")

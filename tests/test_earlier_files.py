@@ -21,7 +21,7 @@ from media_factory import moving_square, write_frames
 from written_media import frames
 
 Run = Callable[..., Result]
-FILES = Path(__file__).parents[1] / "fixtures" / "house"
+FILES = Path(__file__).parent / "fixtures" / "house"
 PLACE = "@HOUSE@"
 EXACT = ("--device", "cpu", "--precision", "fp32")
 pytestmark = pytest.mark.usefixtures("one_thread")

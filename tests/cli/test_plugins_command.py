@@ -159,7 +159,7 @@ def test_check_explains_broken_promises(tmp_path: Path, run_process: Run) -> Non
     assert checks["twice"]["problem"] == "broken promise: names are unique among the clips of an identity"
     assert checks["twice"]["got"] == "('i', 'c')"
     assert checks["raises"]["problem"] == "ZeroDivisionError: division by zero"
-    assert checks["raises"]["where"] == f"{tmp_path / 'good_plugin.py'}:9, in divided"
+    assert checks["raises"]["where"] == f"{tmp_path / 'good_plugin.py'}:7, in divided"
     assert checks["raises"]["traceback"].startswith("Traceback (most recent call last)")
     text = run_process("plugins", "check", "good", path=path).stdout
     guide = Path(__file__).parents[2] / "plugins" / "README.md"

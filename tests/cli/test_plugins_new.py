@@ -104,24 +104,6 @@ def test_what_cannot_be_a_name(name: str, near: str | None) -> None:
     assert hint.startswith(f"Did you mean {near!r}?" if near else "A name is of letters")
 
 
-@pytest.mark.parametrize(
-    ("name", "kind", "message"),
-    [
-        ("fomm", "metric", "the name 'fomm' is taken: the plugin 'fomm' of fommctl"),
-        ("fommctl_faces", "dataset", "the name 'faces' is taken: the plugin 'faces' of fommctl"),
-        ("voxceleb", "dataset", "is taken: plugin 'faces' (fommctl_faces) of fommctl has a dataset of this name"),
-        ("vox", "backend", "the name 'vox' is taken: there is a preset of this name"),
-        ("cats", "datset", "unknown kind of plugin 'datset' (did you mean 'dataset'?)"),
-        ("cats", "preset", "unknown kind of plugin 'preset'"),
-    ],
-)
-def test_what_is_refused(here: Path, run_cli: Run, name: str, kind: str, message: str) -> None:
-    result = run_cli("plugins", "new", name, "--kind", kind, "--json")
-    assert result.code == 2
-    assert message in result.json()["error"]["message"]
-    assert list(here.iterdir()) == []
-
-
 def test_another_plugin_of_the_name(here: Path, run_cli: Run, third_party: Callable[..., None]) -> None:
     third_party("", name="fommctl-Cats", entry="tabby", value="elsewhere")
     result = run_cli("plugins", "new", "cats", "--kind", "metric", "--json")

@@ -1,6 +1,6 @@
 """The keys of every --json result, and of the files for programs, are those in tests/golden/json_keys.json.
 
-`pytest tests/e2e/test_doctor.py tests/bench/test_bench.py tests/e2e/test_json_keys.py --write-golden` writes it anew;
+`pytest tests/doctor/test_doctor.py tests/bench/test_bench.py tests/test_json_keys.py --write-golden` writes it anew;
 what is gone is deleted from it by hand.
 """
 
@@ -23,7 +23,7 @@ from shots import face_clip
 
 Run = Callable[..., Result]
 Keys = Callable[..., None]
-FILES = Path(__file__).parents[1] / "fixtures" / "house"
+FILES = Path(__file__).parent / "fixtures" / "house"
 CPU = ("--device", "cpu")
 MODEL = ("--model", "training/run/model.safetensors", *CPU)
 ANIMATE = ("animate", "animate/source.png", "animate/driving.mp4", "--crop", "none", *MODEL, "-o")
@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "animate --from-sidecar": ("animate", "--from-sidecar", "animate/result.mkv.json", "-o", "again.mkv"),
     "batch": (*BATCH, "--overwrite"),
     "batch --dry-run": (*BATCH, "--overwrite", "--dry-run"),
+    "farm emit": ("farm", "emit", *ANIMATE[1:-1], "--engine", "slurm", "-o", "job"),
     "crop": (*CROP, "cropped"),
     "crop --dry-run": (*CROP, "cropped", "--dry-run"),
     "preprocess": ("preprocess", "planned", "preprocess/raw", "--size", "16", "--workers", "0", "-o", "processed"),
@@ -130,6 +131,14 @@ def test_models_that_go(run_cli: Run, json_keys: Keys) -> None:
     json_keys("models remove", run_cli("models", "remove", "mine", "--json").json())
 
 
+def test_tasks_of_a_farm(run_cli: Run, json_keys: Keys) -> None:
+    assert run_cli(*COMMANDS["farm emit"]).code == 0
+    for task, more in (("motion", ()), ("render", ("--frames", "1-99")), ("encode", ())):
+        result = run_cli("farm", task, "job", *more, "--json")
+        assert result.code == 0, result.stdout
+        json_keys(f"farm {task}", result.json())
+
+
 def test_a_signed_file(house: Path, run_cli: Run, json_keys: Keys) -> None:
     chain = write_chain(house / "chain")
     result = run_cli(*ANIMATE, "signed.mp4", *chain.options, "--sidecar", "--json")
@@ -154,4 +163,5 @@ def test_the_demo(house: Path, run_cli: Run, json_keys: Keys, monkeypatch: pytes
 def test_no_keys_are_left_over() -> None:
     recorded = json.loads((FILES.parents[1] / "golden" / "json_keys.json").read_text())
     others = {"bench", "demo", "doctor", "models remove", "animate --sign", "inspect (signed)"}
+    others |= {"farm motion", "farm render", "farm encode"}
     assert recorded.keys() == {*COMMANDS, *ERRORS, *WRITTEN, *others}
