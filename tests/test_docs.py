@@ -30,6 +30,8 @@ def here(tmp_path, monkeypatch):
     face_clip(tmp_path / "talk.mp4", count=16)
     (jobs,) = {table for page in PAGES for table in blocks(page, "csv")}
     (tmp_path / "shots.csv").write_text(jobs)
+    (edits,) = {table for page in PAGES for table in blocks(page, "edl")}
+    (tmp_path / "shots.edl").write_text(edits)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
     from fommctl.api.metrics import ClipScores, Metric
     from fommctl.api.protocols import Backend, DatasetAdapter, Detector, Embedder, FrameFilter, SquareFilter
+    from fommctl.networks.motion import MotionParts
+
+
+def _keypoints() -> type[MotionParts]:
+    from fommctl.networks.motion import Motion
+
+    return Motion
 
 
 Groups = Mapping[str, Mapping[str, "Tensor"]]
@@ -61,6 +68,8 @@ class BackendSpec:
     """The other way round, for `fommctl models export`."""
     motions: tuple[str, ...] = ("relative", "absolute")
     """How driving motion can be transferred to a source; the first is the default."""
+    motion: Callable[[], type[MotionParts]] = _keypoints
+    """Imports and returns the kind of motion that its renderers detect, where it is not that of FOMM."""
     source_views: int = 1
     """Most pictures of a source that `encode_source` makes use of."""
 

@@ -13,6 +13,8 @@ from fommctl.batch.status import FILE
 from fommctl.errors import UsageError
 from fommctl.options import Reads, configuration, listed, option
 
+TIMELINES = (".otio", ".edl")
+"""Endings of timelines, see `fommctl.batch.timelines`."""
 RUN = "How jobs are run"
 """Panel of --help."""
 
@@ -30,7 +32,9 @@ def parse_split(text: str) -> int | None:
 class BatchConfig:
     """Which jobs, and how they are run."""
 
-    jobs: Annotated[Path, typer.Argument(help="File of jobs: .csv, .jsonl, .yaml or .json.")]
+    jobs: Annotated[
+        Path, typer.Argument(help="File of jobs (.csv, .jsonl, .yaml, .json), or a timeline (.otio, .edl).")
+    ]
     defaults: Mapping[str, Any] = Field(default_factory=dict)
     """Fields for jobs that do not have them; relative paths among them begin at the current folder."""
     workers: Annotated[
@@ -73,6 +77,9 @@ class BatchConfig:
         ),
     ] = 1
     """None: where no other job waits, as many as there are workers."""
+    handles: Annotated[
+        int, Field(ge=0), option(RUN, "Of a timeline: frames before and after each clip, as far as its media goes.")
+    ] = 0
     retry: Annotated[int, Field(ge=0), option(RUN, "Try a job that fails so many times more, after a pause.")] = 0
     timeout: Annotated[
         float | None, Field(gt=0, lt=1e9), option(RUN, "Stop a job after so many seconds; it counts as failed.")
@@ -100,8 +107,15 @@ class BatchConfig:
             yield UsageError("--address and --split belong to Ray", "Add --engine ray.")
         if self.engine == "ray" and self.workers == 0:
             yield UsageError("--engine ray needs workers", "Leave out --workers, or give a number from 1 on.")
+        if self.handles and not self.is_timeline:
+            yield UsageError("--handles belongs to timelines", "Give a .otio or .edl file, or leave it out.")
         if self.timeout is not None and self.workers == 0:
             yield UsageError("--timeout needs workers that can be stopped", "Leave out --workers 0.")
+
+    @property
+    def is_timeline(self) -> bool:
+        """Whether the jobs are clips of a timeline, by the file's ending."""
+        return self.jobs.suffix.lower() in TIMELINES
 
     @property
     def status_path(self) -> Path:

@@ -56,6 +56,9 @@ Examples:
 
   fommctl batch shots.yaml --default crop=none --model vox --devices cuda:0,cuda:1 --json
 
+  fommctl batch shots.edl --default source=anna.png --handles 8
+
+A timeline (.otio, .edl) has a job for each clip, whose media is the driving video; results are called after the clips.
 What was done is in status.jsonl beside the file; the same command again does what is missing, failed or changed, and
 nothing else.
 """
@@ -207,7 +210,8 @@ def watching(session: Session, plan: "BatchPlan") -> "Iterator[Watcher]":
     if session.shows_progress:
         from rich.live import Live
 
-        with Live(get_renderable=progress.picture, console=session.stderr, refresh_per_second=4, transient=True):
+        live = Live(get_renderable=progress.picture, console=session.stderr, refresh_per_second=4, transient=True)
+        with console.undisturbed(session.stderr), live:
             yield progress
     elif session.quiet:
         yield progress

@@ -21,7 +21,7 @@ from fommctl.evaluate.scoring import ClipScoring, missing_package, missing_text
 from fommctl.evaluate.store import PredictionWriter, StoredScores, is_saved, key_of, read_stored, write_stored
 from fommctl.evaluate.streams import ClipFrames, FrameStream, compare_files
 from fommctl.host import Host, load_host
-from fommctl.provenance.hashing import media_hash
+from fommctl.provenance.hashing import InputFile
 from fommctl.workers import Tell, Work
 
 if TYPE_CHECKING:
@@ -89,10 +89,11 @@ class Worker:
 
     def _outcome(self, job: Job, tell: Tell) -> ClipResult:
         model, task, config = self._setup.models[job.model], job.task, self.config
-        files = {"truth": task.truth, "source": task.source}
+        paths = {"truth": task.truth, "source": task.source}
         if config.finished:
-            files["prediction"] = task.predictions[job.model]
-        hashes = {what: media_hash(path) for what, path in files.items() if path is not None}
+            paths["prediction"] = task.predictions[job.model]
+        files = {what: InputFile.of(path) for what, path in paths.items() if path is not None}
+        hashes = {what: file.sha256() for what, file in files.items()}
         key = key_of({**_options(config), **model.identity, **hashes})
         path = config.output / "clips" / model.folder / f"{task.name}.npz"
         wanted = {name: key_of(self._sources.describe(spec, task)) for name, spec in self._specs.items()}
@@ -106,6 +107,8 @@ class Worker:
             return self._scored(stored, hashes, kept=True)
         scoring, frames, stream = self._scoring(job, metrics, tell)
         scores = scoring.finish()
+        for file in files.values():
+            file.require_unchanged()
         if stored is None:
             stored = StoredScores(key, frames, stream.rate, warnings=tuple(stream.warnings))
         stored.keys.update({name: wanted[name] for name in scores})

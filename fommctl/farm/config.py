@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import typer
 from pydantic import Field
 
-from fommctl.options import configuration
+from fommctl.options import configuration, option
 
 FARM = "Farm"
 """Panel of --help."""
 EngineName = Literal["openjd", "opencue", "deadline", "slurm", "flamenco"]
-
-
-def _option(help: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=FARM, **more)
 
 
 @configuration
@@ -25,16 +20,21 @@ class FarmConfig:
 
     engine: Annotated[
         EngineName,
-        _option(
-            "openjd (AWS Deadline Cloud too), opencue, deadline (version 10), slurm or flamenco.", metavar="<engine>"
+        option(
+            FARM,
+            "openjd (AWS Deadline Cloud too), opencue, deadline (version 10), slurm or flamenco.",
+            metavar="<engine>",
         ),
     ]
-    folder: Annotated[Path, _option("Folder of the job, made anew, where every machine sees it.", "-o", "--folder")]
+    folder: Annotated[
+        Path, option(FARM, "Folder of the job, made anew, where every machine sees it.", "-o", "--folder")
+    ]
     result: Annotated[
         Path | None,
-        _option(
+        option(
+            FARM,
             "Result of the shot, as -o of animate: a movie, or a pattern of pictures, which needs no step that joins "
-            "it. Default: SOURCE--DRIVING.mp4 here."
+            "it. Default: SOURCE--DRIVING.mp4 here.",
         ),
     ] = None
-    chunk: Annotated[int, Field(gt=0), _option("Driving frames that one task renders.")] = 50
+    chunk: Annotated[int, Field(gt=0), option(FARM, "Driving frames that one task renders.")] = 50

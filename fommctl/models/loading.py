@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from fommctl import __version__
 from fommctl.api.specs import PROJECT, Architecture, BackendSpec
 from fommctl.errors import ModelError, UsageError
-from fommctl.files import atomic_write, file_sha256, remove_stale_files
+from fommctl.files import FileFingerprint, atomic_write, file_sha256, remove_stale_files
 from fommctl.media.output_paths import check_target
 from fommctl.models import registry
 from fommctl.models.checkpoint import Checkpoint, halved, read_checkpoint, write_native
@@ -95,6 +95,8 @@ class LoadedModel:
     """Groups whose weights came from the file."""
     path: Path | None = None
     """Of the file; None where the weights come from none."""
+    fingerprint: FileFingerprint | None = None
+    """State of the file before it was read."""
     publisher: str | None = None
     """Distribution and version of the plugin whose backend it is; None for fommctl's own, whose results are kept from
     version to version."""
@@ -130,6 +132,7 @@ def load_file(
     sets: over what is not a finished preset.
     """
     chosen = load_preset(preset, host, sets=sets) if isinstance(preset, str) else preset
+    fingerprint = FileFingerprint.of(path) if path.is_file() else None
     checkpoint = read_checkpoint(path)
     notes: tuple[str, ...] = ()
     if chosen is None and "preset" in checkpoint.metadata:
@@ -145,7 +148,7 @@ def load_file(
         log.warning("%s: no preset given, so its architecture was read off its tensors: %s", name, "; ".join(notes))
     version = host.version("backend", spec.name)
     publisher = None if version.startswith(f"{PROJECT} ") else version
-    return LoadedModel(name, backend, chosen, checkpoint.metadata, notes, groups, path, publisher)
+    return LoadedModel(name, backend, chosen, checkpoint.metadata, notes, groups, path, fingerprint, publisher)
 
 
 def read_model(path: Path, spec: BackendSpec) -> Checkpoint:

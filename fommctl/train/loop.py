@@ -171,7 +171,7 @@ class Loop:
         text = self._setup.preset.text()
         run_folder.write_atomically(out / "preset.yaml", lambda path: path.write_text(text, encoding="utf-8"))
         return [
-            stack.enter_context(MetricsLog(out, from_step=first)),
+            MetricsLog(out, from_step=first),
             stack.enter_context(TensorBoardLog(out, from_step=first)),
         ]
 

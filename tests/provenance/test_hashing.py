@@ -90,3 +90,16 @@ def test_the_version_of_a_plugin_s_backend_belongs_to_a_model(third_party: Calla
     assert model_identity(load_model(None, host, preset="faces-mini")).get("backend") is None
     loaded = load_model("faces-mini", host, preset=str(preset))
     assert model_identity(loaded)["backend"] == "good-plugin 1.2"
+
+
+def test_a_model_that_was_replaced_since_it_was_loaded_has_no_identity(tmp_path: Path) -> None:
+    host = load_host()
+    built_in = load_model(None, host).path
+    assert built_in is not None
+    copy = tmp_path / "model.safetensors"
+    copy.write_bytes(built_in.read_bytes())
+    model = load_model(str(copy), host)
+    assert model_identity(model)["sha256"] == hashlib.sha256(copy.read_bytes()).hexdigest()
+    copy.write_bytes(copy.read_bytes() + b" ")
+    with pytest.raises(InputError, match="was changed while it was read"):
+        model_identity(model)
