@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from fommctl import __version__
-from fommctl.api.specs import Architecture, BackendSpec
+from fommctl.api.specs import PROJECT, Architecture, BackendSpec
 from fommctl.errors import ModelError, UsageError
 from fommctl.files import FileFingerprint, atomic_write, file_sha256, remove_stale_files
 from fommctl.media.output_paths import check_target
@@ -97,6 +97,9 @@ class LoadedModel:
     """Of the file; None where the weights come from none."""
     fingerprint: FileFingerprint | None = None
     """State of the file before it was read."""
+    publisher: str | None = None
+    """Distribution and version of the plugin whose backend it is; None for fommctl's own, whose results are kept from
+    version to version."""
 
 
 def load_model(model: str | None, host: Host, *, preset: str | None = None, sets: Sequence[str] = ()) -> LoadedModel:
@@ -143,7 +146,9 @@ def load_file(
     groups = fit(backend, spec, _in_layout(checkpoint, spec), chosen.name)
     if notes:
         log.warning("%s: no preset given, so its architecture was read off its tensors: %s", name, "; ".join(notes))
-    return LoadedModel(name, backend, chosen, checkpoint.metadata, notes, groups, path, fingerprint)
+    version = host.version("backend", spec.name)
+    publisher = None if version.startswith(f"{PROJECT} ") else version
+    return LoadedModel(name, backend, chosen, checkpoint.metadata, notes, groups, path, fingerprint, publisher)
 
 
 def read_model(path: Path, spec: BackendSpec) -> Checkpoint:

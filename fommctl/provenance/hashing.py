@@ -92,12 +92,15 @@ def _unreadable(path: Path, error: OSError) -> InputError:
 
 def model_identity(model: LoadedModel) -> dict[str, Any]:
     """Identify a model by JSON values: two that are equal render alike. `sha256`: of its file, None where its weights
-    come from none; `preset`: the resolved configuration, as YAML.
+    come from none; `preset`: the resolved configuration, as YAML; `backend`: distribution and version of its plugin,
+    where it is not fommctl's.
 
     Raises InputError where the file was changed since the weights were read.
     """
+    backend = {} if model.publisher is None else {"backend": model.publisher}
     file = None if model.path is None or model.fingerprint is None else InputFile(model.path, model.fingerprint)
     return {
+        **backend,
         "name": model.name,
         "sha256": None if file is None else file.sha256(),
         "preset": model.preset.text(),
