@@ -219,6 +219,7 @@ def _end_at_once(code: int) -> None:
 def _connect(place: DistributedEnv) -> Store:
     """Return the store that all processes can read and write, also before they are a group and after one failed."""
     server = place.rank == 0 and not place.hosted
+    store: Store
     try:
         if server:
             # It listens at all addresses of this machine. Whether MASTER_ADDR is one of them the others will tell.
