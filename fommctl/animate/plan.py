@@ -50,9 +50,8 @@ from fommctl.media.resampling import Number, content
 from fommctl.media.sound import choose_tracks
 from fommctl.media.writer import AudioSource, check_output, holds_alpha, holds_audio, holds_more
 from fommctl.models.home import restorer_file
-from fommctl.networks import transfer
-from fommctl.presets.preset import Preset
-from fommctl.presets.sections import Framing
+from fommctl.networks.motion import MotionParts
+from fommctl.presets.sections import Framing, Preset
 from fommctl.provenance.hashing import InputFile
 from fommctl.provenance.sidecar import check_sidecar
 from fommctl.provenance.signing import check_signing
@@ -136,6 +135,10 @@ class AnimationInputs:
         return self.picture.pixels.shape[1] if self.source_box is None else round(self.source_box.width)
 
 
+InputFiles = tuple[tuple[str, InputFile], ...]
+"""Inputs with their roles: `source`, `driving`, `view 1`."""
+
+
 @dataclass(frozen=True, slots=True)
 class AnimationPlan:
     """What the inputs and the options decide about a result; another process can be handed it."""
@@ -146,8 +149,8 @@ class AnimationPlan:
     sound: tuple[AudioSource, ...]
     """One source a track of the result."""
     mode: MotionMode
-    files: tuple[tuple[str, InputFile], ...]
-    """Inputs by role, as they were when they were read."""
+    files: InputFiles
+    """Inputs as they were when they were read."""
     warnings: tuple[str, ...]
 
     @property
@@ -246,13 +249,13 @@ def _refuse_driving_options(config: AnimateConfig) -> None:
             raise UsageError(f"--{name} shows the driving video, and a motion file has none of its pictures")
 
 
-def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion) -> AnimationPlan:
+def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion, files: InputFiles) -> AnimationPlan:
     """Look at the inputs and decide. Raises UsageError, InputError, OutputError, ModelError or MissingError.
 
     driving: as `open_driving` gave it; the part of a clip that is animated is set here.
+    files: as `input_files` gave them before `driving` was opened.
     """
     remarks = check_outputs(config)
-    files = input_files(config)
     config = resolve(config, engine.model.preset, engine.family)
     mode = engine.motion(config.motion)
     engine.check_views(len(config.views))
@@ -282,7 +285,7 @@ def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion
     return AnimationPlan(config, inputs, sound, mode, files, notes)
 
 
-def input_files(config: AnimateConfig) -> tuple[tuple[str, InputFile], ...]:
+def input_files(config: AnimateConfig) -> InputFiles:
     """Note, by role, what the inputs are before they are read, for hashes that vouch for what was read."""
     if not (config.sidecar or config.sign):
         return ()
@@ -511,12 +514,14 @@ def _same_video(info: VideoInfo, folder: Path) -> VideoInfo | None:
     return None
 
 
-def _about_motion(config: AnimateConfig, motion: Motion, engine: Engine, source: transfer.Motion) -> list[str]:
+def _about_motion(config: AnimateConfig, motion: Motion, engine: Engine, source: MotionParts) -> list[str]:
     """What the user should know of a motion file. Raises ModelError where this model cannot use it."""
     name = printable(config.driving.name)
-    for part, ours in zip(("keypoints", "jacobians", "covariances", "codes"), source.parts(), strict=True):
-        theirs = getattr(motion, part)
-        if (ours is None) != (theirs is None) or (ours is not None and ours.shape[1:] != theirs.shape[1:]):
+    for part, ours in zip(source.names(), source.parts(), strict=True):
+        theirs = motion.parts.get(part)
+        if (ours is None) != (theirs is None) or (
+            ours is not None and theirs is not None and ours.shape[1:] != theirs.shape[1:]
+        ):
             raise ModelError(
                 f"the motion in {name} does not fit the model {engine.model.name}: its {part} differ",
                 f"It was made with the model {printable(motion.model)}.",
@@ -565,9 +570,9 @@ def _numbers_to_write(config: AnimateConfig) -> Container[object] | None:
         return None
     wanted, shift = parse_frames(config.frames), 0
     if is_motion_file(config.driving):
-        # Of its driving video; a frame that is there is found when it is written.
-        return ()
-    driving = sequences.first_number(config.driving)
+        driving = Motion.load(config.driving).driving.info.first_number
+    else:
+        driving = sequences.first_number(config.driving)
     if driving is None:
         shift = config.first_number - 1
     elif config.start_number is not None:
@@ -610,7 +615,7 @@ def _about_driving(config: AnimateConfig, info: VideoInfo) -> list[str]:
     return [f"the driving video {config.driving.name} is one picture: nothing moves" + (swapped if film else "")]
 
 
-def _about_model(config: AnimateConfig, engine: Engine, source: transfer.Motion) -> list[str]:
+def _about_model(config: AnimateConfig, engine: Engine, source: MotionParts) -> list[str]:
     """What the user should know of how the model is used."""
     notes, preset, (width, _) = [], engine.model.preset, engine.frame_size()
     if config.crop == "auto" and preset.framing is None and preset.dataset is None:
@@ -621,7 +626,7 @@ def _about_model(config: AnimateConfig, engine: Engine, source: transfer.Motion)
         notes.append(f"frames of {config.size} pixels: trained at {width}, the model's motion still sees {width}")
     if config.detail and not isinstance(engine.renderer(config.size), FlowRenderer):
         notes.append("this model has no flow: it cannot give the source's detail back")
-    if config.keypoints and not source.keypoints.shape[1]:
+    if config.keypoints and not source.points().shape[1]:
         notes.append("this model has no keypoints: none are drawn")
     return notes
 

@@ -21,11 +21,11 @@ from fommctl.animate.plan import AnimationInputs, full_square, on_black
 from fommctl.api.protocols import FrameFilter, SquareFilter
 from fommctl.media.boxes import Box
 from fommctl.media.colourspaces import SRGB, Space, convert
-from fommctl.media.images import Pixels, crop
+from fommctl.media.images import Pixels, crop, resize
 from fommctl.media.movie import Frame
 from fommctl.media.plates import Plate, from_codes, to_bytes
 from fommctl.networks.detail import Detail, FrameDetail
-from fommctl.networks.transfer import Motion
+from fommctl.networks.motion import MotionParts
 
 
 def plate_of(inputs: AnimationInputs) -> Plate:
@@ -52,7 +52,7 @@ class PlateComposer:
         inputs: AnimationInputs,
         look: CompositionOptions,
         space: Space | None,
-        source_motion: Motion,
+        source_motion: MotionParts,
         reconstruction: Pixels,
         filters: Sequence[FrameFilter],
         square_filters: Sequence[SquareFilter] = (),
@@ -92,11 +92,12 @@ class PlateComposer:
         elif look.detail:
             self._background = full_square(plate.values, inputs.source_box, mirrored=inputs.mirrored)
         else:
-            self._background = plate.look.values(np.asarray(inputs.square, np.float32) / np.float32(255))
+            square = resize(inputs.square, reconstruction.shape[1::-1])
+            self._background = plate.look.values(np.asarray(square, np.float32) / np.float32(255))
         if look.detail:
             if self._paste is None or square_filters:
                 self._enlarge = Paste(full, Box(0, 0, full.shape[1], full.shape[0]), motion=motion)
-            device = source_motion.keypoints.device
+            device = source_motion.points().device
             self._detail = detail_of(full, inputs.square, self._enlarge or self._paste, device)
 
     @property

@@ -104,8 +104,8 @@ class VideoInfo:
     tick: Fraction | None = None
     """Seconds, the unit of a video file's timestamps."""
     reel: str | None = None
-    chromaticities: tuple[float, ...] | None = None
-    """Of OpenEXR pictures: x and y of red, green, blue and white."""
+    first_number: int | None = None
+    """Number of the first picture of a sequence, where the numbers in the names count."""
 
     @property
     def coded_rate(self) -> Fraction:
@@ -224,7 +224,7 @@ def _of_still(
         hdr=False,
         timecode=said.timecode,
         reel=said.reel,
-        chromaticities=said.chromaticities,
+        first_number=sequences.first_number(path) if kind == "sequence" else None,
         reading=reading,
     )
 
