@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fommctl.animate.compose import CompositionOptions, Floats, Paste, Rendered, detail_of, resting
+from fommctl.animate.compose import CompositionOptions, Floats, Paste, Rendered, detail_of, plane_maker, resting
 from fommctl.animate.config import AnimateConfig
 from fommctl.animate.motion import Presentation
 from fommctl.animate.plan import AnimationInputs, full_square, on_black
+from fommctl.animate.planes import Planes
 from fommctl.api.protocols import FrameFilter, SquareFilter
 from fommctl.media.boxes import Box
 from fommctl.media.colourspaces import SRGB, Space, convert
@@ -74,7 +75,12 @@ class PlateComposer:
         self._detail: Detail | None = None
         motion: Floats | None = None
         shown: Floats = plate.shown() * np.float32(255)
-        on_screen: Floats = shown if plate.alpha is None or plate.associated else shown * plate.alpha[..., None]
+        straight = plate.alpha is not None and not plate.associated
+        on_screen: Floats = shown * plate.alpha[..., None] if straight else shown  # type: ignore[index]  # not None
+        values = plate.values
+        if straight and not self._alpha:
+            # What cannot keep transparency is laid over black.
+            shown, values = on_screen, plate.values * plate.alpha[..., None]  # type: ignore[index]  # not None
         full = full_square(on_screen, inputs.source_box, mirrored=inputs.mirrored)
         if look.paste_back and inputs.source_box is not None:
             if look.detail and inputs.mirrored:
@@ -88,9 +94,9 @@ class PlateComposer:
                 motion=None if square_filters else motion,
                 truth=truth,
             )
-            self._background = plate.stacked if self._alpha else plate.values
+            self._background = plate.stacked if self._alpha else values
         elif look.detail:
-            self._background = full_square(plate.values, inputs.source_box, mirrored=inputs.mirrored)
+            self._background = full_square(values, inputs.source_box, mirrored=inputs.mirrored)
         else:
             square = resize(inputs.square, reconstruction.shape[1::-1])
             self._background = plate.look.values(np.asarray(square, np.float32) / np.float32(255))
@@ -99,6 +105,8 @@ class PlateComposer:
                 self._enlarge = Paste(full, Box(0, 0, full.shape[1], full.shape[0]), motion=motion)
             device = source_motion.points().device
             self._detail = detail_of(full, inputs.square, self._enlarge or self._paste, device)
+        self._wants_flow = look.detail or look.uv
+        self._planes = plane_maker(look, inputs, self._paste, source_motion.points().device, plate)
 
     @property
     def alpha(self) -> bool:
@@ -118,7 +126,7 @@ class PlateComposer:
     @property
     def wants_flow(self) -> bool:
         """Are frames wanted with their flow?"""
-        return self._detail is not None
+        return self._wants_flow
 
     @property
     def canvas(self) -> tuple[int, int]:
@@ -127,18 +135,21 @@ class PlateComposer:
         return width, height
 
     @torch.inference_mode()
-    def finish(self, batch: Rendered, write: Callable[[Frame, Presentation, int], None]) -> None:
+    def finish(self, batch: Rendered, write: Callable[[Frame, Presentation, int, Planes], None]) -> None:
         """Compose a batch and run its frames through the filters; see `Composer.finish`."""
         for index, timed in enumerate(batch.frames):
             if timed is None:
                 continue
             absent = self._skip_absent and not timed.frame.present
             finished = self._background if absent else self._animated(batch, index)
+            planes = Planes()
+            if self._planes is not None:
+                planes = self._planes(None if batch.flow is None else batch.flow[index], absent=absent)
             for number, presentation in enumerate(timed.presentations, timed.position):
                 shown = finished
                 for change in self._filters:
                     shown = self._changed(shown, change, number)
-                write(self._written(shown), presentation, number)
+                write(self._written(shown), presentation, number, planes)
 
     def _animated(self, batch: Rendered, index: int) -> Floats:
         frame, detail = batch.exact[index], None

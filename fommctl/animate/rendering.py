@@ -30,6 +30,7 @@ from fommctl.detection.framing import ClipCrop
 from fommctl.errors import MissingError, UsageError
 from fommctl.media import timecode
 from fommctl.media.boxes import TurnedSquare
+from fommctl.media.colourspaces import Space
 from fommctl.media.containers import is_plate_format
 from fommctl.media.marking import Mark
 from fommctl.media.plates import Attributes
@@ -367,6 +368,13 @@ class RenderSession:
         plate = self.plan.inputs.picture.plate
         return (None if plate is None else plate.attributes.reel) or self.plan.info.reel
 
+    def attributes(self, offset: Fraction, space: Space | None = None) -> Attributes:
+        """What plates say of themselves.  offset: seconds from --start to the first.  space: of their numbers."""
+        plan, plate = self.plan, self.plan.inputs.picture.plate
+        own = Attributes() if plate is None else plate.attributes
+        colours = own.chromaticities if plate is not None and space == plate.look.space else None
+        return Attributes(first_timecode(plan, offset), plan.rate, own.aspect, colours, self.reel)
+
     def plates(self, offset: Fraction) -> PlateFormat | None:
         """How the result is written as OpenEXR, DPX or TIFF.  offset: seconds from --start to its first frame."""
         plan, config = self.plan, self.plan.config
@@ -374,14 +382,6 @@ class RenderSession:
             return None
         plate = plate_of(plan.inputs)
         space = result_space(config, plate)
-        own = plate.attributes
-        attributes = Attributes(
-            first_timecode(plan, offset),
-            plan.rate,
-            own.aspect,
-            own.chromaticities if space == plate.look.space else None,
-            self.reel,
-        )
         names = (*"RGBA"[: 4 if self.composer.alpha else 3], *(("matte.A",) if config.matte == "embed" else ()))
         kind = config.exr_type or ("float" if plate.depth == "float" else "half")
         height, width = plate.values.shape[:2]
@@ -389,7 +389,7 @@ class RenderSession:
             kind,
             config.exr_compression,
             space,
-            attributes,
+            self.attributes(offset, space),
             associated(config.result_path, plate),
             plate.window if plan.paste_back else (0, 0),
             (width, height) if plan.paste_back else None,
@@ -448,7 +448,13 @@ def open_session(plan: AnimationPlan, engine: Engine) -> RenderSession:
         plan.side_by_side,
         config.keypoints,
         plan.detail and finer and isinstance(renderer, FlowRenderer),
+        config.matte is not None,
+        config.uv is not None,
     )
+    if config.uv is not None and not isinstance(renderer, FlowRenderer):
+        raise UsageError(
+            f"--uv, but models of {engine.family.name} have no flow", "Leave it out, or take another model."
+        )
     composer: Composer | PlateComposer
     if plan.deep:
         plate = plate_of(inputs)

@@ -141,7 +141,7 @@ class PictureSequence:
     def _save_png(self, target: Path, pixels: Frame, number: int) -> None:
         if pixels.shape[2] == 4 and not self._encoding.alpha:
             pixels = laid_over_black(pixels)
-        data = encode_png(pixels, self._encoding.pix_fmt)
+        data = encode_png(pixels, "gray16be" if pixels.shape[2] == 1 else self._encoding.pix_fmt)
         with open(target, "wb") as file:
             file.write(data[:_AFTER_HEADER] + self._text + data[_AFTER_HEADER:])
 

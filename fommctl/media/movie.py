@@ -43,12 +43,14 @@ def laid_over_black(pixels: Frame) -> Frame:
 
 
 def as_frame(pixels: Frame) -> av.VideoFrame:
-    """(H, W, 3 or 4), uint8 or a signal in floats, as a frame of 8 or 16 bits."""
+    """(H, W, 3 or 4), or (H, W, 1) in floats, as a frame of 8 or 16 bits; floats are a signal."""
     if pixels.dtype == np.uint8:
         name = "rgba" if pixels.shape[2] == 4 else "rgb24"
     else:
-        name = "rgba64le" if pixels.shape[2] == 4 else "rgb48le"
+        name = {1: "gray16le", 4: "rgba64le"}.get(pixels.shape[2], "rgb48le")
         pixels = to_codes(pixels)
+    if pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), name)
 
 

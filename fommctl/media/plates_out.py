@@ -13,7 +13,7 @@ import numpy as np
 from fommctl.errors import OutputError
 from fommctl.media import timecode
 from fommctl.media.colourspaces import FILM_LOG, LINEAR, SRGB, Space, import_openimageio
-from fommctl.media.movie import Frame, laid_over_black
+from fommctl.media.movie import Frame
 from fommctl.media.plates import Attributes, packed_timecode
 from fommctl.media.read_options import Compression, ExrType
 
@@ -37,27 +37,24 @@ class PlateFormat:
     """Column and row, in the display window, of the corner of what is written."""
     display: tuple[int, int] | None = None
     """(width, height) of the display window; None: that of what is written."""
-    channels: Sequence[str] = ("R", "G", "B", "A")
-    """Names of the channels; three-channel frames have the first three."""
+    channels: Sequence[str] = ("R", "G", "B")
+    """Names of the channels."""
 
 
 class PlateWriter:
     """Writes frames, numbered from 0, as files of one format."""
 
-    def __init__(self, pix_fmt: str, form: PlateFormat, comment: str | None, alpha: bool) -> None:
-        """pix_fmt: ffmpeg's name of what the file holds.  comment: what it says of itself.  alpha: does it hold it?"""
+    def __init__(self, pix_fmt: str, form: PlateFormat, comment: str | None) -> None:
+        """pix_fmt: ffmpeg's name of what the file holds.  comment: what it says of itself."""
         self._oiio = import_openimageio("a file of OpenEXR, DPX or TIFF")
         self._pix_fmt = pix_fmt
         self._form = form
         self._comment = comment
-        self._alpha = alpha
 
     def __call__(self, target: Path, frame: Frame, number: int) -> None:
         """Write one frame (H, W, C). Raises OutputError."""
         if frame.dtype == np.uint8:
             frame = frame / np.float32(255)
-        if frame.shape[2] == 4 and not self._alpha:
-            frame = np.ascontiguousarray(frame[..., :3]) if self._form.associated else laid_over_black(frame)
         spec = self._spec(target.suffix.lower(), frame, number)
         output = self._oiio.ImageOutput.create(str(target))
         try:
@@ -80,7 +77,8 @@ class PlateWriter:
         height, width, count = frame.shape
         kind = form.exr_type if suffix == ".exr" else _TYPES.get(self._pix_fmt, "uint16")
         spec = oiio.ImageSpec(width, height, count, kind)
-        spec.channelnames = tuple(form.channels[:count]) if len(form.channels) >= count else _names(count)
+        # Other formats than OpenEXR know their channels by their number.
+        spec.channelnames = tuple(form.channels) if suffix == ".exr" else (("Y", "A") if count < 3 else "RGBA")[:count]
         if "A" in spec.channelnames:
             spec.alpha_channel = spec.channelnames.index("A")
         spec.x, spec.y = form.window
@@ -132,7 +130,3 @@ class PlateWriter:
         if attributes.timecode is None:
             return None
         return timecode.shifted(attributes.timecode, number, attributes.rate or Fraction(24))
-
-
-def _names(count: int) -> tuple[str, ...]:
-    return tuple("RGBA"[:count]) if count <= 4 else tuple(f"C{number}" for number in range(count))

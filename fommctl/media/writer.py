@@ -189,7 +189,7 @@ class Writer:
         if not self._encoding.openimageio:
             return None
         comment = None if self._mark is None else self._mark.comment
-        return PlateWriter(self._encoding.pix_fmt, self._plates, comment, self._encoding.alpha)
+        return PlateWriter(self._encoding.pix_fmt, self._plates, comment)
 
     def _movie(self, kind: type[_AnyMovie], temporary: Path) -> _AnyMovie:
         return kind(
@@ -209,13 +209,13 @@ class Writer:
 
     def write(self, pixels: Frame, time: Fraction, duration: Fraction) -> None:
         """Add a frame: (height, width, 3 or 4) RGB or RGBA, shown from `time` for `duration`, in seconds from the start
-        of the output: uint8 sRGB, or float32 in the result's space. Those of `plates` may have other channels."""
+        of the output: uint8 sRGB, or float32 in the result's space. Pictures may have other channels."""
         if self._sink is None:
             raise ValueError("the writer is not open: use it in a `with` statement")
         size = (self._picture.height, self._picture.width)
         kinds = (np.uint8, np.float32) if self._deep or self._encoding.openimageio else (np.uint8,)
         known = pixels.dtype in kinds and pixels.ndim == 3 and pixels.shape[:2] == size
-        if not known or (pixels.shape[2] not in (3, 4) and not self._encoding.openimageio):
+        if not known or (pixels.shape[2] not in (3, 4) and not is_pattern(self.path)):
             names = " or ".join(kind.__name__ for kind in kinds)
             what = f"{names} of {size} pixels with 3 or 4 channels"
             raise ValueError(f"frames are {what}, not {pixels.dtype} {pixels.shape}")

@@ -122,8 +122,12 @@ class Detail:
         pixels = self._table.view(torch.int32).view(-1).index_select(0, y.mul_(width).add_(x).view(-1))
         return pixels.view(*x.shape, 1).view(torch.uint8)
 
-    def places(self, shift: Tensor) -> tuple[Tensor, Tensor]:
-        """Where in the square each place of the wanted part comes from: columns and rows, in its pixels."""
+    def sources(self, flow: Tensor) -> tuple[Tensor, Tensor]:
+        """Where in the square each place of the wanted part comes from by a flow (fh, fw, 2): columns and rows of its
+        pixels."""
+        shift = displacement(flow)
+        if shift.shape != self._flow_shape:
+            self._fit(shift)
         x, y = self._in_table(shift, slice(None))
         return (x - self._fineness // 2) / self._fineness, (y - self._fineness // 2) / self._fineness
 

@@ -165,3 +165,60 @@ def test_a_float_filter_of_an_8_bit_result(folder, animator, tmp_path, monkeypat
     after = np.asarray(Image.open(tmp_path / "o/0001.png"))
     assert after.dtype == np.uint8
     assert np.array_equal(after[300:], np.rint(plates.astronaut()[300:] / np.float32(510) * 255).astype(np.uint8))
+
+
+def coordinates(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """ST coordinates of pixels of the source: from the left, and from the bottom."""
+    return np.stack([(columns + 0.5) / 512, 1 - (rows + 0.5) / 512], axis=-1)
+
+
+@pytest.mark.parametrize("output", ["out/%04d.exr", "out.mp4"])
+def test_the_matte_and_the_map_stand_in_the_sources_frame(folder, animator, tmp_path, output):
+    paths = {"matte": str(tmp_path / "m/m.####.exr"), "uv": tmp_path / "uv/%04d.exr"}
+    animator.animate(folder / "half.exr", folder / "driving.mp4", tmp_path / output, **paths, **BY_HAND)
+    first = 1001 if output.endswith("exr") else 1
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == [f"m.{first + n:04d}.exr" for n in range(3)]
+    matte = plates.read(tmp_path / f"m/m.{first + 1:04d}.exr")
+    assert plates.header(tmp_path / f"m/m.{first + 1:04d}.exr")["channels"] == ("A",)
+    assert np.array_equal(matte[..., 0] == 0, outside())
+    assert matte[114, 228, 0] == 1
+    uv = plates.read(tmp_path / f"uv/{first + 1:04d}.exr")
+    assert plates.header(tmp_path / f"uv/{first + 1:04d}.exr")["format"] == "float"
+    rows, columns = np.mgrid[0:512, 0:512]
+    itself = coordinates(rows, columns)
+    assert np.abs(uv - itself)[outside()].max() < 1e-6
+    assert np.abs(uv - itself)[~outside()].max() > 1e-3
+    assert uv.min() >= 0
+    assert uv.max() <= 1
+
+
+def test_the_matte_as_a_layer_of_the_result(folder, animator, tmp_path):
+    animator.animate(folder / "half.exr", folder / "driving.mp4", tmp_path / "####.exr", matte="embed", **BY_HAND)
+    assert plates.header(tmp_path / "1002.exr")["channels"] == ("R", "G", "B", "matte.A")
+    pixels = plates.read(tmp_path / "1002.exr")
+    assert np.array_equal(pixels[..., 3] == 0, outside())
+    assert np.array_equal(pixels[outside()][:, :3], plates.read(folder / "half.exr")[outside()])
+
+
+def test_parts_with_planes_are_those_of_the_whole(folder, animator, tmp_path):
+    from fommctl.animate import run as animate
+    from fommctl.animate.config import AnimateConfig
+
+    options = {"source": folder / "half.exr", "driving": folder / "driving.mp4", **BY_HAND}
+
+    def config(name: str) -> AnimateConfig:
+        return AnimateConfig(output=tmp_path / name / "%04d.exr", matte=str(tmp_path / f"{name}-m/%04d.png"), **options)
+
+    animate.run(config("whole"), animator)
+    plan, motion = animate.make_motion(config("parts"), animator)
+    (tmp_path / "frames").mkdir()
+    parts = [
+        animate.render_frames(plan, motion, animator, each, tmp_path / "frames")
+        for each in animate.divide(plan, motion, 2, batch_size=1)
+    ]
+    animate.encode_frames(plan, motion, animator, parts)
+    for name in ("1001.exr", "1003.exr"):
+        assert np.array_equal(plates.read(tmp_path / "whole" / name), plates.read(tmp_path / "parts" / name))
+    assert np.array_equal(
+        plates.read(tmp_path / "whole-m/1002.png", "uint16"), plates.read(tmp_path / "parts-m/1002.png", "uint16")
+    )
