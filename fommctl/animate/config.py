@@ -15,7 +15,7 @@ from fommctl.errors import UsageError
 from fommctl.media import Deinterlace
 from fommctl.media.boxes import Box
 from fommctl.media.timecode import frame_number, is_timecode
-from fommctl.options import Device, Precision, Reads, Seed, Sets, configuration
+from fommctl.options import BackendOptions, Device, Precision, Reads, Seed, Sets, configuration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -341,6 +341,7 @@ class AnimateConfig:
             "--view",
         ),
     ] = ()
+    options: BackendOptions = ()
     sidecar: Annotated[
         bool,
         _option(

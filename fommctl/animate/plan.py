@@ -237,6 +237,7 @@ def plan_animation(
     remarks = check_outputs(config)
     config = resolve(config, engine.model.preset, engine.family)
     mode = engine.motion(config.motion)
+    engine.options(config.options)
     engine.check_views(len(config.views))
     if isinstance(driving, Clip):
         config = config.timed(driving.info)
