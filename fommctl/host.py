@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
-from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -348,12 +347,22 @@ class Host:
         """Whose this spec is, for a message."""
         return " and ".join(str(plugin) for plugin, _ in self._offers(kind).get(name, []))
 
-    def blamed(self, error: BaseException) -> str | None:
-        """The plugin in whose code an error arose, the innermost one, for a message; None where none took part."""
-        plugins = {plugin.entry.module.partition(".")[0]: plugin for plugin in self._plugins}
-        frames = [frame.f_globals.get("__name__") or "" for frame, _ in walk_tb(error.__traceback__)]
-        packages = [name.partition(".")[0] for name in reversed(frames)]
-        return next((str(plugins[package]) for package in packages if package in plugins), None)
+    def ask(self, kind: str, name: str, function: str, *arguments: Any, default: Any) -> Any:
+        """The answer of a function of a spec; where it fails `default`, and a problem of its plugin.
+
+        A FommctlError is an answer, too: it is raised.
+        """
+        ((plugin, spec),) = self._offers(kind)[name]
+        try:
+            with _stdout_to_stderr():
+                return getattr(spec, function)(*arguments)
+        except (FommctlError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            problem = f"{function} of the {kind} {name!r} failed: {describe(error)}"
+            if problem not in plugin.problems:
+                plugin.report(problem, error)
+            return default
 
     def version(self, kind: str, name: str) -> str:
         """Distribution and version of whose this spec is: what was made with it holds for this version."""

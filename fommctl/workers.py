@@ -24,7 +24,15 @@ from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from fommctl import signals
-from fommctl.errors import FULL_DISK, FommctlError, InputError, InterruptedRunError, OutputError, out_of_memory
+from fommctl.errors import (
+    FULL_DISK,
+    FommctlError,
+    InputError,
+    InterruptedRunError,
+    OutputError,
+    out_of_memory,
+    unforeseen,
+)
 from fommctl.machine import usable_cores
 
 log = logging.getLogger(__name__)
@@ -120,7 +128,7 @@ def failure(error: Exception, seconds: float = 0.0) -> Failed:
         message, hint, code = f"{(error.strerror or str(error)).lower()}{name}", None, OutputError.exit_code
     else:
         # A plugin or a library may raise anything.
-        message, hint, code = f"{type(error).__name__}: {str(error)[:300]}".rstrip(": "), None, 1
+        message, hint, code = unforeseen(error), None, 1
     return Failed(message=message, hint=hint, exit_code=code, seconds=seconds, disk_full=full)
 
 

@@ -43,7 +43,7 @@ animate portrait.png list.m3u8 --crop none | 3 | playlist
 animate portrait.png tone.wav --crop none | 3 | holds sound and no video
 animate huge.png clip.mp4 --crop none | 3 | huge.png is too large: 20000 x 20000 pixels
 animate meadow.png clip.mp4 | 3 | no face found
-animate ASTRONAUT meadow.mp4 | 3 | no face found
+animate ASTRONAUT meadow.mp4 | 3 | give --driving-crop none
 
 {ANIMATE} --model vx-256 | 2 | unknown model 'vx-256'
 {ANIMATE} --preset vox-265 | 2 | vox-256

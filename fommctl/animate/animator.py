@@ -19,14 +19,14 @@ from fommctl.animate.plan import on_black, resolve
 from fommctl.animate.recording import AnimateResult
 from fommctl.animate.rendering import MotionDetector, SquareRenderer, batches
 from fommctl.animate.run import Progress
-from fommctl.animate.transfer import Moment, MotionTransfer
+from fommctl.animate.transfer import Moment, MotionTransfer, rule_of
 from fommctl.errors import InputError
 from fommctl.host import load_host
 from fommctl.media.boxes import Box
 from fommctl.media.images import read_picture, resize
 from fommctl.models.loading import load_model
 from fommctl.networks.grids import to_tensor
-from fommctl.networks.transfer import Motion
+from fommctl.networks.motion import MotionParts
 from fommctl.options import with_options
 from fommctl.presets.config import check_seed
 
@@ -83,9 +83,14 @@ class Animator(Engine):
         pictures = [_middle(_source(each), shape) for each in (source, *views)]
         context = renderer.encode_source(to_tensor(pictures, renderer.device))
         detector, squares = MotionDetector(renderer, batch_size), SquareRenderer(renderer, context, batch_size)
-        references: dict[int, Motion] = {}
+        references: dict[int, MotionParts] = {}
         moves = MotionTransfer(
-            context.motion, references, mode=mode, adapt_scale=bool(config.adapt_scale), smooth=bool(config.smooth)
+            context.motion,
+            references,
+            mode=mode,
+            adapt_scale=bool(config.adapt_scale),
+            smooth=bool(config.smooth),
+            rule=rule_of(renderer, mode),
         )
         period = 1 / Fraction(fps).limit_denominator(100_000)
         frames = (
@@ -94,7 +99,7 @@ class Animator(Engine):
         )
         for batch in batches(frames, detector.usual):
             detected = list(detector(batch))
-            found = Motion.cat([frame.motion for frame in detected if frame.motion is not None])
+            found = MotionParts.cat([frame.motion for frame in detected if frame.motion is not None])
             references.setdefault(0, found[:1])
             for _, pixels, _, _ in squares(moves(found, [Moment(float(frame.time)) for frame in detected])):
                 yield from pixels.array()

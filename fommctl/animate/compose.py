@@ -20,7 +20,7 @@ from fommctl.media.drawing import compare, draw_keypoints
 from fommctl.media.images import Pixels, crop, over_black, resize
 from fommctl.networks.detail import Detail, FrameDetail, enlarged
 from fommctl.networks.grids import HostPixels
-from fommctl.networks.transfer import Motion
+from fommctl.networks.motion import MotionParts
 
 Floats = NDArray[np.float32]
 
@@ -241,9 +241,9 @@ class Rendered:
     pixels: HostPixels
     frames: Sequence[TimedFrame[DrivingFrame] | None]
     """None: rendered with the others of its batch, and not wanted."""
-    driving: Motion
+    driving: MotionParts
     """Of the driving frames, as detected."""
-    transferred: Motion
+    transferred: MotionParts
     """Of the rendered frames."""
     exact: Tensor
     """(B, 3, h, w) in [0, 1]: the pixels before they were rounded, on the model's device."""
@@ -271,12 +271,13 @@ class Composer:
         config: AnimateConfig,
         inputs: AnimationInputs,
         look: CompositionOptions,
-        source_motion: Motion,
+        source_motion: MotionParts,
         reconstruction: Pixels,
         filters: Sequence[FrameFilter],
         square_filters: Sequence[SquareFilter] = (),
     ) -> None:
-        """reconstruction: (N, N, 3), the model's rendering of the unmoved source; its colours are matched.
+        """reconstruction: (N, N, 3), the model's rendering of the unmoved source, in the size of its frames; its
+        colours are matched.
         filters, square_filters: of plugins, for the finished frames and for squares before they are pasted back."""
         self._filters = filters
         self._square_filters = square_filters
@@ -292,6 +293,8 @@ class Composer:
         apart = False
         if look.detail:
             self._source_panel = full
+        elif reconstruction.shape != inputs.square.shape:
+            self._source_panel = resize(full, reconstruction.shape[1::-1])
         if look.paste_back and inputs.source_box is not None:
             self._source_panel = on_black(inputs.picture)
             if look.alpha and inputs.picture.alpha is not None:
@@ -310,9 +313,10 @@ class Composer:
         if look.detail:
             if self._paste is None or apart:
                 self._enlarge = Paste(full, Box(0, 0, full.shape[1], full.shape[0]), motion=motion)
-            self._detail = _detail(full, inputs.square, self._enlarge or self._paste, source_motion.keypoints.device)
+            self._detail = _detail(full, inputs.square, self._enlarge or self._paste, source_motion.points().device)
         if look.keypoints:
-            still = inputs.square if self._enlarge is None else full
+            still = self._source_panel if self._paste is None else inputs.square
+            still = still if self._enlarge is None else full
             self._source_panel = self._placed(self._marked(still, source_motion, 0))
 
     @property
@@ -383,11 +387,12 @@ class Composer:
     def _placed(self, square: Pixels, detail: FrameDetail | None = None) -> Pixels:
         return square if self._paste is None else self._paste(square, detail)
 
-    def _marked(self, square: Pixels, motion: Motion, index: int) -> Pixels:
+    def _marked(self, square: Pixels, motion: MotionParts, index: int) -> Pixels:
         if not self._look.keypoints:
             return square
-        jacobians = None if motion.jacobians is None else motion.jacobians[index].cpu().numpy()
-        return draw_keypoints(square, motion.keypoints[index].cpu().numpy(), jacobians)
+        jacobians = getattr(motion, "jacobians", None)
+        frames = None if jacobians is None else jacobians[index].cpu().numpy()
+        return draw_keypoints(square, motion.points()[index].cpu().numpy(), frames)
 
 
 def _detail(full: Pixels, small: Pixels, paste: Paste | None, device: torch.device) -> Detail:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from fommctl.media.probe import VideoInfo
 
 JsonValue = str | int | float | bool | None | list[str]
-MotionMode = Literal["relative", "absolute"]
+MotionMode = str
+"""One of `BackendSpec.motions`."""
 AudioMode = Literal["auto", "driving", "none"]
 MissingMode = Literal["hold", "skip", "fail"]
 SEARCHED = ("auto", "fixed", "follow")
@@ -126,8 +127,9 @@ class AnimateConfig:
         MotionMode | None,
         _option(
             MOTION,
-            "relative: move as the driving video moves; absolute: take its very pose. Default: the preset's, else "
-            "relative where the model has it.",
+            "relative: move as the driving video moves; absolute: take its very pose; some models have others, or "
+            "one alone. Default: the preset's, else relative where the model has it.",
+            metavar="MODE",
         ),
     ] = None
     adapt_scale: Annotated[

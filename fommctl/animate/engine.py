@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,9 +97,9 @@ def choose_motion(family: BackendSpec, asked: str | None) -> MotionMode:
     if asked is not None and asked not in possible:
         raise UsageError(
             f"a model of {family.name} has no {asked} motion",
-            f"Leave out --motion, or take --motion {possible[0]}.",
+            f"Leave out --motion, or take {' or '.join(possible)}.",
         )
-    return cast(MotionMode, asked or possible[0])
+    return asked or possible[0]
 
 
 def check_views(family: BackendSpec, more: int) -> None:

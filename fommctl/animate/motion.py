@@ -38,7 +38,7 @@ from fommctl.media.probe import VideoInfo
 from fommctl.media.resampling import Pixels
 from fommctl.media.stills import LONGEST_PAUSE
 from fommctl.models.files import HEADER_LIMIT
-from fommctl.networks import transfer
+from fommctl.networks.motion import MotionParts
 
 FORMAT = "fommctl motion"
 VERSION = 1
@@ -46,7 +46,8 @@ _FINEST_CLOCK = 10**12
 """Ticks a second at most; times whose common denominator is larger are rounded."""
 _EXACT = re.compile(r"-?\d{1,18}(/[1-9]\d{0,17})?")
 """A number as `Fraction` writes it."""
-_PARTS = ("keypoints", "jacobians", "covariances", "codes")
+_COUNTS = ("numbers", "times", "durations", "present")
+_NAME = re.compile(r"[a-z][a-z_]{0,40}")
 _DAMAGED = "Make it again with --motion-out, or copy it again."
 
 
@@ -100,8 +101,21 @@ class DrivingFrame:
     """Does it show the subject?"""
     pixels: Pixels | None = None
     """(h, w, 3) as the model sees it; None where it is not needed any more."""
-    motion: transfer.Motion | None = None
+    motion: MotionParts | None = None
     """As the model has detected it: one row; None as long as nobody has looked."""
+
+
+class _Part:
+    """An attribute that is one of the parts of a motion."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, motion: Any, owner: type) -> Any:
+        return self if motion is None else motion.parts.get(self._name)
+
+    def __set__(self, motion: Motion, value: NDArray[np.float32]) -> None:
+        motion.parts[self._name] = value
 
 
 @dataclass(slots=True)
@@ -128,14 +142,18 @@ class Motion:
     """(N,) ticks."""
     present: NDArray[np.bool_]
     """(N,) whether the frame shows the subject."""
-    keypoints: NDArray[np.float32]
+    parts: dict[str, NDArray[np.float32]]
+    """What moves, (N, ...), by the names of the parts that the family's `fommctl.api.blocks.MotionParts` has; those of
+    FOMM are attributes too."""
+
+    keypoints = _Part()
     """(N, K, 2) in [-1, 1], x before y; K is 0 for models that have none."""
-    jacobians: NDArray[np.float32] | None = None
-    """(N, K, 2, 2)."""
-    covariances: NDArray[np.float32] | None = None
-    """(N, K, 2, 2): shapes of the heatmaps around the keypoints."""
-    codes: NDArray[np.float32] | None = None
-    """(N, D): what moves, where a model says it by no keypoints."""
+    jacobians = _Part()
+    """(N, K, 2, 2), or None."""
+    covariances = _Part()
+    """(N, K, 2, 2), or None: shapes of the heatmaps around the keypoints."""
+    codes = _Part()
+    """(N, D), or None: what moves, where a model says it by no keypoints."""
 
     def __len__(self) -> int:
         return len(self.times)
@@ -145,9 +163,9 @@ class Motion:
         """Collect frames whose motion was detected."""
         clock = math.lcm(*(value.denominator for frame in frames for value in (frame.time, frame.duration)))
         clock = clock if clock <= _FINEST_CLOCK else _FINEST_CLOCK
-        rows = transfer.Motion.cat([_row(frame) for frame in frames]).to("cpu")
+        rows = MotionParts.cat([_row(frame) for frame in frames]).to("cpu")
         parts = {
-            name: None if part is None else part.numpy().copy() for name, part in zip(_PARTS, rows.parts(), strict=True)
+            name: part.numpy().copy() for name, part in zip(rows.names(), rows.parts(), strict=True) if part is not None
         }
         return cls(
             family,
@@ -158,24 +176,29 @@ class Motion:
             np.array([round(frame.time * clock) for frame in frames], np.int64),
             np.array([round(frame.duration * clock) for frame in frames], np.int64),
             np.array([frame.present for frame in frames], np.bool_),
-            **parts,  # type: ignore[arg-type]  # keypoints are never None
+            parts,
         )
 
-    def frames(self, device: torch.device | str = "cpu") -> Iterator[DrivingFrame]:
-        """The records, their motion on a device."""
-        rows = transfer.Motion(
-            *(
-                None if part is None else torch.from_numpy(np.ascontiguousarray(part, np.float32)).to(device)
-                for part in (self.keypoints, self.jacobians, self.covariances, self.codes)
-            )  # type: ignore[arg-type]  # keypoints are never None
-        )
+    def frames(
+        self, kind: type[MotionParts] | None = None, device: torch.device | str = "cpu"
+    ) -> Iterator[DrivingFrame]:
+        """The records, with their motion on a device where its kind is given."""
+        rows = None
+        if kind is not None:
+            arrays = (self.parts.get(name) for name in kind.names())
+            rows = kind(
+                *(
+                    None if part is None else torch.from_numpy(np.ascontiguousarray(part, np.float32)).to(device)
+                    for part in arrays
+                )
+            )
         for index in range(len(self)):
             yield DrivingFrame(
                 int(self.numbers[index]),
                 Fraction(int(self.times[index]), self.clock),
                 Fraction(int(self.durations[index]), self.clock),
                 bool(self.present[index]),
-                motion=rows[index : index + 1],
+                motion=None if rows is None else rows[index : index + 1],
             )
 
     def save(self, path: str | Path, *, overwrite: bool = True) -> None:
@@ -183,7 +206,7 @@ class Motion:
         from safetensors.numpy import save
 
         path = Path(path)
-        tensors = {name: np.ascontiguousarray(array) for name, array in self._arrays().items() if array is not None}
+        tensors = {name: np.ascontiguousarray(array) for name, array in self._arrays().items()}
         header = _Header(self.family, self.model, self.clock, _to_header(self.driving))
         text = json.dumps(_adapter().dump_python(header, mode="json"))
         content = save(tensors, {"format": FORMAT, "format_version": str(VERSION), "motion": text})
@@ -204,13 +227,13 @@ class Motion:
                 f"{printable(path.name)} is not a motion file", "'fommctl animate --motion-out' writes them."
             )
         header, arrays = _read(path)
-        motion = cls(header.family, header.model, _from_header(header.driving), header.clock, **arrays)
+        counts = {name: arrays.pop(name) for name in _COUNTS}
+        motion = cls(header.family, header.model, _from_header(header.driving), header.clock, **counts, parts=arrays)
         motion._check(path)
         return motion
 
-    def _arrays(self) -> dict[str, NDArray[Any] | None]:
-        counts = ("numbers", "times", "durations", "present")
-        return {name: getattr(self, name) for name in (*counts, *_PARTS)}
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        return {**{name: getattr(self, name) for name in _COUNTS}, **self.parts}
 
     def _check(self, path: Path) -> None:
         """Raise InputError for arrays that are no motion."""
@@ -218,23 +241,21 @@ class Motion:
         def refuse(why: str) -> InputError:
             return InputError(f"the motion file {printable(path.name)} cannot be used: {why}", _DAMAGED)
 
-        count, points = len(self.times), self.keypoints.shape[1] if self.keypoints.ndim == 3 else -1
+        count = len(self.times)
+        points = self.keypoints.shape[1] if self.keypoints is not None and self.keypoints.ndim == 3 else -1
         shapes = {
-            "numbers": (count,),
-            "times": (count,),
-            "durations": (count,),
-            "present": (count,),
+            **{name: (count,) for name in _COUNTS},
             "keypoints": (count, points, 2),
             "jacobians": (count, points, 2, 2),
             "covariances": (count, points, 2, 2),
         }
         for name, array in self._arrays().items():
-            wanted = shapes.get(name, (count, *(() if array is None else array.shape[1:2])))
-            if array is not None and (array.shape != wanted or array.dtype != _kind(name)):
+            wanted = shapes.get(name, (count, *array.shape[1:]))
+            if array.shape != wanted or array.dtype != _kind(name):
                 raise refuse(f"{name} are {array.dtype} {array.shape}")
-            if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise refuse(f"{name} hold numbers that are not finite")
-        if not count or (points == 0 and self.codes is None):
+        if not count or not any(part.size for part in self.parts.values()):
             raise refuse("there is no motion in it")
         if not 1 <= self.clock <= _FINEST_CLOCK or self.times[0] < 0 or self.durations.min() < 1:
             raise refuse("its times make no sense")
@@ -279,8 +300,8 @@ def _read(path: Path) -> tuple[_Header, dict[str, Any]]:
                     f"{name} is a motion file of version {version}, this fommctl reads {VERSION}", "Update fommctl."
                 )
             keys = set(file.keys())
-            wanted = {"numbers", "times", "durations", "present", "keypoints"}
-            if not wanted <= keys or keys - wanted - set(_PARTS):
+            parts = keys - set(_COUNTS)
+            if not set(_COUNTS) <= keys or not parts or not all(map(_NAME.fullmatch, parts)):
                 raise InputError(f"the motion file {name} is damaged: it lacks numbers, or holds others", _DAMAGED)
             arrays = {key: file.get_tensor(key) for key in keys}
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
@@ -300,7 +321,7 @@ def _no_motion(path: Path) -> InputError:
 
 
 def _kind(name: str) -> type[np.generic]:
-    return np.bool_ if name == "present" else np.float32 if name in _PARTS else np.int64
+    return np.bool_ if name == "present" else np.int64 if name in _COUNTS else np.float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,7 +465,7 @@ def _sides(box: Box) -> tuple[float, float, float, float]:
     return float(box.left), float(box.top), float(box.right), float(box.bottom)
 
 
-def _row(frame: DrivingFrame) -> transfer.Motion:
+def _row(frame: DrivingFrame) -> MotionParts:
     assert frame.motion is not None, "the motion of this frame was not detected"
     return frame.motion
 

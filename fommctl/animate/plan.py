@@ -46,7 +46,7 @@ from fommctl.media.resampling import content
 from fommctl.media.sound import choose_tracks
 from fommctl.media.writer import AudioSource, check_output, holds_alpha, holds_audio
 from fommctl.models.home import restorer_file
-from fommctl.networks import transfer
+from fommctl.networks.motion import MotionParts
 from fommctl.presets.sections import Framing, Preset
 from fommctl.provenance.hashing import InputFile
 from fommctl.provenance.sidecar import check_sidecar
@@ -131,6 +131,10 @@ class AnimationInputs:
         return self.picture.pixels.shape[1] if self.source_box is None else round(self.source_box.width)
 
 
+InputFiles = tuple[tuple[str, InputFile], ...]
+"""Inputs with their roles: `source`, `driving`, `view 1`."""
+
+
 @dataclass(frozen=True, slots=True)
 class AnimationPlan:
     """What the inputs and the options decide about a result; another process can be handed it."""
@@ -141,8 +145,8 @@ class AnimationPlan:
     sound: tuple[AudioSource, ...]
     """One source a track of the result."""
     mode: MotionMode
-    files: tuple[tuple[str, InputFile], ...]
-    """Inputs by role, as they were when they were read."""
+    files: InputFiles
+    """Inputs as they were when they were read."""
     warnings: tuple[str, ...]
 
     @property
@@ -223,13 +227,13 @@ def _refuse_driving_options(config: AnimateConfig) -> None:
             raise UsageError(f"--{name} shows the driving video, and a motion file has none of its pictures")
 
 
-def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion) -> AnimationPlan:
+def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion, files: InputFiles) -> AnimationPlan:
     """Look at the inputs and decide. Raises UsageError, InputError, OutputError, ModelError or MissingError.
 
     driving: as `open_driving` gave it; the part of a clip that is animated is set here.
+    files: as `input_files` gave them before `driving` was opened.
     """
     remarks = check_outputs(config)
-    files = input_files(config)
     config = resolve(config, engine.model.preset, engine.family)
     mode = engine.motion(config.motion)
     engine.check_views(len(config.views))
@@ -259,7 +263,7 @@ def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion
     return AnimationPlan(config, inputs, sound, mode, files, notes)
 
 
-def input_files(config: AnimateConfig) -> tuple[tuple[str, InputFile], ...]:
+def input_files(config: AnimateConfig) -> InputFiles:
     """Note, by role, what the inputs are before they are read, for hashes that vouch for what was read."""
     if not (config.sidecar or config.sign):
         return ()
@@ -484,12 +488,14 @@ def _same_video(info: VideoInfo, folder: Path) -> VideoInfo | None:
     return None
 
 
-def _about_motion(config: AnimateConfig, motion: Motion, engine: Engine, source: transfer.Motion) -> list[str]:
+def _about_motion(config: AnimateConfig, motion: Motion, engine: Engine, source: MotionParts) -> list[str]:
     """What the user should know of a motion file. Raises ModelError where this model cannot use it."""
     name = printable(config.driving.name)
-    for part, ours in zip(("keypoints", "jacobians", "covariances", "codes"), source.parts(), strict=True):
-        theirs = getattr(motion, part)
-        if (ours is None) != (theirs is None) or (ours is not None and ours.shape[1:] != theirs.shape[1:]):
+    for part, ours in zip(source.names(), source.parts(), strict=True):
+        theirs = motion.parts.get(part)
+        if (ours is None) != (theirs is None) or (
+            ours is not None and theirs is not None and ours.shape[1:] != theirs.shape[1:]
+        ):
             raise ModelError(
                 f"the motion in {name} does not fit the model {engine.model.name}: its {part} differ",
                 f"It was made with the model {printable(motion.model)}.",
@@ -530,7 +536,7 @@ def _about_driving(config: AnimateConfig, info: VideoInfo) -> list[str]:
     return [f"the driving video {config.driving.name} is one picture: nothing moves" + (swapped if film else "")]
 
 
-def _about_model(config: AnimateConfig, engine: Engine, source: transfer.Motion) -> list[str]:
+def _about_model(config: AnimateConfig, engine: Engine, source: MotionParts) -> list[str]:
     """What the user should know of how the model is used."""
     notes, preset, (width, _) = [], engine.model.preset, engine.frame_size()
     if config.crop == "auto" and preset.framing is None and preset.dataset is None:
@@ -541,7 +547,7 @@ def _about_model(config: AnimateConfig, engine: Engine, source: transfer.Motion)
         notes.append(f"frames of {config.size} pixels: trained at {width}, the model's motion still sees {width}")
     if config.detail and not isinstance(engine.renderer(config.size), FlowRenderer):
         notes.append("this model has no flow: it cannot give the source's detail back")
-    if config.keypoints and not source.keypoints.shape[1]:
+    if config.keypoints and not source.points().shape[1]:
         notes.append("this model has no keypoints: none are drawn")
     return notes
 

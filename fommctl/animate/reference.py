@@ -20,6 +20,7 @@ from fommctl.animate.motion import DrivingFrame
 from fommctl.animate.plan import AnimationPlan
 from fommctl.errors import InputError, UsageError
 from fommctl.networks import transfer
+from fommctl.networks.motion import MotionParts
 
 log = logging.getLogger(__name__)
 SEARCH_RATE = Fraction(5)
@@ -34,7 +35,7 @@ class Reference:
 
     time: Fraction
     """Seconds since --start."""
-    motion: transfer.Motion
+    motion: MotionParts
     """One frame."""
 
 
@@ -46,7 +47,7 @@ class ReferenceFinder:
     pose is nearest to the source's, by landmarks where the detector finds them, else by the model's keypoints.
     """
 
-    def __init__(self, plan: AnimationPlan, source: transfer.Motion) -> None:
+    def __init__(self, plan: AnimationPlan, source: MotionParts) -> None:
         """source: its motion, one frame. Raises UsageError where poses cannot be compared."""
         self.found: dict[int, Reference] = {}
         """By the number of the shot, as far as they are known."""
@@ -69,7 +70,7 @@ class ReferenceFinder:
         self._nearest = {shot: self._by_landmarks(shot) for shot in range(len(self._driving.starts)) if self._auto}
         info = plan.info
         self._rate = min(SEARCH_RATE, SEARCH_FRAMES / info.duration) if info.duration else SEARCH_RATE
-        if self._auto and not source.keypoints.shape[1] and None in self._nearest.values():
+        if self._auto and not source.points().shape[1] and None in self._nearest.values():
             raise UsageError("this model has no keypoints to compare poses by", "Give --best-frame first or a number.")
 
     @property
@@ -114,7 +115,7 @@ class ReferenceFinder:
         """The shot is over."""
         if self._auto and shot not in self.found and self._poses:
             poses = [points for _, points in self._poses]
-            best, _ = nearest_pose_by_landmarks(self._source.keypoints[0].double().cpu().numpy(), poses)
+            best, _ = nearest_pose_by_landmarks(self._source.points()[0].double().cpu().numpy(), poses)
             self.found[shot] = self._poses[best][0]
             self._tell(shot, "the model's keypoints")
         self._poses.clear()
@@ -136,7 +137,7 @@ class ReferenceFinder:
             if self._first[shot] is here or moment >= self._due:
                 self._due = (moment * self._rate // 1 + 1) / self._rate
                 if frame.present:
-                    self._poses.append((here, here.motion.keypoints[0].double().cpu().numpy()))
+                    self._poses.append((here, here.motion.points()[0].double().cpu().numpy()))
         elif frame.time >= wanted and shot not in self.found:
             self.found[shot] = here
             self._tell(shot, "landmarks")

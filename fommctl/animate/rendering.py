@@ -22,7 +22,7 @@ from fommctl.animate.engine import Engine
 from fommctl.animate.motion import DrivingFrame, DrivingFraming, Motion, TimedFrame, as_driven, at_rate
 from fommctl.animate.plan import AnimationPlan, keeps_alpha
 from fommctl.animate.reference import ReferenceFinder
-from fommctl.animate.transfer import MotionTransfer
+from fommctl.animate.transfer import MotionTransfer, rule_of
 from fommctl.api.protocols import FlowRenderer, Renderer, SourceContext
 from fommctl.api.specs import StageEvent
 from fommctl.detection.framing import ClipCrop
@@ -33,8 +33,8 @@ from fommctl.media.marking import Mark
 from fommctl.media.reader import Clip, Frame
 from fommctl.media.resampling import Pixels, resize, upright
 from fommctl.media.sequences import first_number, is_pattern
-from fommctl.networks import transfer
 from fommctl.networks.grids import HostPixels, to_tensor
+from fommctl.networks.motion import MotionParts
 from fommctl.provenance.hashing import model_identity
 from fommctl.provenance.signing import Signature
 from fommctl.threads import ReadAhead
@@ -167,7 +167,7 @@ class SquareRenderer:
         self._context = context
         self._with_flow = with_flow
 
-    def __call__(self, motion: transfer.Motion) -> Iterator[tuple[slice, HostPixels, Tensor, Tensor | None]]:
+    def __call__(self, motion: MotionParts) -> Iterator[tuple[slice, HostPixels, Tensor, Tensor | None]]:
         """Which rows of the motion were rendered, their pixels, the same before they were rounded, and their flow."""
         step, position = self.batch_size, 0
         while position < len(motion):
@@ -183,7 +183,7 @@ class SquareRenderer:
             yield part, pixels, frames, flow
             position += step
 
-    def _render(self, motion: transfer.Motion) -> tuple[Tensor, Tensor | None]:
+    def _render(self, motion: MotionParts) -> tuple[Tensor, Tensor | None]:
         if self._with_flow and isinstance(self._renderer, FlowRenderer):
             return self._renderer.render_with_flow(self._context, motion)
         return self._renderer.render(self._context, motion), None
@@ -216,7 +216,7 @@ class DrivingMotion:
         keep: collect them in `frames`.
         """
         if isinstance(self._driving, Motion):
-            yield self._driving.frames(self._session.renderer.device)
+            yield self._driving.frames(self._session.engine.family.motion(), self._session.renderer.device)
             return
         beside = self._session.plan.side_by_side
         if beside and not finder.at_once:
@@ -277,7 +277,7 @@ class RenderSession:
     squares: SquareRenderer
     finder: ReferenceFinder
     moves: MotionTransfer
-    references: dict[int, transfer.Motion]
+    references: dict[int, MotionParts]
     rendered: int = 0
     """Frames; those that are shown twice count once."""
     seconds: float = 0.0
@@ -314,7 +314,7 @@ class RenderSession:
         """The frames of a group that are in the range, in one batch or several; moves on the state of the transfer."""
         began = time.perf_counter()
         rows = [timed.frame.motion for timed in group if timed.frame.motion is not None]
-        driving = transfer.Motion.cat(rows)
+        driving = MotionParts.cat(rows)
         moments = []
         for timed in group:
             shot = self.plan.inputs.driving.number_at(timed.frame.time)
@@ -385,7 +385,7 @@ def open_session(plan: AnimationPlan, engine: Engine) -> RenderSession:
         raise MissingError("no plugin is loaded that restores", "Leave out --restore, or name it in FOMMCTL_PLUGINS.")
     renderer = engine.renderer(config.size)
     context = engine.encoded((inputs.square, *inputs.views), config.size)
-    references: dict[int, transfer.Motion] = {}
+    references: dict[int, MotionParts] = {}
     moves = MotionTransfer(
         context.motion,
         references,
@@ -394,6 +394,7 @@ def open_session(plan: AnimationPlan, engine: Engine) -> RenderSession:
         smooth=bool(config.smooth),
         room=inputs.room,
         ease=not config.as_published,
+        rule=rule_of(renderer, plan.mode),
     )
     reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]
     # A square of fewer pixels than the model's frame has nothing more to give.

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from fommctl.animate.compose import Rendered
-from fommctl.animate.config import AnimateConfig, FrameRange
+from fommctl.animate.config import SEARCHED, AnimateConfig, FrameRange
 from fommctl.animate.engine import Engine
 from fommctl.animate.motion import DrivingFrame, Motion, Presentation, TimedFrame, as_driven, at_rate
-from fommctl.animate.plan import AnimationPlan, open_driving, plan_animation
+from fommctl.animate.plan import AnimationPlan, input_files, open_driving, plan_animation
 from fommctl.animate.recording import AnimateResult, write_sidecar
 from fommctl.animate.rendering import (
     QUEUED_BATCHES,
@@ -78,14 +78,24 @@ class RenderedFrames:
     stats: RenderStats
 
 
-def run(config: AnimateConfig, engine: Engine, report: Progress | None = None) -> AnimateResult:
+def run(
+    config: AnimateConfig,
+    engine: Engine,
+    report: Progress | None = None,
+    phase: Callable[[str], None] = lambda text: None,
+) -> AnimateResult:
     """Animate one source with one driving video.
 
+    phase(what is done before the first frame, where that takes time).
     Raises UsageError, InputError, OutputError, ModelError or MissingError; whatever is raised, nothing is left at the
     output, but where only its sidecar or its motion file cannot be written, the result stays.
     """
+    files = input_files(config)
+    framing = engine.model.preset.framing
+    if framing is not None and {config.crop, config.crop_of_driving} & {"auto", *SEARCHED}:
+        phase(f"searching for a {framing.subject}")
     with open_driving(config, engine) as driving:
-        return render(plan_animation(config, engine, driving), engine, driving, report)
+        return render(plan_animation(config, engine, driving, files), engine, driving, report)
 
 
 def render(
@@ -179,8 +189,9 @@ def make_motion(config: AnimateConfig, engine: Engine, report: Progress | None =
 
     report(driving frames done, expected). Raises as `run` does. Listeners hear that the job begins.
     """
+    files = input_files(config)
     with open_driving(config, engine) as driving:
-        plan = plan_animation(config, engine, driving)
+        plan = plan_animation(config, engine, driving, files)
         engine.host.started(about(plan, engine))
         if isinstance(driving, Motion):
             return plan, driving
@@ -233,7 +244,7 @@ def render_frames(
     def save(pixels: Pixels, presentation: Presentation, number: int) -> None:
         write_png(frame_path(folder, number), pixels)
 
-    groups = session.groups(motion.frames(session.renderer.device), frames)
+    groups = session.groups(motion.frames(engine.family.motion(), session.renderer.device), frames)
     _render(session, groups, frames, save, report, total)
     return RenderedFrames(folder, _stats(session, began, []))
 

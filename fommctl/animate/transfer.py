@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from fommctl.animate.config import MotionMode
+from fommctl.api.protocols import Renderer, TransferRenderer
 from fommctl.detection.framing import Room
 from fommctl.detection.tracking import STILL, Travel
 from fommctl.networks import transfer
+from fommctl.networks.motion import Motion, MotionParts, Smoother
 from fommctl.networks.smoothing import MotionSmoother
 
 # After the subject was missing, the held pose passes over into its own in so many seconds: a jump would show.
@@ -22,6 +24,21 @@ EASE = 0.4
 SOFT = 0.35
 # A motion that had to be cut by more than this, in half sides, is told.
 TOLD = 0.1
+M = TypeVar("M", bound=MotionParts)
+TransferRule = Callable[[Any, Any, Any], MotionParts]
+"""rule(driving frames, reference, source): the source's motion for each driving frame."""
+
+
+def rule_of(renderer: Renderer, mode: str, options: Any = None) -> TransferRule | None:
+    """How the model's own family transfers motion; None where it does as FOMM does."""
+    if not isinstance(renderer, TransferRenderer):
+        return None
+    return lambda driving, reference, source: renderer.transfer(driving, reference, source, mode=mode, options=options)
+
+
+def smoother_of(motion: MotionParts) -> Smoother:
+    """The filter for motions of this kind."""
+    return MotionSmoother() if isinstance(motion, Motion) else motion.smoother()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +61,20 @@ class MotionTransfer:
 
     def __init__(
         self,
-        source: transfer.Motion,
-        references: Sequence[transfer.Motion] | Mapping[int, transfer.Motion],
+        source: MotionParts,
+        references: Sequence[MotionParts] | Mapping[int, MotionParts],
         *,
         mode: MotionMode,
         adapt_scale: bool,
         smooth: bool,
         room: Room | None = None,
         ease: bool = False,
+        rule: TransferRule | None = None,
     ) -> None:
         """source: one frame.  references: one frame for each shot of the driving video, by the shot's number; they may
         be added later, before the first frame of their shot.  adapt_scale counts for relative motion only.  room: of
-        the source's subject in its square.  ease: a pose that was held passes over into the next one slowly."""
+        the source's subject in its square.  ease: a pose that was held passes over into the next one slowly.
+        rule: of the model's family; None: that of FOMM, to which adapt_scale and room belong."""
         self.source = source
         self.mode = mode
         self.limited: list[float] = []
@@ -64,12 +83,14 @@ class MotionTransfer:
         self._adapt_scale = adapt_scale and mode == "relative"
         self._smooth = smooth
         self._ease = ease
-        self._room = room if mode == "relative" and source.keypoints.shape[1] else None
+        self._rule = rule
+        keypoints = isinstance(source, Motion) and source.keypoints.shape[1]
+        self._room = room if rule is None and mode == "relative" and keypoints else None
         self._missed: float | None = None
         """Time of the last frame without the subject, as long as the pose that was held then is passing over."""
         self._shot: int | None = None
 
-    def __call__(self, driving: transfer.Motion, moments: Sequence[Moment]) -> transfer.Motion:
+    def __call__(self, driving: MotionParts, moments: Sequence[Moment]) -> MotionParts:
         """The source's motion for B driving frames; where a frame's subject is not present, the last motion of its shot
         before it (the reference before any) is held."""
         parts, first = [], 0
@@ -79,27 +100,34 @@ class MotionTransfer:
                     self._begin(moments[first].shot)
                 parts.append(self._moved(driving[first:last], moments[first:last]))
                 first = last
-        return parts[0] if len(parts) == 1 else transfer.Motion.cat(parts)
+        return parts[0] if len(parts) == 1 else MotionParts.cat(parts)
 
     def _begin(self, shot: int) -> None:
         """Forget what came before: a shot has its own reference."""
         self._shot = shot
         self.reference = self._references[shot]
         """Of the shot that is being moved."""
-        self._scale = transfer.movement_scale(self.source, self.reference) if self._adapt_scale else 1.0
-        self._smoother = MotionSmoother() if self._smooth else None
+        self._scale = 1.0
+        if self._adapt_scale and isinstance(self.source, Motion) and isinstance(self.reference, Motion):
+            self._scale = transfer.movement_scale(self.source, self.reference)
+        self._smoother = smoother_of(self.reference) if self._smooth else None
         self._held = self.reference
         self._missed = None
 
-    def _moved(self, driving: transfer.Motion, moments: Sequence[Moment]) -> transfer.Motion:
+    def _moved(self, driving: MotionParts, moments: Sequence[Moment]) -> MotionParts:
         driving = travelled(driving, [moment.travel for moment in moments])
         driving = self._hold(driving, moments)
+        if self._rule is not None:
+            return self._rule(driving, self.reference, self.source)
         if self.mode == "absolute":
             return driving
+        assert isinstance(driving, Motion)
+        assert isinstance(self.reference, Motion)
+        assert isinstance(self.source, Motion)
         moved = transfer.relative(driving, self.reference, self.source, self._scale)
-        return moved if self._room is None else self._limited(moved, moments, self._room)
+        return moved if self._room is None else self._limited(moved, self.source, moments, self._room)
 
-    def _hold(self, driving: transfer.Motion, moments: Sequence[Moment]) -> transfer.Motion:
+    def _hold(self, driving: MotionParts, moments: Sequence[Moment]) -> MotionParts:
         """Smooth the frames that show the subject; absent ones get the motion of the last of these.
 
         Those that come after absent ones pass over to their own.
@@ -121,20 +149,20 @@ class MotionTransfer:
                 self._held, self._missed = own, None
             else:
                 share = (moment.time - self._missed) / EASE
-                frames.append(_between(self._held, own, share * share * (3 - 2 * share)))
+                frames.append(self._held.between(own, share * share * (3 - 2 * share)))
                 continue
             frames.append(self._held)
-        return transfer.Motion.cat(frames)
+        return MotionParts.cat(frames)
 
-    def _smooth_motion(self, driving: transfer.Motion, moments: Sequence[Moment]) -> transfer.Motion:
+    def _smooth_motion(self, driving: MotionParts, moments: Sequence[Moment]) -> MotionParts:
         return driving if self._smoother is None else self._smoother(driving, [moment.time for moment in moments])
 
-    def _limited(self, moved: transfer.Motion, moments: Sequence[Moment], room: Room) -> transfer.Motion:
+    def _limited(self, moved: Motion, source: Motion, moments: Sequence[Moment], room: Room) -> Motion:
         """The motion, shifted as a whole so that the subject stays inside its square.
 
         What is lost of the subject's own motion is remembered; what is lost of the travel that is put back is not.
         """
-        shift = (moved.keypoints - self.source.keypoints).mean(1)
+        shift = (moved.keypoints - source.keypoints).mean(1)
         put_back = self._scale * shift.new_tensor([moment.travel.shift for moment in moments])
         cut = (shift - put_back - _inside(shift - put_back, room)).abs().amax(1)
         self.limited += [moment.time for moment, much in zip(moments, (cut > TOLD).tolist(), strict=True) if much]
@@ -147,16 +175,6 @@ def _inside(shift: Tensor, room: Room) -> Tensor:
     return softly(shift.clamp(min=0), high) - softly((-shift).clamp(min=0), low)
 
 
-def _between(one: transfer.Motion, other: transfer.Motion, share: float) -> transfer.Motion:
-    """The motion that lies this share of the way from one to the other."""
-    keypoints, *others = (
-        None if first is None or second is None else torch.lerp(first, second, share)
-        for first, second in zip(one.parts(), other.parts(), strict=True)
-    )
-    assert keypoints is not None
-    return transfer.Motion(keypoints, *others)
-
-
 def softly(way: Tensor, room: Tensor) -> Tensor:
     """The way, 0 or more, as it is at first and never more than the room, which it nears ever more slowly.
 
@@ -167,17 +185,10 @@ def softly(way: Tensor, room: Tensor) -> Tensor:
     return torch.where(way > free, free + soft * (1 - torch.exp(-(way - free).clamp(min=0) / soft)), way)
 
 
-def travelled(driving: transfer.Motion, travels: Sequence[Travel]) -> transfer.Motion:
+def travelled(driving: M, travels: Sequence[Travel]) -> M:
     """The motions of B frames moved by what their squares took away; where that is nothing, bit for bit as they are."""
     if all(each == STILL for each in travels):
         return driving
-    like = driving.keypoints
-    turns = like.new_tensor(
-        [[[math.cos(t.angle), -math.sin(t.angle)], [math.sin(t.angle), math.cos(t.angle)]] for t in travels]
-    )
-    maps = (turns * like.new_tensor([t.scale for t in travels])[:, None, None])[:, None]
-    shifts = like.new_tensor([t.shift for t in travels])[:, None]
-    keypoints = (maps @ driving.keypoints[..., None])[..., 0] + shifts
-    jacobians = None if driving.jacobians is None else maps @ driving.jacobians
-    covariances = None if driving.covariances is None else maps @ driving.covariances @ maps.mT
-    return replace(driving, keypoints=keypoints, jacobians=jacobians, covariances=covariances)
+    like = next(part for part in driving.parts() if part is not None)
+    scale, angle = like.new_tensor([each.scale for each in travels]), like.new_tensor([each.angle for each in travels])
+    return driving.travelled(scale, angle, like.new_tensor([each.shift for each in travels]))

@@ -15,6 +15,7 @@ from fommctl.api.protocols import (
     Renderer,
     SourceContext,
     SquareFilter,
+    TransferRenderer,
 )
 from fommctl.api.specs import (
     PROJECT,
@@ -66,6 +67,7 @@ __all__ = [
     "SourceContext",
     "SquareFilter",
     "StageEvent",
+    "TransferRenderer",
     "UsageError",
     "hookimpl",
     "offline",

@@ -31,7 +31,8 @@ from fommctl.networks.layers import (
     full_precision,
     single,
 )
-from fommctl.networks.transfer import Motion, hull_area, inverse, movement_scale, relative
+from fommctl.networks.motion import Motion, MotionParts, Smoother
+from fommctl.networks.transfer import hull_area, inverse, movement_scale, relative
 
 __all__ = [
     "DTYPES",
@@ -53,12 +54,14 @@ __all__ = [
     "Hourglass",
     "KeypointDetector",
     "Motion",
+    "MotionParts",
     "MultiScaleDiscriminator",
     "NearestDownsample",
     "Numerics",
     "PlainRenderer",
     "ResidualBlock",
     "SameBlock",
+    "Smoother",
     "ThinPlateTransform",
     "UpBlock",
     "between_borders",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from fommctl.api.values import ClipRecord, Detection
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from fommctl.networks.transfer import Motion
+    from fommctl.networks.motion import MotionParts
 
 
 class SourceContext(Protocol):
     """All that depends on the source picture alone, computed once a clip."""
 
     @property
-    def motion(self) -> Motion:
-        """Keypoints (1, K, 2) and Jacobians (1, K, 2, 2) of the source."""
+    def motion(self) -> Any:
+        """The motion of the source, one frame: of the kind that `Renderer.detect` returns."""
         ...
 
 
@@ -35,8 +35,9 @@ class Renderer(Protocol):
 
     device: torch.device
 
-    def detect(self, frames: Tensor) -> Motion:
-        """Keypoints (B, K, 2) and Jacobians (B, K, 2, 2), float32, of frames (B, 3, H, W) in [0, 1]."""
+    def detect(self, frames: Tensor) -> Any:
+        """The motion of frames (B, 3, H, W) in [0, 1], a `fommctl.api.blocks.MotionParts`: keypoints and Jacobians
+        (`Motion`), or the kind that `BackendSpec.motion` names."""
         ...
 
     def encode_source(self, frame: Tensor) -> SourceContext:
@@ -44,8 +45,9 @@ class Renderer(Protocol):
         for S pictures of the source."""
         ...
 
-    def render(self, context: SourceContext, motion: Motion) -> Tensor:
-        """Frames (B, 3, H, W) in [0, 1] of the source under `motion` (already transferred to the source)."""
+    def render(self, context: SourceContext, motion: Any) -> Tensor:
+        """Frames (B, 3, H', W') in [0, 1] of the source under `motion` (already transferred to the source); they may be
+        larger than those that the model is given."""
         ...
 
 
@@ -53,7 +55,7 @@ class Renderer(Protocol):
 class FlowRenderer(Renderer, Protocol):
     """A renderer whose frames can be given the detail of a source of any resolution, as it knows what moved where."""
 
-    def render_with_flow(self, context: SourceContext, motion: Motion) -> tuple[Tensor, Tensor | None]:
+    def render_with_flow(self, context: SourceContext, motion: Any) -> tuple[Tensor, Tensor | None]:
         """The frames of `render` and, from the same pass, the flow (B, h, w, 2) float32 at any resolution: where in
         the source each place comes from, x before y. None where this model has none.
 
@@ -63,11 +65,30 @@ class FlowRenderer(Renderer, Protocol):
         ...
 
 
+@runtime_checkable
+class TransferRenderer(Renderer, Protocol):
+    """A renderer whose family has rules of its own for the motion that a source gets."""
+
+    def transfer(self, driving: Any, reference: Any, source: Any, *, mode: str, options: Any) -> MotionParts:
+        """The motion for `render`: B driving frames brought to the source.
+
+        reference: the driving frame that stands for the source's pose, one a shot; source: its motion; both one frame.
+        What a frame becomes depends on nothing but these.  mode: one of `BackendSpec.motions`.  options: of the
+        backend, None for the defaults.
+        """
+        ...
+
+
 class Backend(Protocol):
     """One model of a family: its networks, and how to run them."""
 
     def modules(self) -> Mapping[str, nn.Module]:
         """The networks by the group names of the published checkpoint."""
+        ...
+
+    def needed_groups(self) -> Sequence[str]:
+        """The groups of `modules()` that make up the model: a checkpoint without one of them is refused, and what is
+        trained keeps these. The others (a discriminator) serve training alone, and a checkpoint may lack them."""
         ...
 
     def prepare(self, device: torch.device, precision: str, *, fast: bool = True, scale: float = 1.0) -> Renderer:

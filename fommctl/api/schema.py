@@ -6,7 +6,7 @@ Types are strict: text is no number, a number no boolean.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
     AfterValidator,
@@ -109,7 +109,7 @@ class AnimateDefaults(Params):
     """`first`, `auto` or the number of a driving frame."""
     smooth: bool | None = None
     """Steady jittering keypoints."""
-    motion: Literal["relative", "absolute"] | None = None
+    motion: str | None = None
     adapt_scale: bool | None = None
     """Scale relative motion by the ratio of the subjects' sizes."""
     size: Positive | None = None

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
     from fommctl.api.metrics import ClipScores, Metric
     from fommctl.api.protocols import Backend, DatasetAdapter, Detector, Embedder, FrameFilter, SquareFilter
+    from fommctl.networks.motion import MotionParts
+
+
+def _keypoints() -> type[MotionParts]:
+    from fommctl.networks.motion import Motion
+
+    return Motion
 
 
 Groups = Mapping[str, Mapping[str, "Tensor"]]
@@ -43,14 +50,11 @@ class BackendSpec:
     summary: str
     schema: Callable[[], type[BaseModel]]
     """Imports and returns the pydantic model of this backend's `model_params`."""
-    recognises: Callable[[Mapping[str, Any]], bool]
-    """Does this `model_params` mapping (unvalidated, from YAML) belong to this backend?"""
+    recognises: Callable[[Mapping[str, Any]], float]
+    """How surely a `model_params` mapping (unvalidated, from YAML) belongs to this backend, from 0 (not at all) to 1
+    (it has what only this family has); the surest backend gets it."""
     build: Callable[[BaseModel], Backend]
     """Networks with fresh weights from validated `model_params`, on the CPU, in eval mode."""
-    groups: tuple[str, ...]
-    """State dicts that a checkpoint must hold, by their published names (`generator`, `kp_detector`)."""
-    optional_groups: tuple[str, ...] = ()
-    """State dicts that a checkpoint may hold (`discriminator`)."""
     read_architecture: Callable[[Groups], Architecture | None] = field(default=lambda groups: None)
     """Architecture from the tensors of a checkpoint (after `from_published`); None if they are not of this backend.
     Raises UsageError where the reading is ambiguous."""
@@ -58,11 +62,14 @@ class BackendSpec:
     """Imports and returns schemas of preset sections beside `model_params`: of those that differ from the shared ones
     (`train_params`, derived from `fommctl.api.training.BaseTrainParams`) and of the backend's own."""
     from_published: Callable[[Groups], Groups] = field(default=lambda groups: groups)
-    """A published checkpoint's tensors under the names and in the shapes of `modules()`; others as they are."""
+    """A published checkpoint's tensors under the names and in the shapes of `modules()`; others as they are. It is
+    given every checkpoint whose family is not known, and its own `read_architecture` alone sees the result."""
     to_published: Callable[[Groups], Groups] = field(default=lambda groups: groups)
     """The other way round, for `fommctl models export`."""
     motions: tuple[str, ...] = ("relative", "absolute")
     """How driving motion can be transferred to a source; the first is the default."""
+    motion: Callable[[], type[MotionParts]] = _keypoints
+    """Imports and returns the kind of motion that its renderers detect, where it is not that of FOMM."""
     source_views: int = 1
     """Most pictures of a source that `encode_source` makes use of."""
 

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fommctl.api.protocols import Backend, Renderer, SourceContext
-    from fommctl.networks.transfer import Motion
+    from fommctl.networks.motion import MotionParts
 
-MOTIONS = ("relative", "absolute")
 BATCH = 2
 """Pairs of frames in a training step."""
 
@@ -36,24 +35,26 @@ def check_backend(
     fault = spec_fault("backend", spec)
     promise(fault is None, fault or "")
     promise(spec.summary, "the summary says what it is")
-    promise(spec.motions and set(spec.motions) <= set(MOTIONS), "motions are relative, absolute or both", spec.motions)
+    promise(spec.motions and all(map(str.isidentifier, spec.motions)), "motions are one word each", spec.motions)
     schema = spec.schema()
-    promise(spec.recognises(dict(model_params)), "recognises() knows its own model_params")
-    promise(not spec.recognises({}), "recognises({}) is False")
+    certainty = spec.recognises(dict(model_params))
+    promise(0 < certainty <= 1, "recognises() is above 0 and at most 1 for its own model_params", certainty)
+    promise(spec.recognises({}) == 0, "recognises({}) is 0")
     _check_unknown_keys(schema, model_params)
     torch.manual_seed(0)
     backend = spec.build(schema.model_validate(dict(model_params)))
     torch.manual_seed(0)
-    _check_groups(spec, backend, spec.build(schema.model_validate(dict(model_params))))
+    _check_groups(backend, spec.build(schema.model_validate(dict(model_params))))
     groups = {name: dict(module.state_dict()) for name, module in backend.modules().items()}
     _check_layout(spec, groups)
     architecture = spec.read_architecture(groups)
     if architecture is not None:
         again = spec.build(schema.model_validate(dict(architecture.model_params)))
+        needed = backend.needed_groups()
         shapes = {name: _shapes(module.state_dict()) for name, module in again.modules().items()}
         promise(
-            {name: _shapes(tensors) for name, tensors in groups.items() if name in spec.groups}
-            == {name: each for name, each in shapes.items() if name in spec.groups},
+            {name: _shapes(tensors) for name, tensors in groups.items() if name in needed}
+            == {name: each for name, each in shapes.items() if name in needed},
             "read_architecture() describes networks of the same tensors",
         )
     promise(spec.read_architecture({"nobody": {"knows": torch.zeros(1)}}) is None, "foreign tensors are not claimed")
@@ -78,12 +79,9 @@ def _check_unknown_keys(schema: Any, model_params: Mapping[str, Any]) -> None:
     promise(False, "the schema refuses unknown keys", "no error for no_such_key: 1")
 
 
-def _check_groups(spec: BackendSpec, backend: Backend, twin: Backend) -> None:
-    modules, others = backend.modules(), twin.modules()
-    promise(set(spec.groups) <= set(modules), "modules() has every group", sorted(modules))
-    promise(
-        set(modules) <= {*spec.groups, *spec.optional_groups}, "modules() has declared groups only", sorted(modules)
-    )
+def _check_groups(backend: Backend, twin: Backend) -> None:
+    modules, others, needed = backend.modules(), twin.modules(), backend.needed_groups()
+    promise(needed and set(needed) <= set(modules), "needed_groups() are groups of modules()", needed)
     for name, module in modules.items():
         promise(not module.training, f"{name} is in eval mode")
         state, other = module.state_dict(), others[name].state_dict()
@@ -111,7 +109,7 @@ def _check_views(renderer: Renderer, frames: Tensor) -> None:
     motion = renderer.detect(frames)
     promise(_alike(context.motion, motion[:1]), "the motion of several pictures of a source is that of the first")
     rendered = renderer.render(context, motion)
-    promise(rendered.shape == frames.shape, "render() of several pictures of a source gives (B, C, H, W)")
+    promise(_fits(rendered, frames), "render() of several pictures of a source gives (B, C, H, W)")
     promise(rendered.isfinite().all(), "frames made of several pictures are finite")
 
 
@@ -128,7 +126,7 @@ def _check_renderer(renderer: Renderer, frames: Tensor) -> Tensor:
     _check_motion(context.motion, 1)
     promise(_alike(context.motion, motion[:1]), "the context's motion is that of its source")
     together = renderer.render(context, motion)
-    promise(together.shape == frames.shape, "render() gives (B, C, H, W)", together)
+    promise(_fits(together, frames), "render() gives (B, C, H, W), no smaller than the frames", together)
     promise(torch.isfinite(together).all(), "frames are finite")
     low, high = float(together.min()), float(together.max())
     promise(low >= 0 and high <= 1, "frames are in [0, 1]", f"{low:.3g} to {high:.3g}")
@@ -143,7 +141,7 @@ def _check_renderer(renderer: Renderer, frames: Tensor) -> Tensor:
     return together
 
 
-def _check_flow(renderer: Renderer, context: SourceContext, motion: Motion, frames: Tensor) -> None:
+def _check_flow(renderer: Renderer, context: SourceContext, motion: MotionParts, frames: Tensor) -> None:
     """Of a renderer that can tell what moved where; frames: as `render` made them."""
     if not isinstance(renderer, FlowRenderer):
         return
@@ -161,25 +159,37 @@ def _check_flow(renderer: Renderer, context: SourceContext, motion: Motion, fram
         promise(alone is not None and _near(alone, flow[one]), "render_with_flow() sees each frame on its own")
 
 
-def _check_motion(motion: Motion, count: int) -> None:
-    points, jacobians, covariances, codes = motion.parts()
-    assert points is not None
-    promise(points.ndim == 3 and len(points) == count and points.shape[2] == 2, "keypoints are (B, K, 2)", points)
-    promise(points.shape[1] or codes is not None, "there are keypoints, or codes in their place")
-    for name, maps in (("Jacobians", jacobians), ("covariances", covariances)):
-        promise(maps is None or maps.shape == (*points.shape, 2), f"{name} are (B, K, 2, 2)", maps)
-    promise(codes is None or (codes.ndim == 2 and len(codes) == count), "codes are (B, D)", codes)
-    for name, part in (("keypoints", points), ("Jacobians", jacobians), ("covariances", covariances), ("codes", codes)):
+def _check_motion(motion: MotionParts, count: int) -> None:
+    from fommctl.networks.motion import Motion
+
+    if isinstance(motion, Motion):
+        points, jacobians, covariances, codes = motion.parts()
+        assert points is not None
+        promise(points.ndim == 3 and points.shape[2] == 2, "keypoints are (B, K, 2)", points)
+        promise(points.shape[1] or codes is not None, "there are keypoints, or codes in their place")
+        for name, maps in (("Jacobians", jacobians), ("covariances", covariances)):
+            promise(maps is None or maps.shape == (*points.shape, 2), f"{name} are (B, K, 2, 2)", maps)
+        promise(codes is None or codes.ndim == 2, "codes are (B, D)", codes)
+    points = motion.points()
+    promise(points.shape == (count, points.shape[1], 2), "the points of a motion are (B, K, 2)", points)
+    for name, part in zip(motion.names(), motion.parts(), strict=True):
+        promise(part is None or len(part) == count, f"{name} are (B, ...)", part)
         finite = part is None or (part.dtype == torch.float32 and bool(torch.isfinite(part).all()))
         promise(finite, f"{name} are finite float32", part)
 
 
-def _alike(one: Motion, other: Motion) -> bool:
+def _alike(one: MotionParts, other: MotionParts) -> bool:
     """Are all parts of both motions there or absent, and near each other?"""
     return all(
         (mine is None) == (theirs is None) and (mine is None or theirs is None or _near(mine, theirs))
         for mine, theirs in zip(one.parts(), other.parts(), strict=True)
     )
+
+
+def _fits(rendered: Tensor, frames: Tensor) -> bool:
+    """Are rendered frames as many as those of the model, of as many channels, and of the same or a larger size?"""
+    larger = [made / given for made, given in zip(rendered.shape[2:], frames.shape[2:], strict=True)]
+    return rendered.shape[:2] == frames.shape[:2] and larger[0] == larger[1] >= 1
 
 
 def _near(one: Tensor, other: Tensor) -> bool:

@@ -210,7 +210,8 @@ def watching(session: Session, plan: "BatchPlan") -> "Iterator[Watcher]":
     if session.shows_progress:
         from rich.live import Live
 
-        with Live(get_renderable=progress.picture, console=session.stderr, refresh_per_second=4, transient=True):
+        live = Live(get_renderable=progress.picture, console=session.stderr, refresh_per_second=4, transient=True)
+        with console.undisturbed(session.stderr), live:
             yield progress
     elif session.quiet:
         yield progress

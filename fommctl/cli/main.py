@@ -25,6 +25,7 @@ from fommctl.errors import (
     MissingError,
     OutputError,
     out_of_memory,
+    plugin_of,
 )
 
 COMMANDS = (
@@ -274,19 +275,23 @@ def _write(text: str, *, to_stdout: bool) -> bool:
 
 
 def _bug(error: BaseException) -> FommctlError:
-    """An error that nobody foresaw: the traceback goes to a log that a report can carry."""
+    """An error that nobody foresaw, ours or a plugin's: the traceback goes to a log that a report can carry."""
     import tempfile
     import traceback
 
-    message = f"this is a bug in fommctl: {type(error).__name__}: {str(error)[:200]}".rstrip(": ")
+    plugin = plugin_of(error)
+    ours = plugin is None or plugin.endswith(" of fommctl")
+    what = f"{type(error).__name__}: {str(error)[:200]}".rstrip(": ")
+    message = f"this is a bug in fommctl: {what}" if ours else f"{plugin} failed: {what}"
+    report = "Please report it" if ours else "Leave the plugin out with FOMMCTL_PLUGINS, or report it to its authors"
     text = "".join(traceback.format_exception(error))
     try:
         handle, name = tempfile.mkstemp(prefix="fommctl-", suffix=".log")
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as log:
             log.write(f"command: {' '.join(sys.argv)}\n{text}")
     except OSError:
-        return FommctlError(message, "Please report it with the traceback that --debug shows.")
-    return FommctlError(message, f"Please report it with the log {name}.")
+        return FommctlError(message, f"{report} with the traceback that --debug shows.")
+    return FommctlError(message, f"{report} with the log {name}.")
 
 
 @contextlib.contextmanager

@@ -98,7 +98,11 @@ def crops_in_clip(
         waiting = None
     if not shots:
         most = max(len(tracks) for *_, tracks, _ in parts)
-        raise no_such(subject, face, most, clip.path.name) if most else not_found(subject, clip.path.name)
+        raise (
+            no_such(subject, face, most, clip.path.name)
+            if most
+            else not_found(subject, clip.path.name, "--driving-crop")
+        )
     shots[0] = replace(shots[0], start=Fraction(-1))
     if len(shots) > 1:
         log.info("%d shots, from %s s on", len(shots), ", ".join(f"{float(shot.start):.2f}" for shot in shots[1:]))

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from fommctl.animate.config import AnimateConfig
 from fommctl.animate.engine import Engine
 from fommctl.animate.plan import GENERAL
 from fommctl.animate.rendering import BATCH_ON_CPU
-from fommctl.animate.transfer import Moment, MotionTransfer
+from fommctl.animate.transfer import Moment, MotionTransfer, rule_of
 from fommctl.api.metrics import FrameChunk
 from fommctl.api.protocols import Renderer, SourceContext
 from fommctl.api.schema import TransferRules
@@ -29,7 +30,8 @@ from fommctl.evaluate.streams import BATCH, ClipFrames, FrameBatch, FrameStream,
 from fommctl.media.images_out import write_png
 from fommctl.media.resampling import Pixels
 from fommctl.networks.grids import HostPixels, to_tensor
-from fommctl.networks.transfer import Motion, adapted_covariances
+from fommctl.networks.motion import Motion, MotionParts
+from fommctl.networks.transfer import adapted_covariances
 
 
 def reconstruction(engine: Engine, clip: ClipFrames) -> FrameStream:
@@ -45,7 +47,7 @@ def reconstruction(engine: Engine, clip: ClipFrames) -> FrameStream:
                 context = renderer.encode_source(to_tensor([source], renderer.device))
             motion = _detected(renderer, frames)
             truth = np.stack(frames)
-            yield FrameBatch(_chunk(_rendered(renderer, context, motion), truth, first), source, truth)
+            yield FrameBatch(_chunk(_rendered(renderer, context, motion, source), truth, first), source, truth)
             first += len(frames)
 
     return FrameStream(batches(), float(clip.rate), clip.warnings)
@@ -70,9 +72,10 @@ def animation(engine: Engine, source_clip: ClipFrames, driving: ClipFrames) -> F
                 mode="relative" if rules.relative else "absolute",
                 adapt_scale=rules.adapt_scale,
                 smooth=False,
+                rule=rule_of(renderer, "relative" if rules.relative else "absolute"),
             )
             moved = _moved(moves, motion, first, rules)
-            yield FrameBatch(_chunk(_rendered(renderer, context, moved), None, first), source, np.stack(frames))
+            yield FrameBatch(_chunk(_rendered(renderer, context, moved, source), None, first), source, np.stack(frames))
             first += len(frames)
 
     return FrameStream(batches(), float(driving.rate), driving.warnings)
@@ -87,12 +90,14 @@ def transfer_rules(engine: Engine) -> TransferRules:
     )
 
 
-def _moved(moves: MotionTransfer, driving: Motion, first: int, rules: TransferRules) -> Motion:
+def _moved(moves: MotionTransfer, driving: MotionParts, first: int, rules: TransferRules) -> MotionParts:
     """Transfer the motion of driving frames, of which the first has index `first` in its clip, to the source."""
     moved = moves(driving, [Moment(float(first))] * len(driving))
+    if not isinstance(moved, Motion) or not isinstance(driving, Motion):
+        return moved
     if rules.relative and not rules.relative_jacobian:
         moved = replace(moved, jacobians=driving.jacobians)
-    shapes = [motion.covariances for motion in (driving, moves.reference, moves.source)]
+    shapes = [getattr(motion, "covariances", None) for motion in (driving, moves.reference, moves.source)]
     if rules.adapt_covariances and all(each is not None for each in shapes):
         moved = replace(moved, covariances=adapted_covariances(*shapes))  # type: ignore[arg-type]  # none is None
     if rules.inside:
@@ -100,24 +105,30 @@ def _moved(moves: MotionTransfer, driving: Motion, first: int, rules: TransferRu
     return moved
 
 
-def _detected(renderer: Renderer, frames: list[Pixels]) -> Motion:
+def _detected(renderer: Renderer, frames: list[Pixels]) -> MotionParts:
     size = _batch(renderer)
     parts = [frames[start : start + size] for start in range(0, len(frames), size)]
-    return Motion.cat([renderer.detect(to_tensor(part, renderer.device)) for part in parts])
+    detected: MotionParts = MotionParts.cat([renderer.detect(to_tensor(part, renderer.device)) for part in parts])
+    return detected
 
 
-def _rendered(renderer: Renderer, context: SourceContext, motion: Motion) -> tuple[Tensor, NDArray[np.uint8]]:
-    """Render frames: exact (N, 3, H, W) on the CPU, and rounded to 8 bits (N, H, W, 3)."""
+def _rendered(
+    renderer: Renderer, context: SourceContext, motion: MotionParts, source: Pixels
+) -> tuple[Tensor, NDArray[np.uint8]]:
+    """Render frames: exact (N, 3, H, W) on the CPU, and rounded to 8 bits (N, H, W, 3); in the size of the source,
+    where the model makes larger ones too."""
     size = _batch(renderer)
     exact, rounded = [], []
     for start in range(0, len(motion), size):
         frames = _render(renderer, context, motion[start : start + size])
+        if frames.shape[2:] != source.shape[:2]:
+            frames = F.interpolate(frames, source.shape[:2], mode="bilinear", antialias=True)
         rounded.append(HostPixels(frames).array())
         exact.append(frames.float().cpu())
     return torch.cat(exact), np.concatenate(rounded)
 
 
-def _render(renderer: Renderer, context: SourceContext, motion: Motion) -> Tensor:
+def _render(renderer: Renderer, context: SourceContext, motion: MotionParts) -> Tensor:
     try:
         return renderer.render(context, motion)
     except torch.OutOfMemoryError as error:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fommctl.networks.grids import gaussians, identity_grid, sample
 from fommctl.networks.layers import AntiAliasDownsample, Hourglass, full_precision, heads, single
-from fommctl.networks.transfer import Motion
+from fommctl.networks.motion import Motion
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from fommctl.networks.grids import identity_grid, sample
 from fommctl.networks.layers import full_precision
-from fommctl.networks.transfer import Motion, inverse
+from fommctl.networks.motion import Motion
+from fommctl.networks.transfer import inverse
 
 
 @dataclass(frozen=True, slots=True)

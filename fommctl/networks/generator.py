@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fommctl.networks.dense_motion import DenseMotion, DenseMotionNetwork
 from fommctl.networks.grids import between_borders, resize_grid, resize_map, sample
 from fommctl.networks.layers import DownBlock, ResidualBlock, SameBlock, UpBlock, heads, single, width_at
-from fommctl.networks.transfer import Motion
+from fommctl.networks.motion import Motion
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fommctl.networks.grids import identity_grid
 from fommctl.networks.layers import AntiAliasDownsample, Hourglass, full_precision, single
-from fommctl.networks.transfer import Motion
+from fommctl.networks.motion import Motion
 
 
 def soft_argmax(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

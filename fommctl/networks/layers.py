@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fommctl.networks.inference.convolutions import upsampling_kernel
-from fommctl.networks.transfer import Motion
+from fommctl.networks.motion import Motion
 
 
 def full_precision(like: Tensor) -> AbstractContextManager[object]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fommctl.networks.transfer import Motion
+from fommctl.networks.motion import Motion
 
 
 @dataclass(frozen=True, slots=True)

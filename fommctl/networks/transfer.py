@@ -2,55 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True, slots=True)
-class Motion:
-    """Keypoints and the local affine maps around them, float32, in a model's own coordinates."""
-
-    keypoints: Tensor
-    """(B, K, 2) in [-1, 1], x before y."""
-    jacobians: Tensor | None = None
-    """(B, K, 2, 2); None in zeroth-order models."""
-    covariances: Tensor | None = None
-    """(B, K, 2, 2): shapes of the heatmaps around the keypoints, where a model draws them so (Monkey-Net)."""
-    codes: Tensor | None = None
-    """(B, D): what moves, where a model says it by no keypoints (X2Face); K is 0 then."""
-
-    def parts(self) -> tuple[Tensor | None, ...]:
-        """The fields in their order, as `Motion(*parts)` takes them."""
-        return self.keypoints, self.jacobians, self.covariances, self.codes
-
-    def __getitem__(self, rows: slice | Sequence[int]) -> Motion:
-        """Some frames of the batch."""
-        keypoints, *others = (None if part is None else part[rows] for part in self.parts())
-        assert keypoints is not None
-        return Motion(keypoints, *others)
-
-    def to(self, device: torch.device | str) -> Motion:
-        """The same on this device."""
-        keypoints, *others = (None if part is None else part.to(device) for part in self.parts())
-        assert keypoints is not None
-        return Motion(keypoints, *others)
-
-    @staticmethod
-    def cat(motions: Sequence[Motion]) -> Motion:
-        """The frames of several motions of one model, one after the other."""
-        keypoints, *others = (
-            None if any(part is None for part in parts) else torch.cat([part for part in parts if part is not None])
-            for parts in zip(*(motion.parts() for motion in motions), strict=True)
-        )
-        assert keypoints is not None
-        return Motion(keypoints, *others)
-
-    def __len__(self) -> int:
-        return self.keypoints.shape[0]
+from fommctl.networks.motion import Motion
 
 
 def hull_area(points: Tensor) -> float:

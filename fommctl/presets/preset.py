@@ -6,6 +6,7 @@ Precedence, lowest first: named preset, file, `--set KEY=VALUE`, command-line op
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,7 +157,7 @@ def resolve(
 
 
 def _backend(merged: Mapping[str, Any], layers: Sequence[Layer], host: Host, problems: list[str]) -> BackendSpec | None:
-    """The backend that the configuration names, or else the one that recognises its keys."""
+    """The backend that the configuration names, or else the one that most surely recognises its keys."""
     name = merged.get("backend")
     if isinstance(name, str):
         if name in host.backends:
@@ -170,7 +171,8 @@ def _backend(merged: Mapping[str, Any], layers: Sequence[Layer], host: Host, pro
         if params is not None:
             problems.append(f"{origin(layers, ('model_params',))}: 'model_params' should be a mapping")
         return None
-    found = [spec for spec in host.backends.values() if spec.recognises(params)]
+    sure = {each: float(host.ask("backend", each, "recognises", deepcopy(params), default=0)) for each in host.backends}
+    found = [host.backends[each] for each in sure if 0 < sure[each] == max(sure.values())]
     if len(found) == 1:
         return found[0]
     if name is not None:

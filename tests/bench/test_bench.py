@@ -116,3 +116,22 @@ def test_bench_of_training_needs_no_download(run_cli):
     assert text.code == 0
     for word in ("training smoke on cpu", "batches of 4", "perceptual network none", "samples/s", "plain"):
         assert word in text.stdout
+
+
+def test_a_precision_that_is_slower_is_told(run_cli, monkeypatch):
+    paths = {
+        name: bench_training.TrainingPathResult(samples_per_second=1.0, ratio=ratio, loss_deviation=0.01)
+        for name, ratio in (("plain", 1.0), ("bf16", 0.4))
+    }
+    slow = bench_training.TrainingBenchResult(
+        preset="smoke",
+        device="cpu",
+        batch_size=2,
+        threads=1,
+        auto_precision="fp32",
+        perceptual_network="none",
+        paths=paths,
+    )
+    monkeypatch.setattr(bench_training, "run", lambda config, report: slow)
+    told = run_cli("bench", "--train").stdout.splitlines()
+    assert told[-1] == "bf16 is slower than plain fp32 here: train with --precision fp32"

@@ -210,7 +210,10 @@ def test_a_command_of_a_plugin(site: Path, run_process: Run) -> None:
     assert "--install-completion" not in usage.stdout
     failed = run_process("hello", "--fail", **good)
     assert (failed.code, failed.stdout) == (1, "")
-    assert "RuntimeError: no greeting today" in failed.stderr
+    assert failed.stderr.startswith(
+        "error: plugin 'good' (good_plugin) of good-plugin failed: RuntimeError: no greeting today\n"
+        "hint: Leave the plugin out with FOMMCTL_PLUGINS, or report it to its authors with the log "
+    )
     gone = run_process("hello", path=site, FOMMCTL_PLUGINS="")
     assert (gone.code, gone.stderr.splitlines()[0]) == (2, "error: no such command 'hello'")
 

@@ -246,8 +246,8 @@ torch.cuda.get_device_properties = lambda device: type("Card", (), dict(
     name="NVIDIA H100", total_memory=80 * 2**30, major=9, minor=0))
 torch.cuda.get_arch_list = lambda: ["sm_80"]
 torch.cuda.mem_get_info = lambda device: (78 * 2**30, 80 * 2**30)
-from fommctl.doctor import child
-child.main([("devices", "cuda")])
+from fommctl.doctor import run
+run.main([("devices", "cuda")])
 """
 
 

@@ -24,7 +24,7 @@ from fommctl.networks.inference.motion import (
 )
 from fommctl.networks.inference.networks import FastEncoder, FastPainter
 from fommctl.networks.keypoints import KeypointDetector
-from fommctl.networks.transfer import Motion
+from fommctl.networks.motion import Motion, MotionParts
 
 Context = TypeVar("Context")
 
@@ -39,29 +39,30 @@ class GraphedRenderer(ABC, Generic[Context]):
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._graphs = Graphs() if device.type == "cuda" else None
-        self._parts: tuple[bool, ...] = ()
+        self._made: tuple[type[MotionParts], tuple[bool, ...]] = Motion, ()
+        """Of what kind the motion is that was detected last, and which parts it has."""
 
     @abstractmethod
-    def _detect(self, frames: Tensor) -> Motion: ...
+    def _detect(self, frames: Tensor) -> Any: ...
 
     @abstractmethod
     def _encode(self, frame: Tensor) -> Context: ...
 
     @abstractmethod
-    def _render(self, context: Context, motion: Motion) -> Tensor: ...
+    def _render(self, context: Context, motion: Any) -> Tensor: ...
 
-    def _render_with_flow(self, context: Context, motion: Motion) -> tuple[Tensor, Tensor | None]:
+    def _render_with_flow(self, context: Context, motion: Any) -> tuple[Tensor, Tensor | None]:
         """Frames and flow as `fommctl.api.FlowRenderer` has them."""
         return self._render(context, motion), None
 
     @torch.inference_mode()
-    def detect(self, frames: Tensor) -> Motion:
+    def detect(self, frames: Tensor) -> Any:
         """See `fommctl.api.Renderer`."""
         if self._graphs is None:
             return self._detect(frames)
         with exact_convolutions():
             found = self._graphs("detect", self._detected, self, frames)
-        return _motion(found, self._parts)
+        return _motion(found, *self._made)
 
     @torch.inference_mode()
     def encode_source(self, frame: Tensor) -> Context:
@@ -70,27 +71,27 @@ class GraphedRenderer(ABC, Generic[Context]):
             return self._encode(frame)
 
     @torch.inference_mode()
-    def render(self, context: Any, motion: Motion) -> Tensor:
+    def render(self, context: Any, motion: MotionParts) -> Tensor:
         """See `fommctl.api.Renderer`; context: from `encode_source` of this renderer."""
         if self._graphs is None:
             return self._render(context, motion)
-        there = tuple(part is not None for part in motion.parts())
+        made = _made(motion)
         given = [part for part in motion.parts() if part is not None]
         with exact_convolutions():
             return self._graphs(
-                "render", lambda *values: (self._render(context, _motion(values, there)),), context, *given
+                "render", lambda *values: (self._render(context, _motion(values, *made)),), context, *given
             )[0]
 
     @torch.inference_mode()
-    def render_with_flow(self, context: Any, motion: Motion) -> tuple[Tensor, Tensor | None]:
+    def render_with_flow(self, context: Any, motion: MotionParts) -> tuple[Tensor, Tensor | None]:
         """See `fommctl.api.FlowRenderer`; context: from `encode_source` of this renderer."""
         if self._graphs is None:
             return self._render_with_flow(context, motion)
-        there = tuple(part is not None for part in motion.parts())
+        made = _made(motion)
         given = [part for part in motion.parts() if part is not None]
 
         def rendered(*values: Tensor) -> tuple[Tensor, ...]:
-            frames, flow = self._render_with_flow(context, _motion(values, there))
+            frames, flow = self._render_with_flow(context, _motion(values, *made))
             return (frames,) if flow is None else (frames, flow)
 
         with exact_convolutions():
@@ -99,16 +100,19 @@ class GraphedRenderer(ABC, Generic[Context]):
 
     def _detected(self, frames: Tensor) -> tuple[Tensor, ...]:
         motion = self._detect(frames)
-        self._parts = tuple(part is not None for part in motion.parts())
+        self._made = _made(motion)
         return tuple(part for part in motion.parts() if part is not None)
 
 
-def _motion(tensors: Sequence[Tensor], there: Sequence[bool]) -> Motion:
+def _made(motion: MotionParts) -> tuple[type[MotionParts], tuple[bool, ...]]:
+    """The kind of a motion, and which parts it has."""
+    return type(motion), tuple(part is not None for part in motion.parts())
+
+
+def _motion(tensors: Sequence[Tensor], kind: type[MotionParts], there: Sequence[bool]) -> MotionParts:
     """The motion whose parts are these tensors; there: which parts it has."""
     left = iter(tensors)
-    keypoints, *others = (next(left) if present else None for present in there)
-    assert keypoints is not None
-    return Motion(keypoints, *others)
+    return kind(*(next(left) if present else None for present in there))
 
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

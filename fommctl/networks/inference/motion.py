@@ -16,7 +16,8 @@ from fommctl.networks.inference.convolutions import Numerics, joined
 from fommctl.networks.inference.networks import FastHourglass
 from fommctl.networks.keypoints import KeypointDetector, motion_from_maps
 from fommctl.networks.layers import AntiAliasDownsample
-from fommctl.networks.transfer import Motion, inverse
+from fommctl.networks.motion import Motion
+from fommctl.networks.transfer import inverse
 
 
 def neighbours(

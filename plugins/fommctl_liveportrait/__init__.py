@@ -1,0 +1,71 @@
+"""The backend of LivePortrait: portraits and animals, 512 pixels out of 256."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from fommctl.api import Architecture, Backend, BackendSpec, Groups, hookimpl
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from fommctl.api.blocks import MotionParts
+
+
+@hookimpl
+def fommctl_backends() -> Iterator[BackendSpec]:
+    """LivePortrait."""
+    yield BackendSpec(
+        name="liveportrait",
+        summary="LivePortrait (Guo et al., 2024)",
+        schema=_schema,
+        recognises=_recognises,
+        build=_build,
+        read_architecture=_read_architecture,
+        from_published=_from_published,
+        to_published=_to_published,
+        motions=("relative", "absolute", "animal"),
+        motion=_motion,
+    )
+
+
+def _schema() -> type[BaseModel]:
+    from fommctl_liveportrait.schema import LivePortraitParams
+
+    return LivePortraitParams
+
+
+def _recognises(model_params: Mapping[str, Any]) -> float:
+    return float("spade_generator_params" in model_params and "warping_module_params" in model_params)
+
+
+def _build(params: BaseModel) -> Backend:
+    from fommctl_liveportrait.backend import LivePortraitBackend
+    from fommctl_liveportrait.schema import LivePortraitParams
+
+    return LivePortraitBackend(LivePortraitParams.model_validate(params))
+
+
+def _read_architecture(groups: Groups) -> Architecture | None:
+    from fommctl_liveportrait.architecture import read_architecture
+
+    return read_architecture(groups)
+
+
+def _from_published(groups: Groups) -> Groups:
+    from fommctl_liveportrait.published import from_published
+
+    return from_published(groups)
+
+
+def _to_published(groups: Groups) -> Groups:
+    from fommctl_liveportrait.published import to_published
+
+    return to_published(groups)
+
+
+def _motion() -> type[MotionParts]:
+    from fommctl_liveportrait.motion import FaceMotion
+
+    return FaceMotion

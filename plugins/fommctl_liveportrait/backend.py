@@ -1,0 +1,131 @@
+"""LivePortrait, composed under the published names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fommctl.api import Renderer, UsageError
+from fommctl_liveportrait.appearance import AppearanceExtractor
+from fommctl_liveportrait.motion import FaceMotion, rotation_matrices
+from fommctl_liveportrait.motion_extractor import MotionExtractor, degrees
+from fommctl_liveportrait.options import FaceOptions
+from fommctl_liveportrait.retargeting import Corrector
+from fommctl_liveportrait.schema import LivePortraitParams
+from fommctl_liveportrait.spade import SpadeGenerator
+from fommctl_liveportrait.transfer import Correctors, transfer
+from fommctl_liveportrait.warping import WarpingNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class PlainSource:
+    """The source as the plain renderer needs it."""
+
+    motion: FaceMotion
+    frame: Tensor
+
+
+class PlainRenderer:
+    """The published networks as they are, in fp32, with nothing cached: the reference for speed and exactness."""
+
+    def __init__(self, backend: LivePortraitBackend, device: torch.device) -> None:
+        self.device = device
+        self._appearance, self._extractor = backend.appearance.to(device), backend.extractor.to(device)
+        self._warping, self._generator = backend.warping.to(device), backend.generator.to(device)
+        self._correctors = backend.correctors(device)
+
+    @torch.inference_mode()
+    def detect(self, frames: Tensor) -> FaceMotion:
+        """See `fommctl.api.Renderer`."""
+        return face_motion(self._extractor(frames))
+
+    def encode_source(self, frame: Tensor) -> PlainSource:
+        """See `fommctl.api.Renderer`."""
+        return PlainSource(self.detect(frame), frame)
+
+    @torch.inference_mode()
+    def transfer(
+        self, driving: FaceMotion, reference: FaceMotion, source: FaceMotion, *, mode: str, options: FaceOptions | None
+    ) -> FaceMotion:
+        """See `fommctl.api.TransferRenderer`."""
+        return transfer(driving, reference, source, self._correctors, mode=mode, options=options or FaceOptions())
+
+    @torch.inference_mode()
+    def render(self, context: Any, motion: FaceMotion) -> Tensor:
+        """See `fommctl.api.Renderer`."""
+        assert isinstance(context, PlainSource)
+        source, driving = context.motion.keypoints(), motion.keypoints()
+        frames = []
+        for index in range(len(driving)):
+            # One at a time: the volumes of the moved features take half a gigabyte a frame.
+            volume = self._appearance(context.frame)
+            warped = self._warping(volume, source, driving[index : index + 1])
+            frames.append(self._generator(warped.features))
+        return torch.cat(frames) if frames else self._nothing(context.frame)
+
+    def _nothing(self, frame: Tensor) -> Tensor:
+        return frame.new_zeros((0, *frame.shape[1:]))
+
+
+def face_motion(heads: Mapping[str, Tensor]) -> FaceMotion:
+    """The motion that the heads of the motion network tell, in float32."""
+    numbers = {name: values.float() for name, values in heads.items()}
+    pitch, yaw, roll = (degrees(numbers[name]) * (math.pi / 180) for name in ("pitch", "yaw", "roll"))
+    batch = len(pitch)
+    return FaceMotion(
+        rotation_matrices(pitch, yaw, roll),
+        numbers["exp"].view(batch, -1, 3),
+        numbers["scale"],
+        numbers["t"],
+        numbers["kp"].view(batch, -1, 3),
+    )
+
+
+class LivePortraitBackend:
+    """Networks built from validated `model_params`."""
+
+    def __init__(self, params: LivePortraitParams) -> None:
+        motion, warping = params.motion_extractor_params, params.warping_module_params
+        self.appearance = AppearanceExtractor(**params.appearance_feature_extractor_params.model_dump())
+        self.extractor = MotionExtractor(num_kp=motion.num_kp, depths=motion.depths, widths=motion.widths)
+        self.warping = WarpingNetwork(
+            dense_motion=warping.dense_motion_params.model_dump(),
+            **warping.model_dump(exclude={"dense_motion_params", "estimate_occlusion_map"}),
+        )
+        self.generator = SpadeGenerator(**params.spade_generator_params.model_dump())
+        correctors = params.stitching_retargeting_module_params
+        self.stitching = Corrector(**correctors.stitching.model_dump())
+        self.lips, self.eyes = Corrector(**correctors.lip.model_dump()), Corrector(**correctors.eye.model_dump())
+        for module in self.modules().values():
+            module.eval()
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """See `fommctl.api.Backend`."""
+        return {
+            "appearance_feature_extractor": self.appearance,
+            "motion_extractor": self.extractor,
+            "warping_module": self.warping,
+            "spade_generator": self.generator,
+            "retarget_shoulder": self.stitching,
+            "retarget_mouth": self.lips,
+            "retarget_eye": self.eyes,
+        }
+
+    def needed_groups(self) -> Sequence[str]:
+        """See `fommctl.api.Backend`. The small networks that correct keypoints may be absent."""
+        return [name for name in self.modules() if not name.startswith("retarget_")]
+
+    def correctors(self, device: torch.device) -> Correctors:
+        """The small networks on a device."""
+        return Correctors(self.stitching.to(device), self.eyes.to(device), self.lips.to(device))
+
+    def prepare(self, device: torch.device, precision: str, *, fast: bool = True, scale: float = 1.0) -> Renderer:
+        """See `fommctl.api.Backend`. Raises UsageError for a `scale`: keypoints mean places of frames of one size."""
+        if scale != 1:
+            raise UsageError("these networks take frames of one size", "Leave out --size.")
+        return PlainRenderer(self, device)

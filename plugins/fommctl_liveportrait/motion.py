@@ -1,0 +1,134 @@
+"""What moves a face here: a rotation, an expression, a scale and a shift of canonical keypoints in three dimensions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fommctl.api.blocks import MotionParts, Smoother
+
+CUTOFF = 1.5
+"""Hz of the filter, of a face at rest."""
+DISTANCE = 2 / 128
+"""Way of a keypoint at which the cutoff is twice that."""
+SCALE_CUTOFF = 0.3
+"""Hz of the scale, whose wobble is not that of the head."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaceMotion(MotionParts):
+    """Keypoints are scale * (canonical @ rotation + expression) + translation in x and y."""
+
+    rotation: Tensor
+    """(B, 3, 3), for row vectors."""
+    expression: Tensor
+    """(B, K, 3)"""
+    scale: Tensor
+    """(B, 1)"""
+    translation: Tensor
+    """(B, 3); z is not used."""
+    canonical: Tensor
+    """(B, K, 3): the keypoints of the face at rest."""
+    openings: Tensor | None = None
+    """(B, 3): of the left and the right eye and of the lips, height over width, where landmarks told."""
+    placed: Tensor | None = None
+    """(B, K, 3): the keypoints themselves, once the motion is that of a source."""
+
+    def keypoints(self) -> Tensor:
+        """(B, K, 3) in [-1, 1], x before y before z."""
+        if self.placed is not None:
+            return self.placed
+        shift = F.pad(self.translation[:, None, :2], (0, 1))
+        return self.scale[:, None] * (self.canonical @ self.rotation + self.expression) + shift
+
+    def points(self) -> Tensor:
+        """See `MotionParts`."""
+        return self.keypoints()[..., :2]
+
+    def between(self, other: FaceMotion, share: float) -> FaceMotion:
+        """See `MotionParts`; rotations turn."""
+        plain = super(FaceMotion, self).between(other, share)
+        return replace(plain, rotation=turned_towards(self.rotation, other.rotation, share))
+
+    def travelled(self, scale: Tensor, angle: Tensor, shift: Tensor) -> FaceMotion:
+        """See `MotionParts`."""
+        zero = torch.zeros_like(angle)
+        turn = rotation_matrices(zero, zero, angle)
+        return replace(
+            self,
+            rotation=self.rotation @ turn,
+            expression=self.expression @ turn,
+            scale=self.scale * scale[:, None],
+            translation=scale[:, None] * (self.translation[:, None] @ turn)[:, 0] + F.pad(shift, (0, 1)),
+        )
+
+    def smoother(self) -> Smoother:
+        """See `MotionParts`."""
+        return FaceSmoother()
+
+
+class FaceSmoother:
+    """A low-pass filter that follows fast motion closely: what belongs to a head goes together, its rotation as one."""
+
+    def __init__(self) -> None:
+        self._last: FaceMotion | None = None
+        self._time = 0.0
+
+    def __call__(self, motion: FaceMotion, times: Sequence[float]) -> FaceMotion:
+        """The motions of B frames at B times in seconds, later than those of the call before."""
+        return FaceMotion.cat([self._next(motion[index : index + 1], time) for index, time in enumerate(times)])
+
+    def _next(self, motion: FaceMotion, time: float) -> FaceMotion:
+        found = motion
+        if self._last is not None:
+            elapsed = max(time - self._time, 1e-6)
+            way = (motion.keypoints() - self._last.keypoints()).square().sum(-1).mean().item()
+            step = 2 * math.pi * elapsed * CUTOFF * (1 + way / DISTANCE**2)
+            slow = 2 * math.pi * elapsed * SCALE_CUTOFF
+            found = self._last.between(motion, step / (1 + step))
+            found = replace(
+                found,
+                scale=torch.lerp(self._last.scale, motion.scale, slow / (1 + slow)),
+                openings=motion.openings,
+            )
+        self._last, self._time = found, time
+        return found
+
+
+def rotation_matrices(pitch: Tensor, yaw: Tensor, roll: Tensor) -> Tensor:
+    """(Rz(roll) Ry(yaw) Rx(pitch))^T of angles (B,) in radians: (B, 3, 3) for row vectors."""
+    one, zero = torch.ones_like(pitch), torch.zeros_like(pitch)
+
+    def matrix(*values: Tensor) -> Tensor:
+        return torch.stack(values, -1).view(-1, 3, 3)
+
+    x = matrix(one, zero, zero, zero, pitch.cos(), -pitch.sin(), zero, pitch.sin(), pitch.cos())
+    y = matrix(yaw.cos(), zero, yaw.sin(), zero, one, zero, -yaw.sin(), zero, yaw.cos())
+    z = matrix(roll.cos(), -roll.sin(), zero, roll.sin(), roll.cos(), zero, zero, zero, one)
+    return (z @ y @ x).mT
+
+
+def turned_towards(one: Tensor, other: Tensor, share: float) -> Tensor:
+    """The rotation that lies this share of the way from one (B, 3, 3) to another, along the shortest arc."""
+    if share == 1:
+        return other
+    return one @ part_of(one.mT @ other, share)
+
+
+def part_of(rotation: Tensor, share: float) -> Tensor:
+    """The rotation (B, 3, 3) about the same axis by this share of the angle."""
+    if share == 1:
+        return rotation
+    cosine = ((rotation.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2).clamp(-1, 1)
+    angle = torch.acos(cosine)[:, None, None]
+    # sin(angle) [axis]; at 180 degrees, where it says nothing, a head never is.
+    skew = (rotation - rotation.mT) / 2
+    unit = skew / torch.sin(angle).clamp_min(1e-7)
+    small = share * angle
+    identity = torch.eye(3, device=rotation.device, dtype=rotation.dtype)
+    return identity + torch.sin(small) * unit + (1 - torch.cos(small)) * (unit @ unit)
