@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from fommctl.animate.config import FrameRange, parse_frames
 from fommctl.animate.engine import Engine
 from fommctl.animate.motion import Motion
-from fommctl.animate.plan import AnimationPlan, plan_animation
+from fommctl.animate.plan import AnimationPlan, input_files, plan_animation
 from fommctl.animate.run import (
     Progress,
     RenderedFrames,
@@ -174,9 +174,10 @@ class FarmJob:
         return Shot.read(self.folder / SETTLED).with_paths_of(shot).mapped(self.rules)
 
     def _planned(self, shot: Shot, engine: Engine) -> tuple[AnimationPlan, Motion]:
+        files = input_files(shot.config)
         motion = Motion.load(self.folder / MOTION)
         # What is there was accepted, or refused, when the job was made.
-        return plan_animation(replace(shot.config, overwrite=True), engine, motion), motion
+        return plan_animation(replace(shot.config, overwrite=True), engine, motion, files), motion
 
 
 def _chunks() -> TypeAdapter[DoneChunk]:
