@@ -6,24 +6,35 @@ import math
 import multiprocessing
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fommctl.animate import run as animate
+from fommctl.animate.animator import Animator
+from fommctl.animate.config import AnimateConfig
 from fommctl.animate.rendering import BATCH_ON_CPU, BATCH_ON_GPU
 from fommctl.api.protocols import Backend, Renderer
 from fommctl.bench.config import FRAMES, BenchConfig
 from fommctl.host import Host, load_host
-from fommctl.models.loading import build_backend
+from fommctl.media.images import Pixels, resize
+from fommctl.media.reader import Frame
+from fommctl.media.writer import Writer
+from fommctl.models.loading import LoadedModel, build_backend
 from fommctl.models.precision import choose_precision
+from fommctl.networks.grids import HostPixels
 from fommctl.networks.inference.devices import resolve_device, resolve_precision
 from fommctl.presets.config import check_seed
 from fommctl.presets.preset import load_preset
@@ -270,3 +281,71 @@ def _largest_memory() -> float | None:
 def _numbers(values: Any) -> dict[str, float]:
     """The fields of a dataclass of numbers, to six significant digits."""
     return {name: float(f"{value:.6g}") for name, value in asdict(values).items()}
+
+
+RATE = Fraction(25)
+SECONDS = 5.0
+"""A clip is made long enough for the model to be busy with it for about this long."""
+FEWEST, MOST = 16, 600
+HD = 1280, 720
+ROUNDS = 3
+
+
+def measure(preset: Preset, backend: Backend, host: Host, device: torch.device, precision: str) -> EndToEnd:
+    """Rounds of the model alone, `animate` with a clip of the model's size, and `animate` with 720p, in turns.
+
+    backend: with its weights.  Framing is given, so that no detection is in it; the result is an .mp4 file.
+    """
+    model = LoadedModel("bench", backend, preset, {}, ())
+    engine = Animator(model, host, device=str(device), precision=precision)
+    width, height = engine.frame_size()
+    pictures = [frame.pixels for frame in _moving(width, height, 8)]
+    alone = _alone(engine, pictures)
+    count = min(MOST, max(FEWEST, round(SECONDS * alone)))
+    rates: dict[str, list[float]] = {"alone": [], "native": [], "hd": []}
+    with tempfile.TemporaryDirectory(prefix="fommctl-bench-") as folder:
+        native, wide = Path(folder) / "native.mp4", Path(folder) / "wide.mp4"
+        _write(native, (width, height), (width, height), count)
+        _write(wide, HD, (width, height), count)
+        for _ in range(ROUNDS):
+            rates["alone"].append(_alone(engine, (pictures * count)[:count]))
+            rates["native"].append(_animated(engine, native, "none"))
+            rates["hd"].append(_animated(engine, wide, f"{(HD[0] - HD[1]) // 2},0,{HD[1]}"))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    return EndToEnd(
+        frames_per_second=medians["native"],
+        of_model_rate=medians["native"] / medians["alone"],
+        of_model_rate_720p=medians["hd"] / medians["alone"],
+    )
+
+
+def _moving(width: int, height: int, count: int) -> list[Frame]:
+    """Frames of a cloud of colours that drifts."""
+    cloud = HostPixels(smooth_pictures(1, (height, width, 3), 0)).array()[0]
+    return [Frame(np.roll(cloud, 2 * index, axis=1), index, index / RATE, 1 / RATE) for index in range(count)]
+
+
+def _alone(engine: Animator, pictures: Sequence[Pixels]) -> float:
+    """Frames a second of the model's loop, pictures to pictures, without files."""
+    began = time.perf_counter()
+    count = sum(1 for _ in engine.frames(pictures[0], pictures, adapt_scale=True, smooth=False))
+    return count / (time.perf_counter() - began)
+
+
+def _animated(engine: Animator, driving: Path, driving_crop: str) -> float:
+    config = AnimateConfig(
+        source=driving,
+        driving=driving,
+        output=driving.with_name("result.mp4"),
+        crop="none",
+        driving_crop=driving_crop,
+        overwrite=True,
+    )
+    return animate.run(config, engine).end_to_end_rate
+
+
+def _write(path: Path, size: tuple[int, int], cloud: tuple[int, int], count: int) -> None:
+    frames: list[NDArray[np.uint8]] = [resize(frame.pixels, size) for frame in _moving(*cloud, 32)]
+    with Writer(path, width=size[0], height=size[1], rate=RATE) as writer:
+        for index in range(count):
+            writer.write(frames[index % len(frames)], index / RATE, 1 / RATE)

@@ -24,9 +24,9 @@ from fommctl.errors import ModelError
 from fommctl.models.checkpoint import write_native
 from fommctl.train import run_folder
 from fommctl.train import state as training_state
-from fommctl.train.data import batches, worker_deaths_told
 from fommctl.train.distributed import Processes
 from fommctl.train.logs import MetricsLog, TensorBoardLog, save_training_grid, training_grid
+from fommctl.train.pairs import batches, worker_deaths_told
 from fommctl.train.setup import Setup
 from fommctl.train.step import StepResult
 

@@ -19,9 +19,8 @@ from fommctl.models.loading import build_backend, fixed_buffers, locate, read_mo
 from fommctl.models.perceptual import load_perceptual
 from fommctl.presets.preset import load_preset
 from fommctl.presets.sections import BaseTrainParams, DatasetParams, Preset
-from fommctl.train.data import TrainingPairs, steps_per_epoch
 from fommctl.train.distributed import Processes
-from fommctl.train.pairs import KeptLandmarks, Landmarks
+from fommctl.train.pairs import KeptLandmarks, Landmarks, TrainingPairs, steps_per_epoch
 from fommctl.train.step import Schedule, TrainingStep, WeightAverage
 
 if TYPE_CHECKING:
