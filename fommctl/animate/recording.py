@@ -53,7 +53,7 @@ class AnimateResult:
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """For --json: more keys may be added, none of these changes."""
+        """Return the result for --json: more keys may be added, none of these changes."""
         return {
             "output": str(self.output),
             "frames": self.frames,

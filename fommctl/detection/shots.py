@@ -68,14 +68,14 @@ class _Seen:
     frame: int
     thumbnail: NDArray[np.float32]
     change: float
-    """From the frame before it."""
+    """Change from the frame before it."""
 
 
 class CutFinder:
     """Takes every frame of a video in order; holds thumbnails of a quarter of a second, and no frames."""
 
     def __init__(self, rate: Fraction) -> None:
-        """rate: nominal frames a second."""
+        """Begin a clip.  rate: nominal frames a second."""
         self._reach = max(AROUND, min(15, round(FLASH * rate)))
         self._seen: deque[_Seen] = deque(maxlen=2 * self._reach + 1)
         self._decided = 0
@@ -86,7 +86,7 @@ class CutFinder:
         """Does the frame that was taken last look like the first of a shot?"""
 
     def take(self, frame: Frame) -> list[Cut]:
-        """The cuts that this frame settles: those up to about a quarter of a second before it."""
+        """Return the cuts that this frame settles: those up to about a quarter of a second before it."""
         small = thumbnail(frame.pixels)
         change = difference(small, self._seen[-1].thumbnail) if self._seen else 0.0
         before = [seen.change for seen in list(self._seen)[-AROUND:]]
@@ -96,7 +96,7 @@ class CutFinder:
         return self._judge() if self._taken - self._decided > self._reach else []
 
     def finish(self) -> list[Cut]:
-        """The cuts among the last frames."""
+        """Return the cuts among the last frames."""
         cuts = []
         while self._decided < self._taken:
             cuts += self._judge()
@@ -134,7 +134,7 @@ class CutFinder:
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Means over blocks of (H, W, 3); in large pictures of every few pixels only."""
+    """Return the means over blocks of (H, W, 3); in large pictures of every few pixels only."""
     block = max(1, max(pixels.shape[:2]) // THUMBNAIL)
     step = max(1, block // 8)
     block //= step
@@ -148,7 +148,7 @@ def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Mean change between two thumbnails, levels of 255."""
+    """Return the mean change between two thumbnails, levels of 255."""
     return float(np.abs(one - other).mean())
 
 
@@ -173,7 +173,7 @@ def crops_in_clip(
     face: str = LARGEST,
     searched: SearchedClip | None = None,
 ) -> tuple[ClipCrop, ...]:
-    """The square of each shot in which the subject is seen, in the order of time; at least one.
+    """Return the square of each shot in which the subject is seen, in the order of time; at least one.
 
     width: of the subject's box over the side of the square.  face: which subject of each shot, see
     `fommctl.detection.choice`.  searched: as `search_clip` gave it, where it is known.  A shot without the subject
@@ -224,7 +224,7 @@ def crops_in_clip(
 
 @dataclass(frozen=True, slots=True)
 class SearchedClip:
-    """What was found in a clip."""
+    """Subject that was found in a clip."""
 
     times: list[Fraction]
     """Searched moments, seconds."""
@@ -286,14 +286,14 @@ def _first_frame(clip: Clip, info: VideoInfo, before: Fraction, after: Fraction)
 
 
 def _longer(shot: ClipCrop, moments: Sequence[Fraction], end: Fraction) -> ClipCrop:
-    """The shot with what follows it up to `end`, where its subject is not seen."""
+    """Return the shot with what follows it up to `end`, where its subject is not seen."""
     last = max((seen.time for seen in shot.samples if seen.detection is not None), default=Fraction(-1))
     absent = (*(gap for gap in shot.gaps if gap[1] <= last), (last, end))
     return replace(shot, gaps=absent, samples=(*shot.samples, *(SampledDetection(time, None) for time in moments)))
 
 
 def _sooner(shot: ClipCrop) -> ClipCrop:
-    """The shot with what comes before it, where its subject is not seen."""
+    """Return the shot with what comes before it, where its subject is not seen."""
     first = next(seen.time for seen in shot.samples if seen.detection is not None)
     return replace(shot, gaps=((Fraction(-1), first), *(gap for gap in shot.gaps if gap[0] > Fraction(-1))))
 
@@ -312,7 +312,7 @@ class _Passing:
         return cls([float(moments[sample]) for sample in track.samples], boxes)
 
     def at(self, time: float) -> Box | None:
-        """Where it is at a time; None before it was seen, and after."""
+        """Return the box at a time; None before the subject was seen, and after."""
         if not self.times[0] - BEYOND <= time <= self.times[-1] + BEYOND:
             return None
         return Box(*(float(np.interp(time, self.times, side)) for side in self.boxes.T))
@@ -329,7 +329,7 @@ def _followed(
     driving_crop: DrivingCrop,
     others: Sequence[_Passing] = (),
 ) -> ClipCrop:
-    """The shot with the path of its square where it follows, its subject measured anew five times a second.
+    """Return the shot with the path of its square where it follows, its subject measured anew five times a second.
 
     Where the clip decides, it is followed if it leaves its place, or may do so where it was not seen, tilted too far.
     """
@@ -372,7 +372,7 @@ def _followed(
 
 
 def _without_cut_off(shot: ClipCrop, info: VideoInfo, end: Fraction) -> ClipCrop:
-    """The shot, its subject absent also while the picture's edge cuts it off, however short that is."""
+    """Return the shot, its subject absent also while the picture's edge cuts it off, however short that is."""
     cut = [one.detection is not None and _is_cut_off(one.detection.box, info) for one in shot.samples]
     whole = [one.detection is not None and not out for one, out in zip(shot.samples, cut, strict=True)]
     if not any(cut) or not any(whole):
@@ -397,7 +397,7 @@ def _is_cut_off(box: Box, info: VideoInfo) -> bool:
 
 
 def _turned(detection: Detection, width: float, subject: str, angle: float = 0.0) -> TurnedSquare:
-    """The square in which a subject stands as the training data does, tilted by an angle (degrees)."""
+    """Return the square in which a subject stands as the training data does, tilted by an angle (degrees)."""
     box = detection.box
     upright = ideal(box, width, subject)
     radians = math.radians(angle)

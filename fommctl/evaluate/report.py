@@ -104,7 +104,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class MetricView:
-    """What the page shows of one metric."""
+    """One metric on the page."""
 
     name: str
     info: MetricInfo

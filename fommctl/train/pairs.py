@@ -35,14 +35,14 @@ from fommctl.train.augmentation import augment, moved, warped
 _EMPTY, _SEEN, _TAKEN, _READY = range(4)
 _MOST = 2 * 1024**3
 _SMALLEST = 4
-"""Where less than this part of the data fits, it is not worth the memory."""
+"""Least part of the data that has to fit to be worth the memory."""
 _LARGEST = 8
 """No clip takes more than this part of the memory: filling it would hold up a worker for long."""
 
 
 def spare_memory() -> int:
-    """Bytes for frames in this process: a quarter of the machine's memory and at most 2 GiB, shared with the other
-    processes of the run on this machine (`LOCAL_WORLD_SIZE`, which torch's launcher sets)."""
+    """Return the bytes for frames in this process: a quarter of the machine's memory, at most 2 GiB, shared with the
+    other processes of the run on this machine (`LOCAL_WORLD_SIZE`, which torch's launcher sets)."""
     try:
         installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -76,7 +76,7 @@ class FrameCache:
         return FrameCache, ((), self._shape, 0)
 
     def read(self, clip: Clip, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
-        """The frames (H, W, 3) uint8 with these numbers; not to be written to. Raises InputError."""
+        """Return the frames (H, W, 3) uint8 with these numbers; not to be written to. Raises InputError."""
         kept = self._kept(clip)
         return self._decoded(clip, indices) if kept is None else [kept[index] for index in indices]
 
@@ -144,8 +144,9 @@ class KeptLandmarks:
         self._folder = home() / "landmarks" if folder is None else folder
 
     def read(self, clip: Clip, indices: Sequence[int]) -> NDArray[np.float32]:
-        """Landmarks (len(indices), N, 2) of these frames in shares of their width and height, NaN where there is no
-        subject. Raises InputError where the clip cannot be read, OutputError where the folder cannot be written to."""
+        """Return landmarks (len(indices), N, 2) of these frames in shares of their width and height, NaN where there
+        is no subject. Raises InputError where the clip cannot be read, OutputError where the folder cannot be
+        written to."""
         kept = self._kept(clip)
         missing = sorted({index for index in indices if np.isinf(kept[index, 0, 0])})
         if missing:
@@ -158,7 +159,7 @@ class KeptLandmarks:
         return np.asarray(kept[list(indices)], np.float32)
 
     def _kept(self, clip: Clip) -> NDArray[np.float16]:
-        """Of all frames (F, N, 2), in the file; infinite where nobody has looked yet."""
+        """Return the landmarks of all frames (F, N, 2) in the file; infinite where they were not searched yet."""
         status = clip.path.stat()
         known = f"{self._detector}:{clip.path.resolve()}:{status.st_size}:{status.st_mtime_ns}:{clip.frames}"
         path = self._folder / f"{sha256(known.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.npy"
@@ -226,7 +227,7 @@ class TrainingPairs(Dataset[dict[str, Any]]):
         self._told: set[str] = set()
 
     def _drawn_from(self) -> list[list[Clip]]:
-        """What an epoch goes through: clips, or the clips of each identity."""
+        """Return what an epoch goes through: clips, or the clips of each identity."""
         if not self._clips:
             return [[still] for still in self._stills]
         if not self.params.id_sampling:
@@ -249,7 +250,7 @@ class TrainingPairs(Dataset[dict[str, Any]]):
                 _log.warning("%s cannot be read any more, and others are taken instead: %s", name, problem)
 
     def draw(self, draw: int) -> Drawn:
-        """The pair with this number; nothing is remembered from one to the next, not even which clips failed."""
+        """Return the pair with this number; nothing is remembered from one to the next, not even which clips failed."""
         random = np.random.default_rng([self.seed, draw])
         unreadable: dict[str, str] = {}
         stills = self.params.stills
@@ -297,7 +298,7 @@ class TrainingPairs(Dataset[dict[str, Any]]):
     def _expressive(
         self, clip: Clip, params: ExpressionParams, random: np.random.Generator, unreadable: dict[str, str]
     ) -> list[int]:
-        """The two frames that differ most in a distance of landmarks; none where the clip cannot be read."""
+        """Return the two frames that differ most in a distance of landmarks; none where the clip cannot be read."""
         assert self._kept is not None
         count = min(params.candidates, clip.frames)
         candidates = np.sort(random.choice(clip.frames, count, replace=False))
@@ -322,7 +323,7 @@ class TrainingPairs(Dataset[dict[str, Any]]):
         return None
 
     def _from(self, first: Clip, others: list[Clip], random: np.random.Generator) -> Iterator[Clip]:
-        """The clip, and after it all others in random order, in case it cannot be read."""
+        """Yield the clip, and after it all others in random order, in case it cannot be read."""
         yield first
         for index in random.permutation(len(others)):
             yield others[index]
@@ -335,7 +336,7 @@ class TrainingPairs(Dataset[dict[str, Any]]):
             return None
 
     def _tensors(self, frames: list[NDArray[np.float32]]) -> Tensor:
-        """(2, 3, H, W); augmentations may have changed the size."""
+        """Return (2, 3, H, W); augmentations may have changed the size."""
         pair = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
         size = self.params.frame_shape[:2]
         if pair.shape[2:] != size:
@@ -355,7 +356,7 @@ class TrainingPairs(Dataset[dict[str, Any]]):
 
 
 def most_different(frames: Sequence[Pixels]) -> list[Pixels]:
-    """Of frames in the order of time, the two whose reduced pictures differ most, by mean absolute difference."""
+    """Choose the two frames whose reduced pictures differ most, by mean absolute difference, in the order of time."""
     if len(frames) == 2:
         return list(frames)
     stack = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float()
@@ -372,7 +373,7 @@ _GRACE = 20
 
 
 def steps_per_epoch(pairs: TrainingPairs, batch_size: int) -> int:
-    """Whole batches in an epoch. Raises UsageError where there is none."""
+    """Return whole batches in an epoch. Raises UsageError where there is none."""
     steps = pairs.pairs_per_epoch // batch_size
     if steps == 0:
         raise UsageError(
@@ -405,7 +406,7 @@ def batches(
     workers: int = 0,
     steps: int | None = None,
 ) -> Generator[dict[str, Tensor], None, None]:
-    """Stacked pairs, step after step.
+    """Yield stacked pairs, step after step.
 
     batch_size: over all processes; this one, number `rank` of `world`, gets its contiguous part. Step s holds the
     same pairs whatever `first_step` and the numbers of workers and processes; the rest of an epoch that fills no
@@ -460,7 +461,7 @@ def _run(loader: DataLoader[Any], pairs: TrainingPairs) -> Generator[dict[str, T
 
 @contextmanager
 def worker_deaths_told() -> Iterator[None]:
-    """Inside, a worker that the system ended is an InputError; torch raises its own wherever the run happens to be."""
+    """Raise InputError for a worker that the system ended; torch raises its own wherever the run happens to be."""
     try:
         yield
     except RuntimeError as error:
