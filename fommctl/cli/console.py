@@ -68,7 +68,7 @@ def make_console(*, stderr: bool = False) -> "Console":
 
 
 class _Stderr:
-    """Stream that sys.stderr is at the time, below what rich puts over it; writing to one that went away does nothing."""
+    """Stream that sys.stderr is at the time, below rich's own; writing to one that went away does nothing."""
 
     terminal: ClassVar[TextIO | None] = None
     """Stream of displays while file descriptor 2 is read by us."""

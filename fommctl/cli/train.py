@@ -77,7 +77,7 @@ class Report(Protocol):
     def __call__(
         self, step: int, epoch: int, losses: Mapping[str, float], samples_per_s: float, waiting: float
     ) -> None:
-        """Show progress.  step: steps done so far.  waiting: share of the time in which the device waited for data, in [0, 1]."""
+        """Show progress.  step: steps done.  waiting: share of the time that the device waited for data, in [0, 1]."""
         ...
 
 
