@@ -296,7 +296,8 @@ class _Child(Generic[Job]):
             self.pipe.send_bytes(packed)
 
     def receive(self) -> tuple[Any, ...]:
-        """("begun",), ("progress", done, total), ("ended", outcome) or ("crashed", outcome), once the pipe is ready."""
+        """Return ("begun",), ("progress", done, total), ("ended", outcome) or ("crashed", outcome), once the pipe is
+        ready."""
         try:
             message: tuple[Any, ...] = self.pipe.recv()
         except (EOFError, OSError):
