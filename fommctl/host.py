@@ -376,10 +376,7 @@ class Host:
 
     def blamed(self, error: BaseException) -> str | None:
         """The plugin in whose code an error arose, the innermost one, for a message; None where none took part."""
-        plugins = {plugin.entry.module.partition(".")[0]: plugin for plugin in self._plugins}
-        frames = [frame.f_globals.get("__name__") or "" for frame, _ in walk_tb(error.__traceback__)]
-        packages = [name.partition(".")[0] for name in reversed(frames)]
-        return next((str(plugins[package]) for package in packages if package in plugins), None)
+        return _blamed(self._plugins, error)
 
     def version(self, kind: str, name: str) -> str:
         """Distribution and version of whose this spec is: what was made with it holds for this version."""
@@ -428,6 +425,18 @@ class Host:
     def _unique(self, kind: str) -> dict[str, Any]:
         alone = {name: found[0][1] for name, found in self._offers(kind).items() if len(found) == 1}
         return {name: spec for name, spec in alone.items() if spec.name == name}
+
+
+def third_party(error: BaseException) -> str | None:
+    """The plugin of others in whose code an error arose, loaded or not, for a message; None where none took part."""
+    return _blamed([plugin for plugin in _discover() if plugin.distribution != "fommctl"], error)
+
+
+def _blamed(candidates: Iterable[Plugin], error: BaseException) -> str | None:
+    plugins = {plugin.entry.module.partition(".")[0]: plugin for plugin in candidates}
+    frames = [frame.f_globals.get("__name__") or "" for frame, _ in walk_tb(error.__traceback__)]
+    packages = [name.partition(".")[0] for name in reversed(frames)]
+    return next((str(plugins[package]) for package in packages if package in plugins), None)
 
 
 def load_host(*, check: bool = True) -> Host:

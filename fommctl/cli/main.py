@@ -123,6 +123,7 @@ def _flags(argv: Sequence[str]) -> SimpleNamespace:
         debug="--debug" in words,
         quiet="-q" in words or "--quiet" in words,
         log_format="json" if as_json else "text",
+        ours=next((word for word in words if not word.startswith("-")), None) in COMMANDS,
     )
 
 
@@ -139,7 +140,7 @@ def run(work: Callable[[], object], argv: Sequence[str]) -> int:
                 result = work()
                 _flush()
             return result if isinstance(result, int) else 0
-        except (Exception, KeyboardInterrupt, SystemExit) as error:
+        except BaseException as error:  # whatever plugins and libraries raise
             return _code_of(error, flags)
 
 
@@ -150,7 +151,7 @@ def _code_of(error: BaseException, flags: SimpleNamespace) -> int:
     gone, lost = _stdout_is_lost(look=broken)
     if broken and (gone or isinstance(error, SystemExit)):
         return 0  # `| head` has seen enough. rich makes a SystemExit of it.
-    if isinstance(error, SystemExit | typer.Exit):
+    if isinstance(error, typer.Exit) or (isinstance(error, SystemExit) and not (flags.ours and _plugin_of(error))):
         return _code_of_exit(error)
     # What stdout cannot take is told on stderr.
     flags.json = flags.json and not lost
@@ -266,20 +267,32 @@ def _write(text: str, *, to_stdout: bool) -> bool:
     return True
 
 
+def _plugin_of(error: BaseException) -> str | None:
+    """The plugin of others in whose code an error arose."""
+    if "fommctl.host" not in sys.modules:
+        return None
+    from fommctl.host import third_party
+
+    return third_party(error)
+
+
 def _bug(error: BaseException) -> FommctlError:
-    """An error that nobody foresaw: the traceback goes to a log that a report can carry."""
+    """An error that nobody foresaw, of ours or of a plugin: the traceback goes to a log that a report can carry."""
     import tempfile
     import traceback
 
-    message = f"this is a bug in fommctl: {type(error).__name__}: {str(error)[:200]}".rstrip(": ")
+    plugin = _plugin_of(error)
+    what = f"{type(error).__name__}: {str(error)[:200]}".rstrip(": ")
+    message = f"this is a bug in fommctl: {what}" if plugin is None else f"{plugin} failed: {what}"
+    report = "Please report it" if plugin is None else "Leave the plugin out with FOMMCTL_PLUGINS, or report it"
     text = "".join(traceback.format_exception(error))
     try:
         handle, name = tempfile.mkstemp(prefix="fommctl-", suffix=".log")
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as log:
             log.write(f"command: {' '.join(sys.argv)}\n{text}")
     except OSError:
-        return FommctlError(message, "Please report it with the traceback that --debug shows.")
-    return FommctlError(message, f"Please report it with the log {name}.")
+        return FommctlError(message, f"{report} with the traceback that --debug shows.")
+    return FommctlError(message, f"{report} with the log {name}.")
 
 
 @contextlib.contextmanager
