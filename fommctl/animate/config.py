@@ -6,17 +6,18 @@ import re
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from pydantic import Field
 
+from fommctl.detection.choice import LARGEST, check_face
 from fommctl.errors import UsageError
 from fommctl.media import Deinterlace
 from fommctl.media.boxes import Box
 from fommctl.media.read_options import Compression, ExrType, OnGap, OnNan, ReadOptions
 from fommctl.media.timecode import frame_number, is_timecode
-from fommctl.options import Device, Precision, Reads, Seed, Sets, configuration
+from fommctl.options import BackendOptions, Device, Precision, Reads, Seed, Sets, configuration, option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,10 +38,6 @@ LONGEST_S = 10**9
 """Seconds; a time beyond is a mistake."""
 LARGEST_CROP = 32_768
 """Pixels of a side."""
-
-
-def _option(panel: str, help: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +81,11 @@ class ModelChoice:
 
     model: Annotated[
         str | None,
-        _option(MODEL, "A name (see 'fommctl models list') or a file. Default: the built-in model.", "-m", "--model"),
+        option(MODEL, "A name (see 'fommctl models list') or a file. Default: the built-in model.", "-m", "--model"),
     ] = None
     preset: Annotated[
         str | None,
-        _option(
+        option(
             MODEL, "A name (see 'fommctl presets list') or a YAML file. Default: the model's own.", "-p", "--preset"
         ),
     ] = None
@@ -116,7 +113,7 @@ class AnimateConfig:
     ]
     output: Annotated[
         Path | None,
-        _option(
+        option(
             OUTPUT,
             "Result; its ending decides the format: .mp4 .mov .mkv .webm .mxf .gif, or a pattern of pictures such as "
             "frames/%05d.png or shot.####.exr (.png .exr .dpx .tif). Default: SOURCE--DRIVING.mp4 here.",
@@ -126,7 +123,7 @@ class AnimateConfig:
     ] = None
     motion: Annotated[
         MotionMode | None,
-        _option(
+        option(
             MOTION,
             "relative: move as the driving video moves; absolute: take its very pose; some models have others, or "
             "one alone. Default: the preset's, else relative where the model has it.",
@@ -135,7 +132,7 @@ class AnimateConfig:
     ] = None
     adapt_scale: Annotated[
         bool | None,
-        _option(
+        option(
             MOTION,
             "Scale relative motion by the ratio of the keypoints' hulls. Default: the preset's, else yes.",
             "--adapt-scale/--no-adapt-scale",
@@ -144,7 +141,7 @@ class AnimateConfig:
     best_frame: Annotated[
         str | None,
         Reads(lambda text: parse_best_frame(text)),
-        _option(
+        option(
             MOTION,
             "Driving frame that stands for the source's pose: first, auto (nearest pose) or its number. Default: the "
             "preset's, else first.",
@@ -153,11 +150,11 @@ class AnimateConfig:
     """`first`, `auto` or the number of a frame of the (trimmed) driving video, from 0."""
     smooth: Annotated[
         bool | None,
-        _option(MOTION, "Steady jittering keypoints. Default: the preset's, else no.", "--smooth/--no-smooth"),
+        option(MOTION, "Steady jittering keypoints. Default: the preset's, else no.", "--smooth/--no-smooth"),
     ] = None
     as_published: Annotated[
         bool,
-        _option(
+        option(
             MOTION,
             "Do as the published code does, whatever the preset says; options that are given count all the same.",
             "--as-published",
@@ -170,7 +167,7 @@ class AnimateConfig:
     crop: Annotated[
         str,
         Reads(lambda text: _checked_crop(text)),
-        _option(
+        option(
             CROP,
             "auto finds the subject in source and driving video (models of faces; others take none); none for "
             "prepared input; X,Y,SIZE is the source's square by hand.",
@@ -179,16 +176,45 @@ class AnimateConfig:
     driving_crop: Annotated[
         str | None,
         Reads(lambda text: _checked_crop(text, SEARCHED)),
-        _option(
+        option(
             CROP,
             "The driving video's square: fixed for each shot, follow (moves, grows and turns with the subject), auto "
             "(the clip decides), none or X,Y,SIZE. Default: as --crop, auto for X,Y,SIZE.",
         ),
     ] = None
+    face: Annotated[
+        str,
+        Reads(lambda text: check_face(text, "--face")),
+        option(
+            CROP,
+            "Which face of the source: largest, its number from left to right (see 'crop --dry-run'), X,Y (a pixel in "
+            "it), or all: each by its own driving face where there are as many, else by one.",
+        ),
+    ] = LARGEST
+    driving_face: Annotated[
+        str | None,
+        Reads(lambda text: check_face(text, "--driving-face")),
+        option(
+            CROP,
+            "Which face of the driving video, in the same words, in each of its shots; of a motion file, its number. "
+            "Default: largest, all beside --face all where there are as many.",
+        ),
+    ] = None
+    face_map: Annotated[
+        str | None,
+        Reads(lambda text: _checked_map(text)),
+        option(
+            CROP,
+            "Several faces by hand: 1:2,2:1 lets the first driving face move the second face of the source, and the "
+            "second the first.",
+            "--map",
+            metavar="DRIVING:SOURCE,...",
+        ),
+    ] = None
     head_motion: Annotated[
         float | None,
         Field(ge=0, le=1),
-        _option(
+        option(
             MOTION,
             "Where the square follows: the share (0 to 1) of the head's travel that the head in the source makes too. "
             "Default: the preset's, else 0.25.",
@@ -197,7 +223,7 @@ class AnimateConfig:
     ] = None
     cuts: Annotated[
         bool | None,
-        _option(
+        option(
             MOTION,
             "Give every shot of the driving video its own reference and square. Default: yes.",
             "--cuts/--no-cuts",
@@ -205,11 +231,11 @@ class AnimateConfig:
     ] = None
     detector: Annotated[
         str | None,
-        _option(CROP, "Subject detector by name (see 'fommctl plugins list'). Default: the best at hand."),
+        option(CROP, "Subject detector by name (see 'fommctl plugins list'). Default: the best at hand."),
     ] = None
     paste_back: Annotated[
         bool | None,
-        _option(
+        option(
             CROP,
             "Put the animated square back into the whole source. Default: where there was a crop.",
             "--paste-back/--no-paste-back",
@@ -217,7 +243,7 @@ class AnimateConfig:
     ] = None
     detail: Annotated[
         bool | None,
-        _option(
+        option(
             CROP,
             "Give frames the detail of the source at its own resolution, where they show the source. Default: where "
             "they are pasted back.",
@@ -226,7 +252,7 @@ class AnimateConfig:
     ] = None
     restore: Annotated[
         Path | None,
-        _option(
+        option(
             CROP,
             "Weights (.pth, .safetensors) of a network that restores or enlarges the animated square before it is "
             "pasted back, or the name of a file in FOMMCTL_HOME/restorers; needs the extra 'restore'.",
@@ -236,13 +262,13 @@ class AnimateConfig:
     size: Annotated[
         int | None,
         Field(gt=0),
-        _option(
+        option(
             CROP, "Side of the model's frames in pixels. Default: the preset's, else the one that it was trained at."
         ),
     ] = None
     on_missing: Annotated[
         MissingMode,
-        _option(
+        option(
             CROP,
             "Where the driving video shows no subject: hold the last pose, skip the animation (the source as it "
             "is) or fail. The frame count stays.",
@@ -251,17 +277,17 @@ class AnimateConfig:
     start: Annotated[
         Fraction | Timecode | None,
         Reads(lambda text: parse_moment(text)),
-        _option(MOTION, "Begin here in the driving video: seconds, M:SS, or frames as HH:MM:SS:FF (;FF drops)."),
+        option(MOTION, "Begin here in the driving video: seconds, M:SS, or frames as HH:MM:SS:FF (;FF drops)."),
     ] = None
     end: Annotated[
         Fraction | Timecode | None,
         Reads(lambda text: parse_moment(text)),
-        _option(MOTION, "End before this time: seconds, M:SS or HH:MM:SS:FF."),
+        option(MOTION, "End before this time: seconds, M:SS or HH:MM:SS:FF."),
     ] = None
     frames: Annotated[
         str | None,
         Reads(lambda text: _checked_frames(text)),
-        _option(
+        option(
             MOTION,
             "Render these driving frames only: 101-200, 101-, -200. Numbers count from 1 at --start; those of a "
             "pattern of pictures are the numbers in their names. The frames are those of a rendering of all, bit for "
@@ -270,7 +296,7 @@ class AnimateConfig:
     ] = None
     timecode: Annotated[
         bool,
-        _option(
+        option(
             MOTION,
             "--start and --end are the driving video's own timecodes, not counted from its beginning.",
             "--timecode",
@@ -278,7 +304,7 @@ class AnimateConfig:
     ] = False
     deinterlace: Annotated[
         Deinterlace,
-        _option(
+        option(
             MOTION,
             "Interlaced driving footage: auto makes whole pictures at its frame rate, field at twice that, one a "
             "field; off leaves it woven.",
@@ -286,12 +312,12 @@ class AnimateConfig:
     ] = "auto"
     audio: Annotated[
         AudioMode,
-        _option(OUTPUT, "auto: the driving video's sound where there is any; driving: it must be there; none."),
+        option(OUTPUT, "auto: the driving video's sound where there is any; driving: it must be there; none."),
     ] = "auto"
     audio_track: Annotated[
         str,
         Reads(lambda text: parse_audio_track(text)),
-        _option(
+        option(
             OUTPUT,
             "Sound track of the driving video: auto (the default one, two mono tracks as stereo, another where that "
             "cannot be decoded), its number from 1, or all.",
@@ -301,51 +327,52 @@ class AnimateConfig:
         Fraction | None,
         Field(gt=0),
         Reads(lambda text: parse_rate(text)),
-        _option(
+        option(
             OUTPUT,
             "Frame rate of a folder of frames (default 25); a video is brought to it by dropping or repeating frames.",
         ),
     ] = None
-    codec: Annotated[str | None, _option(OUTPUT, "Video encoder, where the default is not wanted.")] = None
-    crf: Annotated[int | None, _option(OUTPUT, "Quality of the encoder: lower is better and larger.")] = None
-    pix_fmt: Annotated[str | None, _option(OUTPUT, "Pixel format of the result, such as yuv444p.")] = None
-    compare: Annotated[bool, _option(OUTPUT, "Write source, driving video and result side by side.")] = False
+    codec: Annotated[str | None, option(OUTPUT, "Video encoder, where the default is not wanted.")] = None
+    crf: Annotated[int | None, option(OUTPUT, "Quality of the encoder: lower is better and larger.")] = None
+    pix_fmt: Annotated[str | None, option(OUTPUT, "Pixel format of the result, such as yuv444p.")] = None
+    compare: Annotated[bool, option(OUTPUT, "Write source, driving video and result side by side.")] = False
     keypoints: Annotated[
-        bool, _option(OUTPUT, "Draw keypoints and their local frames (side by side, as --compare).")
+        bool, option(OUTPUT, "Draw keypoints and their local frames (side by side, as --compare).")
     ] = False
     motion_out: Annotated[
         Path | None,
-        _option(
+        option(
             OUTPUT,
             "Also save the driving video's motion in this file (.motion.safetensors), which can be given as DRIVING.",
         ),
     ] = None
-    overwrite: Annotated[bool, _option(OUTPUT, "Replace an existing result.")] = False
+    overwrite: Annotated[bool, option(OUTPUT, "Replace an existing result.")] = False
     batch_size: Annotated[
         int | None,
         Field(gt=0),
         Reads(lambda text: parse_batch_size(text), default="auto"),
-        _option(MODEL, "Frames at a time: auto or a number."),
+        option(MODEL, "Frames at a time: auto or a number."),
     ] = None
     """None: chosen for the device."""
     encoder_threads: Annotated[
         int | None,
         Field(gt=0),
-        _option(OUTPUT, "Threads of the video encoder. Default: a quarter of the processor's, at most 4."),
+        option(OUTPUT, "Threads of the video encoder. Default: a quarter of the processor's, at most 4."),
     ] = None
     """H.264 and H.265 come out a little different with another number."""
     views: Annotated[
         tuple[Path, ...],
-        _option(
+        option(
             CROP,
             "One more picture of the source's subject, framed like it, for models that make use of several (x2face). "
             "May be given several times.",
             "--view",
         ),
     ] = ()
+    options: BackendOptions = ()
     source_space: Annotated[
         str | None,
-        _option(
+        option(
             POST,
             "Colour space of the source: a name or a role of the OCIO configuration. Default: what the file says, else "
             "scene-linear Rec.709 for OpenEXR and float TIFF, film density or sRGB by the header of DPX, sRGB for the "
@@ -354,11 +381,11 @@ class AnimateConfig:
         ),
     ] = None
     driving_space: Annotated[
-        str | None, _option(POST, "Colour space of the driving video, in the same way.", metavar="SPACE")
+        str | None, option(POST, "Colour space of the driving video, in the same way.", metavar="SPACE")
     ] = None
     output_space: Annotated[
         str | None,
-        _option(
+        option(
             POST,
             "Colour space of the result. Default: that of a source of the same format, else as for --source-space.",
             metavar="SPACE",
@@ -366,7 +393,7 @@ class AnimateConfig:
     ] = None
     ocio: Annotated[
         str | None,
-        _option(
+        option(
             POST,
             "OCIO configuration: a file or a built-in one (ocio://...). Default: $OCIO, else the built-in ACES CG one.",
             metavar="CONFIG",
@@ -374,7 +401,7 @@ class AnimateConfig:
     ] = None
     display_view: Annotated[
         str | None,
-        _option(
+        option(
             POST,
             "What the model sees, as DISPLAY/VIEW of the OCIO configuration. Default: sRGB without a tone map: light "
             "up to 0.5 is kept, brighter light is laid closer by a logarithm (2.74 is the model's white), which is "
@@ -383,33 +410,33 @@ class AnimateConfig:
         ),
     ] = None
     layer: Annotated[
-        str | None, _option(POST, "Layer or part of an OpenEXR source. Default: the main one.", metavar="NAME")
+        str | None, option(POST, "Layer or part of an OpenEXR source. Default: the main one.", metavar="NAME")
     ] = None
     nan: Annotated[
         OnNan,
-        _option(POST, "Pixels with NaN or infinity: black makes them black and says how many; fail stops."),
+        option(POST, "Pixels with NaN or infinity: black makes them black and says how many; fail stops."),
     ] = "black"
     on_gap: Annotated[
         OnGap,
-        _option(POST, "Missing numbers in driving pictures: hold the picture before, black, or fail."),
+        option(POST, "Missing numbers in driving pictures: hold the picture before, black, or fail."),
     ] = "hold"
     start_number: Annotated[
         int | None,
         Field(ge=0, le=10**8),
-        _option(
+        option(
             POST,
             "Number of the result's first picture. Default: as the driving pictures are numbered; for a movie 1001 "
             "in OpenEXR and DPX, else 1.",
         ),
     ] = None
-    exr_compression: Annotated[Compression, _option(POST, "Compression of OpenEXR results.")] = "zip"
+    exr_compression: Annotated[Compression, option(POST, "Compression of OpenEXR results.")] = "zip"
     exr_type: Annotated[
         ExrType | None,
-        _option(POST, "Numbers of OpenEXR results. Default: float where the source has 32 bits, else half."),
+        option(POST, "Numbers of OpenEXR results. Default: float where the source has 32 bits, else half."),
     ] = None
     matte: Annotated[
         str | None,
-        _option(
+        option(
             POST,
             "Also write the matte of the animated square, in the source's frame: a pattern of pictures, or embed for a "
             "layer matte.A in the OpenEXR result. The result is the source, bit for bit, where it is 0.",
@@ -418,7 +445,7 @@ class AnimateConfig:
     ] = None
     uv: Annotated[
         Path | None,
-        _option(
+        option(
             POST,
             "Also write where in the source each pixel comes from, as an ST map of 32-bit floats: a pattern of OpenEXR "
             "or TIFF pictures.",
@@ -427,7 +454,7 @@ class AnimateConfig:
     ] = None
     sidecar: Annotated[
         bool,
-        _option(
+        option(
             PROVENANCE,
             "Write RESULT.json: all options, versions and the SHA-256 of inputs, model and result, enough to render it "
             "again.",
@@ -436,7 +463,7 @@ class AnimateConfig:
     ] = False
     sign: Annotated[
         Path | None,
-        _option(
+        option(
             PROVENANCE,
             "Sign the result with C2PA content credentials: the certificate chain (PEM), the signer's first. "
             "For .mp4, .mov and .gif.",
@@ -445,7 +472,7 @@ class AnimateConfig:
     ] = None
     sign_key: Annotated[
         Path | None,
-        _option(
+        option(
             PROVENANCE,
             "Private key of --sign (PEM); if it is encrypted, FOMMCTL_KEY_PASSWORD holds the password.",
             "--key",
@@ -462,6 +489,16 @@ class AnimateConfig:
                 yield UsageError(
                     "--start and --end leave nothing to animate", "Times are seconds; --end must lie later."
                 )
+        if self.face_map is not None and (self.face != LARGEST or self.driving_face is not None):
+            yield UsageError("--map excludes --face and --driving-face", "It names the faces of both.")
+        several = self.face_map is not None or "all" in (self.face, self.driving_face)
+        if several and (self.crop != "auto" or self.paste_back is False):
+            yield UsageError(
+                "several faces need squares of their own that are pasted back",
+                "Leave out --crop and --no-paste-back, or choose one face by its number.",
+            )
+        if self.driving_face == "all" and self.face != "all":
+            yield UsageError("--driving-face all without --face all", "Say which face moves which: --map 1:2,2:1.")
         if self.matte == "embed" and self.result_path.suffix.lower() != ".exr":
             yield UsageError("--matte embed, but only OpenEXR has layers", "Give --matte a pattern of its own.")
         if self.uv is not None and self.uv.suffix.lower() not in (".exr", ".tif", ".tiff"):
@@ -595,6 +632,22 @@ def parse_crop(text: str, searched: tuple[str, ...] = ("auto",)) -> Box | None:
 
 def _checked_crop(text: str, searched: tuple[str, ...] = ("auto",)) -> str:
     parse_crop(text, searched)
+    return text
+
+
+def parse_map(text: str) -> list[tuple[int, int]]:
+    """The pairs (driving face, source face) of `1:2,2:1`. Raises UsageError for anything else."""
+    pairs = re.findall(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})", text)
+    if ",".join(f"{one}:{other}" for one, other in pairs) != text:
+        raise UsageError(f"--map is '{text}'", "Give numbers of a driving and a source face, such as 1:2,2:1.")
+    sources = [int(source) for _, source in pairs]
+    if len(set(sources)) < len(sources):
+        raise UsageError(f"--map is '{text}': a face of the source is moved twice", "Name each face of it once.")
+    return [(int(driving), source) for (driving, _), source in zip(pairs, sources, strict=True)]
+
+
+def _checked_map(text: str) -> str:
+    parse_map(text)
     return text
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from fommctl.api.protocols import Detector
 from fommctl.api.specs import DetectorSpec
 from fommctl.detection.framing import ClipCrop
-from fommctl.detection.shots import DrivingCrop, crops_in_clip
+from fommctl.detection.shots import DrivingCrop, SearchedClip, crops_in_clip, search_clip
 from fommctl.errors import MissingError
 from fommctl.host import Host, describe, why_not_ready
 from fommctl.media.reader import Clip
@@ -26,9 +26,11 @@ class DetectorCache:
         self._host = host
         self._detectors: dict[tuple[str, str | None], tuple[DetectorSpec, Detector]] = {}
         self._clips: OrderedDict[tuple[Any, ...], tuple[ClipCrop, ...]] = OrderedDict()
+        self._searched: tuple[tuple[Any, ...], SearchedClip] | None = None
+        """Last clip that was searched, for others of its subjects."""
 
     def detector(self, subject: str, name: str | None) -> tuple[DetectorSpec, Detector]:
-        """As `choose_detector`."""
+        """Choose a detector like `choose_detector`."""
         if (subject, name) not in self._detectors:
             self._detectors[subject, name] = choose_detector(self._host, subject, name)
         return self._detectors[subject, name]
@@ -42,14 +44,27 @@ class DetectorCache:
         subject: str,
         driving_crop: DrivingCrop,
         cuts: bool,
+        face: str,
     ) -> tuple[ClipCrop, ...]:
-        """As `crops_in_clip`; a file that was not written to since is not searched again."""
+        """Find crops like `crops_in_clip`; a file that was not written to since is not searched again."""
         spec, built = detector
         part = clip.fps, clip.start, clip.end, clip.deinterlace
-        key = (*_state(clip.path), part, spec.name, width, subject, driving_crop, cuts)
+        same = (*_state(clip.path), part, spec.name, cuts)
+        key = (*same, width, subject, driving_crop, face)
         found = self._clips.pop(key, None)
         if found is None:
-            found = crops_in_clip(clip, built, width, subject=subject, driving_crop=driving_crop, cuts=cuts)
+            if (self._searched is None or self._searched[0] != same) and not (driving_crop == "fixed" and not cuts):
+                self._searched = same, search_clip(clip, built, cuts)
+            found = crops_in_clip(
+                clip,
+                built,
+                width,
+                subject=subject,
+                driving_crop=driving_crop,
+                cuts=cuts,
+                face=face,
+                searched=None if self._searched is None else self._searched[1],
+            )
         if clip.path.is_file():
             self._clips[key] = found
         while len(self._clips) > CLIPS:
@@ -66,13 +81,13 @@ def _state(path: Path) -> tuple[Path, int, int, int]:
 
 
 def ready_detectors(host: Host, subject: str) -> list[DetectorSpec]:
-    """The detectors of this subject that work at once and offline, in the order of priority."""
+    """Return the detectors of this subject that work at once and offline, in the order of priority."""
     fitting = [spec for spec in host.detectors.values() if spec.subject == subject and why_not_ready(spec) is None]
     return sorted(fitting, key=lambda spec: -spec.priority)
 
 
 def choose_detector(host: Host, subject: str, name: str | None = None) -> tuple[DetectorSpec, Detector]:
-    """The detector of this name, or the first of the ready ones that can be built.
+    """Return the detector of this name, or the first of the ready ones that can be built.
 
     A detector asked for by name may download its weights. Raises UsageError for an unknown name, and MissingError where
     no detector of `subject` works.

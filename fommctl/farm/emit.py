@@ -49,7 +49,7 @@ MOST_CHUNKS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class FarmFiles:
-    """What was written."""
+    """A clip that was written."""
 
     folder: Path
     engine: EngineName
@@ -61,7 +61,7 @@ class FarmFiles:
     """Commands, each of which submits the job."""
 
     def to_json(self) -> dict[str, Any]:
-        """For --json: more keys may be added, none of these changes."""
+        """Return the result for --json: more keys may be added, none of these changes."""
         return {
             "folder": str(self.folder),
             "engine": self.engine,

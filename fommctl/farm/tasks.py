@@ -60,7 +60,7 @@ class TaskResult:
     """Was all of it there already?"""
 
     def to_json(self) -> dict[str, Any]:
-        """For --json: more keys may be added, none of these changes."""
+        """Return the result for --json: more keys may be added, none of these changes."""
         return {"task": self.task, "output": str(self.output), "frames": self.frames, "kept": self.kept}
 
 
