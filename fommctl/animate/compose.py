@@ -379,7 +379,7 @@ class Composer:
         shot = shots[self._driving.number_at(frame.time)] if shots else None
         if shot is None or shot.found < 2:
             return pixels
-        return draw_numbers(pixels, [(shot.number, Box(0, 0, pixels.shape[1] / 6, pixels.shape[0] / 6))])
+        return draw_numbers(pixels, [(shot.number, Box(0, 0, pixels.shape[1] / 3, pixels.shape[0] / 3))])
 
     def _animated(self, square: Pixels, batch: Rendered, index: int) -> Pixels:
         detail = None
