@@ -19,8 +19,8 @@ from fommctl.animate.config import SEARCHED, AnimateConfig, FrameRange, MotionMo
 from fommctl.animate.engine import Engine, choose_motion
 from fommctl.animate.motion import DrivingFrame, DrivingFraming, Motion, is_motion_file
 from fommctl.animate.transfer import Moment
-from fommctl.api.protocols import FlowRenderer
-from fommctl.api.specs import BackendSpec
+from fommctl.api.protocols import Detector, FlowRenderer
+from fommctl.api.specs import BackendSpec, DetectorSpec
 from fommctl.api.values import Detection
 from fommctl.detection.choice import LARGEST
 from fommctl.detection.detectors import DetectorCache, ready_detectors
@@ -125,6 +125,8 @@ class AnimationInputs:
     """(width, height) of the model's frames."""
     subject: Detection | None
     """The source's, where it was looked for."""
+    all_boxes: tuple[Box, ...]
+    """Of all subjects of the source, from left to right, where they were looked for."""
     room: Room | None
     """How far the source's subject may move before it leaves its square, where that is known."""
     warnings: tuple[str, ...]
@@ -216,15 +218,19 @@ def open_driving(config: AnimateConfig, engine: Engine) -> Iterator[Clip | Motio
     """The driving video, probed, or the motion file in its place. Raises InputError, ModelError or UsageError."""
     check_outputs(config)
     if is_motion_file(config.driving):
-        yield _motion(config, engine)
+        yield load_motion(config, engine)
     else:
         reading = config.driving_reading
         with Clip(config.driving, fps=config.fps, deinterlace=config.deinterlace, reading=reading) as clip:
             yield clip
 
 
-def _motion(config: AnimateConfig, engine: Engine) -> Motion:
-    motion = Motion.load(config.driving)
+def load_motion(config: AnimateConfig, engine: Engine) -> Motion:
+    """Read the motion file in the place of a driving video. Raises InputError, ModelError or UsageError."""
+    face = config.driving_face or LARGEST
+    if not face.isdecimal() and face not in (LARGEST, "all"):
+        raise UsageError(f"--driving-face {face} of a motion file", "Give the number of one of its faces, from 1 on.")
+    motion = Motion.load(config.driving, int(face) if face.isdecimal() else 1)
     name, family = printable(config.driving.name), engine.family.name
     if motion.family != family:
         raise ModelError(
@@ -334,6 +340,7 @@ def find_inputs(
         else DrivingFraming(driving.info, driving.start, driving.end, driving_box, found.shots, found.detector),
         size=size,
         subject=None if found.source is None else found.source.subject,
+        all_boxes=() if found.source is None else found.source.all_boxes,
         room=None if found.source is None or config.as_published else room_in(found.source, *pixels.shape[1::-1]),
         warnings=(*_several(config, found), *_missing(config, found.shots), *_replaced(config, picture)),
         detection_s=seconds,
@@ -381,22 +388,11 @@ def _search(
         host.find("detector", config.detector)
     if framing is None or not any(wanted):
         return nothing
-    name, subject = config.detector, framing.subject
-    if name is None and config.best_frame == "auto":
-        # Poses are compared by landmarks where a detector at hand finds them.
-        name = next((spec.name for spec in ready_detectors(host, subject) if spec.landmarks), None)
-    spec, detector = searches.detector(subject, name)
+    subject = framing.subject
+    spec, detector = face_detector(config, framing, host, searches)
     log.info("detector: %s", spec.name)
     if isinstance(driving, Clip) and wanted[1]:
-        shots = searches.in_clip(
-            driving,
-            (spec, detector),
-            config.driving_width or framing.width,
-            subject=subject,
-            driving_crop=cast(DrivingCrop, config.crop_of_driving),
-            cuts=bool(config.cuts),
-            face=config.driving_face or LARGEST,
-        )
+        shots = driving_shots(config, driving, framing, host, searches)
     if not wanted[0]:
         return replace(nothing, shots=shots, detector=spec.name)
 
@@ -414,6 +410,32 @@ def _search(
         shots,
         tuple(found_in(view, path) for path, view in zip(config.views, views, strict=True)),
         spec.name,
+    )
+
+
+def face_detector(
+    config: AnimateConfig, framing: Framing, host: Host, searches: DetectorCache
+) -> tuple[DetectorSpec, Detector]:
+    """Choose the detector of subjects. Raises UsageError and MissingError."""
+    name = config.detector
+    if name is None and config.best_frame == "auto":
+        # Poses are compared by landmarks where a detector at hand finds them.
+        name = next((spec.name for spec in ready_detectors(host, framing.subject) if spec.landmarks), None)
+    return searches.detector(framing.subject, name)
+
+
+def driving_shots(
+    config: AnimateConfig, driving: Clip, framing: Framing, host: Host, searches: DetectorCache
+) -> tuple[ClipCrop, ...]:
+    """Look for the driving face in each shot of a driving video. Raises InputError where it is not found."""
+    return searches.in_clip(
+        driving,
+        face_detector(config, framing, host, searches),
+        config.driving_width or framing.width,
+        subject=framing.subject,
+        driving_crop=cast(DrivingCrop, config.crop_of_driving),
+        cuts=bool(config.cuts),
+        face=config.driving_face or LARGEST,
     )
 
 
