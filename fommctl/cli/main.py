@@ -127,6 +127,7 @@ def _flags(argv: Sequence[str]) -> SimpleNamespace:
         debug="--debug" in words,
         quiet="-q" in words or "--quiet" in words,
         log_format=next(named, "text"),
+        ours=next((word for word in words if not word.startswith("-")), None) in COMMANDS,
     )
 
 
@@ -143,7 +144,7 @@ def run(work: Callable[[], object], argv: Sequence[str]) -> int:
                 result = work()
                 _flush()
             return result if isinstance(result, int) else 0
-        except (Exception, KeyboardInterrupt, SystemExit) as error:
+        except BaseException as error:  # whatever plugins and libraries raise
             return _code_of(error, flags)
 
 
@@ -154,7 +155,7 @@ def _code_of(error: BaseException, flags: SimpleNamespace) -> int:
     gone, lost = _stdout_is_lost(look=broken)
     if broken and (gone or isinstance(error, SystemExit)):
         return 0  # `| head` has seen enough. rich makes a SystemExit of it.
-    if isinstance(error, SystemExit | typer.Exit):
+    if isinstance(error, typer.Exit) or (isinstance(error, SystemExit) and not (flags.ours and _their_plugin(error))):
         return _code_of_exit(error)
     # What stdout cannot take is told on stderr.
     flags.json = flags.json and not lost
@@ -275,16 +276,21 @@ def _write(text: str, *, to_stdout: bool) -> bool:
     return True
 
 
+def _their_plugin(error: BaseException) -> str | None:
+    """Name the plugin of others in whose code an error arose; None where it is ours."""
+    plugin = plugin_of(error)
+    return None if plugin is None or plugin.endswith(" of fommctl") else plugin
+
+
 def _bug(error: BaseException) -> FommctlError:
     """Return an error that nobody foresaw, ours or a plugin's: the traceback goes to a log that a report can carry."""
     import tempfile
     import traceback
 
-    plugin = plugin_of(error)
-    ours = plugin is None or plugin.endswith(" of fommctl")
+    plugin = _their_plugin(error)
     what = f"{type(error).__name__}: {str(error)[:200]}".rstrip(": ")
-    message = f"this is a bug in fommctl: {what}" if ours else f"{plugin} failed: {what}"
-    report = "Please report it" if ours else "Leave the plugin out with FOMMCTL_PLUGINS, or report it to its authors"
+    message = f"this is a bug in fommctl: {what}" if plugin is None else f"{plugin} failed: {what}"
+    report = "Leave the plugin out with FOMMCTL_PLUGINS, or report it to its authors" if plugin else "Please report it"
     text = "".join(traceback.format_exception(error))
     try:
         handle, name = tempfile.mkstemp(prefix="fommctl-", suffix=".log")

@@ -47,8 +47,8 @@ class Detail:
         part: tuple[slice, slice],
         edges: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        """Prepare a source.  square: (H, W, 3) uint8, at full resolution.  small: (h, w, 3) uint8, as the network sees
-        it.
+        """Prepare a source.  square: (H, W, 3) at full resolution: uint8, or float32 levels of 255 that may lie beyond
+        them.  small: (h, w, 3) uint8, as the network sees it.
 
         part: rows and columns of the square that are wanted.  weight: (rows, columns) of that part, multiplied into
         what is given. All are on the device that is to compute.
@@ -64,10 +64,14 @@ class Detail:
             self.rest = (weight * (1 - own))[..., None].repeat(1, 1, 4)
             weight = weight * own
         self.weight = weight[..., None].repeat(1, 1, 4).div_(255)
-        self._table = _table(square)
+        self._exact = square.is_floating_point()
+        self._fineness = 1 if self._exact else FINENESS
+        self._table = F.pad(square, (0, 1)).permute(2, 0, 1)[None].contiguous() if self._exact else _table(square)
         self._compared = _over(small.permute(2, 0, 1).float().div_(255), COMPARED)[None]
         rows, columns = (torch.arange(side, device=square.device).float() for side in self._size)
-        self._rows, self._columns = _in_table(rows[part[0]])[:, None], _in_table(columns[part[1]])
+        self._rows, self._columns = (
+            places * self._fineness + self._fineness // 2 for places in (rows[part[0]][:, None], columns[part[1]])
+        )
         self._flow_shape: tuple[int, ...] = ()
 
     def __call__(self, frame: Tensor, flow: Tensor) -> FrameDetail:
@@ -80,7 +84,8 @@ class Detail:
         confidence = confidence_of(apart).mul_(resize(steadiness(shift)[None], apart.shape[1:])[0])
         # Where there is detail, only light and colour are the frame's own.
         base = frame - resize(_over(apart, COLOUR // COMPARED), frame.shape[1:])
-        levels, share = (self._enlarged(_levels(planes)) for planes in (base, confidence.expand(3, -1, -1)))
+        parts = (base, confidence.expand(3, -1, -1))
+        levels, share = (self._enlarged(_levels(planes, exact=self._exact)) for planes in parts)
         return FrameDetail(self, shift, levels, share)
 
     def _fit(self, shift: Tensor) -> None:
@@ -88,7 +93,7 @@ class Detail:
         self._flow_shape = shift.shape
         (height, width), (rows, columns) = self._size, self._part
         down, across = spread(height, shift.shape[1], shift)[rows], spread(width, shift.shape[2], shift)[columns].T
-        scale = FINENESS / 2
+        scale = self._fineness / 2
         self._down, self._across = down, torch.stack((across * (width * scale), across * (height * scale)))
         height, width = self._compared.shape[2:]
         self._small_down, self._small_across = (
@@ -104,15 +109,34 @@ class Detail:
         return F.grid_sample(self._compared, grid[None], padding_mode="border", align_corners=False)[0]
 
     def kept(self, shift: Tensor, rows: slice) -> Tensor:
-        """Return the rows of the wanted part of the full source along the flow: (rows, columns, 4) uint8."""
+        """Return rows of the wanted part of the source along the flow: (rows, columns, 4), of the source's type."""
+        x, y = self._in_table(shift, rows)
+        if self._exact:
+            height, width = self._size
+            grid = torch.stack(((x * 2 + 1) / width - 1, (y * 2 + 1) / height - 1), -1)[None]
+            kept = F.grid_sample(self._table, grid, mode="bicubic", padding_mode="border", align_corners=False)
+            return kept[0].permute(1, 2, 0)
+        height, width, _ = self._table.shape
+        x = x.round_().clamp_(0, width - 1).int()
+        y = y.round_().clamp_(0, height - 1).int()
+        pixels = self._table.view(torch.int32).view(-1).index_select(0, y.mul_(width).add_(x).view(-1))
+        return pixels.view(*x.shape, 1).view(torch.uint8)
+
+    def sources(self, flow: Tensor) -> tuple[Tensor, Tensor]:
+        """Find where in the square each place of the wanted part comes from by a flow (fh, fw, 2): columns and rows of
+        its pixels."""
+        shift = displacement(flow)
+        if shift.shape != self._flow_shape:
+            self._fit(shift)
+        x, y = self._in_table(shift, slice(None))
+        return (x - self._fineness // 2) / self._fineness, (y - self._fineness // 2) / self._fineness
+
+    def _in_table(self, shift: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        """Find the same of some rows, in parts of pixels: columns and rows of the table."""
         x, y = (self._down[rows] @ shift) @ self._across
         if self._motion is not None:
             x, y = x.mul_(self._motion[rows]), y.mul_(self._motion[rows])
-        height, width, _ = self._table.shape
-        x = x.add_(self._columns).round_().clamp_(0, width - 1).int()
-        y = y.add_(self._rows[rows]).round_().clamp_(0, height - 1).int()
-        pixels = self._table.view(torch.int32).view(-1).index_select(0, y.mul_(width).add_(x).view(-1))
-        return pixels.view(*x.shape, 1).view(torch.uint8)
+        return x.add_(self._columns), y.add_(self._rows[rows])
 
     def _enlarged(self, levels: Tensor) -> Tensor:
         """Return (h, w, 4) at the square's size, the wanted part of it."""
@@ -148,9 +172,14 @@ def enlarged(levels: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(planes, size, mode="bicubic", antialias=True)[0].permute(1, 2, 0)
 
 
-def _levels(planes: Tensor) -> Tensor:
+def _levels(planes: Tensor, *, exact: bool = False) -> Tensor:
     """Convert (3, h, w) in [0, 1] to levels of 255: (h, w, 4), bytes on a CPU, which enlarges them far faster than
-    floats."""
+    floats.
+
+    exact: neither rounded nor cut off.
+    """
+    if exact:
+        return F.pad(planes.float() * 255, (0, 0, 0, 0, 0, 1)).permute(1, 2, 0).contiguous()
     levels = F.pad((planes * 255).round_().clamp_(0, 255), (0, 0, 0, 0, 0, 1)).permute(1, 2, 0).contiguous()
     return levels.to(torch.uint8) if levels.device.type == "cpu" else levels
 
@@ -218,8 +247,3 @@ def _table(square: Tensor) -> Tensor:
     padded = F.pad(square, (0, 1))
     large = enlarged(padded if square.device.type == "cpu" else padded.float(), (FINENESS * height, FINENESS * width))
     return large.round().clamp(0, 255).to(torch.uint8).contiguous()
-
-
-def _in_table(places: Tensor) -> Tensor:
-    """Return the indices in a line of the table of places in a line of the square."""
-    return places * FINENESS + FINENESS // 2
