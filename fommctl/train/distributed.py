@@ -134,7 +134,7 @@ class Processes:
         """Let BatchNorm of these networks see the whole batch, in place."""
         if self.world == 1:
             return
-        from fommctl.networks.batch_norm import synchronise
+        from fommctl.networks.layers import synchronise
 
         for module in modules.values():
             if self.device == "cpu":

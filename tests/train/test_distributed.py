@@ -224,7 +224,7 @@ def test_one_process_loads_nothing_of_this() -> None:
         from fommctl.train.distributed import join
         with join("cpu"):
             pass
-        heavy = ("elastic", "fommctl.networks.batch_norm", "torch.distributed.nn.functional")
+        heavy = ("elastic", "fommctl.networks.layers", "torch.distributed.nn.functional")
         print([name for name in sys.modules if any(part in name for part in heavy)])
     """
     done = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True, check=True)
