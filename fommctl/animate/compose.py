@@ -276,8 +276,8 @@ class Composer:
         filters: Sequence[FrameFilter],
         square_filters: Sequence[SquareFilter] = (),
     ) -> None:
-        """reconstruction: (N, N, 3), the model's rendering of the unmoved source, in the size of its frames; its colours
-        are matched.
+        """reconstruction: (N, N, 3), the model's rendering of the unmoved source, in the size of its frames; its
+        colours are matched.
         filters, square_filters: of plugins, for the finished frames and for squares before they are pasted back."""
         self._filters = filters
         self._square_filters = square_filters

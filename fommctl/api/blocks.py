@@ -11,7 +11,13 @@ from fommctl.networks.discriminator import Discriminator, MultiScaleDiscriminato
 from fommctl.networks.equivariance import ThinPlateTransform, equivariance_losses
 from fommctl.networks.generator import Generated, Generator
 from fommctl.networks.grids import between_borders, gaussians, identity_grid, resize_grid, resize_map, sample
-from fommctl.networks.inference.convolutions import Numerics, folded, weight_and_bias
+from fommctl.networks.inference.convolutions import (
+    Numerics,
+    folded,
+    interleave_into,
+    upsampling_kernel,
+    weight_and_bias,
+)
 from fommctl.networks.inference.devices import exact_convolutions
 from fommctl.networks.inference.engine import DTYPES, FastRenderer, GraphedRenderer
 from fommctl.networks.inference.motion import downsample_at, neighbours, step_at, weighted_rows
@@ -74,6 +80,7 @@ __all__ = [
     "gaussians",
     "hull_area",
     "identity_grid",
+    "interleave_into",
     "inverse",
     "keypoint_heatmaps",
     "motion_from_maps",
@@ -87,6 +94,7 @@ __all__ = [
     "soft_argmax",
     "sparse_motions",
     "step_at",
+    "upsampling_kernel",
     "weight_and_bias",
     "weighted_rows",
 ]

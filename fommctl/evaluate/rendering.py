@@ -115,8 +115,8 @@ def _detected(renderer: Renderer, frames: list[Pixels]) -> MotionParts:
 def _rendered(
     renderer: Renderer, context: SourceContext, motion: MotionParts, source: Pixels
 ) -> tuple[Tensor, NDArray[np.uint8]]:
-    """Render frames: exact (N, 3, H, W) on the CPU, and rounded to 8 bits (N, H, W, 3); in the size of the source, where
-    the model makes larger ones too."""
+    """Render frames: exact (N, 3, H, W) on the CPU, and rounded to 8 bits (N, H, W, 3); in the size of the source,
+    where the model makes larger ones too."""
     size = _batch(renderer)
     exact, rounded = [], []
     for start in range(0, len(motion), size):

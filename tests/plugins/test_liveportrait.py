@@ -7,9 +7,16 @@ import torch
 from liveportrait_models import STITCHING, arrays, published_file
 
 from fommctl.presets.preset import load_preset
-from fommctl_liveportrait.backend import LivePortraitBackend, face_motion
+from fommctl_liveportrait.backend import LivePortraitBackend
 from fommctl_liveportrait.layers import gather_volume, identity_volume, sample_volume
-from fommctl_liveportrait.motion import FaceMotion, FaceSmoother, part_of, rotation_matrices, turned_towards
+from fommctl_liveportrait.motion import (
+    FaceMotion,
+    FaceSmoother,
+    face_motion,
+    part_of,
+    rotation_matrices,
+    turned_towards,
+)
 from fommctl_liveportrait.motion_extractor import degrees
 from fommctl_liveportrait.options import FaceOptions
 from fommctl_liveportrait.published import from_published, to_published
