@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TOOL := $(VENV)/.tool
 
-.PHONY: demo test test-faults fuzz browser lint clean
+.PHONY: demo test test-faults test-extras fuzz browser lint clean
 
 # What `fommctl` itself needs; the tools of its developers are several times as large.
 $(TOOL): pyproject.toml constraints.txt
@@ -28,6 +28,14 @@ test: $(STAMP)
 test-faults: $(STAMP)
 	$(BIN)/python -m pytest -n auto tests/faults tests/fuzz --full --timeout 1800
 
+# All optional packages at once, in an environment of their own: some hold others at older versions.
+EXTRAS := $(VENV)-extras
+test-extras:
+	$(PYTHON) -m venv $(EXTRAS)
+	$(EXTRAS)/bin/python -m pip install --quiet --editable '.[train,robots,c2pa,mesh,ray,restore,eval]' pytest pytest-timeout
+	$(EXTRAS)/bin/python -m pytest tests/test_extras.py tests/plugins/test_faces.py tests/plugins/test_bodies.py \
+		tests/train/test_tensorboard_log.py
+
 # Coverage-guided fuzzing of parsers, five minutes each: make fuzz PARSERS="presets records". By hand only.
 PARSERS ?= presets tables records headers
 fuzz: $(STAMP)
@@ -46,4 +54,4 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(VENV)-extras demo

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from fommctl.animate.animator import Animator, load
     from fommctl.animate.motion import Motion
 
-__version__ = "0.1.0"
+__version__ = "2.0.0"
 __all__ = ["Animator", "Motion", "__version__", "load"]
 
 

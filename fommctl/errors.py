@@ -99,3 +99,25 @@ class InterruptedRunError(FommctlError):
     """Ctrl-C or SIGTERM."""
 
     exit_code = 130
+
+
+def plugin_of(error: BaseException) -> str | None:
+    """Name the plugin in whose code an error arose, the innermost one; None where none took part."""
+    # Every command imports this module, few of them fail.
+    from importlib import metadata
+    from traceback import walk_tb
+
+    frames = [frame.f_globals.get("__name__") or "" for frame, _ in walk_tb(error.__traceback__)]
+    plugins = {entry.module.partition(".")[0]: entry for entry in metadata.entry_points(group="fommctl")}
+    for package in (name.partition(".")[0] for name in reversed(frames)):
+        if package in plugins:
+            entry = plugins[package]
+            return f"plugin {entry.name!r} ({entry.value}) of {entry.dist.name if entry.dist else 'unknown'}"
+    return None
+
+
+def unforeseen(error: BaseException) -> str:
+    """Describe an error that no one raised on purpose, and name the plugin in whose code it arose."""
+    plugin = plugin_of(error)
+    text = f"{type(error).__name__}: {str(error)[:300]}".rstrip(": ")
+    return text if plugin is None else f"{text}, in {plugin}"

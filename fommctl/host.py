@@ -8,7 +8,6 @@ specs of one kind with one name are an error, because neither may win in silence
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import os
 import re
@@ -18,26 +17,27 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
-from pathlib import Path
-from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from fommctl.api.hookspecs import PROJECT, Hooks
+from fommctl import __version__
 from fommctl.api.specs import (
+    PROJECT,
+    SPEC_TYPES,
     BackendSpec,
     CommandSpec,
     DatasetSpec,
     DetectorSpec,
     EmbedderSpec,
+    Hooks,
     MetricSpec,
     ModelSpec,
     PresetSpec,
     StageEvent,
+    spec_fault,
+    type_name,
 )
-from fommctl.api.validation import SPEC_TYPES, spec_fault, type_name
-from fommctl.api.version import DECLARATION, version_fault
 from fommctl.errors import FommctlError, UsageError
 from fommctl.presets.config import did_you_mean, nearest
 
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
 
 HOOKS = tuple(name for name in vars(Hooks) if name.startswith("fommctl_"))
-_ASSIGNED = re.compile(rf"""^{DECLARATION}\b[^=\n]*=\s*["']([^"'\n]*)["']""", re.MULTILINE)
 
 logger = logging.getLogger("fommctl.host")
 
@@ -65,8 +64,8 @@ class PluginInfo:
     version: str
     entry_point: str
     """The value of the entry point: the module, or `module:object`."""
-    api: str | None
-    """The version of the plugin API that it was written for; None where it does not say, and is taken to be of 1.0."""
+    requires: str | None
+    """Versions of fommctl that its distribution depends on, such as `<3,>=2`; None where it does not say."""
     registers: Mapping[str, tuple[str, ...]]
     """Names by kind; listeners and frame filters by the name of their hook under `hook`."""
     problem: str | None
@@ -90,7 +89,8 @@ class Plugin:
     version: str
     manager: pluggy.PluginManager = field(repr=False)
     """That of all plugins."""
-    api: str | None = None
+    requires: str | None = None
+    """Versions of fommctl that its distribution depends on; None where it does not say, `` for any."""
     problems: list[str] = field(default_factory=list)
     traceback: str | None = None
     _specs: dict[str, list[Any]] = field(default_factory=dict)
@@ -107,28 +107,20 @@ class Plugin:
         logger.warning("%s: %s", self, problem)
 
     def load(self) -> None:
-        """Import the entry point and register its hooks, unless it was written for another version of the API."""
+        """Import the entry point and register its hooks, unless its distribution depends on another fommctl."""
+        if not _suits(self.requires):
+            self.report(f"it requires fommctl{self.requires}, and this is fommctl {__version__}")
+            return
         try:
             with _stdout_to_stderr():
                 loaded = self.entry.load()
-                if self._suits(_declared(loaded, self.entry.module)):
-                    self.manager.register(loaded, self._key)
-                    self._loaded = True
-                    self._report_misspelt(loaded)
+                self.manager.register(loaded, self._key)
+                self._loaded = True
+                self._report_misspelt(loaded)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            # What a newer API has and this one has not fails at import, before the declaration can be asked for.
-            if self._suits(_written(self.entry)):
-                self.report(f"does not load: {describe(error)}", error)
-
-    def _suits(self, declared: object) -> bool:
-        """Is it for this version of the API? Where it is not, that is reported."""
-        fault = None if declared is None else version_fault(declared)
-        self.api = declared if isinstance(declared, str) else None
-        if fault:
-            self.report(fault)
-        return fault is None
+            self.report(f"does not load: {describe(error)}", error)
 
     def _report_misspelt(self, loaded: object) -> None:
         callers = self.manager.get_hookcallers(loaded) or []
@@ -210,30 +202,11 @@ class Plugin:
             distribution=self.distribution,
             version=self.version,
             entry_point=self.entry.value,
-            api=self.api,
+            requires=self.requires,
             registers={kind: names for kind, names in registers.items() if names},
             problem="; ".join(self.problems) or None,
             traceback=self.traceback,
         )
-
-
-def _declared(loaded: object, module: str) -> object:
-    """What a plugin declares as its version of the API, or its module for it; None where neither does."""
-    return getattr(loaded, DECLARATION, getattr(sys.modules.get(module), DECLARATION, None))
-
-
-def _written(entry: metadata.EntryPoint) -> str | None:
-    """What the text of its module declares, without importing it; None where that cannot be told."""
-    try:
-        found = importlib.util.find_spec(entry.module)
-        text = Path(found.origin).read_text(encoding="utf-8") if found and found.origin else ""
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        logger.debug("what the plugin %r declares cannot be read: %s", entry.name, describe(error))
-        return None
-    assigned = _ASSIGNED.search(text)
-    return assigned[1] if assigned else None
 
 
 def why_not_ready(spec: Any) -> str | None:
@@ -374,12 +347,22 @@ class Host:
         """Whose this spec is, for a message."""
         return " and ".join(str(plugin) for plugin, _ in self._offers(kind).get(name, []))
 
-    def blamed(self, error: BaseException) -> str | None:
-        """The plugin in whose code an error arose, the innermost one, for a message; None where none took part."""
-        plugins = {plugin.entry.module.partition(".")[0]: plugin for plugin in self._plugins}
-        frames = [frame.f_globals.get("__name__") or "" for frame, _ in walk_tb(error.__traceback__)]
-        packages = [name.partition(".")[0] for name in reversed(frames)]
-        return next((str(plugins[package]) for package in packages if package in plugins), None)
+    def ask(self, kind: str, name: str, function: str, *arguments: Any, default: Any) -> Any:
+        """The answer of a function of a spec; where it fails `default`, and a problem of its plugin.
+
+        A FommctlError is an answer, too: it is raised.
+        """
+        ((plugin, spec),) = self._offers(kind)[name]
+        try:
+            with _stdout_to_stderr():
+                return getattr(spec, function)(*arguments)
+        except (FommctlError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            problem = f"{function} of the {kind} {name!r} failed: {describe(error)}"
+            if problem not in plugin.problems:
+                plugin.report(problem, error)
+            return default
 
     def version(self, kind: str, name: str) -> str:
         """Distribution and version of whose this spec is: what was made with it holds for this version."""
@@ -467,7 +450,8 @@ def _discover() -> list[Plugin]:
         for entry in entries:
             name, version = _name_and_version(distribution)
             key = re.sub(r"[-_.]+", "-", name).lower(), entry.name
-            found.setdefault(key, Plugin(entry, name, version, manager))
+            if key not in found:
+                found[key] = Plugin(entry, name, version, manager, _required(distribution))
     return [found[key] for key in sorted(found, key=lambda key: (key[1], key[0]))]
 
 
@@ -476,6 +460,29 @@ def _name_and_version(distribution: metadata.Distribution) -> tuple[str, str]:
         return distribution.metadata["Name"] or "unknown", distribution.version or "unknown"
     except Exception:
         return "unknown", "unknown"
+
+
+def _required(distribution: metadata.Distribution) -> str | None:
+    """The versions of fommctl that a distribution depends on; None where it does not name fommctl."""
+    try:
+        named = [text for text in distribution.requires or () if re.match(rf"{PROJECT}(?![\w.-])", text, re.IGNORECASE)]
+        if not named:
+            return None
+        from packaging.requirements import Requirement
+
+        return str(Requirement(named[0]).specifier)
+    except Exception as error:
+        logger.debug("the requirements of an installed distribution cannot be read: %s", describe(error))
+        return None
+
+
+def _suits(required: str | None) -> bool:
+    """Does this fommctl meet what a distribution requires?"""
+    if not required:
+        return True
+    from packaging.specifiers import SpecifierSet
+
+    return SpecifierSet(required).contains(__version__, prereleases=True)
 
 
 def _conflict(what: str, plugins: list[Plugin]) -> UsageError:

@@ -1,11 +1,12 @@
-"""Journals: JSON Lines that are only added to, by any number of processes at once, and outlive all of them."""
+"""Journals: JSON Lines that are only added to, by one process after another, and outlive all of them."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -15,6 +16,7 @@ from fommctl.errors import FULL_DISK, OutputError
 from fommctl.files import write_text
 
 log = logging.getLogger(__name__)
+_LONGEST_LINE = 2**20
 Record = TypeVar("Record", bound=BaseModel)
 
 
@@ -49,20 +51,22 @@ class Journal(Generic[Record]):
                     self._position, replaced = 0, True
                 file.seek(self._position)
                 added = file.read()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             self._position = 0
             return [], True
         except OSError as error:
             raise self._unusable(error) from error
         whole = added.rfind(b"\n") + 1
         self._position += whole
-        records = [self._parse(line) for line in added[:whole].split(b"\n") if line.strip()]
+        records = [parse_line(self._record, line) for line in added[:whole].split(b"\n") if line.strip()]
+        if None in records:
+            log.debug("%s: lines that are not records were left out", self.path)
         return [record for record in records if record is not None], replaced
 
-    def append(self, record: Record) -> None:
-        """Add a record and bring it to the disk. Raises OutputError.
+    def append(self, record: Record, *, durable: bool = True) -> None:
+        """Add a record; only for a process that holds a lock on the file. Raises OutputError.
 
-        It is written in one piece, so that records of several processes do not mix.
+        durable: bring it to the disk, so that a power cut does not lose it.
         """
         line = _line(record)
         try:
@@ -70,13 +74,28 @@ class Journal(Generic[Record]):
             try:
                 end = os.lseek(handle, 0, os.SEEK_END)
                 torn = end and (os.lseek(handle, end - 1, os.SEEK_SET), os.read(handle, 1))[1] != b"\n"
-                rest = b"\n" + line if torn else line
-                # A disk that is nearly full takes a part and refuses the next byte.
-                while rest:
-                    rest = rest[os.write(handle, rest) :]
-                os.fsync(handle)
+                _write(handle, b"\n" + line if torn else line, end)
+                if durable:
+                    os.fsync(handle)
             finally:
                 os.close(handle)
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def cut(self, belongs: Callable[[Record], bool]) -> None:
+        """Cut the file, in place, before the first line that is not a record or does not belong. Raises OutputError."""
+        length = 0
+        try:
+            with self.path.open("ab+") as file:
+                file.seek(0)
+                # What is not a line may be as long as the file.
+                while (line := file.readline(_LONGEST_LINE)).endswith(b"\n"):
+                    record = parse_line(self._record, line)
+                    if record is None or not belongs(record):
+                        break
+                    length += len(line)
+                file.truncate(length)
+                os.fsync(file.fileno())
         except OSError as error:
             raise self._unusable(error) from error
 
@@ -84,18 +103,31 @@ class Journal(Generic[Record]):
         """Replace the file by these records, all or nothing; only for a process that is alone. Raises OutputError."""
         write_text(self.path, b"".join(map(_line, records)).decode("ascii"))
 
-    def _parse(self, line: bytes) -> Record | None:
-        try:
-            # Not pydantic's own parser: it refuses names of files that are not UTF-8.
-            return self._record.model_validate(json.loads(line))
-        except (ValueError, ValidationError, RecursionError):
-            log.debug("%s: a line is not a record and was left out", self.path)
-            return None
-
     def _unusable(self, error: OSError) -> OutputError:
         if error.errno in FULL_DISK:
             return OutputError(f"the disk is full: {self.path}", "Free some space, and run the same command again.")
         return OutputError(f"cannot use {self.path}: {(error.strerror or str(error)).lower()}", self._hint)
+
+
+def parse_line(record: type[Record], line: str | bytes) -> Record | None:
+    """Return the record in a line; None for any other line."""
+    try:
+        # Not pydantic's own parser: it refuses names of files that are not UTF-8.
+        return record.model_validate(json.loads(line))
+    except (ValueError, ValidationError, RecursionError):
+        return None
+
+
+def _write(handle: int, text: bytes, end: int) -> None:
+    """Write at the end of a file, or nothing: those who read along get whole lines."""
+    try:
+        # A disk that is nearly full takes a part and refuses the next byte.
+        while text:
+            text = text[os.write(handle, text) :]
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(handle, end)
+        raise
 
 
 def _line(record: BaseModel) -> bytes:

@@ -1,4 +1,4 @@
-"""The processor and the memory that this process may use. Imports the standard library only."""
+"""The processor, the memory and the network that this process may use. Imports the standard library only."""
 
 from __future__ import annotations
 
@@ -84,3 +84,8 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""
+
+
+def offline() -> bool:
+    """Does FOMMCTL_OFFLINE forbid the network? `0`, `false`, `no`, `off` and nothing mean that it does not."""
+    return os.environ.get("FOMMCTL_OFFLINE", "").strip().lower() not in ("", "0", "false", "no", "off")

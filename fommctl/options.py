@@ -142,6 +142,11 @@ class OptionField:
         return f"{least} on" if "Ge" in limits else least
 
 
+def option(panel: str, help: str, *names: str, **more: Any) -> Any:
+    """Return the declaration of an option under a heading of --help; `names` where they are not the field's."""
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
 def dashed(name: str) -> str:
     """`driving_crop` as the command line has it."""
     return name.replace("_", "-")

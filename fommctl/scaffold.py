@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fommctl import __version__
-from fommctl.api.version import API_VERSION
 from fommctl.errors import OutputError, UsageError
 from fommctl.presets.config import did_you_mean
 from fommctl.presets.preset import preset_specs
@@ -139,7 +138,7 @@ def _texts(name: str, kind: str, distribution: str, module: str) -> Iterator[tup
     )
     about = KINDS[kind]
     major = int(__version__.partition(".")[0])
-    dependencies = sorted((f"fommctl>={__version__},<{major + 1}", *about.packages))
+    dependencies = sorted((f"fommctl>={major},<{major + 1}", *about.packages))
     values = {
         "name": name,
         "kind": kind,
@@ -148,7 +147,6 @@ def _texts(name: str, kind: str, distribution: str, module: str) -> Iterator[tup
         "title": about.title,
         "summary": about.summary,
         "dependencies": json.dumps(dependencies),
-        "api": API_VERSION,
     }
     for part in ("package", kind):
         for path in sorted((TEMPLATES / part).rglob("*.jinja")):

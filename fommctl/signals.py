@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import current_thread, main_thread
 from types import FrameType
+from typing import Any
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Ctrl-C, the request to end, and the end of the terminal."""
+Handler = Callable[[int, FrameType | None], object]
 
 
 @contextmanager
-def handled(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+def handled(handler: Handler) -> Iterator[None]:
     """Let `handler` answer the signals that end a program; afterwards those before it do.
 
     A signal that the caller ignores (nohup, a background job) stays ignored. Outside the main thread nothing changes.
@@ -21,13 +23,29 @@ def handled(handler: Callable[[int, FrameType | None], object]) -> Iterator[None
     if current_thread() is not main_thread():
         yield
         return
-    heeded = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, handler) for number in heeded}
+    before = answer(handler)
     try:
         yield
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)
+
+
+def answer(handler: Handler) -> dict[int, Any]:
+    """Let `handler` answer the signals that end a program from now on, but for ignored ones; return those before it."""
+    heeded = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heeded}
+
+
+def leave_to_parent(handler: Handler) -> None:
+    """In a worker process: ignore Ctrl-C, which reaches the whole group, and let `handler` answer SIGTERM."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, handler)
+
+
+def ignore_sigterm() -> None:
+    """Let no further request to end disturb the cleaning up."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @contextmanager

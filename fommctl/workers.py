@@ -24,7 +24,15 @@ from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from fommctl import signals
-from fommctl.errors import FULL_DISK, FommctlError, InputError, InterruptedRunError, OutputError, out_of_memory
+from fommctl.errors import (
+    FULL_DISK,
+    FommctlError,
+    InputError,
+    InterruptedRunError,
+    OutputError,
+    out_of_memory,
+    unforeseen,
+)
 from fommctl.machine import usable_cores
 
 log = logging.getLogger(__name__)
@@ -120,7 +128,7 @@ def failure(error: Exception, seconds: float = 0.0) -> Failed:
         message, hint, code = f"{(error.strerror or str(error)).lower()}{name}", None, OutputError.exit_code
     else:
         # A plugin or a library may raise anything.
-        message, hint, code = f"{type(error).__name__}: {str(error)[:300]}".rstrip(": "), None, 1
+        message, hint, code = unforeseen(error), None, 1
     return Failed(message=message, hint=hint, exit_code=code, seconds=seconds, disk_full=full)
 
 
@@ -333,9 +341,8 @@ def serve(
 
     It ends when it is told to, and when its parent ends.
     """
-    # Ctrl-C goes to the whole group; the parent closes the pipe, and the job in hand cleans up.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _leave)
+    # The parent closes the pipe, and the job in hand cleans up.
+    signals.leave_to_parent(_leave)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     # stdout belongs to the result of the command.
     sys.stdout = sys.stderr
@@ -371,7 +378,7 @@ def serve(
 
 def _leave(signum: int, frame: FrameType | None) -> None:
     """Let every `with` block clean up; a second signal does not disturb that."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signals.ignore_sigterm()
     sys.exit(1)
 
 

@@ -27,9 +27,11 @@ PYTHON = [pytest.param(blocks(page, "python"), id=page.stem) for page in PAGES i
 def here(tmp_path, monkeypatch):
     """The folder of someone who has a portrait and a clip."""
     Image.open(ASTRONAUT).convert("RGB").save(tmp_path / "portrait.jpg", quality=95)
-    face_clip(tmp_path / "talk.mp4", count=20)
+    face_clip(tmp_path / "talk.mp4", count=16)
     (jobs,) = {table for page in PAGES for table in blocks(page, "csv")}
     (tmp_path / "shots.csv").write_text(jobs)
+    (edits,) = {table for page in PAGES for table in blocks(page, "edl")}
+    (tmp_path / "shots.edl").write_text(edits)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

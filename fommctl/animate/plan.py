@@ -32,22 +32,22 @@ from fommctl.detection.framing import (
     room_in,
     source_crop,
 )
+from fommctl.detection.landmarks import LandmarkDetector, LandmarkSquare, crop_by_landmarks
 from fommctl.detection.shots import DrivingCrop
 from fommctl.detection.tracking import STILL, travel
 from fommctl.errors import InputError, ModelError, UsageError
 from fommctl.host import Host
-from fommctl.media.boxes import Box
+from fommctl.media.boxes import Box, TurnedSquare
 from fommctl.media.images import Picture, crop, over_black, read_picture, resize
 from fommctl.media.marking import printable
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.reader import Clip
-from fommctl.media.resampling import content
+from fommctl.media.resampling import content, upright
 from fommctl.media.sound import choose_tracks
 from fommctl.media.writer import AudioSource, check_output, holds_alpha, holds_audio
 from fommctl.models.home import restorer_file
 from fommctl.networks.motion import MotionParts
-from fommctl.presets.preset import Preset
-from fommctl.presets.sections import Framing
+from fommctl.presets.sections import Framing, Preset, SquareParams
 from fommctl.provenance.hashing import InputFile
 from fommctl.provenance.sidecar import check_sidecar
 from fommctl.provenance.signing import check_signing
@@ -111,6 +111,8 @@ class AnimationInputs:
     """The animated square in the picture; None: the whole picture is the model's input."""
     mirrored: bool
     """Is the picture extended by its reflection, where the square reaches beyond it? Else its border is repeated."""
+    turned: TurnedSquare | None
+    """The animated square itself where it may be turned; `source_box` is then the one that it lies in."""
     square: NDArray[np.uint8]
     """(N, N, 3): the source as the model sees it."""
     views: tuple[NDArray[np.uint8], ...]
@@ -128,7 +130,18 @@ class AnimationInputs:
     @property
     def source_width(self) -> int:
         """Pixels of the source from the left to the right of what is animated."""
+        if self.turned is not None:
+            return round(self.turned.side)
         return self.picture.pixels.shape[1] if self.source_box is None else round(self.source_box.width)
+
+    @property
+    def full(self) -> NDArray[np.uint8]:
+        """The animated part of the source, laid over black, at its own resolution."""
+        return full_square(on_black(self.picture), self.source_box, self.turned, mirrored=self.mirrored)
+
+
+InputFiles = tuple[tuple[str, InputFile], ...]
+"""Inputs with their roles: `source`, `driving`, `view 1`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +154,8 @@ class AnimationPlan:
     sound: tuple[AudioSource, ...]
     """One source a track of the result."""
     mode: MotionMode
-    files: tuple[tuple[str, InputFile], ...]
-    """Inputs by role, as they were when they were read."""
+    files: InputFiles
+    """Inputs as they were when they were read."""
     warnings: tuple[str, ...]
 
     @property
@@ -223,13 +236,13 @@ def _refuse_driving_options(config: AnimateConfig) -> None:
             raise UsageError(f"--{name} shows the driving video, and a motion file has none of its pictures")
 
 
-def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion) -> AnimationPlan:
+def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion, files: InputFiles) -> AnimationPlan:
     """Look at the inputs and decide. Raises UsageError, InputError, OutputError, ModelError or MissingError.
 
     driving: as `open_driving` gave it; the part of a clip that is animated is set here.
+    files: as `input_files` gave them before `driving` was opened.
     """
     remarks = check_outputs(config)
-    files = input_files(config)
     config = resolve(config, engine.model.preset, engine.family)
     mode = engine.motion(config.motion)
     engine.check_views(len(config.views))
@@ -259,7 +272,7 @@ def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion
     return AnimationPlan(config, inputs, sound, mode, files, notes)
 
 
-def input_files(config: AnimateConfig) -> tuple[tuple[str, InputFile], ...]:
+def input_files(config: AnimateConfig) -> InputFiles:
     """Note, by role, what the inputs are before they are read, for hashes that vouch for what was read."""
     if not (config.sidecar or config.sign):
         return ()
@@ -290,14 +303,15 @@ def find_inputs(
     views = [on_black(read_picture(path)) for path in config.views]
     found = _search(config, driving, pixels, views, framing, host, searches or DetectorCache(host))
     seconds = time.monotonic() - began
-    box = source_box if found.source is None else found.source.box
+    box, turned = (source_box, None) if found.source is None else (found.source.box, found.source.turned)
     return AnimationInputs(
         picture=picture,
         source_box=box,
         mirrored=not config.as_published,
-        square=_framed(pixels, box, size, config),
+        turned=turned,
+        square=_framed(pixels, box, turned, size, config),
         views=tuple(
-            _framed(view, box if square is None else square.box, size, config)
+            _framed(view, *((box, turned) if square is None else (square.box, square.turned)), size, config)
             for view, square in zip(views, found.views, strict=True)
         ),
         driving=driving.driving
@@ -305,23 +319,34 @@ def find_inputs(
         else DrivingFraming(driving.info, driving.start, driving.end, driving_box, found.shots, found.detector),
         size=size,
         subject=None if found.source is None else found.source.subject,
-        room=None if found.source is None or config.as_published else room_in(found.source, *pixels.shape[1::-1]),
+        room=None
+        if found.source is None or turned is not None or config.as_published
+        else room_in(found.source, *pixels.shape[1::-1]),
         warnings=(*_several(config, found), *_missing(config, found.shots)),
         detection_s=seconds,
     )
 
 
 def _framed(
-    pixels: NDArray[np.uint8], box: Box | None, size: tuple[int, int], config: AnimateConfig
+    pixels: NDArray[np.uint8],
+    box: Box | None,
+    turned: TurnedSquare | None,
+    size: tuple[int, int],
+    config: AnimateConfig,
 ) -> NDArray[np.uint8]:
-    return resize(full_square(pixels, box, mirrored=not config.as_published), size)
+    return resize(full_square(pixels, box, turned, mirrored=not config.as_published), size)
 
 
-def full_square(pixels: NDArray[np.uint8], box: Box | None, *, mirrored: bool) -> NDArray[np.uint8]:
+def full_square(
+    pixels: NDArray[np.uint8], box: Box | None, turned: TurnedSquare | None, *, mirrored: bool
+) -> NDArray[np.uint8]:
     """The animated part of a picture at its own resolution; a network sees it resized.  box: None is all of it.
 
-    Outside the picture its border is repeated; mirrored: the picture is reflected there.
+    Outside the picture its border is repeated; mirrored: the picture is reflected there, but for turned squares.
     """
+    if turned is not None:
+        side = max(1, round(turned.side))
+        return upright(pixels, turned, (side, side))
     return pixels if box is None else crop(pixels, box, mirrored=mirrored)
 
 
@@ -353,17 +378,19 @@ def _search(
     if framing is None or not any(wanted):
         return nothing
     name, subject = config.detector, framing.subject
-    if name is None and config.best_frame == "auto":
-        # Poses are compared by landmarks where a detector at hand finds them.
+    if name is None and (config.best_frame == "auto" or framing.source or framing.driving):
+        # Poses are compared and squares laid by landmarks where a detector at hand finds them.
         name = next((spec.name for spec in ready_detectors(host, subject) if spec.landmarks), None)
     spec, detector = searches.detector(subject, name)
     log.info("detector: %s", spec.name)
     if isinstance(driving, Clip) and wanted[1]:
         driving_crop = cast(DrivingCrop, config.crop_of_driving)
+        width = config.driving_width or framing.width
+        square = None if config.driving_width else framing.driving
         shots = searches.in_clip(
             driving,
-            (spec, detector),
-            config.driving_width or framing.width,
+            (spec, detector if square is None else LandmarkDetector(detector, _square(square), width, subject)),
+            width,
             subject=subject,
             driving_crop=driving_crop,
             cuts=bool(config.cuts),
@@ -372,6 +399,10 @@ def _search(
         return replace(nothing, shots=shots, detector=spec.name)
 
     def found_in(picture: NDArray[np.uint8], path: Path) -> Crop:
+        if framing.source is not None and not config.source_width:
+            found = crop_by_landmarks(picture, detector, _square(framing.source), subject=subject, name=path.name)
+            if found is not None:
+                return found
         if not config.as_published:
             width = config.source_width or framing.width
             moves = excursions(shots, config.head_motion or 0.0) if config.motion != "absolute" else []
@@ -386,6 +417,10 @@ def _search(
         tuple(found_in(view, path) for path, view in zip(config.views, views, strict=True)),
         spec.name,
     )
+
+
+def _square(params: SquareParams) -> LandmarkSquare:
+    return LandmarkSquare(**params.model_dump())
 
 
 def _check_inside(box: Box | None, name: str, width: int, height: int) -> None:

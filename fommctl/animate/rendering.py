@@ -404,9 +404,11 @@ def open_session(plan: AnimationPlan, engine: Engine) -> RenderSession:
         keeps_alpha(config, inputs),
         plan.side_by_side,
         config.keypoints,
-        plan.detail and finer and isinstance(renderer, FlowRenderer),
+        plan.detail and finer and inputs.turned is None and isinstance(renderer, FlowRenderer),
     )
-    composer = Composer(config, inputs, options, context.motion, reconstruction, filters, square_filters)
+    composer = Composer(
+        config, inputs, options, context.motion, reconstruction, filters, square_filters, engine.family.mask
+    )
     return RenderSession(
         plan,
         engine,

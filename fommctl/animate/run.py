@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from fommctl.animate.compose import Rendered
-from fommctl.animate.config import AnimateConfig, FrameRange
+from fommctl.animate.config import SEARCHED, AnimateConfig, FrameRange
 from fommctl.animate.engine import Engine
 from fommctl.animate.motion import DrivingFrame, Motion, Presentation, TimedFrame, as_driven, at_rate
-from fommctl.animate.plan import AnimationPlan, open_driving, plan_animation
+from fommctl.animate.plan import AnimationPlan, input_files, open_driving, plan_animation
 from fommctl.animate.recording import AnimateResult, write_sidecar
 from fommctl.animate.rendering import (
     QUEUED_BATCHES,
@@ -40,6 +40,7 @@ from fommctl.media.images import Picture, Pixels, read_picture
 from fommctl.media.images_out import write_png
 from fommctl.media.output_paths import is_pattern
 from fommctl.media.probe import VideoInfo
+from fommctl.media.reader import Clip
 from fommctl.media.writer import Writer
 from fommctl.threads import ReadAhead, WriteBehind
 
@@ -77,28 +78,46 @@ class RenderedFrames:
     stats: RenderStats
 
 
-def run(config: AnimateConfig, engine: Engine, report: Progress | None = None) -> AnimateResult:
+def run(
+    config: AnimateConfig,
+    engine: Engine,
+    report: Progress | None = None,
+    phase: Callable[[str], None] = lambda text: None,
+) -> AnimateResult:
     """Animate one source with one driving video.
 
+    phase(what is done before the first frame, where that takes time).
     Raises UsageError, InputError, OutputError, ModelError or MissingError; whatever is raised, nothing is left at the
     output, but where only its sidecar or its motion file cannot be written, the result stays.
     """
+    files = input_files(config)
+    framing = engine.model.preset.framing
+    if framing is not None and {config.crop, config.crop_of_driving} & {"auto", *SEARCHED}:
+        phase(f"searching for a {framing.subject}")
     with open_driving(config, engine) as driving:
-        plan = plan_animation(config, engine, driving)
-        config, frames = plan.config, frames_to_render(plan)
-        engine.host.started(about(plan, engine))
-        session = open_session(plan, engine)
-        source = DrivingMotion(driving, session)
-        began = time.perf_counter()
-        with source.detected(session.finder, keep=config.motion_out is not None) as detected:
-            first, groups = _first_wanted(session, session.groups(detected, frames), frames)
-            with open_writer(session, first) as writer:
-                total = expected_frames(config, plan.info)
-                _render(session, groups, frames, _into(writer, first, plan), report, total)
-            if config.motion_out is not None:
-                # Behind the last frame that was rendered there may be others.
-                for _ in detected:
-                    pass
+        return render(plan_animation(config, engine, driving, files), engine, driving, report)
+
+
+def render(
+    plan: AnimationPlan, engine: Engine, driving: Clip | Motion, report: Progress | None = None
+) -> AnimateResult:
+    """Render a plan in one piece and write its result. Raises as `run` does.
+
+    driving: what it was planned with.
+    """
+    config, frames = plan.config, frames_to_render(plan)
+    engine.host.started(about(plan, engine))
+    session = open_session(plan, engine)
+    source = DrivingMotion(driving, session)
+    began = time.perf_counter()
+    with source.detected(session.finder, keep=config.motion_out is not None) as detected:
+        first, groups = _first_wanted(session, session.groups(detected, frames), frames)
+        with open_writer(session, first) as writer:
+            _render(session, groups, frames, _into(writer, first, plan), report, expected_frames(config, plan.info))
+        if config.motion_out is not None:
+            # Behind the last frame that was rendered there may be others.
+            for _ in detected:
+                pass
     if config.motion_out is not None:
         motion = driving if isinstance(driving, Motion) else _collected(source.frames, session)
         motion.save(config.motion_out, overwrite=config.overwrite)
@@ -170,8 +189,9 @@ def make_motion(config: AnimateConfig, engine: Engine, report: Progress | None =
 
     report(driving frames done, expected). Raises as `run` does. Listeners hear that the job begins.
     """
+    files = input_files(config)
     with open_driving(config, engine) as driving:
-        plan = plan_animation(config, engine, driving)
+        plan = plan_animation(config, engine, driving, files)
         engine.host.started(about(plan, engine))
         if isinstance(driving, Motion):
             return plan, driving
@@ -189,7 +209,7 @@ def divide(plan: AnimationPlan, motion: Motion, pieces: int, *, batch_size: int,
     """Divide what is to be rendered into at most `pieces` ranges of nearly equal length, none of fewer driving frames
     than `shortest`; each begins where a batch does, so that no frame is rendered twice."""
     wanted = frames_to_render(plan)
-    numbers = [timed.frame.number for timed in _timed(plan, motion)]
+    numbers = [timed.frame.number for timed in timed_frames(plan, motion)]
     starts = [number for number in numbers[::batch_size] if number in wanted]
     inside = [number for number in numbers if number in wanted]
     check_range(wanted, numbers[-1])
@@ -222,7 +242,7 @@ def render_frames(
     total = sum(number in frames for number in motion.numbers.tolist())
 
     def save(pixels: Pixels, presentation: Presentation, number: int) -> None:
-        write_png(_picture(folder, number), pixels)
+        write_png(frame_path(folder, number), pixels)
 
     groups = session.groups(motion.frames(engine.family.motion(), session.renderer.device), frames)
     _render(session, groups, frames, save, report, total)
@@ -238,13 +258,13 @@ def encode_frames(
     """
     session = open_session(plan, engine)
     frames, began = frames_to_render(plan), time.perf_counter()
-    timed = [one for one in _timed(plan, motion) if one.frame.number in frames]
+    timed = [one for one in timed_frames(plan, motion) if one.frame.number in frames]
     folders = {part.folder for part in parts}
 
     def pictures() -> Iterator[tuple[Pixels, Presentation]]:
         for one in timed:
             for number, presentation in enumerate(one.presentations, one.position):
-                place = next(path for folder in folders if (path := _picture(folder, number)).exists())
+                place = next(path for folder in folders if (path := frame_path(folder, number)).exists())
                 picture = read_picture(place)
                 yield _with_alpha(picture) if session.composer.alpha else picture.pixels, presentation
 
@@ -282,12 +302,12 @@ def open_writer(session: RenderSession, first: TimedFrame[DrivingFrame]) -> Writ
         config.result_path,
         audio=sound,
         timecode=first_timecode(plan, offset),
-        first_number=_number_of(plan, first) if numbered else None,
+        first_number=picture_number(plan, first) if numbered else None,
         **session.writing(),
     )
 
 
-def _number_of(plan: AnimationPlan, first: TimedFrame[DrivingFrame]) -> int:
+def picture_number(plan: AnimationPlan, first: TimedFrame[DrivingFrame]) -> int:
     """Number of the first picture of a part of the result: that of its driving frame, or, at another rate, its number
     in the whole result."""
     return first.position + 1 if plan.config.fps else first.frame.number
@@ -337,7 +357,7 @@ def _render(
                     report(session.rendered, total)
 
 
-def _timed(plan: AnimationPlan, motion: Motion) -> Iterator[TimedFrame[DrivingFrame]]:
+def timed_frames(plan: AnimationPlan, motion: Motion) -> Iterator[TimedFrame[DrivingFrame]]:
     """The frames that are shown, and when."""
     return at_rate(motion.frames(), plan.config.fps, plan.length) if plan.config.fps else as_driven(motion.frames())
 
@@ -365,5 +385,6 @@ def _with_alpha(picture: Picture) -> Pixels:
     return np.dstack((picture.pixels, alpha))
 
 
-def _picture(folder: Path, number: int) -> Path:
+def frame_path(folder: Path, number: int) -> Path:
+    """Where `render_frames` puts a frame.  number: in the result, from 0."""
     return folder / f"{number + 1:08d}.png"

@@ -5,8 +5,6 @@ imports torch), `fommctl.api.metrics`, `fommctl.api.schema` and `fommctl.api.fol
 contains may change at any release. Importing this package is cheap: neither torch nor PyAV is loaded.
 """
 
-from fommctl.api.hookspecs import PROJECT, hookimpl
-from fommctl.api.network import offline
 from fommctl.api.protocols import (
     Backend,
     DatasetAdapter,
@@ -20,6 +18,7 @@ from fommctl.api.protocols import (
     TransferRenderer,
 )
 from fommctl.api.specs import (
+    PROJECT,
     Architecture,
     BackendSpec,
     CommandSpec,
@@ -31,14 +30,14 @@ from fommctl.api.specs import (
     ModelSpec,
     PresetSpec,
     StageEvent,
+    hookimpl,
 )
 from fommctl.api.values import ClipRecord, Detection
-from fommctl.api.version import API_VERSION
 from fommctl.errors import FommctlError, InputError, MissingError, ModelError, OutputError, UsageError
+from fommctl.machine import offline
 from fommctl.media.boxes import Box
 
 __all__ = [
-    "API_VERSION",
     "PROJECT",
     "Architecture",
     "Backend",

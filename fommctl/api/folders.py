@@ -14,8 +14,7 @@ from pathlib import Path, PurePosixPath
 from posixpath import normpath
 from typing import Any, cast
 
-from fommctl.api import plain_json
-from fommctl.api.tables import bounded_lines, read_table
+from fommctl.api.readers import bounded_lines, parse_json, read_table
 from fommctl.api.values import ClipRecord, Split
 from fommctl.errors import InputError
 from fommctl.media import sequences
@@ -240,6 +239,6 @@ def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
 def _json_line(line: str) -> Any:
     """An empty line is an empty object; None for one that is no JSON."""
     try:
-        return plain_json.parse(line, finite=False) if line.strip() else {}
+        return parse_json(line, finite=False) if line.strip() else {}
     except ValueError:
         return None

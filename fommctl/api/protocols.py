@@ -86,6 +86,11 @@ class Backend(Protocol):
         """The networks by the group names of the published checkpoint."""
         ...
 
+    def needed_groups(self) -> Sequence[str]:
+        """The groups of `modules()` that make up the model: a checkpoint without one of them is refused, and what is
+        trained keeps these. The others (a discriminator) serve training alone, and a checkpoint may lack them."""
+        ...
+
     def prepare(self, device: torch.device, precision: str, *, fast: bool = True, scale: float = 1.0) -> Renderer:
         """A renderer with these weights.
 

@@ -1,18 +1,24 @@
-"""What plugins hand to the host: frozen descriptions, cheap to make, whose `build` does the heavy import."""
+"""What plugins hand to the host: frozen descriptions, cheap to make, whose `build` does the heavy import; the hooks
+that return them, and what is wrong with one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import pluggy
+
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from pydantic import BaseModel
     from torch import Tensor
 
     from fommctl.api.metrics import ClipScores, Metric
-    from fommctl.api.protocols import Backend, DatasetAdapter, Detector, Embedder
+    from fommctl.api.protocols import Backend, DatasetAdapter, Detector, Embedder, FrameFilter, SquareFilter
     from fommctl.networks.motion import MotionParts
 
 
@@ -46,14 +52,11 @@ class BackendSpec:
     summary: str
     schema: Callable[[], type[BaseModel]]
     """Imports and returns the pydantic model of this backend's `model_params`."""
-    recognises: Callable[[Mapping[str, Any]], bool]
-    """Does this `model_params` mapping (unvalidated, from YAML) belong to this backend?"""
+    recognises: Callable[[Mapping[str, Any]], float]
+    """How surely a `model_params` mapping (unvalidated, from YAML) belongs to this backend, from 0 (not at all) to 1
+    (it has what only this family has); the surest backend gets it."""
     build: Callable[[BaseModel], Backend]
     """Networks with fresh weights from validated `model_params`, on the CPU, in eval mode."""
-    groups: tuple[str, ...]
-    """State dicts that a checkpoint must hold, by their published names (`generator`, `kp_detector`)."""
-    optional_groups: tuple[str, ...] = ()
-    """State dicts that a checkpoint may hold (`discriminator`)."""
     read_architecture: Callable[[Groups], Architecture | None] = field(default=lambda groups: None)
     """Architecture from the tensors of a checkpoint (after `from_published`); None if they are not of this backend.
     Raises UsageError where the reading is ambiguous."""
@@ -61,13 +64,17 @@ class BackendSpec:
     """Imports and returns schemas of preset sections beside `model_params`: of those that differ from the shared ones
     (`train_params`, derived from `fommctl.api.training.BaseTrainParams`) and of the backend's own."""
     from_published: Callable[[Groups], Groups] = field(default=lambda groups: groups)
-    """A published checkpoint's tensors under the names and in the shapes of `modules()`; others as they are."""
+    """A published checkpoint's tensors under the names and in the shapes of `modules()`; others as they are. It is
+    given every checkpoint whose family is not known, and its own `read_architecture` alone sees the result."""
     to_published: Callable[[Groups], Groups] = field(default=lambda groups: groups)
     """The other way round, for `fommctl models export`."""
     motions: tuple[str, ...] = ("relative", "absolute")
     """How driving motion can be transferred to a source; the first is the default."""
     motion: Callable[[], type[MotionParts]] = _keypoints
     """Imports and returns the kind of motion that its renderers detect, where it is not that of FOMM."""
+    mask: Callable[[int], NDArray[np.float32]] | None = None
+    """mask(side): how much of a square that lies turned in its picture is shown where it is pasted back, (side, side)
+    in [0, 1]; None is a soft edge."""
     source_views: int = 1
     """Most pictures of a source that `encode_source` makes use of."""
 
@@ -198,3 +205,117 @@ class StageEvent:
     stage: str
     details: Mapping[str, Any]
     """JSON values only: inputs and options when a stage starts, its result when it finished."""
+
+
+PROJECT = "fommctl"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class Hooks:
+    """All hook specifications; examples of each are in plugins/README.md."""
+
+    @hookspec
+    def fommctl_backends(self) -> Iterable[BackendSpec]:
+        """Model families."""
+        return ()
+
+    @hookspec
+    def fommctl_datasets(self) -> Iterable[DatasetSpec]:
+        """Data set adapters."""
+        return ()
+
+    @hookspec
+    def fommctl_detectors(self) -> Iterable[DetectorSpec]:
+        """Subject detectors."""
+        return ()
+
+    @hookspec
+    def fommctl_embedders(self) -> Iterable[EmbedderSpec]:
+        """Embeddings of subjects."""
+        return ()
+
+    @hookspec
+    def fommctl_metrics(self) -> Iterable[MetricSpec]:
+        """Scores for `evaluate`."""
+        return ()
+
+    @hookspec
+    def fommctl_presets(self) -> Iterable[PresetSpec]:
+        """Named configurations."""
+        return ()
+
+    @hookspec
+    def fommctl_models(self) -> Iterable[ModelSpec]:
+        """Weights, shipped or downloadable."""
+        return ()
+
+    @hookspec
+    def fommctl_commands(self) -> Iterable[CommandSpec]:
+        """Extra subcommands."""
+        return ()
+
+    @hookspec
+    def fommctl_stage_started(self, event: StageEvent) -> None:
+        """A stage begins."""
+
+    @hookspec
+    def fommctl_stage_finished(self, event: StageEvent) -> None:
+        """A stage ended well; `event.details` holds its result."""
+
+    @hookspec
+    def fommctl_square(self, event: StageEvent) -> SquareFilter | None:
+        """A filter for the animated squares of this run, before they are pasted back, or None; in the same order."""
+
+    @hookspec
+    def fommctl_frame(self, event: StageEvent) -> FrameFilter | None:
+        """A filter for the finished frames of this run, or None; filters run in the order of plugin registration."""
+
+
+SPEC_TYPES: Mapping[str, type] = {
+    "backend": BackendSpec,
+    "dataset": DatasetSpec,
+    "detector": DetectorSpec,
+    "embedder": EmbedderSpec,
+    "metric": MetricSpec,
+    "preset": PresetSpec,
+    "model": ModelSpec,
+    "command": CommandSpec,
+}
+"""What plugins can offer, by kind; the hook of a kind is `fommctl_<kind>s`."""
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_PLAIN: Mapping[str, type] = {"str": str, "int": int, "bool": bool, "Path": Path}
+
+
+def spec_fault(kind: str, spec: object) -> str | None:
+    """What is wrong with this spec, as one short phrase that names it, or None."""
+    expected = SPEC_TYPES[kind]
+    if not isinstance(spec, expected):
+        return f"{type_name(spec)} is not a {expected.__name__}"
+    name = getattr(spec, "name", None)
+    for word in (name, *getattr(spec, "aliases", ())):
+        if not isinstance(word, str) or not NAME.fullmatch(word):
+            return f"the {kind} name {word!r} is not of lower-case letters, digits, '.', '_' and '-'"
+    for declared in fields(expected):
+        wanted = _wanted(str(declared.type), getattr(spec, declared.name))
+        if wanted:
+            return f"{declared.name} of the {kind} {name!r} is not {wanted}"
+    return None
+
+
+def _wanted(annotation: str, value: Any) -> str | None:
+    """What a field of this annotation must be, where `value` is not that; None where it is."""
+    if value is None and annotation.endswith("| None"):
+        return None
+    if annotation.startswith("Callable"):
+        return None if callable(value) else "callable"
+    if annotation == "tuple[str, ...]":
+        fits = isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+        return None if fits else "a tuple of strings"
+    plain = _PLAIN.get(annotation)
+    return f"a {plain.__name__}" if plain and not isinstance(value, plain) else None
+
+
+def type_name(value: object) -> str:
+    """The type of a value, or the class itself where the value is one, for a message."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__

@@ -9,28 +9,51 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fommctl.api.promises import promise as _promise
-from fommctl.api.specs import CommandSpec, DatasetSpec, DetectorSpec, EmbedderSpec
-from fommctl.api.testing_backend import check_backend as check_backend
-from fommctl.api.validation import spec_fault
+import numpy as np
+from numpy.typing import NDArray
+
+from fommctl.api.metrics import ClipScores, FrameChunk, Metric, MetricClip
+from fommctl.api.specs import CommandSpec, DatasetSpec, DetectorSpec, EmbedderSpec, MetricSpec, spec_fault
 from fommctl.api.values import ClipRecord, Detection
-from fommctl.errors import InputError
+from fommctl.errors import InputError, MissingError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from fommctl.api.protocols import Detector
 
+_LONGEST_SHOWN = 200
+Pixels = NDArray[np.uint8]
+Points = NDArray[np.float64]
 
-def pictures(count: int, height: int, width: int) -> list[NDArray[np.uint8]]:
+
+class BrokenPromiseError(AssertionError):
+    """A promise that a plugin makes by offering something, and what came instead."""
+
+    def __init__(self, promise: str, got: str | None = None) -> None:
+        super().__init__(promise if got is None else f"{promise} (got {got})")
+        self.promise = promise
+        self.got = got
+
+
+def promise(kept: object, what: str, *got: object) -> None:
+    """`assert` that stays with `python -O`. got: what came, shown where it is not as promised; arrays by their type."""
+    if not kept:
+        raise BrokenPromiseError(what, ", ".join(map(_shown, got)) or None)
+
+
+def _shown(value: object) -> str:
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is not None and dtype is not None:
+        return f"{str(dtype).removeprefix('torch.')} {tuple(shape)}"
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+def pictures(count: int, height: int, width: int) -> list[Pixels]:
     """Smooth random pictures (height, width, 3) uint8, the same at every call."""
-    import numpy as np
-
     random = np.random.default_rng(0)
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     waves = random.uniform(1, 6, (count, 3, 3))
@@ -40,76 +63,68 @@ def pictures(count: int, height: int, width: int) -> list[NDArray[np.uint8]]:
     ]
 
 
-def check_detector(spec: DetectorSpec, frames: Sequence[NDArray[np.uint8]] = ()) -> None:
+def check_detector(spec: DetectorSpec, frames: Sequence[Pixels] = ()) -> None:
     """frames: pictures (H, W, 3) with a subject in each. A detector that is not ready is not built: that could
     need the network."""
-    import numpy as np
-
     if not _ready("detector", spec):
         return
     detector = spec.build()
     nothing = detector.detect([])
-    _promise(nothing == [], "no pictures, no answers", nothing)
+    promise(nothing == [], "no pictures, no answers", nothing)
     blank = [np.full((64, 48, 3), level, np.uint8) for level in (0, 128)]
     found = [list(each) for each in detector.detect(blank)]
-    _promise(found == [[], []], "nothing is found in blank pictures", found)
-    _promise(len(detector.detect([blank[0][:1, :1]])) == 1, "a picture of one pixel is no error")
+    promise(found == [[], []], "nothing is found in blank pictures", found)
+    promise(len(detector.detect([blank[0][:1, :1]])) == 1, "a picture of one pixel is no error")
     _check_detections(spec, detector, [*frames, *pictures(2, 96, 128)], len(frames))
 
 
 def _ready(kind: str, spec: DetectorSpec | EmbedderSpec) -> bool:
     _check_spec(kind, spec)
-    _promise(spec.subject, "the subject is named")
+    promise(spec.subject, "the subject is named")
     reason = spec.ready()
-    _promise(reason is None or (isinstance(reason, str) and reason), "ready() is None or a reason", reason)
+    promise(reason is None or (isinstance(reason, str) and reason), "ready() is None or a reason", reason)
     return reason is None
 
 
-def _check_detections(
-    spec: DetectorSpec, detector: Detector, frames: Sequence[NDArray[np.uint8]], subjects: int
-) -> None:
+def _check_detections(spec: DetectorSpec, detector: Detector, frames: Sequence[Pixels], subjects: int) -> None:
     before = [frame.copy() for frame in frames]
     found = detector.detect(frames)
-    _promise(len(found) == len(frames), "one list for each picture", f"{len(found)} for {len(frames)}")
-    _promise(all(found[:subjects]), "the subject in each picture is found", found[:subjects])
+    promise(len(found) == len(frames), "one list for each picture", f"{len(found)} for {len(frames)}")
+    promise(all(found[:subjects]), "the subject in each picture is found", found[:subjects])
     for detection in (each for several in found for each in several):
-        _promise(isinstance(detection, Detection), "detections are Detection objects", detection)
-        _promise(detection.box.width > 0 and detection.box.height > 0, "boxes have an area", detection.box)
-        _promise(math.isfinite(detection.score), "scores are finite", detection.score)
+        promise(isinstance(detection, Detection), "detections are Detection objects", detection)
+        promise(detection.box.width > 0 and detection.box.height > 0, "boxes have an area", detection.box)
+        promise(math.isfinite(detection.score), "scores are finite", detection.score)
         shape = None if detection.landmarks is None else tuple(detection.landmarks.shape)
-        _promise(
-            shape == ((spec.landmarks, 2) if spec.landmarks else None), f"{spec.landmarks} landmarks (N, 2)", shape
-        )
+        promise(shape == ((spec.landmarks, 2) if spec.landmarks else None), f"{spec.landmarks} landmarks (N, 2)", shape)
     scores = [[each.score for each in several] for several in found]
-    _promise(all(each == sorted(each, reverse=True) for each in scores), "the surest comes first", scores)
-    _promise(all((a == b).all() for a, b in zip(frames, before, strict=True)), "the pictures stay as they are")
+    promise(all(each == sorted(each, reverse=True) for each in scores), "the surest comes first", scores)
+    promise(all((a == b).all() for a, b in zip(frames, before, strict=True)), "the pictures stay as they are")
     alone = [detector.detect([frame])[0] for frame in frames]
     counts = [[len(each) for each in several] for several in (found, alone)]
-    _promise(counts[0] == counts[1], "each picture is judged on its own", f"{counts[1]} alone, {counts[0]} together")
+    promise(counts[0] == counts[1], "each picture is judged on its own", f"{counts[1]} alone, {counts[0]} together")
 
 
-def check_embedder(spec: EmbedderSpec, frames: Sequence[NDArray[np.uint8]] = ()) -> None:
+def check_embedder(spec: EmbedderSpec, frames: Sequence[Pixels] = ()) -> None:
     """frames: pictures (H, W, 3) with a subject in each. One that is not ready is not built, as for detectors."""
-    import numpy as np
-
     if not _ready("embedder", spec):
         return
     embedder = spec.build()
     nothing = embedder.embed([])
-    _promise(nothing == [], "no pictures, no answers", nothing)
+    promise(nothing == [], "no pictures, no answers", nothing)
     several = [*frames, np.full((64, 48, 3), 128, np.uint8), np.zeros((1, 1, 3), np.uint8)]
     before = [frame.copy() for frame in several]
     found = embedder.embed(several)
-    _promise(len(found) == len(several), "one answer for each picture", f"{len(found)} for {len(several)}")
-    _promise(all(each is not None for each in found[: len(frames)]), "the subject in each picture is found")
+    promise(len(found) == len(several), "one answer for each picture", f"{len(found)} for {len(several)}")
+    promise(all(each is not None for each in found[: len(frames)]), "the subject in each picture is found")
     for vector, alone in zip(found, [embedder.embed([frame])[0] for frame in several], strict=True):
         if vector is None or alone is None:
-            _promise(vector is alone, "each picture is judged on its own")
+            promise(vector is alone, "each picture is judged on its own")
             continue
         fits = vector.shape == (spec.dimension,) and vector.dtype == np.float32 and np.isfinite(vector).all()
-        _promise(fits, "embeddings are (D,) float32 and finite", vector, f"D is {spec.dimension}")
-        _promise(np.allclose(vector, alone, atol=1e-4), "each picture is judged on its own")
-    _promise(all((a == b).all() for a, b in zip(several, before, strict=True)), "the pictures stay as they are")
+        promise(fits, "embeddings are (D,) float32 and finite", vector, f"D is {spec.dimension}")
+        promise(np.allclose(vector, alone, atol=1e-4), "each picture is judged on its own")
+    promise(all((a == b).all() for a, b in zip(several, before, strict=True)), "the pictures stay as they are")
 
 
 def check_dataset(spec: DatasetSpec, root: Path | None = None, *, limit: int = 4) -> None:
@@ -119,33 +134,33 @@ def check_dataset(spec: DatasetSpec, root: Path | None = None, *, limit: int = 4
     limit: of how many clips the frames are made and looked at.
     """
     _check_spec("dataset", spec)
-    _promise(spec.licence, "the licence is stated")
+    promise(spec.licence, "the licence is stated")
     adapter = spec.build()
     with tempfile.TemporaryDirectory() as empty:
         try:
             of_nothing = list(adapter.clips(Path(empty)))
         except InputError:
             of_nothing = []
-        _promise(
+        promise(
             all(clip.frames for clip in of_nothing), "an empty folder has no clips, or raises InputError", of_nothing
         )
         clips = list(adapter.clips(root or Path(empty)))
         again = list(adapter.clips(root or Path(empty)))
-    _promise(clips, "there are clips")
+    promise(clips, "there are clips")
     strange = [clip for clip in clips if not isinstance(clip, ClipRecord)]
-    _promise(not strange, "clips are ClipRecord objects", *strange[:1])
+    promise(not strange, "clips are ClipRecord objects", *strange[:1])
     names = [(clip.identity, clip.name) for clip in clips]
-    _promise(names == [(clip.identity, clip.name) for clip in again], "the order is fixed")
+    promise(names == [(clip.identity, clip.name) for clip in again], "the order is fixed")
     twice = [name for name in names if names.count(name) > 1] if len(set(names)) < len(names) else []
-    _promise(not twice, "names are unique among the clips of an identity", *twice[:1])
+    promise(not twice, "names are unique among the clips of an identity", *twice[:1])
     parts = {split: {clip.identity for clip in clips if clip.split == split} for split in ("train", "test")}
     both = parts["train"] & parts["test"]
-    _promise(not both, "no identity is in both splits", *sorted(both)[:1])
+    promise(not both, "no identity is in both splits", *sorted(both)[:1])
     for clip in clips:
         _check_clip(clip)
         inside = clip.path is None or root is None or clip.path.absolute().is_relative_to(root.absolute())
-        _promise(inside, f"the file of {clip.name} is in the raw folder", clip.path)
-    _promise(
+        promise(inside, f"the file of {clip.name} is in the raw folder", clip.path)
+    promise(
         any(clip.path is None or clip.path.exists() for clip in clips),
         "the file of a clip exists",
         *[clip.path for clip in clips[:1]],
@@ -159,62 +174,249 @@ def check_dataset(spec: DatasetSpec, root: Path | None = None, *, limit: int = 4
 
 
 def _check_clip(clip: ClipRecord) -> None:
-    _promise(
+    promise(
         clip.name and not set("/\\") & set(clip.name),
         f"{clip.name!r} can be part of a file name",
         "a slash, or nothing",
     )
-    _promise(
+    promise(
         clip.identity and not set("#/\\") & set(clip.identity),
         f"{clip.identity!r} can be part of a file name",
         "a slash, a #, or nothing",
     )
-    _promise(
+    promise(
         (clip.path is None) != (clip.frames is None),
         f"{clip.name} has either a path or frames",
         "none of them" if clip.path is None else "both",
     )
-    _promise(clip.split in (None, "train", "test"), f"{clip.name} is in train, test or neither", clip.split)
+    promise(clip.split in (None, "train", "test"), f"{clip.name} is in train, test or neither", clip.split)
     start, end = clip.start or 0.0, math.inf if clip.end is None else clip.end
-    _promise(0 <= start < end, f"{clip.name} starts before it ends", f"{clip.start} to {clip.end}")
-    _promise(clip.rate is None or 0 < clip.rate < math.inf, f"the frame rate of {clip.name} is above zero", clip.rate)
-    _promise(clip.box is None or 0 < clip.box.area < math.inf, f"the box of {clip.name} has an area", clip.box)
-    _promise(
+    promise(0 <= start < end, f"{clip.name} starts before it ends", f"{clip.start} to {clip.end}")
+    promise(clip.rate is None or 0 < clip.rate < math.inf, f"the frame rate of {clip.name} is above zero", clip.rate)
+    promise(clip.box is None or 0 < clip.box.area < math.inf, f"the box of {clip.name} has an area", clip.box)
+    promise(
         clip.box_frame is None or min(clip.box_frame) > 0,
         f"the frame of the box of {clip.name} has an area",
         clip.box_frame,
     )
 
 
-def _check_frames(name: str, frames: Sequence[NDArray[np.uint8]], again: Iterable[NDArray[np.uint8]]) -> None:
-    _promise(len(frames) > 1, f"{name} has two frames or more", len(frames))
+def _check_frames(name: str, frames: Sequence[Pixels], again: Iterable[Pixels]) -> None:
+    promise(len(frames) > 1, f"{name} has two frames or more", len(frames))
     for frame in frames:
-        _promise(frame.ndim == 3 and frame.shape[2] == 3, f"frames of {name} are (H, W, 3)", frame)
-        _promise(
+        promise(frame.ndim == 3 and frame.shape[2] == 3, f"frames of {name} are (H, W, 3)", frame)
+        promise(
             frame.dtype == "uint8" and frame.shape == frames[0].shape, f"frames of {name} are uint8 of one size", frame
         )
-    _promise(all((a == b).all() for a, b in zip(frames, again, strict=True)), f"{name} is the same every time")
+    promise(all((a == b).all() for a, b in zip(frames, again, strict=True)), f"{name} is the same every time")
 
 
-def _check_keypoints(name: str, points: NDArray[np.float64], frames: int) -> None:
-    import numpy as np
-
+def _check_keypoints(name: str, points: Points, frames: int) -> None:
     fits = points.ndim == 3 and points.shape[2] == 2 and np.issubdtype(points.dtype, np.floating)
-    _promise(fits, f"keypoints of {name} are (T, K, 2) numbers", points)
-    _promise(len(points) == frames, f"{name} has keypoints of every frame", f"{len(points)} for {frames} frames")
+    promise(fits, f"keypoints of {name} are (T, K, 2) numbers", points)
+    promise(len(points) == frames, f"{name} has keypoints of every frame", f"{len(points)} for {frames} frames")
     hidden = np.isnan(points)
-    _promise((hidden.all(-1) == hidden.any(-1)).all(), f"keypoints of {name} are hidden in both coordinates or none")
-    _promise((np.abs(points[~hidden]) <= 1).all(), f"keypoints of {name} are in [-1, 1]")
+    promise((hidden.all(-1) == hidden.any(-1)).all(), f"keypoints of {name} are hidden in both coordinates or none")
+    promise((np.abs(points[~hidden]) <= 1).all(), f"keypoints of {name} are in [-1, 1]")
 
 
 def check_command(spec: CommandSpec) -> None:
     """Builds the typer application of the command."""
     _check_spec("command", spec)
     app = spec.build()
-    _promise(app.registered_commands or app.registered_groups or app.registered_callback, "there is a command to run")
+    promise(app.registered_commands or app.registered_groups or app.registered_callback, "there is a command to run")
 
 
 def _check_spec(kind: str, spec: object) -> None:
     fault = spec_fault(kind, spec)
-    _promise(fault is None, fault or "")
-    _promise(getattr(spec, "summary", ""), "the summary says what it is")
+    promise(fault is None, fault or "")
+    promise(getattr(spec, "summary", ""), "the summary says what it is")
+
+
+def check_metric(spec: MetricSpec, frames: Sequence[Pixels] = ()) -> None:
+    """frames: a true clip of three frames (H, W, 3) or more that the metric can score; by default a smooth picture of
+    64 pixels that moves. Keypoints and embeddings, where the metric uses them, are read off the colours.
+
+    Scores are finite or none, the same however the frames are cut into chunks, lie in memory or alternate with those of
+    another clip; the truth scores no worse than the truth under noise; small, black and few frames are no errors. A
+    metric that raises MissingError when it is built is not checked. Raises AssertionError with the promise that was
+    broken.
+    """
+    fault = spec_fault("metric", spec)
+    promise(fault is None, fault or "")
+    promise(spec.summary, "the summary says what it is")
+    promise(
+        spec.needs in ("truth", "identity", "driving", "nothing"),
+        "it needs the truth, the identity, the driving video or nothing",
+        spec.needs,
+    )
+    promise(set(spec.uses) <= {"keypoints", "embeddings"}, "it uses keypoints and embeddings at most", spec.uses)
+    promise(
+        spec.weighting in ("frames", "clips"), "the mean over clips is weighted by frames or by clips", spec.weighting
+    )
+    try:
+        metric = spec.build()
+    except MissingError:
+        return
+    truth = np.stack(list(frames) or moving_pictures(7))
+    noise = np.random.default_rng(0).normal(0, 40, truth.shape)
+    noisy = (truth + noise).round().clip(0, 255).astype(np.uint8)
+    _check_order(spec, metric, truth, noisy)
+    _check_streaming(spec, metric, truth, noisy)
+    _check_odd_clips(spec, metric, truth, noisy)
+
+
+def moving_pictures(count: int, size: int = 64) -> list[Pixels]:
+    """Squares of a smooth picture, each a pixel below and two to the right of the one before."""
+    (whole,) = pictures(1, size + count, size + 2 * count)
+    return [whole[step : step + size, 2 * step : 2 * step + size] for step in range(count)]
+
+
+def _check_order(spec: MetricSpec, metric: Metric, truth: Pixels, noisy: Pixels) -> None:
+    if spec.needs == "nothing":
+        return
+    same, worse = (_total(spec, [_score(spec, metric, frames, truth)]) for frames in (truth.copy(), noisy))
+    if same is not None and worse is not None:
+        ordered = same <= worse if spec.lower_is_better else same >= worse
+        promise(ordered, "the truth scores no worse than the truth under noise", f"{same:g} and {worse:g}")
+
+
+def _check_streaming(spec: MetricSpec, metric: Metric, truth: Pixels, noisy: Pixels) -> None:
+    before = noisy.copy(), truth.copy()
+    whole = _score(spec, metric, noisy, truth)
+    promise(_alike(spec, whole, _score(spec, metric, noisy, truth)), "the same frames get the same score")
+    one, other = (metric.clip(_clip(spec)) for _ in range(2))
+    middle = [0, 1, 3, len(truth)]
+    for first, end in pairwise(middle):
+        one.add(_chunk(spec, noisy, truth, first, end, exact=True))
+        other.add(_chunk(spec, truth, truth, first, end))
+    other.finish()
+    promise(_alike(spec, whole, one.finish()), "chunks and clips alongside make no difference")
+    mirrored = [np.ascontiguousarray(frames[:, :, ::-1])[:, :, ::-1] for frames in (noisy, truth)]
+    promise(_alike(spec, whole, _score(spec, metric, *mirrored)), "it makes no difference how frames lie in memory")
+    unchanged = (noisy == before[0]).all() and (truth == before[1]).all()
+    promise(unchanged, "the frames stay as they are")
+
+
+def _check_odd_clips(spec: MetricSpec, metric: Metric, truth: Pixels, noisy: Pixels) -> None:
+    black = np.zeros_like(truth)
+    for prediction, reference in (
+        (black, black),
+        (black, truth),
+        (truth, black),
+        (noisy[:1], truth[:1]),
+        (noisy[:2], truth[:2]),
+        (noisy[:, :5, :9], truth[:, :5, :9]),
+        (noisy[:, :1, :1], truth[:, :1, :1]),
+    ):
+        _score(spec, metric, prediction, reference)
+    if spec.needs in ("identity", "driving"):
+        # A source picture and a driving video have sizes of their own.
+        _score(spec, metric, noisy, truth[:, ::2, ::3])
+    empty = metric.clip(_clip(spec)).finish()
+    _check_scores(empty, 0)
+    promise(empty.value is None, "a clip without frames has no score", empty.value)
+    promise(_total(spec, [empty]) is None, "no clip with a score, no score of all")
+
+
+def _score(spec: MetricSpec, metric: Metric, prediction: Pixels, truth: Pixels) -> ClipScores:
+    scorer = metric.clip(_clip(spec))
+    scorer.add(_chunk(spec, prediction, truth, 0, len(prediction)))
+    scores = scorer.finish()
+    _check_scores(scores, len(prediction))
+    return scores
+
+
+def _chunk(
+    spec: MetricSpec, prediction: Pixels, truth: Pixels, first: int, end: int, *, exact: bool = False
+) -> FrameChunk:
+    frames = prediction[first:end]
+    known = None if spec.needs == "nothing" else truth[first:end]
+    return FrameChunk(frames, known, (frames / 255).astype(np.float32) if exact else None, first)
+
+
+def _check_scores(scores: ClipScores, total: int) -> None:
+    promise(isinstance(scores, ClipScores), "finish() gives ClipScores", scores)
+    promise(
+        scores.value is None or math.isfinite(scores.value),
+        "the value is finite, or None where there is none",
+        scores.value,
+    )
+    promise(
+        scores.frames.dtype == np.float64 and scores.frames.ndim == 1,
+        "scores of frames are (N,) float64",
+        scores.frames,
+    )
+    promise(
+        len(scores.frames) in (0, total), "there is one score a frame, or none", f"{len(scores.frames)} for {total}"
+    )
+    promise(not np.isinf(scores.frames).any(), "scores of frames are finite, or NaN where there is none")
+    promise(
+        0 <= scores.scored <= total == scores.total,
+        "the frames are counted",
+        f"{scores.scored} of {scores.total} scored, of {total} given",
+    )
+    promise(scores.value is None or scores.scored, "a value rests on frames")
+    promise(all(isinstance(array, np.ndarray) for array in scores.state.values()), "the state is of arrays")
+
+
+def _alike(spec: MetricSpec, one: ClipScores, other: ClipScores) -> bool:
+    counted = (one.scored, one.total) == (other.scored, other.total)
+    frames = one.frames.shape == other.frames.shape and np.allclose(
+        one.frames, other.frames, rtol=1e-4, atol=1e-6, equal_nan=True
+    )
+    values = [(one.value, other.value), (_total(spec, [one]), _total(spec, [other]))]
+    return counted and frames and all(_near(*pair) for pair in values)
+
+
+def _near(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, rel_tol=1e-4, abs_tol=1e-6)
+
+
+def _total(spec: MetricSpec, clips: Sequence[ClipScores]) -> float | None:
+    """The score of several clips."""
+    if spec.combine is None:
+        return clips[0].value
+    value = spec.combine(clips)
+    promise(value is None or math.isfinite(value), "a combined score is finite, or None where there is none", value)
+    return value
+
+
+def _clip(spec: MetricSpec) -> MetricClip:
+    return MetricClip(
+        "clip",
+        25.0,
+        keypoints=_Centres() if "keypoints" in spec.uses else None,
+        embeddings=_Colours() if "embeddings" in spec.uses else None,
+    )
+
+
+class _Centres:
+    """The centre of the brightness of each colour as three keypoints; none in black frames."""
+
+    name = "centres"
+
+    def __call__(self, chunk: FrameChunk) -> tuple[Points, Points | None]:
+        return _centres(chunk.prediction), None if chunk.truth is None else _centres(chunk.truth)
+
+
+def _centres(frames: Pixels) -> Points:
+    height, width = frames.shape[1:3]
+    bright = frames.astype(np.float64)
+    totals = bright.sum((1, 2))
+    x, y = np.einsum("nhwk,w->nk", bright, np.arange(width)), np.einsum("nhwk,h->nk", bright, np.arange(height))
+    with np.errstate(invalid="ignore"):
+        points: Points = np.stack([x, y], -1) / totals[..., None]
+    return points
+
+
+class _Colours:
+    """The mean colour of a frame; none in black frames."""
+
+    name = "colours"
+
+    def __call__(self, frames: Pixels) -> Points:
+        means: Points = frames.mean((1, 2), dtype=np.float64) / 255
+        return np.where(means.any(1, keepdims=True), means, np.nan)

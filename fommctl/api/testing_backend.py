@@ -1,20 +1,26 @@
-"""The contract of backends, as `fommctl.api.testing` has those of the other plugins; without torch at import."""
+"""The contract of backends, as `fommctl.api.testing` has those of the other plugins; importing it imports torch."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from fommctl.api.promises import promise as _promise
+import torch
+
 from fommctl.api.protocols import FlowRenderer
-from fommctl.api.specs import BackendSpec, Groups
-from fommctl.api.validation import spec_fault
+from fommctl.api.specs import BackendSpec, Groups, spec_fault
+from fommctl.api.testing import BrokenPromiseError, promise
+from fommctl.api.training import BaseTrainParams, PhaseResult, ThinPlateTransform, TrainingBatch, TrainingPhase, trains
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fommctl.api.protocols import Backend, Renderer, SourceContext
     from fommctl.networks.motion import MotionParts
+
+BATCH = 2
+"""Pairs of frames in a training step."""
 
 
 def check_backend(
@@ -26,32 +32,32 @@ def check_backend(
     shapes and ranges, frames of a batch independent of each other, fast paths within 1e-3 of the plain one, and a
     published layout that leads there and back.
     """
-    import torch
-
     fault = spec_fault("backend", spec)
-    _promise(fault is None, fault or "")
-    _promise(spec.summary, "the summary says what it is")
-    _promise(spec.motions and all(map(str.isidentifier, spec.motions)), "motions are one word each", spec.motions)
+    promise(fault is None, fault or "")
+    promise(spec.summary, "the summary says what it is")
+    promise(spec.motions and all(map(str.isidentifier, spec.motions)), "motions are one word each", spec.motions)
     schema = spec.schema()
-    _promise(spec.recognises(dict(model_params)), "recognises() knows its own model_params")
-    _promise(not spec.recognises({}), "recognises({}) is False")
+    certainty = spec.recognises(dict(model_params))
+    promise(0 < certainty <= 1, "recognises() is above 0 and at most 1 for its own model_params", certainty)
+    promise(spec.recognises({}) == 0, "recognises({}) is 0")
     _check_unknown_keys(schema, model_params)
     torch.manual_seed(0)
     backend = spec.build(schema.model_validate(dict(model_params)))
     torch.manual_seed(0)
-    _check_groups(spec, backend, spec.build(schema.model_validate(dict(model_params))))
+    _check_groups(backend, spec.build(schema.model_validate(dict(model_params))))
     groups = {name: dict(module.state_dict()) for name, module in backend.modules().items()}
     _check_layout(spec, groups)
     architecture = spec.read_architecture(groups)
     if architecture is not None:
         again = spec.build(schema.model_validate(dict(architecture.model_params)))
+        needed = backend.needed_groups()
         shapes = {name: _shapes(module.state_dict()) for name, module in again.modules().items()}
-        _promise(
-            {name: _shapes(tensors) for name, tensors in groups.items() if name in spec.groups}
-            == {name: each for name, each in shapes.items() if name in spec.groups},
+        promise(
+            {name: _shapes(tensors) for name, tensors in groups.items() if name in needed}
+            == {name: each for name, each in shapes.items() if name in needed},
             "read_architecture() describes networks of the same tensors",
         )
-    _promise(spec.read_architecture({"nobody": {"knows": torch.zeros(1)}}) is None, "foreign tensors are not claimed")
+    promise(spec.read_architecture({"nobody": {"knows": torch.zeros(1)}}) is None, "foreign tensors are not claimed")
     height, width, channels = frame_shape
     frames = torch.rand(3, channels, height, width, generator=torch.Generator().manual_seed(0))
     plain = backend.prepare(torch.device("cpu"), "fp32", fast=False)
@@ -62,7 +68,7 @@ def check_backend(
         if spec.source_views > 1:
             _check_views(fast, frames)
     apart = float((expected - found).abs().max())
-    _promise(apart <= 1e-3, "the fast fp32 path is within 1e-3 of the plain one", f"{apart:.2g}")
+    promise(apart <= 1e-3, "the fast fp32 path is within 1e-3 of the plain one", f"{apart:.2g}")
 
 
 def _check_unknown_keys(schema: Any, model_params: Mapping[str, Any]) -> None:
@@ -70,33 +76,30 @@ def _check_unknown_keys(schema: Any, model_params: Mapping[str, Any]) -> None:
         schema.model_validate({**model_params, "no_such_key": 1})
     except ValueError:
         return
-    _promise(False, "the schema refuses unknown keys", "no error for no_such_key: 1")
+    promise(False, "the schema refuses unknown keys", "no error for no_such_key: 1")
 
 
-def _check_groups(spec: BackendSpec, backend: Backend, twin: Backend) -> None:
-    modules, others = backend.modules(), twin.modules()
-    _promise(set(spec.groups) <= set(modules), "modules() has every group", sorted(modules))
-    _promise(
-        set(modules) <= {*spec.groups, *spec.optional_groups}, "modules() has declared groups only", sorted(modules)
-    )
+def _check_groups(backend: Backend, twin: Backend) -> None:
+    modules, others, needed = backend.modules(), twin.modules(), backend.needed_groups()
+    promise(needed and set(needed) <= set(modules), "needed_groups() are groups of modules()", needed)
     for name, module in modules.items():
-        _promise(not module.training, f"{name} is in eval mode")
+        promise(not module.training, f"{name} is in eval mode")
         state, other = module.state_dict(), others[name].state_dict()
-        _promise(all(tensor.device.type == "cpu" for tensor in state.values()), f"{name} is on the CPU")
+        promise(all(tensor.device.type == "cpu" for tensor in state.values()), f"{name} is on the CPU")
         same = state.keys() == other.keys() and all(state[key].equal(other[key]) for key in state)
-        _promise(same, f"{name} has the same weights for the same seed")
+        promise(same, f"{name} has the same weights for the same seed")
 
 
 def _check_layout(spec: BackendSpec, groups: Groups) -> None:
     """Published names and shapes, and back."""
     before = {name: _shapes(tensors) for name, tensors in groups.items()}
     same = {name: _shapes(tensors) for name, tensors in spec.from_published(groups).items()} == before
-    _promise(same, "from_published() leaves tensors in the layout of modules() as they are")
+    promise(same, "from_published() leaves tensors in the layout of modules() as they are")
     again = spec.from_published(spec.to_published(groups))
-    _promise(set(again) == set(groups), "the groups come back from the published layout")
+    promise(set(again) == set(groups), "the groups come back from the published layout")
     for name, tensors in groups.items():
         same = again[name].keys() == tensors.keys() and all(again[name][key].equal(tensors[key]) for key in tensors)
-        _promise(same, f"the tensors of {name} come back from the published layout")
+        promise(same, f"the tensors of {name} come back from the published layout")
 
 
 def _check_views(renderer: Renderer, frames: Tensor) -> None:
@@ -104,10 +107,10 @@ def _check_views(renderer: Renderer, frames: Tensor) -> None:
     context = renderer.encode_source(frames[:2])
     _check_motion(context.motion, 1)
     motion = renderer.detect(frames)
-    _promise(_alike(context.motion, motion[:1]), "the motion of several pictures of a source is that of the first")
+    promise(_alike(context.motion, motion[:1]), "the motion of several pictures of a source is that of the first")
     rendered = renderer.render(context, motion)
-    _promise(_fits(rendered, frames), "render() of several pictures of a source gives (B, C, H, W)")
-    _promise(rendered.isfinite().all(), "frames made of several pictures are finite")
+    promise(_fits(rendered, frames), "render() of several pictures of a source gives (B, C, H, W)")
+    promise(rendered.isfinite().all(), "frames made of several pictures are finite")
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -116,69 +119,63 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 def _check_renderer(renderer: Renderer, frames: Tensor) -> Tensor:
     """Returns the rendered frames."""
-    import torch
-
     before = frames.clone()
     motion = renderer.detect(frames)
     _check_motion(motion, len(frames))
     context = renderer.encode_source(frames[:1])
     _check_motion(context.motion, 1)
-    _promise(_alike(context.motion, motion[:1]), "the context's motion is that of its source")
+    promise(_alike(context.motion, motion[:1]), "the context's motion is that of its source")
     together = renderer.render(context, motion)
-    _promise(_fits(together, frames), "render() gives (B, C, H, W), no smaller than the frames", together)
-    _promise(torch.isfinite(together).all(), "frames are finite")
+    promise(_fits(together, frames), "render() gives (B, C, H, W), no smaller than the frames", together)
+    promise(torch.isfinite(together).all(), "frames are finite")
     low, high = float(together.min()), float(together.max())
-    _promise(low >= 0 and high <= 1, "frames are in [0, 1]", f"{low:.3g} to {high:.3g}")
+    promise(low >= 0 and high <= 1, "frames are in [0, 1]", f"{low:.3g} to {high:.3g}")
     together = together.clone()
     for index in range(len(frames)):
         one = slice(index, index + 1)
         alone = renderer.detect(frames[one])
-        _promise(_alike(alone, motion[one]), "detect() sees each frame of a batch on its own")
-        _promise(_near(renderer.render(context, motion[one]), together[one]), "render() makes each frame on its own")
+        promise(_alike(alone, motion[one]), "detect() sees each frame of a batch on its own")
+        promise(_near(renderer.render(context, motion[one]), together[one]), "render() makes each frame on its own")
     _check_flow(renderer, context, motion, together)
-    _promise(frames.equal(before), "the frames that are handed in stay as they are")
+    promise(frames.equal(before), "the frames that are handed in stay as they are")
     return together
 
 
 def _check_flow(renderer: Renderer, context: SourceContext, motion: MotionParts, frames: Tensor) -> None:
     """Of a renderer that can tell what moved where; frames: as `render` made them."""
-    import torch
-
     if not isinstance(renderer, FlowRenderer):
         return
     again, flow = renderer.render_with_flow(context, motion)
-    _promise(_near(again, frames), "render_with_flow() gives the frames of render()")
+    promise(_near(again, frames), "render_with_flow() gives the frames of render()")
     if flow is None:
         return
     fits = flow.ndim == 4 and len(flow) == len(frames) and flow.shape[3] == 2
-    _promise(fits, "a flow is (B, h, w, 2)", flow)
-    _promise(flow.dtype == torch.float32 and bool(torch.isfinite(flow).all()), "a flow is finite float32", flow)
+    promise(fits, "a flow is (B, h, w, 2)", flow)
+    promise(flow.dtype == torch.float32 and bool(torch.isfinite(flow).all()), "a flow is finite float32", flow)
     flow = flow.clone()
     for index in range(len(frames)):
         one = slice(index, index + 1)
         alone = renderer.render_with_flow(context, motion[one])[1]
-        _promise(alone is not None and _near(alone, flow[one]), "render_with_flow() sees each frame on its own")
+        promise(alone is not None and _near(alone, flow[one]), "render_with_flow() sees each frame on its own")
 
 
 def _check_motion(motion: MotionParts, count: int) -> None:
-    import torch
-
     from fommctl.networks.motion import Motion
 
     if isinstance(motion, Motion):
         points, jacobians, covariances, codes = motion.parts()
         assert points is not None
-        _promise(points.ndim == 3 and points.shape[2] == 2, "keypoints are (B, K, 2)", points)
-        _promise(points.shape[1] or codes is not None, "there are keypoints, or codes in their place")
+        promise(points.ndim == 3 and points.shape[2] == 2, "keypoints are (B, K, 2)", points)
+        promise(points.shape[1] or codes is not None, "there are keypoints, or codes in their place")
         for name, maps in (("Jacobians", jacobians), ("covariances", covariances)):
-            _promise(maps is None or maps.shape == (*points.shape, 2), f"{name} are (B, K, 2, 2)", maps)
-        _promise(codes is None or codes.ndim == 2, "codes are (B, D)", codes)
+            promise(maps is None or maps.shape == (*points.shape, 2), f"{name} are (B, K, 2, 2)", maps)
+        promise(codes is None or codes.ndim == 2, "codes are (B, D)", codes)
     points = motion.points()
-    _promise(points.shape == (count, points.shape[1], 2), "the points of a motion are (B, K, 2)", points)
+    promise(points.shape == (count, points.shape[1], 2), "the points of a motion are (B, K, 2)", points)
     for name, part in zip(motion.names(), motion.parts(), strict=True):
-        _promise(part is None or len(part) == count, f"{name} are (B, ...)", part)
+        promise(part is None or len(part) == count, f"{name} are (B, ...)", part)
         finite = part is None or (part.dtype == torch.float32 and bool(torch.isfinite(part).all()))
-        _promise(finite, f"{name} are finite float32", part)
+        promise(finite, f"{name} are finite float32", part)
 
 
 def _alike(one: MotionParts, other: MotionParts) -> bool:
@@ -198,3 +195,104 @@ def _fits(rendered: Tensor, frames: Tensor) -> bool:
 def _near(one: Tensor, other: Tensor) -> bool:
     # Of no values at all, too: a motion may have no keypoints.
     return bool(((one - other).abs() <= 1e-3).all())
+
+
+def check_training(
+    spec: BackendSpec,
+    model_params: Mapping[str, Any],
+    train_params: Mapping[str, Any],
+    frame_shape: tuple[int, int, int] = (64, 64, 3),
+) -> None:
+    """train_params: as in a preset, with `perceptual_network: none`; others: see `check_backend`.
+
+    Two steps on the CPU, and the forward passes of one under autocast to bf16: every phase gives finite scalar losses,
+    their gradients reach what its optimisers train, each weight belongs to one optimiser, every optimiser changes
+    something, and one seed gives one result. Raises AssertionError with the promise that was broken.
+    """
+    schema = spec.sections().get("train_params", BaseTrainParams)
+    params = schema.model_validate(dict(train_params))
+    first, second = (_losses(spec, model_params, params, frame_shape) for _ in range(2))
+    promise(first == second, "the same seed gives the same losses")
+    _check_half(spec, model_params, params, frame_shape)
+
+
+def _check_half(
+    spec: BackendSpec, model_params: Mapping[str, Any], params: Any, frame_shape: tuple[int, int, int]
+) -> None:
+    """`train` does so where bf16 is fast."""
+    backend: Any = spec.build(spec.schema().model_validate(dict(model_params)))
+    batch, generated = _batch(frame_shape, 0), None
+    for phase in backend.training(params, None):
+        with torch.autocast("cpu", torch.bfloat16):
+            try:
+                result: PhaseResult = phase.module.train()(batch, generated)
+            except RuntimeError as error:
+                raise BrokenPromiseError("a step works under autocast to bf16", str(error)) from error
+        generated = result.generated
+        for name, loss in result.losses.items():
+            value = float(loss.detach())
+            promise(math.isfinite(value), f"the loss '{name}' is finite under autocast to bf16", value)
+
+
+def _losses(
+    spec: BackendSpec, model_params: Mapping[str, Any], params: Any, frame_shape: tuple[int, int, int]
+) -> list[float]:
+    torch.manual_seed(0)
+    backend: Any = spec.build(spec.schema().model_validate(dict(model_params)))
+    promise(trains(backend), "the backend has a method training()")
+    phases: list[TrainingPhase] = list(backend.training(params, None))
+    _check_optimisers(phases)
+    losses = []
+    for number in range(2):
+        batch, generated = _batch(frame_shape, number), None
+        for phase in phases:
+            result, values = _step(phase, batch, generated)
+            generated = result.generated
+            losses += values
+    return losses
+
+
+def _check_optimisers(phases: list[TrainingPhase]) -> None:
+    names = [name for phase in phases for name in phase.optimisers]
+    promise(bool(names) and len(set(names)) == len(names), "every optimiser has a name of its own", names)
+    promise(
+        all(name.startswith("optimizer_") for name in names), "optimisers are named optimizer_*, as published", names
+    )
+    trained: set[int] = set()
+    for phase in phases:
+        own = {id(parameter) for parameter in phase.module.parameters() if parameter.requires_grad}
+        for optimiser in phase.optimisers.values():
+            held = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
+            promise(not held & trained, "each weight belongs to one optimiser")
+            trained |= held
+            promise(held <= own, f"the module of the phase '{phase.name}' registers what its optimisers train")
+            own -= held
+        promise(not own, f"the module of the phase '{phase.name}' registers nothing else that learns")
+
+
+def _step(phase: TrainingPhase, batch: TrainingBatch, generated: Any) -> tuple[PhaseResult, list[float]]:
+    result: PhaseResult = phase.module.train()(batch, generated)
+    promise(bool(result.losses), f"the phase '{phase.name}' has losses")
+    for name, loss in result.losses.items():
+        promise(loss.dim() == 0 and bool(loss.isfinite()), f"the loss '{name}' is a finite scalar", loss)
+    if result.view is not None:
+        shapes = {tuple(frames.shape) for frames in (result.view.source, result.view.driving, result.view.prediction)}
+        promise(shapes == {tuple(batch.source.shape)}, "a view shows frames of the size of the batch", sorted(shapes))
+    for optimiser in phase.optimisers.values():
+        optimiser.zero_grad(set_to_none=True)
+    torch.stack(list(result.losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+    for name, optimiser in phase.optimisers.items():
+        held = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        before = [parameter.detach().clone() for parameter in held]
+        optimiser.step()
+        moved = any(not old.equal(new) for old, new in zip(before, held, strict=True))
+        promise(moved, f"a step of {name} changes weights")
+    return result, [float(loss.detach()) for loss in result.losses.values()]
+
+
+def _batch(frame_shape: tuple[int, int, int], seed: int) -> TrainingBatch:
+    height, width, channels = frame_shape
+    random = torch.Generator().manual_seed(seed)
+    source, driving = (torch.rand(BATCH, channels, height, width, generator=random) for _ in range(2))
+    transform = ThinPlateTransform.random(BATCH, sigma_affine=0.05, sigma_tps=0.005, points_tps=5, generator=random)
+    return TrainingBatch(source, driving, transform)

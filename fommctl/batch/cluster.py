@@ -23,6 +23,9 @@ ANSWER_S = 5.0
 """Seconds that a cluster has to answer."""
 STORE_BYTES = 256 << 20
 """For what is handed around: pictures of sources and motions, no videos."""
+_SETTINGS, _FRAME_HEADER = b"\x04", 9
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + _SETTINGS + bytes(5)
+"""How a client begins: the preface of HTTP/2, and settings that leave all as it is."""
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
@@ -155,9 +158,21 @@ def _check_answers(address: str) -> None:
     if not host or not colon or not port.isdecimal() or not 0 < int(port) < 65536:
         raise UsageError(f"--address {address}", "Give auto or HOST:PORT, such as head.example:6379.")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S) as connection:
+            if os.environ.get("RAY_USE_TLS") != "1" and not _speaks_grpc(connection):
+                raise MissingError(f"what answers at {address} is no Ray", _HOW)
     except OSError as error:
         raise _no_answer(address) from error
+
+
+def _speaks_grpc(connection: socket.socket) -> bool:
+    """Whether the other side answers as HTTP/2 has it, which gRPC and so Ray speak: with its settings (RFC 9113,
+    section 3.4). Raises OSError where it says nothing for ANSWER_S seconds."""
+    connection.sendall(_GREETING)
+    answer = b""
+    while len(answer) < _FRAME_HEADER and (more := connection.recv(_FRAME_HEADER - len(answer))):
+        answer += more
+    return answer[3:4] == _SETTINGS
 
 
 def _cluster(ray: Any, own: bool) -> Cluster:

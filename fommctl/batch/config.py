@@ -11,14 +11,12 @@ from pydantic import Field
 
 from fommctl.batch.status import FILE
 from fommctl.errors import UsageError
-from fommctl.options import Reads, configuration, listed
+from fommctl.options import Reads, configuration, listed, option
 
+TIMELINES = (".otio", ".edl")
+"""Endings of timelines, see `fommctl.batch.timelines`."""
 RUN = "How jobs are run"
 """Panel of --help."""
-
-
-def _option(help: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=RUN, **more)
 
 
 def parse_split(text: str) -> int | None:
@@ -34,22 +32,25 @@ def parse_split(text: str) -> int | None:
 class BatchConfig:
     """Which jobs, and how they are run."""
 
-    jobs: Annotated[Path, typer.Argument(help="File of jobs: .csv, .jsonl, .yaml or .json.")]
+    jobs: Annotated[
+        Path, typer.Argument(help="File of jobs (.csv, .jsonl, .yaml, .json), or a timeline (.otio, .edl).")
+    ]
     defaults: Mapping[str, Any] = Field(default_factory=dict)
     """Fields for jobs that do not have them; relative paths among them begin at the current folder."""
     workers: Annotated[
         int | None,
         Field(ge=0),
-        _option("Processes, each with its own model. Default: one a device; 0: none but this one."),
+        option(RUN, "Processes, each with its own model. Default: one a device; 0: none but this one."),
     ] = None
     devices: Annotated[
         tuple[str, ...],
         Reads(listed("--devices")),
-        _option("Devices for the workers in turn, such as cuda:0,cuda:1. Default: every GPU, else the CPU."),
+        option(RUN, "Devices for the workers in turn, such as cuda:0,cuda:1. Default: every GPU, else the CPU."),
     ] = ()
     engine: Annotated[
         Literal["local", "ray"],
-        _option(
+        option(
+            RUN,
             "local: processes on this machine. ray: the machines of a Ray cluster.",
             "--engine",
             metavar="<local|ray>",
@@ -57,7 +58,8 @@ class BatchConfig:
     ] = "local"
     address: Annotated[
         str | None,
-        _option(
+        option(
+            RUN,
             "Of a running Ray: auto (the one on this machine) or HOST:PORT. Default: RAY_ADDRESS, else one is started "
             "here and stopped at the end.",
             "--address",
@@ -66,7 +68,8 @@ class BatchConfig:
     split: Annotated[
         int | None,
         Reads(parse_split),
-        _option(
+        option(
+            RUN,
             "With Ray: render each driving video in so many parts at once. auto: long ones, where no other job waits.",
             "--split",
             metavar="auto|N",
@@ -74,25 +77,29 @@ class BatchConfig:
         ),
     ] = 1
     """None: where no other job waits, as many as there are workers."""
-    retry: Annotated[int, Field(ge=0), _option("Try a job that fails so many times more, after a pause.")] = 0
+    handles: Annotated[
+        int, Field(ge=0), option(RUN, "Of a timeline: frames before and after each clip, as far as its media goes.")
+    ] = 0
+    retry: Annotated[int, Field(ge=0), option(RUN, "Try a job that fails so many times more, after a pause.")] = 0
     timeout: Annotated[
-        float | None, Field(gt=0, lt=1e9), _option("Stop a job after so many seconds; it counts as failed.")
+        float | None, Field(gt=0, lt=1e9), option(RUN, "Stop a job after so many seconds; it counts as failed.")
     ] = None
     keep_going: Annotated[
         bool | None,
-        _option(
+        option(
+            RUN,
             "Default: a job that fails stops no other, one that is wrong in the file stops all before they start. "
             "--keep-going: neither stops the others. --fail-fast: the first failure is the last.",
             "--keep-going/--fail-fast",
         ),
     ] = None
     dry_run: Annotated[
-        bool, _option("Check all jobs and show which would run and why; write nothing.", "--dry-run")
+        bool, option(RUN, "Check all jobs and show which would run and why; write nothing.", "--dry-run")
     ] = False
     status: Annotated[
-        Path | None, _option("Where it is noted what was done. Default: status.jsonl beside JOBS.", "--status")
+        Path | None, option(RUN, "Where it is noted what was done. Default: status.jsonl beside JOBS.", "--status")
     ] = None
-    root: Annotated[Path | None, _option("Refuse outputs outside this folder, links followed.", "--root")] = None
+    root: Annotated[Path | None, option(RUN, "Refuse outputs outside this folder, links followed.", "--root")] = None
 
     def conflicts(self) -> Iterator[UsageError]:
         """Options that exclude each other."""
@@ -100,8 +107,15 @@ class BatchConfig:
             yield UsageError("--address and --split belong to Ray", "Add --engine ray.")
         if self.engine == "ray" and self.workers == 0:
             yield UsageError("--engine ray needs workers", "Leave out --workers, or give a number from 1 on.")
+        if self.handles and not self.is_timeline:
+            yield UsageError("--handles belongs to timelines", "Give a .otio or .edl file, or leave it out.")
         if self.timeout is not None and self.workers == 0:
             yield UsageError("--timeout needs workers that can be stopped", "Leave out --workers 0.")
+
+    @property
+    def is_timeline(self) -> bool:
+        """Whether the jobs are clips of a timeline, by the file's ending."""
+        return self.jobs.suffix.lower() in TIMELINES
 
     @property
     def status_path(self) -> Path:

@@ -14,6 +14,8 @@ from typing import Any
 from fommctl.errors import FommctlError, InputError, UsageError
 from fommctl.presets.config import MAX_BYTES, Keys, describe, did_you_mean, read_yaml
 
+OUTPUT = "{source.stem}--{driving.stem}.mp4"
+"""As `animate` names its result."""
 _SHOWN = 100
 MAX_TABLE_BYTES = 16_000_000
 """Of CSV and JSON Lines; YAML is bounded as configurations are."""
@@ -71,6 +73,8 @@ class JobRow:
     where: str
     """`line 3`."""
     fields: dict[str, Any]
+    names: dict[str, str] = field(default_factory=dict)
+    """What the name of its output may hold beside the usual: of a timeline, `clip` and `reel`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,8 @@ class JobFile:
     """Of what concerns all jobs."""
     header: JobRow | None = None
     """The columns of a table, without values: all fields that its entries can have."""
+    output: str = OUTPUT
+    """Output of jobs that have none."""
 
 
 def read_job_file(path: Path) -> JobFile:
@@ -103,7 +109,7 @@ def read_job_file(path: Path) -> JobFile:
         raise UsageError("jobs are not read from stdin", "Give a file: what was done is noted beside it.")
     read = readers.get(path.suffix.lower())
     if read is None:
-        known = f"Known are {', '.join(readers)}; spreadsheets save as CSV."
+        known = f"Known are {', '.join(readers)}, .otio and .edl; spreadsheets save as CSV."
         raise UsageError(f"{path.name} is no file of jobs by its ending", known)
     limit = MAX_BYTES if read is _read_yaml else MAX_TABLE_BYTES
     try:

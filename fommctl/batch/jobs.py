@@ -23,8 +23,6 @@ from fommctl.presets.config import describe, did_you_mean
 from fommctl.presets.preset import preset_specs
 
 T = TypeVar("T")
-OUTPUT = "{source.stem}--{driving.stem}.mp4"
-"""As `animate` names its result."""
 _LONGEST_PATH = 4096
 """Characters, as Linux has it; the search for a pattern takes the square of them."""
 _NOT_NAMED = ("source", "driving", "output", "views", "sets", "sign", "sign_key")
@@ -115,7 +113,7 @@ def build(file: JobFile, path: Path, command: Mapping[str, Any], host: Host) -> 
         problems += [Problem(entry.where, text, hint) for text, hint in unknown]
         if not unknown:
             given = {**defaults, **_given(entry.fields, folder)}
-            _Builder(entry, given, folder, registered, jobs, problems).build()
+            _Builder(entry, given, FieldValue(file.output, folder), registered, jobs, problems).build()
     return ParsedJobs(jobs, problems, fatal)
 
 
@@ -148,7 +146,8 @@ class _Builder:
 
     entry: JobRow
     given: Mapping[str, FieldValue]
-    folder: Path
+    output: FieldValue
+    """Where the entry has none."""
     registered: frozenset[str]
     jobs: list[Job]
     problems: list[Problem]
@@ -183,7 +182,7 @@ class _Builder:
 
     def _names(self, number: int, config: AnimateConfig, choice: ModelChoice) -> dict[str, str | int]:
         """What the name of an output may hold."""
-        values: dict[str, str | int] = {"number": number}
+        values: dict[str, str | int] = {"number": number, **self.entry.names}
         values |= {**path_fields("source", config.source), **path_fields("driving", config.driving)}
         for name in known_fields():
             if name in _NOT_NAMED:
@@ -224,7 +223,7 @@ class _Builder:
             found = self._text("output")
             if found is not None:
                 return found
-        return FieldValue(OUTPUT, self.folder)
+        return self.output
 
     def _read(self, kind: type[T], **others: Path) -> T | None:
         """The fields of the job that belong to a configuration class, read by it; None, and problems, where they cannot

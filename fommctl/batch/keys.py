@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from fommctl.animate.config import AnimateConfig
 from fommctl.batch.jobs import Job
 from fommctl.errors import InterruptedRunError, OutputError
 from fommctl.files import FileFingerprint, text_sha256, write_text
-from fommctl.provenance.hashing import media_hash
+from fommctl.provenance.hashing import InputFile, media_hash
 
 HASHES = "hashes.json"
 THREADS = 4
@@ -38,6 +38,12 @@ class Key:
     value: str
     parts: Mapping[str, str]
     """Of source, driving, views, model and options."""
+    inputs: tuple[InputFile, ...] = field(default=(), compare=False)
+    """Inputs as they were when they were hashed."""
+
+    def after_the_job(self) -> Key:
+        """Return this key, or one that no job has where the inputs were not left alone until the job was done."""
+        return self if all(each.unchanged for each in self.inputs) else Key("", {})
 
 
 def inputs_of(job: Job) -> tuple[Path, ...]:
@@ -68,7 +74,7 @@ def key_of(job: Job, model: Mapping[str, Any], hashes: Hashes) -> Key:
         "options": options,
     }
     parts = {name: _digest(value) for name, value in content.items()}
-    return Key(_digest(parts), parts)
+    return Key(_digest(parts), parts, tuple(hashes.states[path] for path in inputs_of(job)))
 
 
 def _digest(value: Any) -> str:
@@ -84,6 +90,8 @@ class Hashes:
         self._before = {} if memory is None else _recalled(memory)
         self._files: dict[str, tuple[FileFingerprint, str]] = {}
         self._known: dict[Path, str] = {}
+        self.states: dict[Path, InputFile] = {}
+        """Inputs before they were hashed."""
         self._ahead: dict[Path, Future[str]] = {}
         self._stopped = threading.Event()
 
@@ -91,7 +99,7 @@ class Hashes:
         """SHA-256 of a file, a folder or a pattern of frames. Raises InputError."""
         if path not in self._known:
             waiting = self._ahead.get(path)
-            self._known[path] = media_hash(path, self._of_file) if waiting is None else waiting.result()
+            self._known[path] = self._hash(path) if waiting is None else waiting.result()
         return self._known[path]
 
     @contextlib.contextmanager
@@ -99,7 +107,7 @@ class Hashes:
         """Meanwhile several threads read these, in their order."""
         with ThreadPoolExecutor(THREADS, "hashes") as pool:
             distinct = [path for path in dict.fromkeys(paths) if path not in self._known]
-            self._ahead = {path: pool.submit(media_hash, path, self._of_file) for path in distinct}
+            self._ahead = {path: pool.submit(self._hash, path) for path in distinct}
             try:
                 yield
             finally:
@@ -118,6 +126,10 @@ class Hashes:
         found = {path: [*state.to_json(), value] for path, (state, value) in kept.items()}
         with contextlib.suppress(OutputError):
             write_text(self._memory, json.dumps(found))
+
+    def _hash(self, path: Path) -> str:
+        self.states[path] = InputFile.of(path)
+        return media_hash(path, self._of_file)
 
     def _of_file(self, path: Path) -> str:
         name, state = str(path), FileFingerprint.of(path)

@@ -14,7 +14,7 @@ from typing import Any
 from fommctl.api.specs import StageEvent
 from fommctl.batch.checks import Checker
 from fommctl.batch.config import BatchConfig
-from fommctl.batch.job_files import Problem, line_of, problems_error, read_job_file
+from fommctl.batch.job_files import JobFile, Problem, line_of, problems_error, read_job_file
 from fommctl.batch.jobs import Job, build
 from fommctl.batch.keys import HASHES, Hashes, inputs_of, key_of
 from fommctl.batch.schedule import Ended, Planned, Schedule, Watcher, plan_job
@@ -89,7 +89,7 @@ def make_plan(config: BatchConfig, host: Host, report: Report = lambda done, tot
     Raises InputError and UsageError where the file cannot be used, and UsageError with every problem of every job,
     unless those are to be kept apart (`keep_going`).
     """
-    parsed = build(read_job_file(config.jobs), config.jobs, config.defaults, host)
+    parsed = build(_read(config), config.jobs, config.defaults, host)
     checker = Checker(host, config.root, local=config.engine == "local")
     status = Status(config.status_path)
     status.refresh()
@@ -111,6 +111,14 @@ def make_plan(config: BatchConfig, host: Host, report: Report = lambda done, tot
     # The first of each job.
     invalid = {each.place: each for each in reversed(problems)}
     return BatchPlan(planned=tuple(planned), invalid=tuple(reversed(invalid.values())), hashes=hashes)
+
+
+def _read(config: BatchConfig) -> JobFile:
+    if config.is_timeline:
+        from fommctl.batch.timelines import read_timeline
+
+        return read_timeline(config.jobs, config.handles)
+    return read_job_file(config.jobs)
 
 
 def run(config: BatchConfig, host: Host, plan: BatchPlan, watcher: Watcher) -> BatchResult:

@@ -134,6 +134,8 @@ class _Turn:
     crashes: int = 0
     earliest: float = 0.0
     locked: bool = False
+    told: bool = False
+    """Whether it was said that another batch has the output."""
 
 
 @dataclass(slots=True)
@@ -176,6 +178,9 @@ class Schedule(Iterator[Job | Backoff]):
                 self._waiting.remove(turn)
                 return turn
             else:
+                if not turn.told:
+                    log.warning("another batch renders %s: waiting for its end", turn.planned.job.output)
+                    turn.told = True
                 pause = min(pause, POLL_S)
         return Backoff(pause)
 
@@ -218,6 +223,8 @@ class Schedule(Iterator[Job | Backoff]):
         turn = self._running.pop(job.number)
         if isinstance(outcome, Done):
             rendered = outcome.result
+            if not turn.planned.key.after_the_job().value:
+                log.warning("an input of %s was changed meanwhile: the next batch renders it again", job.output)
             found = rendered.fingerprint or output_fingerprint(job.output)
             written = {} if found is None else {"size": found.size, "mtime_ns": found.mtime_ns}
             self._say(turn, "done", result=dict(rendered.result), seconds=round(outcome.seconds, 3), **written)
@@ -284,7 +291,7 @@ class Schedule(Iterator[Job | Backoff]):
         self.watcher.ended(ended)
 
     def _say(self, turn: _Turn, state: Literal["started", "done", "failed", "interrupted"], **more: Any) -> None:
-        key = turn.planned.key
+        key = turn.planned.key if state != "done" else turn.planned.key.after_the_job()
         self.status.add(turn.planned.job.output, state, key=key.value, parts=key.parts, attempt=turn.attempts, **more)
 
     def _identity(self, turn: _Turn) -> str:

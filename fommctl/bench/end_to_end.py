@@ -24,7 +24,7 @@ from fommctl.media.reader import Frame
 from fommctl.media.writer import Writer
 from fommctl.models.loading import LoadedModel
 from fommctl.networks.grids import HostPixels
-from fommctl.presets.preset import Preset
+from fommctl.presets.sections import Preset
 
 RATE = Fraction(25)
 SECONDS = 5.0

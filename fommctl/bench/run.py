@@ -26,7 +26,8 @@ from fommctl.models.loading import build_backend
 from fommctl.models.precision import choose_precision
 from fommctl.networks.inference.devices import resolve_device, resolve_precision
 from fommctl.presets.config import check_seed
-from fommctl.presets.preset import Preset, load_preset
+from fommctl.presets.preset import load_preset
+from fommctl.presets.sections import Preset
 
 Report = Callable[[int, int | None], None]
 """report(frames done, frames in all)."""

@@ -22,8 +22,8 @@ from fommctl.networks.equivariance import ThinPlateTransform
 from fommctl.networks.inference.devices import resolve_device
 from fommctl.networks.perceptual import PerceptualNetwork, Vgg19Features
 from fommctl.presets.config import check_seed
-from fommctl.presets.preset import Preset, load_preset
-from fommctl.presets.sections import BaseTrainParams
+from fommctl.presets.preset import load_preset
+from fommctl.presets.sections import BaseTrainParams, Preset
 from fommctl.train.step import TrainingStep
 
 BATCH_ON_CPU = 4

@@ -72,7 +72,7 @@ def animate(
     check_outputs(config)
     animator = load(**asdict(choice))
     with session.progress("animating") as report:
-        result = run(config, animator, report)
+        result = run(config, animator, report, report.phase)
     session.summary(result.to_json(), summary(result))
 
 

@@ -56,61 +56,50 @@ Examples:
 
   fommctl batch shots.yaml --default crop=none --model vox --devices cuda:0,cuda:1 --json
 
+  fommctl batch shots.edl --default source=anna.png --handles 8
+
+A timeline (.otio, .edl) has a job for each clip, whose media is the driving video; results are called after the clips.
 What was done is in status.jsonl beside the file; the same command again does what is missing, failed or changed, and
 nothing else.
 """
 
 
-def _field(help: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=FIELDS, **more)
-
-
 def register(app: typer.Typer) -> None:
     """Add the command."""
+    from fommctl.animate.config import ModelChoice
     from fommctl.batch.config import BatchConfig
 
-    command(app, reads={"config": BatchConfig}, panels=PANELS, epilog=EXAMPLES)(batch)
+    command(app, reads={"config": BatchConfig}, given={"choice": ModelChoice}, panels=PANELS, epilog=EXAMPLES)(batch)
 
 
 def batch(
     session: Session,
     config: "BatchConfig",
+    *,
     output: Annotated[
         str | None,
-        _field(
-            "Result, with fields such as {number}. Default: {source.stem}--{driving.stem}.mp4 beside JOBS.",
+        typer.Option(
             "-o",
             "--output",
+            help="Result, with fields such as {number}. Default: {source.stem}--{driving.stem}.mp4 beside JOBS.",
+            rich_help_panel=FIELDS,
         ),
     ] = None,
     default: Annotated[
-        list[str] | None, _field("Any field, such as crop=none; repeatable.", "--default", metavar="KEY=VALUE")
-    ] = None,
-    model: Annotated[str | None, _field("A name (see 'fommctl models list') or a file.", "-m", "--model")] = None,
-    preset: Annotated[str | None, _field("A name (see 'fommctl presets list') or a file.", "-p", "--preset")] = None,
-    device: Annotated[str | None, _field("auto (shared out among the workers), cpu, cuda, cuda:N or mps.")] = None,
-    precision: Annotated[str | None, _field("auto, fp32, bf16 or fp16.")] = None,
-    seed: Annotated[int | None, _field("Seed of everything random.")] = None,
-    sets: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the preset (a.b=c); repeatable."),
+        typer.Option(metavar="KEY=VALUE", help="Any field, such as crop=none; repeatable.", rich_help_panel=FIELDS),
     ] = None,
-    overwrite: Annotated[bool, _field("Replace results that no batch has made.", "--overwrite")] = False,
+    choice: "dict[str, Any]",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results that no batch has made.", rich_help_panel=FIELDS)
+    ] = False,
 ) -> None:
     """Animate all jobs of a file; what is done already is not done again."""
     check_there(config.jobs)
-    given = {
-        "output": output,
-        "model": model,
-        "preset": preset,
-        "device": device,
-        "precision": precision,
-        "seed": seed,
-        "sets": sets or None,
-        "overwrite": overwrite or None,
-    }
-    fields = {name: value for name, value in given.items() if value is not None}
-    config = replace(config, defaults={**_defaults(default or []), **fields})
+    fields = {**_defaults(default or []), **choice}
+    fields |= {"output": output} if output is not None else {}
+    fields |= {"overwrite": True} if overwrite else {}
+    config = replace(config, defaults=fields)
     from fommctl.batch.run import exit_code, make_plan, run
     from fommctl.host import load_host
 
@@ -221,7 +210,8 @@ def watching(session: Session, plan: "BatchPlan") -> "Iterator[Watcher]":
     if session.shows_progress:
         from rich.live import Live
 
-        with Live(get_renderable=progress.picture, console=session.stderr, refresh_per_second=4, transient=True):
+        live = Live(get_renderable=progress.picture, console=session.stderr, refresh_per_second=4, transient=True)
+        with console.undisturbed(session.stderr), live:
             yield progress
     elif session.quiet:
         yield progress

@@ -92,4 +92,6 @@ def _training_table(result: "TrainingBenchResult") -> "RenderableType":
         f"training {result.preset} on {result.device}, {threads}batches of {result.batch_size}, "
         f"perceptual network {result.perceptual_network}; --precision auto is {result.auto_precision} here"
     )
-    return Group(Text(line), table)
+    slower = [name for name, path in result.paths.items() if path.ratio < 1 and name != "plain"]
+    after = [f"{name} is slower than plain fp32 here: train with --precision fp32" for name in slower]
+    return Group(Text(line), table, *map(Text, after))

@@ -7,12 +7,14 @@ import contextlib
 import datetime
 import json
 import logging
+import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -22,13 +24,17 @@ LOGGERS = ("fommctl", "py.warnings")
 """Ours, and Python's warnings of libraries, which are shown with -v only."""
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Control characters but tab and newline, and those that turn the direction of what follows."""
+_REMARK = re.compile(r"(INFO|WARNING|[IW]\d{4} )")
+"""Beginning of lines by absl and TensorFlow Lite that are no errors."""
+log = logging.getLogger(__name__)
 
 
 class LogFormat(StrEnum):
-    """How messages on stderr look."""
+    """How messages look: text and JSON go to stderr, lines for Open Job Description's runners to stdout."""
 
     TEXT = "text"
     JSON = "json"
+    OPENJD = "openjd"
 
 
 def clean(text: str) -> str:
@@ -64,9 +70,12 @@ def make_console(*, stderr: bool = False) -> "Console":
 class _Stderr:
     """What sys.stderr is at the time, below what rich puts over it; writing to one that went away does nothing."""
 
+    terminal: ClassVar[TextIO | None] = None
+    """Where displays go while file descriptor 2 is read by us."""
+
     @property
     def _stream(self) -> TextIO:
-        stream: TextIO = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+        stream: TextIO = self.terminal or getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # type: ignore[assignment]
         return stream
 
     def write(self, text: str) -> int:
@@ -135,11 +144,14 @@ class Session:
         self.result(data, None if self.quiet else text)
 
     @contextlib.contextmanager
-    def progress(self, label: str, unit: str = "frames") -> Iterator[Callable[[int, int | None], None]]:
+    def progress(self, label: str, unit: str = "frames") -> Iterator["Report"]:
         """A progress bar with ETA and rate on stderr; yields report(done, total). Silent without a terminal,
-        and where stdout or stderr is for machines."""
+        and where stdout or stderr is for machines; runners of Open Job Description get lines of theirs."""
+        if self.log_format == LogFormat.OPENJD:
+            yield openjd_progress(label)
+            return
         if not self.shows_progress:
-            yield lambda done, total: None
+            yield Report(label)
             return
         from rich import progress
         from rich.text import Text
@@ -148,16 +160,72 @@ class Session:
             def render(self, task: Any) -> Text:
                 return Text(f"{task.speed:.1f} {unit}/s" if task.speed else "")
 
+        class Bar(progress.BarColumn):
+            def render(self, task: Any) -> Any:
+                # Of an unknown total rich draws a full bar.
+                return super().render(task) if task.total is not None else Text("...")
+
+        class Count(progress.MofNCompleteColumn):
+            def render(self, task: Any) -> Text:
+                return super().render(task) if task.completed or task.total is not None else Text("")
+
         columns = (
             progress.TextColumn("{task.description}", markup=False),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
+            Bar(),
+            Count(),
             Rate(),
             progress.TimeRemainingColumn(),
         )
-        with progress.Progress(*columns, console=self.stderr, transient=True) as bar:
+        with undisturbed(self.stderr), progress.Progress(*columns, console=self.stderr, transient=True) as bar:
             task = bar.add_task(label, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+            yield Report(label, lambda **now: bar.update(task, **now))
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a command tells its progress bar: report(done, total or None), and which phase comes before."""
+
+    label: str
+    _show: Callable[..., None] = lambda **now: None
+
+    def __call__(self, done: int, total: int | None) -> None:
+        self._show(description=self.label, completed=done, total=total)
+
+    def phase(self, text: str) -> None:
+        """Name what is done before anything can be counted."""
+        self._show(description=text)
+
+
+@contextlib.contextmanager
+def undisturbed(display: "Console") -> Iterator[None]:
+    """Print above a display what libraries of other languages write to file descriptor 2, a line at a time.
+
+    Written by themselves such lines would tear the display. What they merely remark is shown with -v.
+    """
+    source, sink = os.pipe()
+    terminal = os.dup(2)
+    os.dup2(sink, 2)
+    os.close(sink)
+    _Stderr.terminal = os.fdopen(terminal, "w", encoding=sys.stderr.encoding, errors="backslashreplace")
+    passing = threading.Thread(target=_pass_on, args=(source, display), daemon=True)
+    passing.start()
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        # Processes that were started meanwhile may keep the other end open.
+        passing.join(0.5)
+        _Stderr.terminal.close()
+        _Stderr.terminal = None
+
+
+def _pass_on(source: int, display: "Console") -> None:
+    with os.fdopen(source, encoding="utf-8", errors="backslashreplace") as lines:
+        for line in lines:
+            if _REMARK.match(line):
+                log.info("%s", line.rstrip())
+            else:
+                display.print(line.rstrip(), markup=False, emoji=False)
 
 
 class LogFormatter(logging.Formatter):
@@ -180,6 +248,30 @@ def json_line(level: str, message: str, **more: object) -> str:
     """One message for machines."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     return json.dumps({"time": now, "level": level, "message": message, **more})
+
+
+def openjd_line(kind: str, message: str) -> str:
+    """One line for a runner of Open Job Description.  kind: `progress`, `status` or `fail`."""
+    return f"openjd_{kind}: {' '.join(clean(message).split())}"
+
+
+def openjd_progress(label: str) -> Report:
+    """Tell a runner of Open Job Description what is done: every phase, and every whole percent once."""
+    last, phase = -1, ""
+
+    def show(description: str, completed: int = 0, total: int | None = None) -> None:
+        nonlocal last, phase
+        if description != phase:
+            phase = description
+            print(openjd_line("status", phase), flush=True)
+        percent = min(100, 100 * completed // total) if total else 0
+        if percent > last:
+            last = percent
+            print(openjd_line("progress", str(percent)), flush=True)
+
+    report = Report(label, show)
+    report.phase(label)
+    return report
 
 
 class StderrHandler(logging.StreamHandler[TextIO]):

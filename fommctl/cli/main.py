@@ -10,14 +10,13 @@ import io
 import itertools
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from threading import current_thread, main_thread
 from types import FrameType, SimpleNamespace
 from typing import TextIO
 
+from fommctl import signals
 from fommctl.errors import (
     FULL_DISK,
     FommctlError,
@@ -26,11 +25,13 @@ from fommctl.errors import (
     MissingError,
     OutputError,
     out_of_memory,
+    plugin_of,
 )
 
 COMMANDS = (
     "animate",
     "batch",
+    "farm",
     "crop",
     "preprocess",
     "train",
@@ -52,7 +53,9 @@ INTERRUPTED = InterruptedRunError("interrupted", "Nothing half-written was left 
 
 def entry() -> None:
     """Run the command line and exit with its code: the console script."""
-    _end_at_a_signal(_end)
+    # Until `run` takes the signals over there is nothing to clean up, and an exception in the middle of an import is
+    # not always passed on: the process ends at once.
+    signals.answer(_end)
     _open_standard_streams()
     if "--json" in sys.argv:
         _keep_stdout_for_the_result()
@@ -71,7 +74,7 @@ def entry() -> None:
         sys.exit(_without_libraries(error))
     code = main()
     # The result is told: a signal that comes now must not add an error to it.
-    _end_at_a_signal(lambda signum, frame: os._exit(code))
+    signals.answer(lambda signum, frame: os._exit(code))
     sys.exit(code)
 
 
@@ -117,12 +120,13 @@ def _flags(argv: Sequence[str]) -> SimpleNamespace:
     """The shared flags that count even where the arguments cannot be parsed: json, debug, quiet, log_format."""
     words = list(argv[: argv.index("--")] if "--" in argv else argv)
     after = dict(itertools.pairwise(words))
-    as_json = "--log-format=json" in words or after.get("--log-format") == "json"
+    formats = ("json", "openjd")
+    named = (each for each in formats if f"--log-format={each}" in words or after.get("--log-format") == each)
     return SimpleNamespace(
         json="--json" in words,
         debug="--debug" in words,
         quiet="-q" in words or "--quiet" in words,
-        log_format="json" if as_json else "text",
+        log_format=next(named, "text"),
     )
 
 
@@ -236,20 +240,24 @@ def _report(known: FommctlError, error: BaseException, flags: SimpleNamespace) -
         import traceback
 
         _write("".join(traceback.format_exception(error)).rstrip(), to_stdout=False)
-    if not _write(_told(known, flags), to_stdout=flags.json) and flags.json:
+    to_stdout = flags.json or flags.log_format == "openjd"
+    if not _write(_told(known, flags), to_stdout=to_stdout) and flags.json:
         # What stdout cannot take, because its disk is full, is told on stderr.
         _drop_stdout()
         _write(_told(known, SimpleNamespace(json=False, log_format=flags.log_format)), to_stdout=False)
 
 
 def _told(known: FommctlError, flags: SimpleNamespace) -> str:
-    """An error as the flags say: JSON on stdout, else a line of JSON or text on stderr."""
-    from fommctl.cli.console import clean, json_line
+    """An error as the flags say: JSON on stdout, else a line of JSON or text on stderr, or one for a runner of Open
+    Job Description."""
+    from fommctl.cli.console import clean, json_line, openjd_line
 
     if flags.json:
         return json.dumps({"error": {"message": known.message, "hint": known.hint, "exit_code": known.exit_code}})
     if flags.log_format == "json":
         return json_line("error", known.message, logger="fommctl", hint=known.hint, exit_code=known.exit_code)
+    if flags.log_format == "openjd":
+        return openjd_line("fail", f"{known.message}. {known.hint or ''}")
     hint = f"\nhint: {clean(known.hint)}" if known.hint else ""
     return f"error: {clean(known.message)}{hint}"
 
@@ -267,19 +275,23 @@ def _write(text: str, *, to_stdout: bool) -> bool:
 
 
 def _bug(error: BaseException) -> FommctlError:
-    """An error that nobody foresaw: the traceback goes to a log that a report can carry."""
+    """An error that nobody foresaw, ours or a plugin's: the traceback goes to a log that a report can carry."""
     import tempfile
     import traceback
 
-    message = f"this is a bug in fommctl: {type(error).__name__}: {str(error)[:200]}".rstrip(": ")
+    plugin = plugin_of(error)
+    ours = plugin is None or plugin.endswith(" of fommctl")
+    what = f"{type(error).__name__}: {str(error)[:200]}".rstrip(": ")
+    message = f"this is a bug in fommctl: {what}" if ours else f"{plugin} failed: {what}"
+    report = "Please report it" if ours else "Leave the plugin out with FOMMCTL_PLUGINS, or report it to its authors"
     text = "".join(traceback.format_exception(error))
     try:
         handle, name = tempfile.mkstemp(prefix="fommctl-", suffix=".log")
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as log:
             log.write(f"command: {' '.join(sys.argv)}\n{text}")
     except OSError:
-        return FommctlError(message, "Please report it with the traceback that --debug shows.")
-    return FommctlError(message, f"Please report it with the log {name}.")
+        return FommctlError(message, f"{report} with the traceback that --debug shows.")
+    return FommctlError(message, f"{report} with the log {name}.")
 
 
 @contextlib.contextmanager
@@ -290,9 +302,6 @@ def _signals_raise() -> Iterator[None]:
     (an impatient second Ctrl-C, a supervisor that signals the whole group) do not disturb the cleaning up. In the
     middle of an import, where libraries catch whatever is raised, the interrupt waits for its end.
     """
-    if current_thread() is not main_thread():
-        yield
-        return
     last = float("-inf")
     asked: float | None = None
 
@@ -308,14 +317,8 @@ def _signals_raise() -> Iterator[None]:
         if last - previous > 1:
             raise KeyboardInterrupt
 
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, interrupt) for number in heeded}
-    try:
+    with signals.handled(interrupt):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _importing(frame: FrameType | None) -> bool:
@@ -329,20 +332,7 @@ def _importing(frame: FrameType | None) -> bool:
 
 def _signal_again(signum: int) -> None:
     time.sleep(0.02)
-    if hasattr(signal, "pthread_kill"):
-        # To this very thread: what it waits for is interrupted.
-        signal.pthread_kill(main_thread().ident or 0, signum)
-    else:
-        signal.raise_signal(signum)
-
-
-def _end_at_a_signal(end: Callable[[int, FrameType | None], None]) -> None:
-    """Until `run` takes the signals over there is nothing to clean up, and an exception in the middle of an
-    import is not always passed on: the process ends at once. Signals that the caller ignores stay ignored."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, end)
+    signals.send_to_main_thread(signum)
 
 
 def _end(signum: int, frame: FrameType | None) -> None:

@@ -197,10 +197,10 @@ def _details(entry: Entry) -> dict[str, Any]:
 
 def _training(text: str | None) -> Any:
     """What a file says of its training: JSON where it is that, else its text; anybody may have written it."""
-    from fommctl.api import plain_json
+    from fommctl.api.readers import parse_json
 
     try:
-        return None if text is None else plain_json.parse(text)
+        return None if text is None else parse_json(text)
     except (ValueError, RecursionError):
         return text
 

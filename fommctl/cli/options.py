@@ -59,7 +59,15 @@ SHARED: Mapping[str, tuple[Any, Any]] = {
         False,
     ),
     "log_format": (
-        Annotated[LogFormat, typer.Option("--log-format", help="How messages on stderr look.", rich_help_panel=PANEL)],
+        Annotated[
+            LogFormat,
+            typer.Option(
+                "--log-format",
+                help="How messages on stderr look; openjd: progress and errors as lines on stdout, as runners of Open "
+                "Job Description read them.",
+                rich_help_panel=PANEL,
+            ),
+        ],
         LogFormat.TEXT,
     ),
     "debug": (
@@ -68,6 +76,7 @@ SHARED: Mapping[str, tuple[Any, Any]] = {
     ),
 }
 """Options of every command: annotation and default."""
+NOT_GIVEN: tuple[Any, ...] = (None, (), [])
 _ORDER = "Give the source first and the driving video second, without options: animate SOURCE DRIVING -o RESULT."
 HABITS: Mapping[str, str] = {
     "-s": _ORDER,
@@ -133,6 +142,7 @@ def command(
     name: str | None = None,
     *,
     reads: Mapping[str, Any] = MappingProxyType({}),
+    given: Mapping[str, Any] = MappingProxyType({}),
     panels: Sequence[str] = (),
     unless: str | None = None,
     **kwargs: Any,
@@ -140,23 +150,24 @@ def command(
     """Register `function(session, ...)` as a command of `app` with the shared options added to its own.
 
     reads: parameters of the function that stand for the options of a configuration class, with the class, or with a
-    tuple of the class and the fields that count; the function gets the configuration.  panels: their order in --help,
-    where it is not that of the options.  unless: an option beside which arguments of the configuration may be missing;
-    they are empty paths then.
+    tuple of the class and the fields that count; the function gets the configuration.  given: the same, without
+    defaults; the function gets a mapping of what was given.  panels: their order in --help, where it is not that of
+    the options; the first is that of `given`.  unless: an option beside which arguments of the configuration may be
+    missing; they are empty paths then.
     """
-    chosen = {key: each if isinstance(each, tuple) else (each,) for key, each in reads.items()}
+    chosen = {key: each if isinstance(each, tuple) else (each,) for key, each in {**reads, **given}.items()}
     classes = {key: each[0] for key, each in chosen.items()}
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         signature = list(inspect.signature(function).parameters.values())[1:]
         own = [_evaluated(each, function) for each in signature if each.name not in chosen]
         by_name = {each.name: [each] for each in own} | {
-            key: list(_parameters(*each, required=unless is None)) for key, each in chosen.items()
+            key: list(_parameters(*each, required=unless is None, panel=panels[0] if key in given else None))
+            for key, each in chosen.items()
         }
-        given = [parameter for each in signature for parameter in by_name[each.name]]
-        given.sort(key=lambda each: panels.index(panel) if (panel := _panel(each)) in panels else -1)
-        fields = frozenset(each.name for each in given) - {each.name for each in own}
-        given.sort(key=lambda each: panels.index(panel) if (panel := _panel(each)) in panels else -1)
+        options = [parameter for each in signature for parameter in by_name[each.name]]
+        options.sort(key=lambda each: panels.index(panel) if (panel := _panel(each)) in panels else -1)
+        fields = frozenset(each.name for each in options) - {each.name for each in own}
 
         def wrapper(
             *, json: bool, verbose: int, quiet: bool, log_format: LogFormat, debug: bool, **values: Any
@@ -166,15 +177,19 @@ def command(
             collector = console.start_logging(log_format, verbose, quiet)
             session = Session(json, quiet, log_format, verbose, debug, collector, stdout=sys.stdout)
             rest = {each.name: values[each.name] for each in own}
+            found = read(classes, values, optional=values.get(unless or "") is not None)
+            for key in given:
+                named = [each.name for each in by_name[key] if values[each.name] not in NOT_GIVEN]
+                found[key] = {name: getattr(found[key], name) for name in named}
             # What a library or a plugin prints must not mix with the JSON object.
             with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
-                function(session, **read(classes, values, optional=values.get(unless or "") is not None), **rest)
+                function(session, **found, **rest)
 
         shared = [
             inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
             for key, (annotation, default) in SHARED.items()
         ]
-        all_of_them = [*(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in given), *shared]
+        all_of_them = [*(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in options), *shared]
         wrapper.__signature__ = inspect.Signature(all_of_them)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in all_of_them}
         wrapper.__name__, wrapper.__doc__ = function.__name__, function.__doc__
@@ -197,7 +212,7 @@ def read(classes: Mapping[str, type], values: Mapping[str, Any], *, optional: bo
     for parameter, cls in classes.items():
         fields = option_fields(cls)
         given: dict[str, Any] = {name: Path() for name, field in fields.items() if optional and field.required}
-        given |= {name: values[name] for name in fields if values.get(name) not in (None, (), [])}
+        given |= {name: values[name] for name in fields if values.get(name) not in NOT_GIVEN}
         try:
             found[parameter] = cls(**given)
         except ProblemsError as error:
@@ -333,19 +348,22 @@ def _print_version(value: bool) -> None:
         raise typer.Exit
 
 
-def _parameters(cls: type, *names: str, required: bool) -> Iterator[inspect.Parameter]:
+def _parameters(cls: type, *names: str, required: bool, panel: str | None) -> Iterator[inspect.Parameter]:
+    """The parameters of options; with a `panel`, under that heading and without defaults."""
     from fommctl.options import option_fields
 
     for field in option_fields(cls).values():
         if field.info is not None and (field.name in names or not names):
-            yield _parameter(field, required=field.required and required)
+            yield _parameter(field, required=field.required and required, panel=panel)
 
 
-def _parameter(field: OptionField, *, required: bool) -> inspect.Parameter:
-    info = copy.copy(field.info)
+def _parameter(field: OptionField, *, required: bool, panel: str | None) -> inspect.Parameter:
+    info: Any = copy.copy(field.info)
     kind: Any = str if field.reads is not None else field.kind if field.kind in (bool, int, float, Path) else str
     many = field.many and field.reads is None
     default = _shown_default(field)
+    if panel is not None:
+        info.rich_help_panel, default = panel, None
     if isinstance(info, OptionInfo) and kind is not bool:
         # Values are read by the configuration class, which tells all problems at once; typer hands them on as they are.
         info.parser = str

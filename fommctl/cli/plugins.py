@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import fommctl
-from fommctl.api.version import API_VERSION, DECLARATION, FIRST
+from fommctl.api.specs import PROJECT
 from fommctl.cli.console import Session
 from fommctl.cli.options import command
 from fommctl.errors import FommctlError, InputError, JobsFailedError, MissingError, UsageError
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
     from fommctl.api.specs import BackendSpec
     from fommctl.host import Host, PluginInfo
-    from fommctl.presets.preset import Preset
+    from fommctl.presets.sections import Preset
 
 HELP = "The plugins of this installation."
 SUITES: Mapping[str, str] = {
-    "backend": "fommctl.api.testing.check_backend and fommctl.api.testing_training.check_training",
+    "backend": "fommctl.api.testing_backend.check_backend, check_training",
     "dataset": "fommctl.api.testing.check_dataset",
     "detector": "fommctl.api.testing.check_detector",
     "embedder": "fommctl.api.testing.check_embedder",
-    "metric": "fommctl.api.testing_metrics.check_metric",
+    "metric": "fommctl.api.testing.check_metric",
     "preset": "fommctl presets show",
     "command": "fommctl.api.testing.check_command",
 }
@@ -197,19 +197,23 @@ def _table(infos: "tuple[PluginInfo, ...]", warnings: list[str]) -> "RenderableT
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("plugin", "distribution", "version", "API", "entry point", "registers"):
+    for heading in ("plugin", "distribution", "version", "requires", "entry point", "registers"):
         table.add_column(heading, overflow="fold")
     for info in infos:
         registers = "\n".join(f"{kind}: {', '.join(names)}" for kind, names in info.registers.items())
-        cells = (info.name, info.distribution, info.version, info.api or "-", info.entry_point, registers)
+        cells = (info.name, info.distribution, info.version, _required(info.requires), info.entry_point, registers)
         table.add_row(*map(Text, cells))
     problems = [Text(f"{info.name}: {info.problem}", "red") for info in infos if info.problem]
     return Group(table, *problems, *(Text(warning, "yellow") for warning in warnings))
 
 
+def _required(versions: str | None) -> str:
+    return "-" if versions is None else f"fommctl{versions}"
+
+
 def _shown(details: dict[str, Any]) -> str:
     lines = [f"{key.replace('_', ' ')}: {details[key]}" for key in ("name", "distribution", "version", "entry_point")]
-    lines.append(f"API: {details['api'] or f'not stated, taken to be written for {FIRST}'}")
+    lines.append(f"requires: {_required(details['requires'])}")
     for kind, names in details["registers"].items():
         lines.append(f"{kind}:")
         lines += [f"  {name}  {details['summaries'].get(kind, {}).get(name, '')}".rstrip() for name in names]
@@ -251,7 +255,7 @@ def guide() -> Path:
 def check(kind: str, name: str, host: "Host", data: Path | None = None) -> Check:
     """The contract suite of this kind (of SUITES) over this spec; data: the folder for data sets on disk."""
     from fommctl.api import testing
-    from fommctl.api.promises import BrokenPromiseError
+    from fommctl.api.testing import BrokenPromiseError
 
     suites: dict[str, Callable[[], str | None]] = {
         "backend": lambda: _backend(name, host),
@@ -297,17 +301,17 @@ _LIBRARIES = {"site-packages", "dist-packages"}
 
 def _backend(name: str, host: "Host") -> str | None:
     """With the preset of this backend that has the smallest frames, and among those the smallest networks."""
-    from fommctl.api import testing
+    from fommctl.api.testing_backend import check_backend
     from fommctl.presets.preset import load_preset, preset_names
 
     presets = [preset for each in preset_names(host) if (preset := load_preset(each, host)).backend == name]
     if not presets:
-        return "not checked: no preset has this backend; call fommctl.api.testing.check_backend with model_params"
+        return "not checked: no preset has this backend; call check_backend of fommctl.api.testing_backend"
     spec = host.find("backend", name)
     smallest = min(each.frame_shape for each in presets)
     preset = min((each for each in presets if each.frame_shape == smallest), key=lambda each: _weights(spec, each))
     model_params = preset.model_params.model_dump()
-    testing.check_backend(spec, model_params, preset.frame_shape)
+    check_backend(spec, model_params, preset.frame_shape)
     return _training(spec, preset, model_params)
 
 
@@ -317,12 +321,12 @@ def _weights(spec: "BackendSpec", preset: "Preset") -> int:
 
 
 def _training(spec: "BackendSpec", preset: "Preset", model_params: dict[str, Any]) -> str | None:
-    from fommctl.api.testing_training import check_training
+    from fommctl.api.testing_backend import check_training
     from fommctl.api.training import trains
 
     if not trains(spec.build(preset.model_params)):
         return "it does not train"
-    if "train_params" not in preset.sections:
+    if preset.train_params is None:
         return f"training not checked: the preset {preset.name} has no train_params"
     check_training(spec, model_params, preset.section("train_params").model_dump(), preset.frame_shape)
     return None
@@ -347,7 +351,7 @@ def _embedder(name: str, host: "Host") -> str | None:
 
 
 def _metric(name: str, host: "Host") -> str | None:
-    from fommctl.api.testing_metrics import check_metric
+    from fommctl.api.testing import check_metric
 
     spec = host.find("metric", name)
     check_metric(spec)
@@ -382,18 +386,20 @@ def _preset(name: str, host: "Host") -> str | None:
 def check_package(info: "PluginInfo", host: "Host") -> list[Check]:
     """The plugin itself, in four respects; only the first where it does not load."""
     if info.problem:
-        read = "Versions" if "version" in info.problem else "Troubleshooting"
+        read = "Versions" if "requires fommctl" in info.problem else "Troubleshooting"
         return [Check("plugin", "loading", problem=info.problem, read=read, traceback=info.traceback)]
     nothing = None if info.registers else "it registers nothing"
-    return [Check("plugin", "loading", note=nothing), _version(info), _check_summaries(info, host), _import(info)]
+    return [Check("plugin", "loading", note=nothing), _requirement(info), _check_summaries(info, host), _import(info)]
 
 
-def _version(info: "PluginInfo") -> Check:
-    if info.api is not None:
-        return Check("plugin", "version of the API", note=f"passed: {info.api}")
-    advice = f'Write {DECLARATION} = "{API_VERSION}" beside the hooks.'
-    problem = "it does not say which version of the API it was written for"
-    return Check("plugin", "version of the API", problem=problem, advice=advice, read="Versions")
+def _requirement(info: "PluginInfo") -> Check:
+    if info.requires or info.distribution == PROJECT:
+        note = f"passed: {_required(info.requires)}" if info.requires else None
+        return Check("plugin", "requirement", note=note)
+    major = int(fommctl.__version__.partition(".")[0])
+    advice = f'Write "{PROJECT}>={major},<{major + 1}" among the dependencies of {info.distribution}.'
+    problem = "its distribution does not say which versions of fommctl it works with"
+    return Check("plugin", "requirement", problem=problem, advice=advice, read="Versions")
 
 
 def _check_summaries(info: "PluginInfo", host: "Host") -> Check:

@@ -63,9 +63,10 @@ def show_preset(
 
     from fommctl.host import load_host
     from fommctl.presets.config import parse_yaml
-    from fommctl.presets.preset import load_preset
+    from fommctl.presets.preset import load_preset, locate_preset
 
-    found = load_preset(preset, load_host(), sets=choice.sets)
+    host = load_host()
+    found = load_preset(preset, host, sets=choice.sets)
     text = found.text()
     data: dict[str, Any] = parse_yaml(text, found.name).data
-    session.result({"path": str(found.path), "preset": data}, Text(text.rstrip("\n")))
+    session.result({"path": str(locate_preset(preset, host)[1]), "preset": data}, Text(text.rstrip("\n")))

@@ -216,5 +216,6 @@ def _display(session: Session, progress: _Progress) -> Iterator[Report]:
     def picture() -> "RenderableType":
         return Group(bar, Text(progress.rate_text), Text(progress.losses_text))
 
-    with Live(get_renderable=picture, console=session.stderr, refresh_per_second=4, transient=True):
+    live = Live(get_renderable=picture, console=session.stderr, refresh_per_second=4, transient=True)
+    with console.undisturbed(session.stderr), live:
         yield report

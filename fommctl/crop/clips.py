@@ -9,10 +9,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from fommctl.api.protocols import Detector
 from fommctl.crop.config import CropConfig
+from fommctl.crop.manifest import Row
 from fommctl.crop.search import Piece, Tell, pieces_of_picture, pieces_of_video
 from fommctl.errors import FommctlError, InputError
 from fommctl.files import temporary_path
@@ -55,7 +55,7 @@ class Job:
 class CroppedSource:
     """The clips of one source."""
 
-    rows: tuple[dict[str, Any], ...] = ()
+    rows: tuple[Row, ...] = ()
     """Clips, by the columns of the manifest."""
     commands: tuple[str, ...] = ()
     """Commands for ffmpeg, one for each clip, of a dry run."""
@@ -153,7 +153,7 @@ def nominal_rate(info: VideoInfo, config: CropConfig) -> Fraction:
     return rate if config.max_fps is None else min(rate, config.max_fps)
 
 
-def _row(info: VideoInfo, piece: Piece, target: Path, frames: int, config: CropConfig, detector: str) -> dict[str, Any]:
+def _row(info: VideoInfo, piece: Piece, target: Path, frames: int, config: CropConfig, detector: str) -> Row:
     box, rate = piece.box, nominal_rate(info, config)
     return {
         "source": os.fspath(info.path),

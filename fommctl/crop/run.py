@@ -166,7 +166,7 @@ class _Run:
                 self.outcomes[key] = Failed(message=f"{path} cannot be read: {reason}", hint=hint)
                 continue
             if self._is_current(key):
-                self.outcomes[key] = Done(CroppedSource(tuple(dict(row) for row in known[key].rows)))
+                self.outcomes[key] = Done(CroppedSource(tuple(known[key].rows)))
                 self.result.skipped.append(os.fspath(path))
             else:
                 jobs.append(Job(path, names[path], key))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fommctl.api.folders import identity_of, is_published, media_below, read_manifest, stem
-from fommctl.api.tables import read_table
+from fommctl.api.readers import read_table
 from fommctl.api.values import Split
 from fommctl.datasets.splits import split_of
 from fommctl.errors import InputError, UsageError

@@ -46,7 +46,8 @@ class DetectorCache:
         """As `crops_in_clip`; a file that was not written to since is not searched again."""
         spec, built = detector
         part = clip.fps, clip.start, clip.end, clip.deinterlace
-        key = (*_state(clip.path), part, spec.name, width, subject, driving_crop, cuts)
+        square = getattr(built, "square", None)
+        key = (*_state(clip.path), part, spec.name, square, width, subject, driving_crop, cuts)
         found = self._clips.pop(key, None)
         if found is None:
             found = crops_in_clip(clip, built, width, subject=subject, driving_crop=driving_crop, cuts=cuts)

@@ -65,6 +65,8 @@ class Crop:
     score: float
     """Of the detection, comparable within one detector only."""
     subject: Detection
+    turned: TurnedSquare | None = None
+    """The square itself, where it may be turned; `box` is then the one that it lies in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,7 @@ def crop_in_clip(
     step = 1 / rate
     tracks = persistent_tracks(link_detections(times, found), len(times))
     if not tracks:
-        raise not_found(subject, clip.path.name)
+        raise not_found(subject, clip.path.name, "--driving-crop")
     return fixed_crop(tracks, times, width, subject, info, max(length or step, times[-1] + step))
 
 
@@ -252,11 +254,11 @@ def gaps_between(samples: Sequence[SampledDetection], clip_end: Fraction) -> tup
     return tuple(gaps_between)
 
 
-def not_found(subject: str, name: str) -> InputError:
-    """The error of a picture or clip without a subject."""
+def not_found(subject: str, name: str, option: str = "--crop") -> InputError:
+    """The error of a picture or clip without a subject.  option: gives its square by hand."""
     return InputError(
         f"no {subject} found in {name}",
-        f"Where the {subject} fills the frame already, give --crop none; else --crop X,Y,SIZE, in pixels.",
+        f"Where the {subject} fills the frame already, give {option} none; else {option} X,Y,SIZE, in pixels.",
     )
 
 

@@ -89,7 +89,7 @@ def crops_in_clip(
         shots.append(replace(shot, start=begin if waiting is None else waiting))
         waiting = None
     if not shots:
-        raise not_found(subject, clip.path.name)
+        raise not_found(subject, clip.path.name, "--driving-crop")
     shots[0] = replace(shots[0], start=Fraction(-1))
     if len(shots) > 1:
         log.info("%d shots, from %s s on", len(shots), ", ".join(f"{float(shot.start):.2f}" for shot in shots[1:]))

@@ -15,12 +15,12 @@ from fommctl.doctor.report import Level, Row, describe, in_bytes
 if TYPE_CHECKING:
     import torch
 
-NAMES = ("torch", "cuda", "mps")
+DEVICES = ("torch", "cuda", "mps")
 LITTLE_MEMORY = 2 * 2**30
 """Bytes free on a GPU; vox-256 in batches of 8 takes about 1.5 GB."""
 
 
-def check(name: str) -> Iterator[Row]:
+def check_device(name: str) -> Iterator[Row]:
     """Check torch and the CPU, the CUDA devices, or mps: runs in the child."""
     if name == "torch":
         yield from _torch()

@@ -1,16 +1,20 @@
-"""Checks of the machine: Python, processor, memory, and the environment variables that change what fommctl does."""
+"""Checks of the machine: Python, processor, memory, environment variables and folders. Nothing is changed."""
 
 from __future__ import annotations
 
 import os
 import platform
+import shutil
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 
 from fommctl import machine
 from fommctl.doctor.packages import fits
-from fommctl.doctor.report import Level, Row, in_bytes
+from fommctl.doctor.report import Level, Row, in_bytes, note, problem
 
 FEATURES = {
     "avx2": "AVX2",
@@ -54,20 +58,18 @@ def check_machine() -> Iterator[Row]:
     model, flags = machine.processor()
     value = "; ".join(filter(None, [model, ", ".join(name for flag, name in FEATURES.items() if flag in flags)]))
     if platform.machine().lower() in ("x86_64", "amd64") and flags and "avx2" not in flags:
-        advice = (
-            "Convolutions are several times slower without AVX2; in a virtual machine, pass the host's CPU through."
-        )
-        yield Row(area="machine", name="processor", value=f"{value}, no AVX2", level="note", advice=advice)
+        advice = "Convolutions are several times slower without AVX2; a virtual machine may hide the host's."
+        yield note("machine", "processor", f"{value}, no AVX2", advice)
     else:
-        yield Row(area="machine", name="processor", value=value)
+        yield note("machine", "processor", value, None)
     total, usable, quota = os.cpu_count() or 1, machine.usable_cores(), machine.core_quota()
     value = f"{usable} of {total}" if usable < total else f"{total}"
     if quota is not None and quota < usable:
         advice = f"More threads than the quota wait for each other: set OMP_NUM_THREADS={max(1, int(quota))}."
         value += f", limited by the cgroup to {quota:g}"
-        yield Row(area="machine", name="cores", value=value, level="note", advice=advice)
+        yield note("machine", "cores", value, advice)
     else:
-        yield Row(area="machine", name="cores", value=value)
+        yield note("machine", "cores", value, None)
     yield _memory()
 
 
@@ -88,8 +90,9 @@ def _python() -> Row:
         advice = f"Install fommctl with a Python {declared[0]}: 'pythonX.Y -m venv ENV && ENV/bin/pip install fommctl'."
     elif sys.maxsize < 2**32:
         value, advice = f"{value}, 32 bits", "Install a 64-bit Python: torch has no other wheels."
-    level: Level = "problem" if advice else "ok"
-    return Row(area="machine", name="Python", value=value, level=level, advice=advice, stops=advice is not None)
+    if advice:
+        return problem("machine", "Python", value, advice, stops=True)
+    return note("machine", "Python", value, None)
 
 
 def _memory() -> Row:
@@ -99,10 +102,8 @@ def _memory() -> Row:
     value = in_bytes(total) + (f", {in_bytes(free)} free" if free is not None else "")
     if limit is not None and limit < total:
         value += f"; the cgroup allows {in_bytes(limit)}"
-    if min(total, limit or total) >= LITTLE_MEMORY:
-        return Row(area="machine", name="memory", value=value)
     advice = "Provide at least 2 GB; until then use --batch-size 1 and a small model."
-    return Row(area="machine", name="memory", value=value, level="note", advice=advice)
+    return note("machine", "memory", value, advice if min(total, limit or total) < LITTLE_MEMORY else None)
 
 
 def _variable(name: str, value: str) -> Row | None:
@@ -112,12 +113,10 @@ def _variable(name: str, value: str) -> Row | None:
         if not name.startswith("FOMMCTL_"):
             return None
         known = f"fommctl reads {', '.join(each for each in VARIABLES if each.startswith('FOMMCTL_'))}."
-        return Row(area="environment", name=name, value="unknown to fommctl", level="note", advice=known)
+        return note("environment", name, "unknown to fommctl", known)
     shown = value if len(value) <= 120 else f"{value[:120]}..."
     shown = shown if shown.strip() == shown != "" else repr(shown)
-    advice = _advice(name, value)
-    level: Level = "note" if advice else "ok"
-    return Row(area="environment", name=name, value=f"{shown}: {VARIABLES[name]}", level=level, advice=advice)
+    return note("environment", name, f"{shown}: {VARIABLES[name]}", _advice(name, value))
 
 
 def _advice(name: str, value: str) -> str | None:
@@ -135,3 +134,93 @@ def _advice(name: str, value: str) -> str | None:
         "PYTHONPATH": "Unset it where a package is found in the wrong place.",
         "LD_PRELOAD": "Unset it where a library crashes at import.",
     }.get(name)
+
+
+LITTLE = 2**30
+"""Bytes free, or of shared memory, below which downloads and training will soon fail."""
+OLD = 24 * 3600
+"""Seconds after which a temporary file is a leftover."""
+
+
+def check_folders() -> Iterator[Row]:
+    """Check FOMMCTL_HOME, torch hub's cache, the temporary and the current folder."""
+    from fommctl.models.home import home
+
+    yield _folder("FOMMCTL_HOME", home(), "Set FOMMCTL_HOME to a writable folder.")
+    yield from _leftovers(home())
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    hub = Path(os.environ.get("TORCH_HOME") or os.path.join(cache, "torch")).expanduser() / "hub"
+    yield _folder("torch hub", hub, "Set TORCH_HOME to a writable folder.")
+    advice = "Set TMPDIR to a writable folder."
+    try:
+        yield _folder("temporary files", Path(tempfile.gettempdir()), advice)
+    except FileNotFoundError:
+        yield problem("disk", "temporary files", "no folder for them", advice)
+    try:
+        here = _folder("current folder", Path.cwd(), "Give -o, or change to a writable folder.", level="note")
+    except OSError as error:
+        here = note("disk", "current folder", f"it is gone: {error.strerror}", "Change to another folder.")
+    yield here
+
+
+def check_shared_memory() -> Iterator[Row]:
+    """Check /dev/shm, through which training workers hand over pictures; containers have 64 MB."""
+    folder = Path("/dev/shm")
+    if not folder.is_dir():
+        return
+    size = shutil.disk_usage(folder).total
+    advice = "Training with workers needs more: start the container with --shm-size=8g, or use --workers 0."
+    yield note("disk", str(folder), in_bytes(size), advice if size < LITTLE else None)
+
+
+def _folder(name: str, folder: Path, advice: str, level: Level = "problem") -> Row:
+    base = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), folder)
+    if fault := _write_fault(folder, base):
+        value = f"{folder} cannot be written to: {fault}"
+        return Row(area="disk", name=name, value=value, level=level, advice=advice)
+    free = shutil.disk_usage(base).free
+    value = f"{folder}: {'' if base == folder else 'not there yet, '}{in_bytes(free)} free"
+    return note("disk", name, value, f"Free some space. {advice}" if free < LITTLE else None)
+
+
+def _write_fault(folder: Path, base: Path) -> str | None:
+    """Return why no file can be made in a folder. Tried out: rights alone do not show a full or a read-only disk."""
+    if not base.is_dir():
+        return f"{base} is a file"
+    try:
+        if base != folder:
+            return None if os.access(base, os.W_OK | os.X_OK) else f"{base} does not allow it"
+        with tempfile.TemporaryFile(dir=folder, prefix=".fommctl-doctor-") as file:
+            file.write(b"0" * 4096)
+            file.flush()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _leftovers(folder: Path) -> Iterator[Row]:
+    """Yield rows for the cache and for what killed processes left behind."""
+    sizes: dict[Path, int] = {}
+    old: set[Path] = set()
+    for place, _, names in os.walk(folder):
+        for path in (Path(place, name) for name in names):
+            try:
+                status = path.lstat()
+            except OSError:
+                continue
+            sizes[path] = status.st_size
+            if status.st_mtime < time.time() - OLD:
+                old.add(path)
+    if cached := sum(size for path, size in sizes.items() if path.is_relative_to(folder / "cache")):
+        advice = f"It may be deleted at any time: 'rm -r {folder / 'cache'}'."
+        yield Row(area="disk", name="caches", value=in_bytes(cached), advice=advice)
+    for suffixes, what, before in (
+        (".tmp", "half-written files", ""),
+        ((".part", ".part.json"), "unfinished downloads", "'fommctl models pull' continues them. Else: "),
+        (".lock", "locks, which block nothing", "While no fommctl runs: "),
+    ):
+        found = sorted(path for path in old if path.name.endswith(suffixes))
+        if found:
+            value = f"{len(found)} {what}, {in_bytes(sum(sizes[path] for path in found))}, older than a day"
+            advice = f"{before}rm {' '.join(repr(str(path)) if ' ' in str(path) else str(path) for path in found[:5])}"
+            yield note("disk", "leftovers", value, advice)

@@ -39,6 +39,16 @@ class Row:
     """Values for programs; those of devices and versions have their own keys in the report."""
 
 
+def problem(area: str, name: str, value: str, advice: str | None, *, stops: bool = False) -> Row:
+    """Return the row of something that does not work."""
+    return Row(area=area, name=name, value=value, level="problem", advice=advice, stops=stops)
+
+
+def note(area: str, name: str, value: str, advice: str | None) -> Row:
+    """Return a row with advice where there is some, else one that is well."""
+    return Row(area=area, name=name, value=value, level="note" if advice else "ok", advice=advice)
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """All rows, ordered by area, and the versions that a bug report needs."""

@@ -8,11 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
 from pydantic import Field
 
 from fommctl.errors import UsageError
-from fommctl.options import Device, Reads, Seed, Sets, configuration, listed
+from fommctl.options import Device, Reads, Seed, Sets, configuration, listed, option
 
 ModelMode = Literal["reconstruction", "animation", "defaults"]
 Mode = Literal[ModelMode, "files"]
@@ -24,47 +23,41 @@ WHAT, SCORES, RESULT, RUN = "What is evaluated", "Scores", "Result", "Run"
 NEITHER = "Give --data to evaluate a model, or --pred and --truth to score finished results."
 
 
-def _option(panel: str, help: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
-
-
 @configuration
 class EvaluateConfig:
     """What to evaluate and how."""
 
     output: Annotated[
-        Path, _option(RESULT, "Folder for all results; new, empty, or of an earlier evaluation.", "-o", "--output")
+        Path, option(RESULT, "Folder for all results; new, empty, or of an earlier evaluation.", "-o", "--output")
     ]
     models: Annotated[
         tuple[str | None, ...],
         Reads(listed("--models")),
-        _option(WHAT, "Several models, compared on the same clips.", "--models", metavar="A,B,..."),
+        option(WHAT, "Several models, compared on the same clips.", "--models", metavar="A,B,..."),
     ] = (None,)
     """Names of the registry or paths; None: the built-in model, or the weights registered for `preset`."""
     names: Annotated[
         tuple[str, ...],
         Reads(listed("--names")),
-        _option(WHAT, "What to call them in the tables. Default: their own names.", "--names", metavar="A,B,..."),
+        option(WHAT, "What to call them in the tables. Default: their own names.", "--names", metavar="A,B,..."),
     ] = ()
     """One for each model or folder of predictions."""
     preset: Annotated[
         str | None,
-        _option(
-            WHAT, "A name (see 'fommctl presets list') or a YAML file. Default: the model's own.", "-p", "--preset"
-        ),
+        option(WHAT, "A name (see 'fommctl presets list') or a YAML file. Default: the model's own.", "-p", "--preset"),
     ] = None
     data: Annotated[
-        Path | None, _option(WHAT, "Clips: test/ (and train/) as preprocess writes them, or any folder.", "--data")
+        Path | None, option(WHAT, "Clips: test/ (and train/) as preprocess writes them, or any folder.", "--data")
     ] = None
     split: Annotated[
         SplitChoice,
-        _option(
+        option(
             WHAT, "test, train or all; auto: test where the data has a folder test beside a folder train, else all."
         ),
     ] = "auto"
     mode: Annotated[
         ModelMode,
-        _option(
+        option(
             WHAT,
             "reconstruction: the first frame of each clip is driven by the clip; animation: by the clip of somebody "
             "else, as the model's preset says; defaults: the same as fommctl animate does it without options, on whole "
@@ -73,7 +66,7 @@ class EvaluateConfig:
     ] = "reconstruction"
     pairs: Annotated[
         Path | None,
-        _option(
+        option(
             WHAT,
             "CSV of the clips to animate, with the columns source and driving. Default: the preset's pairs_list where "
             "that file exists, else pairs drawn by --seed.",
@@ -81,7 +74,7 @@ class EvaluateConfig:
     ] = None
     predictions: Annotated[
         tuple[Path, ...],
-        _option(
+        option(
             WHAT,
             "Finished results to score: a folder of videos, folders of frames or strips (PNG or JPEG), or a single "
             "one. Several are compared.",
@@ -90,28 +83,28 @@ class EvaluateConfig:
     ] = ()
     """The models are not used then."""
     truth: Annotated[
-        Path | None, _option(WHAT, "Their references, of the same names up to the first dot.", "--truth")
+        Path | None, option(WHAT, "Their references, of the same names up to the first dot.", "--truth")
     ] = None
     column: Annotated[
         int | None,
         Field(ge=0),
-        _option(WHAT, "The results are grids: the column to score, counted from 0, each as wide as the truth."),
+        option(WHAT, "The results are grids: the column to score, counted from 0, each as wide as the truth."),
     ] = None
     resize: Annotated[
-        bool, _option(WHAT, "Resize results to the size of their truth; else other sizes are refused.", "--resize")
+        bool, option(WHAT, "Resize results to the size of their truth; else other sizes are refused.", "--resize")
     ] = False
     max_clips: Annotated[
         int | None,
         Field(ge=1),
-        _option(WHAT, "Only so many clips or pairs. Default: the preset's num_videos or num_pairs."),
+        option(WHAT, "Only so many clips or pairs. Default: the preset's num_videos or num_pairs."),
     ] = None
     max_frames: Annotated[
-        int | None, Field(ge=1), _option(WHAT, "Only so many frames of each clip, from the first on.")
+        int | None, Field(ge=1), option(WHAT, "Only so many frames of each clip, from the first on.")
     ] = None
     metrics: Annotated[
         tuple[str, ...],
         Reads(listed("--metrics")),
-        _option(
+        option(
             SCORES,
             "Names, or families such as akd for all its variants (see 'fommctl plugins list'). Default: all that make "
             "sense and are ready. The first one ranks.",
@@ -121,7 +114,7 @@ class EvaluateConfig:
     ] = ()
     keypoints: Annotated[
         str,
-        _option(
+        option(
             SCORES,
             "Where metrics get keypoints: true (those of the data set), model (the model's own) or a detector's name; "
             "auto: true ones where there are some, else the detector for the model's subject.",
@@ -129,29 +122,29 @@ class EvaluateConfig:
     ] = "auto"
     embedder: Annotated[
         str | None,
-        _option(SCORES, "What describes identities, by name. Default: the one for the model's subject."),
+        option(SCORES, "What describes identities, by name. Default: the one for the model's subject."),
     ] = None
     save: Annotated[
-        Save, _option(RESULT, "Keep the predictions, without loss: png (folders of frames), mkv (FFV1) or none.")
+        Save, option(RESULT, "Keep the predictions, without loss: png (folders of frames), mkv (FFV1) or none.")
     ] = "none"
     videos: Annotated[
         bool,
-        _option(
+        option(
             RESULT,
             "Side-by-side videos of the best, the median and the worst clip in the page.",
             "--videos/--no-videos",
         ),
     ] = True
-    overwrite: Annotated[bool, _option(RESULT, "Score anew what an earlier run has scored.", "--overwrite")] = False
+    overwrite: Annotated[bool, option(RESULT, "Score anew what an earlier run has scored.", "--overwrite")] = False
     workers: Annotated[
         int | None,
         Field(ge=0),
-        _option(RUN, "Processes. Default: one a processor; none but this one where the device is no CPU."),
+        option(RUN, "Processes. Default: one a processor; none but this one where the device is no CPU."),
     ] = None
     device: Device = "auto"
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"],
-        _option(RUN, "fp32, bf16, fp16 or auto; published numbers are of fp32."),
+        option(RUN, "fp32, bf16, fp16 or auto; published numbers are of fp32."),
     ] = "fp32"
     seed: Seed = 0
     sets: Sets = ()

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 from fommctl import __version__
 from fommctl.api.metrics import Metric, MetricClip
 from fommctl.api.specs import MetricSpec
-from fommctl.errors import FommctlError, InputError, MissingError
+from fommctl.errors import FommctlError, InputError, MissingError, unforeseen
 from fommctl.evaluate.config import EvaluateConfig
 from fommctl.evaluate.keypoint_sources import ChosenSources, SourceFactory
 from fommctl.evaluate.plan import EvaluatedModel, Task, load_engine
 from fommctl.evaluate.results import ClipResult
-from fommctl.evaluate.scoring import ClipScoring, missing_package, missing_text, unforeseen_text
+from fommctl.evaluate.scoring import ClipScoring, missing_package, missing_text
 from fommctl.evaluate.store import PredictionWriter, StoredScores, is_saved, key_of, read_stored, write_stored
 from fommctl.evaluate.streams import ClipFrames, FrameStream, compare_files
 from fommctl.host import Host, load_host
-from fommctl.provenance.hashing import media_hash
+from fommctl.provenance.hashing import InputFile
 from fommctl.workers import Tell, Work
 
 if TYPE_CHECKING:
@@ -82,17 +82,18 @@ class Worker:
         except (FommctlError, OSError):
             raise
         except ImportError as error:
-            raise missing_package(error, self._host) from error
+            raise missing_package(error) from error
         except Exception as error:
             # Name the plugin that the error comes from.
-            raise InputError(unforeseen_text(error, self._host)) from error
+            raise InputError(unforeseen(error)) from error
 
     def _outcome(self, job: Job, tell: Tell) -> ClipResult:
         model, task, config = self._setup.models[job.model], job.task, self.config
-        files = {"truth": task.truth, "source": task.source}
+        paths = {"truth": task.truth, "source": task.source}
         if config.finished:
-            files["prediction"] = task.predictions[job.model]
-        hashes = {what: media_hash(path) for what, path in files.items() if path is not None}
+            paths["prediction"] = task.predictions[job.model]
+        files = {what: InputFile.of(path) for what, path in paths.items() if path is not None}
+        hashes = {what: file.sha256() for what, file in files.items()}
         key = key_of({**_options(config), **model.identity, **hashes})
         path = config.output / "clips" / model.folder / f"{task.name}.npz"
         wanted = {name: key_of(self._sources.describe(spec, task)) for name, spec in self._specs.items()}
@@ -106,6 +107,8 @@ class Worker:
             return self._scored(stored, hashes, kept=True)
         scoring, frames, stream = self._scoring(job, metrics, tell)
         scores = scoring.finish()
+        for file in files.values():
+            file.require_unchanged()
         if stored is None:
             stored = StoredScores(key, frames, stream.rate, warnings=tuple(stream.warnings))
         stored.keys.update({name: wanted[name] for name in scores})
@@ -165,10 +168,10 @@ class Worker:
                 self._missing[name] = missing_text(error)
             except ImportError as error:
                 log.debug("%s cannot be built", name, exc_info=True)
-                self._missing[name] = missing_text(missing_package(error, self._host))
+                self._missing[name] = missing_text(missing_package(error))
             except Exception as error:
                 log.debug("%s cannot be built", name, exc_info=True)
-                self._missing[name] = unforeseen_text(error, self._host)
+                self._missing[name] = unforeseen(error)
             if self._setup.threads and "torch" in sys.modules:
                 sys.modules["torch"].set_num_threads(self._setup.threads)
         return self._metrics.get(name)

@@ -23,7 +23,7 @@ from fommctl.presets.config import nearest
 
 if TYPE_CHECKING:
     from fommctl.animate.engine import Engine
-    from fommctl.presets.preset import Preset
+    from fommctl.presets.sections import Preset
 
 
 LONGEST_NAME = 200
@@ -325,9 +325,8 @@ def _evaluated_model(name: str, folder: str, model: str | None, engine: Engine) 
     loaded = engine.model
     width, height = engine.frame_size()
     about = model_identity(loaded)
-    identity = {
-        "sha256": about["sha256"],
-        "preset": about["preset"],
+    identity: dict[str, Any] = {
+        **{name: about[name] for name in ("sha256", "preset", "backend") if name in about},
         "device": engine.device.type,
         "precision": engine.precision,
     }

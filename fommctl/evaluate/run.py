@@ -32,7 +32,8 @@ from fommctl.evaluate.videos import VIDEOS, SideBySide, shown_clips
 from fommctl.files import exclusive_folder, remove_stale_files, require_own_folder
 from fommctl.host import Host
 from fommctl.machine import usable_cores
-from fommctl.presets.preset import Preset, load_preset
+from fommctl.presets.preset import load_preset
+from fommctl.presets.sections import Preset
 from fommctl.workers import Failed, run_jobs
 
 log = logging.getLogger(__name__)
@@ -108,10 +109,10 @@ def _planned(config: EvaluateConfig, host: Host) -> tuple[tuple[EvaluatedModel, 
 
     models, preset = load_models(config, host)
     if config.mode == "reconstruction":
-        section = preset.sections.get("reconstruction_params", ReconstructionParams())
+        section = preset.reconstruction_params or ReconstructionParams()
         plan = reconstructions(config, section.num_videos)
     else:
-        pairs_list = preset.section("dataset_params").pairs_list
+        pairs_list = preset.dataset_params.pairs_list
         plan = animations(config, preset.pairs().num_pairs, None if pairs_list is None else Path(pairs_list))
     return models, plan, _subject(preset)
 

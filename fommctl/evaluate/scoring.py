@@ -10,10 +10,10 @@ import numpy as np
 
 from fommctl.api.metrics import ClipScorer, ClipScores, Metric, MetricClip
 from fommctl.api.specs import MetricSpec
-from fommctl.errors import FommctlError, MissingError, UsageError
+from fommctl.errors import FommctlError, MissingError, UsageError, unforeseen
 from fommctl.evaluate.config import Mode
 from fommctl.evaluate.streams import FrameBatch
-from fommctl.host import Host, describe, why_not_ready
+from fommctl.host import Host, why_not_ready
 from fommctl.presets.config import nearest
 
 log = logging.getLogger(__name__)
@@ -109,11 +109,11 @@ class ClipScoring:
             self.problems[name] = error.message
         except ImportError as error:
             log.debug("%s failed", name, exc_info=True)
-            self.missing[name] = missing_text(missing_package(error, self._host))
+            self.missing[name] = missing_text(missing_package(error))
         except Exception as error:
             # Metrics are plugins: one that fails must not cost the scores of the others.
             log.debug("%s failed", name, exc_info=True)
-            self.problems[name] = unforeseen_text(error, self._host)
+            self.problems[name] = unforeseen(error)
         else:
             return
         self._scorers.pop(name, None)
@@ -124,15 +124,9 @@ def missing_text(error: FommctlError) -> str:
     return error.message if error.hint is None else f"{error.message}. {error.hint}"
 
 
-def missing_package(error: ImportError, host: Host) -> MissingError:
+def missing_package(error: ImportError) -> MissingError:
     """Convert a failed import in a plugin to what it means: something is not installed."""
-    return MissingError(unforeseen_text(error, host), "Install what it needs; see its documentation.")
-
-
-def unforeseen_text(error: BaseException, host: Host) -> str:
-    """Describe an unforeseen error and the plugin that raised it."""
-    plugin = host.blamed(error)
-    return describe(error) if plugin is None else f"{describe(error)}, in {plugin}"
+    return MissingError(unforeseen(error), "Install what it needs; see its documentation.")
 
 
 def finite(scores: ClipScores) -> ClipScores:

@@ -16,8 +16,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.api import plain_json
 from fommctl.api.metrics import ClipScores
+from fommctl.api.readers import parse_json
 from fommctl.evaluate.config import EvaluateConfig
 from fommctl.evaluate.plan import EvaluatedModel, Task
 from fommctl.files import atomic_write, replace_folder, temporary_path
@@ -59,7 +59,7 @@ def read_stored(path: Path, key: str) -> StoredScores | None:
     """Read what is stored under this key; None where there is nothing, or where it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            record = plain_json.parse(str(archive["record"]))
+            record = parse_json(str(archive["record"]))
             if record["format"] != FORMAT or record["key"] != key:
                 return None
             warnings = tuple(str(warning) for warning in record["warnings"])

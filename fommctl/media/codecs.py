@@ -24,9 +24,6 @@ DECODERS = ("h264", "hevc", "vp9", "av1", "prores", "ffv1", "mjpeg", "mpeg4", "g
 """What driving videos are mostly coded in."""
 STILLS = ("webp", "jpg", "zlib", "libtiff", "avif")
 """What Pillow reads with a library of its own."""
-HARDWARE = ("nvenc", "videotoolbox", "qsv", "vaapi", "amf")
-"""Endings of encoders that a chip drives."""
-_HARDWARE_CODECS = ("h264", "hevc", "av1")
 _SIDE, _FRAMES, _RATE = 64, 3, Fraction(25)
 LOSSLESS = frozenset({".mkv", ".png"})
 WORST = 12.0
@@ -76,12 +73,6 @@ def missing_decoders() -> list[str]:
     return [name for name in DECODERS if not has_codec(name, "r")] + [
         name for name in STILLS if name not in features.get_supported()
     ]
-
-
-def hardware_encoders() -> list[str]:
-    """Those of this build; whether the chip is there shows only when one is used. fommctl does not drive them."""
-    names = [f"{codec}_{ending}" for codec in _HARDWARE_CODECS for ending in HARDWARE]
-    return [name for name in names if has_codec(name, "w")]
 
 
 def round_trip(suffix: str, folder: Path) -> str:

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from fommctl.errors import MORE_MEMORY, InputError
 from fommctl.media import Deinterlace
 from fommctl.media.boxes import Box
-from fommctl.media.files import nominal_rate, pixel_aspect, side_data, time_base
+from fommctl.media.files import demuxed, nominal_rate, pixel_aspect, side_data, time_base
+from fommctl.media.stills import LONGEST_PAUSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +185,7 @@ class Damage:
     skipped: int = 0
     corrupt: int = 0
     jumps: int = 0
+    pauses: int = 0
     gave_up: bool = False
 
     def messages(self, path: Path) -> list[str]:
@@ -192,6 +194,7 @@ class Damage:
             (self.skipped, f"{path.name} is damaged: {self.skipped} packet(s) could not be decoded and were skipped"),
             (self.corrupt, f"{path.name} is damaged: {self.corrupt} frame(s) are incomplete"),
             (self.jumps, f"{path.name}: timestamps run backwards in {self.jumps} place(s) and were put in order"),
+            (self.pauses, f"{path.name}: timestamps jump by more than an hour in {self.pauses} place(s), left out"),
             (self.gave_up, f"{path.name} is damaged: reading stopped after {MAX_ERRORS} errors in a row"),
         ]
         return [message for happened, message in found if happened]
@@ -226,9 +229,12 @@ class Decoder:
                 time = Fraction(0) if last is None else last + step
             else:
                 time = ticks * tick + shift
-            if last is not None and time <= last:
+            if last is not None and not 0 < time - last <= LONGEST_PAUSE:
                 # A splice or a broken clock: what follows keeps its own spacing, after what came before.
-                self.damage.jumps += 1
+                if time <= last:
+                    self.damage.jumps += 1
+                else:
+                    self.damage.pauses += 1
                 shift += last + step - time
                 time = last + step
             last = time
@@ -255,7 +261,7 @@ class Decoder:
     def _packets(self) -> Iterator[Packet[Any]]:
         """Packets to the end of the file, with the flush packet last; a demuxer that fails is asked again."""
         failures = 0
-        packets = self.container.demux(self.stream)
+        packets = demuxed(self.container, self.stream)
         while True:
             try:
                 packet = next(packets)
@@ -268,7 +274,7 @@ class Decoder:
                 if failures >= MAX_ERRORS:
                     self.damage.gave_up = True
                     return
-                packets = self.container.demux(self.stream)
+                packets = demuxed(self.container, self.stream)
                 continue
             failures = 0
             self.damage.corrupt += bool(packet.is_corrupt)

@@ -78,6 +78,16 @@ def open_container(path: Path) -> InputContainer:
     return av.open(f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"})
 
 
+def demuxed(container: InputContainer, stream: Any) -> Iterator[Any]:
+    """Yield the packets of a stream, and an empty one at the end, by which its decoder gives out what it holds back."""
+    try:
+        yield from container.demux(stream)
+    except IndexError:
+        # A broadcast may gain streams on the way. Behind the empty packet of ours, PyAV wants to make theirs and
+        # does not know them.
+        return
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[InputContainer]:
     """A container open for reading. Raises InputError, also for playlists; network addresses are never followed."""

@@ -25,7 +25,7 @@ from fommctl.errors import InputError
 from fommctl.media import sequences, stills
 from fommctl.media.conversion import Converter, View
 from fommctl.media.decoding import Decoder, deinterlaced
-from fommctl.media.files import check_file, opened, pixel_aspect, video_stream
+from fommctl.media.files import check_file, demuxed, opened, pixel_aspect, video_stream
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.resampling import Pixels, over_black, resize
 
@@ -240,7 +240,7 @@ def _decoded(
     context = stream.codec_context
     position = 0
     try:
-        for packet in container.demux(stream):
+        for packet in demuxed(container, stream):
             if context.name in _SKIPPING:
                 context.skip_frame = "DEFAULT" if packet.pts in targets else "NONREF"
             frames: list[Any] = context.decode(packet)
@@ -268,7 +268,7 @@ def _frame_times(info: VideoInfo) -> _Times | None:
     keys: list[tuple[int, int]] = []
     with _reading(info.path) as (container, stream):
         try:
-            for packet in container.demux(stream):
+            for packet in demuxed(container, stream):
                 if not packet.size:
                     continue
                 if packet.pts is None or packet.is_corrupt or not (keys or packet.is_keyframe):

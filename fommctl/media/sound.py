@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fommctl.errors import InputError, UsageError
 from fommctl.media.containers import Container
-from fommctl.media.files import open_container
+from fommctl.media.files import demuxed, open_container
 from fommctl.media.layouts import Mixer, choose_layout, take_layout
 from fommctl.media.probe import AudioTrack, VideoInfo
 from fommctl.media.stills import LONGEST_PAUSE
@@ -264,7 +264,7 @@ class SoundInput:
         self.language: str = stream.metadata.get("language", "und")
         self._container = container
         self._warnings = warnings
-        self._packets: Iterator[Any] = iter(container.demux(stream))
+        self._packets: Iterator[Any] = demuxed(container, stream)
         self._next: Any = None
         self._clock = 0
 
@@ -301,7 +301,7 @@ class SoundInput:
 
     def _seek(self, ticks: int) -> None:
         self._container.seek(ticks, stream=self.stream, backward=True)
-        self._packets, self._next = iter(self._container.demux(self.stream)), None
+        self._packets, self._next = demuxed(self._container, self.stream), None
 
     def close(self) -> None:
         """Close the file."""

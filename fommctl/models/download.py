@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from fommctl import __version__
-from fommctl.api import plain_json
-from fommctl.api.network import offline
+from fommctl.api.readers import parse_json
 from fommctl.errors import MissingError, ModelError, UsageError, not_written
+from fommctl.machine import offline
 from fommctl.models.home import make_folder
 
 
@@ -74,7 +74,7 @@ class Part:
     def validator_for(self, url: str) -> str | None:
         """The ETag or date with which the file can be continued from `url`; None where it cannot."""
         try:
-            note = plain_json.parse(self._note.read_text(encoding="utf-8"))
+            note = parse_json(self._note.read_text(encoding="utf-8"))
             return str(note["validator"]) if note["url"] == url and self.size else None
         except (OSError, ValueError, KeyError, TypeError):
             return None

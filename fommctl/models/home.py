@@ -1,14 +1,20 @@
 """FOMMCTL_HOME: the folder that holds pulled and imported models."""
 
 import glob
+import logging
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from fommctl.errors import OutputError
+from fommctl.errors import OutputError, UsageError
+from fommctl.files import locked
 
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
+log = logging.getLogger(__name__)
+_SILENT_S = 1.0
+_PATIENCE_S = 1800.0
+"""Longest wait for another process in seconds: a large model on a slow line."""
 
 
 def home() -> Path:
@@ -46,11 +52,32 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-def model_lock(name: str) -> "BaseFileLock":
-    """A lock between processes for everything that changes the files of the model `name`."""
-    from filelock import FileLock
+@contextmanager
+def model_lock(name: str) -> Iterator[None]:
+    """Keep other processes from changing the files of the model `name`; wait for one that does, as for a download.
 
+    Raises UsageError where another process holds the lock for too long, OutputError where nothing can be locked.
+    """
     folder = make_folder(home() / "locks")
     if not os.access(folder, os.W_OK):
         raise OutputError(f"cannot write to {folder}", "Set FOMMCTL_HOME to a folder that you can write to.")
-    return FileLock(folder / f"{name}.lock")
+    path, note = folder / f"{name}.lock", folder / f"{name}.holder"
+    with ExitStack() as held:
+        if not held.enter_context(locked(path, patience=_SILENT_S)):
+            holder = _holder(note)
+            log.warning("waiting for %s, which is working on the model %s", holder, name)
+            if not held.enter_context(locked(path, patience=_PATIENCE_S)):
+                raise UsageError(
+                    f"{_holder(note)} is still working on the model {name}",
+                    "Wait for its end, or end it, and run the same command again.",
+                )
+        with suppress(OSError):
+            note.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        yield
+
+
+def _holder(note: Path) -> str:
+    try:
+        return note.read_text(encoding="utf-8")[:200] or "another process"
+    except (OSError, ValueError):
+        return "another process"

@@ -16,21 +16,21 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from fommctl import __version__
-from fommctl.api.specs import Architecture, BackendSpec, Groups
+from fommctl.api.specs import PROJECT, Architecture, BackendSpec
 from fommctl.errors import ModelError, UsageError
-from fommctl.files import atomic_write, file_sha256, remove_stale_files
+from fommctl.files import FileFingerprint, atomic_write, file_sha256, remove_stale_files
 from fommctl.media.output_paths import check_target
 from fommctl.models import registry
 from fommctl.models.checkpoint import Checkpoint, halved, read_checkpoint, write_native
 from fommctl.models.home import model_lock
 from fommctl.presets.preset import (
-    Preset,
     find_preset,
     load_preset,
     preset_from_data,
     preset_from_text,
     with_usual_defaults,
 )
+from fommctl.presets.sections import Preset
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -95,6 +95,11 @@ class LoadedModel:
     """Groups whose weights came from the file."""
     path: Path | None = None
     """Of the file; None where the weights come from none."""
+    fingerprint: FileFingerprint | None = None
+    """State of the file before it was read."""
+    publisher: str | None = None
+    """Distribution and version of the plugin whose backend it is; None for fommctl's own, whose results are kept from
+    version to version."""
 
 
 def load_model(model: str | None, host: Host, *, preset: str | None = None, sets: Sequence[str] = ()) -> LoadedModel:
@@ -127,7 +132,8 @@ def load_file(
     sets: over what is not a finished preset.
     """
     chosen = load_preset(preset, host, sets=sets) if isinstance(preset, str) else preset
-    checkpoint = read_model(path, host)
+    fingerprint = FileFingerprint.of(path) if path.is_file() else None
+    checkpoint = read_checkpoint(path)
     notes: tuple[str, ...] = ()
     if chosen is None and "preset" in checkpoint.metadata:
         chosen = _stored_preset(checkpoint, name, host, sets)
@@ -137,19 +143,33 @@ def load_file(
         chosen, notes = _read_off(checkpoint, name, host, sets)
     spec: BackendSpec = host.find("backend", chosen.backend)
     backend = build_backend(spec, chosen.model_params)
-    groups = fit(backend, spec, checkpoint, chosen.name)
+    groups = fit(backend, spec, _in_layout(checkpoint, spec), chosen.name)
     if notes:
         log.warning("%s: no preset given, so its architecture was read off its tensors: %s", name, "; ".join(notes))
-    return LoadedModel(name, backend, chosen, checkpoint.metadata, notes, groups, path)
+    version = host.version("backend", spec.name)
+    publisher = None if version.startswith(f"{PROJECT} ") else version
+    return LoadedModel(name, backend, chosen, checkpoint.metadata, notes, groups, path, fingerprint, publisher)
 
 
-def read_model(path: Path, host: Host) -> Checkpoint:
-    """A checkpoint whose tensors have the names and shapes of our networks, whoever published it. Raises ModelError."""
-    checkpoint = read_checkpoint(path)
-    groups: Groups = checkpoint.groups
-    for spec in host.backends.values():
-        groups = spec.from_published(groups)
+def read_model(path: Path, spec: BackendSpec) -> Checkpoint:
+    """A checkpoint whose tensors have the names and shapes of this backend's networks, published or ours. Raises
+    ModelError."""
+    return _in_layout(read_checkpoint(path), spec)
+
+
+def _in_layout(checkpoint: Checkpoint, spec: BackendSpec) -> Checkpoint:
+    groups = spec.from_published(checkpoint.groups)
     return replace(checkpoint, groups={group: dict(tensors) for group, tensors in groups.items()})
+
+
+def fixed_buffers(network: nn.Module) -> set[str]:
+    """Names of the buffers that follow from the architecture: all but statistics of normalisation."""
+    return {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in network.named_modules()
+        if not hasattr(module, "running_mean")
+        for name, _ in module.named_buffers(recurse=False)
+    }
 
 
 def locate(model: str | None, host: Host) -> Path:
@@ -160,23 +180,24 @@ def locate(model: str | None, host: Host) -> Path:
 def fit(backend: Backend, spec: BackendSpec, checkpoint: Checkpoint, preset: str) -> tuple[str, ...]:
     """Copy the weights of `checkpoint` into the networks of `backend`; returns the groups that were filled.
 
-    Groups that the backend may do without (a discriminator) are left alone where the file has none. Raises ModelError
+    Groups that the model does without (a discriminator) are left alone where the file has none. Raises ModelError
     listing every kind of tensor that does not fit, by name.
     """
     networks = backend.modules()
-    lacking = [group for group in spec.groups if group not in checkpoint.groups]
+    lacking = [group for group in backend.needed_groups() if group not in checkpoint.groups]
     if lacking:
         held = ", ".join(checkpoint.groups)
         raise ModelError(
             f"{checkpoint.path} lacks the networks {', '.join(lacking)} of a {spec.name} model; it holds {held}", _HINT
         )
-    wanted = [
-        group for group in (*spec.groups, *spec.optional_groups) if group in checkpoint.groups and group in networks
-    ]
+    wanted = [group for group in networks if group in checkpoint.groups]
     missing, unexpected, misshapen = [], [], []
     for group in wanted:
         own, given = networks[group].state_dict(), checkpoint.groups[group]
-        missing += [f"{group}/{n} {tuple(own[n].shape)}" for n in own if n not in given and not _may_be_absent(n)]
+        free = fixed_buffers(networks[group])
+        missing += [
+            f"{group}/{n} {tuple(own[n].shape)}" for n in own if n not in given and n not in free and not _is_counter(n)
+        ]
         unexpected += [f"{group}/{n} {tuple(given[n].shape)}" for n in given if n not in own and not _is_counter(n)]
         misshapen += [
             f"{group}/{n} {tuple(given[n].shape)} instead of {tuple(own[n].shape)}"
@@ -232,10 +253,20 @@ def _stored_preset(checkpoint: Checkpoint, name: str, host: Host, sets: Sequence
 def _read_off(checkpoint: Checkpoint, name: str, host: Host, sets: Sequence[str]) -> tuple[Preset, tuple[str, ...]]:
     """A preset made from what the tensors tell, and the notes on what was read and what was assumed."""
     read: dict[str, Architecture] = {}
-    for backend, spec in host.backends.items():
-        architecture = spec.read_architecture(checkpoint.groups)
+    unclear: list[UsageError] = []
+    for backend in host.backends:
+        # Each sees the file as it is, and only its own translation.
+        given = {group: dict(tensors) for group, tensors in checkpoint.groups.items()}
+        try:
+            groups = host.ask("backend", backend, "from_published", given, default={})
+            architecture = host.ask("backend", backend, "read_architecture", groups, default=None)
+        except UsageError as error:
+            unclear.append(error)
+            continue
         if architecture is not None:
             read[backend] = architecture
+    if not read and unclear:
+        raise unclear[0]
     if not read:
         held = ", ".join(checkpoint.groups)
         raise ModelError(
@@ -257,11 +288,6 @@ def _read_off(checkpoint: Checkpoint, name: str, host: Host, sets: Sequence[str]
 def _copy(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     own = network.state_dict().keys()
     network.load_state_dict({n: tensor for n, tensor in tensors.items() if n in own}, strict=False)
-
-
-def _may_be_absent(name: str) -> bool:
-    """Counters, and the anti-alias filter, which follows from the architecture."""
-    return _is_counter(name) or name == "down.weight" or name.endswith(".down.weight")
 
 
 def _is_counter(name: str) -> bool:

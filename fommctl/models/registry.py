@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fommctl.api import plain_json
+from fommctl.api.readers import parse_json
 from fommctl.api.specs import ModelSpec
-from fommctl.errors import MissingError, ModelError, UsageError
+from fommctl.errors import MissingError, ModelError, OutputError, UsageError
 from fommctl.files import atomic_write, file_sha256
 from fommctl.models.download import Expected, Report, download
 from fommctl.models.files import read_metadata, sniff
@@ -122,8 +122,12 @@ def pull(name: str, host: Host, report: Report = lambda done, total: None) -> tu
         entry = find(name, host)
         sha256 = spec.sha256 or origin(name).get("sha256")
         imported = entry.path.suffix == ".safetensors"
-        if entry.path.exists() and (imported or sha256 in (None, file_sha256(entry.path))):
-            return entry, False
+        if entry.path.exists():
+            found = None if imported else file_sha256(entry.path)
+            if found is not None and sha256 is None:
+                _trust(name, {"url": spec.urls[0] if spec.urls else "", "sha256": found}, must=False)
+            if found is None or sha256 in (None, found):
+                return entry, False
         if not spec.urls:
             raise MissingError(f"nothing says where {name} comes from", f"Put it at {entry.path}.")
         hint = (
@@ -134,10 +138,21 @@ def pull(name: str, host: Host, report: Report = lambda done, total: None) -> tu
             hint += f" If the publisher changed the file and you trust it, delete {record_path(name)} first."
         expected = Expected(sha256=sha256, md5=spec.md5, size=spec.size, check=sniff)
         fetched = download(spec.urls, entry.path, expected, hint=hint, report=report)
-        note = {"url": fetched.url, "sha256": fetched.sha256, "size": fetched.size}
-        with atomic_write(record_path(name)) as temporary:
-            temporary.write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+        _trust(name, {"url": fetched.url, "sha256": fetched.sha256, "size": fetched.size}, must=True)
     return find(name, host), True
+
+
+def _trust(name: str, note: dict[str, Any], *, must: bool) -> None:
+    """Record which file is the right one from now on. A record that cannot be written is an OutputError where it must
+    be, else a warning."""
+    hint = f"The file stays; run 'fommctl models pull {name}' again to record its hash."
+    try:
+        with atomic_write(record_path(name), hint=hint) as temporary:
+            temporary.write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+    except OutputError as error:
+        if must:
+            raise
+        log.warning("%s: a later file of %s cannot be compared with this one", error.message, name)
 
 
 def remove(name: str, host: Host) -> Path:
@@ -192,7 +207,7 @@ def origin(name: str) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        record: dict[str, Any] = plain_json.parse(path.read_text(encoding="utf-8"))
+        record: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         return {"sha256": record["sha256"], **record}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is damaged", "Delete it to accept the next download as the right one.") from error

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 from fommctl.api.values import ClipRecord
 from fommctl.datasets.keypoints import checked, keypoints_path, write_keypoints
 from fommctl.errors import InputError
-from fommctl.files import FileFingerprint
 from fommctl.media import Deinterlace, stills
 from fommctl.media.boxes import Box, square
 from fommctl.media.conversion import View
@@ -30,7 +28,7 @@ from fommctl.media.sound import choose_tracks
 from fommctl.media.writer import AudioSource, Writer, holds_audio
 from fommctl.preprocess.config import Fit
 from fommctl.preprocess.manifest import Measure, measure
-from fommctl.provenance.hashing import media_hash
+from fommctl.provenance.hashing import InputFile
 from fommctl.workers import Tell, Work
 
 SLACK = Fraction(1, 1000)
@@ -108,13 +106,7 @@ def make_clip(job: ClipJob, tell: Tell = lambda done, total: None) -> WrittenCli
 
 def source_hash(path: Path) -> str:
     """Hash a raw file, or the frames of a folder; once for all of its clips as long as it does not change."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return _source_hash(path, FileFingerprint.of(*files))
-
-
-@lru_cache(maxsize=64)
-def _source_hash(path: Path, fingerprint: FileFingerprint) -> str:
-    return media_hash(path)
+    return InputFile.of(path).sha256()
 
 
 def nominal_rate(record: ClipRecord) -> Fraction:
@@ -297,5 +289,6 @@ def prepare() -> Work[ClipJob, WrittenClip]:
 
 
 def _make_hashed(job: ClipJob, tell: Tell) -> WrittenClip:
+    source = None if job.record.path is None else InputFile.of(job.record.path)
     made = make_clip(job, tell)
-    return replace(made, source_sha256=None if job.record.path is None else source_hash(job.record.path))
+    return replace(made, source_sha256=None if source is None else source.sha256())

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from fommctl.errors import UsageError
 from fommctl.media import Deinterlace
-from fommctl.options import Reads, configuration
+from fommctl.options import Reads, configuration, option
 
 if TYPE_CHECKING:
     from fommctl.host import Host
@@ -23,10 +23,6 @@ CLIPS, RUN = "Clips", "Run"
 USUAL_SIZE = 256
 
 
-def _option(panel: str, help: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
-
-
 @configuration
 class PreprocessConfig:
     """What to prepare and how."""
@@ -34,7 +30,7 @@ class PreprocessConfig:
     dataset: Annotated[str, typer.Argument(help="The data set's adapter, by name (see 'fommctl plugins list').")]
     output: Annotated[
         Path,
-        _option(CLIPS, "Folder for train/, test/ and manifest.jsonl; new, or of an earlier run.", "-o", "--output"),
+        option(CLIPS, "Folder for train/, test/ and manifest.jsonl; new, or of an earlier run.", "-o", "--output"),
     ]
     raw: Annotated[
         Path | None, typer.Argument(help="Folder with the raw data; none for data sets that make their own.")
@@ -42,17 +38,17 @@ class PreprocessConfig:
     format: Annotated[
         Literal["mp4", "mov", "mkv", "webm", "gif", "png"],
         Reads(str.lower),
-        _option(CLIPS, "mp4, mov, mkv, webm, gif, or png for folders of frames."),
+        option(CLIPS, "mp4, mov, mkv, webm, gif, or png for folders of frames."),
     ] = "mp4"
     size: Annotated[
         int | None,
         Field(ge=2),
-        _option(CLIPS, "Side of the square frames in pixels. Default: the preset's, else 256."),
+        option(CLIPS, "Side of the square frames in pixels. Default: the preset's, else 256."),
     ] = None
-    preset: Annotated[str | None, _option(CLIPS, "Preset to prepare for: its frame size.", "--preset", "-p")] = None
+    preset: Annotated[str | None, option(CLIPS, "Preset to prepare for: its frame size.", "--preset", "-p")] = None
     fit: Annotated[
         Fit,
-        _option(
+        option(
             CLIPS,
             "What is no square: pad takes in what is around it (beyond the picture its border), crop its "
             "middle, stretch all of it out of shape.",
@@ -60,25 +56,25 @@ class PreprocessConfig:
     ] = "pad"
     deinterlace: Annotated[
         Deinterlace,
-        _option(
+        option(
             CLIPS,
             "Interlaced footage: auto makes whole pictures at its frame rate, field at twice that, one a field; "
             "off leaves it woven.",
         ),
     ] = "auto"
-    audio: Annotated[bool, _option(CLIPS, "Keep the sound where there is some.", "--audio/--no-audio")] = True
+    audio: Annotated[bool, option(CLIPS, "Keep the sound where there is some.", "--audio/--no-audio")] = True
     test_fraction: Annotated[
         float,
         Field(ge=0, lt=1),
-        _option(CLIPS, "Share of the identities to test on, where the data set does not say."),
+        option(CLIPS, "Share of the identities to test on, where the data set does not say."),
     ] = 0.1
-    seed: Annotated[int, _option(CLIPS, "Chooses among those identities.")] = 0
-    workers: Annotated[int | None, Field(ge=0), _option(RUN, "Processes. Default: one a processor.")] = None
+    seed: Annotated[int, option(CLIPS, "Chooses among those identities.")] = 0
+    workers: Annotated[int | None, Field(ge=0), option(RUN, "Processes. Default: one a processor.")] = None
     """0: none but this one."""
-    limit: Annotated[int | None, Field(ge=1), _option(RUN, "Only so many clips from the first on.")] = None
+    limit: Annotated[int | None, Field(ge=1), option(RUN, "Only so many clips from the first on.")] = None
     verify: Annotated[
         bool,
-        _option(
+        option(
             RUN,
             "Read what is there already and compare hashes, not only sizes.",
         ),

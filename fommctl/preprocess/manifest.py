@@ -13,13 +13,23 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from fommctl.api import plain_json
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from fommctl.api.readers import parse_json
 from fommctl.api.values import Split
 from fommctl.datasets.keypoints import keypoints_path
 from fommctl.errors import InputError, OutputError, UsageError
@@ -31,6 +41,7 @@ from fommctl.files import (
     require_own_folder,
     write_text,
 )
+from fommctl.journal import Journal, parse_line
 from fommctl.media.movie import output_errors
 
 log = logging.getLogger(__name__)
@@ -42,9 +53,7 @@ Key = tuple[str, str]
 _INSIDE = re.compile(r"(train|test)/[^/\\\0]*[^/\\\0.][^/\\\0]*")
 _LONGEST_FILE = 255
 """Bytes of a path, the folder of the split included."""
-_OPTIONAL = ("keypoints", "source_sha256")
 _FAILURE = {"clip", "split", "source", "message"}
-_RATE = re.compile(r"\d{1,12}/[1-9]\d{0,11}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +79,19 @@ def _files(path: Path) -> list[Path]:
     return sorted(path.iterdir()) if path.is_dir() else [path]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """One line of the manifest."""
+def _inside(file: str) -> str:
+    """Return the name of a clip in one of the splits that a file system takes. Raises ValueError for any other."""
+    if not _INSIDE.fullmatch(file) or len(os.fsencode(file)) > _LONGEST_FILE:
+        raise ValueError("not a clip of this folder")
+    return file
 
-    file: str
+
+class Entry(BaseModel):
+    """A line of the manifest."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    file: Annotated[str, AfterValidator(_inside)]
     """Path `train/ID#clip.mp4`, or that of a folder of pictures, with forward slashes."""
     dataset: str
     identity: str
@@ -82,14 +99,14 @@ class Entry:
     """Name in the raw data set, as `identity`; the file name may be a safe version of both."""
     split: Split
     frames: int
-    rate: str
+    rate: Annotated[str, Field(pattern=r"^\d{1,12}/[1-9]\d{0,11}$")]
     """Nominal frames per second, such as `30000/1001`."""
     source: str | None
     """Raw file, relative to the raw folder; None for frames that the data set makes."""
     start: float | None
     end: float | None
     """End in seconds of the raw file, as `start`."""
-    box: list[float] | None
+    box: list[int | float] | None
     """Box in pixels of the raw picture: left, top, right, bottom."""
     bytes: int
     sha256: str
@@ -101,13 +118,22 @@ class Entry:
     source_sha256: str | None = None
     """SHA-256 of the raw file, or of the frames of a raw folder. Older manifests lack it."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _in_its_split(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {**values, "split": str(values.get("file")).split("/")[0]}
+
+    @model_serializer(mode="wrap")
+    def _as_noted(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave lines of earlier versions as they are."""
+        values: dict[str, Any] = handler(self)
+        return {name: value for name, value in values.items() if name != "source_sha256" or value is not None}
+
     @property
     def key(self) -> Key:
         return self.identity, self.name
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the line's values; lines of earlier versions stay as they are."""
-        return {name: value for name, value in asdict(self).items() if name != "source_sha256" or value is not None}
 
 
 class Manifest:
@@ -118,6 +144,7 @@ class Manifest:
         or OutputError where it cannot be used."""
         self.folder = folder
         self.dataset = dataset
+        self._journal = Journal(folder / JOURNAL, Entry)
         self.entries: dict[Key, Entry] = {}
         self.work = folder
         """Temporary folder beside the clips for what is not finished."""
@@ -133,11 +160,8 @@ class Manifest:
             # Once more, now that no other run writes.
             self._read(warn=False)
             with output_errors(self.folder):
-                self._journal = opened.enter_context(open(self.folder / JOURNAL, "a", encoding="utf-8"))
                 for split in ("train", "test"):
                     (self.folder / split).mkdir(exist_ok=True)
-                # A journal whose last line is torn must not swallow the next one.
-                self._journal.write("\n")
                 self.work = create_temporary_folder(self.folder / "work")
             opened.callback(shutil.rmtree, self.work, ignore_errors=True)
             self._opened = opened.pop_all()
@@ -197,25 +221,25 @@ class Manifest:
             path.unlink(missing_ok=True)
 
     def _note(self, entry: Entry) -> None:
-        self._journal.write(_as_line(entry.to_json()))
-        self._journal.flush()
         self.entries[entry.key] = entry
+        self._journal.append(entry)
 
     def _read(self, *, warn: bool) -> None:
         self.entries.clear()
         self._foreign.clear()
-        for name in (MANIFEST, JOURNAL):
-            for number, line in enumerate(_lines(self.folder / name), start=1):
-                entry = _entry(line)
-                if entry is None:
-                    self._pass_over(line, f"{self.folder / name}: line {number}", warn=warn and name == MANIFEST)
-                elif entry.dataset != self.dataset:
-                    raise UsageError(
-                        f"{self.folder} holds the data set {entry.dataset!r}",
-                        "Give every data set a folder of its own.",
-                    )
-                else:
-                    self.entries[entry.key] = entry
+        found = []
+        for number, line in enumerate(_lines(self.folder / MANIFEST), start=1):
+            entry = parse_line(Entry, line)
+            if entry is None:
+                self._pass_over(line, f"{self.folder / MANIFEST}: line {number}", warn=warn)
+            else:
+                found.append(entry)
+        for entry in [*found, *self._journal.read()]:
+            if entry.dataset != self.dataset:
+                raise UsageError(
+                    f"{self.folder} holds the data set {entry.dataset!r}", "Give every data set a folder of its own."
+                )
+            self.entries[entry.key] = entry
 
     def _pass_over(self, line: str, place: str, *, warn: bool) -> None:
         """Keep a line that another program has added; leave out one of ours that is damaged."""
@@ -227,9 +251,9 @@ class Manifest:
 
     def _finish(self) -> None:
         there = sorted((one for one in self.entries.values() if self.path(one).exists()), key=lambda each: each.file)
-        lines = [*(_as_line(entry.to_json()) for entry in there), *(f"{line}\n" for line in self._foreign)]
+        lines = [*(_as_line(entry.model_dump()) for entry in there), *(f"{line}\n" for line in self._foreign)]
         write_text(self.folder / MANIFEST, "".join(lines))
-        (self.folder / JOURNAL).unlink()
+        self._journal.path.unlink(missing_ok=True)
 
     def list_failed(self, failed: Sequence[Mapping[str, Any]]) -> None:
         """Write the clips that could not be made to `failed.jsonl`, or remove it; a file of others stays."""
@@ -260,14 +284,14 @@ def _is_like_ours(line: str) -> bool:
 def _is_foreign(line: str) -> bool:
     """Tell whether another program wrote this line: readers of the manifest take any JSON object."""
     try:
-        return isinstance(plain_json.parse(line), dict) and not _is_like_ours(line)
+        return isinstance(parse_json(line), dict) and not _is_like_ours(line)
     except ValueError:
         return False
 
 
 def _is_failure(line: str) -> bool:
     try:
-        values = plain_json.parse(line) if line.strip() else dict.fromkeys(_FAILURE)
+        values = parse_json(line) if line.strip() else dict.fromkeys(_FAILURE)
     except ValueError:
         return False
     return isinstance(values, dict) and values.keys() == _FAILURE
@@ -303,31 +327,6 @@ def _lines(path: Path) -> list[str]:
         return []
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", "Check its permissions.") from error
-
-
-def _entry(line: str) -> Entry | None:
-    """Parse a line of ours; None for any other."""
-    try:
-        values = plain_json.parse(line)
-    except ValueError:
-        return None
-    if not isinstance(values, dict) or {*_OPTIONAL, *values} != {field.name for field in fields(Entry)}:
-        return None
-    texts = all(isinstance(values[name], str) for name in ("file", "dataset", "identity", "name", "state", "rate"))
-    texts = texts and all(isinstance(values.get(name), str | None) for name in (*_OPTIONAL, "source"))
-    numbers = all(isinstance(values[name], int) for name in ("frames", "bytes"))
-    numbers = numbers and all(isinstance(values[name], int | float | None) for name in ("start", "end", "source_bytes"))
-    if not texts or not numbers or not _is_file(values["file"]) or not _RATE.fullmatch(values["rate"]):
-        return None
-    return Entry(**{**values, "split": values["file"].split("/")[0]})
-
-
-def _is_file(file: str) -> bool:
-    """Tell whether it names a clip in one of the splits, with a name that a file system takes."""
-    try:
-        return _INSIDE.fullmatch(file) is not None and len(os.fsencode(file)) <= _LONGEST_FILE
-    except ValueError:  # Halves of surrogate pairs.
-        return False
 
 
 def _as_line(row: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, get_args
@@ -120,7 +120,7 @@ def _rename_moved(manifest: Manifest, planned: Sequence[Planned], splits: Mappin
         suffix = "" if path.is_dir() else path.suffix
         stem = stems.get(entry.key, path.name.removesuffix(suffix))
         split = splits.get(entry.identity, entry.split)
-        wanted = replace(entry, file=f"{split}/{stem}{suffix}", split=split)
+        wanted = entry.model_copy(update={"file": f"{split}/{stem}{suffix}", "split": split})
         if wanted.file == entry.file:
             continue
         if manifest.path(wanted).exists():

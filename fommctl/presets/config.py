@@ -49,59 +49,72 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Plain data and where each part of it was written."""
+    """Plain data and where it was written: a file, or one option."""
 
     data: dict[str, Any] = field(default_factory=dict)
     origins: dict[Keys, str] = field(default_factory=dict)
     """`file.yaml:12` or `--set a.b=c` by path; a part that is not listed was written where the part around it was."""
 
-    def origin(self, path: Keys) -> str:
-        """Where the value at `path` was written; empty where that is not known."""
-        return next((self.origins[path[:end]] for end in range(len(path), -1, -1) if path[:end] in self.origins), "")
+    def holds(self, path: Keys) -> bool:
+        """Tell whether there is a value at `path`."""
+        value: Any = self.data
+        try:
+            for key in path:
+                value = value[key]
+        except (KeyError, IndexError, TypeError):
+            return False
+        return True
 
 
-def merge(*layers: Layer) -> Layer:
-    """The layers over each other, later ones winning: preset, file, `--set`, options.
+def merge(layers: Iterable[Layer]) -> dict[str, Any]:
+    """Lay the data of the layers over each other, later ones winning: preset, file, `--set`, options.
 
     Mappings are merged key by key, everything else is replaced.
     """
-    result = Layer()
+    result: dict[str, Any] = {}
     for layer in layers:
-        if () in layer.origins:
-            result.origins[()] = layer.origins[()]
-        _overlay(result, result.data, layer, layer.data, ())
+        _overlay(result, layer.data)
     return result
 
 
-def _overlay(result: Layer, below: dict[str, Any], layer: Layer, above: Mapping[str, Any], path: Keys) -> None:
+def _overlay(below: dict[str, Any], above: Mapping[str, Any]) -> None:
     for key, value in above.items():
-        here = (*path, key)
         if isinstance(value, dict) and isinstance(below.get(key), dict):
-            _overlay(result, below[key], layer, value, here)
-            continue
-        below[key] = copy.deepcopy(value)
-        for stale in [known for known in result.origins if known[: len(here)] == here]:
-            del result.origins[stale]
-        result.origins[here] = layer.origin(here)
-        result.origins.update({known: text for known, text in layer.origins.items() if known[: len(here)] == here})
+            _overlay(below[key], value)
+        else:
+            below[key] = copy.deepcopy(value)
 
 
-def parse_sets(sets: Sequence[str]) -> Layer:
-    """The layer of `--set a.b=value` options, the value read as YAML, later ones winning.
+def origin(layers: Sequence[Layer], path: Keys) -> str:
+    """Return where the value at `path` of merged layers was written; empty where that is not known."""
+    for layer in reversed(layers):
+        known = next((path[:end] for end in range(len(path), -1, -1) if path[:end] in layer.origins), None)
+        if known is not None and layer.holds(path):
+            return layer.origins[known]
+    return ""
 
-    Raises UsageError where one has no key or its value is no YAML.
+
+def single_value(dotted: str, value: Any, written: str) -> Layer:
+    """Return the layer of one value at `a.b.c`, with where it was written."""
+    keys = tuple(dotted.split("."))
+    for key in reversed(keys):
+        value = {key: value}
+    return Layer(value, {keys: written})
+
+
+def parse_sets(sets: Sequence[str]) -> list[Layer]:
+    """Return a layer for each `--set a.b=value`, the value read as YAML.
+
+    Raises UsageError where one has no key or its value is not YAML.
     """
     layers = []
     for text in sets:
         key, equals, value = text.partition("=")
-        path = tuple(key.strip().split("."))
-        if not equals or not all(path):
+        if not equals or not all(key.strip().split(".")):
             raise UsageError(f"--set {text}: expected KEY=VALUE", "For example: --set train_params.batch_size=8")
         parsed, _ = _parse(value, f"--set {text}", lines=False)
-        for part in reversed(path):
-            parsed = {part: parsed}
-        layers.append(Layer(parsed, {path: f"--set {text}"}))
-    return merge(*layers)
+        layers.append(single_value(key.strip(), parsed, f"--set {text}"))
+    return layers
 
 
 def load_yaml(path: Path) -> Layer:

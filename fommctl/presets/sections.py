@@ -1,4 +1,6 @@
-"""The sections of a preset file, typed; `model_params` alone belongs to the backend.
+"""The schema of presets, section by section, and what is wrong with a configuration in a user's words.
+
+`model_params` alone, and sections that no other model has, belong to the backend.
 
 Names, meanings and defaults are those of the published configurations of FOMM (Siarohin et al. 2019) unless said
 otherwise. Types are strict: text is no number, a number no boolean.
@@ -6,13 +8,24 @@ otherwise. Types are strict: text is no number, a number no boolean.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+import functools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, Field, Strict, create_model
+from pydantic import BaseModel, BeforeValidator, Field, Strict, ValidationError, create_model
 
 from fommctl.api.schema import Count, Pair, PairParams, Positive, SharedParams, SubjectWidth, TransferRules, Weight
 from fommctl.api.schema import Params as Section
+from fommctl.errors import UsageError
+from fommctl.presets.config import Keys, Layer, describe, did_you_mean, dump_yaml, origin
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+    from fommctl.api.specs import BackendSpec
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def _pair(value: Any) -> Any:
@@ -241,36 +254,159 @@ class VisualizerParams(Section):
     """The published one; others are read and drawn with its colours."""
 
 
+class SquareParams(Section):
+    """A square around the landmarks of a face."""
+
+    factor: Annotated[float, Field(gt=0, le=10)]
+    """Side over the larger extent of the landmarks, along the face."""
+    offset: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    """How far its centre lies below that of the landmarks, in sides; negative is above."""
+    turned: bool = False
+    """Turned as the face is; of a source only."""
+
+
 class Framing(Section):
     """How subjects stand in a model's frames; models that take whole frames have none."""
 
     subject: Annotated[str, Field(min_length=1)]
     """What a detector has to find: `face`."""
     width: SubjectWidth
+    source: SquareParams | None = None
+    """The square of a source by its landmarks; None, and where there are none: by its box."""
+    driving: SquareParams | None = None
+    """The same of a driving video."""
 
 
-class PresetFile(Section):
-    """A preset file but for its `model_params`."""
+class Preset(Section):
+    """A validated configuration: what a preset file holds, under its overrides."""
 
-    name: str | None = None
+    name: str
     summary: str | None = None
-    backend: str | None = None
+    backend: str
     dataset: str | None = None
+    """Name of the adapter for the training data; it need not be installed."""
     framing: Framing | None = None
-    dataset_params: DatasetParams | None = None
+    """None for models that take whole frames."""
+    dataset_params: DatasetParams = DatasetParams()
+    model_params: Any
+    """Parameters of the networks, in the backend's schema."""
     train_params: BaseTrainParams | None = None
     reconstruction_params: ReconstructionParams | None = None
     animate_params: AnimateParams | None = None
     visualizer_params: VisualizerParams | None = None
 
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of a model's native frames."""
+        return self.dataset_params.frame_shape
 
-HEADER = ("name", "summary", "backend", "dataset", "framing")
-"""The keys of a preset file that are no sections."""
+    def section(self, name: str) -> Any:
+        """Return a section. Raises UsageError where the configuration has none of this name."""
+        found = getattr(self, name, None)
+        if found is None:
+            raise UsageError(
+                f"the preset '{self.name}' has no section '{name}'",
+                "Add it to the configuration, or start from a complete preset with 'extends: vox-256'.",
+            )
+        return found
+
+    def pairs(self) -> PairParams:
+        """Return how pairs of clips are animated: the backend's own section or `animate_params`, else its defaults."""
+        given = [value for _, value in self if isinstance(value, PairParams)]
+        return given[-1] if given else AnimateParams()
+
+    def text(self) -> str:
+        """Return the whole configuration as YAML text, which reads back as an equal preset."""
+        return dump_yaml(self.model_dump(exclude_none=True))
 
 
-def preset_file(own: Mapping[str, type[BaseModel]]) -> type[PresetFile]:
-    """The schema of a preset file whose backend has sections of its own, or other schemas for some."""
-    if not own:
-        return PresetFile
-    fields: dict[str, Any] = {name: (schema | None, None) for name, schema in own.items()}
-    return create_model("PresetFile", __base__=PresetFile, **fields)
+@functools.cache
+def preset_schema(spec: BackendSpec | None) -> type[Preset]:
+    """Return the class of presets for a backend, with its schema of `model_params` and the sections of its own."""
+    if spec is None:
+        return Preset
+    own: dict[str, Any] = {name: (schema | None, None) for name, schema in spec.sections().items()}
+    return create_model("Preset", __base__=Preset, model_params=(spec.schema(), ...), **own)
+
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "dict_type": "a mapping",
+}
+
+
+def check(schema: type[Model], layers: Sequence[Layer], data: Mapping[str, Any]) -> tuple[Model | None, list[str]]:
+    """Return the merged `data` as a `schema`, or None and every problem, each with where in `layers` it was written."""
+    try:
+        return schema.model_validate(data), []
+    except ValidationError as error:
+        return None, [_problem(schema, details, layers) for details in error.errors(include_url=False)]
+
+
+def _dotted_keys(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every key that a schema has, as `--set` writes it: `kp_detector_params.num_blocks`."""
+    for name, info in schema.model_fields.items():
+        yield prefix + name
+        inner = _model_in(info.annotation)
+        if inner is not None:
+            yield from _dotted_keys(inner, f"{prefix}{name}.")
+
+
+def _suggestion(schema: type[BaseModel], key: Keys) -> str:
+    """Suggest a sibling of an unknown key with a similar name, else a key of the same name elsewhere."""
+    name, parent = str(key[-1]), _model_at(schema, key[:-1])
+    siblings = [*parent.model_fields, *(["extends"] if len(key) == 1 else [])]
+    elsewhere = [known for known in _dotted_keys(schema) if known.rpartition(".")[2] == name]
+    return did_you_mean(name, siblings) or (f" (did you mean '{elsewhere[0]}'?)" if elsewhere else "")
+
+
+def _problem(schema: type[BaseModel], details: ErrorDetails, layers: Sequence[Layer]) -> str:
+    key = details["loc"]
+    dotted = ".".join(map(str, key))
+    kind = details["type"]
+    if kind == "extra_forbidden":
+        return f"{_where(layers, key)}unknown key '{dotted}'{_suggestion(schema, key)}"
+    if kind == "missing":
+        if len(key) == 1:
+            return f"{_where(layers, ())}the section '{dotted}' is missing"
+        missing = "a value" if isinstance(key[-1], int) else f"the key '{key[-1]}'"
+        return f"{_where(layers, key[:-1])}{missing} is missing in '{'.'.join(map(str, key[:-1]))}'"
+    expected = _EXPECTED.get(kind)
+    if expected is None:
+        # pydantic says "Tuple should have at most 3 items after validation": the key is named before it here.
+        reason = re.sub(r"^(Value error, )?(Input|Tuple|List|String) ", "", details["msg"])
+        reason = reason.replace(" after validation", "")
+    else:
+        reason = f"should be {expected}"
+    collection = isinstance(details["input"], (dict, list))
+    found = "" if collection and expected is None else f", not {describe(details['input'])}"
+    return f"{_where(layers, key)}'{dotted}' {reason}{found}"
+
+
+def _where(layers: Sequence[Layer], key: Keys) -> str:
+    written = origin(layers, key)
+    return f"{written}: " if written else ""
+
+
+def _model_at(schema: type[BaseModel], location: Keys) -> type[BaseModel]:
+    for part in location:
+        field = schema.model_fields.get(str(part))
+        inner = _model_in(field.annotation) if field else None
+        schema = inner or schema
+    return schema
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model in `Model`, `Model | None` or `tuple[Model, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part)) is not None), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,13 +51,31 @@ class InputFile:
 
     def sha256(self) -> str:
         """Hash the content. Raises InputError where the input was written to, or replaced, since `of`."""
-        digest = media_hash(self.path)
-        if not self.fingerprint.agrees_with(_fingerprint(self.path)):
+        digest = _sha256(self)
+        self.require_unchanged()
+        return digest
+
+    def require_unchanged(self) -> None:
+        """Raise InputError where the input was written to, or replaced, since `of`."""
+        if not self.unchanged:
             raise InputError(
                 f"{self.path} was changed while it was read: no hash can vouch for the result",
                 "Run the command again, on inputs that nothing else writes to.",
             )
-        return digest
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the input is what it was at `of`, as far as its times, sizes and places on the disk tell."""
+        try:
+            return self.fingerprint.agrees_with(_fingerprint(self.path))
+        except InputError:
+            return False
+
+
+@lru_cache(maxsize=64)
+def _sha256(file: InputFile) -> str:
+    """Hash a file once for all that is made of it."""
+    return media_hash(file.path)
 
 
 def _fingerprint(path: Path) -> FileFingerprint:
@@ -73,9 +92,16 @@ def _unreadable(path: Path, error: OSError) -> InputError:
 
 def model_identity(model: LoadedModel) -> dict[str, Any]:
     """Identify a model by JSON values: two that are equal render alike. `sha256`: of its file, None where its weights
-    come from none; `preset`: the resolved configuration, as YAML."""
+    come from none; `preset`: the resolved configuration, as YAML; `backend`: distribution and version of its plugin,
+    where it is not fommctl's.
+
+    Raises InputError where the file was changed since the weights were read.
+    """
+    backend = {} if model.publisher is None else {"backend": model.publisher}
+    file = None if model.path is None or model.fingerprint is None else InputFile(model.path, model.fingerprint)
     return {
+        **backend,
         "name": model.name,
-        "sha256": None if model.path is None else file_sha256(model.path),
+        "sha256": None if file is None else file.sha256(),
         "preset": model.preset.text(),
     }

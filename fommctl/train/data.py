@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from fommctl import signals
 from fommctl.errors import FommctlError, InputError, UsageError
 from fommctl.train.pairs import Drawn, TrainingPairs
 
@@ -137,6 +138,5 @@ def _collated(drawn: list[Drawn | FommctlError]) -> tuple[dict[str, Tensor], dic
 
 
 def _start_worker(_: int) -> None:
-    # Ctrl-C and SIGTERM reach the whole group, and the run decides when to end its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
+    # The run decides when to end its workers.
+    signals.leave_to_parent(lambda *_: signal.alarm(_GRACE))

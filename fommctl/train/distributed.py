@@ -8,9 +8,11 @@ import gc
 import inspect
 import logging
 import os
+import queue
 import re
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +34,8 @@ log = logging.getLogger(__name__)
 MEETING = timedelta(minutes=5)
 """How long processes wait for the others to start."""
 ATTEMPT_S = 10
+PATIENCE_S = 60.0
+"""Seconds that a store has to answer once somebody listens at its address."""
 WORKING = timedelta(minutes=30)
 """How long they wait for one another later on: the first one validates, draws and writes while the others wait."""
 _PAUSE = 0.05
@@ -215,10 +219,14 @@ def _end_at_once(code: int) -> None:
 def _connect(place: DistributedEnv) -> Store:
     """Return the store that all processes can read and write, also before they are a group and after one failed."""
     server = place.rank == 0 and not place.hosted
+    store: Store
     try:
-        if not server:
+        if server:
+            # It listens at all addresses of this machine. Whether MASTER_ADDR is one of them the others will tell.
+            store = TCPStore("127.0.0.1", place.port, place.world, True, MEETING, wait_for_workers=False)
+        else:
             _wait_for(place)
-        store = TCPStore(place.host, place.port, place.world, server, MEETING, wait_for_workers=False)
+            store = _client(place)
     except (OSError, RuntimeError, ValueError) as error:
         raise JobsFailedError(
             f"process {place.rank} of {place.world} cannot reach {place.host}:{place.port}: {_line(error)}",
@@ -226,6 +234,27 @@ def _connect(place: DistributedEnv) -> Store:
             "To train in one process, unset RANK and WORLD_SIZE.",
         ) from error
     return PrefixStore(f"fommctl/{place.attempt}", store)
+
+
+def _client(place: DistributedEnv) -> Store:
+    """Connect to the store. torch waits without an end for a server that says nothing, and deaf to signals: it does so
+    in a thread."""
+    answer: queue.SimpleQueue[Store | Exception] = queue.SimpleQueue()
+
+    def connect() -> None:
+        try:
+            answer.put(TCPStore(place.host, place.port, place.world, False, MEETING, wait_for_workers=False))
+        except Exception as error:
+            answer.put(error)
+
+    threading.Thread(target=connect, daemon=True).start()
+    try:
+        found = answer.get(timeout=PATIENCE_S)
+    except queue.Empty:
+        raise OSError("what answers there is no store of torch: it says nothing") from None
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def _wait_for(place: DistributedEnv) -> None:
@@ -251,14 +280,19 @@ def _meet(store: Store, place: DistributedEnv) -> None:
     """Wait until all processes are there. In small steps: signals are heeded, and a failure elsewhere is noticed."""
     store.set(f"here/{place.rank}", "")
     others = [f"here/{rank}" for rank in range(place.world)]
-    deadline = time.monotonic() + MEETING.total_seconds()
+    began = time.monotonic()
+    deadline, telling = began + MEETING.total_seconds(), began + ATTEMPT_S
     while not store.check(others):
+        if time.monotonic() > telling:
+            here, telling = sum(store.check([name]) for name in others), deadline
+            log.warning("process %d waits for the others: %d of %d are here", place.rank, here, place.world)
         if store.check([_FAILED]):
             raise JobsFailedError("another process has failed", "See its message.")
         if time.monotonic() > deadline:
             here = sum(store.check([name]) for name in others)
             raise JobsFailedError(
-                f"only {here} of {place.world} processes have started", "Look for messages of the others."
+                f"only {here} of {place.world} processes have started",
+                f"Look for messages of the others; they need to reach {place.host}:{place.port}.",
             )
         time.sleep(_PAUSE)
 

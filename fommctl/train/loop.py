@@ -171,7 +171,7 @@ class Loop:
         text = self._setup.preset.text()
         run_folder.write_atomically(out / "preset.yaml", lambda path: path.write_text(text, encoding="utf-8"))
         return [
-            stack.enter_context(MetricsLog(out, from_step=first)),
+            MetricsLog(out, from_step=first),
             stack.enter_context(TensorBoardLog(out, from_step=first)),
         ]
 
@@ -250,7 +250,7 @@ class Loop:
         done, every = self.progress.done, self._config.pictures_every
         if view is None or not self._processes.first or not every or (done % every and done != 1):
             return
-        grid = training_grid(view, self._setup.preset.sections.get("visualizer_params"), rows=PICTURED_PAIRS)
+        grid = training_grid(view, self._setup.preset.visualizer_params, rows=PICTURED_PAIRS)
         save_training_grid(self._config.folder, done, grid)
         for log in logs:
             if isinstance(log, TensorBoardLog):
@@ -306,7 +306,7 @@ class Loop:
     def write_model(self) -> Path:
         """The finished weights (the average, where one was kept) in the native format."""
         setup = self._setup
-        modules = {name: module for name, module in setup.backend.modules().items() if name in setup.spec.groups}
+        modules = {name: setup.backend.modules()[name] for name in setup.backend.needed_groups()}
         groups = (
             {name: module.state_dict() for name, module in modules.items()}
             if setup.average is None

@@ -15,10 +15,10 @@ from fommctl.api.training import TrainableBackend, trains
 from fommctl.datasets.clips import Clip, find_clips
 from fommctl.errors import MissingError, ModelError, UsageError
 from fommctl.host import Host, why_not_ready
-from fommctl.models.loading import build_backend, locate, read_model
+from fommctl.models.loading import build_backend, fixed_buffers, locate, read_model
 from fommctl.models.perceptual import load_perceptual
-from fommctl.presets.preset import Preset, load_preset
-from fommctl.presets.sections import BaseTrainParams, DatasetParams
+from fommctl.presets.preset import load_preset
+from fommctl.presets.sections import BaseTrainParams, DatasetParams, Preset
 from fommctl.train.data import TrainingPairs, steps_per_epoch
 from fommctl.train.distributed import Processes
 from fommctl.train.pairs import KeptLandmarks, Landmarks
@@ -49,20 +49,21 @@ class Taken:
         )
 
 
-def initialise(backend: Backend, model: str, host: Host) -> Taken:
+def initialise(backend: Backend, spec: BackendSpec, model: str, host: Host) -> Taken:
     """Copy every tensor of `model` (a name of the registry or a path) that fits by name and shape into the networks,
     statistics of BatchNorm included.
 
     Raises ModelError where no weight fits, and what reading a model raises.
     """
-    given = read_model(locate(model, host), host).groups
+    given = read_model(locate(model, host), spec).groups
     taken: list[str] = []
     left: list[str] = []
     fits = False
     for group, module in backend.modules().items():
+        fixed = fixed_buffers(module)
         for name, tensor in module.state_dict().items():
-            # The filter that reduces a picture belongs to the scale of the network, not to what it learned.
-            if name.endswith("down.weight"):
+            # What follows from the architecture, such as the filter that reduces a picture, was not learned.
+            if name in fixed:
                 continue
             other = given.get(group, {}).get(name)
             if other is None or other.shape != tensor.shape:
@@ -132,7 +133,7 @@ def build(
     if not trains(backend):
         raise UsageError(f"the backend '{spec.name}' cannot be trained", "Take a preset of another backend.")
     if config.init_from is not None and fresh:
-        taken = initialise(backend, config.init_from, host)
+        taken = initialise(backend, spec, config.init_from, host)
         log.log(logging.WARNING if taken.left else logging.INFO, "%s: %s", config.init_from, taken)
     perceptual = None if params.features is None else load_perceptual(params.features)
     processes.synchronise_statistics(backend.modules())
@@ -145,7 +146,7 @@ def build(
         parallel=processes.parallel,
         mean=processes.mean,
     )
-    averaged = {name: module for name, module in backend.modules().items() if name in spec.groups}
+    averaged = {name: backend.modules()[name] for name in backend.needed_groups()}
     average = None if params.ema_decay is None else WeightAverage(averaged, params.ema_decay)
     validation = tuple(clip for clip in find_clips(config.data, "test") if not clip.still)
     return Setup(preset, spec, params, backend, step, average, pairs, validation, schedule, device, precision)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fommctl.api import ClipRecord, InputError
 from fommctl.api.folders import SPLITS, VIDEO_SUFFIXES, file_name_part, media_below, plain_folder
-from fommctl.api.tables import bounded_lines
+from fommctl.api.readers import bounded_lines
 from fommctl.api.values import Split
 from fommctl.api.video_metadata import chunks
 

@@ -9,8 +9,6 @@ from typing import Any
 from fommctl.api import DatasetSpec, DetectorSpec, EmbedderSpec, hookimpl
 from fommctl_faces import weights
 
-fommctl_api = "1.0"
-
 
 @hookimpl
 def fommctl_detectors() -> Iterator[DetectorSpec]:

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from torch import Tensor
 
-fommctl_api = "1.0"
-
 
 @hookimpl
 def fommctl_backends() -> Iterator[BackendSpec]:
@@ -24,8 +22,6 @@ def fommctl_backends() -> Iterator[BackendSpec]:
         schema=_schema,
         recognises=_recognises,
         build=_build,
-        groups=("generator", "kp_detector"),
-        optional_groups=("discriminator",),
         read_architecture=_read_architecture,
         sections=_sections,
     )
@@ -49,11 +45,16 @@ def _sections() -> Mapping[str, type[BaseModel]]:
     return {"train_params": TrainParams}
 
 
-def _recognises(model_params: Mapping[str, Any]) -> bool:
-    generator = model_params.get("generator_params")
-    return isinstance(generator, Mapping) and not generator.keys().isdisjoint(
+def _recognises(model_params: Mapping[str, Any]) -> float:
+    """Successors keep many of its keys and add sections of their own: with those it is hardly FOMM."""
+    common, generator = model_params.get("common_params"), model_params.get("generator_params")
+    if not isinstance(generator, Mapping) or generator.keys().isdisjoint(
         {"num_bottleneck_blocks", "estimate_occlusion_map"}
-    )
+    ):
+        return 0.0
+    sections = {"common_params", "kp_detector_params", "generator_params", "discriminator_params"}
+    keypoints = isinstance(common, Mapping) and "num_kp" in common
+    return 1.0 if keypoints and model_params.keys() <= sections else 0.25
 
 
 def _build(params: BaseModel) -> Backend:

@@ -65,6 +65,10 @@ class FommBackend:
         found = {"generator": self.generator, "kp_detector": self.keypoint_detector}
         return found if self.discriminator is None else {**found, "discriminator": self.discriminator}
 
+    def needed_groups(self) -> Sequence[str]:
+        """See `fommctl.api.Backend`."""
+        return ("generator", "kp_detector")
+
     def prepare(self, device: torch.device, precision: str, *, fast: bool = True, scale: float = 1.0) -> Renderer:
         """See `fommctl.api.Backend`. The fast renderer keeps nothing of this object. Raises UsageError for a `scale`
         that the networks' downsampling cannot reach."""

@@ -13,8 +13,6 @@ from typing import Any
 
 from fommctl.api import MetricSpec, hookimpl
 
-fommctl_api = "1.0"
-
 OTHER_DETECTOR = "published figures: 256-pixel frames, keypoints by FAN (faces) or a COCO pose network (bodies)"
 OTHER_EMBEDDER = "published figures: OpenFace (faces) or a re-identification network (bodies), of another scale"
 

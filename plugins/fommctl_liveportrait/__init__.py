@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from fommctl.api import Architecture, Backend, BackendSpec, Groups, hookimpl
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from pydantic import BaseModel
 
     from fommctl.api.blocks import MotionParts
-
-fommctl_api = "1.0"
 
 
 @hookimpl
@@ -24,13 +24,12 @@ def fommctl_backends() -> Iterator[BackendSpec]:
         schema=_schema,
         recognises=_recognises,
         build=_build,
-        groups=("appearance_feature_extractor", "motion_extractor", "warping_module", "spade_generator"),
-        optional_groups=("retarget_shoulder", "retarget_mouth", "retarget_eye"),
         read_architecture=_read_architecture,
         from_published=_from_published,
         to_published=_to_published,
         motions=("relative", "absolute", "animal"),
         motion=_motion,
+        mask=_mask,
     )
 
 
@@ -40,8 +39,8 @@ def _schema() -> type[BaseModel]:
     return LivePortraitParams
 
 
-def _recognises(model_params: Mapping[str, Any]) -> bool:
-    return "spade_generator_params" in model_params and "warping_module_params" in model_params
+def _recognises(model_params: Mapping[str, Any]) -> float:
+    return float("spade_generator_params" in model_params and "warping_module_params" in model_params)
 
 
 def _build(params: BaseModel) -> Backend:
@@ -73,3 +72,9 @@ def _motion() -> type[MotionParts]:
     from fommctl_liveportrait.motion import FaceMotion
 
     return FaceMotion
+
+
+def _mask(side: int) -> NDArray[np.float32]:
+    from fommctl_liveportrait.mask import mask
+
+    return mask(side)

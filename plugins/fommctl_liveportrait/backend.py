@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +101,10 @@ class LivePortraitBackend:
             "retarget_mouth": self.lips,
             "retarget_eye": self.eyes,
         }
+
+    def needed_groups(self) -> Sequence[str]:
+        """See `fommctl.api.Backend`. The small networks that correct keypoints may be absent."""
+        return [name for name in self.modules() if not name.startswith("retarget_")]
 
     def correctors(self, device: torch.device) -> Correctors:
         """The small networks on a device."""

@@ -9,8 +9,6 @@ from typing import Any
 from fommctl.api import MetricSpec, hookimpl
 from fommctl_metrics.places import ALEXNET_URL, INCEPTION_URL, what_is_missing
 
-fommctl_api = "1.0"
-
 
 @hookimpl
 def fommctl_metrics() -> Iterator[MetricSpec]:

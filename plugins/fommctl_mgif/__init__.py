@@ -10,8 +10,6 @@ from fommctl.api import DatasetSpec, hookimpl
 if TYPE_CHECKING:
     from fommctl.api import DatasetAdapter
 
-fommctl_api = "1.0"
-
 
 def _build() -> DatasetAdapter:
     from fommctl_mgif.dataset import MovingGifs

@@ -10,8 +10,6 @@ from fommctl.api import Architecture, Backend, BackendSpec, Groups, hookimpl
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-fommctl_api = "1.0"
-
 
 @hookimpl
 def fommctl_backends() -> Iterator[BackendSpec]:
@@ -22,8 +20,6 @@ def fommctl_backends() -> Iterator[BackendSpec]:
         schema=_schema,
         recognises=_recognises,
         build=_build,
-        groups=("generator", "kp_detector"),
-        optional_groups=("discriminator",),
         read_architecture=_read_architecture,
         sections=_sections,
         from_published=_from_published,
@@ -43,11 +39,11 @@ def _sections() -> Mapping[str, type[BaseModel]]:
     return SECTIONS
 
 
-def _recognises(model_params: Mapping[str, Any]) -> bool:
+def _recognises(model_params: Mapping[str, Any]) -> float:
     common, generator = model_params.get("common_params"), model_params.get("generator_params")
     if isinstance(common, Mapping) and "kp_variance" in common:
-        return True
-    return isinstance(generator, Mapping) and "num_refinement_blocks" in generator
+        return 1.0
+    return float(isinstance(generator, Mapping) and "num_refinement_blocks" in generator)
 
 
 def _build(params: BaseModel) -> Backend:

@@ -10,8 +10,6 @@ from fommctl.api import StageEvent, hookimpl
 if TYPE_CHECKING:
     from fommctl.api import SquareFilter
 
-fommctl_api = "1.0"
-
 
 @hookimpl
 def fommctl_square(event: StageEvent) -> SquareFilter | None:

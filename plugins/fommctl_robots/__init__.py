@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from fommctl.api import DatasetAdapter
 
-fommctl_api = "1.0"
-
 
 @hookimpl
 def fommctl_datasets() -> Iterator[DatasetSpec]:

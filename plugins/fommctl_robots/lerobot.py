@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fommctl.api import ClipRecord, InputError, plain_json
+from fommctl.api import ClipRecord, InputError
 from fommctl.api.folders import file_name_part
+from fommctl.api.readers import parse_json
 from fommctl_robots.lerobot_info import Info, read_info
 from fommctl_robots.parquet import EpisodePictures, rows
 
@@ -70,7 +71,7 @@ def _clips_2(info: Info, episode: int) -> list[ClipRecord]:
 
 def _episode(where: str, line: str) -> int:
     try:
-        described = plain_json.parse(line, finite=False)
+        described = parse_json(line, finite=False)
     except ValueError as error:
         raise InputError(f"{where} is damaged: {error}", _AGAIN) from error
     return _whole(where, "episode_index", described.get("episode_index") if isinstance(described, dict) else None)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fommctl.api import InputError, plain_json
+from fommctl.api import InputError
+from fommctl.api.readers import parse_json
 from fommctl.api.values import Split
 
 _FIELD = re.compile(r"\{(\w+)(?::0?(\d))?d?\}")
@@ -76,7 +77,7 @@ def read_info(root: Path) -> Info:
     """Raises InputError where there is no info.json that this program understands."""
     path = root / "meta/info.json"
     try:
-        info = plain_json.parse(path.read_bytes(), finite=False)
+        info = parse_json(path.read_bytes(), finite=False)
     except OSError as error:
         raise InputError(
             f"{path} cannot be read: {error.strerror}", "Name the folder of the data set, with meta and videos in it."

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.api import InputError, MissingError
-from fommctl.api.pictures import decode_picture
+from fommctl.api.readers import decode_picture
 
 _AGAIN = "Download it again."
 

@@ -11,8 +11,6 @@ from fommctl.api import DatasetSpec, hookimpl
 if TYPE_CHECKING:
     from fommctl.api import DatasetAdapter
 
-fommctl_api = "1.0"
-
 
 @hookimpl
 def fommctl_datasets() -> Iterator[DatasetSpec]:

@@ -10,8 +10,6 @@ from fommctl.api import Architecture, Backend, BackendSpec, Groups, hookimpl
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-fommctl_api = "1.0"
-
 
 @hookimpl
 def fommctl_backends() -> Iterator[BackendSpec]:
@@ -22,8 +20,6 @@ def fommctl_backends() -> Iterator[BackendSpec]:
         schema=_schema,
         recognises=_recognises,
         build=_build,
-        groups=("inpainting_network", "dense_motion_network", "kp_detector"),
-        optional_groups=("bg_predictor", "avd_network"),
         read_architecture=_read_architecture,
         sections=_sections,
     )
@@ -41,9 +37,9 @@ def _sections() -> Mapping[str, type[BaseModel]]:
     return SECTIONS
 
 
-def _recognises(model_params: Mapping[str, Any]) -> bool:
+def _recognises(model_params: Mapping[str, Any]) -> float:
     common = model_params.get("common_params")
-    return isinstance(common, Mapping) and "num_tps" in common
+    return float(isinstance(common, Mapping) and "num_tps" in common)
 
 
 def _build(params: BaseModel) -> Backend:

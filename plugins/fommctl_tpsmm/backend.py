@@ -88,6 +88,11 @@ class TpsmmBackend:
         }
         return {name: module for name, module in found.items() if module is not None}
 
+    def needed_groups(self) -> Sequence[str]:
+        """See `fommctl.api.Backend`."""
+        known = self.avd is not None and self.avd.trained
+        return [name for name in self.modules() if name != "avd_network" or known]
+
     def prepare(self, device: torch.device, precision: str, *, fast: bool = True, scale: float = 1.0) -> Renderer:
         """See `fommctl.api.Backend`. The fast renderer keeps nothing of this object. Raises UsageError for a `scale`
         that the motion network's downsampling cannot reach."""

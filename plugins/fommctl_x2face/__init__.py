@@ -10,7 +10,6 @@ from fommctl.api import Architecture, Backend, BackendSpec, Groups, hookimpl
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-fommctl_api = "1.0"
 
 MOST_VIEWS = 16
 """Pictures of a source; more are of little use, and all are embedded at once."""
@@ -23,9 +22,8 @@ def fommctl_backends() -> Iterator[BackendSpec]:
         name="x2face",
         summary="X2Face (Wiles, Koepke, Zisserman, ECCV 2018)",
         schema=_schema,
-        recognises=lambda params: {"embedding_params", "driving_params"} <= params.keys(),
+        recognises=lambda params: float({"embedding_params", "driving_params"} <= params.keys()),
         build=_build,
-        groups=("embedding", "driving"),
         read_architecture=_read_architecture,
         sections=_sections,
         from_published=_from_published,

@@ -151,6 +151,10 @@ class X2FaceBackend:
         """See `fommctl.api.Backend`."""
         return {"embedding": self.embedding, "driving": self.driving}
 
+    def needed_groups(self) -> Sequence[str]:
+        """See `fommctl.api.Backend`."""
+        return ("embedding", "driving")
+
     def prepare(self, device: torch.device, precision: str, *, fast: bool = True, scale: float = 1.0) -> Renderer:
         """See `fommctl.api.Backend`; any scale will do."""
         if fast:

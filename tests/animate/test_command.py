@@ -519,16 +519,26 @@ def test_sound_that_must_be_there_and_cannot_be_decoded_is_an_error(run_cli, tmp
     assert "the sound is left out: track 1 of a.mov cannot be decoded" in silent.json()["warnings"]
 
 
-@pytest.mark.parametrize(
-    ("more", "complaint"),
-    [
-        (("--crop", "0,0,9000"), "the crop is 9000 pixels wide and portrait.png only 256x256"),
-        (("-o", f"{'n' * 250}.mp4", "--sidecar"), "the name of the sidecar is too long"),
-    ],
-)
-def test_what_is_too_large_is_refused_before_any_work(folder, run_cli, tmp_path, monkeypatch, more, complaint):
-    monkeypatch.chdir(tmp_path)
-    result = run_cli("animate", folder / "portrait.png", folder / "plain.mp4", *more)
-    assert result.code == 2
-    assert complaint in result.stderr
-    assert list(tmp_path.iterdir()) == []
+def test_a_picture_of_one_pixel_is_animated_as_what_it_is(folder, run_cli, tmp_path):
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    result = run_cli(
+        "animate", tmp_path / "dot.png", folder / "plain.mp4", "-o", tmp_path / "a.mkv", *CROP_NONE, "--json"
+    )
+    assert result.code == 0, result.stderr
+    assert result.json()["frames"] == 9
+
+
+def test_several_faces_the_largest_is_taken_and_the_number_is_said(run_cli, tmp_path):
+    face = Image.open(ASTRONAUT).convert("RGB")
+    wide = Image.new("RGB", (900, 512), (120, 120, 120))
+    wide.paste(face, (0, 0))
+    wide.paste(face.crop((100, 0, 356, 256)).resize((205, 205)), (620, 40))
+    wide.save(tmp_path / "two.png")
+    clip = face_clip(tmp_path / "face.mp4", count=4, audio=())
+    result = run_cli("animate", tmp_path / "two.png", clip, "-o", tmp_path / "%d.png", "--json")
+    assert result.code == 0, result.stderr
+    assert any(warning == "2 subjects in two.png: the largest is taken" for warning in result.json()["warnings"])
+    changed = np.asarray(Image.open(tmp_path / "4.png" if (tmp_path / "4.png").exists() else tmp_path / "3.png"))
+    difference = np.abs(changed.astype(int) - np.asarray(wide)).max(2)
+    assert difference[:, :450].any()
+    assert not difference[:, 600:].any()

@@ -1,6 +1,5 @@
 """What `animate` does where an option is left open: option, then preset, then the general default."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,11 +110,11 @@ def test_a_stored_preset_takes_the_defaults_of_its_name(host):
     usual = load_preset("faces-mini", host)
     stored = preset_from_text(usual.text(), host, source="model")
     pairs = stored.pairs().model_copy(update={"defaults": None})
-    bare = replace(stored, sections={**stored.sections, "animate_params": pairs})
+    bare = stored.model_copy(update={"animate_params": pairs})
     assert with_usual_defaults(bare, host).pairs().defaults == usual.pairs().defaults
     own = preset_from_text(usual.text(), host, source="model", sets=["animate_params.defaults.size=512"])
     assert with_usual_defaults(own, host) == own
-    stranger = replace(bare, name="mine")
+    stranger = bare.model_copy(update={"name": "mine"})
     assert with_usual_defaults(stranger, host) == stranger
 
 
@@ -124,7 +123,7 @@ def test_a_stored_preset_does_not_need_that_of_its_name(host, monkeypatch, tmp_p
 
     monkeypatch.setattr(presets, "presets_root", lambda: tmp_path)
     (tmp_path / "smoke.yaml").write_text("model_params: [")
-    stored = replace(preset_from_text(SMOKE.read_text(), host, source="model"), name="smoke")
+    stored = preset_from_text(SMOKE.read_text(), host, source="model").model_copy(update={"name": "smoke"})
     assert with_usual_defaults(stored, host) == stored
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fommctl.api.promises import BrokenPromiseError, promise
+from fommctl.api.testing import BrokenPromiseError, promise
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fommctl.api import Box, ClipRecord, DatasetSpec, Detection, DetectorSpec, EmbedderSpec, InputError, testing
+from fommctl.api.testing_backend import check_backend
 from fommctl.host import Host
 from fommctl.presets.preset import load_preset
 
@@ -209,4 +210,4 @@ def test_backends(host: Host, methods: dict[str, Any], promise: str) -> None:
         return backend
 
     with pytest.raises(AssertionError, match=promise):
-        testing.check_backend(replace(spec, build=build), params)
+        check_backend(replace(spec, build=build), params)

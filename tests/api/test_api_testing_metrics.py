@@ -9,7 +9,7 @@ import pytest
 
 from fommctl.api import MetricSpec, MissingError
 from fommctl.api.metrics import ClipScores, FrameChunk, MetricClip, mean_of_frames
-from fommctl.api.testing_metrics import check_metric, moving_pictures
+from fommctl.api.testing import check_metric, moving_pictures
 
 Score = Callable[[FrameChunk, MetricClip], Any]
 

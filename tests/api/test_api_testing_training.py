@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from fommctl.api.testing_training import check_training
+from fommctl.api.testing_backend import check_training
 from fommctl.api.training import TrainingPhase
 from fommctl.host import Host
 from fommctl.presets.preset import load_preset

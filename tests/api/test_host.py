@@ -42,7 +42,7 @@ def test_a_third_party_plugin_is_treated_like_ours(third_party: Callable[..., No
         distribution="good-plugin",
         version="1.2",
         entry_point="good_plugin",
-        api="1.0",
+        requires="<3,>=2",
         registers={
             "dataset": ("ramp",),
             "metric": ("mean-difference",),

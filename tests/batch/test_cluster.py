@@ -10,7 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from file_server import answering
 
+from fommctl.batch import cluster as cluster_module
 from fommctl.batch.cluster import Cluster, connected, share_out
 from fommctl.errors import MissingError, UsageError
 
@@ -114,3 +116,13 @@ def test_nobody_answers():
     for address in ("nonsense", "host:port", ":1", "host:99999"):
         with pytest.raises(UsageError, match="--address"), connected(address, 1):
             pass
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [(b"", "no Ray answers at"), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers at")]
+)
+def test_something_else_answers(monkeypatch, text, says):
+    stand_in(monkeypatch)
+    monkeypatch.setattr(cluster_module, "ANSWER_S", 0.2)
+    with answering(text) as port, pytest.raises(MissingError, match=says), connected(f"127.0.0.1:{port}", 1):
+        pass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -241,23 +240,3 @@ jobs:
     assert {name: result["model"] for name, result in done.items()} == {
         "1.mkv": "vox-tiny", "2.mkv": "faces-mini", "3.mkv": "vox-tiny",
     }  # fmt: skip
-
-
-def test_wrong_usage(folder, run_cli):
-    jobs = write_jobs(folder, [{"source": "a.png", "driving": "d1.mp4"}])
-    for more, told in (
-        (("--default", "crop"), "--default crop: expected KEY=VALUE"),
-        (("--default", "cropp=1"), "the command line: unknown field 'cropp' (did you mean 'crop'?)"),
-        (("--workers", "-1"), "--workers is -1"),
-        (("--timeout", "0"), "--timeout is 0"),
-        (("--timeout", "9", "--workers", "0"), "--timeout needs workers that can be stopped"),
-        (("--status", folder / "none" / "status.jsonl"), None),
-        (("--devices", "cuda:77"), "no CUDA device is available"),
-    ):
-        result = run_cli(*words(jobs, *more, "--dry-run" if told is None else "--json"))
-        if told is None:
-            assert result.code == 0, result.stderr
-            assert not (folder / "none").exists()
-        else:
-            assert result.json()["error"]["message"].endswith(told)
-    assert json.loads(run_cli("batch", folder / "none.csv", "--json").stdout)["error"]["exit_code"] == 3

@@ -269,3 +269,21 @@ def test_what_another_batch_does_meanwhile_is_not_done_again(tmp_path: Path) -> 
     states = {each.job.number: (each.state, each.attempts) for each in ours.ended}
     assert states == {1: ("done", 1), 2: ("kept", 0), 3: ("failed", 0)}
     assert {each.job.number: each.state for each in theirs.ended} == {1: "kept", 2: "done", 3: "failed"}
+
+
+def test_a_result_of_inputs_that_changed_meanwhile_is_rendered_again(tmp_path: Path, caplog) -> None:
+    for name in ("a.png", "d.mp4"):
+        (tmp_path / name).write_text("take 1")
+    job, status = job_of(tmp_path), status_of(tmp_path)
+    key = key_of(job, {}, Hashes())
+    for text, reason in (("take 1", None), ("take 2", "changed: ")):
+        (tmp_path / "d.mp4").write_text(text) if reason else None
+        planned = [Planned(job, key, "new", status.of(job.output))]
+        schedule = Schedule(planned, status, OutputLocks(tmp_path / "locks"), 0, False, Silent())
+        given = next(schedule)
+        assert isinstance(given, Job)
+        schedule.finish(given, done(tmp_path, 1))
+        status.refresh()
+        found = plan_job(job, key, status.of(job.output)).reason
+        assert found is None if reason is None else str(found).startswith(reason)
+    assert caplog.messages == [f"an input of {job.output} was changed meanwhile: the next batch renders it again"]

@@ -43,6 +43,13 @@ def test_progress_on_a_terminal(site: Path) -> None:
     assert "3/5" in result.stderr
     assert "frames/s" in result.stderr
     assert "warning: frame 2 is dark\r\n" in result.stderr
+    # Before there is something to count: the phase, and no bar that looks full.
+    assert "searching" in result.stderr.partition("━")[0]
+    assert "0/?" not in result.stderr
+    # Lines of libraries stand above the bar, without what only remarks.
+    assert "E0000 a library is \ufffd[31min trouble\r\n" in result.stderr
+    assert "TensorFlow Lite" not in result.stderr
+    assert "info: INFO: Created TensorFlow Lite XNNPACK delegate" in on_a_terminal(site, "-v").stderr
 
 
 @pytest.mark.parametrize(
@@ -61,7 +68,9 @@ def test_no_progress_where_it_is_not_wanted(site: Path, flags: list[str], messag
 
 
 def test_no_progress_without_a_terminal(site: Path) -> None:
-    assert run_process("trouble", "work", path=site) == Result(0, "", "warning: frame 2 is dark\n")
+    result = run_process("trouble", "work", path=site)
+    assert (result.code, result.stdout, result.stderr.splitlines()[-1]) == (0, "", "warning: frame 2 is dark")
+    assert "clip" not in result.stderr
 
 
 def test_a_narrow_terminal_loses_no_cell() -> None:

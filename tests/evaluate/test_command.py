@@ -170,37 +170,6 @@ def test_an_animation_is_held_against_its_driving_clip(folder, run_cli, tmp_path
     }
 
 
-def test_truth_metrics_are_refused_for_animation(folder, run_cli, tmp_path):
-    result = run_cli(
-        "evaluate", "--data", folder / "data", "--mode", "animation", "--metrics", "psnr", "-o", tmp_path / "out"
-    )
-    assert result.code == 2
-    assert "needs true frames" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--metrics", "l1.papr"), "l1.paper"),
-        (("--metrics", "psmr"), "psnr"),
-        (("--metrics", " ,"), "--metrics names nothing"),
-        (("--models", ""), "--models names nothing"),
-        (("--models", "a,b", "--names", "x,x"), "'x' is there twice"),
-        (("--model", "x", "--models", "a,b"), "exclude each other"),
-        (("--mode", "reconstrution"), "reconstruction"),
-        (("--max-clips", "0"), "--max-clips is 0"),
-        (("--truth", "x"), "nothing to evaluate"),
-        (("--pairs", "x.csv"), "--pairs is for animation"),
-        (("--split", "tset"), "test"),
-    ],
-)
-def test_wrong_usage(folder, run_cli, tmp_path, options, message):
-    result = run_cli("evaluate", "--data", folder / "data", "-o", tmp_path / "out", *options)
-    assert result.code == 2
-    assert message in result.stderr
-    assert not (tmp_path / "out").exists()
-
-
 def test_the_output_is_no_other_folder(folder, run_cli, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("dear")

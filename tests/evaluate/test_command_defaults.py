@@ -46,13 +46,6 @@ def test_results_are_those_of_animate(run_cli, tmp_path):
     assert again.json()["metrics"] == found["metrics"]
 
 
-def test_metrics_of_the_truth_are_refused(run_cli, tmp_path):
-    data = write_clips(tmp_path / "data")
-    result = run_cli("evaluate", "--data", data, "--mode", "defaults", "--metrics", "psnr", "-o", tmp_path / "out")
-    assert result.code == 2
-    assert "Leave out --mode defaults." in result.stderr
-
-
 @pytest.mark.slow
 def test_a_whole_picture_is_held_against_its_source_and_the_driving_video(run_cli, tmp_path):
     """The result has the size of the source picture, the driving video another one."""

@@ -7,8 +7,6 @@ COMPARED = """
     import numpy as np
     from fommctl.api import MetricSpec, hookimpl
     from fommctl.api.metrics import mean_of_frames
-
-    fommctl_api = "1.0"
     {at_import}
 
 

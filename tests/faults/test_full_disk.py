@@ -30,7 +30,7 @@ from media_factory import write_frames
 MOVIES = ("mp4", "mov", "mkv", "webm", "gif")
 NAMES = (*MOVIES, "pictures", "crop", "crop-workers", "preprocess", "preprocess-workers", "train", "import", "export")
 NAMES = (*NAMES, "evaluate", "batch", "batch-workers", "batch-status")
-SAMPLE = ("preprocess",)
+SAMPLE = ("mkv", "preprocess")
 """In `make test`."""
 OVERWRITTEN = b"of an earlier run"
 LITTLE = 1000

@@ -18,7 +18,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["fommctl", "fommctl_robots", "yaml"]):
-    from fommctl.api.tables import read_table
+    from fommctl.api.readers import read_table
     from fommctl.batch.job_files import read_job_file
     from fommctl.errors import FommctlError
     from fommctl.models.files import read_header

@@ -104,6 +104,19 @@ def test_a_broadcast_that_changes_its_aspect(tmp_path):
     assert (width, height) == (pytest.approx(48, abs=2), pytest.approx(24, abs=2))
 
 
+def test_a_broadcast_that_gains_a_sound_track(tmp_path):
+    """It stands in the middle of the file, where nobody looks before the packets come."""
+    noise = {"draw": lambda index: np.random.default_rng(index).integers(0, 255, (128, 128, 3), np.uint8)}
+    large = {"g": "1", "qmin": "1", "qmax": "2", "b": "200M", "maxrate": "400M", "bufsize": "100M"}
+    clip = {"width": 128, "height": 128, "codec": "mpeg2video", **noise}
+    silent = write_clip(tmp_path / "silent.ts", frames=25, options=large, **clip).read_bytes()
+    loud = write_clip(tmp_path / "loud.ts", frames=5, audio=("mp2",), **clip).read_bytes()
+    (tmp_path / "all.ts").write_bytes(silent + loud + silent)
+    with Reader(tmp_path / "all.ts") as reader:
+        assert len(list(reader)) == 55
+    assert probe(tmp_path / "all.ts").audio == ()
+
+
 def test_pictures_of_another_shape_in_a_folder(tmp_path):
     write_frames(tmp_path / "frames", [marked(128, 96, RED), marked(96, 128, BLUE)])
     with Reader(tmp_path / "frames") as reader:

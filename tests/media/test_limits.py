@@ -9,8 +9,7 @@ from media_factory import moving_square, write_clip
 from PIL import Image
 
 from fommctl.animate.motion import at_rate
-from fommctl.api import plain_json
-from fommctl.api.tables import LONGEST_LINE, read_table
+from fommctl.api.readers import LONGEST_LINE, parse_json, read_table
 from fommctl.errors import LONGEST_MESSAGE, InputError, UsageError
 from fommctl.host import Host
 from fommctl.media import stills
@@ -102,12 +101,12 @@ def test_messages_have_an_end() -> None:
 )
 def test_whatever_is_no_json_is_a_value_error(text: str | bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
-        plain_json.parse(text)
+        parse_json(text)
 
 
 def test_json_is_read_as_it_is() -> None:
-    assert plain_json.parse('{"a": [1, 2.5, null, "\\u00e9", 1e3]}') == {"a": [1, 2.5, None, "é", 1000.0]}
-    assert plain_json.parse("[Infinity]", finite=False) == [float("inf")]
+    assert parse_json('{"a": [1, 2.5, null, "\\u00e9", 1e3]}') == {"a": [1, 2.5, None, "é", 1000.0]}
+    assert parse_json("[Infinity]", finite=False) == [float("inf")]
 
 
 def test_a_table_whose_line_does_not_end_is_refused(tmp_path: Path) -> None:

@@ -66,6 +66,16 @@ def test_a_clip_that_starts_late_starts_at_zero(tmp_path, name):
         assert [frame.time for frame in reader] == [Fraction(index, 25) for index in range(8)]
 
 
+def test_a_clock_that_jumps_by_hours_leaves_no_pause(tmp_path):
+    """As spliced recordings of broadcasts have it."""
+    spliced = [Fraction(index, 25) + (9000 if index >= 5 else 0) for index in range(10)]
+    clip = write_clip(tmp_path / "spliced.mkv", times=spliced)
+    with Reader(clip) as reader:
+        times = [float(frame.time) for frame in reader]
+    np.testing.assert_allclose(times, np.arange(10) / 25, atol=0.002)
+    assert "spliced.mkv: timestamps jump by more than an hour in 1 place(s), left out" in reader.warnings
+
+
 def test_gif_delays_are_timestamps(tmp_path):
     pictures = [moving_square(index) for index in range(4)]
     path = write_gif(tmp_path / "a.gif", pictures, [40, 100, 250, 30])

@@ -1,6 +1,7 @@
 """From a name, a path or a preset to networks with weights, and what is said where they do not fit."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from fommctl.errors import MissingError, ModelError, UsageError
-from fommctl.host import Host
+from fommctl.host import Host, load_host
 from fommctl.models import registry
 from fommctl.models.checkpoint import read_checkpoint, write_native
 from fommctl.models.loading import import_model, load_model
@@ -238,3 +239,39 @@ def test_an_imported_model_renders_the_same_frames(host: Host) -> None:
     frame = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     motions = [backend.modules()["kp_detector"](frame).keypoints for backend in (original, imported)]
     assert torch.equal(*motions)
+
+
+ROGUE = """
+    from fommctl.api import BackendSpec, hookimpl
+
+
+    def fails(*given):
+        for each in given:
+            each.clear()
+        raise RuntimeError("no idea")
+
+
+    @hookimpl
+    def fommctl_backends():
+        fields = {{"schema": fails, "recognises": lambda params: 0.5, "build": fails, "{function}": fails}}
+        yield BackendSpec(name="a-rogue", summary="s", **fields)
+"""
+
+
+@pytest.mark.parametrize("function", ["from_published", "read_architecture", "recognises"])
+def test_a_plugin_that_fails_does_not_keep_others_from_a_model(
+    third_party: Callable[..., None], caplog: pytest.LogCaptureFixture, function: str
+) -> None:
+    """It empties what it is given, too: each is given the file as it is."""
+    third_party(ROGUE.format(function=function))
+    host = load_host()
+    model = load_model(str(TINY), host, preset=TINY_PRESET if function == "recognises" else None)
+    assert (model.preset.backend, len(model.groups)) == ("fomm", 3)
+    problem = f"{function} of the backend 'a-rogue' failed: RuntimeError: no idea"
+    assert [each.problem for each in host.plugins if each.name == "good"] == [problem]
+    assert caplog.text.count(f"plugin 'good' (good_plugin) of good-plugin: {problem}") == 1
+
+
+def test_the_surest_backend_gets_a_configuration(third_party: Callable[..., None]) -> None:
+    third_party(ROGUE.format(function="schema"))
+    assert load_model(str(TINY), load_host(), preset=TINY_PRESET).preset.backend == "fomm"

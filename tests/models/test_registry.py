@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,10 @@ import pytest
 from file_server import FileServer, serving
 from weights_plugin import spec, write_distribution
 
-from fommctl.api.network import offline
 from fommctl.errors import MissingError, ModelError, OutputError, UsageError
 from fommctl.files import atomic_write
 from fommctl.host import Host, load_host
+from fommctl.machine import offline
 from fommctl.models import download, home, registry
 from fommctl.models.files import read_metadata
 from fommctl.models.loading import import_model, load_model
@@ -135,6 +136,31 @@ def test_a_later_pull_must_match_the_recorded_hash(tiny_host: Host, server: File
     assert f"delete {registry.record_path('tiny')} first" in error.value.hint
     registry.record_path("tiny").unlink()
     assert registry.pull("tiny", tiny_host)[1] is True
+
+
+def test_the_first_use_is_recorded_late_or_told(tiny_host: Host, isolated: Path, caplog) -> None:
+    """A file without a record is compared with no later one."""
+    registry.pull("tiny", tiny_host)
+    record = registry.record_path("tiny")
+    record.unlink()
+    record.mkdir()
+    with pytest.raises(ModelError, match="is damaged"):
+        registry.pull("tiny", tiny_host)
+    record.rmdir()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(registry, "atomic_write", _full)
+        assert registry.pull("tiny", tiny_host)[1] is False
+        assert "a later file of tiny cannot be compared with this one" in caplog.text
+        registry.remove("tiny", tiny_host)
+        with pytest.raises(OutputError, match="the disk is full") as error:
+            registry.pull("tiny", tiny_host)
+        assert error.value.hint == "The file stays; run 'fommctl models pull tiny' again to record its hash."
+    assert registry.pull("tiny", tiny_host)[1] is False
+    assert registry.origin("tiny")["sha256"] == SHA256
+
+
+def _full(target: Path, *, hint: str) -> object:
+    raise OutputError(f"the disk is full: {target}", hint)
 
 
 def test_a_damaged_file_is_fetched_again(tiny_host: Host) -> None:
@@ -297,3 +323,20 @@ def test_the_temporary_file_of_an_import_is_gone_after_a_failure(isolated: Path)
     with pytest.raises(KeyboardInterrupt):
         write()
     assert os.listdir(target.parent) == []
+
+
+def test_a_model_that_another_process_works_on_is_waited_for_and_then_an_error_names_that_process(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(home, "_SILENT_S", 0.01)
+    monkeypatch.setattr(home, "_PATIENCE_S", 0.01)
+    holder = f"process {os.getpid()} on {socket.gethostname()}"
+    with (
+        home.model_lock("tiny"),
+        pytest.raises(UsageError, match=f"{holder} is still working on the model tiny"),
+        home.model_lock("tiny"),
+    ):
+        pass
+    assert caplog.messages == [f"waiting for {holder}, which is working on the model tiny"]
+    with home.model_lock("tiny"):
+        pass

@@ -80,15 +80,6 @@ def test_lists_of_fashion_that_are_none(tmp_path: Path, content: bytes) -> None:
         list(Fashion().clips(root))
 
 
-def test_the_command_says_where_the_data_is_to_be_had(tmp_path: Path, run_cli) -> None:
-    (tmp_path / "raw").mkdir()
-    places = {"taichi": "data/taichi-loading", "fashion": "vision.cs.ubc.ca/datasets/fashion", "bodies": "your own"}
-    for name, place in places.items():
-        result = run_cli("preprocess", name, tmp_path / "raw", "-o", tmp_path / "out")
-        assert result.code == 3
-        assert place in result.stderr.replace("\n", "")
-
-
 def test_lists_without_videos_are_an_error(tmp_path: Path) -> None:
     root = raw_layouts.make_fashion(tmp_path, {"train": ("a",), "test": ("b",)})
     for path in root.glob("*/*.mp4"):

@@ -4,7 +4,7 @@ import pytest
 import skimage.data
 
 from fommctl.api import testing
-from fommctl.api.validation import SPEC_TYPES
+from fommctl.api.specs import SPEC_TYPES
 from fommctl.cli.plugins import SUITES, check
 from fommctl.host import Host, load_host
 from fommctl.presets.preset import preset_names

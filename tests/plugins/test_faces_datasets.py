@@ -14,7 +14,7 @@ from raw_layouts import BOX, TABLE_SIZE, VOX_HEADER, row, shade, table, video
 
 from fommctl.api import Box, ClipRecord, InputError, testing
 from fommctl.api.folders import identity_in, media_below, plain_folder
-from fommctl.api.tables import read_table
+from fommctl.api.readers import read_table
 from fommctl.api.video_metadata import chunks
 from fommctl.host import Host
 from fommctl_faces.datasets import NEMO_TEST, Faces, UvaNemo, VoxCeleb
@@ -165,16 +165,6 @@ def test_tables_that_cannot_be_read(tmp_path: Path, content: bytes | None, messa
     with pytest.raises(InputError, match=message) as error:
         list(VoxCeleb().clips(tmp_path))
     assert hint in str(error.value.hint)
-
-
-def test_the_command_says_where_the_data_is_to_be_had(tmp_path: Path, run_cli) -> None:
-    (tmp_path / "raw").mkdir()
-    places = {"voxceleb": "robots.ox.ac.uk", "nemo": "www.uva-nemo.org", "faces": "your own files"}
-    for name, place in places.items():
-        result = run_cli("preprocess", name, tmp_path / "raw", "-o", tmp_path / "out")
-        assert result.code == 3
-        assert place in result.stderr.replace("\n", "")
-        assert not (tmp_path / "out/train").exists()
 
 
 def test_several_tables_or_videos_of_one_name(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torchmetrics.functional.image import lpips as published_lpips
 
 from fommctl.api import MetricSpec, MissingError, ModelError
 from fommctl.api.metrics import ClipScores
-from fommctl.api.testing_metrics import check_metric
+from fommctl.api.testing import check_metric
 from fommctl.host import load_host
 from fommctl_metrics.frechet import FrechetDistance, InceptionFeatures, combined
 from fommctl_metrics.lpips import PerceptualDistance, alexnet_features, lpips

@@ -8,7 +8,7 @@ import skimage.metrics
 from scored import noisy, portrait, score
 
 from fommctl.api import InputError
-from fommctl.api.testing_metrics import check_metric
+from fommctl.api.testing import check_metric
 from fommctl.host import load_host
 
 OURS = {name: spec for name, spec in load_host().metrics.items() if spec.build.__module__ == "fommctl_metrics"}

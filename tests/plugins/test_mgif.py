@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import raw_layouts
 
-from fommctl.api import InputError, testing
+from fommctl.api import testing
 from fommctl.host import Host
 from fommctl.media.reader import Reader
 from fommctl_mgif.dataset import MovingGifs
@@ -45,17 +45,6 @@ def test_preprocess(tmp_path: Path, run_cli) -> None:
     assert "broken" in (out / "failed.jsonl").read_text()
     found = {path.parent.relative_to(out).as_posix() for path in out.glob("*/*/*.png")}
     assert found == {"train/00000#00000", "train/00001#00001", "test/test-00000#00000"}
-
-
-def test_a_folder_without_gifs(tmp_path: Path, run_cli) -> None:
-    raw = tmp_path / "raw"
-    raw.mkdir()
-    (raw / "movie.mp4").write_bytes(b"")
-    with pytest.raises(InputError, match="holds no clips"):
-        list(MovingGifs().clips(raw))
-    result = run_cli("preprocess", "mgif", raw, "-o", tmp_path / "out")
-    assert result.code == 3
-    assert "first-order-model" in result.stderr.replace("\n", "")
 
 
 @pytest.mark.skipif(not ROBOTS.is_dir(), reason="the GIFs of ../shared are absent")

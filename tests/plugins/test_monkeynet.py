@@ -7,7 +7,7 @@ import pytest
 import torch
 from monkeynet_models import MODEL, PRESET, arrays, golden_params, narrow_params
 
-from fommctl.api.testing import check_backend
+from fommctl.api.testing_backend import check_backend
 from fommctl.errors import ModelError, UsageError
 from fommctl.models.checkpoint import read_checkpoint
 from fommctl.models.loading import export_model, load_model

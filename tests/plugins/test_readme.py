@@ -12,12 +12,12 @@ import pytest
 import torch
 import yaml
 
+from fommctl import __version__
 from fommctl.api import StageEvent, testing
-from fommctl.api.hookspecs import Hooks
 from fommctl.api.metrics import FrameChunk, MetricClip
-from fommctl.api.testing_metrics import check_metric
-from fommctl.api.testing_training import check_training
-from fommctl.api.version import API_VERSION
+from fommctl.api.specs import Hooks
+from fommctl.api.testing import check_metric
+from fommctl.api.testing_backend import check_backend, check_training
 from fommctl.cli.plugins import SUITES
 from fommctl.host import HOOKS, Host, PluginInfo, load_host
 
@@ -72,7 +72,7 @@ def test_examples_register_what_they_say(installed: Callable[[str], PluginInfo],
 def test_hook_fommctl_backends(installed: Callable[[str], PluginInfo]) -> None:
     installed("fommctl_backends")
     spec = load_host().backends["shift"]
-    testing.check_backend(spec, {"sharpness": 4.0})
+    check_backend(spec, {"sharpness": 4.0})
     check_training(spec, {"sharpness": 4.0}, {"num_epochs": 1, "batch_size": 2})
 
 
@@ -186,7 +186,7 @@ def test_the_smallest_plugin(third_party: Callable[..., None], tmp_path: Path) -
     (code,) = blocks("What a plugin is", "python")
     third_party(code, name="fommctl-example", entry="example")
     (info,) = [plugin for plugin in load_host().plugins if plugin.name == "example"]
-    assert (info.api, info.problem, info.registers) == ("1.0", None, {"dataset": ("any-clips",)})
+    assert (info.requires, info.problem, info.registers) == ("<3,>=2", None, {"dataset": ("any-clips",)})
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "ann__talk.mp4").touch()
     testing.check_dataset(load_host().datasets["any-clips"], tmp_path / "raw")
@@ -194,11 +194,10 @@ def test_the_smallest_plugin(third_party: Callable[..., None], tmp_path: Path) -
     assert tomllib.loads(table)["project"]["entry-points"]["fommctl"] == {"example": "fommctl_example"}
 
 
-def test_the_declaration_of_the_version() -> None:
-    (code,) = blocks("Versions", "python")
-    names: dict[str, object] = {}
-    exec(code, names)
-    assert names["fommctl_api"] == API_VERSION
+def test_the_dependency_suits_this_version() -> None:
+    (text,) = blocks("Versions", "toml")
+    assert tomllib.loads(text)["project"]["dependencies"] == ["fommctl>=2,<3"]
+    assert __version__.startswith("2.")
 
 
 def test_the_workflow_publishes_without_a_password() -> None:
@@ -227,7 +226,6 @@ def test_checks_refer_to_chapters_that_there_are(host: Host) -> None:
     ("row", "source"),
     [
         ("`does not load: ModuleNotFoundError`", "import no_such_library"),
-        ("`it was made for version ... of the plugin API`", "fommctl_api = '8.0'"),
         ("`unknown hook ... (did you mean ...?)`", f"{IMPORT}@hookimpl\ndef fommctl_dataset(): return []"),
         ("`... is not marked with @hookimpl`", "def fommctl_datasets(): return []"),
         ("`does not load: PluginValidationError`", f"{IMPORT}@hookimpl\ndef fommctl_datasets(root): return []"),

@@ -11,8 +11,7 @@ import x2face_models
 from x2face_models import NARROW, SIDE
 
 from fommctl.animate.transfer import Moment, MotionTransfer
-from fommctl.api.testing import check_backend
-from fommctl.api.testing_training import check_training
+from fommctl.api.testing_backend import check_backend, check_training
 from fommctl.errors import ModelError, UsageError
 from fommctl.models.checkpoint import read_checkpoint
 from fommctl.models.loading import load_model

@@ -39,8 +39,8 @@ def leaves(data: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]
 def configuration(name: str, host: Host) -> dict[str, Any]:
     """What a preset holds, by dotted key."""
     preset = load_preset(name, host)
-    sections = {"model_params": preset.model_params, **preset.sections}
-    return dict(leaves({key: section.model_dump() for key, section in sections.items()}))
+    sections = preset.model_dump(exclude={"name", "summary", "backend", "dataset", "framing"}, exclude_none=False)
+    return dict(leaves({key: section for key, section in sections.items() if section is not None}))
 
 
 @pytest.mark.parametrize(("full", "name"), EACH)

@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fommctl.errors import UsageError
-from fommctl.presets.config import MAX_BYTES, Layer, dump_yaml, load_yaml, merge, nearest, parse_sets, parse_yaml
+from fommctl.presets.config import (
+    MAX_BYTES,
+    Layer,
+    dump_yaml,
+    load_yaml,
+    merge,
+    nearest,
+    origin,
+    parse_sets,
+    parse_yaml,
+)
 
 names = st.text("abcdefghij_", min_size=1, max_size=6)
 # YAML text can hold every character but control characters and lone surrogates.
@@ -37,26 +47,26 @@ def test_what_is_dumped_reads_back_equal(data: dict[str, object]) -> None:
 @given(documents, documents, documents)
 def test_merging_is_associative_and_an_empty_layer_changes_nothing(a: dict, b: dict, c: dict) -> None:
     one, two, three = Layer(a), Layer(b), Layer(c)
-    assert merge(merge(one, two), three).data == merge(one, merge(two, three)).data
-    assert merge(one, Layer()).data == merge(Layer(), one).data == a
+    assert merge([Layer(merge([one, two])), three]) == merge([one, Layer(merge([two, three]))])
+    assert merge([one, Layer()]) == merge([Layer(), one]) == a
 
 
 def test_later_layers_win_key_by_key_and_lists_are_replaced() -> None:
     below = parse_yaml("a: {x: 1, y: 2}\nb: [1, 2, 3]\n", "below.yaml")
     above = parse_yaml("# comment\na:\n  y: 3\nb: [4]\n", "above.yaml")
-    merged = merge(below, above, parse_sets(["a.z=5"]))
-    assert merged.data == {"a": {"x": 1, "y": 3, "z": 5}, "b": [4]}
-    assert merged.origin(("a", "x")) == "below.yaml:1"
-    assert merged.origin(("a", "y")) == "above.yaml:3"
-    assert merged.origin(("b", 0)) == "above.yaml:4"
-    assert merged.origin(("a", "z")) == "--set a.z=5"
+    layers = [below, above, *parse_sets(["a.z=5"])]
+    assert merge(layers) == {"a": {"x": 1, "y": 3, "z": 5}, "b": [4]}
+    assert origin(layers, ("a", "x")) == "below.yaml:1"
+    assert origin(layers, ("a", "y")) == "above.yaml:3"
+    assert origin(layers, ("b", 0)) == "above.yaml:4"
+    assert origin(layers, ("a", "z")) == "--set a.z=5"
     assert below.data == {"a": {"x": 1, "y": 2}, "b": [1, 2, 3]}
 
 
 def test_sets_are_parsed_as_yaml_and_the_last_one_wins() -> None:
-    layer = parse_sets(["a.b=1e-4", "a.c=[1, 0.5]", "a.d=true", "a.e=x=y", "a.f=", "a.b=2", "g={h: '1'}"])
-    assert layer.data == {"a": {"b": 2, "c": [1, 0.5], "d": True, "e": "x=y", "f": None}, "g": {"h": "1"}}
-    assert parse_sets([]).data == {}
+    layers = parse_sets(["a.b=1e-4", "a.c=[1, 0.5]", "a.d=true", "a.e=x=y", "a.f=", "a.b=2", "g={h: '1'}"])
+    assert merge(layers) == {"a": {"b": 2, "c": [1, 0.5], "d": True, "e": "x=y", "f": None}, "g": {"h": "1"}}
+    assert parse_sets([]) == []
 
 
 @pytest.mark.parametrize("text", ["a.b", "=1", "a..b=1", ".=1", "a=[1", "a=!!python/name:os.system", "a=b: c: d"])

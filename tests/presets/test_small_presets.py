@@ -3,7 +3,8 @@
 import pytest
 
 from fommctl.host import Host
-from fommctl.presets.preset import Preset, load_preset
+from fommctl.presets.preset import load_preset
+from fommctl.presets.sections import Preset
 
 ABLATION = tuple(f"small-fomm-{part}" for part in ("baseline", "pyramid", "occlusion", "jacobian"))
 SMALL = ("small-fomm", "small-monkeynet", "small-x2face", *ABLATION)
@@ -12,8 +13,9 @@ SMALL = ("small-fomm", "small-monkeynet", "small-x2face", *ABLATION)
 def parameters(preset: Preset, host: Host) -> int:
     """Of the networks that animate."""
     spec = host.backends[preset.backend]
-    modules = spec.build(preset.model_params).modules()
-    return sum(weights.numel() for group in spec.groups for weights in modules[group].parameters())
+    backend = spec.build(preset.model_params)
+    modules = backend.modules()
+    return sum(weights.numel() for group in backend.needed_groups() for weights in modules[group].parameters())
 
 
 def test_all_have_about_as_many_parameters(host: Host) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,39 @@ def test_a_model_is_its_file_and_its_resolved_preset() -> None:
     assert identity["sha256"] == other["sha256"] == hashlib.sha256(plain.path.read_bytes()).hexdigest()
     assert "num_pairs: 3" in other["preset"]
     assert "num_pairs: 3" not in identity["preset"]
+
+
+OTHER = """
+    from dataclasses import replace
+
+    from fommctl.api import hookimpl
+    from fommctl_fomm import fommctl_backends as theirs
+
+
+    @hookimpl
+    def fommctl_backends():
+        yield replace(next(theirs()), name="other", recognises=lambda params: 0)
+"""
+
+
+def test_the_version_of_a_plugin_s_backend_belongs_to_a_model(third_party: Callable[..., None], tmp_path: Path) -> None:
+    third_party(OTHER)
+    host = load_host()
+    preset = tmp_path / "other.yaml"
+    preset.write_text(load_model(None, host).preset.text().replace("backend: fomm", "backend: other"))
+    assert model_identity(load_model(None, host, preset="faces-mini")).get("backend") is None
+    loaded = load_model("faces-mini", host, preset=str(preset))
+    assert model_identity(loaded)["backend"] == "good-plugin 1.2"
+
+
+def test_a_model_that_was_replaced_since_it_was_loaded_has_no_identity(tmp_path: Path) -> None:
+    host = load_host()
+    built_in = load_model(None, host).path
+    assert built_in is not None
+    copy = tmp_path / "model.safetensors"
+    copy.write_bytes(built_in.read_bytes())
+    model = load_model(str(copy), host)
+    assert model_identity(model)["sha256"] == hashlib.sha256(copy.read_bytes()).hexdigest()
+    copy.write_bytes(copy.read_bytes() + b" ")
+    with pytest.raises(InputError, match="was changed while it was read"):
+        model_identity(model)

@@ -193,14 +193,6 @@ def test_without_the_package_the_rest_is_shown(shots, look, run_cli, monkeypatch
     assert (result.code, "pip install 'fommctl[c2pa]'" in result.stderr) == (5, True)
 
 
-def test_what_is_not_there(run_cli, tmp_path):
-    assert run_cli("inspect", tmp_path / "none.mp4").code == 3
-    (tmp_path / "empty.mp4").write_bytes(b"")
-    assert run_cli("inspect", tmp_path / "empty.mp4").code == 3
-    (tmp_path / "folder").mkdir()
-    assert run_cli("inspect", tmp_path / "folder").code == 3
-
-
 def test_a_sidecar_full_of_nonsense_is_a_note(shots, look, tmp_path):
     shutil.copy(shots / "plain.gif", tmp_path)
     for text in ("[]", json.dumps({"format": "fommctl sidecar", "version": 99}), "\0" * 100, "[" * 50_000):

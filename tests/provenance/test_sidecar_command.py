@@ -1,5 +1,6 @@
 """Results say that they are synthetic; a sidecar renders them again bit for bit."""
 
+import contextlib
 import json
 import shutil
 from fractions import Fraction
@@ -10,6 +11,8 @@ from PIL import Image
 from shots import prepared_shot
 
 import fommctl
+from fommctl.animate.plan import open_driving
+from fommctl.errors import InputError
 from fommctl.media.output_paths import is_pattern, numbered
 from fommctl.provenance.hashing import media_hash
 
@@ -126,6 +129,26 @@ def shot(inputs, rendered, tmp_path):
     return change
 
 
+def test_nothing_vouches_for_a_video_that_was_replaced_meanwhile(inputs, animator, tmp_path, monkeypatch):
+    """Between the moment at which it is opened and the end, under the same name."""
+    for name in ("portrait.png", "clip.mp4"):
+        shutil.copy(inputs / name, tmp_path)
+
+    @contextlib.contextmanager
+    def replacing(*arguments):
+        with open_driving(*arguments) as driving:
+            (tmp_path / "clip.mp4").rename(tmp_path / "first.mp4")
+            shutil.copy(inputs / "clip.mp4", tmp_path)
+            yield driving
+
+    monkeypatch.setattr("fommctl.animate.run.open_driving", replacing)
+    with pytest.raises(InputError, match=r"clip\.mp4 was changed while it was read"):
+        animator.animate(
+            tmp_path / "portrait.png", tmp_path / "clip.mp4", tmp_path / "a.mkv", crop="none", sidecar=True
+        )
+    assert not (tmp_path / "a.mkv.json").exists()
+
+
 def _set(*keys_and_value):
     *keys, last, value = keys_and_value
 
@@ -188,17 +211,6 @@ def test_another_environment_is_named_and_the_same_one_must_give_the_same(shot, 
     reproduction = result.json()["reproduction"]
     assert reproduction["identical"] is False
     assert next(line for line in reproduction["differences"] if line.startswith("torch ")).endswith(", then 1.0")
-
-
-@pytest.mark.parametrize(
-    "options", [("--fps", "3"), ("--seed", "1"), ("--set", "a.b=1"), ("--crop", "auto", "--smooth")]
-)
-def test_nothing_else_may_be_chosen_beside_a_sidecar(rendered, run_cli, options):
-    result = run_cli("animate", "--from-sidecar", rendered / "a.mp4.json", *options)
-    assert result.code == 2
-    assert (
-        f"{options[-1] if options[-1][0] == '-' else options[0]} and --from-sidecar exclude each other" in result.stderr
-    )
 
 
 def test_a_sidecar_is_not_replaced_unasked(inputs, rendered, run_cli, tmp_path):

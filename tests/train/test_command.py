@@ -126,33 +126,6 @@ def test_the_result_and_the_texts(
     assert (done.code, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize(
-    ("changes", "code", "message"),
-    [
-        (["--data", "nowhere"], 3, "nowhere does not exist"),
-        (["--preset", "nothing"], 2, "nothing"),
-        (["--max-time", "soon"], 2, "--max-time is 'soon'"),
-        (["--max-time", "-1h"], 2, "--max-time is '-1h'"),
-        (["--max-steps", "0"], 2, "max-steps"),
-        (["--keep", "0"], 2, "keep"),
-        (["--seed", "-1"], 2, "--seed is -1"),
-        (["--precision", "fp16"], 2, "training does not compute in fp16"),
-        (["--resume", "nowhere.pt"], 3, "there is no checkpoint nowhere.pt"),
-        (["--init-from", "nowhere.pth.tar"], 4, "there is no model file nowhere.pth.tar"),
-        (["--init-from", "vox"], 5, "the weights of vox are not here"),
-    ],
-)
-def test_what_cannot_start_says_why_and_leaves_nothing(
-    changes: list[str], code: int, message: str, training_clips: Path, tmp_path: Path, run_cli: Run
-) -> None:
-    result = run_cli(*training_runs.arguments(config(training_clips, tmp_path / "run")), *changes, "--json")
-    assert result.code == code, result.stdout
-    error = result.json()["error"]
-    assert message in error["message"]
-    assert error["hint"]
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.fixture
 def media(tmp_path: Path) -> list[str]:
     """A source and driving frames for models of 32 pixels."""

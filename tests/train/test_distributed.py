@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from process_groups import run_together
+from file_server import answering
+from process_groups import free_port, run_together
 
 from fommctl.api.training import ThinPlateTransform, TrainingBatch
 from fommctl.errors import InputError, JobsFailedError, UsageError
@@ -107,6 +108,32 @@ def test_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     with pytest.raises(JobsFailedError, match=r"process 1 of 2 cannot reach 127\.0\.0\.1:9"), join("cpu"):
         pass
+
+
+@pytest.mark.parametrize("text", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_something_else_answers(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
+    monkeypatch.setattr(distributed, "MEETING", distributed.timedelta(seconds=1))
+    monkeypatch.setattr(distributed, "PATIENCE_S", 2.0 if text == b"" else 30.0)
+    with answering(text) as port:
+        where = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1"}
+        for name, value in {**where, "MASTER_PORT": str(port)}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(JobsFailedError, match=rf"process 1 of 2 cannot reach 127\.0\.0\.1:{port}: "), join("cpu"):
+            pass
+
+
+def test_a_master_that_is_nowhere(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The first process waits for the others, says so, and ends."""
+    monkeypatch.setattr(distributed, "MEETING", distributed.timedelta(seconds=1))
+    monkeypatch.setattr(distributed, "ATTEMPT_S", 0)
+    monkeypatch.setattr(distributed.atexit, "register", lambda *call: None)  # it would end pytest
+    where = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "203.0.113.1"}
+    for name, value in {**where, "MASTER_PORT": str(free_port())}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(JobsFailedError, match="only 1 of 2 processes have started") as error, join("cpu"):
+        pass
+    assert "203.0.113.1" in str(error.value.hint)
+    assert caplog.messages[0] == "process 0 waits for the others: 1 of 2 are here"
 
 
 def step_of(processes: Processes, host: Host) -> tuple[list[dict[str, float]], dict[str, float]]:

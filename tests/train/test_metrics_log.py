@@ -16,9 +16,9 @@ from fommctl.train.logs import MetricsLog
 
 
 def write(run: Path, first: int, end: int, name: str = "perceptual") -> None:
-    with MetricsLog(run, from_step=first) as metrics:
-        for step in range(first, end):
-            metrics.write(step=step, epoch=step // 4, losses={name: 1 / (step + 1)}, samples_per_s=8.5, waiting=0.25)
+    metrics = MetricsLog(run, from_step=first)
+    for step in range(first, end):
+        metrics.write(step=step, epoch=step // 4, losses={name: 1 / (step + 1)}, samples_per_s=8.5, waiting=0.25)
 
 
 def content(run: Path) -> bytes:
@@ -30,26 +30,26 @@ def steps(run: Path) -> list[int]:
 
 
 def test_a_line_a_step(tmp_path: Path) -> None:
-    with MetricsLog(tmp_path / "new" / "run", from_step=0) as metrics:
-        metrics.write(
-            step=7, epoch=1, losses={"perceptual": 81.25, "generator_gan": 0.5}, samples_per_s=12.0, learning_rate=2e-4
-        )
-        assert content(tmp_path / "new" / "run") == (
-            b'{"step": 7, "epoch": 1, "losses": {"perceptual": 81.25, "generator_gan": 0.5}, '
-            b'"samples_per_s": 12.0, "learning_rate": 0.0002}\n'
-        ), "in the file before it is closed"
+    metrics = MetricsLog(tmp_path / "new" / "run", from_step=0)
+    metrics.write(
+        step=7, epoch=1, losses={"perceptual": 81.25, "generator_gan": 0.5}, samples_per_s=12.0, learning_rate=2e-4
+    )
+    assert content(tmp_path / "new" / "run") == (
+        b'{"step": 7, "epoch": 1, "losses": {"perceptual": 81.25, "generator_gan": 0.5}, '
+        b'"samples_per_s": 12.0, "learning_rate": 0.0002}\n'
+    ), "in the file before it is closed"
 
 
 def test_what_json_cannot_say_is_null(tmp_path: Path) -> None:
-    with MetricsLog(tmp_path, from_step=0) as metrics:
-        metrics.write(
-            step=0,
-            epoch=0,
-            losses={"perceptual": math.nan, "feature_matching": np.float32(0.5)},  # type: ignore[dict-item]
-            samples_per_s=math.inf,
-            waiting=-math.inf,
-            note="größer",
-        )
+    metrics = MetricsLog(tmp_path, from_step=0)
+    metrics.write(
+        step=0,
+        epoch=0,
+        losses={"perceptual": math.nan, "feature_matching": np.float32(0.5)},  # type: ignore[dict-item]
+        samples_per_s=math.inf,
+        waiting=-math.inf,
+        note="größer",
+    )
     line = json.loads(content(tmp_path), parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
     assert line["losses"] == {"perceptual": None, "feature_matching": 0.5}
     assert (line["samples_per_s"], line["waiting"], line["note"]) == (None, None, "größer")
@@ -60,14 +60,14 @@ def test_what_json_cannot_say_is_null(tmp_path: Path) -> None:
 )
 def test_cut_back_to_the_step(tmp_path: Path, from_step: int, left: list[int]) -> None:
     write(tmp_path, 0, 6)
-    MetricsLog(tmp_path, from_step=from_step).close()
+    MetricsLog(tmp_path, from_step=from_step)
     assert steps(tmp_path) == left
 
 
 def test_a_missing_and_an_empty_file(tmp_path: Path) -> None:
-    MetricsLog(tmp_path, from_step=5).close()
+    MetricsLog(tmp_path, from_step=5)
     assert content(tmp_path) == b""
-    MetricsLog(tmp_path, from_step=5).close()
+    MetricsLog(tmp_path, from_step=5)
     assert content(tmp_path) == b""
 
 
@@ -105,7 +105,7 @@ def test_from_the_first_line_that_cannot_be_read_all_goes(tmp_path: Path, torn: 
     write(tmp_path, 0, 4)
     whole = content(tmp_path)
     (tmp_path / "metrics.jsonl").write_bytes(whole + torn + after)
-    MetricsLog(tmp_path, from_step=10).close()
+    MetricsLog(tmp_path, from_step=10)
     assert content(tmp_path) == whole
 
 

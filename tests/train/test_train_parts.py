@@ -114,6 +114,9 @@ class Toy:
         for layer in (self.first, self.second):
             nn.init.constant_(layer.weight, 2.0)
 
+    def needed_groups(self) -> list[str]:
+        return list(self.modules())
+
     def modules(self) -> Mapping[str, nn.Module]:
         return {"first": self.first, "second": self.second}
 

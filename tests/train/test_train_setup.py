@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,6 +42,9 @@ STILL = """
         def modules(self):
             return {"net": self.net}
 
+        def needed_groups(self):
+            return ["net"]
+
         def prepare(self, device, precision, *, fast=True, scale=1.0):
             raise NotImplementedError
 
@@ -49,8 +53,14 @@ STILL = """
     def fommctl_backends():
         yield BackendSpec(
             name="still", summary="", schema=lambda: Params, recognises=lambda params: "size" in params, build=Still,
-            groups=("net",),
         )
+"""
+FAILS = """
+    def training(self, params, perceptual):
+        raise RuntimeError("no idea")
+
+
+    Still.training = training
 """
 BLIND = """
     from fommctl.api import DetectorSpec, hookimpl
@@ -147,6 +157,21 @@ def test_a_backend_without_a_training_step(
     assert (error.exit_code, error.message) == (2, "the backend 'still' cannot be trained")
 
 
+def test_what_fails_in_a_plugin_is_called_its_failure(
+    training_clips: Path, tmp_path: Path, third_party: Callable[..., None], run_cli: Callable[..., Any]
+) -> None:
+    third_party(f"{STILL}{FAILS}", name="still-life", entry="still-life")
+    preset = tmp_path / "still.yaml"
+    preset.write_text(PLAIN_PRESET)
+    result = run_cli(
+        "train", "--preset", preset, "--data", training_clips, "--out", tmp_path / "run", "--device", "cpu"
+    )
+    assert result.code == 1
+    assert result.stderr.splitlines()[0].endswith(
+        "plugin 'still-life' (still_life) of still-life failed: RuntimeError: no idea"
+    )
+
+
 def test_a_detector_that_is_not_ready(training_clips: Path, tmp_path: Path, third_party: Callable[..., None]) -> None:
     third_party(BLIND, name="blind", entry="blind")
     host = load_host()
@@ -210,7 +235,7 @@ def build(host: Host, *sets: str):
 
 def test_statistics_of_batch_norm_come_along(trained: Path, host: Host) -> None:
     backend = build(host)
-    taken = initialise(backend, str(trained / "model.safetensors"), host)
+    taken = initialise(backend, host.backends["fomm"], str(trained / "model.safetensors"), host)
     given = read_checkpoint(trained / "model.safetensors").groups
     for group, tensors in given.items():
         own = backend.modules()[group].state_dict()

@@ -1,0 +1,133 @@
+"""What data sets are described in, read safely: CSV tables as people and spreadsheets write them, JSON, and pictures
+that lie inside other files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from fommctl.errors import InputError
+
+if TYPE_CHECKING:
+    from _csv import Reader
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+_DELIMITERS = (",", ";", "\t")
+LONGEST_LINE = 1 << 20
+"""Characters; a row of a table or of a manifest has some hundreds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a table."""
+
+    line: int
+    """Number of the line in the file on which the row ends, from 1."""
+    cells: Mapping[str, str]
+    """Without surrounding blanks, by the column's name; empty where the row is too short."""
+
+
+def columns_of(path: Path) -> tuple[str, ...]:
+    """The names in the first line of a CSV file; none for an empty one. Raises InputError where it cannot be read."""
+    with _opened(path) as reader:
+        return tuple(name.strip() for name in next(reader, []))
+
+
+def read_table(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
+    """The rows of a CSV file (UTF-8 with or without a byte order mark, any line ends; with semicolons or tabs instead
+    of commas, as spreadsheets in many languages write them), without empty ones.
+
+    Columns beyond `wanted` are given too. Raises InputError where the file cannot be read, has no rows or lacks one
+    of the `wanted` columns.
+    """
+    found = columns_of(path)
+    if not found:
+        raise InputError(f"{path} is empty", "Fetch the file again, or move it away.")
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise InputError(
+            f"{path} has no column {' and no column '.join(missing)}",
+            f"Its first line should name the columns {', '.join(wanted)}; it names {', '.join(found)}.",
+        )
+    count = 0
+    with _opened(path) as reader:
+        next(reader)
+        for cells in reader:
+            stripped = [cell.strip() for cell in cells]
+            if any(stripped):
+                count += 1
+                padded = stripped + [""] * (len(found) - len(stripped))
+                yield Row(reader.line_num, dict(zip(found, padded, strict=False)))
+    if not count:
+        raise InputError(f"{path} has no rows", "Only its first line is there; fetch the file again.")
+
+
+def bounded_lines(file: TextIO, path: Path) -> Iterator[str]:
+    """The lines of an open file, never more of it in memory than LONGEST_LINE. Raises InputError for a longer one."""
+    number = 0
+    while line := file.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            raise InputError(
+                f"{path}, line {number} is longer than {LONGEST_LINE:,} characters", "Is this the right file?"
+            )
+        yield line
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Reader]:
+    """What is read meanwhile raises InputError instead of anything else."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = file.readline(LONGEST_LINE)
+            file.seek(0)
+            yield csv.reader(bounded_lines(file, path), delimiter=max(_DELIMITERS, key=first.count))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text", "Save it as CSV in UTF-8.") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", "Check its name and permissions.") from error
+    except csv.Error as error:
+        raise InputError(f"{path} is no CSV table: {error}", "Save it as CSV in UTF-8.") from error
+
+
+def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
+    """The value of a JSON text.
+
+    finite: as the standard has it, without NaN, Infinity and numbers beyond those of floats; some programs write them.
+    Raises ValueError, also for text that is nested too deeply and for numbers of too many digits.
+    """
+    try:
+        if not finite:
+            return json.loads(text)
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:20]} is too large a number")
+    return number
+
+
+def decode_picture(data: bytes, name: str) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 sRGB of a PNG, a JPEG or any other picture that fommctl reads, in memory.
+
+    name: what to call it in the InputError that is raised where it is damaged, too large or no picture.
+    """
+    from fommctl.media.stills import decode_bytes
+
+    return decode_bytes(data, name)

@@ -1,0 +1,122 @@
+"""`fommctl farm`: a shot for a render farm, and the tasks that the farm runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fommctl.cli.console import Session
+from fommctl.cli.options import check_there, command
+
+if TYPE_CHECKING:
+    from fommctl.animate.animator import Animator
+    from fommctl.animate.config import AnimateConfig, ModelChoice
+    from fommctl.farm.config import FarmConfig
+    from fommctl.farm.emit import FarmFiles
+    from fommctl.farm.shot import Shot
+    from fommctl.farm.tasks import FarmJob, TaskResult
+
+HELP = "Render one shot on a farm: OpenJD, OpenCue, Deadline, Slurm, Flamenco."
+EXAMPLES = """Examples:
+
+  fommctl farm emit portrait.png talk.mp4 --engine slurm --chunk 100 --result shot.mov -o jobs/shot
+
+  fommctl farm emit portrait.png talk.mp4 --engine openjd --result 'shot/shot.%05d.png' -o jobs/shot
+
+The folder holds what the engine submits, and three tasks: the motion of the driving video is made once, chunks of
+frames are rendered in any order, and a movie is made of them at the end. On equal machines the result is that of
+animate, bit for bit. Every machine needs this tool in its PATH, and sees the folder, the inputs and the output by the
+same names, or by those of --path-mapping.
+"""
+FolderArgument = Annotated[Path, typer.Argument(help="Folder that 'farm emit' made.", metavar="FOLDER")]
+MappingOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--path-mapping", help="Rules for the paths of the job on this machine, as OpenJD has them (pathmapping-1.0)."
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `farm` and its subcommands to `app`."""
+    from fommctl.animate.config import AnimateConfig, ModelChoice, option_names
+    from fommctl.farm.config import FarmConfig
+
+    farm = typer.Typer(help=HELP, epilog=EXAMPLES, no_args_is_help=True)
+    app.add_typer(farm, name="farm")
+    shown = tuple(name for name in option_names() if name not in ("output", "compare", "keypoints"))
+    command(
+        farm,
+        "emit",
+        reads={"choice": ModelChoice, "config": (AnimateConfig, *shown), "farm": FarmConfig},
+        panels=("Farm", "Result", "Model", "Motion", "Framing", "Provenance"),
+        epilog=EXAMPLES,
+    )(emit)
+    command(farm, "motion", epilog="Example: fommctl farm motion jobs/shot")(motion)
+    command(farm, "render", epilog="Example: fommctl farm render jobs/shot --frames 51-100")(render)
+    command(farm, "encode", epilog="Example: fommctl farm encode jobs/shot")(encode)
+
+
+def emit(session: Session, farm: FarmConfig, choice: ModelChoice, config: AnimateConfig) -> None:
+    """Write what an engine submits for one shot; takes the options of animate."""
+    check_there(config.source, config.driving, *config.views)
+    from fommctl.farm.emit import emit
+
+    files = emit(config, choice, farm)
+    session.summary(files.to_json(), _written(files))
+
+
+def motion(session: Session, folder: FolderArgument, path_mapping: MappingOption = None) -> None:
+    """First task of a shot: plan it, and detect the motion of its driving video."""
+    job = _job(folder, path_mapping)
+    _do(session, "detecting motion", lambda report: job.make_motion(_load, report))
+
+
+def render(
+    session: Session,
+    folder: FolderArgument,
+    frames: Annotated[
+        str, typer.Option("--frames", help="Driving frames: 51-100. An end beyond the last frame is the last frame.")
+    ],
+    path_mapping: MappingOption = None,
+) -> None:
+    """Middle task of a shot, any number at once: render a chunk of its frames."""
+    job = _job(folder, path_mapping)
+    _do(session, f"rendering frames {frames}", lambda report: job.render(frames, _load, report))
+
+
+def encode(session: Session, folder: FolderArgument, path_mapping: MappingOption = None) -> None:
+    """Last task of a shot whose result is a movie: make it from the frames."""
+    job = _job(folder, path_mapping)
+    _do(session, "encoding", lambda report: job.encode(_load, report))
+
+
+def _job(folder: Path, path_mapping: Path | None) -> FarmJob:
+    check_there(folder)
+    from fommctl.farm.tasks import FarmJob
+
+    return FarmJob.open(folder, path_mapping)
+
+
+def _load(shot: Shot) -> Animator:
+    from fommctl.animate.animator import load
+
+    return load(**asdict(shot.choice))
+
+
+def _do(session: Session, label: str, task: Callable[[Callable[[int, int | None], None]], TaskResult]) -> None:
+    with session.progress(label) as report:
+        result = task(report)
+        report(1, 1)
+    made = "was there already" if result.kept else "done"
+    session.summary(result.to_json(), f"{result.task}: {result.frames} frames, {made}: {result.output}")
+
+
+def _written(files: FarmFiles) -> str:
+    steps = f"motion, {files.chunks} chunk{'' if files.chunks == 1 else 's'} of frames {files.frames}"
+    submit = "\n".join(f"submit: {line}" for line in files.submit)
+    return f"{files.folder}: {steps}{', encode' if files.encodes else ''}\n{submit}"

@@ -1,0 +1,40 @@
+"""The options of `farm emit` beside those of the shot itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fommctl.options import configuration, option
+
+FARM = "Farm"
+"""Panel of --help."""
+EngineName = Literal["openjd", "opencue", "deadline", "slurm", "flamenco"]
+
+
+@configuration
+class FarmConfig:
+    """Which engine, and how the shot is divided."""
+
+    engine: Annotated[
+        EngineName,
+        option(
+            FARM,
+            "openjd (AWS Deadline Cloud too), opencue, deadline (version 10), slurm or flamenco.",
+            metavar="<engine>",
+        ),
+    ]
+    folder: Annotated[
+        Path, option(FARM, "Folder of the job, made anew, where every machine sees it.", "-o", "--folder")
+    ]
+    result: Annotated[
+        Path | None,
+        option(
+            FARM,
+            "Result of the shot, as -o of animate: a movie, or a pattern of pictures, which needs no step that joins "
+            "it. Default: SOURCE--DRIVING.mp4 here.",
+        ),
+    ] = None
+    chunk: Annotated[int, Field(gt=0), option(FARM, "Driving frames that one task renders.")] = 50

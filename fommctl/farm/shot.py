@@ -1,0 +1,140 @@
+"""The shot of a farm job as its folder holds it, read by every task."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from fommctl.animate.config import AnimateConfig, FrameRange, ModelChoice
+from fommctl.errors import FommctlError, InputError, UsageError
+from fommctl.files import write_text
+from fommctl.media.output_paths import is_pattern
+from fommctl.options import option_fields
+
+SHOT = "shot.json"
+SETTLED = "settled.json"
+"""Shot with nothing left open, of the task that makes the motion."""
+MOTION = "shot.motion"
+FRAMES = "frames"
+"""Folder of the lossless pictures of a movie."""
+DONE = "done"
+"""Folder with a file for each task that is done."""
+FORMAT, VERSION = "fommctl farm", 1
+PATHS = tuple(name for name, field in option_fields(AnimateConfig).items() if field.kind is Path)
+_DAMAGED = "Emit the job again."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shot:
+    """What is rendered, and which of its frames the engine counts."""
+
+    config: AnimateConfig
+    """With absolute paths, and an output."""
+    choice: ModelChoice
+    frames: FrameRange
+    """First and last driving frame as expected when the job was made; the last chunk goes on to the true end."""
+    chunk: int
+
+    @property
+    def encodes(self) -> bool:
+        """Whether a last task makes the result from rendered frames."""
+        config = self.config
+        return not is_pattern(config.result_path) or config.sidecar or config.motion_out is not None
+
+    @property
+    def ranges(self) -> list[FrameRange]:
+        """The chunks, in order."""
+        first, last = self.frames.first or 0, self.frames.last or 0
+        return [FrameRange(start, min(start + self.chunk - 1, last)) for start in range(first, last + 1, self.chunk)]
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON. Raises OutputError."""
+        choice = self.choice
+        data = {
+            "format": FORMAT,
+            "version": VERSION,
+            "options": {name: value for name, value in self.config.to_json().items() if value is not None},
+            "model": {name: getattr(choice, name) for name in option_fields(ModelChoice)},
+            "frames": [self.frames.first, self.frames.last],
+            "chunk": self.chunk,
+        }
+        write_text(path, json.dumps(data, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Shot:
+        """Read what `write` wrote. Raises InputError."""
+        try:
+            data = json.loads(path.read_bytes())
+            if data["format"] != FORMAT:
+                raise ValueError("another format")
+            first, last = (int(number) for number in data["frames"])
+            options, model = data["options"], data["model"]
+            return cls(
+                config=AnimateConfig(**{name: value for name, value in options.items() if value != []}),
+                choice=ModelChoice(**model),
+                frames=FrameRange(first, last),
+                chunk=int(data["chunk"]),
+            )
+        except FileNotFoundError as error:
+            raise InputError(f"{path} does not exist", "Name the folder that 'fommctl farm emit' made.") from error
+        except (OSError, ValueError, TypeError, KeyError, RecursionError, FommctlError) as error:
+            raise InputError(f"{path} is damaged, or of another version of fommctl", _DAMAGED) from error
+
+    def with_paths_of(self, other: Shot) -> Shot:
+        """Return this shot with the files of another one."""
+        paths = {name: getattr(other.config, name) for name in PATHS}
+        model = replace(self.choice, model=other.choice.model, preset=other.choice.preset)
+        return replace(self, config=replace(self.config, **paths), choice=model)
+
+    def mapped(self, rules: PathMapping) -> Shot:
+        """Return the shot with its paths as they are on this machine."""
+
+        def local(value: Any) -> Any:
+            return tuple(map(rules, value)) if isinstance(value, tuple) else None if value is None else rules(value)
+
+        def named(text: str | None) -> str | None:
+            return None if text is None else str(rules(Path(text)))
+
+        paths = {name: local(getattr(self.config, name)) for name in PATHS}
+        choice = replace(self.choice, model=named(self.choice.model), preset=named(self.choice.preset))
+        return replace(self, config=replace(self.config, **paths), choice=choice)
+
+
+@dataclass(frozen=True, slots=True)
+class PathMapping:
+    """Rules of an engine that say where the folders of the submitting machine are on this one."""
+
+    rules: tuple[tuple[PurePath, Path], ...] = ()
+
+    @classmethod
+    def read(cls, path: Path | None) -> PathMapping:
+        """Read a file of Open Job Description (`pathmapping-1.0`); no rules for None and for an empty file.
+
+        Raises UsageError.
+        """
+        if path is None:
+            return cls()
+        try:
+            text = path.read_text(encoding="utf-8").strip()
+            rules = json.loads(text)["path_mapping_rules"] if text and text != "{}" else []
+            kinds: dict[str, type[PurePath]] = {"POSIX": PurePosixPath, "WINDOWS": PureWindowsPath}
+            found = [
+                (kinds[rule["source_path_format"].upper()](rule["source_path"]), Path(rule["destination_path"]))
+                for rule in rules
+            ]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UsageError(
+                f"the path mapping {path} cannot be read", "Give a file of the schema pathmapping-1.0, or none."
+            ) from error
+        # The longest first: it says most.
+        return cls(tuple(sorted(found, key=lambda rule: len(rule[0].parts), reverse=True)))
+
+    def __call__(self, path: Path) -> Path:
+        """Return where a path lies on this machine."""
+        for source, destination in self.rules:
+            name = type(source)(str(path))
+            if name.is_relative_to(source):
+                return destination.joinpath(*name.relative_to(source).parts)
+        return path

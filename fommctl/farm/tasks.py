@@ -1,0 +1,191 @@
+"""The tasks of a farm job: the motion, chunks of frames, and the file made of them.
+
+A task that is run again changes nothing where its work is there. Whatever ends one, no file is half-written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from fommctl.animate.config import FrameRange, parse_frames
+from fommctl.animate.engine import Engine
+from fommctl.animate.motion import Motion
+from fommctl.animate.plan import AnimationPlan, input_files, plan_animation
+from fommctl.animate.run import (
+    Progress,
+    RenderedFrames,
+    RenderStats,
+    encode_frames,
+    frame_path,
+    make_motion,
+    picture_number,
+    render,
+    render_frames,
+    timed_frames,
+)
+from fommctl.errors import InputError, UsageError
+from fommctl.farm.shot import DONE, FRAMES, MOTION, SETTLED, SHOT, PathMapping, Shot
+from fommctl.files import FileFingerprint, remove_stale_files, write_text
+from fommctl.media.movie import output_errors
+from fommctl.media.output_paths import numbered
+
+Load = Callable[[Shot], Engine]
+"""Loads the model of a shot; not called where there is nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class DoneChunk:
+    """What a chunk has made."""
+
+    pictures: tuple[Path, ...]
+    """Beside this machine's others of the job: names in their folder."""
+    stats: RenderStats | None
+    """None where no task joins the pictures."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """What a task did."""
+
+    task: str
+    output: Path
+    frames: int
+    """Frames in what the task is for, made now or before."""
+    kept: bool
+    """Was all of it there already?"""
+
+    def to_json(self) -> dict[str, Any]:
+        """For --json: more keys may be added, none of these changes."""
+        return {"task": self.task, "output": str(self.output), "frames": self.frames, "kept": self.kept}
+
+
+@dataclass(frozen=True, slots=True)
+class FarmJob:
+    """The folder of a job, seen from this machine."""
+
+    folder: Path
+    rules: PathMapping
+
+    @classmethod
+    def open(cls, folder: Path, path_mapping: Path | None = None) -> FarmJob:
+        """Find a job. Raises InputError and UsageError."""
+        folder = folder.parent if folder.name == SHOT else folder
+        return cls(Path(os.path.abspath(folder)), PathMapping.read(path_mapping))
+
+    def make_motion(self, load: Load, report: Progress | None = None) -> TaskResult:
+        """Plan the shot and detect the motion of its driving video, for all other tasks."""
+        shot = Shot.read(self.folder / SHOT)
+        target = self.folder / MOTION
+        if target.exists() and (self.folder / SETTLED).exists():
+            return TaskResult("motion", target, len(Motion.load(target)), kept=True)
+        here = shot.mapped(self.rules)
+        engine = load(here)
+        plan, motion = make_motion(replace(here.config, overwrite=True), engine, report)
+        motion.save(target)
+        # Machines that differ must not choose differently.
+        choice = replace(shot.choice, precision=engine.precision)  # type: ignore[arg-type]  # a word of it
+        config = replace(plan.config, detector=motion.driving.detector)
+        replace(shot, config=config, choice=choice).with_paths_of(shot).write(self.folder / SETTLED)
+        return TaskResult("motion", target, len(motion), kept=False)
+
+    def render(self, frames: str, load: Load, report: Progress | None = None) -> TaskResult:
+        """Render a chunk: into the pictures of the result, or into lossless ones for `encode`.
+
+        frames: such as 51-100. An end beyond the last frame is the last frame, and the last chunk goes on to it,
+        wherever it was expected.
+        """
+        asked, shot = parse_frames(frames), self._settled()
+        first, last = asked.first or shot.frames.first, asked.last or shot.frames.last
+        if asked.first is not None and asked.first > (shot.frames.last or 0):
+            raise UsageError(f"--frames {frames} is beyond the end", f"The last frame is number {shot.frames.last}.")
+        asked = FrameRange(first, None if last >= shot.frames.last else last)  # type: ignore[operator]  # known numbers
+        done = self.folder / DONE / f"{asked}.json"
+        target = self.folder / FRAMES / "%08d.png" if shot.encodes else shot.config.result_path
+        before = _read(done)
+        if before is not None and all((target.parent / name).exists() for name in before.pictures):
+            return TaskResult("render", target, len(before.pictures), kept=True)
+        engine = load(shot)
+        plan, motion = self._planned(shot, engine)
+        wanted = parse_frames(plan.config.frames)
+        shown = [one for one in timed_frames(plan, motion) if one.frame.number in asked and one.frame.number in wanted]
+        if not shown:
+            return TaskResult("render", target, 0, kept=True)
+        exact = FrameRange(shown[0].frame.number, shown[-1].frame.number)
+        stats = None
+        if shot.encodes:
+            with output_errors(target):
+                target.parent.mkdir(exist_ok=True)
+            remove_stale_files(target.parent)
+            stats = render_frames(plan, motion, engine, exact, target.parent, report).stats
+            pictures = [
+                frame_path(target.parent, number)
+                for one in shown
+                for number in range(one.position, one.position + len(one.presentations))
+            ]
+        else:
+            plan = replace(plan, config=replace(plan.config, frames=str(exact)))
+            count = render(plan, engine, motion, report).frames
+            start = picture_number(plan, shown[0])
+            pictures = [numbered(target, number) for number in range(start, start + count)]
+        found = DoneChunk(tuple(Path(picture.name) for picture in pictures), stats)
+        write_text(done, _chunks().dump_json(found).decode())
+        return TaskResult("render", target, len(pictures), kept=False)
+
+    def encode(self, load: Load, report: Progress | None = None) -> TaskResult:
+        """Make the result from the pictures of all chunks, with its sound."""
+        shot = self._settled()
+        target, done = shot.config.result_path, self.folder / DONE / "encode.json"
+        if not shot.encodes:
+            raise UsageError("the chunks of this job write its result", "There is nothing to encode.")
+        chunks = [chunk for path in sorted((self.folder / DONE).glob("*-*.json")) if (chunk := _read(path)) is not None]
+        count = len({name for chunk in chunks for name in chunk.pictures})
+        if target.exists() and done.exists() and done.read_text() == str(FileFingerprint.of(target).content):
+            return TaskResult("encode", target, count, kept=True)
+        engine = load(shot)
+        plan, motion = self._planned(shot, engine)
+        frames, wanted = self.folder / FRAMES, parse_frames(plan.config.frames)
+        missing = [
+            one.frame.number
+            for one in timed_frames(plan, motion)
+            if one.frame.number in wanted
+            for number in range(one.position, one.position + len(one.presentations))
+            if not frame_path(frames, number).exists()
+        ]
+        stats = [chunk.stats for chunk in chunks if chunk.stats is not None]
+        if missing or not stats:
+            raise InputError(
+                f"{len(missing)} frames are not rendered yet, the first is {missing[0] if missing else 'unknown'}",
+                "Run 'fommctl farm render' for all chunks first.",
+            )
+        result = encode_frames(plan, motion, engine, [RenderedFrames(frames, each) for each in stats], report)
+        write_text(done, str(FileFingerprint.of(target).content) if target.exists() else "")
+        return TaskResult("encode", target, result.frames, kept=False)
+
+    def _settled(self) -> Shot:
+        shot = Shot.read(self.folder / SHOT)
+        if not (self.folder / SETTLED).exists():
+            raise InputError(f"the motion of {self.folder.name} is not made yet", "Run 'fommctl farm motion' first.")
+        return Shot.read(self.folder / SETTLED).with_paths_of(shot).mapped(self.rules)
+
+    def _planned(self, shot: Shot, engine: Engine) -> tuple[AnimationPlan, Motion]:
+        files = input_files(shot.config)
+        motion = Motion.load(self.folder / MOTION)
+        # What is there was accepted, or refused, when the job was made.
+        return plan_animation(replace(shot.config, overwrite=True), engine, motion, files), motion
+
+
+def _chunks() -> TypeAdapter[DoneChunk]:
+    return TypeAdapter(DoneChunk)
+
+
+def _read(path: Path) -> DoneChunk | None:
+    try:
+        return _chunks().validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,136 @@
+"""One plugin of each kind as `plugins new` writes it, installed into a fresh environment and used; the first steps of
+plugins/README.md are those of the data set."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from media_factory import moving_square, write_gif
+
+GUIDE = Path(__file__).parents[2] / "plugins" / "README.md"
+PLUGINS = {"cats": "dataset", "pull": "backend", "stands-out": "detector", "edges": "metric"}
+FRAMES = 6
+QUICK = ("--device", "cpu", "--precision", "fp32")
+
+
+class Environment:
+    """A virtual environment that sees the packages of this one, and has its own plugins."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        venv.create(folder / "venv", symlinks=True)
+        self.python = folder / "venv" / "bin" / "python"
+        paths = sysconfig.get_paths(vars={"base": str(folder / "venv"), "platbase": str(folder / "venv")})
+        outer = {sysconfig.get_path(name) for name in ("purelib", "platlib")}
+        # As site.main() would: the .pth files there are read, of which one leads to fommctl itself.
+        lines = [f"import site; site.addsitedir({path!r})\n" for path in sorted(outer)]
+        (Path(paths["purelib"]) / "outer.pth").write_text("".join(lines))
+
+    def install(self, *packages: str) -> None:
+        """`pip install -e` as an author does, without the network."""
+        offline = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--quiet")
+        editable = [word for package in packages for word in ("-e", package)]
+        pip = [sys.executable, "-m", "pip", "--python", self.python, "install", *offline, *editable]
+        done = subprocess.run(pip, capture_output=True, text=True, check=False, cwd=self.folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def run(self, *arguments: str | Path) -> str:
+        """`python -m ARGUMENTS` in it: what it printed."""
+        command = [self.python, "-m", *map(str, arguments)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder, env=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def fommctl(self, *arguments: str | Path) -> Any:
+        """`fommctl ARGUMENTS --json` in it."""
+        return json.loads(self.run("fommctl", *arguments, "--json"))
+
+
+def write_raw(root: Path) -> Path:
+    """Two clips to train on and one to test on, each of somebody else."""
+    for index, name in enumerate(("ann", "bob", "cat")):
+        (root / name).mkdir(parents=True)
+        frames = [moving_square(4 * index + step, 64, 64) for step in range(FRAMES)]
+        write_gif(root / name / "walk.gif", frames, [40] * FRAMES)
+    (root / "test.txt").write_text("cat\n")
+    return root
+
+
+def first_steps() -> list[list[str]]:
+    """The commands at the beginning of the guide."""
+    (block,) = re.findall(r"^## First steps\n+```sh\n(.+?)^```", GUIDE.read_text(encoding="utf-8"), re.M | re.S)
+    return [shlex.split(line) for line in block.splitlines()]
+
+
+@pytest.mark.slow
+def test_one_of_each_kind(tmp_path: Path) -> None:
+    environment = Environment(tmp_path)
+    raw = write_raw(tmp_path / "RAW")
+    others = {name: kind for name, kind in PLUGINS.items() if name != "cats"}
+    packages = [f"fommctl-{name}" for name in PLUGINS]
+    done = []
+    for program, *arguments in first_steps():
+        if program == "fommctl":
+            environment.run("fommctl", *arguments)
+        elif program == "pip":
+            for name, kind in others.items():
+                environment.fommctl("plugins", "new", name, "--kind", kind)
+            environment.install(arguments[-1], *packages[1:])
+        else:
+            tests = ["pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider", *packages]
+            assert re.search(r"^\d+ passed", environment.run(*tests), re.MULTILINE)
+        done.append((program, arguments[0]))
+    assert done[1] == ("pip", "install")
+    assert done[-1] == ("pytest", "fommctl-cats")
+    check_they_are_seen(environment)
+    for name, kind in others.items():
+        checks = environment.fommctl("plugins", "check", name)["checks"]
+        assert {check["kind"] for check in checks} >= {"plugin", kind}
+        assert [check["note"] for check in checks if check["kind"] == kind] == [None], "all of it was checked"
+    check_they_work_together(environment, raw)
+
+
+def check_they_are_seen(environment: Environment) -> None:
+    rows = {row["name"]: row for row in environment.fommctl("plugins", "list")["plugins"]}
+    for name, kind in PLUGINS.items():
+        row = rows[name]
+        assert (row["distribution"], row["version"], row["requires"]) == (f"fommctl-{name}", "0.1.0", "<3,>=2")
+        assert row["problem"] is None
+        assert row["registers"] == {kind: [name], **({"preset": [name]} if kind == "backend" else {})}
+
+
+def check_they_work_together(environment: Environment, raw: Path) -> None:
+    prepared = environment.fommctl(
+        "preprocess", "cats", raw, "-o", "data", "--size", 64, "--format", "png", "--workers", 1
+    )
+    assert (prepared["written"], prepared["failed"]) == (3, [])
+    data = environment.folder / "data"
+    names = sorted(path.relative_to(data).as_posix() for path in data.glob("t*/*"))
+    assert names == ["test/cat#walk", "train/ann#walk", "train/bob#walk"]
+    trained = environment.fommctl(
+        "train", "--preset", "pull", "--data", "data", "--out", "run", "--max-steps", 2,
+        "--set", "train_params.batch_size=2", "--workers", 0, "--pictures-every", 0, *QUICK,
+    )  # fmt: skip
+    assert (trained["steps"], list(trained["losses"])) == (2, ["pixel", "equivariance"])
+    shot = environment.fommctl(
+        "animate", raw / "ann" / "walk.gif", raw / "cat" / "walk.gif", "-o", "shot.mkv", "--model", trained["model"],
+        "--crop", "none", *QUICK,
+    )  # fmt: skip
+    assert (shot["frames"], shot["width"], shot["height"], shot["preset"]) == (FRAMES, 64, 64, "pull")
+    scores = environment.fommctl(
+        "evaluate", "--model", trained["model"], "--data", "data", "--metrics", "edges,akd", "--keypoints",
+        "stands-out", "-o", "scores", "--workers", 1, "--no-videos", "--device", "cpu",
+    )  # fmt: skip
+    assert scores["clips"] == 1
+    assert scores["metrics"]["edges"]["frames"] == FRAMES
+    assert 0 < scores["metrics"]["edges"]["mean"] < 255
+    assert scores["metrics"]["akd.strict"]["frames"] == FRAMES, "the detector found the square in every frame"

