@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform,
 
 import annotated_types
 import typer
-from pydantic import ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic_core import core_schema
 from typer.models import ArgumentInfo, OptionInfo
@@ -37,6 +38,18 @@ Sets = Annotated[
     tuple[str, ...],
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the preset (a.b=c); repeatable."),
 ]
+
+BackendOptions = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda given: assignments(given)),
+    typer.Option(
+        "-O",
+        "--option",
+        metavar="NAME=VALUE",
+        help="Option of the model's family; repeatable. --help lists them beside --model or --preset.",
+    ),
+]
+"""Texts `NAME=VALUE`; job files and Python may give a mapping."""
 
 T = TypeVar("T")
 _EXPECTED: Mapping[Any, str] = {
@@ -244,6 +257,55 @@ def listed(flag: str) -> Callable[[str], tuple[str, ...]]:
         return names
 
     return read
+
+
+def assignments(given: Any) -> Any:
+    """`NAME=VALUE` texts of a mapping; anything else as it is."""
+    if not isinstance(given, Mapping):
+        return given
+    texts = {name: json.dumps(value) if isinstance(value, bool | float) else value for name, value in given.items()}
+    return tuple(f"{name}={value}" for name, value in texts.items())
+
+
+def backend_options(cls: type[BaseModel] | None, given: Sequence[str], family: str) -> BaseModel | None:
+    """The options of a backend, from `NAME=VALUE` texts; None for a family that has none.
+
+    Raises UsageError, or ProblemsError for several.
+    """
+    known = {} if cls is None else cls.model_fields
+    values: dict[str, str] = {}
+    problems: list[UsageError] = []
+    for text in given:
+        name, equals, value = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals:
+            problems.append(UsageError(f"-O {text[:60]} has no value", "Write -O NAME=VALUE."))
+        elif name not in known:
+            hint = f"Options: {', '.join(known)}." if known else "Leave out -O."
+            problems.append(UsageError(f"{family} models have no option '{name}'{did_you_mean(name, known)}", hint))
+        values[name] = value.strip()
+    if cls is None or problems:
+        if problems:
+            raise together(problems)
+        return None
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        first = {str(each["loc"][0]): each for each in reversed(error.errors(include_url=False))}
+        raise together(
+            [UsageError(f"-O {name} is '{values[name][:60]}'", f"{each['msg']}.") for name, each in first.items()]
+        ) from error
+
+
+def listed_options(cls: type[BaseModel] | None) -> dict[str, dict[str, str | None]]:
+    """Type, default and help of each option of a backend, for people."""
+    found = {}
+    for name, field in ({} if cls is None else cls.model_fields).items():
+        kind = _plain(field.annotation)[0]
+        words = "|".join(map(str, get_args(kind))) if get_origin(kind) is Literal else _EXPECTED.get(kind, "text")
+        default = None if field.default is None else assignments({"": field.default})[0].removeprefix("=")
+        found[name] = {"type": words, "default": default, "help": field.description}
+    return found
 
 
 def together(problems: Sequence[UsageError]) -> UsageError:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from pydantic import Field
 
+from fommctl.detection.choice import LARGEST, check_face
 from fommctl.errors import UsageError
 from fommctl.media import Deinterlace
 from fommctl.media.boxes import Box
 from fommctl.media.timecode import frame_number, is_timecode
-from fommctl.options import Device, Precision, Reads, Seed, Sets, configuration
+from fommctl.options import BackendOptions, Device, Precision, Reads, Seed, Sets, configuration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -183,6 +184,35 @@ class AnimateConfig:
             "(the clip decides), none or X,Y,SIZE. Default: as --crop, auto for X,Y,SIZE.",
         ),
     ] = None
+    face: Annotated[
+        str,
+        Reads(lambda text: check_face(text, "--face")),
+        _option(
+            CROP,
+            "Which face of the source: largest, its number from left to right (see 'crop --dry-run'), X,Y (a pixel in "
+            "it), or all: each by its own driving face where there are as many, else by one.",
+        ),
+    ] = LARGEST
+    driving_face: Annotated[
+        str | None,
+        Reads(lambda text: check_face(text, "--driving-face")),
+        _option(
+            CROP,
+            "Which face of the driving video, in the same words, in each of its shots; of a motion file, its number. "
+            "Default: largest, all beside --face all where there are as many.",
+        ),
+    ] = None
+    face_map: Annotated[
+        str | None,
+        Reads(lambda text: _checked_map(text)),
+        _option(
+            CROP,
+            "Several faces by hand: 1:2,2:1 lets the first driving face move the second face of the source, and the "
+            "second the first.",
+            "--map",
+            metavar="DRIVING:SOURCE,...",
+        ),
+    ] = None
     head_motion: Annotated[
         float | None,
         Field(ge=0, le=1),
@@ -341,6 +371,7 @@ class AnimateConfig:
             "--view",
         ),
     ] = ()
+    options: BackendOptions = ()
     sidecar: Annotated[
         bool,
         _option(
@@ -378,6 +409,16 @@ class AnimateConfig:
                 yield UsageError(
                     "--start and --end leave nothing to animate", "Times are seconds; --end must lie later."
                 )
+        if self.face_map is not None and (self.face != LARGEST or self.driving_face is not None):
+            yield UsageError("--map excludes --face and --driving-face", "It names the faces of both.")
+        several = self.face_map is not None or "all" in (self.face, self.driving_face)
+        if several and (self.crop != "auto" or self.paste_back is False):
+            yield UsageError(
+                "several faces need squares of their own that are pasted back",
+                "Leave out --crop and --no-paste-back, or choose one face by its number.",
+            )
+        if self.driving_face == "all" and self.face != "all":
+            yield UsageError("--driving-face all without --face all", "Say which face moves which: --map 1:2,2:1.")
         if (self.sign is None) != (self.sign_key is None):
             yield UsageError("--sign and --key belong together", "Give the certificate chain and its private key.")
 
@@ -483,6 +524,22 @@ def parse_crop(text: str, searched: tuple[str, ...] = ("auto",)) -> Box | None:
 
 def _checked_crop(text: str, searched: tuple[str, ...] = ("auto",)) -> str:
     parse_crop(text, searched)
+    return text
+
+
+def parse_map(text: str) -> list[tuple[int, int]]:
+    """The pairs (driving face, source face) of `1:2,2:1`. Raises UsageError for anything else."""
+    pairs = re.findall(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})", text)
+    if ",".join(f"{one}:{other}" for one, other in pairs) != text:
+        raise UsageError(f"--map is '{text}'", "Give numbers of a driving and a source face, such as 1:2,2:1.")
+    sources = [int(source) for _, source in pairs]
+    if len(set(sources)) < len(sources):
+        raise UsageError(f"--map is '{text}': a face of the source is moved twice", "Name each face of it once.")
+    return [(int(driving), source) for (driving, _), source in zip(pairs, sources, strict=True)]
+
+
+def _checked_map(text: str) -> str:
+    parse_map(text)
     return text
 
 

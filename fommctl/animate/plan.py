@@ -22,6 +22,7 @@ from fommctl.animate.transfer import Moment
 from fommctl.api.protocols import FlowRenderer
 from fommctl.api.specs import BackendSpec
 from fommctl.api.values import Detection
+from fommctl.detection.choice import LARGEST
 from fommctl.detection.detectors import DetectorCache, ready_detectors
 from fommctl.detection.framing import (
     ClipCrop,
@@ -32,7 +33,7 @@ from fommctl.detection.framing import (
     room_in,
     source_crop,
 )
-from fommctl.detection.landmarks import LandmarkDetector, LandmarkSquare, crop_by_landmarks
+from fommctl.detection.landmarks import LandmarkDetector, LandmarkSquare, bounds
 from fommctl.detection.shots import DrivingCrop
 from fommctl.detection.tracking import STILL, travel
 from fommctl.errors import InputError, ModelError, UsageError
@@ -245,6 +246,7 @@ def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion
     remarks = check_outputs(config)
     config = resolve(config, engine.model.preset, engine.family)
     mode = engine.motion(config.motion)
+    engine.options(config.options)
     engine.check_views(len(config.views))
     if isinstance(driving, Clip):
         config = config.timed(driving.info)
@@ -384,7 +386,6 @@ def _search(
     spec, detector = searches.detector(subject, name)
     log.info("detector: %s", spec.name)
     if isinstance(driving, Clip) and wanted[1]:
-        driving_crop = cast(DrivingCrop, config.crop_of_driving)
         width = config.driving_width or framing.width
         square = None if config.driving_width else framing.driving
         shots = searches.in_clip(
@@ -392,27 +393,32 @@ def _search(
             (spec, detector if square is None else LandmarkDetector(detector, _square(square), width, subject)),
             width,
             subject=subject,
-            driving_crop=driving_crop,
+            driving_crop=cast(DrivingCrop, config.crop_of_driving),
             cuts=bool(config.cuts),
+            face=config.driving_face or LARGEST,
         )
     if not wanted[0]:
         return replace(nothing, shots=shots, detector=spec.name)
 
-    def found_in(picture: NDArray[np.uint8], path: Path) -> Crop:
-        if framing.source is not None and not config.source_width:
-            found = crop_by_landmarks(picture, detector, _square(framing.source), subject=subject, name=path.name)
-            if found is not None:
-                return found
+    def found_in(picture: NDArray[np.uint8], path: Path, face: str = LARGEST) -> Crop:
+        found = boxed(picture, path, face)
+        landmarks = found.subject.landmarks
+        if framing.source is None or config.source_width or landmarks is None:
+            return found
+        turned = _square(framing.source).around(landmarks)
+        return found if turned is None else replace(found, box=bounds(turned), turned=turned)
+
+    def boxed(picture: NDArray[np.uint8], path: Path, face: str) -> Crop:
         if not config.as_published:
             width = config.source_width or framing.width
             moves = excursions(shots, config.head_motion or 0.0) if config.motion != "absolute" else []
-            return source_crop(picture, detector, width, moves, subject=subject, name=path.name)
+            return source_crop(picture, detector, width, moves, subject=subject, name=path.name, face=face)
         # The square of a clip is wider where its subject moves far: the source gets the same room to move in.
         width = framing.width if not shots else min(framing.width, max(shots[0].width, LOOSEST * framing.width))
-        return crop_in_picture(picture, detector, width, subject=subject, name=path.name)
+        return crop_in_picture(picture, detector, width, subject=subject, name=path.name, face=face)
 
     return _Found(
-        found_in(pixels, config.source),
+        found_in(pixels, config.source, config.face),
         shots,
         tuple(found_in(view, path) for path, view in zip(config.views, views, strict=True)),
         spec.name,
@@ -437,11 +443,13 @@ def _check_inside(box: Box | None, name: str, width: int, height: int) -> None:
 
 def _several(config: AnimateConfig, found: _Found) -> list[str]:
     warnings = []
-    if found.source is not None and found.source.found > 1:
-        warnings.append(f"{found.source.found} subjects in {config.source.name}: the largest is taken")
-    most = max((shot.found for shot in found.shots), default=0)
-    if most > 1:
-        warnings.append(f"{most} subjects in {config.driving.name}: the largest is followed")
+    if found.source is not None and found.source.found > 1 and config.face == LARGEST:
+        one = f"the largest is taken, number {found.source.number} from the left (--face)"
+        warnings.append(f"{found.source.found} subjects in {config.source.name}: {one}")
+    most = max(found.shots, key=lambda shot: shot.found, default=None)
+    if most is not None and most.found > 1 and config.driving_face in (None, LARGEST):
+        one = f"the largest is followed, number {most.number} from the left (--driving-face)"
+        warnings.append(f"{most.found} subjects in {config.driving.name}: {one}")
     return warnings
 
 

@@ -394,7 +394,7 @@ def open_session(plan: AnimationPlan, engine: Engine) -> RenderSession:
         smooth=bool(config.smooth),
         room=inputs.room,
         ease=not config.as_published,
-        rule=rule_of(renderer, plan.mode),
+        rule=rule_of(renderer, plan.mode, engine.options(config.options)),
     )
     reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]
     # A square of fewer pixels than the model's frame has nothing more to give.

@@ -75,6 +75,9 @@ class BackendSpec:
     mask: Callable[[int], NDArray[np.float32]] | None = None
     """mask(side): how much of a square that lies turned in its picture is shown where it is pasted back, (side, side)
     in [0, 1]; None is a soft edge."""
+    options: Callable[[], type[BaseModel] | None] = field(default=lambda: None)
+    """Imports and returns a class derived from `fommctl.api.schema.Options`: what a user may set with `-O NAME=VALUE`,
+    beside what all models have. `TransferRenderer.transfer` gets it."""
     source_views: int = 1
     """Most pictures of a source that `encode_source` makes use of."""
 

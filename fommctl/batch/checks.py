@@ -25,6 +25,7 @@ from fommctl.media.output_paths import is_pattern, number_of
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.models.loading import load_model
 from fommctl.networks.inference.devices import resolve_device, resolve_precision
+from fommctl.options import backend_options
 from fommctl.provenance.hashing import model_identity
 from fommctl.provenance.signing import check_signing
 
@@ -134,6 +135,7 @@ class Checker:
         model, config = self._known(job), job.config
         choose_motion(model.family, config.motion)
         check_views(model.family, len(config.views))
+        backend_options(model.family.options(), config.options, model.family.name)
         if config.size in model.sizes:
             raise UsageError(f"--size {config.size} does not fit this model", "Whole multiples of its own size work.")
 

@@ -60,6 +60,7 @@ def _summary(result: "CropResult", config: "CropConfig") -> str:
         left, top, right, _ = clip["box"]
         times = f"{clip['start']:.3f}-{clip['end']:.3f} s  " if clip["fps"] else ""
         what = f"{times}crop {left},{top},{right - left}  score {clip['score']:.2f}"
+        what += f"  face {clip['face']}" if clip.get("face") else ""
         lines.append(f"{clip['source']}: {what}" + ("" if config.dry_run else f"  -> {Path(clip['output']).name}"))
         lines += [f"  {clip['command']}"] if "command" in clip else []
     lines += [f"no {result.subject}, or not for long enough: {source}" for source in result.without_subject]

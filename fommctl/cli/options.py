@@ -8,6 +8,7 @@ import contextlib
 import copy
 import importlib
 import inspect
+import itertools
 import logging
 import re
 import sys
@@ -271,12 +272,42 @@ class Command(TyperCommand):
     fields: frozenset[str] = frozenset()
     """The parameters that the configuration class reads."""
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help, then the options of the family of the model or preset that the command line names."""
+        super().format_help(ctx, formatter)
+        if "options" in self.fields and isinstance(ctx.obj, tuple):
+            _print_family_options(dict(itertools.pairwise(ctx.obj)))
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the words; what is required by the configuration class counts as not given."""
         for each in self.params:
             if each.required and each.name in self.fields:
                 each.process_value = partial(_unless_missing, each)  # type: ignore[method-assign]
         return super().parse_args(ctx, args)
+
+
+def _print_family_options(after: Mapping[str, str]) -> None:
+    """after: the word behind each word of the command line."""
+    preset, model = after.get("--preset", after.get("-p")), after.get("--model", after.get("-m"))
+    if preset is None and model is None:
+        return
+    import rich
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    from fommctl.host import load_host
+    from fommctl.models.loading import backend_of
+    from fommctl.options import listed_options
+
+    host = load_host()
+    spec = host.find("backend", backend_of(model, preset, host))
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    for name, about in listed_options(spec.options()).items():
+        default = f" [default: {about['default']}]" if about["default"] else ""
+        table.add_row(Text(f"-O {name}", "cyan"), Text(str(about["type"]), "yellow"), Text(f"{about['help']}{default}"))
+    if table.rows:
+        rich.print(Panel(table, title=f"Options of {spec.name}", title_align="left", border_style="dim"))
 
 
 def _unless_missing(parameter: Any, ctx: Any, value: Any) -> Any:

@@ -98,7 +98,15 @@ def show_plugin(
 
     host = load_host(check=False)
     infos = _named(host, name)
-    details = [{**_data(info), "summaries": _summaries(host, info), "traceback": info.traceback} for info in infos]
+    details = [
+        {
+            **_data(info),
+            "summaries": _summaries(host, info),
+            "options": _options(host, info),
+            "traceback": info.traceback,
+        }
+        for info in infos
+    ]
     session.result({"plugins": details, "warnings": list(host.warnings)}, "\n\n".join(map(_shown, details)))
 
 
@@ -191,6 +199,15 @@ def _summaries(host: "Host", info: "PluginInfo") -> dict[str, dict[str, str]]:
     }
 
 
+def _options(host: "Host", info: "PluginInfo") -> dict[str, Any]:
+    """{backend: {name: {type, default, help}}} of backends with options of their own."""
+    from fommctl.options import listed_options
+
+    names = [name for name in info.registers.get("backend", ()) if name in host.backends]
+    found = {name: listed_options(host.ask("backend", name, "options", default=None)) for name in names}
+    return {name: options for name, options in found.items() if options}
+
+
 def _table(infos: "tuple[PluginInfo, ...]", warnings: list[str]) -> "RenderableType":
     from rich.console import Group
     from rich.table import Table
@@ -217,6 +234,11 @@ def _shown(details: dict[str, Any]) -> str:
     for kind, names in details["registers"].items():
         lines.append(f"{kind}:")
         lines += [f"  {name}  {details['summaries'].get(kind, {}).get(name, '')}".rstrip() for name in names]
+    for backend, options in details["options"].items():
+        lines.append(f"options of {backend}, -O NAME=VALUE:")
+        lines += [
+            f"  {name}={about['default'] or ''}  {about['type']}  {about['help']}" for name, about in options.items()
+        ]
     lines += [f"problem: {details['problem']}"] if details["problem"] else []
     return "\n".join([*lines, *([details["traceback"].rstrip()] if details["traceback"] else [])])
 

@@ -128,6 +128,8 @@ def _crop(
             with output_errors(target):
                 os.replace(file, target)
     rows = [_row(info, *each, config, detector[0]) for each in zip(pieces, targets, frames, strict=True)]
+    if config.dry_run:
+        rows = [row | {"face": piece.face} for row, piece in zip(rows, pieces, strict=True)]
     return CroppedSource(tuple(rows), tuple(commands), tuple(warnings))
 
 

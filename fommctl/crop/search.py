@@ -13,10 +13,20 @@ from numpy.typing import NDArray
 from fommctl.api.protocols import Detector
 from fommctl.api.values import Detection
 from fommctl.crop.config import CropConfig
+from fommctl.detection.choice import left_to_right, numbered_tracks
 from fommctl.detection.cuts import Cut, CutFinder
 from fommctl.detection.framing import LONGEST_SIDE, fitted, scaled, spread
 from fommctl.detection.search import detect_in_tiles, refined_box
-from fommctl.detection.tracking import SURE, BoxTrack, Sample, confident_detections, follow_first_box, union
+from fommctl.detection.tracking import (
+    SURE,
+    BoxTrack,
+    Sample,
+    confident_detections,
+    follow_first_box,
+    link_detections,
+    persistent_tracks,
+    union,
+)
 from fommctl.media.boxes import Box
 from fommctl.media.probe import VideoInfo
 from fommctl.media.reader import Frame, Reader
@@ -45,6 +55,8 @@ class Piece:
     """Square in even whole pixels of the displayed picture; it may reach beyond it."""
     score: float
     """Mean score of the detections, comparable within one detector only."""
+    face: int | None = None
+    """Number of the subject, as `animate --face` and `--driving-face` take it; None where those do not count it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +81,26 @@ def pieces_of_video(
     pieces = []
     for shot in _shots(info, config, detector, tell):
         tracks = follow_first_box(shot.samples, iou=config.iou, max_gap=config.max_gap)
+        numbers = _numbers(shot.samples)
         for track in tracks:
             neighbours = [union(other.boxes) for other in tracks if other is not track and _overlap(track, other)]
             piece = _piece(track, neighbours, shot, info, config, framing)
+            piece = replace(piece, face=numbers.get(id(track.detections[0])))
             pieces += [part for part in _parts(piece, config) if not _too_short(part, config)]
     best = max((piece.score for piece in pieces), default=0.0)
     return [piece for piece in pieces if piece.score >= SURE * best]
+
+
+def _numbers(samples: Sequence[Sample]) -> dict[int, int]:
+    """Number the subjects of a shot as `animate` does, which follows them through the picture; by the id of each of
+    their detections."""
+    times = [sample.time for sample in samples]
+    tracks = persistent_tracks(link_detections(times, [sample.detections for sample in samples]), len(samples))
+    return {
+        id(detection): number
+        for number, track in enumerate(numbered_tracks(tracks, times), 1)
+        for detection in track.detections
+    }
 
 
 def _overlap(one: BoxTrack, other: BoxTrack) -> bool:
@@ -106,11 +132,10 @@ def pieces_of_picture(
     pixels: NDArray[np.uint8], config: CropConfig, detector: Detector, framing: Framing | None
 ) -> list[Piece]:
     """Find every sure subject of a picture (H, W, 3), from left to right."""
-    found = confident_detections(detect_in_tiles(pixels, detector))
+    found = left_to_right(confident_detections(detect_in_tiles(pixels, detector)))
     boxes = [(refined_box(pixels, one.box, detector), one.score) for one in found]
     squares = [(square_of([box], config.margin, framing, *pixels.shape[1::-1]), score) for box, score in boxes]
-    pieces = [Piece(Fraction(0), Fraction(0), 1, box, score) for box, score in squares]
-    return sorted(pieces, key=lambda piece: (piece.box.left, piece.box.top))
+    return [Piece(Fraction(0), Fraction(0), 1, box, score, face) for face, (box, score) in enumerate(squares, 1)]
 
 
 def square_of(

@@ -10,7 +10,7 @@ from typing import Any
 from fommctl.api.protocols import Detector
 from fommctl.api.specs import DetectorSpec
 from fommctl.detection.framing import ClipCrop
-from fommctl.detection.shots import DrivingCrop, crops_in_clip
+from fommctl.detection.shots import DrivingCrop, SearchedClip, crops_in_clip, search_clip
 from fommctl.errors import MissingError
 from fommctl.host import Host, describe, why_not_ready
 from fommctl.media.reader import Clip
@@ -26,6 +26,8 @@ class DetectorCache:
         self._host = host
         self._detectors: dict[tuple[str, str | None], tuple[DetectorSpec, Detector]] = {}
         self._clips: OrderedDict[tuple[Any, ...], tuple[ClipCrop, ...]] = OrderedDict()
+        self._searched: tuple[tuple[Any, ...], SearchedClip] | None = None
+        """Last clip that was searched, for others of its subjects."""
 
     def detector(self, subject: str, name: str | None) -> tuple[DetectorSpec, Detector]:
         """As `choose_detector`."""
@@ -42,15 +44,27 @@ class DetectorCache:
         subject: str,
         driving_crop: DrivingCrop,
         cuts: bool,
+        face: str,
     ) -> tuple[ClipCrop, ...]:
         """As `crops_in_clip`; a file that was not written to since is not searched again."""
         spec, built = detector
         part = clip.fps, clip.start, clip.end, clip.deinterlace
-        square = getattr(built, "square", None)
-        key = (*_state(clip.path), part, spec.name, square, width, subject, driving_crop, cuts)
+        same = (*_state(clip.path), part, spec.name, getattr(built, "square", None), cuts)
+        key = (*same, width, subject, driving_crop, face)
         found = self._clips.pop(key, None)
         if found is None:
-            found = crops_in_clip(clip, built, width, subject=subject, driving_crop=driving_crop, cuts=cuts)
+            if (self._searched is None or self._searched[0] != same) and not (driving_crop == "fixed" and not cuts):
+                self._searched = same, search_clip(clip, built, cuts)
+            found = crops_in_clip(
+                clip,
+                built,
+                width,
+                subject=subject,
+                driving_crop=driving_crop,
+                cuts=cuts,
+                face=face,
+                searched=None if self._searched is None else self._searched[1],
+            )
         if clip.path.is_file():
             self._clips[key] = found
         while len(self._clips) > CLIPS:

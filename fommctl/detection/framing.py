@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from statistics import median
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fommctl.api.protocols import Detector
 from fommctl.api.values import Detection
+from fommctl.detection.choice import LARGEST, chosen, left_to_right, no_such, numbered_tracks
 from fommctl.detection.search import detect_in_tiles, refined_box
 from fommctl.detection.tracking import (
     SquarePath,
@@ -61,10 +62,14 @@ class Crop:
     box: Box
     """Whole pixels; may reach beyond the picture, whose border is then repeated."""
     found: int
-    """Subjects in the picture; the largest was taken."""
+    """Subjects in the picture."""
     score: float
     """Of the detection, comparable within one detector only."""
     subject: Detection
+    number: int = 1
+    """Of the subject, from left to right."""
+    all_boxes: tuple[Box, ...] = ()
+    """Of all subjects, by their numbers."""
     turned: TurnedSquare | None = None
     """The square itself, where it may be turned; `box` is then the one that it lies in."""
 
@@ -85,7 +90,7 @@ class ClipCrop:
     box: Box
     """The fixed square: even whole pixels; may reach beyond the picture, whose border is then repeated."""
     found: int
-    """Subjects in the shot; the largest was followed."""
+    """Subjects in the shot."""
     score: float
     """Mean over the detections, comparable within one detector only."""
     gaps: tuple[tuple[Fraction, Fraction], ...]
@@ -97,6 +102,8 @@ class ClipCrop:
     """Time of the shot's first frame, seconds; of the clip's first shot -1."""
     path: SquarePath | None = None
     """The square that follows the subject, where the fixed one does not serve."""
+    number: int = 1
+    """Of the subject, see `fommctl.detection.choice`."""
 
     @property
     def width(self) -> float:
@@ -106,19 +113,38 @@ class ClipCrop:
 
 
 def crop_in_picture(
-    pixels: NDArray[np.uint8], detector: Detector, width: float, *, subject: str = "face", name: str = "the picture"
+    pixels: NDArray[np.uint8],
+    detector: Detector,
+    width: float,
+    *,
+    subject: str = "face",
+    name: str = "the picture",
+    face: str = LARGEST,
 ) -> Crop:
-    """The square around the largest sure subject of a picture (H, W, 3).
+    """The square around a sure subject of a picture (H, W, 3).
 
-    width: of the subject's box over the side of the square.  name: of the picture, for the message.
-    The square moves inside the picture where it fits. Raises InputError where no subject is found.
+    width: of the subject's box over the side of the square.  name: of the picture, for the message.  face: which
+    subject, see `fommctl.detection.choice`.
+    The square moves inside the picture where it fits. Raises InputError where no such subject is found.
     """
+    found, number, boxes = _subject(pixels, detector, subject, name, face)
+    wanted = ideal(refined_box(pixels, found.box, detector), width, subject)
+    box = fitted(wanted.center, wanted.width, pixels.shape[1], pixels.shape[0])
+    return Crop(box, len(boxes), found.score, found, number, boxes)
+
+
+def _subject(
+    pixels: NDArray[np.uint8], detector: Detector, subject: str, name: str, face: str
+) -> tuple[Detection, int, tuple[Box, ...]]:
+    """The subject that is meant, its number, and the boxes of all."""
     sure = confident_detections(detect_in_tiles(pixels, detector))
     if not sure:
         raise not_found(subject, name)
-    wanted = ideal(refined_box(pixels, sure[0].box, detector), width, subject)
-    box = fitted(wanted.center, wanted.width, pixels.shape[1], pixels.shape[0])
-    return Crop(box, len(sure), sure[0].score, sure[0])
+    numbered = left_to_right(sure)
+    found = chosen(face, sure, numbered, lambda one: one.box)
+    if found is None:
+        raise no_such(subject, face, len(sure), name)
+    return *found, tuple(one.box for one in numbered)
 
 
 def crop_in_clip(
@@ -127,13 +153,14 @@ def crop_in_clip(
     width: float,
     *,
     subject: str = "face",
+    face: str = LARGEST,
     report: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> ClipCrop:
-    """One fixed square around the largest persistent subject of a clip, wide enough for its motion.
+    """One fixed square around a persistent subject of a clip, wide enough for its motion.
 
     Five frames a second are searched, and never more than about 300 in all: then they are spread evenly, so that hours
     of video take no longer than minutes.
-    width: of the subject's box over the side of the square.
+    width: of the subject's box over the side of the square.  face: which subject, see `fommctl.detection.choice`.
     report(done, total): called as the search goes on, in frames.
     Raises InputError where no subject is found, and what the reader raises.
     """
@@ -150,19 +177,29 @@ def crop_in_clip(
     tracks = persistent_tracks(link_detections(times, found), len(times))
     if not tracks:
         raise not_found(subject, clip.path.name, "--driving-crop")
-    return fixed_crop(tracks, times, width, subject, info, max(length or step, times[-1] + step))
+    found_track = chosen_track(face, tracks, times)
+    if found_track is None:
+        raise no_such(subject, face, len(tracks), clip.path.name)
+    end = max(length or step, times[-1] + step)
+    return replace(fixed_crop(found_track, times, width, subject, info, end), found=len(tracks))
+
+
+def chosen_track(face: str, tracks: Sequence[Track], times: Sequence[Fraction]) -> tuple[Track, int] | None:
+    """The subject of a shot that is meant, and its number; None where there is none.  tracks: the largest first."""
+    return chosen(face, tracks, numbered_tracks(tracks, times), lambda track: track.detections[0].box)
 
 
 def fixed_crop(
-    tracks: Sequence[Track], times: Sequence[Fraction], width: float, subject: str, info: VideoInfo, end: Fraction
+    found: tuple[Track, int], times: Sequence[Fraction], width: float, subject: str, info: VideoInfo, end: Fraction
 ) -> ClipCrop:
-    """The square around the first of the tracks through the frames that were searched at these times, before `end`."""
-    track = tracks[0]
+    """The square around a track, given with its number, through the frames that were searched at these times, before
+    `end`."""
+    track, number = found
     seen = dict(zip(track.samples, track.detections, strict=True))
     samples = tuple(SampledDetection(time, seen.get(number)) for number, time in enumerate(times))
     center, side = spread([detection.box for detection in track.detections], width, subject)
     box = fitted(center, side, info.width, info.height, multiple=2)
-    return ClipCrop(box, len(tracks), track.score, gaps_between(samples, end), samples)
+    return ClipCrop(box, 1, track.score, gaps_between(samples, end), samples, number=number)
 
 
 def _samples(clip: Clip) -> tuple[Iterator[tuple[Fraction, NDArray[np.uint8]]], Fraction | None, Fraction]:
@@ -322,16 +359,15 @@ def source_crop(
     *,
     subject: str = "face",
     name: str = "the picture",
+    face: str = LARGEST,
 ) -> Crop:
-    """The square around the largest sure subject of a picture (H, W, 3), with room for its moves.
+    """The square around a sure subject of a picture (H, W, 3), with room for its moves.
 
     width: of the subject's box over the side of the square, where the moves leave it so; never less than LOOSEST.
-    Raises InputError where no subject is found.
+    face: which subject, see `fommctl.detection.choice`.  Raises InputError where no such subject is found.
     """
-    sure = confident_detections(detect_in_tiles(pixels, detector))
-    if not sure:
-        raise not_found(subject, name)
-    box = refined_box(pixels, sure[0].box, detector)
+    found, number, boxes = _subject(pixels, detector, subject, name, face)
+    box = refined_box(pixels, found.box, detector)
     side = max(1 / width, min(_side_for(moves, subject), 1 / LOOSEST)) * box.width
     wanted = ideal(box, box.width / side, subject)
     placed = square(wanted.center, side)
@@ -340,7 +376,7 @@ def source_crop(
     x, y = (
         float(np.clip(new - old, -limit, limit)) for new, old in ((inside.left, placed.left), (inside.top, placed.top))
     )
-    return Crop(placed.shifted(x, y), len(sure), sure[0].score, sure[0])
+    return Crop(placed.shifted(x, y), len(boxes), found.score, found, number, boxes)
 
 
 def room_in(found: Crop, width: int, height: int) -> Room:

@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 
 from fommctl.api.protocols import Detector
 from fommctl.api.values import Detection
-from fommctl.detection.framing import CENTERS, MIDDLE, Crop, not_found
-from fommctl.detection.search import detect_in_tiles
-from fommctl.detection.tracking import confident_detections
+from fommctl.detection.framing import CENTERS, MIDDLE
 from fommctl.media.boxes import Box, TurnedSquare
 
 Points = NDArray[np.float32]
@@ -85,20 +83,6 @@ class LandmarkDetector:
         x, y = (at + (share - 0.5) * square.side for at, share in zip(square.center, middle, strict=True))
         half = self.width * square.side / 2
         return replace(found, box=Box(x - half, y - half, x + half, y + half))
-
-
-def crop_by_landmarks(
-    pixels: NDArray[np.uint8], detector: Detector, square: LandmarkSquare, *, subject: str, name: str
-) -> Crop | None:
-    """The square around the largest sure subject of a picture (H, W, 3); None where it has no landmarks for one.
-
-    Raises InputError where no subject is found.
-    """
-    sure = confident_detections(detect_in_tiles(pixels, detector))
-    if not sure:
-        raise not_found(subject, name)
-    turned = None if sure[0].landmarks is None else square.around(sure[0].landmarks)
-    return None if turned is None else Crop(bounds(turned), len(sure), sure[0].score, sure[0], turned)
 
 
 def bounds(square: TurnedSquare) -> Box:

@@ -7,14 +7,16 @@ import itertools
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fommctl.api.protocols import Detector
 from fommctl.api.values import Detection
+from fommctl.detection.choice import LARGEST, no_such
 from fommctl.detection.cuts import CutFinder, difference, thumbnail
 from fommctl.detection.framing import (
     BATCH,
@@ -22,6 +24,7 @@ from fommctl.detection.framing import (
     RATE,
     ClipCrop,
     SampledDetection,
+    chosen_track,
     crop_in_clip,
     fixed_crop,
     gaps_between,
@@ -31,7 +34,7 @@ from fommctl.detection.framing import (
     searched_size,
 )
 from fommctl.detection.search import redetect, redetect_turned, roll
-from fommctl.detection.tracking import SURE, link_detections, persistent_tracks, smooth_path
+from fommctl.detection.tracking import BEYOND, SURE, Track, link_detections, persistent_tracks, smooth_path
 from fommctl.media.boxes import Box, TurnedSquare
 from fommctl.media.probe import VideoInfo
 from fommctl.media.reader import Clip, Frame
@@ -54,55 +57,77 @@ def crops_in_clip(
     subject: str = "face",
     driving_crop: DrivingCrop = "auto",
     cuts: bool = True,
+    face: str = LARGEST,
+    searched: SearchedClip | None = None,
 ) -> tuple[ClipCrop, ...]:
     """The square of each shot in which the subject is seen, in the order of time; at least one.
 
-    width: of the subject's box over the side of the square.  A shot without the subject belongs to the one before it
-    (to the one after it, at the beginning), where its pose is held.  Raises InputError where no subject is found, and
-    what the reader raises.
+    width: of the subject's box over the side of the square.  face: which subject of each shot, see
+    `fommctl.detection.choice`.  searched: as `search_clip` gave it, where it is known.  A shot without the subject
+    belongs to the one before it (to the one after it, at the beginning), where its pose is held.  Raises InputError
+    where no such subject is found, and what the reader raises.
     """
     if driving_crop == "fixed" and not cuts:
-        return (crop_in_clip(clip, detector, width, subject=subject),)
+        return (crop_in_clip(clip, detector, width, subject=subject, face=face),)
     info = clip.info
-    times, found, starts, end = _searched(clip, info, detector, cuts)
+    searched = searched or search_clip(clip, detector, cuts)
+    times, found, starts, end = searched.times, searched.found, searched.starts, searched.end
     bounds = [*starts, end]
     parts = []
     for begin, stop in itertools.pairwise(bounds):
         inside = slice(bisect.bisect_left(times, begin), bisect.bisect_left(times, stop))
         tracks = persistent_tracks(link_detections(times[inside], found[inside]), len(times[inside]))
-        parts.append((begin, stop, times[inside], tracks))
-    best = max((tracks[0].score for *_, tracks in parts if tracks), default=0.0)
+        parts.append((begin, stop, times[inside], tracks, chosen_track(face, tracks, times[inside])))
+    best = max((one[0].score for *_, one in parts if one is not None), default=0.0)
     shots: list[ClipCrop] = []
     waiting: Fraction | None = None
-    for begin, stop, moments, tracks in parts:
-        if not tracks or tracks[0].score < SURE * best:
+    for begin, stop, moments, tracks, one in parts:
+        if one is None or one[0].score < SURE * best:
             if shots:
                 shots[-1] = _longer(shots[-1], moments, stop)
             waiting = begin if waiting is None and not shots else waiting
             continue
-        shot = fixed_crop(tracks, moments, width, subject, info, stop)
+        shot = replace(fixed_crop(one, moments, width, subject, info, stop), found=len(tracks))
         if driving_crop != "fixed":
-            shot = _followed(clip, info, detector, shot, (begin, stop), width, subject, driving_crop)
+            others = [_Passing.of(track, moments) for track in tracks if track is not one[0]]
+            shot = _followed(clip, info, detector, shot, (begin, stop), width, subject, driving_crop, others)
         shot = _without_cut_off(shot, info, stop)
         if waiting is not None:
             shot = _sooner(shot)
         shots.append(replace(shot, start=begin if waiting is None else waiting))
         waiting = None
     if not shots:
-        raise not_found(subject, clip.path.name, "--driving-crop")
+        most = max(len(tracks) for *_, tracks, _ in parts)
+        raise (
+            no_such(subject, face, most, clip.path.name)
+            if most
+            else not_found(subject, clip.path.name, "--driving-crop")
+        )
     shots[0] = replace(shots[0], start=Fraction(-1))
     if len(shots) > 1:
         log.info("%d shots, from %s s on", len(shots), ", ".join(f"{float(shot.start):.2f}" for shot in shots[1:]))
     return tuple(shots)
 
 
-def _searched(
-    clip: Clip, info: VideoInfo, detector: Detector, cuts: bool
-) -> tuple[list[Fraction], list[list[Detection]], list[Fraction], Fraction]:
-    """The searched moments, what was found at each, the beginnings of the shots, and the end of the clip.
+@dataclass(frozen=True, slots=True)
+class SearchedClip:
+    """What was found in a clip."""
+
+    times: list[Fraction]
+    """Searched moments, seconds."""
+    found: list[list[Detection]]
+    """Subjects at each of them."""
+    starts: list[Fraction]
+    """Beginnings of the shots."""
+    end: Fraction
+
+
+def search_clip(clip: Clip, detector: Detector, cuts: bool) -> SearchedClip:
+    """Look for subjects and, where `cuts`, for the beginnings of shots.
 
     Five frames a second are looked at for cuts; in long clips only some of them for subjects, 300 in all.
     """
+    info = clip.info
     zero = clip.start
     until = min((limit for limit in (clip.end, info.duration) if limit is not None), default=None)
     every = 1 if until is None else max(1, math.ceil((until - zero) * RATE / MOST_SAMPLES))
@@ -132,7 +157,7 @@ def _searched(
     starts = [_first_frame(clip, info, looked[looked.index(time) - 1], time) for time in late] if cuts else []
     step = 1 / RATE
     length = None if until is None else until - zero
-    return times, found, [Fraction(0), *starts], max(length or step, looked[-1] + step)
+    return SearchedClip(times, found, [Fraction(0), *starts], max(length or step, looked[-1] + step))
 
 
 def _first_frame(clip: Clip, info: VideoInfo, before: Fraction, after: Fraction) -> Fraction:
@@ -160,6 +185,26 @@ def _sooner(shot: ClipCrop) -> ClipCrop:
     return replace(shot, gaps=((Fraction(-1), first), *(gap for gap in shot.gaps if gap[0] > Fraction(-1))))
 
 
+@dataclass(frozen=True, slots=True)
+class _Passing:
+    """Another subject of the shot, which must not be taken for the one that is followed."""
+
+    times: list[float]
+    boxes: NDArray[np.float64]
+    """(N, 4)."""
+
+    @classmethod
+    def of(cls, track: Track, moments: Sequence[Fraction]) -> _Passing:
+        boxes = np.array([_sides(one.box) for one in track.detections])
+        return cls([float(moments[sample]) for sample in track.samples], boxes)
+
+    def at(self, time: float) -> Box | None:
+        """Where it is at a time; None before it was seen, and after."""
+        if not self.times[0] - BEYOND <= time <= self.times[-1] + BEYOND:
+            return None
+        return Box(*(float(np.interp(time, self.times, side)) for side in self.boxes.T))
+
+
 def _followed(
     clip: Clip,
     info: VideoInfo,
@@ -169,6 +214,7 @@ def _followed(
     width: float,
     subject: str,
     driving_crop: DrivingCrop,
+    others: Sequence[_Passing] = (),
 ) -> ClipCrop:
     """The shot with the path of its square where it follows, its subject measured anew five times a second.
 
@@ -194,8 +240,13 @@ def _followed(
             else:
                 upright = redetect(frame.pixels, expected, detector)
                 found = None if upright is None else (upright, roll(upright))
-            if found is not None:
-                measured.append((times[-1], scaled([found[0]], info, frame.pixels)[0], found[1]))
+            if found is None:
+                continue
+            here = scaled([found[0]], info, frame.pixels)[0]
+            own = Box(*(float(np.interp(float(times[-1]), known, side)) for side in boxes.T))
+            passing = [box for other in others if (box := other.at(float(times[-1]))) is not None]
+            if all(here.box.iou(box) <= here.box.iou(own) for box in passing):
+                measured.append((times[-1], here, found[1]))
     if not measured:
         return shot
     squares = [_turned(detection, width, subject, angle) for _, detection, angle in measured]

@@ -34,6 +34,8 @@ SEEN, ONCE = 0.05, 5
 # How far, in its own widths, a subject moves between two frames, how far more in a second, and for how many seconds
 # out of sight that grows.
 REACH, SPEED, PATIENCE = 0.7, 1.5, 2.0
+# Over how many seconds its speed is measured.
+STEADY = Fraction(3, 5)
 # By how much its box changes in size between two frames; HOG's sizes go in steps of a fifth.
 GROWTH = 1.7
 
@@ -74,14 +76,15 @@ def persistent_tracks(tracks: Sequence[Track], searched: int) -> list[Track]:
 
 
 def link_detections(times: Sequence[Fraction], found: Sequence[Sequence[Detection]]) -> list[Track]:
-    """Detections of successive frames joined to tracks, the nearest pairs first.
+    """Detections of successive frames joined to tracks, those nearest to where a subject is expected first: two that
+    cross each other, one behind the other, go on as they came.
 
     times: seconds, rising.  found: the detections in each of these frames.
     """
     tracks: list[Track] = []
     for sample, (time, detections) in enumerate(zip(times, found, strict=True)):
         pairs = [
-            (distance, number, track)
+            (math.dist(_expected(track, times, time), detection.box.center) / detection.box.width, number, track)
             for track, (number, detection) in itertools.product(tracks, enumerate(detections))
             if (distance := _distance(track.detections[-1], detection)) is not None
             and distance <= REACH + SPEED * min(PATIENCE, float(time - times[track.samples[-1]]))
@@ -96,6 +99,19 @@ def link_detections(times: Sequence[Fraction], found: Sequence[Sequence[Detectio
             joined[number].detections.append(detection)
             joined[number].samples.append(sample)
     return tracks
+
+
+def _expected(track: Track, times: Sequence[Fraction], time: Fraction) -> tuple[float, float]:
+    """Where the centre of a track would be if it went on as it did over its last samples."""
+    last = track.samples[-1]
+    x, y = track.detections[-1].box.center
+    before = next((n for n in range(len(track.samples)) if times[last] - times[track.samples[n]] <= STEADY), -1)
+    passed = float(times[last] - times[track.samples[before]])
+    if passed <= 0:
+        return x, y
+    ahead = min(PATIENCE, float(time - times[last])) / passed
+    then_x, then_y = track.detections[before].box.center
+    return x + ahead * (x - then_x), y + ahead * (y - then_y)
 
 
 def _distance(one: Detection, other: Detection) -> float | None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fommctl.errors import UsageError
-from fommctl.options import Device, Reads, Seed, Sets, configuration, listed, option
+from fommctl.options import BackendOptions, Device, Reads, Seed, Sets, configuration, listed, option
 
 ModelMode = Literal["reconstruction", "animation", "defaults"]
 Mode = Literal[ModelMode, "files"]
@@ -147,6 +147,7 @@ class EvaluateConfig:
         option(RUN, "fp32, bf16, fp16 or auto; published numbers are of fp32."),
     ] = "fp32"
     seed: Seed = 0
+    options: BackendOptions = ()
     sets: Sets = ()
 
     def conflicts(self) -> Iterator[UsageError]:

@@ -194,6 +194,7 @@ def _options(config: EvaluateConfig) -> dict[str, Any]:
     return {
         "fommctl": __version__,
         **mode,
+        **({"options": config.options} if config.options else {}),
         "max_frames": config.max_frames,
         "resize": config.resize,
         "column": config.column,
@@ -222,11 +223,12 @@ def open_stream(
     from fommctl.evaluate import rendering
 
     if config.mode == "defaults" and task.source is not None:
-        return rendering.animation_by_default(engine, task.source, task.truth, most)
+        return rendering.animation_by_default(engine, task.source, task.truth, most, config.options)
     clip = ClipFrames(task.truth, size=engine.frame_size(), limit=most)
     if task.source is None:
         return rendering.reconstruction(engine, clip)
-    return rendering.animation(engine, ClipFrames(task.source, size=engine.frame_size(), limit=1), clip)
+    source = ClipFrames(task.source, size=engine.frame_size(), limit=1)
+    return rendering.animation(engine, source, clip, config.options)
 
 
 def _open_files(config: EvaluateConfig, task: Task, number: int, most: int | None) -> FrameStream:

@@ -86,7 +86,7 @@ class Sidecar(_Part):
     synthetic: bool
     inputs: Inputs
     model: Model
-    options: dict[str, str | int | float | bool | None]
+    options: dict[str, str | int | float | bool | list[str] | None]
     """Options of `AnimateConfig` but the paths, with nothing left open."""
     settings: Settings
     environment: dict[str, Any]

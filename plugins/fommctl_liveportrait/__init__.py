@@ -30,6 +30,7 @@ def fommctl_backends() -> Iterator[BackendSpec]:
         motions=("relative", "absolute", "animal"),
         motion=_motion,
         mask=_mask,
+        options=_options,
     )
 
 
@@ -66,6 +67,12 @@ def _to_published(groups: Groups) -> Groups:
     from fommctl_liveportrait.published import to_published
 
     return to_published(groups)
+
+
+def _options() -> type[BaseModel]:
+    from fommctl_liveportrait.options import FaceOptions
+
+    return FaceOptions
 
 
 def _motion() -> type[MotionParts]:

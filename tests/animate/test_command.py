@@ -537,7 +537,8 @@ def test_several_faces_the_largest_is_taken_and_the_number_is_said(run_cli, tmp_
     clip = face_clip(tmp_path / "face.mp4", count=4, audio=())
     result = run_cli("animate", tmp_path / "two.png", clip, "-o", tmp_path / "%d.png", "--json")
     assert result.code == 0, result.stderr
-    assert any(warning == "2 subjects in two.png: the largest is taken" for warning in result.json()["warnings"])
+    told = "2 subjects in two.png: the largest is taken, number 1 from the left (--face)"
+    assert told in result.json()["warnings"]
     changed = np.asarray(Image.open(tmp_path / "4.png" if (tmp_path / "4.png").exists() else tmp_path / "3.png"))
     difference = np.abs(changed.astype(int) - np.asarray(wide)).max(2)
     assert difference[:, :450].any()
