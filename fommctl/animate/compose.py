@@ -12,11 +12,14 @@ from torch import Tensor
 from fommctl.animate.config import AnimateConfig
 from fommctl.animate.motion import DrivingFrame, Presentation, TimedFrame
 from fommctl.animate.paste import Floats, Mask, Paste, TurnedPaste, resting
-from fommctl.animate.plan import AnimationInputs, on_black
+from fommctl.animate.plan import AnimationInputs, full_square, on_black
+from fommctl.animate.planes import PlaneMaker, Planes
 from fommctl.api.protocols import FrameFilter, SquareFilter
+from fommctl.errors import UsageError
 from fommctl.media.boxes import Box
 from fommctl.media.drawing import compare, draw_keypoints
 from fommctl.media.images import Pixels, resize
+from fommctl.media.plates import Plate, to_bytes
 from fommctl.networks.detail import Detail, FrameDetail
 from fommctl.networks.grids import HostPixels
 from fommctl.networks.motion import MotionParts
@@ -49,6 +52,9 @@ class CompositionOptions:
     keypoints: bool
     detail: bool = False
     """Of the source, at its resolution."""
+    matte: bool = False
+    uv: bool = False
+    """Where pixels come from; the renderer is a FlowRenderer then."""
 
 
 class Composer:
@@ -106,8 +112,8 @@ class Composer:
         if look.detail:
             if self._paste is None or apart:
                 self._enlarge = Paste(full, Box(0, 0, full.shape[1], full.shape[0]), motion=motion)
-            paste = self._paste if isinstance(self._paste, Paste) else None
-            self._detail = _detail(full, inputs.square, self._enlarge or paste, source_motion.points().device)
+            self._detail = detail_of(full, inputs.square, self._enlarge or self._paste, source_motion.points().device)
+        self._planes = plane_maker(look, inputs, self._paste, source_motion.points().device)
         if look.keypoints:
             still = self._source_panel if self._paste is None else inputs.square
             still = still if self._enlarge is None else full
@@ -121,7 +127,7 @@ class Composer:
     @property
     def wants_flow(self) -> bool:
         """Are frames wanted with their flow?"""
-        return self._detail is not None
+        return self._detail is not None or self._look.uv
 
     @property
     def canvas(self) -> tuple[int, int]:
@@ -132,21 +138,25 @@ class Composer:
         return panel.shape[1], panel.shape[0]
 
     @torch.inference_mode()
-    def finish(self, batch: Rendered, write: Callable[[Pixels, Presentation, int], None]) -> None:
+    def finish(self, batch: Rendered, write: Callable[[Pixels, Presentation, int, Planes], None]) -> None:
         """Compose a batch and run its frames through the filters.
 
-        write(frame, when it is shown, its number in the whole result, from 0): called for each in order.
+        write(frame, when it is shown, its number in the whole result from 0, its planes): called for each in order.
         """
         squares = batch.pixels.array()
         for index, (timed, square) in enumerate(zip(batch.frames, squares, strict=True)):
             if timed is None:
                 continue
             finished = self._finished(timed.frame, square, batch, index)
+            planes = Planes()
+            if self._planes is not None:
+                absent = self._skip_absent and not timed.frame.present
+                planes = self._planes(None if batch.flow is None else batch.flow[index], absent=absent)
             for number, presentation in enumerate(timed.presentations, timed.position):
                 shown = finished
                 for change in self._filters:
-                    shown = change(shown, number)
-                write(shown, presentation, number)
+                    shown = _filtered(shown, change, number)
+                write(shown, presentation, number, planes)
 
     def _finished(self, frame: DrivingFrame, square: Pixels, batch: Rendered, index: int) -> Pixels:
         absent = self._skip_absent and not frame.present
@@ -189,9 +199,42 @@ class Composer:
         return draw_keypoints(square, motion.points()[index].cpu().numpy(), frames)
 
 
-def _detail(full: Pixels, small: Pixels, paste: Paste | None, device: torch.device) -> Detail:
+def plane_maker(
+    look: CompositionOptions,
+    inputs: AnimationInputs,
+    paste: Paste | TurnedPaste | None,
+    device: torch.device,
+    plate: Plate | None = None,
+) -> PlaneMaker | None:
+    """What makes the planes that are wanted. Raises UsageError where nothing is pasted back.
+
+    plate: the source of a result of more than 8 bits.
+    """
+    if not (look.matte or look.uv):
+        return None
+    if paste is None or inputs.source_box is None:
+        raise UsageError(
+            "--matte and --uv show the square in the source's frame, and nothing is pasted back into it",
+            "Leave out --crop none and --no-paste-back, or leave these out.",
+        )
+    mapper = None
+    if look.uv:
+        full = full_square(on_black(inputs.picture), inputs.source_box, mirrored=inputs.mirrored)
+        mapper = detail_of(full, inputs.square, paste, device)
+    height, width = inputs.picture.pixels.shape[:2]
+    return PlaneMaker(paste, inputs.source_box, (width, height), plate, mapper)
+
+
+def _filtered(frame: Pixels, change: FrameFilter, number: int) -> Pixels:
+    """A frame after a filter, which may ask for floats."""
+    if not getattr(change, "floats", False):
+        return change(frame, number)
+    return to_bytes(change(frame / np.float32(255), number))  # type: ignore[arg-type]  # it asks for floats
+
+
+def detail_of(full: Pixels | Floats, small: Pixels, paste: Paste | TurnedPaste | None, device: torch.device) -> Detail:
     """What gives squares their detail, for the part of them that `paste` shows."""
-    assert paste is not None
+    assert isinstance(paste, Paste), "nothing is known of what moves in turned squares"
 
     def there(values: Floats | Pixels) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(device)

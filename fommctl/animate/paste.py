@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ REST, OWN = 0.18, (0.5, 0.9)
 BLUR = 0.06
 # A match never changes contrast by more than this factor; a flat square would else give any gain.
 GAIN = 1.25
+WHITE = 235.0, 250.0
+"""Levels of a frame between which it counts as white, and may be as bright as the source is there."""
 STRIP = 1 << 19
 """Bytes of floats that are computed at a time."""
 # Least spread of a channel, levels of 255, from which a gain is read.
@@ -40,14 +43,17 @@ class Paste:
 
     def __init__(
         self,
-        background: Pixels,
+        background: NDArray[Any],
         box: Box,
         reconstruction: Pixels | None = None,
         *,
         mirrored: bool = False,
         motion: Floats | None = None,
+        truth: Pixels | None = None,
     ) -> None:
-        """background: (H, W, 3), or (H, W, 4) with straight alpha, which is kept as it is.
+        """background: (H, W, 3), or (H, W, 4) with straight alpha, which is kept as it is; for `levels` it is in
+        floats, levels of 255 that may lie beyond them.  truth: the true square in 8 bits, where that of the background
+        is something else.
 
         box: the square that was cut out, in whole pixels; it may reach beyond the picture.
         reconstruction: (h, w, 3), the model's rendering of the unmoved source. Where it departs from the true square in
@@ -75,13 +81,18 @@ class Paste:
         """The share of the animated square there, the rest of which is detail: (rows, columns)."""
         gain, shift = np.ones(3, np.float32), np.zeros((*self._size[::-1], 3), np.float32)
         if reconstruction is not None:
-            colours = background[..., :3] if background.shape[2] == 3 else _opaque(background)
-            gain, shift = match(reconstruction, crop(colours, box, mirrored=mirrored))
+            if truth is None:
+                colours = background[..., :3] if background.shape[2] == 3 else _opaque(background)
+                truth = crop(colours, box, mirrored=mirrored)
+            gain, shift = match(reconstruction, truth)
         # mask * (gain * frame + shift) + (1 - mask) * background, as one product and one sum a frame.
         below = background[self._rows, self._columns, :3].astype(np.float32)
         shown = mask if self.own is None else mask * self.own[..., None]
         self._factor = np.ascontiguousarray(shown * gain)
-        self._summand = np.ascontiguousarray(shown * shift[self.part] + (1 - mask) * below + np.float32(0.5))
+        half = np.float32(0.5 if background.dtype == np.uint8 else 0)
+        self._summand = np.ascontiguousarray(shown * shift[self.part] + (1 - mask) * below + half)
+        above = np.maximum(below - np.float32(255), 0) if background.dtype != np.uint8 else None
+        self._above = mask * above if above is not None and above.any() else None
         self._work = np.empty_like(self._summand)
         self._with_fourth: tuple[Tensor, ...] | None = None
 
@@ -99,6 +110,35 @@ class Paste:
         picture = self._background.copy()
         picture[self._rows, self._columns, :3] = self._work
         return picture
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Rows and columns of the picture that the square covers."""
+        return self._rows, self._columns
+
+    def levels(self, frame: Tensor, detail: FrameDetail | None = None) -> Floats:
+        """The square, blended with the background and not rounded: (rows, columns, 3) of the part in the picture.
+
+        frame: (3, h, w) in [0, 1].  What the background has above white comes back with the detail, else where the
+        frame is white too.
+        """
+        if self._with_fourth is None:
+            self._with_fourth = tuple(F.pad(torch.from_numpy(each), (0, 1)) for each in (self._factor, self._summand))
+        factor, summand = self._with_fourth
+        levels = F.pad(frame.float().cpu().permute(1, 2, 0) * 255, (0, 1)).contiguous()
+        large = enlarged(levels, self._size[::-1])[self.part]
+        result = np.empty((*large.shape[:2], 3), np.float32)
+        height = max(1, STRIP // (16 * large.shape[1]))
+        for start in range(0, len(large), height):
+            rows = slice(start, start + height)
+            work = large[rows] * factor[rows] + summand[rows]
+            if detail is not None:
+                work += detail.strip(rows).cpu()
+            result[rows] = work[..., :3].numpy()
+            if detail is None and self._above is not None:
+                white = _smoothstep((large[rows, :, :3].numpy() - WHITE[0]) / np.float32(WHITE[1] - WHITE[0]))
+                result[rows] += self._above[rows] * white
+        return result
 
     def floats(self, frame: Pixels, detail: FrameDetail) -> Tensor:
         """The whole square with its detail, neither rounded nor pasted: (1, 3, side, side) in [0, 1]."""
@@ -131,7 +171,12 @@ class TurnedPaste:
     """Pastes frame after frame into one picture, turned as the square there is."""
 
     def __init__(
-        self, background: Pixels, square: TurnedSquare, truth: Pixels, reconstruction: Pixels, mask: Mask | None
+        self,
+        background: NDArray[Any],
+        square: TurnedSquare,
+        truth: Pixels,
+        reconstruction: Pixels,
+        mask: Mask | None = None,
     ) -> None:
         """background, reconstruction: as of `Paste`.  truth: (side, side, 3), the square as it was cut out.  mask: None
         is a soft edge as of upright squares."""
@@ -149,16 +194,33 @@ class TurnedPaste:
         # With nothing beyond it to blend with, an edge of the square is soft all the same: it may lie askew.
         whole = feather(Box(1, 1, side + 1, side + 1), side + 3, side + 3) if mask is None else mask(side)
         self._shown = self._placed(torch.from_numpy(whole)[None], "zeros").numpy()
+        self.mask = self._shown[..., 0]
+        """As of `Paste`."""
         self._gain, self._shift = match(reconstruction, truth)
-        self._below = (1 - self._shown) * background[self._rows, self._columns, :3].astype(np.float32) + np.float32(0.5)
+        below = background[self._rows, self._columns, :3].astype(np.float32)
+        self._below = (1 - self._shown) * below + np.float32(0.5 if background.dtype == np.uint8 else 0)
 
     def __call__(self, frame: Pixels, detail: FrameDetail | None = None) -> Pixels:
         """frame: (h, w, 3), the animated square in any size. Returns a new picture of the background's shape."""
-        large = _resized(frame, (self._side, self._side)) * self._gain + self._shift
-        placed = self._placed(torch.from_numpy(large).permute(2, 0, 1), "border").numpy()
         picture = self._background.copy()
-        picture[self._rows, self._columns, :3] = np.clip(self._shown * placed + self._below, 0, 255)
+        large = _resized(frame, (self._side, self._side)).astype(np.float32)
+        picture[self._rows, self._columns, :3] = np.clip(self._blended(large), 0, 255)
         return picture
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """As of `Paste`."""
+        return self._rows, self._columns
+
+    def levels(self, frame: Tensor, detail: FrameDetail | None = None) -> Floats:
+        """As of `Paste`; what the background has above white does not come back."""
+        large = F.interpolate(frame[None].float().cpu() * 255, (self._side, self._side), mode="bicubic", antialias=True)
+        return self._blended(large[0].permute(1, 2, 0).numpy())
+
+    def _blended(self, large: Floats) -> Floats:
+        matched = torch.from_numpy(large * self._gain + self._shift)
+        blended: Floats = self._shown * self._placed(matched.permute(2, 0, 1), "border").numpy() + self._below
+        return blended
 
     def _placed(self, square: Tensor, beyond: str) -> Tensor:
         """(C, side, side) where it lies in the picture: (rows, columns, C); beyond: `zeros`, or the `border`."""
