@@ -451,7 +451,7 @@ def open_session(plan: AnimationPlan, engine: Engine, *, layer: bool = False) ->
         keeps_alpha(config, inputs),
         plan.side_by_side and not layer,
         config.keypoints,
-        plan.detail and finer and isinstance(renderer, FlowRenderer),
+        plan.detail and finer and inputs.turned is None and isinstance(renderer, FlowRenderer),
         config.matte is not None,
         config.uv is not None,
     )
@@ -472,9 +472,12 @@ def open_session(plan: AnimationPlan, engine: Engine, *, layer: bool = False) ->
             filters,
             square_filters,
             associated=associated(config.result_path, plate),
+            mask=engine.family.mask,
         )
     else:
-        composer = Composer(config, inputs, options, context.motion, reconstruction, filters, square_filters)
+        composer = Composer(
+            config, inputs, options, context.motion, reconstruction, filters, square_filters, engine.family.mask
+        )
     return RenderSession(
         plan,
         engine,

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import pluggy
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from pydantic import BaseModel
     from torch import Tensor
 
@@ -70,6 +72,9 @@ class BackendSpec:
     """How driving motion can be transferred to a source; the first is the default."""
     motion: Callable[[], type[MotionParts]] = _keypoints
     """Imports and returns the kind of motion that its renderers detect, where it is not that of FOMM."""
+    mask: Callable[[int], NDArray[np.float32]] | None = None
+    """mask(side): how much of a square that lies turned in its picture is shown where it is pasted back, (side, side)
+    in [0, 1]; None is a soft edge."""
     options: Callable[[], type[BaseModel] | None] = field(default=lambda: None)
     """Imports and returns a class derived from `fommctl.api.schema.Options`: what a user may set with `-O NAME=VALUE`,
     beside what all models have. `TransferRenderer.transfer` gets it."""
