@@ -36,6 +36,7 @@ from fommctl.detection.framing import (
 from fommctl.detection.shots import DrivingCrop
 from fommctl.detection.tracking import STILL, travel
 from fommctl.errors import InputError, ModelError, UsageError
+from fommctl.home import restorer_file
 from fommctl.host import Host
 from fommctl.media.boxes import Box
 from fommctl.media.images import Picture, crop, over_black, read_picture, resize
@@ -45,7 +46,6 @@ from fommctl.media.reader import Clip
 from fommctl.media.resampling import content
 from fommctl.media.sound import choose_tracks
 from fommctl.media.writer import AudioSource, check_output, holds_alpha, holds_audio
-from fommctl.models.home import restorer_file
 from fommctl.networks.motion import MotionParts
 from fommctl.presets.sections import Framing, Preset
 from fommctl.provenance.hashing import InputFile
