@@ -161,7 +161,7 @@ def option(panel: str, help: str, *names: str, **more: Any) -> Any:
 
 
 def dashed(name: str) -> str:
-    """`driving_crop` as the command line has it."""
+    """Return `driving_crop` as the command line has it."""
     return name.replace("_", "-")
 
 
@@ -196,7 +196,7 @@ def configuration(cls: type[T]) -> type[T]:
 
 
 def option_fields(cls: type) -> Mapping[str, OptionField]:
-    """The fields of a configuration class by name, in their order."""
+    """Return the fields of a configuration class by name, in their order."""
     return _option_fields(cls)
 
 
@@ -221,7 +221,8 @@ def _option_fields(cls: Any) -> Mapping[str, OptionField]:
 
 
 def field_named(cls: type, name: str) -> OptionField | None:
-    """The field that a job file means: `driving-crop` is `driving_crop`, `Source` is `source`, `view` is `views`."""
+    """Return the field that a job file means: `driving-crop` is `driving_crop`, `Source` is `source`, `view` is
+    `views`."""
     plain = name.strip().replace("-", "_").lower()
     return next((field for field in option_fields(cls).values() if plain in field.names), None)
 
@@ -309,7 +310,7 @@ def listed_options(cls: type[BaseModel] | None) -> dict[str, dict[str, str | Non
 
 
 def together(problems: Sequence[UsageError]) -> UsageError:
-    """One error for all of them."""
+    """Return one error for all of them."""
     if len(problems) == 1:
         return problems[0]
     lines = [f"{each.message}. {each.hint or ''}".rstrip() for each in problems]
@@ -328,7 +329,7 @@ def _bare(annotation: Any) -> Any:
 
 
 def _plain(annotation: Any) -> tuple[Any, bool]:
-    """The type without None, and whether it is one of many."""
+    """Return the type without None, and whether it is one of many."""
     annotation = _bare(annotation)
     if get_origin(annotation) in (Union, UnionType):
         annotation = next(kind for kind in get_args(annotation) if kind is not NoneType)
@@ -344,7 +345,8 @@ def _prepared(field: OptionField | None, value: Any) -> Any:
 
 
 def _absurd(field: OptionField | None, value: Any) -> UsageError | None:
-    """The error for what pydantic would take for a number though nobody means one: True, or more digits than fit."""
+    """Return the error for what pydantic would take for a number though nobody means one: True, or more digits than
+    fit."""
     if field is None or field.kind not in (int, float) or field.reads is not None:
         return None
     long = isinstance(value, str) and (len(value) > LONGEST_NUMBER or "_" in value)
@@ -354,7 +356,7 @@ def _absurd(field: OptionField | None, value: Any) -> UsageError | None:
 
 
 def _problems(cls: type, error: ValidationError | None, absurd: Mapping[str, UsageError]) -> list[UsageError]:
-    """One for each field, in the order of the fields; then those of fields that do not exist."""
+    """Return a problem for each field, in the order of the fields; then those of fields that do not exist."""
     fields = option_fields(cls)
     first: dict[str, Any] = {}
     for each in () if error is None else error.errors(include_url=False):

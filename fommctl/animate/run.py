@@ -15,13 +15,12 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
-
 from fommctl.animate.compose import Rendered
 from fommctl.animate.config import SEARCHED, AnimateConfig, FrameRange
 from fommctl.animate.engine import Engine
 from fommctl.animate.motion import DrivingFrame, Motion, Presentation, TimedFrame, as_driven, at_rate
 from fommctl.animate.plan import AnimationPlan, input_files, open_driving, plan_animation
+from fommctl.animate.planes import Planes
 from fommctl.animate.recording import AnimateResult, write_sidecar
 from fommctl.animate.rendering import (
     QUEUED_BATCHES,
@@ -30,15 +29,13 @@ from fommctl.animate.rendering import (
     RenderSession,
     about,
     check_range,
-    first_timecode,
     frames_to_render,
     open_session,
 )
+from fommctl.animate.results import frame_path, load_frame, open_results, save_frame
 from fommctl.api.specs import StageEvent
 from fommctl.errors import UsageError
-from fommctl.media.images import Picture, Pixels, read_picture
-from fommctl.media.images_out import write_png
-from fommctl.media.output_paths import is_pattern
+from fommctl.media.movie import Frame
 from fommctl.media.probe import VideoInfo
 from fommctl.media.reader import Clip
 from fommctl.media.writer import Writer
@@ -47,8 +44,8 @@ from fommctl.threads import ReadAhead, WriteBehind
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int | None], None]
 """report(frames done, frames in all or None)."""
-Write = Callable[[Pixels, Presentation, int], None]
-"""write(finished frame, when it is shown, its number in the whole result from 0)."""
+Write = Callable[[Frame, Presentation, int, Planes], None]
+"""write(finished frame, when it is shown, its number in the whole result from 0, its planes)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +109,8 @@ def render(
     began = time.perf_counter()
     with source.detected(session.finder, keep=config.motion_out is not None) as detected:
         first, groups = _first_wanted(session, session.groups(detected, frames), frames)
-        with open_writer(session, first) as writer:
-            _render(session, groups, frames, _into(writer, first, plan), report, expected_frames(config, plan.info))
+        with open_results(session, first) as results:
+            _render(session, groups, frames, results.write, report, expected_frames(config, plan.info))
         if config.motion_out is not None:
             # Behind the last frame that was rendered there may be others.
             for _ in detected:
@@ -121,7 +118,7 @@ def render(
     if config.motion_out is not None:
         motion = driving if isinstance(driving, Motion) else _collected(source.frames, session)
         motion.save(config.motion_out, overwrite=config.overwrite)
-    return conclude(session, writer, _stats(session, began, source.warnings))
+    return conclude(session, results.writer, _stats(session, began, source.warnings))
 
 
 def conclude(session: RenderSession, writer: Writer, stats: RenderStats) -> AnimateResult:
@@ -241,8 +238,8 @@ def render_frames(
     began = time.perf_counter()
     total = sum(number in frames for number in motion.numbers.tolist())
 
-    def save(pixels: Pixels, presentation: Presentation, number: int) -> None:
-        write_png(frame_path(folder, number), pixels)
+    def save(frame: Frame, presentation: Presentation, number: int, planes: Planes) -> None:
+        save_frame(frame_path(folder, number, plan), frame, planes)
 
     groups = session.groups(motion.frames(engine.family.motion(), session.renderer.device), frames)
     _render(session, groups, frames, save, report, total)
@@ -261,19 +258,18 @@ def encode_frames(
     timed = [one for one in timed_frames(plan, motion) if one.frame.number in frames]
     folders = {part.folder for part in parts}
 
-    def pictures() -> Iterator[tuple[Pixels, Presentation]]:
+    def pictures() -> Iterator[tuple[Frame, Presentation, int, Planes]]:
         for one in timed:
             for number, presentation in enumerate(one.presentations, one.position):
-                place = next(path for folder in folders if (path := frame_path(folder, number)).exists())
-                picture = read_picture(place)
-                yield _with_alpha(picture) if session.composer.alpha else picture.pixels, presentation
+                place = next(path for folder in folders if (path := frame_path(folder, number, plan)).exists())
+                frame, planes = load_frame(place, alpha=session.composer.alpha)
+                yield frame, presentation, number, planes
 
-    with open_writer(session, timed[0]) as writer, ReadAhead(pictures(), QUEUED_BATCHES) as read:
-        write = _into(writer, timed[0], plan)
-        for pixels, presentation in read:
-            write(pixels, presentation, 0)
+    with open_results(session, timed[0]) as results, ReadAhead(pictures(), QUEUED_BATCHES) as read:
+        for finished in read:
+            results.write(*finished)
             if report:
-                report(writer.frames_written, len(timed))
+                report(results.writer.frames_written, len(timed))
     if plan.config.motion_out is not None:
         motion.save(plan.config.motion_out, overwrite=plan.config.overwrite)
     stats = [part.stats for part in parts]
@@ -286,45 +282,7 @@ def encode_frames(
         references=references,
         limited=tuple(sorted({moment for each in stats for moment in each.limited})),
     )
-    return conclude(session, writer, merged)
-
-
-def open_writer(session: RenderSession, first: TimedFrame[DrivingFrame]) -> Writer:
-    """The writer of the result, whose time 0 and sound begin with its first frame; not entered yet.
-
-    A result of all frames begins with --start, wherever its first frame is.
-    """
-    plan = session.plan
-    config, offset = plan.config, _offset(plan, first)
-    sound = [replace(source, origin=source.origin + offset) for source in plan.sound]
-    numbered = config.frames is not None and is_pattern(config.result_path)
-    return Writer(
-        config.result_path,
-        audio=sound,
-        timecode=first_timecode(plan, offset),
-        first_number=picture_number(plan, first) if numbered else None,
-        **session.writing(),
-    )
-
-
-def picture_number(plan: AnimationPlan, first: TimedFrame[DrivingFrame]) -> int:
-    """Number of the first picture of a part of the result: that of its driving frame, or, at another rate, its number
-    in the whole result."""
-    return first.position + 1 if plan.config.fps else first.frame.number
-
-
-def _offset(plan: AnimationPlan, first: TimedFrame[DrivingFrame]) -> Fraction:
-    return Fraction(0) if plan.config.frames is None else first.presentations[0].time
-
-
-def _into(writer: Writer, first: TimedFrame[DrivingFrame], plan: AnimationPlan) -> Write:
-    """Write finished frames, their times counted from the beginning of the result."""
-    offset = _offset(plan, first)
-
-    def write(pixels: Pixels, presentation: Presentation, number: int) -> None:
-        writer.write(pixels, presentation.time - offset, presentation.duration)
-
-    return write
+    return conclude(session, results.writer, merged)
 
 
 def _first_wanted(
@@ -359,7 +317,7 @@ def _render(
 
 def timed_frames(plan: AnimationPlan, motion: Motion) -> Iterator[TimedFrame[DrivingFrame]]:
     """The frames that are shown, and when."""
-    return at_rate(motion.frames(), plan.config.fps, plan.length) if plan.config.fps else as_driven(motion.frames())
+    return at_rate(motion.frames(), plan.pace, plan.length) if plan.pace else as_driven(motion.frames())
 
 
 def _stats(session: RenderSession, began: float, warnings: Sequence[str]) -> RenderStats:
@@ -378,13 +336,3 @@ def _stats(session: RenderSession, began: float, warnings: Sequence[str]) -> Ren
 def _collected(frames: Sequence[DrivingFrame], session: RenderSession) -> Motion:
     engine = session.engine
     return Motion.of(frames, session.plan.inputs.driving, family=engine.family.name, model=engine.model.name)
-
-
-def _with_alpha(picture: Picture) -> Pixels:
-    alpha = np.full(picture.pixels.shape[:2], 255, np.uint8) if picture.alpha is None else picture.alpha
-    return np.dstack((picture.pixels, alpha))
-
-
-def frame_path(folder: Path, number: int) -> Path:
-    """Where `render_frames` puts a frame.  number: in the result, from 0."""
-    return folder / f"{number + 1:08d}.png"

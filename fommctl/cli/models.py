@@ -182,7 +182,7 @@ def _stated_size(entry: Entry) -> int | None:
 
 
 def _details(entry: Entry) -> dict[str, Any]:
-    """What `show` tells beyond a row of the list."""
+    """Return what `show` tells beyond a row of the list."""
     from fommctl.models import files, registry
 
     present = entry.status != "not pulled" and entry.path.exists()
@@ -205,7 +205,7 @@ def _details(entry: Entry) -> dict[str, Any]:
 
 
 def _files(entry: Entry) -> list[dict[str, Any]]:
-    """Each of several files of a model."""
+    """Describe each of several files of a model."""
     from fommctl.models import registry
 
     if entry.spec is None or not entry.spec.files or entry.path.is_file():
@@ -223,7 +223,7 @@ def _files(entry: Entry) -> list[dict[str, Any]]:
 
 
 def _training(text: str | None) -> Any:
-    """What a file says of its training: JSON where it is that, else its text; anybody may have written it."""
+    """Return what a file says of its training: JSON where it is that, else its text; anybody may have written it."""
     from fommctl.api.readers import parse_json
 
     try:

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from fommctl.api.protocols import Detector
 from fommctl.crop.config import CropConfig
@@ -127,7 +128,7 @@ def _crop(
         for target, file in unfinished.items():
             with output_errors(target):
                 os.replace(file, target)
-    rows = [_row(info, *each, config, detector[0]) for each in zip(pieces, targets, frames, strict=True)]
+    rows: list[Any] = [_row(info, *each, config, detector[0]) for each in zip(pieces, targets, frames, strict=True)]
     if config.dry_run:
         rows = [row | {"face": piece.face} for row, piece in zip(rows, pieces, strict=True)]
     return CroppedSource(tuple(rows), tuple(commands), tuple(warnings))

@@ -25,7 +25,7 @@ NEITHER = "Give --data to evaluate a model, or --pred and --truth to score finis
 
 @configuration
 class EvaluateConfig:
-    """What to evaluate and how."""
+    """Configuration of an evaluation."""
 
     output: Annotated[
         Path, option(RESULT, "Folder for all results; new, empty, or of an earlier evaluation.", "-o", "--output")
@@ -151,7 +151,7 @@ class EvaluateConfig:
     sets: Sets = ()
 
     def conflicts(self) -> Iterator[UsageError]:
-        """Options that exclude each other."""
+        """Yield options that exclude each other."""
         if self.finished:
             yield from self._conflicts_of_finished()
         elif self.truth is not None or self.data is None:
@@ -181,7 +181,7 @@ class EvaluateConfig:
         return bool(self.predictions)
 
     def to_json(self) -> dict[str, Any]:
-        """For listeners and for what is saved beside the results."""
+        """Return JSON values, for listeners and the saved configuration."""
         return {name: _plain(value) for name, value in asdict(self).items()}
 
 

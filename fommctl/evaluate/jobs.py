@@ -22,7 +22,7 @@ from fommctl.evaluate.store import PredictionWriter, StoredScores, is_saved, key
 from fommctl.evaluate.streams import ClipFrames, FrameStream, compare_files
 from fommctl.host import Host, load_host
 from fommctl.provenance.hashing import InputFile
-from fommctl.workers import Tell, Work
+from fommctl.workers import ENDING, Tell, Work
 
 if TYPE_CHECKING:
     from fommctl.animate.engine import Engine
@@ -79,11 +79,11 @@ class Worker:
         """Score a clip, or read its stored scores. tell(frames done, frames in all or None)."""
         try:
             return self._outcome(job, tell)
-        except (FommctlError, OSError):
+        except (FommctlError, OSError, *ENDING):
             raise
         except ImportError as error:
             raise missing_package(error) from error
-        except Exception as error:
+        except BaseException as error:
             # Name the plugin that the error comes from.
             raise InputError(unforeseen(error)) from error
 

@@ -227,7 +227,7 @@ def _unmatched(
 
 
 def _names(names: Iterable[str]) -> list[str]:
-    """Unique names of files without endings, none longer than a file system takes."""
+    """Return unique names of files without endings, none longer than a file system takes."""
     whole = list(names)
     stems = [str(Path(name).with_name(_stem(Path(name)))) for name in whole]
     counted = Counter(stems)
