@@ -37,6 +37,7 @@ from fommctl.detection.landmarks import LandmarkDetector, LandmarkSquare, bounds
 from fommctl.detection.shots import DrivingCrop
 from fommctl.detection.tracking import STILL, travel
 from fommctl.errors import InputError, ModelError, UsageError
+from fommctl.home import restorer_file
 from fommctl.host import Host
 from fommctl.media import sequences
 from fommctl.media.boxes import Box, TurnedSquare
@@ -51,7 +52,6 @@ from fommctl.media.reader import Clip
 from fommctl.media.resampling import Number, content, upright
 from fommctl.media.sound import choose_tracks
 from fommctl.media.writer import AudioSource, check_output, holds_alpha, holds_audio, holds_more
-from fommctl.models.home import restorer_file
 from fommctl.networks.motion import MotionParts
 from fommctl.presets.sections import Framing, Preset, SquareParams
 from fommctl.provenance.hashing import InputFile
