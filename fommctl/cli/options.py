@@ -229,7 +229,7 @@ def check_there(*paths: Path | None) -> None:
     """Raise InputError for an input that does not exist, before any library is loaded to look into it."""
     for path in paths:
         # A pattern of frames names no file.
-        if path is None or "%" in path.name:
+        if path is None or "%" in path.name or "#" in path.name:
             continue
         if re.match(r"[a-z]{2,}:/", str(path)) and not path.exists():
             url = str(path).replace(":/", "://", 1)
