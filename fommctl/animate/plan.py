@@ -42,7 +42,7 @@ from fommctl.media.marking import printable
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.reader import Clip
 from fommctl.media.resampling import content
-from fommctl.media.sound import choose_tracks
+from fommctl.media.sound import ALL, AUTO, choose_tracks
 from fommctl.media.writer import AudioSource, check_output, holds_alpha, holds_audio
 from fommctl.models.home import restorer_file
 from fommctl.networks import transfer
@@ -462,6 +462,9 @@ def choose_sound(
         if config.audio == "driving":
             why = f"{name} has no sound" if holds else f"{config.result_path.name} cannot hold sound"
             raise UsageError(f"--audio driving, but {why}", "Use --audio auto, or --audio none.")
+        if config.audio_track not in (AUTO, ALL):
+            why = "has no sound" if holds else f"has sound that {config.result_path.name} cannot hold"
+            return (), [f"--audio-track {config.audio_track} is left out: {name} {why}"]
         return (), []
     if must_check:
         found = _same_video(info, config.driving.parent)

@@ -74,8 +74,7 @@ class _Stderr:
 
     @property
     def _stream(self) -> TextIO:
-        stream: TextIO = self.terminal or getattr(sys.stderr, "rich_proxied_file", sys.stderr)
-        return stream
+        return self.terminal or getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # type: ignore[no-any-return]
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError, ValueError):

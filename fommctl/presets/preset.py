@@ -5,6 +5,7 @@ Precedence, lowest first: named preset, file, `--set KEY=VALUE`, command-line op
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -144,7 +145,7 @@ def load_preset(
     sets: `KEY=VALUE` texts.  options: values of command-line options by dotted key; None counts as not given.
     Raises UsageError with every problem that was found, each with its file and line.
     """
-    path = Path(name_or_path).expanduser()
+    path = Path(os.path.expanduser(name_or_path))
     if path.suffix.lower() in _SUFFIXES or len(path.parts) > 1:
         layer = load_yaml(path)
         return resolve(layer, host, name=path.stem, path=path, sets=sets, options=options)

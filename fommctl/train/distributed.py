@@ -220,6 +220,7 @@ def _connect(place: DistributedEnv) -> Store:
     """Return the store that all processes can read and write, also before they are a group and after one failed."""
     server = place.rank == 0 and not place.hosted
     try:
+        store: Store
         if server:
             # It listens at all addresses of this machine. Whether MASTER_ADDR is one of them the others will tell.
             store = TCPStore("127.0.0.1", place.port, place.world, True, MEETING, wait_for_workers=False)
