@@ -63,14 +63,15 @@ class OutputError(FommctlError):
 
 
 def not_written(path: object, error: OSError, hint: str) -> OutputError:
-    """The error for a file that cannot be written, to be raised from `error`; a full disk is called so everywhere."""
+    """Return the error for a file that cannot be written, to be raised from `error`; a full disk is called so
+    everywhere."""
     if error.errno in FULL_DISK:
         return OutputError(f"the disk is full: {path}", hint)
     return OutputError(f"cannot write {path}: {error.strerror or error}", hint)
 
 
 def out_of_memory(error: BaseException) -> InputError | None:
-    """What to tell where memory ran out, whoever noticed it; None where `error` is another one."""
+    """Return what to tell where memory ran out, whoever noticed it; None where `error` is another one."""
     said = isinstance(error, RuntimeError | OSError | ImportError) and any(text in str(error) for text in _NO_MEMORY)
     if not said and not isinstance(error, MemoryError) and getattr(error, "errno", None) != errno.ENOMEM:
         return None

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: temporary names, atomic writes, locked folders, fingerprints and hashes.
+"""Files that are whole or absent: temporary names, atomic writes, locked folders, fingerprints, hashes, and tables.
 
 A temporary file is hidden and lies beside its target, on the same disk. Its name ends in random digits, so that nobody
 can prepare a link under it, and says which target it is for and which process of which machine writes it, so that the
@@ -8,6 +8,7 @@ next run can remove what a killed process left without touching what another one
 from __future__ import annotations
 
 import contextlib
+import csv
 import functools
 import hashlib
 import os
@@ -18,10 +19,11 @@ import socket
 import stat
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from fommctl.errors import OutputError, UsageError, not_written
 
@@ -344,3 +346,16 @@ def _cut(text: str, size: int) -> str:
     """Return as much of `text` as `size` bytes hold, names that are not UTF-8 included."""
     whole = text.encode("utf-8", "surrogateescape")
     return text if len(whole) <= size else whole[:size].decode("utf-8", "ignore")
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""First characters by which spreadsheets recognise formulas, or which they skip before them."""
+
+
+def write_csv(file: TextIO, rows: Iterable[Sequence[str | int | float | None]]) -> None:
+    """Write rows as CSV. Text that begins like a formula gets an apostrophe in front; numbers stay as they are."""
+    csv.writer(file).writerows([_as_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+
+
+def _as_text(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(_FORMULA) else cell

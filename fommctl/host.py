@@ -245,7 +245,19 @@ def _named(plugin: Plugin, frame_filter: FrameFilter) -> FrameFilter:
                 raise ValueError(f"{result.shape} {result.dtype} came back for {frame.shape} {frame.dtype}")
         return result
 
-    return call
+    return _FloatFilter(call) if getattr(frame_filter, "floats", False) else call
+
+
+class _FloatFilter:
+    """A frame filter that asks for floats."""
+
+    floats = True
+
+    def __init__(self, call: FrameFilter) -> None:
+        self._call = call
+
+    def __call__(self, frame: NDArray[Any], index: int) -> NDArray[Any]:
+        return self._call(frame, index)
 
 
 def _named_square(plugin: Plugin, square_filter: SquareFilter) -> SquareFilter:

@@ -28,7 +28,7 @@ class Journal(Generic[Record]):
     """
 
     def __init__(self, path: Path, record: type[Record], *, hint: str = "Free some space, or write elsewhere.") -> None:
-        """hint: for errors, on how to write somewhere else."""
+        """Name the file.  hint: for errors, on how to write somewhere else."""
         self.path = path
         self._record = record
         self._hint = hint

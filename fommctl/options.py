@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform,
 
 import annotated_types
 import typer
-from pydantic import ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic_core import core_schema
 from typer.models import ArgumentInfo, OptionInfo
@@ -37,6 +38,18 @@ Sets = Annotated[
     tuple[str, ...],
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the preset (a.b=c); repeatable."),
 ]
+
+BackendOptions = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda given: assignments(given)),
+    typer.Option(
+        "-O",
+        "--option",
+        metavar="NAME=VALUE",
+        help="Option of the model's family; repeatable. --help lists them beside --model or --preset.",
+    ),
+]
+"""Texts `NAME=VALUE`; job files and Python may give a mapping."""
 
 T = TypeVar("T")
 _EXPECTED: Mapping[Any, str] = {
@@ -148,7 +161,7 @@ def option(panel: str, help: str, *names: str, **more: Any) -> Any:
 
 
 def dashed(name: str) -> str:
-    """`driving_crop` as the command line has it."""
+    """Return `driving_crop` as the command line has it."""
     return name.replace("_", "-")
 
 
@@ -183,7 +196,7 @@ def configuration(cls: type[T]) -> type[T]:
 
 
 def option_fields(cls: type) -> Mapping[str, OptionField]:
-    """The fields of a configuration class by name, in their order."""
+    """Return the fields of a configuration class by name, in their order."""
     return _option_fields(cls)
 
 
@@ -208,7 +221,8 @@ def _option_fields(cls: Any) -> Mapping[str, OptionField]:
 
 
 def field_named(cls: type, name: str) -> OptionField | None:
-    """The field that a job file means: `driving-crop` is `driving_crop`, `Source` is `source`, `view` is `views`."""
+    """Return the field that a job file means: `driving-crop` is `driving_crop`, `Source` is `source`, `view` is
+    `views`."""
     plain = name.strip().replace("-", "_").lower()
     return next((field for field in option_fields(cls).values() if plain in field.names), None)
 
@@ -246,8 +260,57 @@ def listed(flag: str) -> Callable[[str], tuple[str, ...]]:
     return read
 
 
+def assignments(given: Any) -> Any:
+    """`NAME=VALUE` texts of a mapping; anything else as it is."""
+    if not isinstance(given, Mapping):
+        return given
+    texts = {name: json.dumps(value) if isinstance(value, bool | float) else value for name, value in given.items()}
+    return tuple(f"{name}={value}" for name, value in texts.items())
+
+
+def backend_options(cls: type[BaseModel] | None, given: Sequence[str], family: str) -> BaseModel | None:
+    """The options of a backend, from `NAME=VALUE` texts; None for a family that has none.
+
+    Raises UsageError, or ProblemsError for several.
+    """
+    known = {} if cls is None else cls.model_fields
+    values: dict[str, str] = {}
+    problems: list[UsageError] = []
+    for text in given:
+        name, equals, value = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals:
+            problems.append(UsageError(f"-O {text[:60]} has no value", "Write -O NAME=VALUE."))
+        elif name not in known:
+            hint = f"Options: {', '.join(known)}." if known else "Leave out -O."
+            problems.append(UsageError(f"{family} models have no option '{name}'{did_you_mean(name, known)}", hint))
+        values[name] = value.strip()
+    if cls is None or problems:
+        if problems:
+            raise together(problems)
+        return None
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        first = {str(each["loc"][0]): each for each in reversed(error.errors(include_url=False))}
+        raise together(
+            [UsageError(f"-O {name} is '{values[name][:60]}'", f"{each['msg']}.") for name, each in first.items()]
+        ) from error
+
+
+def listed_options(cls: type[BaseModel] | None) -> dict[str, dict[str, str | None]]:
+    """Type, default and help of each option of a backend, for people."""
+    found = {}
+    for name, field in ({} if cls is None else cls.model_fields).items():
+        kind = _plain(field.annotation)[0]
+        words = "|".join(map(str, get_args(kind))) if get_origin(kind) is Literal else _EXPECTED.get(kind, "text")
+        default = None if field.default is None else assignments({"": field.default})[0].removeprefix("=")
+        found[name] = {"type": words, "default": default, "help": field.description}
+    return found
+
+
 def together(problems: Sequence[UsageError]) -> UsageError:
-    """One error for all of them."""
+    """Return one error for all of them."""
     if len(problems) == 1:
         return problems[0]
     lines = [f"{each.message}. {each.hint or ''}".rstrip() for each in problems]
@@ -266,7 +329,7 @@ def _bare(annotation: Any) -> Any:
 
 
 def _plain(annotation: Any) -> tuple[Any, bool]:
-    """The type without None, and whether it is one of many."""
+    """Return the type without None, and whether it is one of many."""
     annotation = _bare(annotation)
     if get_origin(annotation) in (Union, UnionType):
         annotation = next(kind for kind in get_args(annotation) if kind is not NoneType)
@@ -282,7 +345,8 @@ def _prepared(field: OptionField | None, value: Any) -> Any:
 
 
 def _absurd(field: OptionField | None, value: Any) -> UsageError | None:
-    """The error for what pydantic would take for a number though nobody means one: True, or more digits than fit."""
+    """Return the error for what pydantic would take for a number though nobody means one: True, or more digits than
+    fit."""
     if field is None or field.kind not in (int, float) or field.reads is not None:
         return None
     long = isinstance(value, str) and (len(value) > LONGEST_NUMBER or "_" in value)
@@ -292,7 +356,7 @@ def _absurd(field: OptionField | None, value: Any) -> UsageError | None:
 
 
 def _problems(cls: type, error: ValidationError | None, absurd: Mapping[str, UsageError]) -> list[UsageError]:
-    """One for each field, in the order of the fields; then those of fields that do not exist."""
+    """Return a problem for each field, in the order of the fields; then those of fields that do not exist."""
     fields = option_fields(cls)
     first: dict[str, Any] = {}
     for each in () if error is None else error.errors(include_url=False):

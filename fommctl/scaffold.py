@@ -58,7 +58,7 @@ class ScaffoldConfig:
 
 @dataclass(frozen=True)
 class ScaffoldResult:
-    """What was written."""
+    """A clip that was written."""
 
     name: str
     """Of the entry point, and of what the plugin registers: `cats`."""
@@ -72,7 +72,7 @@ class ScaffoldResult:
     """Relative to the folder."""
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return {**asdict(self), "folder": str(self.folder), "files": list(self.files)}
 
 
@@ -100,7 +100,8 @@ def run(config: ScaffoldConfig, host: Host) -> ScaffoldResult:
 
 
 def short_name(name: str) -> str:
-    """`cats` of `cats`, `Cats`, `fommctl-cats` and `fommctl_cats`: lower-case letters and digits, joined by hyphens.
+    """Return `cats` of `cats`, `Cats`, `fommctl-cats` and `fommctl_cats`: lower-case letters and digits, joined by
+    hyphens.
 
     Raises UsageError where the name could not be that of a distribution.
     """
@@ -114,7 +115,7 @@ def short_name(name: str) -> str:
 
 
 def _owner(name: str, kind: str, distribution: str, module: str, host: Host) -> str | None:
-    """Who has a name that the new plugin would need; None where they are all free."""
+    """Return what has a name that the new plugin would need; None where all names are free."""
     for info in host.plugins:
         if info.name == name or info.entry_point.partition(":")[0] == module:
             return f"the plugin {info.name!r} of {info.distribution} {info.version} is installed"
@@ -130,7 +131,7 @@ def _owner(name: str, kind: str, distribution: str, module: str, host: Host) -> 
 
 
 def _texts(name: str, kind: str, distribution: str, module: str) -> Iterator[tuple[str, str]]:
-    """The files of the package: their paths, with '/', and their contents."""
+    """Yield the files of the package: their paths, with '/', and their contents."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

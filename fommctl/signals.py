@@ -38,7 +38,7 @@ def answer(handler: Handler) -> dict[int, Any]:
 
 
 def leave_to_parent(handler: Handler) -> None:
-    """In a worker process: ignore Ctrl-C, which reaches the whole group, and let `handler` answer SIGTERM."""
+    """Ignore Ctrl-C, which reaches the whole group, and let `handler` answer SIGTERM: for worker processes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, handler)
 

@@ -109,14 +109,22 @@ def attempt(work: Work[Job, Result], job: Job, tell: Tell) -> Outcome[Result]:
     began = time.monotonic()
     try:
         return Done(work(job, tell), time.monotonic() - began)
-    except InterruptedRunError:
+    except (InterruptedRunError, *ENDING):
         raise
-    except Exception as error:
+    except BaseException as error:  # a plugin may end the process, or a library in Rust panic
         log.debug("a job failed", exc_info=True)
         return failure(error, time.monotonic() - began)
 
 
-def failure(error: Exception, seconds: float = 0.0) -> Failed:
+class Leave(SystemExit):
+    """The end of a worker process, asked for by its parent."""
+
+
+ENDING = (KeyboardInterrupt, GeneratorExit, Leave)
+"""What ends a run, in whosever code it arises; nobody may take it for a failure of that code."""
+
+
+def failure(error: BaseException, seconds: float = 0.0) -> Failed:
     """Return the failure of a job that raised this error."""
     error = out_of_memory(error) or error
     causes = (error, error.__cause__)
@@ -296,7 +304,8 @@ class _Child(Generic[Job]):
             self.pipe.send_bytes(packed)
 
     def receive(self) -> tuple[Any, ...]:
-        """("begun",), ("progress", done, total), ("ended", outcome) or ("crashed", outcome), once the pipe is ready."""
+        """Return ("begun",), ("progress", done, total), ("ended", outcome) or ("crashed", outcome), once the pipe is
+        ready."""
         try:
             message: tuple[Any, ...] = self.pipe.recv()
         except (EOFError, OSError):
@@ -357,7 +366,7 @@ def serve(
         try:
             pipe.send(("progress", done, total))
         except OSError:
-            sys.exit(1)
+            raise Leave(1) from None
 
     with contextlib.suppress(EOFError, OSError):
         while True:
@@ -379,7 +388,7 @@ def serve(
 def _leave(signum: int, frame: FrameType | None) -> None:
     """Let every `with` block clean up; a second signal does not disturb that."""
     signals.ignore_sigterm()
-    sys.exit(1)
+    raise Leave(1)
 
 
 def _leave_with_parent() -> None:

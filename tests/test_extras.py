@@ -35,8 +35,12 @@ def test_extras_load_together() -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
-def test_tensorboard_finds_pkg_resources_beside_mediapipe() -> None:
-    """With mediapipe's protobuf comes TensorBoard 2.20, which imports a part of setuptools that version 82 removed."""
-    (setuptools,) = [each for each in requirements("mesh") if each.name == "setuptools"]
-    assert setuptools.specifier.contains("81.0.0")
-    assert not setuptools.specifier.contains("82.0.0")
+@pytest.mark.parametrize(
+    ("name", "last", "too_new"), [("setuptools", "81.0.0", "82.0.0"), ("pyarrow", "25.0.1", "26.0.0")]
+)
+def test_what_mediapipe_holds_back_is_held_back_for_all(name: str, last: str, too_new: str) -> None:
+    """With its protobuf comes TensorBoard 2.20, which imports a part of setuptools that version 82 removed; with its
+    NumPy 1 no pyarrow from 26 on loads."""
+    (found,) = [each for each in requirements("mesh") if each.name == name]
+    assert found.specifier.contains(last)
+    assert not found.specifier.contains(too_new)

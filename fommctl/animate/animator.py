@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -63,18 +63,26 @@ class Animator(Engine):
         size: int | None = None,
         batch_size: int | None = None,
         fps: float = 25.0,
+        options: Mapping[str, Any] | Sequence[str] = (),
     ) -> Iterator[Pixels]:
         """Rendered frames (H, W, 3) uint8, one at a time, for prepared driving frames (H, W, 3) uint8.
 
         Pictures of another size than the model's are resized; of those of another shape the middle is taken. views:
         more pictures of the source's subject, where the model makes use of them. motion, adapt_scale, smooth, size:
         None is what the model's preset says, as for `animate`. The first driving frame is the reference of relative
-        motion. fps: of the driving frames, for `smooth` only. Memory does not grow with the number of frames: they are
-        taken from `driving` a batch at a time. Raises UsageError for a motion that the model does not have and for too
-        many views, and InputError for pictures of another shape or type.
+        motion. fps: of the driving frames, for `smooth` only. options: of the model's family. Memory does not grow with
+        the number of frames: they are taken from `driving` a batch at a time. Raises UsageError for a motion or an
+        option that the model does not have and for too many views, and InputError for pictures of another shape or
+        type.
         """
         asked = AnimateConfig(
-            source=Path(), driving=Path(), motion=motion, adapt_scale=adapt_scale, smooth=smooth, size=size
+            source=Path(),
+            driving=Path(),
+            motion=motion,
+            adapt_scale=adapt_scale,
+            smooth=smooth,
+            size=size,
+            options=options,  # type: ignore[arg-type]  # read by AnimateConfig
         )
         config = resolve(asked, self.model.preset, self.family)
         size, mode = config.size, self.motion(config.motion)
@@ -90,7 +98,7 @@ class Animator(Engine):
             mode=mode,
             adapt_scale=bool(config.adapt_scale),
             smooth=bool(config.smooth),
-            rule=rule_of(renderer, mode),
+            rule=rule_of(renderer, mode, self.options(config.options)),
         )
         period = 1 / Fraction(fps).limit_denominator(100_000)
         frames = (

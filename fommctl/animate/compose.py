@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +16,13 @@ from torch import Tensor
 from fommctl.animate.config import AnimateConfig
 from fommctl.animate.motion import DrivingFrame, Presentation, TimedFrame
 from fommctl.animate.plan import AnimationInputs, full_square, on_black
+from fommctl.animate.planes import PlaneMaker, Planes
 from fommctl.api.protocols import FrameFilter, SquareFilter
+from fommctl.errors import UsageError
 from fommctl.media.boxes import Box
 from fommctl.media.drawing import compare, draw_keypoints, draw_numbers
 from fommctl.media.images import Pixels, crop, over_black, resize
+from fommctl.media.plates import Plate, to_bytes
 from fommctl.networks.detail import Detail, FrameDetail, enlarged
 from fommctl.networks.grids import HostPixels
 from fommctl.networks.motion import MotionParts
@@ -34,6 +38,8 @@ REST, OWN = 0.18, (0.5, 0.9)
 BLUR = 0.06
 # A match never changes contrast by more than this factor; a flat square would else give any gain.
 GAIN = 1.25
+WHITE = 235.0, 250.0
+"""Levels of a frame between which it counts as white, and may be as bright as the source is there."""
 STRIP = 1 << 19
 """Bytes of floats that are computed at a time."""
 # Least spread of a channel, levels of 255, from which a gain is read.
@@ -45,14 +51,17 @@ class Paste:
 
     def __init__(
         self,
-        background: Pixels,
+        background: NDArray[Any],
         box: Box,
         reconstruction: Pixels | None = None,
         *,
         mirrored: bool = False,
         motion: Floats | None = None,
+        truth: Pixels | None = None,
     ) -> None:
-        """background: (H, W, 3), or (H, W, 4) with straight alpha, which is kept as it is.
+        """background: (H, W, 3), or (H, W, 4) with straight alpha, which is kept as it is; for `levels` it is in
+        floats, levels of 255 that may lie beyond them.  truth: the true square in 8 bits, where that of the background
+        is something else.
 
         box: the square that was cut out, in whole pixels; it may reach beyond the picture.
         reconstruction: (h, w, 3), the model's rendering of the unmoved source. Where it departs from the true square in
@@ -80,13 +89,18 @@ class Paste:
         """The share of the animated square there, the rest of which is detail: (rows, columns)."""
         gain, shift = np.ones(3, np.float32), np.zeros((*self._size[::-1], 3), np.float32)
         if reconstruction is not None:
-            colours = background[..., :3] if background.shape[2] == 3 else _opaque(background)
-            gain, shift = match(reconstruction, crop(colours, box, mirrored=mirrored))
+            if truth is None:
+                colours = background[..., :3] if background.shape[2] == 3 else _opaque(background)
+                truth = crop(colours, box, mirrored=mirrored)
+            gain, shift = match(reconstruction, truth)
         # mask * (gain * frame + shift) + (1 - mask) * background, as one product and one sum a frame.
         below = background[self._rows, self._columns, :3].astype(np.float32)
         shown = mask if self.own is None else mask * self.own[..., None]
         self._factor = np.ascontiguousarray(shown * gain)
-        self._summand = np.ascontiguousarray(shown * shift[self.part] + (1 - mask) * below + np.float32(0.5))
+        half = np.float32(0.5 if background.dtype == np.uint8 else 0)
+        self._summand = np.ascontiguousarray(shown * shift[self.part] + (1 - mask) * below + half)
+        above = np.maximum(below - np.float32(255), 0) if background.dtype != np.uint8 else None
+        self._above = mask * above if above is not None and above.any() else None
         self._work = np.empty_like(self._summand)
         self._with_fourth: tuple[Tensor, ...] | None = None
 
@@ -104,6 +118,35 @@ class Paste:
         picture = self._background.copy()
         picture[self._rows, self._columns, :3] = self._work
         return picture
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Rows and columns of the picture that the square covers."""
+        return self._rows, self._columns
+
+    def levels(self, frame: Tensor, detail: FrameDetail | None = None) -> Floats:
+        """The square, blended with the background and not rounded: (rows, columns, 3) of the part in the picture.
+
+        frame: (3, h, w) in [0, 1].  What the background has above white comes back with the detail, else where the
+        frame is white too.
+        """
+        if self._with_fourth is None:
+            self._with_fourth = tuple(F.pad(torch.from_numpy(each), (0, 1)) for each in (self._factor, self._summand))
+        factor, summand = self._with_fourth
+        levels = F.pad(frame.float().cpu().permute(1, 2, 0) * 255, (0, 1)).contiguous()
+        large = enlarged(levels, self._size[::-1])[self.part]
+        result = np.empty((*large.shape[:2], 3), np.float32)
+        height = max(1, STRIP // (16 * large.shape[1]))
+        for start in range(0, len(large), height):
+            rows = slice(start, start + height)
+            work = large[rows] * factor[rows] + summand[rows]
+            if detail is not None:
+                work += detail.strip(rows).cpu()
+            result[rows] = work[..., :3].numpy()
+            if detail is None and self._above is not None:
+                white = _smoothstep((large[rows, :, :3].numpy() - WHITE[0]) / np.float32(WHITE[1] - WHITE[0]))
+                result[rows] += self._above[rows] * white
+        return result
 
     def floats(self, frame: Pixels, detail: FrameDetail) -> Tensor:
         """The whole square with its detail, neither rounded nor pasted: (1, 3, side, side) in [0, 1]."""
@@ -262,6 +305,9 @@ class CompositionOptions:
     keypoints: bool
     detail: bool = False
     """Of the source, at its resolution."""
+    matte: bool = False
+    uv: bool = False
+    """Where pixels come from; the renderer is a FlowRenderer then."""
 
 
 class Composer:
@@ -316,7 +362,8 @@ class Composer:
         if look.detail:
             if self._paste is None or apart:
                 self._enlarge = Paste(full, Box(0, 0, full.shape[1], full.shape[0]), motion=motion)
-            self._detail = _detail(full, inputs.square, self._enlarge or self._paste, source_motion.points().device)
+            self._detail = detail_of(full, inputs.square, self._enlarge or self._paste, source_motion.points().device)
+        self._planes = plane_maker(look, inputs, self._paste, source_motion.points().device)
         if look.keypoints:
             still = self._source_panel if self._paste is None else inputs.square
             still = still if self._enlarge is None else full
@@ -330,7 +377,7 @@ class Composer:
     @property
     def wants_flow(self) -> bool:
         """Are frames wanted with their flow?"""
-        return self._detail is not None
+        return self._detail is not None or self._look.uv
 
     @property
     def canvas(self) -> tuple[int, int]:
@@ -341,21 +388,25 @@ class Composer:
         return panel.shape[1], panel.shape[0]
 
     @torch.inference_mode()
-    def finish(self, batch: Rendered, write: Callable[[Pixels, Presentation, int], None]) -> None:
+    def finish(self, batch: Rendered, write: Callable[[Pixels, Presentation, int, Planes], None]) -> None:
         """Compose a batch and run its frames through the filters.
 
-        write(frame, when it is shown, its number in the whole result, from 0): called for each in order.
+        write(frame, when it is shown, its number in the whole result from 0, its planes): called for each in order.
         """
         squares = batch.pixels.array()
         for index, (timed, square) in enumerate(zip(batch.frames, squares, strict=True)):
             if timed is None:
                 continue
             finished = self._finished(timed.frame, square, batch, index)
+            planes = Planes()
+            if self._planes is not None:
+                absent = self._skip_absent and not timed.frame.present
+                planes = self._planes(None if batch.flow is None else batch.flow[index], absent=absent)
             for number, presentation in enumerate(timed.presentations, timed.position):
                 shown = finished
                 for change in self._filters:
-                    shown = change(shown, number)
-                write(shown, presentation, number)
+                    shown = apply_filter(shown, change, number)
+                write(shown, presentation, number, planes)
 
     def _finished(self, frame: DrivingFrame, square: Pixels, batch: Rendered, index: int) -> Pixels:
         absent = self._skip_absent and not frame.present
@@ -414,7 +465,40 @@ class Composer:
         return draw_keypoints(square, motion.points()[index].cpu().numpy(), frames)
 
 
-def _detail(full: Pixels, small: Pixels, paste: Paste | None, device: torch.device) -> Detail:
+def plane_maker(
+    look: CompositionOptions,
+    inputs: AnimationInputs,
+    paste: Paste | None,
+    device: torch.device,
+    plate: Plate | None = None,
+) -> PlaneMaker | None:
+    """What makes the planes that are wanted. Raises UsageError where nothing is pasted back.
+
+    plate: the source of a result of more than 8 bits.
+    """
+    if not (look.matte or look.uv):
+        return None
+    if paste is None or inputs.source_box is None:
+        raise UsageError(
+            "--matte and --uv show the square in the source's frame, and nothing is pasted back into it",
+            "Leave out --crop none and --no-paste-back, or leave these out.",
+        )
+    mapper = None
+    if look.uv:
+        full = full_square(on_black(inputs.picture), inputs.source_box, mirrored=inputs.mirrored)
+        mapper = detail_of(full, inputs.square, paste, device)
+    height, width = inputs.picture.pixels.shape[:2]
+    return PlaneMaker(paste, inputs.source_box, (width, height), plate, mapper)
+
+
+def apply_filter(frame: Pixels, change: FrameFilter, number: int) -> Pixels:
+    """A frame after a filter, which may ask for floats."""
+    if not getattr(change, "floats", False):
+        return change(frame, number)
+    return to_bytes(change(frame / np.float32(255), number))  # type: ignore[arg-type]  # it asks for floats
+
+
+def detail_of(full: Pixels | Floats, small: Pixels, paste: Paste | None, device: torch.device) -> Detail:
     """What gives squares their detail, for the part of them that `paste` shows."""
     assert paste is not None
 

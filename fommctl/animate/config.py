@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from pydantic import Field
@@ -15,8 +15,9 @@ from fommctl.detection.choice import LARGEST, check_face
 from fommctl.errors import UsageError
 from fommctl.media import Deinterlace
 from fommctl.media.boxes import Box
+from fommctl.media.read_options import Compression, ExrType, OnGap, OnNan, ReadOptions
 from fommctl.media.timecode import frame_number, is_timecode
-from fommctl.options import Device, Precision, Reads, Seed, Sets, configuration
+from fommctl.options import BackendOptions, Device, Precision, Reads, Seed, Sets, configuration, option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,15 +32,12 @@ MissingMode = Literal["hold", "skip", "fail"]
 SEARCHED = ("auto", "fixed", "follow")
 """Squares of the driving video that are looked for: the clip decides, one for a shot, one that follows."""
 MOTION, CROP, OUTPUT, MODEL, PROVENANCE = "Motion", "Framing", "Result", "Model", "Provenance"
+POST = "Post-production"
 """Panels of --help."""
 LONGEST_S = 10**9
 """Seconds; a time beyond is a mistake."""
 LARGEST_CROP = 32_768
 """Pixels of a side."""
-
-
-def _option(panel: str, help: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +81,11 @@ class ModelChoice:
 
     model: Annotated[
         str | None,
-        _option(MODEL, "A name (see 'fommctl models list') or a file. Default: the built-in model.", "-m", "--model"),
+        option(MODEL, "A name (see 'fommctl models list') or a file. Default: the built-in model.", "-m", "--model"),
     ] = None
     preset: Annotated[
         str | None,
-        _option(
+        option(
             MODEL, "A name (see 'fommctl presets list') or a YAML file. Default: the model's own.", "-p", "--preset"
         ),
     ] = None
@@ -115,17 +113,17 @@ class AnimateConfig:
     ]
     output: Annotated[
         Path | None,
-        _option(
+        option(
             OUTPUT,
-            "Result; its ending decides the format: .mp4 .mov .mkv .webm .gif or a pattern such as "
-            "frames/%05d.png. Default: SOURCE--DRIVING.mp4 here.",
+            "Result; its ending decides the format: .mp4 .mov .mkv .webm .mxf .gif, or a pattern of pictures such as "
+            "frames/%05d.png or shot.####.exr (.png .exr .dpx .tif). Default: SOURCE--DRIVING.mp4 here.",
             "-o",
             "--output",
         ),
     ] = None
     motion: Annotated[
         MotionMode | None,
-        _option(
+        option(
             MOTION,
             "relative: move as the driving video moves; absolute: take its very pose; some models have others, or "
             "one alone. Default: the preset's, else relative where the model has it.",
@@ -134,7 +132,7 @@ class AnimateConfig:
     ] = None
     adapt_scale: Annotated[
         bool | None,
-        _option(
+        option(
             MOTION,
             "Scale relative motion by the ratio of the keypoints' hulls. Default: the preset's, else yes.",
             "--adapt-scale/--no-adapt-scale",
@@ -143,7 +141,7 @@ class AnimateConfig:
     best_frame: Annotated[
         str | None,
         Reads(lambda text: parse_best_frame(text)),
-        _option(
+        option(
             MOTION,
             "Driving frame that stands for the source's pose: first, auto (nearest pose) or its number. Default: the "
             "preset's, else first.",
@@ -152,11 +150,11 @@ class AnimateConfig:
     """`first`, `auto` or the number of a frame of the (trimmed) driving video, from 0."""
     smooth: Annotated[
         bool | None,
-        _option(MOTION, "Steady jittering keypoints. Default: the preset's, else no.", "--smooth/--no-smooth"),
+        option(MOTION, "Steady jittering keypoints. Default: the preset's, else no.", "--smooth/--no-smooth"),
     ] = None
     as_published: Annotated[
         bool,
-        _option(
+        option(
             MOTION,
             "Do as the published code does, whatever the preset says; options that are given count all the same.",
             "--as-published",
@@ -169,7 +167,7 @@ class AnimateConfig:
     crop: Annotated[
         str,
         Reads(lambda text: _checked_crop(text)),
-        _option(
+        option(
             CROP,
             "auto finds the subject in source and driving video (models of faces; others take none); none for "
             "prepared input; X,Y,SIZE is the source's square by hand.",
@@ -178,7 +176,7 @@ class AnimateConfig:
     driving_crop: Annotated[
         str | None,
         Reads(lambda text: _checked_crop(text, SEARCHED)),
-        _option(
+        option(
             CROP,
             "The driving video's square: fixed for each shot, follow (moves, grows and turns with the subject), auto "
             "(the clip decides), none or X,Y,SIZE. Default: as --crop, auto for X,Y,SIZE.",
@@ -187,7 +185,7 @@ class AnimateConfig:
     face: Annotated[
         str,
         Reads(lambda text: check_face(text, "--face")),
-        _option(
+        option(
             CROP,
             "Which face of the source: largest, its number from left to right (see 'crop --dry-run'), X,Y (a pixel in "
             "it), or all: each by its own driving face where there are as many, else by one.",
@@ -196,7 +194,7 @@ class AnimateConfig:
     driving_face: Annotated[
         str | None,
         Reads(lambda text: check_face(text, "--driving-face")),
-        _option(
+        option(
             CROP,
             "Which face of the driving video, in the same words, in each of its shots; of a motion file, its number. "
             "Default: largest, all beside --face all where there are as many.",
@@ -205,7 +203,7 @@ class AnimateConfig:
     face_map: Annotated[
         str | None,
         Reads(lambda text: _checked_map(text)),
-        _option(
+        option(
             CROP,
             "Several faces by hand: 1:2,2:1 lets the first driving face move the second face of the source, and the "
             "second the first.",
@@ -216,7 +214,7 @@ class AnimateConfig:
     head_motion: Annotated[
         float | None,
         Field(ge=0, le=1),
-        _option(
+        option(
             MOTION,
             "Where the square follows: the share (0 to 1) of the head's travel that the head in the source makes too. "
             "Default: the preset's, else 0.25.",
@@ -225,7 +223,7 @@ class AnimateConfig:
     ] = None
     cuts: Annotated[
         bool | None,
-        _option(
+        option(
             MOTION,
             "Give every shot of the driving video its own reference and square. Default: yes.",
             "--cuts/--no-cuts",
@@ -233,11 +231,11 @@ class AnimateConfig:
     ] = None
     detector: Annotated[
         str | None,
-        _option(CROP, "Subject detector by name (see 'fommctl plugins list'). Default: the best at hand."),
+        option(CROP, "Subject detector by name (see 'fommctl plugins list'). Default: the best at hand."),
     ] = None
     paste_back: Annotated[
         bool | None,
-        _option(
+        option(
             CROP,
             "Put the animated square back into the whole source. Default: where there was a crop.",
             "--paste-back/--no-paste-back",
@@ -245,7 +243,7 @@ class AnimateConfig:
     ] = None
     detail: Annotated[
         bool | None,
-        _option(
+        option(
             CROP,
             "Give frames the detail of the source at its own resolution, where they show the source. Default: where "
             "they are pasted back.",
@@ -254,7 +252,7 @@ class AnimateConfig:
     ] = None
     restore: Annotated[
         Path | None,
-        _option(
+        option(
             CROP,
             "Weights (.pth, .safetensors) of a network that restores or enlarges the animated square before it is "
             "pasted back, or the name of a file in FOMMCTL_HOME/restorers; needs the extra 'restore'.",
@@ -264,13 +262,13 @@ class AnimateConfig:
     size: Annotated[
         int | None,
         Field(gt=0),
-        _option(
+        option(
             CROP, "Side of the model's frames in pixels. Default: the preset's, else the one that it was trained at."
         ),
     ] = None
     on_missing: Annotated[
         MissingMode,
-        _option(
+        option(
             CROP,
             "Where the driving video shows no subject: hold the last pose, skip the animation (the source as it "
             "is) or fail. The frame count stays.",
@@ -279,17 +277,17 @@ class AnimateConfig:
     start: Annotated[
         Fraction | Timecode | None,
         Reads(lambda text: parse_moment(text)),
-        _option(MOTION, "Begin here in the driving video: seconds, M:SS, or frames as HH:MM:SS:FF (;FF drops)."),
+        option(MOTION, "Begin here in the driving video: seconds, M:SS, or frames as HH:MM:SS:FF (;FF drops)."),
     ] = None
     end: Annotated[
         Fraction | Timecode | None,
         Reads(lambda text: parse_moment(text)),
-        _option(MOTION, "End before this time: seconds, M:SS or HH:MM:SS:FF."),
+        option(MOTION, "End before this time: seconds, M:SS or HH:MM:SS:FF."),
     ] = None
     frames: Annotated[
         str | None,
         Reads(lambda text: _checked_frames(text)),
-        _option(
+        option(
             MOTION,
             "Render these driving frames only: 101-200, 101-, -200. Numbers count from 1 at --start; those of a "
             "pattern of pictures are the numbers in their names. The frames are those of a rendering of all, bit for "
@@ -298,7 +296,7 @@ class AnimateConfig:
     ] = None
     timecode: Annotated[
         bool,
-        _option(
+        option(
             MOTION,
             "--start and --end are the driving video's own timecodes, not counted from its beginning.",
             "--timecode",
@@ -306,7 +304,7 @@ class AnimateConfig:
     ] = False
     deinterlace: Annotated[
         Deinterlace,
-        _option(
+        option(
             MOTION,
             "Interlaced driving footage: auto makes whole pictures at its frame rate, field at twice that, one a "
             "field; off leaves it woven.",
@@ -314,12 +312,12 @@ class AnimateConfig:
     ] = "auto"
     audio: Annotated[
         AudioMode,
-        _option(OUTPUT, "auto: the driving video's sound where there is any; driving: it must be there; none."),
+        option(OUTPUT, "auto: the driving video's sound where there is any; driving: it must be there; none."),
     ] = "auto"
     audio_track: Annotated[
         str,
         Reads(lambda text: parse_audio_track(text)),
-        _option(
+        option(
             OUTPUT,
             "Sound track of the driving video: auto (the default one, two mono tracks as stereo, another where that "
             "cannot be decoded), its number from 1, or all.",
@@ -329,51 +327,134 @@ class AnimateConfig:
         Fraction | None,
         Field(gt=0),
         Reads(lambda text: parse_rate(text)),
-        _option(
+        option(
             OUTPUT,
             "Frame rate of a folder of frames (default 25); a video is brought to it by dropping or repeating frames.",
         ),
     ] = None
-    codec: Annotated[str | None, _option(OUTPUT, "Video encoder, where the default is not wanted.")] = None
-    crf: Annotated[int | None, _option(OUTPUT, "Quality of the encoder: lower is better and larger.")] = None
-    pix_fmt: Annotated[str | None, _option(OUTPUT, "Pixel format of the result, such as yuv444p.")] = None
-    compare: Annotated[bool, _option(OUTPUT, "Write source, driving video and result side by side.")] = False
+    codec: Annotated[str | None, option(OUTPUT, "Video encoder, where the default is not wanted.")] = None
+    crf: Annotated[int | None, option(OUTPUT, "Quality of the encoder: lower is better and larger.")] = None
+    pix_fmt: Annotated[str | None, option(OUTPUT, "Pixel format of the result, such as yuv444p.")] = None
+    compare: Annotated[bool, option(OUTPUT, "Write source, driving video and result side by side.")] = False
     keypoints: Annotated[
-        bool, _option(OUTPUT, "Draw keypoints and their local frames (side by side, as --compare).")
+        bool, option(OUTPUT, "Draw keypoints and their local frames (side by side, as --compare).")
     ] = False
     motion_out: Annotated[
         Path | None,
-        _option(
+        option(
             OUTPUT,
             "Also save the driving video's motion in this file (.motion.safetensors), which can be given as DRIVING.",
         ),
     ] = None
-    overwrite: Annotated[bool, _option(OUTPUT, "Replace an existing result.")] = False
+    overwrite: Annotated[bool, option(OUTPUT, "Replace an existing result.")] = False
     batch_size: Annotated[
         int | None,
         Field(gt=0),
         Reads(lambda text: parse_batch_size(text), default="auto"),
-        _option(MODEL, "Frames at a time: auto or a number."),
+        option(MODEL, "Frames at a time: auto or a number."),
     ] = None
     """None: chosen for the device."""
     encoder_threads: Annotated[
         int | None,
         Field(gt=0),
-        _option(OUTPUT, "Threads of the video encoder. Default: a quarter of the processor's, at most 4."),
+        option(OUTPUT, "Threads of the video encoder. Default: a quarter of the processor's, at most 4."),
     ] = None
     """H.264 and H.265 come out a little different with another number."""
     views: Annotated[
         tuple[Path, ...],
-        _option(
+        option(
             CROP,
             "One more picture of the source's subject, framed like it, for models that make use of several (x2face). "
             "May be given several times.",
             "--view",
         ),
     ] = ()
+    options: BackendOptions = ()
+    source_space: Annotated[
+        str | None,
+        option(
+            POST,
+            "Colour space of the source: a name or a role of the OCIO configuration. Default: what the file says, else "
+            "scene-linear Rec.709 for OpenEXR and float TIFF, film density or sRGB by the header of DPX, sRGB for the "
+            "rest.",
+            metavar="SPACE",
+        ),
+    ] = None
+    driving_space: Annotated[
+        str | None, option(POST, "Colour space of the driving video, in the same way.", metavar="SPACE")
+    ] = None
+    output_space: Annotated[
+        str | None,
+        option(
+            POST,
+            "Colour space of the result. Default: that of a source of the same format, else as for --source-space.",
+            metavar="SPACE",
+        ),
+    ] = None
+    ocio: Annotated[
+        str | None,
+        option(
+            POST,
+            "OCIO configuration: a file or a built-in one (ocio://...). Default: $OCIO, else the built-in ACES CG one.",
+            metavar="CONFIG",
+        ),
+    ] = None
+    display_view: Annotated[
+        str | None,
+        option(
+            POST,
+            "What the model sees, as DISPLAY/VIEW of the OCIO configuration. Default: sRGB without a tone map: light "
+            "up to 0.5 is kept, brighter light is laid closer by a logarithm (2.74 is the model's white), which is "
+            "undone exactly afterwards.",
+            metavar="DISPLAY/VIEW",
+        ),
+    ] = None
+    layer: Annotated[
+        str | None, option(POST, "Layer or part of an OpenEXR source. Default: the main one.", metavar="NAME")
+    ] = None
+    nan: Annotated[
+        OnNan,
+        option(POST, "Pixels with NaN or infinity: black makes them black and says how many; fail stops."),
+    ] = "black"
+    on_gap: Annotated[
+        OnGap,
+        option(POST, "Missing numbers in driving pictures: hold the picture before, black, or fail."),
+    ] = "hold"
+    start_number: Annotated[
+        int | None,
+        Field(ge=0, le=10**8),
+        option(
+            POST,
+            "Number of the result's first picture. Default: as the driving pictures are numbered; for a movie 1001 "
+            "in OpenEXR and DPX, else 1.",
+        ),
+    ] = None
+    exr_compression: Annotated[Compression, option(POST, "Compression of OpenEXR results.")] = "zip"
+    exr_type: Annotated[
+        ExrType | None,
+        option(POST, "Numbers of OpenEXR results. Default: float where the source has 32 bits, else half."),
+    ] = None
+    matte: Annotated[
+        str | None,
+        option(
+            POST,
+            "Also write the matte of the animated square, in the source's frame: a pattern of pictures, or embed for a "
+            "layer matte.A in the OpenEXR result. The result is the source, bit for bit, where it is 0.",
+            metavar="PATTERN|embed",
+        ),
+    ] = None
+    uv: Annotated[
+        Path | None,
+        option(
+            POST,
+            "Also write where in the source each pixel comes from, as an ST map of 32-bit floats: a pattern of OpenEXR "
+            "or TIFF pictures.",
+            metavar="PATTERN",
+        ),
+    ] = None
     sidecar: Annotated[
         bool,
-        _option(
+        option(
             PROVENANCE,
             "Write RESULT.json: all options, versions and the SHA-256 of inputs, model and result, enough to render it "
             "again.",
@@ -382,7 +463,7 @@ class AnimateConfig:
     ] = False
     sign: Annotated[
         Path | None,
-        _option(
+        option(
             PROVENANCE,
             "Sign the result with C2PA content credentials: the certificate chain (PEM), the signer's first. "
             "For .mp4, .mov and .gif.",
@@ -391,7 +472,7 @@ class AnimateConfig:
     ] = None
     sign_key: Annotated[
         Path | None,
-        _option(
+        option(
             PROVENANCE,
             "Private key of --sign (PEM); if it is encrypted, FOMMCTL_KEY_PASSWORD holds the password.",
             "--key",
@@ -424,6 +505,10 @@ class AnimateConfig:
             )
         if self.driving_face == "all" and self.face != "all":
             yield UsageError("--driving-face all without --face all", "Say which face moves which: --map 1:2,2:1.")
+        if self.matte == "embed" and self.result_path.suffix.lower() != ".exr":
+            yield UsageError("--matte embed, but only OpenEXR has layers", "Give --matte a pattern of its own.")
+        if self.uv is not None and self.uv.suffix.lower() not in (".exr", ".tif", ".tiff"):
+            yield UsageError(f"--uv is {self.uv}: 32-bit floats need OpenEXR or TIFF", "Name it such as uv.%04d.exr.")
         if (self.sign is None) != (self.sign_key is None):
             yield UsageError("--sign and --key belong together", "Give the certificate chain and its private key.")
 
@@ -464,6 +549,30 @@ class AnimateConfig:
     def result_path(self) -> Path:
         """Where the result goes."""
         return self.output or Path(f"{self.source.stem}--{self.driving.stem}.mp4")
+
+    @property
+    def first_number(self) -> int:
+        """Number of the first picture of the result of a movie."""
+        if self.start_number is not None:
+            return self.start_number
+        return 1001 if self.result_path.suffix.lower() in (".exr", ".dpx") else 1
+
+    @property
+    def matte_path(self) -> Path | None:
+        """Where the matte goes as pictures of its own."""
+        return None if self.matte in (None, "embed") else Path(self.matte)
+
+    @property
+    def source_reading(self) -> ReadOptions:
+        """How the source is read."""
+        return ReadOptions(self.source_space, self.ocio, self.display_view, self.layer, self.nan)
+
+    @property
+    def driving_reading(self) -> ReadOptions:
+        """How driving pictures are read."""
+        return ReadOptions(
+            self.driving_space, self.ocio, self.display_view, nan=self.nan, gap=self.on_gap, flag="--driving-space"
+        )
 
     @property
     def crop_of_driving(self) -> str:

@@ -8,6 +8,7 @@ from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from fommctl.animate.config import MotionMode
 from fommctl.api.protocols import Renderer, SourceContext
@@ -19,6 +20,7 @@ from fommctl.models.loading import LoadedModel
 from fommctl.models.precision import choose_precision
 from fommctl.networks.grids import to_tensor
 from fommctl.networks.inference.devices import resolve_device
+from fommctl.options import backend_options
 
 ENCODED_SOURCES = 4
 
@@ -44,6 +46,10 @@ class Engine:
         """The backend that the model is of."""
         spec: BackendSpec = self.host.find("backend", self.model.preset.backend)
         return spec
+
+    def options(self, given: Sequence[str]) -> BaseModel | None:
+        """See `backend_options`."""
+        return backend_options(self.family.options(), given, self.family.name)
 
     def motion(self, asked: str | None) -> MotionMode:
         """How motion is transferred: see `choose_motion`."""

@@ -457,7 +457,7 @@ def _check_exact(value: Any, key: str = "") -> None:
         raise ValueError(f"{key} is no exact number")
 
 
-_EXACT_FIELDS = {"rate", "duration", "origin", "sample_aspect", "start", "end", "time", "absent"}
+_EXACT_FIELDS = {"rate", "duration", "origin", "sample_aspect", "start", "end", "time", "absent", "tick"}
 
 
 def _check_header(header: _Header) -> None:

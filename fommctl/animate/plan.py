@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.animate.config import SEARCHED, AnimateConfig, MotionMode, parse_crop, parse_frames
+from fommctl.animate.config import SEARCHED, AnimateConfig, FrameRange, MotionMode, parse_crop, parse_frames
 from fommctl.animate.engine import Engine, choose_motion
 from fommctl.animate.motion import DrivingFrame, DrivingFraming, Motion, is_motion_file
 from fommctl.animate.transfer import Moment
@@ -37,14 +37,19 @@ from fommctl.detection.shots import DrivingCrop
 from fommctl.detection.tracking import STILL, travel
 from fommctl.errors import InputError, ModelError, UsageError
 from fommctl.host import Host
+from fommctl.media import sequences
 from fommctl.media.boxes import Box
+from fommctl.media.colourspaces import FILM_LOG, LINEAR, SRGB, Space, check_view, find_space
+from fommctl.media.containers import is_plate_format
 from fommctl.media.images import Picture, crop, over_black, read_picture, resize
 from fommctl.media.marking import printable
+from fommctl.media.output_paths import is_pattern
+from fommctl.media.plates import Plate
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.reader import Clip
-from fommctl.media.resampling import content
+from fommctl.media.resampling import Number, content
 from fommctl.media.sound import choose_tracks
-from fommctl.media.writer import AudioSource, check_output, holds_alpha, holds_audio
+from fommctl.media.writer import AudioSource, check_output, holds_alpha, holds_audio, holds_more
 from fommctl.models.home import restorer_file
 from fommctl.networks.motion import MotionParts
 from fommctl.presets.sections import Framing, Preset
@@ -181,6 +186,23 @@ class AnimationPlan:
         return self.inputs.source_box is not None and self.config.paste_back is not False
 
     @property
+    def deep(self) -> bool:
+        """Are finished frames floats? Where the result holds more than 8 bits and the source or the format has them."""
+        config = self.config
+        if self.side_by_side or not holds_more(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt):
+            return False
+        return self.inputs.picture.plate is not None or is_plate_format(config.result_path)
+
+    @property
+    def pace(self) -> Fraction | None:
+        """Frames a second of a result whose frames are counted, not timed; None: they have the driving video's times.
+
+        Numbered pictures made from pictures have a number for each of theirs.
+        """
+        counted = self.info.kind == "sequence" and is_pattern(self.config.result_path)
+        return self.config.fps or (self.info.rate if counted else None)
+
+    @property
     def detail(self) -> bool:
         """Is the source's detail wanted?"""
         return self.paste_back if self.config.detail is None else self.config.detail
@@ -198,7 +220,8 @@ def open_driving(config: AnimateConfig, engine: Engine) -> Iterator[Clip | Motio
     if is_motion_file(config.driving):
         yield load_motion(config, engine)
     else:
-        with Clip(config.driving, fps=config.fps, deinterlace=config.deinterlace) as clip:
+        reading = config.driving_reading
+        with Clip(config.driving, fps=config.fps, deinterlace=config.deinterlace, reading=reading) as clip:
             yield clip
 
 
@@ -242,6 +265,7 @@ def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion
     remarks = check_outputs(config)
     config = resolve(config, engine.model.preset, engine.family)
     mode = engine.motion(config.motion)
+    engine.options(config.options)
     engine.check_views(len(config.views))
     if isinstance(driving, Clip):
         config = config.timed(driving.info)
@@ -290,14 +314,15 @@ def find_inputs(
 
     Raises InputError where a subject is asked for and none is found.
     """
-    picture = read_picture(config.source)
+    deep = holds_more(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
+    picture = read_picture(config.source, config.source_reading, deep=deep)
     pixels = on_black(picture)
     source_box, driving_box = parse_crop(config.crop), parse_crop(config.crop_of_driving, SEARCHED)
     _check_inside(source_box, config.source.name, pixels.shape[1], pixels.shape[0])
     if isinstance(driving, Clip):
         _check_inside(driving_box, config.driving.name, driving.info.width, driving.info.height)
     began = time.monotonic()
-    views = [on_black(read_picture(path)) for path in config.views]
+    views = [on_black(read_picture(path, config.source_reading)) for path in config.views]
     found = _search(config, driving, pixels, views, framing, host, searches or DetectorCache(host))
     seconds = time.monotonic() - began
     box = source_box if found.source is None else found.source.box
@@ -317,7 +342,7 @@ def find_inputs(
         subject=None if found.source is None else found.source.subject,
         all_boxes=() if found.source is None else found.source.all_boxes,
         room=None if found.source is None or config.as_published else room_in(found.source, *pixels.shape[1::-1]),
-        warnings=(*_several(config, found), *_missing(config, found.shots)),
+        warnings=(*_several(config, found), *_missing(config, found.shots), *_replaced(config, picture)),
         detection_s=seconds,
     )
 
@@ -328,7 +353,7 @@ def _framed(
     return resize(full_square(pixels, box, mirrored=not config.as_published), size)
 
 
-def full_square(pixels: NDArray[np.uint8], box: Box | None, *, mirrored: bool) -> NDArray[np.uint8]:
+def full_square(pixels: NDArray[Number], box: Box | None, *, mirrored: bool) -> NDArray[Number]:
     """The animated part of a picture at its own resolution; a network sees it resized.  box: None is all of it.
 
     Outside the picture its border is repeated; mirrored: the picture is reflected there.
@@ -450,6 +475,11 @@ def _missing(config: AnimateConfig, shots: Sequence[ClipCrop]) -> list[str]:
     return [f"no subject in {config.driving.name} at {places}: {done}"]
 
 
+def _replaced(config: AnimateConfig, picture: Picture) -> list[str]:
+    count = 0 if picture.plate is None else picture.plate.replaced
+    return [f"{config.source.name} holds NaN or infinity in {count} pixels: they are black"] if count else []
+
+
 def on_black(picture: Picture) -> NDArray[np.uint8]:
     """The picture (H, W, 3) laid over black."""
     return over_black(picture.pixels, picture.alpha)
@@ -529,23 +559,76 @@ def _about_motion(config: AnimateConfig, motion: Motion, engine: Engine, source:
 
 def check_outputs(config: AnimateConfig) -> tuple[str, ...]:
     """What should be said about how the result will be written. Raises UsageError or OutputError where it could not be,
-    and MissingError where the package that signs is absent."""
-    wanted = parse_frames(config.frames)
-    # At another rate, the numbers of the result are not those of the driving frames.
-    numbered = config.frames is not None and config.fps is None
+    and MissingError where a package that it needs is absent."""
+    inputs = (config.source, config.driving, *config.views)
+    numbers = _numbers_to_write(config)
     check_output(
         config.result_path,
         config.overwrite,
-        inputs=(config.source, config.driving, *config.views),
+        inputs=inputs,
         codec=config.codec,
         crf=config.crf,
         pix_fmt=config.pix_fmt,
-        numbers=wanted if numbered else None,
+        numbers=numbers,
     )
+    for path in (config.matte_path, config.uv):
+        if path is not None:
+            check_output(path, config.overwrite, inputs=inputs, numbers=numbers)
+    results = [path for path in (config.result_path, config.matte_path, config.uv) if path is not None]
+    if len({os.path.realpath(path) for path in results}) < len(results):
+        raise UsageError("--matte, --uv and the result have the same name", "Give each a pattern of its own.")
+    if is_plate_format(config.result_path) and (config.compare or config.keypoints):
+        raise UsageError(
+            f"--compare and --keypoints are not written as {config.result_path.suffix}",
+            "Name a movie or a pattern of PNG pictures.",
+        )
+    check_spaces(config)
     check_motion_out(config)
     if config.sidecar:
         check_sidecar(config.result_path, (config.source, config.driving), overwrite=config.overwrite)
     return check_signing(config.result_path, config.sign, config.sign_key)
+
+
+def _numbers_to_write(config: AnimateConfig) -> Container[object] | None:
+    """The numbers of the pictures that will be written, where others may lie beside them; None: all of the pattern."""
+    # At another rate, the numbers of the result are not those of the driving frames.
+    if config.frames is None or config.fps is not None:
+        return None
+    wanted, shift = parse_frames(config.frames), 0
+    if is_motion_file(config.driving):
+        driving = Motion.load(config.driving).driving.info.first_number
+    else:
+        driving = sequences.first_number(config.driving)
+    if driving is None:
+        shift = config.first_number - 1
+    elif config.start_number is not None:
+        shift = config.start_number - driving
+    return FrameRange(*(None if end is None else end + shift for end in (wanted.first, wanted.last)))
+
+
+def check_spaces(config: AnimateConfig) -> None:
+    """Raise UsageError for a colour space or a view that the OCIO configuration does not have, InputError for a
+    configuration that cannot be read, and MissingError without OpenImageIO."""
+    for name, flag in (
+        (config.source_space, "--source-space"),
+        (config.driving_space, "--driving-space"),
+        (config.output_space, "--output-space"),
+    ):
+        if name is not None:
+            find_space(name, config.ocio, flag)
+    if config.display_view is not None:
+        check_view(config.display_view, config.ocio)
+
+
+def result_space(config: AnimateConfig, plate: Plate) -> Space:
+    """The colour space of the result's numbers."""
+    if config.output_space is not None:
+        return find_space(config.output_space, config.ocio, "--output-space")
+    suffix = config.result_path.suffix.lower()
+    usual = {".exr": LINEAR, ".dpx": FILM_LOG}.get(suffix, SRGB)
+    formats = {".exr": "openexr", ".dpx": "dpx", ".tif": "tiff", ".tiff": "tiff"}
+    same = plate.format == formats.get(suffix, "")
+    return plate.look.space if same else Space(usual)
 
 
 def _about_driving(config: AnimateConfig, info: VideoInfo) -> list[str]:
@@ -579,7 +662,7 @@ def keeps_alpha(config: AnimateConfig, inputs: AnimationInputs) -> bool:
     return (
         inputs.source_box is not None
         and config.paste_back is not False
-        and inputs.picture.alpha is not None
+        and inputs.picture.has_alpha
         and not config.compare
         and not config.keypoints
         and holds_alpha(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)

@@ -20,9 +20,8 @@ from fommctl.files import write_text
 from fommctl.media.boxes import Box
 from fommctl.media.marking import TRAINED_ALGORITHMIC_MEDIA
 from fommctl.models import registry
-from fommctl.provenance.environment import environment
 from fommctl.provenance.hashing import InputFile, media_hash, model_identity
-from fommctl.provenance.sidecar import VERSION, sidecar_of
+from fommctl.provenance.sidecar import VERSION, environment, sidecar_of
 
 NOT_RECORDED = ("source", "driving", "views", "output", "motion_out", "overwrite", "sidecar", "sign", "sign_key")
 """Options that are no part of what was rendered; the paths stand elsewhere."""
@@ -54,7 +53,7 @@ class AnimateResult:
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """For --json: more keys may be added, none of these changes."""
+        """Return the result for --json: more keys may be added, none of these changes."""
         return {
             "output": str(self.output),
             "frames": self.frames,

@@ -20,7 +20,8 @@ from fommctl.animate.compose import Composer, CompositionOptions, Rendered
 from fommctl.animate.config import FrameRange, parse_frames
 from fommctl.animate.engine import Engine
 from fommctl.animate.motion import DrivingFrame, DrivingFraming, Motion, TimedFrame, as_driven, at_rate
-from fommctl.animate.plan import AnimationPlan, keeps_alpha
+from fommctl.animate.plan import AnimationPlan, keeps_alpha, result_space
+from fommctl.animate.plates import PlateComposer, associated, plate_of
 from fommctl.animate.reference import ReferenceFinder
 from fommctl.animate.transfer import MotionTransfer, rule_of
 from fommctl.api.protocols import FlowRenderer, Renderer, SourceContext
@@ -29,10 +30,13 @@ from fommctl.detection.framing import ClipCrop
 from fommctl.errors import MissingError, UsageError
 from fommctl.media import timecode
 from fommctl.media.boxes import TurnedSquare
+from fommctl.media.colourspaces import Space
+from fommctl.media.containers import is_plate_format
 from fommctl.media.marking import Mark
+from fommctl.media.plates import Attributes
+from fommctl.media.plates_out import PlateFormat
 from fommctl.media.reader import Clip, Frame
 from fommctl.media.resampling import Pixels, resize, upright
-from fommctl.media.sequences import first_number, is_pattern
 from fommctl.networks.grids import HostPixels, to_tensor
 from fommctl.networks.motion import MotionParts
 from fommctl.provenance.hashing import model_identity
@@ -78,8 +82,9 @@ class DrivingReader:
         self._moving = bool(framing.shots) and framing.fixed_box is None
         box, decoded = (None, _decoded_size(framing, size)) if self._moving else (framing.fixed_box, size)
         self._reader = clip.reader(box=box, size=decoded)
-        self._first = first_number(clip.path)
-        self._numbered = is_pattern(clip.path)
+        first = clip.info.first_number
+        self._numbered = first is not None
+        self._first = 1 if first is None else first
 
     @property
     def warnings(self) -> list[str]:
@@ -270,7 +275,7 @@ class RenderSession:
     plan: AnimationPlan
     engine: Engine
     renderer: Renderer
-    composer: Composer
+    composer: Composer | PlateComposer
     signature: Signature | None
     """What signs the result, where that is wanted."""
     detector: MotionDetector
@@ -298,7 +303,7 @@ class RenderSession:
         """What is rendered together, as in the whole; those before the range too, for their motion is remembered."""
         plan = self.plan
         known = self._with_references(detected)
-        timed = at_rate(known, plan.config.fps, plan.length) if plan.config.fps else as_driven(known)
+        timed = at_rate(known, plan.pace, plan.length) if plan.pace else as_driven(known)
         last = 0
         for batch in batches(timed, self.detector.usual):
             yield batch
@@ -342,16 +347,54 @@ class RenderSession:
             "height": height,
             "rate": plan.rate,
             "alpha": self.composer.alpha,
+            "deep": plan.deep,
+            "reel": self.reel,
+            # At a rate of its own, moments are multiples of its period.
+            "time_base": Fraction(1, plan.rate.numerator) if plan.pace or info.tick is None else info.tick,
             # Frames of HDR and wide-gamut clips arrive as bt709: their own tags would be wrong.
             "colour": None if info.hdr or info.colour.wide_gamut else info.colour,
             "codec": config.codec,
             "crf": config.crf,
-            "pix_fmt": config.pix_fmt,
+            "pix_fmt": config.pix_fmt or (self.composer.pix_fmt if isinstance(self.composer, PlateComposer) else None),
             "mark": Mark(__version__, model.name, model.preset.name),
             "overwrite": config.overwrite,
             "threads": config.encoder_threads,
             "complete": self.signature,
         }
+
+    @property
+    def reel(self) -> str | None:
+        """The reel of the source, else of the driving video."""
+        plate = self.plan.inputs.picture.plate
+        return (None if plate is None else plate.attributes.reel) or self.plan.info.reel
+
+    def attributes(self, offset: Fraction, space: Space | None = None) -> Attributes:
+        """What plates say of themselves.  offset: seconds from --start to the first.  space: of their numbers."""
+        plan, plate = self.plan, self.plan.inputs.picture.plate
+        own = Attributes() if plate is None else plate.attributes
+        colours = own.chromaticities if plate is not None and space == plate.look.space else None
+        return Attributes(first_timecode(plan, offset), plan.rate, own.aspect, colours, self.reel)
+
+    def plates(self, offset: Fraction) -> PlateFormat | None:
+        """How the result is written as OpenEXR, DPX or TIFF.  offset: seconds from --start to its first frame."""
+        plan, config = self.plan, self.plan.config
+        if not is_plate_format(config.result_path):
+            return None
+        plate = plate_of(plan.inputs)
+        space = result_space(config, plate)
+        names = (*"RGBA"[: 4 if self.composer.alpha else 3], *(("matte.A",) if config.matte == "embed" else ()))
+        kind = config.exr_type or ("float" if plate.depth == "float" else "half")
+        height, width = plate.values.shape[:2]
+        return PlateFormat(
+            kind,
+            config.exr_compression,
+            space,
+            self.attributes(offset, space),
+            associated(config.result_path, plate),
+            plate.window if plan.paste_back else (0, 0),
+            (width, height) if plan.paste_back else None,
+            names,
+        )
 
     def _with_references(self, detected: Iterable[DrivingFrame]) -> Iterator[DrivingFrame]:
         """The frames, each as soon as the reference of its shot is known."""
@@ -398,7 +441,7 @@ def open_session(plan: AnimationPlan, engine: Engine, *, layer: bool = False) ->
         smooth=bool(config.smooth),
         room=inputs.room,
         ease=not config.as_published,
-        rule=rule_of(renderer, plan.mode),
+        rule=rule_of(renderer, plan.mode, engine.options(config.options)),
     )
     reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]
     # A square of fewer pixels than the model's frame has nothing more to give.
@@ -409,8 +452,29 @@ def open_session(plan: AnimationPlan, engine: Engine, *, layer: bool = False) ->
         plan.side_by_side and not layer,
         config.keypoints,
         plan.detail and finer and isinstance(renderer, FlowRenderer),
+        config.matte is not None,
+        config.uv is not None,
     )
-    composer = Composer(config, inputs, options, context.motion, reconstruction, filters, square_filters)
+    if config.uv is not None and not isinstance(renderer, FlowRenderer):
+        raise UsageError(
+            f"--uv, but models of {engine.family.name} have no flow", "Leave it out, or take another model."
+        )
+    composer: Composer | PlateComposer
+    if plan.deep:
+        plate = plate_of(inputs)
+        composer = PlateComposer(
+            config,
+            inputs,
+            options,
+            result_space(config, plate),
+            context.motion,
+            reconstruction,
+            filters,
+            square_filters,
+            associated=associated(config.result_path, plate),
+        )
+    else:
+        composer = Composer(config, inputs, options, context.motion, reconstruction, filters, square_filters)
     return RenderSession(
         plan,
         engine,

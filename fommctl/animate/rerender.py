@@ -25,9 +25,8 @@ from fommctl.media.sequences import is_pattern
 from fommctl.models import registry
 from fommctl.models.loading import LoadedModel, load_file, load_model
 from fommctl.presets.preset import preset_from_text
-from fommctl.provenance.environment import differences, environment
 from fommctl.provenance.hashing import media_hash
-from fommctl.provenance.sidecar import File, Sidecar, read
+from fommctl.provenance.sidecar import File, Sidecar, differences, environment, read
 
 LONGEST_PATH = 1000
 """Characters of a path of the sidecar that are shown."""

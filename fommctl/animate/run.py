@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fommctl.animate.compose import Rendered
+from fommctl.animate.compose import Composer, Rendered, apply_filter
 from fommctl.animate.config import SEARCHED, AnimateConfig, FrameRange
 from fommctl.animate.engine import Engine
 from fommctl.animate.faces import FaceBlend, of_face, one_by_one
@@ -32,6 +32,7 @@ from fommctl.animate.motion import (
     save_motions,
 )
 from fommctl.animate.plan import AnimationPlan, InputFiles, input_files, open_driving, plan_animation
+from fommctl.animate.planes import Planes
 from fommctl.animate.recording import AnimateResult, write_sidecar
 from fommctl.animate.rendering import (
     QUEUED_BATCHES,
@@ -40,16 +41,15 @@ from fommctl.animate.rendering import (
     RenderSession,
     about,
     check_range,
-    first_timecode,
     frames_to_render,
     open_session,
 )
+from fommctl.animate.results import frame_path, load_frame, open_results, save_frame
 from fommctl.api.specs import StageEvent
 from fommctl.errors import UsageError
 from fommctl.media.drawing import compare
-from fommctl.media.images import Picture, Pixels, read_picture
-from fommctl.media.images_out import write_png
-from fommctl.media.output_paths import is_pattern
+from fommctl.media.images import Pixels
+from fommctl.media.movie import Frame
 from fommctl.media.probe import VideoInfo
 from fommctl.media.reader import Clip
 from fommctl.media.writer import Writer
@@ -58,8 +58,8 @@ from fommctl.threads import ReadAhead, WriteBehind
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int | None], None]
 """report(frames done, frames in all or None)."""
-Write = Callable[[Pixels, Presentation, int], None]
-"""write(finished frame, when it is shown, its number in the whole result from 0)."""
+Write = Callable[[Frame, Presentation, int, Planes], None]
+"""write(finished frame, when it is shown, its number in the whole result from 0, its planes)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +127,8 @@ def render(
     began = time.perf_counter()
     with source.detected(session.finder, keep=config.motion_out is not None) as detected:
         first, groups = _first_wanted(session, session.groups(detected, frames), frames)
-        with open_writer(session, first) as writer:
-            _render(session, groups, frames, _into(writer, first, plan), report, expected_frames(config, plan.info))
+        with open_results(session, first) as results:
+            _render(session, groups, frames, results.write, report, expected_frames(config, plan.info))
         if config.motion_out is not None:
             # Behind the last frame that was rendered there may be others.
             for _ in detected:
@@ -136,7 +136,7 @@ def render(
     if config.motion_out is not None:
         motion = driving if isinstance(driving, Motion) else _collected(source.frames, session)
         motion.save(config.motion_out, overwrite=config.overwrite)
-    return conclude(session, writer, _stats(session, began, source.warnings))
+    return conclude(session, results.writer, _stats(session, began, source.warnings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +146,10 @@ class _Layer:
     timed: TimedFrame[DrivingFrame]
     presentation: Presentation
     number: int
-    pixels: Pixels
+    frame: Frame
+    planes: Planes
     driving: Pixels | None
-    """What is shown beside it."""
+    """Driving frame that is shown beside it."""
 
 
 def _render_faces(
@@ -173,7 +174,6 @@ def _render_faces(
         plan = replace(plans[0], warnings=notes, config=config)
         frames = frames_to_render(plan)
         engine.host.started(about(plan, engine))
-        filters = engine.host.frame_filters(about(plan, engine))
         sessions = [open_session(each, engine, layer=True) for each in (plan, *plans[1:])]
         sources = [DrivingMotion(driving, session) for driving, session in zip(drivings, sessions, strict=True)]
         began = time.perf_counter()
@@ -187,26 +187,15 @@ def _render_faces(
         first = next(layers, None)
         if first is None:
             raise UsageError(f"--frames {frames}: none of these frames is shown", "Choose others, or leave out --fps.")
-        boxes = [each.inputs.source_box for each in plans]
-        blend = FaceBlend([box for box in boxes if box is not None], sessions[0].composer.canvas)
-
-        def finished(moment: tuple[_Layer, ...]) -> Pixels:
-            picture = blend([layer.pixels for layer in moment])
-            seen = [layer.driving for layer in moment if layer.driving is not None]
-            if seen:
-                picture = compare(sessions[0].composer.source_panel, np.concatenate(seen), picture)
-            for change in filters:
-                picture = change(picture, moment[0].number)
-            return picture
-
-        shown = finished(first)
+        finish = _finisher(plan, plans, sessions[0])
+        shown = finish(first)
         total = expected_frames(config, plan.info)
-        with open_writer(sessions[0], first[0].timed, canvas=shown.shape[1::-1]) as writer:
-            write = _into(writer, first[0].timed, plan)
+        with open_results(sessions[0], first[0].timed, shown[0].shape[1::-1]) as results:
             for moment in itertools.chain((first,), layers):
-                write(shown if moment is first else finished(moment), moment[0].presentation, moment[0].number)
+                frame, planes = shown if moment is first else finish(moment)
+                results.write(frame, moment[0].presentation, moment[0].number, planes)
                 if report:
-                    report(writer.frames_written, total)
+                    report(results.writer.frames_written, total)
         if config.motion_out is not None:
             for rest in detected:
                 for _ in rest:
@@ -217,7 +206,34 @@ def _render_faces(
             ]
             save_motions(motions, config.motion_out, overwrite=config.overwrite)
     stats = [_stats(session, began, source.warnings) for session, source in zip(sessions, sources, strict=True)]
-    return conclude(sessions[0], writer, _merged(stats, stats[0].seconds))
+    return conclude(sessions[0], results.writer, _merged(stats, stats[0].seconds))
+
+
+def _finisher(
+    plan: AnimationPlan, plans: Sequence[AnimationPlan], session: RenderSession
+) -> Callable[[tuple[_Layer, ...]], tuple[Frame, Planes]]:
+    """Return what makes one frame, and its planes, of the layers of all faces. Raises UsageError."""
+    engine, composer = session.engine, session.composer
+    filters = engine.host.frame_filters(about(plan, engine))
+    if filters and plan.deep:
+        raise UsageError("frame filters of plugins cannot change several faces in plates", "Write PNG pictures.")
+    blend = FaceBlend.of([each.inputs for each in plans], composer.canvas)
+
+    def together(parts: Sequence[Frame | None]) -> Frame | None:
+        there = [part for part in parts if part is not None]
+        return blend(there) if there else None
+
+    def finish(moment: tuple[_Layer, ...]) -> tuple[Frame, Planes]:
+        frame = blend([layer.frame for layer in moment])
+        seen = [layer.driving for layer in moment if layer.driving is not None]
+        if seen and isinstance(composer, Composer):
+            frame = compare(composer.source_panel, np.concatenate(seen), frame)
+        for change in filters:
+            frame = apply_filter(frame, change, moment[0].number)
+        planes = [layer.planes for layer in moment]
+        return frame, Planes(together([each.matte for each in planes]), together([each.uv for each in planes]))
+
+    return finish
 
 
 def _layers(session: RenderSession, detected: Iterable[DrivingFrame], frames: FrameRange) -> Iterator[_Layer]:
@@ -225,15 +241,17 @@ def _layers(session: RenderSession, detected: Iterable[DrivingFrame], frames: Fr
     composer, beside = session.composer, session.plan.side_by_side
     for group in session.groups(detected, frames):
         for rendered in session.render(group, frames):
-            pictures: list[tuple[Pixels, Presentation, int]] = []
-            composer.finish(rendered, lambda *written, into=pictures: into.append(written))
-            found = iter(pictures)
+            finished: list[tuple[Frame, Presentation, int, Planes]] = []
+            composer.finish(rendered, lambda *written, into=finished: into.append(written))
+            found = iter(finished)
             for index, timed in enumerate(rendered.frames):
                 if timed is None:
                     continue
-                driving = composer.driving_panel(timed.frame, rendered, index) if beside else None
-                for pixels, presentation, number in itertools.islice(found, len(timed.presentations)):
-                    yield _Layer(timed, presentation, number, pixels, driving)
+                driving = None
+                if beside and isinstance(composer, Composer):
+                    driving = composer.driving_panel(timed.frame, rendered, index)
+                for frame, presentation, number, planes in itertools.islice(found, len(timed.presentations)):
+                    yield _Layer(timed, presentation, number, frame, planes, driving)
 
 
 def _merged(stats: Sequence[RenderStats], seconds: float) -> RenderStats:
@@ -372,8 +390,8 @@ def render_frames(
     began = time.perf_counter()
     total = sum(number in frames for number in motion.numbers.tolist())
 
-    def save(pixels: Pixels, presentation: Presentation, number: int) -> None:
-        write_png(frame_path(folder, number), pixels)
+    def save(frame: Frame, presentation: Presentation, number: int, planes: Planes) -> None:
+        save_frame(frame_path(folder, number, plan), frame, planes)
 
     groups = session.groups(motion.frames(engine.family.motion(), session.renderer.device), frames)
     _render(session, groups, frames, save, report, total)
@@ -392,66 +410,24 @@ def encode_frames(
     timed = [one for one in timed_frames(plan, motion) if one.frame.number in frames]
     folders = {part.folder for part in parts}
 
-    def pictures() -> Iterator[tuple[Pixels, Presentation]]:
+    def pictures() -> Iterator[tuple[Frame, Presentation, int, Planes]]:
         for one in timed:
             for number, presentation in enumerate(one.presentations, one.position):
-                place = next(path for folder in folders if (path := frame_path(folder, number)).exists())
-                picture = read_picture(place)
-                yield _with_alpha(picture) if session.composer.alpha else picture.pixels, presentation
+                place = next(path for folder in folders if (path := frame_path(folder, number, plan)).exists())
+                frame, planes = load_frame(place, alpha=session.composer.alpha)
+                yield frame, presentation, number, planes
 
-    with open_writer(session, timed[0]) as writer, ReadAhead(pictures(), QUEUED_BATCHES) as read:
-        write = _into(writer, timed[0], plan)
-        for pixels, presentation in read:
-            write(pixels, presentation, 0)
+    with open_results(session, timed[0]) as results, ReadAhead(pictures(), QUEUED_BATCHES) as read:
+        for finished in read:
+            results.write(*finished)
             if report:
-                report(writer.frames_written, len(timed))
+                report(results.writer.frames_written, len(timed))
     if plan.config.motion_out is not None:
         motion.save(plan.config.motion_out, overwrite=plan.config.overwrite)
     stats = [part.stats for part in parts]
     seconds = max(each.seconds for each in stats) + time.perf_counter() - began
     merged = replace(_merged(stats, seconds), warnings=())
-    return conclude(session, writer, merged)
-
-
-def open_writer(
-    session: RenderSession, first: TimedFrame[DrivingFrame], canvas: tuple[int, int] | None = None
-) -> Writer:
-    """The writer of the result, whose time 0 and sound begin with its first frame; not entered yet.
-
-    canvas: (width, height) of its frames, where they are not those of the session's composer.
-    A result of all frames begins with --start, wherever its first frame is.
-    """
-    plan = session.plan
-    config, offset = plan.config, _offset(plan, first)
-    sound = [replace(source, origin=source.origin + offset) for source in plan.sound]
-    numbered = config.frames is not None and is_pattern(config.result_path)
-    return Writer(
-        config.result_path,
-        audio=sound,
-        timecode=first_timecode(plan, offset),
-        first_number=picture_number(plan, first) if numbered else None,
-        **session.writing() | ({} if canvas is None else {"width": canvas[0], "height": canvas[1]}),
-    )
-
-
-def picture_number(plan: AnimationPlan, first: TimedFrame[DrivingFrame]) -> int:
-    """Number of the first picture of a part of the result: that of its driving frame, or, at another rate, its number
-    in the whole result."""
-    return first.position + 1 if plan.config.fps else first.frame.number
-
-
-def _offset(plan: AnimationPlan, first: TimedFrame[DrivingFrame]) -> Fraction:
-    return Fraction(0) if plan.config.frames is None else first.presentations[0].time
-
-
-def _into(writer: Writer, first: TimedFrame[DrivingFrame], plan: AnimationPlan) -> Write:
-    """Write finished frames, their times counted from the beginning of the result."""
-    offset = _offset(plan, first)
-
-    def write(pixels: Pixels, presentation: Presentation, number: int) -> None:
-        writer.write(pixels, presentation.time - offset, presentation.duration)
-
-    return write
+    return conclude(session, results.writer, merged)
 
 
 def _first_wanted(
@@ -486,7 +462,7 @@ def _render(
 
 def timed_frames(plan: AnimationPlan, motion: Motion) -> Iterator[TimedFrame[DrivingFrame]]:
     """The frames that are shown, and when."""
-    return at_rate(motion.frames(), plan.config.fps, plan.length) if plan.config.fps else as_driven(motion.frames())
+    return at_rate(motion.frames(), plan.pace, plan.length) if plan.pace else as_driven(motion.frames())
 
 
 def _stats(session: RenderSession, began: float, warnings: Sequence[str]) -> RenderStats:
@@ -505,13 +481,3 @@ def _stats(session: RenderSession, began: float, warnings: Sequence[str]) -> Ren
 def _collected(frames: Sequence[DrivingFrame], session: RenderSession) -> Motion:
     engine = session.engine
     return Motion.of(frames, session.plan.inputs.driving, family=engine.family.name, model=engine.model.name)
-
-
-def _with_alpha(picture: Picture) -> Pixels:
-    alpha = np.full(picture.pixels.shape[:2], 255, np.uint8) if picture.alpha is None else picture.alpha
-    return np.dstack((picture.pixels, alpha))
-
-
-def frame_path(folder: Path, number: int) -> Path:
-    """Where `render_frames` puts a frame.  number: in the result, from 0."""
-    return folder / f"{number + 1:08d}.png"

@@ -136,7 +136,12 @@ class SquareFilter(Protocol):
 
 
 class FrameFilter(Protocol):
-    """Changes finished frames before they are written."""
+    """Changes finished frames before they are written.
+
+    One with an attribute `floats = True` gets float32 in place of uint8: sRGB in [0, 1], or where the source has more
+    than 8 bits the numbers of its colour space, scene-linear ones perhaps, which pass 1. Of such a frame, others get
+    what a display shows of it in 8 bits, and change only the pixels that they change there.
+    """
 
     def __call__(self, frame: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
         """frame: (H, W, 3) or (H, W, 4); the result has the same shape. Called in the order of the frames."""

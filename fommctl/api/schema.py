@@ -68,6 +68,13 @@ class Params(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class Options(BaseModel):
+    """What users may set of a backend with `-O NAME=VALUE`: every field has a default and, below it, a docstring for
+    --help; values come as text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
 class SharedParams(Params):
     """A section that backends derive theirs from, with fields that not each of them has a use for."""
 

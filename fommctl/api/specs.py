@@ -70,6 +70,9 @@ class BackendSpec:
     """How driving motion can be transferred to a source; the first is the default."""
     motion: Callable[[], type[MotionParts]] = _keypoints
     """Imports and returns the kind of motion that its renderers detect, where it is not that of FOMM."""
+    options: Callable[[], type[BaseModel] | None] = field(default=lambda: None)
+    """Imports and returns a class derived from `fommctl.api.schema.Options`: what a user may set with `-O NAME=VALUE`,
+    beside what all models have. `TransferRenderer.transfer` gets it."""
     source_views: int = 1
     """Most pictures of a source that `encode_source` makes use of."""
 

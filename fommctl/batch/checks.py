@@ -25,6 +25,7 @@ from fommctl.media.output_paths import is_pattern, number_of
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.models.loading import load_model
 from fommctl.networks.inference.devices import resolve_device, resolve_precision
+from fommctl.options import backend_options
 from fommctl.provenance.hashing import model_identity
 from fommctl.provenance.signing import check_signing
 
@@ -34,12 +35,12 @@ _NO_CHAINS = "Jobs run in any order, at once or on several machines: make one fi
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What the checks have to know of a model."""
+    """Facts of a model that the checks need."""
 
     family: BackendSpec
     identity: Mapping[str, Any]
     sizes: frozenset[int]
-    """Those of the sizes that were asked for that it cannot take."""
+    """Requested sizes that it cannot take."""
 
 
 @dataclass(slots=True)
@@ -50,12 +51,12 @@ class Checker:
     root: Path | None
     """Outputs have to lie in it; None: anywhere."""
     local: bool
-    """Whether the jobs' devices are those of this machine."""
+    """True where the jobs' devices are those of this machine."""
     models: dict[ModelChoice, Model | FommctlError] = field(default_factory=dict)
     _media: dict[tuple[Path, Fraction | None], VideoInfo | FommctlError] = field(default_factory=dict)
 
     def check(self, jobs: Sequence[Job], report: Callable[[int], None]) -> Iterator[Problem]:
-        """Every problem of every job. report(number of jobs that were looked at)."""
+        """Yield every problem of every job. report(number of jobs that were looked at)."""
         self._load(jobs)
         yield from shared_paths(jobs)
         for done, job in enumerate(jobs, start=1):
@@ -71,11 +72,11 @@ class Checker:
             report(done)
 
     def identity(self, job: Job) -> Mapping[str, Any]:
-        """Of the job's model. Raises what loading it raised."""
+        """Return the facts of the job's model. Raises what loading it raised."""
         return self._known(job).identity
 
     def _load(self, jobs: Sequence[Job]) -> None:
-        """One model at a time, and only what has to be known of it is kept."""
+        """Load one model at a time, and keep only its facts."""
         sizes: dict[ModelChoice, set[int]] = {}
         for job in jobs:
             sizes.setdefault(architecture(job.choice), set()).update([job.config.size] if job.config.size else [])
@@ -134,6 +135,7 @@ class Checker:
         model, config = self._known(job), job.config
         choose_motion(model.family, config.motion)
         check_views(model.family, len(config.views))
+        backend_options(model.family.options(), config.options, model.family.name)
         if config.size in model.sizes:
             raise UsageError(f"--size {config.size} does not fit this model", "Whole multiples of its own size work.")
 
@@ -167,7 +169,7 @@ class Checker:
 
 
 def architecture(choice: ModelChoice) -> ModelChoice:
-    """The choice without what is not about the model itself."""
+    """Return the choice without what is not about the model itself."""
     return ModelChoice(model=choice.model, preset=choice.preset, sets=choice.sets)
 
 
@@ -180,7 +182,7 @@ def _takes(engine: Engine, size: int) -> bool:
 
 
 def shared_paths(jobs: Sequence[Job]) -> Iterator[Problem]:
-    """Outputs that two jobs have in common, and those that are an input of a job.
+    """Yield outputs that two jobs have in common, and those that are an input of a job.
 
     Names that differ in case only, and links to one file, count as the same.
     """
@@ -211,7 +213,7 @@ def shared_paths(jobs: Sequence[Job]) -> Iterator[Problem]:
 
 
 def _inputs(jobs: Sequence[Job]) -> tuple[dict[str, Job], dict[str, list[tuple[Path, Job]]]]:
-    """Who reads what, by name, and by the folder that it lies in."""
+    """Return which job reads each file, by its name and by the folder that it lies in."""
     inputs: dict[str, Job] = {}
     folders: dict[str, list[tuple[Path, Job]]] = {}
     read = {path: job for job in reversed(jobs) for path in (job.config.source, job.config.driving, *job.config.views)}
@@ -224,7 +226,7 @@ def _inputs(jobs: Sequence[Job]) -> tuple[dict[str, Job], dict[str, list[tuple[P
 
 
 def _reader_of_frames(output: Path, inputs: dict[str, Job], folders: dict[str, list[tuple[Path, Job]]]) -> Job | None:
-    """Who reads the folder that frames are to go to, or a picture that would be one of them."""
+    """Return the job that reads the folder that frames are to go to, or a picture that would be one of them."""
     folder = _same(output.parent)
     if folder in inputs:
         return inputs[folder]
@@ -233,7 +235,7 @@ def _reader_of_frames(output: Path, inputs: dict[str, Job], folders: dict[str, l
 
 
 def _output_names(path: Path) -> Iterator[str]:
-    """By what a file is compared with others: its name, and the file itself where there is one."""
+    """Yield what a file is compared by: its name, and the file itself where there is one."""
     if is_pattern(path):
         # Patterns that differ in their digits only would mix.
         yield _same(path.parent / re.sub(r"%0?\d*d", "#", path.name))
@@ -247,7 +249,7 @@ def _output_names(path: Path) -> Iterator[str]:
 
 
 def _patterns_around(path: Path) -> Iterator[str]:
-    """Patterns that could write the frames of this one too: `a%d.png` those of `a12%d.png`."""
+    """Yield patterns that could write the frames of this one too: `a%d.png` those of `a12%d.png`."""
     if is_pattern(path):
         before, number_on = re.findall(r"^((?:[^%]|%%)*)(.*)$", path.name, re.DOTALL)[0]
         while before[-1:].isdigit():

@@ -22,10 +22,10 @@ from fommctl.machine import usable_cores
 ANSWER_S = 5.0
 """Seconds that a cluster has to answer."""
 STORE_BYTES = 256 << 20
-"""For what is handed around: pictures of sources and motions, no videos."""
+"""Memory for what is handed around: pictures of sources and motions, no videos."""
 _SETTINGS, _FRAME_HEADER = b"\x04", 9
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + _SETTINGS + bytes(5)
-"""How a client begins: the preface of HTTP/2, and settings that leave all as it is."""
+"""Beginning of a client: the preface of HTTP/2, and settings that leave all as it is."""
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
@@ -36,20 +36,20 @@ _QUIET = {
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What workers can be given."""
+    """Resources that workers can be given."""
 
     ray: Any
     """The module."""
     own: bool
     """Started here, for this run."""
     processors: tuple[int, ...]
-    """Of each machine that has some."""
+    """Numbers of each machine that has some."""
     gpus: int
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What each worker is given."""
+    """Resources of each worker."""
 
     workers: int
     threads: int
@@ -89,7 +89,7 @@ def connected(address: str | None, workers: int | None) -> Iterator[Cluster]:
 
 
 def share_out(cluster: Cluster, workers: int | None, devices: tuple[str, ...]) -> Share:
-    """What each of so many workers gets; None: one a GPU, else one a machine.
+    """Return what each of so many workers gets; None: one a GPU, else one a machine.
 
     devices: () for what there is; ("cpu",) leaves GPUs alone. A worker on processors has the threads of
     OMP_NUM_THREADS, else an equal part of the machines'. Raises UsageError.
@@ -166,7 +166,7 @@ def _check_answers(address: str) -> None:
 
 
 def _speaks_grpc(connection: socket.socket) -> bool:
-    """Whether the other side answers as HTTP/2 has it, which gRPC and so Ray speak: with its settings (RFC 9113,
+    """Tell whether the other side answers as HTTP/2 has it, which gRPC and so Ray speak: with its settings (RFC 9113,
     section 3.4). Raises OSError where it says nothing for ANSWER_S seconds."""
     connection.sendall(_GREETING)
     answer = b""
@@ -185,13 +185,13 @@ def _cluster(ray: Any, own: bool) -> Cluster:
 
 @functools.cache
 def _token() -> str:
-    """Ray reads it once in a process."""
+    """Return the settings of Ray, which are read once in a process."""
     return secrets.token_hex(32)
 
 
 @contextlib.contextmanager
 def _token_of_its_own() -> Iterator[None]:
-    """Only this run may talk to a Ray that it starts, and nothing is left in the user's home."""
+    """Keep a Ray that this run starts to itself, and leave nothing in the user's home."""
     names = ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE")
     before = {name: os.environ.get(name) for name in names}
     os.environ["RAY_AUTH_TOKEN"] = _token()

@@ -76,7 +76,7 @@ class BatchConfig:
             show_default=False,
         ),
     ] = 1
-    """None: where no other job waits, as many as there are workers."""
+    """Number of parts; None: as many as there are workers, where no other job waits."""
     handles: Annotated[
         int, Field(ge=0), option(RUN, "Of a timeline: frames before and after each clip, as far as its media goes.")
     ] = 0
@@ -102,7 +102,7 @@ class BatchConfig:
     root: Annotated[Path | None, option(RUN, "Refuse outputs outside this folder, links followed.", "--root")] = None
 
     def conflicts(self) -> Iterator[UsageError]:
-        """Options that exclude each other."""
+        """Yield options that exclude each other."""
         if self.engine == "local" and (self.address is not None or self.split != 1):
             yield UsageError("--address and --split belong to Ray", "Add --engine ray.")
         if self.engine == "ray" and self.workers == 0:

@@ -15,10 +15,10 @@ from fommctl.errors import FommctlError, InputError, UsageError
 from fommctl.presets.config import MAX_BYTES, Keys, describe, did_you_mean, read_yaml
 
 OUTPUT = "{source.stem}--{driving.stem}.mp4"
-"""As `animate` names its result."""
+"""Name of a result, as `animate` has it."""
 _SHOWN = 100
 MAX_TABLE_BYTES = 16_000_000
-"""Of CSV and JSON Lines; YAML is bounded as configurations are."""
+"""Largest file of CSV or JSON Lines; YAML is bounded as configurations are."""
 _HINT = "See 'fommctl batch --help' for what a file of jobs looks like."
 _UTF_8 = "Save it as UTF-8; spreadsheets call that 'CSV UTF-8', or ask for it."
 
@@ -74,7 +74,7 @@ class JobRow:
     """`line 3`."""
     fields: dict[str, Any]
     names: dict[str, str] = field(default_factory=dict)
-    """What the name of its output may hold beside the usual: of a timeline, `clip` and `reel`."""
+    """Fields that the name of its output may hold beside the usual: of a timeline, `clip` and `reel`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,9 @@ class JobFile:
     defaults: dict[str, Any] = field(default_factory=dict)
     """Fields of every job that does not have them itself."""
     problems: list[Problem] = field(default_factory=list)
-    """Of lines that cannot be read; the others are in `entries`."""
+    """Problems of lines that cannot be read; the others are in `entries`."""
     fatal: list[Problem] = field(default_factory=list)
-    """Of what concerns all jobs."""
+    """Problems that concern all jobs."""
     header: JobRow | None = None
     """The columns of a table, without values: all fields that its entries can have."""
     output: str = OUTPUT
@@ -172,7 +172,7 @@ class _Rows:
         self._between = True
 
     def parsed(self, name: str) -> Iterator[tuple[str, list[str]]]:
-        """(`line 3`, cells). Raises UsageError for what is no CSV."""
+        """Yield (`line 3`, cells). Raises UsageError for what is no CSV."""
         try:
             for cells in csv.reader(self._records(), delimiter=self._delimiter(), strict=True):
                 where = f"line {self._first}"
@@ -183,7 +183,7 @@ class _Rows:
             raise UsageError(f"{name}, line {self._first}: not valid CSV: {error}", _HINT) from error
 
     def _records(self) -> Iterator[str]:
-        """Lines for the reader; a value in quotes may go on over several, and a # in it is no comment."""
+        """Yield lines for the reader; a value in quotes may go on over several, and a # in it is no comment."""
         for number, line in enumerate(self._lines, start=1):
             if self._between and _is_empty(line):
                 continue
@@ -278,6 +278,6 @@ class _Where:
     origins: dict[Keys, str]
 
     def __call__(self, keys: Keys) -> str:
-        """`line 3`, of the nearest part around it that has one."""
+        """Return `line 3`, of the nearest part around it that has one."""
         found = next((self.origins[keys[:end]] for end in range(len(keys), -1, -1) if keys[:end] in self.origins), "")
         return f"line {found.rpartition(':')[2]}"

@@ -28,7 +28,7 @@ _LONGEST_PATH = 4096
 _NOT_NAMED = ("source", "driving", "output", "views", "sets", "sign", "sign_key")
 """Fields that the name of an output cannot hold."""
 MAX_MATCHES = 100_000
-"""Of one pattern, and jobs of one batch."""
+"""Most matches of one pattern, and jobs of one batch."""
 _PARTS = ("stem", "name", "suffix", "parent", "folder")
 _WIDTH = re.compile(r"0?\d{0,2}d?")
 
@@ -38,11 +38,11 @@ class Job:
     """One line of a job file; with patterns, one of those that it stands for. Can be pickled."""
 
     number: int
-    """In the whole batch, from 1."""
+    """Number in the whole batch, from 1."""
     where: str
     """`line 3`."""
     config: AnimateConfig
-    """With absolute paths, and an output."""
+    """Configuration with absolute paths, and an output."""
     choice: ModelChoice
 
     def __post_init__(self) -> None:
@@ -69,24 +69,24 @@ class ParsedJobs:
 
     jobs: list[Job]
     problems: list[Problem]
-    """Of single jobs."""
+    """Problems of single jobs."""
     fatal: list[Problem]
-    """Of what concerns all jobs."""
+    """Problems that concern all jobs."""
 
 
 def known_fields() -> tuple[str, ...]:
-    """All that a job may have."""
+    """Return all that a job may have."""
     return (*option_fields(AnimateConfig), *option_fields(ModelChoice))
 
 
 def canonical(name: str) -> str:
-    """The field that a name means: `driving-crop` is `driving_crop`, `Source` is `source`, `view` is `views`."""
+    """Return the field that a name means: `driving-crop` is `driving_crop`, `Source` is `source`, `view` is `views`."""
     field = field_named(AnimateConfig, name) or field_named(ModelChoice, name)
     return name.strip().replace("-", "_").lower() if field is None else field.name
 
 
 def build(file: JobFile, path: Path, command: Mapping[str, Any], host: Host) -> ParsedJobs:
-    """Jobs from the entries of the file at `path`.
+    """Return jobs from the entries of the file at `path`.
 
     command: fields of the command line, for jobs that do not have them; relative paths among them begin at the current
     folder. Problems are those of the file, of fields that do not exist or cannot be read, and of patterns.
@@ -127,7 +127,7 @@ def _given(values: Mapping[str, Any], base: Path) -> dict[str, FieldValue]:
 
 
 def _unknown(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Message and hint for each field that does not exist, and for one that is given by two names."""
+    """Return message and hint for each field that does not exist, and for one that is given by two names."""
     known = known_fields()
     shown = "A job has source, driving, output and the options of 'fommctl animate --help'."
     found = [
@@ -147,13 +147,13 @@ class _Builder:
     entry: JobRow
     given: Mapping[str, FieldValue]
     output: FieldValue
-    """Where the entry has none."""
+    """Output where the entry has none."""
     registered: frozenset[str]
     jobs: list[Job]
     problems: list[Problem]
 
     def build(self) -> None:
-        """Every problem of the entry, or its jobs."""
+        """Collect every problem of the entry, or its jobs."""
         before = len(self.problems)
         texts = {name: self._text(name) for name in ("source", "driving")}
         sources, drivings = ([] if text is None else self._expanded(text) for text in texts.values())
@@ -181,7 +181,7 @@ class _Builder:
         self.jobs.append(Job(number=number, where=self.entry.where, config=config, choice=choice))
 
     def _names(self, number: int, config: AnimateConfig, choice: ModelChoice) -> dict[str, str | int]:
-        """What the name of an output may hold."""
+        """Return what the name of an output may hold."""
         values: dict[str, str | int] = {"number": number, **self.entry.names}
         values |= {**path_fields("source", config.source), **path_fields("driving", config.driving)}
         for name in known_fields():
@@ -196,7 +196,7 @@ class _Builder:
         return values
 
     def _text(self, name: str) -> FieldValue | None:
-        """A path as it was written. None, and a problem, where it is none."""
+        """Return a path as it was written. None, and a problem, where it is none."""
         given = self.given.get(name)
         if given is None or given.value == "":
             self._problem(f"the job has no {name}", "Every job needs source and driving.")
@@ -226,8 +226,8 @@ class _Builder:
         return self.output
 
     def _read(self, kind: type[T], **others: Path) -> T | None:
-        """The fields of the job that belong to a configuration class, read by it; None, and problems, where they cannot
-        be. others: fields that patterns and names decide."""
+        """Return the fields of the job that belong to a configuration class, read by it; None, and problems, where they
+        cannot be. others: fields that patterns and names decide."""
         decided = (*others, "output")
         values = {
             name: self._located(field, self.given[name])
@@ -243,7 +243,7 @@ class _Builder:
         return None
 
     def _located(self, field: OptionField, given: FieldValue) -> Any:
-        """The value as the configuration class takes it: lists for fields of many, absolute paths."""
+        """Return the value as the configuration class takes it: lists for fields of many, absolute paths."""
         value = _several(given.value) if field.many else given.value
         if field.name in ("model", "preset") and isinstance(value, str):
             return self._named(value, given.base)
@@ -254,7 +254,7 @@ class _Builder:
         return _absolute(given.base, value)
 
     def _named(self, text: str, base: Path) -> str:
-        """A name that is known, or else the absolute path of a file."""
+        """Return a name that is known, or else the absolute path of a file."""
         path = base / os.path.expanduser(text)
         names_a_file = Path(text).suffix or Path(text).name != text or path.is_file()
         return str(absolute(path)) if text not in self.registered and names_a_file else text
@@ -268,7 +268,7 @@ def _absolute(base: Path, value: Any) -> Any:
 
 
 def _encodable(text: str) -> bool:
-    """Whether the system can be asked for a file of this name: not with half a surrogate pair in it."""
+    """Tell whether the system can be asked for a file of this name: not with half a surrogate pair in it."""
     try:
         os.fsencode(text)
     except UnicodeEncodeError:
@@ -277,12 +277,13 @@ def _encodable(text: str) -> bool:
 
 
 def _several(value: Any) -> Any:
-    """A list; text is split at semicolons, since a cell of a table holds one value."""
+    """Return a list; text is split at semicolons, since a cell of a table holds one value."""
     return [part.strip() for part in value.split(";") if part.strip()] if isinstance(value, str) else value
 
 
 def expand(text: str, base: Path) -> list[Path]:
-    """The paths that a field stands for, absolute, in the order in which people count; hidden files are left out.
+    """Return the paths that a field stands for, absolute, in the order in which people count; hidden files are left
+    out.
 
     text: a path, or one with *, ?, [abc] or ** (any folders) in it; relative to `base`. What exists by this very name
     is no pattern; the number of a sequence of frames (`%05d`) stays as it is. Raises InputError where nothing fits.
@@ -304,12 +305,12 @@ def expand(text: str, base: Path) -> list[Path]:
 
 
 def absolute(path: Path) -> Path:
-    """Without `..` and `.`; links stay as they are."""
+    """Return the path without `..` and `.`; links stay as they are."""
     return Path(os.path.abspath(path))
 
 
 def path_fields(name: str, path: Path) -> dict[str, str]:
-    """`source.stem` and so on: stem, name, suffix, parent (the whole path of the folder) and folder (its name).
+    """Return `source.stem` and so on: stem, name, suffix, parent (the whole path of the folder) and folder (its name).
 
     A sequence of frames goes by the name of its folder.
     """
@@ -319,7 +320,7 @@ def path_fields(name: str, path: Path) -> dict[str, str]:
 
 
 def fill(template: str, fields: Mapping[str, str | int]) -> str:
-    """`{source.stem}_{number:03}.mov` with the values of these fields; `{{` is a brace.
+    """Return `{source.stem}_{number:03}.mov` with the values of these fields; `{{` is a brace.
 
     No other syntax of Python's formats is known. Raises UsageError for a field that does not exist and for a format.
     """

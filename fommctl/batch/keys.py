@@ -37,7 +37,7 @@ class Key:
 
     value: str
     parts: Mapping[str, str]
-    """Of source, driving, views, model and options."""
+    """Hashes of source, driving, views, model and options."""
     inputs: tuple[InputFile, ...] = field(default=(), compare=False)
     """Inputs as they were when they were hashed."""
 
@@ -47,13 +47,13 @@ class Key:
 
 
 def inputs_of(job: Job) -> tuple[Path, ...]:
-    """What has to be hashed for the key of a job."""
+    """Return what has to be hashed for the key of a job."""
     config = job.config
     return (config.source, config.driving, *config.views, *([] if config.sign is None else [config.sign]))
 
 
 def key_of(job: Job, model: Mapping[str, Any], hashes: Hashes) -> Key:
-    """The key of a job; model: its identity, see `hashing.model_identity`. Raises InputError.
+    """Return the key of a job; model: its identity, see `hashing.model_identity`. Raises InputError.
 
     Of the device only its kind counts: the same job on another GPU of a machine is the same job.
     """
@@ -85,7 +85,7 @@ class Hashes:
     """SHA-256 of inputs, by path."""
 
     def __init__(self, memory: Path | None = None) -> None:
-        """memory: where `remember` writes, and what it wrote is taken from; what is no such file is left out."""
+        """Start with what `remember` wrote to the file `memory`; anything else in it is left out."""
         self._memory = memory
         self._before = {} if memory is None else _recalled(memory)
         self._files: dict[str, tuple[FileFingerprint, str]] = {}
@@ -96,7 +96,7 @@ class Hashes:
         self._stopped = threading.Event()
 
     def __call__(self, path: Path) -> str:
-        """SHA-256 of a file, a folder or a pattern of frames. Raises InputError."""
+        """Return the SHA-256 of a file, a folder or a pattern of frames. Raises InputError."""
         if path not in self._known:
             waiting = self._ahead.get(path)
             self._known[path] = self._hash(path) if waiting is None else waiting.result()
@@ -104,7 +104,7 @@ class Hashes:
 
     @contextlib.contextmanager
     def ahead(self, paths: Iterable[Path]) -> Iterator[None]:
-        """Meanwhile several threads read these, in their order."""
+        """Read these files in several threads meanwhile, in their order."""
         with ThreadPoolExecutor(THREADS, "hashes") as pool:
             distinct = [path for path in dict.fromkeys(paths) if path not in self._known]
             self._ahead = {path: pool.submit(self._hash, path) for path in distinct}

@@ -61,7 +61,7 @@ def run_jobs(
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a worker runs."""
+    """Place of a worker."""
 
     host: str
     pid: int
@@ -70,10 +70,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Divided:
-    """What all tasks of a divided job need."""
+    """Values that all tasks of a divided job need."""
 
     job: Job
-    """With the precision that the first worker's machine has decided on."""
+    """Job with the precision that the first worker's machine has decided on."""
     plan: AnimationPlan
     motion: Motion
     folder: Path
@@ -202,7 +202,7 @@ def _whole(job: Job) -> _Steps:
 
 
 def _divided(job: Job, pieces: int, shortest: int, put: Callable[[Any], Any]) -> _Steps:
-    """put: shares a value among all workers."""
+    """Make the tasks of a job.  put: shares a value among all workers."""
     folder = _folder_of(job.output)
     try:
         ((divided, ranges),) = yield [_Call("make_motion", (job, pieces, shortest, folder))]
@@ -235,11 +235,11 @@ class _Running:
     """The tasks of this step."""
     results: dict[_Call, Any] = field(default_factory=dict)
     out: set[_Call] = field(default_factory=set)
-    """Those that workers have."""
+    """Tasks that workers have."""
     frames: dict[_Call, int] = field(default_factory=dict)
     total: int | None = None
     outcome: Outcome[Rendered] | None = None
-    """What it ends with, once its other tasks have ended."""
+    """Outcome of the job, once its other tasks have ended."""
 
     def advance(self, results: list[Any] | None = None) -> None:
         """Go on to the next step, or to the outcome."""

@@ -37,14 +37,14 @@ class BatchPlan:
     invalid: tuple[Problem, ...]
     """One for each job that cannot be done as it stands; a line of patterns that come to no jobs counts as one."""
     hashes: Hashes = field(default_factory=Hashes)
-    """Of the inputs."""
+    """Hashes of the inputs."""
 
     @property
     def to_run(self) -> list[Planned]:
         return [each for each in self.planned if each.reason is not None]
 
     def to_json(self) -> dict[str, Any]:
-        """For --dry-run --json."""
+        """Return the plan for --dry-run --json."""
         jobs = [
             {"where": each.job.where, "output": str(each.job.output), "runs": each.reason is not None}
             | {"reason": each.reason or "done before"}
@@ -59,7 +59,7 @@ class BatchPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchResult:
-    """What became of each job, in the order of the file."""
+    """Outcome of each job, in the order of the file."""
 
     jobs: tuple[Mapping[str, Any], ...]
     """`where`, `output`, `state` (done, kept, failed, not started), `attempts`, `seconds`, `reason`, `hint`,
@@ -69,12 +69,12 @@ class BatchResult:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Of jobs by state."""
+        """Numbers of jobs by state."""
         found = Counter(str(job["state"]) for job in self.jobs)
         return {state: found[state] for state in ("done", "kept", "failed", "not started")}
 
     def to_json(self) -> dict[str, Any]:
-        """For --json: more keys may be added, none of these changes."""
+        """Return the result for --json: more keys may be added, none of these changes."""
         return {
             "counts": self.counts,
             "jobs": [dict(job) for job in self.jobs],
@@ -177,13 +177,13 @@ def _outcomes(
 
 
 def by_model(planned: Sequence[Planned]) -> list[Planned]:
-    """Jobs of one model together, so that a worker need not load it twice; else in the order of the file."""
+    """Return jobs of one model together, so that a worker need not load it twice; else in the order of the file."""
     models = list(dict.fromkeys(each.job.choice for each in planned))
     return sorted(planned, key=lambda each: models.index(each.job.choice))
 
 
 def shared_devices(config: BatchConfig) -> tuple[str, ...]:
-    """Those that the workers share. Raises UsageError and MissingError for one that is not there."""
+    """Return the devices that the workers share. Raises UsageError and MissingError for one that is not there."""
     from fommctl.networks.inference.devices import resolve_device
 
     if config.engine == "ray":
@@ -198,7 +198,7 @@ def shared_devices(config: BatchConfig) -> tuple[str, ...]:
 
 
 def exit_code(result: BatchResult) -> int:
-    """0, or 6 where jobs failed or were not started."""
+    """Return 0, or 6 where jobs failed or were not started."""
     counts = result.counts
     return JobsFailedError.exit_code if counts["failed"] or counts["not started"] else 0
 

@@ -35,7 +35,7 @@ class Planned:
     reason: str | None
     """Why it has to; None: what an earlier batch made is still good."""
     record: Record | None = None
-    """What the status file said of it then."""
+    """Line of the status file at that time."""
 
 
 def plan_job(job: Job, key: Key, record: Record | None) -> Planned:
@@ -98,7 +98,7 @@ def _says_it_is_ours(job: Job) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ended:
-    """What became of a job."""
+    """Outcome of a job."""
 
     job: Job
     state: Literal["done", "kept", "failed"]
@@ -112,14 +112,14 @@ class Ended:
 
 
 class Watcher(Protocol):
-    """Who shows how far a batch is."""
+    """Observer that shows how far a batch is."""
 
     def started(self, job: Job, attempt: int) -> None: ...
 
     def progress(self, job: Job, done: int, total: int | None) -> None: ...
 
     def failed_once(self, job: Job, message: str) -> None:
-        """It will be tried again."""
+        """Report a failure after which the job is tried again."""
 
     def ended(self, ended: Ended) -> None: ...
 
@@ -135,7 +135,7 @@ class _Turn:
     earliest: float = 0.0
     locked: bool = False
     told: bool = False
-    """Whether it was said that another batch has the output."""
+    """True once the user was told that another batch has the output."""
 
 
 @dataclass(slots=True)
@@ -157,7 +157,7 @@ class Schedule(Iterator[Job | Backoff]):
         self._waiting.extend(_Turn(planned) for planned in self.planned)
 
     def __next__(self) -> Job | Backoff:
-        """A job that is ours from now on, or how long to wait for one."""
+        """Return a job that is ours from now on, or how long to wait for one."""
         while not self._stopped and (self._waiting or self._running):
             turn = self._next_turn()
             if isinstance(turn, Backoff):
@@ -168,7 +168,7 @@ class Schedule(Iterator[Job | Backoff]):
         raise StopIteration
 
     def _next_turn(self) -> _Turn | Backoff:
-        """The first that nobody else is at and whose pause is over."""
+        """Return the first that nobody else is at and whose pause is over."""
         now, pause = time.monotonic(), LONGEST_PAUSE_S
         for turn in list(self._waiting):
             if turn.earliest > now:
@@ -207,7 +207,7 @@ class Schedule(Iterator[Job | Backoff]):
         return replace(job, config=replace(job.config, overwrite=may_replace(job, record)))
 
     def _by_another(self, turn: _Turn, record: Record) -> Ended | None:
-        """What another batch has made of this job since it was planned; hashing the inputs may take minutes."""
+        """Return what another batch has made of this job since it was planned; hashing the inputs may take minutes."""
         planned = turn.planned
         if record.key != planned.key.value:
             return None
@@ -259,7 +259,7 @@ class Schedule(Iterator[Job | Backoff]):
 
     @property
     def not_started(self) -> list[Planned]:
-        """Those that were left when the batch stopped at a failure."""
+        """Jobs that were left when the batch stopped at a failure."""
         return [turn.planned for turn in self._waiting]
 
     def _failed(self, turn: _Turn, outcome: Failed) -> None:

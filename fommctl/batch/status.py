@@ -119,7 +119,7 @@ class OutputLocks:
     """
 
     def __init__(self, folder: Path) -> None:
-        """folder: made where it is missing, as are those above it. Raises OutputError where that cannot be."""
+        """Make the folder, and those above it, where it is missing. Raises OutputError where that fails."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

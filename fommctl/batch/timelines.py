@@ -142,13 +142,13 @@ def _media_of(clip: Any, folder: Path) -> Path:
 
 
 def _local(url: str) -> str:
-    """The path of a URL such as file:///shots/a.mov; what has no scheme is a path."""
+    """Return the path of a URL such as file:///shots/a.mov; what has no scheme is a path."""
     parts = urlsplit(url)
     return unquote(parts.path) if parts.scheme == "file" else url
 
 
 def _rate_of(clip: Any) -> Fraction:
-    """Frames a second in which the range of a clip counts."""
+    """Return frames a second in which the range of a clip counts."""
     return _exact(clip.trimmed_range().start_time.rate)
 
 
@@ -159,7 +159,7 @@ def _exact(rate: float) -> Fraction:
 
 
 def _range_of(clip: Any, info: VideoInfo, handles: int) -> dict[str, str]:
-    """`start` and `end` of a clip in its media, as frames from the media's beginning. Raises UsageError."""
+    """Return `start` and `end` of a clip in its media, as frames from the media's beginning. Raises UsageError."""
     if any(getattr(effect, "time_scalar", 1.0) != 1.0 for effect in clip.effects):
         raise UsageError(f"the clip '{printable(clip.name)}' is retimed", "Clips are animated at their own speed.")
     shown = clip.visible_range()  # with what transitions show
@@ -186,7 +186,7 @@ def _beginning(clip: Any, info: VideoInfo) -> int:
 
 
 def _frames(time: Any, info: VideoInfo) -> int:
-    """A time of a timeline in frames of the media."""
+    """Return a time of a timeline in frames of the media."""
     rate = _exact(time.rate)
     return round(Fraction(time.value) * info.coded_rate / rate)
 

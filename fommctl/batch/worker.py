@@ -25,7 +25,7 @@ MODELS = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rendered:
-    """What a job was rendered to."""
+    """Result of a rendered job."""
 
     result: Mapping[str, Any]
     """AnimateResult.to_json()."""

@@ -14,7 +14,7 @@ PAIRS = 12
 
 @configuration
 class BenchConfig:
-    """What to measure."""
+    """Configuration of a measurement."""
 
     preset: Annotated[
         str, typer.Option("-p", "--preset", help="A name (see 'fommctl presets list') or a YAML file.")

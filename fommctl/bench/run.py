@@ -6,24 +6,35 @@ import math
 import multiprocessing
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fommctl.animate import run as animate
+from fommctl.animate.animator import Animator
+from fommctl.animate.config import AnimateConfig
 from fommctl.animate.rendering import BATCH_ON_CPU, BATCH_ON_GPU
 from fommctl.api.protocols import Backend, Renderer
 from fommctl.bench.config import FRAMES, BenchConfig
 from fommctl.host import Host, load_host
-from fommctl.models.loading import build_backend
+from fommctl.media.images import Pixels, resize
+from fommctl.media.reader import Frame
+from fommctl.media.writer import Writer
+from fommctl.models.loading import LoadedModel, build_backend
 from fommctl.models.precision import choose_precision
+from fommctl.networks.grids import HostPixels
 from fommctl.networks.inference.devices import resolve_device, resolve_precision
 from fommctl.presets.config import check_seed
 from fommctl.presets.preset import load_preset
@@ -41,9 +52,9 @@ class PathResult:
 
     frames_per_second: float
     ratio: float
-    """To the plain loop in the same run."""
+    """Ratio to the plain loop in the same run."""
     error_max: float
-    """Of the frames in [0, 1], against the plain loop."""
+    """Largest error of the frames in [0, 1], against the plain loop."""
     error_mean: float
 
 
@@ -64,22 +75,22 @@ MeasureEndToEnd = Callable[[Preset, Backend, Host, torch.device, str], EndToEnd]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchResult:
-    """What `fommctl bench` prints."""
+    """Result of `fommctl bench`."""
 
     preset: str
     device: str
     batch_size: int
     threads: int
     auto_precision: str
-    """What `--precision auto` stands for on this device."""
+    """Precision that `--precision auto` stands for on this device."""
     paths: Mapping[str, PathResult]
     """`plain` and the precisions."""
     end_to_end: EndToEnd | None
     peak_memory_mb: float | None
-    """Of a process that renders by the path of `auto_precision` and does nothing else; None where unknown."""
+    """Peak of a process that renders by the path of `auto_precision` and does nothing else; None where unknown."""
 
     def to_json(self) -> dict[str, Any]:
-        """For --json: more keys may be added, none of these changes."""
+        """Return the result for --json: more keys may be added, none of these changes."""
         return {
             "preset": self.preset,
             "device": self.device,
@@ -129,7 +140,8 @@ def run(
 
 
 def random_backend(preset: Preset, host: Host, seed: int) -> Backend:
-    """Networks with seeded random weights, and the BatchNorm statistics that smooth random pictures give under them."""
+    """Return networks with seeded random weights, and the BatchNorm statistics that smooth random pictures give under
+    them."""
     backend = _fresh_backend(preset, host, seed)
     plain = backend.prepare(torch.device("cpu"), "fp32", fast=False)
     frames = smooth_pictures(2, preset.frame_shape, seed)
@@ -142,7 +154,7 @@ def random_backend(preset: Preset, host: Host, seed: int) -> Backend:
 
 
 def smooth_pictures(count: int, frame_shape: tuple[int, int, int], seed: int) -> Tensor:
-    """Clouds of random colours (count, C, H, W) in [0, 1] for frames of (H, W, C)."""
+    """Return clouds of random colours (count, C, H, W) in [0, 1] for frames of (H, W, C)."""
     height, width, channels = frame_shape
     points = torch.rand(count, channels, 8, 8, generator=torch.Generator().manual_seed(seed))
     return F.interpolate(points, (height, width), mode="bicubic").clamp(0, 1)
@@ -156,7 +168,7 @@ def _fresh_backend(preset: Preset, host: Host, seed: int) -> Backend:
 
 @contextmanager
 def _calibrating(backend: Backend) -> Iterator[None]:
-    """Every BatchNorm that runs in the block takes over the statistics of its batch."""
+    """Let every BatchNorm that runs in the block take over the statistics of its batch."""
     modules = [module for network in backend.modules().values() for module in network.modules()]
     norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -186,13 +198,13 @@ class _Path:
         self._frames = self._render().cpu()
 
     def take_time(self) -> None:
-        """One round."""
+        """Run one round."""
         began = time.perf_counter()
         self._render()
         self._seconds.append((time.perf_counter() - began) / len(self._driving))
 
     def result(self, plain: _Path) -> PathResult:
-        """Medians over the rounds."""
+        """Return medians over the rounds."""
         seconds, reference = statistics.median(self._seconds), statistics.median(plain._seconds)
         error = (self._frames - plain._frames).abs()
         return PathResult(
@@ -220,7 +232,7 @@ def _measure(
     batch: int,
     report: Report | None,
 ) -> None:
-    """Rounds of one batch a path, the paths in turns, so that whatever else the machine does meets all alike."""
+    """Run rounds of one batch a path, in turns, so that whatever else the machine does affects all paths alike."""
     pictures = smooth_pictures(batch + 1, frame_shape, config.seed + 1)
     for path in paths.values():
         path.start(pictures[:1], pictures[1:])
@@ -233,7 +245,7 @@ def _measure(
 
 
 def _peak_memory_alone(config: BenchConfig, device: torch.device, precision: str, batch: int) -> float | None:
-    """Megabytes that a process of its own needs at most for model and rendering, by one path."""
+    """Return the megabytes that a process of its own needs at most for model and rendering, by one path."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_render_and_weigh, config, str(device), precision, batch).result()
 
@@ -252,7 +264,7 @@ def _render_and_weigh(config: BenchConfig, device_name: str, precision: str, bat
 
 
 def _largest_memory() -> float | None:
-    """Megabytes that this process held at most; None where the system does not tell."""
+    """Return the megabytes that this process held at most; None where the system does not tell."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.is_file() else []
     # What getrusage tells on Linux counts what the process was before it became this program: its parent's size.
@@ -268,5 +280,73 @@ def _largest_memory() -> float | None:
 
 
 def _numbers(values: Any) -> dict[str, float]:
-    """The fields of a dataclass of numbers, to six significant digits."""
+    """Return the fields of a dataclass of numbers, to six significant digits."""
     return {name: float(f"{value:.6g}") for name, value in asdict(values).items()}
+
+
+RATE = Fraction(25)
+SECONDS = 5.0
+"""A clip is made long enough for the model to be busy with it for about this long."""
+FEWEST, MOST = 16, 600
+HD = 1280, 720
+ROUNDS = 3
+
+
+def measure(preset: Preset, backend: Backend, host: Host, device: torch.device, precision: str) -> EndToEnd:
+    """Return rounds of the model alone, `animate` with a clip of the model's size, and `animate` with 720p, in turns.
+
+    backend: with its weights.  Framing is given, so that no detection is in it; the result is an .mp4 file.
+    """
+    model = LoadedModel("bench", backend, preset, {}, ())
+    engine = Animator(model, host, device=str(device), precision=precision)
+    width, height = engine.frame_size()
+    pictures = [frame.pixels for frame in _moving(width, height, 8)]
+    alone = _alone(engine, pictures)
+    count = min(MOST, max(FEWEST, round(SECONDS * alone)))
+    rates: dict[str, list[float]] = {"alone": [], "native": [], "hd": []}
+    with tempfile.TemporaryDirectory(prefix="fommctl-bench-") as folder:
+        native, wide = Path(folder) / "native.mp4", Path(folder) / "wide.mp4"
+        _write(native, (width, height), (width, height), count)
+        _write(wide, HD, (width, height), count)
+        for _ in range(ROUNDS):
+            rates["alone"].append(_alone(engine, (pictures * count)[:count]))
+            rates["native"].append(_animated(engine, native, "none"))
+            rates["hd"].append(_animated(engine, wide, f"{(HD[0] - HD[1]) // 2},0,{HD[1]}"))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    return EndToEnd(
+        frames_per_second=medians["native"],
+        of_model_rate=medians["native"] / medians["alone"],
+        of_model_rate_720p=medians["hd"] / medians["alone"],
+    )
+
+
+def _moving(width: int, height: int, count: int) -> list[Frame]:
+    """Return frames of a cloud of colours that drifts."""
+    cloud = HostPixels(smooth_pictures(1, (height, width, 3), 0)).array()[0]
+    return [Frame(np.roll(cloud, 2 * index, axis=1), index, index / RATE, 1 / RATE) for index in range(count)]
+
+
+def _alone(engine: Animator, pictures: Sequence[Pixels]) -> float:
+    """Return frames a second of the model's loop, pictures to pictures, without files."""
+    began = time.perf_counter()
+    count = sum(1 for _ in engine.frames(pictures[0], pictures, adapt_scale=True, smooth=False))
+    return count / (time.perf_counter() - began)
+
+
+def _animated(engine: Animator, driving: Path, driving_crop: str) -> float:
+    config = AnimateConfig(
+        source=driving,
+        driving=driving,
+        output=driving.with_name("result.mp4"),
+        crop="none",
+        driving_crop=driving_crop,
+        overwrite=True,
+    )
+    return animate.run(config, engine).end_to_end_rate
+
+
+def _write(path: Path, size: tuple[int, int], cloud: tuple[int, int], count: int) -> None:
+    frames: list[NDArray[np.uint8]] = [resize(frame.pixels, size) for frame in _moving(*cloud, 32)]
+    with Writer(path, width=size[0], height=size[1], rate=RATE) as writer:
+        for index in range(count):
+            writer.write(frames[index % len(frames)], index / RATE, 1 / RATE)

@@ -36,27 +36,27 @@ class TrainingPathResult:
 
     samples_per_second: float
     ratio: float
-    """To the plain fp32 step in the same run."""
+    """Ratio to the plain fp32 step in the same run."""
     loss_deviation: float
-    """Of the first step's sum of losses from the plain one, as a share of it."""
+    """Deviation of the first step's sum of losses from the plain one, as a share of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingBenchResult:
-    """What `fommctl bench --train` prints."""
+    """Result of `fommctl bench --train`."""
 
     preset: str
     device: str
     batch_size: int
     threads: int
     auto_precision: str
-    """What `--precision auto` stands for on this device."""
+    """Precision that `--precision auto` stands for on this device."""
     perceptual_network: str
     paths: Mapping[str, TrainingPathResult]
     """`plain` and the precisions."""
 
     def to_json(self) -> dict[str, Any]:
-        """For --json: more keys may be added, none of these changes."""
+        """Return the result for --json: more keys may be added, none of these changes."""
         paths = {
             name: {key: float(f"{value:.6g}") for key, value in asdict(path).items()}
             for name, path in self.paths.items()
@@ -115,11 +115,11 @@ class _Path:
         self._first_loss = 0.0
 
     def start(self, batch: TrainingBatch) -> None:
-        """One step: what is prepared at the first one is no part of the rate."""
+        """Run one step: what is prepared at the first one is no part of the rate."""
         self._first_loss = sum(self._step(batch).losses.values())
 
     def take_time(self, batch: TrainingBatch) -> None:
-        """One round."""
+        """Run one round."""
         began = time.perf_counter()
         self._step(batch)
         if self._device.type == "cuda":
@@ -127,7 +127,7 @@ class _Path:
         self._seconds.append(time.perf_counter() - began)
 
     def result(self, plain: _Path, batch_size: int) -> TrainingPathResult:
-        """Medians over the rounds."""
+        """Return medians over the rounds."""
         seconds, reference = statistics.median(self._seconds), statistics.median(plain._seconds)
         return TrainingPathResult(
             samples_per_second=batch_size / seconds,
@@ -137,7 +137,7 @@ class _Path:
 
 
 def _batch(preset: Preset, size: int, seed: int, device: torch.device) -> TrainingBatch:
-    """Random pairs, transforms, and landmarks where the preset's training is guided by them."""
+    """Return random pairs, transforms, and landmarks where the preset's training is guided by them."""
     params: BaseTrainParams = preset.section("train_params")
     generator = torch.Generator().manual_seed(seed)
     transform = ThinPlateTransform.random(size, **params.transform_params.model_dump(), generator=generator)

@@ -133,7 +133,7 @@ def _exit(code: int) -> None:
 
 
 def plan_table(plan: "BatchPlan") -> "RenderableType":
-    """Every job with what would be done about it and why."""
+    """Return every job with what would be done about it and why."""
     from rich.console import Group
     from rich.text import Text
 
@@ -149,7 +149,7 @@ def plan_table(plan: "BatchPlan") -> "RenderableType":
 
 
 def summary(result: "BatchResult") -> "RenderableType":
-    """What was done now, what failed and why, and how many were done before."""
+    """Return what was done now, what failed and why, and how many were done before."""
     from rich.console import Group
     from rich.text import Text
 
@@ -173,14 +173,14 @@ def summary(result: "BatchResult") -> "RenderableType":
 
 
 def clock(seconds: float | None) -> str:
-    """`0:01:05`; `4.2 s` below a minute; nothing for None."""
+    """Return `0:01:05`; `4.2 s` below a minute; nothing for None."""
     if seconds is None:
         return ""
     return f"{seconds:.1f} s" if seconds < 60 else str(datetime.timedelta(seconds=round(seconds)))
 
 
 def _short(path: str | None) -> str:
-    """Relative where that is shorter: people know where they are."""
+    """Return the path relative to the current folder where that is shorter."""
     if path is None:
         return "-"
     try:
@@ -231,7 +231,7 @@ class _Row:
 
 @dataclass(slots=True)
 class _Progress:
-    """What there is to show now."""
+    """State that is shown."""
 
     total: int
     running: dict[int, _Row] = field(default_factory=dict)
@@ -258,7 +258,7 @@ class _Progress:
         self.latest.append((name_of(ended.job), ended.state, said_of(ended)))
 
     def picture(self) -> "RenderableType":
-        """The jobs that ended last, those at work with a bar each, and how many are left."""
+        """Return the jobs that ended last, those at work with a bar each, and how many are left."""
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
@@ -311,13 +311,13 @@ class _Lines:
 
 
 def name_of(job: "Job") -> str:
-    """The output's, with its folder where it is one of many pictures."""
+    """Return the output's, with its folder where it is one of many pictures."""
     output = job.output
     return os.path.join(output.parent.name, output.name) if "%" in output.name else output.name
 
 
 def said_of(ended: "Ended") -> str:
-    """Frames and time, or why it failed."""
+    """Return frames and time, or why it failed."""
     if ended.error is not None:
         return str(ended.error.get("message"))
     frames = (ended.result or {}).get("frames")

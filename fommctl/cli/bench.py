@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 def bench(session: Session, config: "BenchConfig") -> None:
     """Measure the fast paths against the plain loop of the published code, in turns, on random weights."""
     from fommctl.bench import run, training
-    from fommctl.bench.end_to_end import measure
+    from fommctl.bench.run import measure
 
     with session.progress("bench") as report:
         if config.train:

@@ -38,8 +38,8 @@ class LogFormat(StrEnum):
 
 
 def clean(text: str) -> str:
-    """Text without control characters; lines after the first are indented, so that none of them passes for a message of
-    its own."""
+    """Return text without control characters; lines after the first are indented, so that none of them passes for a
+    message of its own."""
     first, *more = _CONTROL.sub("\ufffd", text).split("\n")
     return "\n".join([first, *(line if line.startswith("  ") else f"  {line}" for line in more)])
 
@@ -68,10 +68,10 @@ def make_console(*, stderr: bool = False) -> "Console":
 
 
 class _Stderr:
-    """What sys.stderr is at the time, below what rich puts over it; writing to one that went away does nothing."""
+    """Stream that sys.stderr is at the time, below rich's own; writing to one that went away does nothing."""
 
     terminal: ClassVar[TextIO | None] = None
-    """Where displays go while file descriptor 2 is read by us."""
+    """Stream of displays while file descriptor 2 is read by us."""
 
     @property
     def _stream(self) -> TextIO:
@@ -103,9 +103,9 @@ class Session:
     verbose: int = 0
     debug: bool = False
     warnings: "WarningCollector | None" = field(default=None, repr=False)
-    """What was warned of so far."""
+    """Warnings so far."""
     stdout: TextIO | None = field(default=None, repr=False)
-    """Where the result goes; None: sys.stdout."""
+    """Stream of the result; None: sys.stdout."""
     _stderr: "Console | None" = field(default=None, repr=False)
 
     @property
@@ -122,7 +122,7 @@ class Session:
         return wanted and sys.stderr.isatty()
 
     def result(self, data: Mapping[str, Any], text: "RenderableType | None" = None) -> None:
-        """The result of the command: `data` under --json, else `text` for people.
+        """Print the result of the command: `data` under --json, else `text` for people.
 
         A string is printed as it is (brackets of a file name are no markup); for colours give a rich Text.
         Whatever was warned of is in the JSON too, where it has a list of warnings.
@@ -140,12 +140,12 @@ class Session:
             console.print(text)
 
     def summary(self, data: Mapping[str, Any], text: "RenderableType | None" = None) -> None:
-        """As `result`, for a command whose result is what it wrote: --quiet prints nothing then."""
+        """Print a result like `result`, but nothing under --quiet: for commands whose result is what they wrote."""
         self.result(data, None if self.quiet else text)
 
     @contextlib.contextmanager
     def progress(self, label: str, unit: str = "frames") -> Iterator["Report"]:
-        """A progress bar with ETA and rate on stderr; yields report(done, total). Silent without a terminal,
+        """Show a progress bar with ETA and rate on stderr; yields report(done, total). Silent without a terminal,
         and where stdout or stderr is for machines; runners of Open Job Description get lines of theirs."""
         if self.log_format == LogFormat.OPENJD:
             yield openjd_progress(label)
@@ -183,7 +183,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a command tells its progress bar: report(done, total or None), and which phase comes before."""
+    """Callback to a progress bar: report(done, total or None), and the phase before it."""
 
     label: str
     _show: Callable[..., None] = lambda **now: None
@@ -245,13 +245,13 @@ class LogFormatter(logging.Formatter):
 
 
 def json_line(level: str, message: str, **more: object) -> str:
-    """One message for machines."""
+    """Return one message for machines."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     return json.dumps({"time": now, "level": level, "message": message, **more})
 
 
 def openjd_line(kind: str, message: str) -> str:
-    """One line for a runner of Open Job Description.  kind: `progress`, `status` or `fail`."""
+    """Return one line for a runner of Open Job Description.  kind: `progress`, `status` or `fail`."""
     return f"openjd_{kind}: {' '.join(clean(message).split())}"
 
 

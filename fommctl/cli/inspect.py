@@ -123,5 +123,5 @@ def _line(label: str, text: str, style: str = "") -> "Text":
 
 
 def _clean(value: object) -> str:
-    """What a stranger's file says, fit for a terminal."""
+    """Return what a stranger's file says, fit for a terminal."""
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in str(value)[:500])

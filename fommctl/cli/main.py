@@ -117,7 +117,7 @@ def _without_libraries(error: Exception) -> int:
 
 
 def _flags(argv: Sequence[str]) -> SimpleNamespace:
-    """The shared flags that count even where the arguments cannot be parsed: json, debug, quiet, log_format."""
+    """Return the shared flags that count even where the arguments cannot be parsed: json, debug, quiet, log_format."""
     words = list(argv[: argv.index("--")] if "--" in argv else argv)
     after = dict(itertools.pairwise(words))
     formats = ("json", "openjd")
@@ -127,6 +127,7 @@ def _flags(argv: Sequence[str]) -> SimpleNamespace:
         debug="--debug" in words,
         quiet="-q" in words or "--quiet" in words,
         log_format=next(named, "text"),
+        ours=next((word for word in words if not word.startswith("-")), None) in COMMANDS,
     )
 
 
@@ -143,7 +144,7 @@ def run(work: Callable[[], object], argv: Sequence[str]) -> int:
                 result = work()
                 _flush()
             return result if isinstance(result, int) else 0
-        except (Exception, KeyboardInterrupt, SystemExit) as error:
+        except BaseException as error:  # whatever plugins and libraries raise
             return _code_of(error, flags)
 
 
@@ -154,7 +155,7 @@ def _code_of(error: BaseException, flags: SimpleNamespace) -> int:
     gone, lost = _stdout_is_lost(look=broken)
     if broken and (gone or isinstance(error, SystemExit)):
         return 0  # `| head` has seen enough. rich makes a SystemExit of it.
-    if isinstance(error, SystemExit | typer.Exit):
+    if isinstance(error, typer.Exit) or (isinstance(error, SystemExit) and not (flags.ours and _their_plugin(error))):
         return _code_of_exit(error)
     # What stdout cannot take is told on stderr.
     flags.json = flags.json and not lost
@@ -166,8 +167,8 @@ def _code_of(error: BaseException, flags: SimpleNamespace) -> int:
 
 
 def _stdout_is_lost(look: bool) -> tuple[bool, bool]:
-    """Whether the reader of our stdout has gone, and whether it takes nothing more for that or another reason, such
-    as a full disk. What cannot be written is dropped, for it must not raise again at exit.
+    """Tell whether the reader of our stdout has gone, and whether it takes nothing more for that or another reason,
+    such as a full disk. What cannot be written is dropped, for it must not raise again at exit.
 
     look: ask the system too, because unbuffered output leaves nothing to flush.
     """
@@ -186,7 +187,7 @@ def _drop_stdout() -> None:
 
 
 def _hung_up(stream: TextIO) -> bool:
-    """Has the other end of this pipe been closed, where the system can tell?"""
+    """Tell whether the other end of this pipe was closed, where the system can tell."""
     import select
 
     if not hasattr(select, "poll"):
@@ -205,7 +206,8 @@ def _flush() -> None:
 
 
 def _as_known(error: BaseException) -> FommctlError | None:
-    """The error as one that has an exit code; None for a command group without a subcommand, which printed its help."""
+    """Return the error as one that has an exit code; None for a command group without a subcommand, which printed its
+    help."""
     import typer
 
     if isinstance(error, FommctlError):
@@ -227,7 +229,7 @@ def _as_known(error: BaseException) -> FommctlError | None:
 
 
 def _code_of_exit(error: BaseException) -> int:
-    """The code of typer.Exit or of a SystemExit, whose code may be a message, as for sys.exit itself."""
+    """Return the code of typer.Exit or of a SystemExit, whose code may be a message, as for sys.exit itself."""
     code = getattr(error, "exit_code", getattr(error, "code", None))
     if code is None or isinstance(code, int):
         return code or 0
@@ -248,8 +250,8 @@ def _report(known: FommctlError, error: BaseException, flags: SimpleNamespace) -
 
 
 def _told(known: FommctlError, flags: SimpleNamespace) -> str:
-    """An error as the flags say: JSON on stdout, else a line of JSON or text on stderr, or one for a runner of Open
-    Job Description."""
+    """Return an error as the flags say: JSON on stdout, else a line of JSON or text on stderr, or one for a runner of
+    Open Job Description."""
     from fommctl.cli.console import clean, json_line, openjd_line
 
     if flags.json:
@@ -274,16 +276,21 @@ def _write(text: str, *, to_stdout: bool) -> bool:
     return True
 
 
+def _their_plugin(error: BaseException) -> str | None:
+    """Name the plugin of others in whose code an error arose; None where it is ours."""
+    plugin = plugin_of(error)
+    return None if plugin is None or plugin.endswith(" of fommctl") else plugin
+
+
 def _bug(error: BaseException) -> FommctlError:
-    """An error that nobody foresaw, ours or a plugin's: the traceback goes to a log that a report can carry."""
+    """Return an error that nobody foresaw, ours or a plugin's: the traceback goes to a log that a report can carry."""
     import tempfile
     import traceback
 
-    plugin = plugin_of(error)
-    ours = plugin is None or plugin.endswith(" of fommctl")
+    plugin = _their_plugin(error)
     what = f"{type(error).__name__}: {str(error)[:200]}".rstrip(": ")
-    message = f"this is a bug in fommctl: {what}" if ours else f"{plugin} failed: {what}"
-    report = "Please report it" if ours else "Leave the plugin out with FOMMCTL_PLUGINS, or report it to its authors"
+    message = f"this is a bug in fommctl: {what}" if plugin is None else f"{plugin} failed: {what}"
+    report = "Leave the plugin out with FOMMCTL_PLUGINS, or report it to its authors" if plugin else "Please report it"
     text = "".join(traceback.format_exception(error))
     try:
         handle, name = tempfile.mkstemp(prefix="fommctl-", suffix=".log")
@@ -296,7 +303,7 @@ def _bug(error: BaseException) -> FommctlError:
 
 @contextlib.contextmanager
 def _signals_raise() -> Iterator[None]:
-    """SIGTERM and SIGHUP become KeyboardInterrupt, so that every `with` block cleans up as for Ctrl-C.
+    """Turn SIGTERM and SIGHUP into KeyboardInterrupt, so that every `with` block cleans up as for Ctrl-C.
 
     A signal that the caller ignores (nohup, a background job) stays ignored. Signals that follow within a second
     (an impatient second Ctrl-C, a supervisor that signals the whole group) do not disturb the cleaning up. In the
@@ -322,7 +329,7 @@ def _signals_raise() -> Iterator[None]:
 
 
 def _importing(frame: FrameType | None) -> bool:
-    """Whether this frame runs for an import."""
+    """Tell whether this frame runs for an import."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
@@ -348,7 +355,7 @@ def _end(signum: int, frame: FrameType | None) -> None:
 
 
 def _open_standard_streams() -> None:
-    """Where the caller closed one of the three (`2>&-`), the next file to be opened would take its number, and what
+    """Reopen closed standard streams (`2>&-`): the next file to be opened would take their number, and what
     a library then prints would end up in the result."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -364,7 +371,7 @@ def _open_standard_streams() -> None:
 
 
 def _keep_stdout_for_the_result() -> None:
-    """What a library or a program that it starts writes to file descriptor 1 goes to stderr; sys.stdout keeps the
+    """Send what libraries and their programs write to file descriptor 1 to stderr; sys.stdout keeps the
     way to where the caller reads."""
     stdout = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
     os.dup2(2, 1)

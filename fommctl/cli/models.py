@@ -173,7 +173,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def _details(entry: Entry) -> dict[str, Any]:
-    """What `show` tells beyond a row of the list."""
+    """Return what `show` tells beyond a row of the list."""
     from fommctl.files import file_sha256
     from fommctl.models import files, registry
 
@@ -196,7 +196,7 @@ def _details(entry: Entry) -> dict[str, Any]:
 
 
 def _training(text: str | None) -> Any:
-    """What a file says of its training: JSON where it is that, else its text; anybody may have written it."""
+    """Return what a file says of its training: JSON where it is that, else its text; anybody may have written it."""
     from fommctl.api.readers import parse_json
 
     try:

@@ -8,6 +8,7 @@ import contextlib
 import copy
 import importlib
 import inspect
+import itertools
 import logging
 import re
 import sys
@@ -103,12 +104,12 @@ HABITS: Mapping[str, str] = {
     "--epochs": "Write --max-steps N, or --set train_params.num_epochs=N.",
     "--num-epochs": "Write --max-steps N, or --set train_params.num_epochs=N.",
 }
-"""What users of the published FOMM code, LivePortrait, facefusion and ffmpeg write, and what it is called here."""
+"""Options of the published FOMM code, LivePortrait, facefusion and ffmpeg, and their names here."""
 logger = logging.getLogger("fommctl.cli")
 
 
 def build_app(modules: Sequence[str]) -> typer.Typer:
-    """The application with the commands of these modules of `fommctl.cli`, and with those of plugins."""
+    """Return the application with the commands of these modules of `fommctl.cli`, and with those of plugins."""
     app = typer.Typer(
         name="fommctl",
         cls=type("Commands", (Commands,), {"modules": tuple(modules)}),
@@ -131,7 +132,7 @@ def build_app(modules: Sequence[str]) -> typer.Typer:
 
 
 def built(name: str) -> Any:
-    """The command, or the group of commands, of a module of `fommctl.cli`."""
+    """Return the command, or the group of commands, of a module of `fommctl.cli`."""
     app = typer.Typer(add_completion=False)
     _module(name).register(app)
     return typer.main.get_group(app).commands[name]
@@ -200,7 +201,7 @@ def command(
 
 
 def read(classes: Mapping[str, type], values: Mapping[str, Any], *, optional: bool = False) -> dict[str, Any]:
-    """A configuration of each class, by the names of the parameters that take them.
+    """Return a configuration of each class, by the names of the parameters that take them.
 
     values: what typer read, by the name of the field; None and () stand for what was not given.  optional: required
     paths may be missing. Raises UsageError with the problems of all of them.
@@ -243,7 +244,7 @@ def check_there(*paths: Path | None) -> None:
 
 
 def usage_error(error: Any) -> UsageError | None:
-    """What typer says about the words of a command line; None where a group printed its help."""
+    """Return what typer says about the words of a command line; None where a group printed its help."""
     message = error.format_message()
     if not message:
         return None
@@ -271,12 +272,42 @@ class Command(TyperCommand):
     fields: frozenset[str] = frozenset()
     """The parameters that the configuration class reads."""
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help, then the options of the family of the model or preset that the command line names."""
+        super().format_help(ctx, formatter)
+        if "options" in self.fields and isinstance(ctx.obj, tuple):
+            _print_family_options(dict(itertools.pairwise(ctx.obj)))
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the words; what is required by the configuration class counts as not given."""
         for each in self.params:
             if each.required and each.name in self.fields:
                 each.process_value = partial(_unless_missing, each)  # type: ignore[method-assign]
         return super().parse_args(ctx, args)
+
+
+def _print_family_options(after: Mapping[str, str]) -> None:
+    """after: the word behind each word of the command line."""
+    preset, model = after.get("--preset", after.get("-p")), after.get("--model", after.get("-m"))
+    if preset is None and model is None:
+        return
+    import rich
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    from fommctl.host import load_host
+    from fommctl.models.loading import backend_of
+    from fommctl.options import listed_options
+
+    host = load_host()
+    spec = host.find("backend", backend_of(model, preset, host))
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    for name, about in listed_options(spec.options()).items():
+        default = f" [default: {about['default']}]" if about["default"] else ""
+        table.add_row(Text(f"-O {name}", "cyan"), Text(str(about["type"]), "yellow"), Text(f"{about['help']}{default}"))
+    if table.rows:
+        rich.print(Panel(table, title=f"Options of {spec.name}", title_align="left", border_style="dim"))
 
 
 def _unless_missing(parameter: Any, ctx: Any, value: Any) -> Any:
@@ -303,7 +334,7 @@ class Commands(TyperGroup):
         return [*self.modules, *(name for name in self.host.names("command") if name not in self.modules)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """For --help and completion: only a name and a summary, for building a command may be slow."""
+        """Return a command for --help and completion: only a name and a summary, for building it may be slow."""
         if cmd_name in self.modules:
             return TyperCommand(cmd_name, help=_summary(cmd_name))
         if cmd_name not in self.host.names("command"):
@@ -313,7 +344,7 @@ class Commands(TyperGroup):
         return TyperCommand(cmd_name, help=summary, rich_help_panel=PANEL_OF_PLUGINS)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """For a call: builds the command."""
+        """Build the command that is called."""
         name = args[0]
         if name in self.modules:
             return name, built(name), args[1:]
@@ -349,7 +380,7 @@ def _print_version(value: bool) -> None:
 
 
 def _parameters(cls: type, *names: str, required: bool, panel: str | None) -> Iterator[inspect.Parameter]:
-    """The parameters of options; with a `panel`, under that heading and without defaults."""
+    """Yield the parameters of options; with a `panel`, under that heading and without defaults."""
     from fommctl.options import option_fields
 
     for field in option_fields(cls).values():
@@ -434,7 +465,7 @@ def _evaluated(parameter: inspect.Parameter, function: Any) -> inspect.Parameter
 
 
 def _shown_default(field: OptionField) -> Any:
-    """The default as --help shows it."""
+    """Return the default as --help shows it."""
     if field.default is None or field.many:
         return field.reads.default if field.reads is not None else None
     return field.default if isinstance(field.default, bool | int | float | Path | str) else str(field.default)

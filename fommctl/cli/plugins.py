@@ -39,7 +39,7 @@ SUITES: Mapping[str, str] = {
     "preset": "fommctl presets show",
     "command": "fommctl.api.testing.check_command",
 }
-"""What repeats the check, by kind, for those kinds that have one; weights are checked when they are pulled or read."""
+"""Call that repeats the check, by kind; weights are checked when they are pulled or read."""
 HEAVY = ("torch", "av")
 """Never loaded by importing a plugin or asking its hooks."""
 SLOW_ONES = ("numpy", "scipy", "pandas", "cv2", "PIL", "matplotlib", "pydantic", "sklearn", "transformers")
@@ -98,7 +98,15 @@ def show_plugin(
 
     host = load_host(check=False)
     infos = _named(host, name)
-    details = [{**_data(info), "summaries": _summaries(host, info), "traceback": info.traceback} for info in infos]
+    details = [
+        {
+            **_data(info),
+            "summaries": _summaries(host, info),
+            "options": _options(host, info),
+            "traceback": info.traceback,
+        }
+        for info in infos
+    ]
     session.result({"plugins": details, "warnings": list(host.warnings)}, "\n\n".join(map(_shown, details)))
 
 
@@ -151,7 +159,7 @@ def check_plugin(
 
 
 def _explained(checks: "list[Check]", guide: Path, *, tracebacks: bool) -> str:
-    """A line for each check, more where it failed, and what it comes to."""
+    """Return a line for each check, more where it failed, and what it comes to."""
     lines = []
     for each in checks:
         lines.append(f"{each.kind} {each.name}: {each.problem or each.note or 'passed'}")
@@ -183,12 +191,21 @@ def _data(info: "PluginInfo") -> dict[str, Any]:
 
 
 def _summaries(host: "Host", info: "PluginInfo") -> dict[str, dict[str, str]]:
-    """{kind: {name: summary}} of specs whose name is theirs alone."""
+    """Return {kind: {name: summary}} of specs whose name is theirs alone."""
     return {
         kind: {name: host.find(kind, name).summary for name in names if name in getattr(host, f"{kind}s")}
         for kind, names in info.registers.items()
         if kind != "hook"
     }
+
+
+def _options(host: "Host", info: "PluginInfo") -> dict[str, Any]:
+    """{backend: {name: {type, default, help}}} of backends with options of their own."""
+    from fommctl.options import listed_options
+
+    names = [name for name in info.registers.get("backend", ()) if name in host.backends]
+    found = {name: listed_options(host.ask("backend", name, "options", default=None)) for name in names}
+    return {name: options for name, options in found.items() if options}
 
 
 def _table(infos: "tuple[PluginInfo, ...]", warnings: list[str]) -> "RenderableType":
@@ -217,6 +234,11 @@ def _shown(details: dict[str, Any]) -> str:
     for kind, names in details["registers"].items():
         lines.append(f"{kind}:")
         lines += [f"  {name}  {details['summaries'].get(kind, {}).get(name, '')}".rstrip() for name in names]
+    for backend, options in details["options"].items():
+        lines.append(f"options of {backend}, -O NAME=VALUE:")
+        lines += [
+            f"  {name}={about['default'] or ''}  {about['type']}  {about['help']}" for name, about in options.items()
+        ]
     lines += [f"problem: {details['problem']}"] if details["problem"] else []
     return "\n".join([*lines, *([details["traceback"].rstrip()] if details["traceback"] else [])])
 
@@ -226,34 +248,34 @@ class Check:
     """How one spec did, or the plugin itself in one respect."""
 
     kind: str
-    """Of SUITES; `plugin` for what is no spec."""
+    """Kind of SUITES; `plugin` for what is not a spec."""
     name: str
     problem: str | None = None
     """The promise that was broken, or what was raised."""
     note: str | None = None
     """Why it was not checked, or not wholly."""
     got: str | None = None
-    """What came in place of what was promised."""
+    """Value in place of the promised one."""
     where: str | None = None
     """The line of the plugin that raised."""
     advice: str | None = None
-    """What to do."""
+    """Remedy."""
     read: str | None = None
     """The section of the guide."""
     repeat: str | None = None
-    """What runs this check alone."""
+    """Command that runs this check alone."""
     traceback: str | None = None
 
 
 def guide() -> Path:
-    """The guide for plugin authors: inside the package in a wheel, among the plugins in a source tree."""
+    """Return the guide for plugin authors: inside the package in a wheel, among the plugins in a source tree."""
     package = Path(fommctl.__file__).parent
     packed = package / "_plugin_guide.md"
     return packed if packed.is_file() else package.parent / "plugins" / "README.md"
 
 
 def check(kind: str, name: str, host: "Host", data: Path | None = None) -> Check:
-    """The contract suite of this kind (of SUITES) over this spec; data: the folder for data sets on disk."""
+    """Return the contract suite of this kind (of SUITES) over this spec; data: the folder for data sets on disk."""
     from fommctl.api import testing
     from fommctl.api.testing import BrokenPromiseError
 
@@ -284,7 +306,7 @@ def _traceback(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str | None:
-    """The last line outside fommctl and the libraries that led to the error; None where there is none."""
+    """Return the last line outside fommctl and the libraries that led to the error; None where there is none."""
     ours = Path(fommctl.__file__).parent
     frames = [
         frame
@@ -300,7 +322,7 @@ _LIBRARIES = {"site-packages", "dist-packages"}
 
 
 def _backend(name: str, host: "Host") -> str | None:
-    """With the preset of this backend that has the smallest frames, and among those the smallest networks."""
+    """Check training with this backend's preset of the smallest frames, and among those the smallest networks."""
     from fommctl.api.testing_backend import check_backend
     from fommctl.presets.preset import load_preset, preset_names
 
@@ -384,7 +406,7 @@ def _preset(name: str, host: "Host") -> str | None:
 
 
 def check_package(info: "PluginInfo", host: "Host") -> list[Check]:
-    """The plugin itself, in four respects; only the first where it does not load."""
+    """Return the plugin itself, in four respects; only the first where it does not load."""
     if info.problem:
         read = "Versions" if "requires fommctl" in info.problem else "Troubleshooting"
         return [Check("plugin", "loading", problem=info.problem, read=read, traceback=info.traceback)]
@@ -425,7 +447,7 @@ def _faults(info: "PluginInfo", host: "Host") -> Iterator[str]:
 
 
 def _import(info: "PluginInfo") -> Check:
-    """In a process of its own, for in this one everything may be loaded already."""
+    """Measure the import in another process, since everything may be loaded in this one already."""
     paths = os.pathsep.join(filter(None, sys.path))
     done = None
     try:

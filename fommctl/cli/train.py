@@ -77,7 +77,7 @@ class Report(Protocol):
     def __call__(
         self, step: int, epoch: int, losses: Mapping[str, float], samples_per_s: float, waiting: float
     ) -> None:
-        """step: steps done so far.  waiting: share of the time in which the device waited for data, in [0, 1]."""
+        """Show progress.  step: steps done.  waiting: share of the time that the device waited for data, in [0, 1]."""
         ...
 
 
@@ -107,7 +107,7 @@ def training_progress(
 
 @dataclass
 class _Progress:
-    """What there is to tell after the last step; but for step and epoch, running means."""
+    """Numbers after the last step; but for step and epoch, running means."""
 
     total: int | None
     first: int
@@ -193,7 +193,7 @@ class _Lines:
 
 @contextlib.contextmanager
 def _display(session: Session, progress: _Progress) -> Iterator[Report]:
-    """A bar with what belongs to it, and the losses below."""
+    """Show a progress bar, and the losses below."""
     from rich.console import Group
     from rich.live import Live
     from rich.progress import BarColumn, Progress, TextColumn

@@ -20,9 +20,8 @@ from annotated_types import Len
 from pydantic import BaseModel, ConfigDict, model_validator, with_config
 from typing_extensions import TypedDict
 
-from fommctl.datasets.tables import write_csv
 from fommctl.errors import UsageError
-from fommctl.files import exclusive_folder, remove_stale_files, write_text
+from fommctl.files import exclusive_folder, remove_stale_files, write_csv, write_text
 from fommctl.journal import Journal
 
 JOURNAL, MARKER = ".crop.jsonl", ".fommctl-crop"

@@ -14,9 +14,9 @@ from fommctl.api.protocols import Detector
 from fommctl.api.values import Detection
 from fommctl.crop.config import CropConfig
 from fommctl.detection.choice import left_to_right, numbered_tracks
-from fommctl.detection.cuts import Cut, CutFinder
 from fommctl.detection.framing import LONGEST_SIDE, fitted, scaled, spread
 from fommctl.detection.search import detect_in_tiles, refined_box
+from fommctl.detection.shots import Cut, CutFinder
 from fommctl.detection.tracking import (
     SURE,
     BoxTrack,

@@ -54,7 +54,7 @@ def chosen(face: str, ordered: Sequence[T], numbered: Sequence[T], box: Callable
 
 
 def _distance(box: Box, x: float, y: float) -> tuple[float, float]:
-    """From a box, 0 within it; then from its middle."""
+    """Return the distance from a box, 0 within it, and that from its middle."""
     across = max(box.left - x, 0.0, x - box.right)
     down = max(box.top - y, 0.0, y - box.bottom)
     (middle_x, middle_y) = box.center

@@ -30,7 +30,7 @@ class DetectorCache:
         """Last clip that was searched, for others of its subjects."""
 
     def detector(self, subject: str, name: str | None) -> tuple[DetectorSpec, Detector]:
-        """As `choose_detector`."""
+        """Choose a detector like `choose_detector`."""
         if (subject, name) not in self._detectors:
             self._detectors[subject, name] = choose_detector(self._host, subject, name)
         return self._detectors[subject, name]
@@ -46,7 +46,7 @@ class DetectorCache:
         cuts: bool,
         face: str,
     ) -> tuple[ClipCrop, ...]:
-        """As `crops_in_clip`; a file that was not written to since is not searched again."""
+        """Find crops like `crops_in_clip`; a file that was not written to since is not searched again."""
         spec, built = detector
         part = clip.fps, clip.start, clip.end, clip.deinterlace
         same = (*_state(clip.path), part, spec.name, cuts)
@@ -81,13 +81,13 @@ def _state(path: Path) -> tuple[Path, int, int, int]:
 
 
 def ready_detectors(host: Host, subject: str) -> list[DetectorSpec]:
-    """The detectors of this subject that work at once and offline, in the order of priority."""
+    """Return the detectors of this subject that work at once and offline, in the order of priority."""
     fitting = [spec for spec in host.detectors.values() if spec.subject == subject and why_not_ready(spec) is None]
     return sorted(fitting, key=lambda spec: -spec.priority)
 
 
 def choose_detector(host: Host, subject: str, name: str | None = None) -> tuple[DetectorSpec, Detector]:
-    """The detector of this name, or the first of the ready ones that can be built.
+    """Return the detector of this name, or the first of the ready ones that can be built.
 
     A detector asked for by name may download its weights. Raises UsageError for an unknown name, and MissingError where
     no detector of `subject` works.

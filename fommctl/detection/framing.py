@@ -64,17 +64,17 @@ class Crop:
     found: int
     """Subjects in the picture."""
     score: float
-    """Of the detection, comparable within one detector only."""
+    """Score of the detection, comparable within one detector only."""
     subject: Detection
     number: int = 1
-    """Of the subject, from left to right."""
+    """Number of the subject, from left to right."""
     all_boxes: tuple[Box, ...] = ()
-    """Of all subjects, by their numbers."""
+    """Boxes of all subjects, by their numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampledDetection:
-    """What one searched frame of a clip shows of the subject."""
+    """Subject in one searched frame of a clip."""
 
     time: Fraction
     """Seconds, as frames of the clip have it."""
@@ -101,11 +101,11 @@ class ClipCrop:
     path: SquarePath | None = None
     """The square that follows the subject, where the fixed one does not serve."""
     number: int = 1
-    """Of the subject, see `fommctl.detection.choice`."""
+    """Number of the subject, see `fommctl.detection.choice`."""
 
     @property
     def width(self) -> float:
-        """Of the subject's box over the side of the square: the median of the samples."""
+        """Width of the subject's box over the side of the square: the median of the samples."""
         seen = [sample.detection.box.width for sample in self.samples if sample.detection is not None]
         return median(seen) / self.box.width
 
@@ -119,7 +119,7 @@ def crop_in_picture(
     name: str = "the picture",
     face: str = LARGEST,
 ) -> Crop:
-    """The square around a sure subject of a picture (H, W, 3).
+    """Return the square around a sure subject of a picture (H, W, 3).
 
     width: of the subject's box over the side of the square.  name: of the picture, for the message.  face: which
     subject, see `fommctl.detection.choice`.
@@ -134,7 +134,7 @@ def crop_in_picture(
 def _subject(
     pixels: NDArray[np.uint8], detector: Detector, subject: str, name: str, face: str
 ) -> tuple[Detection, int, tuple[Box, ...]]:
-    """The subject that is meant, its number, and the boxes of all."""
+    """Return the subject that is meant, its number, and the boxes of all."""
     sure = confident_detections(detect_in_tiles(pixels, detector))
     if not sure:
         raise not_found(subject, name)
@@ -154,7 +154,7 @@ def crop_in_clip(
     face: str = LARGEST,
     report: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> ClipCrop:
-    """One fixed square around a persistent subject of a clip, wide enough for its motion.
+    """Return one fixed square around a persistent subject of a clip, wide enough for its motion.
 
     Five frames a second are searched, and never more than about 300 in all: then they are spread evenly, so that hours
     of video take no longer than minutes.
@@ -183,15 +183,16 @@ def crop_in_clip(
 
 
 def chosen_track(face: str, tracks: Sequence[Track], times: Sequence[Fraction]) -> tuple[Track, int] | None:
-    """The subject of a shot that is meant, and its number; None where there is none.  tracks: the largest first."""
+    """Return the subject of a shot that is meant, and its number; None where there is none.  tracks: the largest
+    first."""
     return chosen(face, tracks, numbered_tracks(tracks, times), lambda track: track.detections[0].box)
 
 
 def fixed_crop(
     found: tuple[Track, int], times: Sequence[Fraction], width: float, subject: str, info: VideoInfo, end: Fraction
 ) -> ClipCrop:
-    """The square around a track, given with its number, through the frames that were searched at these times, before
-    `end`."""
+    """Return the square around a track, given with its number, through the frames that were searched at these times,
+    before `end`."""
     track, number = found
     seen = dict(zip(track.samples, track.detections, strict=True))
     samples = tuple(SampledDetection(time, seen.get(number)) for number, time in enumerate(times))
@@ -201,7 +202,7 @@ def fixed_crop(
 
 
 def _samples(clip: Clip) -> tuple[Iterator[tuple[Fraction, NDArray[np.uint8]]], Fraction | None, Fraction]:
-    """The frames to search with their times, the length of the clip in seconds, and how many frames a second."""
+    """Return the frames to search with their times, the length of the clip in seconds, and how many frames a second."""
     info, end = clip.info, clip.end
     size = searched_size(info)
     until = min(limit for limit in (end, info.duration) if limit is not None) if end or info.duration else None
@@ -225,13 +226,13 @@ def _samples(clip: Clip) -> tuple[Iterator[tuple[Fraction, NDArray[np.uint8]]], 
 
 
 def searched_size(info: VideoInfo) -> tuple[int, int]:
-    """(width, height) of the frames in which a subject is looked for."""
+    """Return (width, height) of the frames in which a subject is looked for."""
     scale = min(1.0, LONGEST_SIDE / max(info.width, info.height))
     return max(1, round(info.width * scale)), max(1, round(info.height * scale))
 
 
 def scaled(detections: Sequence[Detection], info: VideoInfo, pixels: NDArray[np.uint8]) -> list[Detection]:
-    """Detections in a reduced frame, in the pixels of the clip."""
+    """Return detections in a reduced frame, in the pixels of the clip."""
     x, y = info.width / pixels.shape[1], info.height / pixels.shape[0]
     return [
         Detection(
@@ -244,7 +245,7 @@ def scaled(detections: Sequence[Detection], info: VideoInfo, pixels: NDArray[np.
 
 
 def spread(boxes: Sequence[Box], width: float, subject: str) -> tuple[tuple[float, float], float]:
-    """Centre and side of the one square that frames a moving subject, wide enough for its motion.
+    """Return the centre and side of the one square that frames a moving subject, wide enough for its motion.
 
     boxes: of the subject, in pixels.  width: of its box over the side of the square.
     """
@@ -256,7 +257,7 @@ def spread(boxes: Sequence[Box], width: float, subject: str) -> tuple[tuple[floa
 
 
 def ideal(box: Box, width: float, subject: str) -> Box:
-    """The square in which the subject stands as in the training data."""
+    """Return the square in which the subject stands as in the training data."""
     x, y = CENTERS.get(subject, MIDDLE)
     side = box.width / width
     left, top = box.center[0] - x * side, box.center[1] - y * side
@@ -264,7 +265,8 @@ def ideal(box: Box, width: float, subject: str) -> Box:
 
 
 def fitted(center: tuple[float, float], side: float, width: int, height: int, multiple: int = 1) -> Box:
-    """The square in whole pixels, shrunk by up to SHRINK and moved so that as little of it as possible lies outside."""
+    """Return the square in whole pixels, shrunk by up to SHRINK and moved so that as little of it as possible lies
+    outside."""
     room = min(width, height)
     if side > room:
         side = max(room, side / SHRINK)
@@ -274,7 +276,7 @@ def fitted(center: tuple[float, float], side: float, width: int, height: int, mu
 
 
 def gaps_between(samples: Sequence[SampledDetection], clip_end: Fraction) -> tuple[tuple[Fraction, Fraction], ...]:
-    """The runs of searched frames without the subject that are long enough to count, from sample to sample: when
+    """Return the runs of searched frames without the subject that are long enough to count, from sample to sample: when
     the subject left between two searched frames is not known, and a pose that is held must be one that was seen."""
     gaps_between = []
     before = Fraction(-1)
@@ -290,7 +292,7 @@ def gaps_between(samples: Sequence[SampledDetection], clip_end: Fraction) -> tup
 
 
 def not_found(subject: str, name: str, option: str = "--crop") -> InputError:
-    """The error of a picture or clip without a subject.  option: gives its square by hand."""
+    """Return the error of a picture or clip without a subject.  option: gives its square by hand."""
     return InputError(
         f"no {subject} found in {name}",
         f"Where the {subject} fills the frame already, give {option} none; else {option} X,Y,SIZE, in pixels.",
@@ -307,7 +309,7 @@ LEAST = 0.15
 MOVED = 0.08
 
 Move = tuple[float, float]
-"""From where the subject is in the reference frame, right and down, in widths of its box."""
+"""Way from where the subject is in the reference frame, right and down, in widths of its box."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +324,7 @@ class Room:
 
 
 def excursions(shots: Sequence[ClipCrop], head_motion: float) -> list[Move]:
-    """The moves that the source's subject will make, from where it was seen in the driving video.
+    """Return the moves that the source's subject will make, from where it was seen in the driving video.
 
     head_motion: share of the travel that is put back where the square follows.
     """
@@ -359,7 +361,7 @@ def source_crop(
     name: str = "the picture",
     face: str = LARGEST,
 ) -> Crop:
-    """The square around a sure subject of a picture (H, W, 3), with room for its moves.
+    """Return the square around a sure subject of a picture (H, W, 3), with room for its moves.
 
     width: of the subject's box over the side of the square, where the moves leave it so; never less than LOOSEST.
     face: which subject, see `fommctl.detection.choice`.  Raises InputError where no such subject is found.
@@ -378,7 +380,7 @@ def source_crop(
 
 
 def room_in(found: Crop, width: int, height: int) -> Room:
-    """How far the subject may move in its square, in a picture of this size (pixels).
+    """Return how far the subject may move in its square, in a picture of this size (pixels).
 
     Its head stays in the square, and in the picture. Nor does it leave an edge by more than lies between: beyond the
     edge the picture is its own reflection, in which there is a second head.
@@ -393,7 +395,7 @@ def room_in(found: Crop, width: int, height: int) -> Room:
 
 
 def _side_for(moves: Sequence[Move], subject: str) -> float:
-    """Side of the square, in widths of the subject, that holds its head in all moves but stray ones."""
+    """Return the side of the square, in widths of the subject, that holds its head in all moves but stray ones."""
     if not moves:
         return 0.0
     x, y = CENTERS.get(subject, MIDDLE)

@@ -35,7 +35,8 @@ EYES = {
 
 
 def detect_in_tiles(pixels: NDArray[np.uint8], detector: Detector) -> list[Detection]:
-    """Each subject once, the surest first; small ones beside large ones are found in the corners by themselves."""
+    """Return each subject once, the surest first; small ones beside large ones are found in the corners by
+    themselves."""
     height, width = pixels.shape[:2]
     across, down = math.ceil(CORNER * width), math.ceil(CORNER * height)
     corners = [Box(x, y, x + across, y + down) for x in (0, width - across) for y in (0, height - down)]
@@ -46,7 +47,7 @@ def detect_in_tiles(pixels: NDArray[np.uint8], detector: Detector) -> list[Detec
 
 
 def _in_windows(pixels: NDArray[np.uint8], windows: Sequence[Box], detector: Detector) -> list[list[Detection]]:
-    """The detections in each of these parts of a picture, in the picture's own pixels."""
+    """Return the detections in each of these parts of a picture, in the picture's own pixels."""
     views = [
         np.ascontiguousarray(pixels[int(window.top) : int(window.bottom), int(window.left) : int(window.right)])
         for window in windows
@@ -65,7 +66,8 @@ def _in_windows(pixels: NDArray[np.uint8], windows: Sequence[Box], detector: Det
 
 
 def refined_box(pixels: NDArray[np.uint8], box: Box, detector: Detector) -> Box:
-    """The mean of the box and of what the detector finds in windows around it: one look is off by up to a tenth."""
+    """Return the mean of the box and of what the detector finds in windows around it: one look is off by up to a
+    tenth."""
     windows = [square(box.center, zoom * box.width).clipped(*pixels.shape[1::-1]) for zoom in ZOOMS]
     found = _in_windows(pixels, windows, detector)
     boxes = [box, *(max((one.box for one in again), key=box.iou) for again in found if again)]
@@ -75,7 +77,8 @@ def refined_box(pixels: NDArray[np.uint8], box: Box, detector: Detector) -> Box:
 
 
 def redetect(pixels: NDArray[np.uint8], expected: Box, detector: Detector) -> Detection | None:
-    """The subject that is expected about here, measured in windows of several widths; None where none shows it."""
+    """Return the subject that is expected about here, measured in windows of several widths; None where none shows
+    it."""
     found = []
     for zoom in ZOOMS:
         window = square(expected.center, zoom * expected.width).clipped(*pixels.shape[1::-1])
@@ -93,8 +96,8 @@ def redetect(pixels: NDArray[np.uint8], expected: Box, detector: Detector) -> De
 def redetect_turned(
     pixels: NDArray[np.uint8], expected: Box, angle: float, detector: Detector
 ) -> tuple[Detection, float] | None:
-    """The face that is expected about here, tilted clockwise by about this angle (degrees), and its angle as the scores
-    of the detector tell it; None where it is not found.
+    """Return the face that is expected about here, tilted clockwise by about this angle (degrees), and its angle as the
+    scores of the detector tell it; None where it is not found.
 
     The box is upright, of the size that it has in the turned picture, around the same middle.
     """
@@ -123,7 +126,7 @@ def redetect_turned(
 
 
 def roll(detection: Detection) -> float:
-    """Degrees by which a face is tilted clockwise, from its eyes; 0 where its landmarks do not tell."""
+    """Return degrees by which a face is tilted clockwise, from its eyes; 0 where its landmarks do not tell."""
     landmarks = detection.landmarks
     if landmarks is None or len(landmarks) not in EYES:
         return 0.0

@@ -46,7 +46,7 @@ class Track:
 
     detections: list[Detection] = field(default_factory=list)
     samples: list[int] = field(default_factory=list)
-    """Which of the sampled frames shows it, one for each detection."""
+    """Index of the sampled frame of each detection."""
 
     @property
     def width(self) -> float:
@@ -60,14 +60,14 @@ class Track:
 
 
 def confident_detections(detections: Sequence[Detection]) -> list[Detection]:
-    """The detections of a picture that are sure, the largest first; empty only where there are none at all."""
+    """Return the detections of a picture that are sure, the largest first; empty only where there are none at all."""
     best = max((detection.score for detection in detections), default=0.0)
     sure = [detection for detection in detections if detection.score >= SURE * best]
     return sorted(sure, key=lambda detection: -detection.box.width)
 
 
 def persistent_tracks(tracks: Sequence[Track], searched: int) -> list[Track]:
-    """The tracks through so many searched frames that are sure and last, the largest first."""
+    """Return the tracks through so many searched frames that are sure and last, the largest first."""
     longest = max((len(track.samples) for track in tracks), default=0)
     least = max(2 if searched >= ONCE else 1, SEEN * searched, LASTING * longest)
     long = [track for track in tracks if len(track.samples) >= least]
@@ -76,8 +76,8 @@ def persistent_tracks(tracks: Sequence[Track], searched: int) -> list[Track]:
 
 
 def link_detections(times: Sequence[Fraction], found: Sequence[Sequence[Detection]]) -> list[Track]:
-    """Detections of successive frames joined to tracks, those nearest to where a subject is expected first: two that
-    cross each other, one behind the other, go on as they came.
+    """Return detections of successive frames joined to tracks, those nearest to where a subject is expected first: two
+    that cross each other, one behind the other, go on as they came.
 
     times: seconds, rising.  found: the detections in each of these frames.
     """
@@ -102,7 +102,7 @@ def link_detections(times: Sequence[Fraction], found: Sequence[Sequence[Detectio
 
 
 def _expected(track: Track, times: Sequence[Fraction], time: Fraction) -> tuple[float, float]:
-    """Where the centre of a track would be if it went on as it did over its last samples."""
+    """Return where the centre of a track would be if it went on as it did over its last samples."""
     last = track.samples[-1]
     x, y = track.detections[-1].box.center
     before = next((n for n in range(len(track.samples)) if times[last] - times[track.samples[n]] <= STEADY), -1)
@@ -115,7 +115,7 @@ def _expected(track: Track, times: Sequence[Fraction], time: Fraction) -> tuple[
 
 
 def _distance(one: Detection, other: Detection) -> float | None:
-    """Between the centres, in mean widths; None where the sizes do not fit."""
+    """Return the distance between the centres, in mean widths; None where the sizes do not fit."""
     small, large = sorted((one.box.width, other.box.width))
     if large > GROWTH * small:
         return None
@@ -161,12 +161,12 @@ class BoxTrack:
         return fmean(detection.score for detection in self.detections)
 
     def add(self, sample: Sample, detection: Detection) -> None:
-        """Seen once more."""
+        """Add a detection."""
         self.samples.append(sample)
         self.detections.append(detection)
 
     def expected(self, time: Fraction) -> tuple[float, float]:
-        """Where its centre would be if it went on as between the last two detections."""
+        """Return where the centre would be if the subject went on as between the last two detections."""
         x, y = self.detections[-1].box.center
         if len(self.samples) < 2:
             return x, y
@@ -176,7 +176,7 @@ class BoxTrack:
 
 
 def follow_first_box(samples: Sequence[Sample], *, iou: float, max_gap: Fraction) -> list[BoxTrack]:
-    """The tracks of one shot, in the order of their beginning.
+    """Return the tracks of one shot, in the order of their beginning.
 
     iou: a detection of the subject overlaps the track's first box by more than this.  max_gap: seconds after a
     sample at which a searched frame without the subject ends its track; 0 as published.
@@ -198,7 +198,7 @@ def follow_first_box(samples: Sequence[Sample], *, iou: float, max_gap: Fraction
 
 
 def _once(detections: Sequence[Detection]) -> list[Detection]:
-    """Each subject of a frame once, the surest first."""
+    """Return each subject of a frame once, the surest first."""
     kept: list[Detection] = []
     for detection in sorted(detections, key=lambda detection: -detection.score):
         if all(detection.box.iou(other.box) <= TWICE for other in kept):
@@ -209,7 +209,8 @@ def _once(detections: Sequence[Detection]) -> list[Detection]:
 def _joined(
     tracks: Sequence[BoxTrack], time: Fraction, detections: Sequence[Detection], iou: float
 ) -> dict[int, BoxTrack]:
-    """The track of each detection (by number) that has one: nearest to where it is expected, nearest pairs first."""
+    """Return the track of each detection (by number) that has one: nearest to where it is expected, nearest pairs
+    first."""
     pairs = [
         (_distance_from_expected(track, time, detection.box), number, position)
         for position, track in enumerate(tracks)
@@ -224,15 +225,15 @@ def _joined(
 
 
 def _distance_from_expected(track: BoxTrack, time: Fraction, box: Box) -> float:
-    """From where the track is expected, in widths of its last box."""
+    """Return the distance from where the track is expected, in widths of its last box."""
     return math.dist(track.expected(time), box.center) / max(1.0, track.detections[-1].box.width)
 
 
 def _taken_over(
     tracks: Sequence[BoxTrack], joined: dict[int, BoxTrack], detections: Sequence[Detection], iou: float
 ) -> set[int]:
-    """The tracks (by id) that end because something else is where they were: their subject has moved on from its first
-    box, or is hidden behind another, and who appears there next may be anybody.
+    """Return the tracks (by id) that end because something else is where they were: their subject has moved on from its
+    first box, or is hidden behind another, and who appears there next may be anybody.
 
     Where the other could be either of the two (it overlaps both first boxes), its track ends as well, and the detection
     begins a new one: `joined` loses it.
@@ -253,7 +254,7 @@ def _taken_over(
 
 
 def union(boxes: Sequence[Box]) -> Box:
-    """The smallest box around all."""
+    """Return the smallest box around all."""
     return Box(
         min(box.left for box in boxes),
         min(box.top for box in boxes),
@@ -291,7 +292,7 @@ class SquarePath:
     """One for each of the times."""
 
     def at(self, time: float) -> TurnedSquare:
-        """The square at a time; before the first moment and after the last it stands still."""
+        """Return the square at a time; before the first moment and after the last it stands still."""
         # Only the two squares around the time count: an hour of video has thousands.
         after = min(max(bisect.bisect_right(self.times, time), 1), len(self.times) - 1)
         near = slice(max(0, after - 1), after + 1)
@@ -315,7 +316,7 @@ class SquarePath:
 
 @dataclass(frozen=True, slots=True)
 class Travel:
-    """What a following square takes away of its subject's movement, as a share that is to be put back.
+    """Share of its subject's movement that a following square takes away, and that is to be put back.
 
     In the coordinates of the square, [-1, 1] from edge to edge: keypoints p become scale * R(angle) p + shift.
     """
@@ -330,7 +331,7 @@ STILL = Travel((0.0, 0.0), 1.0, 0.0)
 
 
 def travel(now: TurnedSquare, reference: TurnedSquare, share: float) -> Travel:
-    """The share, 0 to 1, of the square's movement since the reference, as a movement of what is in it.
+    """Return the share, 0 to 1, of the square's movement since the reference, as a movement of what is in it.
 
     Of a long way less is put back, so that the shift stays within FAR / (1 - share).
     """
@@ -347,7 +348,7 @@ def travel(now: TurnedSquare, reference: TurnedSquare, share: float) -> Travel:
 
 
 def smooth_path(times: Sequence[float], squares: Sequence[TurnedSquare]) -> SquarePath:
-    """The path of a square that was measured at rising times, without the measurement's noise.
+    """Return the path of a square that was measured at rising times, without the measurement's noise.
 
     A running median drops stray detections, a Gaussian over SMOOTHING seconds takes the steps out. At both ends the
     path goes on along a straight line, and so it does for BEYOND seconds more: one who walks through the picture is not
@@ -369,14 +370,14 @@ def _row(at: TurnedSquare) -> tuple[float, float, float, float]:
 
 
 def _median(rows: NDArray[np.float64], index: int) -> NDArray[np.float64]:
-    """The row, or the median of its neighbourhood where it lies outside of what its neighbours span."""
+    """Return the row, or the median of its neighbourhood where it lies outside of what its neighbours span."""
     reach = min(MEDIAN, index, len(rows) - 1 - index)
     around: NDArray[np.float64] = np.median(rows[index - reach : index + reach + 1], axis=0)
     return around
 
 
 def _weighted(times: NDArray[np.float64], rows: NDArray[np.float64], time: float) -> NDArray[np.float64]:
-    """The local straight line through the rows, by least squares with Gaussian weights, at a time."""
+    """Return the local straight line through the rows, by least squares with Gaussian weights, at a time."""
     offsets = times - time
     weights = np.exp(-0.5 * (offsets / SMOOTHING) ** 2)
     total, first, second = weights.sum(), (weights * offsets).sum(), (weights * offsets**2).sum()

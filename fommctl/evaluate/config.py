@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fommctl.errors import UsageError
-from fommctl.options import Device, Reads, Seed, Sets, configuration, listed, option
+from fommctl.options import BackendOptions, Device, Reads, Seed, Sets, configuration, listed, option
 
 ModelMode = Literal["reconstruction", "animation", "defaults"]
 Mode = Literal[ModelMode, "files"]
@@ -25,7 +25,7 @@ NEITHER = "Give --data to evaluate a model, or --pred and --truth to score finis
 
 @configuration
 class EvaluateConfig:
-    """What to evaluate and how."""
+    """Configuration of an evaluation."""
 
     output: Annotated[
         Path, option(RESULT, "Folder for all results; new, empty, or of an earlier evaluation.", "-o", "--output")
@@ -147,10 +147,11 @@ class EvaluateConfig:
         option(RUN, "fp32, bf16, fp16 or auto; published numbers are of fp32."),
     ] = "fp32"
     seed: Seed = 0
+    options: BackendOptions = ()
     sets: Sets = ()
 
     def conflicts(self) -> Iterator[UsageError]:
-        """Options that exclude each other."""
+        """Yield options that exclude each other."""
         if self.finished:
             yield from self._conflicts_of_finished()
         elif self.truth is not None or self.data is None:
@@ -180,7 +181,7 @@ class EvaluateConfig:
         return bool(self.predictions)
 
     def to_json(self) -> dict[str, Any]:
-        """For listeners and for what is saved beside the results."""
+        """Return JSON values, for listeners and the saved configuration."""
         return {name: _plain(value) for name, value in asdict(self).items()}
 
 

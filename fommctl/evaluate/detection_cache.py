@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 Result = NDArray[np.float32] | None
-"""What was found in a picture, of any shape; None where nothing was."""
+"""Array of what was found in a picture, of any shape; None where nothing was."""
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class DetectionCache:
     """Results by source and picture, for the thread that made the object."""
 
     def __init__(self, folder: Path | None) -> None:
-        """folder: created where it is missing; None to keep results in memory only."""
+        """Open the cache.  folder: created where it is missing; None to keep results in memory only."""
         self._path = None if folder is None else folder / FILE
         self._open: sqlite3.Connection | None = None
 

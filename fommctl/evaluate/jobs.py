@@ -22,7 +22,7 @@ from fommctl.evaluate.store import PredictionWriter, StoredScores, is_saved, key
 from fommctl.evaluate.streams import ClipFrames, FrameStream, compare_files
 from fommctl.host import Host, load_host
 from fommctl.provenance.hashing import InputFile
-from fommctl.workers import Tell, Work
+from fommctl.workers import ENDING, Tell, Work
 
 if TYPE_CHECKING:
     from fommctl.animate.engine import Engine
@@ -79,11 +79,11 @@ class Worker:
         """Score a clip, or read its stored scores. tell(frames done, frames in all or None)."""
         try:
             return self._outcome(job, tell)
-        except (FommctlError, OSError):
+        except (FommctlError, OSError, *ENDING):
             raise
         except ImportError as error:
             raise missing_package(error) from error
-        except Exception as error:
+        except BaseException as error:
             # Name the plugin that the error comes from.
             raise InputError(unforeseen(error)) from error
 
@@ -194,6 +194,7 @@ def _options(config: EvaluateConfig) -> dict[str, Any]:
     return {
         "fommctl": __version__,
         **mode,
+        **({"options": config.options} if config.options else {}),
         "max_frames": config.max_frames,
         "resize": config.resize,
         "column": config.column,
@@ -222,11 +223,12 @@ def open_stream(
     from fommctl.evaluate import rendering
 
     if config.mode == "defaults" and task.source is not None:
-        return rendering.animation_by_default(engine, task.source, task.truth, most)
+        return rendering.animation_by_default(engine, task.source, task.truth, most, config.options)
     clip = ClipFrames(task.truth, size=engine.frame_size(), limit=most)
     if task.source is None:
         return rendering.reconstruction(engine, clip)
-    return rendering.animation(engine, ClipFrames(task.source, size=engine.frame_size(), limit=1), clip)
+    source = ClipFrames(task.source, size=engine.frame_size(), limit=1)
+    return rendering.animation(engine, source, clip, config.options)
 
 
 def _open_files(config: EvaluateConfig, task: Task, number: int, most: int | None) -> FrameStream:

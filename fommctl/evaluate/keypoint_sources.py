@@ -34,7 +34,7 @@ TRUE, MODEL = "true", "model"
 """Names of the sources that are not detectors."""
 AUTO = "auto"
 KEYPOINTS, EMBEDDINGS = "keypoints", "embeddings"
-"""What metrics may ask for (`MetricSpec.uses`)."""
+"""Sources that metrics may ask for (`MetricSpec.uses`)."""
 KeypointChoice = DetectorSpec | Literal["true", "model"]
 
 
@@ -110,7 +110,7 @@ def _missing(option: str, subject: str | None, fitting: Iterable[DetectorSpec | 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChosenSources:
-    """What metrics measure with, by name."""
+    """Sources that metrics measure with, by name."""
 
     keypoints: str | None = None
     """Name of a detector, `true` or `model`; None where no metric asks for keypoints or there are none."""

@@ -22,7 +22,7 @@ from torch.nn.functional import avg_pool2d, conv2d, grid_sample
 PATCH = 1 / 16
 """Distance from the middle of a patch to its border, in sides of the frame: 9 x 9 pixels of 64, 33 x 33 of 256."""
 SEARCH = 0.2
-"""How far from its true place a point is looked for along each axis, in sides of the frame."""
+"""Distance from its true place up to which a point is looked for along each axis, in sides of the frame."""
 CORRELATION = 0.7
 """A point is absent where the best place correlates less than this with the truth.
 
@@ -40,7 +40,7 @@ _STRAY = 1.5
 _CONTRAST = 0.5 / 255
 """Root mean square of a patch that holds nothing but rounding."""
 _NEARER = 1e-4
-"""Of two places that match alike the nearer one is taken: cost of the border of the search."""
+"""Cost of the border of the search: of two places that match alike, the nearer one is taken."""
 _BLOCK = 16
 """Frames at a time."""
 
@@ -48,7 +48,7 @@ _BLOCK = 16
 def find_again(
     prediction: NDArray[np.uint8], truth: NDArray[np.uint8], points: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points of the true frames in the predicted ones, and those of the truth that can be looked for at all.
+    """Return points of the true frames in the predicted ones, and those of the truth that can be looked for at all.
 
     prediction, truth: (N, H, W, 3).  points: (N, K, 2) in pixels of the truth, x before y, NaN where one is hidden.
     Returns (N, K, 2) of the prediction and of the truth; NaN in both where a point is hidden, outside the picture or
@@ -108,7 +108,7 @@ def _picture(frames: NDArray[np.uint8]) -> Tensor:
 
 
 def _levels(prediction: Tensor, truth: Tensor, points: Tensor) -> list[_Level]:
-    """The full size first, then halves."""
+    """Return the full size first, then halves."""
     levels = [_Level(prediction, truth, points.round().float())]
     while levels[-1].side > LARGEST_SIDE and min(levels[-1].truth.shape[2:]) >= 4 * _LEAST_PATCH:
         last = levels[-1]
@@ -150,8 +150,8 @@ class _Patches:
 
 
 def _search(level: _Level, patches: _Patches) -> tuple[Tensor, Tensor]:
-    """(N, K, 2) whole pixels from each point to the place in the prediction that its patch matches best; and (N, K)
-    whether that is at the rim of what was searched, so that the best place is likely to lie beyond."""
+    """Return (N, K, 2) whole pixels from each point to the place in the prediction that its patch matches best; and (N,
+    K) whether that is at the rim of what was searched, so that the best place is likely to lie beyond."""
     radius, reach = patches.radius, max(_LEAST_SEARCH, round(level.side * SEARCH))
     size = 2 * radius + 1
     n, k = level.points.shape[:2]
@@ -174,7 +174,8 @@ def _search(level: _Level, patches: _Patches) -> tuple[Tensor, Tensor]:
 
 
 def _refine(level: _Level, patches: _Patches, start: Tensor) -> tuple[Tensor, Tensor]:
-    """The best place near `start`, (N, K, 2) in pixels from each point, and its correlation (N, K) with the truth."""
+    """Return the best place near `start`, (N, K, 2) in pixels from each point, and its correlation (N, K) with the
+    truth."""
     moved, best, highest = start, start, torch.full(start.shape[:2], -1.0)
     for _ in range(_STEPS):
         patch = _centred(_sampled(level.prediction, level.points + moved, patches.radius))
@@ -191,12 +192,12 @@ def _refine(level: _Level, patches: _Patches, start: Tensor) -> tuple[Tensor, Te
 
 
 def _centred(patches: Tensor) -> Tensor:
-    """(N, K, 3, P, P) -> (N, K, 3 * P * P) less the mean of each colour."""
+    """Flatten patches (N, K, 3, P, P) to (N, K, 3 * P * P), less the mean of each colour."""
     return (patches - patches.mean((-2, -1), keepdim=True)).flatten(2)
 
 
 def _cut(frames: Tensor, points: Tensor, radius: int) -> Tensor:
-    """(N, K, 3, P, P) around whole pixels; beyond the picture its border goes on."""
+    """Return (N, K, 3, P, P) around whole pixels; beyond the picture its border goes on."""
     height, width = frames.shape[2:]
     steps = torch.arange(-radius, radius + 1)
     columns = (points[..., 0, None].long() + steps).clamp(0, width - 1)
@@ -207,7 +208,7 @@ def _cut(frames: Tensor, points: Tensor, radius: int) -> Tensor:
 
 
 def _sampled(frames: Tensor, points: Tensor, radius: int) -> Tensor:
-    """(N, K, 3, P, P) around points between pixels, by cubic interpolation."""
+    """Return (N, K, 3, P, P) around points between pixels, by cubic interpolation."""
     n, k = points.shape[:2]
     size = 2 * radius + 1
     steps = torch.arange(-radius, radius + 1).float()

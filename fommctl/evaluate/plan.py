@@ -227,7 +227,7 @@ def _unmatched(
 
 
 def _names(names: Iterable[str]) -> list[str]:
-    """Unique names of files without endings, none longer than a file system takes."""
+    """Return unique names of files without endings, none longer than a file system takes."""
     whole = list(names)
     stems = [str(Path(name).with_name(_stem(Path(name)))) for name in whole]
     counted = Counter(stems)
@@ -310,7 +310,9 @@ def load_engine(model: str | None, config: EvaluateConfig, host: Host) -> Engine
     from fommctl.models.loading import load_model
 
     loaded = load_model(model, host, preset=config.preset, sets=config.sets)
-    return Engine(loaded, host, device=config.device, precision=config.precision)
+    engine = Engine(loaded, host, device=config.device, precision=config.precision)
+    engine.options(config.options)
+    return engine
 
 
 def _registered(host: Host) -> Mapping[str, Any]:

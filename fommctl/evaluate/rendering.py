@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import zip_longest
@@ -53,7 +53,7 @@ def reconstruction(engine: Engine, clip: ClipFrames) -> FrameStream:
     return FrameStream(batches(), float(clip.rate), clip.warnings)
 
 
-def animation(engine: Engine, source_clip: ClipFrames, driving: ClipFrames) -> FrameStream:
+def animation(engine: Engine, source_clip: ClipFrames, driving: ClipFrames, options: Sequence[str] = ()) -> FrameStream:
     """Animate the first frame of one clip with the motion of another, by the transfer rules of the model's preset
     (`animate_params`, or its backend's equivalent); the first driving frame is the reference of relative motion, as
     published."""
@@ -72,7 +72,7 @@ def animation(engine: Engine, source_clip: ClipFrames, driving: ClipFrames) -> F
                 mode="relative" if rules.relative else "absolute",
                 adapt_scale=rules.adapt_scale,
                 smooth=False,
-                rule=rule_of(renderer, "relative" if rules.relative else "absolute"),
+                rule=rule_of(renderer, "relative" if rules.relative else "absolute", engine.options(options)),
             )
             moved = _moved(moves, motion, first, rules)
             yield FrameBatch(_chunk(_rendered(renderer, context, moved, source), None, first), source, np.stack(frames))
@@ -158,8 +158,11 @@ def animate_defaults() -> dict[str, Any]:
     return {**AnimateConfig(source=Path("source"), driving=Path("driving")).to_json(), **GENERAL}
 
 
-def animation_by_default(engine: Engine, source: Path, driving: Path, most: int | None) -> FrameStream:
-    """Run `animate` without options; compare its result with the driving video and the whole source picture.
+def animation_by_default(
+    engine: Engine, source: Path, driving: Path, most: int | None, options: Sequence[str] = ()
+) -> FrameStream:
+    """Run `animate` with no options but those of the model's family; compare its result with the driving video and the
+    whole source picture.
 
     source: a picture, or a clip of which the first frame is used.  most: frames of the driving clip; None: all. Raises
     InputError, also while it is read.
@@ -178,6 +181,7 @@ def animation_by_default(engine: Engine, source: Path, driving: Path, most: int 
                 output=folder / RESULT,
                 end=None if most is None else most / rate,
                 audio="none",
+                options=tuple(options),
             )
             made = animate.run(config, engine)
             warnings.extend(made.warnings)

@@ -21,12 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl import __version__
-from fommctl.datasets.tables import write_csv
 from fommctl.evaluate.keypoint_sources import MODEL
 from fommctl.evaluate.plots import MOST_DOTS, Curves, Distribution, curves, distribution, places_for, printed
 from fommctl.evaluate.results import Evaluation, MetricInfo, Summary
 from fommctl.evaluate.videos import ShownClip, embedded_videos, shown_clips, shown_keypoints
-from fommctl.files import atomic_write, write_text
+from fommctl.files import atomic_write, write_csv, write_text
 from fommctl.presets.config import dump_yaml
 
 CSV, SUMMARY, CONFIGURATION = "metrics.csv", "summary.json", "configuration.yaml"
@@ -105,7 +104,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class MetricView:
-    """What the page shows of one metric."""
+    """One metric on the page."""
 
     name: str
     info: MetricInfo

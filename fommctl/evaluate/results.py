@@ -44,16 +44,16 @@ _BATCH = 100
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MetricInfo:
-    """What has to be known of a metric to read its numbers."""
+    """Facts of a metric that its numbers need to be read."""
 
     summary: str
     unit: str
     lower_is_better: bool
     variant: str
-    """What follows the first dot of the name (`paper`, `strict`, `luma`); empty where there is none."""
+    """Part of the name after its first dot (`paper`, `strict`, `luma`); empty where there is none."""
     needs: Needs
     weighting: Weighting = "frames"
-    """How clips weigh in the mean: by their scored frames, or equally."""
+    """Weights of clips in the mean: by their scored frames, or equal."""
     combine: Combine | None = None
     """The score of several clips, where it is no weighted mean."""
 
@@ -76,18 +76,18 @@ class Summary:
     """A metric over several clips."""
 
     mean: float | None
-    """None where nothing was scored. Of a difference: of the first model less the second."""
+    """Mean, or the first model's less the second's; None where nothing was scored."""
     ci95: tuple[float, float] | None
-    """None for fewer than two scored clips, and where it is too dear (see LARGEST_STATE)."""
+    """Interval; None for fewer than two scored clips, and where it takes too long (see LARGEST_STATE)."""
     frames: int
-    """ClipResult ones."""
+    """Number that was scored."""
     coverage: float
-    """ClipResult frames over all frames of the clips, 0 to 1."""
+    """Scored frames over all frames of the clips, 0 to 1."""
     clips: int
-    """ClipResult ones."""
+    """Number that was scored."""
 
     def to_json(self) -> dict[str, Any]:
-        """Finite numbers or null."""
+        """Return finite numbers or null."""
         interval = None if self.ci95 is None else list(self.ci95)
         return {
             "mean": self.mean,
@@ -99,7 +99,7 @@ class Summary:
 
 
 Scores = Mapping[tuple[str, str], tuple["ClipScores | None", ...]]
-"""By model and metric: of each clip, None where the clip could not be scored at all."""
+"""Scores of each clip by model and metric; None where the clip could not be scored at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,11 +112,11 @@ class Evaluation:
     clips: tuple[str, ...]
     """Names; broken ones too."""
     frames: tuple[int, ...]
-    """Of each clip, as many as were compared; 0 for a broken clip."""
+    """Numbers of frames compared of each clip; 0 for a broken clip."""
     rates: tuple[float, ...] = ()
     """Frames a second of each clip, for curves over time."""
     metrics: Mapping[str, MetricInfo]
-    """By name, in the order to print; the first one ranks."""
+    """Metrics by name, in the order to print; the first one ranks."""
     scores: Scores
     configuration: Mapping[str, Any]
     """All that the numbers depend on, as JSON values."""

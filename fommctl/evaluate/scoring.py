@@ -15,6 +15,7 @@ from fommctl.evaluate.config import Mode
 from fommctl.evaluate.streams import FrameBatch
 from fommctl.host import Host, why_not_ready
 from fommctl.presets.config import nearest
+from fommctl.workers import ENDING
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,9 @@ class ClipScoring:
         except ImportError as error:
             log.debug("%s failed", name, exc_info=True)
             self.missing[name] = missing_text(missing_package(error))
-        except Exception as error:
+        except ENDING:
+            raise
+        except BaseException as error:
             # Metrics are plugins: one that fails must not cost the scores of the others.
             log.debug("%s failed", name, exc_info=True)
             self.problems[name] = unforeseen(error)

@@ -24,7 +24,6 @@ from fommctl.media.marking import printable
 from fommctl.media.movie import output_errors
 from fommctl.media.output_paths import is_pattern
 from fommctl.media.reader import Clip
-from fommctl.media.sequences import first_number
 
 FILES: Mapping[EngineName, Mapping[str, str]] = {
     "openjd": {
@@ -50,7 +49,7 @@ MOST_CHUNKS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class FarmFiles:
-    """What was written."""
+    """A clip that was written."""
 
     folder: Path
     engine: EngineName
@@ -62,7 +61,7 @@ class FarmFiles:
     """Commands, each of which submits the job."""
 
     def to_json(self) -> dict[str, Any]:
-        """For --json: more keys may be added, none of these changes."""
+        """Return the result for --json: more keys may be added, none of these changes."""
         return {
             "folder": str(self.folder),
             "engine": self.engine,
@@ -145,7 +144,8 @@ def expected_range(config: AnimateConfig) -> FrameRange:
         numbers = Motion.load(config.driving).numbers
         first, last = int(numbers[0]), int(numbers[-1])
     else:
-        with Clip(config.driving, fps=config.fps, deinterlace=config.deinterlace) as clip:
+        reading = config.driving_reading
+        with Clip(config.driving, fps=config.fps, deinterlace=config.deinterlace, reading=reading) as clip:
             timed = config.timed(clip.info)
             count = expected_frames(replace(timed, fps=None), clip.info)
             if count is None:
@@ -154,7 +154,7 @@ def expected_range(config: AnimateConfig) -> FrameRange:
             raise InputError(
                 f"{printable(config.driving.name)} has no frames from --start to --end", "Check --start and --end."
             )
-        first = first_number(config.driving)
+        first = 1 if clip.info.first_number is None else clip.info.first_number
         last = first + count - 1
     wanted = parse_frames(config.frames)
     if wanted.first is not None and wanted.first > last:

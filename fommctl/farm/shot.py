@@ -31,7 +31,7 @@ class Shot:
     """What is rendered, and which of its frames the engine counts."""
 
     config: AnimateConfig
-    """With absolute paths, and an output."""
+    """Configuration with absolute paths, and an output."""
     choice: ModelChoice
     frames: FrameRange
     """First and last driving frame as expected when the job was made; the last chunk goes on to the true end."""

@@ -17,14 +17,13 @@ from fommctl.animate.config import FrameRange, parse_frames
 from fommctl.animate.engine import Engine
 from fommctl.animate.motion import Motion
 from fommctl.animate.plan import AnimationPlan, input_files, plan_animation
+from fommctl.animate.results import frame_path, picture_number
 from fommctl.animate.run import (
     Progress,
     RenderedFrames,
     RenderStats,
     encode_frames,
-    frame_path,
     make_motion,
-    picture_number,
     render,
     render_frames,
     timed_frames,
@@ -61,7 +60,7 @@ class TaskResult:
     """Was all of it there already?"""
 
     def to_json(self) -> dict[str, Any]:
-        """For --json: more keys may be added, none of these changes."""
+        """Return the result for --json: more keys may be added, none of these changes."""
         return {"task": self.task, "output": str(self.output), "frames": self.frames, "kept": self.kept}
 
 
@@ -124,7 +123,7 @@ class FarmJob:
             remove_stale_files(target.parent)
             stats = render_frames(plan, motion, engine, exact, target.parent, report).stats
             pictures = [
-                frame_path(target.parent, number)
+                frame_path(target.parent, number, plan)
                 for one in shown
                 for number in range(one.position, one.position + len(one.presentations))
             ]
@@ -155,7 +154,7 @@ class FarmJob:
             for one in timed_frames(plan, motion)
             if one.frame.number in wanted
             for number in range(one.position, one.position + len(one.presentations))
-            if not frame_path(frames, number).exists()
+            if not frame_path(frames, number, plan).exists()
         ]
         stats = [chunk.stats for chunk in chunks if chunk.stats is not None]
         if missing or not stats:

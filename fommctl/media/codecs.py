@@ -18,8 +18,6 @@ from fommctl.media.containers import CONTAINERS
 from fommctl.media.reader import Reader
 from fommctl.media.writer import Writer
 
-OUTPUTS = tuple(CONTAINERS)
-"""The kinds of output, by their suffixes."""
 DECODERS = ("h264", "hevc", "vp9", "av1", "prores", "ffv1", "mjpeg", "mpeg4", "gif", "png")
 """What driving videos are mostly coded in."""
 STILLS = ("webp", "jpg", "zlib", "libtiff", "avif")

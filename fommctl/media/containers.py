@@ -16,7 +16,7 @@ from av.codec import Codec
 from av.codec.codec import UnknownCodecError
 
 from fommctl.errors import OutputError, UsageError
-from fommctl.media.output_paths import is_pattern
+from fommctl.media.output_paths import PICTURES, is_pattern
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Encoder:
     """Default pixel format."""
     alpha_pix_fmt: str | None = None
     """Pixel format that keeps alpha, where the codec has one."""
+    deep_pix_fmts: tuple[str, str] | None = None
+    """Pixel formats of more bits, without and with alpha, for sources that have them; None: the default has enough."""
     crf: tuple[int, int, int] | None = None
     """Default, lowest and highest constant quality; None where the codec has no such scale."""
     options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -53,11 +55,34 @@ _ENCODERS = (
     ),
     Encoder("prores", "yuv422p10le", alpha_pix_fmt="yuva444p10le", options={"vendor": "apl0"}),
     Encoder("ffv1", "bgr0", alpha_pix_fmt="bgra", options={"level": "3", "slicecrc": "1", "g": "1"}),
+    Encoder("dnxhd", "yuv422p10le", options={"profile": "dnxhr_hqx"}, only=("yuv422p10le",)),
     Encoder("gif", "pal8", only=("pal8",)),
-    Encoder("png", "rgb24", alpha_pix_fmt="rgba", only=("rgb24", "rgba")),
+    Encoder(
+        "png",
+        "rgb24",
+        alpha_pix_fmt="rgba",
+        deep_pix_fmts=("rgb48be", "rgba64be"),
+        only=("rgb24", "rgba", "rgb48be", "rgba64be"),
+    ),
+    # The next three are written by OpenImageIO; ffmpeg's names say what is in them.
+    Encoder("exr", "gbrpf32le", alpha_pix_fmt="gbrapf32le", only=("gbrpf32le", "gbrapf32le")),
+    Encoder(
+        "dpx",
+        "rgb48le",
+        alpha_pix_fmt="rgba64le",
+        only=("gbrp10le", "gbrp12le", "rgb48le", "rgba64le"),
+    ),
+    Encoder(
+        "tiff",
+        "rgb48le",
+        alpha_pix_fmt="rgba64le",
+        only=("rgb24", "rgba", "rgb48le", "rgba64le", "gbrpf32le", "gbrapf32le"),
+    ),
 )
 ENCODERS = MappingProxyType({encoder.name: encoder for encoder in _ENCODERS})
 
+OPENIMAGEIO = frozenset({"exr", "dpx", "tiff"})
+"""Of the encoders, those that are OpenImageIO's."""
 _EVEN_CHROMA = ("libx264", "libx265", "libsvtav1")
 
 _CODEC_NAMES = MappingProxyType(
@@ -72,6 +97,8 @@ _CODEC_NAMES = MappingProxyType(
         "vp9": "libvpx-vp9",
         "prores_aw": "prores",
         "prores_ks": "prores",
+        "dnxhr_hqx": "dnxhd",
+        "dnxhr": "dnxhd",
     }
 )
 """Names by which people call the codecs."""
@@ -99,7 +126,7 @@ _CONTAINERS = (
     Container(
         ".mov",
         "mov",
-        ("prores", "libx264", "libx265", "libx264rgb"),
+        ("prores", "libx264", "libx265", "libx264rgb", "dnxhd"),
         frozenset(
             {"aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_f32le"}
         ),
@@ -117,7 +144,12 @@ _CONTAINERS = (
         ".webm", "webm", ("libvpx-vp9", "libsvtav1"), frozenset({"opus", "vorbis"}), "libopus", Fraction(1, 1000)
     ),
     Container(".gif", "gif", ("gif",), tick=Fraction(1, 100)),
+    Container(".mxf", "mxf", ("dnxhd", "prores"), frozenset({"pcm_s16le", "pcm_s24le"}), "pcm_s24le"),
     Container(".png", "", ("png",)),
+    Container(".exr", "", ("exr",)),
+    Container(".dpx", "", ("dpx",)),
+    Container(".tif", "", ("tiff",)),
+    Container(".tiff", "", ("tiff",)),
 )
 CONTAINERS = MappingProxyType({container.suffix: container for container in _CONTAINERS})
 
@@ -135,6 +167,21 @@ class Encoding:
     def alpha(self) -> bool:
         """Whether the pixel format keeps alpha."""
         return any(component.is_alpha for component in _format(self.pix_fmt).components)
+
+    @property
+    def bits(self) -> int:
+        """Of a channel."""
+        return max(component.bits for component in _format(self.pix_fmt).components)
+
+    @property
+    def floating(self) -> bool:
+        """Whether numbers are floats, which pass 1."""
+        return "f32" in self.pix_fmt
+
+    @property
+    def openimageio(self) -> bool:
+        """Whether OpenImageIO writes it."""
+        return self.encoder.name in OPENIMAGEIO
 
     @property
     def rgb(self) -> bool:
@@ -158,17 +205,23 @@ class Encoding:
 
 
 def resolve_encoding(
-    path: Path, *, codec: str | None = None, crf: int | None = None, pix_fmt: str | None = None, alpha: bool = False
+    path: Path,
+    *,
+    codec: str | None = None,
+    crf: int | None = None,
+    pix_fmt: str | None = None,
+    alpha: bool = False,
+    deep: bool = False,
 ) -> Encoding:
     """Read the container off the suffix of `path` and settle codec, quality and pixel format.
 
-    alpha: prefer a pixel format that keeps it, where the codec has one.
+    alpha: prefer a pixel format that keeps it, where the codec has one.  deep: prefer one of more than 8 bits.
     Raises OutputError for a suffix that fommctl does not write and for codecs that the container does not hold,
     UsageError for a pixel format or a quality that the codec does not have.
     """
     container = container_of(path)
     encoder = _choose_encoder(container, codec, pix_fmt)
-    chosen = _choose_pix_fmt(encoder, pix_fmt, alpha)
+    chosen = _choose_pix_fmt(encoder, pix_fmt, alpha, deep)
     options = dict(encoder.options)
     if encoder.name == "prores":
         # The encoder takes the number only: 3 is 422 HQ, 4 is 4444.
@@ -182,15 +235,22 @@ def resolve_encoding(
     return Encoding(container, encoder, chosen, MappingProxyType(options))
 
 
+def is_plate_format(path: Path) -> bool:
+    """Whether OpenImageIO writes results of this name."""
+    container = CONTAINERS.get(path.suffix.lower())
+    return container is not None and container.encoders[0] in OPENIMAGEIO
+
+
 def container_of(path: Path) -> Container:
     """The container that the suffix of `path` names; OutputError with the known ones for any other."""
     container = CONTAINERS.get(path.suffix.lower())
     if container is None:
-        known = ", ".join(suffix for suffix in CONTAINERS if suffix != ".png")
+        known = ", ".join(suffix for suffix in CONTAINERS if suffix not in PICTURES)
         what = f"unknown output type '{path.suffix}'" if path.suffix else f"'{path.name}' has no file type"
         raise OutputError(f"{what}: {path}", f"Known are {known} and a pattern of pictures such as frames/%05d.png.")
-    if container.suffix == ".png" and not is_pattern(path):
-        example = path.with_name(f"{path.stem}-%05d.png")
+    if container.suffix in PICTURES and not is_pattern(path):
+        digits = "-%05d" if container.suffix == ".png" else ".%04d"
+        example = path.with_name(f"{path.stem}{digits}{path.suffix}")
         raise OutputError(f"one picture cannot hold a video: {path}", f"Name a pattern such as {example}.")
     return container
 
@@ -211,7 +271,9 @@ def _choose_encoder(container: Container, codec: str | None, pix_fmt: str | None
     return ENCODERS[name]
 
 
-def _choose_pix_fmt(encoder: Encoder, pix_fmt: str | None, alpha: bool) -> str:
+def _choose_pix_fmt(encoder: Encoder, pix_fmt: str | None, alpha: bool, deep: bool) -> str:
+    if pix_fmt is None and deep and encoder.deep_pix_fmts is not None:
+        return encoder.deep_pix_fmts[alpha]
     if pix_fmt is None:
         return encoder.alpha_pix_fmt if alpha and encoder.alpha_pix_fmt else encoder.pix_fmt
     known = _pix_fmts(encoder)

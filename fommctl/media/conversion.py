@@ -20,8 +20,8 @@ from fommctl.errors import UsageError
 from fommctl.media.boxes import Box
 from fommctl.media.colour import ColourTags, ToneMap, yuv_matrix, yuv_range
 from fommctl.media.decoding import UPRIGHT, Orientation
+from fommctl.media.limits import MAX_SIDE
 from fommctl.media.resampling import Pixels, content, crop, letterboxed, over_black, resize, rounded
-from fommctl.media.stills import MAX_SIDE
 
 _UNSPECIFIED = 2
 _SCALER_FLAGS = "bicubic+accurate_rnd+full_chroma_int"

@@ -19,7 +19,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from fommctl.errors import InputError, out_of_memory
-from fommctl.media.stills import MAX_PIXELS, check_format, check_size
+from fommctl.media.limits import MAX_PIXELS, check_size
+from fommctl.media.stills import check_format
 
 DEFAULT_RATE = Fraction(25)
 _MAX_RATE = 1000

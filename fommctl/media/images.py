@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
 from fommctl.errors import InputError
-from fommctl.media import stills
-from fommctl.media.conversion import Converter, View, WholeFrame, has_alpha
-from fommctl.media.decoding import Decoder, deinterlaced
+from fommctl.media import plates, stills
+from fommctl.media.conversion import Converter, FilterGraph, View, WholeFrame, has_alpha
+from fommctl.media.decoding import UPRIGHT, Decoder, deinterlaced
 from fommctl.media.files import check_file, opened, video_stream
+from fommctl.media.plates import Plate
 from fommctl.media.probe import probe
+from fommctl.media.read_options import PLAIN, ReadOptions
 from fommctl.media.resampling import Pixels, crop, over_black, resize
 
 __all__ = ["Picture", "Pixels", "crop", "over_black", "read_picture", "resize"]
@@ -22,28 +28,76 @@ class Picture:
 
     pixels: Pixels
     alpha: Pixels | None = None
+    plate: Plate | None = None
+    """The same as its file holds it, where that has more than 8 bits and was asked for."""
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the file has an alpha channel."""
+        return self.alpha is not None or (self.plate is not None and self.plate.alpha is not None)
 
 
-def read_picture(path: Path) -> Picture:
+def read_picture(path: Path, options: ReadOptions = PLAIN, *, deep: bool = False) -> Picture:
     """Read an image file, or the first frame of a video.
 
     Grey, palette, 16-bit and CMYK pictures, EXIF orientation and ICC profiles all become upright 8-bit sRGB.
-    Raises InputError, also for pictures over 16,384 pixels a side or 200 megapixels, before they are decoded.
+    deep: also keep what the file holds, where that is more than 8 bits.  options: of files of post-production.
+    Raises InputError, also for pictures over 16,384 pixels a side or 200 megapixels, before they are decoded; and what
+    `plates.read_plate` does.
     """
     path = Path(path)
     check_file(path)
-    if stills.identify(path) is not None:
-        return Picture(*stills.decode(path))
-    return _first_frame(path)
+    if stills.identify(path) is None:
+        return _first_frame(path, options, deep)
+    plate = _plate(path, options) if deep else None
+    return Picture(*stills.decode(path, options=options)) if plate is None else Picture(*plate.bytes(), plate)
 
 
-def _first_frame(path: Path) -> Picture:
+def _plate(path: Path, options: ReadOptions) -> Plate | None:
+    """The picture as its file holds it; None where that has 8 bits, or colours of an ICC profile."""
+    if plates.needs_openimageio(path):
+        return plates.read_plate(path, options)
+    if not plates.is_deep(path):
+        return None
+    if plates.is_deep_tiff(path):
+        return None if _profiled(path) else plates.read_plate(path, options)
+    # Also looks whether the file is whole, and its texts no larger than they should be.
+    stills.decode(path)
+    if stills.has_profile(path):
+        return None
+    with opened(path) as container:
+        frame = next(iter(container.decode(video_stream(container, path))))
+        return plates.from_codes(_codes(frame), options)
+
+
+def _profiled(path: Path) -> bool:
+    try:
+        return stills.has_profile(path)
+    except InputError:
+        # A TIFF that PIL does not read.
+        return False
+
+
+def _codes(frame: VideoFrame) -> NDArray[np.uint16]:
+    """16-bit RGB or RGBA of a frame of RGB or grey."""
+    name = "rgba64le" if has_alpha(frame) else "rgb48le"
+    return np.asarray(frame.reformat(format=name).to_ndarray(), np.uint16)
+
+
+def _first_frame(path: Path, options: ReadOptions, deep: bool) -> Picture:
     info = probe(path)
     with opened(path) as container:
         stream = video_stream(container, path)
         frames = deinterlaced(Decoder(container, stream).frames(), info.deinterlace, info.parity, 1 / info.rate)
         for frame, _, aspect in frames:
             size = (info.width, info.height)
+            upright = info.orientation == UPRIGHT and (frame.width, frame.height) == size
+            tagged = info.hdr or info.colour.wide_gamut
+            if deep and upright and not (tagged and options.space is None) and frame.format.components[0].bits > 8:
+                steps = [("scale", f"{frame.width}:{frame.height}")]
+                graph = FilterGraph(frame, info.colour, steps, "rgba64le" if has_alpha(frame) else "rgb48le")
+                plate = plates.from_codes(graph.codes(frame), options)
+                return Picture(*plate.bytes(), plate)
             if not has_alpha(frame) or info.hdr:
                 return Picture(Converter(View(size), info.orientation, info.colour, info.peak)(frame, aspect))
             pixels, alpha = WholeFrame(frame, info.colour)(frame)

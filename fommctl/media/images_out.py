@@ -1,4 +1,4 @@
-"""Numbered PNG pictures, bit-exact, encoded by a few threads and moved into place at the end."""
+"""Numbered pictures, bit-exact, encoded by a few threads and moved into place at the end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shutil
 import zlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -19,9 +19,8 @@ from fommctl.files import atomic_write, keep_copy, publish, temporary_path
 from fommctl.media.colour import BT709
 from fommctl.media.containers import Encoding
 from fommctl.media.marking import OURS, Mark
-from fommctl.media.movie import output_errors
+from fommctl.media.movie import Frame, as_frame, laid_over_black, output_errors
 from fommctl.media.output_paths import matching, numbered
-from fommctl.media.resampling import over_black
 
 _BEGINNING = 4096
 """Bytes in which the comment of a picture stands."""
@@ -33,7 +32,7 @@ _OPTIONS = {"compression_level": "1", "pred": "mixed"}
 
 
 class PictureSequence:
-    """Pictures numbered from 1 in a temporary folder; `finish` moves them, `abort` puts everything back.
+    """Numbered pictures in a temporary folder; `finish` moves them, `abort` puts everything back.
 
     A target folder that does not exist yet appears with all of them at once: the temporary one, beside it, gets its
     name. Where it exists the temporary one is inside it, and the pictures take their places one by one; those that
@@ -51,10 +50,13 @@ class PictureSequence:
         mark: Mark | None = None,
         *,
         overwrite: bool = False,
-        first_number: int | None = None,
+        first_number: int = 1,
+        part: bool = False,
+        save: Callable[[Path, Frame, int], None] | None = None,
     ) -> None:
         """overwrite: replace pictures of the same numbers, and remove those of an older, longer result.  first_number:
-        where the numbers begin; None is 1. Where it is given, the pictures are a part of a result: others stay."""
+        where the numbers begin.  part: the pictures are a part of a result: others stay.  save: writes one, the so
+        many-th from 0; None writes PNG."""
         self._pattern = pattern
         self._encoding = encoding
         texts = {key.capitalize(): value for key, value in metadata.items()}
@@ -66,8 +68,9 @@ class PictureSequence:
         self._folder = (folder.parent if self._new_folder else folder) / temporary_path(folder).name
         with output_errors(pattern):
             self._folder.mkdir()
-        self._first = 1 if first_number is None else first_number
-        self._alone = first_number is None
+        self._first = first_number
+        self._alone = not part
+        self._save = save or self._save_png
         self._count = 0
         self._overwrite = overwrite
         self._moved: list[Path] = []
@@ -76,14 +79,12 @@ class PictureSequence:
         self._pool = ThreadPoolExecutor(threads, "png")
         self._running: deque[Future[None]] = deque()
 
-    def write(self, pixels: NDArray[np.uint8], time: Fraction, duration: Fraction) -> None:
-        """Add a picture: (H, W, 3 or 4) uint8; times have no place here."""
-        if pixels.shape[2] == 4 and not self._encoding.alpha:
-            pixels = over_black(pixels[..., :3], pixels[..., 3])
+    def write(self, pixels: Frame, time: Fraction, duration: Fraction) -> None:
+        """Add a picture: (H, W, 3 or 4); times have no place here."""
         target = self._folder / numbered(self._pattern, self._first + self._count).name
-        self._count += 1
         # The caller may use its array again, and a queue longer than the workers would only cost memory.
-        self._running.append(self._pool.submit(self._save, target, np.array(pixels)))
+        self._running.append(self._pool.submit(self._save, target, np.array(pixels), self._count))
+        self._count += 1
         with output_errors(self._pattern):
             while len(self._running) > 2 * self._threads:
                 self._running.popleft().result()
@@ -124,7 +125,7 @@ class PictureSequence:
     def _remove_older(self) -> None:
         """Remove the other pictures of a result that was longer, as far as this tool has written them."""
         for number, entry in list(matching(self._pattern)):
-            if not 1 <= number <= self._count and _is_ours(entry):
+            if not self._first <= number < self._first + self._count and _is_ours(entry):
                 entry.unlink()
 
     def _gets_its_name(self) -> bool:
@@ -137,16 +138,21 @@ class PictureSequence:
             return False
         return True
 
-    def _save(self, target: Path, pixels: NDArray[np.uint8]) -> None:
-        data = encode_png(pixels, self._encoding.pix_fmt)
+    def _save_png(self, target: Path, pixels: Frame, number: int) -> None:
+        if pixels.shape[2] == 4 and not self._encoding.alpha:
+            pixels = laid_over_black(pixels)
+        data = encode_png(pixels, "gray16be" if pixels.shape[2] == 1 else self._encoding.pix_fmt)
         with open(target, "wb") as file:
             file.write(data[:_AFTER_HEADER] + self._text + data[_AFTER_HEADER:])
 
 
 def _is_ours(picture: Path) -> bool:
-    """Whether a picture says in its beginning that this tool has made it."""
+    """Whether a picture says in its beginning, or at its end as TIFF does, that this tool has made it."""
     with picture.open("rb") as file:
-        return OURS.encode() in file.read(_BEGINNING)
+        if OURS.encode() in file.read(_BEGINNING):
+            return True
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _BEGINNING))
+        return OURS.encode() in file.read()
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
@@ -155,10 +161,10 @@ def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
         temporary.write_bytes(encode_png(pixels, "rgba" if pixels.shape[2] == 4 else "rgb24"))
 
 
-def encode_png(pixels: NDArray[np.uint8], pix_fmt: str) -> bytes:
-    """(H, W, 3 or 4) uint8 as a PNG file in rgb24 or rgba, tagged as sRGB."""
+def encode_png(pixels: Frame, pix_fmt: str) -> bytes:
+    """(H, W, 3 or 4), uint8 or a signal in floats, as a PNG file of this pixel format, tagged as sRGB."""
     height, width = pixels.shape[:2]
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgba" if pixels.shape[2] == 4 else "rgb24")
+    frame = as_frame(pixels)
     frame = frame.reformat(format=pix_fmt)
     frame.color_primaries, frame.color_trc = BT709, _SRGB_TRANSFER
     frame.pts = 0

@@ -24,6 +24,8 @@ from fommctl.media.palette import PaletteConverter, add_gif_extensions
 from fommctl.media.resampling import over_black
 from fommctl.media.sound import AudioSource, CopiedSound, Sound, open_sound
 
+Frame = NDArray[Any]
+"""uint8 sRGB, or float32 in the space of the result."""
 _USUAL_CLOCKS = lcm(90000, 1000, 600, 15360, 12800)
 """Ticks a second of MPEG, Matroska, QuickTime and ffmpeg's MP4 files, all in one."""
 _FINEST_CLOCK = 1 << 25
@@ -31,6 +33,31 @@ _FINEST_CLOCK = 1 << 25
 _INTERLEAVING = 2_000_000
 """Microseconds of video that wait for sound, at most: sound that ends early must not collect the rest in memory."""
 _TIMECODE = re.compile(r"\d\d:\d\d:\d\d([:;.])\d\d")
+
+
+def laid_over_black(pixels: Frame) -> Frame:
+    """(H, W, 4) laid over black by straight alpha: (H, W, 3)."""
+    if pixels.dtype == np.uint8:
+        return over_black(pixels[..., :3], pixels[..., 3])
+    return np.ascontiguousarray(pixels[..., :3] * pixels[..., 3:4])
+
+
+def as_frame(pixels: Frame) -> av.VideoFrame:
+    """(H, W, 3 or 4), or (H, W, 1) in floats, as a frame of 8 or 16 bits; floats are a signal."""
+    if pixels.dtype == np.uint8:
+        name = "rgba" if pixels.shape[2] == 4 else "rgb24"
+    else:
+        name = {1: "gray16le", 4: "rgba64le"}.get(pixels.shape[2], "rgb48le")
+        pixels = to_codes(pixels)
+    if pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), name)
+
+
+def to_codes(pixels: Frame) -> NDArray[np.uint16]:
+    """A signal in [0, 1] in 16 bits; what lies beyond is cut off."""
+    codes: NDArray[np.uint16] = np.clip(np.rint(pixels * np.float32(65535)), 0, 65535).astype(np.uint16)
+    return codes
 
 
 @dataclass(frozen=True)
@@ -44,13 +71,15 @@ class PictureFormat:
 
 
 def choose_time_base(encoding: Encoding, rate: Fraction, source: Fraction | None) -> Fraction:
-    """The container's own unit of time, or else one in which the times to come are whole.
+    """The container's own unit of time, else `source`, else one in which the times to come are whole.
 
-    Those are multiples of 1/rate, and of `source` if it is known, else of the usual clocks of video files.
+    Those are multiples of 1/rate and of the usual clocks of video files.
     """
     if encoding.container.tick is not None:
         return encoding.container.tick
-    clocks = [source.denominator] if source else [_USUAL_CLOCKS, 90000, 1]
+    if source is not None:
+        return source
+    clocks = [_USUAL_CLOCKS, 90000, 1]
     candidates = [*(lcm(clock, rate.numerator) for clock in clocks), clocks[0]]
     return Fraction(1, next((ticks for ticks in candidates if ticks <= _FINEST_CLOCK), _USUAL_CLOCKS))
 
@@ -82,6 +111,7 @@ class Movie:
         metadata: Mapping[str, str],
         mark: Mark | None,
         timecode: str | None,
+        reel: str | None = None,
         threads: int,
         warnings: list[str],
     ) -> None:
@@ -93,6 +123,7 @@ class Movie:
         self._mark = mark
         self._metadata = {**metadata, **self._marking()}
         self._timecode = self._fitting_timecode(timecode)
+        self._reel = reel
         self._audio = audio if encoding.container.sound_encoder is not None else ()
         self._threads = threads
         self._tags = output_colour(colour, picture.width, picture.height, encoding)
@@ -112,8 +143,8 @@ class Movie:
             raise
         self.audio_codec: str | None = self._sounds[0].codec if self._sounds else None
 
-    def write(self, pixels: NDArray[np.uint8], time: Fraction, duration: Fraction) -> None:
-        """Add a frame: (H, W, 3 or 4) uint8, shown from `time` for `duration` seconds."""
+    def write(self, pixels: Frame, time: Fraction, duration: Fraction) -> None:
+        """Add a frame: (H, W, 3 or 4), shown from `time` for `duration` seconds."""
         with output_errors(self._path):
             for ready in self._converter.frames(self._video_frame(pixels, time, duration)):
                 self._mux(ready)
@@ -201,6 +232,8 @@ class Movie:
         self._container.metadata.update(self._metadata)
         if self._timecode is not None:
             self._container.metadata["timecode"] = self._timecode
+        if self._reel is not None and self._encoding.container.muxer in ("mov", "mxf"):
+            self._container.metadata["reel_name"] = self._reel
         self._container.start_encoding()
 
     def _choose_converter(self) -> Converter:
@@ -241,8 +274,8 @@ class Movie:
         """The timecode where the container has a track for it and it counts in the picture's rate."""
         if timecode is None:
             return None
-        if self._encoding.container.muxer != "mov":
-            self.warnings.append(f"the timecode {timecode} is left out: only .mov holds one")
+        if self._encoding.container.muxer not in ("mov", "mxf"):
+            self.warnings.append(f"the timecode {timecode} is left out: only .mov and .mxf hold one")
             return None
         match = _TIMECODE.fullmatch(timecode)
         drop_frame = match is not None and match[1] in ";."
@@ -251,14 +284,14 @@ class Movie:
             return None
         return timecode
 
-    def _video_frame(self, pixels: NDArray[np.uint8], time: Fraction, duration: Fraction) -> av.VideoFrame:
+    def _video_frame(self, pixels: Frame, time: Fraction, duration: Fraction) -> av.VideoFrame:
         if pixels.shape[2] == 4 and not self._encoding.alpha:
-            pixels = over_black(pixels[..., :3], pixels[..., 3])
+            pixels = laid_over_black(pixels)
         height, width = pixels.shape[:2]
         extra = (self._stream.height - height, self._stream.width - width)
         if any(extra):
             pixels = np.pad(pixels, ((0, extra[0]), (0, extra[1]), (0, 0)), mode="edge")
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgba" if pixels.shape[2] == 4 else "rgb24")
+        frame = as_frame(pixels)
         start, end = (round(instant / self._picture.time_base) for instant in (time, time + duration))
         if self._last is not None:
             # Where the container's clock is coarse, two frames may meet in one tick; players need them in order.

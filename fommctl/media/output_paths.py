@@ -13,16 +13,30 @@ from fommctl.errors import OutputError, UsageError
 from fommctl.files import real_target, remove_stale_files
 
 _NUMBER = re.compile(r"(?<!%)((?:%%)*)%(0?\d*)d")
+_HASHES = re.compile(r"#+")
+PICTURES = frozenset({".png", ".exr", ".dpx", ".tif", ".tiff"})
+"""Endings of results that are numbered pictures."""
 
 
 def is_pattern(path: Path) -> bool:
-    """Whether the file name holds one printf number such as %05d and is a picture's: `100%done.mp4` is a video."""
-    return path.suffix.lower() == ".png" and len(_NUMBER.findall(path.name)) == 1
+    """Whether the file name holds one number such as %05d or #### and is a picture's: `100%done.mp4` is a video."""
+    return path.suffix.lower() in PICTURES and len(_NUMBER.findall(_printf(path))) == 1
+
+
+def _printf(path: Path) -> str:
+    """The name as printf has it: `name.####.exr` is `name.%04d.exr`; a single # stands for four digits."""
+    name = path.name
+    found = list(_HASHES.finditer(name))
+    if len(found) != 1 or _NUMBER.search(name):
+        return name
+    start, end = found[0].span()
+    width = end - start if end - start > 1 else 4
+    return f"{name[:start].replace('%', '%%')}%0{width}d{name[end:].replace('%', '%%')}"
 
 
 def numbered(path: Path, number: int) -> Path:
     """The picture with this number."""
-    return path.with_name(path.name % number)
+    return path.with_name(_printf(path) % number)
 
 
 def matching(path: Path) -> Iterator[tuple[int, Path]]:
@@ -37,13 +51,14 @@ def matching(path: Path) -> Iterator[tuple[int, Path]]:
 
 def number_of(path: Path, name: str) -> int | None:
     """The number of the picture called `name` in the pattern `path`, None where the pattern does not write it."""
-    match = _NUMBER.search(path.name)
+    pattern = _printf(path)
+    match = _NUMBER.search(pattern)
     if match is None:
         return None
-    before, after = path.name[: match.end(1)] % (), path.name[match.end() :] % ()
+    before, after = pattern[: match.end(1)] % (), pattern[match.end() :] % ()
     digits = name[len(before) : len(name) - len(after)]
     fits = name.startswith(before) and name.endswith(after) and digits.isascii() and digits.isdigit()
-    return int(digits) if fits and path.name % int(digits) == name else None
+    return int(digits) if fits and pattern % int(digits) == name else None
 
 
 def remove_stale_output(path: Path) -> None:

@@ -20,7 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from fommctl.errors import InputError
-from fommctl.media import Deinterlace, sequences, stills
+from fommctl.media import Deinterlace, plates, sequences, stills
 from fommctl.media.colour import ColourTags, read_tags
 from fommctl.media.conversion import has_alpha, square_pixels
 from fommctl.media.decoding import (
@@ -42,6 +42,8 @@ from fommctl.media.files import (
     video_stream,
 )
 from fommctl.media.layouts import take_layout
+from fommctl.media.limits import check_size
+from fommctl.media.read_options import PLAIN, ReadOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,13 @@ class VideoInfo:
     """What is done about it; `rate` and `frames` allow for it already."""
     sample_aspect: Fraction = Fraction(1)
     """Width over height of a coded pixel; `width` and `height` allow for it already."""
+    reading: ReadOptions = PLAIN
+    """How its pictures are read, where they are files of their own."""
+    tick: Fraction | None = None
+    """Seconds, the unit of a video file's timestamps."""
+    reel: str | None = None
+    first_number: int | None = None
+    """Number of the first picture of a sequence, where the numbers in the names count."""
 
     @property
     def coded_rate(self) -> Fraction:
@@ -121,30 +130,34 @@ class OpenVideo:
         self._stack.close()
 
 
-def probe(path: Path, fps: Fraction | None = None, deinterlace: Deinterlace = "auto") -> VideoInfo:
+def probe(
+    path: Path, fps: Fraction | None = None, deinterlace: Deinterlace = "auto", reading: ReadOptions = PLAIN
+) -> VideoInfo:
     """Read the header and decode the first frame.
 
     path: a video, an image, a folder of frames or a printf pattern such as `frames/%05d.png`.
     fps: the rate of folders, patterns and single images; 25 by default.  deinterlace: what is to be done about
-    interlaced footage. Raises InputError.
+    interlaced footage.  reading: how pictures are to be read. Raises InputError, and MissingError for files of
+    post-production without OpenImageIO.
     """
-    found = probe_open(path, fps, deinterlace)
+    found = probe_open(path, fps, deinterlace, reading)
     if isinstance(found, VideoInfo):
         return found
     with closing(found):
         return found.info
 
 
-def probe_open(path: Path, fps: Fraction | None = None, deinterlace: Deinterlace = "auto") -> VideoInfo | OpenVideo:
+def probe_open(
+    path: Path, fps: Fraction | None = None, deinterlace: Deinterlace = "auto", reading: ReadOptions = PLAIN
+) -> VideoInfo | OpenVideo:
     """Probe as `probe` does; a video file stays open, for a reader that goes on with it."""
     path = Path(path)
-    rate = fps or DEFAULT_RATE
     if os.path.isdir(path) or sequences.is_pattern(path):
-        return _probe_sequence(path, rate)
+        return _probe_sequence(path, fps, reading)
     check_file(path)
     still = stills.identify(path)
     if still is not None and not still.animated:
-        return _of_still(path, still, "image", rate, frames=1)
+        return _of_still(path, path, still, "image", fps, reading, frames=1)
     if still is not None and still.format.lower() in stills.ANIMATED_CODECS:
         return _probe_animation(path, still)
     with ExitStack() as stack:
@@ -159,24 +172,42 @@ def probe_open(path: Path, fps: Fraction | None = None, deinterlace: Deinterlace
         return OpenVideo(info, container, stream, decoder, itertools.chain((first,), frames), stack.pop_all())
 
 
-def _probe_sequence(path: Path, rate: Fraction) -> VideoInfo:
+def _probe_sequence(path: Path, fps: Fraction | None, reading: ReadOptions) -> VideoInfo:
     found = sequences.listed(path)
+    if reading.gap == "fail":
+        _check_complete(path, found)
     for number, file in found:
         still = stills.identify(file)
         if still is not None:
-            return _of_still(path, still, "sequence", rate, frames=len(found), length=found[-1][0] - number + 1)
+            length = found[-1][0] - number + 1
+            return _of_still(path, file, still, "sequence", fps, reading, frames=len(found), length=length)
         stills.check_format(file)
     raise InputError(f"{path}: none of its {len(found)} pictures can be read", "Check that they were copied whole.")
 
 
+def _check_complete(path: Path, found: list[tuple[int, Path]]) -> None:
+    """Raise InputError where numbers are missing."""
+    first = sequences.first_number(path) or 0
+    present = {position for position, _ in found}
+    missing = [first + position for position in range(found[-1][0]) if position not in present]
+    if missing:
+        listed = ", ".join(map(str, missing[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise InputError(f"{path} has gaps: {listed}", "Render them, or take --on-gap hold or black.")
+
+
 def _of_still(
     path: Path,
+    file: Path,
     still: stills.Still,
     kind: Literal["image", "sequence"],
-    rate: Fraction,
+    fps: Fraction | None,
+    reading: ReadOptions,
     frames: int,
     length: int = 1,
 ) -> VideoInfo:
+    """path: the input.  file: the picture whose header `still` is."""
+    said = plates.read_header(file).attributes if plates.needs_openimageio(file) else plates.Attributes()
+    rate = fps or said.rate or DEFAULT_RATE
     return VideoInfo(
         path=path,
         kind=kind,
@@ -191,6 +222,10 @@ def _of_still(
         has_alpha=still.has_alpha,
         colour=ColourTags(),
         hdr=False,
+        timecode=said.timecode,
+        reel=said.reel,
+        first_number=sequences.first_number(path) if kind == "sequence" else None,
+        reading=reading,
     )
 
 
@@ -218,10 +253,10 @@ def _of_video(
     path: Path, container: InputContainer, stream: VideoStream, first: Decoded, deinterlace: Deinterlace
 ) -> VideoInfo:
     frame, origin, aspect = first
-    stills.check_size(path.name, frame.width, frame.height)
+    check_size(path.name, frame.width, frame.height)
     orientation = orientation_of(frame)
     width, height = orientation.size(square_pixels(frame, aspect))
-    stills.check_size(path.name, width, height)
+    check_size(path.name, width, height)
     rate = nominal_rate(stream)
     parity = stated_parity(stream, frame)
     # One picture a field is for footage that is interlaced from its beginning.
@@ -250,6 +285,8 @@ def _of_video(
         parity=parity,
         deinterlace="auto" if deinterlace == "field" and parity is None else deinterlace,
         sample_aspect=aspect,
+        tick=time_base(stream),
+        reel=_reel(container, stream),
     )
 
 
@@ -282,6 +319,12 @@ def _audio(container: InputContainer) -> tuple[AudioTrack, ...]:
 def _language(metadata: Mapping[str, str]) -> str | None:
     language = _lookup(metadata, "language")
     return None if language == "und" else language
+
+
+def _reel(container: InputContainer, stream: VideoStream) -> str | None:
+    others = [other.metadata for other in container.streams]
+    found = (_lookup(metadata, "reel_name") for metadata in [stream.metadata, container.metadata, *others])
+    return next((reel for reel in found if reel), None)
 
 
 def _timecode(container: InputContainer, stream: VideoStream) -> str | None:

@@ -15,6 +15,7 @@ from fommctl.media import Deinterlace
 from fommctl.media.boxes import Box
 from fommctl.media.conversion import View
 from fommctl.media.probe import OpenVideo, VideoInfo, probe, probe_open
+from fommctl.media.read_options import PLAIN, ReadOptions
 from fommctl.media.resampling import Pixels
 from fommctl.media.sources import Pending, pending_frames
 
@@ -171,14 +172,16 @@ class Clip:
         deinterlace: Deinterlace = "auto",
         start: Fraction | None = None,
         end: Fraction | None = None,
+        reading: ReadOptions = PLAIN,
     ) -> None:
-        """fps, deinterlace, start, end: see `Reader`; the part may be set later. Raises InputError."""
+        """fps, deinterlace, start, end: see `Reader`; the part may be set later.  reading: how pictures are read.
+        Raises InputError."""
         self.path = Path(path)
         self.fps = fps
         self.deinterlace = deinterlace
         self.start = start or Fraction(0)
         self.end = end
-        found = probe_open(self.path, fps, deinterlace)
+        found = probe_open(self.path, fps, deinterlace, reading)
         self._opened = None if isinstance(found, VideoInfo) else found
         self.info = found if isinstance(found, VideoInfo) else found.info
 

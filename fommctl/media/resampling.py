@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import ceil, cos, floor, radians, sin
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from PIL import Image
 from fommctl.media.boxes import Box, TurnedSquare
 
 Pixels = NDArray[np.uint8]
+Number = TypeVar("Number", bound=np.generic)
 _SAME_SHAPE = 0.02
 """Difference of two aspect ratios that is stretched away: encoders round sizes to 8 and 16 pixels."""
 
@@ -21,7 +23,7 @@ def rounded(box: Box) -> tuple[int, int, int, int]:
     return round(box.left), round(box.top), width, height
 
 
-def crop(pixels: Pixels, box: Box, *, mirrored: bool = False) -> Pixels:
+def crop(pixels: NDArray[Number], box: Box, *, mirrored: bool = False) -> NDArray[Number]:
     """Cut a box, rounded to whole pixels, out of (H, W) or (H, W, C).
 
     Outside the picture its border is repeated; mirrored: the picture is reflected there.
@@ -104,7 +106,9 @@ def over_black(pixels: Pixels, alpha: Pixels | None) -> Pixels:
     return ((product + 127) // 255).astype(np.uint8)
 
 
-def _window(pixels: Pixels, left: int, top: int, right: int, bottom: int, mirrored: bool = False) -> Pixels:
+def _window(
+    pixels: NDArray[Number], left: int, top: int, right: int, bottom: int, mirrored: bool = False
+) -> NDArray[Number]:
     height, width = pixels.shape[:2]
     if left >= 0 and top >= 0 and right <= width and bottom <= height:
         return np.ascontiguousarray(pixels[top:bottom, left:right])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from fommctl.errors import InputError
 
 _VIDEOS = """3g2 3gp asf avi divx dv f4v flv gif m2t m2ts m2v m4v mkv mod mov mp4 mpeg mpg mts mxf ogm ogv qt tod ts vob
 webm wmv y4m"""
-_PICTURES = "avif bmp heic heif hif jp2 jpe jpeg jpg pgm png pnm ppm tga tif tiff webp"
+_PICTURES = "avif bmp dpx exr heic heif hif jp2 jpe jpeg jpg pgm png pnm ppm tga tif tiff webp"
 _TEXTS = "csv html json jsonl log md npy npz parquet txt yaml yml"
 """Tables and notes, which nobody takes for footage."""
 VIDEO_SUFFIXES = frozenset(f".{name}" for name in _VIDEOS.split())
@@ -35,59 +36,123 @@ def passed_over(names: Iterable[str]) -> str | None:
     return f"{total} file{'' if total == 1 else 's'} passed over: {', '.join(listed[:_MOST])}{more}"
 
 
-_NUMBER = re.compile(r"%(?:0(\d{1,2}))?d")
+_NUMBER = re.compile(r"%(?:0(?P<printf>\d{1,2}))?d|(?:(?P<first>\d{1,9})-(?P<last>\d{1,9}))?(?P<hashes>#{1,9})")
+"""`%05d` as printf has it, `####` (one digit each; a single # stands for four), and `1001-1100#` for a range."""
+_LAST_NUMBER = re.compile(r"(.*?)(\d+)(\.[^.]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """The name of numbered pictures, taken apart."""
+
+    before: str
+    after: str
+    width: int
+    """Least number of digits."""
+    first: int | None = None
+    last: int | None = None
+
+    def number(self, name: str) -> int | None:
+        """The number of a picture; None where the pattern does not write this name, or not in its range."""
+        digits = name[len(self.before) : len(name) - len(self.after)]
+        if not (name.startswith(self.before) and name.endswith(self.after) and digits.isascii() and digits.isdigit()):
+            return None
+        # %05d prints 5 digits, more only where the number needs them, and then without a leading zero.
+        if len(digits) != self.width and not (len(digits) > self.width and digits[0] != "0"):
+            return None
+        number = int(digits)
+        inside = (self.first is None or number >= self.first) and (self.last is None or number <= self.last)
+        return number if inside else None
+
+
+def pattern_of(path: Path) -> Pattern | None:
+    """The pattern that a name means; None where it is none, or a file has that very name."""
+    found = list(_NUMBER.finditer(path.name))
+    if len(found) != 1 or path.exists():
+        return None
+    match = found[0]
+    hashes = len(match["hashes"] or "")
+    width = (4 if hashes == 1 else hashes) if hashes else int(match["printf"] or 1)
+    first, last = (int(match[end]) if match[end] else None for end in ("first", "last"))
+    return Pattern(path.name[: match.start()], path.name[match.end() :], width, first, last)
 
 
 def is_pattern(path: Path) -> bool:
-    """Whether the name holds one printf number, and no file has that very name."""
-    return len(_NUMBER.findall(path.name)) == 1 and not path.exists()
+    """Whether the name holds one number to fill in, and no file has that very name."""
+    return pattern_of(path) is not None
 
 
 def listed(path: Path) -> list[tuple[int, Path]]:
     """The frames of a folder or a pattern in order, each with its position. Raises InputError where there is none.
 
     In a folder, names are ordered as people count (frame2 before frame10) and positions have no gaps. In a pattern,
-    the position is the number in the name, less the first one, so that a missing frame leaves its place empty.
+    and in a folder of OpenEXR or DPX pictures of one name, the position is the number in the name, less the first one,
+    so that a missing frame leaves its place empty.
     """
-    folder = path if path.is_dir() else path.parent
+    found = _numbered(path)
+    return [(number - found[0][0], file) for number, file in found]
+
+
+def _numbered(path: Path) -> list[tuple[int, Path]]:
+    """The frames with their numbers; those of a folder whose names do not count are numbered from 0."""
+    pattern = pattern_of(path)
+    folder = path.parent if pattern is not None else path
     try:
         files = [file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file()]
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror}", "Check the folder's name.") from error
-    if path.is_dir():
+    if pattern is None:
         pictures = sorted((file for file in files if file.suffix.lower() in FRAME_SUFFIXES), key=counting_order)
-        found = list(enumerate(pictures))
+        pattern = _common_pattern(pictures)
+        if pattern is None:
+            found = list(enumerate(pictures))
+        else:
+            found = _in_order(pattern, pictures)
         hint = "Name a video, or a folder that holds pictures such as 00001.png."
     else:
-        found = _matching(path.name, files)
+        found = _in_order(pattern, files)
         hint = f"No file in {folder} fits the pattern; check the number of digits."
+        negative = next((file.name for file in files if _is_negative(pattern, file.name)), None)
+        if negative is not None:
+            raise InputError(f"negative frame numbers are not read: {negative}", "Number the frames from 0 or more.")
     if not found:
         raise InputError(f"{path} holds no pictures" if path.is_dir() else f"{path} matches no file", hint)
     return found
 
 
-def _matching(name: str, files: list[Path]) -> list[tuple[int, Path]]:
-    match = _NUMBER.search(name)
-    assert match is not None
-    width = int(match[1] or 1)
-    shape = re.compile(re.escape(name[: match.start()]) + r"(\d+)" + re.escape(name[match.end() :]))
-    numbered = []
-    for file in files:
-        fits = shape.fullmatch(file.name)
-        # %05d prints 5 digits, more only where the number needs them, and then without a leading zero.
-        if fits and (len(fits[1]) == width or (len(fits[1]) > width and fits[1][0] != "0")):
-            numbered.append((int(fits[1]), file))
-    numbered.sort()
-    return [(number - numbered[0][0], file) for number, file in numbered]
+def _in_order(pattern: Pattern, files: list[Path]) -> list[tuple[int, Path]]:
+    numbers = ((pattern.number(file.name), file) for file in files)
+    return sorted((number, file) for number, file in numbers if number is not None)
 
 
-def first_number(path: Path) -> int:
-    """The number of the first picture: of a pattern the one in its name, else 1. Raises InputError."""
-    if not is_pattern(path):
-        return 1
-    match = _NUMBER.search(path.name)
-    assert match is not None
-    return int(listed(path)[0][1].name[match.start() :][: -len(path.name[match.end() :]) or None])
+def _is_negative(pattern: Pattern, name: str) -> bool:
+    middle = name[len(pattern.before) : len(name) - len(pattern.after)]
+    fits = name.startswith(pattern.before) and name.endswith(pattern.after)
+    return fits and re.fullmatch(r"-\d+", middle) is not None
+
+
+def _common_pattern(pictures: list[Path]) -> Pattern | None:
+    """The pattern of a folder of OpenEXR or DPX pictures; None where their names are not of one kind."""
+    match = _LAST_NUMBER.fullmatch(pictures[0].name) if pictures else None
+    if match is None or pictures[0].suffix.lower() not in (".exr", ".dpx"):
+        return None
+    pattern = Pattern(match[1], match[3], len(match[2]) if match[2].startswith("0") or len(match[2]) >= 4 else 1)
+    numbers = [pattern.number(file.name) for file in pictures]
+    return pattern if None not in numbers else None
+
+
+def first_number(path: Path) -> int | None:
+    """The number of the first picture, as it stands in its name; None where such numbers do not count.
+
+    Raises InputError.
+    """
+    if path.is_dir():
+        pictures = [file for file in path.iterdir() if file.suffix.lower() in (".exr", ".dpx")]
+        if not pictures or _common_pattern(sorted(pictures, key=counting_order)) is None:
+            return None
+    elif not is_pattern(path):
+        return None
+    return _numbered(path)[0][0]
 
 
 def counting_order(file: Path) -> tuple[list[tuple[int, int, str]], str]:

@@ -9,13 +9,14 @@ from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from fommctl.errors import InputError
-from fommctl.media import sequences, stills
+from fommctl.media import plates, sequences, stills
 from fommctl.media.boxes import Box
 from fommctl.media.conversion import Converter, View, square_pixels
 from fommctl.media.decoding import Damage, Decoded, Decoder, deinterlaced
@@ -67,7 +68,7 @@ def pending_frames(info: VideoInfo, start: Fraction, warn: Warn, opened: OpenVid
     closed.  Raises InputError.
     """
     if info.kind == "image":
-        read = cache(lambda: over_black(*stills.decode(info.path)))
+        read = cache(lambda: over_black(*stills.decode(info.path, options=info.reading)))
         yield Pending(lambda view: Picture(view.apply(read())), Fraction(0), 1 / info.rate)
     elif info.kind == "sequence":
         yield from _sequence(info, warn)
@@ -80,11 +81,18 @@ def pending_frames(info: VideoInfo, start: Fraction, warn: Warn, opened: OpenVid
 def _sequence(info: VideoInfo, warn: Warn) -> Iterator[Pending]:
     found = sequences.listed(info.path)
     length = found[-1][0] + 1
+    black = info.reading.gap == "black"
     if length > len(found):
-        warn(f"{info.path}: {length - len(found)} numbers are missing; the frame before stays in their place")
+        instead = "black frames stand" if black else "the frame before stays"
+        warn(f"{info.path}: {length - len(found)} numbers are missing; {instead} in their place")
     following = [position for position, _ in found[1:]] + [length]
+    step = 1 / info.rate
     for (position, file), after in zip(found, following, strict=True):
-        yield Pending(_picture(file, info, warn), position / info.rate, (after - position) / info.rate)
+        lasts = step if black else (after - position) * step
+        yield Pending(_picture(file, info, warn), position * step, lasts)
+        for missing in range(position + 1, after) if black else ():
+            empty = np.zeros((info.height, info.width, 3), np.uint8)
+            yield Pending(_shown(empty), missing * step, step)
 
 
 def _picture(file: Path, info: VideoInfo, warn: Warn) -> Callable[[View], Picture | None]:
@@ -93,7 +101,9 @@ def _picture(file: Path, info: VideoInfo, warn: Warn) -> Callable[[View], Pictur
     @cache
     def read() -> Picture | None:
         try:
-            pixels = over_black(*stills.decode(file))
+            pixels = over_black(*_decoded(file, info, warn))
+        except plates.NotFiniteError:
+            raise
         except InputError as error:
             warn(f"{error.message}; the frame was left out")
             return None
@@ -110,6 +120,15 @@ def _picture(file: Path, info: VideoInfo, warn: Warn) -> Callable[[View], Pictur
         return None if picture is None else Picture(view.apply(picture.pixels), picture.content)
 
     return convert
+
+
+def _decoded(file: Path, info: VideoInfo, warn: Warn) -> tuple[Pixels, Pixels | None]:
+    if not plates.needs_openimageio(file):
+        return stills.decode(file, options=info.reading)
+    plate = plates.read_plate(file, info.reading)
+    if plate.replaced:
+        warn(f"{info.path}: pixels that hold NaN or infinity are black, in {file.name} {plate.replaced}")
+    return plate.bytes()
 
 
 def _animation(info: VideoInfo) -> Iterator[Pending]:

@@ -17,20 +17,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
 from fommctl.errors import InputError
+from fommctl.media import plates
 from fommctl.media.colour import ColourTags, ToneMap, read_tags
+from fommctl.media.limits import MAX_PIXELS, SMALLER, check_size
+from fommctl.media.read_options import PLAIN, ReadOptions
 from fommctl.media.resampling import Pixels
 
-MAX_SIDE = 16384
-"""Pixels of a side of a picture."""
-MAX_PIXELS = 200_000_000
-"""Of a picture: 16384 x 12207. The largest sensors have 150 megapixels, 8K video has 33. Reading a picture of this size
-takes about 2 GB for some seconds."""
 LONGEST_PAUSE = Fraction(3600)
 """Seconds for which one frame, or a gap in the sound, may be filled with repetitions or silence: longer ones are
 timestamps that are wrong, and filling them would write without end."""
-
-SMALLER = f"Scale it down first; at most {MAX_SIDE} pixels a side and {MAX_PIXELS // 1_000_000} megapixels are read."
-"""The hint where a picture is too large."""
 
 
 HEIF = "HEIF"
@@ -91,8 +86,6 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
 _FOREIGN = {
     "a JPEG XL picture": (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n"),
-    "a DPX picture": (b"SDPX", b"XPDS"),
-    "an OpenEXR picture": (b"\x76\x2f\x31\x01",),
     "a Radiance HDR picture": (b"#?RADIANCE", b"#?RGBE"),
     "a Photoshop document": (b"8BPS",),
     "a PDF document": (b"%PDF",),
@@ -117,16 +110,6 @@ class Still:
     height: int
     has_alpha: bool
     animated: bool
-
-
-def check_size(name: str, width: int, height: int, *, strip: bool = False) -> None:
-    """Refuse what would fill the memory, before any of it is decoded; raises InputError.
-
-    strip: the picture may be as wide as it likes where square frames stand side by side in it.
-    """
-    frames = width // height if strip and height and width % height == 0 else 1
-    if width > MAX_SIDE * frames or height > MAX_SIDE or width * height > MAX_PIXELS:
-        raise InputError(f"{name} is too large: {width} x {height} pixels", SMALLER)
 
 
 @contextmanager
@@ -166,8 +149,11 @@ class _DamagedError(InputError):
 def identify(path: Path, *, strip: bool = False) -> Still | None:
     """Read the header of an image file; None where it is not one (a video, text, ...). Raises InputError if too large.
 
-    width, height: as displayed, after the EXIF orientation.  strip: see `check_size`.
+    width, height: as displayed, after the EXIF orientation.  strip: see `check_size`. Raises MissingError for files of
+    post-production without OpenImageIO.
     """
+    if plates.needs_openimageio(path):
+        return _plate(path)
     try:
         with _opened(path, strip=strip) as image:
             width, height = image.size
@@ -182,7 +168,14 @@ def identify(path: Path, *, strip: bool = False) -> Still | None:
             # Others that read PNG unpack whatever its chunks of text and colours hold, gigabytes from some kilobytes;
             # video readers take one tile of a HEIF for all of it.
             raise
-        return None
+        return _plate(path) if plates.is_deep_tiff(path) else None
+
+
+def _plate(path: Path) -> Still:
+    """The header of a file that OpenImageIO reads."""
+    header = plates.read_header(path)
+    mode = "RGBA" if header.has_alpha else "RGB"
+    return Still(header.format.upper(), mode, header.width, header.height, header.has_alpha, False)
 
 
 def check_format(path: Path) -> None:
@@ -207,11 +200,26 @@ def texts(path: Path) -> dict[str, str | bytes]:
         return {str(name).lower(): text for name, text in image.info.items() if isinstance(text, str | bytes)}
 
 
-def decode(path: Path, *, strip: bool = False) -> tuple[Pixels, Pixels | None]:
+def decode(path: Path, *, strip: bool = False, options: ReadOptions = PLAIN) -> tuple[Pixels, Pixels | None]:
     """(H, W, 3) uint8 sRGB and straight alpha (H, W), None where the file has none. Raises InputError.
 
-    strip: see `check_size`.
+    strip: see `check_size`.  options: of files of post-production; a space or a view counts for all. Raises what
+    `plates.read_plate` does.
     """
+    if plates.needs_openimageio(path):
+        return plates.read_plate(path, options).bytes()
+    try:
+        pixels, alpha = _decode(path, strip)
+    except _DamagedError:
+        if not plates.is_deep_tiff(path):
+            raise
+        return plates.read_plate(path, options).bytes()
+    if options.space is not None or options.view is not None:
+        return plates.from_codes(pixels if alpha is None else np.dstack((pixels, alpha)), options).bytes()
+    return pixels, alpha
+
+
+def _decode(path: Path, strip: bool) -> tuple[Pixels, Pixels | None]:
     with _opened(path, strip=strip) as image:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
@@ -219,6 +227,19 @@ def decode(path: Path, *, strip: bool = False) -> tuple[Pixels, Pixels | None]:
         if tags is not None and (tags.hdr or tags.wide_gamut):
             return tone_mapped(path, tags), None
         return _to_srgb(image)
+
+
+def has_profile(path: Path) -> bool:
+    """Whether an ICC profile says that the colours are no sRGB. Raises InputError."""
+    with _opened(path) as image:
+        profile = image.info.get("icc_profile")
+        if not profile:
+            return False
+        try:
+            found = ImageCms.ImageCmsProfile(BytesIO(profile))
+            return "srgb" not in ImageCms.getProfileDescription(found).lower()
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            return False
 
 
 def decode_bytes(data: bytes, name: str) -> Pixels:

@@ -10,19 +10,20 @@ from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fommctl.errors import OutputError
 from fommctl.files import create_temporary, publish, real_target
 from fommctl.media.colour import ColourTags
+from fommctl.media.colourspaces import import_openimageio
 from fommctl.media.containers import container_of, resolve_encoding
 from fommctl.media.images_out import PictureSequence
 from fommctl.media.marking import Mark
-from fommctl.media.movie import Movie, PictureFormat, choose_time_base, output_errors
+from fommctl.media.movie import Frame, Movie, PictureFormat, choose_time_base, output_errors
 from fommctl.media.output_paths import check_target, is_pattern, remove_stale_output
+from fommctl.media.plates_out import PlateFormat, PlateWriter
 from fommctl.media.sound import AudioSource
 
-__all__ = ["AudioSource", "Writer", "check_output", "holds_alpha", "holds_audio"]
+__all__ = ["AudioSource", "Writer", "check_output", "holds_alpha", "holds_audio", "holds_more"]
 
 _FASTEST_GIF = 50
 _AnyMovie = TypeVar("_AnyMovie", bound=Movie)
@@ -33,7 +34,7 @@ class _Sink(Protocol):
 
     audio_codec: str | None
 
-    def write(self, pixels: NDArray[np.uint8], time: Fraction, duration: Fraction) -> None: ...
+    def write(self, pixels: Frame, time: Fraction, duration: Fraction) -> None: ...
 
     def finish(self) -> None: ...
 
@@ -54,11 +55,13 @@ def check_output(
 
     Raises UsageError where the output exists and `overwrite` is false, where it is one of `inputs` (also through a
     link) or would put frames into a folder of input frames, and for a wrong `crf` or `pix_fmt`; OutputError where the
-    folder is missing or not writable, and for an unknown container or codec.
+    folder is missing or not writable, and for an unknown container or codec; MissingError without the package for it.
 
     numbers: of the pictures that will be written to a pattern, where others may lie beside them.
     """
-    resolve_encoding(path, codec=codec, crf=crf, pix_fmt=pix_fmt)
+    encoding = resolve_encoding(path, codec=codec, crf=crf, pix_fmt=pix_fmt)
+    if encoding.openimageio:
+        import_openimageio(f"writing {path.suffix.lower()}")
     check_target(path, overwrite, inputs, numbers)
 
 
@@ -67,29 +70,36 @@ def holds_alpha(path: Path, *, codec: str | None = None, pix_fmt: str | None = N
     return resolve_encoding(path, codec=codec, pix_fmt=pix_fmt, alpha=True).alpha
 
 
+def holds_more(path: Path, *, codec: str | None = None, pix_fmt: str | None = None) -> bool:
+    """Whether an output of this name can hold more than 8 bits a channel."""
+    return resolve_encoding(path, codec=codec, pix_fmt=pix_fmt, deep=True).bits > 8
+
+
 def holds_audio(path: Path) -> bool:
     """Whether an output of this name can carry sound."""
     return container_of(path).sound_encoder is not None
 
 
 class Writer:
-    """Writes frames, and sound beside them, to .mp4, .mov, .mkv, .webm, .gif or a pattern of PNG pictures.
+    """Writes frames, and sound beside them, to .mp4, .mov, .mkv, .webm, .mxf, .gif or a pattern of pictures.
 
     A context manager. At a normal exit the result is complete and has its name; after an exception nothing is left.
 
     width, height: of the frames, in pixels.  rate: nominal frames per second.
     alpha: keep the fourth channel where the codec can; where it cannot, frames are laid over black.
+    deep: frames are floats, and more than 8 bits of them are kept where the codec can.
+    plates: how OpenEXR, DPX and TIFF are written.
     audio: sound to carry, one source a track, copied where the container holds its codec, else transcoded.
     colour: tags of the driving video; what they leave open follows from the size.
     codec, crf, pix_fmt: choices in ffmpeg's names, each the container's default where None.
     metadata: such as {"comment": ...}.  mark: that the result is synthetic, wherever the container has a place for it.
-    timecode: of the first frame, for .mov.
-    time_base: unit of the timestamps to come, in seconds; without it, multiples of 1/rate and of the usual clocks
+    timecode, reel: of the first frame, for .mov and .mxf.
+    time_base: unit of the timestamps, in seconds; without it, multiples of 1/rate and of the usual clocks
     (1/90000, 1/1000, 1/600, 1/15360, 1/12800) are exact. Matroska and WebM keep milliseconds and GIF hundredths:
     there times go to the nearest.
     threads: of the encoder; None leaves most of the processor to the model.
-    first_number: of the first picture of a pattern, whose other pictures are left alone; None: from 1, and an older
-    result of that pattern goes.
+    first_number: of the first picture of a pattern.  part: the other pictures of the pattern are left alone; else an
+    older result of that pattern goes.
     complete: is called with the finished file, not with pictures, before it gets its name, and may change it.
     Raises OutputError and UsageError as `check_output` does, and OutputError when the disk is full.
     """
@@ -102,6 +112,8 @@ class Writer:
         height: int,
         rate: Fraction,
         alpha: bool = False,
+        deep: bool = False,
+        plates: PlateFormat | None = None,
         audio: AudioSource | Sequence[AudioSource] | None = None,
         colour: ColourTags | None = None,
         codec: str | None = None,
@@ -110,26 +122,28 @@ class Writer:
         metadata: Mapping[str, str] | None = None,
         mark: Mark | None = None,
         timecode: str | None = None,
+        reel: str | None = None,
         overwrite: bool = False,
         time_base: Fraction | None = None,
         threads: int | None = None,
-        first_number: int | None = None,
+        first_number: int = 1,
+        part: bool = False,
         complete: Callable[[Path], None] | None = None,
     ) -> None:
         self.path = Path(path)
         self.frames_written = 0
-        self._encoding = resolve_encoding(self.path, codec=codec, crf=crf, pix_fmt=pix_fmt, alpha=alpha)
+        self._encoding = resolve_encoding(self.path, codec=codec, crf=crf, pix_fmt=pix_fmt, alpha=alpha, deep=deep)
         self._audio = (audio,) if isinstance(audio, AudioSource) else tuple(audio or ())
-        check_target(
-            self.path, overwrite, [source.path for source in self._audio], () if first_number is not None else None
-        )
-        self._first_number = first_number
+        check_target(self.path, overwrite, [source.path for source in self._audio], () if part else None)
+        self._first_number, self._part = first_number, part
+        self._plates = plates or PlateFormat()
+        self._deep = deep
         unit = choose_time_base(self._encoding, rate, time_base)
         self._picture = PictureFormat(width, height, rate, unit)
         self._colour = colour
         self._metadata = dict(metadata or {})
         self._mark = mark
-        self._timecode = timecode
+        self._timecode, self._reel = timecode, reel
         self.threads = threads or max(1, min(4, (os.cpu_count() or 1) // 4))
         """Of the encoder."""
         self._complete = complete
@@ -162,12 +176,20 @@ class Writer:
                 self._mark,
                 overwrite=self._overwrite,
                 first_number=self._first_number,
+                part=self._part,
+                save=self._plate_writer(),
             )
             return self
         with output_errors(self.path):
             self._temporary = create_temporary(self._target)
         self._sink = self._movie(Movie, self._temporary)
         return self
+
+    def _plate_writer(self) -> PlateWriter | None:
+        if not self._encoding.openimageio:
+            return None
+        comment = None if self._mark is None else self._mark.comment
+        return PlateWriter(self._encoding.pix_fmt, self._plates, comment)
 
     def _movie(self, kind: type[_AnyMovie], temporary: Path) -> _AnyMovie:
         return kind(
@@ -180,20 +202,23 @@ class Writer:
             metadata=self._metadata,
             mark=self._mark,
             timecode=self._timecode,
+            reel=self._reel,
             threads=self.threads,
             warnings=self.warnings,
         )
 
-    def write(self, pixels: NDArray[np.uint8], time: Fraction, duration: Fraction) -> None:
-        """Add a frame: (height, width, 3 or 4) uint8 RGB or RGBA, shown from `time` for `duration`, in seconds from
-        the start of the output."""
+    def write(self, pixels: Frame, time: Fraction, duration: Fraction) -> None:
+        """Add a frame: (height, width, 3 or 4) RGB or RGBA, shown from `time` for `duration`, in seconds from the start
+        of the output: uint8 sRGB, or float32 in the result's space. Pictures may have other channels."""
         if self._sink is None:
             raise ValueError("the writer is not open: use it in a `with` statement")
         size = (self._picture.height, self._picture.width)
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[:2] != size or pixels.shape[2] not in (3, 4):
-            raise ValueError(
-                f"frames are uint8 of {size} pixels with 3 or 4 channels, not {pixels.dtype} {pixels.shape}"
-            )
+        kinds = (np.uint8, np.float32) if self._deep or self._encoding.openimageio else (np.uint8,)
+        known = pixels.dtype in kinds and pixels.ndim == 3 and pixels.shape[:2] == size
+        if not known or (pixels.shape[2] not in (3, 4) and not is_pattern(self.path)):
+            names = " or ".join(kind.__name__ for kind in kinds)
+            what = f"{names} of {size} pixels with 3 or 4 channels"
+            raise ValueError(f"frames are {what}, not {pixels.dtype} {pixels.shape}")
         self._sink.write(pixels, time, duration)
         self.frames_written += 1
 

@@ -22,6 +22,7 @@ from fommctl.files import FileFingerprint, atomic_write, file_sha256, remove_sta
 from fommctl.media.output_paths import check_target
 from fommctl.models import registry
 from fommctl.models.checkpoint import Checkpoint, halved, read_checkpoint, write_native
+from fommctl.models.files import read_metadata, sniff
 from fommctl.models.home import model_lock
 from fommctl.presets.preset import (
     find_preset,
@@ -116,6 +117,17 @@ def load_model(model: str | None, host: Host, *, preset: str | None = None, sets
     entry, path = _locate(model, chosen, host)
     name = entry.name if entry is not None else file_stem(path)
     return load_file(path, host, name=name, entry=entry, preset=chosen, sets=sets)
+
+
+def backend_of(model: str | None, preset: str | None, host: Host) -> str:
+    """The name of the backend that `load_model` would load, by reading no weights where something else tells. Raises
+    as it does."""
+    if preset is None and model is not None:
+        entry, path = _locate(model, None, host)
+        if sniff(path) == "safetensors" and (named := read_metadata(path).get("backend")):
+            return named
+        preset = entry.preset if entry is not None else None
+    return load_preset(preset, host).backend if preset else load_model(model, host).preset.backend
 
 
 def load_file(

@@ -14,7 +14,7 @@ from fommctl.networks.motion import Motion
 
 @dataclass(frozen=True, slots=True)
 class DenseMotion:
-    """What moves where, at the resolution (h, w) of the motion network."""
+    """Motion of each place, at the resolution (h, w) of the motion network."""
 
     deformation: Tensor
     """(B, h, w, 2): where in the source each place of the driving frame comes from."""
@@ -27,7 +27,7 @@ class DenseMotion:
 
 
 def sparse_motions(source: Motion, driving: Motion, height: int, width: int) -> Tensor:
-    """Motion of each part near its keypoint, to first order (equation 4), the background standing still.
+    """Return the motion of each part near its keypoint, to first order (equation 4), the background standing still.
 
     source, driving: of B frames each (source may hold one).  Returns sampling grids (B, K + 1, H, W, 2):
     J_source J_driving^-1 (z - p_driving) + p_source.
@@ -46,7 +46,8 @@ def sparse_motions(source: Motion, driving: Motion, height: int, width: int) -> 
 
 
 def keypoint_heatmaps(source: Motion, driving: Motion, height: int, width: int) -> Tensor:
-    """Difference of the Gaussians around driving and source keypoints, with an empty one for the background first.
+    """Return the difference of the Gaussians around driving and source keypoints, with an empty one for the background
+    first.
 
     Returns (B, K + 1, H, W) in [-1, 1] (equation 6).
     """
@@ -55,7 +56,7 @@ def keypoint_heatmaps(source: Motion, driving: Motion, height: int, width: int) 
 
 
 def deform_by_parts(source: Tensor, motions: Tensor, *, align_corners: bool) -> Tensor:
-    """source (B, C, h, w) under each of the grids (B, P, h, w, 2) of P parts: (B, P, C, h, w).
+    """Sample the source (B, C, h, w) at each of the grids (B, P, h, w, 2) of P parts: (B, P, C, h, w).
 
     One call: the grids are laid end to end along the height, so that the source is not repeated.
     """
@@ -90,7 +91,7 @@ class DenseMotionNetwork(nn.Module):
         self.down = AntiAliasDownsample(num_channels, scale_factor) if scale_factor != 1 else None
 
     def forward(self, source: Tensor, source_motion: Motion, driving_motion: Motion) -> DenseMotion:
-        """source: (B, C, H, W) in [0, 1]."""
+        """Estimate the dense motion.  source: (B, C, H, W) in [0, 1]."""
         small = source if self.down is None else self.down(source)
         height, width = small.shape[2:]
         with full_precision(source):

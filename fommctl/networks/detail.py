@@ -47,7 +47,8 @@ class Detail:
         part: tuple[slice, slice],
         edges: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        """square: (H, W, 3) uint8, the source at full resolution.  small: (h, w, 3) uint8, as the network sees it.
+        """Prepare a source.  square: (H, W, 3) at full resolution: uint8, or float32 levels of 255 that may lie beyond
+        them.  small: (h, w, 3) uint8, as the network sees it.
 
         part: rows and columns of the square that are wanted.  weight: (rows, columns) of that part, multiplied into
         what is given. All are on the device that is to compute.
@@ -63,15 +64,19 @@ class Detail:
             self.rest = (weight * (1 - own))[..., None].repeat(1, 1, 4)
             weight = weight * own
         self.weight = weight[..., None].repeat(1, 1, 4).div_(255)
-        self._table = _table(square)
+        self._exact = square.is_floating_point()
+        self._fineness = 1 if self._exact else FINENESS
+        self._table = F.pad(square, (0, 1)).permute(2, 0, 1)[None].contiguous() if self._exact else _table(square)
         self._compared = _over(small.permute(2, 0, 1).float().div_(255), COMPARED)[None]
         rows, columns = (torch.arange(side, device=square.device).float() for side in self._size)
-        self._rows, self._columns = _in_table(rows[part[0]])[:, None], _in_table(columns[part[1]])
+        self._rows, self._columns = (
+            places * self._fineness + self._fineness // 2 for places in (rows[part[0]][:, None], columns[part[1]])
+        )
         self._flow_shape: tuple[int, ...] = ()
 
     def __call__(self, frame: Tensor, flow: Tensor) -> FrameDetail:
-        """frame: (3, h, w) in [0, 1].  flow: (fh, fw, 2), where in the source each place of the frame comes from, from
-        border to border."""
+        """Return the detail of a frame (3, h, w) in [0, 1].  flow: (fh, fw, 2), the place in the source of each place,
+        from border to border."""
         shift = displacement(flow)
         if shift.shape != self._flow_shape:
             self._fit(shift)
@@ -79,7 +84,8 @@ class Detail:
         confidence = confidence_of(apart).mul_(resize(steadiness(shift)[None], apart.shape[1:])[0])
         # Where there is detail, only light and colour are the frame's own.
         base = frame - resize(_over(apart, COLOUR // COMPARED), frame.shape[1:])
-        levels, share = (self._enlarged(_levels(planes)) for planes in (base, confidence.expand(3, -1, -1)))
+        parts = (base, confidence.expand(3, -1, -1))
+        levels, share = (self._enlarged(_levels(planes, exact=self._exact)) for planes in parts)
         return FrameDetail(self, shift, levels, share)
 
     def _fit(self, shift: Tensor) -> None:
@@ -87,7 +93,7 @@ class Detail:
         self._flow_shape = shift.shape
         (height, width), (rows, columns) = self._size, self._part
         down, across = spread(height, shift.shape[1], shift)[rows], spread(width, shift.shape[2], shift)[columns].T
-        scale = FINENESS / 2
+        scale = self._fineness / 2
         self._down, self._across = down, torch.stack((across * (width * scale), across * (height * scale)))
         height, width = self._compared.shape[2:]
         self._small_down, self._small_across = (
@@ -97,30 +103,49 @@ class Detail:
         self._small_centres = centres(height, width, like=shift)
 
     def kept_small(self, shift: Tensor) -> Tensor:
-        """The small source along the flow, as it is compared: (3, h, w)."""
+        """Return the small source along the flow, as it is compared: (3, h, w)."""
         moved = self._small_down @ shift @ self._small_across
         grid = self._small_centres + moved.permute(1, 2, 0)
         return F.grid_sample(self._compared, grid[None], padding_mode="border", align_corners=False)[0]
 
     def kept(self, shift: Tensor, rows: slice) -> Tensor:
-        """Rows of the wanted part of the full source along the flow: (rows, columns, 4) uint8."""
-        x, y = (self._down[rows] @ shift) @ self._across
-        if self._motion is not None:
-            x, y = x.mul_(self._motion[rows]), y.mul_(self._motion[rows])
+        """Return rows of the wanted part of the source along the flow: (rows, columns, 4), of the source's type."""
+        x, y = self._in_table(shift, rows)
+        if self._exact:
+            height, width = self._size
+            grid = torch.stack(((x * 2 + 1) / width - 1, (y * 2 + 1) / height - 1), -1)[None]
+            kept = F.grid_sample(self._table, grid, mode="bicubic", padding_mode="border", align_corners=False)
+            return kept[0].permute(1, 2, 0)
         height, width, _ = self._table.shape
-        x = x.add_(self._columns).round_().clamp_(0, width - 1).int()
-        y = y.add_(self._rows[rows]).round_().clamp_(0, height - 1).int()
+        x = x.round_().clamp_(0, width - 1).int()
+        y = y.round_().clamp_(0, height - 1).int()
         pixels = self._table.view(torch.int32).view(-1).index_select(0, y.mul_(width).add_(x).view(-1))
         return pixels.view(*x.shape, 1).view(torch.uint8)
 
+    def sources(self, flow: Tensor) -> tuple[Tensor, Tensor]:
+        """Find where in the square each place of the wanted part comes from by a flow (fh, fw, 2): columns and rows of
+        its pixels."""
+        shift = displacement(flow)
+        if shift.shape != self._flow_shape:
+            self._fit(shift)
+        x, y = self._in_table(shift, slice(None))
+        return (x - self._fineness // 2) / self._fineness, (y - self._fineness // 2) / self._fineness
+
+    def _in_table(self, shift: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        """Find the same of some rows, in parts of pixels: columns and rows of the table."""
+        x, y = (self._down[rows] @ shift) @ self._across
+        if self._motion is not None:
+            x, y = x.mul_(self._motion[rows]), y.mul_(self._motion[rows])
+        return x.add_(self._columns), y.add_(self._rows[rows])
+
     def _enlarged(self, levels: Tensor) -> Tensor:
-        """(h, w, 4) at the square's size, the wanted part of it."""
+        """Return (h, w, 4) at the square's size, the wanted part of it."""
         return enlarged(levels, self._size)[self._part]
 
 
 @dataclass(frozen=True, slots=True)
 class FrameDetail:
-    """What is to be added to one frame enlarged to the square's size, in levels of 255, a strip of rows at a time:
+    """Detail to add to one frame enlarged to the square's size, in levels of 255, a strip of rows at a time:
     what fits into a processor's cache is several times as fast."""
 
     detail: Detail
@@ -131,30 +156,36 @@ class FrameDetail:
     """(rows, columns, 4): of the detail, 0 to 255."""
 
     def kept(self, rows: slice) -> Tensor:
-        """The full source along the flow, some rows of the wanted part: (rows, columns, 4) uint8."""
+        """Return the full source along the flow, some rows of the wanted part: (rows, columns, 4) uint8."""
         return self.detail.kept(self.shift, rows)
 
     def strip(self, rows: slice) -> Tensor:
-        """Of some rows of the wanted part: (rows, columns, 4) float32."""
+        """Return the detail of some rows of the wanted part: (rows, columns, 4) float32."""
         kept, rest = self.kept(rows).float(), self.detail.rest
         added = (kept - self.base[rows]).mul_(self.share[rows]).mul_(self.detail.weight[rows])
         return added if rest is None else added.add_(kept.mul_(rest[rows]))
 
 
 def enlarged(levels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Levels (h, w, C) at another (height, width), bicubically."""
+    """Resize levels (h, w, C) to another (height, width), bicubically."""
     planes = levels[None].permute(0, 3, 1, 2)
     return F.interpolate(planes, size, mode="bicubic", antialias=True)[0].permute(1, 2, 0)
 
 
-def _levels(planes: Tensor) -> Tensor:
-    """(3, h, w) in [0, 1] in levels of 255: (h, w, 4), bytes on a CPU, which enlarges them far faster than floats."""
+def _levels(planes: Tensor, *, exact: bool = False) -> Tensor:
+    """Convert (3, h, w) in [0, 1] to levels of 255: (h, w, 4), bytes on a CPU, which enlarges them far faster than
+    floats.
+
+    exact: neither rounded nor cut off.
+    """
+    if exact:
+        return F.pad(planes.float() * 255, (0, 0, 0, 0, 0, 1)).permute(1, 2, 0).contiguous()
     levels = F.pad((planes * 255).round_().clamp_(0, 255), (0, 0, 0, 0, 0, 1)).permute(1, 2, 0).contiguous()
     return levels.to(torch.uint8) if levels.device.type == "cpu" else levels
 
 
 def centres(height: int, width: int, like: Tensor) -> Tensor:
-    """Places (H, W, 2) of the pixels' centres, x before y, the picture's borders at -1 and 1."""
+    """Return the places (H, W, 2) of the pixels' centres, x before y, the picture's borders at -1 and 1."""
     x, y = (
         (2 * torch.arange(count, device=like.device, dtype=like.dtype) + 1) / count - 1 for count in (width, height)
     )
@@ -162,18 +193,20 @@ def centres(height: int, width: int, like: Tensor) -> Tensor:
 
 
 def displacement(flow: Tensor) -> Tensor:
-    """How far from each place its source lies: (2, fh, fw) of a flow (fh, fw, 2) brought inside the picture."""
+    """Return the displacement (2, fh, fw) of each place from its source, of a flow (fh, fw, 2) brought inside the
+    picture."""
     return (flow.float().clamp(-1, 1) - centres(flow.shape[0], flow.shape[1], like=flow.float())).permute(2, 0, 1)
 
 
 def confidence_of(apart: Tensor) -> Tensor:
-    """How surely a frame that differs so much from the kept source (3, h, w) is that source: (h, w) in [0, 1]."""
+    """Return how surely a frame that differs so much from the kept source (3, h, w) is that source: (h, w) in [0,
+    1]."""
     return torch.exp(-((apart.abs().mean(0) / TOLERANCE) ** 2))
 
 
 def steadiness(shift: Tensor) -> Tensor:
-    """1 where a displacement (2, h, w), from border to border, keeps shapes; falling to 0 where it smears, folds or
-    crowds them: (h, w)."""
+    """Return 1 where a displacement (2, h, w), from border to border, keeps shapes; falling to 0 where it smears, folds
+    or crowds them: (h, w)."""
     height, width = shift.shape[1:]
     along_x = torch.gradient(shift, dim=2)[0] * (width / 2)
     along_y = torch.gradient(shift, dim=1)[0] * (height / 2)
@@ -186,35 +219,31 @@ def steadiness(shift: Tensor) -> Tensor:
 
 
 def _ramp(values: Tensor, low: float, high: float) -> Tensor:
-    """0 up to `low`, 1 from `high` on, smooth between."""
+    """Return 0 up to `low`, 1 from `high` on, smooth between."""
     part = ((values - low) / (high - low)).clamp_(0, 1)
     return part * part * (3 - 2 * part)
 
 
 def _over(values: Tensor, side: int) -> Tensor:
-    """Means of maps (C, h, w) over squares of `side` pixels."""
+    """Return the means of maps (C, h, w) over squares of `side` pixels."""
     return F.avg_pool2d(values, side, ceil_mode=True)
 
 
 def resize(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
-    """Maps (C, h, w) at another (height, width), linearly."""
+    """Resize maps (C, h, w) to another (height, width), linearly."""
     return F.interpolate(maps[None], tuple(size), mode="bilinear")[0]
 
 
 def spread(length: int, count: int, like: Tensor) -> Tensor:
-    """The matrix (length, count) that enlarges a line of `count` values smoothly (bicubic), pixels being areas."""
+    """Return the matrix (length, count) that enlarges a line of `count` values smoothly (bicubic), pixels being
+    areas."""
     eye = torch.eye(count, device=like.device)[None, None]
     return F.interpolate(eye, (length, count), mode="bicubic", antialias=True)[0, 0]
 
 
 def _table(square: Tensor) -> Tensor:
-    """The square (H, W, 3) enlarged, so that reading it needs no interpolation: (k H, k W, 4) uint8."""
+    """Return the square (H, W, 3) enlarged, so that reading it needs no interpolation: (k H, k W, 4) uint8."""
     height, width = square.shape[:2]
     padded = F.pad(square, (0, 1))
     large = enlarged(padded if square.device.type == "cpu" else padded.float(), (FINENESS * height, FINENESS * width))
     return large.round().clamp(0, 255).to(torch.uint8).contiguous()
-
-
-def _in_table(places: Tensor) -> Tensor:
-    """Indices in a line of the table of places in a line of the square."""
-    return places * FINENESS + FINENESS // 2

@@ -66,7 +66,7 @@ class Discriminator(nn.Module):
         self.conv = nn.utils.spectral_norm(conv) if sn else conv
 
     def forward(self, x: Tensor, keypoints: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
-        """x: (B, C, H, W) in [0, 1].  keypoints: (B, K, 2), needed with use_kp.
+        """Judge frames.  x: (B, C, H, W) in [0, 1].  keypoints: (B, K, 2), needed with use_kp.
 
         Returns the features behind each block and the map (B, 1, h, w).
         """
@@ -93,7 +93,8 @@ class MultiScaleDiscriminator(nn.Module):
     def forward(
         self, pyramid: Mapping[float, Tensor], keypoints: Tensor | None = None
     ) -> dict[float, tuple[list[Tensor], Tensor]]:
-        """pyramid: {scale: (B, C, H scale, W scale)}.  Returns {scale: (features, map)}."""
+        """Judge frames at each scale.  pyramid: {scale: (B, C, H scale, W scale)}.  Returns {scale: (features,
+        map)}."""
         return {scale: self.discs[_key(scale)](pyramid[scale], keypoints) for scale in self.scales}
 
 

@@ -35,20 +35,20 @@ class ThinPlateTransform:
         points_tps: int | None,
         generator: torch.Generator | None = None,
     ) -> ThinPlateTransform:
-        """Gaussian noise around the identity (published: 0.05, 0.005, 5 points a side)."""
+        """Draw Gaussian noise around the identity (published: 0.05, 0.005, 5 points a side)."""
         theta = torch.eye(2, 3) + sigma_affine * torch.randn(batch, 2, 3, generator=generator)
         if sigma_tps is None or points_tps is None:
             return cls(theta, None)
         return cls(theta, sigma_tps * torch.randn(batch, 1, points_tps**2, generator=generator))
 
     def to(self, like: Tensor) -> ThinPlateTransform:
-        """On the device and in the type of `like`."""
+        """Return the transform on the device and in the type of `like`."""
         return ThinPlateTransform(
             self.theta.to(like), None if self.control_params is None else self.control_params.to(like)
         )
 
     def warp_points(self, points: Tensor) -> Tensor:
-        """points: (B or 1, M, 2) in [-1, 1]; returns (B, M, 2)."""
+        """Transform points (B or 1, M, 2) in [-1, 1]; returns (B, M, 2)."""
         with full_precision(points):
             return self._warped(points)
 
@@ -63,21 +63,21 @@ class ThinPlateTransform:
         return moved + (basis * self.control_params).sum(-1, keepdim=True)
 
     def warp_frames(self, frames: Tensor, *, align_corners: bool) -> Tensor:
-        """frames: (B, C, H, W); what lies outside is reflected."""
+        """Transform frames (B, C, H, W); what lies outside is reflected."""
         height, width = frames.shape[2:]
         grid = self.warp_points(identity_grid(height, width, like=frames).view(1, -1, 2))
         grid = grid.view(frames.shape[0], height, width, 2)
         return sample(frames, grid, align_corners=align_corners, padding="reflection")
 
     def jacobian(self, points: Tensor) -> Tensor:
-        """Derivative (B, M, 2, 2) of `warp_points` at points (B, M, 2), differentiable itself."""
+        """Return the derivative (B, M, 2, 2) of `warp_points` at points (B, M, 2), differentiable itself."""
         warped = self.warp_points(points)
         x, y = (torch.autograd.grad(warped[..., i].sum(), points, create_graph=True)[0] for i in (0, 1))
         return torch.stack((x, y), -2)
 
 
 def equivariance_losses(driving: Motion, transformed: Motion, transform: ThinPlateTransform) -> tuple[Tensor, Tensor]:
-    """Mean |p - T(p')| and mean |1 - J^-1 T'(p') J'| (equations 9 and 12), before their weights.
+    """Return mean |p - T(p')| and mean |1 - J^-1 T'(p') J'| (equations 9 and 12), before their weights.
 
     driving: of the frames.  transformed: of the frames warped by `transform`; its keypoints must carry gradients
     (or be leaves that require them).  The second is zero for zeroth-order models.

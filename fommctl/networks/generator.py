@@ -59,15 +59,16 @@ class Generator(nn.Module):
         self.blend = nn.Conv2d(widths[0], 1, 7, padding=3) if blend_source else None
 
     def encode(self, source: Tensor) -> Tensor:
-        """Features (B, F, H / 2^n, W / 2^n) of source (B, C, H, W); they do not depend on the driving frame."""
+        """Return the features (B, F, H / 2^n, W / 2^n) of source (B, C, H, W); they do not depend on the driving
+        frame."""
         features: Tensor = self.first(source)
         for block in self.down_blocks:
             features = block(features)
         return features
 
     def decode(self, features: Tensor, motion: DenseMotion, kept: Tensor) -> Tensor:
-        """The frame (B, C, H, W) painted from the source's features under a motion; kept: the warped source, of which
-        a part may be taken as it is."""
+        """Return the frame (B, C, H, W) painted from the source's features under a motion; kept: the warped source, of
+        which a part may be taken as it is."""
         height, width = features.shape[2:]
         out = self.warp(features, motion.deformation)
         if motion.occlusion is not None:
@@ -81,7 +82,7 @@ class Generator(nn.Module):
         return torch.lerp(painted, kept, blend)
 
     def warp(self, values: Tensor, deformation: Tensor) -> Tensor:
-        """values (B, C, H, W) along a flow of any resolution."""
+        """Warp values (B, C, H, W) along a flow of any resolution."""
         return sample(values, resize_grid(deformation, *values.shape[2:]), align_corners=self.align_corners)
 
     def forward(self, source: Tensor, source_motion: Motion, driving_motion: Motion) -> Generated:
@@ -91,13 +92,14 @@ class Generator(nn.Module):
         return Generated(self.decode(self.encode(source), motion, kept), deformed, motion)
 
     def flow_of(self, generated: Generated) -> Tensor:
-        """The flow (B, h, w, 2) of `fommctl.api.FlowRenderer`: that of the source's pixels where they are blended in,
-        else that of its features, which were moved at their own size."""
+        """Return the flow (B, h, w, 2) of `fommctl.api.FlowRenderer`: that of the source's pixels where they are
+        blended in, else that of its features, which were moved at their own size."""
         smaller = 0 if self.blend is not None else len(self.down_blocks)
         height, width = (side >> smaller for side in generated.prediction.shape[2:])
         return between_borders(generated.motion.deformation, (height, width), align_corners=self.align_corners)
 
 
 def inside(deformation: Tensor) -> Tensor:
-    """A flow (B, h, w, 2) whose points outside the source are brought to its border: no black is taken from there."""
+    """Return a flow (B, h, w, 2) whose points outside the source are brought to its border: no black is taken from
+    there."""
     return deformation.clamp(-1, 1)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def to_tensor(pictures: Sequence[NDArray[np.uint8]], device: torch.device) -> Tensor:
-    """Pictures of one size as one batch (B, 3, H, W) in [0, 1] on a device."""
+    """Stack pictures of one size to one batch (B, 3, H, W) in [0, 1] on a device."""
     batch = torch.from_numpy(np.stack(pictures))
     if device.type == "cuda":
         batch = batch.pin_memory().to(device, non_blocking=True)
@@ -29,7 +29,7 @@ class HostPixels:
     """Rendered frames on their way to the host; on CUDA the copy runs while the next batch is computed."""
 
     def __init__(self, frames: Tensor) -> None:
-        """frames: (B, 3, H, W) in [0, 1], rounded to 8 bits."""
+        """Copy frames (B, 3, H, W) in [0, 1] to the host, rounded to 8 bits."""
         pixels = (frames * 255).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
         self._copied: torch.cuda.Event | None = None
         if pixels.device.type == "cuda":
@@ -41,7 +41,7 @@ class HostPixels:
             self._pixels = pixels.cpu()
 
     def array(self) -> NDArray[np.uint8]:
-        """(B, H, W, 3), once it has arrived."""
+        """Return (B, H, W, 3), once it has arrived."""
         if self._copied is not None:
             self._copied.synchronize()
         array: NDArray[np.uint8] = self._pixels.numpy()
@@ -53,7 +53,7 @@ KEYPOINT_VARIANCE = 0.01
 
 
 def pixel_centres(count: int, like: Tensor) -> Tensor:
-    """Coordinates (count,) of the pixel centres along one axis, on the device and in the type of `like`.
+    """Return the coordinates (count,) of the pixel centres along one axis, on the device and in the type of `like`.
 
     Rounded as in the published code, which `torch.linspace` is not.
     """
@@ -61,13 +61,13 @@ def pixel_centres(count: int, like: Tensor) -> Tensor:
 
 
 def identity_grid(height: int, width: int, like: Tensor) -> Tensor:
-    """Coordinates (H, W, 2) of the pixel centres, on the device and in the type of `like`."""
+    """Return the coordinates (H, W, 2) of the pixel centres, on the device and in the type of `like`."""
     x, y = pixel_centres(width, like), pixel_centres(height, like)
     return torch.stack((x.expand(height, width), y[:, None].expand(height, width)), -1)
 
 
 def gaussians(keypoints: Tensor, height: int, width: int, variance: float = KEYPOINT_VARIANCE) -> Tensor:
-    """exp(-|z - p|^2 / 2 variance) around each keypoint.
+    """Return exp(-|z - p|^2 / 2 variance) around each keypoint.
 
     keypoints: (B, K, 2).  Returns (B, K, H, W) in (0, 1]. Separable, so the exponential is taken of two vectors.
     """
@@ -91,7 +91,7 @@ def resize_map(values: Tensor, height: int, width: int, mode: str = "bilinear") 
 
 
 def between_borders(grid: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tensor:
-    """A sampling grid (B, h, w, 2) with the borders of the picture at -1 and 1 (see `fommctl.api.FlowRenderer`).
+    """Return a sampling grid (B, h, w, 2) with the borders of the picture at -1 and 1 (see `fommctl.api.FlowRenderer`).
 
     size: (height, width) of what was sampled by it, and with which `align_corners`.
     """
@@ -102,7 +102,7 @@ def between_borders(grid: Tensor, size: tuple[int, int], *, align_corners: bool)
 
 
 def sample(values: Tensor, grid: Tensor, *, align_corners: bool, padding: str = "zeros") -> Tensor:
-    """Values (B, C, h, w) read at the places of grid (B, H, W, 2): (B, C, H, W).
+    """Read values (B, C, h, w) at the places of grid (B, H, W, 2): (B, C, H, W).
 
     align_corners: False reproduces the published code on a current torch, where the identity grid then shrinks the
     picture a little; True is what the published weights were trained with.

@@ -11,7 +11,7 @@ from fommctl.networks.motion import Motion
 
 
 def soft_argmax(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Expected position of each keypoint under a softmax over its map.
+    """Return the expected position of each keypoint under a softmax over its map.
 
     logits: (B, K, H, W).  temperature: divides the logits; 0.1 in the published models.
     Returns keypoints (B, K, 2) in [-1, 1] and heatmaps (B, K, H, W), each of which sums to 1.
@@ -67,7 +67,7 @@ class KeypointDetector(nn.Module):
 
 
 def motion_from_maps(logits: Tensor, jacobian_maps: Tensor | None, temperature: float) -> Motion:
-    """Keypoints by soft-argmax, Jacobians as the average of their maps under the keypoints' heatmaps.
+    """Detect keypoints by soft-argmax, Jacobians as the average of their maps under the keypoints' heatmaps.
 
     logits: (B, K, H, W).  jacobian_maps: (B, 4 K or 4, H, W), rows of the matrices first; None for zeroth order.
     """

@@ -14,7 +14,7 @@ from fommctl.networks.motion import Motion
 
 
 def full_precision(like: Tensor) -> AbstractContextManager[object]:
-    """Inside, autocast is off on the device of `like`: keypoints, grids, inverses and losses lose too much in bf16.
+    """Turn autocast off on the device of `like`: keypoints, grids, inverses and losses lose too much in bf16.
 
     What comes out of a convolution under autocast still has to be made float32 by the caller.
     """
@@ -22,7 +22,7 @@ def full_precision(like: Tensor) -> AbstractContextManager[object]:
 
 
 def single(x: Tensor) -> Tensor:
-    """x in float32 where autocast has made it half precision, else as it is."""
+    """Return x in float32 where autocast has made it half precision, else as it is."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
@@ -74,18 +74,18 @@ class PlainRenderer:
 
 
 def width_at(expansion: int, level: int, maximum: int) -> int:
-    """Channels at a level of an encoder: doubled at each level up to a maximum."""
+    """Return the channels at a level of an encoder: doubled at each level up to a maximum."""
     return min(maximum, expansion << level)
 
 
 def rounds_freely(x: Tensor) -> bool:
-    """Whether convolutions of x may be arranged otherwise than published: under autocast on a CPU, where bf16 rounds
-    more than any arrangement does. In single precision the published rounding is kept."""
+    """Tell whether convolutions of x may be arranged otherwise than published: under autocast on a CPU, where bf16
+    rounds more than any arrangement does. In single precision the published rounding is kept."""
     return x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
 
 def heads(x: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    """What two convolutions of the same kernel size make of x.
+    """Return what two convolutions of the same kernel size make of x.
 
     A single output channel costs as much as sixteen: where rounding allows it both are one convolution.
     """
@@ -125,7 +125,8 @@ class UpBlock(SameBlock):
         return super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
 
     def _convolved_small(self, x: Tensor) -> Tensor:
-        """The convolution of the upsampled x, done at the size of x: see `fommctl.networks.inference.convolutions`."""
+        """Return the convolution of the upsampled x, done at the size of x: see
+        `fommctl.networks.inference.convolutions`."""
         bias = self.conv.bias
         phases = F.conv2d(x, upsampling_kernel(self.conv.weight), None if bias is None else bias.repeat(4), padding=1)
         batch, _, height, width = x.shape

@@ -15,7 +15,7 @@ from fommctl.networks.layers import AntiAliasDownsample, full_precision, single
 from fommctl.networks.perceptual import PerceptualNetwork
 
 Judged = Mapping[float, tuple[list[Tensor], Tensor]]
-"""What a multi-scale discriminator returns: {scale: (features of each block, map)}."""
+"""Result of a multi-scale discriminator: {scale: (features of each block, map)}."""
 
 
 class ImagePyramid(nn.Module):
@@ -39,7 +39,7 @@ def perceptual_loss(
     prediction: Mapping[float, Tensor],
     truth: Mapping[float, Tensor],
 ) -> Tensor:
-    """Weighted mean absolute difference of the features at each scale, summed over scales and layers."""
+    """Return the weighted mean absolute difference of the features at each scale, summed over scales and layers."""
     terms = []
     for scale, picture in prediction.items():
         with torch.no_grad():
@@ -51,23 +51,23 @@ def perceptual_loss(
 
 
 def pixel_loss(prediction: Mapping[float, Tensor], truth: Mapping[float, Tensor]) -> Tensor:
-    """Mean absolute difference at each scale, summed."""
+    """Return the mean absolute difference at each scale, summed."""
     return torch.stack([(prediction[scale] - truth[scale]).abs().mean() for scale in prediction]).sum()
 
 
 def generator_adversarial_loss(generated: Judged) -> Tensor:
-    """Least squares: (1 - D(prediction))^2, summed over scales."""
+    """Return the least-squares loss: (1 - D(prediction))^2, summed over scales."""
     return torch.stack([((1 - single(map_)) ** 2).mean() for _, map_ in generated.values()]).sum()
 
 
 def discriminator_loss(real: Judged, generated: Judged) -> Tensor:
-    """Least squares: (1 - D(driving))^2 + D(prediction)^2, summed over scales."""
+    """Return the least-squares loss: (1 - D(driving))^2 + D(prediction)^2, summed over scales."""
     terms = [((1 - single(real[s][1])) ** 2 + single(generated[s][1]) ** 2).mean() for s in real]
     return torch.stack(terms).sum()
 
 
 def feature_matching_loss(real: Judged, generated: Judged, weights: Sequence[float]) -> Tensor:
-    """Weighted mean absolute difference of the discriminator's features, summed over scales and blocks.
+    """Return the weighted mean absolute difference of the discriminator's features, summed over scales and blocks.
 
     weights: one for each block. The features of the real frame are not detached, as published.
     """
@@ -81,7 +81,7 @@ def feature_matching_loss(real: Judged, generated: Judged, weights: Sequence[flo
 
 
 def guidance_loss(keypoints: Tensor, landmarks: Tensor, points: Sequence[Sequence[int]]) -> Tensor:
-    """Mean absolute distance of the first keypoints from the means of their landmarks.
+    """Return the mean absolute distance of the first keypoints from the means of their landmarks.
 
     keypoints: (B, K, 2) in [-1, 1].  landmarks: (B, N, 2) in [-1, 1]; NaN where none were found, which costs nothing.
     points: for each of the first keypoints the numbers of its landmarks.
@@ -95,7 +95,7 @@ def guidance_loss(keypoints: Tensor, landmarks: Tensor, points: Sequence[Sequenc
 def focus_loss(
     prediction: Tensor, truth: Tensor, landmarks: Tensor, points: Sequence[Sequence[int]], deviation: float = 0.1
 ) -> Tensor:
-    """Mean absolute difference, weighted by Gaussians around where landmarks of the driving frame should be.
+    """Return the mean absolute difference, weighted by Gaussians around where landmarks of the driving frame should be.
 
     Lips and eyelids are a few percent of a frame, and what a viewer looks at first.
     prediction, truth: (B, C, H, W).  landmarks, points: as in `guidance_loss`; a frame without landmarks costs nothing.
@@ -110,8 +110,8 @@ def focus_loss(
 
 
 def revealed_loss(prediction: Tensor, truth: Tensor, warped: Tensor) -> Tensor:
-    """Mean absolute difference, weighted by how far the warped source is from the truth: no warp of the source shows
-    what is to be seen there.
+    """Return the mean absolute difference, weighted by how far the warped source is from the truth: no warp of the
+    source shows what is to be seen there.
 
     prediction, truth, warped: (B, C, H, W). No gradient reaches the warped source.
     """
@@ -120,5 +120,5 @@ def revealed_loss(prediction: Tensor, truth: Tensor, warped: Tensor) -> Tensor:
 
 
 def _targets(landmarks: Tensor, points: Sequence[Sequence[int]]) -> Tensor:
-    """The mean (B, M, 2) of the landmarks of each of M points."""
+    """Return the mean (B, M, 2) of the landmarks of each of M points."""
     return torch.stack([landmarks[:, list(numbers)].mean(1) for numbers in points], 1)

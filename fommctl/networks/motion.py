@@ -22,16 +22,16 @@ class MotionParts:
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        """The names of the parts in their order."""
+        """Return the names of the parts in their order."""
         return tuple(field.name for field in fields(cls))  # type: ignore[arg-type]  # derived classes are dataclasses
 
     def parts(self) -> tuple[Tensor | None, ...]:
-        """The parts in the order of their names, as the class takes them."""
+        """Return the parts in the order of their names, as the class takes them."""
         return tuple(getattr(self, name) for name in self.names())
 
     @staticmethod
     def cat(motions: Sequence[M]) -> M:
-        """The frames of several motions of one model, one after the other."""
+        """Return the frames of several motions of one model, one after the other."""
         return type(motions[0])(
             *(
                 None if any(part is None for part in parts) else torch.cat([part for part in parts if part is not None])
@@ -43,20 +43,21 @@ class MotionParts:
         return next(len(part) for part in self.parts() if part is not None)
 
     def __getitem__(self, rows: slice | Sequence[int]) -> Self:
-        """Some frames of the batch."""
+        """Return some frames of the batch."""
         return type(self)(*(None if part is None else part[rows] for part in self.parts()))
 
     def to(self, device: torch.device | str) -> Self:
-        """The same on this device."""
+        """Return the motion on this device."""
         return type(self)(*(None if part is None else part.to(device) for part in self.parts()))
 
     def points(self) -> Tensor:
-        """Points of the picture (B, K, 2) that are drawn, and by which poses are compared; K is 0 for none."""
+        """Return the points of the picture (B, K, 2) that are drawn, and by which poses are compared; K is 0 for
+        none."""
         like = next(part for part in self.parts() if part is not None)
         return like.new_zeros((len(like), 0, 2))
 
     def between(self, other: Self, share: float) -> Self:
-        """The motion that lies this share (0 to 1) of the way to another."""
+        """Return the motion that lies this share (0 to 1) of the way to another."""
         return type(self)(
             *(
                 None if one is None or another is None else torch.lerp(one, another, share)
@@ -65,12 +66,14 @@ class MotionParts:
         )
 
     def travelled(self, scale: Tensor, angle: Tensor, shift: Tensor) -> Self:
-        """The motion put back to where its subject was before its square followed it: points p go to scale R(angle) p +
-        shift. scale, angle (clockwise, radians): (B,); shift: (B, 2). Where motion knows no place, as it is."""
+        """Return the motion put back to where its subject was before its square followed it: points p go to scale
+        R(angle) p + shift. scale, angle (clockwise, radians): (B,); shift: (B, 2). Where motion knows no place, as it
+        is."""
         return self
 
     def smoother(self) -> Smoother:
-        """A filter for the motions of one shot, frame after frame; it leaves them as they are where none is known."""
+        """Return a filter for the motions of one shot, frame after frame; it leaves them as they are where none is
+        known."""
         return lambda motion, times: motion
 
 
@@ -101,6 +104,6 @@ class Motion(MotionParts):
 
 
 def turns(angle: Tensor) -> Tensor:
-    """Matrices (B, 2, 2) that turn by these angles (B,), radians, clockwise where y points down."""
+    """Return matrices (B, 2, 2) that turn by these angles (B,), radians, clockwise where y points down."""
     cosine, sine = angle.cos(), angle.sin()
     return torch.stack((cosine, -sine, sine, cosine), -1).view(-1, 2, 2)

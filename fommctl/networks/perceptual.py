@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _BATCH_NORM_EPSILON = 1e-3
-"""Of the published EfficientNet, whose weights were trained with it."""
+"""Epsilon of the published EfficientNet, whose weights were trained with it."""
 
 
 class PerceptualNetwork(nn.Module, ABC):
@@ -24,7 +24,7 @@ class PerceptualNetwork(nn.Module, ABC):
     shift: Tensor
 
     def __init__(self, mean: tuple[float, float, float], deviation: tuple[float, float, float]) -> None:
-        """mean, deviation: of each channel of a picture in [0, 1]; normalised away before the first layer."""
+        """Set mean and deviation of each channel of a picture in [0, 1], normalised away before the first layer."""
         super().__init__()
         scale = 1 / torch.tensor(deviation).view(3, 1, 1)
         self.register_buffer("scale", scale, persistent=False)
@@ -36,16 +36,16 @@ class PerceptualNetwork(nn.Module, ABC):
         super().train(False)
 
     def train(self, mode: bool = True) -> PerceptualNetwork:
-        """Nothing: the network stays as it is."""
+        """Do nothing: the network stays as it is."""
         return self
 
     def normalised(self, x: Tensor) -> Tensor:
-        """x: (B, 3, H, W) in [0, 1]; as the first layer expects it."""
+        """Normalise x (B, 3, H, W) in [0, 1] as the first layer expects it."""
         return x * self.scale + self.shift
 
     @abstractmethod
     def forward(self, x: Tensor) -> list[Tensor]:
-        """x: (B, 3, H, W) in [0, 1]. Returns five feature maps, fine to coarse."""
+        """Return five feature maps of x (B, 3, H, W) in [0, 1], fine to coarse."""
 
 
 class Vgg19Features(PerceptualNetwork):
@@ -75,7 +75,7 @@ class Vgg19Features(PerceptualNetwork):
     """Convolutions that come after a 2x2 maximum; with the first one, those whose output is compared."""
 
     def __init__(self, published: Mapping[str, Tensor]) -> None:
-        """published: tensors by torchvision's names (`features.0.weight`); more of them do no harm.
+        """Load published tensors by torchvision's names (`features.0.weight`); more of them do no harm.
 
         Raises KeyError or ValueError where a tensor is absent or has another shape.
         """
@@ -90,7 +90,7 @@ class Vgg19Features(PerceptualNetwork):
         self.freeze()
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """x: (B, 3, H, W) in [0, 1], at least 16 pixels a side. Returns the five feature maps."""
+        """Return the five feature maps of x (B, 3, H, W) in [0, 1], at least 16 pixels a side."""
         x = self.normalised(x)
         compared = []
         for number, _, _ in self.LAYERS:
@@ -124,7 +124,7 @@ class EfficientNetLite0Features(PerceptualNetwork):
     """Blocks of each stage: channels in, channels out, expansion, kernel, stride."""
 
     def __init__(self, published: Mapping[str, Tensor]) -> None:
-        """published: tensors by the names of the published PyTorch conversion (`_blocks.0._bn1.weight`).
+        """Load tensors by the names of the published PyTorch conversion (`_blocks.0._bn1.weight`).
 
         Raises KeyError or ValueError where a tensor is absent or has another shape.
         """
@@ -139,7 +139,7 @@ class EfficientNetLite0Features(PerceptualNetwork):
         self.freeze()
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """x: (B, 3, H, W) in [0, 1]. Returns five feature maps at strides 2, 4, 8, 16 and 32."""
+        """Return five feature maps of x (B, 3, H, W) in [0, 1], at strides 2, 4, 8, 16 and 32."""
         x = F.relu6(self.stem(self.normalised(x)))
         features = []
         for stage in self.stages:
@@ -196,7 +196,7 @@ class _HalvingConvolution(nn.Conv2d):
 def _folded(
     published: Mapping[str, Tensor], convolution: str, norm: str, shape: tuple[int, int, int, int], stride: int = 1
 ) -> nn.Conv2d:
-    """One convolution that does what the published one and the BatchNorm after it do."""
+    """Return one convolution that does what the published one and the BatchNorm after it do."""
     outputs, inputs, kernel, _ = shape
     weight = _tensor(published, f"{convolution}.weight", shape)
     gain, bias, mean, variance = (

@@ -25,10 +25,10 @@ class Follower:
     cutoff: float
     """Hz, of what is at rest."""
     distance: float
-    """At which the cutoff is twice that."""
+    """Distance at which the cutoff is twice that."""
 
     def weight(self, squares: Tensor, elapsed: float) -> Tensor:
-        """The share of the way to go in one step. squares: of the distance to go, in units of `distance`."""
+        """Return the share of the way to go in one step. squares: of the distance to go, in units of `distance`."""
         step = 2 * math.pi * self.cutoff * elapsed * (1 + squares)
         return step / (1 + step)
 
@@ -42,7 +42,7 @@ OWN = Follower(2.0, 1.5 / 128)
 JACOBIAN = 0.05
 """Change of a Jacobian, as a share of its norm, that counts as much as the distance of OWN."""
 CODES = Follower(3.0, 0.2)
-"""Of a model's codes, whose unit is not known: the distance is a share of their norm."""
+"""Filter of a model's codes, whose unit is not known: the distance is a share of their norm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +63,11 @@ class MotionSmoother:
         self._state: _State | None = None
 
     def __call__(self, motion: Motion, times: Sequence[float]) -> Motion:
-        """motion: of B frames, at B times in seconds, later than those of the call before."""
+        """Smooth the motion of B frames, at B times in seconds, later than those of the call before."""
         return Motion.cat([self._next(motion[index : index + 1], time) for index, time in enumerate(times)])
 
     def to(self, device: torch.device | str) -> MotionSmoother:
-        """A copy on another device, which goes on where this one stands."""
+        """Return a copy on another device, which goes on where this one stands."""
         copy, state = MotionSmoother(), self._state
         copy._state = state and _State(state.common.to(device), state.own.to(device), state.time)
         return copy
@@ -89,7 +89,7 @@ class MotionSmoother:
 
 
 def _followed(before: Motion, motion: Motion, elapsed: float) -> Motion:
-    """One step from the smoothed motion before towards the one that was detected."""
+    """Take one step from the smoothed motion before towards the one that was detected."""
     squares = _square(motion.keypoints - before.keypoints, 1) / OWN.distance**2
     jacobians, covariances, codes = motion.jacobians, motion.covariances, motion.codes
     if jacobians is not None and before.jacobians is not None:
@@ -109,5 +109,5 @@ def _followed(before: Motion, motion: Motion, elapsed: float) -> Motion:
 
 
 def _square(values: Tensor, dimensions: int) -> Tensor:
-    """Squared norms over the last dimensions."""
+    """Return the squared norms over the last dimensions."""
     return values.square().flatten(-dimensions).sum(-1)

@@ -10,7 +10,7 @@ from fommctl.networks.motion import Motion
 
 
 def hull_area(points: Tensor) -> float:
-    """Area of the convex hull of points (K, 2), by Andrew's monotone chain and the shoelace formula.
+    """Return the area of the convex hull of points (K, 2), by Andrew's monotone chain and the shoelace formula.
 
     Zero for fewer than three points and for points on a line.
     """
@@ -32,7 +32,8 @@ def _half_hull(ordered: np.ndarray) -> list[np.ndarray]:
 
 
 def movement_scale(source: Motion, reference: Motion) -> float:
-    """How much larger the source's keypoint hull is than the reference's, as a length: sqrt of the ratio of areas.
+    """Return how much larger the source's keypoint hull is than the reference's, as a length: sqrt of the ratio of
+    areas.
 
     source and reference hold one frame each. 1 where either hull has no area.
     """
@@ -41,7 +42,7 @@ def movement_scale(source: Motion, reference: Motion) -> float:
 
 
 def relative(driving: Motion, reference: Motion, source: Motion, scale: float = 1.0) -> Motion:
-    """The source's keypoints moved as the driving ones moved since the reference frame (equation 13).
+    """Return the source's keypoints moved as the driving ones moved since the reference frame (equation 13).
 
     driving: B frames; reference, source: one frame each.
     p = (p_driving - p_reference) * scale + p_source;  J = J_driving J_reference^-1 J_source.
@@ -55,7 +56,7 @@ def relative(driving: Motion, reference: Motion, source: Motion, scale: float = 
 
 
 def adapted_covariances(driving: Tensor, reference: Tensor, source: Tensor) -> Tensor:
-    """The source's covariances (1, K, 2, 2) changed as the driving ones (B, K, 2, 2) have since the reference
+    """Return the source's covariances (1, K, 2, 2) changed as the driving ones (B, K, 2, 2) have since the reference
     (1, K, 2, 2): driving reference^-1 source, made symmetric and positive (Monkey-Net, transfer.py)."""
     changed = driving @ inverse(reference) @ source
     values, vectors = torch.linalg.eigh((changed + changed.mT) / 2)
@@ -65,7 +66,7 @@ def adapted_covariances(driving: Tensor, reference: Tensor, source: Tensor) -> T
 
 
 def inverse(matrices: Tensor) -> Tensor:
-    """Inverse of 2x2 matrices (..., 2, 2) in closed form."""
+    """Return the inverse of 2x2 matrices (..., 2, 2) in closed form."""
     a, b, c, d = matrices.flatten(-2).unbind(-1)
     adjugate = torch.stack((d, -b, -c, a), -1).view(matrices.shape)
     inverted: Tensor = adjugate / (a * d - b * c)[..., None, None]

@@ -64,7 +64,7 @@ class ClipJob:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WrittenClip:
-    """What was written."""
+    """A clip that was written."""
 
     frames: int
     rate: Fraction

@@ -25,7 +25,7 @@ USUAL_SIZE = 256
 
 @configuration
 class PreprocessConfig:
-    """What to prepare and how."""
+    """Configuration of preprocessing."""
 
     dataset: Annotated[str, typer.Argument(help="The data set's adapter, by name (see 'fommctl plugins list').")]
     output: Annotated[
@@ -81,7 +81,7 @@ class PreprocessConfig:
     ] = False
 
     def conflicts(self) -> Iterator[UsageError]:
-        """A size that the format does not hold."""
+        """Yield a size that the format does not hold."""
         from fommctl.media.containers import resolve_encoding
 
         name, side = "%d.png" if self.format == "png" else f"clip.{self.format}", self.side
@@ -105,6 +105,6 @@ class PreprocessConfig:
         return replace(self, size=height)
 
     def to_json(self) -> dict[str, Any]:
-        """For listeners."""
+        """Return JSON values, for listeners."""
         values = {**asdict(self), "raw": None if self.raw is None else str(self.raw), "output": str(self.output)}
         return values | {"size": self.side}

@@ -25,7 +25,7 @@ MAX_VALUES = 50_000
 """Values in a file once its aliases are expanded."""
 
 Keys = tuple[str | int, ...]
-"""Where a value stands: ("train_params", "scales", 1)."""
+"""Place of a value: ("train_params", "scales", 1)."""
 
 # YAML 1.2 floats that PyYAML, which reads YAML 1.1, takes for text: 1e-4, 2E3.
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
@@ -35,14 +35,14 @@ _PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
-    """The candidate that `name` was probably meant to be, or None."""
+    """Return the candidate that `name` was probably meant to be, or None."""
     by_lower = {candidate.lower(): candidate for candidate in candidates}
     matches = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[matches[0]] if matches else None
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """` (did you mean 'x'?)`, or nothing where no candidate is near."""
+    """Return ` (did you mean 'x'?)`, or nothing where no candidate is near."""
     match = nearest(name, candidates)
     return f" (did you mean '{match}'?)" if match else ""
 
@@ -118,7 +118,7 @@ def parse_sets(sets: Sequence[str]) -> list[Layer]:
 
 
 def load_yaml(path: Path) -> Layer:
-    """The mapping in a YAML file.
+    """Return the mapping in a YAML file.
 
     Raises UsageError where there is no such file, it is no YAML mapping of plain data, or is unreasonably large.
     """
@@ -139,7 +139,8 @@ def load_yaml(path: Path) -> Layer:
 
 
 def parse_yaml(content: str | bytes, name: str) -> Layer:
-    """The mapping in YAML text; `name` stands before the line number in messages. Raises UsageError as load_yaml."""
+    """Return the mapping in YAML text; `name` stands before the line number in messages. Raises UsageError as
+    load_yaml."""
     data, origins = _parse(content, name, lines=True)
     if data is None:
         raise UsageError(f"{name} is empty", "See 'fommctl presets show smoke' for a complete example.")
@@ -152,7 +153,7 @@ def parse_yaml(content: str | bytes, name: str) -> Layer:
 
 
 def read_yaml(content: str | bytes, name: str) -> tuple[Any, dict[Keys, str]]:
-    """The plain data in YAML text, whatever it is, and where each part of it was written: `name:12` by path.
+    """Return the plain data in YAML text, whatever it is, and where each part of it was written: `name:12` by path.
 
     Raises UsageError where it is no YAML or holds tags; MAX_VALUES bounds what its aliases make of it.
     """
@@ -160,7 +161,7 @@ def read_yaml(content: str | bytes, name: str) -> tuple[Any, dict[Keys, str]]:
 
 
 def describe(value: Any) -> str:
-    """A value of a configuration as a message shows it: `the text 'ten'`, `a list`, `nothing`."""
+    """Return a value of a configuration as a message shows it: `the text 'ten'`, `a list`, `nothing`."""
     if value is None:
         return "nothing"
     if isinstance(value, (dict, list, tuple)):
@@ -171,7 +172,7 @@ def describe(value: Any) -> str:
 
 
 def problems_error(problems: Sequence[str], hint: str) -> UsageError:
-    """One error for all problems of a configuration, a line each where there are several."""
+    """Return one error for all problems of a configuration, a line each where there are several."""
     if len(problems) == 1:
         return UsageError(problems[0], hint)
     return UsageError("\n  ".join([f"{len(problems)} problems in the configuration:", *problems]), hint)
@@ -219,7 +220,7 @@ class _Reader:
         return f"{self.name}:{node.start_mark.line + 1}" if self.lines and node.start_mark else self.name
 
     def count(self, most: int = MAX_VALUES) -> None:
-        """One value more. Raises UsageError where it is one too many."""
+        """Count one more value. Raises UsageError where it is one too many."""
         self.values += 1
         if self.values > most:
             raise UsageError(f"{self.name}: more than {MAX_VALUES:,} values, or an alias inside itself", _CHECK_HINT)
@@ -270,7 +271,8 @@ class _Reader:
 
 
 def _loader(reader: _Reader) -> type[yaml.SafeLoader]:
-    """PyYAML's, which stops at more nodes than there may be values and keys: it reads some ten thousand a second."""
+    """Return PyYAML's loader, which stops at more nodes than there may be values and keys: it reads ten thousand a
+    second."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -283,7 +285,7 @@ def _loader(reader: _Reader) -> type[yaml.SafeLoader]:
 
 
 def dump_yaml(data: Mapping[str, Any]) -> str:
-    """YAML text that parse_yaml reads back as equal data; lists in one line, mappings in blocks, order kept."""
+    """Return YAML text that parse_yaml reads back as equal data; lists in one line, mappings in blocks, order kept."""
     import yaml
 
     return yaml.dump(dict(data), Dumper=_dumper(), sort_keys=False, width=120, allow_unicode=True)

@@ -35,14 +35,14 @@ _SUFFIXES = (".yaml", ".yml")
 
 
 def presets_root() -> Path:
-    """The folder of the shipped presets: inside the package in a wheel, beside it in a source tree."""
+    """Return the folder of the shipped presets: inside the package in a wheel, beside it in a source tree."""
     package = Path(__file__).parents[1]
     packed = package / "_presets"
     return packed if packed.is_dir() else package.parent / "presets"
 
 
 def preset_specs(host: Host) -> dict[str, PresetSpec]:
-    """Every named preset, shipped or of a plugin, by name.
+    """Return every named preset, shipped or of a plugin, by name.
 
     `vox` is an alias of `vox-256`. Raises UsageError where a plugin's preset has the name of a shipped one.
     """
@@ -63,12 +63,12 @@ def preset_specs(host: Host) -> dict[str, PresetSpec]:
 
 
 def preset_names(host: Host) -> tuple[str, ...]:
-    """Names of all presets, without aliases, in alphabetical order."""
+    """Return names of all presets, without aliases, in alphabetical order."""
     return tuple(sorted(preset_specs(host)))
 
 
 def find_preset(name: str, host: Host) -> PresetSpec:
-    """The preset of this name or alias. Raises UsageError for an unknown one, with the nearest name."""
+    """Return the preset of this name or alias. Raises UsageError for an unknown one, with the nearest name."""
     specs = preset_specs(host)
     by_alias = {alias: spec for spec in specs.values() for alias in spec.aliases}
     spec = specs.get(name) or by_alias.get(name)
@@ -105,12 +105,12 @@ def load_preset(
 
 
 def preset_from_text(text: str, host: Host, *, source: str, sets: Sequence[str] = ()) -> Preset:
-    """A preset from YAML text, such as a checkpoint's metadata; `source` names it in messages."""
+    """Return a preset from YAML text, such as a checkpoint's metadata; `source` names it in messages."""
     return resolve(parse_yaml(text, source), host, name=source, sets=sets)
 
 
 def preset_from_data(data: Mapping[str, Any], host: Host, *, source: str, sets: Sequence[str] = ()) -> Preset:
-    """A preset from plain data, such as an architecture read off a checkpoint; `source` names it in messages."""
+    """Return a preset from plain data, such as an architecture read off a checkpoint; `source` names it in messages."""
     return resolve(Layer(dict(data), {(): source}), host, name=source, sets=sets)
 
 
@@ -157,7 +157,7 @@ def resolve(
 
 
 def _backend(merged: Mapping[str, Any], layers: Sequence[Layer], host: Host, problems: list[str]) -> BackendSpec | None:
-    """The backend that the configuration names, or else the one that most surely recognises its keys."""
+    """Return the backend that the configuration names, or else the one that most surely recognises its keys."""
     name = merged.get("backend")
     if isinstance(name, str):
         if name in host.backends:
@@ -183,7 +183,7 @@ def _backend(merged: Mapping[str, Any], layers: Sequence[Layer], host: Host, pro
 
 
 def _with_current_names(layer: Layer) -> Layer:
-    """Older published files write `image_shape` for `frame_shape`."""
+    """Rename `image_shape`, as older published files have it, to `frame_shape`."""
     params = layer.data.get("dataset_params")
     if not isinstance(params, dict) or "image_shape" not in params or "frame_shape" in params:
         return layer
@@ -194,7 +194,8 @@ def _with_current_names(layer: Layer) -> Layer:
 
 
 def summary_of(spec: PresetSpec) -> str:
-    """What a preset says of itself: by its plugin, else in its file; what is wrong where the file cannot be read."""
+    """Return what a preset says of itself: by its plugin, else in its file; what is wrong where the file cannot be
+    read."""
     if spec.summary:
         return spec.summary
     try:

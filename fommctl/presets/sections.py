@@ -37,7 +37,7 @@ def _symmetric(value: Any) -> Any:
 
 
 class FlipParams(Section):
-    """Which mirror images and time reversals a training pair may get."""
+    """Mirror images and time reversals that a training pair may get."""
 
     horizontal_flip: bool = False
     time_flip: bool = False
@@ -98,7 +98,7 @@ class StillParams(Section):
     """Ours: training pairs made of single pictures, by two mild warps of the same one."""
 
     fraction: Annotated[float, Field(ge=0, le=1)]
-    """Of the pairs."""
+    """Share of the pairs."""
     sigma_affine: Weight = 0.05
     sigma_tps: Weight = 0.002
     points_tps: Annotated[int, Field(ge=2)] = 5
@@ -108,7 +108,7 @@ class RigidParams(Section):
     """Ours: training pairs whose driving frame is turned, scaled and shifted against the source."""
 
     fraction: Annotated[float, Field(ge=0, le=1)]
-    """Of the pairs of clips."""
+    """Share of the pairs of clips."""
     degrees: Annotated[Pair, BeforeValidator(_symmetric)] = (-12.0, 12.0)
     scale: Pair = (0.9, 1.1)
     shift: Weight = 0.06
@@ -123,7 +123,7 @@ class ExpressionParams(Section):
     """
 
     fraction: Annotated[float, Field(ge=0, le=1)]
-    """Of the pairs of clips."""
+    """Share of the pairs of clips."""
     candidates: Annotated[int, Field(ge=2)] = 12
     """Random frames of a clip; the pair is the two of them that differ most in one of `distances`, drawn anew for each
     pair."""
@@ -167,9 +167,9 @@ class GuidanceParams(Section):
     parts by themselves; a trained model needs no landmarks."""
 
     detector: Annotated[str, Field(min_length=1)]
-    """Of the plugins; it has to give landmarks."""
+    """Name of a plugin's detector; it has to find landmarks."""
     points: LandmarkMeans
-    """For each of the first keypoints, the landmarks whose mean it is drawn to."""
+    """Landmarks whose mean each of the first keypoints is drawn to."""
     focus_points: LandmarkMeans | None = None
     """Landmarks, or means of some, around which the focus loss looks; None for `points`."""
     focus_deviation: Annotated[float, Field(gt=0)] = 0.1
@@ -177,7 +177,7 @@ class GuidanceParams(Section):
 
 
 class BaseTrainParams(SharedParams):
-    """What the training of every backend has; a backend's own `train_params` add their losses."""
+    """Training parameters that every backend has; a backend's own `train_params` add their losses."""
 
     num_epochs: Positive
     num_repeats: Positive = 1
@@ -258,7 +258,7 @@ class Framing(Section):
     """How subjects stand in a model's frames; models that take whole frames have none."""
 
     subject: Annotated[str, Field(min_length=1)]
-    """What a detector has to find: `face`."""
+    """Kind of subject that a detector has to find: `face`."""
     width: SubjectWidth
 
 
@@ -271,7 +271,7 @@ class Preset(Section):
     dataset: str | None = None
     """Name of the adapter for the training data; it need not be installed."""
     framing: Framing | None = None
-    """None for models that take whole frames."""
+    """Framing of subjects; None for models that take whole frames."""
     dataset_params: DatasetParams = DatasetParams()
     model_params: Any
     """Parameters of the networks, in the backend's schema."""
@@ -338,7 +338,7 @@ def check(schema: type[Model], layers: Sequence[Layer], data: Mapping[str, Any])
 
 
 def _dotted_keys(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every key that a schema has, as `--set` writes it: `kp_detector_params.num_blocks`."""
+    """Yield every key that a schema has, as `--set` writes it: `kp_detector_params.num_blocks`."""
     for name, info in schema.model_fields.items():
         yield prefix + name
         inner = _model_in(info.annotation)
@@ -391,7 +391,7 @@ def _model_at(schema: type[BaseModel], location: Keys) -> type[BaseModel]:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model in `Model`, `Model | None` or `tuple[Model, ...]`."""
+    """Return the model in `Model`, `Model | None` or `tuple[Model, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in get_args(annotation) if (found := _model_in(part)) is not None), None)

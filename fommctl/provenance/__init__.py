@@ -1,1 +1,1 @@
-"""Where a result comes from: sidecars, signatures, and reading both."""
+"""Provenance of results: sidecars, signatures, and reading both."""

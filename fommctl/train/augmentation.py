@@ -37,7 +37,7 @@ _LUMA = (0.299, 0.587, 0.114)
 def augment(
     frames: Sequence[NDArray[np.uint8]], params: AugmentationParams | None, random: Random
 ) -> list[NDArray[np.float32]]:
-    """Frames of a pair in the order of time, each (H, W, 3) uint8, all of one size.
+    """Return frames of a pair in the order of time, each (H, W, 3) uint8, all of one size.
 
     Returns them, in the order to use, as (H', W', 3) float32 in [0, 1]; resizing and cropping change the size.
     """
@@ -59,7 +59,7 @@ def augment(
 
 
 def _flip(frames: Tensor, params: FlipParams, random: Random) -> Tensor:
-    """As published, a pair that is reversed in time is not mirrored too."""
+    """Mirror a pair, or reverse it in time; as published, never both."""
     if random.random() < 0.5 and params.time_flip:
         return frames.flip(0)
     if random.random() < 0.5 and params.horizontal_flip:
@@ -74,7 +74,7 @@ def _reframe(frames: Tensor, params: FramingChange, random: Random) -> Tensor:
 
 
 def _rotate(frames: Tensor, params: RotationParams, random: Random) -> Tensor:
-    """Corners that nothing comes into are black."""
+    """Turn the frames; corners that nothing comes into are black."""
     angle = np.deg2rad(random.uniform(*params.degrees))
     return rigid(frames, angle=angle, scale=1.0, shift=(0.0, 0.0), padding="zeros")
 
@@ -88,7 +88,7 @@ def _resize(frames: Tensor, params: ResizeParams, random: Random) -> Tensor:
 
 
 def _crop(frames: Tensor, params: CropParams, random: Random) -> Tensor:
-    """A frame that is too small is padded on both sides by repeating its border."""
+    """Cut a part out; a frame that is too small is padded on both sides by repeating its border."""
     height, width = params.size
     more_y, more_x = max(0, height - frames.shape[2]), max(0, width - frames.shape[3])
     padded = F.pad(frames, (more_x // 2, (more_x + 1) // 2, more_y // 2, (more_y + 1) // 2), mode="replicate")
@@ -116,23 +116,24 @@ def _jitter(frames: Tensor, params: JitterParams, random: Random) -> Tensor:
 
 
 def adjust_brightness(frames: Tensor, factor: float) -> Tensor:
-    """Frames (B, 3, H, W) in [0, 1], nearer to black by `factor` below 1, farther from it above."""
+    """Return frames (B, 3, H, W) in [0, 1], nearer to black by `factor` below 1, farther from it above."""
     return (frames * factor).clamp_(0, 1)
 
 
 def adjust_contrast(frames: Tensor, factor: float) -> Tensor:
-    """Frames (B, 3, H, W) in [0, 1], nearer to or farther from the mean grey of each."""
+    """Return frames (B, 3, H, W) in [0, 1], nearer to or farther from the mean grey of each."""
     mean = _grey(frames).mean((1, 2, 3), keepdim=True)
     return torch.lerp(mean, frames, factor).clamp_(0, 1)
 
 
 def adjust_saturation(frames: Tensor, factor: float) -> Tensor:
-    """Frames (B, 3, H, W) in [0, 1], each pixel nearer to or farther from its own grey."""
+    """Return frames (B, 3, H, W) in [0, 1], each pixel nearer to or farther from its own grey."""
     return torch.lerp(_grey(frames), frames, factor).clamp_(0, 1)
 
 
 def adjust_hue(frames: Tensor, turn: float) -> Tensor:
-    """Frames (B, 3, H, W) in [0, 1], all hues turned by `turn` of the colour circle; HSV value and saturation stay."""
+    """Return frames (B, 3, H, W) in [0, 1], all hues turned by `turn` of the colour circle; HSV value and saturation
+    stay."""
     red, green, blue = frames.unbind(1)
     value, chroma = frames.amax(1), frames.amax(1) - frames.amin(1)
     part = 1 / chroma.clamp(min=1e-9)
@@ -152,7 +153,7 @@ def _grey(frames: Tensor) -> Tensor:
 
 
 def warped(frames: Tensor, params: StillParams, random: Random) -> Tensor:
-    """Each of the frames (B, 3, H, W) under a mild transform of its own; what lies outside is reflected."""
+    """Return each of the frames (B, 3, H, W) under a mild transform of its own; what lies outside is reflected."""
     generator = torch.Generator().manual_seed(int(random.integers(2**63)))
     transform = ThinPlateTransform.random(
         len(frames),
@@ -170,7 +171,7 @@ def warped(frames: Tensor, params: StillParams, random: Random) -> Tensor:
 
 
 def moved(frames: Tensor, params: RigidParams, random: Random) -> Tensor:
-    """Frames (B, 3, H, W), all turned, scaled and shifted alike; what lies outside is reflected."""
+    """Return frames (B, 3, H, W), all turned, scaled and shifted alike; what lies outside is reflected."""
     angle = np.deg2rad(random.uniform(*params.degrees))
     scale = random.uniform(*params.scale)
     right, down = random.uniform(-params.shift, params.shift, size=2)
@@ -178,7 +179,7 @@ def moved(frames: Tensor, params: RigidParams, random: Random) -> Tensor:
 
 
 def rigid(frames: Tensor, *, angle: float, scale: float, shift: tuple[float, float], padding: str) -> Tensor:
-    """Frames (B, 3, H, W) turned about their centre, then enlarged, then shifted.
+    """Return frames (B, 3, H, W) turned about their centre, then enlarged, then shifted.
 
     angle: radians, counter-clockwise.  shift: to the right and down, in sides of the frame.
     padding: `zeros`, `border` or `reflection`, for what lies outside.

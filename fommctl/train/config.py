@@ -14,7 +14,7 @@ from fommctl.options import Device, Precision, Reads, Seed, Sets, configuration
 
 
 def parse_duration(text: str) -> float:
-    """Seconds, or a number with s, m, h or d behind it. Raises UsageError for anything else."""
+    """Return seconds, or a number with s, m, h or d behind it. Raises UsageError for anything else."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
     try:
@@ -28,7 +28,7 @@ def parse_duration(text: str) -> float:
 
 @configuration
 class TrainConfig:
-    """What a run is made of."""
+    """Configuration of a training run."""
 
     preset: Annotated[str, typer.Option("-p", "--preset", help="Configuration, by name or path.")]
     data: Annotated[
@@ -66,5 +66,5 @@ class TrainConfig:
         return self.out or Path("runs") / Path(self.preset).stem
 
     def to_json(self) -> dict[str, Any]:
-        """For listeners of stage events."""
+        """Return JSON values, for listeners of stage events."""
         return {**asdict(self), "data": str(self.data), "out": str(self.folder), "sets": list(self.sets)}

@@ -32,12 +32,12 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 MEETING = timedelta(minutes=5)
-"""How long processes wait for the others to start."""
+"""Time that processes wait for the others to start."""
 ATTEMPT_S = 10
 PATIENCE_S = 60.0
 """Seconds that a store has to answer once somebody listens at its address."""
 WORKING = timedelta(minutes=30)
-"""How long they wait for one another later on: the first one validates, draws and writes while the others wait."""
+"""Time that they wait for one another later on: the first one validates, draws and writes while the others wait."""
 _PAUSE = 0.05
 _FAILED = "failed"
 _CPU = torch.device("cpu")
@@ -53,12 +53,12 @@ class DistributedEnv:
     local_rank: int
     """The number of this process on its machine."""
     host: str
-    """Where the store is to which all processes connect."""
+    """Host of the store to which all processes connect."""
     port: int
     hosted: bool
-    """Whether the launcher keeps the store, and not the process of rank 0."""
+    """True where the launcher keeps the store, and not the process of rank 0."""
     attempt: str = "0"
-    """How often torchrun has started the processes again."""
+    """Number of times that torchrun has started the processes again."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> DistributedEnv | None:
@@ -108,7 +108,7 @@ class Processes:
     world: int = 1
     local_rank: int = 0
     device: str | None = None
-    """On which this process has to compute; None where it is free to choose."""
+    """Device of this process; None where it is free to choose."""
 
     @property
     def first(self) -> bool:
@@ -116,7 +116,7 @@ class Processes:
         return self.rank == 0
 
     def parallel(self, module: nn.Module) -> nn.Module:
-        """A module that exchanges gradients with those of the other processes; they become means over all.
+        """Return a module that exchanges gradients with those of the other processes; they become means over all.
 
         It starts from the parameters and buffers of the first process.
         """
@@ -143,7 +143,7 @@ class Processes:
                 nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
 
     def mean(self, values: Tensor) -> Tensor:
-        """Over the processes, elementwise."""
+        """Return the mean over the processes, elementwise."""
         if self.world == 1:
             return values
         total = values.detach().clone()
@@ -151,7 +151,7 @@ class Processes:
         return total / self.world
 
     def any(self, flag: bool) -> bool:
-        """Is it true in one of them? All get the same answer, and none before all have asked."""
+        """Tell whether it is true in one of the processes. All get the same answer, and none before all have asked."""
         if self.world == 1:
             return flag
         answer = torch.tensor([flag], dtype=torch.int32)
@@ -159,7 +159,7 @@ class Processes:
         return bool(answer)
 
     def from_first(self, decide: Callable[[], T]) -> T:
-        """What the first process decides; the others do not call `decide`."""
+        """Return what the first process decides; the others do not call `decide`."""
         if self.world == 1:
             return decide()
         decided = [decide() if self.first else None]
@@ -338,6 +338,6 @@ def _code(error: BaseException) -> int:
 
 
 def _line(error: BaseException) -> str:
-    """What happened, without the place in torch's source before it and its advice behind it."""
+    """Return the first sentence of an error of torch, without the place in its source and its advice."""
     first = (str(error).splitlines() or [type(error).__name__])[0]
     return re.sub(r"^\[\S+\] ", "", first).split(". ")[0][:200]

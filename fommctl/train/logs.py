@@ -98,7 +98,7 @@ _RGB = 3
 
 
 def tensorboard_folder(run: Path) -> Path:
-    """The folder for `tensorboard --logdir`."""
+    """Return the folder for `tensorboard --logdir`."""
     return run / "tensorboard"
 
 
@@ -213,7 +213,7 @@ _RAINBOW = (
 
 
 def training_grid(pairs: TrainingView, params: VisualizerParams | None = None, *, rows: int = 4) -> Pixels:
-    """The first `rows` pairs below a line of labels: (LABEL_HEIGHT + rows H, columns W, 3) uint8.
+    """Return the first `rows` pairs below a line of labels: (LABEL_HEIGHT + rows H, columns W, 3) uint8.
 
     Columns: source and driving frame with their keypoints, the warped source, the masks (the background's grey, each
     other in the colour of its keypoint), the occlusion map, the prediction, `GAIN` times its difference from the
@@ -238,7 +238,8 @@ def save_training_grid(run: Path, step: int, grid: Pixels) -> Path:
 
 
 def rainbow(count: int) -> list[Colour]:
-    """The published colours of `count` keypoints: RGB, 0 to 255, at equal steps along matplotlib's gist_rainbow."""
+    """Return the published colours of `count` keypoints: RGB, 0 to 255, at equal steps along matplotlib's
+    gist_rainbow."""
     places, shades = zip(*_RAINBOW, strict=True)
     channels = np.array(shades).T * 255
     points = np.arange(count) / max(1, count)
@@ -269,14 +270,14 @@ def _columns(pairs: TrainingView, params: VisualizerParams, shown: int) -> Itera
 
 
 def _cells(tensor: Tensor, size: tuple[int, int]) -> Pixels:
-    """(B, C, h, w) in [0, 1] as pictures (B, *size, 3) in colour, in grey or of tiles."""
+    """Return (B, C, h, w) in [0, 1] as pictures (B, *size, 3) in colour, in grey or of tiles."""
     if tensor.shape[1] in (1, 3):
         return _pixels(tensor.expand(-1, 3, -1, -1), size)
     return _tiles(tensor, size)
 
 
 def _tiles(tensor: Tensor, size: tuple[int, int]) -> Pixels:
-    """A small picture for each channel of (B, C, h, w), the first in grey, row by row in (B, *size, 3)."""
+    """Return a small picture for each channel of (B, C, h, w), the first in grey, row by row in (B, *size, 3)."""
     channels = tensor.shape[1]
     across = ceil(sqrt(channels))
     height, width = size[0] // across, size[1] // across
@@ -290,7 +291,7 @@ def _tiles(tensor: Tensor, size: tuple[int, int]) -> Pixels:
 
 
 def _pixels(tensor: Tensor, size: tuple[int, int]) -> Pixels:
-    """(B, 3, h, w) in [0, 1] as (B, *size, 3) uint8; what is no number is black."""
+    """Return (B, 3, h, w) in [0, 1] as (B, *size, 3) uint8; what is no number is black."""
     floats = tensor.detach().float()
     if tuple(floats.shape[2:]) != size:
         floats = functional.interpolate(floats, size, mode="bilinear", antialias=True)

@@ -24,9 +24,9 @@ from fommctl.errors import ModelError
 from fommctl.models.checkpoint import write_native
 from fommctl.train import run_folder
 from fommctl.train import state as training_state
-from fommctl.train.data import batches, worker_deaths_told
 from fommctl.train.distributed import Processes
 from fommctl.train.logs import MetricsLog, TensorBoardLog, save_training_grid, training_grid
+from fommctl.train.pairs import batches, worker_deaths_told
 from fommctl.train.setup import Setup
 from fommctl.train.step import StepResult
 
@@ -42,7 +42,7 @@ class Stop:
     """Whether the run should end, and why."""
 
     def __init__(self, max_time: float | None = None) -> None:
-        """max_time: seconds from now."""
+        """Set the deadline.  max_time: seconds from now."""
         self._deadline = None if max_time is None else time.monotonic() + max_time
         self.signalled = False
 
@@ -54,7 +54,7 @@ class Stop:
 
 @contextmanager
 def stoppable(max_time: float | None = None) -> Iterator[Stop]:
-    """Inside, the first SIGINT, SIGTERM or SIGHUP only sets `signalled`; the next raises KeyboardInterrupt.
+    """Let the first SIGINT, SIGTERM or SIGHUP only set `signalled`; the next raises KeyboardInterrupt.
 
     The same signal again within a second is not the next one: a cluster signals all processes, and so does the one
     that launched them. Signals that the caller ignores (nohup, a background job) stay ignored; in another thread
@@ -75,16 +75,16 @@ def stoppable(max_time: float | None = None) -> Iterator[Stop]:
 
 
 FRAMES = 8
-"""Of each clip, spread evenly."""
+"""Frames of each clip, spread evenly."""
 CLIPS = 32
-"""At most, the first by name: validation is not to hold up training."""
+"""Most clips, the first by name: validation is not to hold up training."""
 
 
 def reconstruction_error(
     backend: Backend, clips: Sequence[Clip], frame_shape: tuple[int, int, int], device: torch.device
 ) -> float:
-    """Mean absolute difference in [0, 1] between frames and what the model makes of the clip's first frame with their
-    motion, a mean over the clips. Leaves the networks in eval mode."""
+    """Return the mean absolute difference in [0, 1] between frames and the clip's first frame animated with
+    their motion, a mean over the clips. Leaves the networks in eval mode."""
     from fommctl.media.random_access import read_frames
 
     renderer = backend.prepare(device, "fp32", fast=False)
@@ -126,7 +126,7 @@ class Loop:
         self._saved = progress.done if run_folder.step_checkpoint(config.folder, progress.done).exists() else -1
 
     def run(self, stop: Stop, report: Report) -> None:
-        """Until the last step, or until `stop` is due in one of the processes; ends with a checkpoint.
+        """Run until the last step, or until `stop` is due in one of the processes; end with a checkpoint.
 
         Nothing is written before a step is done.
         """
@@ -217,7 +217,7 @@ class Loop:
         )
 
     def _keep_up(self, result: StepResult, spent: float, waited: float, logs: Logs, report: Report) -> None:
-        """Everything that follows a step: validation, the line of the log, pictures, the checkpoint."""
+        """Do everything that follows a step: validation, the line of the log, pictures, the checkpoint."""
         number, schedule = self.progress.done, self._setup.schedule
         self.progress.done += 1
         self.idle = False
@@ -304,7 +304,7 @@ class Loop:
         self._saved = done
 
     def write_model(self) -> Path:
-        """The finished weights (the average, where one was kept) in the native format."""
+        """Return the finished weights (the average, where one was kept) in the native format."""
         setup = self._setup
         modules = {name: setup.backend.modules()[name] for name in setup.backend.needed_groups()}
         groups = (
@@ -335,6 +335,6 @@ class Loop:
 
 
 def _random(seed: int, draw: int) -> torch.Generator:
-    """Of one pair."""
+    """Return the generator of one pair."""
     state = np.random.SeedSequence([seed, draw]).generate_state(1, np.uint32)
     return torch.Generator().manual_seed(int(state[0]))

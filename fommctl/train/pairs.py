@@ -6,7 +6,10 @@ import logging
 import mmap
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import signal
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from math import prod
 from pathlib import Path
@@ -17,12 +20,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
+from fommctl import signals
 from fommctl.api.protocols import Detector
 from fommctl.api.specs import DetectorSpec
 from fommctl.datasets.clips import Clip
-from fommctl.errors import InputError
+from fommctl.errors import FommctlError, InputError, UsageError
 from fommctl.files import atomic_write
 from fommctl.models.home import home
 from fommctl.presets.sections import DatasetParams, ExpressionParams
@@ -31,14 +35,14 @@ from fommctl.train.augmentation import augment, moved, warped
 _EMPTY, _SEEN, _TAKEN, _READY = range(4)
 _MOST = 2 * 1024**3
 _SMALLEST = 4
-"""Where less than this part of the data fits, it is not worth the memory."""
+"""Least part of the data that has to fit to be worth the memory."""
 _LARGEST = 8
 """No clip takes more than this part of the memory: filling it would hold up a worker for long."""
 
 
 def spare_memory() -> int:
-    """Bytes for frames in this process: a quarter of the machine's memory and at most 2 GiB, shared with the other
-    processes of the run on this machine (`LOCAL_WORLD_SIZE`, which torch's launcher sets)."""
+    """Return the bytes for frames in this process: a quarter of the machine's memory, at most 2 GiB, shared with the
+    other processes of the run on this machine (`LOCAL_WORLD_SIZE`, which torch's launcher sets)."""
     try:
         installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -72,7 +76,7 @@ class FrameCache:
         return FrameCache, ((), self._shape, 0)
 
     def read(self, clip: Clip, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
-        """The frames (H, W, 3) uint8 with these numbers; not to be written to. Raises InputError."""
+        """Return the frames (H, W, 3) uint8 with these numbers; not to be written to. Raises InputError."""
         kept = self._kept(clip)
         return self._decoded(clip, indices) if kept is None else [kept[index] for index in indices]
 
@@ -140,8 +144,9 @@ class KeptLandmarks:
         self._folder = home() / "landmarks" if folder is None else folder
 
     def read(self, clip: Clip, indices: Sequence[int]) -> NDArray[np.float32]:
-        """Landmarks (len(indices), N, 2) of these frames in shares of their width and height, NaN where there is no
-        subject. Raises InputError where the clip cannot be read, OutputError where the folder cannot be written to."""
+        """Return landmarks (len(indices), N, 2) of these frames in shares of their width and height, NaN where there
+        is no subject. Raises InputError where the clip cannot be read, OutputError where the folder cannot be
+        written to."""
         kept = self._kept(clip)
         missing = sorted({index for index in indices if np.isinf(kept[index, 0, 0])})
         if missing:
@@ -154,7 +159,7 @@ class KeptLandmarks:
         return np.asarray(kept[list(indices)], np.float32)
 
     def _kept(self, clip: Clip) -> NDArray[np.float16]:
-        """Of all frames (F, N, 2), in the file; infinite where nobody has looked yet."""
+        """Return the landmarks of all frames (F, N, 2) in the file; infinite where they were not searched yet."""
         status = clip.path.stat()
         known = f"{self._detector}:{clip.path.resolve()}:{status.st_size}:{status.st_mtime_ns}:{clip.frames}"
         path = self._folder / f"{sha256(known.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.npy"
@@ -222,7 +227,7 @@ class TrainingPairs(Dataset[dict[str, Any]]):
         self._told: set[str] = set()
 
     def _drawn_from(self) -> list[list[Clip]]:
-        """What an epoch goes through: clips, or the clips of each identity."""
+        """Return what an epoch goes through: clips, or the clips of each identity."""
         if not self._clips:
             return [[still] for still in self._stills]
         if not self.params.id_sampling:
@@ -245,7 +250,7 @@ class TrainingPairs(Dataset[dict[str, Any]]):
                 _log.warning("%s cannot be read any more, and others are taken instead: %s", name, problem)
 
     def draw(self, draw: int) -> Drawn:
-        """The pair with this number; nothing is remembered from one to the next, not even which clips failed."""
+        """Return the pair with this number; nothing is remembered from one to the next, not even which clips failed."""
         random = np.random.default_rng([self.seed, draw])
         unreadable: dict[str, str] = {}
         stills = self.params.stills
@@ -293,7 +298,7 @@ class TrainingPairs(Dataset[dict[str, Any]]):
     def _expressive(
         self, clip: Clip, params: ExpressionParams, random: np.random.Generator, unreadable: dict[str, str]
     ) -> list[int]:
-        """The two frames that differ most in a distance of landmarks; none where the clip cannot be read."""
+        """Return the two frames that differ most in a distance of landmarks; none where the clip cannot be read."""
         assert self._kept is not None
         count = min(params.candidates, clip.frames)
         candidates = np.sort(random.choice(clip.frames, count, replace=False))
@@ -318,7 +323,7 @@ class TrainingPairs(Dataset[dict[str, Any]]):
         return None
 
     def _from(self, first: Clip, others: list[Clip], random: np.random.Generator) -> Iterator[Clip]:
-        """The clip, and after it all others in random order, in case it cannot be read."""
+        """Yield the clip, and after it all others in random order, in case it cannot be read."""
         yield first
         for index in random.permutation(len(others)):
             yield others[index]
@@ -331,7 +336,7 @@ class TrainingPairs(Dataset[dict[str, Any]]):
             return None
 
     def _tensors(self, frames: list[NDArray[np.float32]]) -> Tensor:
-        """(2, 3, H, W); augmentations may have changed the size."""
+        """Return (2, 3, H, W); augmentations may have changed the size."""
         pair = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
         size = self.params.frame_shape[:2]
         if pair.shape[2:] != size:
@@ -351,7 +356,7 @@ class TrainingPairs(Dataset[dict[str, Any]]):
 
 
 def most_different(frames: Sequence[Pixels]) -> list[Pixels]:
-    """Of frames in the order of time, the two whose reduced pictures differ most, by mean absolute difference."""
+    """Choose the two frames whose reduced pictures differ most, by mean absolute difference, in the order of time."""
     if len(frames) == 2:
         return list(frames)
     stack = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float()
@@ -359,3 +364,126 @@ def most_different(frames: Sequence[Pixels]) -> list[Pixels]:
     distance = torch.cdist(reduced, reduced, p=1)
     first, second = divmod(int(distance.argmax()), len(frames))
     return [frames[min(first, second)], frames[max(first, second)]]
+
+
+__all__ = ["TrainingPairs", "batches", "steps_per_epoch"]
+
+_GRACE = 20
+"""Seconds that workers go on after SIGTERM, so that the run, which got it too, can save and end them itself."""
+
+
+def steps_per_epoch(pairs: TrainingPairs, batch_size: int) -> int:
+    """Return whole batches in an epoch. Raises UsageError where there is none."""
+    steps = pairs.pairs_per_epoch // batch_size
+    if steps == 0:
+        raise UsageError(
+            f"a batch of {batch_size} is larger than an epoch of {pairs.pairs_per_epoch} pairs",
+            "Lower train_params.batch_size, or raise train_params.num_repeats.",
+        )
+    return steps
+
+
+class _Reported(Dataset[Drawn | FommctlError]):
+    """Pairs with what went wrong. The parent logs and raises it: torch would make one text of an error's traceback."""
+
+    def __init__(self, pairs: TrainingPairs) -> None:
+        self.pairs = pairs
+
+    def __getitem__(self, draw: int) -> Drawn | FommctlError:
+        try:
+            return self.pairs.draw(draw)
+        except FommctlError as error:
+            return error
+
+
+def batches(
+    pairs: TrainingPairs,
+    *,
+    batch_size: int,
+    first_step: int,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    steps: int | None = None,
+) -> Generator[dict[str, Tensor], None, None]:
+    """Yield stacked pairs, step after step.
+
+    batch_size: over all processes; this one, number `rank` of `world`, gets its contiguous part. Step s holds the
+    same pairs whatever `first_step` and the numbers of workers and processes; the rest of an epoch that fills no
+    batch is left out, as published. steps: how many to give; None for no end.
+    Workers start with the first step; close the generator, or let it run out, to end them. Raises UsageError at once,
+    and InputError at the step at which no clip can be read any more.
+    """
+    if batch_size % world:
+        raise UsageError(
+            f"a batch of {batch_size} cannot be divided among {world} processes",
+            f"Make train_params.batch_size a multiple of {world}.",
+        )
+    share = batch_size // world
+    per_epoch = steps_per_epoch(pairs, batch_size)
+
+    def numbers() -> Iterator[list[int]]:
+        step = first_step
+        while steps is None or step < first_step + steps:
+            epoch, batch = divmod(step, per_epoch)
+            start = epoch * pairs.pairs_per_epoch + batch * batch_size + rank * share
+            yield list(range(start, start + share))
+            step += 1
+
+    loader: DataLoader[Any] = DataLoader(
+        _Reported(pairs),
+        batch_sampler=numbers(),
+        num_workers=workers,
+        collate_fn=_collated,
+        worker_init_fn=_start_worker,
+        # Forked workers need no pickled detectors and share the frames; elsewhere than on Linux forking is not safe.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        # Its own: the loader must not draw from the generator of the run.
+        generator=torch.Generator(),
+    )
+    return _run(loader, pairs)
+
+
+def _run(loader: DataLoader[Any], pairs: TrainingPairs) -> Generator[dict[str, Tensor], None, None]:
+    iterator: Any = iter(loader)
+    try:
+        for drawn in iterator:
+            if isinstance(drawn, FommctlError):
+                raise drawn
+            batch, unreadable = drawn
+            pairs.tell(unreadable)
+            yield batch
+    finally:
+        # Not when the garbage is collected, but now; torch has no public name for it.
+        if hasattr(iterator, "_shutdown_workers"):
+            iterator._shutdown_workers()
+
+
+@contextmanager
+def worker_deaths_told() -> Iterator[None]:
+    """Raise InputError for a worker that the system ended; torch raises its own wherever the run happens to be."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise InputError(
+            "a process that prepares training data was ended by the system",
+            "It does so where memory runs out: lower --workers, and go on with --resume auto.",
+        ) from error
+
+
+def _collated(drawn: list[Drawn | FommctlError]) -> tuple[dict[str, Tensor], dict[str, str]] | FommctlError:
+    items: list[dict[str, Any]] = []
+    unreadable: dict[str, str] = {}
+    for one in drawn:
+        if isinstance(one, FommctlError):
+            return one
+        items.append(one[0])
+        unreadable.update(one[1])
+    return default_collate(items), unreadable
+
+
+def _start_worker(_: int) -> None:
+    # The run decides when to end its workers.
+    signals.leave_to_parent(lambda *_: signal.alarm(_GRACE))

@@ -36,7 +36,7 @@ class TrainResult:
     """Done in all, those before a resumption included."""
     epoch: int
     losses: Mapping[str, float]
-    """Of the last step; empty where there was none to do."""
+    """Losses of the last step; empty where there was none to do."""
     validation: float | None
     """Mean absolute error of reconstructed validation frames at the end, in [0, 1]; None without validation clips."""
     model: Path | None
@@ -44,7 +44,7 @@ class TrainResult:
     checkpoint: Path
 
     def to_json(self) -> dict[str, Any]:
-        """For --json: more keys may be added, none of these changes."""
+        """Return the result for --json: more keys may be added, none of these changes."""
         return {
             "run": str(self.run),
             "steps": self.steps,
@@ -57,7 +57,7 @@ class TrainResult:
 
 
 def unobserved(total: int, first: int) -> AbstractContextManager[Report]:
-    """Nobody looks on."""
+    """Return an observer that does nothing."""
     return nullcontext(lambda step, epoch, losses, samples_per_s, waiting: None)
 
 

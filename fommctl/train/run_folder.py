@@ -37,32 +37,32 @@ _HINT_FULL = "Free some space and go on with --resume auto: the last good checkp
 
 
 def checkpoints_folder(run: Path) -> Path:
-    """Where the checkpoints of a run lie."""
+    """Return the folder of the checkpoints of a run."""
     return run / "checkpoints"
 
 
 def step_checkpoint(run: Path, step: int) -> Path:
-    """The checkpoint after `step` steps, to resume from."""
+    """Return the checkpoint after `step` steps, to resume from."""
     return checkpoints_folder(run) / f"step-{step:08d}.pt"
 
 
 def epoch_checkpoint(run: Path, epoch: int) -> Path:
-    """The checkpoint after `epoch` epochs, which is kept for good."""
+    """Return the checkpoint after `epoch` epochs, which is kept for good."""
     return checkpoints_folder(run) / f"epoch-{epoch:04d}.pt"
 
 
 def best_checkpoint(run: Path) -> Path:
-    """The checkpoint with the best score so far, which is kept for good."""
+    """Return the checkpoint with the best score so far, which is kept for good."""
     return checkpoints_folder(run) / BEST
 
 
 def picture_path(run: Path, step: int) -> Path:
-    """The picture grid of a step."""
+    """Return the picture grid of a step."""
     return run / "pictures" / f"{step:08d}.png"
 
 
 def step_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of single steps in `folder`, the newest first; none where there is no such folder."""
+    """Return the checkpoints of single steps in `folder`, the newest first; none where there is no such folder."""
     if not folder.is_dir():
         return []
     numbers = {path: int(match[1]) for path in folder.iterdir() if (match := _STEP.fullmatch(path.name))}
@@ -70,8 +70,8 @@ def step_checkpoints(folder: Path) -> list[Path]:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint as torch.save writes it (a ZIP archive, nothing compressed) is complete and its checksums
-    hold."""
+    """Tell whether a checkpoint as torch.save writes it (a ZIP archive, nothing compressed) is complete and its
+    checksums hold."""
     try:
         if not checkpoint.is_file():
             return False
@@ -83,7 +83,7 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def open_run(out: Path, resume: str | None, *, readable: Callable[[Path], bool] = is_whole) -> Path | None:
-    """The checkpoint from which the run in `out` goes on, None where it starts anew. Nothing is written.
+    """Return the checkpoint from which the run in `out` goes on, None where it starts anew. Nothing is written.
 
     resume: None; `auto`: the newest checkpoint in `out`, or none where a run ended before its first one; else the path
     of a checkpoint, of a run or of a folder of checkpoints.  readable: whether a file can be used; in a folder, the
@@ -207,7 +207,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _error_behind(error: RuntimeError) -> OSError | None:
-    """Why torch.save could not write; None where the error is another one.
+    """Return why torch.save could not write; None where the error is another one.
 
     Its archive writer hides what the system said behind a RuntimeError about positions in the file.
     """
@@ -221,7 +221,7 @@ def _error_behind(error: RuntimeError) -> OSError | None:
 
 
 def _newest(folder: Path, readable: Callable[[Path], bool]) -> Path | None:
-    """The newest checkpoint of a step that can be read."""
+    """Return the newest checkpoint of a step that can be read."""
     found = step_checkpoints(folder)
     for path in found:
         if readable(path):
@@ -236,7 +236,7 @@ def _newest(folder: Path, readable: Callable[[Path], bool]) -> Path | None:
 
 
 def _named(path: Path, readable: Callable[[Path], bool]) -> Path:
-    """The checkpoint that `--resume path` stands for."""
+    """Return the checkpoint that `--resume path` stands for."""
     if path.is_dir():
         folder = checkpoints_folder(path)
         checkpoint = _newest(folder if folder.is_dir() else path, readable)

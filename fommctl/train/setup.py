@@ -19,9 +19,8 @@ from fommctl.models.loading import build_backend, fixed_buffers, locate, read_mo
 from fommctl.models.perceptual import load_perceptual
 from fommctl.presets.preset import load_preset
 from fommctl.presets.sections import BaseTrainParams, DatasetParams, Preset
-from fommctl.train.data import TrainingPairs, steps_per_epoch
 from fommctl.train.distributed import Processes
-from fommctl.train.pairs import KeptLandmarks, Landmarks
+from fommctl.train.pairs import KeptLandmarks, Landmarks, TrainingPairs, steps_per_epoch
 from fommctl.train.step import Schedule, TrainingStep, WeightAverage
 
 if TYPE_CHECKING:
@@ -35,14 +34,14 @@ class Taken:
 
     taken: tuple[str, ...]
     left: tuple[str, ...]
-    """Those of the run that the model has not, or in another shape: they start anew."""
+    """Weights of the run that the model has not, or in another shape: they start anew."""
 
     def __str__(self) -> str:
         start = f"{len(self.taken)} of {len(self.taken) + len(self.left)} tensors taken"
         return f"{start}; these start anew: {', '.join(self._left())}" if self.left else start
 
     def _left(self) -> list[str]:
-        """By name; a network of which nothing was taken by its own."""
+        """Return the names of what was left out; a network of which nothing was taken by its own name."""
         found = {name.partition("/")[0] for name in self.taken}
         return list(
             dict.fromkeys(name if name.partition("/")[0] in found else name.partition("/")[0] for name in self.left)
@@ -87,7 +86,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run trains, with what, for how long."""
+    """Everything that a run trains with."""
 
     preset: Preset
     spec: BackendSpec
@@ -112,7 +111,7 @@ def build(
     *,
     fresh: bool,
 ) -> Setup:
-    """Everything that can be wrong with preset, data and packages is found here, before anything is written.
+    """Find everything that can be wrong with preset, data and packages, before anything is written.
 
     fresh: the run starts at its first step; otherwise its weights come from a checkpoint.
     """

@@ -23,7 +23,7 @@ _OWN = "fommctl"
 
 @dataclass
 class Progress:
-    """Where a run is."""
+    """Progress of a run."""
 
     done: int = 0
     """Steps."""
@@ -42,7 +42,7 @@ def content(
     epoch: int,
     preset: str,
 ) -> dict[str, Any]:
-    """The checkpoint; tensors are those of the run, not copies.  preset: as YAML text."""
+    """Return the entries of a checkpoint; tensors are those of the run, not copies.  preset: as YAML text."""
     entries: dict[str, Any] = {name: module.state_dict() for name, module in backend.modules().items()}
     entries |= {name: optimiser.state_dict() for name, optimiser in step.optimisers.items()}
     entries["epoch"] = epoch
@@ -62,7 +62,7 @@ def content(
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint of a run, on the CPU; nothing in it is executed. Raises ModelError where it is none."""
+    """Return a checkpoint of a run, on the CPU; nothing in it is executed. Raises ModelError where it is none."""
     try:
         entries = read_content(path)
     except ModelError as error:
@@ -79,7 +79,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def progress(entries: dict[str, Any]) -> Progress:
-    """Where the run of a checkpoint was."""
+    """Return how far the run of a checkpoint was."""
     own = entries[_OWN]
     scores = [None if own[name] is None else float(own[name]) for name in ("best", "validation")]
     # Runs of earlier versions may hold NaN.

@@ -33,11 +33,11 @@ class Schedule:
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
     def epoch(self, step: int) -> int:
-        """The epoch that step number `step` belongs to."""
+        """Return the epoch that step number `step` belongs to."""
         return step // self.steps_per_epoch
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step as a share of the preset's, in [0, 1]."""
+        """Return the learning rate of a step as a share of the preset's, in [0, 1]."""
         warmup = min(1.0, (step + 1) / self.params.warmup_steps) if self.params.warmup_steps else 1.0
         if self.params.schedule == "cosine":
             return warmup * 0.5 * (1 + math.cos(math.pi * step / self.total))
@@ -45,12 +45,12 @@ class Schedule:
         return warmup * float(0.1**passed)
 
     def saves_after(self, done: int) -> bool:
-        """Is a checkpoint due when `done` steps are done?"""
+        """Tell whether a checkpoint is due when `done` steps are done."""
         every = self.params.checkpoint_every_steps or min(self.steps_per_epoch, DEFAULT_CHECKPOINT_STEPS)
         return done % every == 0 or done == self.total or self.keeps_after(done)
 
     def keeps_after(self, done: int) -> bool:
-        """Is that checkpoint one that is kept for good?"""
+        """Tell whether that checkpoint is kept for good."""
         return done % (self.params.checkpoint_freq * self.steps_per_epoch) == 0
 
 
@@ -68,7 +68,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """After step number `step` (from 0): the first steps count for more, so that the start is soon forgotten."""
+        """Average after step `step` (from 0): the first steps count for more, so that the start is soon forgotten."""
         decay = min(self._decay, (1 + step) / (10 + step))
         for name, module in self._live.items():
             torch._foreach_lerp_(list(self.modules[name].parameters()), list(module.parameters()), 1 - decay)
@@ -79,17 +79,17 @@ class WeightAverage:
                     kept.copy_(buffer)
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
-        """By group and name."""
+        """Return the averaged weights by group and name."""
         return {name: module.state_dict() for name, module in self.modules.items()}
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """What `state_dict` gave."""
+        """Take over what `state_dict` gave."""
         for name, module in self.modules.items():
             module.load_state_dict(dict(state[name]))
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the live networks hold the averaged weights."""
+        """Put the averaged weights into the live networks meanwhile."""
         kept = {name: copy.deepcopy(module.state_dict()) for name, module in self._live.items()}
         for name, module in self._live.items():
             module.load_state_dict(self.modules[name].state_dict())
@@ -102,12 +102,12 @@ class WeightAverage:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one step did."""
+    """Result of a step."""
 
     losses: Mapping[str, float]
     """Weighted, before the step."""
     gradient_norms: Mapping[str, float]
-    """By optimiser, before clipping."""
+    """Norms by optimiser, before clipping."""
     view: TrainingView | None
 
 
@@ -146,7 +146,7 @@ class TrainingStep:
         self._rates = {name: [group["lr"] for group in each.param_groups] for name, each in self.optimisers.items()}
 
     def set_rate(self, factor: float) -> None:
-        """Learning rates as a share of those of the preset."""
+        """Set the learning rates as a share of those of the preset."""
         for name, optimiser in self.optimisers.items():
             for group, rate in zip(optimiser.param_groups, self._rates[name], strict=True):
                 group["lr"] = rate * factor
@@ -181,7 +181,7 @@ class TrainingStep:
         )
 
     def _limited(self, optimiser: torch.optim.Optimizer) -> Tensor:
-        """The norm of all gradients of an optimiser, which are scaled down to the limit."""
+        """Return the norm of all gradients of an optimiser, which are scaled down to the limit."""
         parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         limit = float("inf") if self._limit is None else self._limit
         return torch.nn.utils.clip_grad_norm_(parameters, limit)

@@ -27,6 +27,7 @@ def fommctl_backends() -> Iterator[BackendSpec]:
         to_published=_to_published,
         motions=("relative", "absolute", "animal"),
         motion=_motion,
+        options=_options,
     )
 
 
@@ -63,6 +64,12 @@ def _to_published(groups: Groups) -> Groups:
     from fommctl_liveportrait.published import to_published
 
     return to_published(groups)
+
+
+def _options() -> type[BaseModel]:
+    from fommctl_liveportrait.options import FaceOptions
+
+    return FaceOptions
 
 
 def _motion() -> type[MotionParts]:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
+
+from fommctl.api.schema import Options
 
 REGIONS = ("all", "exp", "pose", "lips", "eyes")
 Opening = Annotated[float, Field(ge=0, le=2)]
@@ -30,10 +32,8 @@ def _checked(text: str) -> str:
     return text
 
 
-class FaceOptions(BaseModel):
+class FaceOptions(Options):
     """Options of LivePortrait."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     region: Annotated[str, AfterValidator(_checked)] = "all"
     """Parts that move, with gains: all, exp (expression), pose, lips, eyes; pose:0.5,lips:1."""

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from fommctl.bench import end_to_end
 from fommctl.bench import run as bench
 from fommctl.bench import training as bench_training
 from fommctl.bench.config import BenchConfig
@@ -48,8 +47,8 @@ def test_json_has_the_keys_of_the_contract(result):
 
 @pytest.mark.slow
 def test_the_command_prints_a_table_or_json(run_cli, monkeypatch, json_keys):
-    monkeypatch.setattr(end_to_end, "SECONDS", 0.0)
-    monkeypatch.setattr(end_to_end, "ROUNDS", 1)
+    monkeypatch.setattr(bench, "SECONDS", 0.0)
+    monkeypatch.setattr(bench, "ROUNDS", 1)
     arguments = ("bench", "--preset", "smoke", "--device", "cpu", "--precision", "fp32", "--frames", "2")
     data = run_cli(*arguments, "--json").json()
     assert list(data["paths"]) == ["plain", "fp32"]

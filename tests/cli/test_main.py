@@ -13,11 +13,15 @@ from pathlib import Path
 import pytest
 from command_line import Result, environment, run_inside, run_process
 from distributions import install
+from PIL import Image
 from trouble import TROUBLE
 
 from fommctl.cli import console
 
 Run = Callable[..., Result]
+
+
+PLUGIN = "plugin 'trouble' (trouble_plugin) of trouble-plugin"
 
 
 @pytest.fixture
@@ -34,9 +38,10 @@ def trouble(third_party: Callable[..., None], tmp_path: Path, monkeypatch: pytes
         ("expected", 3, "cannot read 'x'"),
         ("full", 3, "the disk is full: [Errno 28] No space left on device: '/x'"),
         ("forbidden", 3, "not allowed: [Errno 13] Permission denied: '/x'"),
-        ("bug", 1, "this is a bug in fommctl: ZeroDivisionError: division by zero"),
-        ("eof", 1, "this is a bug in fommctl: EOFError: file ends early"),
-        ("otherpipe", 1, "this is a bug in fommctl: BrokenPipeError: [Errno 32] Broken pipe"),
+        ("bug", 1, f"{PLUGIN} failed: ZeroDivisionError: division by zero"),
+        ("eof", 1, f"{PLUGIN} failed: EOFError: file ends early"),
+        ("otherpipe", 1, f"{PLUGIN} failed: BrokenPipeError: [Errno 32] Broken pipe"),
+        ("panic", 1, f"{PLUGIN} failed: Panic: a library gives up"),
         ("interrupt", 130, "interrupted"),
     ],
 )
@@ -58,7 +63,7 @@ def test_errors(trouble: Run, how: str, code: int, message: str) -> None:
 
 def test_a_bug_leaves_a_log(trouble: Run) -> None:
     hint = trouble("fail", "bug").stderr.splitlines()[1]
-    log = Path(hint.removeprefix("hint: Please report it with the log ").removesuffix("."))
+    log = Path(hint.rpartition(" with the log ")[2].removesuffix("."))
     text = log.read_text(encoding="utf-8")
     assert text.startswith("command: ")
     assert text.endswith("ZeroDivisionError: division by zero\n")
@@ -70,7 +75,7 @@ def test_a_bug_where_no_log_can_be_written(trouble: Run, monkeypatch: pytest.Mon
     result = trouble("fail", "bug")
     assert (result.code, result.stderr.splitlines()[1]) == (
         1,
-        "hint: Please report it with the traceback that --debug shows.",
+        "hint: Leave the plugin out with FOMMCTL_PLUGINS, or report it with the traceback that --debug shows.",
     )
 
 
@@ -80,6 +85,48 @@ def test_debug_shows_the_traceback(trouble: Run) -> None:
         assert result.stderr.startswith("Traceback (most recent call last):")
         assert "\nerror: " in result.stderr
     assert "Traceback" not in trouble("fail", "expected").stderr
+
+
+def test_a_bug_of_ours_is_called_so(run_cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(check: bool = True) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("fommctl.host.load_host", fails)
+    result = run_cli("presets", "list")
+    assert result.code == 1
+    assert result.stderr.startswith("error: this is a bug in fommctl: ZeroDivisionError: division by zero\nhint: ")
+
+
+WILD = """
+    from fommctl.api import DetectorSpec, hookimpl
+
+
+    class Panic(BaseException):
+        pass
+
+
+    class Wild:
+        def detect(self, frame):
+            raise {error}
+
+
+    @hookimpl
+    def fommctl_detectors():
+        yield DetectorSpec(name="wild", summary="goes wild", subject="face", build=Wild)
+"""
+
+
+@pytest.mark.parametrize("error", ["SystemExit(0)", "Panic('a library gives up')", "ValueError('no')"])
+def test_a_detector_that_goes_wild_is_named(run_cli, third_party, tmp_path: Path, error: str) -> None:
+    third_party(WILD.format(error=error), name="wild-plugin", entry="wild")
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    result = run_cli("animate", tmp_path / "a.png", tmp_path / "a.png", "-o", tmp_path / "a.mkv", "--detector", "wild")
+    assert (result.code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: plugin 'wild' (wild_plugin) of wild-plugin failed: ")
+    cropped = run_cli("crop", tmp_path / "a.png", "-o", tmp_path / "out", "--detector", "wild")
+    assert cropped.code == 3
+    assert "no input could be used: " in cropped.stderr
+    assert "Traceback" not in cropped.stderr
 
 
 def test_exits_of_plugins_keep_their_code(trouble: Run) -> None:
@@ -110,8 +157,8 @@ def test_wrong_usage(trouble: Run, run_cli: Run, arguments: list[str], message: 
 
 
 def test_names_that_look_like_flags_are_not_taken_for_them(trouble: Run) -> None:
-    assert trouble("fail", "json").stderr.startswith("error: this is a bug")
-    assert trouble("fail", "--", "--json").stderr.startswith("error: this is a bug")
+    assert trouble("fail", "json").stderr.startswith(f"error: {PLUGIN} failed")
+    assert trouble("fail", "--", "--json").stderr.startswith(f"error: {PLUGIN} failed")
 
 
 @pytest.mark.parametrize(

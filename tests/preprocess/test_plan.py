@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fommctl.api import ClipRecord, UsageError
-from fommctl.datasets.splits import split_of
+from fommctl.datasets.clips import split_of
 from fommctl.preprocess.clip import ClipOptions
 from fommctl.preprocess.plan import LONGEST, Planned, assign_splits, plan, safe_names
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from fommctl.animate.rerender import plan
 from fommctl.errors import FommctlError, InputError, UsageError
-from fommctl.provenance.environment import differences
-from fommctl.provenance.sidecar import read, sidecar_of
+from fommctl.provenance.sidecar import differences, read, sidecar_of
 
 HASH = 64 * "a"
 FILE = {"path": "a.png", "relative": "a.png", "sha256": HASH}

@@ -22,8 +22,15 @@ from fommctl.datasets.clips import Clip, find_clips
 from fommctl.errors import InputError, UsageError
 from fommctl.media import random_access
 from fommctl.presets.sections import DatasetParams
-from fommctl.train.data import batches, steps_per_epoch
-from fommctl.train.pairs import KeptLandmarks, Pixels, TrainingPairs, most_different, spare_memory
+from fommctl.train.pairs import (
+    KeptLandmarks,
+    Pixels,
+    TrainingPairs,
+    batches,
+    most_different,
+    spare_memory,
+    steps_per_epoch,
+)
 
 SIDE, FRAMES = 16, 6
 IDENTITIES = ("ann", "ann", "bob", "cid", "dee")
@@ -443,7 +450,7 @@ import multiprocessing
 from fommctl.presets.sections import DatasetParams
 from fommctl.train.pairs import spare_memory
 from fommctl.datasets.clips import find_clips
-from fommctl.train.data import TrainingPairs, batches
+from fommctl.train.pairs import TrainingPairs, batches
 
 pairs = TrainingPairs(find_clips(sys.argv[1], "train"), DatasetParams(frame_shape=(16, 16, 3)))
 stop = []
@@ -490,5 +497,5 @@ def test_a_signal_to_the_whole_group_is_the_runs_to_answer(sent: signal.Signals,
 
 def test_training_data_is_importable_without_media_libraries() -> None:
     blocked = {"av": None, "face_alignment": None, "skvideo": None, "PIL": None, "dlib": None}
-    code = f"import sys\nsys.modules.update({blocked})\nimport fommctl.train.data"
+    code = f"import sys\nsys.modules.update({blocked})\nimport fommctl.train.pairs"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -22,7 +22,7 @@ _LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
 @cache
 def bf16_instructions() -> Instructions:
-    """The best that CPU, build of torch and environment leave."""
+    """Return the best instructions that CPU, build of torch and environment leave."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return "none"
     limit = next((os.environ[name] for name in _LIMITS if os.environ.get(name)), "default").lower()
@@ -34,7 +34,7 @@ def bf16_instructions() -> Instructions:
 
 
 def _allowed(limit: str) -> Instructions:
-    """What oneDNN may use at most under this limit, such as `avx512_core_bf16`."""
+    """Return what oneDNN may use at most under this limit, such as `avx512_core_bf16`."""
     if limit in ("default", "all") or "amx" in limit or limit == "avx10_2":
         return "tiles"
     return "vectors" if limit.startswith(("avx512_core_bf16", "avx512_core_fp16", "avx10")) else "none"
@@ -45,14 +45,15 @@ _TAPS = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
 
 
 def upsampling_kernel(weight: Tensor) -> Tensor:
-    """(O, I, 3, 3) behind nearest upsampling to (4 O, I, 2, 2), whose output with padding 1 is staggered phases."""
+    """Convert weights (O, I, 3, 3) behind nearest upsampling to (4 O, I, 2, 2), whose output with padding 1 is
+    staggered phases."""
     outputs, inputs = weight.shape[:2]
     taps = _TAPS.to(weight)
     return torch.einsum("atk,cul,oikl->acoitu", taps, taps, weight).reshape(4 * outputs, inputs, 2, 2)
 
 
 def interleave_into(out: Tensor, phases: Tensor) -> None:
-    """Staggered phases (B, 4 C, h + 1, w + 1), channels last, to the picture `out` (B, C, 2 h, 2 w)."""
+    """Write staggered phases (B, 4 C, h + 1, w + 1), channels last, as the picture `out` (B, C, 2 h, 2 w)."""
     batch, channels, height, width = out.shape
     h, w = height // 2, width // 2
     row, place = (w + 1) * 4 * channels, 4 * channels
@@ -64,7 +65,8 @@ def interleave_into(out: Tensor, phases: Tensor) -> None:
 
 
 def blank_outside(phases: Tensor) -> Tensor:
-    """Staggered phases (B, 4 C, h + 1, w + 1) with zeros, in place, where they reach a row or column over the edge."""
+    """Fill staggered phases (B, 4 C, h + 1, w + 1) with zeros, in place, where they reach a row or column over the
+    edge."""
     batch, channels, height, width = phases.shape
     by_phase = phases.view(batch, 2, 2, channels // 4, height, width)
     by_phase[:, 1, :, :, 0].zero_()
@@ -75,7 +77,8 @@ def blank_outside(phases: Tensor) -> Tensor:
 
 
 def phases_kernel(weight: Tensor) -> Tensor:
-    """(O, I, 7, 7) to (4 O, 4 I, 4, 4): with padding 1 from blanked staggered phases to plain phases (B, 4 O, h, w)."""
+    """Convert weights (O, I, 7, 7) to (4 O, 4 I, 4, 4): with padding 1 from blanked staggered phases to plain phases
+    (B, 4 O, h, w)."""
     outputs, inputs = weight.shape[:2]
     select = torch.zeros(2, 4, 2, 7).to(weight)
     for phase in (0, 1):
@@ -88,7 +91,7 @@ def phases_kernel(weight: Tensor) -> Tensor:
 
 
 def pixels_from_phases(phases: Tensor) -> Tensor:
-    """Plain phases (B, 4 C, h, w) to pixels (B, 2 h, 2 w, C)."""
+    """Convert plain phases (B, 4 C, h, w) to pixels (B, 2 h, 2 w, C)."""
     batch, channels, height, width = phases.shape
     by_phase = phases.permute(0, 2, 3, 1).reshape(batch, height, width, 2, 2, channels // 4)
     return by_phase.transpose(2, 3).reshape(batch, 2 * height, 2 * width, channels // 4)
@@ -122,7 +125,7 @@ def weight_and_bias(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
 
 
 def joined(*convs: nn.Conv2d | None) -> tuple[Tensor, Tensor]:
-    """One convolution with the outputs of several that read the same features; None is left out."""
+    """Return one convolution with the outputs of several that read the same features; None is left out."""
     pairs = [weight_and_bias(conv) for conv in convs if conv is not None]
     return torch.cat([weight for weight, _ in pairs]), torch.cat([bias for _, bias in pairs])
 
@@ -137,7 +140,7 @@ _POINTS = (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))
 
 @cache
 def transforms() -> tuple[Tensor, Tensor, Tensor]:
-    """Matrices of values (6, 6), kernel (6, 3) and results (4, 6) in one dimension, float64 (Toom-Cook)."""
+    """Return the matrices of values (6, 6), kernel (6, 3) and results (4, 6) in one dimension, float64 (Toom-Cook)."""
     points = torch.tensor(_POINTS, dtype=torch.float64)
     infinity = torch.zeros(1, VALUES, dtype=torch.float64)
     infinity[0, -1] = 1
@@ -155,7 +158,7 @@ def transforms() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _with_roots(roots: list[float]) -> Tensor:
-    """Coefficients of the polynomial with these roots, the constant first."""
+    """Return the coefficients of the polynomial with these roots, the constant first."""
     coefficients = torch.ones(1, dtype=torch.float64)
     for root in roots:
         coefficients = F.pad(coefficients, (1, 0)) - root * F.pad(coefficients, (0, 1))
@@ -163,7 +166,7 @@ def _with_roots(roots: list[float]) -> Tensor:
 
 
 def transformed(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """A 3x3 convolution (O, I, 3, 3) with bias (O) as a 1x1 one of 36 groups: (36 O, I, 1, 1) and (36 O)."""
+    """Return a 3x3 convolution (O, I, 3, 3) with bias (O) as a 1x1 one of 36 groups: (36 O, I, 1, 1) and (36 O)."""
     _, kernel, results = transforms()
     taps = weight.permute(2, 3, 0, 1).reshape(9, -1).double()
     points = torch.kron(kernel, kernel) @ taps
@@ -235,7 +238,8 @@ class WinogradConvolution:
         return total
 
     def _tiles(self, x: Tensor) -> Tensor:
-        """Results (B, rows, 4, columns, 4, O), strided, of x (B, I, H, W); beyond the picture they are meaningless."""
+        """Return the results (B, rows, 4, columns, 4, O), strided, of x (B, I, H, W); beyond the picture they are
+        meaningless."""
         batch, inputs, height, width = x.shape
         work, outputs = self._workspace, self._outputs
         work.fit(batch, inputs, outputs, height, width)
@@ -258,17 +262,18 @@ class Convolution(Protocol):
     """A convolution of stride 1, with its ReLU if it has one. Inputs and outputs (B, C, H, W) are channels last."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The result, a new tensor."""
+        """Return the result, a new tensor."""
         ...
 
     def add_to(self, total: Tensor, x: Tensor) -> Tensor:
-        """`total` with the result of the convolution (which has no ReLU) added, in place where that is faster."""
+        """Return `total` with the result of the convolution (which has no ReLU) added, in place where that is
+        faster."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Numerics:
-    """Where a network runs and in what type its convolutions compute."""
+    """Device of a network, and the type in which its convolutions compute."""
 
     device: torch.device
     dtype: torch.dtype
@@ -277,18 +282,19 @@ class Numerics:
     def convolution(
         self, weight: Tensor, bias: Tensor, *, padding: int, relu: bool = False, groups: int = 1
     ) -> Convolution:
-        """The convolution with weight (O, I / groups, k, k) and bias (O)."""
+        """Return the convolution with weight (O, I / groups, k, k) and bias (O)."""
         return self._direct(weight, bias, padding, relu, groups)
 
     def wide_convolution(self, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Convolution:
-        """The 3x3 convolution with padding 1 for many places; weight (O, I, 3, 3), bias (O)."""
+        """Return the 3x3 convolution with padding 1 for many places; weight (O, I, 3, 3), bias (O)."""
         if self._winograd_pays(min(weight.shape[:2])):
             pointwise = self._direct(*transformed(weight, bias), 0, relu=False, groups=VALUES * VALUES)
             return WinogradConvolution(pointwise, len(bias), self.dtype, relu, self.workspace)
         return self._direct(weight, bias, 1, relu)
 
     def _winograd_pays(self, channels: int) -> bool:
-        """The transforms take as long as they do in any type: with fast enough products they are not worth it."""
+        """Tell whether the transforms are worth it: they take as long in any type, which is too
+        long beside fast products."""
         if self.device.type != "cpu" or not packing_works(self.dtype):
             return False
         if self.dtype == torch.float32:
@@ -353,7 +359,7 @@ class PackedConvolution:
 
 @cache
 def packing_works(dtype: torch.dtype) -> bool:
-    """Whether this torch has the private oneDNN operators, and they give what the public ones give."""
+    """Tell whether this torch has the private oneDNN operators, and they give what the public ones give."""
     random = torch.Generator().manual_seed(0)
     x = torch.randn(1, 16, 8, 8, generator=random).to(dtype, memory_format=torch.channels_last)
     weight = (torch.randn(16, 16, 3, 3, generator=random) / 12).to(dtype)

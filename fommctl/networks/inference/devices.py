@@ -18,7 +18,7 @@ Pass = Callable[..., Sequence[Tensor]]
 
 
 def exact_convolutions() -> AbstractContextManager[None]:
-    """cuDNN tries its algorithms out and keeps float32 as it is, where by default it would round it to TF32."""
+    """Let cuDNN try its algorithms out and keep float32 as it is, where by default it would round it to TF32."""
     manager: AbstractContextManager[None] = torch.backends.cudnn.flags(
         enabled=True, benchmark=True, deterministic=False, allow_tf32=False
     )
@@ -46,7 +46,8 @@ class Graphs:
         self._works = True
 
     def __call__(self, name: str, function: Pass, owner: object, *inputs: Tensor) -> list[Tensor]:
-        """`function(*inputs)`. name and owner: the pass, and the object whose tensors it reads beside its inputs."""
+        """Call `function(*inputs)`.  name and owner: the pass, and the object whose tensors it reads beside its
+        inputs."""
         key = (name, *(tuple(value.shape) for value in inputs))
         recording = self._recordings.get(key)
         if recording is None or recording.owner is not owner:
@@ -92,21 +93,21 @@ and vox-256 (1024), 1.1 to 1.2 times for the presets of 64 pixels (32 to 80), wh
 
 @dataclass(frozen=True, slots=True)
 class CpuPrecisions:
-    """What `auto` stands for on a CPU."""
+    """Precisions that `auto` stands for on a CPU."""
 
     wide: str
-    """Of models whose widest convolution has WIDE channels or more."""
+    """Precision of models whose widest convolution has WIDE channels or more."""
     narrow: str
-    """Of other models."""
+    """Precision of other models."""
     training: str
 
     def for_channels(self, channels: int) -> str:
-        """The precision of a model whose widest convolution has so many channels."""
+        """Return the precision of a model whose widest convolution has so many channels."""
         return self.wide if channels >= WIDE else self.narrow
 
 
 def cpu_precisions(instructions: Instructions) -> CpuPrecisions:
-    """The precisions for a CPU with these instructions for bf16.
+    """Return the precisions for a CPU with these instructions for bf16.
 
     Training steps in bf16 take 0.45 of the time of fp32 with tiles, and 2 to 4 times as long with vectors alone.
     """
@@ -116,7 +117,7 @@ def cpu_precisions(instructions: Instructions) -> CpuPrecisions:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; `auto` is the first GPU, else the CPU.
+    """Return the device of `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; `auto` is the first GPU, else the CPU.
 
     Raises UsageError for any other name and MissingError where that device is absent.
     """
@@ -143,7 +144,8 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device, *, on_cpu: str = "fp32") -> str:
-    """`fp32`, `bf16` or `fp16`; `auto` is the fastest one that keeps the frames within 40 dB of fp32 on this device.
+    """Return `fp32`, `bf16` or `fp16`; `auto` is the fastest one that keeps the frames within 40 dB of fp32 on this
+    device.
 
     on_cpu: what `auto` is there. Raises UsageError for an unknown name and for one that the device does not compute in.
     """
@@ -157,7 +159,7 @@ def resolve_precision(name: str, device: torch.device, *, on_cpu: str = "fp32") 
 
 
 def resolve_training_precision(name: str, device: torch.device, *, on_cpu: str = "fp32") -> str:
-    """`fp32` or `bf16`; `auto` is bf16 where it is known to be faster.
+    """Return `fp32` or `bf16`; `auto` is bf16 where it is known to be faster.
 
     on_cpu: what `auto` is there. Raises UsageError for any other name: fp16 would need its losses scaled.
     """

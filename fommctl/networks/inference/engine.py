@@ -52,7 +52,7 @@ class GraphedRenderer(ABC, Generic[Context]):
     def _render(self, context: Context, motion: Any) -> Tensor: ...
 
     def _render_with_flow(self, context: Context, motion: Any) -> tuple[Tensor, Tensor | None]:
-        """Frames and flow as `fommctl.api.FlowRenderer` has them."""
+        """Return frames and flow as `fommctl.api.FlowRenderer` has them."""
         return self._render(context, motion), None
 
     @torch.inference_mode()
@@ -105,12 +105,12 @@ class GraphedRenderer(ABC, Generic[Context]):
 
 
 def _made(motion: MotionParts) -> tuple[type[MotionParts], tuple[bool, ...]]:
-    """The kind of a motion, and which parts it has."""
+    """Return the kind of a motion, and which parts it has."""
     return type(motion), tuple(part is not None for part in motion.parts())
 
 
 def _motion(tensors: Sequence[Tensor], kind: type[MotionParts], there: Sequence[bool]) -> MotionParts:
-    """The motion whose parts are these tensors; there: which parts it has."""
+    """Return the motion whose parts are these tensors; there: which parts it has."""
     left = iter(tensors)
     return kind(*(next(left) if present else None for present in there))
 
@@ -190,7 +190,7 @@ class FastRenderer(GraphedRenderer[FastSource]):
         return frames, between_borders(flow, size, align_corners=self._align_corners)
 
     def _blended(self, painted: Tensor, pixels: Tensor, flow: Tensor) -> Tensor:
-        """painted: (B, C + 1, H, W), the share of the warped source last.  Returns (B, C, H, W)."""
+        """Blend the warped source in.  painted: (B, C + 1, H, W), its share last.  Returns (B, C, H, W)."""
         grid = resize_grid(inside(flow), *painted.shape[2:])
         # Of three channels, unlike of many, this is faster than a sum of rows.
         kept = sample(pixels.expand(len(grid), -1, -1, -1), grid.contiguous(), align_corners=self._align_corners)

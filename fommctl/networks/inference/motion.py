@@ -23,7 +23,7 @@ from fommctl.networks.transfer import inverse
 def neighbours(
     grid: Tensor, height: int, width: int, *, align_corners: bool, gain: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Which four of the height x width places each sampling point reads, and with what weight.
+    """Return which four of the height x width places each sampling point reads, and with what weight.
 
     grid: (B, H, W, 2) in [-1, 1], x before y.  gain: (B, 1, H, W), multiplied into the weights.
     Returns indices and weights (B H W, 4); places outside the picture have weight 0, as in zero padding.
@@ -50,7 +50,7 @@ def _size(width: int, height: int, device: torch.device) -> Tensor:
 
 
 def weighted_rows(table: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
-    """Rows of table (N, C), by indices (M, 4), summed with weights (M, 4): (M, C)."""
+    """Sum rows of a table (N, C), by indices (M, 4), with weights (M, 4): (M, C)."""
     if table.device.type == "cpu":
         return F.embedding_bag(indices, table, per_sample_weights=weights.to(table.dtype), mode="sum")
     return (table[indices.long()] * weights.to(table.dtype)[..., None]).sum(1)
@@ -58,7 +58,7 @@ def weighted_rows(table: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class MotionSource:
-    """What the motion network needs of the source, at its own resolution (h, w)."""
+    """Source as the motion network needs it, at its own resolution (h, w)."""
 
     small: Tensor
     """(1, C, h, w): the source, downsampled."""
@@ -71,7 +71,7 @@ class MotionSource:
 
 
 def heatmaps_last(keypoints: Tensor, height: int, width: int) -> Tensor:
-    """`gaussians` of keypoints (B, K, 2) with the keypoint as the last dimension: (B, H, W, K)."""
+    """Return `gaussians` of keypoints (B, K, 2) with the keypoint as the last dimension: (B, H, W, K)."""
     x = torch.linspace(-1, 1, width, device=keypoints.device)[:, None]
     y = torch.linspace(-1, 1, height, device=keypoints.device)[:, None]
     along_x = torch.exp((x - keypoints[:, None, :, 0]) ** 2 / (-2 * KEYPOINT_VARIANCE))
@@ -80,7 +80,8 @@ def heatmaps_last(keypoints: Tensor, height: int, width: int) -> Tensor:
 
 
 def affine_maps(source: Motion, driving: Motion) -> Tensor:
-    """The parts' motions (equation 4) as matrices (B, K, 3, 2) that take a row (x, y, 1) to a place in the source."""
+    """Return the parts' motions (equation 4) as matrices (B, K, 3, 2) that take a row (x, y, 1) to a place in the
+    source."""
     batch, count = driving.keypoints.shape[:2]
     if driving.jacobians is None or source.jacobians is None:
         linear = torch.eye(2, device=driving.keypoints.device).expand(batch, count, 2, 2)
@@ -91,7 +92,7 @@ def affine_maps(source: Motion, driving: Motion) -> Tensor:
 
 
 class FastDenseMotion:
-    """As `DenseMotionNetwork`; the hourglass input is ordered by kind, and the mask weighs affine maps, not grids."""
+    """`DenseMotionNetwork` with its hourglass input ordered by kind, and a mask that weighs affine maps, not grids."""
 
     def __init__(self, network: DenseMotionNetwork, numerics: Numerics, channels: int, scale: float) -> None:
         num_kp = network.mask.out_channels - 1
@@ -107,7 +108,7 @@ class FastDenseMotion:
         self._background = torch.tensor([[[[1.0, 0], [0, 1], [0, 0]]]], device=numerics.device)
 
     def encode_source(self, frame: Tensor, motion: Motion) -> MotionSource:
-        """frame: (1, C, H, W) in [0, 1]; motion: its own."""
+        """Prepare a source.  frame: (1, C, H, W) in [0, 1]; motion: its own."""
         small = self._down(frame).contiguous()
         height, width = small.shape[2:]
         grid = identity_grid(height, width, like=small)
@@ -116,7 +117,7 @@ class FastDenseMotion:
         return MotionSource(small, still.permute(0, 2, 3, 1), heatmaps_last(motion.keypoints, height, width), places)
 
     def __call__(self, source: MotionSource, source_motion: Motion, driving: Motion) -> tuple[Tensor, Tensor | None]:
-        """The flow (B, h, w, 2) and, where the model estimates it, the occlusion (B, 1, h, w)."""
+        """Return the flow (B, h, w, 2) and, where the model estimates it, the occlusion (B, 1, h, w)."""
         height, width = source.small.shape[2:]
         batch = len(driving)
         maps = affine_maps(source_motion, driving)
@@ -130,7 +131,7 @@ class FastDenseMotion:
         return flow, out[..., last:].sigmoid().permute(0, 3, 1, 2) if self._occludes else None
 
     def _input(self, source: MotionSource, driving: Motion, maps: Tensor) -> Tensor:
-        """The hourglass input (B, K + C K + C, h, w) in its own order."""
+        """Return the hourglass input (B, K + C K + C, h, w) in its own order."""
         height, width = source.small.shape[2:]
         batch, count = driving.keypoints.shape[:2]
         heatmaps = heatmaps_last(driving.keypoints, height, width) - source.heatmaps
@@ -143,8 +144,8 @@ class FastDenseMotion:
 
 
 def step_at(step: int, scale: float) -> int:
-    """Every how many pixels a network takes one of frames 1 / scale as large as the native ones, of which it takes one
-    every `step`. Raises UsageError where that is no whole number."""
+    """Return the stride in pixels at which a network reads frames 1 / scale as large as the native ones, of which it
+    takes one every `step`. Raises UsageError where that is no whole number."""
     wanted = step / scale
     if wanted < 1 or abs(wanted - round(wanted)) > 1e-6:
         raise UsageError(
@@ -155,7 +156,7 @@ def step_at(step: int, scale: float) -> int:
 
 
 def downsample_at(down: AntiAliasDownsample | None, channels: int, scale: float) -> AntiAliasDownsample | None:
-    """The anti-alias filter for frames 1 / scale as large as the native ones, whose result has the native size.
+    """Return the anti-alias filter for frames 1 / scale as large as the native ones, whose result has the native size.
 
     down: that of the native frames; None where the network sees them as they are. Raises UsageError where the result
     would not have every n-th pixel for a whole n.
@@ -176,7 +177,7 @@ class SeparableDownsample:
         self._matrices: dict[int, Tensor] = {}
 
     def __call__(self, frames: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, ceil(H / n), ceil(W / n)), channels last."""
+        """Reduce (B, C, H, W) to (B, C, ceil(H / n), ceil(W / n)), channels last."""
         if self._step == 1:
             return frames.contiguous(memory_format=torch.channels_last)
         batch, channels, height, width = frames.shape
@@ -185,7 +186,7 @@ class SeparableDownsample:
         return columns.permute(0, 3, 1, 2)
 
     def _matrix(self, size: int) -> Tensor:
-        """(ceil(size / n), size): row i holds the filter line centred on pixel n i, cut at the borders."""
+        """Return (ceil(size / n), size): row i holds the filter line centred on pixel n i, cut at the borders."""
         if size not in self._matrices:
             radius = len(self._line) // 2
             outputs = -(-size // self._step)
@@ -210,7 +211,7 @@ class FastKeypointDetector:
         self._temperature = detector.temperature
 
     def __call__(self, frames: Tensor) -> Motion:
-        """frames: (B, C, H, W) float32 in [0, 1]."""
+        """Detect the motion of frames (B, C, H, W), float32 in [0, 1]."""
         maps = self._network(self._down(frames).to(self._dtype)).float().contiguous()
         jacobian_maps = maps[:, self._count :] if self._first_order else None
         return motion_from_maps(maps[:, : self._count], jacobian_maps, self._temperature)

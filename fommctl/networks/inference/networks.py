@@ -30,11 +30,11 @@ class FastUpsampling:
         self._conv = numerics.convolution(upsampling_kernel(weight), bias.repeat(4), padding=1, relu=True)
 
     def phases(self, x: Tensor) -> Tensor:
-        """(B, I, h, w) to staggered phases (B, 4 O, h + 1, w + 1)."""
+        """Convert (B, I, h, w) to staggered phases (B, 4 O, h + 1, w + 1)."""
         return self._conv(x)
 
     def __call__(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
-        """(B, I, h, w) to (B, O, 2 h, 2 w), with the channels of `beside` (B, S, 2 h, 2 w) behind."""
+        """Convert (B, I, h, w) to (B, O, 2 h, 2 w), with the channels of `beside` (B, S, 2 h, 2 w) behind."""
         batch, _, height, width = x.shape
         extra = 0 if beside is None else beside.shape[1]
         out = torch.empty(
@@ -76,7 +76,7 @@ class FastHourglass:
         self._heads = numerics.convolution(weight, bias, padding=padding)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x: (B, C, H, W).  Returns the heads' maps."""
+        """Return the heads' maps of x (B, C, H, W)."""
         outputs = [x]
         for conv in self._down:
             outputs.append(F.avg_pool2d(conv(outputs[-1]), 2))
@@ -97,7 +97,7 @@ class FastResidualBlock:
         self._outer = numerics.wide_convolution(*weight_and_bias(block.conv2))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x: (B, C, h, w); changed in place."""
+        """Apply the block to x (B, C, h, w), which is changed in place."""
         activated = torch.addcmul(self._shift, x, self._scale).relu_()
         return self._outer.add_to(x, self._inner(activated))
 
@@ -122,7 +122,7 @@ class FastPainter:
             self._final = numerics.convolution(weight, bias, padding=3)
 
     def __call__(self, features: Tensor) -> Tensor:
-        """features: (B, F, h, w), warped and dimmed; changed in place.  Returns (B, H, W, C or C + 1) before the
+        """Paint features (B, F, h, w), warped and dimmed; changed in place.  Returns (B, H, W, C or C + 1) before the
         sigmoid."""
         if features.device.type != "cpu":
             return self._paint(features)
@@ -157,7 +157,7 @@ class FastEncoder:
         ]
 
     def __call__(self, frame: Tensor) -> Tensor:
-        """frame: (1, C, H, W) in [0, 1].  Returns features (1, F, h, w)."""
+        """Return features (1, F, h, w) of a frame (1, C, H, W) in [0, 1]."""
         features = self._first(frame.contiguous(memory_format=torch.channels_last))
         for conv in self._down:
             features = F.avg_pool2d(conv(features), 2)

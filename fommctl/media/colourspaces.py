@@ -1,0 +1,364 @@
+"""Colour spaces of pictures with more than 8 bits, and what a model sees of them.
+
+Three spaces are known here: display-referred sRGB, scene-linear Rec.709, and the log density of scanned film. All
+others are OCIO's, through OpenImageIO (extra `vfx`), whose wheel holds the ACES configurations.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fommctl.errors import InputError, MissingError, UsageError
+from fommctl.presets.config import nearest
+
+Floats = NDArray[np.float32]
+SRGB, LINEAR, FILM_LOG = "srgb_rec709_display", "lin_rec709_scene", "film_log"
+_BUILT_IN = frozenset({SRGB, LINEAR, FILM_LOG})
+_LINEAR_NAMES = (LINEAR, "Linear Rec.709 (sRGB)", "lin_srgb", "Utility - Linear - sRGB", "Utility - Linear - Rec.709")
+DEFAULT_CONFIG = "ocio://cg-config-latest"
+KNEE, REACH = 0.5, 0.2
+"""The shoulder: light is kept up to the knee, above it grows by REACH times a logarithm. The model's white, 1, is a
+scene-linear 2.74; the curve goes on above it and has an inverse everywhere."""
+_REC709 = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
+_AP0 = (0.7347, 0.2653, 0.0, 1.0, 0.0001, -0.077, 0.32168, 0.33767)
+_BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+_FILM_BLACK, _FILM_WHITE, _FILM_STEP = 95, 685, 0.002 / 0.6
+"""Code values of 10 bits, and the logarithm of light a step (SMPTE RP 180, Kodak's Cineon)."""
+
+
+def import_openimageio(what: str) -> Any:
+    """Return the module. Raises MissingError, which says that `what` needs it."""
+    try:
+        import OpenImageIO
+    except ImportError as error:
+        raise MissingError(f"{what} needs OpenImageIO", "Install it: pip install 'fommctl[vfx]'.") from error
+    return OpenImageIO
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A colour space."""
+
+    name: str
+    """One that this module knows, or the canonical one of the configuration."""
+    config: str | None = None
+    """The OCIO configuration; None for a space that this module knows."""
+    primaries: tuple[float, ...] | None = None
+    """Of a linear space: x and y of red, green, blue and white, where they are not those of Rec.709."""
+
+
+def linear_space(primaries: Sequence[float]) -> Space:
+    """Return the linear space of these chromaticities (x and y of red, green, blue and white).
+
+    Raises ValueError for numbers that are no primaries.
+    """
+    given = tuple(round(float(number), 5) for number in primaries)
+    if np.allclose(given, _REC709, atol=2e-4):
+        return Space(LINEAR)
+    matrix = _to_rec709(given)
+    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-6:
+        raise ValueError("no primaries")
+    return Space(LINEAR, None, given)
+
+
+def find_space(name: str, config: str | None, flag: str) -> Space:
+    """Return the space that a name or a role means.
+
+    flag: the option, for messages. Raises UsageError with the nearest names, MissingError without OpenImageIO.
+    """
+    if name in _BUILT_IN and config is None and not os.environ.get("OCIO"):
+        return Space(name)
+    path = choose_config(config)
+    colours = _config(path)
+    if colours.getColorSpaceIndex(name) < 0 and name not in colours.getRoles():
+        raise _unknown(f"{flag} is '{name}', which is no colour space", name, _names(colours), path)
+    return Space(colours.resolve(name), path)
+
+
+def stated_space(name: str, config: str | None) -> Space | None:
+    """Return the space that a file names; None where the configuration does not have it."""
+    if name in _BUILT_IN:
+        return Space(name)
+    path = choose_config(config)
+    colours = _config(path)
+    return Space(colours.resolve(name), path) if colours.getColorSpaceIndex(name) >= 0 else None
+
+
+def check_view(view: str, config: str | None) -> None:
+    """Raise UsageError, with the nearest names, unless DISPLAY/VIEW is one of the configuration."""
+    path = choose_config(config)
+    colours = _config(path)
+    known = [f"{display}/{each}" for display in colours.getDisplayNames() for each in colours.getViewNames(display)]
+    if view not in known:
+        raise _unknown(f"--display-view is '{view}', which is no DISPLAY/VIEW", view, known, path)
+
+
+def choose_config(config: str | None) -> str:
+    """Return the configuration that counts: the given one, that of $OCIO, or the one inside the wheel."""
+    return config or os.environ.get("OCIO") or DEFAULT_CONFIG
+
+
+def _names(colours: Any) -> list[str]:
+    return [*colours.getColorSpaceNames(), *colours.getRoles()]
+
+
+def _unknown(message: str, name: str, known: Sequence[str], path: str) -> UsageError:
+    by_case = {each.lower(): each for each in known}
+    close = nearest(name.lower(), list(by_case))
+    inside = [each for each in known if name.lower() in each.lower()]
+    found = list(dict.fromkeys([*([by_case[close]] if close else []), *inside]))[:4] or list(known)[:4]
+    return UsageError(f"{message} of {path}", f"Nearest: {', '.join(found)}.")
+
+
+@cache
+def _config(path: str) -> Any:
+    """Return a configuration. Raises InputError where it cannot be read."""
+    oiio = import_openimageio("an OCIO configuration")
+    if "://" not in path and not Path(path).is_file():
+        raise InputError(f"the OCIO configuration {path} does not exist", "Check --ocio and $OCIO.")
+    colours = oiio.ColorConfig(path)
+    problem = str(colours.geterror() or "")
+    if problem or not colours.getDisplayNames():
+        reason = problem.splitlines()[0] if problem else "it has no displays"
+        raise InputError(f"the OCIO configuration {path} cannot be read: {reason}", "Check --ocio and $OCIO.")
+    return colours
+
+
+Change = Callable[[Floats], Floats]
+"""Of pixels (..., 3)."""
+
+
+@cache
+def to_linear(space: Space) -> Change:
+    """Return what turns values of a space into scene-linear Rec.709."""
+    if space.primaries is not None:
+        return _product(_to_rec709(space.primaries))
+    if space.config is None:
+        return {SRGB: decode_srgb, LINEAR: _same, FILM_LOG: _film_light}[space.name]
+    return _conversion(space.name, None, space.config)
+
+
+@cache
+def from_linear(space: Space) -> Change:
+    """Return the inverse of `to_linear`."""
+    if space.primaries is not None:
+        return _product(np.linalg.inv(_to_rec709(space.primaries)))
+    if space.config is None:
+        return {SRGB: encode_srgb, LINEAR: _same, FILM_LOG: _film_density}[space.name]
+    return _conversion(None, space.name, space.config)
+
+
+def _to_rec709(primaries: Sequence[float]) -> NDArray[np.float64]:
+    """Return the matrix (3, 3) from light in these primaries to that in Rec.709's, the white adapted (Bradford)."""
+    theirs, ours = _to_xyz(primaries), _to_xyz(_REC709)
+    white, wanted = (_BRADFORD @ matrix.sum(axis=1) for matrix in (theirs, ours))
+    adapted = np.linalg.inv(_BRADFORD) @ np.diag(wanted / white) @ _BRADFORD
+    return np.asarray(np.linalg.inv(ours) @ adapted @ theirs)
+
+
+def _to_xyz(primaries: Sequence[float]) -> NDArray[np.float64]:
+    points = np.array(primaries, np.float64).reshape(4, 2)
+    columns = np.stack([points[:, 0] / points[:, 1], np.ones(4), (1 - points.sum(axis=1)) / points[:, 1]])
+    return np.asarray(columns[:, :3] * np.linalg.solve(columns[:, :3], columns[:, 3]))
+
+
+def _same(values: Floats) -> Floats:
+    return values
+
+
+def _conversion(source: str | None, target: str | None, path: str) -> Change:
+    """Return the conversion between a space of a configuration and linear Rec.709 (None)."""
+    colours = _config(path)
+    linear = next((name for name in _LINEAR_NAMES if colours.getColorSpaceIndex(name) >= 0), None)
+    matrix: NDArray[np.floating] = np.eye(3)
+    if linear is None:
+        if "aces_interchange" not in colours.getRoles():
+            raise InputError(
+                f"the OCIO configuration {path} has neither linear Rec.709 nor the role aces_interchange",
+                "Take another one with --ocio.",
+            )
+        linear = "aces_interchange"
+        matrix = _to_rec709(_AP0) if target is None else np.linalg.inv(_to_rec709(_AP0))
+    before, after = (_same, _product(matrix)) if target is None else (_product(matrix), _same)
+    convert = _ocio(source or linear, target or linear, path)
+
+    def change(values: Floats) -> Floats:
+        return after(convert(before(values)))
+
+    return _as_matrix(change) or change
+
+
+def _ocio(source: str, target: str, path: str) -> Change:
+    oiio = import_openimageio("OCIO")
+
+    def change(values: Floats) -> Floats:
+        picture = oiio.ImageBuf(_as_picture(values))
+        made = oiio.ImageBufAlgo.colorconvert(picture, source, target, unpremult=False, colorconfig=path)
+        return _pixels(oiio, made, values.shape)
+
+    return change
+
+
+def _as_picture(values: Floats) -> Floats:
+    return np.ascontiguousarray(values.reshape(1, -1, 3) if values.ndim == 2 else values, np.float32)
+
+
+def _pixels(oiio: Any, made: Any, shape: tuple[int, ...]) -> Floats:
+    if made.has_error:
+        raise InputError(
+            f"OCIO failed: {str(made.geterror()).splitlines()[0]}", "Check --ocio and the names of spaces."
+        )
+    return np.asarray(made.get_pixels(oiio.FLOAT), np.float32).reshape(shape)
+
+
+def _as_matrix(change: Change) -> Change | None:
+    """Return a conversion as a product, which is many times as fast; None where it is no linear one."""
+    rows = change(np.eye(3, dtype=np.float32)).astype(np.float64)
+    trial = np.array([[0.18, 0.02, 3.0], [-0.1, 0.5, 0.9], [40.0, 1.0, 0.0], [0, 0, 0]], np.float32)
+    if not np.allclose(change(trial), trial @ rows, rtol=1e-5, atol=1e-6):
+        return None
+    return _product(rows.T)
+
+
+def _product(matrix: NDArray[np.floating]) -> Change:
+    """Return the product of a matrix and pixels, by sums: BLAS is slower on rows of three."""
+    if np.array_equal(matrix, np.eye(3)):
+        return _same
+    factors = matrix.astype(np.float32)
+
+    def change(values: Floats) -> Floats:
+        result = np.empty(values.shape, np.float32)
+        for channel in range(3):
+            np.multiply(values[..., 0], factors[channel, 0], out=result[..., channel])
+            for other in (1, 2):
+                result[..., channel] += values[..., other] * factors[channel, other]
+        return result
+
+    return change
+
+
+def decode_srgb(signal: Floats) -> Floats:
+    """Light of an sRGB signal (IEC 61966-2-1); the curve goes on above 1, its straight part below 0."""
+    light = np.power(np.maximum((signal + np.float32(0.055)) / np.float32(1.055), 0), np.float32(2.4))
+    return np.where(signal <= np.float32(0.04045), signal / np.float32(12.92), light).astype(np.float32, copy=False)
+
+
+def encode_srgb(light: Floats) -> Floats:
+    """The sRGB signal of light, as `decode_srgb` reads it."""
+    signal = np.power(np.maximum(light, 0), np.float32(1 / 2.4)) * np.float32(1.055) - np.float32(0.055)
+    return np.where(light <= np.float32(0.0031308), light * np.float32(12.92), signal).astype(np.float32, copy=False)
+
+
+def compress(light: Floats) -> Floats:
+    """Lay the shoulder over light: what is brighter than the knee comes closer, and never meets."""
+    above = np.maximum(light - np.float32(KNEE), 0)
+    return np.where(
+        above > 0, np.float32(KNEE) + np.float32(REACH) * np.log1p(above / np.float32(REACH)), light
+    ).astype(np.float32, copy=False)
+
+
+def expand(light: Floats) -> Floats:
+    """Undo `compress`, up to the largest number of half-floats."""
+    above = np.minimum(np.maximum(light - np.float32(KNEE), 0) / np.float32(REACH), np.float32(12.69))
+    return np.where(above > 0, np.float32(KNEE) + np.float32(REACH) * np.expm1(above), light).astype(
+        np.float32, copy=False
+    )
+
+
+def _film_light(codes: Floats) -> Floats:
+    black = 10 ** ((_FILM_BLACK - _FILM_WHITE) * _FILM_STEP)
+    light = np.power(np.float32(10), (codes * 1023 - _FILM_WHITE) * np.float32(_FILM_STEP))
+    return np.asarray((light - np.float32(black)) / np.float32(1 - black), np.float32)
+
+
+def _film_density(light: Floats) -> Floats:
+    black = 10 ** ((_FILM_BLACK - _FILM_WHITE) * _FILM_STEP)
+    least = np.float32(10 ** (-_FILM_WHITE * _FILM_STEP))
+    scaled = np.maximum(light * np.float32(1 - black) + np.float32(black), least)
+    return np.asarray((np.log10(scaled) / np.float32(_FILM_STEP) + _FILM_WHITE) / 1023, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How values of a space are shown to a model, and found again."""
+
+    space: Space
+    shoulder: bool
+    """Can the values be brighter than a display's white?"""
+    view: str | None = None
+    """DISPLAY/VIEW of the configuration in place of the own curve."""
+    config: str | None = None
+    """Of the view."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether the values are what a model sees."""
+        return self.view is None and not self.shoulder and self.space == Space(SRGB)
+
+    def shown(self, values: Floats) -> Floats:
+        """The display-referred sRGB signal of values (..., 3): 1 is the model's white, and brighter ones follow."""
+        if self.plain:
+            return values
+        if self.view is not None:
+            return self._through_view(values, inverse=False)
+        light = to_linear(self.space)(values)
+        return encode_srgb(compress(light) if self.shoulder else light)
+
+    def values(self, signal: Floats) -> Floats:
+        """Undo `shown`."""
+        if self.plain:
+            return signal
+        if self.view is not None:
+            return self._through_view(signal, inverse=True)
+        light = decode_srgb(signal)
+        return from_linear(self.space)(expand(light) if self.shoulder else light)
+
+    def _through_view(self, values: Floats, *, inverse: bool) -> Floats:
+        assert self.view is not None
+        oiio = import_openimageio("--display-view")
+        display, _, view = self.view.partition("/")
+        path = choose_config(self.config)
+        space = self.space.name
+        if self.space.config is None:
+            # A view needs a space of its own configuration.
+            space = _linear_of(path)
+            values = values if inverse else to_linear(self.space)(values)
+        made = oiio.ImageBufAlgo.ociodisplay(
+            oiio.ImageBuf(_as_picture(values)),
+            display,
+            view,
+            space,
+            unpremult=False,
+            colorconfig=path,
+            inverse=inverse,
+        )
+        result = _pixels(oiio, made, values.shape)
+        return from_linear(self.space)(result) if inverse and self.space.config is None else result
+
+
+def _linear_of(path: str) -> str:
+    colours = _config(path)
+    found = next((name for name in _LINEAR_NAMES if colours.getColorSpaceIndex(name) >= 0), None)
+    if found is None:
+        raise UsageError(f"{path} has no linear Rec.709 for its view", "Name the picture's space: --source-space.")
+    return found
+
+
+def choose_look(space: Space, *, floating: bool, view: str | None = None, config: str | None = None) -> Look:
+    """Return how a space is shown.  floating: whether the file's numbers may pass 1."""
+    light = to_linear(space)(np.array([[0.5] * 3, [1.0] * 3], np.float32))
+    straight = abs(float(light[0].mean()) - 0.5) < 1e-3
+    return Look(space, bool(light[1].max() > 1.001) or (straight and floating), view, config)
+
+
+def convert(values: Floats, source: Space, target: Space) -> Floats:
+    """Values of one space as those of another, by what they mean."""
+    return values if source == target else from_linear(target)(to_linear(source)(values))
