@@ -491,6 +491,12 @@ class AnimateConfig:
                 )
         if self.face_map is not None and (self.face != LARGEST or self.driving_face is not None):
             yield UsageError("--map excludes --face and --driving-face", "It names the faces of both.")
+        if self.face != LARGEST and self.crop != "auto":
+            yield UsageError("--face looks for a face, and --crop names a square", "Leave one of them out.")
+        if self.driving_face is not None and self.driving_crop is not None and self.driving_crop not in SEARCHED:
+            yield UsageError(
+                "--driving-face looks for a face, and --driving-crop names a square", "Leave one of them out."
+            )
         several = self.face_map is not None or "all" in (self.face, self.driving_face)
         if several and (self.crop != "auto" or self.paste_back is False):
             yield UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from fommctl.media.boxes import Box
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fommctl.animate.compose import Paste
+    from fommctl.animate.paste import Paste, TurnedPaste
     from fommctl.media.plates import Plate
     from fommctl.networks.detail import Detail
 
@@ -29,12 +30,19 @@ class Planes:
     uv: Floats | None = None
     """(H, W, 2), an ST map: from the left to the right and from the bottom to the top of the source, in [0, 1]."""
 
+    @classmethod
+    def together(cls, planes: Sequence[Planes], blend: Callable[[Sequence[Floats]], Floats]) -> Planes:
+        """Return the planes of a frame in which several squares move.  blend: how their pictures became one."""
+        mattes = [each.matte for each in planes if each.matte is not None]
+        maps = [each.uv for each in planes if each.uv is not None]
+        return cls(np.maximum.reduce(mattes) if mattes else None, blend(maps) if maps else None)
+
 
 class PlaneMaker:
     """Makes the planes of frames that are pasted into one source."""
 
     def __init__(
-        self, paste: Paste, box: Box, size: tuple[int, int], plate: Plate | None, mapper: Detail | None
+        self, paste: Paste | TurnedPaste, box: Box, size: tuple[int, int], plate: Plate | None, mapper: Detail | None
     ) -> None:
         """size: (width, height) of the source.  plate: the source as its file holds it, which may have more around it.
         mapper: where places of the square come from, for the part that `paste` shows; None: no map is wanted."""

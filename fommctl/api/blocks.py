@@ -15,7 +15,13 @@ from fommctl.networks.fomm import (
     sparse_motions,
 )
 from fommctl.networks.grids import between_borders, gaussians, identity_grid, resize_grid, resize_map, sample
-from fommctl.networks.inference.convolutions import Numerics, folded, weight_and_bias
+from fommctl.networks.inference.convolutions import (
+    Numerics,
+    folded,
+    interleave_into,
+    upsampling_kernel,
+    weight_and_bias,
+)
 from fommctl.networks.inference.devices import exact_convolutions
 from fommctl.networks.inference.engine import DTYPES, FastRenderer, GraphedRenderer
 from fommctl.networks.inference.motion import downsample_at, neighbours, step_at, weighted_rows
@@ -78,6 +84,7 @@ __all__ = [
     "gaussians",
     "hull_area",
     "identity_grid",
+    "interleave_into",
     "inverse",
     "keypoint_heatmaps",
     "motion_from_maps",
@@ -91,6 +98,7 @@ __all__ = [
     "soft_argmax",
     "sparse_motions",
     "step_at",
+    "upsampling_kernel",
     "weight_and_bias",
     "weighted_rows",
 ]

@@ -144,7 +144,7 @@ OLD = 24 * 3600
 
 def check_folders() -> Iterator[Row]:
     """Check FOMMCTL_HOME, torch hub's cache, the temporary and the current folder."""
-    from fommctl.models.home import home
+    from fommctl.home import home
 
     yield _folder("FOMMCTL_HOME", home(), "Set FOMMCTL_HOME to a writable folder.")
     yield from _leftovers(home())

@@ -20,8 +20,8 @@ from fommctl.evaluate.config import EvaluateConfig
 from fommctl.evaluate.detection_cache import DetectionCache, Pixels, Result
 from fommctl.evaluate.plan import Task
 from fommctl.evaluate.scoring import missing_text
+from fommctl.home import home
 from fommctl.host import Host, why_not_ready
-from fommctl.models.home import home
 
 if TYPE_CHECKING:
     from fommctl.animate.engine import Engine

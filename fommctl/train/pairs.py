@@ -28,7 +28,7 @@ from fommctl.api.specs import DetectorSpec
 from fommctl.datasets.clips import Clip
 from fommctl.errors import FommctlError, InputError, UsageError
 from fommctl.files import atomic_write
-from fommctl.models.home import home
+from fommctl.home import home
 from fommctl.presets.sections import DatasetParams, ExpressionParams
 from fommctl.train.augmentation import augment, moved, warped
 

@@ -75,7 +75,8 @@ def test_a_bug_where_no_log_can_be_written(trouble: Run, monkeypatch: pytest.Mon
     result = trouble("fail", "bug")
     assert (result.code, result.stderr.splitlines()[1]) == (
         1,
-        "hint: Leave the plugin out with FOMMCTL_PLUGINS, or report it with the traceback that --debug shows.",
+        "hint: Leave the plugin out with FOMMCTL_PLUGINS, or report it to its authors with the traceback that --debug "
+        "shows.",
     )
 
 
