@@ -254,7 +254,7 @@ def listed(flag: str) -> Callable[[str], tuple[str, ...]]:
     def read(text: str) -> tuple[str, ...]:
         names = tuple(part.strip() for part in text.split(",") if part.strip())
         if not names:
-            raise UsageError(f"{flag} names nothing", "Give names with commas between them, or leave it out.")
+            raise UsageError(f"{flag} is empty", "Give names with commas between them, or leave it out.")
         return names
 
     return read

@@ -152,7 +152,7 @@ def _found(what: str, file: File, given: Path | None, folder: Path) -> Path:
         hashes = f"has the SHA-256 {found[:16]}..., the sidecar {file.sha256[:16]}..."
         raise InputError(
             f"{what} has changed: {printable(str(place), LONGEST_PATH)} {hashes}",
-            "Bring back the file that was rendered, or name where it lies.",
+            "Restore the file that was rendered, or name where it lies.",
         )
     raise InputError(
         f"{what} is not there: {printable(file.path, LONGEST_PATH)}",

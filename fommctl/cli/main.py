@@ -223,7 +223,7 @@ def _as_known(error: BaseException) -> FommctlError | None:
     if isinstance(error, OSError) and error.errno in FULL_DISK:
         return OutputError(f"the disk is full: {error}", "Free some space or write elsewhere with -o.")
     if isinstance(error, OSError) and error.errno == errno.EIO and error.filename is None:
-        return OutputError("the terminal or pipe that fommctl writes to went away", "Write results to a file.")
+        return OutputError("the terminal or pipe that fommctl writes to was closed", "Write results to a file.")
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return InputError(f"not allowed: {error}", "Check the permissions of the file and of its folder.")
     if isinstance(error, OSError) and error.filename is not None:

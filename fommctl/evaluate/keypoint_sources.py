@@ -58,7 +58,9 @@ def choose_keypoints(
         return "true"
     if name == MODEL:
         if not model:
-            raise UsageError("finished results have no model to ask for keypoints", "Name a detector with --keypoints.")
+            raise UsageError(
+                "finished results have no model that could detect keypoints", "Name a detector with --keypoints."
+            )
         return "model"
     if name != AUTO:
         return _with_landmarks(host.find("detector", name))

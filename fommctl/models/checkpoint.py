@@ -225,7 +225,7 @@ def _load(path: Path, in_place: bool) -> Any:
         ) from error
     except Exception as error:  # A parser that is fed a damaged file may fail in any way.
         if out_of_memory(error):
-            raise ModelError(f"the memory does not suffice for {path}", "Free some, or use a smaller model.") from error
+            raise ModelError(f"not enough memory for {path}", "Free some, or use a smaller model.") from error
         raise ModelError(f"{path} is truncated or damaged: {_first_line(error)}", _DAMAGED) from error
 
 

@@ -57,7 +57,7 @@ def preset_specs(host: Host) -> dict[str, PresetSpec]:
         clash = shipped.intersection((other.name, *other.aliases))
         if clash:
             raise UsageError(
-                f"a plugin's preset takes the name of the shipped preset '{min(clash)}'",
+                f"a plugin's preset has the name of the shipped preset '{min(clash)}'",
                 f"Its file is {other.path}; remove the plugin or restrict FOMMCTL_PLUGINS.",
             )
     return {**specs, **host.presets}

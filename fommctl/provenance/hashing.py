@@ -60,7 +60,7 @@ class InputFile:
         """Raise InputError where the input was written to, or replaced, since `of`."""
         if not self.unchanged:
             raise InputError(
-                f"{self.path} was changed while it was read: no hash can vouch for the result",
+                f"{self.path} changed while it was being read: no hash can vouch for the result",
                 "Run the command again, on inputs that nothing else writes to.",
             )
 

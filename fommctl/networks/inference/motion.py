@@ -148,8 +148,8 @@ def step_at(step: int, scale: float) -> int:
     wanted = step / scale
     if wanted < 1 or abs(wanted - round(wanted)) > 1e-6:
         raise UsageError(
-            f"this model cannot work at {1 / scale:g} times its native size",
-            "Take a whole multiple of the native size.",
+            f"this model does not support {1 / scale:g} times its native size",
+            "Use a whole multiple of the native size.",
         )
     return round(wanted)
 
