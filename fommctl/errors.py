@@ -75,7 +75,7 @@ def out_of_memory(error: BaseException) -> InputError | None:
     said = isinstance(error, RuntimeError | OSError | ImportError) and any(text in str(error) for text in _NO_MEMORY)
     if not said and not isinstance(error, MemoryError) and getattr(error, "errno", None) != errno.ENOMEM:
         return None
-    return InputError("the memory does not suffice", MORE_MEMORY)
+    return InputError("not enough memory", MORE_MEMORY)
 
 
 class ModelError(FommctlError):

@@ -98,7 +98,7 @@ def test_all_problems_are_told_at_once_on_the_command_line_and_in_python() -> No
         ("--minutes is 30", "Give a whole number from 1 to 20."),
         ("--salt is 'nan'", "Give a number."),
         ("--shell is 'whit'", "Did you mean white? Choices: brown, white."),
-        ("--guests names nothing", "Give names with commas between them, or leave it out."),
+        ("--guests is empty", "Give names with commas between them, or leave it out."),
     ]
     assert [(each.message, each.hint) for each in error.problems] == expected
     assert error.message.startswith("5 problems:\n  missing argument 'EGG'. What is boiled.\n  --minutes")
@@ -109,7 +109,7 @@ def test_all_problems_are_told_at_once_on_the_command_line_and_in_python() -> No
         "--minutes is 30",
         "--salt is nan",
         "--shell is 'whit'",
-        "--guests names nothing",
+        "--guests is empty",
         "boil has no option 'spon' (did you mean 'spoons'?)",
     ]
 

@@ -19,8 +19,8 @@ from fommctl.animate.config import SEARCHED, AnimateConfig, FrameRange, MotionMo
 from fommctl.animate.engine import Engine, choose_motion
 from fommctl.animate.motion import DrivingFrame, DrivingFraming, Motion, is_motion_file
 from fommctl.animate.transfer import Moment
-from fommctl.api.protocols import FlowRenderer
-from fommctl.api.specs import BackendSpec
+from fommctl.api.protocols import Detector, FlowRenderer
+from fommctl.api.specs import BackendSpec, DetectorSpec
 from fommctl.api.values import Detection
 from fommctl.detection.choice import LARGEST
 from fommctl.detection.detectors import DetectorCache, ready_detectors
@@ -33,12 +33,14 @@ from fommctl.detection.framing import (
     room_in,
     source_crop,
 )
+from fommctl.detection.landmarks import LandmarkDetector, LandmarkSquare, bounds
 from fommctl.detection.shots import DrivingCrop
 from fommctl.detection.tracking import STILL, travel
 from fommctl.errors import InputError, ModelError, UsageError
+from fommctl.home import restorer_file
 from fommctl.host import Host
 from fommctl.media import sequences
-from fommctl.media.boxes import Box
+from fommctl.media.boxes import Box, TurnedSquare
 from fommctl.media.colourspaces import FILM_LOG, LINEAR, SRGB, Space, check_view, find_space
 from fommctl.media.containers import is_plate_format
 from fommctl.media.images import Picture, crop, over_black, read_picture, resize
@@ -47,12 +49,11 @@ from fommctl.media.output_paths import is_pattern
 from fommctl.media.plates import Plate
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.reader import Clip
-from fommctl.media.resampling import Number, content
-from fommctl.media.sound import choose_tracks
+from fommctl.media.resampling import Number, content, upright
+from fommctl.media.sound import ALL, AUTO, choose_tracks
 from fommctl.media.writer import AudioSource, check_output, holds_alpha, holds_audio, holds_more
-from fommctl.models.home import restorer_file
 from fommctl.networks.motion import MotionParts
-from fommctl.presets.sections import Framing, Preset
+from fommctl.presets.sections import Framing, Preset, SquareParams
 from fommctl.provenance.hashing import InputFile
 from fommctl.provenance.sidecar import check_sidecar
 from fommctl.provenance.signing import check_signing
@@ -116,6 +117,8 @@ class AnimationInputs:
     """The animated square in the picture; None: the whole picture is the model's input."""
     mirrored: bool
     """Is the picture extended by its reflection, where the square reaches beyond it? Else its border is repeated."""
+    turned: TurnedSquare | None
+    """The animated square itself where it may be turned; `source_box` is then the one that it lies in."""
     square: NDArray[np.uint8]
     """(N, N, 3): the source as the model sees it."""
     views: tuple[NDArray[np.uint8], ...]
@@ -125,6 +128,8 @@ class AnimationInputs:
     """(width, height) of the model's frames."""
     subject: Detection | None
     """The source's, where it was looked for."""
+    all_boxes: tuple[Box, ...]
+    """Of all subjects of the source, from left to right, where they were looked for."""
     room: Room | None
     """How far the source's subject may move before it leaves its square, where that is known."""
     warnings: tuple[str, ...]
@@ -133,7 +138,14 @@ class AnimationInputs:
     @property
     def source_width(self) -> int:
         """Pixels of the source from the left to the right of what is animated."""
+        if self.turned is not None:
+            return round(self.turned.side)
         return self.picture.pixels.shape[1] if self.source_box is None else round(self.source_box.width)
+
+    @property
+    def full(self) -> NDArray[np.uint8]:
+        """The animated part of the source, laid over black, at its own resolution."""
+        return _full(on_black(self.picture), self.source_box, self.turned, mirrored=self.mirrored)
 
 
 InputFiles = tuple[tuple[str, InputFile], ...]
@@ -216,15 +228,19 @@ def open_driving(config: AnimateConfig, engine: Engine) -> Iterator[Clip | Motio
     """The driving video, probed, or the motion file in its place. Raises InputError, ModelError or UsageError."""
     check_outputs(config)
     if is_motion_file(config.driving):
-        yield _motion(config, engine)
+        yield load_motion(config, engine)
     else:
         reading = config.driving_reading
         with Clip(config.driving, fps=config.fps, deinterlace=config.deinterlace, reading=reading) as clip:
             yield clip
 
 
-def _motion(config: AnimateConfig, engine: Engine) -> Motion:
-    motion = Motion.load(config.driving)
+def load_motion(config: AnimateConfig, engine: Engine) -> Motion:
+    """Read the motion file in the place of a driving video. Raises InputError, ModelError or UsageError."""
+    face = config.driving_face or LARGEST
+    if not face.isdecimal() and face not in (LARGEST, "all"):
+        raise UsageError(f"--driving-face {face} of a motion file", "Give the number of one of its faces, from 1 on.")
+    motion = Motion.load(config.driving, int(face) if face.isdecimal() else 1)
     name, family = printable(config.driving.name), engine.family.name
     if motion.family != family:
         raise ModelError(
@@ -319,14 +335,15 @@ def find_inputs(
     views = [on_black(read_picture(path, config.source_reading)) for path in config.views]
     found = _search(config, driving, pixels, views, framing, host, searches or DetectorCache(host))
     seconds = time.monotonic() - began
-    box = source_box if found.source is None else found.source.box
+    box, turned = (source_box, None) if found.source is None else (found.source.box, found.source.turned)
     return AnimationInputs(
         picture=picture,
         source_box=box,
         mirrored=not config.as_published,
-        square=_framed(pixels, box, size, config),
+        turned=turned,
+        square=_framed(pixels, box, turned, size, config),
         views=tuple(
-            _framed(view, box if square is None else square.box, size, config)
+            _framed(view, *((box, turned) if square is None else (square.box, square.turned)), size, config)
             for view, square in zip(views, found.views, strict=True)
         ),
         driving=driving.driving
@@ -334,16 +351,33 @@ def find_inputs(
         else DrivingFraming(driving.info, driving.start, driving.end, driving_box, found.shots, found.detector),
         size=size,
         subject=None if found.source is None else found.source.subject,
-        room=None if found.source is None or config.as_published else room_in(found.source, *pixels.shape[1::-1]),
+        all_boxes=() if found.source is None else found.source.all_boxes,
+        room=None
+        if found.source is None or turned is not None or config.as_published
+        else room_in(found.source, *pixels.shape[1::-1]),
         warnings=(*_several(config, found), *_missing(config, found.shots), *_replaced(config, picture)),
         detection_s=seconds,
     )
 
 
 def _framed(
-    pixels: NDArray[np.uint8], box: Box | None, size: tuple[int, int], config: AnimateConfig
+    pixels: NDArray[np.uint8],
+    box: Box | None,
+    turned: TurnedSquare | None,
+    size: tuple[int, int],
+    config: AnimateConfig,
 ) -> NDArray[np.uint8]:
-    return resize(full_square(pixels, box, mirrored=not config.as_published), size)
+    return resize(_full(pixels, box, turned, mirrored=not config.as_published), size)
+
+
+def _full(
+    pixels: NDArray[np.uint8], box: Box | None, turned: TurnedSquare | None, *, mirrored: bool
+) -> NDArray[np.uint8]:
+    """As `full_square`; a turned square upright, the border repeated outside the picture."""
+    if turned is None:
+        return full_square(pixels, box, mirrored=mirrored)
+    side = max(1, round(turned.side))
+    return upright(pixels, turned, (side, side))
 
 
 def full_square(pixels: NDArray[Number], box: Box | None, *, mirrored: bool) -> NDArray[Number]:
@@ -381,26 +415,23 @@ def _search(
         host.find("detector", config.detector)
     if framing is None or not any(wanted):
         return nothing
-    name, subject = config.detector, framing.subject
-    if name is None and config.best_frame == "auto":
-        # Poses are compared by landmarks where a detector at hand finds them.
-        name = next((spec.name for spec in ready_detectors(host, subject) if spec.landmarks), None)
-    spec, detector = searches.detector(subject, name)
+    subject = framing.subject
+    spec, detector = face_detector(config, framing, host, searches)
     log.info("detector: %s", spec.name)
     if isinstance(driving, Clip) and wanted[1]:
-        shots = searches.in_clip(
-            driving,
-            (spec, detector),
-            config.driving_width or framing.width,
-            subject=subject,
-            driving_crop=cast(DrivingCrop, config.crop_of_driving),
-            cuts=bool(config.cuts),
-            face=config.driving_face or LARGEST,
-        )
+        shots = driving_shots(config, driving, framing, host, searches)
     if not wanted[0]:
         return replace(nothing, shots=shots, detector=spec.name)
 
     def found_in(picture: NDArray[np.uint8], path: Path, face: str = LARGEST) -> Crop:
+        found = boxed(picture, path, face)
+        landmarks = found.subject.landmarks
+        if framing.source is None or config.source_width or landmarks is None:
+            return found
+        turned = _square(framing.source).around(landmarks)
+        return found if turned is None else replace(found, box=bounds(turned), turned=turned)
+
+    def boxed(picture: NDArray[np.uint8], path: Path, face: str) -> Crop:
         if not config.as_published:
             width = config.source_width or framing.width
             moves = excursions(shots, config.head_motion or 0.0) if config.motion != "absolute" else []
@@ -415,6 +446,41 @@ def _search(
         tuple(found_in(view, path) for path, view in zip(config.views, views, strict=True)),
         spec.name,
     )
+
+
+def face_detector(
+    config: AnimateConfig, framing: Framing, host: Host, searches: DetectorCache
+) -> tuple[DetectorSpec, Detector]:
+    """Choose the detector of subjects. Raises UsageError and MissingError."""
+    name = config.detector
+    if name is None and (config.best_frame == "auto" or framing.source or framing.driving):
+        # Poses are compared and squares laid by landmarks where a detector at hand finds them.
+        name = next((spec.name for spec in ready_detectors(host, framing.subject) if spec.landmarks), None)
+    return searches.detector(framing.subject, name)
+
+
+def driving_shots(
+    config: AnimateConfig, driving: Clip, framing: Framing, host: Host, searches: DetectorCache
+) -> tuple[ClipCrop, ...]:
+    """Look for the driving face in each shot of a driving video. Raises InputError where it is not found."""
+    spec, detector = face_detector(config, framing, host, searches)
+    width = config.driving_width or framing.width
+    square = None if config.driving_width else framing.driving
+    if square is not None:
+        detector = LandmarkDetector(detector, _square(square), width, framing.subject)
+    return searches.in_clip(
+        driving,
+        (spec, detector),
+        width,
+        subject=framing.subject,
+        driving_crop=cast(DrivingCrop, config.crop_of_driving),
+        cuts=bool(config.cuts),
+        face=config.driving_face or LARGEST,
+    )
+
+
+def _square(params: SquareParams) -> LandmarkSquare:
+    return LandmarkSquare(**params.model_dump())
 
 
 def _check_inside(box: Box | None, name: str, width: int, height: int) -> None:
@@ -492,6 +558,9 @@ def choose_sound(
         if config.audio == "driving":
             why = f"{name} has no sound" if holds else f"{config.result_path.name} cannot hold sound"
             raise UsageError(f"--audio driving, but {why}", "Use --audio auto, or --audio none.")
+        if config.audio_track not in (AUTO, ALL):
+            why = "has no sound" if holds else f"has sound that {config.result_path.name} cannot hold"
+            return (), [f"--audio-track {config.audio_track} is left out: {name} {why}"]
         return (), []
     if must_check:
         found = _same_video(info, config.driving.parent)

@@ -13,7 +13,7 @@ from fommctl.media.boxes import Box
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fommctl.animate.compose import Paste
+    from fommctl.animate.paste import Paste, TurnedPaste
     from fommctl.media.plates import Plate
     from fommctl.networks.detail import Detail
 
@@ -34,7 +34,7 @@ class PlaneMaker:
     """Makes the planes of frames that are pasted into one source."""
 
     def __init__(
-        self, paste: Paste, box: Box, size: tuple[int, int], plate: Plate | None, mapper: Detail | None
+        self, paste: Paste | TurnedPaste, box: Box, size: tuple[int, int], plate: Plate | None, mapper: Detail | None
     ) -> None:
         """size: (width, height) of the source.  plate: the source as its file holds it, which may have more around it.
         mapper: where places of the square come from, for the part that `paste` shows; None: no map is wanted."""

@@ -14,15 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fommctl.animate.compose import CompositionOptions, Floats, Paste, Rendered, detail_of, plane_maker, resting
+from fommctl.animate.compose import CompositionOptions, Rendered, detail_of, plane_maker
 from fommctl.animate.config import AnimateConfig
 from fommctl.animate.motion import Presentation
-from fommctl.animate.plan import AnimationInputs, full_square, on_black
+from fommctl.animate.paste import Floats, Mask, Paste, TurnedPaste, resting
+from fommctl.animate.plan import AnimationInputs, full_square
 from fommctl.animate.planes import Planes
 from fommctl.api.protocols import FrameFilter, SquareFilter
 from fommctl.media.boxes import Box
 from fommctl.media.colourspaces import SRGB, Space, convert
-from fommctl.media.images import Pixels, crop, resize
+from fommctl.media.images import Pixels, resize
 from fommctl.media.movie import Frame
 from fommctl.media.plates import Plate, from_codes, to_bytes
 from fommctl.networks.detail import Detail, FrameDetail
@@ -59,6 +60,7 @@ class PlateComposer:
         square_filters: Sequence[SquareFilter] = (),
         *,
         associated: bool = False,
+        mask: Mask | None = None,
     ) -> None:
         """space: of the result; None is the source's own.  associated: does the result hold values multiplied by alpha?
         The others: see `Composer`."""
@@ -70,7 +72,7 @@ class PlateComposer:
         self._square_filters = square_filters
         self._skip_absent = config.on_missing == "skip"
         self._alpha = look.alpha and plate.alpha is not None and look.paste_back and inputs.source_box is not None
-        self._paste: Paste | None = None
+        self._paste: Paste | TurnedPaste | None = None
         self._enlarge: Paste | None = None
         self._detail: Detail | None = None
         motion: Floats | None = None
@@ -85,15 +87,17 @@ class PlateComposer:
         if look.paste_back and inputs.source_box is not None:
             if look.detail and inputs.mirrored:
                 motion = resting(inputs.source_box, shown.shape[1], shown.shape[0])
-            truth = crop(on_black(inputs.picture), inputs.source_box, mirrored=inputs.mirrored)
-            self._paste = Paste(
-                shown,
-                inputs.source_box,
-                reconstruction,
-                mirrored=inputs.mirrored,
-                motion=None if square_filters else motion,
-                truth=truth,
-            )
+            if inputs.turned is not None:
+                self._paste = TurnedPaste(shown, inputs.turned, inputs.full, reconstruction, mask)
+            else:
+                self._paste = Paste(
+                    shown,
+                    inputs.source_box,
+                    reconstruction,
+                    mirrored=inputs.mirrored,
+                    motion=None if square_filters else motion,
+                    truth=inputs.full,
+                )
             self._background = plate.stacked if self._alpha else values
         elif look.detail:
             self._background = full_square(values, inputs.source_box, mirrored=inputs.mirrored)

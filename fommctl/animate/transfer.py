@@ -15,7 +15,7 @@ from fommctl.detection.framing import Room
 from fommctl.detection.tracking import STILL, Travel
 from fommctl.networks import transfer
 from fommctl.networks.motion import Motion, MotionParts, Smoother
-from fommctl.networks.smoothing import MotionSmoother
+from fommctl.networks.transfer import MotionSmoother
 
 # After the subject was missing, the held pose passes over into its own in so many seconds: a jump would show.
 EASE = 0.4

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fommctl.api.protocols import Backend
-from fommctl.networks.equivariance import ThinPlateTransform
 from fommctl.networks.losses import (
     ImagePyramid,
+    ThinPlateTransform,
     discriminator_loss,
     feature_matching_loss,
     focus_loss,

@@ -232,4 +232,6 @@ class _Run:
         folder = self.plan.config.output or Path()
         for number, row in enumerate(cropped.rows):
             clip = {**row, "output": os.fspath(folder / row["output"])}
-            self.result.clips.append(clip | ({"command": cropped.commands[number]} if cropped.commands else {}))
+            if cropped.commands:
+                clip |= {"face": cropped.faces[number], "command": cropped.commands[number]}
+            self.result.clips.append(clip)

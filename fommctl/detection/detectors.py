@@ -49,7 +49,7 @@ class DetectorCache:
         """Find crops like `crops_in_clip`; a file that was not written to since is not searched again."""
         spec, built = detector
         part = clip.fps, clip.start, clip.end, clip.deinterlace
-        same = (*_state(clip.path), part, spec.name, cuts)
+        same = (*_state(clip.path), part, spec.name, getattr(built, "square", None), cuts)
         key = (*same, width, subject, driving_crop, face)
         found = self._clips.pop(key, None)
         if found is None:
@@ -108,6 +108,6 @@ def choose_detector(host: Host, subject: str, name: str | None = None) -> tuple[
         if spec.subject == subject
     ]
     raise MissingError(
-        f"no detector of a {subject} is ready ({'; '.join(reasons) or 'none is installed'})",
+        f"no {subject} detector is ready ({'; '.join(reasons) or 'none is installed'})",
         "Give --crop none or --crop X,Y,SIZE, or install what is missing.",
     )

@@ -70,6 +70,8 @@ class Crop:
     """Number of the subject, from left to right."""
     all_boxes: tuple[Box, ...] = ()
     """Boxes of all subjects, by their numbers."""
+    turned: TurnedSquare | None = None
+    """The square itself, where it may be turned; `box` is then the one that it lies in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from fommctl.evaluate.config import EvaluateConfig
 from fommctl.evaluate.detection_cache import DetectionCache, Pixels, Result
 from fommctl.evaluate.plan import Task
 from fommctl.evaluate.scoring import missing_text
+from fommctl.home import home
 from fommctl.host import Host, why_not_ready
-from fommctl.models.home import home
 
 if TYPE_CHECKING:
     from fommctl.animate.engine import Engine
@@ -58,7 +58,9 @@ def choose_keypoints(
         return "true"
     if name == MODEL:
         if not model:
-            raise UsageError("finished results have no model to ask for keypoints", "Name a detector with --keypoints.")
+            raise UsageError(
+                "finished results have no model that could detect keypoints", "Name a detector with --keypoints."
+            )
         return "model"
     if name != AUTO:
         return _with_landmarks(host.find("detector", name))

@@ -254,12 +254,27 @@ class VisualizerParams(Section):
     """The published one; others are read and drawn with its colours."""
 
 
+class SquareParams(Section):
+    """A square around the landmarks of a face."""
+
+    factor: Annotated[float, Field(gt=0, le=10)]
+    """Side over the larger extent of the landmarks, along the face."""
+    offset: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    """How far its centre lies below that of the landmarks, in sides; negative is above."""
+    turned: bool = False
+    """Turned as the face is; of a source only."""
+
+
 class Framing(Section):
     """How subjects stand in a model's frames; models that take whole frames have none."""
 
     subject: Annotated[str, Field(min_length=1)]
     """Kind of subject that a detector has to find: `face`."""
     width: SubjectWidth
+    source: SquareParams | None = None
+    """The square of a source by its landmarks; None, and where there are none: by its box."""
+    driving: SquareParams | None = None
+    """The same of a driving video."""
 
 
 class Preset(Section):

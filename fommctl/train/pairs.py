@@ -28,7 +28,7 @@ from fommctl.api.specs import DetectorSpec
 from fommctl.datasets.clips import Clip
 from fommctl.errors import FommctlError, InputError, UsageError
 from fommctl.files import atomic_write
-from fommctl.models.home import home
+from fommctl.home import home
 from fommctl.presets.sections import DatasetParams, ExpressionParams
 from fommctl.train.augmentation import augment, moved, warped
 
@@ -261,7 +261,7 @@ class TrainingPairs(Dataset[dict[str, Any]]):
             frames = self._pair(draw, random, unreadable)
         if frames is None:
             raise InputError(
-                f"none of the {len(self._clips) + len(self._stills)} clips can be read any more",
+                f"none of the {len(self._clips) + len(self._stills)} clips can be read any longer",
                 f"Check that the data is still there. {next(iter(unreadable.values()), '')}".strip(),
             )
         pair = self._tensors(augment(frames, self.params.augmentation_params, random))
@@ -468,8 +468,8 @@ def worker_deaths_told() -> Iterator[None]:
         if "DataLoader worker" not in str(error):
             raise
         raise InputError(
-            "a process that prepares training data was ended by the system",
-            "It does so where memory runs out: lower --workers, and go on with --resume auto.",
+            "the system killed a process that prepares training data",
+            "It may have run out of memory: lower --workers, and go on with --resume auto.",
         ) from error
 
 

@@ -76,7 +76,7 @@ def initialise(backend: Backend, spec: BackendSpec, model: str, host: Host) -> T
     if not fits:
         raise ModelError(
             f"no weight of {model} fits this preset",
-            "Take a model of the same architecture, or the preset that it was trained with.",
+            "Use a model of the same architecture, or the preset that it was trained with.",
         )
     return Taken(tuple(taken), tuple(left))
 
@@ -130,7 +130,7 @@ def build(
     torch.manual_seed(seed)
     backend = build_backend(spec, preset.model_params)
     if not trains(backend):
-        raise UsageError(f"the backend '{spec.name}' cannot be trained", "Take a preset of another backend.")
+        raise UsageError(f"the backend '{spec.name}' cannot be trained", "Use a preset of another backend.")
     if config.init_from is not None and fresh:
         taken = initialise(backend, spec, config.init_from, host)
         log.log(logging.WARNING if taken.left else logging.INFO, "%s: %s", config.init_from, taken)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from fommctl.api import Architecture, Backend, BackendSpec, Groups, hookimpl
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from pydantic import BaseModel
 
     from fommctl.api.blocks import MotionParts
@@ -27,6 +29,7 @@ def fommctl_backends() -> Iterator[BackendSpec]:
         to_published=_to_published,
         motions=("relative", "absolute", "animal"),
         motion=_motion,
+        mask=_mask,
         options=_options,
     )
 
@@ -76,3 +79,9 @@ def _motion() -> type[MotionParts]:
     from fommctl_liveportrait.motion import FaceMotion
 
     return FaceMotion
+
+
+def _mask(side: int) -> NDArray[np.float32]:
+    from fommctl_liveportrait.mask import mask
+
+    return mask(side)

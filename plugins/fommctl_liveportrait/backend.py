@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +11,9 @@ from torch import Tensor, nn
 
 from fommctl.api import Renderer, UsageError
 from fommctl_liveportrait.appearance import AppearanceExtractor
-from fommctl_liveportrait.motion import FaceMotion, rotation_matrices
-from fommctl_liveportrait.motion_extractor import MotionExtractor, degrees
+from fommctl_liveportrait.fast import FastRenderer
+from fommctl_liveportrait.motion import FaceMotion, face_motion
+from fommctl_liveportrait.motion_extractor import MotionExtractor
 from fommctl_liveportrait.options import FaceOptions
 from fommctl_liveportrait.retargeting import Corrector
 from fommctl_liveportrait.schema import LivePortraitParams
@@ -72,20 +72,6 @@ class PlainRenderer:
         return frame.new_zeros((0, *frame.shape[1:]))
 
 
-def face_motion(heads: Mapping[str, Tensor]) -> FaceMotion:
-    """The motion that the heads of the motion network tell, in float32."""
-    numbers = {name: values.float() for name, values in heads.items()}
-    pitch, yaw, roll = (degrees(numbers[name]) * (math.pi / 180) for name in ("pitch", "yaw", "roll"))
-    batch = len(pitch)
-    return FaceMotion(
-        rotation_matrices(pitch, yaw, roll),
-        numbers["exp"].view(batch, -1, 3),
-        numbers["scale"],
-        numbers["t"],
-        numbers["kp"].view(batch, -1, 3),
-    )
-
-
 class LivePortraitBackend:
     """Networks built from validated `model_params`."""
 
@@ -128,4 +114,7 @@ class LivePortraitBackend:
         """See `fommctl.api.Backend`. Raises UsageError for a `scale`: keypoints mean places of frames of one size."""
         if scale != 1:
             raise UsageError("these networks take frames of one size", "Leave out --size.")
-        return PlainRenderer(self, device)
+        if not fast:
+            return PlainRenderer(self, device)
+        networks = self.appearance, self.extractor, self.warping, self.generator
+        return FastRenderer(*networks, self.correctors(device), device, precision)

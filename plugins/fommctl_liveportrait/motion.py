@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fommctl.api.blocks import MotionParts, Smoother
+from fommctl_liveportrait.motion_extractor import degrees
 
 CUTOFF = 1.5
 """Hz of the filter, of a face at rest."""
@@ -98,6 +99,20 @@ class FaceSmoother:
             )
         self._last, self._time = found, time
         return found
+
+
+def face_motion(heads: Mapping[str, Tensor]) -> FaceMotion:
+    """The motion that the heads of the motion network tell, in float32."""
+    numbers = {name: values.float() for name, values in heads.items()}
+    pitch, yaw, roll = (degrees(numbers[name]) * (math.pi / 180) for name in ("pitch", "yaw", "roll"))
+    batch = len(pitch)
+    return FaceMotion(
+        rotation_matrices(pitch, yaw, roll),
+        numbers["exp"].view(batch, -1, 3),
+        numbers["scale"],
+        numbers["t"],
+        numbers["kp"].view(batch, -1, 3),
+    )
 
 
 def rotation_matrices(pitch: Tensor, yaw: Tensor, roll: Tensor) -> Tensor:

@@ -18,7 +18,11 @@ class Corrector(nn.Module):
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(widths):
             layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-        self.mlp = nn.Sequential(*layers, nn.Linear(widths[-1], output_size))
+        last = nn.Linear(widths[-1], output_size)
+        # Without its weights, which a file may lack, it corrects nothing.
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.mlp = nn.Sequential(*layers, last)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """What is to be added to the keypoints, flat: (B, n); inputs: (B or 1, ...) each."""

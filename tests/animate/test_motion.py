@@ -268,7 +268,7 @@ HOSTILE = {
     "box": {"header": {"driving.shots.0.box": [0, 0, 0, 0]}},
     "samples": {"header": {"driving.shots.0.samples": []}},
     "missing": {"header": {"driving": {}}},
-    "version": {"metadata": {"format_version": "2"}},
+    "version": {"metadata": {"format_version": "3"}},
     "no_json": {"metadata": {"motion": "{"}},
     "deep": {"metadata": {"motion": "[" * 100_000}},
 }

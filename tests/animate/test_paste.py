@@ -4,8 +4,8 @@ import skimage.data
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fommctl.animate.compose import Paste, feather, match
-from fommctl.media.boxes import Box
+from fommctl.animate.paste import Paste, TurnedPaste, feather, match
+from fommctl.media.boxes import Box, TurnedSquare
 from fommctl.media.images import crop, resize
 
 
@@ -126,3 +126,23 @@ def test_the_mask_is_soft_at_every_edge_inside_the_picture_and_only_there(x, y, 
             assert line.max() == 0
     if all(at_border for _, at_border in edges.values()):
         assert mask.min() == 1
+
+
+def test_a_turned_square_comes_back_turned():
+    """A square of one colour in a grey picture: its middle and corners have it, outside nothing changes."""
+    background = np.full((100, 100, 3), 100, np.uint8)
+    square, side = TurnedSquare((50.0, 50.0), 40.0, 45.0), 40
+    truth = np.full((side, side, 3), 100, np.uint8)
+    paste = TurnedPaste(background, square, truth, truth, lambda side: np.ones((side, side), np.float32))
+    assert (paste(truth) == 100).all(), "what stands still is the picture"
+    bright = np.full((80, 80, 3), 200, np.uint8)
+    bright[:40, :40] = 0  # the left upper quarter, which lies at the top
+    made = paste(bright)
+    assert (made[50, 60] == 200).all()
+    assert (made[35, 50] == 0).all()
+    assert (made[5:15, 5:15] == 100).all()
+    assert (made[35, 35] == 100).all(), "a corner of the upright square is outside"
+    assert (made[50, 75] == 200).all(), "a corner of the turned one is inside"
+    soft = TurnedPaste(background, square, truth, truth, None)(bright)
+    assert (soft[50, 50] == made[50, 50]).all()
+    assert 100 <= soft[50, 77, 0] < 130

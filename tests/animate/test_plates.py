@@ -8,7 +8,7 @@ from media_factory import write_clip
 from shots import face_clip
 
 import fommctl
-from fommctl.animate.compose import feather
+from fommctl.animate.paste import feather
 from fommctl.media.boxes import Box
 
 pytest.importorskip("OpenImageIO")

@@ -94,7 +94,7 @@ def test_every_problem_has_its_line(tmp_path: Path, host: Host) -> None:
         "line 1: unknown field 'outpt' (did you mean 'output'?)",
         "line 2: the job has no driving",
         "line 3: source is 3",
-        "line 3: no file fits the pattern 'none*.mp4'",
+        "line 3: no file matches the pattern 'none*.mp4'",
         "line 3: --smooth is 'maybe'",
         "line 3: --size is 'big'",
         "line 3: --seed is -1",

@@ -149,7 +149,7 @@ def test_everything_is_checked_before_the_first_job(folder, run_cli):
         ("line 7", "exists already, and no batch has made it"),
         ("line 8", "--audio driving, but d2.mp4 has no sound"),
         ("line 8", "unknown detector 'eyes'"),
-        ("line 9", "the output lies outside"),
+        ("line 9", "the output is outside"),
         ("line 9", "--start 99 is beyond the end of d1.mp4"),
         ("line 9", "no CUDA device"),
         ("line 10", "--crf is 'much'"),

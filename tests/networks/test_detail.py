@@ -7,7 +7,7 @@ import pytest
 import skimage.data
 import torch
 
-from fommctl.animate.compose import Paste, resting
+from fommctl.animate.paste import Paste, resting
 from fommctl.media.boxes import Box
 from fommctl.media.images import crop, resize
 from fommctl.networks.detail import Detail, centres, confidence_of, displacement, enlarged, spread, steadiness

@@ -7,9 +7,17 @@ import torch
 from liveportrait_models import STITCHING, arrays, published_file
 
 from fommctl.presets.preset import load_preset
-from fommctl_liveportrait.backend import LivePortraitBackend, face_motion
+from fommctl_liveportrait.backend import LivePortraitBackend
 from fommctl_liveportrait.layers import gather_volume, identity_volume, sample_volume
-from fommctl_liveportrait.motion import FaceMotion, FaceSmoother, part_of, rotation_matrices, turned_towards
+from fommctl_liveportrait.mask import mask
+from fommctl_liveportrait.motion import (
+    FaceMotion,
+    FaceSmoother,
+    face_motion,
+    part_of,
+    rotation_matrices,
+    turned_towards,
+)
 from fommctl_liveportrait.motion_extractor import degrees
 from fommctl_liveportrait.options import FaceOptions
 from fommctl_liveportrait.published import from_published, to_published
@@ -256,3 +264,9 @@ def test_spectral_norm_is_folded_and_written_again():
     torch.testing.assert_close(folded["spade_generator"]["up_0.conv_0.weight"], expected)
     again = from_published(to_published(folded))
     assert torch.equal(again["spade_generator"]["up_0.conv_0.weight"], folded["spade_generator"]["up_0.conv_0.weight"])
+
+
+def test_published_mask():
+    golden = arrays("crop")["mask_template"].float() / 255
+    found = torch.from_numpy(mask(512))
+    assert (found - golden).abs().max() <= 1 / 255

@@ -1,0 +1,331 @@
+"""Animated squares back into the picture that they were cut out of: masks, colours, detail."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fommctl.detection.landmarks import bounds
+from fommctl.media.boxes import Box, TurnedSquare
+from fommctl.media.images import Pixels, crop, over_black, resize
+from fommctl.networks.detail import FrameDetail, enlarged
+
+Floats = NDArray[np.float32]
+Mask = Callable[[int], Floats]
+"""mask(side): how much of a square shows, (side, side) in [0, 1]."""
+
+# Width of the soft edge in sides of the square. In the framing of faces it ends where the head begins.
+FEATHER = 0.12
+# Along the picture's edge nothing moves, and within this part of the square's side everything comes to rest: what lies
+# beyond the edge nobody knows.  Pixels that move by more than half of that way are the network's, the others warped.
+REST, OWN = 0.18, (0.5, 0.9)
+# Details that the model loses are no colour: both squares are blurred by this much (standard deviation, in sides).
+BLUR = 0.06
+# A match never changes contrast by more than this factor; a flat square would else give any gain.
+GAIN = 1.25
+WHITE = 235.0, 250.0
+"""Levels of a frame between which it counts as white, and may be as bright as the source is there."""
+STRIP = 1 << 19
+"""Bytes of floats that are computed at a time."""
+# Least spread of a channel, levels of 255, from which a gain is read.
+SPREAD = 8.0
+
+
+class Paste:
+    """Pastes frame after frame into one picture. Use it in one thread at a time: it keeps its work space."""
+
+    def __init__(
+        self,
+        background: NDArray[Any],
+        box: Box,
+        reconstruction: Pixels | None = None,
+        *,
+        mirrored: bool = False,
+        motion: Floats | None = None,
+        truth: Pixels | None = None,
+    ) -> None:
+        """background: (H, W, 3), or (H, W, 4) with straight alpha, which is kept as it is; for `levels` it is in
+        floats, levels of 255 that may lie beyond them.  truth: the true square in 8 bits, where that of the background
+        is something else.
+
+        box: the square that was cut out, in whole pixels; it may reach beyond the picture.
+        reconstruction: (h, w, 3), the model's rendering of the unmoved source. Where it departs from the true square in
+        colour, every frame is corrected by the same amount, so that nothing flickers; None corrects nothing.
+        mirrored: how the square was extended beyond the picture (see `media.resampling.crop`).  motion: how
+        much of its displacement each pixel of the square keeps, see `resting`; the rest is the detail's to show.
+        """
+        height, width = background.shape[:2]
+        self._background = background
+        self._size = round(box.width), round(box.height)
+        inside = box.clipped(width, height)
+        self._rows = slice(round(inside.top), round(inside.bottom))
+        self._columns = slice(round(inside.left), round(inside.right))
+        self.part = (
+            slice(round(inside.top - box.top), round(inside.bottom - box.top)),
+            slice(round(inside.left - box.left), round(inside.right - box.left)),
+        )
+        """Rows and columns of the square that lie in the picture."""
+        mask = feather(box, width, height)[self.part][..., None]
+        self.mask = mask[..., 0]
+        """How much of them shows: (rows, columns)."""
+        self.motion = motion = None if motion is None else motion[self.part]
+        """How much of the flow's displacement is left near the edges of the picture: (rows, columns)."""
+        self.own = None if motion is None else _smoothstep((motion - OWN[0]) / (OWN[1] - OWN[0]))
+        """The share of the animated square there, the rest of which is detail: (rows, columns)."""
+        gain, shift = np.ones(3, np.float32), np.zeros((*self._size[::-1], 3), np.float32)
+        if reconstruction is not None:
+            if truth is None:
+                colours = background[..., :3] if background.shape[2] == 3 else _opaque(background)
+                truth = crop(colours, box, mirrored=mirrored)
+            gain, shift = match(reconstruction, truth)
+        # mask * (gain * frame + shift) + (1 - mask) * background, as one product and one sum a frame.
+        below = background[self._rows, self._columns, :3].astype(np.float32)
+        shown = mask if self.own is None else mask * self.own[..., None]
+        self._factor = np.ascontiguousarray(shown * gain)
+        half = np.float32(0.5 if background.dtype == np.uint8 else 0)
+        self._summand = np.ascontiguousarray(shown * shift[self.part] + (1 - mask) * below + half)
+        above = np.maximum(below - np.float32(255), 0) if background.dtype != np.uint8 else None
+        self._above = mask * above if above is not None and above.any() else None
+        self._work = np.empty_like(self._summand)
+        self._with_fourth: tuple[Tensor, ...] | None = None
+
+    def __call__(self, frame: Pixels, detail: FrameDetail | None = None) -> Pixels:
+        """frame: (h, w, 3), the animated square in any size. Returns a new picture of the background's shape.
+
+        detail: of `fommctl.networks.detail`, for the part of the square that lies in the picture, weighted by `mask`.
+        """
+        if detail is not None:
+            return self._detailed(frame, detail)
+        large = _resized(frame, self._size)[self.part]
+        np.multiply(large, self._factor, out=self._work)
+        np.add(self._work, self._summand, out=self._work)
+        np.clip(self._work, 0, 255, out=self._work)
+        picture = self._background.copy()
+        picture[self._rows, self._columns, :3] = self._work
+        return picture
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Rows and columns of the picture that the square covers."""
+        return self._rows, self._columns
+
+    def levels(self, frame: Tensor, detail: FrameDetail | None = None) -> Floats:
+        """The square, blended with the background and not rounded: (rows, columns, 3) of the part in the picture.
+
+        frame: (3, h, w) in [0, 1].  What the background has above white comes back with the detail, else where the
+        frame is white too.
+        """
+        if self._with_fourth is None:
+            self._with_fourth = tuple(F.pad(torch.from_numpy(each), (0, 1)) for each in (self._factor, self._summand))
+        factor, summand = self._with_fourth
+        levels = F.pad(frame.float().cpu().permute(1, 2, 0) * 255, (0, 1)).contiguous()
+        large = enlarged(levels, self._size[::-1])[self.part]
+        result = np.empty((*large.shape[:2], 3), np.float32)
+        height = max(1, STRIP // (16 * large.shape[1]))
+        for start in range(0, len(large), height):
+            rows = slice(start, start + height)
+            work = large[rows] * factor[rows] + summand[rows]
+            if detail is not None:
+                work += detail.strip(rows).cpu()
+            result[rows] = work[..., :3].numpy()
+            if detail is None and self._above is not None:
+                white = _smoothstep((large[rows, :, :3].numpy() - WHITE[0]) / np.float32(WHITE[1] - WHITE[0]))
+                result[rows] += self._above[rows] * white
+        return result
+
+    def floats(self, frame: Pixels, detail: FrameDetail) -> Tensor:
+        """The whole square with its detail, neither rounded nor pasted: (1, 3, side, side) in [0, 1]."""
+        levels = F.pad(torch.from_numpy(np.require(frame, requirements=["C", "W"])), (0, 1))
+        work = enlarged(levels, self._size[::-1])[self.part].float()
+        if self.own is not None:
+            work.mul_(torch.from_numpy(self.own)[..., None])
+        work.add_(detail.strip(slice(None)).cpu())
+        return work[..., :3].permute(2, 0, 1)[None].div(255).clamp_(0, 1).contiguous()
+
+    def _detailed(self, frame: Pixels, detail: FrameDetail) -> Pixels:
+        """As above; with a fourth channel, which is dropped at the end, all of it is several times as fast."""
+        if self._with_fourth is None:
+            self._with_fourth = tuple(F.pad(torch.from_numpy(each), (0, 1)) for each in (self._factor, self._summand))
+        factor, summand = self._with_fourth
+        levels = F.pad(torch.from_numpy(np.require(frame, requirements=["C", "W"])), (0, 1))
+        large = enlarged(levels, self._size[::-1])[self.part]
+        picture = self._background.copy()
+        shown = torch.from_numpy(picture)[self._rows, self._columns, :3]
+        height = max(1, STRIP // (16 * shown.shape[1]))
+        for start in range(0, len(shown), height):
+            rows = slice(start, start + height)
+            work = large[rows].float().mul_(factor[rows]).add_(summand[rows]).add_(detail.strip(rows).cpu())
+            # By numpy: torch takes five times as long for a cast to bytes.
+            shown[rows].copy_(torch.from_numpy(work.clamp_(0, 255).numpy().astype(np.uint8))[..., :3])
+        return picture
+
+
+class TurnedPaste:
+    """Pastes frame after frame into one picture, turned as the square there is."""
+
+    def __init__(
+        self,
+        background: NDArray[Any],
+        square: TurnedSquare,
+        truth: Pixels,
+        reconstruction: Pixels,
+        mask: Mask | None = None,
+    ) -> None:
+        """background, reconstruction: as of `Paste`.  truth: (side, side, 3), the square as it was cut out.  mask: None
+        is a soft edge as of upright squares."""
+        height, width = background.shape[:2]
+        self._background = background
+        side = self._side = truth.shape[0]
+        inside = bounds(square).clipped(width, height)
+        self._rows = slice(round(inside.top), round(inside.bottom))
+        self._columns = slice(round(inside.left), round(inside.right))
+        x, y = (torch.arange(part.start, part.stop, dtype=torch.float32) + 0.5 for part in (self._columns, self._rows))
+        x, y = (x - square.center[0])[None], (y - square.center[1])[:, None]
+        angle, scale = math.radians(square.angle), 2 / square.side
+        right, down = math.cos(angle) * x + math.sin(angle) * y, math.cos(angle) * y - math.sin(angle) * x
+        self._grid = torch.stack((right * scale, down * scale), -1)[None]
+        # With nothing beyond it to blend with, an edge of the square is soft all the same: it may lie askew.
+        whole = feather(Box(1, 1, side + 1, side + 1), side + 3, side + 3) if mask is None else mask(side)
+        self._shown = self._placed(torch.from_numpy(whole)[None], "zeros").numpy()
+        self.mask = self._shown[..., 0]
+        """As of `Paste`."""
+        self._gain, self._shift = match(reconstruction, truth)
+        below = background[self._rows, self._columns, :3].astype(np.float32)
+        self._below = (1 - self._shown) * below + np.float32(0.5 if background.dtype == np.uint8 else 0)
+
+    def __call__(self, frame: Pixels, detail: FrameDetail | None = None) -> Pixels:
+        """frame: (h, w, 3), the animated square in any size. Returns a new picture of the background's shape."""
+        picture = self._background.copy()
+        large = _resized(frame, (self._side, self._side)).astype(np.float32)
+        picture[self._rows, self._columns, :3] = np.clip(self._blended(large), 0, 255)
+        return picture
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """As of `Paste`."""
+        return self._rows, self._columns
+
+    def levels(self, frame: Tensor, detail: FrameDetail | None = None) -> Floats:
+        """As of `Paste`; what the background has above white does not come back."""
+        large = F.interpolate(frame[None].float().cpu() * 255, (self._side, self._side), mode="bicubic", antialias=True)
+        return self._blended(large[0].permute(1, 2, 0).numpy())
+
+    def _blended(self, large: Floats) -> Floats:
+        matched = torch.from_numpy(large * self._gain + self._shift)
+        blended: Floats = self._shown * self._placed(matched.permute(2, 0, 1), "border").numpy() + self._below
+        return blended
+
+    def _placed(self, square: Tensor, beyond: str) -> Tensor:
+        """(C, side, side) where it lies in the picture: (rows, columns, C); beyond: `zeros`, or the `border`."""
+        there = F.grid_sample(square[None], self._grid, mode="bilinear", padding_mode=beyond, align_corners=False)
+        return there[0].permute(1, 2, 0)
+
+
+def feather(box: Box, width: int, height: int) -> Floats:
+    """The mask of a square, (side, side) in [0, 1]: 1 inside, falling smoothly to 0 at its edges.
+
+    An edge on or beyond the border of the picture (width, height) has nothing to blend with, and stays 1.
+    """
+    across = _ramp(round(box.width), box.left <= 0, box.right >= width)
+    down = _ramp(round(box.height), box.top <= 0, box.bottom >= height)
+    return down[:, None] * across[None]
+
+
+def resting(box: Box, width: int, height: int) -> Floats:
+    """How much of its displacement each pixel of a square, (side, side), keeps: none on the edges that the square
+    reaches of the picture (width, height), all of it further inside."""
+    across = _rest(round(box.width), box.left, width)
+    down = _rest(round(box.height), box.top, height)
+    return down[:, None] * across[None]
+
+
+def _rest(length: int, start: float, limit: int) -> Floats:
+    place = np.arange(length, dtype=np.float32) + np.float32(start)
+    ways = [np.full(length, np.inf, np.float32)]
+    if start <= 0:
+        ways.append(place)
+    if start + length >= limit:
+        ways.append(limit - 1 - place)
+    return _smoothstep(np.minimum.reduce(ways) / max(1.0, REST * length))
+
+
+def _ramp(length: int, open_start: bool, open_end: bool) -> Floats:
+    """Smoothstep from both ends of a line of pixels; an open end stays 1."""
+    place = np.arange(length, dtype=np.float32)
+    to_start = np.full(length, np.inf, np.float32) if open_start else place
+    to_end = np.full(length, np.inf, np.float32) if open_end else length - 1 - place
+    return _smoothstep(np.minimum(to_start, to_end) / max(1.0, FEATHER * length))
+
+
+def _smoothstep(way: NDArray[np.floating]) -> Floats:
+    """0 to 1 as `way` goes from 0 to 1, level at both ends."""
+    part: Floats = np.clip(way, 0, 1).astype(np.float32)
+    return part * part * (3 - 2 * part)
+
+
+def match(reconstruction: Pixels, truth: Pixels) -> tuple[Floats, Floats]:
+    """The correction gain * frame + shift that gives the model's frames the colours of the source.
+
+    reconstruction: (h, w, 3).  truth: (H, W, 3).  Returns gain (3,), one contrast a channel, and shift (H, W, 3) in
+    levels: one offset a channel, to which, towards the edges, comes what low-frequency difference is left there.
+    """
+    side = reconstruction.shape[0]
+    seen = _blurred(reconstruction, BLUR * side)
+    wanted = _blurred(resize(truth, (reconstruction.shape[1], side)), BLUR * side)
+    flat_seen, flat_wanted = seen.reshape(-1, 3), wanted.reshape(-1, 3)
+    spread_seen, spread_wanted = flat_seen.std(0), flat_wanted.std(0)
+    # The ratio of spreads, not a regression: what the model has moved a little must not cost contrast.
+    gain = np.where(spread_seen >= SPREAD, spread_wanted / np.maximum(spread_seen, 1e-6), 1)
+    gain = np.clip(gain, 1 / GAIN, GAIN).astype(np.float32)
+    offset = flat_wanted.mean(0) - gain * flat_seen.mean(0)
+    left = (wanted - gain * seen - offset) * _near_edges(*seen.shape[:2])[..., None]
+    shift = _enlarged(left + offset, truth.shape[0], truth.shape[1])
+    return gain, shift
+
+
+def _near_edges(height: int, width: int) -> Floats:
+    """1 at the edges of a picture, falling smoothly to 0 at a quarter of its side, where the subject is."""
+
+    def ramp(length: int) -> Floats:
+        place = np.arange(length, dtype=np.float32)
+        return _smoothstep(np.minimum(place, length - 1 - place) / (length / 4))
+
+    return (1 - ramp(height)[:, None] * ramp(width)[None]).astype(np.float32)
+
+
+def _blurred(pixels: Pixels, sigma: float) -> Floats:
+    """(H, W, 3) smoothed by a Gaussian, the border mirrored."""
+    radius = max(1, min(round(3 * sigma), min(pixels.shape[:2]) - 1))
+    place = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (place / max(sigma, 1e-3)) ** 2)
+    kernel = (kernel / kernel.sum()).expand(3, 1, 1, -1)
+    planes = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None]
+    planes = F.conv2d(F.pad(planes, (radius, radius, 0, 0), "reflect"), kernel, groups=3)
+    planes = F.conv2d(F.pad(planes, (0, 0, radius, radius), "reflect"), kernel.transpose(2, 3), groups=3)
+    return planes[0].permute(1, 2, 0).numpy()
+
+
+def _enlarged(field: Floats, height: int, width: int) -> Floats:
+    planes = torch.from_numpy(field.astype(np.float32)).permute(2, 0, 1)[None]
+    return F.interpolate(planes, (height, width), mode="bilinear", align_corners=False)[0].permute(1, 2, 0).numpy()
+
+
+def _resized(frame: Pixels, size: tuple[int, int]) -> Pixels:
+    """As media.images.resize, bicubic and anti-aliased, at a third of the time on the many frames of a clip."""
+    if frame.shape[1::-1] == size:
+        return frame
+    # The batch axis comes first: only so does torch see pixels with their channels together, and keep them so.
+    planes = torch.from_numpy(np.require(frame, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)
+    return F.interpolate(planes, size[::-1], mode="bicubic", antialias=True)[0].permute(1, 2, 0).numpy()
+
+
+def _opaque(picture: Pixels) -> Pixels:
+    """(H, W, 4) laid over black, as the model saw it."""
+    return over_black(np.ascontiguousarray(picture[..., :3]), picture[..., 3])

@@ -1,0 +1,93 @@
+"""Squares by landmarks: where eyes and mouth are, which way is up between them, and how large the face is.
+
+As LivePortrait frames faces; its arithmetic is kept, so that models trained on such squares see what they know.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fommctl.api.protocols import Detector
+from fommctl.api.values import Detection
+from fommctl.detection.framing import CENTERS, MIDDLE
+from fommctl.media.boxes import Box, TurnedSquare
+
+Points = NDArray[np.float32]
+# The corners of left eye, right eye and mouth, by the number of landmarks.
+FACE: Mapping[int, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
+    68: ((36, 39), (42, 45), (48, 54)),  # iBUG: dlib, FAN
+    106: ((33, 35, 40, 39), (87, 89, 94, 93), (52, 61)),
+    203: ((0, 6, 12, 18), (24, 30, 36, 42), (48, 66)),
+    468: ((33, 133), (362, 263), (61, 291)),  # MediaPipe's face mesh
+    478: ((33, 133), (362, 263), (61, 291)),  # with irises
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LandmarkSquare:
+    """How a square lies around a face."""
+
+    factor: float
+    """Its side over the larger extent of the landmarks, along the face."""
+    offset: float
+    """How far its centre lies below that of the landmarks, in sides; negative is above."""
+    turned: bool = False
+    """Is it turned as the face is? Else it is upright, as large and around the same place."""
+
+    def around(self, landmarks: Points) -> TurnedSquare | None:
+        """The square of a face; None where its landmarks are none that are known here, or hidden."""
+        corners = FACE.get(len(landmarks))
+        if corners is None or not np.isfinite(landmarks).all():
+            return None
+        eyes = np.mean([landmarks[list(eye)].mean(0) for eye in corners[:2]], axis=0)
+        down = landmarks[list(corners[2])].mean(0) - eyes
+        length = float(np.hypot(*down))
+        down = down / length if length > 1e-3 else np.array([0.0, 1.0])
+        right = np.array([down[1], -down[0]])
+        along = landmarks.astype(np.float64) @ np.stack((right, down), 1)
+        low, high = along.min(0), along.max(0)
+        side = float((high - low).max()) * self.factor
+        x, y = (low + high) / 2
+        center = right * x + down * (y + self.offset * side)
+        angle = math.degrees(math.atan2(right[1], right[0])) if self.turned else 0.0
+        return TurnedSquare((float(center[0]), float(center[1])), side, angle)
+
+
+@dataclass(frozen=True, slots=True)
+class LandmarkDetector:
+    """A detector whose boxes are such that squares around them by `width` are those by landmarks.
+
+    So the search of a clip, its tracks and squares that follow work with them as they are.
+    """
+
+    detector: Detector
+    square: LandmarkSquare
+    width: float
+    """Of a subject's box over the side of the square."""
+    subject: str
+
+    def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
+        """See `fommctl.api.Detector`."""
+        return [[self._framed(one) for one in found] for found in self.detector.detect(frames)]
+
+    def _framed(self, found: Detection) -> Detection:
+        square = None if found.landmarks is None else self.square.around(found.landmarks)
+        if square is None:
+            return found
+        middle = CENTERS.get(self.subject, MIDDLE)
+        x, y = (at + (share - 0.5) * square.side for at, share in zip(square.center, middle, strict=True))
+        half = self.width * square.side / 2
+        return replace(found, box=Box(x - half, y - half, x + half, y + half))
+
+
+def bounds(square: TurnedSquare) -> Box:
+    """The upright box in whole pixels that a turned square lies in."""
+    angle = math.radians(square.angle)
+    reach = square.side / 2 * (abs(math.cos(angle)) + abs(math.sin(angle)))
+    x, y = square.center
+    return Box(math.floor(x - reach), math.floor(y - reach), math.ceil(x + reach), math.ceil(y + reach))

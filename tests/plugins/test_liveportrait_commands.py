@@ -1,0 +1,120 @@
+"""LivePortrait through the commands: a file of the published layout animates, twice as large as the model sees it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from media_factory import write_frames
+from PIL import Image
+
+import fommctl
+from fommctl.host import load_host
+from fommctl.presets.preset import load_preset
+
+PREPARED = ("--device", "cpu", "--precision", "fp32", "--json")
+SMALL = ("--preset", "small-liveportrait")
+
+
+def picture(seed, size=(64, 64)):
+    points = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
+    return np.asarray(Image.fromarray(points).resize(size, Image.Resampling.BICUBIC))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A source, four driving frames, a model as published: small networks in groups, spectral norm apart."""
+    folder, host = tmp_path_factory.mktemp("liveportrait"), load_host()
+    spec = host.find("backend", "liveportrait")
+    Image.fromarray(picture(0, (200, 150))).save(folder / "source.png")
+    write_frames(folder / "driving", [picture(10 + index) for index in range(4)])
+    torch.manual_seed(0)
+    backend = spec.build(load_preset("small-liveportrait", host).model_params)
+    groups = spec.to_published({name: network.state_dict() for name, network in backend.modules().items()})
+    torch.save({name: {f"module.{key}": each for key, each in group.items()} for name, group in groups.items()},
+               folder / "small.pth")  # fmt: skip
+    return folder
+
+
+def frames(folder):
+    return np.stack([np.asarray(Image.open(path)) for path in sorted(folder.iterdir())])
+
+
+def animate(run_cli, folder, output, *options, code=0):
+    result = run_cli("animate", folder / "source.png", folder / "driving", "-o", output / "%03d.png", "--model",
+                     folder / "small.pth", *SMALL, *PREPARED, *options)  # fmt: skip
+    assert result.code == code, result.stderr
+    return result
+
+
+def test_frames_are_larger_than_what_the_model_sees(folder, run_cli, tmp_path):
+    report = animate(run_cli, folder, tmp_path / "out", "--crop", "none").json()
+    assert (report["width"], report["height"], report["motion"]) == (128, 128, "relative")
+    assert frames(tmp_path / "out").shape == (4, 128, 128, 3)
+    beside = animate(run_cli, folder, tmp_path / "beside", "--crop", "none", "--compare").json()
+    assert (beside["width"], beside["height"]) == (3 * 128, 128)
+    animator = fommctl.load(folder / "small.pth", preset="small-liveportrait", device="cpu", precision="fp32")
+    made = list(animator.frames(picture(0), [picture(10 + index) for index in range(4)]))
+    assert made[0].shape == (128, 128, 3)
+
+
+def test_the_square_comes_back_into_the_picture(folder, run_cli, tmp_path):
+    report = animate(run_cli, folder, tmp_path / "out", "--crop", "30,20,90").json()
+    assert (report["width"], report["height"]) == (200, 150)
+    source = np.asarray(Image.open(folder / "source.png"))
+    made = frames(tmp_path / "out")
+    assert (made[:, :19] == source[:19]).all()
+    assert (made[:, 40:90, 50:100] != source[40:90, 50:100]).any()
+
+
+def test_each_mode_moves_otherwise(folder, run_cli, tmp_path):
+    made = {}
+    for mode in ("relative", "absolute", "animal"):
+        assert animate(run_cli, folder, tmp_path / mode, "--crop", "none", "--motion", mode).json()["motion"] == mode
+        made[mode] = frames(tmp_path / mode)
+    assert (made["relative"] != made["absolute"]).any()
+    assert (made["relative"] != made["animal"]).any()
+    result = animate(run_cli, folder, tmp_path / "none", "--crop", "none", "--motion", "avd", code=2)
+    assert result.json()["error"]["message"] == "a model of liveportrait has no avd motion"
+    assert "relative or absolute or animal" in result.json()["error"]["hint"]
+
+
+def test_a_motion_file_holds_the_parts_of_a_face(folder, run_cli, tmp_path):
+    path = tmp_path / "take.motion.safetensors"
+    animate(run_cli, folder, tmp_path / "out", "--crop", "none", "--motion-out", path)
+    motion = fommctl.Motion.load(path)
+    assert {name: part.shape[1:] for name, part in motion.parts.items()} == {
+        "rotation": (3, 3),
+        "expression": (21, 3),
+        "scale": (1,),
+        "translation": (3,),
+        "canonical": (21, 3),
+    }
+    again = run_cli("animate", folder / "source.png", path, "-o", tmp_path / "again/%03d.png", "--model",
+                    folder / "small.pth", *SMALL, *PREPARED, "--crop", "none")  # fmt: skip
+    assert again.code == 0, again.stderr
+    assert (frames(tmp_path / "again") == frames(tmp_path / "out")).all()
+    smooth = animate(run_cli, folder, tmp_path / "smooth", "--crop", "none", "--smooth")
+    assert smooth.json()["frames"] == 4
+
+
+def test_a_published_file_is_read_imported_and_exported(folder, run_cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("FOMMCTL_HOME", str(tmp_path / "home"))
+    imported = run_cli("models", "import", folder / "small.pth", "--name", "face", "--licence", "MIT", "--json", *SMALL)
+    assert imported.code == 0, imported.stderr
+    exported = run_cli("models", "export", "face", "-o", tmp_path / "again.pth", "--json")
+    assert exported.code == 0, exported.stderr
+    one, other = (torch.load(path, weights_only=True) for path in (folder / "small.pth", tmp_path / "again.pth"))
+    name = "up_0.conv_0.weight_orig"
+    assert torch.equal(one["spade_generator"][f"module.{name}"], other["spade_generator"][name])
+
+
+def test_evaluation_compares_in_the_size_of_the_frames(folder, run_cli, tmp_path):
+    data = tmp_path / "data" / "test"
+    write_frames(data / "clip", [picture(10 + index) for index in range(4)])
+    result = run_cli(
+        "evaluate", "--data", data.parent, "-o", tmp_path / "scores", "--metrics", "l1.paper", "--no-videos",
+        "--model", folder / "small.pth", *SMALL, "--device", "cpu", "--json",
+    )  # fmt: skip
+    assert result.code == 0, result.stderr
+    assert "l1.paper" in json.dumps(result.json())
