@@ -564,6 +564,8 @@ def _about_motion(config: AnimateConfig, motion: Motion, engine: Engine, source:
     name = printable(config.driving.name)
     for part, ours in zip(source.names(), source.parts(), strict=True):
         theirs = motion.parts.get(part)
+        if part in source.optional:
+            continue
         if (ours is None) != (theirs is None) or (
             ours is not None and theirs is not None and ours.shape[1:] != theirs.shape[1:]
         ):
