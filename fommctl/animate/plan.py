@@ -227,6 +227,9 @@ def open_driving(config: AnimateConfig, engine: Engine) -> Iterator[Clip | Motio
     check_outputs(config)
     if is_motion_file(config.driving):
         yield _motion(config, engine)
+    elif (own := engine.family.read_motion(config.driving)) is not None:
+        _refuse_driving_options(config)
+        yield Motion.imported(config.driving, *own, family=engine.family.name, model=engine.model.name)
     else:
         reading = config.driving_reading
         with Clip(config.driving, fps=config.fps, deinterlace=config.deinterlace, reading=reading) as clip:
