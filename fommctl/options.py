@@ -345,14 +345,18 @@ def _prepared(field: OptionField | None, value: Any) -> Any:
 
 
 def _absurd(field: OptionField | None, value: Any) -> UsageError | None:
-    """Return the error for what pydantic would take for a number though nobody means one: True, or more digits than
-    fit."""
+    """Return the error for what nobody means: a name with a null character, and what pydantic would take for a
+    number (True, or more digits than fit)."""
+    if field is not None and isinstance(value, str | Path) and "\0" in str(value):
+        return UsageError(f"{field.flag} holds a null character", "Look at what wrote it.")
     if field is None or field.kind not in (int, float) or field.reads is not None:
         return None
     long = isinstance(value, str) and (len(value) > LONGEST_NUMBER or "_" in value)
-    if long or isinstance(value, bool) or (isinstance(value, int) and not -(2**63) < value < 2**63):
+    if long or isinstance(value, bool):
         return _wrong(field, value)
-    return None
+    whole = value.strip().removeprefix("-") if isinstance(value, str) else value
+    number = int(whole) if isinstance(whole, int) or (isinstance(whole, str) and whole.isdecimal()) else 0
+    return _wrong(field, value) if not -(2**63) < number < 2**63 else None
 
 
 def _problems(cls: type, error: ValidationError | None, absurd: Mapping[str, UsageError]) -> list[UsageError]:

@@ -158,7 +158,7 @@ class Composer:
             for number, presentation in enumerate(timed.presentations, timed.position):
                 shown = finished
                 for change in self._filters:
-                    shown = _filtered(shown, change, number)
+                    shown = apply_filter(shown, change, number)
                 write(shown, presentation, number, planes)
 
     def _finished(self, frame: DrivingFrame, square: Pixels, batch: Rendered, index: int) -> Pixels:
@@ -244,7 +244,7 @@ def plane_maker(
     return PlaneMaker(paste, inputs.source_box, (width, height), plate, mapper)
 
 
-def _filtered(frame: Pixels, change: FrameFilter, number: int) -> Pixels:
+def apply_filter(frame: Pixels, change: FrameFilter, number: int) -> Pixels:
     """A frame after a filter, which may ask for floats."""
     if not getattr(change, "floats", False):
         return change(frame, number)

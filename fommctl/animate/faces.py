@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fommctl.animate.config import AnimateConfig, parse_map
 from fommctl.animate.engine import Engine
 from fommctl.animate.motion import Motion, count_motions
-from fommctl.animate.plan import driving_shots, face_detector, load_motion, on_black, resolve
+from fommctl.animate.plan import AnimationInputs, driving_shots, face_detector, load_motion, on_black, resolve
 from fommctl.detection.choice import LARGEST
 from fommctl.detection.search import detect_in_tiles
 from fommctl.detection.tracking import confident_detections
@@ -85,6 +85,15 @@ class FaceBlend:
     Where no square is, and where only one is, pixels are those of its picture, bit for bit.
     """
 
+    @classmethod
+    def of(cls, inputs: Sequence[AnimationInputs], canvas: tuple[int, int]) -> FaceBlend:
+        """Blend finished frames of these inputs, which may have more around the source."""
+        plate = inputs[0].picture.plate
+        left, top = plate.window if plate is not None and plate.overscan is not None else (0, 0)
+        framed = canvas != inputs[0].picture.pixels.shape[1::-1]
+        boxes = [each.source_box for each in inputs if each.source_box is not None]
+        return cls([box.shifted(-left, -top) if framed else box for box in boxes], canvas)
+
     def __init__(self, boxes: Sequence[Box], canvas: tuple[int, int]) -> None:
         """boxes: the squares, in whole pixels.  canvas: (width, height) of the pictures."""
         width, height = canvas
@@ -104,7 +113,8 @@ class FaceBlend:
         result = pictures[0].copy()
         mixed = first.copy()
         for share, other in zip(self._shares, others, strict=True):
-            mixed += share * (other - first)
+            # Where they are the same, so is the result, infinite values included.
+            np.add(mixed, share * (other - first), out=mixed, where=other != first)
         if result.dtype == np.uint8:
             mixed = np.clip(np.rint(mixed), 0, 255)
         result[self._part] = mixed

@@ -50,7 +50,7 @@ from fommctl.media.plates import Plate
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.reader import Clip
 from fommctl.media.resampling import Number, content, upright
-from fommctl.media.sound import choose_tracks
+from fommctl.media.sound import ALL, AUTO, choose_tracks
 from fommctl.media.writer import AudioSource, check_output, holds_alpha, holds_audio, holds_more
 from fommctl.networks.motion import MotionParts
 from fommctl.presets.sections import Framing, Preset, SquareParams
@@ -558,6 +558,9 @@ def choose_sound(
         if config.audio == "driving":
             why = f"{name} has no sound" if holds else f"{config.result_path.name} cannot hold sound"
             raise UsageError(f"--audio driving, but {why}", "Use --audio auto, or --audio none.")
+        if config.audio_track not in (AUTO, ALL):
+            why = "has no sound" if holds else f"has sound that {config.result_path.name} cannot hold"
+            return (), [f"--audio-track {config.audio_track} is left out: {name} {why}"]
         return (), []
     if must_check:
         found = _same_video(info, config.driving.parent)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,13 +28,6 @@ class Planes:
     """(H, W, 1): how much of the animated square shows; where it is 0 the frame is the source."""
     uv: Floats | None = None
     """(H, W, 2), an ST map: from the left to the right and from the bottom to the top of the source, in [0, 1]."""
-
-    @classmethod
-    def together(cls, planes: Sequence[Planes], blend: Callable[[Sequence[Floats]], Floats]) -> Planes:
-        """Return the planes of a frame in which several squares move.  blend: how their pictures became one."""
-        mattes = [each.matte for each in planes if each.matte is not None]
-        maps = [each.uv for each in planes if each.uv is not None]
-        return cls(np.maximum.reduce(mattes) if mattes else None, blend(maps) if maps else None)
 
 
 class PlaneMaker:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fommctl.animate.compose import Composer, Rendered
+from fommctl.animate.compose import Composer, Rendered, apply_filter
 from fommctl.animate.config import SEARCHED, AnimateConfig, FrameRange
 from fommctl.animate.engine import Engine
 from fommctl.animate.faces import FaceBlend, of_face, one_by_one
@@ -149,7 +149,7 @@ class _Layer:
     frame: Frame
     planes: Planes
     driving: Pixels | None
-    """What is shown beside it."""
+    """Driving frame that is shown beside it."""
 
 
 def _render_faces(
@@ -174,7 +174,6 @@ def _render_faces(
         plan = replace(plans[0], warnings=notes, config=config)
         frames = frames_to_render(plan)
         engine.host.started(about(plan, engine))
-        filters = engine.host.frame_filters(about(plan, engine))
         sessions = [open_session(each, engine, layer=True) for each in (plan, *plans[1:])]
         sources = [DrivingMotion(driving, session) for driving, session in zip(drivings, sessions, strict=True)]
         began = time.perf_counter()
@@ -188,25 +187,12 @@ def _render_faces(
         first = next(layers, None)
         if first is None:
             raise UsageError(f"--frames {frames}: none of these frames is shown", "Choose others, or leave out --fps.")
-        boxes = [each.inputs.source_box for each in plans]
-        composer = sessions[0].composer
-        blend = FaceBlend([box for box in boxes if box is not None], composer.canvas)
-
-        def finished(moment: tuple[_Layer, ...]) -> Frame:
-            picture = blend([layer.frame for layer in moment])
-            seen = [layer.driving for layer in moment if layer.driving is not None]
-            if seen and isinstance(composer, Composer):
-                picture = compare(composer.source_panel, np.concatenate(seen), picture)
-            for change in filters:
-                picture = change(picture, moment[0].number)
-            return picture
-
-        shown = finished(first)
+        finish = _finisher(plan, plans, sessions[0])
+        shown = finish(first)
         total = expected_frames(config, plan.info)
-        with open_results(sessions[0], first[0].timed, canvas=(shown.shape[1], shown.shape[0])) as results:
+        with open_results(sessions[0], first[0].timed, shown[0].shape[1::-1]) as results:
             for moment in itertools.chain((first,), layers):
-                planes = Planes.together([layer.planes for layer in moment], blend)
-                frame = shown if moment is first else finished(moment)
+                frame, planes = shown if moment is first else finish(moment)
                 results.write(frame, moment[0].presentation, moment[0].number, planes)
                 if report:
                     report(results.writer.frames_written, total)
@@ -223,19 +209,47 @@ def _render_faces(
     return conclude(sessions[0], results.writer, _merged(stats, stats[0].seconds))
 
 
+def _finisher(
+    plan: AnimationPlan, plans: Sequence[AnimationPlan], session: RenderSession
+) -> Callable[[tuple[_Layer, ...]], tuple[Frame, Planes]]:
+    """Return what makes one frame, and its planes, of the layers of all faces. Raises UsageError."""
+    engine, composer = session.engine, session.composer
+    filters = engine.host.frame_filters(about(plan, engine))
+    if filters and plan.deep:
+        raise UsageError("frame filters of plugins cannot change several faces in plates", "Write PNG pictures.")
+    blend = FaceBlend.of([each.inputs for each in plans], composer.canvas)
+
+    def together(parts: Sequence[Frame | None]) -> Frame | None:
+        there = [part for part in parts if part is not None]
+        return blend(there) if there else None
+
+    def finish(moment: tuple[_Layer, ...]) -> tuple[Frame, Planes]:
+        frame = blend([layer.frame for layer in moment])
+        seen = [layer.driving for layer in moment if layer.driving is not None]
+        if seen and isinstance(composer, Composer):
+            frame = compare(composer.source_panel, np.concatenate(seen), frame)
+        for change in filters:
+            frame = apply_filter(frame, change, moment[0].number)
+        planes = [layer.planes for layer in moment]
+        return frame, Planes(together([each.matte for each in planes]), together([each.uv for each in planes]))
+
+    return finish
+
+
 def _layers(session: RenderSession, detected: Iterable[DrivingFrame], frames: FrameRange) -> Iterator[_Layer]:
     """Yield the pictures of one face, moment by moment."""
-    composer = session.composer
-    beside = composer if session.plan.side_by_side and isinstance(composer, Composer) else None
+    composer, beside = session.composer, session.plan.side_by_side
     for group in session.groups(detected, frames):
         for rendered in session.render(group, frames):
-            pictures: list[tuple[Frame, Presentation, int, Planes]] = []
-            composer.finish(rendered, lambda *written, into=pictures: into.append(written))
-            found = iter(pictures)
+            finished: list[tuple[Frame, Presentation, int, Planes]] = []
+            composer.finish(rendered, lambda *written, into=finished: into.append(written))
+            found = iter(finished)
             for index, timed in enumerate(rendered.frames):
                 if timed is None:
                     continue
-                driving = beside.driving_panel(timed.frame, rendered, index) if beside else None
+                driving = None
+                if beside and isinstance(composer, Composer):
+                    driving = composer.driving_panel(timed.frame, rendered, index)
                 for frame, presentation, number, planes in itertools.islice(found, len(timed.presentations)):
                     yield _Layer(timed, presentation, number, frame, planes, driving)
 

@@ -75,8 +75,7 @@ class _Stderr:
 
     @property
     def _stream(self) -> TextIO:
-        stream: TextIO = self.terminal or getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # type: ignore[assignment]
-        return stream
+        return self.terminal or getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # type: ignore[return-value]
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError, ValueError):

@@ -149,7 +149,7 @@ def check_folders() -> Iterator[Row]:
     yield _folder("FOMMCTL_HOME", home(), "Set FOMMCTL_HOME to a writable folder.")
     yield from _leftovers(home())
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    hub = Path(os.environ.get("TORCH_HOME") or os.path.join(cache, "torch")).expanduser() / "hub"
+    hub = Path(os.path.expanduser(os.environ.get("TORCH_HOME") or os.path.join(cache, "torch"))) / "hub"
     yield _folder("torch hub", hub, "Set TORCH_HOME to a writable folder.")
     advice = "Set TMPDIR to a writable folder."
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -236,7 +237,7 @@ def _locate(model: str | None, preset: Preset | None, host: Host) -> tuple[regis
         else:
             entry = registry.for_preset(preset.name, lambda name: _proper_name(name, host), host)
         return entry, registry.file_of(entry)
-    path = Path(model).expanduser()
+    path = Path(os.path.expanduser(model))
     if model not in registry.entries(host) and (path.name != model or path.suffix or path.exists()):
         return None, path
     entry = registry.find(model, host)

@@ -5,6 +5,7 @@ Precedence, lowest first: named preset, file, `--set KEY=VALUE`, command-line op
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -84,7 +85,7 @@ def find_preset(name: str, host: Host) -> PresetSpec:
 
 def locate_preset(name_or_path: str, host: Host) -> tuple[str, Path]:
     """Return the name and the file of a preset by name, alias or path. Raises UsageError for an unknown name."""
-    path = Path(name_or_path).expanduser()
+    path = Path(os.path.expanduser(name_or_path))
     if path.suffix.lower() in _SUFFIXES or len(path.parts) > 1:
         return path.stem, path
     spec = find_preset(name_or_path, host)

@@ -301,6 +301,26 @@ def test_a_damaged_imported_file_does_not_break_the_list(host: Host, isolated: P
     registry.remove("bad", host)
 
 
+def test_a_user_without_a_home_has_the_built_in_model_and_is_told_the_rest(
+    tiny_host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    for name in ("HOME", "FOMMCTL_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert load_model(None, tiny_host).name == "faces-mini"
+    with pytest.raises(OutputError, match="cannot create the folder") as error:
+        registry.pull("tiny", tiny_host)
+    assert error.value.hint == "Set FOMMCTL_HOME to a folder that you can write to."
+    assert list(tmp_path.glob("~*")) == []
+    monkeypatch.setenv("FOMMCTL_HOME", "~nosuchuser/models")
+    with pytest.raises(UsageError, match="FOMMCTL_HOME is ~nosuchuser/models: there is no such user"):
+        registry.pull("tiny", tiny_host)
+
+
 def test_a_damaged_record_is_told(tiny_host: Host) -> None:
     registry.record_path("tiny").parent.mkdir()
     registry.record_path("tiny").write_text("{")
