@@ -74,6 +74,11 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
+    @property
+    def landmarks(self) -> bool:
+        """Whether the landmarks of every frame are needed, which `MotionParts.with_landmarks` gets then."""
+        return False
+
 
 class SharedParams(Params):
     """A section that backends derive theirs from, with fields that not each of them has a use for."""

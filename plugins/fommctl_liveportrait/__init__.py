@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fommctl.api import Architecture, Backend, BackendSpec, Groups, hookimpl
@@ -30,6 +31,7 @@ def fommctl_backends() -> Iterator[BackendSpec]:
         motions=("relative", "absolute", "animal"),
         motion=_motion,
         mask=_mask,
+        read_motion=_read_motion,
         options=_options,
     )
 
@@ -85,3 +87,9 @@ def _mask(side: int) -> NDArray[np.float32]:
     from fommctl_liveportrait.mask import mask
 
     return mask(side)
+
+
+def _read_motion(path: Path) -> tuple[float, Mapping[str, NDArray[np.float32]]] | None:
+    from fommctl_liveportrait.templates import read_template
+
+    return read_template(path)

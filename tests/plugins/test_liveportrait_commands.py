@@ -1,6 +1,8 @@
 """LivePortrait through the commands: a file of the published layout animates, twice as large as the model sees it."""
 
 import json
+import os
+import pickle
 
 import numpy as np
 import pytest
@@ -118,3 +120,57 @@ def test_evaluation_compares_in_the_size_of_the_frames(folder, run_cli, tmp_path
     )  # fmt: skip
     assert result.code == 0, result.stderr
     assert "l1.paper" in json.dumps(result.json())
+
+
+def write_template(path, **more):
+    """Three frames of a motion template, as LivePortrait pickles it."""
+    random = np.random.default_rng(0)
+    frames = [
+        {
+            "R": np.eye(3, dtype=np.float32)[None],
+            "exp": 0.01 * random.normal(size=(1, 21, 3)).astype(np.float32),
+            "scale": np.full((1, 1), 1.2, np.float32),
+            "t": np.zeros((1, 3), np.float32),
+            "kp": random.normal(size=(1, 21, 3)).astype(np.float32),
+        }
+        for _ in range(3)
+    ]
+    eyes, lips = [np.full((1, 2), 0.3, np.float32)] * 3, [np.full((1, 1), 0.1, np.float32)] * 3
+    content = {"n_frames": 3, "output_fps": np.float64(12.5), "motion": frames, "c_eyes_lst": eyes, "c_lip_lst": lips}
+    path.write_bytes(pickle.dumps(content | more))
+
+
+def test_a_motion_template_drives_and_becomes_a_motion_file(folder, run_cli, tmp_path):
+    template = tmp_path / "wink.pkl"
+    write_template(template)
+    arguments = ("--model", folder / "small.pth", *SMALL, *PREPARED, "--crop", "none")
+    result = run_cli("animate", folder / "source.png", template, "-o", tmp_path / "out.mkv", "--motion-out",
+                     tmp_path / "wink.motion", *arguments)  # fmt: skip
+    assert result.code == 0, result.stdout
+    assert (result.json()["frames"], result.json()["fps"]) == (3, "25/2")
+    motion = fommctl.Motion.load(tmp_path / "wink.motion")
+    assert motion.parts["openings"].tolist() == pytest.approx(np.array([[0.3, 0.3, 0.1]] * 3))
+    assert motion.parts["scale"][0, 0] == np.float32(1.2)
+    again = run_cli("animate", folder / "source.png", tmp_path / "wink.motion", "-o", tmp_path / "b.mkv", *arguments)
+    assert again.code == 0, again.stdout
+    assert (tmp_path / "b.mkv").read_bytes() == (tmp_path / "out.mkv").read_bytes()
+
+
+class Runs:
+    def __reduce__(self):
+        return os.system, ("touch was-run",)
+
+
+def test_nothing_in_a_template_runs(folder, run_cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_template(tmp_path / "evil.pkl", c_lip_lst=Runs())
+    write_template(tmp_path / "objects.pkl", c_lip_lst=np.array([None, {}], object))
+    (tmp_path / "cut.pkl").write_bytes((tmp_path / "evil.pkl").read_bytes()[:200])
+    (tmp_path / "text.pkl").write_text("no pickle")
+    for name in ("evil", "objects", "cut", "text"):
+        result = run_cli("animate", folder / "source.png", f"{name}.pkl", "-o", "out.mkv", "--model",
+                         folder / "small.pth", *SMALL, *PREPARED, "--crop", "none")  # fmt: skip
+        assert result.code == 3, result.stdout
+        assert f"{name}.pkl is no motion template that can be read" in result.json()["error"]["message"]
+    assert not (tmp_path / "was-run").exists()
+    assert not (tmp_path / "out.mkv").exists()
