@@ -228,7 +228,8 @@ def undisturbed(display: "Console") -> Iterator[None]:
         os.dup2(terminal, 2)
         # Processes that were started meanwhile may keep the other end open.
         passing.join(0.5)
-        _Stderr.terminal.close()
+        with contextlib.suppress(OSError, ValueError):
+            _Stderr.terminal.close()
         _Stderr.terminal = None
 
 
