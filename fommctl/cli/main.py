@@ -274,10 +274,12 @@ def _told(known: FommctlError, flags: SimpleNamespace) -> str:
 def _write(text: str, *, to_stdout: bool) -> bool:
     """Print a line; return whether it was taken. Where nobody listens any more, the exit code is all that can still be
     told."""
+    from fommctl.cli.console import without_controls
+
     stream = sys.stdout if to_stdout else sys.stderr
     try:
         if stream is not None:
-            print(text, file=stream, flush=True)
+            print(without_controls(text), file=stream, flush=True)
     except (OSError, ValueError):
         return False
     return True
