@@ -64,7 +64,7 @@ class CroppedSource:
     """Numbers of the subjects, one for each clip, of a dry run."""
 
 
-def prepare(config: CropConfig, detector: str, framing: Framing | None) -> Callable[[Job, Tell], CroppedSource]:
+def make_worker(config: CropConfig, detector: str, framing: Framing | None) -> Callable[[Job, Tell], CroppedSource]:
     """Return the function that does jobs, with a detector of its own (by name)."""
     spec = load_host().find("detector", detector)
     built: Detector = spec.build()
