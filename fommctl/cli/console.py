@@ -81,7 +81,10 @@ class _Stderr:
 
     @property
     def _stream(self) -> TextIO:
-        return self.terminal or getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # type: ignore[return-value]
+        if self.terminal is not None:
+            return self.terminal
+        stream: TextIO = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+        return stream
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError, ValueError):
