@@ -30,6 +30,7 @@ from fommctl.errors import (
 
 COMMANDS = (
     "animate",
+    "edit",
     "batch",
     "farm",
     "crop",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from fommctl.api.blocks import MotionParts
+    from fommctl.api.schema import Edits
 
 
 @hookimpl
@@ -32,6 +33,7 @@ def fommctl_backends() -> Iterator[BackendSpec]:
         motion=_motion,
         mask=_mask,
         read_motion=_read_motion,
+        edits=_edits,
         options=_options,
     )
 
@@ -93,3 +95,9 @@ def _read_motion(path: Path) -> tuple[float, Mapping[str, NDArray[np.float32]]] 
     from fommctl_liveportrait.templates import read_template
 
     return read_template(path)
+
+
+def _edits() -> type[Edits]:
+    from fommctl_liveportrait.edits import FaceEdits
+
+    return FaceEdits
