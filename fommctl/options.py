@@ -74,7 +74,7 @@ class Reads:
     function: Callable[[str], Any]
     """Returns the value. Raises UsageError."""
     default: str | None = None
-    """What --help shows where the default is None."""
+    """Text that --help shows where the default is None."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_before_validator_function(self._read, handler(source))
@@ -107,7 +107,7 @@ class OptionField:
 
     @property
     def flag(self) -> str:
-        """What messages call it: `--driving-crop`, `SOURCE`, or the field's name where the command line has none."""
+        """Name in messages: `--driving-crop`, `SOURCE`, or the field's name where the command line has none."""
         if isinstance(self.info, ArgumentInfo):
             return (self.info.metavar or self.name).removesuffix("...").upper()
         if self.info is None:
@@ -254,14 +254,14 @@ def listed(flag: str) -> Callable[[str], tuple[str, ...]]:
     def read(text: str) -> tuple[str, ...]:
         names = tuple(part.strip() for part in text.split(",") if part.strip())
         if not names:
-            raise UsageError(f"{flag} names nothing", "Give names with commas between them, or leave it out.")
+            raise UsageError(f"{flag} is empty", "Give names with commas between them, or leave it out.")
         return names
 
     return read
 
 
 def assignments(given: Any) -> Any:
-    """`NAME=VALUE` texts of a mapping; anything else as it is."""
+    """Convert a mapping to `NAME=VALUE` texts; anything else stays as it is."""
     if not isinstance(given, Mapping):
         return given
     texts = {name: json.dumps(value) if isinstance(value, bool | float) else value for name, value in given.items()}
@@ -269,7 +269,7 @@ def assignments(given: Any) -> Any:
 
 
 def backend_options(cls: type[BaseModel] | None, given: Sequence[str], family: str) -> BaseModel | None:
-    """The options of a backend, from `NAME=VALUE` texts; None for a family that has none.
+    """Read the options of a backend from `NAME=VALUE` texts; None for a family that has none.
 
     Raises UsageError, or ProblemsError for several.
     """
@@ -345,14 +345,18 @@ def _prepared(field: OptionField | None, value: Any) -> Any:
 
 
 def _absurd(field: OptionField | None, value: Any) -> UsageError | None:
-    """Return the error for what pydantic would take for a number though nobody means one: True, or more digits than
-    fit."""
+    """Return the error for what nobody means: a name with a null character, and what pydantic would take for a
+    number (True, or more digits than fit)."""
+    if field is not None and isinstance(value, str | Path) and "\0" in str(value):
+        return UsageError(f"{field.flag} holds a null character", "Look at what wrote it.")
     if field is None or field.kind not in (int, float) or field.reads is not None:
         return None
     long = isinstance(value, str) and (len(value) > LONGEST_NUMBER or "_" in value)
-    if long or isinstance(value, bool) or (isinstance(value, int) and not -(2**63) < value < 2**63):
+    if long or isinstance(value, bool):
         return _wrong(field, value)
-    return None
+    whole = value.strip().removeprefix("-") if isinstance(value, str) else value
+    number = int(whole) if isinstance(whole, int) or (isinstance(whole, str) and whole.isdecimal()) else 0
+    return _wrong(field, value) if not -(2**63) < number < 2**63 else None
 
 
 def _problems(cls: type, error: ValidationError | None, absurd: Mapping[str, UsageError]) -> list[UsageError]:

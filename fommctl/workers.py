@@ -62,7 +62,7 @@ class Failed:
     message: str
     hint: str | None = None
     exit_code: int = InputError.exit_code
-    """Of the command, were this its only job."""
+    """Exit code of the command, were this its only job."""
     seconds: float = 0.0
     disk_full: bool = False
     """Then the jobs that are left would fail too; an output that cannot be written for another reason costs its job."""
@@ -94,7 +94,7 @@ class TimedOut(Failed):
 
 
 Outcome = Done[Result] | Failed
-"""What became of a job: done, failed, crashed or timed out."""
+"""Outcome of a job: done, failed, crashed or timed out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Leave(SystemExit):
 
 
 ENDING = (KeyboardInterrupt, GeneratorExit, Leave)
-"""What ends a run, in whosever code it arises; nobody may take it for a failure of that code."""
+"""Exceptions that end a run, in whosever code they arise; they are not failures of that code."""
 
 
 def failure(error: BaseException, seconds: float = 0.0) -> Failed:

@@ -57,7 +57,7 @@ animate ASTRONAUT meadow.mp4 | 3 | give --driving-crop none
 {ANIMATE} --batch-size 0 | 2 | batch
 {ANIMATE} --motion relatve | 2 | relative
 {ANIMATE} --detector hog | 2 | dlib-hog
-{ANIMATE} --view portrait.png | 2 | takes one picture
+{ANIMATE} --view portrait.png | 2 | use one picture
 
 {ANIMATE} -o out.xyz | 3 | .mp4
 {ANIMATE} -o no/such/out.mp4 | 3 | no/such
@@ -89,7 +89,7 @@ batch jobs.jsonl --devices cuda:77 | 5 | no CUDA device is available
 bench --preset voks | 2 | voks
 bench --device gpu | 2 | gpu
 bench --precision int8 | 2 | int8
-bench --train --preset smoke --device cpu --precision fp16 | 2 | training does not compute in fp16
+bench --train --preset smoke --device cpu --precision fp16 | 2 | training does not support fp16
 
 crop folder.mp4 -o clips | 3 | holds no videos or pictures
 crop missing.mp4 -o clips | 3 | does not exist
@@ -106,9 +106,9 @@ evaluate --data data --mode animation --metrics psnr -o scores | 2 | needs true 
 evaluate --data data --mode defaults --metrics psnr -o scores | 2 | Leave out --mode defaults.
 {EVALUATE} --metrics l1.papr | 2 | l1.paper
 {EVALUATE} --metrics psmr | 2 | psnr
-{EVALUATE} --metrics ' ,' | 2 | --metrics names nothing
-{EVALUATE} --models '' | 2 | --models names nothing
-{EVALUATE} --models a,b --names x,x | 2 | 'x' is there twice
+{EVALUATE} --metrics ' ,' | 2 | --metrics is empty
+{EVALUATE} --models '' | 2 | --models is empty
+{EVALUATE} --models a,b --names x,x | 2 | 'x' is given twice
 {EVALUATE} --model x --models a,b | 2 | exclude each other
 {EVALUATE} --mode reconstrution | 2 | reconstruction
 {EVALUATE} --max-clips 0 | 2 | --max-clips is 0
@@ -119,7 +119,7 @@ evaluate --data data --mode defaults --metrics psnr -o scores | 2 | Leave out --
 inspect missing.mp4 | 3 | missing.mp4
 inspect empty.mp4 | 3 | empty.mp4
 inspect folder.mp4 | 3 | folder.mp4
-inspect clip.mp4 --trust text.mp4 | 2 | holds no certificate in PEM
+inspect clip.mp4 --trust text.mp4 | 2 | contains no PEM certificate
 inspect clip.mp4 --trust gone.pem | 3 | gone.pem
 
 models show nothing | 2 | nothing
@@ -147,7 +147,7 @@ train --preset nothing --data data --out run | 2 | nothing
 {TRAIN} --max-steps 0 | 2 | max-steps
 {TRAIN} --keep 0 | 2 | keep
 {TRAIN} --seed -1 | 2 | --seed is -1
-{TRAIN} --precision fp16 | 2 | training does not compute in fp16
+{TRAIN} --precision fp16 | 2 | training does not support fp16
 {TRAIN} --resume nowhere.pt | 3 | there is no checkpoint nowhere.pt
 {TRAIN} --init-from nowhere.pth.tar | 4 | there is no model file nowhere.pth.tar
 {TRAIN} --init-from vox | 5 | the weights of vox are not here

@@ -2,12 +2,15 @@
 
 import re
 import shlex
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from shots import ASTRONAUT, face_clip
+
+from fommctl.media.reader import Reader
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -36,14 +39,33 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def plates(here):
+    """What a compositing house adds to that folder."""
+    pytest.importorskip("OpenImageIO")
+    import plates_made
+
+    light = plates_made.linear()
+    plates_made.write(here / "plate.exr", light, "half", reelName="A001")
+    plates_made.write(here / "acescg.exr", light, "half", oiio__ColorSpace="ACEScg")
+    plates_made.write(here / "log.exr", np.clip(light, 0.001, 1) ** 0.4, "half")
+    plates_made.write(here / "scan.dpx", plates_made.deep_codes(), "uint16", oiio__BitsPerSample=10)
+    with Reader(here / "talk.mp4", end=Fraction(1, 10)) as reader:
+        for number, frame in enumerate(reader, 1001):
+            picture = (frame.pixels / 255).astype(np.float32) ** 2.2
+            plates_made.write(here / f"drive/drive.{number}.exr", picture, "half")
+
+
 def test_there_are_commands_to_check():
     assert len(COMMANDS["README"]) > 12
     assert all(command.startswith("fommctl ") for commands in COMMANDS.values() for command in commands)
 
 
 @pytest.mark.parametrize("page", [page for page, commands in COMMANDS.items() if commands])
-def test_commands(page, here, run_cli):
+def test_commands(page, here, run_cli, request):
     """A reader who runs the commands of a page one after the other."""
+    if page == "post-production":
+        request.getfixturevalue("plates")
     for command in COMMANDS[page]:
         result = run_cli(*shlex.split(command)[1:])
         assert result.code == 0, (command, result.stderr)

@@ -98,7 +98,7 @@ def test_all_problems_are_told_at_once_on_the_command_line_and_in_python() -> No
         ("--minutes is 30", "Give a whole number from 1 to 20."),
         ("--salt is 'nan'", "Give a number."),
         ("--shell is 'whit'", "Did you mean white? Choices: brown, white."),
-        ("--guests names nothing", "Give names with commas between them, or leave it out."),
+        ("--guests is empty", "Give names with commas between them, or leave it out."),
     ]
     assert [(each.message, each.hint) for each in error.problems] == expected
     assert error.message.startswith("5 problems:\n  missing argument 'EGG'. What is boiled.\n  --minutes")
@@ -109,7 +109,7 @@ def test_all_problems_are_told_at_once_on_the_command_line_and_in_python() -> No
         "--minutes is 30",
         "--salt is nan",
         "--shell is 'whit'",
-        "--guests names nothing",
+        "--guests is empty",
         "boil has no option 'spon' (did you mean 'spoons'?)",
     ]
 
@@ -164,7 +164,7 @@ def test_options_of_animate_as_text_are_what_they_are_as_values() -> None:
     wrong: list[dict[str, Any]] = [
         {"smooth": 2}, {"size": True}, {"codec": ["x"]}, {"output": 3}, {"fps": "1e9_9999_9999"}, {"fps": 0},
         {"start": "1e29"}, {"crop": "9" * 38}, {"crop": f"0,0,{'9' * 38}"}, {"crop": "0,0,60000"}, {"crop": 3},
-        {"best_frame": "9" * 12}, {"audio_track": "0"}, {"audio_track": "1.5"}, {"motion": "sideways"}, {"sizee": 1},
+        {"best_frame": "9" * 12}, {"audio_track": "0"}, {"audio_track": "1.5"}, {"audio": "sideways"}, {"sizee": 1},
         {"batch_size": "0"}, {"head_motion": 1.5}, {"source_width": 0}, {"seed": 0},
     ]  # fmt: skip
     for options in wrong:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from fommctl.animate.planes import PlaneMaker, Planes
 from fommctl.api.protocols import FrameFilter, SquareFilter
 from fommctl.errors import UsageError
 from fommctl.media.boxes import Box
-from fommctl.media.drawing import compare, draw_keypoints
+from fommctl.media.drawing import compare, draw_keypoints, draw_numbers
 from fommctl.media.images import Pixels, resize
 from fommctl.media.plates import Plate, to_bytes
 from fommctl.networks.detail import Detail, FrameDetail
@@ -80,6 +81,8 @@ class Composer:
         self._skip_absent = config.on_missing == "skip"
         self._look = look
         self._still = inputs.square
+        self._all_boxes = inputs.all_boxes
+        self._driving = inputs.driving
         self._paste: Paste | TurnedPaste | None = None
         self._enlarge: Paste | None = None
         self._detail: Detail | None = None
@@ -155,7 +158,7 @@ class Composer:
             for number, presentation in enumerate(timed.presentations, timed.position):
                 shown = finished
                 for change in self._filters:
-                    shown = _filtered(shown, change, number)
+                    shown = apply_filter(shown, change, number)
                 write(shown, presentation, number, planes)
 
     def _finished(self, frame: DrivingFrame, square: Pixels, batch: Rendered, index: int) -> Pixels:
@@ -163,8 +166,24 @@ class Composer:
         result = self._source_panel if absent else self._animated(square, batch, index)
         if not self._look.compare:
             return result
+        return compare(self.source_panel, self.driving_panel(frame, batch, index), result)
+
+    @cached_property
+    def source_panel(self) -> Pixels:
+        """The source as it is shown beside the result, with the numbers of its faces where there are several."""
+        if self._paste is None or len(self._all_boxes) < 2:
+            return self._source_panel
+        return draw_numbers(self._source_panel, list(enumerate(self._all_boxes, 1)))
+
+    def driving_panel(self, frame: DrivingFrame, batch: Rendered, index: int) -> Pixels:
+        """A driving frame as it is shown beside the result, with the number of its face where there are several."""
         assert frame.pixels is not None, "driving frames that are shown have their pixels"
-        return compare(self._source_panel, self._marked(frame.pixels, batch.driving, index), result)
+        pixels = self._marked(frame.pixels, batch.driving, index)
+        shots = self._driving.shots
+        shot = shots[self._driving.number_at(frame.time)] if shots else None
+        if shot is None or shot.found < 2:
+            return pixels
+        return draw_numbers(pixels, [(shot.number, Box(0, 0, pixels.shape[1] / 3, pixels.shape[0] / 3))])
 
     def _animated(self, square: Pixels, batch: Rendered, index: int) -> Pixels:
         detail = None
@@ -225,7 +244,7 @@ def plane_maker(
     return PlaneMaker(paste, inputs.source_box, (width, height), plate, mapper)
 
 
-def _filtered(frame: Pixels, change: FrameFilter, number: int) -> Pixels:
+def apply_filter(frame: Pixels, change: FrameFilter, number: int) -> Pixels:
     """A frame after a filter, which may ask for floats."""
     if not getattr(change, "floats", False):
         return change(frame, number)

@@ -491,6 +491,12 @@ class AnimateConfig:
                 )
         if self.face_map is not None and (self.face != LARGEST or self.driving_face is not None):
             yield UsageError("--map excludes --face and --driving-face", "It names the faces of both.")
+        if self.face != LARGEST and self.crop != "auto":
+            yield UsageError("--face looks for a face, and --crop names a square", "Leave one of them out.")
+        if self.driving_face is not None and self.driving_crop is not None and self.driving_crop not in SEARCHED:
+            yield UsageError(
+                "--driving-face looks for a face, and --driving-crop names a square", "Leave one of them out."
+            )
         several = self.face_map is not None or "all" in (self.face, self.driving_face)
         if several and (self.crop != "auto" or self.paste_back is False):
             yield UsageError(
@@ -665,9 +671,13 @@ def parse_best_frame(text: str) -> str:
 
 def parse_audio_track(text: str) -> str:
     """`auto`, `all` or a number from 1 on. Raises UsageError for anything else."""
-    if text not in ("auto", "all") and not (text.isascii() and text.isdecimal() and int(text[:9]) > 0):
+    if text not in ("auto", "all") and not re.fullmatch("0*[1-9][0-9]{0,8}", text):
         raise UsageError(f"--audio-track is '{text}'", "Give auto, all or the number of a sound track, from 1 on.")
     return text
+
+
+SLOWEST = Fraction(1, 3600)
+"""Frames a second: one an hour."""
 
 
 def parse_rate(text: str) -> Fraction:
@@ -677,7 +687,7 @@ def parse_rate(text: str) -> Fraction:
         rate = _fraction(exact.get(text, text))
     except (ValueError, ZeroDivisionError):
         rate = Fraction(0)
-    if not 0 < rate <= 1000:
+    if not SLOWEST <= rate <= 1000:
         raise UsageError(f"a frame rate of '{text}'", "Give a number such as 25, 29.97 or 30000/1001.")
     return rate
 

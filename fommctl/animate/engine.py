@@ -121,8 +121,8 @@ def choose_motion(family: BackendSpec, asked: str | None) -> MotionMode:
     possible = family.motions
     if asked is not None and asked not in possible:
         raise UsageError(
-            f"a model of {family.name} has no {asked} motion",
-            f"Leave out --motion, or take {' or '.join(possible)}.",
+            f"{family.name} models do not support --motion {asked}",
+            f"Leave out --motion, or use {' or '.join(possible)}.",
         )
     return asked or possible[0]
 
@@ -131,8 +131,8 @@ def check_views(family: BackendSpec, more: int) -> None:
     """Raise UsageError unless models of this family make use of `more` pictures of the source beside the first."""
     most = family.source_views
     if more and most == 1:
-        raise UsageError(f"a model of {family.name} takes one picture of the source", "Leave out --view.")
+        raise UsageError(f"{family.name} models use one picture of the source", "Leave out --view.")
     if more >= most:
         raise UsageError(
-            f"{more + 1} pictures of the source, a model of {family.name} takes {most}", "Give fewer --view."
+            f"{more + 1} pictures of the source, but {family.name} models use at most {most}", "Give fewer --view."
         )

@@ -42,7 +42,8 @@ from fommctl.models.files import HEADER_LIMIT
 from fommctl.networks.motion import MotionParts
 
 FORMAT = "fommctl motion"
-VERSION = 1
+VERSION, SEVERAL = 1, 2
+"""Versions of the format: with one motion, and with those of several faces."""
 _FINEST_CLOCK = 10**12
 """Ticks a second at most; times whose common denominator is larger are rounded."""
 _EXACT = re.compile(r"-?\d{1,18}(/[1-9]\d{0,17})?")
@@ -227,30 +228,20 @@ class Motion:
 
     def save(self, path: str | Path, *, overwrite: bool = True) -> None:
         """Write a motion file, whole or not at all. Raises OutputError, and UsageError for a name that is taken."""
-        from safetensors.numpy import save
-
-        path = Path(path)
-        tensors = {name: np.ascontiguousarray(array) for name, array in self._arrays().items()}
-        header = _Header(self.family, self.model, self.clock, _to_header(self.driving))
-        text = json.dumps(_adapter().dump_python(header, mode="json"))
-        content = save(tensors, {"format": FORMAT, "format_version": str(VERSION), "motion": text})
-        temporary = temporary_path(path)
-        with output_errors(path):
-            try:
-                temporary.write_bytes(content)
-                publish(temporary, path, overwrite=overwrite)
-            finally:
-                temporary.unlink(missing_ok=True)
+        save_motions([self], Path(path), overwrite=overwrite)
 
     @classmethod
-    def load(cls, path: str | Path) -> Motion:
-        """Read a motion file. Raises InputError, which says what is wrong with it."""
+    def load(cls, path: str | Path, face: int = 1) -> Motion:
+        """Read a motion file. Raises InputError, which says what is wrong with it.
+
+        face: number of the motion, in a file of several faces.
+        """
         path = Path(path)
         if not is_motion_file(path):
             raise InputError(
                 f"{printable(path.name)} is not a motion file", "'fommctl animate --motion-out' writes them."
             )
-        header, arrays = _read(path)
+        header, arrays = _read(path, face)
         counts = {name: arrays.pop(name) for name in _COUNTS}
         motion = cls(header.family, header.model, _from_header(header.driving), header.clock, **counts, parts=arrays)
         motion._check(path)
@@ -289,6 +280,33 @@ class Motion:
             raise refuse("its frame numbers do not rise")
 
 
+def save_motions(motions: Sequence[Motion], path: Path, *, overwrite: bool = True) -> None:
+    """Write the motions of several faces of one driving video into a file; see `Motion.save`."""
+    from safetensors.numpy import save
+
+    tensors: dict[str, NDArray[Any]] = {}
+    metadata = {"format": FORMAT, "format_version": str(VERSION if len(motions) == 1 else SEVERAL)}
+    for face, motion in enumerate(motions, 1):
+        prefix, suffix = ("", "") if face == 1 else (f"{face}.", f".{face}")
+        tensors |= {f"{prefix}{name}": np.ascontiguousarray(array) for name, array in motion._arrays().items()}
+        header = _Header(motion.family, motion.model, motion.clock, _to_header(motion.driving))
+        metadata[f"motion{suffix}"] = json.dumps(_adapter().dump_python(header, mode="json"))
+    content, temporary = save(tensors, metadata), temporary_path(path)
+    with output_errors(path):
+        try:
+            temporary.write_bytes(content)
+            publish(temporary, path, overwrite=overwrite)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def count_motions(path: Path) -> int:
+    """Return how many motions a motion file holds. Raises InputError."""
+    Motion.load(path)
+    metadata = json.loads(_raw_header(path) or b"{}")["__metadata__"]
+    return 1 + sum(str(key).startswith("motion.") for key in metadata)
+
+
 def is_motion_file(path: Path) -> bool:
     """Whether a file is a motion file by what it holds, whatever its name is."""
     try:
@@ -308,7 +326,7 @@ def _raw_header(path: Path) -> bytes | None:
         return b"{" + file.read(length - 1)
 
 
-def _read(path: Path) -> tuple[_Header, dict[str, Any]]:
+def _read(path: Path, face: int) -> tuple[_Header, dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     check_file(path)
@@ -319,19 +337,26 @@ def _read(path: Path) -> tuple[_Header, dict[str, Any]]:
             if metadata.get("format") != FORMAT:
                 raise _no_motion(path)
             version = printable(metadata.get("format_version", ""), 20)
-            if version != str(VERSION):
+            if version not in (str(VERSION), str(SEVERAL)):
                 raise InputError(
-                    f"{name} is a motion file of version {version}, this fommctl reads {VERSION}", "Update fommctl."
+                    f"{name} is a motion file of version {version}, this fommctl reads up to {SEVERAL}",
+                    "Update fommctl.",
                 )
-            keys = set(file.keys())
+            prefix, suffix = ("", "") if face == 1 else (f"{face}.", f".{face}")
+            if f"motion{suffix}" not in metadata and face > 1:
+                count = sum(key == "motion" or key.startswith("motion.") for key in metadata)
+                raise InputError(f"there is no face {face} in {name}", f"It holds the motion of {count}.")
+            names = list(file.keys())
+            own = [key for key in names if key.startswith(prefix) and ("." in key) == bool(prefix)]
+            keys = {key.removeprefix(prefix) for key in own}
             parts = keys - set(_COUNTS)
             if not set(_COUNTS) <= keys or not parts or not all(map(_NAME.fullmatch, parts)):
                 raise InputError(f"the motion file {name} is damaged: it lacks numbers, or holds others", _DAMAGED)
-            arrays = {key: file.get_tensor(key) for key in keys}
+            arrays = {key: file.get_tensor(f"{prefix}{key}") for key in keys}
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"the motion file {name} is truncated or damaged", _DAMAGED) from error
     try:
-        data = json.loads(metadata.get("motion", ""))
+        data = json.loads(metadata.get(f"motion{suffix}", ""))
         _check_exact(data)
         header = _adapter().validate_python(data)
         _check_header(header)

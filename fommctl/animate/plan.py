@@ -19,8 +19,8 @@ from fommctl.animate.config import SEARCHED, AnimateConfig, FrameRange, MotionMo
 from fommctl.animate.engine import Engine, choose_motion
 from fommctl.animate.motion import DrivingFrame, DrivingFraming, Motion, is_motion_file
 from fommctl.animate.transfer import Moment
-from fommctl.api.protocols import FlowRenderer
-from fommctl.api.specs import BackendSpec
+from fommctl.api.protocols import Detector, FlowRenderer
+from fommctl.api.specs import BackendSpec, DetectorSpec
 from fommctl.api.values import Detection
 from fommctl.detection.choice import LARGEST
 from fommctl.detection.detectors import DetectorCache, ready_detectors
@@ -37,6 +37,7 @@ from fommctl.detection.landmarks import LandmarkDetector, LandmarkSquare, bounds
 from fommctl.detection.shots import DrivingCrop
 from fommctl.detection.tracking import STILL, travel
 from fommctl.errors import InputError, ModelError, UsageError
+from fommctl.home import restorer_file
 from fommctl.host import Host
 from fommctl.media import sequences
 from fommctl.media.boxes import Box, TurnedSquare
@@ -49,9 +50,8 @@ from fommctl.media.plates import Plate
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.reader import Clip
 from fommctl.media.resampling import Number, content, upright
-from fommctl.media.sound import choose_tracks
+from fommctl.media.sound import ALL, AUTO, choose_tracks
 from fommctl.media.writer import AudioSource, check_output, holds_alpha, holds_audio, holds_more
-from fommctl.models.home import restorer_file
 from fommctl.networks.motion import MotionParts
 from fommctl.presets.sections import Framing, Preset, SquareParams
 from fommctl.provenance.hashing import InputFile
@@ -128,6 +128,8 @@ class AnimationInputs:
     """(width, height) of the model's frames."""
     subject: Detection | None
     """The source's, where it was looked for."""
+    all_boxes: tuple[Box, ...]
+    """Of all subjects of the source, from left to right, where they were looked for."""
     room: Room | None
     """How far the source's subject may move before it leaves its square, where that is known."""
     warnings: tuple[str, ...]
@@ -226,7 +228,7 @@ def open_driving(config: AnimateConfig, engine: Engine) -> Iterator[Clip | Motio
     """The driving video, probed, or the motion file in its place. Raises InputError, ModelError or UsageError."""
     check_outputs(config)
     if is_motion_file(config.driving):
-        yield _motion(config, engine)
+        yield load_motion(config, engine)
     elif (own := engine.family.read_motion(config.driving)) is not None:
         _refuse_driving_options(config)
         yield Motion.imported(config.driving, *own, family=engine.family.name, model=engine.model.name)
@@ -236,8 +238,12 @@ def open_driving(config: AnimateConfig, engine: Engine) -> Iterator[Clip | Motio
             yield clip
 
 
-def _motion(config: AnimateConfig, engine: Engine) -> Motion:
-    motion = Motion.load(config.driving)
+def load_motion(config: AnimateConfig, engine: Engine) -> Motion:
+    """Read the motion file in the place of a driving video. Raises InputError, ModelError or UsageError."""
+    face = config.driving_face or LARGEST
+    if not face.isdecimal() and face not in (LARGEST, "all"):
+        raise UsageError(f"--driving-face {face} of a motion file", "Give the number of one of its faces, from 1 on.")
+    motion = Motion.load(config.driving, int(face) if face.isdecimal() else 1)
     name, family = printable(config.driving.name), engine.family.name
     if motion.family != family:
         raise ModelError(
@@ -348,6 +354,7 @@ def find_inputs(
         else DrivingFraming(driving.info, driving.start, driving.end, driving_box, found.shots, found.detector),
         size=size,
         subject=None if found.source is None else found.source.subject,
+        all_boxes=() if found.source is None else found.source.all_boxes,
         room=None
         if found.source is None or turned is not None or config.as_published
         else room_in(found.source, *pixels.shape[1::-1]),
@@ -411,24 +418,11 @@ def _search(
         host.find("detector", config.detector)
     if framing is None or not any(wanted):
         return nothing
-    name, subject = config.detector, framing.subject
-    if name is None and (config.best_frame == "auto" or framing.source or framing.driving):
-        # Poses are compared and squares laid by landmarks where a detector at hand finds them.
-        name = next((spec.name for spec in ready_detectors(host, subject) if spec.landmarks), None)
-    spec, detector = searches.detector(subject, name)
+    subject = framing.subject
+    spec, detector = face_detector(config, framing, host, searches)
     log.info("detector: %s", spec.name)
     if isinstance(driving, Clip) and wanted[1]:
-        width = config.driving_width or framing.width
-        square = None if config.driving_width else framing.driving
-        shots = searches.in_clip(
-            driving,
-            (spec, detector if square is None else LandmarkDetector(detector, _square(square), width, subject)),
-            width,
-            subject=subject,
-            driving_crop=cast(DrivingCrop, config.crop_of_driving),
-            cuts=bool(config.cuts),
-            face=config.driving_face or LARGEST,
-        )
+        shots = driving_shots(config, driving, framing, host, searches)
     if not wanted[0]:
         return replace(nothing, shots=shots, detector=spec.name)
 
@@ -454,6 +448,37 @@ def _search(
         shots,
         tuple(found_in(view, path) for path, view in zip(config.views, views, strict=True)),
         spec.name,
+    )
+
+
+def face_detector(
+    config: AnimateConfig, framing: Framing, host: Host, searches: DetectorCache
+) -> tuple[DetectorSpec, Detector]:
+    """Choose the detector of subjects. Raises UsageError and MissingError."""
+    name = config.detector
+    if name is None and (config.best_frame == "auto" or framing.source or framing.driving):
+        # Poses are compared and squares laid by landmarks where a detector at hand finds them.
+        name = next((spec.name for spec in ready_detectors(host, framing.subject) if spec.landmarks), None)
+    return searches.detector(framing.subject, name)
+
+
+def driving_shots(
+    config: AnimateConfig, driving: Clip, framing: Framing, host: Host, searches: DetectorCache
+) -> tuple[ClipCrop, ...]:
+    """Look for the driving face in each shot of a driving video. Raises InputError where it is not found."""
+    spec, detector = face_detector(config, framing, host, searches)
+    width = config.driving_width or framing.width
+    square = None if config.driving_width else framing.driving
+    if square is not None:
+        detector = LandmarkDetector(detector, _square(square), width, framing.subject)
+    return searches.in_clip(
+        driving,
+        (spec, detector),
+        width,
+        subject=framing.subject,
+        driving_crop=cast(DrivingCrop, config.crop_of_driving),
+        cuts=bool(config.cuts),
+        face=config.driving_face or LARGEST,
     )
 
 
@@ -536,6 +561,9 @@ def choose_sound(
         if config.audio == "driving":
             why = f"{name} has no sound" if holds else f"{config.result_path.name} cannot hold sound"
             raise UsageError(f"--audio driving, but {why}", "Use --audio auto, or --audio none.")
+        if config.audio_track not in (AUTO, ALL):
+            why = "has no sound" if holds else f"has sound that {config.result_path.name} cannot hold"
+            return (), [f"--audio-track {config.audio_track} is left out: {name} {why}"]
         return (), []
     if must_check:
         found = _same_video(info, config.driving.parent)

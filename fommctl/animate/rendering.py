@@ -433,10 +433,14 @@ def check_range(frames: FrameRange, last: int) -> None:
         raise UsageError(f"--frames {frames} is beyond the end", f"The last driving frame is number {last}.")
 
 
-def open_session(plan: AnimationPlan, engine: Engine) -> RenderSession:
-    """Bring a plan onto an engine. Raises MissingError and UsageError."""
+def open_session(plan: AnimationPlan, engine: Engine, *, layer: bool = False) -> RenderSession:
+    """Bring a plan onto an engine. Raises MissingError and UsageError.
+
+    layer: its frames are not finished ones: those of other faces are laid over them.
+    """
     config, inputs, event = plan.config, plan.inputs, about(plan, engine)
-    filters, square_filters = engine.host.frame_filters(event), engine.host.square_filters(event)
+    filters = () if layer else engine.host.frame_filters(event)
+    square_filters = engine.host.square_filters(event)
     if config.restore is not None and not square_filters:
         raise MissingError("no plugin is loaded that restores", "Leave out --restore, or name it in FOMMCTL_PLUGINS.")
     renderer = engine.renderer(config.size)
@@ -460,7 +464,7 @@ def open_session(plan: AnimationPlan, engine: Engine) -> RenderSession:
     options = CompositionOptions(
         plan.paste_back,
         keeps_alpha(config, inputs),
-        plan.side_by_side,
+        plan.side_by_side and not layer,
         config.keypoints,
         plan.detail and finer and inputs.turned is None and isinstance(renderer, FlowRenderer),
         config.matte is not None,

@@ -17,12 +17,12 @@ from fommctl.animate.config import AnimateConfig
 from fommctl.animate.recording import NOT_RECORDED, AnimateResult
 from fommctl.animate.run import Progress
 from fommctl.errors import InputError, ModelError, UsageError
-from fommctl.files import file_sha256
 from fommctl.host import Host, load_host
 from fommctl.media.files import check_file
 from fommctl.media.marking import printable
 from fommctl.media.sequences import is_pattern
 from fommctl.models import registry
+from fommctl.models.files import weights_sha256
 from fommctl.models.loading import LoadedModel, load_file, load_model
 from fommctl.presets.preset import preset_from_text
 from fommctl.provenance.hashing import media_hash
@@ -152,7 +152,7 @@ def _found(what: str, file: File, given: Path | None, folder: Path) -> Path:
         hashes = f"has the SHA-256 {found[:16]}..., the sidecar {file.sha256[:16]}..."
         raise InputError(
             f"{what} has changed: {printable(str(place), LONGEST_PATH)} {hashes}",
-            "Bring back the file that was rendered, or name where it lies.",
+            "Restore the file that was rendered, or name where it lies.",
         )
     raise InputError(
         f"{what} is not there: {printable(file.path, LONGEST_PATH)}",
@@ -198,9 +198,9 @@ def _load_model(record: Sidecar, host: Host, given: str | None, folder: Path) ->
         entry = registry.entries(host).get(name)
         places = [entry.path] if entry is not None else []
         places += _places(file, folder)
-    present = [place for place in places if os.path.isfile(place)]
+    present = [place for place in places if os.path.exists(place)]
     for place in present:
-        if file_sha256(place) == file.sha256:
+        if weights_sha256(place) == file.sha256:
             return load_file(place, host, name=name, preset=preset)
     if present:
         other = printable(str(present[0]), LONGEST_PATH)

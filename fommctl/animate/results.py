@@ -64,9 +64,12 @@ class Results:
         self._stack.__exit__(kind, error, trace)
 
 
-def open_results(session: RenderSession, first: TimedFrame[DrivingFrame]) -> Results:
+def open_results(
+    session: RenderSession, first: TimedFrame[DrivingFrame], canvas: tuple[int, int] | None = None
+) -> Results:
     """Open the result, whose time 0 and sound begin with its first frame; not entered yet.
 
+    canvas: (width, height) of its frames, where they are not those of the session's composer.
     A result of all frames begins with --start, wherever its first frame is.
     """
     plan = session.plan
@@ -79,7 +82,7 @@ def open_results(session: RenderSession, first: TimedFrame[DrivingFrame]) -> Res
         timecode=first_timecode(plan, offset),
         plates=session.plates(offset),
         **numbers,  # type: ignore[arg-type]  # an int and a bool
-        **session.writing(),
+        **session.writing() | ({} if canvas is None else {"width": canvas[0], "height": canvas[1]}),
     )
     matte = None if config.matte_path is None else _beside(session, config.matte_path, offset, ("A",), numbers)
     uv = None if config.uv is None else _beside(session, config.uv, offset, ("R", "G"), numbers)

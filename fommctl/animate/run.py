@@ -11,15 +11,27 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from fommctl.animate.compose import Rendered
+import numpy as np
+
+from fommctl.animate.compose import Composer, Rendered, apply_filter
 from fommctl.animate.config import SEARCHED, AnimateConfig, FrameRange
 from fommctl.animate.engine import Engine
-from fommctl.animate.motion import DrivingFrame, Motion, Presentation, TimedFrame, as_driven, at_rate
-from fommctl.animate.plan import AnimationPlan, input_files, open_driving, plan_animation
+from fommctl.animate.faces import FaceBlend, of_face, one_by_one
+from fommctl.animate.motion import (
+    DrivingFrame,
+    Motion,
+    Presentation,
+    TimedFrame,
+    as_driven,
+    at_rate,
+    save_motions,
+)
+from fommctl.animate.plan import AnimationPlan, InputFiles, input_files, open_driving, plan_animation
 from fommctl.animate.planes import Planes
 from fommctl.animate.recording import AnimateResult, write_sidecar
 from fommctl.animate.rendering import (
@@ -35,6 +47,8 @@ from fommctl.animate.rendering import (
 from fommctl.animate.results import frame_path, load_frame, open_results, save_frame
 from fommctl.api.specs import StageEvent
 from fommctl.errors import UsageError
+from fommctl.media.drawing import compare
+from fommctl.media.images import Pixels
 from fommctl.media.movie import Frame
 from fommctl.media.probe import VideoInfo
 from fommctl.media.reader import Clip
@@ -92,7 +106,11 @@ def run(
     if framing is not None and {config.crop, config.crop_of_driving} & {"auto", *SEARCHED}:
         phase(f"searching for a {framing.subject}")
     with open_driving(config, engine) as driving:
-        return render(plan_animation(config, engine, driving, files), engine, driving, report)
+        configs = one_by_one(config, engine, driving)
+        if len(configs) == 1:
+            driving = of_face(configs[0], engine, driving)
+            return render(plan_animation(configs[0], engine, driving, files), engine, driving, report)
+    return _render_faces(config, configs, engine, files, report)
 
 
 def render(
@@ -119,6 +137,134 @@ def render(
         motion = driving if isinstance(driving, Motion) else _collected(source.frames, session)
         motion.save(config.motion_out, overwrite=config.overwrite)
     return conclude(session, results.writer, _stats(session, began, source.warnings))
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A moment of the result with one face animated."""
+
+    timed: TimedFrame[DrivingFrame]
+    presentation: Presentation
+    number: int
+    frame: Frame
+    planes: Planes
+    driving: Pixels | None
+    """Driving frame that is shown beside it."""
+
+
+def _render_faces(
+    whole: AnimateConfig,
+    configs: Sequence[AnimateConfig],
+    engine: Engine,
+    files: InputFiles,
+    report: Progress | None,
+) -> AnimateResult:
+    """Render several faces of a source, each with a square and a motion of its own, into one picture.
+
+    configs: the options of each face; whole: those of all.
+    """
+    with ExitStack() as opened:
+        drivings = [opened.enter_context(open_driving(config, engine)) for config in configs]
+        plans = [
+            plan_animation(config, engine, driving, files) for config, driving in zip(configs, drivings, strict=True)
+        ]
+        notes = tuple(dict.fromkeys(note for plan in plans for note in plan.warnings))
+        # As it was asked for: a sidecar tells it.
+        config = replace(plans[0].config, face=whole.face, driving_face=whole.driving_face, face_map=whole.face_map)
+        plan = replace(plans[0], warnings=notes, config=config)
+        frames = frames_to_render(plan)
+        engine.host.started(about(plan, engine))
+        sessions = [open_session(each, engine, layer=True) for each in (plan, *plans[1:])]
+        sources = [DrivingMotion(driving, session) for driving, session in zip(drivings, sessions, strict=True)]
+        began = time.perf_counter()
+        detected = [
+            opened.enter_context(source.detected(session.finder, keep=config.motion_out is not None))
+            for source, session in zip(sources, sessions, strict=True)
+        ]
+        layers = zip(
+            *(_layers(session, found, frames) for session, found in zip(sessions, detected, strict=True)), strict=True
+        )
+        first = next(layers, None)
+        if first is None:
+            raise UsageError(f"--frames {frames}: none of these frames is shown", "Choose others, or leave out --fps.")
+        finish = _finisher(plan, plans, sessions[0])
+        shown = finish(first)
+        total = expected_frames(config, plan.info)
+        with open_results(sessions[0], first[0].timed, shown[0].shape[1::-1]) as results:
+            for moment in itertools.chain((first,), layers):
+                frame, planes = shown if moment is first else finish(moment)
+                results.write(frame, moment[0].presentation, moment[0].number, planes)
+                if report:
+                    report(results.writer.frames_written, total)
+        if config.motion_out is not None:
+            for rest in detected:
+                for _ in rest:
+                    pass
+            motions = [
+                driving if isinstance(driving, Motion) else _collected(source.frames, session)
+                for driving, source, session in zip(drivings, sources, sessions, strict=True)
+            ]
+            save_motions(motions, config.motion_out, overwrite=config.overwrite)
+    stats = [_stats(session, began, source.warnings) for session, source in zip(sessions, sources, strict=True)]
+    return conclude(sessions[0], results.writer, _merged(stats, stats[0].seconds))
+
+
+def _finisher(
+    plan: AnimationPlan, plans: Sequence[AnimationPlan], session: RenderSession
+) -> Callable[[tuple[_Layer, ...]], tuple[Frame, Planes]]:
+    """Return what makes one frame, and its planes, of the layers of all faces. Raises UsageError."""
+    engine, composer = session.engine, session.composer
+    filters = engine.host.frame_filters(about(plan, engine))
+    if filters and plan.deep:
+        raise UsageError("frame filters of plugins cannot change several faces in plates", "Write PNG pictures.")
+    blend = FaceBlend.of([each.inputs for each in plans], composer.canvas)
+
+    def together(parts: Sequence[Frame | None]) -> Frame | None:
+        there = [part for part in parts if part is not None]
+        return blend(there) if there else None
+
+    def finish(moment: tuple[_Layer, ...]) -> tuple[Frame, Planes]:
+        frame = blend([layer.frame for layer in moment])
+        seen = [layer.driving for layer in moment if layer.driving is not None]
+        if seen and isinstance(composer, Composer):
+            frame = compare(composer.source_panel, np.concatenate(seen), frame)
+        for change in filters:
+            frame = apply_filter(frame, change, moment[0].number)
+        planes = [layer.planes for layer in moment]
+        return frame, Planes(together([each.matte for each in planes]), together([each.uv for each in planes]))
+
+    return finish
+
+
+def _layers(session: RenderSession, detected: Iterable[DrivingFrame], frames: FrameRange) -> Iterator[_Layer]:
+    """Yield the pictures of one face, moment by moment."""
+    composer, beside = session.composer, session.plan.side_by_side
+    for group in session.groups(detected, frames):
+        for rendered in session.render(group, frames):
+            finished: list[tuple[Frame, Presentation, int, Planes]] = []
+            composer.finish(rendered, lambda *written, into=finished: into.append(written))
+            found = iter(finished)
+            for index, timed in enumerate(rendered.frames):
+                if timed is None:
+                    continue
+                driving = None
+                if beside and isinstance(composer, Composer):
+                    driving = composer.driving_panel(timed.frame, rendered, index)
+                for frame, presentation, number, planes in itertools.islice(found, len(timed.presentations)):
+                    yield _Layer(timed, presentation, number, frame, planes, driving)
+
+
+def _merged(stats: Sequence[RenderStats], seconds: float) -> RenderStats:
+    """Put together how the parts of a result were rendered."""
+    return RenderStats(
+        rendered=sum(each.rendered for each in stats),
+        model_seconds=sum(each.model_seconds for each in stats),
+        seconds=seconds,
+        batch_size=min(each.batch_size for each in stats),
+        references=max((each.references for each in stats), key=len),
+        limited=tuple(sorted({moment for each in stats for moment in each.limited})),
+        warnings=tuple(dict.fromkeys(warning for each in stats for warning in each.warnings)),
+    )
 
 
 def conclude(session: RenderSession, writer: Writer, stats: RenderStats) -> AnimateResult:
@@ -188,7 +334,13 @@ def make_motion(config: AnimateConfig, engine: Engine, report: Progress | None =
     """
     files = input_files(config)
     with open_driving(config, engine) as driving:
-        plan = plan_animation(config, engine, driving, files)
+        configs = one_by_one(config, engine, driving)
+        if len(configs) > 1:
+            raise UsageError(
+                "several faces are rendered in one piece", "Leave out --split, or choose one face by its number."
+            )
+        driving = of_face(configs[0], engine, driving)
+        plan = plan_animation(configs[0], engine, driving, files)
         engine.host.started(about(plan, engine))
         if isinstance(driving, Motion):
             return plan, driving
@@ -273,15 +425,8 @@ def encode_frames(
     if plan.config.motion_out is not None:
         motion.save(plan.config.motion_out, overwrite=plan.config.overwrite)
     stats = [part.stats for part in parts]
-    references = max((each.references for each in stats), key=len)
-    merged = RenderStats(
-        rendered=sum(each.rendered for each in stats),
-        model_seconds=sum(each.model_seconds for each in stats),
-        seconds=max(each.seconds for each in stats) + time.perf_counter() - began,
-        batch_size=min(each.batch_size for each in stats),
-        references=references,
-        limited=tuple(sorted({moment for each in stats for moment in each.limited})),
-    )
+    seconds = max(each.seconds for each in stats) + time.perf_counter() - began
+    merged = replace(_merged(stats, seconds), warnings=())
     return conclude(session, results.writer, merged)
 
 

@@ -1,15 +1,19 @@
 """Building blocks of networks for backend plugins; importing this module imports torch."""
 
-from fommctl.networks.dense_motion import (
+from fommctl.networks.fomm import (
     DenseMotion,
     DenseMotionNetwork,
+    Discriminator,
+    Generated,
+    Generator,
+    KeypointDetector,
+    MultiScaleDiscriminator,
     deform_by_parts,
     keypoint_heatmaps,
+    motion_from_maps,
+    soft_argmax,
     sparse_motions,
 )
-from fommctl.networks.discriminator import Discriminator, MultiScaleDiscriminator
-from fommctl.networks.equivariance import ThinPlateTransform, equivariance_losses
-from fommctl.networks.generator import Generated, Generator
 from fommctl.networks.grids import between_borders, gaussians, identity_grid, resize_grid, resize_map, sample
 from fommctl.networks.inference.convolutions import (
     Numerics,
@@ -22,7 +26,6 @@ from fommctl.networks.inference.devices import exact_convolutions
 from fommctl.networks.inference.engine import DTYPES, FastRenderer, GraphedRenderer
 from fommctl.networks.inference.motion import downsample_at, neighbours, step_at, weighted_rows
 from fommctl.networks.inference.networks import LARGEST_TENSOR, FastHourglass, FastResidualBlock, FastUpsampling
-from fommctl.networks.keypoints import KeypointDetector, motion_from_maps, soft_argmax
 from fommctl.networks.layers import (
     AntiAliasDownsample,
     Decoder,
@@ -31,12 +34,14 @@ from fommctl.networks.layers import (
     Hourglass,
     NearestDownsample,
     PlainRenderer,
+    PlainSource,
     ResidualBlock,
     SameBlock,
     UpBlock,
     full_precision,
     single,
 )
+from fommctl.networks.losses import ThinPlateTransform, equivariance_losses
 from fommctl.networks.motion import Motion, MotionParts, Smoother
 from fommctl.networks.transfer import hull_area, inverse, movement_scale, relative
 
@@ -65,6 +70,7 @@ __all__ = [
     "NearestDownsample",
     "Numerics",
     "PlainRenderer",
+    "PlainSource",
     "ResidualBlock",
     "SameBlock",
     "Smoother",

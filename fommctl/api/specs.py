@@ -180,8 +180,24 @@ class PresetSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ModelFile:
+    """One of several files that make up a model."""
+
+    name: str
+    """Path inside the model's folder, with `/`; of the repository too, where there are no `urls`."""
+    urls: tuple[str, ...] = ()
+    """As of a model."""
+    licence: str = ""
+    """Empty: that of the model."""
+    sha256: str | None = None
+    md5: str | None = None
+    size: int | None = None
+    """Bytes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSpec:
-    """Registered weights: shipped with a plugin (`path`) or downloadable (`urls`)."""
+    """Registered weights: shipped with a plugin (`path`) or downloadable (`urls`, or several `files`)."""
 
     name: str
     summary: str
@@ -189,7 +205,12 @@ class ModelSpec:
     licence: str
     path: Path | None = None
     urls: tuple[str, ...] = ()
-    """Tried in order; `hf://spaces/OWNER/NAME/FILE` and `hf://OWNER/NAME/FILE` name files of a Hugging Face repo."""
+    """Tried in order; `hf://OWNER/NAME/FILE`, `hf://OWNER/NAME@REVISION/FILE` and `hf://spaces/OWNER/NAME/FILE` name
+    files of a Hugging Face repository."""
+    files: tuple[ModelFile, ...] = ()
+    """Where the weights are several files: the model is a folder with them."""
+    repository: str = ""
+    """Where `files` without addresses are: `hf://OWNER/NAME@REVISION`, or the address of a folder."""
     sha256: str | None = None
     """None where the publisher states none: the first download records it, later ones must match."""
     md5: str | None = None
@@ -320,11 +341,20 @@ def _wanted(annotation: str, value: Any) -> str | None:
         return None
     if annotation.startswith("Callable"):
         return None if callable(value) else "callable"
+    if annotation == "tuple[ModelFile, ...]":
+        inside = isinstance(value, tuple) and all(
+            isinstance(each, ModelFile) and _is_inside(each.name) for each in value
+        )
+        return None if inside else "a tuple of ModelFile with names inside the model's folder"
     if annotation == "tuple[str, ...]":
         fits = isinstance(value, tuple) and all(isinstance(item, str) for item in value)
         return None if fits else "a tuple of strings"
     plain = _PLAIN.get(annotation)
     return f"a {plain.__name__}" if plain and not isinstance(value, plain) else None
+
+
+def _is_inside(name: str) -> bool:
+    return bool(name) and not {"", ".", ".."} & set(name.split("/")) and not set("\\:") & set(name)
 
 
 def type_name(value: object) -> str:

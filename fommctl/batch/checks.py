@@ -154,7 +154,7 @@ class Checker:
         if self.root is not None:
             target = output.parent if is_pattern(output) else output
             if not Path(os.path.realpath(target)).is_relative_to(os.path.realpath(self.root)):
-                raise UsageError(f"the output lies outside {self.root}: {output}", "Outputs have to lie in --root.")
+                raise UsageError(f"the output is outside {self.root}: {output}", "Outputs must be inside --root.")
         folder = output.parent.parent if is_pattern(output) else output.parent
         if folder.exists():
             # Whether it may be replaced depends on what is known of it, and is asked later.
@@ -165,7 +165,7 @@ class Checker:
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-            raise OutputError(f"the output folder cannot be made in {folder}", "Choose another output.")
+            raise OutputError(f"cannot make the output folder in {folder}", "Choose another output.")
 
 
 def architecture(choice: ModelChoice) -> ModelChoice:

@@ -102,7 +102,7 @@ def share_out(cluster: Cluster, workers: int | None, devices: tuple[str, ...]) -
     gpu = cluster.gpus > 0 and "cpu" not in devices
     if "cuda" in devices and not gpu:
         raise MissingError(
-            "the machines of this Ray have no GPU", "Start it with 'ray start --num-gpus=N', or without."
+            "no machine of this Ray cluster has a GPU", "Start it with 'ray start --num-gpus=N', or without."
         )
     total = sum(cluster.processors)
     workers = workers or (cluster.gpus if gpu else len(cluster.processors))
@@ -129,25 +129,25 @@ def _init(ray: Any, address: str | None, options: dict[str, Any]) -> None:
         raise _no_answer(address or "this machine") from error
     except ray.exceptions.RayError as error:
         raise MissingError(
-            f"the Ray at {address} lets nobody in without its token",
-            "Put its token into ~/.ray/auth_token or RAY_AUTH_TOKEN: 'ray get-auth-token' on its head tells it.",
+            f"the Ray cluster at {address} requires a token",
+            "Put its token into ~/.ray/auth_token or RAY_AUTH_TOKEN: 'ray get-auth-token' on its head node prints it.",
         ) from error
     except (RuntimeError, ValueError, OSError) as error:
         text = str(error)
         if "ersion mismatch" in text:
             lines = " ".join(text.split())
             raise MissingError(
-                f"the Ray at {address} is of another version: {lines}",
+                f"the Ray cluster at {address} runs another version: {lines}",
                 "Install the same versions of Python and ray on all machines.",
             ) from error
-        raise MissingError(f"Ray does not start: {text.splitlines()[0] if text else error!r}", _HOW) from error
+        raise MissingError(f"Ray failed to start: {text.splitlines()[0] if text else error!r}", _HOW) from error
 
 
 _HOW = "Start one: 'ray start --head' on one machine, 'ray start --address=HOST:6379' on the others."
 
 
 def _no_answer(address: str) -> MissingError:
-    return MissingError(f"no Ray answers at {address}", _HOW)
+    return MissingError(f"no Ray cluster answers at {address}", _HOW)
 
 
 def _check_answers(address: str) -> None:
@@ -160,7 +160,7 @@ def _check_answers(address: str) -> None:
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S) as connection:
             if os.environ.get("RAY_USE_TLS") != "1" and not _speaks_grpc(connection):
-                raise MissingError(f"what answers at {address} is no Ray", _HOW)
+                raise MissingError(f"the server at {address} is not Ray", _HOW)
     except OSError as error:
         raise _no_answer(address) from error
 
@@ -179,7 +179,7 @@ def _cluster(ray: Any, own: bool) -> Cluster:
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus = tuple(int(each["CPU"]) for each in alive if each.get("CPU", 0) >= 1)
     if not cpus:
-        raise MissingError("no machine of this Ray has a processor to give", _HOW)
+        raise MissingError("no machine of this Ray cluster has a free processor", _HOW)
     return Cluster(ray, own, cpus, int(sum(each.get("GPU", 0) for each in alive)))
 
 

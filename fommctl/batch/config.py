@@ -104,11 +104,11 @@ class BatchConfig:
     def conflicts(self) -> Iterator[UsageError]:
         """Yield options that exclude each other."""
         if self.engine == "local" and (self.address is not None or self.split != 1):
-            yield UsageError("--address and --split belong to Ray", "Add --engine ray.")
+            yield UsageError("--address and --split are for Ray", "Add --engine ray.")
         if self.engine == "ray" and self.workers == 0:
             yield UsageError("--engine ray needs workers", "Leave out --workers, or give a number from 1 on.")
         if self.handles and not self.is_timeline:
-            yield UsageError("--handles belongs to timelines", "Give a .otio or .edl file, or leave it out.")
+            yield UsageError("--handles is for timelines", "Give a .otio or .edl file, or leave it out.")
         if self.timeout is not None and self.workers == 0:
             yield UsageError("--timeout needs workers that can be stopped", "Leave out --workers 0.")
 

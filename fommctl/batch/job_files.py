@@ -106,11 +106,11 @@ def read_job_file(path: Path) -> JobFile:
         **dict.fromkeys((".yaml", ".yml", ".json"), _read_yaml),
     }
     if path == Path("-"):
-        raise UsageError("jobs are not read from stdin", "Give a file: what was done is noted beside it.")
+        raise UsageError("jobs cannot be read from stdin", "Give a file; the status is kept beside it.")
     read = readers.get(path.suffix.lower())
     if read is None:
         known = f"Known are {', '.join(readers)}, .otio and .edl; spreadsheets save as CSV."
-        raise UsageError(f"{path.name} is no file of jobs by its ending", known)
+        raise UsageError(f"{path.name} does not have the ending of a job file", known)
     limit = MAX_BYTES if read is _read_yaml else MAX_TABLE_BYTES
     try:
         if not path.is_file():
@@ -149,7 +149,7 @@ def _read_csv(text: str, name: str) -> JobFile:
     while names and not names[-1]:
         names.pop()
     if not all(names) or len(set(names)) < len(names):
-        raise UsageError(f"{name}, {where}: the columns need names, each its own", _HINT)
+        raise UsageError(f"{name}, {where}: column names must be unique and not empty", _HINT)
     entries, problems = [], []
     for where, cells in table:
         if any(cell.strip() for cell in cells[len(names) :]):
@@ -258,10 +258,10 @@ def _read_yaml(text: str, name: str) -> JobFile:
         jobs, at = data.get("jobs"), ("jobs",)
         defaults = data.get("defaults") or {}
         if not isinstance(defaults, dict):
-            fatal.append(Problem(where(("defaults",)), f"defaults are {describe(defaults)}, no mapping", _HINT))
+            fatal.append(Problem(where(("defaults",)), f"defaults are {describe(defaults)}, not a mapping", _HINT))
             defaults = {}
     if not isinstance(jobs, list | None):
-        fatal.append(Problem(where(at), f"the jobs are {describe(jobs)}, no list", _HINT))
+        fatal.append(Problem(where(at), f"the jobs are {describe(jobs)}, not a list", _HINT))
         jobs = []
     entries, problems = [], []
     for index, job in enumerate(jobs or []):

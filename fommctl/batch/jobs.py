@@ -298,9 +298,11 @@ def expand(text: str, base: Path) -> list[Path]:
     for name in glob.iglob(os.path.dirname(text) if frames else text, root_dir=base, recursive=True):
         found.append(absolute(base / name / frames))
         if len(found) > MAX_MATCHES:
-            raise InputError(f"the pattern '{text}' fits more than {MAX_MATCHES:,} files", "Give a narrower one.")
+            raise InputError(f"the pattern '{text}' matches more than {MAX_MATCHES:,} files", "Give a narrower one.")
     if not found:
-        raise InputError(f"no file fits the pattern '{text}'", "In a file of jobs, paths are relative to its folder.")
+        raise InputError(
+            f"no file matches the pattern '{text}'", "In a file of jobs, paths are relative to its folder."
+        )
     return sorted(found, key=lambda each: [counting_order(Path(part)) for part in each.parts])
 
 
@@ -329,7 +331,7 @@ def fill(template: str, fields: Mapping[str, str | int]) -> str:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:
         raise UsageError(
-            f"the output '{template}': {str(error).lower()}", "Write a brace that is no field as {{ or }}."
+            f"the output '{template}': {str(error).lower()}", "Write a literal brace as {{ or }}."
         ) from error
     for literal, name, width, conversion in parts:
         filled.append(literal)
@@ -347,7 +349,7 @@ def _value(template: str, name: str, width: str, conversion: str | None, fields:
     value = fields[name]
     if conversion or (width and not (isinstance(value, int) and _WIDTH.fullmatch(width))):
         raise UsageError(
-            f"the output '{template}': '{name}' cannot be formatted so", "Only numbers can: {number:03} is 007."
+            f"the output '{template}': '{name}' cannot be formatted like this", "Only numbers can: {number:03} is 007."
         )
     if isinstance(value, int):
         return format(value, width)

@@ -179,8 +179,8 @@ def _check_seen(job: Job) -> None:
     for path in (config.source, config.driving, *config.views, folder, *named):
         if not (path.parent if "%" in path.name and not path.exists() else path).exists():
             raise InputError(
-                f"{path} is not to be seen on {platform.node()}",
-                "Inputs, models and outputs belong on storage that all machines have under the same path.",
+                f"{path} is not visible on {platform.node()}",
+                "Put inputs, models and outputs on storage that all machines mount at the same path.",
             )
 
 
@@ -406,7 +406,7 @@ class _Run:
                 self._ask(member)
         if all(member.place is None for member in self._members) and time.monotonic() - self._began > START_S:
             raise MissingError(
-                f"no worker could be started in {START_S:.0f} s: the machines of this Ray have other work",
+                f"no worker could be started in {START_S:.0f} s: the machines of this Ray cluster are busy",
                 "'ray status' shows what is taken; give fewer --workers, or wait.",
             )
 

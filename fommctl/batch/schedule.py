@@ -179,7 +179,7 @@ class Schedule(Iterator[Job | Backoff]):
                 return turn
             else:
                 if not turn.told:
-                    log.warning("another batch renders %s: waiting for its end", turn.planned.job.output)
+                    log.warning("another batch is rendering %s; waiting for it", turn.planned.job.output)
                     turn.told = True
                 pause = min(pause, POLL_S)
         return Backoff(pause)
@@ -224,7 +224,7 @@ class Schedule(Iterator[Job | Backoff]):
         if isinstance(outcome, Done):
             rendered = outcome.result
             if not turn.planned.key.after_the_job().value:
-                log.warning("an input of %s was changed meanwhile: the next batch renders it again", job.output)
+                log.warning("an input of %s changed meanwhile; the next batch renders it again", job.output)
             found = rendered.fingerprint or output_fingerprint(job.output)
             written = {} if found is None else {"size": found.size, "mtime_ns": found.mtime_ns}
             self._say(turn, "done", result=dict(rendered.result), seconds=round(outcome.seconds, 3), **written)

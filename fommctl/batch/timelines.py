@@ -68,7 +68,7 @@ def _read(path: Path) -> Any:
             str(path), media_linker_name=otio.media_linker.MediaLinkingPolicy.DoNotLinkMedia, **more
         )
         if not isinstance(found, otio.schema.Timeline):
-            raise UsageError(f"{path.name} is no timeline but {type(found).__name__}", "Export one timeline.")
+            raise UsageError(f"{path.name} is not a timeline but {type(found).__name__}", "Export one timeline.")
         return found
 
     try:
@@ -83,7 +83,9 @@ def _read(path: Path) -> Any:
     except (otio.exceptions.OTIOError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         lines = str(error).splitlines()
         why = printable(lines[0] if lines else type(error).__name__)
-        raise UsageError(f"{path.name} is no timeline: {why}", "Export it again, or write a file of jobs.") from error
+        raise UsageError(
+            f"{path.name} is not a timeline: {why}", "Export it again, or write a file of jobs."
+        ) from error
 
 
 def _rate_of_media(timeline: Any, folder: Path) -> float:

@@ -18,8 +18,8 @@ from fommctl.errors import UsageError
 from fommctl.host import Host, load_host
 from fommctl.models.perceptual import load_perceptual
 from fommctl.models.precision import choose_training_precision
-from fommctl.networks.equivariance import ThinPlateTransform
 from fommctl.networks.inference.devices import resolve_device
+from fommctl.networks.losses import ThinPlateTransform
 from fommctl.networks.perceptual import PerceptualNetwork, Vgg19Features
 from fommctl.presets.config import check_seed
 from fommctl.presets.preset import load_preset

@@ -305,9 +305,7 @@ class _Lines:
             self._tell(f"{name_of(ended.job)}: {warning}", "warning")
 
     def _tell(self, message: str, level: str = "info") -> None:
-        # Not through logging, which shows warnings only where nobody asked for more.
-        text = f"{level}: {message}" if level != "info" else message
-        console.say(console.json_line(level, message, logger=__name__) if self.as_json else console.clean(text))
+        console.tell(message, as_json=self.as_json, logger=__name__, level=level)
 
 
 def name_of(job: "Job") -> str:

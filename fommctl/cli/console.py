@@ -51,6 +51,12 @@ def say(text: str) -> None:
             print(text, file=sys.stderr, flush=True)
 
 
+def tell(message: str, *, as_json: bool, logger: str, level: str = "info") -> None:
+    """Print a message of progress to stderr: not through logging, which shows warnings only unless asked for more."""
+    text = f"{level}: {message}" if level != "info" else message
+    say(json_line(level, message, logger=logger) if as_json else clean(text))
+
+
 def make_console(*, stderr: bool = False) -> "Console":
     """Return a rich console that prints what it is given without control characters."""
     from rich.console import Console
@@ -75,7 +81,9 @@ class _Stderr:
 
     @property
     def _stream(self) -> TextIO:
-        stream: TextIO = self.terminal or getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # type: ignore[assignment]
+        if self.terminal is not None:
+            return self.terminal
+        stream: TextIO = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
         return stream
 
     def write(self, text: str) -> int:

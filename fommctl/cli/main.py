@@ -24,6 +24,7 @@ from fommctl.errors import (
     InterruptedRunError,
     MissingError,
     OutputError,
+    UsageError,
     out_of_memory,
     plugin_of,
 )
@@ -223,9 +224,15 @@ def _as_known(error: BaseException) -> FommctlError | None:
     if isinstance(error, OSError) and error.errno in FULL_DISK:
         return OutputError(f"the disk is full: {error}", "Free some space or write elsewhere with -o.")
     if isinstance(error, OSError) and error.errno == errno.EIO and error.filename is None:
-        return OutputError("the terminal or pipe that fommctl writes to went away", "Write results to a file.")
+        return OutputError("the terminal or pipe that fommctl writes to was closed", "Write results to a file.")
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return InputError(f"not allowed: {error}", "Check the permissions of the file and of its folder.")
+    if isinstance(error, OSError) and error.filename is not None:
+        # Moved or removed by somebody else, too long, a folder where a file is expected.
+        reason = (error.strerror or str(error)).lower()
+        return InputError(f"{reason}: {str(error.filename)[:200]!r}", "Check the name, and whether it is still there.")
+    if isinstance(error, ValueError) and "null byte" in str(error):
+        return UsageError("a name holds a null character", "Look at what wrote it.")
     return out_of_memory(error) or _bug(error)
 
 

@@ -11,8 +11,8 @@ from fommctl.cli.console import Session
 from fommctl.cli.options import command, complete_models
 
 if TYPE_CHECKING:
+    from fommctl.download import Report
     from fommctl.models.config import ExportConfig, ImportConfig
-    from fommctl.models.download import Report
     from fommctl.models.registry import Entry
 
 HELP = "List, show, pull, import, export and remove weights."
@@ -160,32 +160,41 @@ def _in_megabytes(report: Report) -> Report:
 
 
 def _row(entry: Entry) -> dict[str, Any]:
-    present = entry.path.exists()
+    from fommctl.models.files import weights_in
+
+    present = entry.status != "not pulled" and entry.path.exists()
     return {
         "name": entry.name,
         "summary": entry.summary,
         "preset": entry.preset or None,
         "licence": entry.licence,
         "status": entry.status,
-        "size": entry.path.stat().st_size if present else entry.spec.size if entry.spec else None,
+        "size": sum(file.stat().st_size for file in weights_in(entry.path)) if present else _stated_size(entry),
         "path": str(entry.path) if present else None,
     }
 
 
+def _stated_size(entry: Entry) -> int | None:
+    if entry.spec is None or not entry.spec.files:
+        return entry.spec.size if entry.spec else None
+    sizes = [file.size for file in entry.spec.files]
+    return None if None in sizes else sum(size for size in sizes if size is not None)
+
+
 def _details(entry: Entry) -> dict[str, Any]:
     """Return what `show` tells beyond a row of the list."""
-    from fommctl.files import file_sha256
     from fommctl.models import files, registry
 
-    present = entry.path.exists()
-    native = present and files.sniff(entry.path) == "safetensors"
+    present = entry.status != "not pulled" and entry.path.exists()
+    native = present and entry.path.is_file() and files.sniff(entry.path) == "safetensors"
     metadata = files.read_metadata(entry.path) if native else {}
     card = entry.path.with_name("card.md")
     return {
         "urls": list(entry.spec.urls) if entry.spec else [],
+        "files": _files(entry),
         "put_it_at": None if present else str(entry.path),
         "origin": registry.origin(entry.name) or None,
-        "sha256": file_sha256(entry.path) if present else entry.spec.sha256 if entry.spec else None,
+        "sha256": files.weights_sha256(entry.path) if present else entry.spec.sha256 if entry.spec else None,
         "md5": entry.spec.md5 if entry.spec else None,
         "parameters": files.count_values(entry.path) if native else None,
         "training": _training(metadata.get("training")),
@@ -193,6 +202,24 @@ def _details(entry: Entry) -> dict[str, Any]:
         "preset_text": metadata.get("preset"),
         "card": card.read_text(encoding="utf-8") if entry.status == "built-in" and card.exists() else None,
     }
+
+
+def _files(entry: Entry) -> list[dict[str, Any]]:
+    """Describe each of several files of a model."""
+    from fommctl.models import registry
+
+    if entry.spec is None or not entry.spec.files or entry.path.is_file():
+        return []
+    return [
+        {
+            "name": file.name,
+            "licence": file.licence or entry.licence,
+            "size": target.stat().st_size if target.exists() else file.size,
+            "urls": list(file.urls),
+            "there": target.exists(),
+        }
+        for file, target in registry.model_files(entry.spec, entry.path)
+    ]
 
 
 def _training(text: str | None) -> Any:
@@ -208,6 +235,8 @@ def _training(text: str | None) -> Any:
 def _plain(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {item}" for key, item in value.items())
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "".join(f"\n  {_plain(each)}" for each in value)
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return f"\n{value}" if "\n" in str(value) else str(value)

@@ -229,7 +229,7 @@ def check_there(*paths: Path | None) -> None:
     """Raise InputError for an input that does not exist, before any library is loaded to look into it."""
     for path in paths:
         # A pattern of frames names no file.
-        if path is None or "%" in path.name:
+        if path is None or "%" in path.name or "#" in path.name:
             continue
         if re.match(r"[a-z]{2,}:/", str(path)) and not path.exists():
             url = str(path).replace(":/", "://", 1)
@@ -450,10 +450,19 @@ def complete_metrics(incomplete: str) -> list[str]:
     return [f"{before}{comma}{name}" for name in _starting(load_host(check=False).names("metric"), last)]
 
 
+def complete_motions(incomplete: str) -> list[str]:
+    """Return the ways in which the installed families transfer motion."""
+    from fommctl.host import load_host
+
+    motions = (name for spec in load_host(check=False).backends.values() for name in spec.motions)
+    return _starting(list(dict.fromkeys(motions)), incomplete)
+
+
 COMPLETED: Mapping[str, Callable[[str], list[str]]] = {
     "model": complete_models,
     "preset": complete_presets,
     "metrics": complete_metrics,
+    "motion": complete_motions,
 }
 """Options whose values the shell completes, by the name of the field; those with choices need no entry."""
 

@@ -278,14 +278,14 @@ def guide() -> Path:
 
 
 def check(kind: str, name: str, host: "Host", data: Path | None = None) -> Check:
-    """Return the contract suite of this kind (of SUITES) over this spec; data: the folder for data sets on disk."""
+    """Run the contract suite of this kind (of SUITES) over a spec.  data: the folder for data sets on disk."""
     from fommctl.api import testing
     from fommctl.api.testing import BrokenPromiseError
 
     suites: dict[str, Callable[[], str | None]] = {
         "backend": lambda: _backend(name, host),
-        "detector": lambda: _detector(name, host),
-        "embedder": lambda: _embedder(name, host),
+        "detector": lambda: _finder(kind, name, host),
+        "embedder": lambda: _finder(kind, name, host),
         "dataset": lambda: _dataset(name, host, data),
         "metric": lambda: _metric(name, host),
         "command": lambda: testing.check_command(host.find(kind, name)),
@@ -357,20 +357,11 @@ def _training(spec: "BackendSpec", preset: "Preset", model_params: dict[str, Any
     return None
 
 
-def _detector(name: str, host: "Host") -> str | None:
+def _finder(kind: str, name: str, host: "Host") -> str | None:
     from fommctl.api import testing
 
-    spec = host.find("detector", name)
-    testing.check_detector(spec)
-    reason = spec.ready()
-    return f"not checked: {reason}" if reason else None
-
-
-def _embedder(name: str, host: "Host") -> str | None:
-    from fommctl.api import testing
-
-    spec = host.find("embedder", name)
-    testing.check_embedder(spec)
+    spec = host.find(kind, name)
+    (testing.check_detector if kind == "detector" else testing.check_embedder)(spec)
     reason = spec.ready()
     return f"not checked: {reason}" if reason else None
 
@@ -409,7 +400,7 @@ def _preset(name: str, host: "Host") -> str | None:
 
 
 def check_package(info: "PluginInfo", host: "Host") -> list[Check]:
-    """Return the plugin itself, in four respects; only the first where it does not load."""
+    """Check the plugin itself in four respects; only the first where it does not load."""
     if info.problem:
         read = "Versions" if "requires fommctl" in info.problem else "Troubleshooting"
         return [Check("plugin", "loading", problem=info.problem, read=read, traceback=info.traceback)]

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from fommctl.api.protocols import Detector
 from fommctl.crop.config import CropConfig
@@ -61,12 +60,15 @@ class CroppedSource:
     commands: tuple[str, ...] = ()
     """Commands for ffmpeg, one for each clip, of a dry run."""
     warnings: tuple[str, ...] = ()
+    faces: tuple[int | None, ...] = ()
+    """Numbers of the subjects, one for each clip, of a dry run."""
 
 
-def prepare(config: CropConfig, detector: str, framing: Framing | None) -> Callable[[Job, Tell], CroppedSource]:
-    """Return the function that does jobs, with a detector of its own (by name)."""
-    spec = load_host().find("detector", detector)
-    built: Detector = spec.build()
+def prepare(
+    config: CropConfig, detector: str, framing: Framing | None, given: Detector | None = None
+) -> Callable[[Job, Tell], CroppedSource]:
+    """Return the function that does jobs, with the detector that is given, else with one of its own (by name)."""
+    built: Detector = load_host().find("detector", detector).build() if given is None else given
 
     def work(job: Job, tell: Tell) -> CroppedSource:
         return crop_file(job, config, (detector, built), framing, tell)
@@ -128,10 +130,9 @@ def _crop(
         for target, file in unfinished.items():
             with output_errors(target):
                 os.replace(file, target)
-    rows: list[Any] = [_row(info, *each, config, detector[0]) for each in zip(pieces, targets, frames, strict=True)]
-    if config.dry_run:
-        rows = [row | {"face": piece.face} for row, piece in zip(rows, pieces, strict=True)]
-    return CroppedSource(tuple(rows), tuple(commands), tuple(warnings))
+    rows = [_row(info, *each, config, detector[0]) for each in zip(pieces, targets, frames, strict=True)]
+    faces = tuple(piece.face for piece in pieces) if config.dry_run else ()
+    return CroppedSource(tuple(rows), tuple(commands), tuple(warnings), faces)
 
 
 def _size_warnings(job: Job, found: Sequence[Piece], kept: Sequence[Piece], config: CropConfig) -> list[str]:

@@ -114,7 +114,7 @@ def read_pairs_list(path: Path, clips: Sequence[Clip]) -> tuple[tuple[Clip, Clip
     def named(name: str) -> Clip:
         if name not in known:
             near = did_you_mean(name, known)
-            raise UsageError(f"{path} names the clip {name!r}, which is not there{near}", "Correct the line.")
+            raise UsageError(f"{path} names the clip {name!r}, which does not exist{near}", "Correct the line.")
         return known[name]
 
     return tuple((named(row["source"]), named(row["driving"])) for row in rows)

@@ -108,6 +108,6 @@ def choose_detector(host: Host, subject: str, name: str | None = None) -> tuple[
         if spec.subject == subject
     ]
     raise MissingError(
-        f"no detector of a {subject} is ready ({'; '.join(reasons) or 'none is installed'})",
+        f"no {subject} detector is ready ({'; '.join(reasons) or 'none is installed'})",
         "Give --crop none or --crop X,Y,SIZE, or install what is missing.",
     )

@@ -144,12 +144,12 @@ OLD = 24 * 3600
 
 def check_folders() -> Iterator[Row]:
     """Check FOMMCTL_HOME, torch hub's cache, the temporary and the current folder."""
-    from fommctl.models.home import home
+    from fommctl.home import home
 
     yield _folder("FOMMCTL_HOME", home(), "Set FOMMCTL_HOME to a writable folder.")
     yield from _leftovers(home())
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    hub = Path(os.environ.get("TORCH_HOME") or os.path.join(cache, "torch")).expanduser() / "hub"
+    hub = Path(os.path.expanduser(os.environ.get("TORCH_HOME") or os.path.join(cache, "torch"))) / "hub"
     yield _folder("torch hub", hub, "Set TORCH_HOME to a writable folder.")
     advice = "Set TMPDIR to a writable folder."
     try:

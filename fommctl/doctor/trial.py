@@ -90,15 +90,17 @@ def _models() -> Iterator[Row]:
     from fommctl.host import load_host
     from fommctl.machine import offline
     from fommctl.models import registry
+    from fommctl.models.files import weights_in
 
     absent, left = [], HASHED
     for name, entry in registry.entries(load_host(check=False)).items():
         if name == registry.BUILT_IN.name:
             continue
-        if entry.path.is_file():
-            left -= entry.path.stat().st_size
+        if entry.path.exists() and entry.status != "not pulled":
+            left -= sum(file.stat().st_size for file in weights_in(entry.path))
             fault = _fault(entry, hashing=left >= 0)
-            repair = f"models pull {name}" if entry.spec and entry.spec.urls else "models import FILE"
+            pulled = entry.spec and (entry.spec.urls or entry.spec.files)
+            repair = f"models pull {name}" if pulled else "models import FILE"
             advice = f"Delete {entry.path} and run 'fommctl {repair}'."
             found = Row(area="weights", name=name, value=str(entry.path))
             yield problem("weights", name, fault, advice) if fault else found
@@ -154,20 +156,25 @@ def _fault(entry: Entry, *, hashing: bool) -> str | None:
     """Return what is wrong with the file of a pulled or imported model."""
     from fommctl.errors import FommctlError
     from fommctl.models import registry
+    from fommctl.models.files import weights_in
 
     pulled = entry.path.suffix != ".safetensors" or registry.is_shipped(entry.spec)
-    if (fault := _damage(entry.path)) or entry.spec is None or not pulled:
-        return fault
     try:
+        damages = [fault for file in weights_in(entry.path) if (fault := _damage(file))]
+        if damages or entry.spec is None or not pulled:
+            return damages[0] if damages else None
         record = registry.origin(entry.name)
     except FommctlError as error:
         return error.message
-    size, found = entry.spec.size or record.get("size"), entry.path.stat().st_size
-    if size is not None and size != found:
-        return f"has {found:,} bytes instead of {size:,}"
-    wanted = entry.spec.sha256 or record.get("sha256")
-    differs = hashing and wanted is not None and file_sha256(entry.path) != wanted
-    return "has another SHA-256 than it should" if differs else None
+    for file, path in registry.model_files(entry.spec, entry.path):
+        noted = record.get("files", {}).get(file.name, {}) if entry.spec.files else record
+        size, found = file.size or noted.get("size"), path.stat().st_size
+        if size is not None and size != found:
+            return f"{path.name} has {found:,} bytes instead of {size:,}"
+        wanted = file.sha256 or noted.get("sha256")
+        if hashing and wanted is not None and file_sha256(path) != wanted:
+            return f"{path.name} has another SHA-256 than it should"
+    return None
 
 
 SLOW = 5.0

@@ -162,10 +162,12 @@ class EvaluateConfig:
             yield UsageError("--pairs is for animation", "Add --mode animation or --mode defaults.")
         evaluated = self.predictions if self.finished else self.models
         if self.names and len(self.names) != len(evaluated):
-            yield UsageError(f"{len(self.names)} names for {len(evaluated)} models", "Give each its own with --names.")
+            yield UsageError(
+                f"{len(self.names)} names for {len(evaluated)} models", "Give each one a name of its own with --names."
+            )
         twice = [name for name, count in Counter(self.names).items() if count > 1]
         if twice:
-            yield UsageError(f"the name '{twice[0]}' is there twice", "Give each its own with --names.")
+            yield UsageError(f"the name '{twice[0]}' is given twice", "Give each one a name of its own with --names.")
 
     def _conflicts_of_finished(self) -> Iterator[UsageError]:
         if self.truth is None:

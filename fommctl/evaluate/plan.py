@@ -60,7 +60,9 @@ def reconstructions(config: EvaluateConfig, most: int | None) -> Plan:
     clips, warnings = _clips(config)
     moving = [clip for clip in clips if not clip.still]
     if not moving:
-        raise InputError(f"{config.data} holds no clip of more than one frame", "Videos or folders of frames are.")
+        raise InputError(
+            f"{config.data} holds no clip of more than one frame", "Clips are videos or folders of frames."
+        )
     chosen = moving[: config.max_clips or most]
     names = _names(clip.name for clip in chosen)
     tasks = (Task(name=name, truth=clip.path, frames=clip.frames) for name, clip in zip(names, chosen, strict=True))
@@ -89,7 +91,7 @@ def draw_pairs(clips: Sequence[Clip], count: int, seed: int) -> list[tuple[Clip,
     pairs = [(one, other) for one in clips for other in clips if one is not other and not other.still]
     crossed = [pair for pair in pairs if pair[0].identity != pair[1].identity] or pairs
     if not crossed:
-        raise InputError("there are no two clips to pair", "Cross-identity animation needs two clips or more.")
+        raise InputError("there are fewer than two clips to pair", "Cross-identity animation needs two clips or more.")
     chosen = np.random.default_rng(seed).permutation(len(crossed))[:count]
     return [crossed[index] for index in sorted(chosen.tolist())]
 
@@ -109,8 +111,8 @@ def finished_results(config: EvaluateConfig) -> Plan:
     warnings = tuple(_unmatched(config, truths, predicted))
     if not common:
         raise InputError(
-            f"no prediction has the name of a true clip: {', '.join(list(predicted[0])[:LISTED])}",
-            f"The true clips are {', '.join(list(truths)[:LISTED])}; results may add to that after a dot.",
+            f"no prediction is named like a true clip: {', '.join(list(predicted[0])[:LISTED])}",
+            f"The true clips are {', '.join(list(truths)[:LISTED])}; names of results may go on after a dot.",
         )
     tasks = (
         Task(
@@ -364,7 +366,7 @@ def distinct(paths: Sequence[str]) -> tuple[str, ...]:
             if len(set(names)) == len(names):
                 return tuple(names)
     twice = next(path for path, times in Counter(paths).items() if times > 1)
-    raise UsageError(f"'{twice}' is there twice", "Give every model once, or a name to each with --names.")
+    raise UsageError(f"'{twice}' is given twice", "Give every model once, or a name to each with --names.")
 
 
 def folders(names: Sequence[str]) -> tuple[str, ...]:

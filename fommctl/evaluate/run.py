@@ -126,7 +126,9 @@ def _check_output(config: EvaluateConfig) -> None:
     folder = config.output
     for clips in (config.data, config.truth, *config.predictions):
         if clips is not None and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(clips)):
-            raise UsageError(f"the output lies among the clips: {folder}", "Choose another folder with -o.")
+            raise UsageError(
+                f"the output is inside the folder of the clips: {folder}", "Choose another folder with -o."
+            )
     require_own_folder(folder, MARKER, contents="evaluation", made_earlier=_has_our_configuration)
 
 

@@ -136,24 +136,28 @@ Change = Callable[[Floats], Floats]
 """Of pixels (..., 3)."""
 
 
-@cache
 def to_linear(space: Space) -> Change:
     """Return what turns values of a space into scene-linear Rec.709."""
-    if space.primaries is not None:
-        return _product(_to_rec709(space.primaries))
-    if space.config is None:
-        return {SRGB: decode_srgb, LINEAR: _same, FILM_LOG: _film_light}[space.name]
-    return _conversion(space.name, None, space.config)
+    return _changes(space)[0]
+
+
+def from_linear(space: Space) -> Change:
+    """Return the inverse of `to_linear`."""
+    return _changes(space)[1]
 
 
 @cache
-def from_linear(space: Space) -> Change:
-    """Return the inverse of `to_linear`."""
+def _changes(space: Space) -> tuple[Change, Change]:
+    """Return what turns values of a space into scene-linear Rec.709, and back."""
     if space.primaries is not None:
-        return _product(np.linalg.inv(_to_rec709(space.primaries)))
+        return _products(_to_rec709(space.primaries))
     if space.config is None:
-        return {SRGB: encode_srgb, LINEAR: _same, FILM_LOG: _film_density}[space.name]
-    return _conversion(None, space.name, space.config)
+        return {
+            SRGB: (decode_srgb, encode_srgb),
+            LINEAR: (_same, _same),
+            FILM_LOG: (_film_light, _film_density),
+        }[space.name]
+    return _conversion(space.name, space.config)
 
 
 def _to_rec709(primaries: Sequence[float]) -> NDArray[np.float64]:
@@ -174,11 +178,16 @@ def _same(values: Floats) -> Floats:
     return values
 
 
-def _conversion(source: str | None, target: str | None, path: str) -> Change:
-    """Return the conversion between a space of a configuration and linear Rec.709 (None)."""
+def _conversion(name: str, path: str) -> tuple[Change, Change]:
+    """Return the conversions between a space of a configuration and linear Rec.709.
+
+    OCIO sets itself up anew with every call, for a tenth of a second and more. Of spaces that are a matrix, or a curve
+    and a matrix, as cameras have them, it is asked once.
+    """
     colours = _config(path)
-    linear = next((name for name in _LINEAR_NAMES if colours.getColorSpaceIndex(name) >= 0), None)
-    matrix: NDArray[np.floating] = np.eye(3)
+    linear = next((each for each in _LINEAR_NAMES if colours.getColorSpaceIndex(each) >= 0), None)
+    after: Change = _same
+    before: Change = _same
     if linear is None:
         if "aces_interchange" not in colours.getRoles():
             raise InputError(
@@ -186,14 +195,67 @@ def _conversion(source: str | None, target: str | None, path: str) -> Change:
                 "Take another one with --ocio.",
             )
         linear = "aces_interchange"
-        matrix = _to_rec709(_AP0) if target is None else np.linalg.inv(_to_rec709(_AP0))
-    before, after = (_same, _product(matrix)) if target is None else (_product(matrix), _same)
-    convert = _ocio(source or linear, target or linear, path)
+        after, before = _products(_to_rec709(_AP0))
+    decode, encode = _ocio(name, linear, path), _ocio(linear, name, path)
+    ramp = np.linspace(*_CURVE, dtype=np.float32)
+    samples = np.concatenate((_TRIAL, np.repeat(ramp[:, None], 3, axis=1)))
+    light = after(decode(samples)).astype(np.float64)
+    found = _as_matrix(light[: len(_TRIAL)]) or _as_curve(light, ramp)
+    return found or (lambda values: after(decode(values)), lambda values: encode(before(values)))
 
-    def change(values: Floats) -> Floats:
-        return after(convert(before(values)))
 
-    return _as_matrix(change) or change
+_TRIAL = np.array(
+    [
+        *np.eye(3),
+        *([0.7, 0.3, 0.3], [0.3, 0.7, 0.3], [0.3, 0.3, 0.7], [0.3, 0.3, 0.3]),
+        *([0.18, 0.02, 3.0], [-0.1, 0.5, 0.9], [40.0, 1.0, 0.0], [0.0, 0.0, 0.0]),
+        *([0.2, 0.6, 0.9], [0.55, 0.15, 0.4]),
+    ],
+    np.float32,
+)
+"""Colours by which the kind of a conversion is told: a matrix by the first three, a curve by the next four."""
+_CURVE = (-1.0, 2.0, (1 << 18) + 1)
+"""From where to where a curve is noted, and at how many places."""
+
+
+def _as_matrix(light: NDArray[np.float64]) -> tuple[Change, Change] | None:
+    """Return a conversion of the trial colours as a product and its inverse; None where it is no linear one."""
+    rows = light[:3]
+    if not np.allclose(light, _TRIAL @ rows, rtol=1e-5, atol=1e-6):
+        return None
+    return _products(rows.T)
+
+
+def _as_curve(light: NDArray[np.float64], ramp: Floats) -> tuple[Change, Change] | None:
+    """Return a conversion of the trial colours and a grey ramp as one curve for all channels and then a matrix, and the
+    inverse; None where it is something else."""
+    trial, grey = light[: len(_TRIAL)], light[len(_TRIAL) :, 1]
+    usable = np.isfinite(grey) & np.concatenate(([True], np.diff(grey) > 0))
+    start = int(np.argmax(usable & (ramp >= -0.05)))
+    while start > 0 and usable[start]:
+        start -= 1
+    places, grey = ramp[start:].astype(np.float64), grey[start:]
+    places, grey = places[np.isfinite(grey)], grey[np.isfinite(grey)]
+    if len(grey) < 1000 or (np.diff(grey) <= 0).any():
+        return None
+
+    def curve(values: NDArray[np.floating]) -> NDArray[np.float64]:
+        return np.asarray(np.interp(values, places, grey))
+
+    step = float(curve(np.array(0.7)) - curve(np.array(0.3)))
+    matrix = (trial[3:6] - trial[6]).T / step
+    known = trial[-2:]
+    if abs(np.linalg.det(matrix)) < 1e-6 or not np.allclose(curve(_TRIAL[-2:]) @ matrix.T, known, rtol=1e-4, atol=1e-5):
+        return None
+    there, back = _products(matrix)
+
+    def decode(values: Floats) -> Floats:
+        return there(curve(values).astype(np.float32))
+
+    def encode(values: Floats) -> Floats:
+        return np.interp(back(values), grey, places).astype(np.float32)
+
+    return decode, encode
 
 
 def _ocio(source: str, target: str, path: str) -> Change:
@@ -219,13 +281,8 @@ def _pixels(oiio: Any, made: Any, shape: tuple[int, ...]) -> Floats:
     return np.asarray(made.get_pixels(oiio.FLOAT), np.float32).reshape(shape)
 
 
-def _as_matrix(change: Change) -> Change | None:
-    """Return a conversion as a product, which is many times as fast; None where it is no linear one."""
-    rows = change(np.eye(3, dtype=np.float32)).astype(np.float64)
-    trial = np.array([[0.18, 0.02, 3.0], [-0.1, 0.5, 0.9], [40.0, 1.0, 0.0], [0, 0, 0]], np.float32)
-    if not np.allclose(change(trial), trial @ rows, rtol=1e-5, atol=1e-6):
-        return None
-    return _product(rows.T)
+def _products(matrix: NDArray[np.floating]) -> tuple[Change, Change]:
+    return _product(matrix), _product(np.linalg.inv(matrix))
 
 
 def _product(matrix: NDArray[np.floating]) -> Change:
@@ -267,7 +324,7 @@ def compress(light: Floats) -> Floats:
 
 def expand(light: Floats) -> Floats:
     """Undo `compress`, up to the largest number of half-floats."""
-    above = np.minimum(np.maximum(light - np.float32(KNEE), 0) / np.float32(REACH), np.float32(12.69))
+    above = np.minimum(np.maximum(light - np.float32(KNEE), 0) / np.float32(REACH), np.float32(12.71))
     return np.where(above > 0, np.float32(KNEE) + np.float32(REACH) * np.expm1(above), light).astype(
         np.float32, copy=False
     )

@@ -144,7 +144,7 @@ _CONTAINERS = (
         ".webm", "webm", ("libvpx-vp9", "libsvtav1"), frozenset({"opus", "vorbis"}), "libopus", Fraction(1, 1000)
     ),
     Container(".gif", "gif", ("gif",), tick=Fraction(1, 100)),
-    Container(".mxf", "mxf", ("dnxhd", "prores"), frozenset({"pcm_s16le", "pcm_s24le"}), "pcm_s24le"),
+    Container(".mxf", "mxf", ("dnxhd", "prores"), sound_encoder="pcm_s24le"),
     Container(".png", "", ("png",)),
     Container(".exr", "", ("exr",)),
     Container(".dpx", "", ("dpx",)),

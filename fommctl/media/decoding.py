@@ -284,4 +284,4 @@ class Decoder:
 def _check_memory(error: Exception) -> None:
     """Frames are not damaged, and not to be left out, where memory or threads run out."""
     if getattr(error, "errno", None) in (errno.ENOMEM, errno.EAGAIN):
-        raise InputError("the memory does not suffice to decode the video", MORE_MEMORY) from error
+        raise InputError("not enough memory to decode the video", MORE_MEMORY) from error

@@ -9,9 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from fommctl.media.boxes import Box
 from fommctl.media.resampling import Pixels, over_black, resize
 
 _SMALLEST = 7
+NUMBER = 0.3
+"""Height of a number in sides of its box."""
 
 
 def label(text: str, width: int, height: int) -> Pixels:
@@ -52,6 +55,21 @@ def compare(source_square: Pixels, driving_frame: Pixels, result: Pixels) -> Pix
     return np.concatenate(
         [resize(panel, (max(1, round(panel.shape[1] * height / panel.shape[0])), height)) for panel in panels], axis=1
     )
+
+
+def draw_numbers(picture: Pixels, numbers: Sequence[tuple[int, Box]]) -> Pixels:
+    """Return a copy of a picture (H, W, 3 or 4) with numbered frames around these boxes."""
+    image = Image.fromarray(np.ascontiguousarray(picture[..., :3]))
+    canvas = ImageDraw.Draw(image)
+    for number, box in numbers:
+        size = max(10.0, NUMBER * min(box.width, box.height))
+        stroke = max(1, round(size / 12))
+        canvas.rectangle((box.left, box.top, box.right, box.bottom), outline="white", width=stroke)
+        canvas.text(
+            (box.left + 2 * stroke, box.top + stroke), str(number), fill="white", stroke_fill="black",
+            stroke_width=stroke, font=ImageFont.load_default(size),
+        )  # fmt: skip
+    return np.dstack((np.asarray(image), picture[..., 3:]))
 
 
 def draw_keypoints(

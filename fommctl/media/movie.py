@@ -233,7 +233,8 @@ class Movie:
         if self._timecode is not None:
             self._container.metadata["timecode"] = self._timecode
         if self._reel is not None and self._encoding.container.muxer in ("mov", "mxf"):
-            self._container.metadata["reel_name"] = self._reel
+            # MXF reads it of the file, QuickTime of the stream.
+            self._container.metadata["reel_name"] = self._stream.metadata["reel_name"] = self._reel
         self._container.start_encoding()
 
     def _choose_converter(self) -> Converter:

@@ -397,7 +397,7 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         yield image
     except MemoryError as error:
-        raise InputError(f"the memory does not suffice for {path.name}", "Scale it down first.") from error
+        raise InputError(f"not enough memory for {path.name}", "Scale it down first.") from error
     finally:
         image.close()
 

@@ -54,7 +54,7 @@ def resize(pixels: Pixels, size: tuple[int, int], box: Box | None = None) -> Pix
 
 
 def upright(pixels: Pixels, part: TurnedSquare, size: tuple[int, int]) -> Pixels:
-    """Take a turned square out of pixels (H, W, 3), upright, resized to (width, height); the border is repeated."""
+    """Use a turned square out of pixels (H, W, 3), upright, resized to (width, height); the border is repeated."""
     angle = radians(part.angle)
     # The upright square around it is resized first, so that what gets smaller is antialiased as elsewhere.
     width, height = (ceil(side * (abs(cos(angle)) + abs(sin(angle)))) for side in size)

@@ -558,6 +558,7 @@ class DecodedTrack:
 
 
 def _choose_rate(encoder: str, rate: int) -> int:
-    """The input's sample rate where the encoder has it, else 48 kHz."""
+    """The input's sample rate where the encoder has it, else 48 kHz; MXF, whose encoder is that of 24 bits, has no
+    other."""
     rates = av.Codec(encoder, "w").audio_rates
-    return 48000 if encoder == "libopus" or (rates is not None and rate not in rates) else rate
+    return 48000 if encoder in ("libopus", "pcm_s24le") or (rates is not None and rate not in rates) else rate

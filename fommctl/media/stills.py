@@ -127,7 +127,7 @@ def _opened(path: Path, *, strip: bool = False, data: bytes | None = None) -> It
     except Image.DecompressionBombError as error:
         raise InputError(f"{path.name} is too large", SMALLER) from error
     except MemoryError as error:
-        raise InputError(f"the memory does not suffice for {path.name}", SMALLER) from error
+        raise InputError(f"not enough memory for {path.name}", SMALLER) from error
     except Exception as error:  # PIL's readers of broken files let any error of their own escape.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise _DamagedError(f"{path.name} is damaged: {reason}", "Save it again in an image editor.") from error

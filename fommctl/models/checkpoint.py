@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fommctl.errors import ModelError, out_of_memory
 from fommctl.files import atomic_write
-from fommctl.models.files import read_metadata, sniff
+from fommctl.models.files import read_metadata, sniff, weights_in
 from fommctl.models.pickles import LONGEST_PICKLE, Refused, check_pickle
 
 FORMAT = "fommctl"
@@ -32,6 +32,9 @@ _LEGACY_PICKLES = 5
 _DAMAGED = "Copy or download it again."
 _FORBIDDEN = re.compile(r"(?:GLOBAL|function|class|module) `?([\w.]+)")
 """What torch's refusals have in common: the word before the name that a pickle wanted to import or to call."""
+
+LOOSE = "state_dict"
+"""The group of tensors that a file holds without one."""
 
 Groups = dict[str, dict[str, Tensor]]
 
@@ -51,11 +54,16 @@ class Checkpoint:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a published `.pth.tar` (both formats that torch wrote) or a native safetensors file.
 
+    A folder is read as the groups of all its files; a file that holds one network without naming it gives it its own
+    name, and so does one that repeats a group of another (`NAME:GROUP`).
+
     Optimiser states are left out, and the `module.` that torch's DataParallel puts before names is taken off.
     Raises ModelError, which names what is wrong: a file that is none, truncated or damaged, a pickle that wants to
     run code, tensors that are none, that claim more than the file holds, or that hold NaN or infinity.
     """
     path = Path(path)
+    if path.is_dir():
+        return _read_folder(path)
     kind = sniff(path)
     if kind == "safetensors":
         groups, metadata = _read_native(path)
@@ -63,6 +71,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
         groups, metadata = _read_published(path, in_place=kind == "torch zip" and _zip_is_plain(path))
     _check_tensors(groups, path)
     return Checkpoint({group: _in_float32(group, tensors, path) for group, tensors in groups.items()}, metadata, path)
+
+
+def _read_folder(path: Path) -> Checkpoint:
+    groups: Groups = {}
+    metadata: dict[str, str] = {}
+    for file in weights_in(path):
+        part = read_checkpoint(file)
+        stem = file.name.partition(".")[0]
+        for group, tensors in part.groups.items():
+            name = stem if list(part.groups) == [LOOSE] else group
+            groups[f"{stem}:{group}" if name in groups else name] = tensors
+        metadata |= part.metadata
+    return Checkpoint(groups, metadata, path)
 
 
 def read_content(path: Path, *, in_place: bool = False) -> Any:
@@ -204,7 +225,7 @@ def _load(path: Path, in_place: bool) -> Any:
         ) from error
     except Exception as error:  # A parser that is fed a damaged file may fail in any way.
         if out_of_memory(error):
-            raise ModelError(f"the memory does not suffice for {path}", "Free some, or use a smaller model.") from error
+            raise ModelError(f"not enough memory for {path}", "Free some, or use a smaller model.") from error
         raise ModelError(f"{path} is truncated or damaged: {_first_line(error)}", _DAMAGED) from error
 
 
@@ -235,7 +256,7 @@ def _groups_of(content: Mapping[Any, Any], path: Path) -> Groups:
     loose = sum(isinstance(value, Tensor) for value in content.values())
     if loose and loose == len(content):
         # A network's own state_dict() saved as it is: the same tensors stand under this name in files that wrap it.
-        content = {"state_dict": content}
+        content = {LOOSE: content}
     for key, value in content.items():
         optimiser = isinstance(value, dict) and "param_groups" in value
         if not isinstance(value, dict) or optimiser or not any(isinstance(item, Tensor) for item in value.values()):

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fommctl.errors import ModelError
+from fommctl.files import file_sha256, text_sha256
 
 Kind = Literal["safetensors", "torch zip", "torch pickle"]
+
+ENDINGS = (".pth", ".pt", ".pth.tar", ".ckpt", ".safetensors")
+MOST_FILES = 100
 
 HEADER_LIMIT = 16 * 2**20
 """Bytes; no header of a model of this size comes near it."""
@@ -22,6 +26,26 @@ _PRETENDERS = (
     (b"\x1f\x8b", "a gzip archive", "Unpack it first."),
     (b"7z\xbc\xaf", "a 7-Zip archive", "Unpack it first."),
 )
+
+
+def weights_in(path: Path) -> list[Path]:
+    """The files of a model: itself, or those of weights in a folder, by name. Raises ModelError where there are none,
+    or more than a model has."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(each for each in path.rglob("*") if each.name.endswith(ENDINGS) and not each.name.startswith("."))
+    if not 0 < len(found) <= MOST_FILES:
+        held = f"holds {len(found)} files" if found else "is a folder without a file"
+        raise ModelError(f"{path} {held} of weights ({' '.join(ENDINGS)})", "Name the folder of one model, or a file.")
+    return found
+
+
+def weights_sha256(path: Path) -> str:
+    """SHA-256 of a model file; of a folder, that of the names and hashes of its files. Raises OSError."""
+    if not path.is_dir():
+        return file_sha256(path)
+    lines = [f"{file_sha256(file)}  {file.relative_to(path).as_posix()}\n" for file in weights_in(path)]
+    return text_sha256("".join(lines))
 
 
 def sniff(path: Path) -> Kind:

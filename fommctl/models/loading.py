@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -18,12 +19,12 @@ from torch.overrides import TorchFunctionMode
 from fommctl import __version__
 from fommctl.api.specs import PROJECT, Architecture, BackendSpec
 from fommctl.errors import ModelError, UsageError
-from fommctl.files import FileFingerprint, atomic_write, file_sha256, remove_stale_files
+from fommctl.files import FileFingerprint, atomic_write, remove_stale_files
+from fommctl.home import model_lock
 from fommctl.media.output_paths import check_target
 from fommctl.models import registry
 from fommctl.models.checkpoint import Checkpoint, halved, read_checkpoint, write_native
-from fommctl.models.files import read_metadata, sniff
-from fommctl.models.home import model_lock
+from fommctl.models.files import read_metadata, sniff, weights_in, weights_sha256
 from fommctl.presets.preset import (
     find_preset,
     load_preset,
@@ -124,7 +125,7 @@ def backend_of(model: str | None, preset: str | None, host: Host) -> str:
     as it does."""
     if preset is None and model is not None:
         entry, path = _locate(model, None, host)
-        if sniff(path) == "safetensors" and (named := read_metadata(path).get("backend")):
+        if path.is_file() and sniff(path) == "safetensors" and (named := read_metadata(path).get("backend")):
             return named
         preset = entry.preset if entry is not None else None
     return load_preset(preset, host).backend if preset else load_model(model, host).preset.backend
@@ -144,7 +145,7 @@ def load_file(
     sets: over what is not a finished preset.
     """
     chosen = load_preset(preset, host, sets=sets) if isinstance(preset, str) else preset
-    fingerprint = FileFingerprint.of(path) if path.is_file() else None
+    fingerprint = FileFingerprint.of(*weights_in(path)) if path.exists() else None
     checkpoint = read_checkpoint(path)
     notes: tuple[str, ...] = ()
     if chosen is None and "preset" in checkpoint.metadata:
@@ -236,7 +237,7 @@ def _locate(model: str | None, preset: Preset | None, host: Host) -> tuple[regis
         else:
             entry = registry.for_preset(preset.name, lambda name: _proper_name(name, host), host)
         return entry, registry.file_of(entry)
-    path = Path(model).expanduser()
+    path = Path(os.path.expanduser(model))
     if model not in registry.entries(host) and (path.name != model or path.suffix or path.exists()):
         return None, path
     entry = registry.find(model, host)
@@ -341,7 +342,7 @@ def import_model(
         "preset": loaded.preset.text(),
         "licence": licence or loaded.metadata.get("licence") or (spec.licence if spec else ""),
         "summary": summary or loaded.metadata.get("summary") or (spec.summary if spec else ""),
-        "imported_from": f"{path.name}, SHA-256 {file_sha256(path)}",
+        "imported_from": f"{path.name}, SHA-256 {weights_sha256(path)}",
         "imported_by": f"fommctl {__version__}",
     }
     with model_lock(name):

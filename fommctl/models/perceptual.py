@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
+from fommctl.download import Expected, Report, download
 from fommctl.errors import MissingError, ModelError, OutputError, UsageError
 from fommctl.files import file_sha256
+from fommctl.home import model_lock
 from fommctl.models.checkpoint import read_tensors
-from fommctl.models.download import Expected, Report, download
-from fommctl.models.home import model_lock
 from fommctl.networks.perceptual import EfficientNetLite0Features, PerceptualNetwork, Vgg19Features
 
 VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"

@@ -17,8 +17,8 @@ from torch import nn
 
 from fommctl.errors import OutputError
 from fommctl.files import atomic_write
+from fommctl.home import home
 from fommctl.machine import processor
-from fommctl.models.home import home
 from fommctl.networks.inference.convolutions import bf16_instructions
 from fommctl.networks.inference.devices import (
     PRECISIONS,

@@ -6,18 +6,19 @@ import dataclasses
 import json
 import logging
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fommctl.api.readers import parse_json
-from fommctl.api.specs import ModelSpec
+from fommctl.api.specs import ModelFile, ModelSpec
+from fommctl.download import Expected, Report, download
 from fommctl.errors import MissingError, ModelError, OutputError, UsageError
 from fommctl.files import atomic_write, file_sha256
-from fommctl.models.download import Expected, Report, download
-from fommctl.models.files import read_metadata, sniff
-from fommctl.models.home import model_lock, models_folder
+from fommctl.home import model_lock, models_folder
+from fommctl.models.files import read_metadata, sniff, weights_sha256
 from fommctl.presets.config import nearest
 
 if TYPE_CHECKING:
@@ -107,12 +108,23 @@ def for_preset(preset: str, canonical: Callable[[str], str], host: Host) -> Entr
     return min(fitting, key=lambda entry: entry.status == "not pulled")
 
 
+def model_files(spec: ModelSpec, path: Path) -> list[tuple[ModelFile, Path]]:
+    """The files of a downloadable model at `path`, and where each of them lies: one, or those of a folder."""
+    if not spec.files:
+        alone = ModelFile(name=path.name, urls=spec.urls, sha256=spec.sha256, md5=spec.md5, size=spec.size)
+        return [(alone, path)]
+    return [
+        (file if file.urls else dataclasses.replace(file, urls=(f"{spec.repository}/{file.name}",)), path / file.name)
+        for file in spec.files
+    ]
+
+
 def pull(name: str, host: Host, report: Report = lambda done, total: None) -> tuple[Entry, bool]:
-    """Fetch the weights of `name` where they are absent or damaged; returns the model and whether it was fetched.
+    """Fetch the weights of `name` where they are absent or damaged; returns the model and whether anything was fetched.
 
     A model imported under this name counts as present. Where the publisher states no SHA-256, that of the first file
     is recorded in FOMMCTL_HOME and later ones must match.
-    Raises MissingError where the file cannot be had, with where to get it and where to put it.
+    Raises MissingError where a file cannot be had, with where to get it and where to put it.
     """
     entry = find(name, host)
     spec = entry.spec
@@ -120,26 +132,44 @@ def pull(name: str, host: Host, report: Report = lambda done, total: None) -> tu
         return entry, False
     with model_lock(name):
         entry = find(name, host)
-        sha256 = spec.sha256 or origin(name).get("sha256")
-        imported = entry.path.suffix == ".safetensors"
-        if entry.path.exists():
-            found = None if imported else file_sha256(entry.path)
-            if found is not None and sha256 is None:
-                _trust(name, {"url": spec.urls[0] if spec.urls else "", "sha256": found}, must=False)
-            if found is None or sha256 in (None, found):
-                return entry, False
-        if not spec.urls:
-            raise MissingError(f"nothing says where {name} comes from", f"Put it at {entry.path}.")
-        hint = (
-            f"Fetch {spec.urls[0]} by other means and put it at {entry.path}, "
-            f"or run 'fommctl models import FILE --name {name}'."
-        )
-        if not spec.sha256 and sha256:
-            hint += f" If the publisher changed the file and you trust it, delete {record_path(name)} first."
-        expected = Expected(sha256=sha256, md5=spec.md5, size=spec.size, check=sniff)
-        fetched = download(spec.urls, entry.path, expected, hint=hint, report=report)
-        _trust(name, {"url": fetched.url, "sha256": fetched.sha256, "size": fetched.size}, must=True)
-    return find(name, host), True
+        if entry.path.suffix == ".safetensors" and entry.path.is_file():
+            return entry, False
+        before = origin(name)
+        known = before.get("files", {entry.path.name: before})
+        notes, fetched = {}, False
+        for file, target in model_files(spec, entry.path):
+            note = _fetch(name, file, target, known.get(file.name, {}).get("sha256"), report)
+            fetched |= note is not None
+            notes[file.name] = note or known.get(file.name) or _found(file, target)
+        record = {"sha256": weights_sha256(entry.path), "files": notes} if spec.files else notes[entry.path.name]
+        if fetched or (not before and spec.sha256 is None):
+            _trust(name, record, must=fetched)
+    return find(name, host), fetched
+
+
+def _fetch(name: str, file: ModelFile, target: Path, known: str | None, report: Report) -> dict[str, Any] | None:
+    """Fetch a file of a model, unless the right one is there; returns what to record of it.
+
+    known: SHA-256 of the file that was fetched first.
+    """
+    sha256 = file.sha256 or known
+    if target.exists() and sha256 in (None, file_sha256(target)):
+        return None
+    if not file.urls:
+        raise MissingError(f"nothing says where {name} comes from", f"Put it at {target}.")
+    hint = (
+        f"Fetch {file.urls[0]} by other means and put it at {target}, "
+        f"or run 'fommctl models import FILE --name {name}'."
+    )
+    if not file.sha256 and sha256:
+        hint += f" If the publisher changed the file and you trust it, delete {record_path(name)} first."
+    expected = Expected(sha256=sha256, md5=file.md5, size=file.size, check=sniff)
+    fetched = download(file.urls, target, expected, hint=hint, report=report)
+    return {"url": fetched.url, "sha256": fetched.sha256, "size": fetched.size}
+
+
+def _found(file: ModelFile, target: Path) -> dict[str, Any]:
+    return {"url": file.urls[0] if file.urls else "", "sha256": file_sha256(target)}
 
 
 def _trust(name: str, note: dict[str, Any], *, must: bool) -> None:
@@ -163,7 +193,7 @@ def remove(name: str, host: Host) -> Path:
     with model_lock(name):
         if not entry.path.exists():
             raise UsageError(f"{name} is not here, nothing to remove", "See 'fommctl models list'.")
-        entry.path.unlink()
+        shutil.rmtree(entry.path) if entry.path.is_dir() else entry.path.unlink()
     return entry.path
 
 
@@ -187,7 +217,9 @@ def is_shipped(spec: ModelSpec | None) -> bool:
 
 
 def pulled_path(spec: ModelSpec) -> Path:
-    """Where the file of a downloadable model goes; it keeps the ending of its address."""
+    """Where a downloadable model goes: a folder for several files, else a file with the ending of its address."""
+    if spec.files:
+        return models_folder() / spec.name
     ending = re.search(r"(\.pth\.tar|\.\w+)$", spec.urls[0].partition("?")[0]) if spec.urls else None
     suffix = ending[1] if ending else ".pth.tar"
     return models_folder() / f"{spec.name}{suffix}"
@@ -215,7 +247,8 @@ def origin(name: str) -> dict[str, Any]:
 
 def _entry(spec: ModelSpec) -> Entry:
     path = spec.path or pulled_path(spec)
-    status: Status = "built-in" if is_shipped(spec) else "available" if path.exists() else "not pulled"
+    there = all(target.exists() for _, target in model_files(spec, path))
+    status: Status = "built-in" if is_shipped(spec) else "available" if there else "not pulled"
     fields = {"name": spec.name, "summary": spec.summary, "preset": spec.preset, "licence": spec.licence}
     return Entry(**fields, status=status, path=path, spec=spec)
 

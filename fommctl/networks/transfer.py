@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -71,3 +75,98 @@ def inverse(matrices: Tensor) -> Tensor:
     adjugate = torch.stack((d, -b, -c, a), -1).view(matrices.shape)
     inverted: Tensor = adjugate / (a * d - b * c)[..., None, None]
     return inverted
+
+
+@dataclass(frozen=True, slots=True)
+class Follower:
+    """How closely the filter follows."""
+
+    cutoff: float
+    """Hz, of what is at rest."""
+    distance: float
+    """Distance at which the cutoff is twice that."""
+
+    def weight(self, squares: Tensor, elapsed: float) -> Tensor:
+        """Return the share of the way to go in one step. squares: of the distance to go, in units of `distance`."""
+        step = 2 * math.pi * self.cutoff * elapsed * (1 + squares)
+        return step / (1 + step)
+
+
+# Chosen on 16 clips of talking people, with the built-in model at 256 pixels, where a pixel is 1/128: in still moments
+# keypoints shake 0.48 as much as they are detected, and the opening between those of the lips goes 0.92 as far. The
+# one-euro filter (Casiez, Roussel, Vogel, CHI 2012), number by number, leaves 0.88 of the opening at that, and what is
+# fastest lags further behind.
+COMMON = Follower(1.2, 4 / 128)
+OWN = Follower(2.0, 1.5 / 128)
+JACOBIAN = 0.05
+"""Change of a Jacobian, as a share of its norm, that counts as much as the distance of OWN."""
+CODES = Follower(3.0, 0.2)
+"""Filter of a model's codes, whose unit is not known: the distance is a share of their norm."""
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """The smoothed motion of the last frame."""
+
+    common: Tensor
+    """(1, 1, 2)."""
+    own: Motion
+    """One frame, its keypoints less the common motion."""
+    time: float
+
+
+class MotionSmoother:
+    """Filters the motions of a clip in their order."""
+
+    def __init__(self) -> None:
+        self._state: _State | None = None
+
+    def __call__(self, motion: Motion, times: Sequence[float]) -> Motion:
+        """Smooth the motion of B frames, at B times in seconds, later than those of the call before."""
+        return Motion.cat([self._next(motion[index : index + 1], time) for index, time in enumerate(times)])
+
+    def to(self, device: torch.device | str) -> MotionSmoother:
+        """Return a copy on another device, which goes on where this one stands."""
+        copy, state = MotionSmoother(), self._state
+        copy._state = state and _State(state.common.to(device), state.own.to(device), state.time)
+        return copy
+
+    def _next(self, motion: Motion, time: float) -> Motion:
+        # There are no keypoints where codes say what moves; the mean of none is no number.
+        common = motion.keypoints.sum(1, keepdim=True) / max(1, motion.keypoints.shape[1])
+        seen = own = replace(motion, keypoints=motion.keypoints - common)
+        shift = torch.zeros_like(common)
+        if self._state is not None:
+            elapsed, before = max(time - self._state.time, 1e-6), self._state.common
+            weight = COMMON.weight(_square(common - before, 1) / COMMON.distance**2, elapsed)
+            shift = torch.lerp(before, common, weight[..., None]) - common
+            common = common + shift
+            own = _followed(self._state.own, own, elapsed)
+        self._state = _State(common, own, time)
+        # By what is changed: a keypoint at rest stays what it is to the last bit.
+        return replace(own, keypoints=motion.keypoints + ((own.keypoints - seen.keypoints) + shift))
+
+
+def _followed(before: Motion, motion: Motion, elapsed: float) -> Motion:
+    """Take one step from the smoothed motion before towards the one that was detected."""
+    squares = _square(motion.keypoints - before.keypoints, 1) / OWN.distance**2
+    jacobians, covariances, codes = motion.jacobians, motion.covariances, motion.codes
+    if jacobians is not None and before.jacobians is not None:
+        change = _square(jacobians - before.jacobians, 2) / _square(before.jacobians, 2).clamp_min(1e-12)
+        squares = squares + change / JACOBIAN**2
+    # What belongs to a keypoint goes with it, so that place and shape fit each other.
+    weight = OWN.weight(squares, elapsed)
+    keypoints = torch.lerp(before.keypoints, motion.keypoints, weight[..., None])
+    if jacobians is not None and before.jacobians is not None:
+        jacobians = torch.lerp(before.jacobians, jacobians, weight[..., None, None])
+    if covariances is not None and before.covariances is not None:
+        covariances = torch.lerp(before.covariances, covariances, weight[..., None, None])
+    if codes is not None and before.codes is not None:
+        change = _square(codes - before.codes, 1) / _square(before.codes, 1).clamp_min(1e-12)
+        codes = torch.lerp(before.codes, codes, CODES.weight(change / CODES.distance**2, elapsed)[..., None])
+    return Motion(keypoints, jacobians, covariances, codes)
+
+
+def _square(values: Tensor, dimensions: int) -> Tensor:
+    """Return the squared norms over the last dimensions."""
+    return values.square().flatten(-dimensions).sum(-1)

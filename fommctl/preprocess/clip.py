@@ -114,7 +114,7 @@ def nominal_rate(record: ClipRecord) -> Fraction:
     if record.rate is None:
         return DEFAULT_RATE
     if not math.isfinite(record.rate) or record.rate <= 0:
-        raise InputError(f"the frame rate is {record.rate}", "It has to be above zero.")
+        raise InputError(f"the frame rate is {record.rate}", "It must be above zero.")
     return Fraction(record.rate).limit_denominator(1001)
 
 
@@ -153,7 +153,7 @@ def _times(record: ClipRecord) -> tuple[Fraction, Fraction | None]:
     """Return start and end in seconds, each a little early: rounding then loses no first frame and adds no last one."""
     start, end = record.start or 0.0, record.end
     if not math.isfinite(start) or start < 0 or (end is not None and not start < end < math.inf):
-        raise InputError(f"the clip lasts from {start} to {end} s", "The end has to lie after the start.")
+        raise InputError(f"the clip lasts from {start} to {end} s", "The end must lie after the start.")
     return max(Fraction(0), Fraction(start) - SLACK), None if end is None else Fraction(end) - SLACK
 
 

@@ -86,7 +86,7 @@ class PreprocessConfig:
 
         name, side = "%d.png" if self.format == "png" else f"clip.{self.format}", self.side
         if resolve_encoding(Path(name)).coded_size(side, side) != (side, side):
-            yield UsageError(f"{self.format} holds even sizes only, not {side}", "Use --format png, or --size.")
+            yield UsageError(f"{self.format} supports even sizes only, not {side}", "Use --format png, or --size.")
 
     @property
     def side(self) -> int:
@@ -101,7 +101,7 @@ class PreprocessConfig:
 
         height, width, _ = load_preset(self.preset, host).frame_shape
         if height != width:
-            raise UsageError(f"the frames of preset '{self.preset}' are no squares: {width}x{height}", "Give --size.")
+            raise UsageError(f"the frames of preset '{self.preset}' are not square: {width}x{height}", "Give --size.")
         return replace(self, size=height)
 
     def to_json(self) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def assign_splits(records: Sequence[ClipRecord], test_fraction: float, seed: int
         if told is not None and told in get_args(Split) and given.setdefault(record.identity, told) != told:
             divided.add(record.identity)
     for identity in sorted(divided):
-        log.warning("%s is in train and test by the data set; all its clips go to train", identity)
+        log.warning("the data set lists %s in both train and test; all its clips go to train", identity)
         given[identity] = "train"
     open_ones = identities - given.keys()
     moving = open_ones & {record.identity for record in records if not _is_picture(record)}

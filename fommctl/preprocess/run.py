@@ -77,7 +77,7 @@ def run(config: PreprocessConfig, host: Host, report: Progress | None = None) ->
     config = config.sized(host)
     spec = host.find("dataset", config.dataset)
     if config.raw is not None and _inside(config.output, config.raw):
-        raise UsageError(f"the output lies in the raw folder: {config.output}", "Choose another folder with -o.")
+        raise UsageError(f"the output is inside the raw folder: {config.output}", "Choose another folder with -o.")
     manifest = Manifest(config.output, spec.name)
     records = read_records(spec, host.owner("dataset", spec.name), config.raw)
     splits = assign_splits(records, config.test_fraction, config.seed)

@@ -5,6 +5,7 @@ Precedence, lowest first: named preset, file, `--set KEY=VALUE`, command-line op
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -56,7 +57,7 @@ def preset_specs(host: Host) -> dict[str, PresetSpec]:
         clash = shipped.intersection((other.name, *other.aliases))
         if clash:
             raise UsageError(
-                f"a plugin's preset takes the name of the shipped preset '{min(clash)}'",
+                f"a plugin's preset has the name of the shipped preset '{min(clash)}'",
                 f"Its file is {other.path}; remove the plugin or restrict FOMMCTL_PLUGINS.",
             )
     return {**specs, **host.presets}
@@ -84,7 +85,7 @@ def find_preset(name: str, host: Host) -> PresetSpec:
 
 def locate_preset(name_or_path: str, host: Host) -> tuple[str, Path]:
     """Return the name and the file of a preset by name, alias or path. Raises UsageError for an unknown name."""
-    path = Path(name_or_path).expanduser()
+    path = Path(os.path.expanduser(name_or_path))
     if path.suffix.lower() in _SUFFIXES or len(path.parts) > 1:
         return path.stem, path
     spec = find_preset(name_or_path, host)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fommctl.errors import InputError
 from fommctl.files import FileFingerprint, file_sha256
 from fommctl.media.sequences import is_pattern, listed
+from fommctl.models.files import weights_in, weights_sha256
 
 if TYPE_CHECKING:
     from fommctl.models.loading import LoadedModel  # loads torch, which hashing does without
@@ -59,7 +60,7 @@ class InputFile:
         """Raise InputError where the input was written to, or replaced, since `of`."""
         if not self.unchanged:
             raise InputError(
-                f"{self.path} was changed while it was read: no hash can vouch for the result",
+                f"{self.path} changed while it was being read: no hash can vouch for the result",
                 "Run the command again, on inputs that nothing else writes to.",
             )
 
@@ -98,10 +99,20 @@ def model_identity(model: LoadedModel) -> dict[str, Any]:
     Raises InputError where the file was changed since the weights were read.
     """
     backend = {} if model.publisher is None else {"backend": model.publisher}
-    file = None if model.path is None or model.fingerprint is None else InputFile(model.path, model.fingerprint)
     return {
         **backend,
         "name": model.name,
-        "sha256": None if file is None else file.sha256(),
+        "sha256": None if model.path is None else _weights_sha256(model.path, model.fingerprint),
         "preset": model.preset.text(),
     }
+
+
+def _weights_sha256(path: Path, fingerprint: FileFingerprint | None) -> str | None:
+    if fingerprint is None:
+        return None
+    if not path.is_dir():
+        return InputFile(path, fingerprint).sha256()
+    digest = weights_sha256(path)
+    if not fingerprint.agrees_with(FileFingerprint.of(*weights_in(path))):
+        raise InputError(f"{path} was changed while it was read", "Run the command again.")
+    return digest

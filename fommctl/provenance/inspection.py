@@ -117,7 +117,7 @@ def _anchors(path: Path) -> str:
     except ValueError:
         text = ""
     if "-----BEGIN CERTIFICATE-----" not in text:
-        raise UsageError(f"{path} holds no certificate in PEM", "Give the certificates of the authorities you trust.")
+        raise UsageError(f"{path} contains no PEM certificate", "Give the certificates of the authorities you trust.")
     return text
 
 

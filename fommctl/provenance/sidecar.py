@@ -179,7 +179,7 @@ def read(path: Path) -> Sidecar:
     if data.get("version") != VERSION:
         raise UsageError(
             f"{path} is of version {printable(str(data.get('version')), 20)}, this fommctl reads version {VERSION}",
-            "Take the fommctl that wrote it.",
+            "Use the fommctl that wrote it.",
         )
     try:
         return Sidecar.model_validate(data)

@@ -64,11 +64,13 @@ def read_credentials(cert: Path, key: Path) -> Credentials:
     try:
         certificates = x509.load_pem_x509_certificates(chain)
     except ValueError as error:
-        raise UsageError(f"{cert} holds no certificate in PEM", "Give the chain, the signer's first.") from error
+        raise UsageError(f"{cert} contains no PEM certificate", "Give the chain, the signer's first.") from error
     private = _load_key(key)
     spki = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     if private.public_key().public_bytes(*spki) != certificates[0].public_key().public_bytes(*spki):
-        raise UsageError(f"{key} is not the key of the first certificate in {cert}", "The signer's comes first.")
+        raise UsageError(
+            f"{key} is not the key of the first certificate in {cert}", "The signer's certificate comes first."
+        )
     _check_dates(certificates[0], cert)
     plain = private.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -99,7 +101,7 @@ def _load_key(path: Path) -> Any:
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         if encrypted:
             raise UsageError(f"the password in {PASSWORD} does not open {path}", "Check it.") from error
-        raise UsageError(f"{path} holds no private key in PEM", "Give the key of the certificate.") from error
+        raise UsageError(f"{path} contains no PEM private key", "Give the key of the certificate.") from error
 
 
 def _algorithm(private: Any, path: Path) -> str:
@@ -111,7 +113,7 @@ def _algorithm(private: Any, path: Path) -> str:
         return _CURVES[private.curve.name]
     if isinstance(private, rsa.RSAPrivateKey) and private.key_size >= _LEAST_RSA:
         return "ps256"
-    raise UsageError(f"{path} is of a kind that cannot sign content credentials", _KEYS)
+    raise UsageError(f"{path} is a kind of key that cannot sign content credentials", _KEYS)
 
 
 def _check_dates(certificate: Certificate, path: Path) -> None:
@@ -190,7 +192,7 @@ def check_signing(output: Path, certificate: Path | None, key: Path | None) -> t
     if is_pattern(output) or output.suffix.lower() not in FORMATS:
         raise UsageError(
             f"content credentials cannot be put into {output.name}",
-            "They can into .mp4, .mov and .gif; elsewhere --sidecar records the hash of the result.",
+            ".mp4, .mov and .gif can hold them; for other formats, --sidecar records the hash of the result.",
         )
     c2pa = library()
     credentials = read_credentials(certificate, key)

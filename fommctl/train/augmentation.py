@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fommctl.networks.equivariance import ThinPlateTransform
 from fommctl.networks.grids import identity_grid, sample
+from fommctl.networks.losses import ThinPlateTransform
 from fommctl.presets.sections import (
     AugmentationParams,
     CropParams,

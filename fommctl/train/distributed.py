@@ -96,7 +96,7 @@ def _text(environment: Mapping[str, str], name: str) -> str:
 def _number(environment: Mapping[str, str], name: str) -> int:
     text = _text(environment, name)
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise UsageError(f"the environment variable {name} is no number: {text[:40]}", _LAUNCH)
+        raise UsageError(f"the environment variable {name} is not a number: {text[:40]}", _LAUNCH)
     return int(text)
 
 
@@ -134,7 +134,7 @@ class Processes:
         """Let BatchNorm of these networks see the whole batch, in place."""
         if self.world == 1:
             return
-        from fommctl.networks.batch_norm import synchronise
+        from fommctl.networks.layers import synchronise
 
         for module in modules.values():
             if self.device == "cpu":
@@ -251,7 +251,7 @@ def _client(place: DistributedEnv) -> Store:
     try:
         found = answer.get(timeout=PATIENCE_S)
     except queue.Empty:
-        raise OSError("what answers there is no store of torch: it says nothing") from None
+        raise OSError("the server there is not a torch store: it sends nothing") from None
     if isinstance(found, Exception):
         raise found
     return found
@@ -287,11 +287,11 @@ def _meet(store: Store, place: DistributedEnv) -> None:
             here, telling = sum(store.check([name]) for name in others), deadline
             log.warning("process %d waits for the others: %d of %d are here", place.rank, here, place.world)
         if store.check([_FAILED]):
-            raise JobsFailedError("another process has failed", "See its message.")
+            raise JobsFailedError("another process failed", "See its message.")
         if time.monotonic() > deadline:
             here = sum(store.check([name]) for name in others)
             raise JobsFailedError(
-                f"only {here} of {place.world} processes have started",
+                f"only {here} of {place.world} processes started",
                 f"Look for messages of the others; they need to reach {place.host}:{place.port}.",
             )
         time.sleep(_PAUSE)
@@ -301,7 +301,7 @@ def _own_device(name: str, place: DistributedEnv) -> str:
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return "cpu"
     if name not in ("auto", "cuda"):
-        raise UsageError(f"{place.world} processes cannot all compute on '{name}'", "Take --device cuda or cpu.")
+        raise UsageError(f"{place.world} processes cannot all use '{name}'", "Use --device cuda or cpu.")
     resolve_device("cuda")
     count = torch.cuda.device_count()
     if place.local_rank >= count:
@@ -325,8 +325,8 @@ def _leave(store: Store, place: DistributedEnv, error: BaseException) -> NoRetur
         raise SystemExit(int(told.split()[1])) from error
     if lost:
         raise JobsFailedError(
-            f"the connection to the other processes is lost: {_line(error)}",
-            "One of them has ended or is out of reach. Go on with the same command and --resume auto.",
+            f"the connection to the other processes was lost: {_line(error)}",
+            "One of them ended or cannot be reached. Go on with the same command and --resume auto.",
         ) from error
     raise error
 

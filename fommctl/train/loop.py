@@ -26,7 +26,7 @@ from fommctl.train import run_folder
 from fommctl.train import state as training_state
 from fommctl.train.distributed import Processes
 from fommctl.train.logs import MetricsLog, TensorBoardLog, save_training_grid, training_grid
-from fommctl.train.pairs import batches, worker_deaths_told
+from fommctl.train.pairs import batches, worker_crashes_as_errors
 from fommctl.train.setup import Setup
 from fommctl.train.step import StepResult
 
@@ -132,7 +132,7 @@ class Loop:
         """
         first = self.progress.done
         with ExitStack() as stack:
-            stack.enter_context(worker_deaths_told())
+            stack.enter_context(worker_crashes_as_errors())
             logs: Logs | None = None
             loader = batches(
                 self._setup.pairs,
@@ -184,7 +184,7 @@ class Loop:
             saved = run_folder.step_checkpoint(self._config.folder, self._saved)
             last = f"go on from {saved}" if self._saved >= 0 else ""
             raise ModelError(
-                f"the loss '{bad[0]}' is no number any more at step {number}; training stopped",
+                f"the loss '{bad[0]}' is not finite at step {number}; training stopped",
                 f"Lower the learning rates or set train_params.max_grad_norm, and {last or 'start again'}.",
             )
         if self._setup.average is not None:
@@ -276,7 +276,7 @@ class Loop:
         for group, module in self._setup.backend.modules().items():
             if not all(bool(tensor.isfinite().all()) for tensor in module.state_dict().values()):
                 raise ModelError(
-                    f"weights of {group} are no numbers any more after step {done}; training stopped",
+                    f"weights of {group} are not finite after step {done}; training stopped",
                     "Lower the learning rates, and go on with --resume auto from the last good checkpoint.",
                 )
         score, best = self.progress.validation, self.progress.best

@@ -93,7 +93,7 @@ def open_run(out: Path, resume: str | None, *, readable: Callable[[Path], bool] 
     resume from or the run's checkpoints are not there, ModelError where every checkpoint is damaged.
     """
     if out.exists() and not out.is_dir():
-        raise UsageError(f"the output is no folder: {out}", "Name a folder with --out.")
+        raise UsageError(f"the output is not a folder: {out}", "Name a folder with --out.")
     empty = _is_empty(out)
     if resume is None:
         if not empty:
@@ -110,7 +110,7 @@ def open_run(out: Path, resume: str | None, *, readable: Callable[[Path], bool] 
     checkpoint = _named(Path(resume), readable)
     if not empty and not _inside(checkpoint, out):
         raise UsageError(
-            f"the output folder is not empty and {checkpoint} is not of that run: {out}",
+            f"the output folder is not empty and {checkpoint} is not from that run: {out}",
             "Name another folder with --out, or go on with --resume auto.",
         )
     return checkpoint
@@ -133,7 +133,7 @@ def _check_restart(out: Path) -> None:
     if newest or (out / MODEL).exists() or checkpoints_folder(out).is_symlink():
         raise InputError(
             f"the checkpoints of the run in {out} are not there{f' ({newest} was the newest)' if newest else ''}",
-            f"Bring back {checkpoints_folder(out)}, or name another folder with --out.",
+            f"Restore {checkpoints_folder(out)}, or name another folder with --out.",
         )
 
 
@@ -167,12 +167,14 @@ def lock_run(out: Path) -> Iterator[None]:
             out.mkdir(parents=True, exist_ok=True)
             alone = held.enter_context(locked(out / _LOCK, patience=_WAIT_FOR_LOCK))
         except FileExistsError as error:
-            raise UsageError(f"the output is no folder: {out}", "Name a folder with --out.") from error
+            raise UsageError(f"the output is not a folder: {out}", "Name a folder with --out.") from error
         except OSError as error:
             reason = error.strerror or error
             raise OutputError(f"cannot write to {out}: {reason}", "Name another folder with --out.") from error
         if not alone:
-            raise UsageError(f"another training writes to {out}", "Wait for it, or name another folder with --out.")
+            raise UsageError(
+                f"another training run is writing to {out}", "Wait for it, or name another folder with --out."
+            )
         try:
             for folder in (out, checkpoints_folder(out), picture_path(out, 0).parent):
                 remove_stale_files(folder)
@@ -246,7 +248,9 @@ def _named(path: Path, readable: Callable[[Path], bool]) -> Path:
     if not path.exists():
         raise InputError(f"there is no checkpoint {path}", "Name a run or a checkpoint, or go on with --resume auto.")
     if not readable(path):
-        raise ModelError(f"the checkpoint {path} is damaged", "Name its folder: the newest one that is whole is taken.")
+        raise ModelError(
+            f"the checkpoint {path} is damaged", "Name its folder, and the newest intact checkpoint is used."
+        )
     return path
 
 

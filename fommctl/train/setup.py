@@ -28,9 +28,12 @@ if TYPE_CHECKING:
     from fommctl.train.config import TrainConfig
 
 
+log = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """Tensors by their names, `group/name`."""
+class InitReport:
+    """Tensors that a run took from a model, and those that start anew, by their names `group/name`."""
 
     taken: tuple[str, ...]
     left: tuple[str, ...]
@@ -48,7 +51,7 @@ class Taken:
         )
 
 
-def initialise(backend: Backend, spec: BackendSpec, model: str, host: Host) -> Taken:
+def initialise(backend: Backend, spec: BackendSpec, model: str, host: Host) -> InitReport:
     """Copy every tensor of `model` (a name of the registry or a path) that fits by name and shape into the networks,
     statistics of BatchNorm included.
 
@@ -76,12 +79,9 @@ def initialise(backend: Backend, spec: BackendSpec, model: str, host: Host) -> T
     if not fits:
         raise ModelError(
             f"no weight of {model} fits this preset",
-            "Take a model of the same architecture, or the preset that it was trained with.",
+            "Use a model of the same architecture, or the preset that it was trained with.",
         )
-    return Taken(tuple(taken), tuple(left))
-
-
-log = logging.getLogger(__name__)
+    return InitReport(tuple(taken), tuple(left))
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def build(
     torch.manual_seed(seed)
     backend = build_backend(spec, preset.model_params)
     if not trains(backend):
-        raise UsageError(f"the backend '{spec.name}' cannot be trained", "Take a preset of another backend.")
+        raise UsageError(f"the backend '{spec.name}' cannot be trained", "Use a preset of another backend.")
     if config.init_from is not None and fresh:
         taken = initialise(backend, spec, config.init_from, host)
         log.log(logging.WARNING if taken.left else logging.INFO, "%s: %s", config.init_from, taken)

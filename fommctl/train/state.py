@@ -66,15 +66,17 @@ def read(path: Path) -> dict[str, Any]:
     try:
         entries = read_content(path)
     except ModelError as error:
-        raise ModelError(f"{path} is damaged or no checkpoint", "Name another one with --resume PATH.") from error
+        raise ModelError(f"{path} is damaged or not a checkpoint", "Name another one with --resume PATH.") from error
     if not isinstance(entries, dict) or _OWN not in entries:
         raise ModelError(
-            f"{path} is no checkpoint of a fommctl run", "Start from a finished model with --init-from instead."
+            f"{path} is not a checkpoint of a fommctl run", "Start from a finished model with --init-from instead."
         )
     try:
         progress(entries)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ModelError(f"{path} does not say where its run was", "Name another one with --resume PATH.") from error
+        raise ModelError(
+            f"{path} does not record the progress of its run", "Name another one with --resume PATH."
+        ) from error
     return entries
 
 

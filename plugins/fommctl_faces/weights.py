@@ -29,7 +29,7 @@ def hub_folder() -> Path:
     """The folder of torch.hub's downloads, by its documented rule, without importing torch."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
-    return Path(home).expanduser() / "hub" / "checkpoints"
+    return Path(os.path.expanduser(home)) / "hub" / "checkpoints"
 
 
 def missing_package(module: str, distribution: str) -> str | None:

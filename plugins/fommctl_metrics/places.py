@@ -19,7 +19,7 @@ def path_of(url: str) -> Path:
     """The file of this address in the cache of torch.hub."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
-    return Path(home).expanduser() / "hub/checkpoints" / Path(urlsplit(url).path).name
+    return Path(os.path.expanduser(home)) / "hub/checkpoints" / Path(urlsplit(url).path).name
 
 
 def what_is_missing(url: str) -> str | None:

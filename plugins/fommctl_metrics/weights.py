@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import pickle
 import re
 from collections.abc import Mapping
@@ -13,10 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fommctl.api import MissingError, ModelError, offline
+from fommctl.api import MissingError, ModelError
+from fommctl.api.weights import weights_file
 from fommctl_metrics.places import path_of
-
-log = logging.getLogger(__name__)
 
 
 def published(url: str) -> Mapping[str, Tensor]:
@@ -26,11 +24,12 @@ def published(url: str) -> Mapping[str, Tensor]:
     not there and may or can not be fetched, ModelError where it is damaged or another one.
     """
     path = path_of(url)
-    if not path.is_file():
-        _fetch(url, path)
+    weights_file(path.name, [url], folder=path.parent, check=_check, instead="leave the metric out")
     hint = f"Delete {path}; it is fetched again from {url}."
-    if _digest(path)[: len(_expected(path))] != _expected(path):
-        raise ModelError(f"{path} is damaged or another file: its SHA-256 does not start with {_expected(path)}", hint)
+    try:
+        _check(path)
+    except ModelError as error:
+        raise ModelError(error.message, hint) from error
     try:
         tensors: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
@@ -46,21 +45,10 @@ def torchmetrics() -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def _fetch(url: str, path: Path) -> None:
-    hint = f"Fetch {url} by other means and put it at {path}, or leave the metric out."
-    if offline():
-        raise MissingError(f"the weights {path.name} are absent and FOMMCTL_OFFLINE is set", hint)
-    log.info("fetching %s", url)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # It writes to a temporary name first.
-        torch.hub.download_url_to_file(url, str(path), _expected(path), progress=False)
-    except OSError as error:
-        raise MissingError(f"the weights {path.name} could not be downloaded: {error}", hint) from error
-    except RuntimeError as error:
-        raise MissingError(
-            f"the weights {path.name} could not be downloaded: what came is another file", hint
-        ) from error
+def _check(path: Path) -> None:
+    name = path.name.removeprefix(".").removesuffix(".part")
+    if not _digest(path).startswith(_expected(Path(name))):
+        raise ModelError(f"{path} is damaged or another file: its SHA-256 does not start with {_expected(Path(name))}")
 
 
 def _expected(path: Path) -> str:

@@ -158,8 +158,10 @@ def test_numbers_of_a_pattern_are_those_of_its_files(animator, shots, tmp_path):
     animator.animate(shots / "a.png", driving / "%04d.png", tmp_path / "whole/%04d.png", **options)
     whole = list(pictures(tmp_path / "whole").values())
     animator.animate(shots / "a.png", driving / "%04d.png", tmp_path / "part/%04d.png", frames="1005-1009", **options)
-    assert list(pictures(tmp_path / "part")) == ["1005.png", "1006.png", "1007.png"]
-    assert list(pictures(tmp_path / "part").values()) == whole[4:7]
+    # 1007 and 1008 are missing: the frame before stays.
+    assert list(pictures(tmp_path / "part")) == [f"{number}.png" for number in range(1005, 1010)]
+    assert list(pictures(tmp_path / "part").values()) == whole[4:9]
+    assert whole[5] == whole[6] == whole[7] != whole[8]
     with pytest.raises(UsageError, match="--frames 2000- is beyond the end"):
         animator.animate(shots / "a.png", driving / "%04d.png", tmp_path / "none/%04d.png", frames="2000-", **options)
 
@@ -266,7 +268,7 @@ HOSTILE = {
     "box": {"header": {"driving.shots.0.box": [0, 0, 0, 0]}},
     "samples": {"header": {"driving.shots.0.samples": []}},
     "missing": {"header": {"driving": {}}},
-    "version": {"metadata": {"format_version": "2"}},
+    "version": {"metadata": {"format_version": "3"}},
     "no_json": {"metadata": {"motion": "{"}},
     "deep": {"metadata": {"motion": "[" * 100_000}},
 }

@@ -37,7 +37,7 @@ def test_a_video_that_is_cut_short_and_a_timecode_left_out(run_cli, tmp_path):
     truncate(clip, 0.5)
     _, warnings = told(run_cli, ASTRONAUT, clip, "-o", tmp_path / "out.mp4", *NONE)
     assert any(warning.startswith("a.mov is cut short: only ") for warning in warnings)
-    assert "the timecode 01:00:00:00 is left out: only .mov holds one" in warnings
+    assert "the timecode 01:00:00:00 is left out: only .mov and .mxf hold one" in warnings
 
 
 def test_numbers_that_are_missing_and_a_size_made_even(run_cli, tmp_path):
@@ -88,7 +88,7 @@ def test_a_batch_tells_the_warnings_of_its_jobs(run_cli, tmp_path):
     )
     result = run_cli("batch", tmp_path / "jobs.jsonl", "--workers", "0")
     assert result.code == 0, result.stderr
-    left_out = "the timecode 01:00:00:00 is left out: only .mov holds one"
+    left_out = "the timecode 01:00:00:00 is left out: only .mov and .mxf hold one"
     assert f"warning: out.mp4: {left_out}" in result.stderr
     assert "timecode" in result.stdout
     assert Path(tmp_path / "out.mp4").exists()

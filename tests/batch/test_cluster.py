@@ -64,9 +64,9 @@ def test_a_ray_of_ones_own_is_stopped_and_one_that_was_there_is_not(monkeypatch,
     ("error", "message"),
     [
         (RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.40.0\n"), "another version.*2.40.0"),
-        (RayError("InvalidAuthToken"), "without its token"),
-        (ConnectionError("Could not find any running Ray instance."), "no Ray answers at auto"),
-        (ValueError("When connecting to an existing cluster, num_cpus must not be provided.\n..."), "does not start"),
+        (RayError("InvalidAuthToken"), "requires a token"),
+        (ConnectionError("Could not find any running Ray instance."), "no Ray cluster answers at auto"),
+        (ValueError("When connecting to an existing cluster, num_cpus must not be provided.\n..."), "failed to start"),
     ],
 )
 def test_what_ray_says_is_said_in_our_words(monkeypatch, error, message):
@@ -91,7 +91,7 @@ def test_shares(monkeypatch):
     assert share_of(gpus, 2, ("cpu",)) == (2, 16, False)
     with pytest.raises(UsageError, match="cuda:1"):
         share_of(gpus, None, ("cuda:1",))
-    with pytest.raises(MissingError, match="no GPU"):
+    with pytest.raises(MissingError, match="has a GPU"):
         share_of(farm, None, ("cuda",))
 
 
@@ -111,7 +111,10 @@ def test_nobody_answers():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(MissingError, match=f"no Ray answers at 127.0.0.1:{port}"), connected(f"127.0.0.1:{port}", 1):
+    with (
+        pytest.raises(MissingError, match=f"no Ray cluster answers at 127.0.0.1:{port}"),
+        connected(f"127.0.0.1:{port}", 1),
+    ):
         pass
     for address in ("nonsense", "host:port", ":1", "host:99999"):
         with pytest.raises(UsageError, match="--address"), connected(address, 1):
@@ -119,7 +122,7 @@ def test_nobody_answers():
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [(b"", "no Ray answers at"), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers at")]
+    ("text", "says"), [(b"", "no Ray cluster answers at"), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is not Ray")]
 )
 def test_something_else_answers(monkeypatch, text, says):
     stand_in(monkeypatch)

@@ -39,7 +39,7 @@ def test_patterns_in_the_order_in_which_people_count(shots: Path, pattern: str, 
 
 
 def test_a_pattern_that_fits_nothing(shots: Path) -> None:
-    with pytest.raises(InputError, match=r"no file fits the pattern 'x\*\.mp4'"):
+    with pytest.raises(InputError, match=r"no file matches the pattern 'x\*\.mp4'"):
         expand("x*.mp4", shots)
     # The folder's own name is no pattern.
     odd = shots / "[b]*"
@@ -78,10 +78,10 @@ def test_names(template: str, name: str) -> None:
     [
         ("{source.steam}.mov", "unknown field 'source.steam' (did you mean 'source.stem'?)"),
         ("{source.stem.__class__}", "unknown field 'source.stem.__class__'"),
-        ("{number!r}", "'number' cannot be formatted so"),
-        ("{number:999999999}", "'number' cannot be formatted so"),
-        ("{source.stem:>99}", "'source.stem' cannot be formatted so"),
-        ("{number:{x}}", "'number' cannot be formatted so"),
+        ("{number!r}", "'number' cannot be formatted like this"),
+        ("{number:999999999}", "'number' cannot be formatted like this"),
+        ("{source.stem:>99}", "'source.stem' cannot be formatted like this"),
+        ("{number:{x}}", "'number' cannot be formatted like this"),
         ("{", "single '{' encountered"),
         ("{}", "unknown field ''"),
         ("{0}", "unknown field '0'"),

@@ -60,7 +60,7 @@ def test_what_a_worker_cannot_see_is_named_with_its_machine(shots: Path, tmp_pat
         job = job_of(shots, **{"output": tmp_path / "a.mkv", **changes})
         for outcome in (worker.render_job(job), worker.make_motion(job, 2, 1, tmp_path / "parts")):
             assert isinstance(outcome, Failed)
-            assert outcome.message == f"{path} is not to be seen on {platform.node()}"
+            assert outcome.message == f"{path} is not visible on {platform.node()}"
             assert "storage" in (outcome.hint or "")
 
 

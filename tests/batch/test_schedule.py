@@ -286,4 +286,4 @@ def test_a_result_of_inputs_that_changed_meanwhile_is_rendered_again(tmp_path: P
         status.refresh()
         found = plan_job(job, key, status.of(job.output)).reason
         assert found is None if reason is None else str(found).startswith(reason)
-    assert caplog.messages == [f"an input of {job.output} was changed meanwhile: the next batch renders it again"]
+    assert caplog.messages == [f"an input of {job.output} changed meanwhile; the next batch renders it again"]

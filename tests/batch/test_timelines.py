@@ -166,10 +166,10 @@ def test_what_is_wrong_with_clips(folder, run_cli):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.otio", "{", "is no timeline"),
-        ("a.otio", json.dumps({"OTIO_SCHEMA": "Clip.2", "name": "x"}), "is no timeline"),
+        ("a.otio", "{", "is not a timeline"),
+        ("a.otio", json.dumps({"OTIO_SCHEMA": "Clip.2", "name": "x"}), "is not a timeline"),
         ("a.otio", otio.schema.Timeline("empty").to_json_string(), "holds no clips"),
-        ("a.edl", "TITLE: X\n001 A V C nonsense\n", "is no timeline"),
+        ("a.edl", "TITLE: X\n001 A V C nonsense\n", "is not a timeline"),
     ],
 )
 def test_what_is_no_timeline(name, text, message, folder, run_cli):

@@ -38,6 +38,8 @@ def trouble(third_party: Callable[..., None], tmp_path: Path, monkeypatch: pytes
         ("expected", 3, "cannot read 'x'"),
         ("full", 3, "the disk is full: [Errno 28] No space left on device: '/x'"),
         ("forbidden", 3, "not allowed: [Errno 13] Permission denied: '/x'"),
+        ("moved", 3, "no such file or directory: '/gone/x'"),
+        ("null", 2, "a name holds a null character"),
         ("bug", 1, f"{PLUGIN} failed: ZeroDivisionError: division by zero"),
         ("eof", 1, f"{PLUGIN} failed: EOFError: file ends early"),
         ("otherpipe", 1, f"{PLUGIN} failed: BrokenPipeError: [Errno 32] Broken pipe"),
@@ -75,7 +77,8 @@ def test_a_bug_where_no_log_can_be_written(trouble: Run, monkeypatch: pytest.Mon
     result = trouble("fail", "bug")
     assert (result.code, result.stderr.splitlines()[1]) == (
         1,
-        "hint: Leave the plugin out with FOMMCTL_PLUGINS, or report it with the traceback that --debug shows.",
+        "hint: Leave the plugin out with FOMMCTL_PLUGINS, or report it to its authors with the traceback that --debug "
+        "shows.",
     )
 
 

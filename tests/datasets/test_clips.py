@@ -195,8 +195,8 @@ def test_pairs_may_leave_out_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [
-        ("source,driving\nid1#a.mp4,id1#bb.mp4\n", UsageError, r"'id1#bb.mp4', which is not there \(did you mean"),
-        ("source,driving\nid1#a.mp4\n", UsageError, "'', which is not there"),
+        ("source,driving\nid1#a.mp4,id1#bb.mp4\n", UsageError, r"'id1#bb.mp4', which does not exist \(did you mean"),
+        ("source,driving\nid1#a.mp4\n", UsageError, "'', which does not exist"),
         ("from,to\na,b\n", InputError, "has no column source and no column driving"),
         ("source;driving\n", InputError, "has no rows"),
         ("", InputError, "is empty"),

@@ -1,6 +1,9 @@
 from fractions import Fraction
 
+import pytest
+
 from fommctl.api import Box, Detection
+from fommctl.detection.choice import numbered_tracks
 from fommctl.detection.tracking import confident_detections, link_detections, persistent_tracks
 
 
@@ -64,3 +67,23 @@ def test_a_passer_by_is_not_followed_though_larger():
 def test_of_two_that_stay_the_larger_is_followed():
     tracks = persistent_tracks(link_detections(times(6), [[seen(100, 80, 2.0), seen(400, 90, 1.0)]] * 6), searched=6)
     assert [track.width for track in tracks] == [90, 80]
+
+
+@pytest.mark.parametrize("hidden", [0, 70], ids=["side by side", "one behind the other"])
+def test_two_people_who_cross_go_on_as_they_came(hidden):
+    """Where one is hidden behind the other, and where both are seen all along."""
+    found = []
+    for number in range(16):
+        left, right = 100 + 25 * number, 450 - 25 * number
+        found.append([seen(left), *([seen(right)] if abs(left - right) >= hidden else [])])
+    tracks = persistent_tracks(link_detections(times(16), found), searched=16)
+    ends = {round(track.detections[0].box.left): round(track.detections[-1].box.left) for track in tracks}
+    assert ends == {100: 475, 450: 75}
+
+
+def test_tracks_are_numbered_from_left_to_right_and_newcomers_follow():
+    found = [
+        [seen(400), *([seen(100)] if number else []), *([seen(10, 80)] if number > 9 else [])] for number in range(20)
+    ]
+    tracks = persistent_tracks(link_detections(times(20), found), searched=20)
+    assert [track.detections[0].box.left for track in numbered_tracks(tracks, times(20))] == [100, 400, 10]

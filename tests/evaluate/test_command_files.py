@@ -177,5 +177,5 @@ def test_names_that_do_not_meet_are_an_error(evaluate, tmp_path):
     write_strip(tmp_path / "pred/dora.png", square_clip(3))
     result = evaluate(tmp_path / "pred")
     assert result.code == 3
-    assert "no prediction has the name of a true clip" in result.json()["error"]["message"]
+    assert "no prediction is named like a true clip" in result.json()["error"]["message"]
     assert not (tmp_path / "out").exists()

@@ -61,7 +61,7 @@ def test_models_are_told_apart_by_their_folders():
     assert distinct(["/runs/one/model.safetensors", "/runs/two/model.pth.tar"]) == ("one/model", "two/model")
     assert distinct(["faces-mini", "/x/vox-cpk.pth.tar"]) == ("faces-mini", "vox-cpk")
     assert distinct(["/a/model.safetensors", "/a/model.pth.tar"]) == ("model.safetensors", "model.pth.tar")
-    with pytest.raises(UsageError, match=r"'/a/model\.safetensors' is there twice"):
+    with pytest.raises(UsageError, match=r"'/a/model\.safetensors' is given twice"):
         distinct(["/a/model.safetensors", "/b/c.pth", "/a/model.safetensors"])
 
 

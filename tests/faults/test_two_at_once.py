@@ -17,7 +17,7 @@ from weights_plugin import spec, write_distribution
 
 FOLDERS = ("train", "crop", "preprocess")
 """Commands that keep others out of their folder."""
-REFUSED = {"train": "another training writes to", "crop": "another run is writing to"}
+REFUSED = {"train": "another training run is writing to", "crop": "another run is writing to"}
 REFUSED["preprocess"] = REFUSED["crop"]
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from file_server import FileServer, serving
 
+from fommctl import download as module
+from fommctl.download import Expected, download
 from fommctl.errors import MissingError, ModelError, OutputError, UsageError
-from fommctl.models import download as module
-from fommctl.models.download import Expected, download
 
 CONTENT = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -262,6 +262,10 @@ def test_files_of_the_hugging_face_hub_have_their_own_addresses(
     assert first["Path"] == "/spaces/someone/app/resolve/main/weights/vox.pth.tar"
     assert first["Authorization"] == "Bearer hf_secret"
     assert "Authorization" not in second
+    target.unlink()
+    server.redirect = None
+    download(["hf://someone/model@v1.2/a/vox.pth.tar"], target, Expected(sha256=SHA256), hint=HINT)
+    assert server.requests[-1]["Path"] == "/someone/model/resolve/v1.2/a/vox.pth.tar"
 
 
 def test_a_folder_that_cannot_be_made_is_an_output_error(server: FileServer, tmp_path: Path) -> None:
@@ -317,14 +321,14 @@ def drips(pause: float, byte: bytes = b"x") -> Iterator[str]:
 
 def test_a_server_of_a_byte_now_and_then_is_given_up(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of the four tries brings some bytes: that is no progress."""
-    monkeypatch.setattr("fommctl.models.download.TIMEOUT", 0.2)
-    monkeypatch.setattr("fommctl.models.download.PAUSE", 0)
+    monkeypatch.setattr("fommctl.download.TIMEOUT", 0.2)
+    monkeypatch.setattr("fommctl.download.PAUSE", 0)
     with drips(0.02) as url, pytest.raises(MissingError, match="fewer than 1,000 bytes a second"):
         download([url], target, Expected(), hint="")
 
 
 def test_a_server_without_an_end_is_given_up(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fommctl.models.download.LARGEST", 10**6)
+    monkeypatch.setattr("fommctl.download.LARGEST", 10**6)
     with drips(0, bytes(2**16)) as url, pytest.raises(MissingError, match="it has more than 1,000,000 bytes"):
         download([url], target, Expected(), hint="")
     assert not list(target.parent.glob("*"))

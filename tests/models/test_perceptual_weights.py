@@ -13,8 +13,8 @@ import torch
 from file_server import FileServer, serving
 from vgg import random_weights
 
+from fommctl import download
 from fommctl.errors import MissingError, ModelError, OutputError, UsageError
-from fommctl.models import download
 from fommctl.models.perceptual import VGG19_URL, load_perceptual
 from fommctl.networks.perceptual import EfficientNetLite0Features, Vgg19Features
 

@@ -5,21 +5,27 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from file_server import FileServer, serving
 from weights_plugin import spec, write_distribution
 
+from fommctl import download, home
+from fommctl.api.weights import weights_file
 from fommctl.errors import MissingError, ModelError, OutputError, UsageError
 from fommctl.files import atomic_write
 from fommctl.host import Host, load_host
 from fommctl.machine import offline
-from fommctl.models import download, home, registry
+from fommctl.models import registry
 from fommctl.models.files import read_metadata
 from fommctl.models.loading import import_model, load_model
+from fommctl.provenance.hashing import model_identity
 
+Run = Callable[..., Any]
 GOLDEN = Path(__file__).parents[1] / "golden" / "fomm"
 TINY = GOLDEN / "vox-tiny.pth.tar"
 TINY_PRESET = str(GOLDEN / "vox-tiny.model_params.yaml")
@@ -295,6 +301,26 @@ def test_a_damaged_imported_file_does_not_break_the_list(host: Host, isolated: P
     registry.remove("bad", host)
 
 
+def test_a_user_without_a_home_has_the_built_in_model_and_is_told_the_rest(
+    tiny_host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    for name in ("HOME", "FOMMCTL_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert load_model(None, tiny_host).name == "faces-mini"
+    with pytest.raises(OutputError, match="cannot create the folder") as error:
+        registry.pull("tiny", tiny_host)
+    assert error.value.hint == "Set FOMMCTL_HOME to a folder that you can write to."
+    assert list(tmp_path.glob("~*")) == []
+    monkeypatch.setenv("FOMMCTL_HOME", "~nosuchuser/models")
+    with pytest.raises(UsageError, match="FOMMCTL_HOME is ~nosuchuser/models: there is no such user"):
+        registry.pull("tiny", tiny_host)
+
+
 def test_a_damaged_record_is_told(tiny_host: Host) -> None:
     registry.record_path("tiny").parent.mkdir()
     registry.record_path("tiny").write_text("{")
@@ -340,3 +366,64 @@ def test_a_model_that_another_process_works_on_is_waited_for_and_then_an_error_n
     assert caplog.messages == [f"waiting for {holder}, which is working on the model tiny"]
     with home.model_lock("tiny"):
         pass
+
+
+@pytest.fixture
+def parts(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A host with a model of two files, one network each: one names it, the other holds its tensors alone."""
+    content = torch.load(TINY, weights_only=True)
+    for path, saved in (
+        ("a/kp_detector.pth", content["kp_detector"]),
+        ("generator.pth", {"generator": content["generator"]}),
+    ):
+        torch.save(saved, tmp_path / "saved.pth")
+        server.contents[f"/someone/two/resolve/v2/{path}"] = (tmp_path / "saved.pth").read_bytes()
+    monkeypatch.setenv("HF_ENDPOINT", server.address)
+    files = "(ModelFile(name='a/kp_detector.pth', licence='CC0'), ModelFile(name='generator.pth'))"
+    specs = (
+        "ModelSpec(name='two', summary='test', preset='smoke', licence='MIT', repository='hf://someone/two@v2', "
+        f"files={files})"
+    )
+    return host_with(specs, tmp_path, monkeypatch)
+
+
+def test_a_model_of_several_files_is_a_folder(parts: Host, server: FileServer, tmp_path: Path, run_cli: Run) -> None:
+    (row,) = run_cli("models", "pull", "two", "--json").json()["models"]
+    assert (row["fetched"], row["status"], Path(row["path"])) == (True, "available", home.models_folder() / "two")
+    assert run_cli("models", "pull", "two", "--json").json()["models"][0]["fetched"] is False
+    shown = run_cli("models", "show", "two", "--json").json()
+    assert [(each["name"], each["licence"], each["there"]) for each in shown["files"]] == [
+        ("a/kp_detector.pth", "CC0", True),
+        ("generator.pth", "MIT", True),
+    ]
+    assert shown["size"] == sum(each["size"] for each in shown["files"])
+    model = load_model("two", parts, preset=TINY_PRESET)
+    assert model.groups == ("generator", "kp_detector")
+    single = load_model(str(TINY), parts, preset=TINY_PRESET)
+    for group in model.groups:
+        for name, tensor in single.backend.modules()[group].state_dict().items():
+            assert torch.equal(model.backend.modules()[group].state_dict()[name], tensor)
+    identity = model_identity(model)
+    assert identity["sha256"] == shown["sha256"] == registry.origin("two")["sha256"]
+    generator = Path(row["path"]) / "generator.pth"
+    generator.write_bytes(generator.read_bytes()[:-1])
+    assert run_cli("models", "pull", "two", "--json").json()["models"][0]["fetched"] is True
+    imported = import_model(Path(row["path"]), parts, name="joined", preset=TINY_PRESET)
+    assert imported.groups == model.groups
+    registry.remove("two", parts)
+    assert registry.find("two", parts).status == "not pulled"
+
+
+def test_a_folder_without_weights_is_no_model(host: Host, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is a folder without a file of weights"):
+        load_model(str(tmp_path), host)
+
+
+def test_weights_beside_a_model_are_fetched_once(server: FileServer, isolated: Path) -> None:
+    address = f"{server.address}/files/sight.pth"
+    path = weights_file("sight.pth", [address], sha256=SHA256)
+    assert (path, path.read_bytes()) == (isolated / "weights" / "sight.pth", CONTENT)
+    assert weights_file("sight.pth", [address]) == path
+    assert len(server.requests) == 1
+    with pytest.raises(MissingError, match="cannot fetch other"):
+        weights_file("other.pth", [address], sha256="0" * 64, instead="leave it out")

@@ -11,7 +11,7 @@ import torch
 from process_groups import run_together
 from torch import Tensor, nn
 
-from fommctl.networks.batch_norm import SynchronisedBatchNorm, synchronise
+from fommctl.networks.layers import SynchronisedBatchNorm, synchronise
 from fommctl.train.distributed import join
 
 SHARES = (slice(0, 1), slice(1, 4))

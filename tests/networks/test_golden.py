@@ -8,11 +8,8 @@ import pytest
 import torch
 import yaml
 
-from fommctl.networks.dense_motion import DenseMotionNetwork
-from fommctl.networks.discriminator import MultiScaleDiscriminator
-from fommctl.networks.equivariance import ThinPlateTransform, equivariance_losses
-from fommctl.networks.generator import Generator
-from fommctl.networks.keypoints import KeypointDetector
+from fommctl.networks.fomm import DenseMotionNetwork, Generator, KeypointDetector, MultiScaleDiscriminator
+from fommctl.networks.losses import ThinPlateTransform, equivariance_losses
 from fommctl.networks.transfer import Motion, movement_scale, relative
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fomm"

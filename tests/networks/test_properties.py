@@ -7,13 +7,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fommctl.networks.dense_motion import DenseMotionNetwork, keypoint_heatmaps, sparse_motions
-from fommctl.networks.discriminator import MultiScaleDiscriminator
-from fommctl.networks.equivariance import ThinPlateTransform, equivariance_losses
-from fommctl.networks.generator import Generator
+from fommctl.networks.fomm import (
+    DenseMotionNetwork,
+    Generator,
+    MultiScaleDiscriminator,
+    keypoint_heatmaps,
+    soft_argmax,
+    sparse_motions,
+)
 from fommctl.networks.grids import gaussians, identity_grid, resize_grid, sample
-from fommctl.networks.keypoints import soft_argmax
 from fommctl.networks.layers import AntiAliasDownsample, Hourglass
+from fommctl.networks.losses import ThinPlateTransform, equivariance_losses
 from fommctl.networks.transfer import Motion
 
 sizes = st.integers(2, 9)

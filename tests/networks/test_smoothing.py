@@ -8,8 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fommctl.networks.smoothing import COMMON, OWN, Follower, MotionSmoother
-from fommctl.networks.transfer import Motion
+from fommctl.networks.transfer import COMMON, OWN, Follower, Motion, MotionSmoother
 
 RATE = 25.0
 TURN = torch.tensor([[0.0, -1.0], [1.0, 0.0]])

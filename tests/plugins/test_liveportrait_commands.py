@@ -77,7 +77,7 @@ def test_each_mode_moves_otherwise(folder, run_cli, tmp_path):
     assert (made["relative"] != made["absolute"]).any()
     assert (made["relative"] != made["animal"]).any()
     result = animate(run_cli, folder, tmp_path / "none", "--crop", "none", "--motion", "avd", code=2)
-    assert result.json()["error"]["message"] == "a model of liveportrait has no avd motion"
+    assert result.json()["error"]["message"] == "liveportrait models do not support --motion avd"
     assert "relative or absolute or animal" in result.json()["error"]["hint"]
 
 

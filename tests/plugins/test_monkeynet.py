@@ -225,7 +225,7 @@ def test_larger_frames_are_seen_at_the_native_size(spec, fast):
     found, expected = large.detect(frames), native.detect(frames[:, :, ::2, ::2])
     close(found.keypoints, expected.keypoints, 1e-6)
     assert large.render(large.encode_source(frames[:1]), found).shape == frames.shape
-    with pytest.raises(UsageError, match=r"cannot work at 0\.666667 times its native size"):
+    with pytest.raises(UsageError, match=r"does not support 0\.666667 times its native size"):
         backend.prepare(CPU, "fp32", fast=fast, scale=1.5)
 
 

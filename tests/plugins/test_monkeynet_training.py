@@ -10,8 +10,8 @@ from fommctl.api.testing import pictures
 from fommctl.api.testing_backend import check_training
 from fommctl.api.training import TrainingBatch
 from fommctl.errors import UsageError
-from fommctl.networks.equivariance import ThinPlateTransform
 from fommctl.networks.grids import to_tensor
+from fommctl.networks.losses import ThinPlateTransform
 from fommctl.presets.preset import load_preset
 from fommctl_monkeynet.schema import TrainParams
 

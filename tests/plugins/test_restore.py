@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fommctl.api import InputError, MissingError, ModelError, StageEvent
+from fommctl.home import restorer_file
 from fommctl.host import load_host
-from fommctl.models.home import restorer_file
 
 
 def asked(path):

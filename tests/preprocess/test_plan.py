@@ -59,7 +59,7 @@ def test_splits_of_the_data_set_win_and_nobody_is_in_both(caplog: pytest.LogCapt
     assert splits["a"] == "test"
     assert splits["b"] == "train"
     assert [record.message for record in caplog.records] == [
-        "b is in train and test by the data set; all its clips go to train"
+        "the data set lists b in both train and test; all its clips go to train"
     ]
     assert {name for name in PEOPLE if splits[name] == "test"} == split_of(PEOPLE, 0.1, 7)
 

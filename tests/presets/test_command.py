@@ -81,7 +81,7 @@ def test_presets_of_a_plugin_stand_beside_ours(run_process: Run, acme: Callable[
 def test_a_plugin_cannot_replace_a_shipped_preset(run_process: Run, acme: Callable[[str], Path]) -> None:
     result = run_process("presets", "show", "vox", path=acme("vox"))
     assert result.code == 2
-    assert "a plugin's preset takes the name of the shipped preset 'vox'" in result.stderr
+    assert "a plugin's preset has the name of the shipped preset 'vox'" in result.stderr
 
 
 def test_the_command_is_described_without_the_heavy_libraries(run_process: Run) -> None:

@@ -166,7 +166,7 @@ def test_trust_has_to_be_satisfied(shots, look, run_cli, tmp_path):
     assert look(shots / "plain.mp4", "--trust", others.root)[0] == 3
     (tmp_path / "junk.pem").write_bytes(b"\xff junk")
     result = run_cli("inspect", shots / "signed.mp4", "--trust", tmp_path / "junk.pem")
-    assert (result.code, "holds no certificate in PEM" in result.stderr) == (2, True)
+    assert (result.code, "contains no PEM certificate" in result.stderr) == (2, True)
     assert run_cli("inspect", shots / "signed.mp4", "--trust", tmp_path / "gone.pem").code == 3
 
 

@@ -142,7 +142,7 @@ def test_nothing_vouches_for_a_video_that_was_replaced_meanwhile(inputs, animato
             yield driving
 
     monkeypatch.setattr("fommctl.animate.run.open_driving", replacing)
-    with pytest.raises(InputError, match=r"clip\.mp4 was changed while it was read"):
+    with pytest.raises(InputError, match=r"clip\.mp4 changed while it was being read"):
         animator.animate(
             tmp_path / "portrait.png", tmp_path / "clip.mp4", tmp_path / "a.mkv", crop="none", sidecar=True
         )

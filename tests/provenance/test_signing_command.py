@@ -140,8 +140,8 @@ def _refused(run_cli, inputs, out, *options):
         ({"days": (2, 9)}, "cert.pem is valid only from "),
         ({"usage": SERVER}, "cert.pem cannot sign: the certificate is invalid"),
         ({"usage": None}, "cert.pem cannot sign: the certificate is invalid"),
-        ({"kind": "k256"}, "key.pem is of a kind that cannot sign content credentials"),
-        ({"kind": "rsa1024"}, "key.pem is of a kind that cannot sign content credentials"),
+        ({"kind": "k256"}, "key.pem is a kind of key that cannot sign content credentials"),
+        ({"kind": "rsa1024"}, "key.pem is a kind of key that cannot sign content credentials"),
         ({"password": b"secret"}, "key.pem is encrypted"),
     ],
 )
@@ -170,9 +170,9 @@ def test_files_that_are_no_certificate_or_key(run_cli, inputs, chain, tmp_path):
     cases = [
         (gone, chain.key, 3, "does not exist"),
         (chain.cert, gone, 3, "does not exist"),
-        (junk, chain.key, 2, "holds no certificate in PEM"),
-        (chain.cert, junk, 2, "holds no private key in PEM"),
-        (chain.cert, chain.cert, 2, "holds no private key in PEM"),
+        (junk, chain.key, 2, "contains no PEM certificate"),
+        (chain.cert, junk, 2, "contains no PEM private key"),
+        (chain.cert, chain.cert, 2, "contains no PEM private key"),
         (chain.cert, other.key, 2, "is not the key of the first certificate"),
         (big, chain.key, 2, "too large for a PEM file"),
         (Path("/dev/zero"), chain.key, 3, "is not a regular file"),

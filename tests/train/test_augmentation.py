@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 from skimage.transform import rotate
 
-from fommctl.networks.equivariance import ThinPlateTransform
+from fommctl.networks.losses import ThinPlateTransform
 from fommctl.presets.sections import AugmentationParams, RigidParams, StillParams
 from fommctl.train.augmentation import (
     adjust_brightness,

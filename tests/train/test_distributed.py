@@ -73,7 +73,7 @@ def test_an_error_before_the_group_is_up() -> None:
 
     first, second = run_together(work)
     assert first == 2
-    assert "UsageError: 2 processes cannot all compute on 'mps'" in second
+    assert "UsageError: 2 processes cannot all use 'mps'" in second
 
 
 def test_a_process_that_vanishes() -> None:
@@ -86,7 +86,7 @@ def test_a_process_that_vanishes() -> None:
                 return None
             processes.any(False)
 
-    assert "JobsFailedError: the connection to the other processes is lost" in run_together(work)[0]
+    assert "JobsFailedError: the connection to the other processes was lost" in run_together(work)[0]
 
 
 def test_a_process_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +98,7 @@ def test_a_process_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
         with join("cpu"):
             pass
 
-    assert "JobsFailedError: only 1 of 2 processes have started" in run_together(work)[0]
+    assert "JobsFailedError: only 1 of 2 processes started" in run_together(work)[0]
 
 
 def test_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_a_master_that_is_nowhere(monkeypatch: pytest.MonkeyPatch, caplog: pytes
     where = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "203.0.113.1"}
     for name, value in {**where, "MASTER_PORT": str(free_port())}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(JobsFailedError, match="only 1 of 2 processes have started") as error, join("cpu"):
+    with pytest.raises(JobsFailedError, match="only 1 of 2 processes started") as error, join("cpu"):
         pass
     assert "203.0.113.1" in str(error.value.hint)
     assert caplog.messages[0] == "process 0 waits for the others: 1 of 2 are here"
@@ -224,7 +224,7 @@ def test_one_process_loads_nothing_of_this() -> None:
         from fommctl.train.distributed import join
         with join("cpu"):
             pass
-        heavy = ("elastic", "fommctl.networks.batch_norm", "torch.distributed.nn.functional")
+        heavy = ("elastic", "fommctl.networks.layers", "torch.distributed.nn.functional")
         print([name for name in sys.modules if any(part in name for part in heavy)])
     """
     done = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True, check=True)

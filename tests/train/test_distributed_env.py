@@ -40,12 +40,12 @@ def test_alone(environment: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"MASTER_PORT": "http"}, "MASTER_PORT is no number: http"),
+        ({"MASTER_PORT": "http"}, "MASTER_PORT is not a number: http"),
         ({"MASTER_ADDR": ""}, "MASTER_ADDR is missing"),
         ({"LOCAL_RANK": ""}, "LOCAL_RANK is missing"),
-        ({"LOCAL_WORLD_SIZE": "abc"}, "LOCAL_WORLD_SIZE is no number: abc"),
-        ({"WORLD_SIZE": "-1"}, "WORLD_SIZE is no number: -1"),
-        ({"RANK": "9" * 40}, "RANK is no number"),
+        ({"LOCAL_WORLD_SIZE": "abc"}, "LOCAL_WORLD_SIZE is not a number: abc"),
+        ({"WORLD_SIZE": "-1"}, "WORLD_SIZE is not a number: -1"),
+        ({"RANK": "9" * 40}, "RANK is not a number"),
         ({"RANK": "8"}, "RANK is 8 and WORLD_SIZE 8"),
     ],
 )

@@ -86,9 +86,9 @@ def test_a_folder_that_is_not_empty_is_refused_without_resume(run: Path) -> None
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     for resume in (None, "auto"):
-        with pytest.raises(UsageError, match="no folder"):
+        with pytest.raises(UsageError, match="not a folder"):
             open_run(tmp_path / "run", resume)
-    with pytest.raises(UsageError, match="no folder"), lock_run(tmp_path / "run"):
+    with pytest.raises(UsageError, match="not a folder"), lock_run(tmp_path / "run"):
         pass
 
 
@@ -162,7 +162,7 @@ def test_resume_names_a_checkpoint_a_run_or_a_folder_of_checkpoints(run: Path, t
 
 def test_resume_refuses_to_mix_two_runs(run: Path, tmp_path: Path) -> None:
     other = save(step_checkpoint(tmp_path / "other", 10))
-    with pytest.raises(UsageError, match="not of that run"):
+    with pytest.raises(UsageError, match="not from that run"):
         open_run(run, str(other))
 
 

@@ -135,5 +135,5 @@ def test_a_stray_environment_is_told(
     where = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}
     refused = run_process(*arguments(clips, tmp_path / "run"), **where, LOCAL_WORLD_SIZE="abc")
     assert refused.code == 2
-    assert refused.stderr.splitlines()[0] == "error: the environment variable LOCAL_WORLD_SIZE is no number: abc"
+    assert refused.stderr.splitlines()[0] == "error: the environment variable LOCAL_WORLD_SIZE is not a number: abc"
     assert not (tmp_path / "run").exists()

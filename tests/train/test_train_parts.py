@@ -229,9 +229,12 @@ def test_a_run_that_kept_no_average_starts_one_from_its_weights(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"fommctl": None}, "does not say where its run was"),
-        ({"fommctl": {"step": "many", "best": None, "validation": None, "seed": 0}}, "does not say where its run was"),
-        ({"fommctl": {"step": 1}}, "does not say where its run was"),
+        ({"fommctl": None}, "does not record the progress of its run"),
+        (
+            {"fommctl": {"step": "many", "best": None, "validation": None, "seed": 0}},
+            "does not record the progress of its run",
+        ),
+        ({"fommctl": {"step": 1}}, "does not record the progress of its run"),
     ],
 )
 def test_a_checkpoint_that_does_not_say_where_it_was(
@@ -262,10 +265,10 @@ def test_a_checkpoint_that_is_none(tmp_path: Path) -> None:
     path = tmp_path / "step.pt"
     for content in (b"", b"PK\x03\x04 and more", b"\x80\x02."):
         path.write_bytes(content)
-        with pytest.raises(ModelError, match="damaged or no checkpoint"):
+        with pytest.raises(ModelError, match="damaged or not a checkpoint"):
             training_state.read(path)
     torch.save({"generator": {}}, path)
-    with pytest.raises(ModelError, match="no checkpoint of a fommctl run") as caught:
+    with pytest.raises(ModelError, match="not a checkpoint of a fommctl run") as caught:
         training_state.read(path)
     assert "--init-from" in str(caught.value.hint)
 

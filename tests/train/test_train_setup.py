@@ -120,7 +120,7 @@ def test_data_that_is_not_there_or_holds_no_clip(training_clips: Path, tmp_path:
         ({"sets": ("train_params.batch_size=100",)}, "a batch of 100 is larger than an epoch of 6 pairs"),
         ({"sets": ("train_params.scales=[0.5]",)}, "the discriminator judges the scale 1"),
         ({"device": "gpu"}, "unknown device"),
-        ({"precision": "fp16"}, "training does not compute in fp16"),
+        ({"precision": "fp16"}, "training does not support fp16"),
         ({"seed": -1}, "--seed is -1"),
     ],
 )

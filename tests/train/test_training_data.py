@@ -372,7 +372,7 @@ def test_a_replacement_is_the_same_wherever_it_is_drawn(folder: Path) -> None:
 def test_when_nothing_can_be_read_the_run_ends(workers: int, folder: Path) -> None:
     pairs = everything(folder)
     shutil.rmtree(folder / "train")
-    with pytest.raises(InputError, match="none of the 7 clips can be read any more") as caught:
+    with pytest.raises(InputError, match="none of the 7 clips can be read any longer") as caught:
         list(batches(pairs, batch_size=4, first_step=0, steps=3, workers=workers))
     assert "Check that the data is still there" in (caught.value.hint or "")
     assert not multiprocessing.active_children()

@@ -125,17 +125,15 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (":" in name and not (kind == "cuda" and index.isdecimal())):
-        raise UsageError(f"unknown device '{name}'", "Take auto, cpu, cuda, cuda:N or mps.")
+        raise UsageError(f"unknown device '{name}'", "Use auto, cpu, cuda, cuda:N or mps.")
     if kind == "cpu":
         return torch.device("cpu")
     if kind == "mps":
         if not torch.backends.mps.is_available():
-            raise MissingError("this machine or this torch has no mps device", "Take --device cpu.")
+            raise MissingError("this machine or this torch has no mps device", "Use --device cpu.")
         return torch.device("mps")
     if not torch.cuda.is_available():
-        hint = (
-            "Take --device cpu, or install a torch with CUDA." if torch.version.cuda is None else "Take --device cpu."
-        )
+        hint = "Use --device cpu, or install a torch with CUDA." if torch.version.cuda is None else "Use --device cpu."
         raise MissingError("no CUDA device is available", hint)
     number, count = int(index or 0), torch.cuda.device_count()
     if number >= count:
@@ -152,9 +150,9 @@ def resolve_precision(name: str, device: torch.device, *, on_cpu: str = "fp32") 
     if name == "auto":
         return on_cpu if device.type == "cpu" else _on_gpu(device)
     if name not in PRECISIONS:
-        raise UsageError(f"unknown precision '{name}'", f"Take auto, {', '.join(PRECISIONS)}.")
+        raise UsageError(f"unknown precision '{name}'", f"Use auto, {', '.join(PRECISIONS)}.")
     if name == "fp16" and device.type == "cpu":
-        raise UsageError("fp16 does not run on a CPU", "Take auto, fp32 or bf16.")
+        raise UsageError("fp16 is not supported on a CPU", "Use auto, fp32 or bf16.")
     return name
 
 
@@ -164,7 +162,7 @@ def resolve_training_precision(name: str, device: torch.device, *, on_cpu: str =
     on_cpu: what `auto` is there. Raises UsageError for any other name: fp16 would need its losses scaled.
     """
     if name == "fp16":
-        raise UsageError("training does not compute in fp16", "Take auto, fp32 or bf16.")
+        raise UsageError("training does not support fp16", "Use auto, fp32 or bf16.")
     return "bf16" if resolve_precision(name, device, on_cpu=on_cpu) == "bf16" else "fp32"
 
 

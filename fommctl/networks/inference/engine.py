@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from fommctl.networks.generator import Generator, inside
+from fommctl.networks.fomm import Generator, KeypointDetector, inside
 from fommctl.networks.grids import between_borders, resize_grid, resize_map, sample
 from fommctl.networks.inference.convolutions import Numerics
 from fommctl.networks.inference.devices import Graphs, exact_convolutions
@@ -23,7 +23,6 @@ from fommctl.networks.inference.motion import (
     weighted_rows,
 )
 from fommctl.networks.inference.networks import FastEncoder, FastPainter
-from fommctl.networks.keypoints import KeypointDetector
 from fommctl.networks.motion import Motion, MotionParts
 
 Context = TypeVar("Context")

@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fommctl.errors import UsageError
-from fommctl.networks.dense_motion import DenseMotionNetwork
+from fommctl.networks.fomm import DenseMotionNetwork, KeypointDetector, motion_from_maps
 from fommctl.networks.grids import KEYPOINT_VARIANCE, identity_grid, sample
 from fommctl.networks.inference.convolutions import Numerics, joined
 from fommctl.networks.inference.networks import FastHourglass
-from fommctl.networks.keypoints import KeypointDetector, motion_from_maps
 from fommctl.networks.layers import AntiAliasDownsample
 from fommctl.networks.motion import Motion
 from fommctl.networks.transfer import inverse
@@ -149,8 +148,8 @@ def step_at(step: int, scale: float) -> int:
     wanted = step / scale
     if wanted < 1 or abs(wanted - round(wanted)) > 1e-6:
         raise UsageError(
-            f"this model cannot work at {1 / scale:g} times its native size",
-            "Take a whole multiple of the native size.",
+            f"this model does not support {1 / scale:g} times its native size",
+            "Use a whole multiple of the native size.",
         )
     return round(wanted)
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fommctl.networks.generator import Generator
+from fommctl.networks.fomm import Generator
 from fommctl.networks.inference.convolutions import (
     Numerics,
     affine_of,

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from fommctl import __version__
-from fommctl.api.readers import parse_json
 from fommctl.errors import MissingError, ModelError, UsageError, not_written
+from fommctl.home import make_folder
 from fommctl.machine import offline
-from fommctl.models.home import make_folder
 
 
 class Part:
@@ -74,9 +73,9 @@ class Part:
     def validator_for(self, url: str) -> str | None:
         """The ETag or date with which the file can be continued from `url`; None where it cannot."""
         try:
-            note = parse_json(self._note.read_text(encoding="utf-8"))
+            note = json.loads(self._note.read_text(encoding="utf-8"))
             return str(note["validator"]) if note["url"] == url and self.size else None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def note(self, url: str, validator: str | None) -> None:
@@ -328,15 +327,21 @@ def _request(url: str) -> urllib.request.Request:
 
 
 def _hugging_face_request(place: str, url: str, headers: dict[str, str]) -> urllib.request.Request:
-    """hf://[spaces/|datasets/]OWNER/NAME/FILE as an address of the hub, with the user's token where there is one."""
+    """hf://[spaces/|datasets/]OWNER/NAME[@REVISION]/FILE as an address of the hub, with the user's token if any."""
     from huggingface_hub import get_token, hf_hub_url
 
     parts = place.split("/")
     kind = parts.pop(0).removesuffix("s") if parts[0] in ("spaces", "datasets") else None
     if len(parts) < 3 or not all(parts):
-        raise UsageError(f"cannot fetch {url}", "It reads hf://OWNER/NAME/FILE or hf://spaces/OWNER/NAME/FILE.")
+        hint = "It reads hf://OWNER/NAME/FILE, hf://OWNER/NAME@REVISION/FILE or hf://spaces/OWNER/NAME/FILE."
+        raise UsageError(f"cannot fetch {url}", hint)
+    owner, (name, _, revision) = parts[0], parts[1].partition("@")
     address = hf_hub_url(
-        "/".join(parts[:2]), "/".join(parts[2:]), repo_type=kind, endpoint=os.environ.get("HF_ENDPOINT") or None
+        f"{owner}/{name}",
+        "/".join(parts[2:]),
+        repo_type=kind,
+        revision=revision or None,
+        endpoint=os.environ.get("HF_ENDPOINT") or None,
     )
     request = urllib.request.Request(address, headers=headers)
     token = get_token()

@@ -1,0 +1,133 @@
+"""Several faces of one source: which driving face moves which of them, and how their pictures become one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fommctl.animate.config import AnimateConfig, parse_map
+from fommctl.animate.engine import Engine
+from fommctl.animate.motion import Motion, count_motions
+from fommctl.animate.plan import AnimationInputs, driving_shots, face_detector, load_motion, on_black, resolve
+from fommctl.detection.choice import LARGEST
+from fommctl.detection.search import detect_in_tiles
+from fommctl.detection.tracking import confident_detections
+from fommctl.errors import UsageError
+from fommctl.media.boxes import Box
+from fommctl.media.images import read_picture
+from fommctl.media.reader import Clip
+
+# Where squares overlap, each pixel is that of the square in which it lies deeper; the higher, the narrower the passage.
+SHARPNESS = 4
+
+
+def one_by_one(config: AnimateConfig, engine: Engine, driving: Clip | Motion) -> list[AnimateConfig]:
+    """Return the options of each face that is to be animated, with the numbers of both; the options as they are for
+    one face.
+
+    driving: as `open_driving` gave it. Raises UsageError where faces cannot be told apart, InputError where none is
+    found.
+    """
+    chosen = config.face != LARGEST or config.driving_face is not None or config.face_map is not None
+    if chosen and engine.model.preset.framing is None:
+        raise UsageError(
+            "--face, --driving-face and --map need a model of faces", "This model's inputs are not searched for any."
+        )
+    if config.face_map is not None:
+        pairs = [(str(driver), source) for driver, source in parse_map(config.face_map)]
+    elif config.face == "all":
+        count = _in_source(config, engine)
+        by_position = config.driving_face in (None, "all") and _in_driving(config, engine, driving) == count
+        if config.driving_face == "all" and not by_position:
+            raise UsageError(
+                f"the source has {count} faces, the driving video has not as many",
+                "Say which face moves which: --map 1:1,1:2.",
+            )
+        driver = config.driving_face or LARGEST
+        pairs = [(str(number) if by_position else driver, number) for number in range(1, count + 1)]
+    else:
+        return [config]
+    return [replace(config, face=str(source), driving_face=driver, face_map=None) for driver, source in pairs]
+
+
+def of_face(config: AnimateConfig, engine: Engine, driving: Clip | Motion) -> Clip | Motion:
+    """Return the driving video, or of a motion file the motion of the face that these options name."""
+    named = isinstance(driving, Motion) and config.driving_face is not None
+    return load_motion(config, engine) if named else driving
+
+
+def _in_source(config: AnimateConfig, engine: Engine) -> int:
+    pixels = on_black(read_picture(config.source))
+    framing = engine.model.preset.framing
+    assert framing is not None
+    _, detector = face_detector(config, framing, engine.host, engine.detectors)
+    return max(1, len(confident_detections(detect_in_tiles(pixels, detector))))
+
+
+def _in_driving(config: AnimateConfig, engine: Engine, driving: Clip | Motion) -> int:
+    if isinstance(driving, Motion):
+        return count_motions(config.driving)
+    config = resolve(config, engine.model.preset, engine.family).timed(driving.info)
+    driving.start, driving.end = config.start_s, config.end_s
+    framing = engine.model.preset.framing
+    assert framing is not None
+    whole = replace(config, face=LARGEST, driving_face=None)
+    return driving_shots(whole, driving, framing, engine.host, engine.detectors)[0].found
+
+
+class FaceBlend:
+    """Pictures of one source in each of which another square moves, as one picture.
+
+    Where no square is, and where only one is, pixels are those of its picture, bit for bit.
+    """
+
+    @classmethod
+    def of(cls, inputs: Sequence[AnimationInputs], canvas: tuple[int, int]) -> FaceBlend:
+        """Blend finished frames of these inputs, which may have more around the source."""
+        plate = inputs[0].picture.plate
+        left, top = plate.window if plate is not None and plate.overscan is not None else (0, 0)
+        framed = canvas != inputs[0].picture.pixels.shape[1::-1]
+        boxes = [each.source_box for each in inputs if each.source_box is not None]
+        return cls([box.shifted(-left, -top) if framed else box for box in boxes], canvas)
+
+    def __init__(self, boxes: Sequence[Box], canvas: tuple[int, int]) -> None:
+        """boxes: the squares, in whole pixels.  canvas: (width, height) of the pictures."""
+        width, height = canvas
+        depths = [_depth(box, width, height) ** SHARPNESS for box in boxes]
+        total = np.maximum(sum(depths[1:], depths[0]), np.finfo(np.float32).tiny)
+        shares = [depth / total for depth in depths[1:]]
+        covered = np.any(np.stack(shares) > 0, axis=0) if shares else np.zeros((height, width), bool)
+        rows, columns = np.flatnonzero(covered.any(1)), np.flatnonzero(covered.any(0))
+        self._part = (
+            (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if len(rows) else (slice(0), slice(0))
+        )
+        self._shares = [share[self._part][..., None] for share in shares]
+
+    def __call__(self, pictures: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """Return one picture of (H, W, C) pictures, in the order of the squares; uint8 or floats."""
+        first, *others = (picture[self._part].astype(np.float32) for picture in pictures)
+        result = pictures[0].copy()
+        mixed = first.copy()
+        for share, other in zip(self._shares, others, strict=True):
+            # Where they are the same, so is the result, infinite values included.
+            np.add(mixed, share * (other - first), out=mixed, where=other != first)
+        if result.dtype == np.uint8:
+            mixed = np.clip(np.rint(mixed), 0, 255)
+        result[self._part] = mixed
+        return result
+
+
+def _depth(box: Box, width: int, height: int) -> NDArray[np.float32]:
+    """How deep each pixel of a picture lies in a square: 0 outside and on its edges, 1 in its middle."""
+
+    def across(start: float, length: float, size: int) -> NDArray[np.float32]:
+        place = np.arange(size, dtype=np.float32) + np.float32(0.5 - start)
+        part = np.minimum(place, np.float32(length) - place) / np.float32(length / 2)
+        return np.asarray(np.clip(part, 0, 1), np.float32)
+
+    inside = np.minimum(across(box.top, box.height, height)[:, None], across(box.left, box.width, width)[None])
+    return np.asarray(inside, np.float32)
