@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fommctl.api import Architecture, Backend, BackendSpec, Groups, hookimpl
+from fommctl.api import Architecture, Backend, BackendSpec, Groups, ModelSpec, hookimpl
+from fommctl_liveportrait.weights import PUBLISHED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +37,12 @@ def fommctl_backends() -> Iterator[BackendSpec]:
         edits=_edits,
         options=_options,
     )
+
+
+@hookimpl
+def fommctl_models() -> Iterator[ModelSpec]:
+    """The published weights."""
+    yield from PUBLISHED
 
 
 def _schema() -> type[BaseModel]:

@@ -111,6 +111,27 @@ def test_a_published_file_is_read_imported_and_exported(folder, run_cli, tmp_pat
     assert torch.equal(one["spade_generator"][f"module.{name}"], other["spade_generator"][name])
 
 
+def test_a_folder_of_published_files_is_a_model(folder, run_cli, tmp_path):
+    """One network a file, the small ones in one, as the repository has them."""
+    groups = torch.load(folder / "small.pth", weights_only=True)
+    model = tmp_path / "LivePortrait"
+    (model / "base_models").mkdir(parents=True)
+    small = {name: groups.pop(name) for name in ("retarget_shoulder", "retarget_mouth", "retarget_eye")}
+    torch.save(small, model / "stitching_retargeting_module.pth")
+    for name, group in groups.items():
+        torch.save(group, model / "base_models" / f"{name}.pth")
+    animate(run_cli, folder, tmp_path / "one", "--crop", "none")
+    result = run_cli("animate", folder / "source.png", folder / "driving", "-o", tmp_path / "other/%03d.png", "--model",
+                     model, *SMALL, *PREPARED, "--crop", "none")  # fmt: skip
+    assert result.code == 0, result.stdout
+    assert (frames(tmp_path / "other") == frames(tmp_path / "one")).all()
+    (model / "base_models" / "spade_generator.pth").unlink()
+    result = run_cli("animate", folder / "source.png", folder / "driving", "-o", tmp_path / "no/%03d.png", "--model",
+                     model, *SMALL, *PREPARED, "--crop", "none")  # fmt: skip
+    assert result.code == 4, result.stdout
+    assert "lacks the networks spade_generator" in result.json()["error"]["message"]
+
+
 def test_evaluation_compares_in_the_size_of_the_frames(folder, run_cli, tmp_path):
     data = tmp_path / "data" / "test"
     write_frames(data / "clip", [picture(10 + index) for index in range(4)])
