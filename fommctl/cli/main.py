@@ -31,6 +31,7 @@ from fommctl.errors import (
 
 COMMANDS = (
     "animate",
+    "edit",
     "batch",
     "farm",
     "crop",
