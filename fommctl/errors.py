@@ -6,7 +6,7 @@ from collections.abc import Sequence
 LONGEST_MESSAGE = 32_000
 """Characters: what a broken file holds may stand in a message, and may be as long as the file."""
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says where nothing more can be written: the disk, a quota or a limit is full."""
+"""Errors of the system where nothing more can be written: the disk, a quota or a limit is full."""
 
 MORE_MEMORY = "Free some, use smaller pictures, or fewer --workers and --batch-size 1."
 _NO_MEMORY = (
@@ -17,7 +17,8 @@ _NO_MEMORY = (
     "could not create a primitive",
     "could not create a memory object",
 )
-"""What torch, the dynamic loader, Python's threads and oneDNN say; their errors have no type or number of their own."""
+"""Messages of torch, the dynamic loader, Python's threads and oneDNN, whose errors have no type or number of their
+own."""
 
 
 class FommctlError(Exception):

@@ -272,7 +272,7 @@ def locked(path: Path, *, patience: float = 0.0) -> Iterator[bool]:
 
 @dataclass(frozen=True, slots=True)
 class FileFingerprint:
-    """What shows that a file, or a set of files, was written to: no content is read.
+    """Evidence that a file, or a set of files, was written to: no content is read.
 
     What was noted by another program or an earlier version may lack the last two, which are then not compared.
     """

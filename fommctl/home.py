@@ -18,7 +18,7 @@ _PATIENCE_S = 1800.0
 
 
 def home() -> Path:
-    """The folder named by FOMMCTL_HOME, else the user's data folder of this operating system. It may not exist yet.
+    """Return the folder named by FOMMCTL_HOME, else the user's data folder of this system. It may not exist yet.
 
     Of a user without a home it is a place that is empty and takes no files. Raises UsageError where FOMMCTL_HOME is in
     the home of a user who does not exist.
@@ -39,12 +39,12 @@ def home() -> Path:
 
 
 def models_folder() -> Path:
-    """Where pulled and imported models lie, each a file NAME.safetensors or NAME.pth.tar."""
+    """Return the folder of pulled and imported models, each a file NAME.safetensors or NAME.pth.tar."""
     return home() / "models"
 
 
 def restorer_file(named: Path) -> Path:
-    """The weights of a restorer: a path, or the name of a file in the folder `restorers`, without its ending."""
+    """Return the weights of a restorer: a path, or the name of a file in the folder `restorers`, without its ending."""
     if named.exists() or named.name != str(named) or named.suffix:
         return named
     found = sorted(home().glob(f"restorers/{glob.escape(named.name)}.*"))

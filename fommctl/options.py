@@ -74,7 +74,7 @@ class Reads:
     function: Callable[[str], Any]
     """Returns the value. Raises UsageError."""
     default: str | None = None
-    """What --help shows where the default is None."""
+    """Text that --help shows where the default is None."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_before_validator_function(self._read, handler(source))
@@ -107,7 +107,7 @@ class OptionField:
 
     @property
     def flag(self) -> str:
-        """What messages call it: `--driving-crop`, `SOURCE`, or the field's name where the command line has none."""
+        """Name in messages: `--driving-crop`, `SOURCE`, or the field's name where the command line has none."""
         if isinstance(self.info, ArgumentInfo):
             return (self.info.metavar or self.name).removesuffix("...").upper()
         if self.info is None:
@@ -261,7 +261,7 @@ def listed(flag: str) -> Callable[[str], tuple[str, ...]]:
 
 
 def assignments(given: Any) -> Any:
-    """`NAME=VALUE` texts of a mapping; anything else as it is."""
+    """Convert a mapping to `NAME=VALUE` texts; anything else stays as it is."""
     if not isinstance(given, Mapping):
         return given
     texts = {name: json.dumps(value) if isinstance(value, bool | float) else value for name, value in given.items()}
@@ -269,7 +269,7 @@ def assignments(given: Any) -> Any:
 
 
 def backend_options(cls: type[BaseModel] | None, given: Sequence[str], family: str) -> BaseModel | None:
-    """The options of a backend, from `NAME=VALUE` texts; None for a family that has none.
+    """Read the options of a backend from `NAME=VALUE` texts; None for a family that has none.
 
     Raises UsageError, or ProblemsError for several.
     """

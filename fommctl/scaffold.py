@@ -29,7 +29,7 @@ _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 @dataclass(frozen=True)
 class Kind:
-    """What a kind of plugin is called in its texts, and what it needs."""
+    """Names of a kind of plugin in its texts, and its needs."""
 
     title: str
     summary: str
@@ -42,15 +42,15 @@ KINDS = {
     "detector": Kind("subject detector", "What stands out from a plain ground", ("numpy>=1.26",)),
     "metric": Kind("metric", "Difference of gradients", ("numpy>=1.26",)),
 }
-"""By the word for it on the command line, which is that of the host."""
+"""Kinds by their names on the command line, which are those of the host."""
 
 
 @dataclass(frozen=True)
 class ScaffoldConfig:
-    """What to write."""
+    """Configuration of a new plugin."""
 
     name: str
-    """As the user calls it: `cats` or `fommctl-cats`."""
+    """Name that the user gives: `cats` or `fommctl-cats`."""
     kind: str
     output: Path | None = None
     """The folder of the package, which must not exist; None: the name of the distribution, in the current folder."""
@@ -61,7 +61,7 @@ class ScaffoldResult:
     """A clip that was written."""
 
     name: str
-    """Of the entry point, and of what the plugin registers: `cats`."""
+    """Name of the entry point, and of what the plugin registers: `cats`."""
     kind: str
     distribution: str
     """`fommctl-cats`"""

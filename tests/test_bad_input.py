@@ -57,7 +57,7 @@ animate ASTRONAUT meadow.mp4 | 3 | give --driving-crop none
 {ANIMATE} --batch-size 0 | 2 | batch
 {ANIMATE} --motion relatve | 2 | relative
 {ANIMATE} --detector hog | 2 | dlib-hog
-{ANIMATE} --view portrait.png | 2 | takes one picture
+{ANIMATE} --view portrait.png | 2 | use one picture
 
 {ANIMATE} -o out.xyz | 3 | .mp4
 {ANIMATE} -o no/such/out.mp4 | 3 | no/such

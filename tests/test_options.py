@@ -164,7 +164,7 @@ def test_options_of_animate_as_text_are_what_they_are_as_values() -> None:
     wrong: list[dict[str, Any]] = [
         {"smooth": 2}, {"size": True}, {"codec": ["x"]}, {"output": 3}, {"fps": "1e9_9999_9999"}, {"fps": 0},
         {"start": "1e29"}, {"crop": "9" * 38}, {"crop": f"0,0,{'9' * 38}"}, {"crop": "0,0,60000"}, {"crop": 3},
-        {"best_frame": "9" * 12}, {"audio_track": "0"}, {"audio_track": "1.5"}, {"motion": "sideways"}, {"sizee": 1},
+        {"best_frame": "9" * 12}, {"audio_track": "0"}, {"audio_track": "1.5"}, {"audio": "sideways"}, {"sizee": 1},
         {"batch_size": "0"}, {"head_motion": 1.5}, {"source_width": 0}, {"seed": 0},
     ]  # fmt: skip
     for options in wrong:

@@ -17,7 +17,7 @@ from fommctl.animate.engine import Engine
 from fommctl.animate.motion import DrivingFrame
 from fommctl.animate.plan import on_black, resolve
 from fommctl.animate.recording import AnimateResult
-from fommctl.animate.rendering import MotionDetector, SquareRenderer, batches
+from fommctl.animate.rendering import MotionDetector, SquareRenderer, batches, with_landmarks
 from fommctl.animate.run import Progress
 from fommctl.animate.transfer import Moment, MotionTransfer, rule_of
 from fommctl.errors import InputError
@@ -90,15 +90,20 @@ class Animator(Engine):
         renderer, shape = self.renderer(size), self.frame_size(size)
         pictures = [_middle(_source(each), shape) for each in (source, *views)]
         context = renderer.encode_source(to_tensor(pictures, renderer.device))
-        detector, squares = MotionDetector(renderer, batch_size), SquareRenderer(renderer, context, batch_size)
+        chosen = self.options(config.options)
+        landmarks = self.landmarks(chosen)
+        detector, squares = (
+            MotionDetector(renderer, batch_size, landmarks),
+            SquareRenderer(renderer, context, batch_size),
+        )
         references: dict[int, MotionParts] = {}
         moves = MotionTransfer(
-            context.motion,
+            with_landmarks(context.motion, landmarks, pictures[:1]),
             references,
             mode=mode,
             adapt_scale=bool(config.adapt_scale),
             smooth=bool(config.smooth),
-            rule=rule_of(renderer, mode, self.options(config.options)),
+            rule=rule_of(renderer, mode, chosen),
         )
         period = 1 / Fraction(fps).limit_denominator(100_000)
         frames = (

@@ -12,9 +12,11 @@ from pydantic import BaseModel
 
 from fommctl.animate.config import MotionMode
 from fommctl.api.protocols import Renderer, SourceContext
+from fommctl.api.schema import Options
 from fommctl.api.specs import BackendSpec
-from fommctl.detection.detectors import DetectorCache
-from fommctl.errors import UsageError
+from fommctl.detection.detectors import DetectorCache, ready_detectors
+from fommctl.detection.landmarks import FACE, LandmarkFinder
+from fommctl.errors import MissingError, UsageError
 from fommctl.host import Host
 from fommctl.models.loading import LoadedModel
 from fommctl.models.precision import choose_precision
@@ -50,6 +52,23 @@ class Engine:
     def options(self, given: Sequence[str]) -> BaseModel | None:
         """See `backend_options`."""
         return backend_options(self.family.options(), given, self.family.name)
+
+    def landmarks(self, options: BaseModel | None, name: str | None = None) -> LandmarkFinder | None:
+        """Return what finds the landmarks that these options of the family need; None where they need none.
+
+        name: of a detector. Raises MissingError where none that finds landmarks is ready.
+        """
+        if not isinstance(options, Options) or not options.landmarks:
+            return None
+        framing = self.model.preset.framing
+        subject = "face" if framing is None else framing.subject
+        known = [spec for spec in ready_detectors(self.host, subject) if spec.landmarks in FACE]
+        if name is None and not known:
+            raise MissingError(
+                f"no detector of landmarks of a {subject} is ready", "See 'fommctl plugins list'; leave out -O."
+            )
+        spec, detector = self.detectors.detector(subject, name or known[0].name)
+        return LandmarkFinder(detector, spec.landmarks)
 
     def motion(self, asked: str | None) -> MotionMode:
         """How motion is transferred: see `choose_motion`."""
@@ -102,8 +121,8 @@ def choose_motion(family: BackendSpec, asked: str | None) -> MotionMode:
     possible = family.motions
     if asked is not None and asked not in possible:
         raise UsageError(
-            f"a model of {family.name} has no {asked} motion",
-            f"Leave out --motion, or take {' or '.join(possible)}.",
+            f"{family.name} models do not support --motion {asked}",
+            f"Leave out --motion, or use {' or '.join(possible)}.",
         )
     return asked or possible[0]
 
@@ -112,8 +131,8 @@ def check_views(family: BackendSpec, more: int) -> None:
     """Raise UsageError unless models of this family make use of `more` pictures of the source beside the first."""
     most = family.source_views
     if more and most == 1:
-        raise UsageError(f"a model of {family.name} takes one picture of the source", "Leave out --view.")
+        raise UsageError(f"{family.name} models use one picture of the source", "Leave out --view.")
     if more >= most:
         raise UsageError(
-            f"{more + 1} pictures of the source, a model of {family.name} takes {most}", "Give fewer --view."
+            f"{more + 1} pictures of the source, but {family.name} models use at most {most}", "Give fewer --view."
         )

@@ -13,7 +13,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
@@ -31,6 +31,7 @@ from fommctl.detection.tracking import SquarePath
 from fommctl.errors import InputError
 from fommctl.files import publish, temporary_path
 from fommctl.media.boxes import Box
+from fommctl.media.colour import ColourTags
 from fommctl.media.files import check_file
 from fommctl.media.marking import printable
 from fommctl.media.movie import output_errors
@@ -178,6 +179,29 @@ class Motion:
             np.array([round(frame.duration * clock) for frame in frames], np.int64),
             np.array([frame.present for frame in frames], np.bool_),
             parts,
+        )
+
+    @classmethod
+    def imported(
+        cls, path: Path, rate: float, parts: Mapping[str, NDArray[np.float32]], *, family: str, model: str
+    ) -> Motion:
+        """Return motion that a family of models read from a file of its own, at a constant rate."""
+        exact = Fraction(rate).limit_denominator(1001)
+        count = len(next(iter(parts.values())))
+        info = VideoInfo(
+            path, "video", 256, 256, exact, count, count / exact, "template", "", "", False, ColourTags(), False
+        )
+        times = np.arange(count, dtype=np.int64) * exact.denominator
+        return cls(
+            family,
+            model,
+            DrivingFraming(info, Fraction(0), None, None, (), None),
+            exact.numerator,
+            np.arange(1, count + 1, dtype=np.int64),
+            times,
+            np.full(count, exact.denominator, np.int64),
+            np.ones(count, np.bool_),
+            {name: np.ascontiguousarray(part, np.float32) for name, part in parts.items()},
         )
 
     def frames(

@@ -229,6 +229,9 @@ def open_driving(config: AnimateConfig, engine: Engine) -> Iterator[Clip | Motio
     check_outputs(config)
     if is_motion_file(config.driving):
         yield load_motion(config, engine)
+    elif (own := engine.family.read_motion(config.driving)) is not None:
+        _refuse_driving_options(config)
+        yield Motion.imported(config.driving, *own, family=engine.family.name, model=engine.model.name)
     else:
         reading = config.driving_reading
         with Clip(config.driving, fps=config.fps, deinterlace=config.deinterlace, reading=reading) as clip:
@@ -592,6 +595,8 @@ def _about_motion(config: AnimateConfig, motion: Motion, engine: Engine, source:
     name = printable(config.driving.name)
     for part, ours in zip(source.names(), source.parts(), strict=True):
         theirs = motion.parts.get(part)
+        if part in source.optional:
+            continue
         if (ours is None) != (theirs is None) or (
             ours is not None and theirs is not None and ours.shape[1:] != theirs.shape[1:]
         ):

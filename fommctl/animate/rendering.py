@@ -27,6 +27,7 @@ from fommctl.animate.transfer import MotionTransfer, rule_of
 from fommctl.api.protocols import FlowRenderer, Renderer, SourceContext
 from fommctl.api.specs import StageEvent
 from fommctl.detection.framing import ClipCrop
+from fommctl.detection.landmarks import LandmarkFinder
 from fommctl.errors import MissingError, UsageError
 from fommctl.media import timecode
 from fommctl.media.boxes import TurnedSquare
@@ -48,6 +49,7 @@ BATCH_ON_CPU = 4
 BATCH_ON_GPU = 32
 QUEUED_BATCHES = 3
 T = TypeVar("T")
+M = TypeVar("M", bound=MotionParts)
 Group = list[TimedFrame[DrivingFrame]]
 """Driving frames that are rendered together."""
 
@@ -132,7 +134,9 @@ def _smallest(part: ClipCrop) -> float:
 class MotionDetector:
     """Detects the motion of driving frames batch by batch; halves batches that the device has no memory for."""
 
-    def __init__(self, renderer: Renderer, batch_size: int | None) -> None:
+    def __init__(self, renderer: Renderer, batch_size: int | None, landmarks: LandmarkFinder | None = None) -> None:
+        """landmarks: finds those of each frame, where the options of the model's family need them."""
+        self._landmarks = landmarks
         self.usual = self.batch_size = batch_size or usual_batch_size(renderer.device)
         """Frames at a time: as it was asked for, and after what the memory allowed for."""
         self.seconds = 0.0
@@ -148,6 +152,7 @@ class MotionDetector:
             try:
                 pixels = [frame.pixels for frame in part if frame.pixels is not None]
                 motion = self._renderer.detect(to_tensor(pixels, self._renderer.device))
+                motion = with_landmarks(motion, self._landmarks, pixels)
             except torch.OutOfMemoryError:
                 self.batch_size = halved(len(part), self._renderer.device)
                 continue
@@ -156,6 +161,14 @@ class MotionDetector:
                 row = motion[index : index + 1]
                 yield replace(frame, motion=row, pixels=frame.pixels if keep_pixels else None)
             position += len(part)
+
+
+def with_landmarks(motion: M, landmarks: LandmarkFinder | None, pixels: Sequence[Pixels]) -> M:
+    """Return the motion of these pictures with what their landmarks tell, where they are asked for."""
+    if landmarks is None:
+        return motion
+    device = next(part.device for part in motion.parts() if part is not None)
+    return motion.with_landmarks(torch.from_numpy(landmarks(pixels)).to(device))
 
 
 class SquareRenderer:
@@ -364,9 +377,9 @@ class RenderSession:
 
     @property
     def reel(self) -> str | None:
-        """The reel of the source, else of the driving video."""
-        plate = self.plan.inputs.picture.plate
-        return (None if plate is None else plate.attributes.reel) or self.plan.info.reel
+        """The reel of the source, else of the driving video, else the one that was named."""
+        plate, plan = self.plan.inputs.picture.plate, self.plan
+        return (None if plate is None else plate.attributes.reel) or plan.info.reel or plan.config.reel
 
     def attributes(self, offset: Fraction, space: Space | None = None) -> Attributes:
         """What plates say of themselves.  offset: seconds from --start to the first.  space: of their numbers."""
@@ -433,15 +446,17 @@ def open_session(plan: AnimationPlan, engine: Engine, *, layer: bool = False) ->
     renderer = engine.renderer(config.size)
     context = engine.encoded((inputs.square, *inputs.views), config.size)
     references: dict[int, MotionParts] = {}
+    family_options = engine.options(config.options)
+    landmarks = engine.landmarks(family_options, config.detector)
     moves = MotionTransfer(
-        context.motion,
+        with_landmarks(context.motion, landmarks, [inputs.square]),
         references,
         mode=plan.mode,
         adapt_scale=bool(config.adapt_scale),
         smooth=bool(config.smooth),
         room=inputs.room,
         ease=not config.as_published,
-        rule=rule_of(renderer, plan.mode, engine.options(config.options)),
+        rule=rule_of(renderer, plan.mode, family_options),
     )
     reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]
     # A square of fewer pixels than the model's frame has nothing more to give.
@@ -484,7 +499,7 @@ def open_session(plan: AnimationPlan, engine: Engine, *, layer: bool = False) ->
         renderer,
         composer,
         _signature(plan, engine),
-        MotionDetector(renderer, config.batch_size),
+        MotionDetector(renderer, config.batch_size, landmarks),
         SquareRenderer(renderer, context, config.batch_size, with_flow=composer.wants_flow),
         ReferenceFinder(plan, context.motion),
         moves,
@@ -515,10 +530,11 @@ def first_timecode(plan: AnimationPlan, offset: Fraction) -> str | None:
     offset: seconds from --start to that frame.
     """
     info = plan.info
-    if info.timecode is None:
+    first = info.timecode or plan.config.driving_timecode
+    if first is None:
         return None
     skipped = math.ceil(plan.inputs.driving.start * info.coded_rate) + round(offset * info.coded_rate)
-    return timecode.shifted(info.timecode, skipped, info.coded_rate, plan.rate)
+    return timecode.shifted(first, skipped, info.coded_rate, plan.rate)
 
 
 def frames_to_render(plan: AnimationPlan) -> FrameRange:

@@ -13,6 +13,7 @@ from fommctl.animate.config import MotionMode
 from fommctl.api.protocols import Renderer, TransferRenderer
 from fommctl.detection.framing import Room
 from fommctl.detection.tracking import STILL, Travel
+from fommctl.errors import ModelError
 from fommctl.networks import transfer
 from fommctl.networks.motion import Motion, MotionParts, Smoother
 from fommctl.networks.transfer import MotionSmoother
@@ -30,8 +31,12 @@ TransferRule = Callable[[Any, Any, Any], MotionParts]
 
 
 def rule_of(renderer: Renderer, mode: str, options: Any = None) -> TransferRule | None:
-    """How the model's own family transfers motion; None where it does as FOMM does."""
-    if not isinstance(renderer, TransferRenderer):
+    """How the model's own family transfers motion; None where it does as FOMM does. Raises ModelError for a mode that
+    this model of its family lacks the networks for."""
+    own = isinstance(renderer, TransferRenderer) and mode in getattr(renderer, "own_modes", (mode,))
+    if not own and mode not in ("relative", "absolute"):
+        raise ModelError(f"this model has no network for --motion {mode}", "Leave out --motion, or take other weights.")
+    if not own or not isinstance(renderer, TransferRenderer):
         return None
     return lambda driving, reference, source: renderer.transfer(driving, reference, source, mode=mode, options=options)
 

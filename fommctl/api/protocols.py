@@ -67,7 +67,11 @@ class FlowRenderer(Renderer, Protocol):
 
 @runtime_checkable
 class TransferRenderer(Renderer, Protocol):
-    """A renderer whose family has rules of its own for the motion that a source gets."""
+    """A renderer whose family has rules of its own for the motion that a source gets.
+
+    With an attribute `own_modes`, a tuple, only for these modes: `relative` and `absolute` are otherwise those of
+    keypoints, and another mode that is not in it is refused (a model without the network that the mode needs).
+    """
 
     def transfer(self, driving: Any, reference: Any, source: Any, *, mode: str, options: Any) -> MotionParts:
         """The motion for `render`: B driving frames brought to the source.
@@ -76,6 +80,15 @@ class TransferRenderer(Renderer, Protocol):
         What a frame becomes depends on nothing but these.  mode: one of `BackendSpec.motions`.  options: of the
         backend, None for the defaults.
         """
+        ...
+
+
+@runtime_checkable
+class ReconstructionRenderer(Renderer, Protocol):
+    """A renderer that looks at the driving frames, too, where these are what it is to make again: for `evaluate`."""
+
+    def reconstruct(self, context: SourceContext, motion: Any, driving: Tensor) -> Tensor:
+        """Frames as `render` makes them.  motion: that of the driving frames (B, 3, H, W), as detected."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What the training step of a backend is made of; importing this module imports torch.
+"""What the training step of a backend is made of. torch is loaded with the first name that needs it.
 
 A step runs the phases of a backend in turn. Each phase computes losses from the batch and from what the phase before
 generated; their sum is differentiated and the optimisers of that phase step.
@@ -8,26 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeGuard
-
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 from fommctl.api.protocols import Backend
-from fommctl.networks.losses import (
-    ImagePyramid,
-    ThinPlateTransform,
-    discriminator_loss,
-    feature_matching_loss,
-    focus_loss,
-    generator_adversarial_loss,
-    guidance_loss,
-    perceptual_loss,
-    pixel_loss,
-    revealed_loss,
-)
-from fommctl.networks.perceptual import PerceptualNetwork
 from fommctl.presets.sections import BaseTrainParams, DatasetParams, GuidanceParams
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+    from fommctl.networks.losses import (
+        ImagePyramid,
+        ThinPlateTransform,
+        discriminator_loss,
+        feature_matching_loss,
+        focus_loss,
+        generator_adversarial_loss,
+        guidance_loss,
+        perceptual_loss,
+        pixel_loss,
+        revealed_loss,
+    )
+    from fommctl.networks.perceptual import PerceptualNetwork
 
 __all__ = [
     "BaseTrainParams",
@@ -51,6 +54,14 @@ __all__ = [
     "revealed_loss",
     "trains",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Presets name the sections of a training, and `crop` reads presets: torch would take longer than many a clip.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "perceptual" if name == "PerceptualNetwork" else "losses"
+    return getattr(import_module(f"fommctl.networks.{module}"), name)
 
 
 @dataclass(frozen=True, slots=True)

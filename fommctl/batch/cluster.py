@@ -129,7 +129,7 @@ def _init(ray: Any, address: str | None, options: dict[str, Any]) -> None:
         raise _no_answer(address or "this machine") from error
     except ray.exceptions.RayError as error:
         raise MissingError(
-            f"the Ray at {address} requires a token",
+            f"the Ray cluster at {address} requires a token",
             "Put its token into ~/.ray/auth_token or RAY_AUTH_TOKEN: 'ray get-auth-token' on its head node prints it.",
         ) from error
     except (RuntimeError, ValueError, OSError) as error:
@@ -137,7 +137,7 @@ def _init(ray: Any, address: str | None, options: dict[str, Any]) -> None:
         if "ersion mismatch" in text:
             lines = " ".join(text.split())
             raise MissingError(
-                f"the Ray at {address} runs another version: {lines}",
+                f"the Ray cluster at {address} runs another version: {lines}",
                 "Install the same versions of Python and ray on all machines.",
             ) from error
         raise MissingError(f"Ray failed to start: {text.splitlines()[0] if text else error!r}", _HOW) from error

@@ -85,6 +85,8 @@ class BenchResult:
     """Precision that `--precision auto` stands for on this device."""
     paths: Mapping[str, PathResult]
     """`plain` and the precisions."""
+    shares: Mapping[str, float]
+    """What each network takes of the time of the plain loop, in [0, 1]."""
     end_to_end: EndToEnd | None
     peak_memory_mb: float | None
     """Peak of a process that renders by the path of `auto_precision` and does nothing else; None where unknown."""
@@ -98,6 +100,7 @@ class BenchResult:
             "threads": self.threads,
             "auto_precision": self.auto_precision,
             "paths": {name: _numbers(path) for name, path in self.paths.items()},
+            "shares": {name: float(f"{share:.3g}") for name, share in self.shares.items()},
             "end_to_end": None if self.end_to_end is None else _numbers(self.end_to_end),
             "peak_memory_mb": None if self.peak_memory_mb is None else round(self.peak_memory_mb, 1),
         }
@@ -134,6 +137,7 @@ def run(
         threads=torch.get_num_threads(),
         auto_precision=choose_precision("auto", device, modules),
         paths={name: path.result(paths[PLAIN]) for name, path in paths.items()},
+        shares=_shares(paths[PLAIN], backend),
         end_to_end=None if end_to_end is None else end_to_end(preset, backend, host, device, chosen),
         peak_memory_mb=memory,
     )
@@ -170,7 +174,7 @@ def _fresh_backend(preset: Preset, host: Host, seed: int) -> Backend:
 def _calibrating(backend: Backend) -> Iterator[None]:
     """Let every BatchNorm that runs in the block take over the statistics of its batch."""
     modules = [module for network in backend.modules().values() for module in network.modules()]
-    norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in modules if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.train()
@@ -223,6 +227,33 @@ class _Path:
         if renderer.device.type == "cuda":
             torch.cuda.synchronize(renderer.device)
         return torch.cat(rendered)
+
+
+def _shares(path: _Path, backend: Backend) -> dict[str, float]:
+    """What each network takes of the time of a frame."""
+    seconds: dict[str, float] = {}
+    hooks = []
+
+    def now() -> float:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    for name, network in backend.modules().items():
+
+        def begin(module: nn.Module, inputs: Any, name: str = name) -> None:
+            seconds[name] = seconds.get(name, 0.0) - now()
+
+        def end(module: nn.Module, inputs: Any, outputs: Any, name: str = name) -> None:
+            seconds[name] += now()
+
+        hooks += [network.register_forward_pre_hook(begin), network.register_forward_hook(end)]
+    began = now()
+    path.take_time()
+    whole = now() - began
+    for hook in hooks:
+        hook.remove()
+    return {name: spent / whole for name, spent in seconds.items()}
 
 
 def _measure(

@@ -255,7 +255,7 @@ class _Progress:
     def ended(self, ended: "Ended") -> None:
         self.running.pop(ended.job.number, None)
         self.counts[ended.state] = self.counts.get(ended.state, 0) + 1
-        self.latest.append((name_of(ended.job), ended.state, said_of(ended)))
+        self.latest.append((name_of(ended.job), ended.state, outcome_text(ended)))
 
     def picture(self) -> "RenderableType":
         """Return the jobs that ended last, those at work with a bar each, and how many are left."""
@@ -300,14 +300,12 @@ class _Lines:
 
     def ended(self, ended: "Ended") -> None:
         self.done += 1
-        self._tell(f"{self.done}/{self.total} {name_of(ended.job)}: {ended.state}, {said_of(ended)}".rstrip(", "))
+        self._tell(f"{self.done}/{self.total} {name_of(ended.job)}: {ended.state}, {outcome_text(ended)}".rstrip(", "))
         for warning in (ended.result or {}).get("warnings", ()):
             self._tell(f"{name_of(ended.job)}: {warning}", "warning")
 
     def _tell(self, message: str, level: str = "info") -> None:
-        # Not through logging, which shows warnings only where nobody asked for more.
-        text = f"{level}: {message}" if level != "info" else message
-        console.say(console.json_line(level, message, logger=__name__) if self.as_json else console.clean(text))
+        console.tell(message, as_json=self.as_json, logger=__name__, level=level)
 
 
 def name_of(job: "Job") -> str:
@@ -316,7 +314,7 @@ def name_of(job: "Job") -> str:
     return os.path.join(output.parent.name, output.name) if "%" in output.name else output.name
 
 
-def said_of(ended: "Ended") -> str:
+def outcome_text(ended: "Ended") -> str:
     """Return frames and time, or why it failed."""
     if ended.error is not None:
         return str(ended.error.get("message"))

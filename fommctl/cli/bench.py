@@ -65,6 +65,9 @@ def _table(result: "BenchResult") -> "RenderableType":
         f"--precision auto is {result.auto_precision} here",
     ]
     after = []
+    if result.shares:
+        told = ", ".join(f"{name} {share:.0%}" for name, share in result.shares.items())
+        after.append(f"of the plain loop: {told}")
     if result.end_to_end is not None:
         end = result.end_to_end
         after.append(

@@ -102,7 +102,8 @@ def show_plugin(
         {
             **_data(info),
             "summaries": _summaries(host, info),
-            "options": _options(host, info),
+            "options": _options(host, info, "options"),
+            "edits": _options(host, info, "edits"),
             "traceback": info.traceback,
         }
         for info in infos
@@ -199,12 +200,12 @@ def _summaries(host: "Host", info: "PluginInfo") -> dict[str, dict[str, str]]:
     }
 
 
-def _options(host: "Host", info: "PluginInfo") -> dict[str, Any]:
-    """{backend: {name: {type, default, help}}} of backends with options of their own."""
+def _options(host: "Host", info: "PluginInfo", kind: str) -> dict[str, Any]:
+    """{backend: {name: {type, default, help}}} of backends with options or edits of their own."""
     from fommctl.options import listed_options
 
     names = [name for name in info.registers.get("backend", ()) if name in host.backends]
-    found = {name: listed_options(host.ask("backend", name, "options", default=None)) for name in names}
+    found = {name: listed_options(host.ask("backend", name, kind, default=None)) for name in names}
     return {name: options for name, options in found.items() if options}
 
 
@@ -234,11 +235,13 @@ def _shown(details: dict[str, Any]) -> str:
     for kind, names in details["registers"].items():
         lines.append(f"{kind}:")
         lines += [f"  {name}  {details['summaries'].get(kind, {}).get(name, '')}".rstrip() for name in names]
-    for backend, options in details["options"].items():
-        lines.append(f"options of {backend}, -O NAME=VALUE:")
-        lines += [
-            f"  {name}={about['default'] or ''}  {about['type']}  {about['help']}" for name, about in options.items()
-        ]
+    for kind, what in (("options", "options of {}, -O NAME=VALUE:"), ("edits", "edits of {}, edit -O NAME=VALUE:")):
+        for backend, options in details[kind].items():
+            lines.append(what.format(backend))
+            lines += [
+                f"  {name}={about['default'] or ''}  {about['type']}  {about['help']}"
+                for name, about in options.items()
+            ]
     lines += [f"problem: {details['problem']}"] if details["problem"] else []
     return "\n".join([*lines, *([details["traceback"].rstrip()] if details["traceback"] else [])])
 
@@ -275,14 +278,14 @@ def guide() -> Path:
 
 
 def check(kind: str, name: str, host: "Host", data: Path | None = None) -> Check:
-    """Return the contract suite of this kind (of SUITES) over this spec; data: the folder for data sets on disk."""
+    """Run the contract suite of this kind (of SUITES) over a spec.  data: the folder for data sets on disk."""
     from fommctl.api import testing
     from fommctl.api.testing import BrokenPromiseError
 
     suites: dict[str, Callable[[], str | None]] = {
         "backend": lambda: _backend(name, host),
-        "detector": lambda: _detector(name, host),
-        "embedder": lambda: _embedder(name, host),
+        "detector": lambda: _finder(kind, name, host),
+        "embedder": lambda: _finder(kind, name, host),
         "dataset": lambda: _dataset(name, host, data),
         "metric": lambda: _metric(name, host),
         "command": lambda: testing.check_command(host.find(kind, name)),
@@ -354,20 +357,11 @@ def _training(spec: "BackendSpec", preset: "Preset", model_params: dict[str, Any
     return None
 
 
-def _detector(name: str, host: "Host") -> str | None:
+def _finder(kind: str, name: str, host: "Host") -> str | None:
     from fommctl.api import testing
 
-    spec = host.find("detector", name)
-    testing.check_detector(spec)
-    reason = spec.ready()
-    return f"not checked: {reason}" if reason else None
-
-
-def _embedder(name: str, host: "Host") -> str | None:
-    from fommctl.api import testing
-
-    spec = host.find("embedder", name)
-    testing.check_embedder(spec)
+    spec = host.find(kind, name)
+    (testing.check_detector if kind == "detector" else testing.check_embedder)(spec)
     reason = spec.ready()
     return f"not checked: {reason}" if reason else None
 
@@ -406,7 +400,7 @@ def _preset(name: str, host: "Host") -> str | None:
 
 
 def check_package(info: "PluginInfo", host: "Host") -> list[Check]:
-    """Return the plugin itself, in four respects; only the first where it does not load."""
+    """Check the plugin itself in four respects; only the first where it does not load."""
     if info.problem:
         read = "Versions" if "requires fommctl" in info.problem else "Troubleshooting"
         return [Check("plugin", "loading", problem=info.problem, read=read, traceback=info.traceback)]

@@ -185,9 +185,7 @@ class _Lines:
     def _tell(self) -> None:
         now = self._progress
         parts = [now.step_text, f"epoch {now.epoch}", now.losses_text, now.rate_text, now.left_text]
-        message = "; ".join(part for part in parts if part)
-        # Not through logging, which shows warnings only where nobody asked for more.
-        console.say(console.json_line("info", message, logger=__name__) if self._as_json else console.clean(message))
+        console.tell("; ".join(filter(None, parts)), as_json=self._as_json, logger=__name__)
         self._told, self._time = now.step, now.clock()
 
 

@@ -64,10 +64,11 @@ class CroppedSource:
     """Numbers of the subjects, one for each clip, of a dry run."""
 
 
-def prepare(config: CropConfig, detector: str, framing: Framing | None) -> Callable[[Job, Tell], CroppedSource]:
-    """Return the function that does jobs, with a detector of its own (by name)."""
-    spec = load_host().find("detector", detector)
-    built: Detector = spec.build()
+def make_worker(
+    config: CropConfig, detector: str, framing: Framing | None, given: Detector | None = None
+) -> Callable[[Job, Tell], CroppedSource]:
+    """Return the function that does jobs, with the detector that is given, else with one of its own (by name)."""
+    built: Detector = load_host().find("detector", detector).build() if given is None else given
 
     def work(job: Job, tell: Tell) -> CroppedSource:
         return crop_file(job, config, (detector, built), framing, tell)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from pydantic import Field
@@ -16,7 +16,7 @@ from pydantic import Field
 from fommctl.animate.config import parse_rate, parse_time
 from fommctl.errors import UsageError
 from fommctl.media import Deinterlace
-from fommctl.options import Reads, configuration
+from fommctl.options import Reads, configuration, option
 
 AudioMode = Literal["auto", "none"]
 PROCEDURE = 1
@@ -29,10 +29,6 @@ _ADDED = ("start", "end", "max_duration", "max_fps", "min_size")
 
 TRACKING, RESULT = "Tracking and framing", "Result"
 """Panels of --help."""
-
-
-def _option(panel: str, help: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
 
 @configuration
@@ -48,82 +44,82 @@ class CropConfig:
         ),
     ]
     output: Annotated[
-        Path | None, _option(RESULT, "Folder for clips, manifest.csv and manifest.json.", "-o", "--output")
+        Path | None, option(RESULT, "Folder for clips, manifest.csv and manifest.json.", "-o", "--output")
     ] = None
     """None only with `dry_run`."""
     dry_run: Annotated[
-        bool, _option(RESULT, "Print the boxes and ffmpeg commands that cut them; write nothing.", "--dry-run")
+        bool, option(RESULT, "Print the boxes and ffmpeg commands that cut them; write nothing.", "--dry-run")
     ] = False
     preset: Annotated[
-        str | None, _option(TRACKING, "Whose framing is used. Default: the built-in model's.", "-p", "--preset")
+        str | None, option(TRACKING, "Whose framing is used. Default: the built-in model's.", "-p", "--preset")
     ] = None
     detector: Annotated[
-        str | None, _option(TRACKING, "Subject detector (see 'fommctl plugins list'). Default: the best at hand.")
+        str | None, option(TRACKING, "Subject detector (see 'fommctl plugins list'). Default: the best at hand.")
     ] = None
     iou: Annotated[
-        float, Field(ge=0, lt=1), _option(TRACKING, "Overlap with the first box of a track that keeps it going.")
+        float, Field(ge=0, lt=1), option(TRACKING, "Overlap with the first box of a track that keeps it going.")
     ] = 0.25
     margin: Annotated[
         float,
         Field(ge=0, le=10),
-        _option(TRACKING, "Room around the union of a track's boxes, at least, in parts of it."),
+        option(TRACKING, "Room around the union of a track's boxes, at least, in parts of it."),
     ] = 0.1
     """On every side, in parts of the longer side."""
     min_duration: Annotated[
-        Fraction, Field(ge=0), Reads(parse_time), _option(TRACKING, "Shortest clip: seconds or M:SS.")
+        Fraction, Field(ge=0), Reads(parse_time), option(TRACKING, "Shortest clip: seconds or M:SS.")
     ] = Fraction(1)
     min_frames: Annotated[
-        int | None, Field(ge=1), _option(TRACKING, "Shortest clip in frames, instead (published: 150).")
+        int | None, Field(ge=1), option(TRACKING, "Shortest clip in frames, instead (published: 150).")
     ] = None
     max_gap: Annotated[
         Fraction,
         Field(ge=0),
         Reads(parse_time),
-        _option(TRACKING, "Seconds without a detection that a track outlives (published: 0)."),
+        option(TRACKING, "Seconds without a detection that a track outlives (published: 0)."),
     ] = Fraction(1)
     rate: Annotated[
-        Fraction, Field(gt=0), Reads(parse_rate), _option(TRACKING, "Frames a second that are searched.")
+        Fraction, Field(gt=0), Reads(parse_rate), option(TRACKING, "Frames a second that are searched.")
     ] = Fraction(5)
-    cuts: Annotated[bool, _option(TRACKING, "End clips at scene changes.", "--cuts/--no-cuts")] = True
+    cuts: Annotated[bool, option(TRACKING, "End clips at scene changes.", "--cuts/--no-cuts")] = True
     start: Annotated[
         Fraction,
         Field(ge=0),
         Reads(parse_time),
-        _option(TRACKING, "Start of the part of every source: seconds or M:SS."),
+        option(TRACKING, "Start of the part of every source: seconds or M:SS."),
     ] = Fraction(0)
-    end: Annotated[Fraction | None, Field(gt=0), Reads(parse_time), _option(TRACKING, "End of that part.")] = None
+    end: Annotated[Fraction | None, Field(gt=0), Reads(parse_time), option(TRACKING, "End of that part.")] = None
     max_duration: Annotated[
         Fraction | None,
         Field(gt=0),
         Reads(parse_time),
-        _option(TRACKING, "Longest clip: longer ones are divided. Seconds or M:SS."),
+        option(TRACKING, "Longest clip: longer ones are divided. Seconds or M:SS."),
     ] = None
     max_fps: Annotated[
-        Fraction | None, Field(gt=0), Reads(parse_rate), _option(RESULT, "Highest frame rate of the clips.")
+        Fraction | None, Field(gt=0), Reads(parse_rate), option(RESULT, "Highest frame rate of the clips.")
     ] = None
     min_size: Annotated[
         int,
         Field(ge=0),
-        _option(TRACKING, "Smallest square, in pixels of the source: smaller subjects are left out."),
+        option(TRACKING, "Smallest square, in pixels of the source: smaller subjects are left out."),
     ] = 0
-    size: Annotated[int, Field(ge=16, le=8192), _option(RESULT, "Side of the clips in pixels.")] = 256
+    size: Annotated[int, Field(ge=16, le=8192), option(RESULT, "Side of the clips in pixels.")] = 256
     fps: Annotated[
-        Fraction | None, Field(gt=0), Reads(parse_rate), _option(RESULT, "Frame rate of patterns of frames (25).")
+        Fraction | None, Field(gt=0), Reads(parse_rate), option(RESULT, "Frame rate of patterns of frames (25).")
     ] = None
     deinterlace: Annotated[
         Deinterlace,
-        _option(
+        option(
             RESULT,
             "Interlaced footage: auto makes whole pictures at its frame rate, field at twice that, one a field; "
             "off leaves it woven.",
         ),
     ] = "auto"
-    audio: Annotated[AudioMode, _option(RESULT, "auto: clips have the sound of their source; none.")] = "auto"
-    codec: Annotated[str | None, _option(RESULT, "Video encoder, where H.264 is not wanted.")] = None
-    crf: Annotated[int | None, _option(RESULT, "Quality of the encoder: lower is better and larger.")] = None
-    pix_fmt: Annotated[str | None, _option(RESULT, "Pixel format of the clips, such as yuv444p.")] = None
-    workers: Annotated[int | None, Field(ge=1), _option(RESULT, "Files at a time. Default: one for each core.")] = None
-    overwrite: Annotated[bool, _option(RESULT, "Make clips anew that are up to date.")] = False
+    audio: Annotated[AudioMode, option(RESULT, "auto: clips have the sound of their source; none.")] = "auto"
+    codec: Annotated[str | None, option(RESULT, "Video encoder, where H.264 is not wanted.")] = None
+    crf: Annotated[int | None, option(RESULT, "Quality of the encoder: lower is better and larger.")] = None
+    pix_fmt: Annotated[str | None, option(RESULT, "Pixel format of the clips, such as yuv444p.")] = None
+    workers: Annotated[int | None, Field(ge=1), option(RESULT, "Files at a time. Default: one for each core.")] = None
+    overwrite: Annotated[bool, option(RESULT, "Make clips anew that are up to date.")] = False
 
     def conflicts(self) -> Iterator[UsageError]:
         """Yield the problems of options that exclude each other."""

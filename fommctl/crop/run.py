@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fommctl.api.protocols import Detector
 from fommctl.api.specs import DetectorSpec, StageEvent
-from fommctl.crop.clips import CroppedSource, Job, prepare
+from fommctl.crop.clips import CroppedSource, Job, make_worker
 from fommctl.crop.config import CropConfig
 from fommctl.crop.inputs import expand, key_of, names_of, stamp
 from fommctl.crop.manifest import Manifest, Record
@@ -88,7 +89,7 @@ def run(config: CropConfig, host: Host, report: Progress | None = None) -> CropR
     Inputs that cannot be used are listed in the result, not raised. Raises UsageError, MissingError, and OutputError
     where nothing can be written; the clips that are done by then stay.
     """
-    spec, framing = _detector_and_framing(config, host)
+    (spec, built), framing = _detector_and_framing(config, host)
     detector = spec.name
     files, missing = expand(config.inputs, config.output)
     result = CropResult(detector=detector, subject=spec.subject)
@@ -100,7 +101,7 @@ def run(config: CropConfig, host: Host, report: Progress | None = None) -> CropR
     folder = None if config.dry_run else config.output
     if files:
         with nullcontext() if folder is None else Manifest(folder, overwrite=config.overwrite) as manifest:
-            _Run(_Plan(config, detector, framing, options, files), manifest, result, report).all_files()
+            _Run(_Plan(config, detector, built, framing, options, files), manifest, result, report).all_files()
     host.finished(StageEvent(stage="crop", details=result.to_json()))
     return result
 
@@ -109,13 +110,14 @@ def run(config: CropConfig, host: Host, report: Progress | None = None) -> CropR
 class _Plan:
     config: CropConfig
     detector: str
+    built: Detector
     framing: Framing | None
     options: str
     """Fingerprint of everything that decides what the clips are."""
     files: list[Path]
 
 
-def _detector_and_framing(config: CropConfig, host: Host) -> tuple[DetectorSpec, Framing | None]:
+def _detector_and_framing(config: CropConfig, host: Host) -> tuple[tuple[DetectorSpec, Detector], Framing | None]:
     """Choose the detector and the framing; None where the preset's subject is not the detector's."""
     preset = load_preset(config.preset or registry.default(host).preset, host)
     framing = preset.framing
@@ -124,8 +126,8 @@ def _detector_and_framing(config: CropConfig, host: Host) -> tuple[DetectorSpec,
             f"the preset '{preset.name}' does not say what its subject is",
             "Name a detector with --detector, or a preset of faces with --preset.",
         )
-    spec, _ = choose_detector(host, framing.subject if framing else "", config.detector)
-    return spec, framing if framing and framing.subject == spec.subject else None
+    spec, built = choose_detector(host, framing.subject if framing else "", config.detector)
+    return (spec, built), framing if framing and framing.subject == spec.subject else None
 
 
 class _Run:
@@ -194,8 +196,8 @@ class _Run:
         workers = min(len(jobs), plan.config.workers or usable_cores())
         # One more process would only have to start, and to load the detector once more.
         workers = workers if workers > 1 else 0
-        arguments = plan.config, plan.detector, plan.framing
-        for job, outcome in run_jobs(jobs, prepare, arguments, workers=workers, tell=tell, begin=begin):
+        arguments = (plan.config, plan.detector, plan.framing, *([] if workers else [plan.built]))
+        for job, outcome in run_jobs(jobs, make_worker, arguments, workers=workers, tell=tell, begin=begin):
             if isinstance(outcome, WorkerCrashed):
                 message = f"{job.source}: {outcome.message}"
                 outcome = replace(outcome, message=message, hint="Try it again with --workers 1.")

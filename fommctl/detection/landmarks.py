@@ -85,6 +85,22 @@ class LandmarkDetector:
         return replace(found, box=Box(x - half, y - half, x + half, y + half))
 
 
+class LandmarkFinder:
+    """Finds the landmarks of the surest subject of each picture."""
+
+    def __init__(self, detector: Detector, count: int) -> None:
+        self._detector = detector
+        self._count = count
+
+    def __call__(self, frames: Sequence[NDArray[np.uint8]]) -> Points:
+        """Return (B, N, 2); NaN where none are found."""
+        rows = np.full((len(frames), self._count, 2), np.nan, np.float32)
+        for row, found in zip(rows, self._detector.detect(frames), strict=True):
+            if found and found[0].landmarks is not None and len(found[0].landmarks) == self._count:
+                row[:] = found[0].landmarks
+        return rows
+
+
 def bounds(square: TurnedSquare) -> Box:
     """The upright box in whole pixels that a turned square lies in."""
     angle = math.radians(square.angle)

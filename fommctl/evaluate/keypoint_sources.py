@@ -191,21 +191,21 @@ class SourceFactory:
             return self._latest[1]
         if name is not None and self._detector is None:
             version = self._host.version("detector", name)
-            self._detector = detector_keypoints(self._host.find("detector", name), self._cache, version=version)
+            self._detector = DetectorKeypoints(self._host.find("detector", name), self._cache, version=version)
         return self._detector
 
     def _own_keypoints(self, task: Task, size: tuple[int, int], engine: Engine | None) -> KeypointSource | None:
         """Return the true keypoints of the clip or the model's own."""
         if self._sources.keypoints == MODEL:
-            return None if engine is None else model_keypoints(engine.renderer())
+            return None if engine is None else ModelKeypoints(engine.renderer())
         points = read_keypoints(task.truth)
-        return None if points is None else true_keypoints(in_pixels(points, *size))
+        return None if points is None else TrueKeypoints(in_pixels(points, *size))
 
     def _embeddings(self) -> EmbeddingSource | None:
         name = self._sources.embedder
         if name is not None and self._embedder is None:
             version = self._host.version("embedder", name)
-            self._embedder = embedding_source(self._host.find("embedder", name), self._cache, version=version)
+            self._embedder = Embeddings(self._host.find("embedder", name), self._cache, version=version)
         return self._embedder
 
     def _described_keypoints(self, task: Task) -> str | None:
@@ -218,53 +218,24 @@ class SourceFactory:
         return source_name(self._host.find(kind, name), self._host.version(kind, name))
 
 
-def detector_keypoints(spec: DetectorSpec, cache: DetectionCache, *, version: str = "") -> KeypointSource:
-    """Take the landmarks of the first subject that a detector returns, as the published scripts do.
-
-    The detector is built when it is first needed, which is never where all results are cached.
-    version: that of the detector's plugin (`Host.version`); cached results of another version are not used.
-    Raises UsageError for a detector without landmarks; what `spec.build` raises comes with the first chunk.
-    """
-    if not spec.landmarks:
-        raise UsageError(f"the detector {spec.name!r} finds no keypoints", "Name one that finds landmarks.")
-    return _DetectorKeypoints(spec, cache, version)
-
-
-def true_keypoints(points: Points) -> KeypointSource:
-    """Use true keypoints; those of the prediction are found by the image around the true ones (see `matching`).
-
-    points: (T, K, 2) in pixels of the truth, for every frame of the clip, NaN where one is hidden. Points of the truth
-    without texture around them are absent on both sides. Asked for more frames than there are points, or
-    for frames without truth, it raises UsageError.
-    """
-    return _TrueKeypoints(points)
-
-
-def model_keypoints(renderer: Renderer) -> KeypointSource:
-    """Use the keypoints of the evaluated model: they show how well a result keeps what the model detects in the truth.
-
-    Models cannot be compared by them, for each is measured with its own keypoints. Asked for the first chunk it
-    raises UsageError if the model has none.
-    """
-    return _ModelKeypoints(renderer)
-
-
-def embedding_source(spec: EmbedderSpec, cache: DetectionCache, *, version: str = "") -> EmbeddingSource:
-    """Use the embeddings of an embedder, which is built when it is first needed.
-
-    version: as in `detector_keypoints`. What `spec.build` raises comes with the first frames.
-    """
-    return _Embeddings(spec, cache, version)
-
-
 def in_pixels(points: Points, width: int, height: int) -> Points:
     """Convert points (..., 2) from [-1, 1], corner pixels at -1 and 1, to pixels of a frame of this size."""
     pixels: Points = (points + 1) / 2 * np.array((width - 1, height - 1), np.float64)
     return pixels
 
 
-class _DetectorKeypoints:
-    def __init__(self, spec: DetectorSpec, cache: DetectionCache, version: str) -> None:
+class DetectorKeypoints:
+    """Landmarks of the first subject that a detector returns, as the published scripts take them.
+
+    The detector is built when it is first needed, which is never where all results are cached.
+    """
+
+    def __init__(self, spec: DetectorSpec, cache: DetectionCache, *, version: str = "") -> None:
+        """Refuse a detector without landmarks (UsageError).
+
+        version: that of the detector's plugin (`Host.version`); cached results of another version are not used.
+        """
+        _with_landmarks(spec)
         self.name = spec.name
         self._spec = spec
         self._cache = cache
@@ -285,8 +256,10 @@ class _DetectorKeypoints:
         return [subjects[0].landmarks if subjects else None for subjects in self._detector.detect(frames)]
 
 
-class _Embeddings:
-    def __init__(self, spec: EmbedderSpec, cache: DetectionCache, version: str) -> None:
+class Embeddings:
+    """Embeddings of an embedder, which is built when it is first needed."""
+
+    def __init__(self, spec: EmbedderSpec, cache: DetectionCache, *, version: str = "") -> None:
         self.name = spec.name
         self._spec = spec
         self._cache = cache
@@ -317,10 +290,17 @@ class _LatestChunk:
         raise NotImplementedError
 
 
-class _TrueKeypoints(_LatestChunk):
+class TrueKeypoints(_LatestChunk):
+    """True keypoints; those of the prediction are found by the image around the true ones (see `matching`).
+
+    Points of the truth without texture around them are absent on both sides. Asked for more frames than there are
+    points, or for frames without truth, it raises UsageError.
+    """
+
     name = TRUE
 
     def __init__(self, points: Points) -> None:
+        """Take points (T, K, 2) in pixels of the truth, for every frame of the clip, NaN where one is hidden."""
         super().__init__()
         self._points = points
 
@@ -339,7 +319,13 @@ class _TrueKeypoints(_LatestChunk):
         return find_again(chunk.prediction, chunk.truth, points)
 
 
-class _ModelKeypoints(_LatestChunk):
+class ModelKeypoints(_LatestChunk):
+    """Keypoints of the evaluated model: they show how well a result keeps what the model detects in the truth.
+
+    Models cannot be compared by them, for each is measured with its own keypoints. Asked for the first chunk it raises
+    UsageError if the model has none.
+    """
+
     name = MODEL
 
     def __init__(self, renderer: Renderer) -> None:

@@ -35,7 +35,6 @@ def printed(value: float | None, places: int | None = None, *, signed: bool = Fa
 
 WIDTH = 280
 """Width of every plot; a unit is about one CSS pixel."""
-CURVE_HEIGHT = 150
 ROW_HEIGHT = 44
 MOST_DOTS = 200
 """Number of clips drawn as dots in a row; of more, evenly picked ones."""

@@ -23,7 +23,7 @@ from fommctl.animate.plan import GENERAL
 from fommctl.animate.rendering import BATCH_ON_CPU
 from fommctl.animate.transfer import Moment, MotionTransfer, rule_of
 from fommctl.api.metrics import FrameChunk
-from fommctl.api.protocols import Renderer, SourceContext
+from fommctl.api.protocols import ReconstructionRenderer, Renderer, SourceContext
 from fommctl.api.schema import TransferRules
 from fommctl.errors import MissingError
 from fommctl.evaluate.streams import BATCH, ClipFrames, FrameBatch, FrameStream, groups
@@ -36,7 +36,7 @@ from fommctl.networks.transfer import adapted_covariances
 
 def reconstruction(engine: Engine, clip: ClipFrames) -> FrameStream:
     """Render a clip from its first frame: absolute keypoints, every frame, the first one too, as published
-    (first-order-model, reconstruction.py)."""
+    (first-order-model, reconstruction.py); a `ReconstructionRenderer` looks at the frames."""
     renderer = engine.renderer()
 
     def batches() -> Iterator[FrameBatch]:
@@ -47,7 +47,8 @@ def reconstruction(engine: Engine, clip: ClipFrames) -> FrameStream:
                 context = renderer.encode_source(to_tensor([source], renderer.device))
             motion = _detected(renderer, frames)
             truth = np.stack(frames)
-            yield FrameBatch(_chunk(_rendered(renderer, context, motion, source), truth, first), source, truth)
+            rendered = _rendered(renderer, context, motion, source, frames)
+            yield FrameBatch(_chunk(rendered, truth, first), source, truth)
             first += len(frames)
 
     return FrameStream(batches(), float(clip.rate), clip.warnings)
@@ -113,14 +114,19 @@ def _detected(renderer: Renderer, frames: list[Pixels]) -> MotionParts:
 
 
 def _rendered(
-    renderer: Renderer, context: SourceContext, motion: MotionParts, source: Pixels
+    renderer: Renderer,
+    context: SourceContext,
+    motion: MotionParts,
+    source: Pixels,
+    driving: Sequence[Pixels] | None = None,
 ) -> tuple[Tensor, NDArray[np.uint8]]:
     """Render frames: exact (N, 3, H, W) on the CPU, and rounded to 8 bits (N, H, W, 3); in the size of the source,
-    where the model makes larger ones too."""
+    where the model makes larger ones too.  driving: frames that are to be made again."""
     size = _batch(renderer)
     exact, rounded = [], []
     for start in range(0, len(motion), size):
-        frames = _render(renderer, context, motion[start : start + size])
+        shown = None if driving is None else driving[start : start + size]
+        frames = _render(renderer, context, motion[start : start + size], shown)
         if frames.shape[2:] != source.shape[:2]:
             frames = F.interpolate(frames, source.shape[:2], mode="bilinear", antialias=True)
         rounded.append(HostPixels(frames).array())
@@ -128,14 +134,21 @@ def _rendered(
     return torch.cat(exact), np.concatenate(rounded)
 
 
-def _render(renderer: Renderer, context: SourceContext, motion: MotionParts) -> Tensor:
+def _render(
+    renderer: Renderer, context: SourceContext, motion: MotionParts, driving: Sequence[Pixels] | None
+) -> Tensor:
     try:
+        if driving is not None and isinstance(renderer, ReconstructionRenderer):
+            return renderer.reconstruct(context, motion, to_tensor(list(driving), renderer.device))
         return renderer.render(context, motion)
     except torch.OutOfMemoryError as error:
         if len(motion) == 1:
             raise MissingError(f"not enough memory on {renderer.device} for one frame", "Use --device cpu.") from error
     half = len(motion) // 2
-    return torch.cat([_render(renderer, context, part) for part in (motion[:half], motion[half:])])
+    parts = (slice(None, half), slice(half, None))
+    return torch.cat(
+        [_render(renderer, context, motion[part], None if driving is None else driving[part]) for part in parts]
+    )
 
 
 def _batch(renderer: Renderer) -> int:

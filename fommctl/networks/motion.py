@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ class MotionParts:
     frames each, frames first; one that may be absent is None then."""
 
     __slots__ = ()
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Names of parts that are there or not, whatever the model is."""
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -69,6 +71,11 @@ class MotionParts:
         """Return the motion put back to where its subject was before its square followed it: points p go to scale
         R(angle) p + shift. scale, angle (clockwise, radians): (B,); shift: (B, 2). Where motion knows no place, as it
         is."""
+        return self
+
+    def with_landmarks(self, landmarks: Tensor) -> Self:
+        """Return the motion with what the landmarks (B, N, 2) of its frames tell, NaN where none were found; see
+        `fommctl.api.schema.Options.landmarks`."""
         return self
 
     def smoother(self) -> Smoother:

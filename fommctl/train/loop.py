@@ -26,7 +26,7 @@ from fommctl.train import run_folder
 from fommctl.train import state as training_state
 from fommctl.train.distributed import Processes
 from fommctl.train.logs import MetricsLog, TensorBoardLog, save_training_grid, training_grid
-from fommctl.train.pairs import batches, worker_deaths_told
+from fommctl.train.pairs import batches, worker_crashes_as_errors
 from fommctl.train.setup import Setup
 from fommctl.train.step import StepResult
 
@@ -132,7 +132,7 @@ class Loop:
         """
         first = self.progress.done
         with ExitStack() as stack:
-            stack.enter_context(worker_deaths_told())
+            stack.enter_context(worker_crashes_as_errors())
             logs: Logs | None = None
             loader = batches(
                 self._setup.pairs,

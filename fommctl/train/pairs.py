@@ -1,4 +1,8 @@
-"""Training pairs: what a pair is made of follows from the seed and its number alone."""
+"""Training data: frames, landmarks, pairs of them, and batches of pairs, made by worker processes.
+
+What a pair is made of follows from the seed and its number alone, and step s holds the same pairs whatever the number
+of workers and processes and wherever a run goes on.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from math import prod
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import numpy as np
@@ -32,6 +37,17 @@ from fommctl.home import home
 from fommctl.presets.sections import DatasetParams, ExpressionParams
 from fommctl.train.augmentation import augment, moved, warped
 
+Pixels = NDArray[np.uint8]
+Find = Callable[[list[Pixels]], list[NDArray[np.float32] | None]]
+"""Landmarks (N, 2) in pixels, x before y, of each picture (H, W, 3); None where there is no subject."""
+Drawn = tuple[dict[str, Any], dict[str, str]]
+"""A pair, and what is wrong with the clips that could not be read for it, by their names."""
+log = logging.getLogger(__name__)
+
+_REDUCED = 32
+"""Side, in pixels, of the pictures by whose difference pairs are chosen."""
+_GRACE = 20
+"""Seconds that workers go on after SIGTERM, so that the run, which got it too, can save and end them itself."""
 _EMPTY, _SEEN, _TAKEN, _READY = range(4)
 _MOST = 2 * 1024**3
 _SMALLEST = 4
@@ -108,11 +124,6 @@ class FrameCache:
         return read_frames(clip.path, indices, size=(self._shape[1], self._shape[0]))
 
 
-Pixels = NDArray[np.uint8]
-Find = Callable[[list[Pixels]], list[NDArray[np.float32] | None]]
-"""Landmarks (N, 2) in pixels, x before y, of each picture (H, W, 3); None where there is no subject."""
-
-
 class Landmarks:
     """Landmarks of the surest subject of each frame; called in the workers of the data loader.
 
@@ -169,15 +180,6 @@ class KeptLandmarks:
         return np.lib.format.open_memmap(path, mode="r+")
 
 
-_log = logging.getLogger(__name__)
-
-Drawn = tuple[dict[str, Any], dict[str, str]]
-"""A pair, and what is wrong with the clips that could not be read for it, by their names."""
-
-_REDUCED = 32
-"""Side, in pixels, of the pictures by whose difference pairs are chosen."""
-
-
 class TrainingPairs(Dataset[dict[str, Any]]):
     """Pairs of frames by their number, without an end: epoch after epoch, each in an order of its own.
 
@@ -213,7 +215,7 @@ class TrainingPairs(Dataset[dict[str, Any]]):
         self._stills = [clip for clip in clips if clip.still] if params.stills else []
         ignored = len(clips) - len(self._clips) - len(self._stills)
         if ignored:
-            _log.warning("%d still pictures are not used: the preset has no dataset_params.stills", ignored)
+            log.warning("%d still pictures are not used: the preset has no dataset_params.stills", ignored)
         if not self._clips and not self._stills:
             raise InputError(
                 "there is no clip of more than one frame to train on",
@@ -247,7 +249,7 @@ class TrainingPairs(Dataset[dict[str, Any]]):
         for name, problem in unreadable.items():
             if name not in self._told:
                 self._told.add(name)
-                _log.warning("%s cannot be read any more, and others are taken instead: %s", name, problem)
+                log.warning("%s cannot be read any more, and others are taken instead: %s", name, problem)
 
     def draw(self, draw: int) -> Drawn:
         """Return the pair with this number; nothing is remembered from one to the next, not even which clips failed."""
@@ -366,12 +368,6 @@ def most_different(frames: Sequence[Pixels]) -> list[Pixels]:
     return [frames[min(first, second)], frames[max(first, second)]]
 
 
-__all__ = ["TrainingPairs", "batches", "steps_per_epoch"]
-
-_GRACE = 20
-"""Seconds that workers go on after SIGTERM, so that the run, which got it too, can save and end them itself."""
-
-
 def steps_per_epoch(pairs: TrainingPairs, batch_size: int) -> int:
     """Return whole batches in an epoch. Raises UsageError where there is none."""
     steps = pairs.pairs_per_epoch // batch_size
@@ -460,12 +456,15 @@ def _run(loader: DataLoader[Any], pairs: TrainingPairs) -> Generator[dict[str, T
 
 
 @contextmanager
-def worker_deaths_told() -> Iterator[None]:
+def worker_crashes_as_errors() -> Iterator[None]:
     """Raise InputError for a worker that the system ended; torch raises its own wherever the run happens to be."""
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, OSError, EOFError) as error:
+        # A tensor that is fetched from the worker at that moment fails first.
+        modules = [frame.f_globals.get("__name__") or "" for frame, _ in walk_tb(error.__traceback__)]
+        fetching = any(module.startswith("multiprocessing.") for module in modules)
+        if "DataLoader worker" not in str(error) and not fetching:
             raise
         raise InputError(
             "the system killed a process that prepares training data",

@@ -28,9 +28,12 @@ if TYPE_CHECKING:
     from fommctl.train.config import TrainConfig
 
 
+log = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """Tensors by their names, `group/name`."""
+class InitReport:
+    """Tensors that a run took from a model, and those that start anew, by their names `group/name`."""
 
     taken: tuple[str, ...]
     left: tuple[str, ...]
@@ -48,7 +51,7 @@ class Taken:
         )
 
 
-def initialise(backend: Backend, spec: BackendSpec, model: str, host: Host) -> Taken:
+def initialise(backend: Backend, spec: BackendSpec, model: str, host: Host) -> InitReport:
     """Copy every tensor of `model` (a name of the registry or a path) that fits by name and shape into the networks,
     statistics of BatchNorm included.
 
@@ -78,10 +81,7 @@ def initialise(backend: Backend, spec: BackendSpec, model: str, host: Host) -> T
             f"no weight of {model} fits this preset",
             "Use a model of the same architecture, or the preset that it was trained with.",
         )
-    return Taken(tuple(taken), tuple(left))
-
-
-log = logging.getLogger(__name__)
+    return InitReport(tuple(taken), tuple(left))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,7 @@ SCALE_CUTOFF = 0.3
 class FaceMotion(MotionParts):
     """Keypoints are scale * (canonical @ rotation + expression) + translation in x and y."""
 
+    optional: ClassVar[tuple[str, ...]] = ("openings", "placed")
     rotation: Tensor
     """(B, 3, 3), for row vectors."""
     expression: Tensor
@@ -36,7 +38,7 @@ class FaceMotion(MotionParts):
     canonical: Tensor
     """(B, K, 3): the keypoints of the face at rest."""
     openings: Tensor | None = None
-    """(B, 3): of the left and the right eye and of the lips, height over width, where landmarks told."""
+    """(B, 3): of the left and the right eye and of the lips, height over width, where landmarks told; -1 where not."""
     placed: Tensor | None = None
     """(B, K, 3): the keypoints themselves, once the motion is that of a source."""
 
@@ -67,6 +69,10 @@ class FaceMotion(MotionParts):
             scale=self.scale * scale[:, None],
             translation=scale[:, None] * (self.translation[:, None] @ turn)[:, 0] + F.pad(shift, (0, 1)),
         )
+
+    def with_landmarks(self, landmarks: Tensor) -> FaceMotion:
+        """See `MotionParts`: they tell how far eyes and lips are open."""
+        return replace(self, openings=openings(landmarks))
 
     def smoother(self) -> Smoother:
         """See `MotionParts`."""
@@ -113,6 +119,25 @@ def face_motion(heads: Mapping[str, Tensor]) -> FaceMotion:
         numbers["t"],
         numbers["kp"].view(batch, -1, 3),
     )
+
+
+# The ends of the height and of the width of left eye, right eye and lips, by the number of landmarks.
+_OPENINGS = {
+    68: ((37, 40, 39, 36), (43, 46, 45, 42), (62, 66, 54, 48)),
+    203: ((6, 18, 0, 12), (30, 42, 24, 36), (90, 102, 48, 66)),
+    468: ((159, 145, 33, 133), (386, 374, 362, 263), (13, 14, 61, 291)),
+    478: ((159, 145, 33, 133), (386, 374, 362, 263), (13, 14, 61, 291)),
+}
+
+
+def openings(landmarks: Tensor) -> Tensor:
+    """Return how far eyes and lips are open, height over width: (B, 3) of landmarks (B, N, 2); -1 where unknown."""
+    ends = _OPENINGS.get(landmarks.shape[1])
+    if ends is None:
+        return landmarks.new_full((len(landmarks), 3), -1.0)
+    points = landmarks[:, torch.tensor(ends, device=landmarks.device)]
+    heights, widths = (torch.linalg.vector_norm(points[:, :, at] - points[:, :, at + 1], dim=-1) for at in (0, 2))
+    return torch.nan_to_num(heights / (widths + 1e-6), nan=-1.0)
 
 
 def rotation_matrices(pitch: Tensor, yaw: Tensor, roll: Tensor) -> Tensor:

@@ -58,6 +58,12 @@ class FaceOptions(Options):
     close_lips: bool = False
     """Close the source's lips before it moves."""
 
+    @property
+    def landmarks(self) -> bool:
+        """See `Options`: they tell how far eyes and lips are open."""
+        wanted = self.eyes_open, self.lips_open
+        return self.retarget_eyes or self.retarget_lips or self.close_lips or any(each is not None for each in wanted)
+
     @cached_property
     def regions(self) -> Mapping[str, float]:
         """Gains by region."""

@@ -176,10 +176,10 @@ def _retargeted(
         lips = own.new_full((1, 1), options.lips_open)
     elif options.retarget_lips and theirs is not None:
         lips = theirs[:, 2:]
-    if eyes is not None and correctors.eyes is not None:
-        change = change + correctors.eyes(still, own[:, :2], eyes).view(-1, *still.shape[1:])
-    if lips is not None and correctors.lips is not None:
-        change = change + correctors.lips(still, own[:, 2:], lips).view(-1, *still.shape[1:])
+    for corrector, start, wanted in ((correctors.eyes, own[:, :2], eyes), (correctors.lips, own[:, 2:], lips)):
+        if corrector is not None and wanted is not None and bool((start >= 0).all()):
+            moved = corrector(still, start, wanted).view(-1, *still.shape[1:])
+            change = change + torch.where(wanted[..., None] >= 0, moved, 0)
     return change
 
 

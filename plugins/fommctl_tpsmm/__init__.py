@@ -22,6 +22,7 @@ def fommctl_backends() -> Iterator[BackendSpec]:
         build=_build,
         read_architecture=_read_architecture,
         sections=_sections,
+        motions=("relative", "absolute", "avd"),
     )
 
 

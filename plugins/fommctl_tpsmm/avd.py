@@ -32,6 +32,21 @@ class AvdNetwork(nn.Module):
         return Motion(self.decoder(torch.cat((pose, shape), 1)).view_as(driving.keypoints))
 
 
+class AvdRenderer:
+    """What both renderers do with the network: the motion of `--motion avd`."""
+
+    def __init__(self, avd: AvdNetwork | None) -> None:
+        self._avd = avd if avd is not None and avd.trained else None
+        self.own_modes = () if self._avd is None else ("avd",)
+
+    @torch.inference_mode()
+    def transfer(self, driving: Motion, reference: Motion, source: Motion, *, mode: str, options: None) -> Motion:
+        """See `fommctl.api.TransferRenderer`."""
+        assert self._avd is not None
+        motion: Motion = self._avd(source, driving)
+        return motion
+
+
 def _mark_trained(network: nn.Module, _: object) -> None:
     network.trained = True  # type: ignore[assignment]
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from fommctl.api import Renderer
-from fommctl.api.blocks import Motion, PlainRenderer, downsample_at
-from fommctl_tpsmm.avd import AvdNetwork
+from fommctl.api.blocks import Motion, PlainRenderer, PlainSource, downsample_at
+from fommctl_tpsmm.avd import AvdNetwork, AvdRenderer
 from fommctl_tpsmm.encoders import BackgroundPredictor, KeypointDetector, reduced
 from fommctl_tpsmm.fast import FastRenderer, flow_of
 from fommctl_tpsmm.inpainting import InpaintingNetwork, Painted
@@ -44,8 +44,12 @@ class Generator(nn.Module):
         self.dense_motion = dense_motion
         self.inpainting = inpainting
 
-    def forward(self, source: Tensor, source_motion: Motion, driving_motion: Motion) -> Painted:
-        painted: Painted = self.inpainting(source, self.dense_motion(source, source_motion, driving_motion))
+    def forward(
+        self, source: Tensor, source_motion: Motion, driving_motion: Motion, background: Tensor | None = None
+    ) -> Painted:
+        """background: see `warps_between`."""
+        motion = self.dense_motion(source, source_motion, driving_motion, background)
+        painted: Painted = self.inpainting(source, motion)
         return painted
 
     @staticmethod
@@ -53,6 +57,31 @@ class Generator(nn.Module):
         """The flow of `fommctl.api.FlowRenderer`."""
         height, width = painted.prediction.shape[2:]
         return flow_of(painted.motion.deformation, (height, width))
+
+
+class PublishedRenderer(PlainRenderer, AvdRenderer):
+    """The plain renderer, with the networks of animation via disentanglement and of the background."""
+
+    def __init__(
+        self,
+        detector: nn.Module,
+        generator: Generator,
+        device: torch.device,
+        avd: AvdNetwork | None,
+        background: BackgroundPredictor | None,
+    ) -> None:
+        PlainRenderer.__init__(self, detector, generator, device)
+        AvdRenderer.__init__(self, None if avd is None else avd.to(device))
+        self._background = None if background is None else background.to(device)
+
+    @torch.inference_mode()
+    def reconstruct(self, context: object, motion: Motion, driving: Tensor) -> Tensor:
+        """See `fommctl.api.ReconstructionRenderer`: the background moves, too."""
+        assert isinstance(context, PlainSource)
+        source = context.frame.expand(len(motion), -1, -1, -1)
+        background = None if self._background is None else self._background(source, driving)
+        painted: Painted = self._generator(source, context.motion, motion, background)
+        return painted.prediction
 
 
 class TpsmmBackend:
@@ -97,13 +126,23 @@ class TpsmmBackend:
         """See `fommctl.api.Backend`. The fast renderer keeps nothing of this object. Raises UsageError for a `scale`
         that the motion network's downsampling cannot reach."""
         if fast:
-            return FastRenderer(self.keypoint_detector, self.dense_motion, self.inpainting, device, precision, scale)
+            return FastRenderer(
+                self.keypoint_detector,
+                self.dense_motion,
+                self.inpainting,
+                device,
+                precision,
+                scale,
+                avd=self.avd,
+                background=self.background,
+            )
         dense_motion = self.dense_motion
         if scale != 1:
             dense_motion = copy.deepcopy(dense_motion)
             dense_motion.down = downsample_at(dense_motion.down, self.inpainting.num_channels, scale)
         generator = Generator(dense_motion, self.inpainting)
-        return PlainRenderer(ReducedDetector(self.keypoint_detector, scale), generator, device)
+        detector = ReducedDetector(self.keypoint_detector, scale)
+        return PublishedRenderer(detector, generator, device, self.avd, self.background)
 
     def training(self, params: TrainParams, perceptual: PerceptualNetwork | None) -> Sequence[TrainingPhase]:
         """See `fommctl.api.training.TrainableBackend`; the network of animation via disentanglement does not learn."""

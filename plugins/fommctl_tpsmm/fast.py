@@ -22,12 +22,14 @@ from fommctl.api.blocks import (
     Numerics,
     between_borders,
     downsample_at,
+    exact_convolutions,
     neighbours,
     sample,
     weight_and_bias,
     weighted_rows,
 )
-from fommctl_tpsmm.encoders import BasicBlock, KeypointDetector, ResNet18, reduced
+from fommctl_tpsmm.avd import AvdNetwork, AvdRenderer
+from fommctl_tpsmm.encoders import BackgroundPredictor, BasicBlock, KeypointDetector, ResNet18, reduced
 from fommctl_tpsmm.inpainting import InpaintingNetwork, resized, resized_grid
 from fommctl_tpsmm.layers import DownBlock, ResidualBlock, SameBlock, UpBlock
 from fommctl_tpsmm.motion import DenseMotionNetwork, motion_inputs
@@ -129,7 +131,7 @@ class FastResidual:
 
 
 class FastDenseMotion:
-    """As `DenseMotionNetwork` without a background."""
+    """As `DenseMotionNetwork`."""
 
     def __init__(self, network: DenseMotionNetwork, numerics: Numerics, channels: int, scale: float) -> None:
         self._down = copy.deepcopy(downsample_at(network.down, channels, scale))
@@ -152,9 +154,11 @@ class FastDenseMotion:
         """The source as the motion network sees it."""
         return frame if self._down is None else self._down(frame)
 
-    def __call__(self, small: Tensor, source: Motion, driving: Motion) -> tuple[Tensor, list[Tensor]]:
+    def __call__(
+        self, small: Tensor, source: Motion, driving: Motion, background: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
         """The deformation (B, h, w, 2) and the occlusions, coarse to fine."""
-        heatmaps, deformed, warps = motion_inputs(small.expand(len(driving), -1, -1, -1), source, driving)
+        heatmaps, deformed, warps = motion_inputs(small.expand(len(driving), -1, -1, -1), source, driving, background)
         x = torch.cat((heatmaps, deformed.flatten(1, 2)), 1).to(self._dtype, memory_format=torch.channels_last)
         skips = [x]
         for same in self._encoder:
@@ -219,7 +223,7 @@ class FastInpainting:
         return features.warped(deformation, resized(hidden, features.height, features.width))
 
 
-class FastRenderer(GraphedRenderer[FastSource]):
+class FastRenderer(GraphedRenderer[FastSource], AvdRenderer):
     """The networks, rewritten for inference (see `fommctl.api.Renderer`).
 
     Keypoints, splines, occlusions and the softmax of the maps stay in float32 whatever the precision of the
@@ -234,8 +238,13 @@ class FastRenderer(GraphedRenderer[FastSource]):
         device: torch.device,
         precision: str = "fp32",
         scale: float = 1.0,
+        *,
+        avd: AvdNetwork | None = None,
+        background: BackgroundPredictor | None = None,
     ) -> None:
-        super().__init__(device)
+        GraphedRenderer.__init__(self, device)
+        AvdRenderer.__init__(self, copy.deepcopy(avd).to(device) if avd is not None else None)
+        self._background = None if background is None else copy.deepcopy(background).to(device)
         numerics = Numerics(device, DTYPES[precision])
         self._scale = scale
         with torch.inference_mode():
@@ -260,14 +269,26 @@ class FastRenderer(GraphedRenderer[FastSource]):
         frames, deformation = self._rendered(context, motion)
         return frames, flow_of(deformation, (context.pixels.shape[2], context.pixels.shape[3]))
 
-    def _rendered(self, context: FastSource, motion: Motion) -> tuple[Tensor, Tensor]:
-        """Frames and their deformation."""
+    @torch.inference_mode()
+    def reconstruct(self, context: FastSource, motion: Motion, driving: Tensor) -> Tensor:
+        """See `fommctl.api.ReconstructionRenderer`: the background moves, too."""
+        if self._background is None:
+            return self.render(context, motion)
+        source = context.pixels.expand(len(driving), -1, -1, -1)
+        background = self._background(reduced(source, self._scale), reduced(driving, self._scale))
+        with exact_convolutions():
+            return self._rendered(context, motion, background)[0]
+
+    def _rendered(self, context: FastSource, motion: Motion, background: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Frames and their deformation.  background: (B, 3, 3), of `BackgroundPredictor`."""
         count = len(motion)
         if self.device.type == "cpu":
             count = max(1, LARGEST_TENSOR // (self._bytes_a_pixel * context.pixels[0, 0].numel()))
         parts = []
         for start in range(0, max(len(motion), 1), max(count, 1)):
-            deformation, occlusions = self._motion(context.small, context.motion, motion[start : start + count])
+            part = slice(start, start + count)
+            moved = None if background is None else background[part]
+            deformation, occlusions = self._motion(context.small, context.motion, motion[part], moved)
             parts.append((self._painter(context, deformation, occlusions), deformation))
         frames, deformations = zip(*parts, strict=True)
         return torch.cat(frames), torch.cat(deformations)

@@ -64,7 +64,7 @@ def test_a_ray_of_ones_own_is_stopped_and_one_that_was_there_is_not(monkeypatch,
     ("error", "message"),
     [
         (RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.40.0\n"), "another version.*2.40.0"),
-        (RayError("InvalidAuthToken"), "without its token"),
+        (RayError("InvalidAuthToken"), "requires a token"),
         (ConnectionError("Could not find any running Ray instance."), "no Ray cluster answers at auto"),
         (ValueError("When connecting to an existing cluster, num_cpus must not be provided.\n..."), "failed to start"),
     ],
@@ -91,7 +91,7 @@ def test_shares(monkeypatch):
     assert share_of(gpus, 2, ("cpu",)) == (2, 16, False)
     with pytest.raises(UsageError, match="cuda:1"):
         share_of(gpus, None, ("cuda:1",))
-    with pytest.raises(MissingError, match="no GPU"):
+    with pytest.raises(MissingError, match="has a GPU"):
         share_of(farm, None, ("cuda",))
 
 
@@ -122,7 +122,7 @@ def test_nobody_answers():
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [(b"", "no Ray answers at"), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers at")]
+    ("text", "says"), [(b"", "no Ray cluster answers at"), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is not Ray")]
 )
 def test_something_else_answers(monkeypatch, text, says):
     stand_in(monkeypatch)

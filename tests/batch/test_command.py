@@ -143,7 +143,7 @@ def test_everything_is_checked_before_the_first_job(folder, run_cli):
         ("line 3", "the output is also that of line 1"),
         ("line 4", "the output is an input of line 5"),
         ("line 5", "xyz"),
-        ("line 5", "takes one picture of the source"),
+        ("line 5", "use one picture of the source"),
         ("line 6", "unknown model 'vix-256'"),
         ("line 6", "the output folder"),
         ("line 7", "exists already, and no batch has made it"),

@@ -8,8 +8,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from crop_shots import BLOBS, blob_clip
+from interlaced import FRAMES, HEIGHT, WIDTH, interlaced
+from PIL import Image
 from written_media import track
 
 from fommctl.crop.clips import ffmpeg_command, nominal_rate
@@ -17,6 +20,7 @@ from fommctl.crop.config import CropConfig
 from fommctl.crop.search import Piece
 from fommctl.media.boxes import Box
 from fommctl.media.probe import probe
+from fommctl.media.reader import Reader
 from fommctl.media.writer import Writer
 
 ONE = ("--workers", "1", "--json")
@@ -86,6 +90,36 @@ def test_parts_lengths_and_rates(run_cli, blobs, tmp_path):
     assert (found["fps"], found["frames"]) == ("25/2", 20)
     # The two others of the run before were this tool's, and are gone.
     assert [path.name for path in out.glob("*.mp4")] == ["a#track0.mp4"]
+
+
+def test_interlaced_footage_is_made_whole(run_cli, blobs, tmp_path):
+    def scene(field):
+        picture = np.full((HEIGHT, WIDTH, 3), 60, np.uint8)
+        left = 40 + 3 * abs(field % 8 - 4)
+        picture[30:70, left : left + 40] = (220, 30, 30)
+        return picture
+
+    clip = interlaced(tmp_path / "a.mts", scene=scene)
+    combs = {}
+    for mode, count in (("auto", FRAMES), ("field", 2 * FRAMES), ("off", FRAMES)):
+        out = tmp_path / mode
+        (found,) = clips(run_cli, clip, "-o", out, "--deinterlace", mode, "--min-duration", "0.2", *blobs)
+        with Reader(Path(found["output"])) as reader:
+            pictures = [frame.pixels[..., 0].astype(int) for frame in reader]
+        assert len(pictures) == count
+        combs[mode] = np.abs(pictures[5][1:-1] - (pictures[5][:-2] + pictures[5][2:]) / 2).mean()
+    assert combs["off"] > 1.5 * max(combs["auto"], combs["field"]), combs
+
+
+def test_a_photo_of_a_telephone_becomes_a_picture(run_cli, blobs, tmp_path):
+    picture = np.full((160, 200, 3), 60, np.uint8)
+    picture[50:110, 60:120] = (220, 30, 30)
+    pillow_heif.register_heif_opener()
+    Image.fromarray(picture).save(tmp_path / "IMG_1.HEIC", "HEIF", quality=95)
+    (found,) = clips(run_cli, tmp_path / "IMG_1.HEIC", "-o", tmp_path / "out", *blobs)
+    assert (Path(found["output"]).suffix, found["fps"]) == (".png", None)
+    with Image.open(found["output"]) as written:
+        assert written.size[0] == written.size[1]
 
 
 def test_small_subjects_are_told_or_left_out(run_cli, blobs, tmp_path):

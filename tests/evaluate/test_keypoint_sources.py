@@ -16,12 +16,12 @@ from fommctl.api.blocks import Motion
 from fommctl.api.metrics import FrameChunk
 from fommctl.evaluate.detection_cache import DetectionCache
 from fommctl.evaluate.keypoint_sources import (
-    detector_keypoints,
-    embedding_source,
+    DetectorKeypoints,
+    Embeddings,
+    ModelKeypoints,
+    TrueKeypoints,
     in_pixels,
-    model_keypoints,
     source_name,
-    true_keypoints,
 )
 from fommctl.host import Host
 
@@ -67,7 +67,7 @@ def counted(spec: DetectorSpec | EmbedderSpec) -> tuple[Counting, DetectorSpec |
 def test_a_second_evaluation_of_the_same_truth_detects_nothing(host: Host, faces: np.ndarray, tmp_path: Path) -> None:
     """A real detector, wrapped; the second evaluation has a cache, chunks and predictions of its own."""
     detector, spec = counted(host.detectors["dlib-68"])
-    first = detector_keypoints(spec, DetectionCache(tmp_path))
+    first = DetectorKeypoints(spec, DetectionCache(tmp_path))
     black = np.zeros_like(faces)
     prediction, truth = first(FrameChunk(black, faces))
     assert (detector.built, detector.seen) == (1, 3)  # two faces, and the black frame once
@@ -77,7 +77,7 @@ def test_a_second_evaluation_of_the_same_truth_detects_nothing(host: Host, faces
     np.testing.assert_array_equal(truth, expected)
     assert truth.dtype == np.float64
 
-    second = detector_keypoints(spec, DetectionCache(tmp_path))
+    second = DetectorKeypoints(spec, DetectionCache(tmp_path))
     for index in (1, 0):
         _, again = second(FrameChunk(black[:1], faces[index : index + 1].copy(order="F"), None, index))
         np.testing.assert_array_equal(again[0], expected[index])
@@ -88,23 +88,23 @@ def test_results_of_another_detector_or_version_are_not_taken(host: Host, faces:
     detector, spec = counted(host.detectors["dlib-68"])
     chunk = FrameChunk(faces[:1], None)
     for version, seen in (("fommctl 1", 1), ("fommctl 1", 1), ("fommctl 2", 2)):
-        points, nothing = detector_keypoints(spec, DetectionCache(tmp_path), version=version)(chunk)
+        points, nothing = DetectorKeypoints(spec, DetectionCache(tmp_path), version=version)(chunk)
         assert (points.shape, nothing) == ((1, 68, 2), None)
         assert detector.seen == seen
-    detector_keypoints(replace(spec, name="other"), DetectionCache(tmp_path), version="fommctl 2")(chunk)
+    DetectorKeypoints(replace(spec, name="other"), DetectionCache(tmp_path), version="fommctl 2")(chunk)
     assert detector.seen == 3
     assert source_name(replace(spec, packages=("numpy", "no-such")), "f 1") == f"dlib-68; f 1; numpy {np.__version__}"
 
 
 def test_embeddings_come_batched_and_from_the_cache(host: Host, faces: np.ndarray, tmp_path: Path) -> None:
     embedder, spec = counted(host.embedders["dlib-128"])
-    source = embedding_source(spec, DetectionCache(tmp_path))
+    source = Embeddings(spec, DetectionCache(tmp_path))
     frames = np.concatenate([faces[:1], np.zeros_like(faces[:1])])
     found = source(frames)
     assert (source.name, found.shape, found.dtype) == ("dlib-128", (2, 128), np.float64)
     assert np.isfinite(found[0]).all()
     assert np.isnan(found[1]).all()
-    again = embedding_source(spec, DetectionCache(tmp_path))(frames[::-1])
+    again = Embeddings(spec, DetectionCache(tmp_path))(frames[::-1])
     np.testing.assert_array_equal(again[::-1], found)
     assert (embedder.built, embedder.seen) == (1, 2)
 
@@ -122,14 +122,14 @@ def test_the_first_subject_counts_and_pictures_come_in_batches() -> None:
     counting = Counting(Corner())
     spec = DetectorSpec(name="corner", summary="s", subject="x", build=counting.build, landmarks=2)
     frames = np.arange(40, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2).repeat(3, 3)
-    points, _ = detector_keypoints(spec, DetectionCache(None))(FrameChunk(frames, frames))
+    points, _ = DetectorKeypoints(spec, DetectionCache(None))(FrameChunk(frames, frames))
     np.testing.assert_array_equal(points, np.arange(40)[:, None, None] * np.ones((1, 2, 2)))
     assert (counting.seen, counting.most) == (40, 16)
 
 
 def test_detectors_without_landmarks_are_no_source(host: Host) -> None:
     with pytest.raises(UsageError, match="finds no keypoints"):
-        detector_keypoints(host.detectors["dlib-hog"], DetectionCache(None))
+        DetectorKeypoints(host.detectors["dlib-hog"], DetectionCache(None))
 
 
 def test_true_keypoints_follow_the_frames_of_the_chunk() -> None:
@@ -138,7 +138,7 @@ def test_true_keypoints_follow_the_frames_of_the_chunk() -> None:
     truth = small.repeat(8, 1).repeat(8, 2)
     points = random.uniform(20, 44, (6, 3, 2))
     points[4, 1] = np.nan
-    source = true_keypoints(points)
+    source = TrueKeypoints(points)
     chunk = FrameChunk(np.roll(truth[3:], 2, 2), truth[3:], None, 3)
     prediction, known = source(chunk)
     np.testing.assert_array_equal(known, points[3:])
@@ -165,7 +165,7 @@ class Brightness:
 
 def test_the_models_own_keypoints_are_in_pixels() -> None:
     renderer = Brightness()
-    source = model_keypoints(renderer)
+    source = ModelKeypoints(renderer)
     frames = np.zeros((2, 11, 21, 3), np.uint8)
     frames[1, 0, 0] = (255, 51, 0)
     chunk = FrameChunk(frames, frames[::-1])

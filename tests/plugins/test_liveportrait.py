@@ -14,6 +14,7 @@ from fommctl_liveportrait.motion import (
     FaceMotion,
     FaceSmoother,
     face_motion,
+    openings,
     part_of,
     rotation_matrices,
     turned_towards,
@@ -270,3 +271,12 @@ def test_published_mask():
     golden = arrays("crop")["mask_template"].float() / 255
     found = torch.from_numpy(mask(512))
     assert (found - golden).abs().max() <= 1 / 255
+
+
+def test_published_openings():
+    golden = arrays("crop")
+    for name in ("b203", "c203"):
+        found = openings(golden[f"{name}/landmarks"][None])
+        close(found[:, :2], golden[f"{name}/eye_ratio"])
+        close(found[:, 2:], golden[f"{name}/lip_ratio"])
+    assert openings(torch.full((1, 68, 2), torch.nan)).tolist() == [[-1, -1, -1]]

@@ -108,7 +108,7 @@ def test_what_it_cannot_do(folder, run_cli, tmp_path):
         assert says in result.json()["error"]["hint"]
     result = run_cli(*inputs, *PREPARED, "--view", folder / "source1.png")
     assert result.code == 2
-    assert "takes one picture" in result.json()["error"]["message"]
+    assert "use one picture" in result.json()["error"]["message"]
     assert not (tmp_path / "a.mkv").exists()
 
 

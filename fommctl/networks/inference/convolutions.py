@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 Instructions = Literal["tiles", "vectors", "none"]
 """`tiles`: matrix tiles (AMX), several times as fast as fp32. `vectors`: AVX-512 with bf16 products, up to twice as
 fast. `none`: bf16 is computed by way of fp32 and slower, or nothing is known of it (ARM)."""
-INSTRUCTIONS = get_args(Instructions)
 _LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 """Environment variables that keep oneDNN, which computes the convolutions, from instructions that the CPU has."""
 
