@@ -37,10 +37,15 @@ class LogFormat(StrEnum):
     OPENJD = "openjd"
 
 
+def without_controls(text: str) -> str:
+    """Return text that moves no cursor, changes no colour and turns no direction."""
+    return _CONTROL.sub("\ufffd", text)
+
+
 def clean(text: str) -> str:
     """Return text without control characters; lines after the first are indented, so that none of them passes for a
     message of its own."""
-    first, *more = _CONTROL.sub("\ufffd", text).split("\n")
+    first, *more = without_controls(text).split("\n")
     return "\n".join([first, *(line if line.startswith("  ") else f"  {line}" for line in more)])
 
 
@@ -48,7 +53,7 @@ def say(text: str) -> None:
     """Print a message to stderr. A terminal that went away costs the message, never the work."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
-            print(text, file=sys.stderr, flush=True)
+            print(without_controls(text), file=sys.stderr, flush=True)
 
 
 def tell(message: str, *, as_json: bool, logger: str, level: str = "info") -> None:
@@ -66,7 +71,7 @@ def make_console(*, stderr: bool = False) -> "Console":
         def render(self, renderable: Any, options: Any = None) -> Any:
             for segment in super().render(renderable, options):
                 plain = segment.control or segment.text.isprintable()
-                yield segment if plain else Segment(_CONTROL.sub("\ufffd", segment.text), segment.style)
+                yield segment if plain else Segment(without_controls(segment.text), segment.style)
 
     if stderr:
         return CleanConsole(file=_Stderr(), highlight=False)  # type: ignore[arg-type]
@@ -223,7 +228,8 @@ def undisturbed(display: "Console") -> Iterator[None]:
         os.dup2(terminal, 2)
         # Processes that were started meanwhile may keep the other end open.
         passing.join(0.5)
-        _Stderr.terminal.close()
+        with contextlib.suppress(OSError, ValueError):
+            _Stderr.terminal.close()
         _Stderr.terminal = None
 
 

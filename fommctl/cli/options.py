@@ -24,7 +24,7 @@ from typer.models import OptionInfo
 
 from fommctl import __version__
 from fommctl.cli import console
-from fommctl.cli.console import LogFormat, Session
+from fommctl.cli.console import LogFormat, Session, clean, make_console
 from fommctl.errors import FommctlError, InputError, ProblemsError, UsageError
 from fommctl.presets.config import nearest
 
@@ -291,7 +291,6 @@ def _print_family_options(after: Mapping[str, str]) -> None:
     preset, model = after.get("--preset", after.get("-p")), after.get("--model", after.get("-m"))
     if preset is None and model is None:
         return
-    import rich
     from rich.panel import Panel
     from rich.table import Table
     from rich.text import Text
@@ -307,7 +306,7 @@ def _print_family_options(after: Mapping[str, str]) -> None:
         default = f" [default: {about['default']}]" if about["default"] else ""
         table.add_row(Text(f"-O {name}", "cyan"), Text(str(about["type"]), "yellow"), Text(f"{about['help']}{default}"))
     if table.rows:
-        rich.print(Panel(table, title=f"Options of {spec.name}", title_align="left", border_style="dim"))
+        make_console().print(Panel(table, title=f"Options of {spec.name}", title_align="left", border_style="dim"))
 
 
 def _unless_missing(parameter: Any, ctx: Any, value: Any) -> Any:
@@ -341,7 +340,7 @@ class Commands(TyperGroup):
             return None
         spec = self.host.commands.get(cmd_name)
         summary = spec.summary if spec else "Offered by two plugins: see 'fommctl plugins list'."
-        return TyperCommand(cmd_name, help=summary, rich_help_panel=PANEL_OF_PLUGINS)
+        return TyperCommand(cmd_name, help=clean(summary), rich_help_panel=PANEL_OF_PLUGINS)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Build the command that is called."""

@@ -8,9 +8,14 @@ from fractions import Fraction
 _TIMECODE = re.compile(r"([0-9]{1,2}):([0-9]{2}):([0-9]{2})([:;.])([0-9]{2})")
 
 
+def _fields(text: str) -> re.Match[str] | None:
+    """Match the fields; editing programs write drop-frame with semicolons everywhere, 01;00;00;02."""
+    return _TIMECODE.fullmatch(text.replace(";", ":", 2) if text.count(";") == 3 else text)
+
+
 def is_timecode(text: str) -> bool:
     """Whether a text has the four fields of a timecode, whatever their values; `1:02:03.50` is a clock time."""
-    match = _TIMECODE.fullmatch(text)
+    match = _fields(text)
     return match is not None and match[4] != "."
 
 
@@ -19,7 +24,7 @@ def frame_number(timecode: str, rate: Fraction) -> int:
 
     Raises ValueError, with the reason, for a text that is no timecode and for one that the rate does not have.
     """
-    match = _TIMECODE.fullmatch(timecode)
+    match = _fields(timecode)
     if match is None:
         raise ValueError("it is no timecode")
     hours, minutes, seconds, frame = (int(match[group]) for group in (1, 2, 3, 5))
@@ -48,7 +53,7 @@ def shifted(timecode: str, frames: int, rate: Fraction, new_rate: Fraction | Non
     `HH:MM:SS;FF` counts drop-frame (SMPTE 12M): at 29.97 frames a second the numbers 00 and 01 (at 59.94 the first
     four) are left out at the start of every minute that is not a tenth one.
     """
-    match = _TIMECODE.fullmatch(timecode)
+    match = _fields(timecode)
     if match is None:
         return None
     hours, minutes, seconds, frame = (int(match[group]) for group in (1, 2, 3, 5))

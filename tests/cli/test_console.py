@@ -52,6 +52,18 @@ def test_progress_on_a_terminal(site: Path) -> None:
     assert "info: INFO: Created TensorFlow Lite XNNPACK delegate" in on_a_terminal(site, "-v").stderr
 
 
+def test_a_terminal_that_goes_away_costs_the_messages_only(site: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "fommctl", "trouble", "work"]
+    changed = environment(site, TERM="xterm", COLUMNS="80")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env=changed, text=True) as process:
+        os.close(theirs)
+        os.read(ours, 1)
+        os.close(ours)
+        stdout = process.stdout.read() if process.stdout else ""
+    assert (process.returncode, stdout) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

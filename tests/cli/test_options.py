@@ -76,6 +76,42 @@ def test_control_characters_reach_no_terminal(tmp_path: Path, run_cli) -> None:
     assert clean("one\ntwo\u202e") == "one\n  two\ufffd"
 
 
+RED = """
+    import sys
+    from fommctl.api import CommandSpec, hookimpl
+
+
+    def build():
+        import typer
+
+        app = typer.Typer()
+
+        @app.callback(invoke_without_command=True)
+        def root(how: str = "exit"):
+            if how == "exit":
+                sys.exit("\\x1b[31mred")
+            raise ValueError("\\x1b[31mred")
+
+        return app
+
+
+    @hookimpl
+    def fommctl_commands():
+        yield CommandSpec(name="red", summary="\\x1b]0;title\\x07Paints", build=build)
+"""
+
+
+def test_control_characters_of_plugins_neither(run_cli, third_party) -> None:
+    third_party(RED, name="red-plugin", entry="red")
+    for words in (("red",), ("red", "--how", "error"), ("red", "--how", "error", "--debug"), ("plugins", "list")):
+        result = run_cli(*words)
+        assert "\x1b" not in result.stderr + result.stdout, words
+    assert "\ufffd[31mred" in run_cli("red").stderr
+    help_text = run_cli("--help").stdout
+    assert "\x1b]0" not in help_text
+    assert "Paints" in help_text
+
+
 def test_the_public_names_are_listed() -> None:
     assert {"Animator", "load"} <= set(dir(fommctl))
 

@@ -69,6 +69,7 @@ def test_shifts_add_up_and_skip_the_dropped_numbers(start, step):
         ("0:00:01:00", NTSC, 30),
         ("00:01:00;02", NTSC, 1800),
         ("00:10:00;00", NTSC, 17982),
+        ("00;10;00;00", NTSC, 17982),
         ("01:00:00;00", NTSC, 107892),
         ("00:01:00;04", 2 * NTSC, 3600),
     ],
@@ -91,6 +92,8 @@ def test_counting_undoes_shifting(frames, zero):
         ("00:00:00;05", Fraction(25), "drop-frame"),
         ("00:01:00;00", NTSC, "no such number"),
         ("00:00:05", Fraction(25), "no timecode"),
+        ("00;00:00;05", NTSC, "no timecode"),
+        ("00:00:00,05", NTSC, "no timecode"),
     ],
 )
 def test_what_a_rate_does_not_have_is_refused(text, rate, reason):

@@ -312,3 +312,19 @@ def test_outputs_whose_names_begin_alike_do_not_share_a_temporary_file(tmp_path)
     one, other = (tmp_path / f"{'long' * 12}-{number}.mkv" for number in (1, 2))
     write_while(one, lambda: write(other, spans(Fraction(25), 4)))
     assert (len(frames(one)), len(frames(other))) == (1, 4)
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "%03d.png"])
+def test_a_folder_that_is_moved_meanwhile_is_told(tmp_path, name):
+    (tmp_path / "out").mkdir()
+    pixels = np.zeros((16, 16, 3), np.uint8)
+
+    def write():
+        with Writer(tmp_path / "out" / name, width=16, height=16, rate=Fraction(25)) as writer:
+            writer.write(pixels, Fraction(0), Fraction(1, 25))
+            (tmp_path / "out").rename(tmp_path / "moved")
+            writer.write(pixels, Fraction(1, 25), Fraction(1, 25))
+
+    with pytest.raises(OutputError, match="no such file or directory"):
+        write()
+    assert not (tmp_path / "out").exists()
