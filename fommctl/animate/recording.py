@@ -23,7 +23,7 @@ from fommctl.models import registry
 from fommctl.provenance.hashing import InputFile, media_hash, model_identity
 from fommctl.provenance.sidecar import VERSION, environment, sidecar_of
 
-NOT_RECORDED = ("source", "driving", "views", "output", "motion_out", "overwrite", "sidecar", "sign", "sign_key")
+NOT_RECORDED = ("source", "driving", "views", "output", "motion_out", "uv", "overwrite", "sidecar", "sign", "sign_key")
 """Options that are no part of what was rendered; the paths stand elsewhere."""
 
 
@@ -146,6 +146,8 @@ def _options(plan: AnimationPlan, batch_size: int, encoder_threads: int) -> dict
     """With what was chosen for the user written out, so that another machine chooses alike."""
     config = plan.config
     options = {name: value for name, value in config.to_json().items() if name not in NOT_RECORDED}
+    # Plates of their own are no part of the result.
+    options["matte"] = "embed" if config.matte == "embed" else None
     options |= {"motion": plan.mode, "batch_size": batch_size, "encoder_threads": encoder_threads}
     return {**options, "detail": plan.detail, "detector": plan.inputs.driving.detector or config.detector}
 

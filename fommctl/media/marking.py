@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
-from fommctl.media import stills
+from fommctl.media import plates, stills
 from fommctl.media.files import opened
 
 TRAINED_ALGORITHMIC_MEDIA = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -126,6 +126,8 @@ def read_statement(path: Path) -> Statement:
     still = stills.identify(path)
     if still is None:
         return _of_movie(path)
+    if plates.needs_openimageio(path) or plates.is_deep_tiff(path):
+        return Statement(plates.read_header(path).comment)
     if still.format == "GIF":
         return _of_gif(path)
     found = stills.texts(path)

@@ -24,10 +24,11 @@ def is_pattern(path: Path) -> bool:
 
 
 def _printf(path: Path) -> str:
-    """The name as printf has it: `name.####.exr` is `name.%04d.exr`; a single # stands for four digits."""
+    """The name as printf has it: `name.####.exr` is `name.%04d.exr`; a single # stands for four digits. A file
+    may have such a name of its own."""
     name = path.name
     found = list(_HASHES.finditer(name))
-    if len(found) != 1 or _NUMBER.search(name):
+    if len(found) != 1 or _NUMBER.search(name) or path.exists():
         return name
     start, end = found[0].span()
     width = end - start if end - start > 1 else 4

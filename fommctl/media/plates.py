@@ -135,6 +135,8 @@ class Header:
     depth: Depth
     has_alpha: bool
     attributes: Attributes
+    comment: str | None
+    """What the file says of itself."""
 
 
 def needs_openimageio(path: Path) -> bool:
@@ -171,7 +173,9 @@ def read_header(path: Path) -> Header:
         width, height = spec.full_width or spec.width, spec.full_height or spec.height
         check_size(path.name, max(width, spec.width), max(height, spec.height))
         names = [name.rpartition(".")[2] for name in spec.channelnames]
-        return Header(image.format_name(), width, height, _depth(spec), "A" in names, _attributes(spec))
+        comment = spec.getattribute("ImageDescription") or spec.getattribute("DocumentName")
+        said = None if comment is None else str(comment)
+        return Header(image.format_name(), width, height, _depth(spec), "A" in names, _attributes(spec), said)
 
 
 def read_plate(path: Path, options: ReadOptions = PLAIN) -> Plate:

@@ -107,6 +107,13 @@ def test_attributes_are_carried(animate, tmp_path):
     assert found["dpx:Transfer"] == "Logarithmic"
 
 
+@pytest.mark.parametrize("suffix", ["exr", "dpx", "tif"])
+def test_inspect_tells_what_made_a_plate(animate, run_cli, tmp_path, suffix):
+    assert animate("plate.exr", "driving.mp4", tmp_path / f"####.{suffix}", "--frames", "1", "--sidecar").code == 0
+    found = run_cli("inspect", next(tmp_path.glob(f"*.{suffix}")), "--json").json()
+    assert "Synthetic video, animated by fommctl" in str(found)
+
+
 def outside() -> np.ndarray:
     still = np.ones((512, 512), bool)
     still[plates.INSIDE] = False
