@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -252,3 +253,19 @@ def test_a_plugin_cannot_take_the_place_of_a_command_of_ours(tmp_path: Path, run
         "fommctl has one of this name\n"
     )
     assert run_process("plugins", "list", "--json", path=path).code == 0
+
+
+def test_a_plugin_that_is_not_installed(tmp_path: Path, run_process: Run) -> None:
+    project = tmp_path / "own"
+    (project / "src" / "own_sets").mkdir(parents=True)
+    (project / "src" / "own_sets" / "__init__.py").write_text(dedent(DISPUTED.format(name="own")), encoding="utf-8")
+    text = '[project]\nname = "own-sets"\nversion = "1.5"\ndependencies = ["fommctl>=2,<3"]\n'
+    (project / "pyproject.toml").write_text(f'{text}[project.entry-points.fommctl]\nown = "own_sets"\n', "utf-8")
+    (shown,) = run_process("--plugin", project, "plugins", "show", "own", "--json").json()["plugins"]
+    assert (shown["distribution"], shown["requires"], shown["problem"]) == ("own-sets", "<3,>=2", None)
+    assert re.fullmatch(r"1\.5\+[0-9a-f]{12}", shown["version"])
+    package = project / "src" / "own_sets"
+    (module,) = run_process("--plugin", package, "plugins", "show", "own_sets", "--json").json()["plugins"]
+    assert module["registers"] == shown["registers"] == {"command": ["own"]}
+    wrong = run_process("--plugin", tmp_path, "plugins", "list")
+    assert (wrong.code, wrong.stderr.splitlines()[0]) == (2, f"error: {tmp_path} is no plugin")
