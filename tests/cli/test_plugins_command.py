@@ -10,6 +10,9 @@ import pytest
 from command_line import Result
 from distributions import BROKEN, GOOD, install
 
+from fommctl.host import Host
+from fommctl.presets.preset import load_preset
+
 Run = Callable[..., Result]
 
 UNKEPT = """
@@ -269,3 +272,31 @@ def test_a_plugin_that_is_not_installed(tmp_path: Path, run_process: Run) -> Non
     assert module["registers"] == shown["registers"] == {"command": ["own"]}
     wrong = run_process("--plugin", tmp_path, "plugins", "list")
     assert (wrong.code, wrong.stderr.splitlines()[0]) == (2, f"error: {tmp_path} is no plugin")
+
+
+GREEDY = """
+    from dataclasses import replace
+    from pathlib import Path
+
+    from fommctl.api import PresetSpec, hookimpl
+    from fommctl_fomm import fommctl_backends as theirs
+
+
+    @hookimpl
+    def fommctl_backends():
+        yield replace(next(theirs()), name="greedy", recognises=lambda params: float(bool(params)))
+
+
+    @hookimpl
+    def fommctl_presets():
+        yield PresetSpec(name="greedy", summary="s", path=Path(__file__).with_name("greedy.yaml"))
+"""
+
+
+def test_check_finds_a_backend_that_claims_others_presets(tmp_path: Path, run_process: Run, host: Host) -> None:
+    install(tmp_path, GREEDY)
+    text = load_preset("smoke", host).text().replace("backend: fomm", "backend: greedy")
+    (tmp_path / "greedy.yaml").write_text(text.replace("name: smoke", "name: greedy"), encoding="utf-8")
+    checks = failed(run_process("plugins", "check", "good", "--json", path=tmp_path))
+    assert list(checks) == ["greedy"]
+    assert checks["greedy"]["problem"].startswith("broken promise: recognises() is less sure of the preset ")
