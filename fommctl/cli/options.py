@@ -125,6 +125,16 @@ def build_app(modules: Sequence[str]) -> typer.Typer:
         version: Annotated[
             bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
         ] = False,
+        plugin: Annotated[
+            list[Path] | None,
+            typer.Option(
+                "--plugin",
+                help="Also use a plugin that is not installed: its project, package or module; repeatable.",
+                callback=_add_plugins,
+                is_eager=True,
+                metavar="PATH",
+            ),
+        ] = None,
     ) -> None:
         pass
 
@@ -370,6 +380,13 @@ def _summary(name: str) -> str:
 
 def _module(name: str) -> Any:
     return importlib.import_module(f"fommctl.cli.{name}")
+
+
+def _add_plugins(paths: list[Path] | None) -> None:
+    for path in paths or ():
+        from fommctl.host import add_plugin
+
+        add_plugin(path)
 
 
 def _print_version(value: bool) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import get_args
 
 from fommctl.api.folders import PICTURE_SUFFIXES
+from fommctl.api.protocols import ClipRecord, Split
 from fommctl.api.specs import DatasetSpec
-from fommctl.api.values import ClipRecord, Split
 from fommctl.datasets.clips import split_of
 from fommctl.errors import FommctlError, InputError, UsageError
 from fommctl.files import comparable_name, safe_file_name

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from liveportrait_models import GOLDEN
 
-from fommctl.api.values import Detection
+from fommctl.api.protocols import Detection
 from fommctl.detection.framing import ideal
 from fommctl.detection.landmarks import FACE, LandmarkDetector, LandmarkSquare, bounds
 from fommctl.media.boxes import Box, TurnedSquare
