@@ -142,7 +142,7 @@ def failure(error: BaseException, seconds: float = 0.0) -> Failed:
 
 def run_jobs(
     jobs: Iterable[Job | Backoff],
-    prepare: Callable[..., Work[Job, Result]],
+    make_worker: Callable[..., Work[Job, Result]],
     arguments: tuple[Any, ...] | Callable[[int], tuple[Any, ...]] = (),
     *,
     workers: int,
@@ -153,7 +153,7 @@ def run_jobs(
     """Yield each job with its outcome, as they come; close the generator to stop early.
 
     jobs: the next one is taken when a worker is free for it.
-    prepare(*arguments): makes the function that does the jobs, once in each process; importable by name, as the
+    make_worker(*arguments): makes the function that does the jobs, once in each process; importable by name, as the
     arguments and results can be pickled. What it raises is the failure of every job. arguments(number): for the worker
     of this number, from 0; one that takes the place of another has its number. A job that cannot be pickled (it holds
     a lambda) is done in this process.
@@ -165,12 +165,12 @@ def run_jobs(
 
     def done_here(job: Job) -> tuple[Job, Outcome[Result]]:
         if not own:
-            own.append(_prepared(prepare, chosen(0)))
+            own.append(_made(make_worker, chosen(0)))
         return job, attempt(own[0], job, lambda done, total: tell(job, done, total))
 
     waiting = iter(jobs)
     more = True
-    pool: _Pool[Job] = _Pool(prepare, chosen, workers, timeout)
+    pool: _Pool[Job] = _Pool(make_worker, chosen, workers, timeout)
     try:
         while more or pool.busy:
             pause: float | None = None
@@ -195,9 +195,9 @@ def run_jobs(
         pool.end()
 
 
-def _prepared(prepare: Callable[..., Work[Any, Any]], arguments: tuple[Any, ...]) -> Work[Any, Any]:
+def _made(make_worker: Callable[..., Work[Any, Any]], arguments: tuple[Any, ...]) -> Work[Any, Any]:
     try:
-        return prepare(*arguments)
+        return make_worker(*arguments)
     except Exception as error:
         reason = error
 
@@ -212,12 +212,12 @@ class _Pool(Generic[Job]):
 
     def __init__(
         self,
-        prepare: Callable[..., Work[Job, Any]],
+        make_worker: Callable[..., Work[Job, Any]],
         arguments: Callable[[int], tuple[Any, ...]],
         workers: int,
         timeout: float | None,
     ) -> None:
-        self._prepare = prepare
+        self._make_worker = make_worker
         self._arguments = arguments
         self._workers = workers
         self._timeout = timeout
@@ -236,7 +236,7 @@ class _Pool(Generic[Job]):
         child = next((child for child in self._children.values() if child.job is None), None)
         if child is None:
             number = next(number for number in range(self._workers) if number not in self._children)
-            child = _Child(self._prepare, usable_cores() // self._workers, self._arguments(number))
+            child = _Child(self._make_worker, usable_cores() // self._workers, self._arguments(number))
             self._children[number] = child
         child.give(job, packed)
 
@@ -281,14 +281,14 @@ class _Pool(Generic[Job]):
 class _Child(Generic[Job]):
     """One process, seen from its parent, and the job that it is at."""
 
-    def __init__(self, prepare: Callable[..., Work[Job, Any]], threads: int, arguments: tuple[Any, ...]) -> None:
+    def __init__(self, make_worker: Callable[..., Work[Job, Any]], threads: int, arguments: tuple[Any, ...]) -> None:
         # spawn: a forked child would share the locks of PyAV's and torch's threads, and the ends of the other pipes.
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.job: Job | None = None
         self.deadline: float | None = None
         self.process: BaseProcess = context.Process(
-            target=serve, args=(theirs, prepare, threads, arguments), daemon=True
+            target=serve, args=(theirs, make_worker, threads, arguments), daemon=True
         )
         # It is started with the first child, and lets interrupts through again.
         resource_tracker.ensure_running()
@@ -344,7 +344,7 @@ def _why(code: int | None) -> str:
 
 
 def serve(
-    pipe: Connection, prepare: Callable[..., Callable[..., Any]], threads: int, arguments: tuple[Any, ...]
+    pipe: Connection, make_worker: Callable[..., Callable[..., Any]], threads: int, arguments: tuple[Any, ...]
 ) -> None:
     """Do the jobs that come through the pipe until it is closed: the life of a worker process.
 
@@ -356,7 +356,7 @@ def serve(
     # stdout belongs to the result of the command.
     sys.stdout = sys.stderr
     logging.getLogger("fommctl").addHandler(logging.NullHandler())
-    work = _prepared(prepare, arguments)
+    work = _made(make_worker, arguments)
     if "torch" in sys.modules:
         torch = sys.modules["torch"]
         # OMP_NUM_THREADS may have asked for fewer.

@@ -160,6 +160,10 @@ class AnimateConfig:
             "--as-published",
         ),
     ] = False
+    reel: str | None = None
+    """Reel of the result, where neither source nor driving video states one."""
+    driving_timecode: str | None = None
+    """Timecode of the driving video's first frame, where its file states none."""
     source_width: Annotated[float | None, Field(gt=0, le=2)] = None
     """Width of the source's subject over the side of its square."""
     driving_width: Annotated[float | None, Field(gt=0, le=2)] = None

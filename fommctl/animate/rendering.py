@@ -377,9 +377,9 @@ class RenderSession:
 
     @property
     def reel(self) -> str | None:
-        """The reel of the source, else of the driving video."""
-        plate = self.plan.inputs.picture.plate
-        return (None if plate is None else plate.attributes.reel) or self.plan.info.reel
+        """The reel of the source, else of the driving video, else the one that was named."""
+        plate, plan = self.plan.inputs.picture.plate, self.plan
+        return (None if plate is None else plate.attributes.reel) or plan.info.reel or plan.config.reel
 
     def attributes(self, offset: Fraction, space: Space | None = None) -> Attributes:
         """What plates say of themselves.  offset: seconds from --start to the first.  space: of their numbers."""
@@ -530,10 +530,11 @@ def first_timecode(plan: AnimationPlan, offset: Fraction) -> str | None:
     offset: seconds from --start to that frame.
     """
     info = plan.info
-    if info.timecode is None:
+    first = info.timecode or plan.config.driving_timecode
+    if first is None:
         return None
     skipped = math.ceil(plan.inputs.driving.start * info.coded_rate) + round(offset * info.coded_rate)
-    return timecode.shifted(info.timecode, skipped, info.coded_rate, plan.rate)
+    return timecode.shifted(first, skipped, info.coded_rate, plan.rate)
 
 
 def frames_to_render(plan: AnimationPlan) -> FrameRange:

@@ -5,8 +5,9 @@ Types are strict: text is no number, a number no boolean.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +21,10 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -78,6 +83,16 @@ class Options(BaseModel):
     def landmarks(self) -> bool:
         """Whether the landmarks of every frame are needed, which `MotionParts.with_landmarks` gets then."""
         return False
+
+
+class Edits(Options):
+    """What `fommctl edit` changes in a source: fields as of `Options`, numbers that change nothing by default."""
+
+    @classmethod
+    def motion(cls, rows: Sequence[Self]) -> Mapping[str, NDArray[np.float32]]:
+        """Return the parts of a driving motion, by name and frames first, one frame a row: what relative motion takes
+        from the first, which changes nothing."""
+        raise NotImplementedError
 
 
 class SharedParams(Params):

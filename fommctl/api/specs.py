@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from fommctl.api.metrics import ClipScores, Metric
     from fommctl.api.protocols import Backend, DatasetAdapter, Detector, Embedder, FrameFilter, SquareFilter
+    from fommctl.api.schema import Edits
     from fommctl.networks.motion import MotionParts
 
 
@@ -72,6 +73,8 @@ class BackendSpec:
     """How driving motion can be transferred to a source; the first is the default."""
     motion: Callable[[], type[MotionParts]] = _keypoints
     """Imports and returns the kind of motion that its renderers detect, where it is not that of FOMM."""
+    edits: Callable[[], type[Edits] | None] = field(default=lambda: None)
+    """Imports and returns what `fommctl edit` can change, a class derived from `fommctl.api.schema.Edits`."""
     read_motion: Callable[[Path], tuple[float, Mapping[str, NDArray[np.float32]]] | None] = field(
         default=lambda path: None
     )

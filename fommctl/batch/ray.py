@@ -60,8 +60,8 @@ def run_jobs(
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Place of a worker."""
+class WorkerHost:
+    """WorkerHost of a worker."""
 
     host: str
     pid: int
@@ -92,9 +92,9 @@ class RayWorker:
         # stdout belongs to the result of the command, where that runs here too.
         sys.stdout = sys.stderr
 
-    def place(self) -> Place:
+    def place(self) -> WorkerHost:
         """Return where this is, once it is ready."""
-        return Place(platform.node(), os.getpid(), __version__)
+        return WorkerHost(platform.node(), os.getpid(), __version__)
 
     def progress(self) -> tuple[int, int | None]:
         """Return (frames done, frames in all or None) of the task in hand."""
@@ -259,7 +259,7 @@ class _Member:
     actor: Any
     ref: Any
     """Reference to what it is asked for: its place, then the outcomes of tasks; None while it has nothing to do."""
-    place: Place | None = None
+    place: WorkerHost | None = None
     running: _Running | None = None
     call: _Call | None = None
     asked: Any = None
@@ -524,7 +524,7 @@ class _Run:
             self._ray.kill(member.actor)
 
 
-def _wait_until_gone(place: Place | None) -> None:
+def _wait_until_gone(place: WorkerHost | None) -> None:
     """Wait for the end of a process of this machine, so that what it left half-written can be removed."""
     end = time.monotonic() + PATIENCE
     while place is not None and place.host == platform.node() and is_running(place.pid) and time.monotonic() < end:

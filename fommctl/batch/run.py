@@ -19,7 +19,7 @@ from fommctl.batch.jobs import Job, build
 from fommctl.batch.keys import HASHES, Hashes, inputs_of, key_of
 from fommctl.batch.schedule import Ended, Planned, Schedule, Watcher, plan_job
 from fommctl.batch.status import OutputLocks, Status
-from fommctl.batch.worker import Rendered, prepare
+from fommctl.batch.worker import Rendered, make_worker
 from fommctl.errors import FommctlError, JobsFailedError
 from fommctl.host import Host
 from fommctl.workers import Outcome, run_jobs
@@ -168,7 +168,7 @@ def _outcomes(
     workers = len(devices) if config.workers is None else config.workers
     return run_jobs(
         schedule,
-        prepare,
+        make_worker,
         lambda number: (devices[number % len(devices)],),
         workers=min(workers, len(schedule.planned)),
         timeout=config.timeout,

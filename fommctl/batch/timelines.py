@@ -43,13 +43,15 @@ def read_timeline(path: Path, handles: int = 0) -> JobFile:
         try:
             media = _media_of(clip, path.parent)
             info = probe(media, fps=_rate_of(clip) if "%" in media.name else None)
-            fields = {"driving": str(media), **_range_of(clip, info, handles), **_fields_of(clip.metadata)}
+            reel = _reel_of(clip)
+            said = {} if reel is None else {"reel": reel}
+            fields = {"driving": str(media), **said, **_range_of(clip, info, handles), **_fields_of(clip.metadata)}
         except FommctlError as error:
             problems.append(Problem.of(where, error))
             continue
         # Clips of one name are told apart by their order.
         unique = stem if names[stem] == 1 else f"{stem}_{names[stem]}"
-        entries.append(JobRow(where, fields, {"clip": unique, "reel": _reel_of(clip) or "none"}))
+        entries.append(JobRow(where, fields, {"clip": unique, "reel": reel or "none"}))
     if not names:
         raise UsageError(f"{path.name} holds no clips", "Its video tracks are empty, or all clips are disabled.")
     return JobFile(entries, _fields_of(timeline.metadata), problems, output=OUTPUT)
@@ -165,13 +167,18 @@ def _range_of(clip: Any, info: VideoInfo, handles: int) -> dict[str, str]:
     if any(getattr(effect, "time_scalar", 1.0) != 1.0 for effect in clip.effects):
         raise UsageError(f"the clip '{printable(clip.name)}' is retimed", "Clips are animated at their own speed.")
     shown = clip.visible_range()  # with what transitions show
-    first = _frames(shown.start_time, info) - _beginning(clip, info)
+    beginning = _beginning(clip, info)
+    first = _frames(shown.start_time, info) - beginning
     if first < 0:
         begins = f"{info.path.name} starts at {info.timecode}" if info.timecode else "Its range is negative."
         raise UsageError(f"the clip '{printable(clip.name)}' begins before its media", begins)
     end = first + _frames(shown.duration, info) + handles
     fields = {"start": _moment(max(0, first - handles), info), "end": _moment(end, info)}
-    return fields | ({"fps": str(info.rate)} if info.kind == "sequence" else {})
+    if info.kind == "sequence":
+        fields["fps"] = str(info.rate)
+    if info.timecode is None and beginning:
+        fields["driving_timecode"] = _moment(beginning, info)
+    return fields
 
 
 def _beginning(clip: Any, info: VideoInfo) -> int:

@@ -33,7 +33,7 @@ class Rendered:
     """Fingerprint of the output as it was written."""
 
 
-def prepare(device: str) -> Work[Job, Rendered]:
+def make_worker(device: str) -> Work[Job, Rendered]:
     """Return the function that does the jobs.
 
     device: for jobs whose choice is `auto`.

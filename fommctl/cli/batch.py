@@ -255,7 +255,7 @@ class _Progress:
     def ended(self, ended: "Ended") -> None:
         self.running.pop(ended.job.number, None)
         self.counts[ended.state] = self.counts.get(ended.state, 0) + 1
-        self.latest.append((name_of(ended.job), ended.state, said_of(ended)))
+        self.latest.append((name_of(ended.job), ended.state, outcome_text(ended)))
 
     def picture(self) -> "RenderableType":
         """Return the jobs that ended last, those at work with a bar each, and how many are left."""
@@ -300,7 +300,7 @@ class _Lines:
 
     def ended(self, ended: "Ended") -> None:
         self.done += 1
-        self._tell(f"{self.done}/{self.total} {name_of(ended.job)}: {ended.state}, {said_of(ended)}".rstrip(", "))
+        self._tell(f"{self.done}/{self.total} {name_of(ended.job)}: {ended.state}, {outcome_text(ended)}".rstrip(", "))
         for warning in (ended.result or {}).get("warnings", ()):
             self._tell(f"{name_of(ended.job)}: {warning}", "warning")
 
@@ -314,7 +314,7 @@ def name_of(job: "Job") -> str:
     return os.path.join(output.parent.name, output.name) if "%" in output.name else output.name
 
 
-def said_of(ended: "Ended") -> str:
+def outcome_text(ended: "Ended") -> str:
     """Return frames and time, or why it failed."""
     if ended.error is not None:
         return str(ended.error.get("message"))

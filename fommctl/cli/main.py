@@ -31,6 +31,7 @@ from fommctl.errors import (
 
 COMMANDS = (
     "animate",
+    "edit",
     "batch",
     "farm",
     "crop",
@@ -113,7 +114,7 @@ def _without_libraries(error: Exception) -> int:
         return report.exit_code
     message = f"a package that fommctl needs cannot be loaded: {type(error).__name__}: {error}"
     known = MissingError(message, "Run 'fommctl doctor'; it says what to do.")
-    _write(_told(known, _flags(sys.argv)), to_stdout="--json" in sys.argv)
+    _write(_formatted(known, _flags(sys.argv)), to_stdout="--json" in sys.argv)
     return known.exit_code
 
 
@@ -250,13 +251,13 @@ def _report(known: FommctlError, error: BaseException, flags: SimpleNamespace) -
 
         _write("".join(traceback.format_exception(error)).rstrip(), to_stdout=False)
     to_stdout = flags.json or flags.log_format == "openjd"
-    if not _write(_told(known, flags), to_stdout=to_stdout) and flags.json:
+    if not _write(_formatted(known, flags), to_stdout=to_stdout) and flags.json:
         # What stdout cannot take, because its disk is full, is told on stderr.
         _drop_stdout()
-        _write(_told(known, SimpleNamespace(json=False, log_format=flags.log_format)), to_stdout=False)
+        _write(_formatted(known, SimpleNamespace(json=False, log_format=flags.log_format)), to_stdout=False)
 
 
-def _told(known: FommctlError, flags: SimpleNamespace) -> str:
+def _formatted(known: FommctlError, flags: SimpleNamespace) -> str:
     """Return an error as the flags say: JSON on stdout, else a line of JSON or text on stderr, or one for a runner of
     Open Job Description."""
     from fommctl.cli.console import clean, json_line, openjd_line

@@ -102,7 +102,8 @@ def show_plugin(
         {
             **_data(info),
             "summaries": _summaries(host, info),
-            "options": _options(host, info),
+            "options": _options(host, info, "options"),
+            "edits": _options(host, info, "edits"),
             "traceback": info.traceback,
         }
         for info in infos
@@ -199,12 +200,12 @@ def _summaries(host: "Host", info: "PluginInfo") -> dict[str, dict[str, str]]:
     }
 
 
-def _options(host: "Host", info: "PluginInfo") -> dict[str, Any]:
-    """{backend: {name: {type, default, help}}} of backends with options of their own."""
+def _options(host: "Host", info: "PluginInfo", kind: str) -> dict[str, Any]:
+    """{backend: {name: {type, default, help}}} of backends with options or edits of their own."""
     from fommctl.options import listed_options
 
     names = [name for name in info.registers.get("backend", ()) if name in host.backends]
-    found = {name: listed_options(host.ask("backend", name, "options", default=None)) for name in names}
+    found = {name: listed_options(host.ask("backend", name, kind, default=None)) for name in names}
     return {name: options for name, options in found.items() if options}
 
 
@@ -234,11 +235,13 @@ def _shown(details: dict[str, Any]) -> str:
     for kind, names in details["registers"].items():
         lines.append(f"{kind}:")
         lines += [f"  {name}  {details['summaries'].get(kind, {}).get(name, '')}".rstrip() for name in names]
-    for backend, options in details["options"].items():
-        lines.append(f"options of {backend}, -O NAME=VALUE:")
-        lines += [
-            f"  {name}={about['default'] or ''}  {about['type']}  {about['help']}" for name, about in options.items()
-        ]
+    for kind, what in (("options", "options of {}, -O NAME=VALUE:"), ("edits", "edits of {}, edit -O NAME=VALUE:")):
+        for backend, options in details[kind].items():
+            lines.append(what.format(backend))
+            lines += [
+                f"  {name}={about['default'] or ''}  {about['type']}  {about['help']}"
+                for name, about in options.items()
+            ]
     lines += [f"problem: {details['problem']}"] if details["problem"] else []
     return "\n".join([*lines, *([details["traceback"].rstrip()] if details["traceback"] else [])])
 

@@ -64,7 +64,7 @@ class CroppedSource:
     """Numbers of the subjects, one for each clip, of a dry run."""
 
 
-def prepare(
+def make_worker(
     config: CropConfig, detector: str, framing: Framing | None, given: Detector | None = None
 ) -> Callable[[Job, Tell], CroppedSource]:
     """Return the function that does jobs, with the detector that is given, else with one of its own (by name)."""

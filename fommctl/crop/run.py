@@ -12,7 +12,7 @@ from typing import Any
 
 from fommctl.api.protocols import Detector
 from fommctl.api.specs import DetectorSpec, StageEvent
-from fommctl.crop.clips import CroppedSource, Job, prepare
+from fommctl.crop.clips import CroppedSource, Job, make_worker
 from fommctl.crop.config import CropConfig
 from fommctl.crop.inputs import expand, key_of, names_of, stamp
 from fommctl.crop.manifest import Manifest, Record
@@ -198,7 +198,7 @@ class _Run:
         # One more process would only have to start, and to load the detector once more.
         workers = workers if workers > 1 else 0
         arguments = (plan.config, plan.detector, plan.framing, *([] if workers else [plan.built]))
-        for job, outcome in run_jobs(jobs, prepare, arguments, workers=workers, tell=tell, begin=begin):
+        for job, outcome in run_jobs(jobs, make_worker, arguments, workers=workers, tell=tell, begin=begin):
             if isinstance(outcome, WorkerCrashed):
                 message = f"{job.source}: {outcome.message}"
                 outcome = replace(outcome, message=message, hint="Try it again with --workers 1.")

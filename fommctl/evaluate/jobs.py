@@ -54,7 +54,7 @@ class Job:
     task: Task
 
 
-def prepare(setup: Setup) -> Work[Job, ClipResult]:
+def make_worker(setup: Setup) -> Work[Job, ClipResult]:
     """Return the function that does the jobs."""
     return Worker(setup)
 

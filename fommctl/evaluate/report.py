@@ -88,7 +88,7 @@ _COLUMNS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ModelRank:
     """A model under one metric."""
 
     model: int
@@ -110,7 +110,7 @@ class MetricView:
     info: MetricInfo
     places: int
     """Decimal places of its means."""
-    standings: tuple[Standing, ...]
+    standings: tuple[ModelRank, ...]
     """Models under this metric: best first, without a score last."""
     pairs: tuple[tuple[str, str, Summary], ...]
     """Pairs of models, with the first minus the second."""
@@ -189,7 +189,7 @@ def _metric(evaluation: Evaluation, name: str, shown: Sequence[ShownClip]) -> Me
     ordered = [*ranked, *(model for model in evaluation.models if model not in scored)]
     bars = _bars([summaries[model] for model in ordered])
     standings = tuple(
-        Standing(
+        ModelRank(
             evaluation.models.index(model),
             model,
             summaries[model],

@@ -13,7 +13,7 @@ from typing import Any
 from fommctl.api.specs import StageEvent
 from fommctl.errors import InputError, UsageError
 from fommctl.evaluate.config import EvaluateConfig, Mode
-from fommctl.evaluate.jobs import Job, Setup, prepare
+from fommctl.evaluate.jobs import Job, Setup, make_worker
 from fommctl.evaluate.keypoint_sources import choose_sources
 from fommctl.evaluate.plan import (
     EvaluatedModel,
@@ -170,7 +170,7 @@ def _score(config: EvaluateConfig, collector: EvaluationCollector, report: Progr
         if report:
             report(sum(done.values()), total)
 
-    with closing(run_jobs(jobs, prepare, (setup,), workers=workers, tell=tell)) as outcomes:
+    with closing(run_jobs(jobs, make_worker, (setup,), workers=workers, tell=tell)) as outcomes:
         for job, outcome in outcomes:
             if isinstance(outcome, Failed):
                 outcome.raise_if_disk_full()

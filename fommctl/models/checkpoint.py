@@ -51,11 +51,13 @@ class Checkpoint:
     path: Path
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path, *, loose: bool = False) -> Checkpoint:
     """Read a published `.pth.tar` (both formats that torch wrote) or a native safetensors file.
 
     A folder is read as the groups of all its files; a file that holds one network without naming it gives it its own
     name, and so does one that repeats a group of another (`NAME:GROUP`).
+
+    loose: a safetensors file may hold one network without naming it too, as those of a folder may.
 
     Optimiser states are left out, and the `module.` that torch's DataParallel puts before names is taken off.
     Raises ModelError, which names what is wrong: a file that is none, truncated or damaged, a pickle that wants to
@@ -66,7 +68,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return _read_folder(path)
     kind = sniff(path)
     if kind == "safetensors":
-        groups, metadata = _read_native(path)
+        groups, metadata = _read_native(path, loose)
     else:
         groups, metadata = _read_published(path, in_place=kind == "torch zip" and _zip_is_plain(path))
     _check_tensors(groups, path)
@@ -77,7 +79,7 @@ def _read_folder(path: Path) -> Checkpoint:
     groups: Groups = {}
     metadata: dict[str, str] = {}
     for file in weights_in(path):
-        part = read_checkpoint(file)
+        part = read_checkpoint(file, loose=True)
         stem = file.name.partition(".")[0]
         for group, tensors in part.groups.items():
             name = stem if list(part.groups) == [LOOSE] else group
@@ -143,7 +145,7 @@ def halved(groups: Mapping[str, Mapping[str, Tensor]]) -> Groups:
     return {group: {name: half(tensor) for name, tensor in tensors.items()} for group, tensors in groups.items()}
 
 
-def _read_native(path: Path) -> tuple[Groups, dict[str, str]]:
+def _read_native(path: Path, loose: bool) -> tuple[Groups, dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     metadata = read_metadata(path)
@@ -155,7 +157,9 @@ def _read_native(path: Path) -> tuple[Groups, dict[str, str]]:
         with safe_open(path, framework="pt", device="cpu") as file:
             for key in file.keys():  # noqa: SIM118 - the opened file is no mapping
                 group, separator, name = key.partition("/")
-                if not separator:
+                if not separator and loose:
+                    group, name = LOOSE, key
+                elif not separator:
                     raise ModelError(
                         f"{path} is no fommctl model: tensor {key!r} names no group",
                         "Convert it with its own tools first.",

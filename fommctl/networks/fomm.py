@@ -251,7 +251,7 @@ class Generator(nn.Module):
         return features
 
     def decode(self, features: Tensor, motion: DenseMotion, kept: Tensor) -> Tensor:
-        """Return the frame (B, C, H, W) painted from the source's features under a motion; kept: the warped source, of
+        """Return the frame (B, C, H, W) decoded from the source's features under a motion; kept: the warped source, of
         which a part may be taken as it is."""
         height, width = features.shape[2:]
         out = self.warp(features, motion.deformation)
@@ -262,8 +262,8 @@ class Generator(nn.Module):
             out = block(out)
         if self.blend is None:
             return torch.sigmoid(single(self.final(out)))
-        painted, blend = (torch.sigmoid(single(each)) for each in heads(out, self.final, self.blend))
-        return torch.lerp(painted, kept, blend)
+        decoded, blend = (torch.sigmoid(single(each)) for each in heads(out, self.final, self.blend))
+        return torch.lerp(decoded, kept, blend)
 
     def warp(self, values: Tensor, deformation: Tensor) -> Tensor:
         """Warp values (B, C, H, W) along a flow of any resolution."""

@@ -283,7 +283,7 @@ def viewed(points: Floats, whole: tuple[int, int], part: Box | None, side: int) 
     return np.where(outside, np.nan, np.clip(inner, -1, 1))
 
 
-def prepare() -> Work[ClipJob, WrittenClip]:
+def make_worker() -> Work[ClipJob, WrittenClip]:
     """Return the function that makes clips."""
     return _make_hashed
 

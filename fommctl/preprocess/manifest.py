@@ -86,7 +86,7 @@ def _inside(file: str) -> str:
     return file
 
 
-class Entry(BaseModel):
+class ManifestEntry(BaseModel):
     """A line of the manifest."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
@@ -144,8 +144,8 @@ class Manifest:
         or OutputError where it cannot be used."""
         self.folder = folder
         self.dataset = dataset
-        self._journal = Journal(folder / JOURNAL, Entry)
-        self.entries: dict[Key, Entry] = {}
+        self._journal = Journal(folder / JOURNAL, ManifestEntry)
+        self.entries: dict[Key, ManifestEntry] = {}
         self.work = folder
         """Temporary folder beside the clips for what is not finished."""
         self._foreign: list[str] = []
@@ -178,11 +178,11 @@ class Manifest:
                 if error is None:
                     raise
 
-    def path(self, entry: Entry) -> Path:
+    def path(self, entry: ManifestEntry) -> Path:
         """Return where the clip is."""
         return self.folder / entry.file
 
-    def holds(self, entry: Entry, *, rehash: bool) -> bool:
+    def holds(self, entry: ManifestEntry, *, rehash: bool) -> bool:
         """Tell whether the clip is as it was written: by its size, with `rehash` by its hash."""
         path = self.path(entry)
         try:
@@ -196,7 +196,7 @@ class Manifest:
         except OSError:
             return False
 
-    def place(self, made: Path, entry: Entry) -> None:
+    def place(self, made: Path, entry: ManifestEntry) -> None:
         """Give a finished clip its name, in place of an older one of this key, and note it."""
         target, old = self.path(entry), self.entries.get(entry.key)
         with output_errors(target):
@@ -205,12 +205,12 @@ class Manifest:
         if old is not None and old.file != entry.file:
             self.remove(old, keep=keypoints_path(target))
 
-    def move(self, old: Entry, new: Entry) -> None:
+    def move(self, old: ManifestEntry, new: ManifestEntry) -> None:
         """Rename a clip as it is: its split or its name changed."""
         _replace(self.path(old), self.path(new))
         self._note(new)
 
-    def remove(self, entry: Entry, *, keep: Path | None = None) -> None:
+    def remove(self, entry: ManifestEntry, *, keep: Path | None = None) -> None:
         """Delete the files of an entry, but for this one: two formats of a clip name their keypoints alike."""
         path = self.path(entry)
         if path.exists() and (beside := keypoints_path(path)) != keep:
@@ -220,7 +220,7 @@ class Manifest:
         else:
             path.unlink(missing_ok=True)
 
-    def _note(self, entry: Entry) -> None:
+    def _note(self, entry: ManifestEntry) -> None:
         self.entries[entry.key] = entry
         self._journal.append(entry)
 
@@ -229,7 +229,7 @@ class Manifest:
         self._foreign.clear()
         found = []
         for number, line in enumerate(_lines(self.folder / MANIFEST), start=1):
-            entry = parse_line(Entry, line)
+            entry = parse_line(ManifestEntry, line)
             if entry is None:
                 self._pass_over(line, f"{self.folder / MANIFEST}: line {number}", warn=warn)
             else:

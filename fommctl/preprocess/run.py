@@ -16,9 +16,9 @@ from fommctl.api.values import Split
 from fommctl.errors import InputError, UsageError
 from fommctl.host import Host
 from fommctl.machine import usable_cores
-from fommctl.preprocess.clip import ClipJob, ClipOptions, WrittenClip, prepare, source_hash
+from fommctl.preprocess.clip import ClipJob, ClipOptions, WrittenClip, make_worker, source_hash
 from fommctl.preprocess.config import PreprocessConfig
-from fommctl.preprocess.manifest import FAILED, MANIFEST, Entry, Manifest
+from fommctl.preprocess.manifest import FAILED, MANIFEST, Manifest, ManifestEntry
 from fommctl.preprocess.plan import Planned, assign_splits, box_numbers, plan, read_records
 from fommctl.workers import Done, run_jobs
 
@@ -178,7 +178,7 @@ class _Run:
             and self.manifest.holds(entry, rehash=self.config.verify)
         )
 
-    def _source_changed(self, each: Planned, entry: Entry) -> bool:
+    def _source_changed(self, each: Planned, entry: ManifestEntry) -> bool:
         """Tell whether the content of the raw file is another than when the clip was made; earlier versions did not
         note it."""
         if entry.source_sha256 is None or each.source_bytes is None or each.record.path is None:
@@ -191,7 +191,7 @@ class _Run:
         orders = (
             ClipJob(record=each.record, target=path, options=_clip_options(self.config)) for path, each in jobs.items()
         )
-        with closing(run_jobs(orders, prepare, workers=self._workers(len(todo)))) as outcomes:
+        with closing(run_jobs(orders, make_worker, workers=self._workers(len(todo)))) as outcomes:
             for job, outcome in outcomes:
                 each = jobs[job.target]
                 if isinstance(outcome, Done):
@@ -207,9 +207,9 @@ class _Run:
     def _workers(self, clips: int) -> int:
         return min(usable_cores() if self.config.workers is None else self.config.workers, clips)
 
-    def _entry(self, each: Planned, made: WrittenClip, suffix: str) -> Entry:
+    def _entry(self, each: Planned, made: WrittenClip, suffix: str) -> ManifestEntry:
         record = each.record
-        return Entry(
+        return ManifestEntry(
             file=f"{each.split}/{each.stem}{suffix}",
             dataset=self.manifest.dataset,
             identity=record.identity,

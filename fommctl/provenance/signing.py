@@ -205,7 +205,7 @@ def check_signing(output: Path, certificate: Path | None, key: Path | None) -> t
         )
     except c2pa.C2paError as error:
         raise UsageError(
-            f"{certificate} cannot sign: {_said(error)}",
+            f"{certificate} cannot sign: {_reason(error)}",
             "C2PA wants a chain whose first certificate is for digital signatures, with the extended key usage "
             "emailProtection or documentSigning, and not itself an authority.",
         ) from error
@@ -240,7 +240,7 @@ class Signature:
                 os.replace(signed, finished)
         except c2pa.C2paError as error:
             raise OutputError(
-                f"cannot sign {self.output}: {_said(error)}",
+                f"cannot sign {self.output}: {_reason(error)}",
                 "Check the space in the folder for temporary files, or leave out --sign.",
             ) from error
         finally:
@@ -343,7 +343,7 @@ def _signer(c2pa: Any, credentials: Credentials) -> Any:
     return c2pa.Signer.from_info(info)
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     text = (getattr(error, "strerror", None) or str(error)).partition(": ")
     said = (text[2] or text[0]).strip().splitlines()
     return said[0][:200] if said else type(error).__name__

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from math import prod
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import numpy as np
@@ -459,8 +460,11 @@ def worker_crashes_as_errors() -> Iterator[None]:
     """Raise InputError for a worker that the system ended; torch raises its own wherever the run happens to be."""
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, OSError, EOFError) as error:
+        # A tensor that is fetched from the worker at that moment fails first.
+        modules = [frame.f_globals.get("__name__") or "" for frame, _ in walk_tb(error.__traceback__)]
+        fetching = any(module.startswith("multiprocessing.") for module in modules)
+        if "DataLoader worker" not in str(error) and not fetching:
             raise
         raise InputError(
             "the system killed a process that prepares training data",

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fommctl.api import Architecture, Backend, BackendSpec, Groups, hookimpl
+from fommctl.api import Architecture, Backend, BackendSpec, Groups, ModelSpec, hookimpl
+from fommctl_liveportrait.weights import PUBLISHED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from fommctl.api.blocks import MotionParts
+    from fommctl.api.schema import Edits
 
 
 @hookimpl
@@ -32,8 +34,15 @@ def fommctl_backends() -> Iterator[BackendSpec]:
         motion=_motion,
         mask=_mask,
         read_motion=_read_motion,
+        edits=_edits,
         options=_options,
     )
+
+
+@hookimpl
+def fommctl_models() -> Iterator[ModelSpec]:
+    """The published weights."""
+    yield from PUBLISHED
 
 
 def _schema() -> type[BaseModel]:
@@ -93,3 +102,9 @@ def _read_motion(path: Path) -> tuple[float, Mapping[str, NDArray[np.float32]]] 
     from fommctl_liveportrait.templates import read_template
 
     return read_template(path)
+
+
+def _edits() -> type[Edits]:
+    from fommctl_liveportrait.edits import FaceEdits
+
+    return FaceEdits

@@ -15,7 +15,7 @@ from fommctl.animate import animator
 from fommctl.animate.config import AnimateConfig, ModelChoice
 from fommctl.animate.engine import Engine
 from fommctl.batch.jobs import Job
-from fommctl.batch.worker import Rendered, prepare
+from fommctl.batch.worker import Rendered, make_worker
 from fommctl.detection import detectors as searches
 from fommctl.detection.framing import ClipCrop
 from fommctl.media.reader import Clip
@@ -39,7 +39,7 @@ def test_a_model_is_loaded_and_a_source_encoded_once(tmp_path: Path, monkeypatch
         return engines[-1]
 
     monkeypatch.setattr(animator, "load", counted)
-    work = prepare("cpu")
+    work = make_worker("cpu")
     for number, (source, driving) in enumerate([("a", "d1"), ("a", "d2"), ("b", "d1"), ("a", "d3")]):
         config = AnimateConfig(
             source=tmp_path / f"{source}.png", driving=tmp_path / f"{driving}.mp4", output=tmp_path / f"{number}.mkv",
@@ -68,7 +68,7 @@ def test_a_driving_video_is_searched_once_and_the_frames_are_those_of_one_job(
         return search(clip, *arguments, **options)
 
     monkeypatch.setattr(searches, "crops_in_clip", counted)
-    work = prepare("cpu")
+    work = make_worker("cpu")
 
     def render(source: str, output: str, render_with: Callable[..., object]) -> bytes:
         config = AnimateConfig(source=tmp_path / source, driving=clip, output=tmp_path / output)
@@ -78,7 +78,7 @@ def test_a_driving_video_is_searched_once_and_the_frames_are_those_of_one_job(
 
     together = [render("a.png", "1.mkv", work), render("b.png", "2.mkv", work)]
     assert searched == [clip]
-    assert together == [render("a.png", "3.mkv", prepare("cpu")), render("b.png", "4.mkv", prepare("cpu"))]
+    assert together == [render("a.png", "3.mkv", make_worker("cpu")), render("b.png", "4.mkv", make_worker("cpu"))]
     assert len(searched) == 3
     face_clip(clip, count=3)
     render("a.png", "5.mkv", work)

@@ -29,6 +29,6 @@ def test_a_face_is_told_apart(name: str, host: Host) -> None:
 def test_models_have_a_file_or_an_address_and_a_preset(host: Host) -> None:
     assert set(SPEC_TYPES) - set(SUITES) == {"model"}
     for model in host.models.values():
-        assert (model.path is not None) != bool(model.urls)
+        assert (model.path is not None) != bool(model.urls or model.files)
         assert model.path is None or model.path.is_file()
         assert model.preset in preset_names(host)

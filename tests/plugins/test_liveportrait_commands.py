@@ -111,6 +111,27 @@ def test_a_published_file_is_read_imported_and_exported(folder, run_cli, tmp_pat
     assert torch.equal(one["spade_generator"][f"module.{name}"], other["spade_generator"][name])
 
 
+def test_a_folder_of_published_files_is_a_model(folder, run_cli, tmp_path):
+    """One network a file, the small ones in one, as the repository has them."""
+    groups = torch.load(folder / "small.pth", weights_only=True)
+    model = tmp_path / "LivePortrait"
+    (model / "base_models").mkdir(parents=True)
+    small = {name: groups.pop(name) for name in ("retarget_shoulder", "retarget_mouth", "retarget_eye")}
+    torch.save(small, model / "stitching_retargeting_module.pth")
+    for name, group in groups.items():
+        torch.save(group, model / "base_models" / f"{name}.pth")
+    animate(run_cli, folder, tmp_path / "one", "--crop", "none")
+    result = run_cli("animate", folder / "source.png", folder / "driving", "-o", tmp_path / "other/%03d.png", "--model",
+                     model, *SMALL, *PREPARED, "--crop", "none")  # fmt: skip
+    assert result.code == 0, result.stdout
+    assert (frames(tmp_path / "other") == frames(tmp_path / "one")).all()
+    (model / "base_models" / "spade_generator.pth").unlink()
+    result = run_cli("animate", folder / "source.png", folder / "driving", "-o", tmp_path / "no/%03d.png", "--model",
+                     model, *SMALL, *PREPARED, "--crop", "none")  # fmt: skip
+    assert result.code == 4, result.stdout
+    assert "lacks the networks spade_generator" in result.json()["error"]["message"]
+
+
 def test_evaluation_compares_in_the_size_of_the_frames(folder, run_cli, tmp_path):
     data = tmp_path / "data" / "test"
     write_frames(data / "clip", [picture(10 + index) for index in range(4)])
@@ -174,3 +195,54 @@ def test_nothing_in_a_template_runs(folder, run_cli, tmp_path, monkeypatch):
         assert f"{name}.pkl is no motion template that can be read" in result.json()["error"]["message"]
     assert not (tmp_path / "was-run").exists()
     assert not (tmp_path / "out.mkv").exists()
+
+
+def edit(run_cli, folder, *options, code=0):
+    result = run_cli("edit", folder / "source.png", *options, "--model", folder / "small.pth", *SMALL, *PREPARED,
+                     "--crop", "none")  # fmt: skip
+    assert result.code == code, result.stdout + result.stderr
+    return result.json()
+
+
+def test_a_portrait_is_edited_by_numbers(folder, run_cli, tmp_path):
+    still, turned = tmp_path / "still.png", tmp_path / "turned.png"
+    edit(run_cli, folder, "-o", still)
+    report = edit(run_cli, folder, "-O", "yaw=30,smile=1", "-O", "blink=0.5", "-o", turned)
+    assert (report["output"], report["width"]) == (str(turned), 128)
+    one, other = (np.asarray(Image.open(path)).astype(int) for path in (still, turned))
+    assert one.shape == other.shape == (128, 128, 3)
+    assert np.abs(one - other).max() > 0
+    assert "exists" in edit(run_cli, folder, "-o", still, code=2)["error"]["message"]
+    error = edit(run_cli, folder, "-O", "smil=1", "-o", tmp_path / "no.png", code=2)["error"]
+    assert error["message"] == "liveportrait models have no option 'smil' (did you mean 'smile'?)"
+    assert not (tmp_path / "no.png").exists()
+
+
+def test_curves_move_a_portrait_over_time(folder, run_cli, tmp_path):
+    curves = tmp_path / "turn.csv"
+    curves.write_text("time,yaw\n0,0\n0.1,30\n0.2,0\n")
+    report = edit(run_cli, folder, "--curves", curves, "--fps", "20", "-o", tmp_path / "out/%03d.png")
+    assert report["frames"] == 5
+    made = frames(tmp_path / "out")
+    assert (made[0] == made[4]).all()
+    assert (made[1] == made[3]).all()
+    assert (made[0] != made[2]).any()
+    curves.write_text("yaw\nx\n")
+    error = edit(run_cli, folder, "--curves", curves, "-o", tmp_path / "no.mp4", code=3)["error"]
+    assert error["message"] == "turn.csv, line 2: yaw is 'x', no number"
+
+
+def test_other_models_have_nothing_to_edit(folder, run_cli, tmp_path):
+    result = run_cli("edit", folder / "source.png", "-o", tmp_path / "no.png", "--crop", "none", "--json")
+    assert result.code == 2
+    assert "models of fomm have nothing to edit" in result.json()["error"]["message"]
+
+
+def test_what_can_be_edited_is_listed(run_cli):
+    (shown,) = json.loads(run_cli("plugins", "show", "liveportrait", "--json").stdout)["plugins"]
+    assert shown["edits"]["liveportrait"]["yaw"] == {
+        "type": "a number",
+        "default": "0.0",
+        "help": "Turn the head, degrees.",
+    }
+    assert "region" in shown["options"]["liveportrait"]

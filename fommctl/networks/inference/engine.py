@@ -22,7 +22,7 @@ from fommctl.networks.inference.motion import (
     neighbours,
     weighted_rows,
 )
-from fommctl.networks.inference.networks import FastEncoder, FastPainter
+from fommctl.networks.inference.networks import FastDecoder, FastEncoder
 from fommctl.networks.motion import Motion, MotionParts
 
 Context = TypeVar("Context")
@@ -153,7 +153,7 @@ class FastRenderer(GraphedRenderer[FastSource]):
             self._detector = FastKeypointDetector(keypoint_detector, Numerics(device, torch.float32), channels, scale)
             self._motion = FastDenseMotion(generator.dense_motion_network, numerics, channels, scale)
             self._encoder = FastEncoder(generator, Numerics(device, torch.float32))
-            self._painter = FastPainter(generator, numerics)
+            self._decoder = FastDecoder(generator, numerics)
         self._align_corners = generator.align_corners
         self._dtype = numerics.dtype
         self._blends = generator.blend is not None
@@ -180,17 +180,17 @@ class FastRenderer(GraphedRenderer[FastSource]):
         indices, weights = neighbours(grid, height, width, align_corners=self._align_corners, gain=gain)
         warped = weighted_rows(context.table, indices, weights)
         features = warped.view(len(motion), height, width, -1).permute(0, 3, 1, 2)
-        painted = self._painter(features).float().sigmoid_().permute(0, 3, 1, 2)
+        decoded = self._decoder(features).float().sigmoid_().permute(0, 3, 1, 2)
         if context.pixels is None:
-            return painted, between_borders(flow, context.size, align_corners=self._align_corners)
+            return decoded, between_borders(flow, context.size, align_corners=self._align_corners)
         # What shows of the source was moved at the frame's size, not at that of the features.
         size = context.pixels.shape[2], context.pixels.shape[3]
-        frames = self._blended(painted, context.pixels, flow)
+        frames = self._blended(decoded, context.pixels, flow)
         return frames, between_borders(flow, size, align_corners=self._align_corners)
 
-    def _blended(self, painted: Tensor, pixels: Tensor, flow: Tensor) -> Tensor:
-        """Blend the warped source in.  painted: (B, C + 1, H, W), its share last.  Returns (B, C, H, W)."""
-        grid = resize_grid(inside(flow), *painted.shape[2:])
+    def _blended(self, decoded: Tensor, pixels: Tensor, flow: Tensor) -> Tensor:
+        """Blend the warped source in.  decoded: (B, C + 1, H, W), its share last.  Returns (B, C, H, W)."""
+        grid = resize_grid(inside(flow), *decoded.shape[2:])
         # Of three channels, unlike of many, this is faster than a sum of rows.
         kept = sample(pixels.expand(len(grid), -1, -1, -1), grid.contiguous(), align_corners=self._align_corners)
-        return torch.lerp(painted[:, :-1], kept, painted[:, -1:])
+        return torch.lerp(decoded[:, :-1], kept, decoded[:, -1:])

@@ -103,11 +103,11 @@ class FastResidualBlock:
 
 
 LARGEST_TENSOR = 20 << 20
-"""Bytes that one tensor of the painter should not exceed on a CPU: beyond 32 MB the C library gives memory back to
+"""Bytes that one tensor of the decoder should not exceed on a CPU: beyond 32 MB the C library gives memory back to
 the system at each free, and page faults and cache misses cost more than larger batches gain."""
 
 
-class FastPainter:
+class FastDecoder:
     """Bottleneck, upsampling and the heads of the generator, as one convolution: colours, and where it has one, that of
     how much of the source to keep."""
 

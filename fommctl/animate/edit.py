@@ -1,0 +1,169 @@
+"""Edit: a portrait changes without a driving video, by numbers that the model's family has names for.
+
+The numbers become a driving motion whose first frame is at rest, and that is animated as any other.
+"""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from fommctl.animate.config import AnimateConfig, parse_rate
+from fommctl.animate.engine import Engine
+from fommctl.animate.motion import Motion
+from fommctl.animate.recording import AnimateResult
+from fommctl.animate.run import Progress, run
+from fommctl.api.schema import Edits
+from fommctl.errors import InputError, UsageError
+from fommctl.files import publish, temporary_path
+from fommctl.media.files import check_file
+from fommctl.media.movie import output_errors
+from fommctl.media.output_paths import check_target, is_pattern
+from fommctl.options import Reads, backend_options, configuration
+
+RATE = Fraction(25)
+LONGEST = 100_000
+"""Rows of a table of curves."""
+TIME = "time"
+PICTURE = ".png"
+
+
+@configuration
+class EditConfig:
+    """What to change in which portrait."""
+
+    source: Annotated[Path, typer.Argument(help="The portrait.", show_default=False)]
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Result: a picture (.png), or what 'animate' writes, for --curves.")
+    ]
+    edits: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            "-O",
+            "--option",
+            metavar="NAME=VALUE,...",
+            help="What changes, and by how much; 'fommctl plugins show BACKEND' lists the names.",
+        ),
+    ] = ()
+    curves: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV file with a column a name: a row a frame, or, with a column 'time' (seconds), a row wherever "
+            "something turns; between rows numbers change evenly."
+        ),
+    ] = None
+    fps: Annotated[
+        Fraction, Reads(lambda text: parse_rate(text)), typer.Option(help="Frame rate of a result over time.")
+    ] = RATE
+    crop: Annotated[str, typer.Option(help="As of 'animate'.")] = "auto"
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing result.")] = False
+
+    @property
+    def still(self) -> bool:
+        """Is the result one picture?"""
+        return self.output.suffix.lower() == PICTURE and not is_pattern(self.output)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The numbers of one moment, as text by name."""
+
+    time: float
+    values: dict[str, str]
+
+
+def edit(config: EditConfig, engine: Engine, report: Progress | None = None) -> AnimateResult:
+    """Edit one portrait. Raises UsageError, InputError and OutputError; nothing is left at the output then."""
+    family = engine.family
+    names = family.edits()
+    if names is None:
+        raise UsageError(
+            f"models of {family.name} have nothing to edit", "Take another model, such as one of liveportrait."
+        )
+    constant = [part for text in config.edits for part in text.split(",") if part.strip()]
+    rows = [Row(0.0, {})] if config.curves is None else read_curves(config.curves, float(config.fps))
+    if config.still and len(rows) > 1:
+        raise UsageError(
+            f"{config.output.name} is one picture, and the curves have {len(rows)} frames", "Give -o x.mp4."
+        )
+    edits: list[Edits] = []
+    for row in rows:
+        given = [*constant, *(f"{name}={value}" for name, value in row.values.items())]
+        chosen = backend_options(names, given, family.name)
+        assert isinstance(chosen, Edits)
+        edits.append(chosen)
+    if config.still:
+        check_target(config.output, config.overwrite, [config.source])
+    parts = names.motion([names(), *edits])
+    with tempfile.TemporaryDirectory(prefix="fommctl-edit-") as name:
+        folder = Path(name)
+        driving = folder / "edits.motion"
+        motion = Motion.imported(driving, float(config.fps), parts, family=family.name, model=engine.model.name)
+        motion.save(driving)
+        output = folder / "%03d.png" if config.still else config.output
+        result = run(
+            AnimateConfig(
+                source=config.source,
+                driving=driving,
+                output=output,
+                motion="relative",
+                frames="2-",
+                crop=config.crop,
+                audio="none",
+                overwrite=config.overwrite,
+            ),
+            engine,
+            report,
+        )
+        if config.still:
+            (picture,) = folder.glob("*.png")
+            temporary = temporary_path(config.output)
+            with output_errors(config.output):
+                temporary.write_bytes(picture.read_bytes())
+                publish(temporary, config.output, overwrite=config.overwrite)
+            result = replace(result, output=config.output)
+    return result
+
+
+def read_curves(path: Path, rate: float) -> list[Row]:
+    """Return the rows of a CSV file, one a frame at this rate. Raises InputError, which names the line."""
+    check_file(path)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            table = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path.name} is no CSV file: {error}") from error
+    if not table or len(table) > LONGEST:
+        raise InputError(f"{path.name} has {len(table)} rows of numbers", f"It may have 1 to {LONGEST}.")
+    names = [name for name in table[0] if name and name != TIME]
+    numbers = np.array([[_number(row, name, path, line) for name in names] for line, row in enumerate(table, 2)])
+    if TIME not in table[0]:
+        return [Row(index / rate, _texts(names, row)) for index, row in enumerate(numbers)]
+    times = np.array([_number(row, TIME, path, line) for line, row in enumerate(table, 2)])
+    if (np.diff(times) <= 0).any() or times[0] < 0 or times[-1] * rate > LONGEST:
+        raise InputError(f"the times in {path.name} do not rise from 0 on, or last too long")
+    moments = np.arange(max(1, round(times[-1] * rate) + 1)) / rate
+    curves = np.stack([np.interp(moments, times, column) for column in numbers.T], 1)
+    return [Row(float(moment), _texts(names, row)) for moment, row in zip(moments, curves, strict=True)]
+
+
+def _texts(names: Sequence[str], row: np.ndarray) -> dict[str, str]:
+    return {name: repr(float(value)) for name, value in zip(names, row, strict=True)}
+
+
+def _number(row: dict[str, str], name: str, path: Path, line: int) -> float:
+    try:
+        value = float(row[name] or 0)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path.name}, line {line}: {name} is '{row[name]}', no number") from error
+    if not np.isfinite(value):
+        raise InputError(f"{path.name}, line {line}: {name} is not finite")
+    return value

@@ -1,0 +1,28 @@
+"""The published weights: one file a network, in one repository for both models."""
+
+from __future__ import annotations
+
+from fommctl.api import ModelFile, ModelSpec
+
+REPOSITORY = "hf://KlingTeam/LivePortrait@main"
+LICENCE = "MIT (Kuaishou, 2024)"
+NETWORKS = ("appearance_feature_extractor", "motion_extractor", "warping_module", "spade_generator")
+SMALL = "liveportrait/retargeting_models/stitching_retargeting_module.pth"
+
+
+def _model(name: str, summary: str, folder: str) -> ModelSpec:
+    files = [ModelFile(name=f"{folder}/{network}.pth") for network in NETWORKS]
+    return ModelSpec(
+        name=name,
+        summary=summary,
+        preset=name,
+        licence=LICENCE,
+        repository=REPOSITORY,
+        files=(*files, ModelFile(name=SMALL)),
+    )
+
+
+PUBLISHED = (
+    _model("liveportrait", "LivePortrait for faces, 512 pixels", "liveportrait/base_models"),
+    _model("liveportrait-animals", "LivePortrait for animals, 512 pixels", "liveportrait_animals/base_models_v1.1"),
+)
