@@ -48,7 +48,8 @@ def plates(here):
     light = plates_made.linear()
     plates_made.write(here / "plate.exr", light, "half", reelName="A001")
     plates_made.write(here / "acescg.exr", light, "half", oiio__ColorSpace="ACEScg")
-    plates_made.write(here / "log.exr", np.clip(light, 0.001, 1) ** 0.4, "half")
+    log = plates_made.in_space(light, "ARRI LogC4", "ocio://studio-config-latest")
+    plates_made.write(here / "log.exr", log, "half")
     plates_made.write(here / "scan.dpx", plates_made.deep_codes(), "uint16", oiio__BitsPerSample=10)
     with Reader(here / "talk.mp4", end=Fraction(1, 10)) as reader:
         for number, frame in enumerate(reader, 1001):
