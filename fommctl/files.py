@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from fommctl.errors import OutputError, UsageError, not_written
+from fommctl.errors import InputError, OutputError, UsageError, not_written
 
 LONGEST_NAME = 255
 """Bytes of a file name on the usual file systems."""
@@ -35,6 +35,18 @@ _TEMPORARY = re.compile(r"\..{0,40}\.fommctl-([0-9a-f]{8})-(\d{1,9})(?:-[0-9a-f]
 _PROCESSES = "/proc/self/ns/pid"
 _ELSEWHERE = "Choose another one with -o."
 _UNSAFE = re.compile(r'[/\\:*?"<>|]')
+
+
+ADDRESS = re.compile(r"([a-z][a-z0-9+]+):/+(.+)", re.IGNORECASE)
+"""A URL; a path keeps only one of its slashes."""
+
+
+def not_there(path: str | os.PathLike[str], reason: str = "does not exist") -> InputError:
+    """Return the error for an input that is not there; an address is called one."""
+    if address := ADDRESS.match(os.fspath(path)):
+        url = f"{address[1]}://{address[2]}"
+        return InputError(f"{url} is a URL, and fommctl reads files", "Download it first, with curl -LO or yt-dlp.")
+    return InputError(f"{path} {reason}", "Check the spelling and the folder.")
 
 
 def temporary_path(target: Path) -> Path:

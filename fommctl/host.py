@@ -7,16 +7,23 @@ specs of one kind with one name are an error, because neither may win in silence
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import importlib
 import logging
 import os
 import re
+import shutil
 import sys
+import tempfile
+import tomllib
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -501,3 +508,41 @@ def _conflict(what: str, plugins: list[Plugin]) -> UsageError:
     owners = " and ".join(str(plugin) for plugin in plugins)
     hint = f"Uninstall one of them, or name those to load in {RESTRICT} (see 'fommctl plugins list')."
     return UsageError(f"there is more than one {what}: {owners}", hint)
+
+
+def add_plugin(path: Path) -> None:
+    """Make a plugin that is not installed known to this process and to those that it starts.
+
+    path: a project with a pyproject.toml, or a module or package whose name the plugin has. Its version is that of the
+    project, then a hash of its source. Raises UsageError for what is none.
+    """
+    path = path.expanduser().absolute()
+    project: dict[str, Any] = {}
+    root, entries = path.parent, {path.stem: path.stem}
+    if (path / "pyproject.toml").is_file():
+        with (path / "pyproject.toml").open("rb") as file:
+            project = tomllib.load(file).get("project", {})
+        root = path / "src" if (path / "src").is_dir() else path
+        entries = project.get("entry-points", {}).get(GROUP, {})
+    elif not (path.suffix == ".py" and path.is_file()) and not (path / "__init__.py").is_file():
+        raise UsageError(f"{path} is no plugin", "Name a project with a pyproject.toml, a module or a package.")
+    if not entries:
+        raise UsageError(
+            f"{path}/pyproject.toml has no entry points of the group {GROUP}", "See 'fommctl plugins new'."
+        )
+    modules = [root / value.partition(":")[0].partition(".")[0] for value in entries.values()]
+    sources = [file for each in modules for file in (sorted(each.rglob("*.py")) or [each.with_suffix(".py")])]
+    digest = sha256(b"".join(file.read_bytes() for file in sources if file.is_file())).hexdigest()[:12]
+    name, version = project.get("name", path.stem), f"{project.get('version', '0')}+{digest}"
+    folder = tempfile.mkdtemp(prefix="fommctl-plugin-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    info = Path(folder) / f"{re.sub(r'[^A-Za-z0-9.]+', '_', name)}-{version}.dist-info"
+    info.mkdir()
+    needs = "".join(f"Requires-Dist: {each}\n" for each in project.get("dependencies", ()))
+    head = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    (info / "METADATA").write_text(head + needs, encoding="utf-8")
+    lines = "".join(f"{entry} = {value}\n" for entry, value in entries.items())
+    (info / "entry_points.txt").write_text(f"[{GROUP}]\n{lines}", encoding="utf-8")
+    sys.path[:0] = [folder, str(root)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (folder, str(root), os.environ.get("PYTHONPATH"))))
+    importlib.invalidate_caches()

@@ -30,6 +30,7 @@ FLOORS = (
         "bench",
         "crop",
         "doctor",
+        "edit",
         "evaluate",
         "farm",
         "preprocess",
@@ -40,7 +41,7 @@ FLOORS = (
 )
 """Modules and packages of `fommctl` from the ground up; `fommctl` itself, whose `load` imports `animate` when it is
 called, stands on top."""
-APART = {"batch", "crop", "doctor", "evaluate", "farm", "preprocess", "train"}
+APART = {"batch", "crop", "doctor", "edit", "evaluate", "farm", "preprocess", "train"}
 """Commands that may not import each other."""
 PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "__init__.py").exists())
 OURS = sorted((ROOT / "fommctl").rglob("*.py"))

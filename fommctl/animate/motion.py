@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from fommctl.api.values import Detection
+from fommctl.api.protocols import Detection
 from fommctl.detection.framing import ClipCrop, SampledDetection
 from fommctl.detection.tracking import SquarePath
 from fommctl.errors import InputError

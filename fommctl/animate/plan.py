@@ -19,9 +19,8 @@ from fommctl.animate.config import SEARCHED, AnimateConfig, FrameRange, MotionMo
 from fommctl.animate.engine import Engine, choose_motion
 from fommctl.animate.motion import DrivingFrame, DrivingFraming, Motion, is_motion_file
 from fommctl.animate.transfer import Moment
-from fommctl.api.protocols import Detector, FlowRenderer
+from fommctl.api.protocols import Detection, Detector, FlowRenderer
 from fommctl.api.specs import BackendSpec, DetectorSpec
-from fommctl.api.values import Detection
 from fommctl.detection.choice import LARGEST
 from fommctl.detection.detectors import DetectorCache, ready_detectors
 from fommctl.detection.framing import (

@@ -7,7 +7,9 @@ contains may change at any release. Importing this package is cheap: neither tor
 
 from fommctl.api.protocols import (
     Backend,
+    ClipRecord,
     DatasetAdapter,
+    Detection,
     Detector,
     Embedder,
     FlowRenderer,
@@ -34,7 +36,6 @@ from fommctl.api.specs import (
     StageEvent,
     hookimpl,
 )
-from fommctl.api.values import ClipRecord, Detection
 from fommctl.errors import FommctlError, InputError, MissingError, ModelError, OutputError, UsageError
 from fommctl.machine import offline
 from fommctl.media.boxes import Box

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from posixpath import normpath
 from typing import Any, cast
 
+from fommctl.api.protocols import ClipRecord, Split
 from fommctl.api.readers import bounded_lines, parse_json, read_table
-from fommctl.api.values import ClipRecord, Split
 from fommctl.errors import InputError
 from fommctl.media import sequences
 

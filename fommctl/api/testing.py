@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.api.metrics import ClipScores, FrameChunk, Metric, MetricClip
+from fommctl.api.protocols import ClipRecord, Detection
 from fommctl.api.specs import CommandSpec, DatasetSpec, DetectorSpec, EmbedderSpec, MetricSpec, spec_fault
-from fommctl.api.values import ClipRecord, Detection
 from fommctl.errors import InputError, MissingError
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fommctl.api.protocols import FlowRenderer
+from fommctl.api.protocols import FlowRenderer, ReconstructionRenderer, TransferRenderer
 from fommctl.api.specs import BackendSpec, Groups, spec_fault
 from fommctl.api.testing import BrokenPromiseError, promise
 from fommctl.api.training import BaseTrainParams, PhaseResult, ThinPlateTransform, TrainingBatch, TrainingPhase, trains
+from fommctl.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +31,8 @@ def check_backend(
 
     The networks, on the CPU in fp32: groups as declared, built alike for one seed, finite results of the promised
     shapes and ranges, frames of a batch independent of each other, fast paths within 1e-3 of the plain one, and a
-    published layout that leads there and back.
+    published layout that leads there and back; finite frames in bf16, at twice the size (or a UsageError), and in every
+    mode of motion.
     """
     fault = spec_fault("backend", spec)
     promise(fault is None, fault or "")
@@ -67,8 +69,46 @@ def check_backend(
         found = _check_renderer(fast, frames)
         if spec.source_views > 1:
             _check_views(fast, frames)
+        _check_modes(spec, fast, frames)
+        _check_finite(backend.prepare(torch.device("cpu"), "bf16"), frames, "in bf16")
+        _check_twice_the_size(backend, frames)
     apart = float((expected - found).abs().max())
     promise(apart <= 1e-3, "the fast fp32 path is within 1e-3 of the plain one", f"{apart:.2g}")
+
+
+def _check_modes(spec: BackendSpec, renderer: Renderer, frames: Tensor) -> None:
+    """Frames under the motion that each mode of the family's own makes."""
+    if not isinstance(renderer, TransferRenderer):
+        return
+    context, driving = renderer.encode_source(frames[:1]), renderer.detect(frames)
+    for mode in getattr(renderer, "own_modes", spec.motions):
+        promise(mode in spec.motions, "own_modes are among the motions of the spec", mode)
+        moved = renderer.transfer(driving, driving[:1], context.motion, mode=mode, options=None)
+        promise(len(moved) == len(frames), f"transfer() moves each frame in mode {mode}", len(moved))
+        _check_frames(renderer.render(context, moved), frames, f"in mode {mode}")
+
+
+def _check_finite(renderer: Renderer, frames: Tensor, how: str) -> None:
+    context = renderer.encode_source(frames[:1])
+    _check_frames(renderer.render(context, renderer.detect(frames)), frames, how)
+    if isinstance(renderer, ReconstructionRenderer):
+        again = renderer.reconstruct(context, renderer.detect(frames), frames)
+        _check_frames(again, frames, f"made again {how}")
+
+
+def _check_frames(rendered: Tensor, frames: Tensor, how: str) -> None:
+    promise(_fits(rendered, frames), f"frames {how} are (B, C, H, W)", rendered)
+    inside = bool(rendered.isfinite().all()) and float(rendered.min()) >= 0 and float(rendered.max()) <= 1
+    promise(inside, f"frames {how} are finite and in [0, 1]")
+
+
+def _check_twice_the_size(backend: Backend, frames: Tensor) -> None:
+    larger = torch.nn.functional.interpolate(frames, scale_factor=2)
+    try:
+        renderer = backend.prepare(torch.device("cpu"), "fp32", scale=0.5)
+    except UsageError:
+        return
+    _check_finite(renderer, larger, "at twice the size")
 
 
 def _check_unknown_keys(schema: Any, model_params: Mapping[str, Any]) -> None:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fommctl.api.folders import SPLITS, VIDEO_SUFFIXES, file_name_part, media_below
+from fommctl.api.protocols import ClipRecord, Split
 from fommctl.api.readers import Row, columns_of, read_table
-from fommctl.api.values import ClipRecord, Split
 from fommctl.errors import InputError
 from fommctl.media.boxes import Box
 

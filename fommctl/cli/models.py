@@ -65,7 +65,9 @@ def list_models(session: Session) -> None:
 
     rows = [_row(entry) for entry in registry.entries(load_host()).values()]
     table = Table("name", "status", "size", "preset", "summary", box=box.SIMPLE)
-    table.columns[0].no_wrap = True  # names are copied
+    for number in (0, 1):  # names are copied
+        table.columns[number].no_wrap = True
+    table.columns[3].overflow = "fold"
     for row in rows:
         table.add_row(row["name"], row["status"], _size_text(row["size"]), row["preset"] or "its own", row["summary"])
     session.result({"models": rows}, table)

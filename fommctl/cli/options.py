@@ -25,7 +25,8 @@ from typer.models import OptionInfo
 from fommctl import __version__
 from fommctl.cli import console
 from fommctl.cli.console import LogFormat, Session, clean, make_console
-from fommctl.errors import FommctlError, InputError, ProblemsError, UsageError
+from fommctl.errors import FommctlError, ProblemsError, UsageError
+from fommctl.files import ADDRESS, not_there
 from fommctl.presets.config import nearest
 
 if TYPE_CHECKING:
@@ -125,6 +126,16 @@ def build_app(modules: Sequence[str]) -> typer.Typer:
         version: Annotated[
             bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
         ] = False,
+        plugin: Annotated[
+            list[Path] | None,
+            typer.Option(
+                "--plugin",
+                help="Also use a plugin that is not installed: its project, package or module; repeatable.",
+                callback=_add_plugins,
+                is_eager=True,
+                metavar="PATH",
+            ),
+        ] = None,
     ) -> None:
         pass
 
@@ -229,15 +240,12 @@ def check_there(*paths: Path | None) -> None:
     """Raise InputError for an input that does not exist, before any library is loaded to look into it."""
     for path in paths:
         # A pattern of frames names no file.
-        if path is None or "%" in path.name or "#" in path.name:
+        if path is None or (("%" in path.name or "#" in path.name) and not ADDRESS.match(str(path))):
             continue
-        if re.match(r"[a-z]{2,}:/", str(path)) and not path.exists():
-            url = str(path).replace(":/", "://", 1)
-            raise InputError(f"{url} is a URL, and fommctl reads files", "Download it first, with curl -LO or yt-dlp.")
         try:
             path.stat()
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise InputError(f"{path} does not exist", "Check the spelling and the folder.") from error
+            raise not_there(path) from error
         except (OSError, ValueError):
             # The library that opens it says why it cannot.
             continue
@@ -257,7 +265,10 @@ def usage_error(error: Any) -> UsageError | None:
     if option:
         message = message.partition(" (")[0]
         close = nearest(option, getattr(error, "possibilities", None) or ())
+        words = context.obj if context is not None and isinstance(context.obj, tuple) else ()
+        file = next((word for word in words if re.match(r"-[^-].*\.\w+$", word) and word.startswith(option)), None)
         hint = HABITS.get(option) or (f"Did you mean {close}? {hint}" if close else hint)
+        hint = f"The name of a file that begins with a dash is written ./{file}." if file else hint
     elif "extra argument" in message and path == "fommctl animate":
         hint = "Name the result with -o: fommctl animate SOURCE DRIVING -o RESULT."
     elif message.startswith("no such command") and context is not None:
@@ -370,6 +381,13 @@ def _summary(name: str) -> str:
 
 def _module(name: str) -> Any:
     return importlib.import_module(f"fommctl.cli.{name}")
+
+
+def _add_plugins(paths: list[Path] | None) -> None:
+    for path in paths or ():
+        from fommctl.host import add_plugin
+
+        add_plugin(path)
 
 
 def _print_version(value: bool) -> None:

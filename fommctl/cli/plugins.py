@@ -337,7 +337,38 @@ def _backend(name: str, host: "Host") -> str | None:
     preset = min((each for each in presets if each.frame_shape == smallest), key=lambda each: _weights(spec, each))
     model_params = preset.model_params.model_dump()
     check_backend(spec, model_params, preset.frame_shape)
-    return _training(spec, preset, model_params)
+    _check_other_families(name, preset, host)
+    note = _training(spec, preset, model_params)
+    return f"passed with the preset {preset.name} in fp32 and bf16{f'; {note}' if note else ''}"
+
+
+def _check_other_families(name: str, own: "Preset", host: "Host") -> None:
+    """Raise BrokenPromiseError where the backend claims presets or files of others, or cannot read its own file
+    without the networks that only training needs."""
+    from fommctl.api.testing import promise
+    from fommctl.presets.preset import load_preset, preset_names
+
+    spec = host.find("backend", name)
+    backend = spec.build(own.model_params)
+    needed = {group: backend.modules()[group].state_dict() for group in backend.needed_groups()}
+    spec.read_architecture(spec.from_published(needed))
+    smallest: dict[str, Preset] = {}
+    for preset in (load_preset(each, host) for each in preset_names(host)):
+        if preset.backend == name:
+            continue
+        params = preset.model_params.model_dump()
+        theirs = host.find("backend", preset.backend).recognises(params)
+        promise(
+            spec.recognises(params) < theirs, f"recognises() is less sure of {preset.name} than {preset.backend} is"
+        )
+        before = smallest.get(preset.backend, preset)
+        smallest[preset.backend] = min(before, preset, key=lambda each: each.frame_shape)
+    for other, preset in smallest.items():
+        family = host.find("backend", other)
+        groups = {key: dict(net.state_dict()) for key, net in family.build(preset.model_params).modules().items()}
+        for layout in (groups, family.to_published(groups)):
+            claimed = spec.read_architecture(spec.from_published(layout))
+            promise(claimed is None, f"a file of {other} is not claimed")
 
 
 def _weights(spec: "BackendSpec", preset: "Preset") -> int:

@@ -18,6 +18,7 @@ from fommctl.crop.inputs import expand, key_of, names_of, stamp
 from fommctl.crop.manifest import Manifest, Record
 from fommctl.detection.detectors import choose_detector
 from fommctl.errors import FommctlError, InputError, JobsFailedError, UsageError
+from fommctl.files import not_there
 from fommctl.host import Host
 from fommctl.machine import usable_cores
 from fommctl.models import registry
@@ -93,9 +94,9 @@ def run(config: CropConfig, host: Host, report: Progress | None = None) -> CropR
     detector = spec.name
     files, missing = expand(config.inputs, config.output)
     result = CropResult(detector=detector, subject=spec.subject)
-    result.failed += [
-        Failure(os.fspath(path), f"{path} {reason}", "Check the spelling and the folder.") for path, reason in missing
-    ]
+    for path, reason in missing:
+        error = not_there(path, reason)
+        result.failed.append(Failure(os.fspath(path), error.message, error.hint))
     host.started(StageEvent(stage="crop", details={"inputs": list(map(os.fspath, files)), "detector": detector}))
     options = config.fingerprint(detector, (framing.subject, framing.width) if framing else None)
     folder = None if config.dry_run else config.output

@@ -10,8 +10,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.api.protocols import Detector
-from fommctl.api.values import Detection
+from fommctl.api.protocols import Detection, Detector
 from fommctl.crop.config import CropConfig
 from fommctl.detection.choice import left_to_right, numbered_tracks
 from fommctl.detection.framing import LONGEST_SIDE, fitted, scaled, spread

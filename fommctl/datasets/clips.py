@@ -11,8 +11,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from fommctl.api.folders import identity_of, is_published, media_below, read_manifest, stem
+from fommctl.api.protocols import Split
 from fommctl.api.readers import read_table
-from fommctl.api.values import Split
 from fommctl.errors import InputError, UsageError
 from fommctl.presets.config import did_you_mean
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from fommctl.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from fommctl.api.values import Detection
+    from fommctl.api.protocols import Detection
     from fommctl.detection.tracking import Track
     from fommctl.media.boxes import Box
 

@@ -13,8 +13,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.api.protocols import Detector
-from fommctl.api.values import Detection
+from fommctl.api.protocols import Detection, Detector
 from fommctl.detection.choice import LARGEST, chosen, left_to_right, no_such, numbered_tracks
 from fommctl.detection.search import detect_in_tiles, refined_box
 from fommctl.detection.tracking import (

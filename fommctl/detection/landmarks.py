@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.api.protocols import Detector
-from fommctl.api.values import Detection
+from fommctl.api.protocols import Detection, Detector
 from fommctl.detection.framing import CENTERS, MIDDLE
 from fommctl.media.boxes import Box, TurnedSquare
 

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.api.protocols import Detector
-from fommctl.api.values import Detection
+from fommctl.api.protocols import Detection, Detector
 from fommctl.media.boxes import Box, TurnedSquare, square
 from fommctl.media.resampling import upright
 

@@ -15,8 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.api.protocols import Detector
-from fommctl.api.values import Detection
+from fommctl.api.protocols import Detection, Detector
 from fommctl.detection.choice import LARGEST, no_such
 from fommctl.detection.framing import (
     BATCH,

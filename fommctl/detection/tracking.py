@@ -20,7 +20,7 @@ from statistics import fmean, median
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.api.values import Detection
+from fommctl.api.protocols import Detection
 from fommctl.media.boxes import Box, TurnedSquare
 
 # A detection is a subject, not a mistake, where its score is at least this part of the best one. HOG's false face in

@@ -17,6 +17,7 @@ from fommctl.datasets.clips import Clip, find_clips, read_pairs_list
 from fommctl.errors import InputError, UsageError
 from fommctl.evaluate.config import EvaluateConfig
 from fommctl.evaluate.streams import STRIP_SUFFIXES, count_strip
+from fommctl.files import not_there
 from fommctl.host import Host
 from fommctl.media.random_access import count_frames
 from fommctl.presets.config import nearest
@@ -154,7 +155,7 @@ def results_in(path: Path) -> dict[str, Path]:
     Raises InputError where there are none.
     """
     if not path.exists():
-        raise InputError(f"{path} does not exist", "Check the spelling and the folder.")
+        raise not_there(path)
     if path.is_file():
         return {_stem(path): path}
     folder = path / "test" if is_published(path) else path

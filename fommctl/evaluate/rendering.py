@@ -23,7 +23,7 @@ from fommctl.animate.plan import GENERAL
 from fommctl.animate.rendering import BATCH_ON_CPU
 from fommctl.animate.transfer import Moment, MotionTransfer, rule_of
 from fommctl.api.metrics import FrameChunk
-from fommctl.api.protocols import ReconstructionRenderer, Renderer, SourceContext
+from fommctl.api.protocols import ReconstructionRenderer, Renderer, SourceContext, TransferRenderer
 from fommctl.api.schema import TransferRules
 from fommctl.errors import MissingError
 from fommctl.evaluate.streams import BATCH, ClipFrames, FrameBatch, FrameStream, groups
@@ -60,6 +60,10 @@ def animation(engine: Engine, source_clip: ClipFrames, driving: ClipFrames, opti
     published."""
     renderer = engine.renderer()
     rules = transfer_rules(engine)
+    mode = "relative" if rules.relative else "absolute"
+    if isinstance(renderer, TransferRenderer):
+        usual = engine.model.preset.pairs().defaults
+        mode = engine.motion(None if usual is None else usual.motion)
 
     def batches() -> Iterator[FrameBatch]:
         source = next(iter(source_clip))
@@ -70,10 +74,10 @@ def animation(engine: Engine, source_clip: ClipFrames, driving: ClipFrames, opti
             moves = moves or MotionTransfer(
                 context.motion,
                 [motion[:1]],
-                mode="relative" if rules.relative else "absolute",
+                mode=mode,
                 adapt_scale=rules.adapt_scale,
                 smooth=False,
-                rule=rule_of(renderer, "relative" if rules.relative else "absolute", engine.options(options)),
+                rule=rule_of(renderer, mode, engine.options(options)),
             )
             moved = _moved(moves, motion, first, rules)
             yield FrameBatch(_chunk(_rendered(renderer, context, moved, source), None, first), source, np.stack(frames))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from fommctl.errors import InputError, out_of_memory
+from fommctl.files import not_there
 from fommctl.media.limits import MAX_PIXELS, check_size
 from fommctl.media.stills import check_format
 
@@ -31,8 +31,6 @@ _BROADCAST = frozenset({"mpegts", "mpeg"})
 _TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
 """Decoders that draw any text file as a picture."""
 _NO_FILM = Disposition.attached_pic | Disposition.dependent | Disposition.still_image
-_ADDRESS = re.compile(r"(https?|ftps?|s3|gs|rtmp|rtsp):/+(.+)", re.IGNORECASE)
-"""A path keeps only one of an address's slashes."""
 _PLAYLISTS = frozenset({"hls", "concat", "dash", "imf"})
 """Formats that only name other files, which nobody has asked for."""
 
@@ -49,10 +47,7 @@ def check_file(path: Path) -> None:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        if address := _ADDRESS.match(str(path)):
-            url = f"{address[1]}://{address[2]}"
-            raise InputError(f"web addresses are not read: {url}", f"Download it first: curl -LO '{url}'.") from error
-        raise InputError(f"{path} does not exist", "Check the spelling and the folder.") from error
+        raise not_there(path) from error
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path.name} cannot be read: {_reason(error)}", "Check the name and the permissions."

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.api.values import ClipRecord
+from fommctl.api.protocols import ClipRecord
 from fommctl.datasets.keypoints import checked, keypoints_path, write_keypoints
 from fommctl.errors import InputError
 from fommctl.media import Deinterlace, stills

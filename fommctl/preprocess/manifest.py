@@ -29,8 +29,8 @@ from pydantic import (
     model_validator,
 )
 
+from fommctl.api.protocols import Split
 from fommctl.api.readers import parse_json
-from fommctl.api.values import Split
 from fommctl.datasets.keypoints import keypoints_path
 from fommctl.errors import InputError, OutputError, UsageError
 from fommctl.files import (

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import get_args
 
 from fommctl.api.folders import PICTURE_SUFFIXES
+from fommctl.api.protocols import ClipRecord, Split
 from fommctl.api.specs import DatasetSpec
-from fommctl.api.values import ClipRecord, Split
 from fommctl.datasets.clips import split_of
 from fommctl.errors import FommctlError, InputError, UsageError
-from fommctl.files import comparable_name, safe_file_name
+from fommctl.files import comparable_name, not_there, safe_file_name
 from fommctl.preprocess.clip import ClipOptions
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,8 @@ def read_records(spec: DatasetSpec, owner: str, root: Path | None) -> list[ClipR
             raise UsageError(f"the data set {spec.name!r} is read from a raw folder", f"{call} {note}")
         return records
     if not root.exists():
-        raise InputError(f"the raw folder does not exist: {root}", note)
+        error = not_there(root)
+        raise InputError(error.message, f"{error.hint} {note}")
     try:
         records = _records(spec, owner, root)
     except InputError as error:

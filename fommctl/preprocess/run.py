@@ -11,8 +11,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, get_args
 
+from fommctl.api.protocols import Split
 from fommctl.api.specs import StageEvent
-from fommctl.api.values import Split
 from fommctl.errors import InputError, UsageError
 from fommctl.host import Host
 from fommctl.machine import usable_cores

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from fommctl.api import ClipRecord, InputError
 from fommctl.api.folders import SPLITS, VIDEO_SUFFIXES, file_name_part, media_below, plain_folder
+from fommctl.api.protocols import Split
 from fommctl.api.readers import bounded_lines
-from fommctl.api.values import Split
 from fommctl.api.video_metadata import chunks
 
 FASHION_LISTS: dict[Split, str] = {split: f"fashion_{split}.txt" for split in SPLITS}

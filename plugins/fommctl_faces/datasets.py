@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fommctl.api import ClipRecord, InputError
 from fommctl.api.folders import media_below, plain_folder, stem
-from fommctl.api.values import Split
+from fommctl.api.protocols import Split
 from fommctl.api.video_metadata import chunks
 
 NEMO_TEST = (

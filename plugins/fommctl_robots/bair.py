@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fommctl.api import ClipRecord, InputError
 from fommctl.api.folders import file_name_part
-from fommctl.api.values import Split
+from fommctl.api.protocols import Split
 from fommctl_robots.tfrecord import byte_features, read_record, record_starts
 
 CAMERA = "image_aux1"

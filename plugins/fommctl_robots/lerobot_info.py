@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fommctl.api import InputError
+from fommctl.api.protocols import Split
 from fommctl.api.readers import parse_json
-from fommctl.api.values import Split
 
 _FIELD = re.compile(r"\{(\w+)(?::0?(\d))?d?\}")
 """A number or a name in a path template, such as `{chunk_index:03d}`."""

@@ -80,7 +80,7 @@ def test_resolving_again_changes_nothing(host):
 
 def test_motion_follows_the_model(host):
     assert resolved(host, preset="small-x2face").motion == "absolute"
-    with pytest.raises(UsageError, match="no relative motion"):
+    with pytest.raises(UsageError, match="do not support --motion relative"):
         resolved(host, preset="small-x2face", motion="relative")
 
 

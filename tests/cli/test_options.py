@@ -76,6 +76,34 @@ def test_control_characters_reach_no_terminal(tmp_path: Path, run_cli) -> None:
     assert clean("one\ntwo\u202e") == "one\n  two\ufffd"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("animate", "https://example.org/b%20c.png", "b.mp4"),
+        ("crop", "https://example.org/b%20c.png", "-o", "out"),
+        ("inspect", "https://example.org/b%20c.png"),
+        ("preprocess", "faces", "https://example.org/b%20c.png", "-o", "out"),
+        ("evaluate", "--data", "https://example.org/b%20c.png", "-o", "out"),
+    ],
+)
+def test_an_address_is_called_one_by_every_command(
+    words: tuple[str, ...], run_cli, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run_cli(*words)
+    assert result.code == 3
+    assert "https://example.org/b%20c.png is a URL, and fommctl reads files" in result.stderr
+    assert "Download it first" in result.stderr
+
+
+def test_a_name_that_begins_with_a_dash_is_explained(run_cli) -> None:
+    result = run_cli("animate", "-clip.mp4", "talk.mp4")
+    assert (result.code, result.stderr.splitlines()[-1]) == (
+        2,
+        "hint: The name of a file that begins with a dash is written ./-clip.mp4.",
+    )
+
+
 RED = """
     import sys
     from fommctl.api import CommandSpec, hookimpl

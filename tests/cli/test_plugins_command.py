@@ -3,11 +3,15 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
 from command_line import Result
 from distributions import BROKEN, GOOD, install
+
+from fommctl.host import Host
+from fommctl.presets.preset import load_preset
 
 Run = Callable[..., Result]
 
@@ -252,3 +256,47 @@ def test_a_plugin_cannot_take_the_place_of_a_command_of_ours(tmp_path: Path, run
         "fommctl has one of this name\n"
     )
     assert run_process("plugins", "list", "--json", path=path).code == 0
+
+
+def test_a_plugin_that_is_not_installed(tmp_path: Path, run_process: Run) -> None:
+    project = tmp_path / "own"
+    (project / "src" / "own_sets").mkdir(parents=True)
+    (project / "src" / "own_sets" / "__init__.py").write_text(dedent(DISPUTED.format(name="own")), encoding="utf-8")
+    text = '[project]\nname = "own-sets"\nversion = "1.5"\ndependencies = ["fommctl>=2,<3"]\n'
+    (project / "pyproject.toml").write_text(f'{text}[project.entry-points.fommctl]\nown = "own_sets"\n', "utf-8")
+    (shown,) = run_process("--plugin", project, "plugins", "show", "own", "--json").json()["plugins"]
+    assert (shown["distribution"], shown["requires"], shown["problem"]) == ("own-sets", "<3,>=2", None)
+    assert re.fullmatch(r"1\.5\+[0-9a-f]{12}", shown["version"])
+    package = project / "src" / "own_sets"
+    (module,) = run_process("--plugin", package, "plugins", "show", "own_sets", "--json").json()["plugins"]
+    assert module["registers"] == shown["registers"] == {"command": ["own"]}
+    wrong = run_process("--plugin", tmp_path, "plugins", "list")
+    assert (wrong.code, wrong.stderr.splitlines()[0]) == (2, f"error: {tmp_path} is no plugin")
+
+
+GREEDY = """
+    from dataclasses import replace
+    from pathlib import Path
+
+    from fommctl.api import PresetSpec, hookimpl
+    from fommctl_fomm import fommctl_backends as theirs
+
+
+    @hookimpl
+    def fommctl_backends():
+        yield replace(next(theirs()), name="greedy", recognises=lambda params: float(bool(params)))
+
+
+    @hookimpl
+    def fommctl_presets():
+        yield PresetSpec(name="greedy", summary="s", path=Path(__file__).with_name("greedy.yaml"))
+"""
+
+
+def test_check_finds_a_backend_that_claims_others_presets(tmp_path: Path, run_process: Run, host: Host) -> None:
+    install(tmp_path, GREEDY)
+    text = load_preset("smoke", host).text().replace("backend: fomm", "backend: greedy")
+    (tmp_path / "greedy.yaml").write_text(text.replace("name: smoke", "name: greedy"), encoding="utf-8")
+    checks = failed(run_process("plugins", "check", "good", "--json", path=tmp_path))
+    assert list(checks) == ["greedy"]
+    assert checks["greedy"]["problem"].startswith("broken promise: recognises() is less sure of the preset ")

@@ -1,12 +1,13 @@
 """Squares by landmarks: the published arithmetic, and what searches of clips make of them."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from liveportrait_models import GOLDEN
 
-from fommctl.api.values import Detection
+from fommctl.api.protocols import Detection
 from fommctl.detection.framing import ideal
 from fommctl.detection.landmarks import FACE, LandmarkDetector, LandmarkSquare, bounds
 from fommctl.media.boxes import Box, TurnedSquare
@@ -36,6 +37,14 @@ def test_published_squares(name):
     upright = LandmarkSquare(2.2, -0.1).around(landmarks)
     assert upright.center == pytest.approx(golden[f"{name}/driving_center"].tolist(), abs=2e-3)
     assert upright.side == pytest.approx(golden[f"{name}/driving_size"][0], abs=2e-3)
+
+
+def test_a_recorded_square():
+    with np.load(Path(__file__).parents[1] / "golden" / "liveportrait" / "transfer.npz") as golden:
+        found = LandmarkSquare(2.3, -0.125, turned=True).around(golden["landmarks_68"])
+        assert found.center == pytest.approx(golden["d68/rect_center"].tolist(), abs=2e-3)
+        assert found.side == pytest.approx(golden["d68/rect_size"][0], abs=2e-3)
+        assert found.angle == pytest.approx(math.degrees(golden["d68/rect_angle"]), abs=1e-3)
 
 
 def test_the_square_turns_with_the_face():

@@ -173,7 +173,10 @@ def test_an_animation_is_held_against_its_driving_clip(folder, run_cli, tmp_path
 def test_the_output_is_no_other_folder(folder, run_cli, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("dear")
-    for out, message in ((tmp_path / "mine", "holds no evaluation"), (folder / "data/x", "among the clips")):
+    for out, message in (
+        (tmp_path / "mine", "holds no evaluation"),
+        (folder / "data/x", "inside the folder of the clips"),
+    ):
         result = run_cli("evaluate", "--data", folder / "data", "--metrics", "psnr", "-o", out)
         assert (result.code, message in result.stderr) == (2, True)
 

@@ -231,12 +231,7 @@ def test_unknown_types_name_the_known_ones(tmp_path, name, kind, message):
         ("o.mp4", {"crf": -1}, "UsageError", "crf -1 is out of range for codec 'libx264' | It takes 0 (best) to 51"),
         ("o.mov", {"crf": 18}, "UsageError", "codec 'prores' has no constant quality (crf) | Leave --crf out."),
         ("o.mp4", {"pix_fmt": "rgba"}, "UsageError", "codec 'libx264' has no pixel format 'rgba' | It has yuv420p, "),
-        (
-            "%d.png",
-            {"pix_fmt": "gray"},
-            "UsageError",
-            "codec 'png' has no pixel format 'gray' | It has rgb24, rgba, rgb48be, ",
-        ),
+        ("%d.png", {"pix_fmt": "gray"}, "UsageError", "codec 'png' has no pixel format 'gray' | It has rgb24, rgba, "),
     ],
 )
 def test_choices_are_checked_before_any_work(tmp_path, name, options, kind, text):

@@ -131,7 +131,7 @@ def test_files_that_are_no_checkpoint_say_what_they_are(content: bytes, message:
 def test_missing_files_and_folders_say_so(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="there is no model file"):
         read_checkpoint(tmp_path / "none.pth.tar")
-    with pytest.raises(ModelError, match="is a folder, not a model file"):
+    with pytest.raises(ModelError, match="is a folder without a file of weights"):
         read_checkpoint(tmp_path)
 
 

@@ -1,7 +1,9 @@
 """LivePortrait: held to the published vectors, with weights rebuilt from seeds; its geometry and files."""
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from liveportrait_models import STITCHING, arrays, published_file
@@ -24,7 +26,7 @@ from fommctl_liveportrait.options import FaceOptions
 from fommctl_liveportrait.published import from_published, to_published
 from fommctl_liveportrait.retargeting import stitched
 from fommctl_liveportrait.schema import LivePortraitParams
-from fommctl_liveportrait.transfer import NEUTRAL, size_ratio, transfer
+from fommctl_liveportrait.transfer import NEUTRAL, Correctors, size_ratio, transfer
 from fommctl_liveportrait.warping import heatmaps
 
 CPU = torch.device("cpu")
@@ -280,3 +282,30 @@ def test_published_openings():
         close(found[:, :2], golden[f"{name}/eye_ratio"])
         close(found[:, 2:], golden[f"{name}/lip_ratio"])
     assert openings(torch.full((1, 68, 2), torch.nan)).tolist() == [[-1, -1, -1]]
+
+
+RECORDED = {
+    "nostitch": ("relative", {}),
+    "posefriendly_nostitch": ("relative", {"friendly": "pose"}),
+    "absolute_nostitch": ("absolute", {}),
+    "animal_nostitch": ("animal", {"multiplier": 1.75}),
+    "region_exp": ("relative", {"region": "exp"}),
+    "region_pose": ("relative", {"region": "pose"}),
+    "region_lip": ("relative", {"region": "lips"}),
+    "region_eyes": ("relative", {"region": "eyes"}),
+    "absolute_region_exp": ("absolute", {"region": "exp"}),
+    "absolute_region_lip": ("absolute", {"region": "lips"}),
+}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_transfer(name):
+    """The published loop before its stitching, in numbers that lie beside the tests."""
+    with np.load(Path(__file__).parents[1] / "golden" / "liveportrait" / "transfer.npz") as stored:
+        golden = {key: torch.from_numpy(each) for key, each in stored.items()}
+    source = FaceMotion(*(golden[f"source/{part}"] for part in FaceMotion.names()[:5]))
+    driving = FaceMotion(*(golden[f"template/{part}"] for part in ("R", "exp", "scale", "t", "kp")))
+    mode, options = RECORDED[name]
+    chosen = FaceOptions(stitching=False, **options)
+    moved = transfer(driving, driving[:1], source, Correctors(), mode=mode, options=chosen)
+    close(moved.keypoints(), golden[name])

@@ -242,7 +242,7 @@ def test_nothing_that_could_be_made_is_an_error(run_cli, tmp_path, planned):
         (["planned", "-o", "OUT"], 2, "the data set 'planned' is read from a raw folder", "ask Ada at example.org"),
         (["planned", "EMPTY", "-o", "OUT"], 3, "EMPTY has no plan.json", "Write one. About the data: ask Ada"),
         (["planned", "NONE", "-o", "OUT"], 3, "NONE holds no clip of the data set 'planned'", "ask Ada"),
-        (["planned", "MISSING", "-o", "OUT"], 3, "the raw folder does not exist", "ask Ada"),
+        (["planned", "MISSING", "-o", "OUT"], 3, "does not exist", "ask Ada"),
         (["planned", "RAW", "-o", "RAW/out"], 2, "the output is inside the raw folder", "-o"),
         (["planned", "RAW", "-o", "FULL"], 2, "is not empty and holds no data set made by preprocess", "-o"),
         (["planned", "RAW", "-o", "FULL/file"], 3, "the output is not a folder", "-o"),

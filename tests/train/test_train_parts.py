@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import nn
 
+from fommctl.api.protocols import Detection
 from fommctl.api.specs import DetectorSpec
 from fommctl.api.training import PhaseResult, ThinPlateTransform, TrainingBatch, TrainingPhase, TrainingView
-from fommctl.api.values import Detection
 from fommctl.errors import ModelError
 from fommctl.train import state as training_state
 from fommctl.train.loop import Stop, stoppable

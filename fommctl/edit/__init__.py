@@ -1,0 +1,1 @@
+"""Edit: a portrait changes without a driving video."""
