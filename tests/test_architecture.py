@@ -28,6 +28,7 @@ FLOORS = (
     {
         "batch",
         "bench",
+        "edit",
         "crop",
         "doctor",
         "evaluate",

@@ -10,7 +10,7 @@ from fommctl.cli.options import check_there, command
 
 if TYPE_CHECKING:
     from fommctl.animate.config import ModelChoice
-    from fommctl.animate.edit import EditConfig
+    from fommctl.edit.config import EditConfig
 
 EXAMPLES = """Examples:
 
@@ -23,7 +23,7 @@ EXAMPLES = """Examples:
 def register(app: typer.Typer) -> None:
     """Add the command."""
     from fommctl.animate.config import ModelChoice
-    from fommctl.animate.edit import EditConfig
+    from fommctl.edit.config import EditConfig
 
     reads = {"choice": ModelChoice, "config": EditConfig}
     command(app, reads=reads, panels=("Model",), epilog=EXAMPLES)(edit)
@@ -32,9 +32,9 @@ def register(app: typer.Typer) -> None:
 def edit(session: Session, choice: "ModelChoice", config: "EditConfig") -> None:
     """Change a portrait by numbers: turn the head, smile, blink; once, or over time."""
     check_there(config.source, *(() if config.curves is None else (config.curves,)))
-    from fommctl.animate import edit as editing
     from fommctl.animate.animator import load
     from fommctl.cli.animate import summary
+    from fommctl.edit import run as editing
 
     animator = load(**asdict(choice))
     with session.progress("editing") as report:

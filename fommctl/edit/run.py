@@ -9,67 +9,27 @@ import csv
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import typer
 
-from fommctl.animate.config import AnimateConfig, parse_rate
+from fommctl.animate.config import AnimateConfig
 from fommctl.animate.engine import Engine
 from fommctl.animate.motion import Motion
 from fommctl.animate.recording import AnimateResult
 from fommctl.animate.run import Progress, run
 from fommctl.api.schema import Edits
+from fommctl.edit.config import EditConfig
 from fommctl.errors import InputError, UsageError
 from fommctl.files import publish, temporary_path
 from fommctl.media.files import check_file
 from fommctl.media.movie import output_errors
-from fommctl.media.output_paths import check_target, is_pattern
-from fommctl.options import Reads, backend_options, configuration
+from fommctl.media.output_paths import check_target
+from fommctl.options import backend_options
 
-RATE = Fraction(25)
 LONGEST = 100_000
 """Rows of a table of curves."""
 TIME = "time"
-PICTURE = ".png"
-
-
-@configuration
-class EditConfig:
-    """What to change in which portrait."""
-
-    source: Annotated[Path, typer.Argument(help="The portrait.", show_default=False)]
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="Result: a picture (.png), or what 'animate' writes, for --curves.")
-    ]
-    edits: Annotated[
-        tuple[str, ...],
-        typer.Option(
-            "-O",
-            "--option",
-            metavar="NAME=VALUE,...",
-            help="What changes, and by how much; 'fommctl plugins show BACKEND' lists the names.",
-        ),
-    ] = ()
-    curves: Annotated[
-        Path | None,
-        typer.Option(
-            help="CSV file with a column a name: a row a frame, or, with a column 'time' (seconds), a row wherever "
-            "something turns; between rows numbers change evenly."
-        ),
-    ] = None
-    fps: Annotated[
-        Fraction, Reads(lambda text: parse_rate(text)), typer.Option(help="Frame rate of a result over time.")
-    ] = RATE
-    crop: Annotated[str, typer.Option(help="As of 'animate'.")] = "auto"
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing result.")] = False
-
-    @property
-    def still(self) -> bool:
-        """Is the result one picture?"""
-        return self.output.suffix.lower() == PICTURE and not is_pattern(self.output)
 
 
 @dataclass(frozen=True, slots=True)

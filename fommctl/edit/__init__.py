@@ -1,0 +1,1 @@
+"""Edit: a portrait changes by numbers, without a driving video."""

@@ -1,0 +1,52 @@
+"""The options of `edit`."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fommctl.animate.config import parse_rate
+from fommctl.media.output_paths import is_pattern
+from fommctl.options import Reads, configuration
+
+RATE = Fraction(25)
+PICTURE = ".png"
+
+
+@configuration
+class EditConfig:
+    """What to change in which portrait."""
+
+    source: Annotated[Path, typer.Argument(help="The portrait.", show_default=False)]
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Result: a picture (.png), or what 'animate' writes, for --curves.")
+    ]
+    edits: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            "-O",
+            "--option",
+            metavar="NAME=VALUE,...",
+            help="What changes, and by how much; 'fommctl plugins show BACKEND' lists the names.",
+        ),
+    ] = ()
+    curves: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV file with a column a name: a row a frame, or, with a column 'time' (seconds), a row wherever "
+            "something turns; between rows numbers change evenly."
+        ),
+    ] = None
+    fps: Annotated[
+        Fraction, Reads(lambda text: parse_rate(text)), typer.Option(help="Frame rate of a result over time.")
+    ] = RATE
+    crop: Annotated[str, typer.Option(help="As of 'animate'.")] = "auto"
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing result.")] = False
+
+    @property
+    def still(self) -> bool:
+        """Is the result one picture?"""
+        return self.output.suffix.lower() == PICTURE and not is_pattern(self.output)
