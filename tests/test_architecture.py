@@ -28,9 +28,9 @@ FLOORS = (
     {
         "batch",
         "bench",
+        "edit",
         "crop",
         "doctor",
-        "edit",
         "evaluate",
         "farm",
         "preprocess",

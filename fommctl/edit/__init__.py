@@ -1,1 +1,1 @@
-"""Edit: a portrait changes without a driving video."""
+"""Edit: a portrait changes by numbers, without a driving video."""

@@ -1,4 +1,4 @@
-"""What `fommctl edit` is asked for."""
+"""The options of `edit`."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def placed(tree: Any, outside: str, *keys: str) -> Any:
     [
         ("training", ("file",), "outside its folder"),
         ("index", ("file",), "outside its folder"),
-        ("pairs", ("source",), "is not there"),
+        ("pairs", ("source",), "which does not exist"),
         ("voxceleb", ("video_id",), "no row that can be used"),
         ("taichi", ("video_id",), "no row that can be used"),
         ("nemo", ("video_id",), "no row that can be used"),

@@ -67,10 +67,12 @@ def test_the_published_weights_are_known_with_where_they_come_from(host: Host) -
         "mgif",
         "bair",
         "fashion",
+        "liveportrait",
+        "liveportrait-animals",
     ]
     mirror = "https://github.com/graphemecluster/first-order-model-demo/releases/download/checkpoints/"
     for name, entry in known.items():
-        if entry.spec is not None and name not in ("faces-mini", "vox-adv-small", "vox-adv-space"):
+        if entry.spec is not None and entry.spec.urls and name not in ("faces-mini", "vox-adv-small", "vox-adv-space"):
             file = "fashion.pth.tar" if name == "fashion" else f"{name}-cpk.pth.tar"
             assert entry.spec.urls == (mirror + file,)
             assert entry.preset == f"{name}-256"

@@ -99,7 +99,7 @@ def test_what_it_cannot_do(folder, run_cli, tmp_path):
     model = ("--model", folder / "x2face_model.pth")
     inputs = ("animate", folder / "source0.png", folder / "driving", "-o", tmp_path / "a.mkv")
     for words, says in (
-        (("--motion", "relative"), "--motion absolute"),
+        (("--motion", "relative"), "Leave out --motion, or use absolute."),
         (("--best-frame", "auto"), "--best-frame first"),
         (("--view", folder / "source1.png") * 16, "Give fewer --view"),
     ):

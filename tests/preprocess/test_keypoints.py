@@ -128,7 +128,7 @@ def test_a_box_by_hand() -> None:
 
 
 def test_nonsense_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no keypoints"):
+    with pytest.raises(InputError, match="these are not keypoints"):
         make_clip(
             ClipJob(
                 record=ClipRecord(name="c", identity="i", frames=sixteen_by_eight, keypoints=lambda: np.zeros((4, 2))),
