@@ -210,7 +210,10 @@ def test_failures_are_listed_and_the_rest_goes_on(run_cli, tmp_path, planned):
     assert (data["written"], len(data["failed"])) == (7, 5)
     failed = {each["clip"]: (each["source"], each["message"]) for each in data["failed"]}
     assert failed["b#dies"] == (None, "its process was killed by SIGKILL (memory may have run out)")
-    assert failed["c#raises"] == (None, "ValueError: half of it is missing")
+    assert failed["c#raises"] == (
+        None,
+        "ValueError: half of it is missing, in plugin 'planned' (fommctl_planned) of fommctl-planned",
+    )
     assert failed["e#gone"] == ("gone.mp4", "the raw file is missing: gone.mp4")
     assert failed["f#text"][0] == "plan.json"
     assert failed["g#out"][1].startswith("its file lies outside the raw folder")
