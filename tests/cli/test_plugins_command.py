@@ -284,7 +284,8 @@ GREEDY = """
 
     @hookimpl
     def fommctl_backends():
-        yield replace(next(fommctl_fomm.fommctl_backends()), name="greedy", recognises=lambda params: float(bool(params)))
+        fomm = next(fommctl_fomm.fommctl_backends())
+        yield replace(fomm, name="greedy", recognises=lambda params: float(bool(params)))
 
 
     @hookimpl
