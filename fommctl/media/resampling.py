@@ -18,8 +18,9 @@ _SAME_SHAPE = 0.02
 
 
 def rounded(box: Box) -> tuple[int, int, int, int]:
-    """(left, top, width, height) in whole pixels; a square stays a square, and at least one pixel is left."""
-    width, height = max(1, round(box.width)), max(1, round(box.height))
+    """Return (left, top, width, height) in whole pixels; a square stays one, and at least one pixel is left."""
+    # The sides of a square that was moved differ by a rounding error, which counts where they end in a half.
+    width, height = (max(1, round(round(side, 6))) for side in (box.width, box.height))
     return round(box.left), round(box.top), width, height
 
 

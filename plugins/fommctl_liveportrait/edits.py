@@ -1,6 +1,7 @@
 """What can be edited in a face at rest: its pose, and expressions as offsets of single keypoints.
 
-The offsets are those of the sliders of the published demo, scaled so that 1 is their usual end.
+The offsets are small moves of the keypoints that lie in the part of the face, chosen by hand after the sliders of the
+published demo; 1 is about as far as a face goes. They were not tried with the published weights.
 """
 
 from __future__ import annotations

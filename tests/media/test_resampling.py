@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fommctl.media.boxes import Box
@@ -37,6 +37,7 @@ def test_crop_far_outside_is_the_nearest_corner():
 
 
 @given(left=st.floats(-30, 30), top=st.floats(-30, 30), side=st.floats(0.1, 40))
+@example(left=0, top=1.3, side=1.5)
 def test_a_square_box_gives_a_square(left, top, side):
     height, width = crop(numbered(20, 30), Box(left, top, left + side, top + side)).shape[:2]
     assert height == width >= 1
