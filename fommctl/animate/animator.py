@@ -65,7 +65,7 @@ class Animator(Engine):
         fps: float = 25.0,
         options: Mapping[str, Any] | Sequence[str] = (),
     ) -> Iterator[Pixels]:
-        """Rendered frames (H, W, 3) uint8, one at a time, for prepared driving frames (H, W, 3) uint8.
+        """Yield rendered frames (H, W, 3) uint8, one at a time, for prepared driving frames (H, W, 3) uint8.
 
         Pictures of another size than the model's are resized; of those of another shape the middle is taken. views:
         more pictures of the source's subject, where the model makes use of them. motion, adapt_scale, smooth, size:
@@ -119,7 +119,7 @@ class Animator(Engine):
 
 
 def _middle(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """The largest part of the shape of `size` (width, height) in the middle of a picture, resized to it."""
+    """Return the largest part of the shape of `size` (width, height) in the middle of a picture, resized to it."""
     height, width = pixels.shape[:2]
     scale = min(width / size[0], height / size[1])
     left, top = (width - size[0] * scale) / 2, (height - size[1] * scale) / 2
@@ -131,7 +131,7 @@ def _source(picture: str | Path | Pixels) -> Pixels:
 
 
 def _picture(pixels: Any, what: str) -> Pixels:
-    """pixels, unless they are none: floats in [0, 1] or a grey picture would be animated as something else."""
+    """Return pixels, unless they are none: floats in [0, 1] or a grey picture would be animated as something else."""
     if not isinstance(pixels, np.ndarray):
         raise InputError(f"a {what} is no array but {type(pixels).__name__}", PICTURE)
     if pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size or pixels.dtype != np.uint8:
@@ -148,7 +148,7 @@ def load(
     seed: int = 0,
     sets: Sequence[str] = (),
 ) -> Animator:
-    """A model ready to animate.
+    """Return a model ready to animate.
 
     model: a registry name, a path, or None for the built-in one (or for the registered weights of `preset`).
     device: auto, cpu, cuda, cuda:N or mps.  precision: auto, fp32, bf16 or fp16.  sets: `a.b=c` over the preset.

@@ -176,7 +176,8 @@ class Composer:
         return draw_numbers(self._source_panel, list(enumerate(self._all_boxes, 1)))
 
     def driving_panel(self, frame: DrivingFrame, batch: Rendered, index: int) -> Pixels:
-        """A driving frame as it is shown beside the result, with the number of its face where there are several."""
+        """Return a driving frame as it is shown beside the result, with the number of its face where there are
+        several."""
         assert frame.pixels is not None, "driving frames that are shown have their pixels"
         pixels = self._marked(frame.pixels, batch.driving, index)
         shots = self._driving.shots
@@ -196,7 +197,7 @@ class Composer:
         return self._placed(self._marked(square, batch.transferred, index), detail)
 
     def _filtered(self, square: Pixels, frame: Tensor, detail: FrameDetail | None) -> Pixels:
-        """The square after the filters of plugins."""
+        """Return the square after the filters of plugins."""
         squares = frame[None]
         if detail is not None and self._enlarge is not None:
             squares = self._enlarge.floats(square, detail).to(frame.device)
@@ -225,7 +226,7 @@ def plane_maker(
     device: torch.device,
     plate: Plate | None = None,
 ) -> PlaneMaker | None:
-    """What makes the planes that are wanted. Raises UsageError where nothing is pasted back.
+    """Return what makes the planes that are wanted. Raises UsageError where nothing is pasted back.
 
     plate: the source of a result of more than 8 bits.
     """
@@ -245,14 +246,14 @@ def plane_maker(
 
 
 def apply_filter(frame: Pixels, change: FrameFilter, number: int) -> Pixels:
-    """A frame after a filter, which may ask for floats."""
+    """Return a frame after a filter, which may ask for floats."""
     if not getattr(change, "floats", False):
         return change(frame, number)
     return to_bytes(change(frame / np.float32(255), number))  # type: ignore[arg-type]  # it asks for floats
 
 
 def detail_of(full: Pixels | Floats, small: Pixels, paste: Paste | TurnedPaste | None, device: torch.device) -> Detail:
-    """What gives squares their detail, for the part of them that `paste` shows."""
+    """Return what gives squares their detail, for the part of them that `paste` shows."""
     assert isinstance(paste, Paste), "nothing is known of what moves in turned squares"
 
     def there(values: Floats | Pixels) -> torch.Tensor:

@@ -50,7 +50,8 @@ class Timecode:
         return self.text
 
     def seconds(self, info: VideoInfo, own: bool) -> Fraction:
-        """Seconds since the start of a clip.  own: it is the clip's own timecode, which begins where the clip's does.
+        """Return seconds since the start of a clip.  own: it is the clip's own timecode, which begins where the clip's
+        does.
 
         Raises UsageError for a number that the clip's rate does not have, and for a time before its start.
         """
@@ -484,7 +485,7 @@ class AnimateConfig:
     ] = None
 
     def conflicts(self) -> Iterator[UsageError]:
-        """Options that exclude each other."""
+        """Yield options that exclude each other."""
         if self.timecode and any(isinstance(time, Fraction) for time in (self.start, self.end)):
             yield UsageError("--timecode, but a time is no timecode", "Give --start and --end as HH:MM:SS:FF.")
         if not isinstance(self.start, Timecode) and not isinstance(self.end, Timecode):
@@ -529,7 +530,8 @@ class AnimateConfig:
         return self.end
 
     def timed(self, info: VideoInfo) -> AnimateConfig:
-        """The same with times in seconds. info: of the driving video. Raises UsageError for what it does not have."""
+        """Return the same with times in seconds. info: of the driving video. Raises UsageError for what it does not
+        have."""
         if not isinstance(self.start, Timecode) and not isinstance(self.end, Timecode):
             return self
         start, end = (
@@ -538,7 +540,7 @@ class AnimateConfig:
         return replace(self, start=start, end=end, timecode=False)
 
     def to_json(self) -> dict[str, JsonValue]:
-        """The options as JSON values, for listeners and logs; paths, times and rates as text."""
+        """Return the options as JSON values, for listeners and logs; paths, times and rates as text."""
         values = {name: getattr(self, name) for name in option_names()}
         return {
             name: value
@@ -600,7 +602,7 @@ class FrameRange:
         return (self.first is None or number >= self.first) and not self.ends_before(number)
 
     def ends_before(self, number: int) -> bool:
-        """Whether this frame and all later ones lie behind the range."""
+        """Tell whether this frame and all later ones lie behind the range."""
         return self.last is not None and number > self.last
 
     def __str__(self) -> str:
@@ -608,7 +610,8 @@ class FrameRange:
 
 
 def parse_frames(text: str | None) -> FrameRange:
-    """The range of `101-200`, `101-`, `-200` or `101`; all frames for None. Raises UsageError for anything else."""
+    """Return the range of `101-200`, `101-`, `-200` or `101`; all frames for None. Raises UsageError for anything
+    else."""
     if text is None:
         return FrameRange()
     match = re.fullmatch(r"([0-9]{1,9})?(-)?([0-9]{1,9})?", text.strip())
@@ -621,13 +624,13 @@ def parse_frames(text: str | None) -> FrameRange:
 
 
 def option_names() -> tuple[str, ...]:
-    """The names of all options, for callers that take them as keywords."""
+    """Return the names of all options, for callers that take them as keywords."""
     return tuple(field.name for field in fields(AnimateConfig))
 
 
 def parse_crop(text: str, searched: tuple[str, ...] = ("auto",)) -> Box | None:
-    """The square of `X,Y,SIZE`; None for `none` and for the words of what is searched. Raises UsageError for anything
-    else."""
+    """Return the square of `X,Y,SIZE`; None for `none` and for the words of what is searched. Raises UsageError for
+    anything else."""
     if text in (*searched, "none"):
         return None
     try:
@@ -646,7 +649,7 @@ def _checked_crop(text: str, searched: tuple[str, ...] = ("auto",)) -> str:
 
 
 def parse_map(text: str) -> list[tuple[int, int]]:
-    """The pairs (driving face, source face) of `1:2,2:1`. Raises UsageError for anything else."""
+    """Return the pairs (driving face, source face) of `1:2,2:1`. Raises UsageError for anything else."""
     pairs = re.findall(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})", text)
     if ",".join(f"{one}:{other}" for one, other in pairs) != text:
         raise UsageError(f"--map is '{text}'", "Give numbers of a driving and a source face, such as 1:2,2:1.")
@@ -667,14 +670,14 @@ def _checked_frames(text: str) -> str:
 
 
 def parse_best_frame(text: str) -> str:
-    """`first`, `auto` or the number of a frame. Raises UsageError for anything else."""
+    """Return `first`, `auto` or the number of a frame. Raises UsageError for anything else."""
     if text not in ("first", "auto") and not (text.isdecimal() and len(text) < 10):
         raise UsageError(f"--best-frame is '{text}'", "Give first, auto or the number of a frame.")
     return text
 
 
 def parse_audio_track(text: str) -> str:
-    """`auto`, `all` or a number from 1 on. Raises UsageError for anything else."""
+    """Return `auto`, `all` or a number from 1 on. Raises UsageError for anything else."""
     if text not in ("auto", "all") and not re.fullmatch("0*[1-9][0-9]{0,8}", text):
         raise UsageError(f"--audio-track is '{text}'", "Give auto, all or the number of a sound track, from 1 on.")
     return text
@@ -685,7 +688,7 @@ SLOWEST = Fraction(1, 3600)
 
 
 def parse_rate(text: str) -> Fraction:
-    """A frame rate such as 25, 29.97 or 30000/1001; the NTSC decimals are taken for what they stand for."""
+    """Return a frame rate such as 25, 29.97 or 30000/1001; the NTSC decimals are taken for what they stand for."""
     exact = {"23.976": "24000/1001", "23.98": "24000/1001", "29.97": "30000/1001", "59.94": "60000/1001"}
     try:
         rate = _fraction(exact.get(text, text))
@@ -697,7 +700,7 @@ def parse_rate(text: str) -> Fraction:
 
 
 def parse_batch_size(text: str) -> int | None:
-    """A number of frames; None for `auto`."""
+    """Return a number of frames; None for `auto`."""
     if text == "auto":
         return None
     if not (text.isdecimal() and len(text) < 10):
@@ -706,7 +709,7 @@ def parse_batch_size(text: str) -> int | None:
 
 
 def parse_time(text: str) -> Fraction:
-    """Seconds (`12.5`) or clock time (`1:02:03.5`, `02:03`)."""
+    """Return seconds (`12.5`) or clock time (`1:02:03.5`, `02:03`)."""
     try:
         *whole, last = text.split(":")
         seconds = _fraction(last)
@@ -725,7 +728,7 @@ def parse_time(text: str) -> Fraction:
 
 
 def parse_moment(text: str) -> Fraction | Timecode:
-    """A time of a clip: as of `parse_time`, or a timecode (`HH:MM:SS:FF`)."""
+    """Return a time of a clip: as of `parse_time`, or a timecode (`HH:MM:SS:FF`)."""
     if is_timecode(text):
         return Timecode(text)
     try:

@@ -71,7 +71,7 @@ class Engine:
         return LandmarkFinder(detector, spec.landmarks)
 
     def motion(self, asked: str | None) -> MotionMode:
-        """How motion is transferred: see `choose_motion`."""
+        """Return how motion is transferred: see `choose_motion`."""
         return choose_motion(self.family, asked)
 
     def check_views(self, more: int) -> None:
@@ -79,12 +79,13 @@ class Engine:
         check_views(self.family, more)
 
     def frame_size(self, size: int | None = None) -> tuple[int, int]:
-        """(width, height) of the model's frames at a `--size` (its side; None: native)."""
+        """Return (width, height) of the model's frames at a `--size` (its side; None: native)."""
         height, width, _ = self.model.preset.frame_shape
         return (width, height) if size is None else (size, round(size * height / width))
 
     def renderer(self, size: int | None = None) -> Renderer:
-        """The model ready to run on frames of this size. Raises UsageError for a size that its networks cannot take."""
+        """Return the model ready to run on frames of this size. Raises UsageError for a size that its networks cannot
+        take."""
         native = self.model.preset.frame_shape[1]
         scale = 1.0 if size is None else native / size
         if scale not in self._renderers:
@@ -96,7 +97,7 @@ class Engine:
         return self._renderers[scale]
 
     def encoded(self, pictures: Sequence[NDArray[np.uint8]], size: int | None = None) -> SourceContext:
-        """The source encoded by `renderer(size)`; the last few are kept, for jobs that share a source.
+        """Return the source encoded by `renderer(size)`; the last few are kept, for jobs that share a source.
 
         pictures: (N, N, 3) each, as the model sees them: the source, then further views of its subject.
         """
@@ -114,7 +115,7 @@ class Engine:
 
 
 def choose_motion(family: BackendSpec, asked: str | None) -> MotionMode:
-    """How motion is transferred: as asked, else as the models of this family do it first of all.
+    """Return how motion is transferred: as asked, else as the models of this family do it first of all.
 
     Raises UsageError where it cannot be as asked.
     """

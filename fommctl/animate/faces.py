@@ -122,7 +122,7 @@ class FaceBlend:
 
 
 def _depth(box: Box, width: int, height: int) -> NDArray[np.float32]:
-    """How deep each pixel of a picture lies in a square: 0 outside and on its edges, 1 in its middle."""
+    """Return how deep each pixel of a picture lies in a square: 0 outside and on its edges, 1 in its middle."""
 
     def across(start: float, length: float, size: int) -> NDArray[np.float32]:
         place = np.arange(size, dtype=np.float32) + np.float32(0.5 - start)

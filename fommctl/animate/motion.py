@@ -81,7 +81,7 @@ class DrivingFraming:
         return tuple(shot.start for shot in self.shots) or (Fraction(-1),)
 
     def number_at(self, moment: Fraction) -> int:
-        """Which shot shows this moment."""
+        """Return which shot shows this moment."""
         return max(0, bisect.bisect_right(self.starts, moment) - 1)
 
     def present(self, moment: Fraction) -> bool:
@@ -207,7 +207,7 @@ class Motion:
     def frames(
         self, kind: type[MotionParts] | None = None, device: torch.device | str = "cpu"
     ) -> Iterator[DrivingFrame]:
-        """The records, with their motion on a device where its kind is given."""
+        """Yield the records, with their motion on a device where its kind is given."""
         rows = None
         if kind is not None:
             arrays = (self.parts.get(name) for name in kind.names())
@@ -308,7 +308,7 @@ def count_motions(path: Path) -> int:
 
 
 def is_motion_file(path: Path) -> bool:
-    """Whether a file is a motion file by what it holds, whatever its name is."""
+    """Tell whether a file is a motion file by what it holds, whatever its name is."""
     try:
         header = _raw_header(path) if path.is_file() else None
     except OSError:
@@ -317,7 +317,7 @@ def is_motion_file(path: Path) -> bool:
 
 
 def _raw_header(path: Path) -> bytes | None:
-    """The header of a safetensors file; None where it is none."""
+    """Return the header of a safetensors file; None where it is none."""
     with path.open("rb") as file:
         start = file.read(9)
         length = int.from_bytes(start[:8], "little")
@@ -549,13 +549,13 @@ class TimedFrame(Generic[F]):
 
 
 def as_driven(frames: Iterable[F]) -> Iterator[TimedFrame[F]]:
-    """Every frame once, at its own time."""
+    """Yield every frame once, at its own time."""
     for position, frame in enumerate(frames):
         yield TimedFrame(frame, (Presentation(frame.time, frame.duration),), position)
 
 
 def at_rate(frames: Iterable[F], rate: Fraction, end: Fraction | None = None) -> Iterator[TimedFrame[F]]:
-    """A constant frame rate: each moment shows the frame that the driving video shows then.
+    """Yield a constant frame rate: each moment shows the frame that the driving video shows then.
 
     Frames that no moment falls on are dropped (and never rendered); a frame on which several fall is repeated.
     The result starts when the driving video does. end: seconds at which it stops, though a frame may last longer.

@@ -117,7 +117,8 @@ class Paste:
         return self._rows, self._columns
 
     def levels(self, frame: Tensor, detail: FrameDetail | None = None) -> Floats:
-        """The square, blended with the background and not rounded: (rows, columns, 3) of the part in the picture.
+        """Return the square, blended with the background and not rounded: (rows, columns, 3) of the part in the
+        picture.
 
         frame: (3, h, w) in [0, 1].  What the background has above white comes back with the detail, else where the
         frame is white too.
@@ -141,7 +142,7 @@ class Paste:
         return result
 
     def floats(self, frame: Pixels, detail: FrameDetail) -> Tensor:
-        """The whole square with its detail, neither rounded nor pasted: (1, 3, side, side) in [0, 1]."""
+        """Return the whole square with its detail, neither rounded nor pasted: (1, 3, side, side) in [0, 1]."""
         levels = F.pad(torch.from_numpy(np.require(frame, requirements=["C", "W"])), (0, 1))
         work = enlarged(levels, self._size[::-1])[self.part].float()
         if self.own is not None:
@@ -223,13 +224,13 @@ class TurnedPaste:
         return blended
 
     def _placed(self, square: Tensor, beyond: str) -> Tensor:
-        """(C, side, side) where it lies in the picture: (rows, columns, C); beyond: `zeros`, or the `border`."""
+        """Return (C, side, side) where it lies in the picture: (rows, columns, C); beyond: `zeros`, or the `border`."""
         there = F.grid_sample(square[None], self._grid, mode="bilinear", padding_mode=beyond, align_corners=False)
         return there[0].permute(1, 2, 0)
 
 
 def feather(box: Box, width: int, height: int) -> Floats:
-    """The mask of a square, (side, side) in [0, 1]: 1 inside, falling smoothly to 0 at its edges.
+    """Return the mask of a square, (side, side) in [0, 1]: 1 inside, falling smoothly to 0 at its edges.
 
     An edge on or beyond the border of the picture (width, height) has nothing to blend with, and stays 1.
     """
@@ -239,8 +240,8 @@ def feather(box: Box, width: int, height: int) -> Floats:
 
 
 def resting(box: Box, width: int, height: int) -> Floats:
-    """How much of its displacement each pixel of a square, (side, side), keeps: none on the edges that the square
-    reaches of the picture (width, height), all of it further inside."""
+    """Return how much of its displacement each pixel of a square, (side, side), keeps: none on the edges that the
+    square reaches of the picture (width, height), all of it further inside."""
     across = _rest(round(box.width), box.left, width)
     down = _rest(round(box.height), box.top, height)
     return down[:, None] * across[None]
@@ -257,7 +258,7 @@ def _rest(length: int, start: float, limit: int) -> Floats:
 
 
 def _ramp(length: int, open_start: bool, open_end: bool) -> Floats:
-    """Smoothstep from both ends of a line of pixels; an open end stays 1."""
+    """Return smoothstep from both ends of a line of pixels; an open end stays 1."""
     place = np.arange(length, dtype=np.float32)
     to_start = np.full(length, np.inf, np.float32) if open_start else place
     to_end = np.full(length, np.inf, np.float32) if open_end else length - 1 - place
@@ -265,13 +266,13 @@ def _ramp(length: int, open_start: bool, open_end: bool) -> Floats:
 
 
 def _smoothstep(way: NDArray[np.floating]) -> Floats:
-    """0 to 1 as `way` goes from 0 to 1, level at both ends."""
+    """Return 0 to 1 as `way` goes from 0 to 1, level at both ends."""
     part: Floats = np.clip(way, 0, 1).astype(np.float32)
     return part * part * (3 - 2 * part)
 
 
 def match(reconstruction: Pixels, truth: Pixels) -> tuple[Floats, Floats]:
-    """The correction gain * frame + shift that gives the model's frames the colours of the source.
+    """Return the correction gain * frame + shift that gives the model's frames the colours of the source.
 
     reconstruction: (h, w, 3).  truth: (H, W, 3).  Returns gain (3,), one contrast a channel, and shift (H, W, 3) in
     levels: one offset a channel, to which, towards the edges, comes what low-frequency difference is left there.
@@ -291,7 +292,7 @@ def match(reconstruction: Pixels, truth: Pixels) -> tuple[Floats, Floats]:
 
 
 def _near_edges(height: int, width: int) -> Floats:
-    """1 at the edges of a picture, falling smoothly to 0 at a quarter of its side, where the subject is."""
+    """Return 1 at the edges of a picture, falling smoothly to 0 at a quarter of its side, where the subject is."""
 
     def ramp(length: int) -> Floats:
         place = np.arange(length, dtype=np.float32)
@@ -301,7 +302,7 @@ def _near_edges(height: int, width: int) -> Floats:
 
 
 def _blurred(pixels: Pixels, sigma: float) -> Floats:
-    """(H, W, 3) smoothed by a Gaussian, the border mirrored."""
+    """Return (H, W, 3) smoothed by a Gaussian, the border mirrored."""
     radius = max(1, min(round(3 * sigma), min(pixels.shape[:2]) - 1))
     place = torch.arange(-radius, radius + 1, dtype=torch.float32)
     kernel = torch.exp(-0.5 * (place / max(sigma, 1e-3)) ** 2)
@@ -327,5 +328,5 @@ def _resized(frame: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def _opaque(picture: Pixels) -> Pixels:
-    """(H, W, 4) laid over black, as the model saw it."""
+    """Return (H, W, 4) laid over black, as the model saw it."""
     return over_black(np.ascontiguousarray(picture[..., :3]), picture[..., 3])

@@ -94,7 +94,7 @@ AS_PUBLISHED: Mapping[str, Any] = {
 
 
 def resolve(config: AnimateConfig, preset: Preset, family: BackendSpec) -> AnimateConfig:
-    """The configuration with what it leaves open filled in, for a model of this preset and family.
+    """Return the configuration with what it leaves open filled in, for a model of this preset and family.
 
     Resolving again changes nothing. Raises UsageError for a motion that the family does not have.
     """
@@ -182,7 +182,7 @@ class AnimationPlan:
         return None if driving.end is None else driving.end - driving.start
 
     def moment(self, frame: DrivingFrame, shot: int, reference: Fraction) -> Moment:
-        """What is known of a driving frame of this shot, whose reference frame has this time."""
+        """Return what is known of a driving frame of this shot, whose reference frame has this time."""
         shots = self.inputs.driving.shots
         moved = STILL
         if shots and (path := shots[shot].path) is not None:
@@ -383,7 +383,7 @@ def _full(
 
 
 def full_square(pixels: NDArray[Number], box: Box | None, *, mirrored: bool) -> NDArray[Number]:
-    """The animated part of a picture at its own resolution; a network sees it resized.  box: None is all of it.
+    """Return the animated part of a picture at its own resolution; a network sees it resized.  box: None is all of it.
 
     Outside the picture its border is repeated; mirrored: the picture is reflected there.
     """
@@ -409,7 +409,8 @@ def _search(
     host: Host,
     searches: DetectorCache,
 ) -> _Found:
-    """The squares that are to be found: in the source, in the driving video, in each further view of the source."""
+    """Return the squares that are to be found: in the source, in the driving video, in each further view of the
+    source."""
     wanted = config.crop == "auto", isinstance(driving, Clip) and config.crop_of_driving in SEARCHED
     shots: tuple[ClipCrop, ...] = driving.driving.shots if isinstance(driving, Motion) else ()
     nothing = _Found(shots=shots, views=(None,) * len(views))
@@ -527,7 +528,7 @@ def _replaced(config: AnimateConfig, picture: Picture) -> list[str]:
 
 
 def on_black(picture: Picture) -> NDArray[np.uint8]:
-    """The picture (H, W, 3) laid over black."""
+    """Return the picture (H, W, 3) laid over black."""
     return over_black(picture.pixels, picture.alpha)
 
 
@@ -548,7 +549,7 @@ def check_motion_out(config: AnimateConfig) -> None:
 def choose_sound(
     config: AnimateConfig, driving: DrivingFraming, *, must_check: bool = False
 ) -> tuple[tuple[AudioSource, ...], list[str]]:
-    """The driving video's sound, cut to --start and --end, one source a track; and what should be said about it.
+    """Return the driving video's sound, cut to --start and --end, one source a track; and what should be said about it.
 
     `auto` is silent where there is no sound or no room for it; `driving` raises UsageError there, and InputError where
     none can be decoded.  must_check: the video is one that a motion file names: it may have changed, or be elsewhere.
@@ -578,7 +579,7 @@ def choose_sound(
 
 
 def _same_video(info: VideoInfo, folder: Path) -> VideoInfo | None:
-    """The video that a motion file names, where it was or beside the file; None where there is none like it."""
+    """Return the video that a motion file names, where it was or beside the file; None where there is none like it."""
     for place in (info.path, folder / info.path.name):
         try:
             found = probe(place, deinterlace=info.deinterlace) if place.is_file() else None
@@ -590,7 +591,7 @@ def _same_video(info: VideoInfo, folder: Path) -> VideoInfo | None:
 
 
 def _about_motion(config: AnimateConfig, motion: Motion, engine: Engine, source: MotionParts) -> list[str]:
-    """What the user should know of a motion file. Raises ModelError where this model cannot use it."""
+    """Return what the user should know of a motion file. Raises ModelError where this model cannot use it."""
     name = printable(config.driving.name)
     for part, ours in zip(source.names(), source.parts(), strict=True):
         theirs = motion.parts.get(part)
@@ -609,8 +610,8 @@ def _about_motion(config: AnimateConfig, motion: Motion, engine: Engine, source:
 
 
 def check_outputs(config: AnimateConfig) -> tuple[str, ...]:
-    """What should be said about how the result will be written. Raises UsageError or OutputError where it could not be,
-    and MissingError where a package that it needs is absent."""
+    """Return what should be said about how the result will be written. Raises UsageError or OutputError where it could
+    not be, and MissingError where a package that it needs is absent."""
     inputs = (config.source, config.driving, *config.views)
     numbers = _numbers_to_write(config)
     check_output(
@@ -641,7 +642,8 @@ def check_outputs(config: AnimateConfig) -> tuple[str, ...]:
 
 
 def _numbers_to_write(config: AnimateConfig) -> Container[object] | None:
-    """The numbers of the pictures that will be written, where others may lie beside them; None: all of the pattern."""
+    """Return the numbers of the pictures that will be written, where others may lie beside them; None: all of the
+    pattern."""
     # At another rate, the numbers of the result are not those of the driving frames.
     if config.frames is None or config.fps is not None:
         return None
@@ -672,7 +674,7 @@ def check_spaces(config: AnimateConfig) -> None:
 
 
 def result_space(config: AnimateConfig, plate: Plate) -> Space:
-    """The colour space of the result's numbers."""
+    """Return the colour space of the result's numbers."""
     if config.output_space is not None:
         return find_space(config.output_space, config.ocio, "--output-space")
     suffix = config.result_path.suffix.lower()
@@ -683,7 +685,7 @@ def result_space(config: AnimateConfig, plate: Plate) -> Space:
 
 
 def _about_driving(config: AnimateConfig, info: VideoInfo) -> list[str]:
-    """A remark where nothing can move; the arguments may have been swapped."""
+    """Return a remark where nothing can move; the arguments may have been swapped."""
     if info.frames != 1:
         return []
     source = probe(config.source)
@@ -693,7 +695,7 @@ def _about_driving(config: AnimateConfig, info: VideoInfo) -> list[str]:
 
 
 def _about_model(config: AnimateConfig, engine: Engine, source: MotionParts) -> list[str]:
-    """What the user should know of how the model is used."""
+    """Return what the user should know of how the model is used."""
     notes, preset, (width, _) = [], engine.model.preset, engine.frame_size()
     if config.crop == "auto" and preset.framing is None and preset.dataset is None:
         notes.append(
@@ -721,7 +723,8 @@ def keeps_alpha(config: AnimateConfig, inputs: AnimationInputs) -> bool:
 
 
 def _about_shape(config: AnimateConfig, info: VideoInfo, inputs: AnimationInputs) -> list[str]:
-    """Remarks where a picture is squeezed into the model's shape, or a square given by hand leaves its picture."""
+    """Return remarks where a picture is squeezed into the model's shape, or a square given by hand leaves its
+    picture."""
     height, width = inputs.picture.pixels.shape[:2]
     notes = []
     for name, size, whole in (
@@ -743,7 +746,7 @@ def _about_shape(config: AnimateConfig, info: VideoInfo, inputs: AnimationInputs
 
 
 def _about_alpha(config: AnimateConfig, inputs: AnimationInputs) -> list[str]:
-    """A remark where the source's transparency is lost."""
+    """Return a remark where the source's transparency is lost."""
     alpha = inputs.picture.alpha
     if alpha is None or alpha.min(initial=255) == 255 or keeps_alpha(config, inputs):
         return []

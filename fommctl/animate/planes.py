@@ -61,13 +61,13 @@ class PlaneMaker:
         return Planes(matte, uv)
 
     def _coordinates(self, columns: NDArray[np.floating], rows: NDArray[np.floating] | NDArray[np.integer]) -> Floats:
-        """ST coordinates of places in pixels."""
+        """Return ST coordinates of places in pixels."""
         width, height = self._size
         s, t = np.broadcast_arrays((columns + 0.5) / width, 1 - (rows + 0.5) / height)
         return np.stack((s, t), axis=-1).astype(np.float32)
 
     def _framed(self, plane: Floats) -> Floats:
-        """The plane in the window of the result; around the source nothing is animated."""
+        """Return the plane in the window of the result; around the source nothing is animated."""
         if self._plate is None or self._plate.overscan is None:
             return plane
         left, top = self._plate.window

@@ -31,7 +31,7 @@ from fommctl.networks.motion import MotionParts
 
 
 def plate_of(inputs: AnimationInputs) -> Plate:
-    """The source as its file holds it; one of 8 bits in floats."""
+    """Return the source as its file holds it; one of 8 bits in floats."""
     picture = inputs.picture
     if picture.plate is not None:
         return picture.plate
@@ -39,7 +39,8 @@ def plate_of(inputs: AnimationInputs) -> Plate:
 
 
 def associated(result: Path, plate: Plate) -> bool:
-    """Whether the numbers of a result are multiplied by alpha: OpenEXR and DPX want that, TIFF may be as the source."""
+    """Tell whether the numbers of a result are multiplied by alpha: OpenEXR and DPX want that, TIFF may be as the
+    source."""
     suffix = result.suffix.lower()
     return suffix in (".exr", ".dpx") or (suffix in (".tif", ".tiff") and plate.associated)
 
@@ -180,7 +181,7 @@ class PlateComposer:
         return result
 
     def _filtered(self, frame: Tensor, detail: FrameDetail | None) -> Tensor:
-        """The square (3, h, w) after the filters of plugins."""
+        """Return the square (3, h, w) after the filters of plugins."""
         squares = frame[None]
         if detail is not None and self._enlarge is not None:
             levels = torch.from_numpy(self._enlarge.levels(frame, detail)).permute(2, 0, 1)
@@ -190,7 +191,7 @@ class PlateComposer:
         return squares[0]
 
     def _changed(self, frame: Floats, change: FrameFilter, number: int) -> Floats:
-        """A frame after a filter: one of 8 bits changes those pixels only that it has changed."""
+        """Return a frame after a filter: one of 8 bits changes those pixels only that it has changed."""
         if getattr(change, "floats", False):
             return np.asarray(change(frame, number), np.float32)  # type: ignore[arg-type]  # it asks for floats
         before = to_bytes(self._plate.look.shown(frame[..., :3]))
@@ -203,7 +204,7 @@ class PlateComposer:
         return result
 
     def _written(self, frame: Floats) -> Floats:
-        """The frame in the result's space and window."""
+        """Return the frame in the result's space and window."""
         look, space, alpha = self._plate.look, self._space, frame[..., 3:]
         values = kept = frame[..., :3]
         if space is not None and space != look.space:

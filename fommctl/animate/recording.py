@@ -161,7 +161,7 @@ def _input(file: InputFile, folder: Path) -> dict[str, Any]:
 
 
 def _model_places(engine: Engine, path: Path, folder: Path) -> dict[str, str | None]:
-    """A registered model is found by its name: where this installation keeps it is nobody's business."""
+    """Return a registered model is found by its name: where this installation keeps it is nobody's business."""
     entry = registry.entries(engine.host).get(engine.model.name)
     if entry is not None and entry.path == path:
         return {"path": path.name, "relative": None}
@@ -177,5 +177,5 @@ def _places(path: Path, folder: Path) -> dict[str, str | None]:
 
 
 def _square(box: Box | None) -> list[float] | None:
-    """Left, top, right and bottom in pixels."""
+    """Return left, top, right and bottom in pixels."""
     return None if box is None else [float(side) for side in (box.left, box.top, box.right, box.bottom)]

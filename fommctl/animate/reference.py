@@ -80,7 +80,7 @@ class ReferenceFinder:
         return not self._auto and self._number in (None, 0) and all(map(self._driving.present, starts))
 
     def take(self, frame: DrivingFrame) -> int:
-        """The next frame; returns the number of its shot."""
+        """Return the next frame; returns the number of its shot."""
         shot = self._driving.number_at(frame.time)
         if shot != self._shot:
             self._end(self._shot)
@@ -143,7 +143,7 @@ class ReferenceFinder:
             self._tell(shot, "landmarks")
 
     def _by_landmarks(self, shot: int) -> Fraction | None:
-        """The time of the searched frame whose landmarks are nearest; None where there are none to compare."""
+        """Return the time of the searched frame whose landmarks are nearest; None where there are none to compare."""
         subject, shots = self._plan.inputs.subject, self._driving.shots
         if subject is None or subject.landmarks is None or not shots:
             return None
@@ -162,7 +162,7 @@ class ReferenceFinder:
 
 
 def nearest_pose_by_landmarks(source: Points, driving: Sequence[Points | None]) -> tuple[int, float]:
-    """The number of the nearest driving frame, and its distance.
+    """Return the number of the nearest driving frame, and its distance.
 
     source: (N, 2), NaN where a point is hidden.  driving: the same a frame, None where a frame has none: such frames
     are skipped. Points that are hidden on either side do not count; the sum is scaled up for them.
@@ -186,7 +186,7 @@ def _distance(source: Points, driving: Points) -> float:
 
 
 def pose(points: Points) -> NDArray[np.float64] | None:
-    """Points (N, 2) without place and size; None where they lie on a line, which has no size, and for none."""
+    """Return points (N, 2) without place and size; None where they lie on a line, which has no size, and for none."""
     if not len(points):
         return None
     centred = points.astype(np.float64) - points.mean(0, dtype=np.float64)

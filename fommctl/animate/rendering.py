@@ -55,12 +55,12 @@ Group = list[TimedFrame[DrivingFrame]]
 
 
 def usual_batch_size(device: torch.device) -> int:
-    """Frames at a time, where nobody says."""
+    """Return the number of frames at a time, where nobody says."""
     return BATCH_ON_CPU if device.type == "cpu" else BATCH_ON_GPU
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items; the last may be shorter."""
+    """Yield lists of `size` items; the last may be shorter."""
     batch: list[T] = []
     for item in items:
         batch.append(item)
@@ -121,7 +121,7 @@ class DrivingReader:
 
 
 def _decoded_size(framing: DrivingFraming, size: tuple[int, int]) -> tuple[int, int]:
-    """(width, height) at which whole frames are decoded: as large as the smallest square needs."""
+    """Return (width, height) at which whole frames are decoded: as large as the smallest square needs."""
     smallest = min(map(_smallest, framing.shots))
     scale = min(1.0, size[0] / smallest)
     return max(1, round(framing.info.width * scale)), max(1, round(framing.info.height * scale))
@@ -144,7 +144,7 @@ class MotionDetector:
         self._renderer = renderer
 
     def __call__(self, frames: Sequence[DrivingFrame], *, keep_pixels: bool = False) -> Iterator[DrivingFrame]:
-        """The frames of a batch with their motion, on the device of the model."""
+        """Yield the frames of a batch with their motion, on the device of the model."""
         position = 0
         while position < len(frames):
             part = frames[position : position + self.batch_size]
@@ -186,7 +186,8 @@ class SquareRenderer:
         self._with_flow = with_flow
 
     def __call__(self, motion: MotionParts) -> Iterator[tuple[slice, HostPixels, Tensor, Tensor | None]]:
-        """Which rows of the motion were rendered, their pixels, the same before they were rounded, and their flow."""
+        """Yield which rows of the motion were rendered, their pixels, the same before they were rounded, and their
+        flow."""
         step, position = self.batch_size, 0
         while position < len(motion):
             part = slice(position, position + step)
@@ -208,7 +209,7 @@ class SquareRenderer:
 
 
 def halved(size: int, device: torch.device) -> int:
-    """Half of a batch that was too large for the device. Raises MissingError where it was one frame."""
+    """Return half of a batch that was too large for the device. Raises MissingError where it was one frame."""
     if size <= 1:
         raise MissingError(f"not enough memory on {device} for one frame", "Use --device cpu, or a smaller --size.")
     if device.type == "cuda":
@@ -313,7 +314,8 @@ class RenderSession:
         return self.seconds + self.detector.seconds + self.squares.seconds
 
     def groups(self, detected: Iterable[DrivingFrame], frames: FrameRange) -> Iterator[Group]:
-        """What is rendered together, as in the whole; those before the range too, for their motion is remembered."""
+        """Yield what is rendered together, as in the whole; those before the range too, for their motion is
+        remembered."""
         plan = self.plan
         known = self._with_references(detected)
         timed = at_rate(known, plan.pace, plan.length) if plan.pace else as_driven(known)
@@ -329,7 +331,8 @@ class RenderSession:
         self.warnings.append(f"--frames {frames}: the last driving frame is number {last}")
 
     def render(self, group: Group, frames: FrameRange) -> Iterator[Rendered]:
-        """The frames of a group that are in the range, in one batch or several; moves on the state of the transfer."""
+        """Yield the frames of a group that are in the range, in one batch or several; moves on the state of the
+        transfer."""
         began = time.perf_counter()
         rows = [timed.frame.motion for timed in group if timed.frame.motion is not None]
         driving = MotionParts.cat(rows)
@@ -351,7 +354,7 @@ class RenderSession:
                 yield Rendered(pixels, shown, driving[part], motion[part], exact, flow)
 
     def writing(self) -> dict[str, Any]:
-        """What `Writer` is told of the result beside its path and its sound."""
+        """Return what `Writer` is told of the result beside its path and its sound."""
         plan, model = self.plan, self.engine.model
         config, info = plan.config, plan.info
         width, height = self.composer.canvas
@@ -382,7 +385,8 @@ class RenderSession:
         return (None if plate is None else plate.attributes.reel) or plan.info.reel or plan.config.reel
 
     def attributes(self, offset: Fraction, space: Space | None = None) -> Attributes:
-        """What plates say of themselves.  offset: seconds from --start to the first.  space: of their numbers."""
+        """Return what plates say of themselves.  offset: seconds from --start to the first.  space: of their
+        numbers."""
         plan, plate = self.plan, self.plan.inputs.picture.plate
         own = Attributes() if plate is None else plate.attributes
         colours = own.chromaticities if plate is not None and space == plate.look.space else None
@@ -410,7 +414,7 @@ class RenderSession:
         )
 
     def _with_references(self, detected: Iterable[DrivingFrame]) -> Iterator[DrivingFrame]:
-        """The frames, each as soon as the reference of its shot is known."""
+        """Yield the frames, each as soon as the reference of its shot is known."""
         finder = self.finder
         waiting: list[tuple[int, DrivingFrame]] = []
 
@@ -518,14 +522,14 @@ def _signature(plan: AnimationPlan, engine: Engine) -> Signature | None:
 
 
 def about(plan: AnimationPlan, engine: Engine) -> StageEvent:
-    """What listeners and frame filters are told when the run begins."""
+    """Return what listeners and frame filters are told when the run begins."""
     config = plan.config
     details = {"config": config.to_json(), "model": engine.model.name, "output": str(config.result_path)}
     return StageEvent(stage="animate", details=details)
 
 
 def first_timecode(plan: AnimationPlan, offset: Fraction) -> str | None:
-    """The driving video's timecode at the first frame that is used, counted at the result's rate.
+    """Return the driving video's timecode at the first frame that is used, counted at the result's rate.
 
     offset: seconds from --start to that frame.
     """
@@ -538,5 +542,5 @@ def first_timecode(plan: AnimationPlan, offset: Fraction) -> str | None:
 
 
 def frames_to_render(plan: AnimationPlan) -> FrameRange:
-    """Which driving frames the options ask for."""
+    """Return which driving frames the options ask for."""
     return parse_frames(plan.config.frames)

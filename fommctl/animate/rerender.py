@@ -103,7 +103,7 @@ def plan(
 
 
 def load(request: RerenderRequest, *, model: str | None = None, device: str | None = None) -> Animator:
-    """The model of the sidecar, ready to render as it did.
+    """Return the model of the sidecar, ready to render as it did.
 
     model: name or path of its file, where it is not where it was.  device: another one than recorded. Raises
     ModelError where the file is not found or has changed, MissingError for a device that is not here.
@@ -137,7 +137,7 @@ def _default_output(path: Path) -> Path:
 
 
 def _found(what: str, file: File, given: Path | None, folder: Path) -> Path:
-    """The first place that holds what was recorded."""
+    """Return the first place that holds what was recorded."""
     places = [given] if given is not None else _places(file, folder)
     changed = None
     for place in places:

@@ -92,7 +92,7 @@ def open_results(
 def _beside(
     session: RenderSession, path: Path, offset: Fraction, channels: tuple[str, ...], numbers: dict[str, Any]
 ) -> Writer:
-    """The writer of a plate beside the result."""
+    """Return the writer of a plate beside the result."""
     plan, config = session.plan, session.plan.config
     picture = plan.inputs.picture
     height, width = picture.pixels.shape[:2]

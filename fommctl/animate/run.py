@@ -307,7 +307,8 @@ def conclude(session: RenderSession, writer: Writer, stats: RenderStats) -> Anim
 
 
 def limited(times: Sequence[float]) -> list[str]:
-    """What is said where the motion of frames at these times (seconds) was cut to stay in the source's square."""
+    """Return what is said where the motion of frames at these times (seconds) was cut to stay in the source's
+    square."""
     if not times:
         return []
     span = f"{times[0]:.2f} s" if len(times) == 1 else f"{times[0]:.2f} to {times[-1]:.2f} s"
@@ -433,7 +434,7 @@ def encode_frames(
 def _first_wanted(
     session: RenderSession, groups: Iterator[Group], frames: FrameRange
 ) -> tuple[TimedFrame[DrivingFrame], Iterator[Group]]:
-    """The first frame of the result, and the groups from its own on; the transfer has seen those before."""
+    """Return the first frame of the result, and the groups from its own on; the transfer has seen those before."""
     for group in groups:
         first = next((timed for timed in group if timed.frame.number in frames), None)
         if first is not None:
@@ -461,7 +462,7 @@ def _render(
 
 
 def timed_frames(plan: AnimationPlan, motion: Motion) -> Iterator[TimedFrame[DrivingFrame]]:
-    """The frames that are shown, and when."""
+    """Yield the frames that are shown, and when."""
     return at_rate(motion.frames(), plan.pace, plan.length) if plan.pace else as_driven(motion.frames())
 
 

@@ -42,7 +42,7 @@ def rule_of(renderer: Renderer, mode: str, options: Any = None) -> TransferRule 
 
 
 def smoother_of(motion: MotionParts) -> Smoother:
-    """The filter for motions of this kind."""
+    """Return the filter for motions of this kind."""
     return MotionSmoother() if isinstance(motion, Motion) else motion.smoother()
 
 
@@ -96,8 +96,8 @@ class MotionTransfer:
         self._shot: int | None = None
 
     def __call__(self, driving: MotionParts, moments: Sequence[Moment]) -> MotionParts:
-        """The source's motion for B driving frames; where a frame's subject is not present, the last motion of its shot
-        before it (the reference before any) is held."""
+        """Return the source's motion for B driving frames; where a frame's subject is not present, the last motion of
+        its shot before it (the reference before any) is held."""
         parts, first = [], 0
         for last in range(1, len(moments) + 1):
             if last == len(moments) or moments[last].shot != moments[first].shot:
@@ -163,7 +163,7 @@ class MotionTransfer:
         return driving if self._smoother is None else self._smoother(driving, [moment.time for moment in moments])
 
     def _limited(self, moved: Motion, source: Motion, moments: Sequence[Moment], room: Room) -> Motion:
-        """The motion, shifted as a whole so that the subject stays inside its square.
+        """Return the motion, shifted as a whole so that the subject stays inside its square.
 
         What is lost of the subject's own motion is remembered; what is lost of the travel that is put back is not.
         """
@@ -175,13 +175,13 @@ class MotionTransfer:
 
 
 def _inside(shift: Tensor, room: Room) -> Tensor:
-    """A shift (B, 2), shortened where it nears the end of the room."""
+    """Return a shift (B, 2), shortened where it nears the end of the room."""
     low, high = shift.new_tensor((room.left, room.up)), shift.new_tensor((room.right, room.down))
     return softly(shift.clamp(min=0), high) - softly((-shift).clamp(min=0), low)
 
 
 def softly(way: Tensor, room: Tensor) -> Tensor:
-    """The way, 0 or more, as it is at first and never more than the room, which it nears ever more slowly.
+    """Return the way, 0 or more, as it is at first and never more than the room, which it nears ever more slowly.
 
     Both (..., 2); equal to `way` up to (1 - SOFT) of the room, and smooth there.
     """
@@ -191,7 +191,8 @@ def softly(way: Tensor, room: Tensor) -> Tensor:
 
 
 def travelled(driving: M, travels: Sequence[Travel]) -> M:
-    """The motions of B frames moved by what their squares took away; where that is nothing, bit for bit as they are."""
+    """Return the motions of B frames moved by what their squares took away; where that is nothing, bit for bit as they
+    are."""
     if all(each == STILL for each in travels):
         return driving
     like = next(part for part in driving.parts() if part is not None)

@@ -21,7 +21,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def shapes_of(groups: Groups, group: str) -> Shapes:
-    """Shapes of the tensors of a group by name; none where there is no such group."""
+    """Return shapes of the tensors of a group by name; none where there is no such group."""
     return {name: tuple(tensor.shape) for name, tensor in groups.get(group, {}).items()}
 
 
@@ -39,7 +39,7 @@ def unet(
     decoder: str = "decoder.",
     expansions: Sequence[int] = (),
 ) -> dict[str, int]:
-    """`block_expansion`, `max_features` and `num_blocks` of an encoder and decoder of the core.
+    """Return `block_expansion`, `max_features` and `num_blocks` of an encoder and decoder of the core.
 
     network: its name in notes and messages.  expansions: what other tensors say of `block_expansion`.  Raises
     UsageError where the tensors contradict each other.
@@ -62,7 +62,7 @@ def unet(
 
 
 def maximum(expansion: int, found: Mapping[int, int], network: str, notes: list[str]) -> int:
-    """`max_features` from the widths `found` min(max_features, expansion 2^(level + 1)) of an encoder's blocks.
+    """Return `max_features` from the widths `found` min(max_features, expansion 2^(level + 1)) of an encoder's blocks.
 
     The smallest value that most widths agree with; where no block reaches it, it changes no tensor.
     """
@@ -77,19 +77,19 @@ def maximum(expansion: int, found: Mapping[int, int], network: str, notes: list[
 
 
 def widths(shapes: Shapes, pattern: str) -> dict[int, int]:
-    """Output channels by level, from the weights whose name matches; the pattern's group is the level."""
+    """Return output channels by level, from the weights whose name matches; the pattern's group is the level."""
     return {
         int(match[1]): shape[0] for name, shape in shapes.items() if shape and (match := re.fullmatch(pattern, name))
     }
 
 
 def sizes(shapes: Shapes, *names: str, axis: int = 0) -> list[int]:
-    """Lengths of the named tensors that there are, along one axis."""
+    """Return lengths of the named tensors that there are, along one axis."""
     return [shapes[name][axis] for name in names if name in shapes and len(shapes[name]) > axis]
 
 
 def agreed(what: str, values: Sequence[int]) -> int:
-    """The value that most tensors tell. Raises UsageError where two are told equally often."""
+    """Return the value that most tensors tell. Raises UsageError where two are told equally often."""
     ranked = Counter(values).most_common(2)
     if not ranked or ranked[0][0] < 1 or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]):
         told = " or ".join(str(value) for value, _ in ranked) or "nothing"
@@ -98,5 +98,5 @@ def agreed(what: str, values: Sequence[int]) -> int:
 
 
 def most_common(values: Sequence[int]) -> int:
-    """The value that occurs most often."""
+    """Return the value that occurs most often."""
     return Counter(values).most_common(1)[0][0]

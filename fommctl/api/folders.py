@@ -42,7 +42,7 @@ def plain_folder(
     identity_ends: Sequence[str] = IDENTITY_ENDS,
     hint: str = HINT,
 ) -> Iterator[ClipRecord]:
-    """A record for each clip below `root`, in order of their paths; hidden files and folders are passed over.
+    """Yield a record for each clip below `root`, in order of their paths; hidden files and folders are passed over.
 
     Where `root` has folders `train` and `test` (the published layout), those are the splits, and nothing else is
     read. No box is given: square frames need none, and to find the subject in others is the work of `fommctl crop`.
@@ -67,7 +67,7 @@ def plain_folder(
 
 
 def is_published(root: Path) -> bool:
-    """Whether the folders `train` and `test` below `root` are the splits."""
+    """Tell whether the folders `train` and `test` below `root` are the splits."""
     return all((root / split).is_dir() for split in SPLITS)
 
 
@@ -78,7 +78,7 @@ def media_below(
     frame_folders: bool = True,
     published: bool = False,
 ) -> Iterator[Path]:
-    """Files with one of these suffixes, and folders of frames, below a folder, in order of their paths.
+    """Yield files with one of these suffixes, and folders of frames, below a folder, in order of their paths.
 
     A folder is one of frames where it holds two pictures or more that are named alike but for their numbers, and no
     video and no folder; below a split of the published layout, where it holds pictures however many and named. One
@@ -133,7 +133,7 @@ def _holds_numbered_frames(folder: Path) -> bool:
 
 
 def _frames(folder: Path) -> list[Path]:
-    """The pictures in a folder; none where there is something else to be seen in it."""
+    """Return the pictures in a folder; none where there is something else to be seen in it."""
     children = _children(folder)
     others = any(child.is_dir() or child.suffix.lower() in VIDEO_SUFFIXES for child in children)
     if others or folder.name.lower() == STILLS:
@@ -142,18 +142,19 @@ def _frames(folder: Path) -> list[Path]:
 
 
 def stem(path: Path) -> str:
-    """The name of a clip without its ending; folders of frames have none."""
+    """Return the name of a clip without its ending; folders of frames have none."""
     return path.stem if path.suffix.lower() in MEDIA_SUFFIXES else path.name
 
 
 def identity_in(name: str, ends: Sequence[str] = IDENTITY_ENDS) -> str | None:
-    """The part of a clip's name up to the first of `ends`; None where it has none of them, or begins with one."""
+    """Return the part of a clip's name up to the first of `ends`; None where it has none of them, or begins with
+    one."""
     first = re.split("|".join(map(re.escape, ends)), name, maxsplit=1)[0] if ends else ""
     return first if first and first != name else None
 
 
 def identity_of(inner: Path, *, published: bool, ends: Sequence[str] = IDENTITY_ENDS) -> str | None:
-    """What a path says about who is seen, None where it says nothing.
+    """Return what a path says about who is seen, None where it says nothing.
 
     inner: relative to the folder of its split, or to that of all clips.  published: whether it is the former.
     """
@@ -161,7 +162,8 @@ def identity_of(inner: Path, *, published: bool, ends: Sequence[str] = IDENTITY_
 
 
 def file_name_part(text: str, *, identity: bool = False) -> str:
-    """`text` with `_` for what cannot be part of a file name: slashes and control characters; for an identity `#`."""
+    """Return `text` with `_` for what cannot be part of a file name: slashes and control characters; for an identity
+    `#`."""
     return _NO_NAME.sub("_", text.replace("#", "_") if identity else text)
 
 
@@ -197,7 +199,8 @@ class _Records:
 
 
 def read_manifest(root: Path) -> dict[str, Mapping[str, Any]]:
-    """What `manifest.jsonl`, or else `index.csv`, in `root` says of its files, by their paths below `root`, with `/`.
+    """Return what `manifest.jsonl`, or else `index.csv`, in `root` says of its files, by their paths below `root`, with
+    `/`.
 
     A line has `file`, `identity` and more; there may be neither manifest. Raises InputError where it cannot be read
     or names a file outside `root`.
@@ -221,7 +224,8 @@ def _within(manifest: Path, file: str) -> str:
 
 
 def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The lines of a manifest that name a file. Raises InputError with the number of a line that is no JSON object."""
+    """Yield the lines of a manifest that name a file. Raises InputError with the number of a line that is no JSON
+    object."""
     try:
         # The line feed alone ends a line: text may hold line ends of other kinds.
         with path.open(encoding="utf-8-sig", newline="\n") as file:
@@ -237,7 +241,7 @@ def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _json_line(line: str) -> Any:
-    """An empty line is an empty object; None for one that is no JSON."""
+    """Return an empty line is an empty object; None for one that is no JSON."""
     try:
         return parse_json(line, finite=False) if line.strip() else {}
     except ValueError:

@@ -51,7 +51,7 @@ class KeypointSource(Protocol):
         ...
 
     def __call__(self, chunk: FrameChunk) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        """Keypoints (N, K, 2) of prediction and truth in pixels, x before y, NaN where one is absent; a frame in
+        """Return keypoints (N, K, 2) of prediction and truth in pixels, x before y, NaN where one is absent; a frame in
         which nothing was found is NaN throughout. None for the truth where there is none."""
         ...
 
@@ -65,7 +65,7 @@ class EmbeddingSource(Protocol):
         ...
 
     def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """(N, D) of frames (N, H, W, 3), NaN throughout where nothing was found."""
+        """Return (N, D) of frames (N, H, W, 3), NaN throughout where nothing was found."""
         ...
 
 
@@ -114,12 +114,12 @@ class Metric(Protocol):
     """Scores clips, one or several at a time."""
 
     def clip(self, clip: MetricClip) -> ClipScorer:
-        """A scorer for this clip."""
+        """Return a scorer for this clip."""
         ...
 
 
 def mean_of_frames(values: Sequence[float] | NDArray[np.float64]) -> ClipScores:
-    """Scores of a clip whose value is the mean over its frames; NaN: this frame could not be scored."""
+    """Return scores of a clip whose value is the mean over its frames; NaN: this frame could not be scored."""
     frames = np.asarray(values, np.float64)
     scored = frames[np.isfinite(frames)]
     value = float(scored.mean()) if len(scored) else None

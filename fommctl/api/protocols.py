@@ -85,8 +85,8 @@ class Renderer(Protocol):
     device: torch.device
 
     def detect(self, frames: Tensor) -> Any:
-        """The motion of frames (B, 3, H, W) in [0, 1], a `fommctl.api.blocks.MotionParts`: keypoints and Jacobians
-        (`Motion`), or the kind that `BackendSpec.motion` names."""
+        """Return the motion of frames (B, 3, H, W) in [0, 1], a `fommctl.api.blocks.MotionParts`: keypoints and
+        Jacobians (`Motion`), or the kind that `BackendSpec.motion` names."""
         ...
 
     def encode_source(self, frame: Tensor) -> SourceContext:
@@ -95,8 +95,8 @@ class Renderer(Protocol):
         ...
 
     def render(self, context: SourceContext, motion: Any) -> Tensor:
-        """Frames (B, 3, H', W') in [0, 1] of the source under `motion` (already transferred to the source); they may be
-        larger than those that the model is given."""
+        """Return frames (B, 3, H', W') in [0, 1] of the source under `motion` (already transferred to the source); they
+        may be larger than those that the model is given."""
         ...
 
 
@@ -105,8 +105,8 @@ class FlowRenderer(Renderer, Protocol):
     """A renderer whose frames can be given the detail of a source of any resolution, as it knows what moved where."""
 
     def render_with_flow(self, context: SourceContext, motion: Any) -> tuple[Tensor, Tensor | None]:
-        """The frames of `render` and, from the same pass, the flow (B, h, w, 2) float32 at any resolution: where in
-        the source each place comes from, x before y. None where this model has none.
+        """Return the frames of `render` and, from the same pass, the flow (B, h, w, 2) float32 at any resolution: where
+        in the source each place comes from, x before y. None where this model has none.
 
         Unlike elsewhere -1 and 1 are the borders of the picture, not the centres of its corner pixels: so a flow means
         the same at every resolution. What stands still comes from (2 i + 1) / n - 1 for place i of n.
@@ -123,7 +123,7 @@ class TransferRenderer(Renderer, Protocol):
     """
 
     def transfer(self, driving: Any, reference: Any, source: Any, *, mode: str, options: Any) -> MotionParts:
-        """The motion for `render`: B driving frames brought to the source.
+        """Return the motion for `render`: B driving frames brought to the source.
 
         reference: the driving frame that stands for the source's pose, one a shot; source: its motion; both one frame.
         What a frame becomes depends on nothing but these.  mode: one of `BackendSpec.motions`.  options: of the
@@ -137,7 +137,7 @@ class ReconstructionRenderer(Renderer, Protocol):
     """A renderer that looks at the driving frames, too, where these are what it is to make again: for `evaluate`."""
 
     def reconstruct(self, context: SourceContext, motion: Any, driving: Tensor) -> Tensor:
-        """Frames as `render` makes them.  motion: that of the driving frames (B, 3, H, W), as detected."""
+        """Return frames as `render` makes them.  motion: that of the driving frames (B, 3, H, W), as detected."""
         ...
 
 
@@ -145,16 +145,17 @@ class Backend(Protocol):
     """One model of a family: its networks, and how to run them."""
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """The networks by the group names of the published checkpoint."""
+        """Return the networks by the group names of the published checkpoint."""
         ...
 
     def needed_groups(self) -> Sequence[str]:
-        """The groups of `modules()` that make up the model: a checkpoint without one of them is refused, and what is
-        trained keeps these. The others (a discriminator) serve training alone, and a checkpoint may lack them."""
+        """Return the groups of `modules()` that make up the model: a checkpoint without one of them is refused, and
+        what is trained keeps these. The others (a discriminator) serve training alone, and a checkpoint may lack
+        them."""
         ...
 
     def prepare(self, device: torch.device, precision: str, *, fast: bool = True, scale: float = 1.0) -> Renderer:
-        """A renderer with these weights.
+        """Return a renderer with these weights.
 
         precision: `fp32`, `bf16` or `fp16`.  fast: False runs the plain networks with nothing cached or fused
         (fp32; the reference that `bench` measures against).  scale: side of the native frame over the side of the
@@ -167,7 +168,8 @@ class DatasetAdapter(Protocol):
     """Knows the raw layout of one data set."""
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
-        """The clips under `root`, in a fixed order. Raises InputError where the layout is not that of this data set."""
+        """Yield the clips under `root`, in a fixed order. Raises InputError where the layout is not that of this data
+        set."""
         ...
 
 
@@ -175,7 +177,7 @@ class Detector(Protocol):
     """Finds subjects."""
 
     def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
-        """Subjects in each (H, W, 3) picture, the surest first; an empty list where there is none."""
+        """Return subjects in each (H, W, 3) picture, the surest first; an empty list where there is none."""
         ...
 
 
@@ -183,7 +185,7 @@ class Embedder(Protocol):
     """Tells subjects apart."""
 
     def embed(self, frames: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32] | None]:
-        """A vector (D,) of the chief subject of each (H, W, 3) picture; None where there is none."""
+        """Return a vector (D,) of the chief subject of each (H, W, 3) picture; None where there is none."""
         ...
 
 

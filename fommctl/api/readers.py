@@ -36,14 +36,15 @@ class Row:
 
 
 def columns_of(path: Path) -> tuple[str, ...]:
-    """The names in the first line of a CSV file; none for an empty one. Raises InputError where it cannot be read."""
+    """Return the names in the first line of a CSV file; none for an empty one. Raises InputError where it cannot be
+    read."""
     with _opened(path) as reader:
         return tuple(name.strip() for name in next(reader, []))
 
 
 def read_table(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
-    """The rows of a CSV file (UTF-8 with or without a byte order mark, any line ends; with semicolons or tabs instead
-    of commas, as spreadsheets in many languages write them), without empty ones.
+    """Yield the rows of a CSV file (UTF-8 with or without a byte order mark, any line ends; with semicolons or tabs
+    instead of commas, as spreadsheets in many languages write them), without empty ones.
 
     Columns beyond `wanted` are given too. Raises InputError where the file cannot be read, has no rows or lacks one
     of the `wanted` columns.
@@ -71,7 +72,8 @@ def read_table(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
 
 
 def bounded_lines(file: TextIO, path: Path) -> Iterator[str]:
-    """The lines of an open file, never more of it in memory than LONGEST_LINE. Raises InputError for a longer one."""
+    """Yield the lines of an open file, never more of it in memory than LONGEST_LINE. Raises InputError for a longer
+    one."""
     number = 0
     while line := file.readline(LONGEST_LINE + 1):
         number += 1
@@ -99,7 +101,7 @@ def _opened(path: Path) -> Iterator[Reader]:
 
 
 def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
-    """The value of a JSON text.
+    """Return the value of a JSON text.
 
     finite: as the standard has it, without NaN, Infinity and numbers beyond those of floats; some programs write them.
     Raises ValueError, also for text that is nested too deeply and for numbers of too many digits.
@@ -124,7 +126,7 @@ def _finite(digits: str) -> float:
 
 
 def decode_picture(data: bytes, name: str) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 sRGB of a PNG, a JPEG or any other picture that fommctl reads, in memory.
+    """Return (H, W, 3) uint8 sRGB of a PNG, a JPEG or any other picture that fommctl reads, in memory.
 
     name: what to call it in the InputError that is raised where it is damaged, too large or no picture.
     """

@@ -254,37 +254,37 @@ class Hooks:
 
     @hookspec
     def fommctl_datasets(self) -> Iterable[DatasetSpec]:
-        """Data set adapters."""
+        """Return data set adapters."""
         return ()
 
     @hookspec
     def fommctl_detectors(self) -> Iterable[DetectorSpec]:
-        """Subject detectors."""
+        """Return subject detectors."""
         return ()
 
     @hookspec
     def fommctl_embedders(self) -> Iterable[EmbedderSpec]:
-        """Embeddings of subjects."""
+        """Return embeddings of subjects."""
         return ()
 
     @hookspec
     def fommctl_metrics(self) -> Iterable[MetricSpec]:
-        """Scores for `evaluate`."""
+        """Return scores for `evaluate`."""
         return ()
 
     @hookspec
     def fommctl_presets(self) -> Iterable[PresetSpec]:
-        """Named configurations."""
+        """Return named configurations."""
         return ()
 
     @hookspec
     def fommctl_models(self) -> Iterable[ModelSpec]:
-        """Weights, shipped or downloadable."""
+        """Return weights, shipped or downloadable."""
         return ()
 
     @hookspec
     def fommctl_commands(self) -> Iterable[CommandSpec]:
-        """Extra subcommands."""
+        """Return extra subcommands."""
         return ()
 
     @hookspec
@@ -297,11 +297,13 @@ class Hooks:
 
     @hookspec
     def fommctl_square(self, event: StageEvent) -> SquareFilter | None:
-        """A filter for the animated squares of this run, before they are pasted back, or None; in the same order."""
+        """Return a filter for the animated squares of this run, before they are pasted back, or None; in the same
+        order."""
 
     @hookspec
     def fommctl_frame(self, event: StageEvent) -> FrameFilter | None:
-        """A filter for the finished frames of this run, or None; filters run in the order of plugin registration."""
+        """Return a filter for the finished frames of this run, or None; filters run in the order of plugin
+        registration."""
 
 
 SPEC_TYPES: Mapping[str, type] = {
@@ -320,7 +322,7 @@ _PLAIN: Mapping[str, type] = {"str": str, "int": int, "bool": bool, "Path": Path
 
 
 def spec_fault(kind: str, spec: object) -> str | None:
-    """What is wrong with this spec, as one short phrase that names it, or None."""
+    """Return what is wrong with this spec, as one short phrase that names it, or None."""
     expected = SPEC_TYPES[kind]
     if not isinstance(spec, expected):
         return f"{type_name(spec)} is not a {expected.__name__}"
@@ -336,7 +338,7 @@ def spec_fault(kind: str, spec: object) -> str | None:
 
 
 def _wanted(annotation: str, value: Any) -> str | None:
-    """What a field of this annotation must be, where `value` is not that; None where it is."""
+    """Return what a field of this annotation must be, where `value` is not that; None where it is."""
     if value is None and annotation.endswith("| None"):
         return None
     if annotation.startswith("Callable"):
@@ -358,5 +360,5 @@ def _is_inside(name: str) -> bool:
 
 
 def type_name(value: object) -> str:
-    """The type of a value, or the class itself where the value is one, for a message."""
+    """Return the type of a value, or the class itself where the value is one, for a message."""
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__

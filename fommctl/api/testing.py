@@ -267,7 +267,7 @@ def check_metric(spec: MetricSpec, frames: Sequence[Pixels] = ()) -> None:
 
 
 def moving_pictures(count: int, size: int = 64) -> list[Pixels]:
-    """Squares of a smooth picture, each a pixel below and two to the right of the one before."""
+    """Return squares of a smooth picture, each a pixel below and two to the right of the one before."""
     (whole,) = pictures(1, size + count, size + 2 * count)
     return [whole[step : step + size, 2 * step : 2 * step + size] for step in range(count)]
 
@@ -376,7 +376,7 @@ def _near(one: float | None, other: float | None) -> bool:
 
 
 def _total(spec: MetricSpec, clips: Sequence[ClipScores]) -> float | None:
-    """The score of several clips."""
+    """Return the score of several clips."""
     if spec.combine is None:
         return clips[0].value
     value = spec.combine(clips)

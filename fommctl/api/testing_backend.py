@@ -158,7 +158,7 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def _check_renderer(renderer: Renderer, frames: Tensor) -> Tensor:
-    """Returns the rendered frames."""
+    """Return the rendered frames."""
     before = frames.clone()
     motion = renderer.detect(frames)
     _check_motion(motion, len(frames))

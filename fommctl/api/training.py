@@ -133,7 +133,7 @@ class TrainableBackend(Backend, Protocol):
     """A backend with a training step."""
 
     def training(self, params: Any, perceptual: PerceptualNetwork | None) -> Sequence[TrainingPhase]:
-        """The phases of a step, over the networks of `modules()`, wherever they are by then.
+        """Return the phases of a step, over the networks of `modules()`, wherever they are by then.
 
         params: the preset's `train_params` in the schema of this backend (see `BackendSpec.sections`), else
         BaseTrainParams.  perceptual: the frozen network that `params.features` names, on the same device, or None.
@@ -143,5 +143,5 @@ class TrainableBackend(Backend, Protocol):
 
 
 def trains(backend: Backend) -> TypeGuard[TrainableBackend]:
-    """Has this backend a training step?"""
+    """Tell whether this backend has a training step."""
     return callable(getattr(backend, "training", None))

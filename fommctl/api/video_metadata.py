@@ -32,7 +32,8 @@ _PLAIN_NAME = re.compile(r"[^/\\\x00-\x1f\x7f]{1,200}")
 
 
 def chunks(root: Path, metadata: str, *, person_of: Callable[[str], str] = str) -> Iterator[ClipRecord]:
-    """A record for each row of the table `metadata` in `root`, or of the only other CSV file there with its columns.
+    """Yield a record for each row of the table `metadata` in `root`, or of the only other CSV file there with its
+    columns.
 
     Videos are files anywhere below `root` named after the id. Where one is missing, the path of the record is
     where it should be. A record is called as published, `PERSON#VIDEO#START#END`; the person is that of the table,
@@ -185,7 +186,7 @@ def _number(cells: Mapping[str, str], name: str) -> float:
 
 
 def _videos(root: Path) -> dict[str, Path]:
-    """Video files by their names without endings; of several of one name that which is nearest to `root`."""
+    """Return video files by their names without endings; of several of one name that which is nearest to `root`."""
     found = media_below(root, suffixes=VIDEO_SUFFIXES, frame_folders=False)
     nearest: dict[str, Path] = {}
     for path in sorted(found, key=lambda each: len(each.parts)):

@@ -16,7 +16,7 @@ def weights_file(
     check: Callable[[Path], object] = lambda path: None,
     instead: str = "",
 ) -> Path:
-    """The file of weights called `name`; it is fetched once, and goes on where an earlier download was cut.
+    """Return the file of weights called `name`; it is fetched once, and goes on where an earlier download was cut.
 
     urls: tried in order, as those of `ModelSpec`.  folder: where it is kept; None for that of FOMMCTL_HOME.  check:
     raises ModelError where a fetched file is not what it should be.  instead: what else a user may do, for the hint.

@@ -31,32 +31,33 @@ class Box:
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
     def shifted(self, x: float, y: float) -> Box:
-        """The box moved by x to the right and y down."""
+        """Return the box moved by x to the right and y down."""
         return Box(self.left + x, self.top + y, self.right + x, self.bottom + y)
 
     def scaled(self, x: float, y: float | None = None) -> Box:
-        """The same box after the picture was enlarged x times horizontally and y times vertically (default x)."""
+        """Return the same box after the picture was enlarged x times horizontally and y times vertically (default
+        x)."""
         y = x if y is None else y
         return Box(self.left * x, self.top * y, self.right * x, self.bottom * y)
 
     def intersection(self, other: Box) -> Box:
-        """What both share; a box of area 0 where they do not meet."""
+        """Return what both share; a box of area 0 where they do not meet."""
         left, top = max(self.left, other.left), max(self.top, other.top)
         return Box(left, top, max(left, min(self.right, other.right)), max(top, min(self.bottom, other.bottom)))
 
     def iou(self, other: Box) -> float:
-        """Area of the intersection over the area of both together, in [0, 1]; 0 for empty boxes."""
+        """Return area of the intersection over the area of both together, in [0, 1]; 0 for empty boxes."""
         shared = self.intersection(other).area
         both = self.area + other.area - shared
         # A box thinner than the resolution of floats has no area, yet the intersection of two may round to some.
         return min(1.0, shared / both) if both > 0 else 0.0
 
     def clipped(self, width: int, height: int) -> Box:
-        """The part inside a picture of this size."""
+        """Return the part inside a picture of this size."""
         return self.intersection(Box(0, 0, width, height))
 
     def shifted_inside(self, width: int, height: int) -> Box:
-        """The box moved by as little as brings it inside a picture of this size.
+        """Return the box moved by as little as brings it inside a picture of this size.
 
         Along an axis in which it is larger than the picture, it is moved by as little as covers the picture.
         """
@@ -83,7 +84,8 @@ def _shift_inside(low: float, high: float, size: int) -> float:
 
 
 def square(center: tuple[float, float], side: float, multiple: int = 1) -> Box:
-    """The square of this side around a centre (x, y), its corner and side rounded to whole multiples of `multiple`.
+    """Return the square of this side around a centre (x, y), its corner and side rounded to whole multiples of
+    `multiple`.
 
     A multiple of 2 keeps a square on the chroma grid of 4:2:0 video. The side is at least one multiple.
     """

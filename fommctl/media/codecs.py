@@ -58,7 +58,7 @@ def output_facts(suffix: str) -> OutputFacts:
 
 
 def has_codec(name: str, mode: Literal["r", "w"]) -> bool:
-    """Whether this PyAV has a codec; mode: `r` to decode, `w` to encode."""
+    """Tell whether this PyAV has a codec; mode: `r` to decode, `w` to encode."""
     try:
         Codec(name, mode)
     except UnknownCodecError:
@@ -95,7 +95,7 @@ def round_trip(suffix: str, folder: Path) -> str:
 
 
 def _picture(number: int) -> NDArray[np.uint8]:
-    """(64, 64, 3): a ramp that moves."""
+    """Return (64, 64, 3): a ramp that moves."""
     rows, columns = np.mgrid[0:_SIDE, 0:_SIDE]
     ramp = np.stack([rows * 3, columns * 3, (rows + columns) * 3 // 2 + number * 20], axis=-1)
     return ramp.astype(np.uint8)

@@ -57,7 +57,7 @@ class ColourTags:
 
 
 def read_tags(primaries: int, transfer: int, matrix: int, colour_range: int) -> ColourTags:
-    """Tags from ffmpeg's integers; unspecified and reserved codes become None."""
+    """Return tags from ffmpeg's integers; unspecified and reserved codes become None."""
     return ColourTags(
         primaries=None if primaries in _UNSPECIFIED else int(primaries),
         transfer=None if transfer in _UNSPECIFIED else int(transfer),
@@ -67,7 +67,7 @@ def read_tags(primaries: int, transfer: int, matrix: int, colour_range: int) -> 
 
 
 def yuv_matrix(tags: ColourTags, width: int, height: int) -> str:
-    """swscale's name of the matrix that turns Y'CbCr into R'G'B'.
+    """Return swscale's name of the matrix that turns Y'CbCr into R'G'B'.
 
     width, height: coded size in pixels. Untagged video is read as bt709 from 1280 x 720 up and as bt601 below, which
     is what it is made with; a matrix that swscale cannot invert (such as ICtCp) is read by the same rule.
@@ -81,7 +81,7 @@ def yuv_matrix(tags: ColourTags, width: int, height: int) -> str:
 
 
 def yuv_range(tags: ColourTags, pix_fmt: str) -> str:
-    """swscale's name of the range of the code values: "full" (0 to 255) or "limited" (16 to 235)."""
+    """Return swscale's name of the range of the code values: "full" (0 to 255) or "limited" (16 to 235)."""
     if tags.range is not None:
         return "full" if tags.range == RANGE_FULL else "limited"
     return "full" if pix_fmt.startswith("yuvj") else "limited"
@@ -110,7 +110,7 @@ _BT2020_LUMA = np.array([0.2627, 0.6780, 0.0593], np.float32)
 
 
 def pq_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """cd/m2 of a PQ signal in [0, 1] (SMPTE ST 2084, equation 4)."""
+    """Return cd/m2 of a PQ signal in [0, 1] (SMPTE ST 2084, equation 4)."""
     m1, m2 = 2610 / 16384, 2523 / 4096 * 128
     c1, c2, c3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
     root = np.power(signal, 1 / m2)
@@ -118,7 +118,7 @@ def pq_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def hlg_scene_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scene light in [0, 1] of an HLG signal in [0, 1] (ITU-R BT.2100, table 5, inverse OETF)."""
+    """Return scene light in [0, 1] of an HLG signal in [0, 1] (ITU-R BT.2100, table 5, inverse OETF)."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     return np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
 
@@ -132,13 +132,13 @@ def _to_xyz(primaries: int) -> NDArray[np.float64]:
 
 @cache
 def to_bt709(primaries: int) -> Float:
-    """(3, 3) matrix from linear light in `primaries` to linear light in bt709's."""
+    """Return (3, 3) matrix from linear light in `primaries` to linear light in bt709's."""
     return np.linalg.solve(_to_xyz(1), _to_xyz(primaries)).astype(np.float32)
 
 
 @cache
 def _light_table(transfer: int | None) -> Float:
-    """Light of each 16-bit code: in units of reference white, or of scene light for HLG."""
+    """Return light of each 16-bit code: in units of reference white, or of scene light for HLG."""
     signal = np.arange(_CODES) / (_CODES - 1)
     if transfer == TRANSFER_PQ:
         return (pq_light(signal) / REFERENCE_WHITE).astype(np.float32)
@@ -149,7 +149,7 @@ def _light_table(transfer: int | None) -> Float:
 
 @cache
 def _signal_table() -> NDArray[np.uint8]:
-    """8-bit bt709 signal by the square root of the light, which spends its steps where the eye needs them."""
+    """Return 8-bit bt709 signal by the square root of the light, which spends its steps where the eye needs them."""
     light = (np.arange(_ENCODE_STEPS) / (_ENCODE_STEPS - 1)) ** 2
     return np.rint(255 * light ** (1 / SDR_GAMMA)).astype(np.uint8)
 
@@ -181,7 +181,8 @@ class ToneMap:
         return np.take(_signal_table(), steps.astype(np.uint16))
 
     def _gain(self, brightest: Float) -> Float:
-        """Factor that brings (H, W) light in [0, peak] to [0, 1]: none up to the knee, a Moebius curve above it."""
+        """Return factor that brings (H, W) light in [0, peak] to [0, 1]: none up to the knee, a Moebius curve above
+        it."""
         knee, peak = _KNEE, self.peak
         a = -(knee**2) * (peak - 1) / (knee**2 - 2 * knee + peak)
         b = (knee**2 - 2 * knee * peak + peak) / (peak - 1)
@@ -224,8 +225,8 @@ def output_colour(source: ColourTags | None, width: int, height: int, encoding: 
 
 
 def _prores(tags: ColourTags) -> ColourTags:
-    """The nearest tags that a ProRes frame header holds (SMPTE RDD 36, section 6.1.1): no full range, and one code
-    where H.273 has several for the same curve or matrix."""
+    """Return the nearest tags that a ProRes frame header holds (SMPTE RDD 36, section 6.1.1): no full range, and one
+    code where H.273 has several for the same curve or matrix."""
     transfer = BT709 if tags.transfer in _CURVES_LIKE_BT709 else tags.transfer
     return replace(tags, transfer=transfer, matrix=BT601_525 if tags.matrix == 5 else tags.matrix, range=RANGE_LIMITED)
 
@@ -234,7 +235,7 @@ class Converter(Protocol):
     """Turns RGB frames into frames of the encoder's format; may hold frames back."""
 
     def frames(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
-        """The frames that are ready after `frame`; None ends the stream."""
+        """Yield the frames that are ready after `frame`; None ends the stream."""
 
 
 class MatrixConverter:
@@ -246,7 +247,7 @@ class MatrixConverter:
         self._reformatter = VideoReformatter()
 
     def frames(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
-        """The one frame that `frame` becomes."""
+        """Yield the one frame that `frame` becomes."""
         if frame is None:
             return
         changes: dict[str, Any] = {}

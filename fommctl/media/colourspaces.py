@@ -303,13 +303,13 @@ def _product(matrix: NDArray[np.floating]) -> Change:
 
 
 def decode_srgb(signal: Floats) -> Floats:
-    """Light of an sRGB signal (IEC 61966-2-1); the curve goes on above 1, its straight part below 0."""
+    """Return light of an sRGB signal (IEC 61966-2-1); the curve goes on above 1, its straight part below 0."""
     light = np.power(np.maximum((signal + np.float32(0.055)) / np.float32(1.055), 0), np.float32(2.4))
     return np.where(signal <= np.float32(0.04045), signal / np.float32(12.92), light).astype(np.float32, copy=False)
 
 
 def encode_srgb(light: Floats) -> Floats:
-    """The sRGB signal of light, as `decode_srgb` reads it."""
+    """Return the sRGB signal of light, as `decode_srgb` reads it."""
     signal = np.power(np.maximum(light, 0), np.float32(1 / 2.4)) * np.float32(1.055) - np.float32(0.055)
     return np.where(light <= np.float32(0.0031308), light * np.float32(12.92), signal).astype(np.float32, copy=False)
 
@@ -361,7 +361,8 @@ class Look:
         return self.view is None and not self.shoulder and self.space == Space(SRGB)
 
     def shown(self, values: Floats) -> Floats:
-        """The display-referred sRGB signal of values (..., 3): 1 is the model's white, and brighter ones follow."""
+        """Return the display-referred sRGB signal of values (..., 3): 1 is the model's white, and brighter ones
+        follow."""
         if self.plain:
             return values
         if self.view is not None:
@@ -417,5 +418,5 @@ def choose_look(space: Space, *, floating: bool, view: str | None = None, config
 
 
 def convert(values: Floats, source: Space, target: Space) -> Floats:
-    """Values of one space as those of another, by what they mean."""
+    """Return values of one space as those of another, by what they mean."""
     return values if source == target else from_linear(target)(to_linear(source)(values))

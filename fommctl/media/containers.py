@@ -189,7 +189,7 @@ class Encoding:
         return bool(_format(self.pix_fmt).is_rgb) or self.pix_fmt == "pal8"
 
     def coded_size(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) of the smallest picture that holds this one and that the encoder takes."""
+        """Return (width, height) of the smallest picture that holds this one and that the encoder takes."""
         return width + (width % 2 if self.even_width else 0), height + (height % 2 if self.even_height else 0)
 
     @property
@@ -236,13 +236,13 @@ def resolve_encoding(
 
 
 def is_plate_format(path: Path) -> bool:
-    """Whether OpenImageIO writes results of this name."""
+    """Tell whether OpenImageIO writes results of this name."""
     container = CONTAINERS.get(path.suffix.lower())
     return container is not None and container.encoders[0] in OPENIMAGEIO
 
 
 def container_of(path: Path) -> Container:
-    """The container that the suffix of `path` names; OutputError with the known ones for any other."""
+    """Return the container that the suffix of `path` names; OutputError with the known ones for any other."""
     container = CONTAINERS.get(path.suffix.lower())
     if container is None:
         known = ", ".join(suffix for suffix in CONTAINERS if suffix not in PICTURES)
@@ -302,7 +302,7 @@ def _pix_fmts(encoder: Encoder) -> tuple[str, ...]:
 
 @cache
 def _has_avx512() -> bool:
-    """Whether this processor has AVX-512, and with it all older extensions."""
+    """Tell whether this processor has AVX-512, and with it all older extensions."""
     built: Any = np.show_config(mode="dicts")
     known = built.get("SIMD Extensions", {})
     return any(name.startswith(("AVX512", "X86_V4")) for name in (*known.get("baseline", ()), *known.get("found", ())))

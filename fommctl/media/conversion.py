@@ -46,12 +46,12 @@ class View:
             raise UsageError(f"the box {self.box} is empty or larger than {MAX_SIDE} pixels", "Give a smaller square.")
 
     def turned(self, orientation: Orientation) -> View:
-        """The same view of the picture as coded, before it is turned for display."""
+        """Return the same view of the picture as coded, before it is turned for display."""
         box = None if self.box is None else orientation.coded(self.box, self.whole)
         return View(orientation.size(self.whole), box, None if self.size is None else orientation.size(self.size))
 
     def apply(self, pixels: Pixels, size: tuple[int, int] | None = None) -> Pixels:
-        """(H, W, C) of a whole picture, fitted into `whole` -> the part, resized.
+        """Return (H, W, C) of a whole picture, fitted into `whole` -> the part, resized.
 
         size: (width, height) that the picture has with square pixels, where its own are none.
         """
@@ -77,7 +77,7 @@ class Converter:
         self._convert: Callable[[VideoFrame], Pixels]
 
     def __call__(self, frame: VideoFrame, aspect: Fraction) -> Pixels:
-        """(H, W, 3) uint8 RGB as displayed, its own memory.  aspect: width over height of the frame's pixels."""
+        """Return (H, W, 3) uint8 RGB as displayed, its own memory.  aspect: width over height of the frame's pixels."""
         kind = (frame.width, frame.height, frame.format.name, aspect)
         if kind != self._kind:
             self._kind = kind
@@ -88,7 +88,8 @@ class Converter:
         return pixels if self.orientation == UPRIGHT else self.orientation.apply(pixels)
 
     def _wants_exact(self, frame: VideoFrame) -> bool:
-        """Whether the whole frame is converted first: RGB, alpha, and boxes that lie mostly outside the picture."""
+        """Tell whether the whole frame is converted first: RGB, alpha, and boxes that lie mostly outside the
+        picture."""
         if self.view.box is not None:
             left, top, width, height = rounded(self.view.box)
             beyond_x = max(-left, left + width - self.view.whole[0])
@@ -113,7 +114,7 @@ class Converter:
         return graph if tonemap is None else lambda one: tonemap(graph.codes(one))
 
     def _steps(self, frame: VideoFrame, deep: bool) -> list[Step]:
-        """Filters that cut and scale one kind of frame; the last one is a scaler, which also converts to RGB."""
+        """Return filters that cut and scale one kind of frame; the last one is a scaler, which also converts to RGB."""
         if self.view.box is None:
             width, height = self.view.size or self.view.whole
             return [("scale", f"{width}:{height}")]
@@ -145,7 +146,7 @@ class Converter:
 
 
 def _chroma_grid(frame: VideoFrame) -> tuple[int, int]:
-    """Luma pixels a chroma sample, across and down: (2, 2) for 4:2:0."""
+    """Return luma pixels a chroma sample, across and down: (2, 2) for 4:2:0."""
     luma, chroma = frame.format.components[0], frame.format.components[min(1, len(frame.format.components) - 1)]
     return max(1, round(luma.width / max(1, chroma.width))), max(1, round(luma.height / max(1, chroma.height)))
 
@@ -153,7 +154,7 @@ def _chroma_grid(frame: VideoFrame) -> tuple[int, int]:
 def _padding(
     box: Box, size: tuple[int, int], grid: tuple[int, int]
 ) -> tuple[list[Step], tuple[int, int], tuple[int, int]]:
-    """Filters that repeat the border of a picture of this size (width, height) as far as `box` reaches.
+    """Return filters that repeat the border of a picture of this size (width, height) as far as `box` reaches.
 
     Also returns what they add to the left and at the top, whole steps of the chroma grid, and the new size.
     """
@@ -175,17 +176,17 @@ def _round_up(number: int, multiple: int) -> int:
 
 
 def square_pixels(frame: VideoFrame, aspect: Fraction) -> tuple[int, int]:
-    """(width, height) of the frame as coded, widened or narrowed so that its pixels are squares."""
+    """Return (width, height) of the frame as coded, widened or narrowed so that its pixels are squares."""
     return max(1, round(frame.width * aspect)), frame.height
 
 
 def is_rgb(frame: VideoFrame) -> bool:
-    """Whether a frame holds RGB, planar, packed or with a palette."""
+    """Tell whether a frame holds RGB, planar, packed or with a palette."""
     return frame.format.is_rgb or frame.format.has_palette
 
 
 def has_alpha(frame: VideoFrame) -> bool:
-    """Whether a frame has an alpha channel, or a palette that may have one."""
+    """Tell whether a frame has an alpha channel, or a palette that may have one."""
     return frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
 
 
@@ -199,7 +200,7 @@ class WholeFrame:
         self.graph = FilterGraph(frame, tags, [("scale", f"{frame.width}:{frame.height}")], pix_fmt)
 
     def __call__(self, frame: VideoFrame) -> tuple[Pixels, Pixels | None]:
-        """(H, W, 3) RGB and straight alpha (H, W), None without one."""
+        """Return (H, W, 3) RGB and straight alpha (H, W), None without one."""
         pixels = self.graph(frame)
         if not self.alpha:
             return pixels, None
@@ -229,11 +230,11 @@ class FilterGraph:
         self.graph.link_nodes(*nodes).configure()
 
     def __call__(self, frame: VideoFrame) -> Pixels:
-        """Pixels of one frame after the chain: (H, W, C) uint8, its own memory."""
+        """Return pixels of one frame after the chain: (H, W, C) uint8, its own memory."""
         return np.asarray(self._run(frame).to_ndarray(), dtype=np.uint8)
 
     def codes(self, frame: VideoFrame) -> NDArray[np.uint16]:
-        """The same for formats of 16 bits: (H, W, C) uint16."""
+        """Return the same for formats of 16 bits: (H, W, C) uint16."""
         return np.asarray(self._run(frame).to_ndarray(), dtype=np.uint16)
 
     def _run(self, frame: VideoFrame) -> VideoFrame:

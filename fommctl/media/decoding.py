@@ -37,7 +37,7 @@ class Orientation:
     mirror_y: bool = False
 
     def apply(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(H, W, C) as coded -> as displayed, contiguous."""
+        """Return (H, W, C) as coded -> as displayed, contiguous."""
         if self.transpose:
             pixels = pixels.swapaxes(0, 1)
         if self.mirror_x:
@@ -47,7 +47,7 @@ class Orientation:
         return np.ascontiguousarray(pixels)
 
     def size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(width, height) as coded -> as displayed, and back."""
+        """Return (width, height) as coded -> as displayed, and back."""
         return (size[1], size[0]) if self.transpose else size
 
     def coded(self, box: Box, displayed: tuple[int, int]) -> Box:
@@ -68,7 +68,8 @@ _BY_ANGLE = {
 
 
 def orientation_of(frame: VideoFrame) -> Orientation:
-    """The orientation that a frame's display matrix asks for, to whole quarter turns; upright where there is none."""
+    """Return the orientation that a frame's display matrix asks for, to whole quarter turns; upright where there is
+    none."""
     matrix = side_data(frame).get(Type.DISPLAYMATRIX)
     if matrix is None or len(matrix) < 36:
         return _BY_ANGLE.get(round(frame.rotation / 90) % 4, UPRIGHT)
@@ -85,7 +86,8 @@ bwdif's parity."""
 
 
 def stated_parity(stream: VideoStream, frame: VideoFrame) -> str | None:
-    """bwdif's parity where the file says that its frames are interlaced: `auto` where they say which field is first.
+    """Return bwdif's parity where the file says that its frames are interlaced: `auto` where they say which field is
+    first.
 
     frame: the first one. None for progressive footage.
     """
@@ -96,7 +98,7 @@ def stated_parity(stream: VideoStream, frame: VideoFrame) -> str | None:
 
 
 def deinterlaced(frames: Iterable[Decoded], mode: Deinterlace, parity: str | None, step: Fraction) -> Iterator[Decoded]:
-    """The frames with interlaced ones made whole (bwdif), in order; up to two are held back.
+    """Yield the frames with interlaced ones made whole (bwdif), in order; up to two are held back.
 
     parity: as of `stated_parity`.  step: seconds that the last frame lasts.
     """
@@ -137,11 +139,11 @@ class _Bwdif:
         graph.link_nodes(source, *filters, graph.add("buffersink")).configure()
 
     def takes(self, decoded: Decoded) -> bool:
-        """Whether the frame is of the same size, format and shape as those before."""
+        """Tell whether the frame is of the same size, format and shape as those before."""
         return _kind(decoded) == self._kind
 
     def push(self, decoded: Decoded) -> Iterator[Decoded]:
-        """What is ready once this frame is known."""
+        """Yield what is ready once this frame is known."""
         frame = decoded.frame
         self._times[self._count] = decoded.time
         frame.pts, frame.time_base = self._count, Fraction(1, 1000)
@@ -150,7 +152,7 @@ class _Bwdif:
         yield from self._ready()
 
     def finish(self) -> Iterator[Decoded]:
-        """What is held back."""
+        """Yield what is held back."""
         self._graph.vpush(None)
         yield from self._ready()
 
@@ -189,7 +191,7 @@ class Damage:
     gave_up: bool = False
 
     def messages(self, path: Path) -> list[str]:
-        """One line for each kind of damage."""
+        """Return one line for each kind of damage."""
         found = [
             (self.skipped, f"{path.name} is damaged: {self.skipped} packet(s) could not be decoded and were skipped"),
             (self.corrupt, f"{path.name} is damaged: {self.corrupt} frame(s) are incomplete"),
@@ -217,7 +219,7 @@ class Decoder:
     damage: Damage = field(default_factory=Damage)
 
     def frames(self) -> Iterator[Decoded]:
-        """Each frame that can be decoded."""
+        """Yield each frame that can be decoded."""
         tick, step = time_base(self.stream), 1 / nominal_rate(self.stream)
         # AVI numbers frames in coding order only; the times of display that libav makes up for it are out of order.
         coded_times = self.container.format.name == "avi"
@@ -259,7 +261,7 @@ class Decoder:
                 yield from frames
 
     def _packets(self) -> Iterator[Packet[Any]]:
-        """Packets to the end of the file, with the flush packet last; a demuxer that fails is asked again."""
+        """Yield packets to the end of the file, with the flush packet last; a demuxer that fails is asked again."""
         failures = 0
         packets = demuxed(self.container, self.stream)
         while True:

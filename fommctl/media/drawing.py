@@ -18,7 +18,7 @@ NUMBER = 0.3
 
 
 def label(text: str, width: int, height: int) -> Pixels:
-    """`text` in white on black, in the middle of (height, width, 3) uint8.
+    """Return `text` in white on black, in the middle of (height, width, 3) uint8.
 
     Where it is too wide the letters get smaller, down to what can just be read; what is still too much is cut.
     """
@@ -43,7 +43,7 @@ RADIUS, AXIS, STROKE, OUTLINE = 0.016, 0.075, 0.009, 0.006
 
 
 def compare(source_square: Pixels, driving_frame: Pixels, result: Pixels) -> Pixels:
-    """Source, driving and result side by side, all as high as the result; the widths follow the shapes.
+    """Return source, driving and result side by side, all as high as the result; the widths follow the shapes.
 
     Each is (H, W, 3), or (H, W, 4) and then laid over black. Returns (H, W, 3).
     """
@@ -80,7 +80,8 @@ def draw_keypoints(
     radius: float | None = None,
     colours: Sequence[Colour] | None = None,
 ) -> Pixels:
-    """A copy of frame (H, W, 3) with a dot at each keypoint, and the axes of its local frame where there are Jacobians.
+    """Return a copy of frame (H, W, 3) with a dot at each keypoint, and the axes of its local frame where there are
+    Jacobians.
 
     keypoints: (K, 2) in [-1, 1], x before y, corner pixels at -1 and 1; those outside the frame are cut.
     jacobians: (K, 2, 2); their columns are where the x axis (solid) and the y axis (half as wide) go.
@@ -105,13 +106,14 @@ def draw_keypoints(
 
 
 def colour(number: int, count: int) -> Colour:
-    """The RGB colour of a keypoint, 0 to 255: hues around the circle, every second one paler, so that twenty differ."""
+    """Return the RGB colour of a keypoint, 0 to 255: hues around the circle, every second one paler, so that twenty
+    differ."""
     shades = colorsys.hsv_to_rgb(number / max(1, count), 1.0 if number % 2 == 0 else 0.55, 1.0)
     return shades[0] * 255, shades[1] * 255, shades[2] * 255
 
 
 def _short(jacobians: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Jacobians (K, 2, 2) brought to a common scale where they are long: a typical column is no longer than 1.
+    """Return Jacobians (K, 2, 2) brought to a common scale where they are long: a typical column is no longer than 1.
 
     A wild one is cut at 3, so that no axis crosses the whole frame.
     """

@@ -36,7 +36,7 @@ _PLAYLISTS = frozenset({"hls", "concat", "dash", "imf"})
 
 
 def as_fraction(number: Any) -> Fraction | None:
-    """A rate or time base of PyAV as a Fraction; None where it is unset, which PyAV may give as None or as 0."""
+    """Return a rate or time base of PyAV as a Fraction; None where it is unset, which PyAV may give as None or as 0."""
     if not number:
         return None
     return Fraction(number.numerator, number.denominator)
@@ -66,7 +66,7 @@ def check_file(path: Path) -> None:
 
 
 def open_container(path: Path) -> InputContainer:
-    """A container open for reading, as PyAV opens it: raises FFmpegError, OSError and ValueError.
+    """Return a container open for reading, as PyAV opens it: raises FFmpegError, OSError and ValueError.
 
     The name is never taken for an address (`a:b.mp4`), nothing beyond the file is read, and text in its metadata need
     not be UTF-8.
@@ -105,7 +105,7 @@ def opened(path: Path) -> Iterator[InputContainer]:
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The stream with the moving picture, ready to decode on several threads. Raises InputError.
+    """Return the stream with the moving picture, ready to decode on several threads. Raises InputError.
 
     Of several the longest is taken, for a picture may stand beside the film; of equal ones the default.
     A cover picture in a sound file is not a video, nor is a part of a still.
@@ -139,7 +139,7 @@ def _longest(streams: list[VideoStream]) -> VideoStream:
 
 
 def _length(stream: VideoStream) -> Fraction | None:
-    """Seconds that a stream lasts, as its header states it."""
+    """Return seconds that a stream lasts, as its header states it."""
     if (stated := stated_end(stream)) is not None:
         return stated
     if stream.duration:
@@ -148,7 +148,7 @@ def _length(stream: VideoStream) -> Fraction | None:
 
 
 def stated_end(stream: VideoStream) -> Fraction | None:
-    """Seconds of the file at which a stream ends by its own tag (Matroska); None where there is none."""
+    """Return seconds of the file at which a stream ends by its own tag (Matroska); None where there is none."""
     tag = next((value for name, value in stream.metadata.items() if name.lower() == "duration"), None)
     try:
         hours, minutes, seconds = (tag or "").split(":")
@@ -158,7 +158,7 @@ def stated_end(stream: VideoStream) -> Fraction | None:
 
 
 def nominal_rate(stream: VideoStream) -> Fraction:
-    """Frames a second, the average where it varies; 25 where the file says nothing sensible."""
+    """Return frames a second, the average where it varies; 25 where the file says nothing sensible."""
     for candidate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
         rate = as_fraction(candidate)
         if rate is not None and 0 < rate <= _MAX_RATE:
@@ -167,7 +167,7 @@ def nominal_rate(stream: VideoStream) -> Fraction:
 
 
 def pixel_aspect(stream: VideoStream) -> Fraction:
-    """Width over height of a pixel of the frame decoded last; 1 where nothing sensible is stated.
+    """Return width over height of a pixel of the frame decoded last; 1 where nothing sensible is stated.
 
     A broadcast changes it on the way, and only its codec tells; what other containers say holds for the whole stream.
     """
@@ -177,12 +177,12 @@ def pixel_aspect(stream: VideoStream) -> Fraction:
 
 
 def time_base(stream: VideoStream) -> Fraction:
-    """Seconds a tick of the stream's timestamps."""
+    """Return seconds a tick of the stream's timestamps."""
     return as_fraction(stream.time_base) or Fraction(1, 90000)
 
 
 def side_data(frame: VideoFrame) -> dict[Type, bytes]:
-    """What the file attaches to a frame: display matrix, light levels, ..., as ffmpeg's structures."""
+    """Return what the file attaches to a frame: display matrix, light levels, ..., as ffmpeg's structures."""
     try:
         entries: Any = frame.side_data
     except ValueError:

@@ -54,7 +54,7 @@ def read_picture(path: Path, options: ReadOptions = PLAIN, *, deep: bool = False
 
 
 def _plate(path: Path, options: ReadOptions) -> Plate | None:
-    """The picture as its file holds it; None where that has 8 bits, or colours of an ICC profile."""
+    """Return the picture as its file holds it; None where that has 8 bits, or colours of an ICC profile."""
     if plates.needs_openimageio(path):
         return plates.read_plate(path, options)
     if not plates.is_deep(path):
@@ -79,7 +79,7 @@ def _profiled(path: Path) -> bool:
 
 
 def _codes(frame: VideoFrame) -> NDArray[np.uint16]:
-    """16-bit RGB or RGBA of a frame of RGB or grey."""
+    """Return 16-bit RGB or RGBA of a frame of RGB or grey."""
     name = "rgba64le" if has_alpha(frame) else "rgb48le"
     return np.asarray(frame.reformat(format=name).to_ndarray(), np.uint16)
 

@@ -129,7 +129,7 @@ class PictureSequence:
                 entry.unlink()
 
     def _gets_its_name(self) -> bool:
-        """Whether the folder took its name; not where somebody has filled one of that name meanwhile."""
+        """Tell whether the folder took its name; not where somebody has filled one of that name meanwhile."""
         try:
             os.rename(self._folder, self._pattern.parent)
         except OSError:
@@ -147,7 +147,7 @@ class PictureSequence:
 
 
 def _is_ours(picture: Path) -> bool:
-    """Whether a picture says in its beginning, or at its end as TIFF does, that this tool has made it."""
+    """Tell whether a picture says in its beginning, or at its end as TIFF does, that this tool has made it."""
     with picture.open("rb") as file:
         if OURS.encode() in file.read(_BEGINNING):
             return True
@@ -162,7 +162,7 @@ def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 
 def encode_png(pixels: Frame, pix_fmt: str) -> bytes:
-    """(H, W, 3 or 4), uint8 or a signal in floats, as a PNG file of this pixel format, tagged as sRGB."""
+    """Return (H, W, 3 or 4), uint8 or a signal in floats, as a PNG file of this pixel format, tagged as sRGB."""
     height, width = pixels.shape[:2]
     frame = as_frame(pixels)
     frame = frame.reformat(format=pix_fmt)
@@ -177,7 +177,7 @@ def encode_png(pixels: Frame, pix_fmt: str) -> bytes:
 
 
 def _text_chunk(key: str, value: str) -> bytes:
-    """An iTXt chunk, uncompressed UTF-8 (PNG, section 11.3.3.4)."""
+    """Return an iTXt chunk, uncompressed UTF-8 (PNG, section 11.3.3.4)."""
     keyword = key.encode("latin-1", "replace")[:79]
     body = b"iTXt" + keyword + b"\0\0\0\0\0" + value.encode()
     return (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")

@@ -60,7 +60,7 @@ def take_layout(context: Any) -> Layout:
 
 
 def choose_layout(encoder: str, rate: int, layout: Layout) -> str:
-    """The layout to encode in: the track's own, else the usual one of as many channels, else stereo."""
+    """Return the layout to encode in: the track's own, else the usual one of as many channels, else stereo."""
     known = layout.known
     candidates = () if known is None else (known, _USUAL[len(layout.channels)])
     return next((name for name in candidates if _opens(encoder, rate, name)), "stereo")
@@ -91,7 +91,7 @@ class Mixer:
         self._kind: tuple[str, str, int] | None = None
 
     def __call__(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
-        """The frame, or the packed ones that are ready."""
+        """Return the frame, or the packed ones that are ready."""
         layout = self._layout_of(frame)
         if layout.known == frame.layout.name:
             return [frame]
@@ -122,7 +122,7 @@ class Mixer:
 
 
 def _packing(sample_format: str, layout: str, rate: int) -> Graph:
-    """A graph whose frames are packed floats, channels and rate as they were."""
+    """Return a graph whose frames are packed floats, channels and rate as they were."""
     graph = Graph()
     source = graph.add("abuffer", sample_rate=str(rate), sample_fmt=sample_format, channel_layout=layout)
     graph.link_nodes(source, graph.add("aformat", sample_fmts="flt"), graph.add("abuffersink")).configure()
@@ -139,8 +139,8 @@ def _pulled(graph: Graph) -> list[Any]:
 
 
 def _to_stereo(channels: tuple[str, ...]) -> NDArray[np.float32]:
-    """(n, 2) weights that sum to 1 a side, so that nothing clips: what is named left or right goes there, the centre
-    to both, low-frequency effects nowhere; unnamed channels alternate, as recorders lay them."""
+    """Return (n, 2) weights that sum to 1 a side, so that nothing clips: what is named left or right goes there, the
+    centre to both, low-frequency effects nowhere; unnamed channels alternate, as recorders lay them."""
     weights = np.zeros((len(channels), 2), np.float32)
     for index, name in enumerate(channels):
         if name.startswith("LFE"):

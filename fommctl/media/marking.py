@@ -68,7 +68,7 @@ class Mark:
 
 
 def printable(name: str, longest: int = _LONGEST_NAME) -> str:
-    """The name on one line, cut to `longest` characters: neither XML nor UTF-8 holds control characters or
+    """Return the name on one line, cut to `longest` characters: neither XML nor UTF-8 holds control characters or
     surrogates."""
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in name[:longest])
 
@@ -80,7 +80,7 @@ def add_xmp_box(movie: Path, packet: bytes) -> None:
 
 
 def gif_extension(packet: bytes) -> bytes:
-    """An XMP packet as GIF's application extension."""
+    """Return an XMP packet as GIF's application extension."""
     return _GIF_XMP + packet + _GIF_XMP_END
 
 
@@ -156,7 +156,7 @@ def _of_gif(path: Path) -> Statement:
 
 
 def _xmp_box(path: Path) -> bytes:
-    """The XMP packet of an MP4 or QuickTime file, empty where there is none."""
+    """Return the XMP packet of an MP4 or QuickTime file, empty where there is none."""
     size = path.stat().st_size
     with path.open("rb") as file:
         at = 0
@@ -184,5 +184,5 @@ def _kind(packet: bytes | str) -> str | None:
 
 
 def _known(kind: str | None) -> str | None:
-    """A tag of ours, and nothing else by that name."""
+    """Return a tag of ours, and nothing else by that name."""
     return kind if kind == TRAINED_ALGORITHMIC_MEDIA else None

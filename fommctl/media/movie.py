@@ -36,14 +36,14 @@ _TIMECODE = re.compile(r"\d\d:\d\d:\d\d([:;.])\d\d")
 
 
 def laid_over_black(pixels: Frame) -> Frame:
-    """(H, W, 4) laid over black by straight alpha: (H, W, 3)."""
+    """Return (H, W, 4) laid over black by straight alpha: (H, W, 3)."""
     if pixels.dtype == np.uint8:
         return over_black(pixels[..., :3], pixels[..., 3])
     return np.ascontiguousarray(pixels[..., :3] * pixels[..., 3:4])
 
 
 def as_frame(pixels: Frame) -> av.VideoFrame:
-    """(H, W, 3 or 4), or (H, W, 1) in floats, as a frame of 8 or 16 bits; floats are a signal."""
+    """Return (H, W, 3 or 4), or (H, W, 1) in floats, as a frame of 8 or 16 bits; floats are a signal."""
     if pixels.dtype == np.uint8:
         name = "rgba" if pixels.shape[2] == 4 else "rgb24"
     else:
@@ -55,7 +55,7 @@ def as_frame(pixels: Frame) -> av.VideoFrame:
 
 
 def to_codes(pixels: Frame) -> NDArray[np.uint16]:
-    """A signal in [0, 1] in 16 bits; what lies beyond is cut off."""
+    """Return a signal in [0, 1] in 16 bits; what lies beyond is cut off."""
     codes: NDArray[np.uint16] = np.clip(np.rint(pixels * np.float32(65535)), 0, 65535).astype(np.uint16)
     return codes
 
@@ -71,7 +71,7 @@ class PictureFormat:
 
 
 def choose_time_base(encoding: Encoding, rate: Fraction, source: Fraction | None) -> Fraction:
-    """The container's own unit of time, else `source`, else one in which the times to come are whole.
+    """Return the container's own unit of time, else `source`, else one in which the times to come are whole.
 
     Those are multiples of 1/rate and of the usual clocks of video files.
     """
@@ -272,7 +272,7 @@ class Movie:
         return stream
 
     def _fitting_timecode(self, timecode: str | None) -> str | None:
-        """The timecode where the container has a track for it and it counts in the picture's rate."""
+        """Return the timecode where the container has a track for it and it counts in the picture's rate."""
         if timecode is None:
             return None
         if self._encoding.container.muxer not in ("mov", "mxf"):

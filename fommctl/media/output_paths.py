@@ -19,12 +19,13 @@ PICTURES = frozenset({".png", ".exr", ".dpx", ".tif", ".tiff"})
 
 
 def is_pattern(path: Path) -> bool:
-    """Whether the file name holds one number such as %05d or #### and is a picture's: `100%done.mp4` is a video."""
+    """Tell whether the file name holds one number such as %05d or #### and is a picture's: `100%done.mp4` is a
+    video."""
     return path.suffix.lower() in PICTURES and len(_NUMBER.findall(_printf(path))) == 1
 
 
 def _printf(path: Path) -> str:
-    """The name as printf has it: `name.####.exr` is `name.%04d.exr`; a single # stands for four digits. A file
+    """Return the name as printf has it: `name.####.exr` is `name.%04d.exr`; a single # stands for four digits. A file
     may have such a name of its own."""
     name = path.name
     found = list(_HASHES.finditer(name))
@@ -36,7 +37,7 @@ def _printf(path: Path) -> str:
 
 
 def numbered(path: Path, number: int) -> Path:
-    """The picture with this number."""
+    """Return the picture with this number."""
     return path.with_name(_printf(path) % number)
 
 
@@ -51,7 +52,8 @@ def matching(path: Path) -> Iterator[tuple[int, Path]]:
 
 
 def number_of(path: Path, name: str) -> int | None:
-    """The number of the picture called `name` in the pattern `path`, None where the pattern does not write it."""
+    """Return the number of the picture called `name` in the pattern `path`, None where the pattern does not write
+    it."""
     pattern = _printf(path)
     match = _NUMBER.search(pattern)
     if match is None:
@@ -118,7 +120,7 @@ def _check_pattern(path: Path, overwrite: bool, inputs: Sequence[Path], numbers:
 
 
 def _input_pattern_meets(source: Path, folder: Path, path: Path) -> bool:
-    """Whether `source` is a pattern of frames in the same folder that shares names with the pattern `path`."""
+    """Tell whether `source` is a pattern of frames in the same folder that shares names with the pattern `path`."""
     if not is_pattern(source) or not _same(source.parent, folder):
         return False
     return source.name == path.name or any(number_of(path, entry.name) is not None for _, entry in matching(source))

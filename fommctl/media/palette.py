@@ -35,7 +35,7 @@ class PaletteConverter:
         graph.configure()
 
     def frames(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
-        """The paletted frames that are ready after `frame`; None ends the stream."""
+        """Yield the paletted frames that are ready after `frame`; None ends the stream."""
         self._graph.push(frame)
         while True:
             try:

@@ -87,16 +87,17 @@ class Plate:
         return self.values if self.alpha is None else np.dstack((self.values, self.alpha))
 
     def shown(self) -> Floats:
-        """What a model sees, before it is cut off at black and white: (H, W, 3) display-referred sRGB."""
+        """Return what a model sees, before it is cut off at black and white: (H, W, 3) display-referred sRGB."""
         return self.look.shown(self.values)
 
     def bytes(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-        """What a model sees: (H, W, 3), and straight alpha (H, W), None where the values lie over black already."""
+        """Return what a model sees: (H, W, 3), and straight alpha (H, W), None where the values lie over black
+        already."""
         alpha = None if self.alpha is None or self.associated else to_bytes(self.alpha)
         return to_bytes(self.shown()), alpha
 
     def framed(self, frame: Floats) -> Floats:
-        """A finished frame (H, W, C) in the window that is written: overscan stands around it."""
+        """Return a finished frame (H, W, C) in the window that is written: overscan stands around it."""
         if self.overscan is None:
             return frame
         around, left, top = self.overscan
@@ -118,7 +119,7 @@ class Plate:
 
 
 def to_bytes(signal: Floats) -> NDArray[np.uint8]:
-    """A signal in [0, 1] in 8 bits; what lies beyond is cut off."""
+    """Return a signal in [0, 1] in 8 bits; what lies beyond is cut off."""
     pixels: NDArray[np.uint8] = np.clip(np.rint(signal * np.float32(255)), 0, 255).astype(np.uint8)
     return pixels
 
@@ -140,13 +141,14 @@ class Header:
 
 
 def needs_openimageio(path: Path) -> bool:
-    """Whether a file is OpenEXR or DPX, by what it holds."""
+    """Tell whether a file is OpenEXR or DPX, by what it holds."""
     with path.open("rb") as file:
         return file.read(4) in (_EXR, *_DPX)
 
 
 def is_deep(path: Path) -> bool:
-    """Whether a picture that PIL reads too has more than 8 bits: PNG by its header, TIFF where OpenImageIO is here."""
+    """Tell whether a picture that PIL reads too has more than 8 bits: PNG by its header, TIFF where OpenImageIO is
+    here."""
     with path.open("rb") as file:
         start = file.read(32)
     if start.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -161,7 +163,7 @@ def is_deep(path: Path) -> bool:
 
 
 def is_deep_tiff(path: Path) -> bool:
-    """Whether a file is a TIFF of more than 8 bits that OpenImageIO reads."""
+    """Tell whether a file is a TIFF of more than 8 bits that OpenImageIO reads."""
     with path.open("rb") as file:
         return file.read(4) in _TIFF and is_deep(path)
 
@@ -218,7 +220,7 @@ def read_plate(path: Path, options: ReadOptions = PLAIN) -> Plate:
 
 
 def _padded(pixels: Floats, left: int, top: int, width: int, height: int) -> Floats:
-    """The display window of a picture whose data window does not fill it: black where there is nothing."""
+    """Return the display window of a picture whose data window does not fill it: black where there is nothing."""
     whole = np.zeros((height, width, pixels.shape[2]), np.float32)
     x, y = max(0, left), max(0, top)
     right, bottom = min(width, left + pixels.shape[1]), min(height, top + pixels.shape[0])
@@ -247,7 +249,7 @@ def _look(spec: Any, format_name: str, depth: Depth, name: str, options: ReadOpt
 
 
 def _stated(spec: Any, format_name: str, name: str, options: ReadOptions) -> Space:
-    """The space that the header states, else what the format usually holds."""
+    """Return the space that the header states, else what the format usually holds."""
     if format_name == "dpx":
         transfer = str(spec.get_string_attribute("dpx:Transfer"))
         return Space(FILM_LOG if transfer in ("Logarithmic", "Printing density", "KodakLog") else SRGB)
@@ -298,7 +300,7 @@ def _attributes(spec: Any) -> Attributes:
 
 
 def _timecode(code: Any) -> str | None:
-    """Text of SMPTE 12M's packed digits."""
+    """Return text of SMPTE 12M's packed digits."""
     if code is None:
         return None
     word = int(code[0])
@@ -314,7 +316,7 @@ _FIELDS = ((0, 3), (8, 7), (16, 7), (24, 3))
 
 
 def packed_timecode(text: str) -> int:
-    """SMPTE 12M's packed digits of a timecode."""
+    """Return SMPTE 12M's packed digits of a timecode."""
     hours, minutes, seconds, frames = (int(text[at : at + 2]) for at in (0, 3, 6, 9))
     word = 0
     for value, (shift, _) in zip((frames, seconds, minutes, hours), _FIELDS, strict=True):
@@ -335,7 +337,7 @@ def _rate(value: Any) -> Fraction | None:
 
 
 def _channels(image: Any, name: str, layer: str | None) -> tuple[int, int, int, bool]:
-    """Part, first channel, number of channels of a layer, and whether it is grey.
+    """Return part, first channel, number of channels of a layer, and whether it is grey.
 
     Raises UsageError for a layer that is not there, with those that are.
     """
@@ -366,7 +368,7 @@ def _channels(image: Any, name: str, layer: str | None) -> tuple[int, int, int, 
 
 
 def _run_of_colours(names: list[str], layer: str, name: str) -> tuple[int, int, bool]:
-    """First channel and number of channels of a layer's colours, which stand side by side."""
+    """Return first channel and number of channels of a layer's colours, which stand side by side."""
     lowered = [each.lower() for each in names]
     for prefix in (f"{layer.lower()}.", ""):
         for wanted, grey in ((("r", "g", "b", "a"), False), (("r", "g", "b"), False), (("y", "a"), True)):
@@ -412,7 +414,7 @@ def _damaged(path: Path, reason: object) -> InputError:
 
 
 def from_codes(codes: NDArray[np.uint8] | NDArray[np.uint16], options: ReadOptions = PLAIN) -> Plate:
-    """Codes (H, W, 3 or 4) of 8 or 16 bits, with straight alpha, as a plate; sRGB where no space is named."""
+    """Return codes (H, W, 3 or 4) of 8 or 16 bits, with straight alpha, as a plate; sRGB where no space is named."""
     top = np.iinfo(codes.dtype).max
     values = codes.astype(np.float32) / np.float32(top)
     alpha = np.ascontiguousarray(values[..., 3]) if values.shape[2] == 4 else None

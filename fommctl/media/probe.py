@@ -291,7 +291,8 @@ def _of_video(
 
 
 def _duration(container: InputContainer, stream: VideoStream, origin: Fraction) -> Fraction | None:
-    """Seconds from the first frame to the end of the picture; None where only an estimate from the bit rate exists."""
+    """Return seconds from the first frame to the end of the picture; None where only an estimate from the bit rate
+    exists."""
     end = stated_end(stream)
     if end is not None and end > origin:
         return end - origin
@@ -338,7 +339,7 @@ def _lookup(metadata: Mapping[str, str], key: str) -> str | None:
 
 
 def _peak(frame: VideoFrame) -> float | None:
-    """MaxCLL if stated, else the peak of the mastering display, in cd/m2."""
+    """Return MaxCLL if stated, else the peak of the mastering display, in cd/m2."""
     stated = side_data(frame)
     light = stated.get(Type.CONTENT_LIGHT_LEVEL)
     if light is not None and len(light) >= 8:

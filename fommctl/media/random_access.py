@@ -43,7 +43,7 @@ Shaped = tuple[VideoFrame, Fraction]
 
 
 def count_frames(path: Path, *, jpeg_strips: bool = False) -> int:
-    """Exact number of frames: of a video, an animation, a folder of frames, or a picture.
+    """Return exact number of frames: of a video, an animation, a folder of frames, or a picture.
 
     A PNG whose width is a multiple of its height, and more than that, holds square frames side by side; every other
     picture is one frame, for a wide JPEG is a panorama or two pages of a book. Raises InputError.
@@ -54,7 +54,7 @@ def count_frames(path: Path, *, jpeg_strips: bool = False) -> int:
 
 
 def read_frames(path: Path, indices: Sequence[int], *, size: Size = None, jpeg_strips: bool = False) -> list[Pixels]:
-    """The frames with these numbers (from 0, in any order, also twice), each (H, W, 3) uint8 RGB.
+    """Return the frames with these numbers (from 0, in any order, also twice), each (H, W, 3) uint8 RGB.
 
     size: (width, height) of the result; nothing is resampled where the clip has it, or where it is None.
     jpeg_strips: as of `count_frames`. Raises InputError, also where the clip has no frame of that number.
@@ -76,7 +76,7 @@ class _Clip(Protocol):
     count: int
 
     def read(self, wanted: list[int], size: Size) -> dict[int, Pixels]:
-        """The frames with these numbers, which rise and are below `count`."""
+        """Return the frames with these numbers, which rise and are below `count`."""
         ...
 
 
@@ -90,7 +90,8 @@ def _clip(path: Path, jpeg_strips: bool) -> _Clip:
 
 @lru_cache(maxsize=_REMEMBERED)
 def _remembered(path: Path, modified: int, size: int, strips: tuple[str, ...]) -> _Clip:
-    """What is known of a file as long as it stays the same.  strips: formats of pictures that may be several frames."""
+    """Return what is known of a file as long as it stays the same.  strips: formats of pictures that may be several
+    frames."""
     still = stills.identify(path, strip=True)
     if still is not None and not still.animated:
         ratio, rest = divmod(still.width, still.height)
@@ -200,7 +201,7 @@ class _Video:
         raise _no_such_frame(self.info.path, wanted[-1], index + 1)
 
     def _by_time(self, wanted: list[int], times: _Times) -> Iterator[Shaped]:
-        """The wanted frames in order; it ends early where the file does not decode as its packets promise."""
+        """Yield the wanted frames in order; it ends early where the file does not decode as its packets promise."""
         targets = times.frames[wanted]
         starts = np.searchsorted(times.keys, targets, side="right") - 1
         with _reading(self.info.path) as (container, stream):
@@ -233,7 +234,7 @@ def _sought(container: InputContainer, stream: VideoStream, time: int) -> bool:
 def _decoded(
     container: InputContainer, stream: VideoStream, targets: list[int], start: int
 ) -> Generator[Shaped, None, bool]:
-    """The frames at these times, from where the container stands on; returns whether all were found.
+    """Yield the frames at these times, from where the container stands on; returns whether all were found.
 
     start: time of the key frame there. Frames that are shown before it lack what they are made of.
     """

@@ -112,7 +112,7 @@ class Reader:
         return generator
 
     def _wanted(self, frames: Iterable[Pending]) -> Iterator[Pending]:
-        """The frames of the part asked for."""
+        """Yield the frames of the part asked for."""
         due = self.start
         for pending in frames:
             if self._closed.is_set():
@@ -150,7 +150,7 @@ class Reader:
             raise InputError(f"{self.path.name} has no readable frame in the part asked for", hint)
 
     def _until_end(self, time: Fraction, duration: Fraction) -> Fraction:
-        """The duration, no further than `end`; yet a nominal step, so that a constant rate stays constant."""
+        """Return the duration, no further than `end`; yet a nominal step, so that a constant rate stays constant."""
         return duration if self.end is None else min(duration, max(self.end - time, 1 / self.info.rate))
 
     def _warn(self, message: str) -> None:
@@ -208,7 +208,8 @@ class Clip:
         size: tuple[int, int] | None = None,
         max_rate: Fraction | None = None,
     ) -> Reader:
-        """The frames with begin <= time < end, seconds since `start`; their times count from `begin`. See `Reader`."""
+        """Return the frames with begin <= time < end, seconds since `start`; their times count from `begin`. See
+        `Reader`."""
         stop = self.end if end is None else self.start + end
         opened, self._opened = self._opened, None
         return Reader(

@@ -86,7 +86,7 @@ def content(size: tuple[int, int], whole: tuple[int, int]) -> Box | None:
 
 
 def letterboxed(pixels: Pixels, whole: tuple[int, int], size: tuple[int, int] | None = None) -> Pixels:
-    """(H, W, C) fitted into a picture of size `whole` (width, height), with black bars where the shapes differ.
+    """Return (H, W, C) fitted into a picture of size `whole` (width, height), with black bars where the shapes differ.
 
     size: (width, height) of the pixels where they are no squares; they are made squares.
     """
@@ -100,7 +100,7 @@ def letterboxed(pixels: Pixels, whole: tuple[int, int], size: tuple[int, int] | 
 
 
 def over_black(pixels: Pixels, alpha: Pixels | None) -> Pixels:
-    """(H, W, 3) laid over black by straight alpha (H, W); opaque pixels stay exact."""
+    """Return (H, W, 3) laid over black by straight alpha (H, W); opaque pixels stay exact."""
     if alpha is None or alpha.min(initial=255) == 255:
         return pixels
     product = pixels.astype(np.uint16) * alpha[..., None]
@@ -123,7 +123,7 @@ def _clipped(places: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 
 def _reflected(places: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Places of a line of pixels that is laid back and forth, its ends not repeated."""
+    """Return places of a line of pixels that is laid back and forth, its ends not repeated."""
     period = max(1, 2 * (count - 1))
     folded = places % period
     return np.minimum(folded, period - folded)

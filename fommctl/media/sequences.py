@@ -25,7 +25,7 @@ _MOST = 8
 
 
 def passed_over(names: Iterable[str]) -> str | None:
-    """How many files of each ending were passed over, in words; None where only tables and notes were."""
+    """Return how many files of each ending were passed over, in words; None where only tables and notes were."""
     endings = (f".{name.rpartition('.')[2].lower()}" if "." in name.lstrip(".") else "no ending" for name in names)
     counts = Counter(ending for ending in endings if ending[1:] not in _TEXTS.split())
     if not counts:
@@ -53,7 +53,7 @@ class Pattern:
     last: int | None = None
 
     def number(self, name: str) -> int | None:
-        """The number of a picture; None where the pattern does not write this name, or not in its range."""
+        """Return the number of a picture; None where the pattern does not write this name, or not in its range."""
         digits = name[len(self.before) : len(name) - len(self.after)]
         if not (name.startswith(self.before) and name.endswith(self.after) and digits.isascii() and digits.isdigit()):
             return None
@@ -66,7 +66,7 @@ class Pattern:
 
 
 def pattern_of(path: Path) -> Pattern | None:
-    """The pattern that a name means; None where it is none, or a file has that very name."""
+    """Return the pattern that a name means; None where it is none, or a file has that very name."""
     found = list(_NUMBER.finditer(path.name))
     if len(found) != 1 or path.exists():
         return None
@@ -78,12 +78,13 @@ def pattern_of(path: Path) -> Pattern | None:
 
 
 def is_pattern(path: Path) -> bool:
-    """Whether the name holds one number to fill in, and no file has that very name."""
+    """Tell whether the name holds one number to fill in, and no file has that very name."""
     return pattern_of(path) is not None
 
 
 def listed(path: Path) -> list[tuple[int, Path]]:
-    """The frames of a folder or a pattern in order, each with its position. Raises InputError where there is none.
+    """Return the frames of a folder or a pattern in order, each with its position. Raises InputError where there is
+    none.
 
     In a folder, names are ordered as people count (frame2 before frame10) and positions have no gaps. In a pattern,
     and in a folder of OpenEXR or DPX pictures of one name, the position is the number in the name, less the first one,
@@ -94,7 +95,7 @@ def listed(path: Path) -> list[tuple[int, Path]]:
 
 
 def _numbered(path: Path) -> list[tuple[int, Path]]:
-    """The frames with their numbers; those of a folder whose names do not count are numbered from 0."""
+    """Return the frames with their numbers; those of a folder whose names do not count are numbered from 0."""
     pattern = pattern_of(path)
     folder = path.parent if pattern is not None else path
     try:
@@ -132,7 +133,7 @@ def _is_negative(pattern: Pattern, name: str) -> bool:
 
 
 def _common_pattern(pictures: list[Path]) -> Pattern | None:
-    """The pattern of a folder of OpenEXR or DPX pictures; None where their names are not of one kind."""
+    """Return the pattern of a folder of OpenEXR or DPX pictures; None where their names are not of one kind."""
     match = _LAST_NUMBER.fullmatch(pictures[0].name) if pictures else None
     if match is None or pictures[0].suffix.lower() not in (".exr", ".dpx"):
         return None
@@ -142,7 +143,7 @@ def _common_pattern(pictures: list[Path]) -> Pattern | None:
 
 
 def first_number(path: Path) -> int | None:
-    """The number of the first picture, as it stands in its name; None where such numbers do not count.
+    """Return the number of the first picture, as it stands in its name; None where such numbers do not count.
 
     Raises InputError.
     """
@@ -156,6 +157,6 @@ def first_number(path: Path) -> int | None:
 
 
 def counting_order(file: Path) -> tuple[list[tuple[int, int, str]], str]:
-    """What to sort files by so that names come as people count: frame2 before frame10."""
+    """Return what to sort files by so that names come as people count: frame2 before frame10."""
     parts = re.split(r"(\d+)", file.name.lower())
     return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts], file.name

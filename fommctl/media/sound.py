@@ -77,7 +77,7 @@ def _close(tracks: Sequence[SoundInput]) -> None:
 
 
 def _holds(container: Container, output: Any, track: SoundInput) -> bool:
-    """Whether the container takes packets of this sound codec as they are."""
+    """Tell whether the container takes packets of this sound codec as they are."""
     if container.sound is not None:
         return track.codec in container.sound
     # PyAV lists the names of encoders and decoders, which may differ from the codec's (`dca` decodes dts).
@@ -120,7 +120,7 @@ class CopiedSound:
         self._track.close()
 
     def _wanted(self, packet: av.Packet[Any]) -> bool:
-        """Whether the packet is heard after time 0, or primes the decoder for one that is.
+        """Tell whether the packet is heard after time 0, or primes the decoder for one that is.
 
         MP4 hides what comes before 0 by an edit list, so that one packet for priming is kept. Matroska has no time
         before 0 (it would move the video instead) but for the pre-skip of Opus.
@@ -148,7 +148,7 @@ Group = tuple[AudioTrack, ...]
 def choose_tracks(
     info: VideoInfo, origin: Fraction, end: Fraction | None = None, *, wanted: str = AUTO, must: bool = False
 ) -> tuple[tuple[AudioSource, ...], list[str]]:
-    """The sound of a result, one source a track of it, and what should be said about the choice.
+    """Return the sound of a result, one source a track of it, and what should be said about the choice.
 
     origin, end: seconds on the file's own clock (see AudioSource).
     wanted: `auto` takes the default track, or the pair of mono tracks that it is one of, or the first other that can be
@@ -187,7 +187,7 @@ def choose_tracks(
 
 
 def _groups(tracks: Sequence[AudioTrack]) -> list[Group]:
-    """Neighbouring mono tracks of one kind in pairs, every other by itself, in the file's order."""
+    """Return neighbouring mono tracks of one kind in pairs, every other by itself, in the file's order."""
     groups: list[Group] = []
     rest = list(tracks)
     while rest:
@@ -209,7 +209,7 @@ def _called(info: VideoInfo, group: Group) -> str:
 
 
 def _decodes(info: VideoInfo, track: AudioTrack, origin: Fraction) -> bool:
-    """Whether any sound comes of the track; a file that has none from `origin` on is no fault of its codec."""
+    """Tell whether any sound comes of the track; a file that has none from `origin` on is no fault of its codec."""
     sound = open_input(AudioSource(info.path, track.index, origin), [])
     if sound is None:
         return False
@@ -250,7 +250,7 @@ class AudioSource:
     """Index of a second mono stream, which becomes the right channel; `track` is the left one then."""
 
     def until(self, instant: Fraction) -> Fraction:
-        """`instant`, or the end of the part where that comes first, in seconds of the output."""
+        """Return `instant`, or the end of the part where that comes first, in seconds of the output."""
         return instant if self.end is None else min(instant, self.end - self.origin)
 
 
@@ -277,7 +277,7 @@ class SoundInput:
         return Fraction(int.from_bytes(header[10:12], "little"), _OPUS_RATE)
 
     def packets_before(self, instant: Fraction) -> Iterator[Any]:
-        """The packets, not read yet, that start before `instant` seconds on the file's clock."""
+        """Yield the packets, not read yet, that start before `instant` seconds on the file's clock."""
         while self._peek() and self._next.pts * self._next.time_base < instant:
             packet, self._next = self._next, None
             yield packet
@@ -471,7 +471,7 @@ class DecodedTrack:
         self._flush_resampler()
 
     def take(self, first: int, stop: int) -> NDArray[np.float32]:
-        """The samples (stop - first, channels), which are dropped; silence where none are kept."""
+        """Return the samples (stop - first, channels), which are dropped; silence where none are kept."""
         taken = np.zeros((stop - first, self._channels), np.float32)
         while self._queue and self.first < stop:
             part = self._queue.popleft()
@@ -558,7 +558,7 @@ class DecodedTrack:
 
 
 def _choose_rate(encoder: str, rate: int) -> int:
-    """The input's sample rate where the encoder has it, else 48 kHz; MXF, whose encoder is that of 24 bits, has no
-    other."""
+    """Return the input's sample rate where the encoder has it, else 48 kHz; MXF, whose encoder is that of 24 bits, has
+    no other."""
     rates = av.Codec(encoder, "w").audio_rates
     return 48000 if encoder in ("libopus", "pcm_s24le") or (rates is not None and rate not in rates) else rate

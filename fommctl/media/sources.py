@@ -157,7 +157,7 @@ class _Video:
         self._changed = False
 
     def frames(self) -> Iterator[Pending]:
-        """Each frame with the time to the next one, which is why one is held back."""
+        """Yield each frame with the time to the next one, which is why one is held back."""
         held: Decoded | None = None
         for decoded in deinterlaced(self._decoded(), self.info.deinterlace, self.info.parity, 1 / self.info.coded_rate):
             if held is not None:
@@ -196,7 +196,7 @@ class _Video:
         return self._content
 
     def _last_duration(self, frame: VideoFrame) -> Fraction:
-        """What the file states, unless that is the nominal step rounded."""
+        """Return what the file states, unless that is the nominal step rounded."""
         step = 1 / self.info.rate
         if self.info.parity is not None and self.info.deinterlace != "off":
             return step
@@ -204,7 +204,7 @@ class _Video:
         return stated if stated > 0 and abs(stated - step) > _ROUNDING else step
 
     def _decoded(self) -> Iterator[Decoded]:
-        """Frames and their times since the origin, from a key frame at or before `start` on."""
+        """Yield frames and their times since the origin, from a key frame at or before `start` on."""
         if self.start >= _SEEK_FROM and self.info.container in _SEEKABLE:
             for target in (self.start - step for step in _STEPS_BACK if step < self.start):
                 frames = self._pass(target)
@@ -271,7 +271,7 @@ class _Video:
 
 
 def _ends_early(info: VideoInfo) -> bool:
-    """Whether a file that states no length lacks its proper end."""
+    """Tell whether a file that states no length lacks its proper end."""
     size = info.path.stat().st_size
     if info.container == "mpegts":
         return all(size % packet for packet in _TRANSPORT_PACKETS)

@@ -38,7 +38,7 @@ _LONGEST_BOX = 1024
 
 
 def is_heif(path: Path) -> bool:
-    """Whether the file calls itself a still of this kind."""
+    """Tell whether the file calls itself a still of this kind."""
     with path.open("rb") as file:
         head = file.read(_LONGEST_BOX)
     if head[4:8] != b"ftyp" or head[8:12] not in _STILL_BRANDS:
@@ -56,7 +56,7 @@ def _register_heif() -> None:
 
 
 def tags_of(image: Image.Image) -> ColourTags | None:
-    """What an opened file says about its colours where no ICC profile says it."""
+    """Return what an opened file says about its colours where no ICC profile says it."""
     stated = image.info.get("nclx_profile")
     if image.info.get("icc_profile") or not stated:
         return None
@@ -66,7 +66,7 @@ def tags_of(image: Image.Image) -> ColourTags | None:
 
 
 def tone_mapped(path: Path, tags: ColourTags) -> NDArray[np.uint8]:
-    """(H, W, 3) sRGB of a still in PQ, HLG or a wide gamut."""
+    """Return (H, W, 3) sRGB of a still in PQ, HLG or a wide gamut."""
     from pillow_heif import open_heif
 
     heif = open_heif(path, convert_hdr_to_8bit=False)
@@ -172,7 +172,7 @@ def identify(path: Path, *, strip: bool = False) -> Still | None:
 
 
 def _plate(path: Path) -> Still:
-    """The header of a file that OpenImageIO reads."""
+    """Return the header of a file that OpenImageIO reads."""
     header = plates.read_header(path)
     mode = "RGBA" if header.has_alpha else "RGB"
     return Still(header.format.upper(), mode, header.width, header.height, header.has_alpha, False)
@@ -195,13 +195,14 @@ def _is_png(path: Path) -> bool:
 
 
 def texts(path: Path) -> dict[str, str | bytes]:
-    """Comments and XMP before the pixels of an image file, by PIL's names in small letters. Raises InputError."""
+    """Return comments and XMP before the pixels of an image file, by PIL's names in small letters. Raises
+    InputError."""
     with _opened(path) as image:
         return {str(name).lower(): text for name, text in image.info.items() if isinstance(text, str | bytes)}
 
 
 def decode(path: Path, *, strip: bool = False, options: ReadOptions = PLAIN) -> tuple[Pixels, Pixels | None]:
-    """(H, W, 3) uint8 sRGB and straight alpha (H, W), None where the file has none. Raises InputError.
+    """Return (H, W, 3) uint8 sRGB and straight alpha (H, W), None where the file has none. Raises InputError.
 
     strip: see `check_size`.  options: of files of post-production; a space or a view counts for all. Raises what
     `plates.read_plate` does.
@@ -230,7 +231,7 @@ def _decode(path: Path, strip: bool) -> tuple[Pixels, Pixels | None]:
 
 
 def has_profile(path: Path) -> bool:
-    """Whether an ICC profile says that the colours are no sRGB. Raises InputError."""
+    """Tell whether an ICC profile says that the colours are no sRGB. Raises InputError."""
     with _opened(path) as image:
         profile = image.info.get("icc_profile")
         if not profile:
@@ -243,7 +244,8 @@ def has_profile(path: Path) -> bool:
 
 
 def decode_bytes(data: bytes, name: str) -> Pixels:
-    """(H, W, 3) uint8 sRGB of an image file in memory, alpha left out. Raises InputError that calls it `name`."""
+    """Return (H, W, 3) uint8 sRGB of an image file in memory, alpha left out. Raises InputError that calls it
+    `name`."""
     with _opened(Path(name), data=data) as image:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
@@ -251,7 +253,7 @@ def decode_bytes(data: bytes, name: str) -> Pixels:
 
 
 def delays(path: Path) -> list[int]:
-    """Milliseconds that each frame of an animated image stays. Raises InputError.
+    """Return milliseconds that each frame of an animated image stays. Raises InputError.
 
     Those of WebP stand in the headers of its frames: nothing is decoded.
     """
@@ -279,7 +281,7 @@ def _webp_delays(path: Path) -> list[int]:
 
 
 def animation(path: Path) -> Iterator[tuple[Pixels, Pixels | None, int]]:
-    """Frames of an animated image: pixels, alpha and the time it stays, in milliseconds. Raises InputError."""
+    """Yield frames of an animated image: pixels, alpha and the time it stays, in milliseconds. Raises InputError."""
     with _opened(path) as image:
         for number in range(getattr(image, "n_frames", 1)):
             image.seek(number)
@@ -314,7 +316,7 @@ def _scaled(values: NDArray[np.generic], top: float) -> Pixels:
 
 
 def _colours(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """RGB by the embedded profile; a profile that is broken or is of another kind of colour is left out."""
+    """Return RGB by the embedded profile; a profile that is broken or is of another kind of colour is left out."""
     if image.mode in ("RGBA", "LA", "P", "PA", "1", "RGBX"):
         image = image.convert("L" if image.mode in ("LA", "1") else "RGB")
     if profile and image.mode in ("RGB", "L", "CMYK", "LAB"):

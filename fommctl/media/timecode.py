@@ -14,13 +14,13 @@ def _fields(text: str) -> re.Match[str] | None:
 
 
 def is_timecode(text: str) -> bool:
-    """Whether a text has the four fields of a timecode, whatever their values; `1:02:03.50` is a clock time."""
+    """Tell whether a text has the four fields of a timecode, whatever their values; `1:02:03.50` is a clock time."""
     match = _fields(text)
     return match is not None and match[4] != "."
 
 
 def frame_number(timecode: str, rate: Fraction) -> int:
-    """The frames from 00:00:00:00 to this timecode at `rate` frames a second.
+    """Return the frames from 00:00:00:00 to this timecode at `rate` frames a second.
 
     Raises ValueError, with the reason, for a text that is no timecode and for one that the rate does not have.
     """
@@ -42,12 +42,12 @@ def frame_number(timecode: str, rate: Fraction) -> int:
 
 
 def _dropped(match: re.Match[str], rate: Fraction) -> int:
-    """Numbers left out at the start of every minute that is not a tenth one."""
+    """Return numbers left out at the start of every minute that is not a tenth one."""
     return round(rate) // 15 if match[4] in ";." else 0
 
 
 def shifted(timecode: str, frames: int, rate: Fraction, new_rate: Fraction | None = None) -> str | None:
-    """The timecode so many frames later, within its 24 hours; None for a text that is no timecode.
+    """Return the timecode so many frames later, within its 24 hours; None for a text that is no timecode.
 
     rate: frames per second.  new_rate: in which the result counts, where that is another.
     `HH:MM:SS;FF` counts drop-frame (SMPTE 12M): at 29.97 frames a second the numbers 00 and 01 (at 59.94 the first

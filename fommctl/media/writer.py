@@ -66,17 +66,18 @@ def check_output(
 
 
 def holds_alpha(path: Path, *, codec: str | None = None, pix_fmt: str | None = None) -> bool:
-    """Whether an output of this name, written with `alpha=True`, keeps alpha; elsewhere frames are laid over black."""
+    """Tell whether an output of this name, written with `alpha=True`, keeps alpha; elsewhere frames are laid over
+    black."""
     return resolve_encoding(path, codec=codec, pix_fmt=pix_fmt, alpha=True).alpha
 
 
 def holds_more(path: Path, *, codec: str | None = None, pix_fmt: str | None = None) -> bool:
-    """Whether an output of this name can hold more than 8 bits a channel."""
+    """Tell whether an output of this name can hold more than 8 bits a channel."""
     return resolve_encoding(path, codec=codec, pix_fmt=pix_fmt, deep=True).bits > 8
 
 
 def holds_audio(path: Path) -> bool:
-    """Whether an output of this name can carry sound."""
+    """Tell whether an output of this name can carry sound."""
     return container_of(path).sound_encoder is not None
 
 

@@ -89,7 +89,7 @@ def _read_folder(path: Path) -> Checkpoint:
 
 
 def read_content(path: Path, *, in_place: bool = False) -> Any:
-    """What torch saved there, whatever it is; on the CPU. Raises ModelError as read_checkpoint does.
+    """Return what torch saved there, whatever it is; on the CPU. Raises ModelError as read_checkpoint does.
 
     in_place: leave tensors in the file until they are used, where nothing in it is compressed.
     """
@@ -98,7 +98,7 @@ def read_content(path: Path, *, in_place: bool = False) -> Any:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a torch file that holds names and tensors and no groups, as torch hub has them; on the CPU.
+    """Return the tensors of a torch file that holds names and tensors and no groups, as torch hub has them; on the CPU.
 
     Raises ModelError as read_checkpoint does.
     """
@@ -130,7 +130,7 @@ def write_native(path: Path, groups: Mapping[str, Mapping[str, Tensor]], metadat
 
 
 def halved(groups: Mapping[str, Mapping[str, Tensor]]) -> Groups:
-    """The same groups with weights in half precision.
+    """Return the same groups with weights in half precision.
 
     Biases and statistics (one axis or none) stay as they are, since they cost next to nothing, and so does a tensor
     with values beyond half precision.
@@ -279,7 +279,7 @@ def _groups_of(content: Mapping[Any, Any], path: Path) -> Groups:
 
 
 def _about(content: Mapping[Any, Any]) -> dict[str, str]:
-    """Numbers beside the networks, and what a run of fommctl says of itself."""
+    """Return numbers beside the networks, and what a run of fommctl says of itself."""
     numbers = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, int)}
     about = {"training": json.dumps(numbers)} if numbers else {}
     own = content.get("fommctl")
@@ -304,7 +304,7 @@ def _check_tensors(groups: Groups, path: Path) -> None:
 
 
 def _in_float32(group: str, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The same tensors, fractions in float32. Raises ModelError naming the first that holds NaN or infinity."""
+    """Return the same tensors, fractions in float32. Raises ModelError naming the first that holds NaN or infinity."""
     converted = {}
     for name, tensor in tensors.items():
         converted[name] = tensor.detach().float() if tensor.is_floating_point() else tensor

@@ -29,8 +29,8 @@ _PRETENDERS = (
 
 
 def weights_in(path: Path) -> list[Path]:
-    """The files of a model: itself, or those of weights in a folder, by name. Raises ModelError where there are none,
-    or more than a model has."""
+    """Return the files of a model: itself, or those of weights in a folder, by name. Raises ModelError where there are
+    none, or more than a model has."""
     if not path.is_dir():
         return [path]
     found = sorted(each for each in path.rglob("*") if each.name.endswith(ENDINGS) and not each.name.startswith("."))
@@ -41,7 +41,7 @@ def weights_in(path: Path) -> list[Path]:
 
 
 def weights_sha256(path: Path) -> str:
-    """SHA-256 of a model file; of a folder, that of the names and hashes of its files. Raises OSError."""
+    """Return SHA-256 of a model file; of a folder, that of the names and hashes of its files. Raises OSError."""
     if not path.is_dir():
         return file_sha256(path)
     lines = [f"{file_sha256(file)}  {file.relative_to(path).as_posix()}\n" for file in weights_in(path)]
@@ -49,7 +49,7 @@ def weights_sha256(path: Path) -> str:
 
 
 def sniff(path: Path) -> Kind:
-    """The kind of the model file at `path`. Raises ModelError, which says what the file is instead."""
+    """Return the kind of the model file at `path`. Raises ModelError, which says what the file is instead."""
     try:
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
             # A pipe is waited for until somebody writes to it.
@@ -82,7 +82,8 @@ def sniff(path: Path) -> Kind:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The JSON header of a safetensors file: {tensor name: {"dtype", "shape", "data_offsets"}, "__metadata__": {...}}.
+    """Return the JSON header of a safetensors file: {tensor name: {"dtype", "shape", "data_offsets"}, "__metadata__":
+    {...}}.
 
     Raises ModelError where the file is no readable safetensors file.
     """
@@ -111,10 +112,10 @@ def _is_entry(name: str, value: object) -> bool:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file; empty where it has none."""
+    """Return the metadata of a safetensors file; empty where it has none."""
     return {str(key): str(value) for key, value in read_header(path).get("__metadata__", {}).items()}
 
 
 def count_values(path: Path) -> int:
-    """How many numbers the tensors of a safetensors file hold."""
+    """Return how many numbers the tensors of a safetensors file hold."""
     return sum(prod(entry["shape"]) for name, entry in read_header(path).items() if name != "__metadata__")

@@ -48,8 +48,8 @@ MOST_VALUES = 400_000_000
 
 
 def build_backend(spec: BackendSpec, params: BaseModel) -> Backend:
-    """The backend with fresh weights. Raises UsageError for networks of more than MOST_VALUES numbers, before they
-    take memory: a preset that is wrong by a few digits, or hostile, describes terabytes."""
+    """Return the backend with fresh weights. Raises UsageError for networks of more than MOST_VALUES numbers, before
+    they take memory: a preset that is wrong by a few digits, or hostile, describes terabytes."""
     with _Bounded(spec.name):
         backend: Backend = spec.build(params)
     return backend
@@ -121,8 +121,8 @@ def load_model(model: str | None, host: Host, *, preset: str | None = None, sets
 
 
 def backend_of(model: str | None, preset: str | None, host: Host) -> str:
-    """The name of the backend that `load_model` would load, by reading no weights where something else tells. Raises
-    as it does."""
+    """Return the name of the backend that `load_model` would load, by reading no weights where something else tells.
+    Raises as it does."""
     if preset is None and model is not None:
         entry, path = _locate(model, None, host)
         if path.is_file() and sniff(path) == "safetensors" and (named := read_metadata(path).get("backend")):
@@ -165,7 +165,7 @@ def load_file(
 
 
 def read_model(path: Path, spec: BackendSpec) -> Checkpoint:
-    """A checkpoint whose tensors have the names and shapes of this backend's networks, published or ours. Raises
+    """Return a checkpoint whose tensors have the names and shapes of this backend's networks, published or ours. Raises
     ModelError."""
     return _in_layout(read_checkpoint(path), spec)
 
@@ -176,7 +176,7 @@ def _in_layout(checkpoint: Checkpoint, spec: BackendSpec) -> Checkpoint:
 
 
 def fixed_buffers(network: nn.Module) -> set[str]:
-    """Names of the buffers that follow from the architecture: all but statistics of normalisation."""
+    """Return names of the buffers that follow from the architecture: all but statistics of normalisation."""
     return {
         f"{prefix}.{name}" if prefix else name
         for prefix, module in network.named_modules()
@@ -186,7 +186,8 @@ def fixed_buffers(network: nn.Module) -> set[str]:
 
 
 def locate(model: str | None, host: Host) -> Path:
-    """The file of a name of the registry, or the path as it is; of None as for `load_model`. Raises as it does."""
+    """Return the file of a name of the registry, or the path as it is; of None as for `load_model`. Raises as it
+    does."""
     return _locate(model, None, host)[1]
 
 
@@ -230,7 +231,7 @@ def fit(backend: Backend, spec: BackendSpec, checkpoint: Checkpoint, preset: str
 
 
 def _locate(model: str | None, preset: Preset | None, host: Host) -> tuple[registry.Entry | None, Path]:
-    """The registered model and its file; no registered model where `model` is a path."""
+    """Return the registered model and its file; no registered model where `model` is a path."""
     if model is None:
         if preset is None:
             entry = registry.default(host)
@@ -245,7 +246,7 @@ def _locate(model: str | None, preset: Preset | None, host: Host) -> tuple[regis
 
 
 def _proper_name(preset: str, host: Host) -> str:
-    """`vox-256` for `vox`; the name as it is where no such preset is installed."""
+    """Return `vox-256` for `vox`; the name as it is where no such preset is installed."""
     try:
         return find_preset(preset, host).name
     except UsageError:
@@ -264,7 +265,7 @@ def _stored_preset(checkpoint: Checkpoint, name: str, host: Host, sets: Sequence
 
 
 def _read_off(checkpoint: Checkpoint, name: str, host: Host, sets: Sequence[str]) -> tuple[Preset, tuple[str, ...]]:
-    """A preset made from what the tensors tell, and the notes on what was read and what was assumed."""
+    """Return a preset made from what the tensors tell, and the notes on what was read and what was assumed."""
     read: dict[str, Architecture] = {}
     unclear: list[UsageError] = []
     for backend in host.backends:
@@ -308,7 +309,7 @@ def _is_counter(name: str) -> bool:
 
 
 def file_stem(path: Path) -> str:
-    """The name of a model file without its ending: `vox-cpk` of `vox-cpk.pth.tar`."""
+    """Return the name of a model file without its ending: `vox-cpk` of `vox-cpk.pth.tar`."""
     return path.name.removesuffix(".tar").removesuffix(".pth").removesuffix(".safetensors")
 
 
@@ -406,7 +407,7 @@ def export_model(
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each with memory of its own: torch.save would write all of what a view looks into."""
+    """Return each with memory of its own: torch.save would write all of what a view looks into."""
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 
 

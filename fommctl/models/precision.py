@@ -47,7 +47,7 @@ class Decision:
 
 
 def choose_precision(name: str, device: torch.device, modules: Mapping[str, nn.Module]) -> str:
-    """The precision of inference by its name; `auto` for these networks on this device.
+    """Return the precision of inference by its name; `auto` for these networks on this device.
 
     Raises UsageError as `resolve_precision` does.
     """
@@ -58,13 +58,14 @@ def choose_precision(name: str, device: torch.device, modules: Mapping[str, nn.M
 
 
 def choose_training_precision(name: str, device: torch.device) -> str:
-    """The precision of training by its name, or for `auto`. Raises UsageError as `resolve_training_precision` does."""
+    """Return the precision of training by its name, or for `auto`. Raises UsageError as `resolve_training_precision`
+    does."""
     on_cpu = decision().precisions.training if name == "auto" and device.type == "cpu" else "fp32"
     return resolve_training_precision(name, device, on_cpu=on_cpu)
 
 
 def widest(modules: Mapping[str, nn.Module]) -> int:
-    """Channels of the widest convolution, in and out, of the networks that render."""
+    """Return channels of the widest convolution, in and out, of the networks that render."""
     return max(
         (
             min(weight.shape[:2])
@@ -78,7 +79,7 @@ def widest(modules: Mapping[str, nn.Module]) -> int:
 
 
 def decision() -> Decision:
-    """The decision of this machine: the kept one where CPU, torch and instructions are still the same."""
+    """Return the decision of this machine: the kept one where CPU, torch and instructions are still the same."""
     facts = {
         "cpu": processor()[0],
         "torch": torch.__version__,
@@ -104,7 +105,7 @@ def _decision(path: Path, items: tuple[tuple[str, Any], ...]) -> Decision:
 
 
 def _read(path: Path, facts: Mapping[str, Any]) -> CpuPrecisions | None:
-    """What the file holds; None where there is none, or it is damaged or of another machine."""
+    """Return what the file holds; None where there is none, or it is damaged or of another machine."""
     try:
         held = json.loads(path.read_bytes())
         precisions = CpuPrecisions(**{field.name: held["precisions"][field.name] for field in fields(CpuPrecisions)})

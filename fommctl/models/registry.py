@@ -55,7 +55,7 @@ class Entry:
 
 
 def entries(host: Host) -> dict[str, Entry]:
-    """Every known model by name: the built-in one, those of plugins, imported ones by name."""
+    """Return every known model by name: the built-in one, those of plugins, imported ones by name."""
     specs = {BUILT_IN.name: BUILT_IN, **host.models}
     found = {name: _entry(spec) for name, spec in specs.items()}
     for path in sorted(models_folder().glob("*.safetensors")):
@@ -66,7 +66,7 @@ def entries(host: Host) -> dict[str, Entry]:
 
 
 def find(name: str, host: Host) -> Entry:
-    """The model of this name. Raises UsageError with the nearest name where there is none."""
+    """Return the model of this name. Raises UsageError with the nearest name where there is none."""
     known = entries(host)
     if name in known:
         return known[name]
@@ -82,7 +82,7 @@ def find(name: str, host: Host) -> Entry:
 
 
 def default(host: Host) -> Entry:
-    """The model that is used where none is named. Raises UsageError where plugins disagree on it."""
+    """Return the model that is used where none is named. Raises UsageError where plugins disagree on it."""
     chosen = [spec.name for spec in (BUILT_IN, *host.models.values()) if spec.default]
     if len(chosen) > 1:
         raise UsageError(f"several models want to be the default: {', '.join(chosen)}", "Name one with --model.")
@@ -90,14 +90,14 @@ def default(host: Host) -> Entry:
 
 
 def file_of(entry: Entry) -> Path:
-    """The model's file. Raises MissingError with the command to pull it where it is absent."""
+    """Return the model's file. Raises MissingError with the command to pull it where it is absent."""
     if entry.status == "not pulled":
         raise MissingError(f"the weights of {entry.name} are not here", f"Run 'fommctl models pull {entry.name}'.")
     return entry.path
 
 
 def for_preset(preset: str, canonical: Callable[[str], str], host: Host) -> Entry:
-    """The registered weights for a preset: present ones before those to pull, then in the order of registration.
+    """Return the registered weights for a preset: present ones before those to pull, then in the order of registration.
 
     preset: its proper name.  canonical: from a name or alias to the proper name.
     Raises UsageError where no weights are registered for it.
@@ -109,7 +109,7 @@ def for_preset(preset: str, canonical: Callable[[str], str], host: Host) -> Entr
 
 
 def model_files(spec: ModelSpec, path: Path) -> list[tuple[ModelFile, Path]]:
-    """The files of a downloadable model at `path`, and where each of them lies: one, or those of a folder."""
+    """Return the files of a downloadable model at `path`, and where each of them lies: one, or those of a folder."""
     if not spec.files:
         alone = ModelFile(name=path.name, urls=spec.urls, sha256=spec.sha256, md5=spec.md5, size=spec.size)
         return [(alone, path)]
@@ -231,7 +231,7 @@ def record_path(name: str) -> Path:
 
 
 def origin(name: str) -> dict[str, Any]:
-    """What is recorded of a pull: url, sha256, size; empty where there was none.
+    """Return what is recorded of a pull: url, sha256, size; empty where there was none.
 
     Raises ModelError where the record is damaged.
     """

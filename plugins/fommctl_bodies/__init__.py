@@ -55,5 +55,5 @@ def fommctl_datasets() -> Iterator[DatasetSpec]:
 
 
 def _build(module: str, name: str) -> Any:
-    """The libraries of each are imported only when it is asked for."""
+    """Return the libraries of each are imported only when it is asked for."""
     return getattr(import_module(f"fommctl_bodies.{module}"), name)()

@@ -57,7 +57,7 @@ class Fashion:
 
 
 def _listed(path: Path) -> list[str]:
-    """The files that a list of URLs names, in its order; empty where there is no list."""
+    """Return the files that a list of URLs names, in its order; empty where there is no list."""
     if not path.is_file():
         return []
     try:

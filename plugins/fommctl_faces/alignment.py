@@ -30,14 +30,14 @@ class SfdDetector:
         self._net = network or fetch(SFD, lambda: import_face_alignment("detection.sfd").FaceDetector(device=_device()))
 
     def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
-        """Faces in each (H, W, 3) picture, the surest first."""
+        """Return faces in each (H, W, 3) picture, the surest first."""
         return [
             without_repeats([Detection(hog_box(Box(*row[:4])), margin(row[4])) for row in self.rows(frame)])
             for frame in frames
         ]
 
     def rows(self, frame: NDArray[np.uint8]) -> list[list[float]]:
-        """What S3FD itself reports: left, top, right, bottom, score."""
+        """Return what S3FD itself reports: left, top, right, bottom, score."""
         scale = min(1.0, LONGER_SIDE / max(frame.shape[:2]))
         height, width = (max(1, round(side * scale)) for side in frame.shape[:2])
         found = self._net.detect_from_image(resize(frame, height, width))
@@ -59,7 +59,8 @@ class FanDetector:
         self._faces = SfdDetector(self._align.face_detector)
 
     def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
-        """Faces in each (H, W, 3) picture, the surest first, each with (68, 2) landmarks in the order of iBUG 300-W."""
+        """Return faces in each (H, W, 3) picture, the surest first, each with (68, 2) landmarks in the order of iBUG
+        300-W."""
         return [self._faces_of(frame) for frame in frames]
 
     def _faces_of(self, frame: NDArray[np.uint8]) -> list[Detection]:
@@ -74,7 +75,7 @@ class FanDetector:
 
 
 def hog_box(box: Box) -> Box:
-    """HOG's square for a face that S3FD reports as `box`."""
+    """Return HOG's square for a face that S3FD reports as `box`."""
     half = box.width * SIDE / 2
     x, y = box.center[0], box.bottom - box.width * ABOVE_CHIN
     return Box(x - half, y - half, x + half, y + half)

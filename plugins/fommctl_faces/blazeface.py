@@ -35,7 +35,7 @@ class BlazeFaceDetector:
         self._net: Any = fetch(BLAZEFACE, lambda: library.FaceDetector(device="cpu")).face_detector
 
     def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
-        """Faces in each (H, W, 3) picture, the surest first."""
+        """Return faces in each (H, W, 3) picture, the surest first."""
         return [self._faces(frame) for frame in frames]
 
     def _faces(self, frame: NDArray[np.uint8]) -> list[Detection]:
@@ -48,7 +48,7 @@ class BlazeFaceDetector:
         return without_repeats(sure or faces)
 
     def _faces_in(self, frame: NDArray[np.uint8], windows: list[Box]) -> list[Detection]:
-        """Faces in several windows of one picture, in the picture's pixels."""
+        """Return faces in several windows of one picture, in the picture's pixels."""
         squares = np.zeros((len(windows), SIDE, SIDE, 3), np.uint8)
         scales = []
         for square, window in zip(squares, windows, strict=True):
@@ -65,7 +65,7 @@ class BlazeFaceDetector:
 
 
 def _windows(height: int, width: int) -> Iterator[Box]:
-    """Squares of half the longer side that cover a picture and overlap by at least a half."""
+    """Yield squares of half the longer side that cover a picture and overlap by at least a half."""
     side = math.ceil(max(height, width) / 2)
 
     def starts(length: int) -> list[int]:

@@ -12,7 +12,7 @@ SAME_FACE = 0.3
 
 
 def as_hog(box: Box, *, width: float, down: float) -> Box:
-    """The square that HOG would report for a face that another detector reports as `box`.
+    """Return the square that HOG would report for a face that another detector reports as `box`.
 
     width: its side in widths of `box`.  down: how far its centre lies below the centre of `box`, in widths of `box`.
     """
@@ -22,13 +22,14 @@ def as_hog(box: Box, *, width: float, down: float) -> Box:
 
 
 def margin(probability: float) -> float:
-    """The log odds: as for HOG, 0 is the edge of a face, and what is sure has many times the score of what is not."""
+    """Return the log odds: as for HOG, 0 is the edge of a face, and what is sure has many times the score of what is
+    not."""
     odds = min(max(probability, 1e-4), 1 - 1e-4)
     return math.log(odds / (1 - odds))
 
 
 def without_repeats(faces: Sequence[Detection]) -> list[Detection]:
-    """The surest of each group of overlapping detections, the surest first."""
+    """Return the surest of each group of overlapping detections, the surest first."""
     kept: list[Detection] = []
     for face in sorted(faces, key=lambda face: -face.score):
         if all(face.box.iou(other.box) < SAME_FACE for other in kept):

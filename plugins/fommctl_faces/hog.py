@@ -33,7 +33,7 @@ class HogDetector:
         self._find = dlib.get_frontal_face_detector()
 
     def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
-        """Faces in each (H, W, 3) picture, the surest first."""
+        """Return faces in each (H, W, 3) picture, the surest first."""
         return [self._faces(frame) for frame in frames]
 
     def _faces(self, frame: NDArray[np.uint8]) -> list[Detection]:

@@ -37,8 +37,8 @@ class MeshDetector:
         )
 
     def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
-        """Faces in each (H, W, 3) picture, the largest first, each with (478, 2) landmarks. MediaPipe gives no score:
-        all have 1."""
+        """Return faces in each (H, W, 3) picture, the largest first, each with (478, 2) landmarks. MediaPipe gives no
+        score: all have 1."""
         return [sorted(map(_detection, self._find(frame)), key=lambda face: -face.box.width) for frame in frames]
 
     def _find(self, frame: NDArray[np.uint8]) -> list[NDArray[np.float32]]:

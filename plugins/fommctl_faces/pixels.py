@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def resize(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """picture (H, W, C) -> (height, width, C), bilinear and anti-aliased."""
+    """Return picture (H, W, C) -> (height, width, C), bilinear and anti-aliased."""
     if picture.shape[:2] == (height, width):
         return picture
     # torch has no other way to take an array that may be read-only, or run backwards, without a complaint.
@@ -20,6 +20,6 @@ def resize(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.ui
 
 
 def luma(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB -> (H, W), by the weights of BT.601 in 256ths."""
+    """Return (H, W, 3) RGB -> (H, W), by the weights of BT.601 in 256ths."""
     weighted: NDArray[np.uint16] = picture.astype(np.uint16) @ np.array([77, 150, 29], np.uint16)
     return (weighted >> 8).astype(np.uint8)

@@ -30,7 +30,7 @@ class ShapeDetector:
         self._shape = dlib.shape_predictor(str(model))
 
     def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
-        """Faces in each (H, W, 3) picture, the surest first, each with (68, 2) landmarks."""
+        """Return faces in each (H, W, 3) picture, the surest first, each with (68, 2) landmarks."""
         found = self._faces.detect(frames)
         return [self._with_landmarks(frame, faces) for frame, faces in zip(frames, found, strict=True)]
 

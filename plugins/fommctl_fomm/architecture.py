@@ -25,7 +25,8 @@ from fommctl.api.architecture import (
 
 
 def read_architecture(groups: Groups) -> Architecture | None:
-    """`model_params` of FOMM from the tensors {group: {name: tensor}}; None if they are of another kind of model.
+    """Return `model_params` of FOMM from the tensors {group: {name: tensor}}; None if they are of another kind of
+    model.
 
     Raises UsageError where the tensors contradict each other, or where a Gaussian filter fits no scale 1/n.
     """
@@ -50,7 +51,7 @@ def read_architecture(groups: Groups) -> Architecture | None:
 
 
 def _frame_side(params: Mapping[str, Any]) -> int:
-    """Side of the frames at which the published scale holds: the inner networks see 64 pixels.
+    """Return side of the frames at which the published scale holds: the inner networks see 64 pixels.
 
     256 for all published weights (scale 1/4); 256 too where the two networks differ in scale.
     """
@@ -155,7 +156,7 @@ def _discriminator(shapes: Shapes, common: Mapping[str, Any], notes: list[str]) 
 
 
 def _written_scale(key: str) -> float:
-    """The scale in the name of a discriminator: `1`, or `0-5` for 0.5, as a module's name holds no dot."""
+    """Return the scale in the name of a discriminator: `1`, or `0-5` for 0.5, as a module's name holds no dot."""
     try:
         return float(key.replace("-", ".")) if "-" in key else int(key)
     except ValueError:
@@ -163,7 +164,7 @@ def _written_scale(key: str) -> float:
 
 
 def _scale(shapes: Shapes, name: str, network: str, notes: list[str]) -> float:
-    """The scale 1/n whose anti-alias filter is stored: 2 round(4 sigma) + 1 wide, sigma = (n - 1) / 2."""
+    """Return the scale 1/n whose anti-alias filter is stored: 2 round(4 sigma) + 1 wide, sigma = (n - 1) / 2."""
     if name not in shapes:
         notes.append(f"{network}: no anti-alias filter, so it sees frames at full size")
         return 1.0

@@ -190,5 +190,5 @@ def _build(module: str, name: str) -> Any:
 
 
 def _load(module: str) -> Any:
-    """numpy is imported only when a metric is asked for."""
+    """Build it: NumPy is imported only when a metric is asked for."""
     return import_module(f"fommctl_keypoints.{module}")

@@ -22,7 +22,7 @@ class PaperDistance:
     """
 
     def clip(self, clip: MetricClip) -> ClipScorer:
-        """A scorer for this clip."""
+        """Return a scorer for this clip."""
         source = keypoints_of(clip)
         return FrameScorer(lambda chunk: paper_distances(*both(source, chunk)))
 
@@ -36,7 +36,7 @@ class StrictDistance:
     """
 
     def clip(self, clip: MetricClip) -> ClipScorer:
-        """A scorer for this clip."""
+        """Return a scorer for this clip."""
         source = keypoints_of(clip)
         return FrameScorer(
             lambda chunk: strict_distances(*both(source, chunk), diagonal=math.hypot(*chunk.prediction.shape[1:3]))

@@ -28,7 +28,7 @@ class PaperIdentity:
     """
 
     def clip(self, clip: MetricClip) -> ClipScorer:
-        """A scorer for this clip."""
+        """Return a scorer for this clip."""
         return _scorer(clip, paper_distances)
 
 
@@ -40,7 +40,7 @@ class StrictIdentity:
     """
 
     def clip(self, clip: MetricClip) -> ClipScorer:
-        """A scorer for this clip."""
+        """Return a scorer for this clip."""
         return _scorer(clip, strict_distances)
 
 
@@ -52,7 +52,7 @@ class PlainIdentity:
     """
 
     def clip(self, clip: MetricClip) -> ClipScorer:
-        """A scorer for this clip."""
+        """Return a scorer for this clip."""
         return _scorer(clip, plain_distances)
 
 
@@ -61,7 +61,7 @@ class FarIdentity:
     which a mean hides. Several clips are taken together, frame by frame."""
 
     def clip(self, clip: MetricClip) -> ClipScorer:
-        """A scorer for this clip."""
+        """Return a scorer for this clip."""
         return _FarScorer(_scorer(clip, plain_distances))
 
 
@@ -79,7 +79,7 @@ class _FarScorer:
 
 
 def together(clips: Sequence[ClipScores]) -> float | None:
-    """`aed.p95` of several clips; None where no frame could be scored."""
+    """Return `aed.p95` of several clips; None where no frame could be scored."""
     return _far(np.concatenate([np.empty(0), *(clip.state[DISTANCES].astype(np.float64) for clip in clips)]))
 
 

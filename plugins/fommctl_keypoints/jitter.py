@@ -22,7 +22,7 @@ class JitterAgainstTruth:
     """
 
     def clip(self, clip: MetricClip) -> ClipScorer:
-        """A scorer for this clip."""
+        """Return a scorer for this clip."""
         return _JitterScorer(keypoints_of(clip), against_truth=True)
 
 
@@ -33,7 +33,7 @@ class PlainJitter:
     """
 
     def clip(self, clip: MetricClip) -> ClipScorer:
-        """A scorer for this clip."""
+        """Return a scorer for this clip."""
         return _JitterScorer(keypoints_of(clip), against_truth=False)
 
 
@@ -47,7 +47,7 @@ class RelativeJitter:
     """
 
     def clip(self, clip: MetricClip) -> ClipScorer:
-        """A scorer for this clip."""
+        """Return a scorer for this clip."""
         return _RelativeScorer(keypoints_of(clip))
 
 

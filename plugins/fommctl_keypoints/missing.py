@@ -20,7 +20,7 @@ class PaperMissing:
     """
 
     def clip(self, clip: MetricClip) -> ClipScorer:
-        """A scorer for this clip."""
+        """Return a scorer for this clip."""
         source = keypoints_of(clip)
         return FrameScorer(lambda chunk: _rates(*_counts(*both(source, chunk))))
 
@@ -32,7 +32,7 @@ class StrictMissing:
     """
 
     def clip(self, clip: MetricClip) -> ClipScorer:
-        """A scorer for this clip."""
+        """Return a scorer for this clip."""
         return _StrictScorer(keypoints_of(clip))
 
 
@@ -56,7 +56,7 @@ class _StrictScorer:
 
 
 def pooled(clips: Sequence[ClipScores]) -> float | None:
-    """`mkr.strict` of several clips: over all their keypoints; None where the truth has none."""
+    """Return `mkr.strict` of several clips: over all their keypoints; None where the truth has none."""
     missing, present = (sum(float(clip.state[name][0]) for clip in clips) for name in ("missing", "present"))
     return missing / present if present else None
 
@@ -68,5 +68,5 @@ def _counts(prediction: Points, truth: Points) -> tuple[Scores, Scores]:
 
 
 def _rates(missing: Scores, present: Scores) -> NDArray[np.float64]:
-    """(N,), NaN where the truth has no keypoint."""
+    """Return (N,), NaN where the truth has no keypoint."""
     return np.where(present > 0, missing / np.maximum(present, 1), np.nan)

@@ -69,7 +69,7 @@ class OpeningCorrelation:
         self._feature = feature
 
     def clip(self, clip: MetricClip) -> ClipScorer:
-        """A scorer for this clip."""
+        """Return a scorer for this clip."""
         return _OpeningScorer(keypoints_of(clip), self._feature, slope=False)
 
 
@@ -86,7 +86,7 @@ class OpeningGain:
         self._feature = feature
 
     def clip(self, clip: MetricClip) -> ClipScorer:
-        """A scorer for this clip."""
+        """Return a scorer for this clip."""
         return _OpeningScorer(keypoints_of(clip), self._feature, slope=True)
 
 
@@ -119,7 +119,8 @@ def openings(points: Points, feature: Feature) -> Scores:
 
 
 def followed(prediction: Scores, driving: Scores, *, least: float, slope: bool) -> tuple[float | None, int]:
-    """The correlation of two series (N,), or the slope of the first over the second, and how many frames it rests on.
+    """Return the correlation of two series (N,), or the slope of the first over the second, and how many frames it
+    rests on.
 
     None where the second keeps still (`least`) or is short; NaN is a frame without a face, see `OpeningCorrelation`.
     """

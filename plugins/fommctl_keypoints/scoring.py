@@ -39,7 +39,7 @@ class FrameScorer:
 
 
 def joined(parts: list[Scores]) -> Scores:
-    """Arrays (N,) one after the other."""
+    """Return arrays (N,) one after the other."""
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
@@ -58,7 +58,7 @@ def embeddings_of(clip: MetricClip) -> EmbeddingSource:
 
 
 def both(source: KeypointSource, chunk: FrameChunk) -> tuple[Points, Points]:
-    """Keypoints (N, K, 2) of prediction and truth. Raises UsageError where the truth has none."""
+    """Return keypoints (N, K, 2) of prediction and truth. Raises UsageError where the truth has none."""
     prediction, truth = source(chunk)
     if truth is None:
         raise UsageError(f"{source.name} gives no keypoints of the truth", "Hand in the true frames, too.")
@@ -66,12 +66,12 @@ def both(source: KeypointSource, chunk: FrameChunk) -> tuple[Points, Points]:
 
 
 def found(points: Points) -> NDArray[np.bool_]:
-    """(..., K, 2) -> (..., K): which keypoints are there."""
+    """Return (..., K, 2) -> (..., K): which keypoints are there."""
     return np.asarray(np.isfinite(points).all(-1))
 
 
 def mean_where(values: Scores, counted: NDArray[np.bool_]) -> Scores:
-    """(N, K) -> (N,): the mean over those that are counted, NaN where none is."""
+    """Return (N, K) -> (N,): the mean over those that are counted, NaN where none is."""
     number = counted.sum(-1)
     total = np.where(counted, values, 0.0).sum(-1)
     return np.where(number > 0, total / np.maximum(number, 1), np.nan)

@@ -23,13 +23,13 @@ class Sharpness:
     """
 
     def clip(self, clip: MetricClip) -> ClipScorer:
-        """A scorer for this clip."""
+        """Return a scorer for this clip."""
         source = keypoints_of(clip)
         return FrameScorer(lambda chunk: _ratios(chunk, source))
 
 
 def _ratios(chunk: FrameChunk, source: KeypointSource) -> Scores:
-    """(N,), NaN where a frame has none."""
+    """Return (N,), NaN where a frame has none."""
     prediction, truth = both(source, chunk)
     assert chunk.truth is not None
     rows = zip(chunk.prediction, prediction, chunk.truth, truth, strict=True)
@@ -41,8 +41,8 @@ def _ratios(chunk: FrameChunk, source: KeypointSource) -> Scores:
 
 
 def detail(frame: NDArray[np.uint8], points: Points) -> float:
-    """Variance of the Laplacian of a frame (H, W, 3) in the box of keypoints (K, 2), in squared levels; NaN where there
-    are none, or too little of the frame."""
+    """Return variance of the Laplacian of a frame (H, W, 3) in the box of keypoints (K, 2), in squared levels; NaN
+    where there are none, or too little of the frame."""
     there = points[found(points)]
     if not len(there):
         return math.nan

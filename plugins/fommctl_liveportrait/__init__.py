@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def fommctl_backends() -> Iterator[BackendSpec]:
-    """LivePortrait."""
+    """Yield LivePortrait."""
     yield BackendSpec(
         name="liveportrait",
         summary="LivePortrait (Guo et al., 2024)",
@@ -41,7 +41,7 @@ def fommctl_backends() -> Iterator[BackendSpec]:
 
 @hookimpl
 def fommctl_models() -> Iterator[ModelSpec]:
-    """The published weights."""
+    """Yield the published weights."""
     yield from PUBLISHED
 
 

@@ -11,8 +11,8 @@ from fommctl_liveportrait.published import CORRECTORS, NETWORKS
 
 
 def read_architecture(groups: Groups) -> Architecture | None:
-    """`model_params` from the tensors {group: {name: tensor}}, spectral norm folded; None if they are of another kind
-    of model. Raises UsageError where the tensors contradict each other."""
+    """Return `model_params` from the tensors {group: {name: tensor}}, spectral norm folded; None if they are of another
+    kind of model. Raises UsageError where the tensors contradict each other."""
     appearance, motion, warping, painter = (shapes_of(groups, network) for network in NETWORKS)
     needed = (
         (appearance, "second.weight", 4),
@@ -78,7 +78,7 @@ def _count(shapes: Shapes, pattern: str) -> int:
 
 
 def _pyramid(shapes: Shapes) -> tuple[int, int, int]:
-    """Width, levels and greatest width of the appearance network."""
+    """Return width, levels and greatest width of the appearance network."""
     expansion = shapes["first.conv.weight"][0]
     found = widths(shapes, r"down_blocks\.(\d+)\.conv\.weight")
     levels = max(found, default=-1) + 1
@@ -87,7 +87,7 @@ def _pyramid(shapes: Shapes) -> tuple[int, int, int]:
 
 
 def _end(outputs: int, levels: int) -> dict[str, int]:
-    """Width and greatest width of what ends, doubled at each level, in so many channels."""
+    """Return width and greatest width of what ends, doubled at each level, in so many channels."""
     return {"block_expansion": max(1, outputs >> levels), "max_features": outputs * 2}
 
 
@@ -99,7 +99,7 @@ def _hourglass(shapes: Shapes) -> dict[str, int]:
 
 
 def _layers(shapes: Shapes) -> dict[str, Any] | None:
-    """Sizes of a small network; None where the model has none."""
+    """Return sizes of a small network; None where the model has none."""
     weights = sorted(
         (int(match[1]), shape) for name, shape in shapes.items() if (match := re.fullmatch(r"mlp\.(\d+)\.weight", name))
     )

@@ -107,7 +107,7 @@ class LivePortraitBackend:
         return [name for name in self.modules() if not name.startswith("retarget_")]
 
     def correctors(self, device: torch.device) -> Correctors:
-        """The small networks on a device."""
+        """Return the small networks on a device."""
         return Correctors(self.stitching.to(device), self.eyes.to(device), self.lips.to(device))
 
     def prepare(self, device: torch.device, precision: str, *, fast: bool = True, scale: float = 1.0) -> Renderer:

@@ -97,7 +97,7 @@ class FastWarping:
         return small
 
     def __call__(self, source: FastSource, driving: Tensor) -> Tensor:
-        """What the generator paints, for keypoints (B, K, 3)."""
+        """Return what the generator paints, for keypoints (B, K, 3)."""
         batch, depth = len(driving), source.grid.shape[0]
         shifts = source.keypoints - driving
         moved = torch.cat((source.still.expand(batch, 1, *source.still.shape[1:]), _shifted(source, shifts)), 1)
@@ -152,17 +152,17 @@ def _folded3d(block: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def _slices(weight: Tensor) -> Tensor:
-    """A kernel (O, I, 3, 3, 3) as one (O, 3 I, 3, 3) of slices with the ones before and behind."""
+    """Return a kernel (O, I, 3, 3, 3) as one (O, 3 I, 3, 3) of slices with the ones before and behind."""
     return weight.permute(0, 2, 1, 3, 4).flatten(1, 2)
 
 
 def _stacked(volume: Tensor) -> Tensor:
-    """(B, C, d, h, w) as slices (B d, C, h, w), channels last."""
+    """Return (B, C, d, h, w) as slices (B d, C, h, w), channels last."""
     return volume.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
 
 def _beside(slices: Tensor, depth: int) -> Tensor:
-    """Slices (B d, C, h, w) with those before and behind: (B d, 3 C, h, w); zeros at the ends."""
+    """Return slices (B d, C, h, w) with those before and behind: (B d, 3 C, h, w); zeros at the ends."""
     count, channels, height, width = slices.shape
     out = slices.new_empty((count, height, width, 3 * channels)).permute(0, 3, 1, 2)
     target = out.unflatten(0, (-1, depth))  # type: ignore[no-untyped-call]
@@ -176,7 +176,7 @@ def _beside(slices: Tensor, depth: int) -> Tensor:
 
 
 def _shifted(source: FastSource, shifts: Tensor) -> Tensor:
-    """The small volume moved by each shift (B, K, 3): (B, K, c, d, h, w). As `sample_volume`, axis by axis."""
+    """Return the small volume moved by each shift (B, K, 3): (B, K, c, d, h, w). As `sample_volume`, axis by axis."""
     grid = source.grid
     lines = grid[0, 0, :, 0], grid[0, :, 0, 1], grid[:, 0, 0, 2]
     x, y, z = (_interpolation(line, shifts[..., axis]) for axis, line in enumerate(lines))
@@ -186,7 +186,7 @@ def _shifted(source: FastSource, shifts: Tensor) -> Tensor:
 
 
 def _interpolation(line: Tensor, shift: Tensor) -> Tensor:
-    """What each place of a line (n) is made of after a shift (B, K): (B, K, n, n)."""
+    """Return what each place of a line (n) is made of after a shift (B, K): (B, K, n, n)."""
     count = len(line)
     places = ((line + shift[..., None] + 1) * count - 1) / 2
     return (1 - (places[..., None] - torch.arange(count, device=line.device)).abs()).clamp_min(0)
@@ -282,14 +282,15 @@ class SharedMaps:
 
 
 def _staggered(taps: Tensor) -> Tensor:
-    """A kernel (O, I, 3) behind repetition as (2 O, I, 2): of the first of two places, then of the last."""
+    """Return a kernel (O, I, 3) behind repetition as (2 O, I, 2): of the first of two places, then of the last."""
     first = torch.stack((taps[..., 0], taps[..., 1] + taps[..., 2]), -1)
     last = torch.stack((taps[..., 0] + taps[..., 1], taps[..., 2]), -1)
     return torch.cat((first, last))
 
 
 def _square(kernel: Tensor) -> Tensor:
-    """A kernel of 1x2 or 2x1 as one of 3x3 that reads the same places, padded by 1: (.., 0 = before, 1 = here)."""
+    """Return a kernel of 1x2 or 2x1 as one of 3x3 that reads the same places, padded by 1: (.., 0 = before, 1 =
+    here)."""
     out = kernel.new_zeros((*kernel.shape[:2], 3, 3))
     half = len(kernel) // 2
     if kernel.shape[2] == 1:
@@ -320,7 +321,7 @@ class FastGenerator:
         self._image, self._factor = numerics.convolution(*weight_and_bias(conv), padding=1), shuffle.upscale_factor
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Frames (B, 3, H, W) in [0, 1], float32."""
+        """Return frames (B, 3, H, W) in [0, 1], float32."""
         features = features.contiguous(memory_format=torch.channels_last)
         shared = self._shared(features)
         x = self._fc(features)
@@ -333,7 +334,7 @@ class FastGenerator:
 
 
 def _wide(numerics: Numerics, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Any:
-    """A 3x3 convolution with a work space of its own: shared ones would be made anew for each size."""
+    """Return a 3x3 convolution with a work space of its own: shared ones would be made anew for each size."""
     return Numerics(numerics.device, numerics.dtype).wide_convolution(weight, bias, relu=relu)
 
 

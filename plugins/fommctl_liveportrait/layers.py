@@ -108,7 +108,7 @@ SAMPLES_VOLUMES = ("cpu", "cuda")
 
 
 def sample_volume(values: Tensor, grid: Tensor) -> Tensor:
-    """Values (B, C, d, h, w) read at the places of grid (B, D, H, W, 3), x before y before z: (B, C, D, H, W).
+    """Return values (B, C, d, h, w) read at the places of grid (B, D, H, W, 3), x before y before z: (B, C, D, H, W).
 
     Zeros outside. The identity grid has the centres of the corner voxels at -1 and 1 and is read as if these were their
     outer borders, which shrinks what is read a little: the weights were trained so.
@@ -139,8 +139,8 @@ def gather_volume(values: Tensor, grid: Tensor) -> Tensor:
 
 
 def identity_volume(like: Tensor, depth: int, height: int, width: int) -> Tensor:
-    """Coordinates (D, H, W, 3) of the voxel centres, x before y before z, the corners at -1 and 1; in the type and on
-    the device of `like`."""
+    """Return coordinates (D, H, W, 3) of the voxel centres, x before y before z, the corners at -1 and 1; in the type
+    and on the device of `like`."""
     axes = [2 * (torch.arange(side, device=like.device, dtype=like.dtype) / (side - 1)) - 1
             for side in (depth, height, width)]  # fmt: skip
     z, y, x = torch.meshgrid(*axes, indexing="ij")

@@ -10,7 +10,7 @@ RAMP = 16 / 512
 
 
 def mask(side: int) -> NDArray[np.float32]:
-    """How much of a square shows, (side, side) in [0, 1]."""
+    """Return how much of a square shows, (side, side) in [0, 1]."""
     place = np.arange(side, dtype=np.float32)
     left = np.clip(1 - np.minimum(place, side - place) / (RAMP * side), 0, 1)
     shown: NDArray[np.float32] = np.clip(1 - np.hypot(left[:, None], left[None]), 0, 1).astype(np.float32)

@@ -43,7 +43,7 @@ class FaceMotion(MotionParts):
     """(B, K, 3): the keypoints themselves, once the motion is that of a source."""
 
     def keypoints(self) -> Tensor:
-        """(B, K, 3) in [-1, 1], x before y before z."""
+        """Return (B, K, 3) in [-1, 1], x before y before z."""
         if self.placed is not None:
             return self.placed
         shift = F.pad(self.translation[:, None, :2], (0, 1))
@@ -87,7 +87,7 @@ class FaceSmoother:
         self._time = 0.0
 
     def __call__(self, motion: FaceMotion, times: Sequence[float]) -> FaceMotion:
-        """The motions of B frames at B times in seconds, later than those of the call before."""
+        """Return the motions of B frames at B times in seconds, later than those of the call before."""
         return FaceMotion.cat([self._next(motion[index : index + 1], time) for index, time in enumerate(times)])
 
     def _next(self, motion: FaceMotion, time: float) -> FaceMotion:
@@ -108,7 +108,7 @@ class FaceSmoother:
 
 
 def face_motion(heads: Mapping[str, Tensor]) -> FaceMotion:
-    """The motion that the heads of the motion network tell, in float32."""
+    """Return the motion that the heads of the motion network tell, in float32."""
     numbers = {name: values.float() for name, values in heads.items()}
     pitch, yaw, roll = (degrees(numbers[name]) * (math.pi / 180) for name in ("pitch", "yaw", "roll"))
     batch = len(pitch)
@@ -141,7 +141,7 @@ def openings(landmarks: Tensor) -> Tensor:
 
 
 def rotation_matrices(pitch: Tensor, yaw: Tensor, roll: Tensor) -> Tensor:
-    """(Rz(roll) Ry(yaw) Rx(pitch))^T of angles (B,) in radians: (B, 3, 3) for row vectors."""
+    """Return (Rz(roll) Ry(yaw) Rx(pitch))^T of angles (B,) in radians: (B, 3, 3) for row vectors."""
     one, zero = torch.ones_like(pitch), torch.zeros_like(pitch)
 
     def matrix(*values: Tensor) -> Tensor:
@@ -154,14 +154,14 @@ def rotation_matrices(pitch: Tensor, yaw: Tensor, roll: Tensor) -> Tensor:
 
 
 def turned_towards(one: Tensor, other: Tensor, share: float) -> Tensor:
-    """The rotation that lies this share of the way from one (B, 3, 3) to another, along the shortest arc."""
+    """Return the rotation that lies this share of the way from one (B, 3, 3) to another, along the shortest arc."""
     if share == 1:
         return other
     return one @ part_of(one.mT @ other, share)
 
 
 def part_of(rotation: Tensor, share: float) -> Tensor:
-    """The rotation (B, 3, 3) about the same axis by this share of the angle."""
+    """Return the rotation (B, 3, 3) about the same axis by this share of the angle."""
     if share == 1:
         return rotation
     cosine = ((rotation.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2).clamp(-1, 1)

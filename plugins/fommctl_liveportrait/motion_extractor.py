@@ -79,7 +79,7 @@ class ConvNext(nn.Module):
             self.add_module(f"fc_{name}", nn.Linear(widths[-1], size))
 
     def features(self, frames: Tensor) -> Tensor:
-        """What the heads read: (B, C)."""
+        """Return what the heads read: (B, C)."""
         x = frames
         for down, stage in zip(self.downsample_layers, self.stages, strict=True):
             x = stage(down(x))
@@ -104,6 +104,6 @@ class MotionExtractor(nn.Module):
 
 
 def degrees(logits: Tensor) -> Tensor:
-    """Angles (B,) in degrees that the classes (B, 66) expect."""
+    """Return angles (B,) in degrees that the classes (B, 66) expect."""
     places = torch.arange(BINS, device=logits.device, dtype=logits.dtype)
     return 3 * (logits.softmax(1) * places).sum(1) - 97.5

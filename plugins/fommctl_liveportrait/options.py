@@ -15,7 +15,7 @@ Opening = Annotated[float, Field(ge=0, le=2)]
 
 
 def read_regions(text: str) -> dict[str, float]:
-    """The gain of each region in `pose:0.5,lips`. Raises ValueError for what is no such text."""
+    """Return the gain of each region in `pose:0.5,lips`. Raises ValueError for what is no such text."""
     found: dict[str, float] = {}
     for part in text.split(","):
         name, _, gain = part.strip().partition(":")

@@ -25,7 +25,7 @@ _FLAT = re.compile(r"(retarget_shoulder|retarget_mouth|retarget_eye)(?:_module)?
 
 
 def from_published(groups: Groups) -> Groups:
-    """The tensors under the names of our networks, spectral norm folded; groups of other models as they are."""
+    """Return the tensors under the names of our networks, spectral norm folded; groups of other models as they are."""
     found: dict[str, Mapping[str, Tensor]] = {}
     for group, tensors in groups.items():
         plain = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
@@ -43,14 +43,14 @@ def from_published(groups: Groups) -> Groups:
 
 
 def to_published(groups: Groups) -> Groups:
-    """The other way round; the vectors of spectral norm are such that its factor is 1."""
+    """Return the other way round; the vectors of spectral norm are such that its factor is 1."""
     return {
         group: _split(tensors) if group == "spade_generator" else dict(tensors) for group, tensors in groups.items()
     }
 
 
 def _folded(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights over u . (W v), with the vectors u and v that are stored: no iteration at inference."""
+    """Return weights over u . (W v), with the vectors u and v that are stored: no iteration at inference."""
     found = {}
     for name, tensor in tensors.items():
         if name.endswith((".weight_u", ".weight_v")):
@@ -74,7 +74,7 @@ def _split(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _unit_factor(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Vectors u and v of which u . (matrix v) is 1 to the last bit: each reads one number of the matrix.
+    """Return vectors u and v of which u . (matrix v) is 1 to the last bit: each reads one number of the matrix.
 
     Of a number whose leading digits are below 1.5, one of the floats around its inverse has the product 1.
     """

@@ -25,14 +25,14 @@ class Corrector(nn.Module):
         self.mlp = nn.Sequential(*layers, last)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """What is to be added to the keypoints, flat: (B, n); inputs: (B or 1, ...) each."""
+        """Return what is to be added to the keypoints, flat: (B, n); inputs: (B or 1, ...) each."""
         batch = max(map(len, inputs))
         out: Tensor = self.mlp(torch.cat([each.flatten(1).expand(batch, -1) for each in inputs], 1))
         return out
 
 
 def stitched(stitching: Corrector, source: Tensor, driving: Tensor) -> Tensor:
-    """Keypoints (B, K, 3) moved so that the shoulders stay where the source (1, K, 3) has them."""
+    """Return keypoints (B, K, 3) moved so that the shoulders stay where the source (1, K, 3) has them."""
     change: Tensor = stitching(source, driving)
     points = driving.shape[1]
     out = driving + change[:, : 3 * points].reshape(driving.shape)

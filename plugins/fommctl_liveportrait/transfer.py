@@ -73,7 +73,7 @@ class Gains:
 
 
 def gains_of(regions: Mapping[str, float], points: int, like: Tensor) -> Gains:
-    """The gains of regions that are named; those of lips and eyes come before that of all of the expression."""
+    """Return the gains of regions that are named; those of lips and eyes come before that of all of the expression."""
     everything = regions.get("all", 0.0)
     expression = like.new_full((points, 1), regions.get("exp", everything))
     for name, numbers in (("lips", LIPS), ("eyes", EYES)):
@@ -114,7 +114,7 @@ def transfer(
 
 
 def _relative(driving: FaceMotion, reference: FaceMotion, source: FaceMotion, options: FaceOptions) -> Tensor:
-    """The source moves as the driving face has since the reference."""
+    """Return the source moves as the driving face has since the reference."""
     gains = gains_of(options.regions, source.expression.shape[1], source.expression)
     turn = part_of(driving.rotation @ reference.rotation.mT, gains.pose) if gains.pose else None
     rotation = source.rotation if turn is None else turn @ source.rotation
@@ -132,7 +132,7 @@ def _relative(driving: FaceMotion, reference: FaceMotion, source: FaceMotion, op
 
 
 def _absolute(driving: FaceMotion, source: FaceMotion, options: FaceOptions) -> Tensor:
-    """The source takes the driving pose, and of its expression what does not belong to the shape of the face."""
+    """Return the source takes the driving pose, and of its expression what does not belong to the shape of the face."""
     regions = options.regions
     gains = gains_of(regions, source.expression.shape[1], source.expression)
     taken = torch.zeros_like(source.expression[0])
@@ -146,7 +146,7 @@ def _absolute(driving: FaceMotion, source: FaceMotion, options: FaceOptions) -> 
 
 
 def _following(driving: FaceMotion, reference: FaceMotion, source: FaceMotion, still: Tensor) -> Tensor:
-    """The source moves as it would between the poses of reference and driving face, all taken as they are."""
+    """Return the source moves as it would between the poses of reference and driving face, all taken as they are."""
 
     def posed(motion: FaceMotion) -> Tensor:
         return _placed(source.canonical, motion.rotation, motion.expression, source.scale, motion.translation)
@@ -162,7 +162,7 @@ def _placed(canonical: Tensor, rotation: Tensor, expression: Tensor, scale: Tens
 def _retargeted(
     driving: FaceMotion, source: FaceMotion, still: Tensor, correctors: Correctors, options: FaceOptions
 ) -> Tensor:
-    """What opens and closes eyes and lips as far as those of the driving face, or as far as is asked for."""
+    """Return what opens and closes eyes and lips as far as those of the driving face, or as far as is asked for."""
     change = torch.zeros_like(still)
     own, theirs = source.openings, driving.openings
     if own is None:
@@ -184,7 +184,8 @@ def _retargeted(
 
 
 def size_ratio(one: Tensor, other: Tensor) -> float:
-    """The square root of the ratio of the volumes of two hulls of keypoints (1, K, 3); 1 where either is flat."""
+    """Return the square root of the ratio of the volumes of two hulls of keypoints (1, K, 3); 1 where either is
+    flat."""
     volumes = [_volume(points) for points in (one, other)]
     return float(np.sqrt(volumes[0]) / np.sqrt(volumes[1])) if min(volumes) > 0 else 1.0
 

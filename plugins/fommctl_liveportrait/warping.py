@@ -27,7 +27,8 @@ class Warped:
 
 
 def flows(source: Tensor, driving: Tensor, grid: Tensor) -> Tensor:
-    """Motions (B, K + 1, d, h, w, 3) of the parts, the first at rest: those of keypoints (B, K, 3), without rotation.
+    """Return motions (B, K + 1, d, h, w, 3) of the parts, the first at rest: those of keypoints (B, K, 3), without
+    rotation.
 
     grid: (d, h, w, 3); source may hold one frame.
     """
@@ -36,7 +37,7 @@ def flows(source: Tensor, driving: Tensor, grid: Tensor) -> Tensor:
 
 
 def heatmaps(keypoints: Tensor, grid: Tensor) -> Tensor:
-    """Gaussians (B, K, d, h, w) around keypoints (B, K, 3)."""
+    """Return Gaussians (B, K, d, h, w) around keypoints (B, K, 3)."""
     z, y, x = grid[:, 0, 0, 2], grid[0, :, 0, 1], grid[0, 0, :, 0]
     alongs = [torch.exp(-0.5 * (line - keypoints[..., axis, None]) ** 2 / VARIANCE)
               for axis, line in enumerate((x, y, z))]  # fmt: skip
@@ -71,11 +72,11 @@ class DenseMotionNetwork(nn.Module):
         self.occlusion = nn.Conv2d(self.hourglass.out_channels * reshape_depth, 1, 7, padding=3)
 
     def compressed(self, volume: Tensor) -> Tensor:
-        """The few channels (B, c, d, h, w) that the parts move."""
+        """Return the few channels (B, c, d, h, w) that the parts move."""
         return F.relu(self.norm(self.compress(volume)))
 
     def forward(self, volume: Tensor, source: Tensor, driving: Tensor) -> tuple[Tensor, Tensor]:
-        """Deformation and occlusion for keypoints (B, K, 3)."""
+        """Return deformation and occlusion for keypoints (B, K, 3)."""
         batch, _, *sides = volume.shape
         grid = identity_volume(volume, *sides)
         moved = flows(source, driving, grid)

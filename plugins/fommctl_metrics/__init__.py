@@ -135,5 +135,5 @@ def _build(module: str, name: str) -> Any:
 
 
 def _load(module: str) -> Any:
-    """The libraries of each are imported only when it is asked for."""
+    """Return the libraries of each are imported only when it is asked for."""
     return import_module(f"fommctl_metrics.{module}")

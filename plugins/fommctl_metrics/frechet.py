@@ -36,7 +36,7 @@ class InceptionFeatures(nn.Module):
 
     @torch.inference_mode()
     def forward(self, frames: Tensor) -> Tensor:
-        """Frames are brought to 299 pixels as torchmetrics does it: bilinear, smoothed where they shrink."""
+        """Return features of frames, brought to 299 pixels as torchmetrics does it: bilinear, smoothed where they shrink."""
         x = functional.interpolate(frames.float(), (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)
         x = (x - 128) / 128
         x = self._layer(x, "Conv2d_1a_3x3", stride=2, padded=False)
@@ -148,7 +148,7 @@ class _Identity(nn.Identity):
 
 
 def combined(clips: Sequence[ClipScores]) -> float | None:
-    """FID of the frames of all clips together, by torchmetrics; None for fewer than two."""
+    """Return FID of the frames of all clips together, by torchmetrics; None for fewer than two."""
     states = [clip.state for clip in clips if clip.state]
     if sum(len(state["true"]) for state in states) < 2:
         return None

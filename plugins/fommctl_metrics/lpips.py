@@ -29,7 +29,7 @@ BATCH = 16
 
 
 def lpips(alexnet_url: str = ALEXNET_URL) -> FrameMetric:
-    """Mean over frames of the distance, of frames of SMALLEST pixels or more.
+    """Return mean over frames of the distance, of frames of SMALLEST pixels or more.
 
     Raises MissingError where torchmetrics or the weights of AlexNet are absent, ModelError where these are damaged.
     """
@@ -68,7 +68,7 @@ class PerceptualDistance(nn.Module):
 
     @torch.inference_mode()
     def forward(self, one: Tensor, other: Tensor) -> Tensor:
-        """(N,) from frames (N, 3, H, W) in [0, 1]."""
+        """Return (N,) from frames (N, 3, H, W) in [0, 1]."""
         x = (2 * torch.cat([one, other]) - 1 - self.mean) / self.deviation
         distance = x.new_zeros(len(one))
         for number, layer in enumerate(self.features):
@@ -81,7 +81,7 @@ class PerceptualDistance(nn.Module):
 
 
 def alexnet_features() -> nn.Sequential:
-    """AlexNet of Krizhevsky 2014 up to its last ReLU, layers numbered as torchvision numbers them."""
+    """Return AlexNet of Krizhevsky 2014 up to its last ReLU, layers numbered as torchvision numbers them."""
     widths = (3, 64, 192, 384, 256, 256)
     kernels: tuple[dict[str, Any], ...] = (
         {"kernel_size": 11, "stride": 4, "padding": 2},

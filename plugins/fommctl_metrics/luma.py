@@ -29,12 +29,12 @@ Scores = TypeVar("Scores")
 
 
 def psnr() -> FrameMetric:
-    """PSNR of brightness in dB, at most PSNR_MAX, by skvideo.measure.psnr."""
+    """Return PSNR of brightness in dB, at most PSNR_MAX, by skvideo.measure.psnr."""
     return _frame_metric(measure("psnr").psnr, 1)
 
 
 def ssim() -> FrameMetric:
-    """Structural similarity (Wang et al. 2004) by skvideo.measure.ssim.
+    """Return structural similarity (Wang et al. 2004) by skvideo.measure.ssim.
 
     Gaussian window of 11 pixels, sigma 1.5; pixels whose window leaves the frame do not count; larger frames are first
     reduced by round(smaller side / 256).
@@ -43,7 +43,7 @@ def ssim() -> FrameMetric:
 
 
 def ms_ssim() -> FrameMetric:
-    """Multi-scale structural similarity by skvideo.measure.msssim.
+    """Return multi-scale structural similarity by skvideo.measure.msssim.
 
     Wang et al. 2003, equation 7, with the published weights, but for the last scale: there, scikit-video leaves out the
     exponent of SSIM (0.1333). A frame that has a scale with negative contrast similarity has no score.
@@ -52,7 +52,8 @@ def ms_ssim() -> FrameMetric:
 
 
 def niqe() -> FrameMetric:
-    """Distance from the statistics of natural pictures (Mittal et al. 2013) by skvideo.measure.niqe, prediction alone.
+    """Return distance from the statistics of natural pictures (Mittal et al. 2013) by skvideo.measure.niqe, prediction
+    alone.
 
     A frame of one brightness has no such statistics, and no score. Frames under 288 pixels are judged by four patches
     of 96 pixels only: their scores scatter widely and mean little but on average.
@@ -77,7 +78,7 @@ def _natural(score: Measure, frame: Pixels) -> float:
 
 
 def luma(frames: Pixels) -> NDArray[np.float64]:
-    """(N, H, W, 1) in [0, 255] of frames (N, H, W, 3)."""
+    """Return (N, H, W, 1) in [0, 255] of frames (N, H, W, 3)."""
     brightness: NDArray[np.float64] = utilities().rgb2gray(frames)
     # It takes videos of four columns or fewer for something else.
     return brightness.reshape(*frames.shape[:3], 1)
@@ -102,7 +103,7 @@ def _frame_metric(score: Measure, smallest: int) -> FrameMetric:
 
 
 def _quietly(score: Callable[..., Scores], *videos: NDArray[np.float64]) -> Scores:
-    """Infinity and NaN, which are dealt with, without NumPy's and SciPy's warnings."""
+    """Return infinity and NaN, which are dealt with, without NumPy's and SciPy's warnings."""
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return score(*videos)
@@ -149,7 +150,7 @@ class _StRredOfClip:
 
 
 def _entropic_difference(predictions: Pixels, truths: Pixels) -> Values:
-    """Spatial and temporal one (2,) of two frames each, NaN where they cannot be told."""
+    """Return spatial and temporal one (2,) of two frames each, NaN where they cannot be told."""
     if min(predictions.shape[1:3]) < SMALLEST_STRRED:
         return np.full(2, np.nan)
     try:

@@ -19,7 +19,7 @@ Values = NDArray[np.float64]
 
 
 def truth_of(chunk: FrameChunk) -> Pixels:
-    """The true frames (N, H, W, 3). Raises InputError where there are none."""
+    """Return the true frames (N, H, W, 3). Raises InputError where there are none."""
     if chunk.truth is None:
         raise InputError("there is no true video to compare with", "Leave out the metrics that need one.")
     return chunk.truth
@@ -56,7 +56,7 @@ SIDES = ("difference", "repeating")
 
 
 def l1_paper() -> FrameMetric:
-    """Mean absolute difference in [0, 1], before the prediction is rounded to 8 bits where it is known so.
+    """Return mean absolute difference in [0, 1], before the prediction is rounded to 8 bits where it is known so.
 
     As FOMM's reconstruction.py prints it: over all pixels and channels of all frames, the first one included, and
     averaged over the frames of all clips.
@@ -65,7 +65,7 @@ def l1_paper() -> FrameMetric:
 
 
 def l1_strict() -> FrameMetric:
-    """Mean absolute difference in [0, 1] of frames as they are written, in 8 bits.
+    """Return mean absolute difference in [0, 1] of frames as they are written, in 8 bits.
 
     Monkey-Net's average: over the frames of a clip, then over clips.
     """
@@ -108,18 +108,18 @@ class _RelativeL1:
 
 
 def relative_l1(clips: Sequence[ClipScores]) -> float | None:
-    """`l1.relative` of several clips; None where nothing moves in the true ones."""
+    """Return `l1.relative` of several clips; None where nothing moves in the true ones."""
     own, repeated = (sum(float(clip.state[side][0]) for clip in clips if clip.state) for side in SIDES)
     return own / repeated if repeated else None
 
 
 def psnr() -> FrameMetric:
-    """10 log10(255^2 / mean squared difference), in dB, at most PSNR_MAX."""
+    """Return 10 log10(255^2 / mean squared difference), in dB, at most PSNR_MAX."""
     return FrameMetric(lambda chunk: decibels(np.array([_mean_square(*pair) for pair in _pairs(chunk)])))
 
 
 def decibels(mean_squares: Values) -> Values:
-    """PSNR of mean squared differences in levels of 255, at most PSNR_MAX."""
+    """Return PSNR of mean squared differences in levels of 255, at most PSNR_MAX."""
     with np.errstate(divide="ignore"):
         values: Values = 10 * np.log10(255.0**2 / mean_squares)
     return values.clip(max=PSNR_MAX)

@@ -16,14 +16,14 @@ INCEPTION_URL = (
 
 
 def path_of(url: str) -> Path:
-    """The file of this address in the cache of torch.hub."""
+    """Return the file of this address in the cache of torch.hub."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
     return Path(os.path.expanduser(home)) / "hub/checkpoints" / Path(urlsplit(url).path).name
 
 
 def what_is_missing(url: str) -> str | None:
-    """Why a metric with the weights of this address cannot be computed at once; None where it can."""
+    """Return why a metric with the weights of this address cannot be computed at once; None where it can."""
     if find_spec("torchmetrics") is None:
         return "the package torchmetrics is not installed"
     return None if path_of(url).is_file() else f"the weights {path_of(url).name} have not been fetched"

@@ -26,8 +26,8 @@ DROPPED_BY_NUMPY = {"int": int, "float": float, "complex": complex, "bool": bool
 
 
 def gauss_window(reach: int, sigma: float) -> list[float]:
-    """2 reach + 1 weights of a Gaussian, which sum to 1, in double precision as with NumPy 1; in single precision, as
-    NumPy 2 computes it, scikit-video's NIQE is 0.1 % off its published values."""
+    """Return 2 reach + 1 weights of a Gaussian, which sum to 1, in double precision as with NumPy 1; in single
+    precision, as NumPy 2 computes it, scikit-video's NIQE is 0.1 % off its published values."""
     variance = float(np.float32(sigma) ** 2)
     weights = np.exp(-0.5 * np.arange(-reach, reach + 1) ** 2 / variance)
     return list(weights / weights.sum())
@@ -39,13 +39,13 @@ REPLACED: Mapping[str, Mapping[str, Any]] = {"utils.mscn": {"gen_gauss_window": 
 
 @cache
 def measure(name: str) -> ModuleType:
-    """The module skvideo.measure.NAME. Raises MissingError where scikit-video is not installed."""
+    """Return the module skvideo.measure.NAME. Raises MissingError where scikit-video is not installed."""
     return _package().load(f"measure.{name}")
 
 
 @cache
 def utilities() -> ModuleType:
-    """The module skvideo.utils. Raises MissingError where scikit-video is not installed."""
+    """Return the module skvideo.utils. Raises MissingError where scikit-video is not installed."""
     return _package().load("utils")
 
 
@@ -71,7 +71,7 @@ class _Package:
         }
 
     def load(self, name: str) -> ModuleType:
-        """The module skvideo.NAME."""
+        """Return the module skvideo.NAME."""
         if name not in self._loaded:
             file = self._folder.joinpath(*name.split(".")).with_suffix(".py")
             if not file.is_file():
@@ -86,7 +86,7 @@ class _Package:
         return self._loaded[name]
 
     def _importer(self, importing: str, file: Path) -> Callable[..., object]:
-        """`__import__` for the module skvideo.IMPORTING."""
+        """Return `__import__` for the module skvideo.IMPORTING."""
         package = importing.split(".") if file.name == "__init__.py" else importing.split(".")[:-1]
 
         def answer(
@@ -119,8 +119,8 @@ class _Patched(ModuleType):
 
 
 def imresize(image: NDArray[np.float32], size: float, interp: str = "bicubic", mode: str = "F") -> NDArray[np.float32]:
-    """(H, W) of even sides at half its size, as SciPy's imresize(image, 0.5, "bicubic", "F") made it: by Pillow, that
-    is, with a Keys kernel (a = -0.5) as wide as the reduction asks for."""
+    """Return (H, W) of even sides at half its size, as SciPy's imresize(image, 0.5, "bicubic", "F") made it: by Pillow,
+    that is, with a Keys kernel (a = -0.5) as wide as the reduction asks for."""
     if (size, interp, mode) != (0.5, "bicubic", "F"):
         raise NotImplementedError(f"imresize(..., {size}, {interp!r}, {mode!r})")
     rows, columns = (_halving(length) for length in image.shape)
@@ -128,7 +128,7 @@ def imresize(image: NDArray[np.float32], size: float, interp: str = "bicubic", m
 
 
 def _halving(length: int) -> NDArray[np.float64]:
-    """(length / 2, length): weights of the pixels of a line in a line of half its length."""
+    """Return (length / 2, length): weights of the pixels of a line in a line of half its length."""
     centres = 2 * np.arange(length // 2)[:, None] + 0.5
     distance = np.abs(np.arange(length) - centres) / 2
     near = 1.5 * distance**3 - 2.5 * distance**2 + 1

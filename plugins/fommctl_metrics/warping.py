@@ -72,7 +72,7 @@ class _WarpErrorOfClip:
         return mean_of_frames(self._table()[:, 0])
 
     def _table(self) -> NDArray[np.float64]:
-        """(N, 2): errors of prediction and truth, NaN where there is none."""
+        """Return (N, 2): errors of prediction and truth, NaN where there is none."""
         return np.array(self._errors, np.float64).reshape(-1, 2)
 
 
@@ -102,7 +102,7 @@ class _TrueFlow:
 
 
 def visible(backward: Flow, forward: Flow) -> NDArray[np.bool_]:
-    """(H, W): pixels whose flow backward and then forward leads home: |b + f|^2 <= 0.01 (|b|^2 + |f|^2) + 0.5
+    """Return (H, W): pixels whose flow backward and then forward leads home: |b + f|^2 <= 0.01 (|b|^2 + |f|^2) + 0.5
     (Sundaram et al. 2010, as Lai et al.), and that do not come from beyond the frame.
 
     forward: the old frame's flow, where `backward` leads to.
@@ -116,7 +116,7 @@ def visible(backward: Flow, forward: Flow) -> NDArray[np.bool_]:
 
 
 def warped(values: NDArray[Any], flow: Flow) -> NDArray[np.float32]:
-    """values (H, W, C) at the places that `flow` names, bilinear."""
+    """Return values (H, W, C) at the places that `flow` names, bilinear."""
     height, width = flow.shape[:2]
     cv2: Any = _opencv()
     x = np.arange(width, dtype=np.float32) + flow[..., 0]

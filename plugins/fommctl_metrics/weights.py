@@ -18,7 +18,7 @@ from fommctl_metrics.places import path_of
 
 
 def published(url: str) -> Mapping[str, Tensor]:
-    """Tensors of the file at `url`, by name; it is fetched once, unless FOMMCTL_OFFLINE is set.
+    """Return tensors of the file at `url`, by name; it is fetched once, unless FOMMCTL_OFFLINE is set.
 
     url: ends in NAME-HASH.pth, HASH being the first digits of the file's SHA-256. Raises MissingError where the file is
     not there and may or can not be fetched, ModelError where it is damaged or another one.
@@ -38,7 +38,8 @@ def published(url: str) -> Mapping[str, Tensor]:
 
 
 def torchmetrics() -> Path:
-    """The folder of torchmetrics, which takes seconds to import. Raises MissingError where it is not installed."""
+    """Return the folder of torchmetrics, which takes seconds to import. Raises MissingError where it is not
+    installed."""
     spec = find_spec("torchmetrics")
     if spec is None or not spec.submodule_search_locations:
         raise MissingError("the package torchmetrics is not installed", "Run pip install 'fommctl[eval]'.")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def fommctl_backends() -> Iterator[BackendSpec]:
-    """Monkey-Net."""
+    """Yield Monkey-Net."""
     yield BackendSpec(
         name="monkeynet",
         summary="Monkey-Net (Siarohin et al., CVPR 2019)",

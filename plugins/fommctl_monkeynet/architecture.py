@@ -24,12 +24,12 @@ _MARK = "appearance_encoder."
 
 
 def from_published(groups: Groups) -> Groups:
-    """Kernels (O, I, 1, k, k) of a Monkey-Net's networks as (O, I, k, k); other models' tensors as they are."""
+    """Return kernels (O, I, 1, k, k) of a Monkey-Net's networks as (O, I, k, k); other models' tensors as they are."""
     return _changed(groups, lambda tensor: tensor[:, :, 0] if tensor.ndim == 5 and tensor.shape[2] == 1 else tensor)
 
 
 def to_published(groups: Groups) -> Groups:
-    """Kernels (O, I, k, k) of a Monkey-Net's networks as (O, I, 1, k, k)."""
+    """Return kernels (O, I, k, k) of a Monkey-Net's networks as (O, I, 1, k, k)."""
     return _changed(groups, lambda tensor: tensor[:, :, None] if tensor.ndim == 4 else tensor)
 
 
@@ -49,7 +49,8 @@ POINTS = "predictor.decoder.conv.weight"
 
 
 def read_architecture(groups: Groups) -> Architecture | None:
-    """`model_params` of Monkey-Net from the tensors {group: {name: tensor}}; None if they are of another kind of model.
+    """Return `model_params` of Monkey-Net from the tensors {group: {name: tensor}}; None if they are of another kind of
+    model.
 
     Raises UsageError where the tensors contradict each other, or fit several configurations.
     """
@@ -157,7 +158,7 @@ def _discriminator(shapes: Shapes, common: Mapping[str, Any], notes: list[str]) 
 
 
 def _embeddings(common: Mapping[str, Any], backgrounds: tuple[bool, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Every keypoint embedding and its number of channels."""
+    """Yield every keypoint embedding and its number of channels."""
     each = (1, 2, common["num_channels"])
     for used in product((False, True), repeat=len(SHOWN)):
         channels = sum(size for size, use in zip(each, used, strict=True) if use)
@@ -167,7 +168,7 @@ def _embeddings(common: Mapping[str, Any], backgrounds: tuple[bool, ...]) -> Ite
 
 
 def _only(what: str, channels: int, choices: Iterator[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
-    """The one choice with this number of channels; one with heatmaps, as all published ones have, before others.
+    """Return the one choice with this number of channels; one with heatmaps, as all published ones have, before others.
 
     Raises UsageError where there is none or several.
     """

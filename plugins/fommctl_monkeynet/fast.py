@@ -98,11 +98,11 @@ class FastMotion:
         self._network = _hourglass(module, numerics)
 
     def of_source(self, frame: Tensor, motion: Motion) -> EmbeddedSource:
-        """What depends on the source (1, C, H, W) alone."""
+        """Return what depends on the source (1, C, H, W) alone."""
         return self._embedding.of_source(_downsampled(frame, self._step).contiguous(), motion)
 
     def __call__(self, source: EmbeddedSource, driving: Motion) -> Tensor:
-        """The flow (B, h, w, 2)."""
+        """Return the flow (B, h, w, 2)."""
         x = self._embedding(source, driving).to(self._dtype, memory_format=torch.channels_last)
         for conv in self._groups:
             x = conv(x)
@@ -183,7 +183,7 @@ class FastMonkeyRenderer(GraphedRenderer[FastSource]):
         return Features(values.permute(0, 2, 3, 1).reshape(height * width, -1).to(self._dtype), height, width)
 
     def _paint(self, context: FastSource, motion: Motion) -> tuple[Tensor, Tensor | None]:
-        """Frames (B, C, H, W) and, where there is a motion network, their flow from border to border."""
+        """Return frames (B, C, H, W) and, where there is a motion network, their flow from border to border."""
         frame, between = context.features[0], None
         if self._motion is None or context.moved is None:
             grid = identity_grid(frame.height, frame.width, like=motion.keypoints)
@@ -203,7 +203,7 @@ class FastMonkeyRenderer(GraphedRenderer[FastSource]):
         return self._last(out).float().sigmoid_(), between
 
     def _warped(self, features: Features, flow: Tensor) -> Tensor:
-        """Features (B, F, h, w), channels last."""
+        """Return features (B, F, h, w), channels last."""
         height, width = features.height, features.width
         # Nearest resizing of a flow to more places repeats its places: they are sampled once.
         repeated = self._mode == "nearest" and height % flow.shape[1] == 0 and width % flow.shape[2] == 0

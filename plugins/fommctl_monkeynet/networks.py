@@ -46,7 +46,8 @@ SMALLEST_SUM = 1e-12
 
 
 def heatmaps(motion: Motion, height: int, width: int, variance: float | None) -> Tensor:
-    """Gaussians (B, K, H, W) in (0, 1] around keypoints: exp(-d' covariance^-1 d / 2), d the way to the keypoint.
+    """Return Gaussians (B, K, H, W) in (0, 1] around keypoints: exp(-d' covariance^-1 d / 2), d the way to the
+    keypoint.
 
     variance: one for all keypoints; None for the covariances of `motion`.
     """
@@ -91,7 +92,7 @@ class KeypointEmbedding:
         return EmbeddedSource(frames, motion, self._heatmaps(motion, frames) if used else None)
 
     def __call__(self, source: EmbeddedSource, driving: Motion) -> Tensor:
-        """Channels (B, C, h, w); source may hold one frame for all driving ones."""
+        """Return channels (B, C, h, w); source may hold one frame for all driving ones."""
         batch, (height, width) = len(driving), source.frames.shape[2:]
         first = 0 if self._background else 1
         channels = []
@@ -125,7 +126,7 @@ FLOOR = 1e-7
 
 
 def covariances(heatmaps: Tensor, keypoints: Tensor) -> Tensor:
-    """(B, K, 2, 2) of heatmaps (B, K, H, W), each of which sums to 1, around their means (B, K, 2)."""
+    """Return (B, K, 2, 2) of heatmaps (B, K, H, W), each of which sums to 1, around their means (B, K, 2)."""
     grid = identity_grid(heatmaps.shape[2], heatmaps.shape[3], like=heatmaps)
     offsets = (grid - keypoints[:, :, None, None]).flatten(2, 3)
     weighted = (heatmaps.flatten(2) + FLOOR)[..., None] * offsets
@@ -133,7 +134,8 @@ def covariances(heatmaps: Tensor, keypoints: Tensor) -> Tensor:
 
 
 def at_least(matrices: Tensor, extent: float) -> Tensor:
-    """Covariances (B, K, 2, 2), scaled up where their smaller eigenvalue (which is a variance) is below `extent`."""
+    """Return covariances (B, K, 2, 2), scaled up where their smaller eigenvalue (which is a variance) is below
+    `extent`."""
     a, b, d = matrices[..., 0, 0], matrices[..., 0, 1], matrices[..., 1, 1]
     # The square of the difference of the eigenvalues; above zero, so that its root has a gradient for a round heatmap.
     spread = ((a - d).square() + 4 * b.square()).clamp_min(1e-20).sqrt()
@@ -144,7 +146,7 @@ def at_least(matrices: Tensor, extent: float) -> Tensor:
 def motion_from_maps(
     logits: Tensor, temperature: float, kp_variance: str | float, clip_variance: float | None
 ) -> Motion:
-    """Keypoints by soft-argmax, and the covariances of their heatmaps; logits: (B, K, h, w) float32.
+    """Return keypoints by soft-argmax, and the covariances of their heatmaps; logits: (B, K, h, w) float32.
 
     See `MonkeyKeypointDetector` for the others.
     """
@@ -250,7 +252,7 @@ class DenseMotionModule(nn.Module):
             )
 
     def of_source(self, source: Tensor, motion: Motion) -> EmbeddedSource:
-        """What depends on the source alone."""
+        """Return what depends on the source alone."""
         return self.embedding.of_source(single(self.down(source)), motion)
 
 
@@ -314,12 +316,12 @@ class MotionTransferGenerator(nn.Module):
         return Painted(torch.sigmoid(single(painted)), self.warp(source, flow), mask, moved)
 
     def warp(self, values: Tensor, flow: Tensor) -> Tensor:
-        """values (B, C, H, W) along a flow (B, h, w, 2) of any resolution."""
+        """Return values (B, C, H, W) along a flow (B, h, w, 2) of any resolution."""
         grid = resize_grid(flow, values.shape[2], values.shape[3], self.mode)
         return sample(values, grid, align_corners=self.align_corners)
 
     def flow_of(self, painted: Painted) -> Tensor | None:
-        """What moved the source itself: the flow (B, h, w, 2) of `fommctl.api.FlowRenderer`."""
+        """Return what moved the source itself: the flow (B, h, w, 2) of `fommctl.api.FlowRenderer`."""
         if painted.flow is None:
             return None
         height, width = painted.prediction.shape[2:]

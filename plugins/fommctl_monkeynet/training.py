@@ -94,14 +94,14 @@ class DiscriminatorPhase(nn.Module):
 def discriminator_loss(
     discriminator: KeypointDiscriminator, real: Tensor, painted: Tensor, source: Motion, driving: Motion
 ) -> Tensor:
-    """Least squares: (1 - D(driving))^2 + D(prediction)^2."""
+    """Return least squares: (1 - D(driving))^2 + D(prediction)^2."""
     judged = single(discriminator.maps(painted, source, driving)[-1])
     wanted = single(discriminator.maps(real, source, driving)[-1])
     return ((1 - wanted).square() + judged.square()).mean()
 
 
 def detached(motion: Motion) -> Motion:
-    """The same motion, through which no gradient flows."""
+    """Return the same motion, through which no gradient flows."""
     keypoints, *others = (None if part is None else part.detach() for part in motion.parts())
     assert keypoints is not None
     return Motion(keypoints, *others)

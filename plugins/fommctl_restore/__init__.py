@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def fommctl_square(event: StageEvent) -> SquareFilter | None:
-    """The network in the file that --restore names."""
+    """Return the network in the file that --restore names."""
     weights = event.details.get("config", {}).get("restore") if event.stage == "animate" else None
     if weights is None:
         return None

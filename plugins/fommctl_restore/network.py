@@ -55,7 +55,7 @@ class Restorer:
 
 
 def _spandrel() -> Any:
-    """The package. Raises MissingError where it is not there, or does not load."""
+    """Return the package. Raises MissingError where it is not there, or does not load."""
     try:
         import spandrel
     except ImportError as error:

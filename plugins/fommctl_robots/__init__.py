@@ -43,7 +43,7 @@ def fommctl_datasets() -> Iterator[DatasetSpec]:
 
 
 def _from(module: str, name: str) -> Callable[[], DatasetAdapter]:
-    """Builds this class of that module, which is imported only then."""
+    """Return builds this class of that module, which is imported only then."""
 
     def build() -> Any:
         return getattr(import_module(f"fommctl_robots.{module}"), name)()

@@ -68,7 +68,8 @@ class Bair:
     """
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
-        """A trajectory at a time; of a damaged file those before the damage, and one whose frames raise InputError."""
+        """Yield a trajectory at a time; of a damaged file those before the damage, and one whose frames raise
+        InputError."""
         found = False
         for path in sorted(_files(root), key=lambda path: path.relative_to(root).parts):
             for number, start in enumerate(record_starts(path)):
@@ -95,7 +96,7 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def _frame_folders(root: Path) -> Iterator[Path]:
-    """Folders below `root` that hold pictures, in order."""
+    """Yield folders below `root` that hold pictures, in order."""
     for folder, inner, files in os.walk(root):
         inner.sort(key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
         if Path(folder) != root and any(file.lower().endswith(_PICTURES) for file in files):
@@ -108,5 +109,5 @@ def _split(path: Path, root: Path) -> Split | None:
 
 
 def _identity(path: Path, *more: str) -> str:
-    """The path below the root as one name."""
+    """Return the path below the root as one name."""
     return file_name_part("-".join((*path.parts, *more)), identity=True)

@@ -111,7 +111,7 @@ def _clips_3(info: Info, where: str, episode: int, row: dict[str, Any]) -> list[
 
 
 def _times(info: Info, where: str, prefix: str, row: dict[str, Any]) -> tuple[float, float]:
-    """The seconds between which an episode lies in its file.
+    """Return the seconds between which an episode lies in its file.
 
     Both are brought half a frame forward, because they are sums of rounded durations: the first frame must not be
     lost, nor the first one of the next episode be taken.

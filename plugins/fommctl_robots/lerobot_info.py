@@ -49,7 +49,7 @@ class Info:
     """Episodes of the test split; empty where the data set has none."""
 
     def file(self, template: str, **fields: int | str) -> Path:
-        """The file that this template names. Raises InputError where it would lie outside the data set."""
+        """Return the file that this template names. Raises InputError where it would lie outside the data set."""
 
         def filled(match: re.Match[str]) -> str:
             if match[1] not in fields:
@@ -69,7 +69,7 @@ class Info:
         return "test" if any(episode in each for each in self.tests) else "train"
 
     def fault(self, what: str) -> InputError:
-        """The error for something in info.json that cannot be."""
+        """Return the error for something in info.json that cannot be."""
         return InputError(f"{self.root / 'meta/info.json'}: {what}", "Is this a LeRobot data set as published?")
 
 

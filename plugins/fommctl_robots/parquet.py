@@ -33,7 +33,8 @@ class EpisodePictures:
     episode: int
 
     def __call__(self) -> Iterator[NDArray[np.uint8]]:
-        """(H, W, 3) uint8, one at a time. Raises what `rows` does, and InputError for a picture that is damaged."""
+        """Yield (H, W, 3) uint8, one at a time. Raises what `rows` does, and InputError for a picture that is
+        damaged."""
         found = False
         with _opened(self.path, ["episode_index", self.camera]) as table:
             for group in range(table.num_row_groups):

@@ -55,7 +55,7 @@ def record_starts(path: Path) -> Iterator[int]:
 
 
 def read_record(path: Path, start: int) -> bytes:
-    """The bytes of the record that begins at `start`. Raises InputError where it is cut off or damaged."""
+    """Return the bytes of the record that begins at `start`. Raises InputError where it is cut off or damaged."""
     try:
         with path.open("rb") as file:
             file.seek(start)
@@ -76,7 +76,8 @@ def read_record(path: Path, start: int) -> bytes:
 
 
 def byte_features(example: bytes) -> dict[str, memoryview]:
-    """The byte strings of a tf.train.Example by name (the first value of each). Raises ValueError where it is none."""
+    """Return the byte strings of a tf.train.Example by name (the first value of each). Raises ValueError where it is
+    none."""
     found = {}
     for features in _messages(memoryview(example), 1):
         for entry in _messages(features, 1):
@@ -89,7 +90,7 @@ def byte_features(example: bytes) -> dict[str, memoryview]:
 
 
 def _length(header: bytes) -> int | None:
-    """The length that a header states, or None where it is cut off or damaged."""
+    """Return the length that a header states, or None where it is cut off or damaged."""
     if len(header) < _HEADER.size:
         return None
     length, checksum = _HEADER.unpack(header)
@@ -97,7 +98,7 @@ def _length(header: bytes) -> int | None:
 
 
 def _messages(message: memoryview, wanted: int) -> Iterator[memoryview]:
-    """The values with a length (wire type 2) of field number `wanted`; the others are stepped over."""
+    """Yield the values with a length (wire type 2) of field number `wanted`; the others are stepped over."""
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
@@ -119,7 +120,7 @@ def _messages(message: memoryview, wanted: int) -> Iterator[memoryview]:
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """The number at `position`, seven bits a byte, the lowest first; and where it ends."""
+    """Return the number at `position`, seven bits a byte, the lowest first; and where it ends."""
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(message):

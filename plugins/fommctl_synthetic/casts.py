@@ -19,19 +19,19 @@ DOWN = np.pi / 2
 
 
 def shapes(identity: int, take: int, size: int, length: int) -> Scene:
-    """Two textured shapes that move, turn and grow, and at times hide each other."""
+    """Return two textured shapes that move, turn and grow, and at times hide each other."""
     return _two_shapes(identity, take, size, length, turn=(0.2, 0.7), growth=(0.05, 0.2))
 
 
 def turning(identity: int, take: int, size: int, length: int) -> Scene:
-    """The same shapes, which turn by up to 120 degrees to each side and change their size by up to a half."""
+    """Return the same shapes, which turn by up to 120 degrees to each side and change their size by up to a half."""
     return _two_shapes(identity, take, size, length, turn=(1.0, 2.1), growth=(0.2, 0.4))
 
 
 def _two_shapes(
     identity: int, take: int, size: int, length: int, *, turn: tuple[float, float], growth: tuple[float, float]
 ) -> Scene:
-    """turn, growth: ranges of the amplitudes of rotation (radians) and of the logarithm of the size."""
+    """Return turn, growth: ranges of the amplitudes of rotation (radians) and of the logarithm of the size."""
     look, motion = np.random.default_rng([identity]), np.random.default_rng([identity, take + 1])
     sides = (-0.4, 0.4)
     layers = tuple(
@@ -51,7 +51,7 @@ def _two_shapes(
 
 
 def figure(identity: int, take: int, size: int, length: int) -> Scene:
-    """A body of ten limbs: its arms and legs swing, and pass before and behind it."""
+    """Return a body of ten limbs: its arms and legs swing, and pass before and behind it."""
     look, motion = np.random.default_rng([identity, 101]), np.random.default_rng([identity, 101, take + 1])
     skin, shirt, trousers = look.uniform(0.15, 0.85, (3, 3))
     stature = look.uniform(0.9, 1.05)
@@ -64,7 +64,7 @@ def figure(identity: int, take: int, size: int, length: int) -> Scene:
     head = _hung(torso, neck, _woven(look, skin), 0.12 * stature, 0.35, 0.0, motion.uniform(0.1, 0.3), phase + 1)
 
     def pair(joint: Floats, colours: Floats, width: float, angle: float, swing: float, offset: float) -> list[Limb]:
-        """An arm or a leg: the upper limb, and the lower one, which bends one way only."""
+        """Return an arm or a leg: the upper limb, and the lower one, which bends one way only."""
         upper = _hung(torso, joint, _woven(look, colours[0]), width, 4.2, np.pi + angle, swing, phase + offset)
         bend = 0.6 * swing
         lower = _hung(
@@ -86,7 +86,7 @@ def figure(identity: int, take: int, size: int, length: int) -> Scene:
 
 
 def arm(identity: int, take: int, size: int, length: int) -> Scene:
-    """An arm of three segments on a stand, with a gripper that opens and shuts before a block on the table."""
+    """Return an arm of three segments on a stand, with a gripper that opens and shuts before a block on the table."""
     look, motion = np.random.default_rng([identity, 102]), np.random.default_rng([identity, 102, take + 1])
     metal, joints = look.uniform(0.2, 0.85, (2, 3))
     side = look.choice((-1.0, 1.0))
@@ -113,8 +113,8 @@ def arm(identity: int, take: int, size: int, length: int) -> Scene:
 
 
 def reach(identity: int, take: int, size: int, length: int) -> Scene:
-    """Three thick segments from the middle of the lower edge, each of which swings widely about the end of the one
-    below: at 64 pixels, too, every segment is wide enough for its own texture and rotation to be seen."""
+    """Return three thick segments from the middle of the lower edge, each of which swings widely about the end of the
+    one below: at 64 pixels, too, every segment is wide enough for its own texture and rotation to be seen."""
     look, motion = np.random.default_rng([identity, 103]), np.random.default_rng([identity, 103, take + 1])
     below: Limb | None = None
     segments = []
@@ -142,7 +142,7 @@ CASTS: Mapping[str, Callable[[int, int, int, int], Scene]] = {
 
 
 def _woven(random: np.random.Generator, base: Floats) -> Waves:
-    """A texture for a limb, around this colour."""
+    """Return a texture for a limb, around this colour."""
     return replace(Waves.drawn(random, 1.2, 0.14), base=base)
 
 

@@ -40,7 +40,7 @@ class Synthetic:
         self.first_test = max(1, identities - test_identities)
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
-        """All clips; `root` is not read, for nothing is on disk."""
+        """Yield all clips; `root` is not read, for nothing is on disk."""
         for name, (identity, scene) in self.scenes.items():
             yield ClipRecord(
                 name=name,
@@ -51,11 +51,11 @@ class Synthetic:
             )
 
     def motion(self, name: str) -> tuple[Floats, Floats]:
-        """The true keypoints (T, K, 2) in [-1, 1], x before y, and Jacobians (T, K, 2, 2) of a clip."""
+        """Return the true keypoints (T, K, 2) in [-1, 1], x before y, and Jacobians (T, K, 2, 2) of a clip."""
         return self.scenes[name][1].motion()
 
     def flow(self, name: str, source_index: int, driving_index: int) -> tuple[Floats, NDArray[np.bool_]]:
-        """The true dense motion between two frames of a clip.
+        """Return the true dense motion between two frames of a clip.
 
         Returns, for each pixel of the driving frame, where it comes from in the source frame, as models sample it:
         (H, W, 2) in [-1, 1], x before y; and whether that point is seen in the source: (H, W) bool.

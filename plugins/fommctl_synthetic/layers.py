@@ -48,7 +48,7 @@ class Layer(Protocol):
         ...
 
     def radius(self, own: Floats) -> Floats:
-        """(...,): below 1 inside, 1 at the outline, growing as the distance does; own: (..., 2)."""
+        """Return (...,): below 1 inside, 1 at the outline, growing as the distance does; own: (..., 2)."""
         ...
 
     def pose(self, time: float) -> Pose:
@@ -71,7 +71,7 @@ class Waves:
 
     @classmethod
     def drawn(cls, random: np.random.Generator, frequency: float, contrast: float) -> Waves:
-        """Six waves of about this frequency around a random base colour."""
+        """Return six waves of about this frequency around a random base colour."""
         return cls(
             frequencies=random.normal(0, frequency, (6, 2)),
             phases=random.uniform(0, 2 * np.pi, 6),
@@ -80,7 +80,7 @@ class Waves:
         )
 
     def at(self, points: Floats) -> Floats:
-        """Colours (..., 3) in [0, 1] at points (..., 2)."""
+        """Return colours (..., 3) in [0, 1] at points (..., 2)."""
         return np.clip(self.base + np.cos(points @ self.frequencies.T + self.phases) @ self.colours, 0, 1)
 
 
@@ -161,7 +161,7 @@ class Limb:
         return position, rotation(angle) * self.half_width
 
     def _placed(self, time: float) -> tuple[Floats, float]:
-        """Position (2,) of the joint in the picture and the limb's direction."""
+        """Return position (2,) of the joint in the picture and the limb's direction."""
         turned = self.angle + self.swing * np.sin(2 * np.pi * time + self.phase)
         if self.parent is None:
             return self.joint + self.sway * np.sin(2 * np.pi * time + self.phase + np.array((0, np.pi / 2))), turned
@@ -170,6 +170,6 @@ class Limb:
 
 
 def rotation(angle: float) -> Floats:
-    """(2, 2), from x towards y."""
+    """Return (2, 2), from x towards y."""
     cosine, sine = np.cos(angle), np.sin(angle)
     return np.array([(cosine, -sine), (sine, cosine)])

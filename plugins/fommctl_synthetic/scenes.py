@@ -27,7 +27,7 @@ class Scene:
     """Number of frames."""
 
     def frames(self) -> Iterator[NDArray[np.uint8]]:
-        """(size, size, 3) uint8, one at a time."""
+        """Yield (size, size, 3) uint8, one at a time."""
         grid = self._grid()
         background = self.background.at(grid)
         for index in range(self.length):
@@ -37,7 +37,8 @@ class Scene:
             yield np.round(canvas * 255).astype(np.uint8)
 
     def motion(self) -> tuple[Floats, Floats]:
-        """Keypoints (T, K, 2) in [-1, 1] and the local maps (T, K, 2, 2) around them, those of the back layer first.
+        """Return keypoints (T, K, 2) in [-1, 1] and the local maps (T, K, 2, 2) around them, those of the back layer
+        first.
 
         The map of a keypoint takes the coordinates of its layer to the picture; that of one frame times the inverse
         of that of another is the true local affine motion between them.
@@ -54,7 +55,7 @@ class Scene:
         return np.stack(keypoints), np.stack(jacobians)
 
     def visible_keypoints(self) -> Floats:
-        """The keypoints of `motion` (T, K, 2), NaN where one is outside the picture or behind another layer."""
+        """Return the keypoints of `motion` (T, K, 2), NaN where one is outside the picture or behind another layer."""
         keypoints = self.motion()[0]
         owners = np.repeat(np.arange(len(self.layers)), [len(layer.keypoints) for layer in self.layers])
         in_front = np.stack([self.labels_at(at, self._time(index)) for index, at in enumerate(keypoints)]) == owners
@@ -80,7 +81,8 @@ class Scene:
         return flow, inside & (self.labels_at(flow, source_time) == labels)
 
     def labels_at(self, points: Floats, time: float) -> NDArray[np.int64]:
-        """The number of the front layer at points (..., 2) of the picture, BACKGROUND where there is none: (...)."""
+        """Return the number of the front layer at points (..., 2) of the picture, BACKGROUND where there is none:
+        (...)."""
         labels = np.full(points.shape[:-1], BACKGROUND)
         for number, layer in enumerate(self.layers):
             # The thousandth of a billionth keeps points of an outline on one side of it, whatever the pose.
@@ -91,7 +93,7 @@ class Scene:
         return index / self.length
 
     def _grid(self) -> Floats:
-        """(size, size, 2) positions of the pixels."""
+        """Return (size, size, 2) positions of the pixels."""
         axis = np.linspace(-1, 1, self.size)
         return np.stack(np.meshgrid(axis, axis), -1)
 
@@ -103,7 +105,7 @@ class Scene:
         canvas[rows, columns] += cover * (layer.texture.at(own) - canvas[rows, columns])
 
     def _reach(self, layer: Layer, time: float) -> tuple[slice, slice]:
-        """Rows and columns outside which the layer covers nothing."""
+        """Return rows and columns outside which the layer covers nothing."""
         centre, matrix = layer.pose(time)
         left, top, right, bottom = layer.extent
         corners = centre + np.array([(left, top), (right, top), (left, bottom), (right, bottom)]) @ matrix.T
@@ -114,7 +116,7 @@ class Scene:
 
 
 def _own(points: Floats, layer: Layer, time: float) -> Floats:
-    """Points (..., 2) of the picture in the coordinates of the layer."""
+    """Return points (..., 2) of the picture in the coordinates of the layer."""
     centre, matrix = layer.pose(time)
     own: Floats = (points - centre) @ np.linalg.inv(matrix).T
     return own

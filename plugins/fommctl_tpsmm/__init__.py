@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def fommctl_backends() -> Iterator[BackendSpec]:
-    """TPSMM."""
+    """Yield TPSMM."""
     yield BackendSpec(
         name="tpsmm",
         summary="Thin-Plate Spline Motion Model (Zhao and Zhang, CVPR 2022)",

@@ -13,7 +13,8 @@ _NUMBERS = 10
 
 
 def read_architecture(groups: Groups) -> Architecture | None:
-    """`model_params` of TPSMM from the tensors {group: {name: tensor}}; None if they are of another kind of model.
+    """Return `model_params` of TPSMM from the tensors {group: {name: tensor}}; None if they are of another kind of
+    model.
 
     Raises UsageError where the tensors contradict each other.
     """

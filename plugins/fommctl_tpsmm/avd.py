@@ -26,7 +26,7 @@ class AvdNetwork(nn.Module):
         self.register_load_state_dict_post_hook(_mark_trained)  # type: ignore[no-untyped-call]
 
     def forward(self, source: Motion, driving: Motion) -> Motion:
-        """Keypoints of the driving frames in the shape of the source, of which there may be one."""
+        """Return keypoints of the driving frames in the shape of the source, of which there may be one."""
         shape = self.id_encoder(source.keypoints.flatten(1)).expand(len(driving), -1)
         pose = self.pose_encoder(driving.keypoints.flatten(1))
         return Motion(self.decoder(torch.cat((pose, shape), 1)).view_as(driving.keypoints))
@@ -52,7 +52,7 @@ def _mark_trained(network: nn.Module, _: object) -> None:
 
 
 def _perceptron(*widths: int) -> nn.Sequential:
-    """Linear layers; BatchNorm and ReLU behind each but the last."""
+    """Return linear layers; BatchNorm and ReLU behind each but the last."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU()]

@@ -54,7 +54,7 @@ class Generator(nn.Module):
 
     @staticmethod
     def flow_of(painted: Painted) -> Tensor:
-        """The flow of `fommctl.api.FlowRenderer`."""
+        """Return the flow of `fommctl.api.FlowRenderer`."""
         height, width = painted.prediction.shape[2:]
         return flow_of(painted.motion.deformation, (height, width))
 

@@ -13,7 +13,7 @@ from fommctl_tpsmm.splines import POINTS
 
 
 def reduced(frames: Tensor, scale: float) -> Tensor:
-    """Frames (B, C, H, W), 1 / scale as large as the native ones, at the native size."""
+    """Return frames (B, C, H, W), 1 / scale as large as the native ones, at the native size."""
     if scale == 1:
         return frames
     size = [round(side * scale) for side in frames.shape[2:]]
@@ -87,7 +87,7 @@ class BackgroundPredictor(nn.Module):
             self.bg_encoder.fc.bias.copy_(torch.eye(2, 3).flatten())
 
     def forward(self, source: Tensor, driving: Tensor) -> Tensor:
-        """Frames (B, C, H, W) each; returns (B, 3, 3), the last row 0, 0, 1."""
+        """Return frames (B, C, H, W) each; returns (B, 3, 3), the last row 0, 0, 1."""
         upper = single(self.bg_encoder(torch.cat((source, driving), 1))).view(-1, 2, 3)
         lower = upper.new_tensor((0.0, 0.0, 1.0)).expand(len(upper), 1, 3)
         return torch.cat((upper, lower), 1)

@@ -106,7 +106,7 @@ class FastUp:
         self._norm = FastNorm(block.norm, numerics)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(B, I, h, w) to (B, O, 2 h, 2 w)."""
+        """Return (B, I, h, w) to (B, O, 2 h, 2 w)."""
         phases = self._conv(x)
         batch, _, height, width = x.shape
         channels = phases.shape[1] // 4
@@ -151,13 +151,13 @@ class FastDenseMotion:
         self._heads = [numerics.convolution(*head, padding=3) for head in heads]
 
     def reduced(self, frame: Tensor) -> Tensor:
-        """The source as the motion network sees it."""
+        """Return the source as the motion network sees it."""
         return frame if self._down is None else self._down(frame)
 
     def __call__(
         self, small: Tensor, source: Motion, driving: Motion, background: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor]]:
-        """The deformation (B, h, w, 2) and the occlusions, coarse to fine."""
+        """Return the deformation (B, h, w, 2) and the occlusions, coarse to fine."""
         heatmaps, deformed, warps = motion_inputs(small.expand(len(driving), -1, -1, -1), source, driving, background)
         x = torch.cat((heatmaps, deformed.flatten(1, 2)), 1).to(self._dtype, memory_format=torch.channels_last)
         skips = [x]
@@ -191,7 +191,7 @@ class FastInpainting:
         self._final = numerics.convolution(*weight_and_bias(network.final), padding=3)
 
     def encode(self, frame: Tensor) -> tuple[Features, ...]:
-        """Features of a source (1, C, H, W), fine to coarse."""
+        """Return features of a source (1, C, H, W), fine to coarse."""
         values = [self._first(frame.contiguous(memory_format=torch.channels_last))]
         for same in self._down:
             values.append(F.avg_pool2d(same(values[-1]), 2))
@@ -200,7 +200,7 @@ class FastInpainting:
         )
 
     def __call__(self, source: FastSource, deformation: Tensor, occlusions: list[Tensor]) -> Tensor:
-        """Frames (B, C, H, W) in [0, 1]."""
+        """Return frames (B, C, H, W) in [0, 1]."""
         coarsest = len(source.features) - 1
         out = self._shown(source, coarsest, deformation, occlusions)
         for index, up in enumerate(self._up):
@@ -280,7 +280,7 @@ class FastRenderer(GraphedRenderer[FastSource], AvdRenderer):
             return self._rendered(context, motion, background)[0]
 
     def _rendered(self, context: FastSource, motion: Motion, background: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Frames and their deformation.  background: (B, 3, 3), of `BackgroundPredictor`."""
+        """Return frames and their deformation.  background: (B, 3, 3), of `BackgroundPredictor`."""
         count = len(motion)
         if self.device.type == "cpu":
             count = max(1, LARGEST_TENSOR // (self._bytes_a_pixel * context.pixels[0, 0].numel()))
@@ -295,13 +295,13 @@ class FastRenderer(GraphedRenderer[FastSource], AvdRenderer):
 
 
 def flow_of(deformation: Tensor, size: tuple[int, int]) -> Tensor:
-    """The flow of `fommctl.api.FlowRenderer`, at the size (height, width) of the frames: a smaller deformation has its
-    corner places where theirs are."""
+    """Return the flow of `fommctl.api.FlowRenderer`, at the size (height, width) of the frames: a smaller deformation
+    has its corner places where theirs are."""
     return between_borders(resized_grid(deformation, *size), size, align_corners=True)
 
 
 def folded(detector: KeypointDetector) -> KeypointDetector:
-    """A copy whose BatchNorms are part of the convolutions before them."""
+    """Return a copy whose BatchNorms are part of the convolutions before them."""
     found = copy.deepcopy(detector).eval()
     for module in list(found.modules()):
         if isinstance(module, (BasicBlock, ResNet18)):

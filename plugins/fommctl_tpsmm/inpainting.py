@@ -14,19 +14,19 @@ from fommctl_tpsmm.motion import TpsMotion
 
 
 def resized(maps: Tensor, height: int, width: int) -> Tensor:
-    """Maps (B, C, h, w) at another size, the centres of the corner pixels staying where they are."""
+    """Return maps (B, C, h, w) at another size, the centres of the corner pixels staying where they are."""
     if maps.shape[2:] == (height, width):
         return maps
     return F.interpolate(maps, (height, width), mode="bilinear", align_corners=True)
 
 
 def resized_grid(grid: Tensor, height: int, width: int) -> Tensor:
-    """A sampling grid (B, h, w, 2) at another size, as `resized`."""
+    """Return a sampling grid (B, h, w, 2) at another size, as `resized`."""
     return resized(grid.permute(0, 3, 1, 2), height, width).permute(0, 2, 3, 1)
 
 
 def warped(features: Tensor, deformation: Tensor) -> Tensor:
-    """Features (B, C, H, W) read at the places of a deformation (B, h, w, 2)."""
+    """Return features (B, C, H, W) read at the places of a deformation (B, h, w, 2)."""
     with full_precision(features):
         grid = resized_grid(deformation, *features.shape[2:])
         return sample(single(features), grid, align_corners=True)
@@ -64,14 +64,14 @@ class InpaintingNetwork(nn.Module):
         self.final = nn.Conv2d(widths[0], num_channels, 7, padding=3)
 
     def encode(self, frames: Tensor) -> tuple[Tensor, ...]:
-        """Features of frames (B, C, H, W) at every level, fine to coarse."""
+        """Return features of frames (B, C, H, W) at every level, fine to coarse."""
         features = [self.first(frames)]
         for block in self.down_blocks:
             features.append(block(features[-1]))
         return tuple(features)
 
     def occlusion(self, motion: TpsMotion, level: int, like: Tensor) -> Tensor:
-        """The occlusion map of a level, counted from the finest, at the size of `like`."""
+        """Return the occlusion map of a level, counted from the finest, at the size of `like`."""
         found = motion.occlusions[-1 - level if self.multi_mask else -1]
         return resized(found, *like.shape[2:])
 

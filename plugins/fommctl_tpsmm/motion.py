@@ -38,12 +38,12 @@ class TpsMotion:
 
 
 def grouped(keypoints: Tensor) -> Tensor:
-    """Keypoints (B, K * 5, 2) as the control points (B, K, 5, 2) of K splines."""
+    """Return keypoints (B, K * 5, 2) as the control points (B, K, 5, 2) of K splines."""
     return keypoints.view(len(keypoints), -1, POINTS, 2)
 
 
 def warps_between(source: Motion, driving: Motion, height: int, width: int, background: Tensor | None) -> Tensor:
-    """Grids (B, K + 1, h, w, 2) that sample the source: the background's, then each spline's.
+    """Return grids (B, K + 1, h, w, 2) that sample the source: the background's, then each spline's.
 
     background: (B, 3, 3), of `BackgroundPredictor`; None where it stands still.
     """
@@ -60,7 +60,7 @@ def warps_between(source: Motion, driving: Motion, height: int, width: int, back
 def motion_inputs(
     small: Tensor, source: Motion, driving: Motion, background: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What the motion network sees of a source (B, C, h, w), and the warps themselves.
+    """Return what the motion network sees of a source (B, C, h, w), and the warps themselves.
 
     Returns heatmaps (B, 5 K + 1, h, w), empty for the background, the source under each warp (B, K + 1, C, h, w) and
     the warps of `warps_between`.
@@ -73,7 +73,7 @@ def motion_inputs(
 
 
 def kept_softmax(logits: Tensor, kept: Tensor) -> Tensor:
-    """Softmax of (B, P, h, w) over the parts that kept (B, P), boolean, leaves."""
+    """Return softmax of (B, P, h, w) over the parts that kept (B, P), boolean, leaves."""
     exponentials = (logits - logits.amax(1, keepdim=True)).exp() * kept[:, :, None, None]
     return exponentials / (exponentials.sum(1, keepdim=True) + 1e-6)
 

@@ -20,7 +20,7 @@ _RIDGE = 0.01
 
 
 def radial(offsets: Tensor) -> Tensor:
-    """r^2 log(r^2 + 1e-9) of offsets (..., 2) of length r: (...)."""
+    """Return r^2 log(r^2 + 1e-9) of offsets (..., 2) of length r: (...)."""
     squared = offsets.square().sum(-1)
     return squared * torch.log(squared + 1e-9)
 

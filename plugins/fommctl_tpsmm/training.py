@@ -95,7 +95,7 @@ class TpsPhase(nn.Module):
         return PhaseResult(losses, None, _view(batch, source, driving, painted))
 
     def _kept(self, like: Tensor, epoch: int) -> Tensor | None:
-        """Which warps (B, K + 1) take part in this step; None for all. The background always does."""
+        """Return which warps (B, K + 1) take part in this step; None for all. The background always does."""
         params = self._params
         if epoch >= params.dropout_epoch:
             return None
@@ -111,7 +111,8 @@ class TpsPhase(nn.Module):
         return (driving.keypoints - warp.points(moved.keypoints)).abs().mean()
 
     def _warp_loss(self, driving: Tensor, painted: Painted) -> Tensor:
-        """Differences of features at each level, summed. They teach the flow alone, not what makes the features."""
+        """Return differences of features at each level, summed. They teach the flow alone, not what makes the
+        features."""
         motion = painted.motion
         with torch.no_grad():
             wanted = self.inpainting.encode(driving)

@@ -17,7 +17,7 @@ MOST_VIEWS = 16
 
 @hookimpl
 def fommctl_backends() -> Iterator[BackendSpec]:
-    """X2Face."""
+    """Yield X2Face."""
     yield BackendSpec(
         name="x2face",
         summary="X2Face (Wiles, Koepke, Zisserman, ECCV 2018)",

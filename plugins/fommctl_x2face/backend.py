@@ -109,7 +109,7 @@ class X2FaceRenderer:
             return embedded_face(self._embedding, views, self._native(views))
 
     def _native(self, frames: Tensor) -> tuple[int, int]:
-        """(height, width) at which the networks see frames (B, 3, H, W)."""
+        """Return (height, width) at which the networks see frames (B, 3, H, W)."""
         return round(frames.shape[2] * self._scale), round(frames.shape[3] * self._scale)
 
     def _exactly(self) -> AbstractContextManager[object]:
@@ -169,7 +169,7 @@ class X2FaceBackend:
 
 
 def _folded(network: Network) -> Network:
-    """A copy whose BatchNorms are part of the convolutions before them."""
+    """Return a copy whose BatchNorms are part of the convolutions before them."""
     folded = copy.deepcopy(network).eval()
     for layers in [module for module in folded.modules() if isinstance(module, nn.Sequential)]:
         for place in range(1, len(layers)):

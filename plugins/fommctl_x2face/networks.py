@@ -17,7 +17,7 @@ from fommctl.api.blocks import between_borders, identity_grid, sample
 
 
 def warped(pictures: Tensor, flow: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) read at the identity grid plus flow (B, 2, h, w): (B, 3, H, W), black outside.
+    """Return pictures (B, 3, H, W) read at the identity grid plus flow (B, 2, h, w): (B, 3, H, W), black outside.
 
     A flow of another size than the pictures is resized, corner pixels onto corner pixels.
     """
@@ -40,21 +40,22 @@ def through(flow: Tensor, unwarping: Tensor) -> Tensor:
 
 
 def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps (B, C, h, w) at another (height, width), corner pixels onto corner pixels."""
+    """Return maps (B, C, h, w) at another (height, width), corner pixels onto corner pixels."""
     if tuple(maps.shape[2:]) == size:
         return maps
     return F.interpolate(maps, size, mode="bilinear", align_corners=True)
 
 
 def reduced(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """Frames (B, 3, H, W) at the (height, width) that the networks were trained at."""
+    """Return frames (B, 3, H, W) at the (height, width) that the networks were trained at."""
     if tuple(frames.shape[2:]) == size:
         return frames
     return F.interpolate(frames, size, mode="bilinear", antialias=True)
 
 
 def embedded_face(network: EmbeddingNetwork, views: Tensor, size: tuple[int, int]) -> Tensor:
-    """The face (1, 3, H, W) that views (S, 3, H, W) of one subject show together, weighted by how sure each place is.
+    """Return the face (1, 3, H, W) that views (S, 3, H, W) of one subject show together, weighted by how sure each
+    place is.
 
     size: (height, width) that the network sees.
     """
@@ -94,12 +95,12 @@ class Level(nn.Module):
         return torch.cat((out, activated), 1) if self._skips else out
 
     def encode(self, x: Tensor) -> Tensor:
-        """The innermost features (B, C, h, w), after their ReLU."""
+        """Return the innermost features (B, C, h, w), after their ReLU."""
         inner: Tensor = self.down(x)
         return F.relu(inner) if self.submodule is None else self.submodule.encode(inner)
 
     def decode(self, code: Tensor) -> Tensor:
-        """The other half of `forward` where the levels have no skips."""
+        """Return the other half of `forward` where the levels have no skips."""
         out: Tensor = self.up(code if self.submodule is None else self.submodule.decode(code))
         return out
 
@@ -179,18 +180,18 @@ class DrivingNetwork(Hourglass):
         return outermost.submodule.encode(outermost.down(frames)).float()
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Flow (B, 2, H, W) in (-tanh 1, tanh 1), float32: the published network ends in a tanh, and what calls it
-        takes the tanh of that again."""
+        """Return flow (B, 2, H, W) in (-tanh 1, tanh 1), float32: the published network ends in a tanh, and what calls
+        it takes the tanh of that again."""
         return torch.tanh(self.offsets(codes))
 
     def offsets(self, codes: Tensor) -> Tensor:
-        """What the published network itself returns: (B, 2, H, W) in (-1, 1), float32."""
+        """Return what the published network itself returns: (B, 2, H, W) in (-1, 1), float32."""
         outermost = self.model
         maps: Tensor = outermost.up(outermost.submodule.decode(codes))
         return torch.tanh(maps.float())
 
     def forward(self, frames: Tensor) -> Tensor:
-        """`decode` of `encode`."""
+        """Return `decode` of `encode`."""
         return self.decode(self.encode(frames))
 
 

@@ -19,7 +19,7 @@ _INNER = re.compile(r"model\.((?:submodule\.)+)down\.1\.weight")
 
 
 def from_published(groups: Groups) -> Groups:
-    """{`state_dict`: both networks} as {`embedding`: ..., `driving`: ...}; others as they are.
+    """Return {`state_dict`: both networks} as {`embedding`: ..., `driving`: ...}; others as they are.
 
     Tensors of `state_dict` that are of neither network stay in a group of that name.
     """
@@ -40,14 +40,14 @@ def from_published(groups: Groups) -> Groups:
 
 
 def to_published(groups: Groups) -> Groups:
-    """The other way round."""
+    """Return the other way round."""
     tensors = {PREFIXES[group] + name: tensor for group in PREFIXES for name, tensor in groups.get(group, {}).items()}
     others = {name: tensors for name, tensors in groups.items() if name not in PREFIXES}
     return {**others, PUBLISHED_GROUP: tensors} if tensors else groups
 
 
 def read_architecture(groups: Groups) -> Architecture | None:
-    """`model_params` of X2Face from its tensors; None if they are of another kind of model.
+    """Return `model_params` of X2Face from its tensors; None if they are of another kind of model.
 
     Raises UsageError where a network has fewer than two levels.
     """
