@@ -1,6 +1,7 @@
 """What every test stands on: a home of its own, no network, the plugin host, and ways to run the command."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,9 @@ import pytest
 from fommctl.host import Host, load_host
 
 GOLDEN = Path(__file__).parent / "golden"
+# Workers of xdist share the cores: with threads of their own, operators wait for each other more than they compute.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -36,7 +36,7 @@ class InceptionFeatures(nn.Module):
 
     @torch.inference_mode()
     def forward(self, frames: Tensor) -> Tensor:
-        """Return features of frames, brought to 299 pixels as torchmetrics does it: bilinear, smoothed where they shrink."""
+        """Return features of frames, brought to 299 pixels as torchmetrics does it: bilinear, smoothed."""
         x = functional.interpolate(frames.float(), (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)
         x = (x - 128) / 128
         x = self._layer(x, "Conv2d_1a_3x3", stride=2, padded=False)
