@@ -278,13 +278,14 @@ GREEDY = """
     from dataclasses import replace
     from pathlib import Path
 
+    import fommctl_fomm
     from fommctl.api import PresetSpec, hookimpl
-    from fommctl_fomm import fommctl_backends as theirs
 
 
     @hookimpl
     def fommctl_backends():
-        yield replace(next(theirs()), name="greedy", recognises=lambda params: float(bool(params)))
+        (theirs,) = fommctl_fomm.fommctl_backends()
+        yield replace(theirs, name="greedy", recognises=lambda params: float(bool(params)))
 
 
     @hookimpl
@@ -299,4 +300,4 @@ def test_check_finds_a_backend_that_claims_others_presets(tmp_path: Path, run_pr
     (tmp_path / "greedy.yaml").write_text(text.replace("name: smoke", "name: greedy"), encoding="utf-8")
     checks = failed(run_process("plugins", "check", "good", "--json", path=tmp_path))
     assert list(checks) == ["greedy"]
-    assert checks["greedy"]["problem"].startswith("broken promise: recognises() is less sure of the preset ")
+    assert checks["greedy"]["problem"].startswith("broken promise: recognises() is less sure of ")
