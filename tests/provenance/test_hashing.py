@@ -73,12 +73,12 @@ OTHER = """
     from dataclasses import replace
 
     from fommctl.api import hookimpl
-    from fommctl_fomm import fommctl_backends as theirs
+    import fommctl_fomm
 
 
     @hookimpl
     def fommctl_backends():
-        yield replace(next(theirs()), name="other", recognises=lambda params: 0)
+        yield replace(next(fommctl_fomm.fommctl_backends()), name="other", recognises=lambda params: 0)
 """
 
 
