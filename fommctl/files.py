@@ -192,7 +192,8 @@ def is_running(process: int) -> bool:
     except ProcessLookupError:
         return False
     except OSError:
-        pass
+        # It is there, and another user's.
+        return True
     return True
 
 

@@ -9,7 +9,7 @@ import yaml
 from media_factory import write_frames
 from PIL import Image
 from tpsmm_models import TINY
-from training_runs import SIDE, write_training_clips
+from training_runs import SIDE, train_in_two_goes
 
 import fommctl
 from fommctl.host import load_host
@@ -31,7 +31,6 @@ TRAINED = {
         "loss_weights": {"perceptual": [0, 0, 0, 0, 0], "pixel": 10},
     },
 }
-TRAIN = ("--device", "cpu", "--precision", "fp32", "--workers", 0, "--pictures-every", 2, "--json")
 
 
 def picture(seed):
@@ -95,15 +94,7 @@ def test_export_is_as_published(folder, run_cli, tmp_path):
 
 
 def test_train_resume_and_use(folder, run_cli, tmp_path):
-    data = write_training_clips(tmp_path / "data")
-    preset = tmp_path / "tiny.yaml"
-    preset.write_text(yaml.safe_dump(TRAINED), encoding="utf-8")
-    arguments = ("train", "--preset", preset, "--data", data, "--out", tmp_path / "run", *TRAIN)
-    first = run_cli(*arguments, "--max-steps", 2)
-    assert first.code == 0, first.stderr
-    result = run_cli(*arguments, "--resume", "auto")
-    assert result.code == 0, result.stderr
-    ended = result.json()
+    ended = train_in_two_goes(run_cli, TRAINED, tmp_path)
     assert ended["steps"] == 4
     assert set(ended["losses"]) == {"pixel", "equivariance_value", "warp_loss", "bg"}
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 import x2face_models
-import yaml
 from media_factory import write_frames
 from PIL import Image
 from shots import ASTRONAUT
-from training_runs import write_training_clips
+from training_runs import train_in_two_goes
 from x2face_models import NARROW, SIDE
 
 import fommctl
@@ -36,7 +35,6 @@ TINY = {
         "ema_decay": 0.9,
     },
 }
-TRAIN = ("--device", "cpu", "--precision", "fp32", "--workers", 0, "--pictures-every", 2, "--json")
 
 
 def picture(seed):
@@ -122,15 +120,7 @@ def test_export_is_as_published(folder, run_cli, tmp_path):
 
 
 def test_train_resume_and_use(folder, run_cli, tmp_path):
-    data = write_training_clips(tmp_path / "data")
-    preset = tmp_path / "tiny.yaml"
-    preset.write_text(yaml.safe_dump(TINY), encoding="utf-8")
-    arguments = ("train", "--preset", preset, "--data", data, "--out", tmp_path / "run", *TRAIN)
-    first = run_cli(*arguments, "--max-steps", 2)
-    assert first.code == 0, first.stderr
-    result = run_cli(*arguments, "--resume", "auto")
-    assert result.code == 0, result.stderr
-    ended = result.json()
+    ended = train_in_two_goes(run_cli, TINY, tmp_path)
     assert ended["steps"] == 4
     assert set(ended["losses"]) == {"photometric"}
     assert 0 < ended["validation_l1"] < 0.5
