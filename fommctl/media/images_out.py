@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.files import atomic_write, keep_copy, publish, temporary_path
-from fommctl.media.colour import BT709
+from fommctl.media.colour import BT709, BT2020, ColourTags
 from fommctl.media.containers import Encoding
 from fommctl.media.marking import OURS, Mark
 from fommctl.media.movie import Frame, as_frame, laid_over_black, output_errors
@@ -53,10 +53,11 @@ class PictureSequence:
         first_number: int = 1,
         part: bool = False,
         save: Callable[[Path, Frame, int], None] | None = None,
+        colour: ColourTags | None = None,
     ) -> None:
         """overwrite: replace pictures of the same numbers, and remove those of an older, longer result.  first_number:
         where the numbers begin.  part: the pictures are a part of a result: others stay.  save: writes one, the so
-        many-th from 0; None writes PNG."""
+        many-th from 0; None writes PNG, in sRGB but for the tags of HDR and wide gamut."""
         self._pattern = pattern
         self._encoding = encoding
         texts = {key.capitalize(): value for key, value in metadata.items()}
@@ -70,6 +71,7 @@ class PictureSequence:
             self._folder.mkdir()
         self._first = first_number
         self._alone = not part
+        self._colour = colour
         self._save = save or self._save_png
         self._count = 0
         self._overwrite = overwrite
@@ -141,7 +143,7 @@ class PictureSequence:
     def _save_png(self, target: Path, pixels: Frame, number: int) -> None:
         if pixels.shape[2] == 4 and not self._encoding.alpha:
             pixels = laid_over_black(pixels)
-        data = encode_png(pixels, "gray16be" if pixels.shape[2] == 1 else self._encoding.pix_fmt)
+        data = encode_png(pixels, "gray16be" if pixels.shape[2] == 1 else self._encoding.pix_fmt, self._colour)
         with open(target, "wb") as file:
             file.write(data[:_AFTER_HEADER] + self._text + data[_AFTER_HEADER:])
 
@@ -161,12 +163,15 @@ def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
         temporary.write_bytes(encode_png(pixels, "rgba" if pixels.shape[2] == 4 else "rgb24"))
 
 
-def encode_png(pixels: Frame, pix_fmt: str) -> bytes:
-    """Return (H, W, 3 or 4), uint8 or a signal in floats, as a PNG file of this pixel format, tagged as sRGB."""
+def encode_png(pixels: Frame, pix_fmt: str, tags: ColourTags | None = None) -> bytes:
+    """Return (H, W, 3 or 4), uint8 or a signal in floats, as a PNG file of this pixel format, tagged as sRGB, or as HDR
+    or of a wide gamut where the tags say so."""
     height, width = pixels.shape[:2]
     frame = as_frame(pixels)
     frame = frame.reformat(format=pix_fmt)
     frame.color_primaries, frame.color_trc = BT709, _SRGB_TRANSFER
+    if tags is not None and (tags.hdr or tags.wide_gamut):
+        frame.color_primaries, frame.color_trc = tags.primaries or BT2020, tags.transfer or BT709
     frame.pts = 0
     encoder = av.VideoCodecContext.create("png", "w")
     encoder.width, encoder.height, encoder.pix_fmt = width, height, pix_fmt

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.errors import InputError, MissingError, UsageError
+from fommctl.media.colour import ColourTags
 from fommctl.media.colourspaces import (
     FILM_LOG,
     LINEAR,
@@ -27,6 +28,7 @@ from fommctl.media.colourspaces import (
     find_space,
     import_openimageio,
     linear_space,
+    space_of,
     stated_space,
 )
 from fommctl.media.limits import check_size
@@ -413,11 +415,18 @@ def _damaged(path: Path, reason: object) -> InputError:
     return InputError(f"{path.name} is damaged: {lines[0] if lines else 'it cannot be read'}", "Copy it again.")
 
 
-def from_codes(codes: NDArray[np.uint8] | NDArray[np.uint16], options: ReadOptions = PLAIN) -> Plate:
-    """Return codes (H, W, 3 or 4) of 8 or 16 bits, with straight alpha, as a plate; sRGB where no space is named."""
+def from_codes(
+    codes: NDArray[np.uint8] | NDArray[np.uint16], options: ReadOptions = PLAIN, tags: ColourTags | None = None
+) -> Plate:
+    """Return codes (H, W, 3 or 4) of 8 or 16 bits, with straight alpha, as a plate.
+
+    tags: say its space where no other is named; sRGB without.
+    """
     top = np.iinfo(codes.dtype).max
     values = codes.astype(np.float32) / np.float32(top)
     alpha = np.ascontiguousarray(values[..., 3]) if values.shape[2] == 4 else None
-    space = Space(SRGB) if options.space is None else find_space(options.space, options.config, options.flag)
+    space = space_of(tags or ColourTags())
+    if options.space is not None:
+        space = find_space(options.space, options.config, options.flag)
     look = choose_look(space, floating=False, view=options.view, config=options.config)
     return Plate(np.ascontiguousarray(values[..., :3]), alpha, False, "uint8" if top == 255 else "uint16", look)

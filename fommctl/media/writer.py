@@ -179,6 +179,7 @@ class Writer:
                 first_number=self._first_number,
                 part=self._part,
                 save=self._plate_writer(),
+                colour=self._colour,
             )
             return self
         with output_errors(self.path):
