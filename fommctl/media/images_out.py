@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import zlib
@@ -32,7 +33,7 @@ _OPTIONS = {"compression_level": "1", "pred": "mixed"}
 
 
 class PictureSequence:
-    """Numbered pictures in a temporary folder; `finish` moves them, `abort` puts everything back.
+    """Numbered pictures in a temporary folder; `publish` moves them, `abort` puts everything back.
 
     A target folder that does not exist yet appears with all of them at once: the temporary one, beside it, gets its
     name. Where it exists the temporary one is inside it, and the pictures take their places one by one; those that
@@ -92,14 +93,19 @@ class PictureSequence:
                 self._running.popleft().result()
 
     def finish(self) -> None:
-        """Wait for the encoders, move the pictures into place, remove those of an older, longer result."""
+        """Wait for the encoders."""
         with output_errors(self._pattern):
             while self._running:
                 self._running.popleft().result()
             self._pool.shutdown()
+
+    def publish(self, *, keep: bool = True) -> None:
+        """Move the pictures into place; what they replace is kept until `release`."""
+        targets = [numbered(self._pattern, number) for number in range(self._first, self._first + self._count)]
+        with output_errors(self._pattern):
             if self._new_folder and self._gets_its_name():
+                self._moved += targets
                 return
-            targets = [numbered(self._pattern, number) for number in range(self._first, self._first + self._count)]
             if self._overwrite:
                 self._aside.mkdir()
                 for target in targets:
@@ -108,7 +114,11 @@ class PictureSequence:
             for target in targets:
                 publish(self._folder / target.name, target, overwrite=self._overwrite)
                 self._moved.append(target)
-            self._moved.clear()
+
+    def release(self) -> None:
+        """Remove what was replaced, and pictures of an older, longer result."""
+        self._moved.clear()
+        with output_errors(self._pattern):
             if self._overwrite and self._alone:
                 self._remove_older()
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -123,6 +133,9 @@ class PictureSequence:
             else:
                 target.unlink(missing_ok=True)
         shutil.rmtree(self._folder, ignore_errors=True)
+        if self._new_folder and self._moved:
+            with contextlib.suppress(OSError):
+                self._pattern.parent.rmdir()
 
     def _remove_older(self) -> None:
         """Remove the other pictures of a result that was longer, as far as this tool has written them."""

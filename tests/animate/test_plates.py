@@ -262,6 +262,34 @@ def test_the_matte_as_a_layer_of_the_result(folder, animator, tmp_path):
     assert np.array_equal(pixels[outside()][:, :3], plates.read(folder / "half.exr")[outside()])
 
 
+@pytest.mark.parametrize("output", ["new/%04d.exr", "there/%04d.exr", "there/out.mkv"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_result_and_plates_are_there_together_or_not_at_all(folder, animator, tmp_path, monkeypatch, output, error):
+    from fommctl.errors import OutputError
+    from fommctl.media.images_out import PictureSequence
+
+    paths = {"matte": str(tmp_path / "new/m.%04d.exr"), "uv": tmp_path / "uv/%04d.exr", "overwrite": True}
+    (tmp_path / "there").mkdir()
+    for name in ("1001.exr", "1009.exr", "out.mkv"):
+        (tmp_path / "there" / name).write_text("older")
+    published = PictureSequence.publish
+
+    def fail(self, *, keep):
+        if "uv" in str(self._pattern):
+            raise error
+        published(self, keep=keep)
+
+    monkeypatch.setattr(PictureSequence, "publish", fail)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises((KeyboardInterrupt, OutputError, OSError)):
+        animator.animate(folder / "half.exr", folder / "driving.mp4", tmp_path / output, **paths, **BY_HAND)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["there"]
+    monkeypatch.undo()
+    animator.animate(folder / "half.exr", folder / "driving.mp4", tmp_path / output, **paths, **BY_HAND)
+    assert len([path for path in tmp_path.rglob("*") if path.is_file() and path not in before]) >= 6
+
+
 def test_parts_with_planes_are_those_of_the_whole(folder, animator, tmp_path):
     from fommctl.animate import run as animate
     from fommctl.animate.config import AnimateConfig
