@@ -363,7 +363,8 @@ def _channels(image: Any, name: str, layer: str | None) -> tuple[int, int, int, 
         close = nearest(wanted, known)
         hint = f"Did you mean {close}? " if close else ""
         raise UsageError(
-            f"{name} has no layer '{layer}'", hint + (f"It has {', '.join(known)}." if known else "Leave --layer out.")
+            f"{name} has no layer '{layer}'",
+            hint + (f"It has {', '.join(known)}." if known else "Leave the layer out."),
         )
     part, names, _ = layers[wanted]
     return part, *_run_of_colours(names, wanted, name)

@@ -343,6 +343,60 @@ def test_without_openimageio(animate, tmp_path, monkeypatch, source, output):
     assert names(tmp_path) == []
 
 
+def small(path: Path, size: int = 64, **more) -> Path:
+    return plates.write(path, np.full((size, size, 3), 0.2, np.float32), "half", **more)
+
+
+@pytest.mark.parametrize(
+    ("others", "driving", "complaint"),
+    [
+        ({"a.1003.exr": 32}, "shot/a.####.exr", "a.1003.exr is 32x32 and the pictures before 64x64"),
+        ({"a.1003.exr": 32}, "shot", "a.1003.exr is 32x32 and the pictures before 64x64"),
+        ({"a.1001.jpg": 64}, "shot", "holds pictures of several kinds: a.#.exr (2), a.#.jpg (1)"),
+        ({"depth.1001.exr": 64}, "shot", "holds pictures of several kinds: a.#.exr (2), depth.#.exr (1)"),
+    ],
+)
+def test_driving_pictures_that_are_no_one_shot(animate, tmp_path, others, driving, complaint):
+    for name in ("a.1001.exr", "a.1002.exr"):
+        small(tmp_path / "shot" / name)
+    for name, size in others.items():
+        plates.write(
+            tmp_path / "shot" / name, np.zeros((size, size, 3), np.float32), "half" if "exr" in name else "uint8"
+        )
+    result = animate("plate.exr", tmp_path / driving, tmp_path / "o/####.exr")
+    assert result.code == 3
+    assert complaint in result.stderr
+    assert len(result.stderr.splitlines()) == 2
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_damaged_driving_picture_is_held_or_an_error(animate, tmp_path):
+    for number in (1001, 1002, 1003):
+        small(tmp_path / f"shot/a.{number}.exr")
+    torn = tmp_path / "shot/a.1002.exr"
+    torn.write_bytes(torn.read_bytes()[:-300])
+    result = animate("plate.exr", tmp_path / "shot", tmp_path / "o/####.exr", "--json")
+    assert result.code == 0, result.stderr
+    assert any("a.1002.exr is damaged" in warning for warning in result.json()["warnings"])
+    failed = animate("plate.exr", tmp_path / "shot", tmp_path / "f/####.exr", "--on-gap", "fail")
+    assert (failed.code, "a.1002.exr is damaged" in failed.stderr) == (3, True)
+    assert not (tmp_path / "f").exists()
+
+
+def test_a_layer_of_driving_pictures(animate, tmp_path):
+    moving, channels = np.zeros((64, 64, 3), np.float32), ("R", "G", "B", "beauty.R", "beauty.G", "beauty.B")
+    for number in range(1001, 1004):
+        square = (moving_square(number - 1001, 64, 64) / 255).astype(np.float32) ** 2.4
+        plates.write(tmp_path / f"beauty/a.{number}.exr", square, "half")
+        plates.write(tmp_path / f"both/a.{number}.exr", np.dstack((moving, square)), "half", channels=channels)
+    for name, layer in (("beauty", ()), ("both", ("--driving-layer", "beauty"))):
+        assert animate("plate.exr", tmp_path / name, tmp_path / f"o-{name}/####.exr", *layer).code == 0
+    one, other = (plates.read(tmp_path / f"o-{name}/1003.exr") for name in ("beauty", "both"))
+    assert np.array_equal(one, other)
+    wrong = animate("plate.exr", tmp_path / "both", tmp_path / "x/####.exr", "--driving-layer", "beuty")
+    assert (wrong.code, "Did you mean beauty?" in wrong.stderr) == (2, True)
+
+
 def test_negative_numbers(animate, tmp_path):
     plates.write(tmp_path / "shot/a.-0001.exr", np.zeros((64, 64, 3), np.float32), "half")
     plates.write(tmp_path / "shot/a.0001.exr", np.zeros((64, 64, 3), np.float32), "half")
