@@ -218,7 +218,7 @@ class RenderSession:
         plate = plate_of(plan.inputs)
         space = result_space(config, plate)
         names = (*"RGBA"[: 4 if self.composer.alpha else 3], *(("matte.A",) if config.matte == "embed" else ()))
-        kind = config.exr_type or ("float" if plate.depth == "float" else "half")
+        kind = config.exr_type or ("float" if plate.depth in ("float", "double") else "half")
         height, width = plate.values.shape[:2]
         return PlateFormat(
             kind,

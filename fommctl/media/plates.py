@@ -35,7 +35,8 @@ from fommctl.media.limits import check_size
 from fommctl.media.read_options import PLAIN, OnNan, ReadOptions
 from fommctl.presets.config import nearest
 
-Depth = Literal["half", "float", "uint8", "uint10", "uint12", "uint16"]
+Depth = Literal["half", "float", "double", "uint8", "uint10", "uint12", "uint16", "uint32"]
+FLOATING = frozenset({"half", "float", "double"})
 _EXR = b"\x76\x2f\x31\x01"
 _DPX = (b"SDPX", b"XPDS")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -242,7 +243,7 @@ def _finite(pixels: Floats, name: str, on_nan: OnNan) -> tuple[Floats, int]:
 
 
 def _look(spec: Any, format_name: str, depth: Depth, name: str, options: ReadOptions) -> Look:
-    floating = depth in ("half", "float")
+    floating = depth in FLOATING
     if options.space is not None:
         space = find_space(options.space, options.config, options.flag)
     else:
@@ -272,15 +273,17 @@ def _stated(spec: Any, format_name: str, name: str, options: ReadOptions) -> Spa
                 f"Name one of its own with {options.flag}, or another configuration with --ocio.",
             )
         return space
-    return Space(LINEAR if _depth(spec) in ("half", "float") else SRGB)
+    return Space(LINEAR if _depth(spec) in FLOATING else SRGB)
 
 
 def _depth(spec: Any) -> Depth:
     kind = str(spec.format)
     if kind in ("half", "float"):
         return "half" if kind == "half" else "float"
-    if kind in ("double", "uint", "uint32", "int", "int32"):
-        return "float"
+    if kind == "double":
+        return "double"
+    if kind in ("uint", "uint32", "int", "int32"):
+        return "uint32"
     bits = int(spec.get_int_attribute("oiio:BitsPerSample", 8 if kind in ("uint8", "int8") else 16))
     return {8: "uint8", 10: "uint10", 12: "uint12"}.get(bits, "uint16")  # type: ignore[return-value]
 

@@ -1,5 +1,6 @@
 """What a compositing pipeline gives `fommctl animate` and gets back: sequences, spaces, attributes, bad plates."""
 
+import struct
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -324,6 +325,40 @@ def test_bad_plates_are_told_in_one_line(animate, tmp_path, make, complaint):
     assert result.code == 3
     assert complaint in result.stderr
     assert not (tmp_path / "o").exists()
+
+
+def integers_of_32_bits(path: Path) -> None:
+    """A baseline TIFF, which OpenImageIO reads and does not write."""
+    codes = plates.deep_codes().astype("<u4") << 16
+    data, place = codes.tobytes(), 8 + codes.nbytes
+    more = place + 2 + 12 * 11 + 4
+    tags = [
+        (256, 3, 1, 512), (257, 3, 1, 512), (258, 3, 3, more), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 8),
+        (277, 3, 1, 3), (278, 3, 1, 512), (279, 4, 1, len(data)), (284, 3, 1, 1), (339, 3, 3, more + 6),
+    ]  # fmt: skip
+    listed = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    head = struct.pack("<2sHI", b"II", 42, place)
+    path.write_bytes(
+        head + data + struct.pack("<H", 11) + listed + bytes(4) + struct.pack("<6H", *(32,) * 3, *(1,) * 3)
+    )
+
+
+@pytest.mark.parametrize("kind", ["uint32", "double"])
+def test_numbers_that_no_tiff_keeps_are_refused(animate, tmp_path, kind):
+    if kind == "double":
+        plates.write(tmp_path / "wide.tif", plates.linear().astype(np.float64), "double")
+    else:
+        integers_of_32_bits(tmp_path / "wide.tif")
+    result = animate(tmp_path / "wide.tif", "driving.mp4", tmp_path / "o/####.tif")
+    assert (result.code, "which no TIFF result keeps" in result.stderr) == (3, True)
+    assert not (tmp_path / "o").exists()
+    space = ("--output-space", "srgb_rec709_display") if kind == "uint32" else ()
+    made = animate(
+        tmp_path / "wide.tif", "driving.mp4", tmp_path / "o/####.exr", "--frames", "1", *space, "--exr-type", "float"
+    )
+    assert made.code == 0, made.stderr
+    after, before = plates.read(tmp_path / "o/1001.exr"), plates.read(tmp_path / "wide.tif")
+    assert np.array_equal(after[outside()], before[outside()])
 
 
 def test_tiled_files_are_read(animate, tmp_path):
