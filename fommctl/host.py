@@ -468,17 +468,20 @@ def _discover() -> list[Plugin]:
         except Exception as error:
             logger.debug("the entry points of an installed distribution cannot be read: %s", describe(error))
             continue
+        if not entries:
+            continue
+        # Once a distribution: each look at its metadata parses the whole of them.
+        (name, version), required = _name_and_version(distribution), _required(distribution)
         for entry in entries:
-            name, version = _name_and_version(distribution)
             key = re.sub(r"[-_.]+", "-", name).lower(), entry.name
-            if key not in found:
-                found[key] = Plugin(entry, name, version, manager, _required(distribution))
+            found.setdefault(key, Plugin(entry, name, version, manager, required))
     return [found[key] for key in sorted(found, key=lambda key: (key[1], key[0]))]
 
 
 def _name_and_version(distribution: metadata.Distribution) -> tuple[str, str]:
     try:
-        return distribution.metadata["Name"] or "unknown", distribution.version or "unknown"
+        about = distribution.metadata
+        return about["Name"] or "unknown", about["Version"] or "unknown"
     except Exception:
         return "unknown", "unknown"
 
