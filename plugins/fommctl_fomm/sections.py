@@ -52,3 +52,7 @@ class TrainParams(BaseTrainParams):
     @property
     def landmarks(self) -> GuidanceParams | None:
         return self.guidance if self.loss_weights.guidance or self.loss_weights.focus else None
+
+
+SECTIONS = {"train_params": TrainParams}
+"""Schemas of preset sections that differ from the shared ones."""
