@@ -32,11 +32,11 @@ class Rendered:
 
     pixels: HostPixels
     frames: Sequence[TimedFrame[DrivingFrame] | None]
-    """None: rendered with the others of its batch, and not wanted."""
+    """Frames to show; None for one that was rendered with its batch but is not wanted."""
     driving: MotionParts
-    """Of the driving frames, as detected."""
+    """Motion of the driving frames, as detected."""
     transferred: MotionParts
-    """Of the rendered frames."""
+    """Motion of the rendered frames."""
     exact: Tensor
     """(B, 3, h, w) in [0, 1]: the pixels before they were rounded, on the model's device."""
     flow: Tensor | None = None
@@ -45,17 +45,17 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class CompositionOptions:
-    """What a finished frame shows."""
+    """Content and layout of a finished frame."""
 
     paste_back: bool
     alpha: bool
     compare: bool
     keypoints: bool
     detail: bool = False
-    """Of the source, at its resolution."""
+    """Detail of the source, carried over at its own resolution."""
     matte: bool = False
     uv: bool = False
-    """Where pixels come from; the renderer is a FlowRenderer then."""
+    """A map of where each pixel comes from, which needs a FlowRenderer."""
 
 
 class Composer:

@@ -76,7 +76,7 @@ GENERAL: Mapping[str, Any] = {
     "cuts": True,
     "detail": None,  # where frames are pasted back
 }
-"""By the name of the option; presets change them by `animate_params.defaults`."""
+"""General defaults by option name; presets change them by `animate_params.defaults`."""
 
 AS_PUBLISHED: Mapping[str, Any] = {
     "motion": None,  # relative where the model has it, else absolute
@@ -90,7 +90,7 @@ AS_PUBLISHED: Mapping[str, Any] = {
     "cuts": False,  # one reference for all shots
     "detail": False,  # frames are what the networks paint; beyond the picture, its border is repeated
 }
-"""What `--as-published` means: nothing but this is done where an option is left open."""
+"""Defaults of `--as-published`: all that is done where an option is left open."""
 
 
 def resolve(config: AnimateConfig, preset: Preset, family: BackendSpec) -> AnimateConfig:
@@ -128,9 +128,9 @@ class AnimationInputs:
     subject: Detection | None
     """The source's, where it was looked for."""
     all_boxes: tuple[Box, ...]
-    """Of all subjects of the source, from left to right, where they were looked for."""
+    """Boxes of all subjects of the source, from left to right, where subjects were searched for."""
     room: Room | None
-    """How far the source's subject may move before it leaves its square, where that is known."""
+    """Room for the source's subject to move before it leaves its square, where that is known."""
     warnings: tuple[str, ...]
     detection_s: float
 
@@ -153,10 +153,10 @@ InputFiles = tuple[tuple[str, InputFile], ...]
 
 @dataclass(frozen=True, slots=True)
 class AnimationPlan:
-    """What the inputs and the options decide about a result; another process can be handed it."""
+    """Everything that inputs and options decide about a result; it can be handed to another process."""
 
     config: AnimateConfig
-    """With nothing left open."""
+    """The configuration, with every option decided."""
     inputs: AnimationInputs
     sound: tuple[AudioSource, ...]
     """One source a track of the result."""
@@ -167,7 +167,7 @@ class AnimationPlan:
 
     @property
     def info(self) -> VideoInfo:
-        """Of the driving video."""
+        """The driving video's properties."""
         return self.inputs.driving.info
 
     @property
@@ -224,7 +224,7 @@ class AnimationPlan:
 
 @contextmanager
 def open_driving(config: AnimateConfig, engine: Engine) -> Iterator[Clip | Motion]:
-    """The driving video, probed, or the motion file in its place. Raises InputError, ModelError or UsageError."""
+    """Probe the driving video, or read the motion file in its place. Raises InputError, ModelError or UsageError."""
     check_outputs(config)
     if is_motion_file(config.driving):
         yield load_motion(config, engine)
@@ -375,7 +375,7 @@ def _framed(
 def _full(
     pixels: NDArray[np.uint8], box: Box | None, turned: TurnedSquare | None, *, mirrored: bool
 ) -> NDArray[np.uint8]:
-    """As `full_square`; a turned square upright, the border repeated outside the picture."""
+    """Return what `full_square` returns; a turned square upright, the border repeated outside the picture."""
     if turned is None:
         return full_square(pixels, box, mirrored=mirrored)
     side = max(1, round(turned.side))
@@ -392,7 +392,7 @@ def full_square(pixels: NDArray[Number], box: Box | None, *, mirrored: bool) -> 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What the search of the inputs gave."""
+    """The results of searching the inputs."""
 
     source: Crop | None = None
     shots: tuple[ClipCrop, ...] = ()
@@ -711,7 +711,7 @@ def _about_model(config: AnimateConfig, engine: Engine, source: MotionParts) -> 
 
 
 def keeps_alpha(config: AnimateConfig, inputs: AnimationInputs) -> bool:
-    """Does the result keep the transparency of the source?"""
+    """Return whether the result keeps the transparency of the source."""
     return (
         inputs.source_box is not None
         and config.paste_back is not False

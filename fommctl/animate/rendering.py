@@ -90,7 +90,7 @@ class DrivingReader:
 
     @property
     def warnings(self) -> list[str]:
-        """What could not be read, so far."""
+        """The problems in reading so far."""
         return self._reader.warnings
 
     def close(self) -> None:
@@ -230,7 +230,7 @@ class DrivingMotion:
 
     @contextmanager
     def detected(self, finder: ReferenceFinder, *, keep: bool) -> Iterator[Iterator[DrivingFrame]]:
-        """The frames with their motion, in order; with their pixels where they are shown beside the result.
+        """Yield the frames with their motion, in order, with their pixels where they are shown beside the result.
 
         keep: collect them in `frames`.
         """
@@ -291,7 +291,7 @@ class RenderSession:
     renderer: Renderer
     composer: Composer | PlateComposer
     signature: Signature | None
-    """What signs the result, where that is wanted."""
+    """The signature of the result, where one is wanted."""
     detector: MotionDetector
     squares: SquareRenderer
     finder: ReferenceFinder
@@ -393,7 +393,8 @@ class RenderSession:
         return Attributes(first_timecode(plan, offset), plan.rate, own.aspect, colours, self.reel)
 
     def plates(self, offset: Fraction) -> PlateFormat | None:
-        """How the result is written as OpenEXR, DPX or TIFF.  offset: seconds from --start to its first frame."""
+        """Return how the result is written as OpenEXR, DPX or TIFF.  offset: seconds from --start to its first
+        frame."""
         plan, config = self.plan, self.plan.config
         if not is_plate_format(config.result_path):
             return None

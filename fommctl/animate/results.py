@@ -1,4 +1,5 @@
-"""Where finished frames go: the result with the plates beside it, and frames that wait on the disk to be encoded."""
+"""Destinations of finished frames: the result with the plates beside it, and frames that wait on the disk to be
+encoded."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ class Results:
     """The result and the plates beside it, written frame by frame; a context manager, as `Writer` is."""
 
     writer: Writer
-    """Of the result."""
+    """The writer of the result."""
     matte: Writer | None
     uv: Writer | None
     _embed: bool
@@ -135,7 +136,7 @@ def picture_number(plan: AnimationPlan, first: TimedFrame[DrivingFrame]) -> int:
 
 
 def frame_path(folder: Path, number: int, plan: AnimationPlan) -> Path:
-    """Where `save_frame` puts a frame.  number: in the result, from 0."""
+    """Return the path to which `save_frame` writes a frame.  number: in the result, from 0."""
     whole = plan.deep or plan.config.matte is not None or plan.config.uv is not None
     return folder / f"{number + 1:08d}{'.npz' if whole else '.png'}"
 

@@ -71,14 +71,14 @@ class RenderStats:
     model_seconds: float
     """Spent in the model; of all workers together."""
     seconds: float
-    """From the first frame read to the file closed."""
+    """Seconds from the first frame read to the file closed."""
     batch_size: int
     references: tuple[Fraction, ...]
     """Time of the reference frame of each shot, as far as they were reached."""
     limited: tuple[float, ...] = ()
     """Times of the frames whose motion was cut so that the subject stays in the square."""
     warnings: tuple[str, ...] = ()
-    """Of the reader."""
+    """Warnings of the reader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +316,7 @@ def limited(times: Sequence[float]) -> list[str]:
 
 
 def expected_frames(config: AnimateConfig, info: VideoInfo) -> int | None:
-    """For progress only."""
+    """Estimate the number of frames, for progress only."""
     rate = config.fps or info.rate
     if info.duration is None:
         return info.frames

@@ -28,7 +28,7 @@ _DAMAGED = "Emit the job again."
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shot:
-    """What is rendered, and which of its frames the engine counts."""
+    """A job for a farm, and the frames of it that the farm counts."""
 
     config: AnimateConfig
     """Configuration with absolute paths, and an output."""

@@ -40,17 +40,17 @@ Load = Callable[[Shot], Engine]
 
 @dataclass(frozen=True, slots=True)
 class DoneChunk:
-    """What a chunk has made."""
+    """The result of a chunk."""
 
     pictures: tuple[Path, ...]
     """Beside this machine's others of the job: names in their folder."""
     stats: RenderStats | None
-    """None where no task joins the pictures."""
+    """Statistics of the whole shot; None unless a task joins the pictures."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """What a task did."""
+    """The result of a task."""
 
     task: str
     output: Path

@@ -52,7 +52,7 @@ class Space:
     config: str | None = None
     """The OCIO configuration; None for a space that this module knows."""
     primaries: tuple[float, ...] | None = None
-    """Of a linear space: x and y of red, green, blue and white, where they are not those of Rec.709."""
+    """x and y of a linear space's red, green, blue and white, where they are not those of Rec.709."""
 
 
 def linear_space(primaries: Sequence[float]) -> Space:
@@ -133,7 +133,7 @@ def _config(path: str) -> Any:
 
 
 Change = Callable[[Floats], Floats]
-"""Of pixels (..., 3)."""
+"""A change of pixels (..., 3)."""
 
 
 def to_linear(space: Space) -> Change:
@@ -215,7 +215,7 @@ _TRIAL = np.array(
 )
 """Colours by which the kind of a conversion is told: a matrix by the first three, a curve by the next four."""
 _CURVE = (-1.0, 2.0, (1 << 18) + 1)
-"""From where to where a curve is noted, and at how many places."""
+"""First and last value at which a curve is tabulated, and the number of values."""
 
 
 def _as_matrix(light: NDArray[np.float64]) -> tuple[Change, Change] | None:
@@ -353,7 +353,7 @@ class Look:
     view: str | None = None
     """DISPLAY/VIEW of the configuration in place of the own curve."""
     config: str | None = None
-    """Of the view."""
+    """The configuration of the view."""
 
     @property
     def plain(self) -> bool:

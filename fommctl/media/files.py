@@ -86,7 +86,7 @@ def demuxed(container: InputContainer, stream: Any) -> Iterator[Any]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[InputContainer]:
-    """A container open for reading. Raises InputError, also for playlists; network addresses are never followed."""
+    """Open a container for reading. Raises InputError, also for playlists; network addresses are never followed."""
     check_file(path)
     check_format(path)
     try:

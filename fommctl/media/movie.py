@@ -173,7 +173,7 @@ class Movie:
         self._temporary.unlink(missing_ok=True)
 
     def _complete(self) -> None:
-        """What comes after the last packet of the picture."""
+        """Write what comes after the last packet of the picture."""
         for sound in self._sounds:
             sound.finish(self._end)
         # Network file systems report a full disk when a file is closed or synchronised, once to each of those that had
@@ -313,7 +313,7 @@ class Movie:
             self._put(packet)
 
     def _put(self, packet: Any) -> None:
-        """Into the container; a part of a movie keeps it elsewhere."""
+        """Write a packet into the container; a part of a movie keeps it elsewhere."""
         self._container.mux(packet)
 
     def _lengthen(self, packet: Any) -> None:

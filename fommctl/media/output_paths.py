@@ -1,4 +1,4 @@
-"""Where results go: patterns of numbered pictures, temporary names beside the target, and checks before any work."""
+"""Paths of results: patterns of numbered pictures, temporary names beside the target, and checks before any work."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ _EXR = b"\x76\x2f\x31\x01"
 _DPX = (b"SDPX", b"XPDS")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 SUFFIXES = frozenset({".exr", ".dpx"})
-"""Of files that OpenImageIO alone reads here."""
+"""Suffixes of files that only OpenImageIO reads here."""
 CONVERT = "Convert it to a flat OpenEXR, TIFF or PNG file first."
 
 
@@ -48,7 +48,7 @@ class NotFiniteError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """What files of post-production say beside their pixels."""
+    """Properties that files of post-production hold beside their pixels."""
 
     timecode: str | None = None
     """HH:MM:SS:FF, or HH:MM:SS;FF for drop-frame."""
@@ -126,18 +126,18 @@ def to_bytes(signal: Floats) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the header of a file for OpenImageIO says."""
+    """The header of a file for OpenImageIO."""
 
     format: str
     """openexr, dpx or tiff."""
     width: int
-    """Of the display window."""
+    """Width of the display window."""
     height: int
     depth: Depth
     has_alpha: bool
     attributes: Attributes
     comment: str | None
-    """What the file says of itself."""
+    """The file's comment about itself."""
 
 
 def needs_openimageio(path: Path) -> bool:
@@ -390,7 +390,7 @@ def _run_of_colours(names: list[str], layer: str, name: str) -> tuple[int, int, 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A file open in OpenImageIO. Raises InputError and MissingError."""
+    """Open a file in OpenImageIO. Raises InputError and MissingError."""
     with path.open("rb") as file:
         kind = "an OpenEXR picture" if file.read(4) == _EXR else "a DPX picture"
     oiio = import_openimageio(f"{path.name} is {kind}, which")

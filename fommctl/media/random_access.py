@@ -216,7 +216,7 @@ class _Video:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """A container and its picture stream, decoded on one thread: training reads many clips side by side."""
+    """Open a container and its picture stream, decoded on one thread: training reads many clips side by side."""
     with opened(path) as container:
         stream = video_stream(container, path)
         stream.codec_context.thread_count = 1

@@ -1,4 +1,4 @@
-"""Where frames come from: videos, animations, folders, pictures. Nothing is converted before it is wanted."""
+"""Sources of frames: videos, animations, folders, pictures. Nothing is converted before it is wanted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from fommctl.media.resampling import Pixels, content, over_black
 _INDEXED = frozenset({"mov", "matroska", "avi"})
 """Containers whose header says how long the picture is, so that a cut file can be told."""
 _SEEKABLE = frozenset({"mov", "matroska"})
-"""Those in which seeking keeps timestamps exact. After a seek, MPEG program streams give frames their neighbours'
+"""Containers in which seeking keeps timestamps exact. After a seek, MPEG program streams give frames their neighbours'
 times, and AVI does where frames are coded out of order."""
 _SEEK_FROM = 1
 """Seconds from which on seeking pays."""
@@ -48,7 +48,7 @@ class Picture:
 
     pixels: Pixels
     content: Box | None = None
-    """Where in the clip's picture it lies, in pixels of that, if its shape differs: black bars are around it."""
+    """Its place in the clip's picture, in pixels, where its shape differs: black bars surround it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ class _Video:
         return self._converters[view]
 
     def _place(self, frame: VideoFrame, time: Fraction, aspect: Fraction) -> Box | None:
-        """Where the frame lies in the picture of the first one; whoever watches is told when its size changes."""
+        """Return the frame's place in the picture of the first one; watchers hear of changes of size."""
         shape = (frame.width, frame.height, aspect)
         if shape != self._shape:
             info, self._shape = self.info, shape
@@ -242,7 +242,7 @@ class _Video:
 
     @contextmanager
     def _opened(self) -> Iterator[OpenVideo]:
-        """The file at its first frame: as it was left open by the probe, the first time, else opened again."""
+        """Yield the file at its first frame: as the probe left it open, the first time, else opened again."""
         video, self._open = self._open, None
         if video is None:
             with opened(self.info.path) as container:

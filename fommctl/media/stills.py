@@ -31,7 +31,7 @@ timestamps that are wrong, and filling them would write without end."""
 HEIF = "HEIF"
 """Pillow's name of the format."""
 _STILL_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2", b"mif3"})
-"""Of ISO/IEC 23008-12: a picture is what the file is for. Sequences (`hevc`, `msf1`) are films."""
+"""Brands of ISO/IEC 23008-12 files that hold one picture. Sequences (`hevc`, `msf1`) are films."""
 _OTHERS = frozenset({b"avif", b"avis"})
 """Brands of pictures that Pillow reads itself."""
 _LONGEST_BOX = 1024
@@ -102,7 +102,7 @@ _QUARTER_TURNS = {5, 6, 7, 8}
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """What the header of an image file says."""
+    """The header of an image file."""
 
     format: str
     mode: str
@@ -114,8 +114,8 @@ class Still:
 
 @contextmanager
 def _opened(path: Path, *, strip: bool = False, data: bytes | None = None) -> Iterator[Image.Image]:
-    """The image, not yet decoded; data: its bytes where they lie in something else. Raises InputError for whatever
-    goes wrong while it is open."""
+    """Open the image without decoding it; data: its bytes where they lie in something else. Raises InputError for
+    whatever goes wrong while it is open."""
     try:
         Image.init()
         source = path if data is None else BytesIO(data)
@@ -265,7 +265,8 @@ def delays(path: Path) -> list[int]:
 
 
 def _webp_delays(path: Path) -> list[int]:
-    """Of the chunks ANMF of a RIFF file (WebP Container Specification, "Animation"); none in other files."""
+    """Return the durations of the chunks ANMF of a RIFF file (WebP Container Specification, "Animation"); none in other
+    files."""
     found = []
     with path.open("rb") as file:
         if file.read(4) != b"RIFF":

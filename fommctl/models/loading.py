@@ -86,17 +86,17 @@ class LoadedModel:
     """Networks with weights, and what is known of them."""
 
     name: str
-    """In the registry, or of the file."""
+    """Name in the registry, or of the file."""
     backend: Backend
     preset: Preset
     metadata: Mapping[str, str]
     """See `Checkpoint.metadata`."""
     notes: tuple[str, ...]
-    """How the file was read, where that had to be worked out; short phrases for the user."""
+    """Short phrases for the user on how the file was read, where that had to be worked out."""
     groups: tuple[str, ...] = ()
     """Groups whose weights came from the file."""
     path: Path | None = None
-    """Of the file; None where the weights come from none."""
+    """Path of the file; None where the weights come from none."""
     fingerprint: FileFingerprint | None = None
     """State of the file before it was read."""
     publisher: str | None = None

@@ -49,9 +49,9 @@ class Entry:
     licence: str
     status: Status
     path: Path
-    """Where the file is, or will be once pulled."""
+    """Path where the file is, or will be once pulled."""
     spec: ModelSpec | None = None
-    """None for an imported model that no plugin knows."""
+    """The plugin's spec; None for an imported model that no plugin knows."""
 
 
 def entries(host: Host) -> dict[str, Entry]:
@@ -198,7 +198,7 @@ def remove(name: str, host: Host) -> Path:
 
 
 def import_path(name: str, host: Host, overwrite: bool) -> Path:
-    """Where a model imported as `name` goes. Raises UsageError for a name that cannot be used or is taken."""
+    """Return the path of a model imported as `name`. Raises UsageError for a name that cannot be used or is taken."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name.lower().endswith(".safetensors"):
         raise UsageError(
             f"{name!r} cannot be the name of a model", "Use letters, digits, dots, dashes and underscores."
@@ -212,12 +212,13 @@ def import_path(name: str, host: Host, overwrite: bool) -> Path:
 
 
 def is_shipped(spec: ModelSpec | None) -> bool:
-    """Does this model's file come with a package?"""
+    """Return whether this model's file comes with a package."""
     return spec is not None and spec.path is not None
 
 
 def pulled_path(spec: ModelSpec) -> Path:
-    """Where a downloadable model goes: a folder for several files, else a file with the ending of its address."""
+    """Return the path of a downloadable model: a folder for several files, else a file with the ending of its
+    address."""
     if spec.files:
         return models_folder() / spec.name
     ending = re.search(r"(\.pth\.tar|\.\w+)$", spec.urls[0].partition("?")[0]) if spec.urls else None
@@ -226,7 +227,7 @@ def pulled_path(spec: ModelSpec) -> Path:
 
 
 def record_path(name: str) -> Path:
-    """Where the hash of a pulled file is kept; it stays when the file is removed."""
+    """Return the path of a pulled file's hash, which stays when the file is removed."""
     return models_folder() / f"{name}.origin.json"
 
 

@@ -260,7 +260,7 @@ class SquareParams(Section):
     factor: Annotated[float, Field(gt=0, le=10)]
     """Side over the larger extent of the landmarks, along the face."""
     offset: Annotated[float, Field(ge=-1, le=1)] = 0.0
-    """How far its centre lies below that of the landmarks, in sides; negative is above."""
+    """The distance of its centre below that of the landmarks, in sides; negative is above."""
     turned: bool = False
     """Turned as the face is; of a source only."""
 

@@ -36,7 +36,7 @@ class TrainParams(BaseTrainParams):
     """The training of FOMM."""
 
     scales: Scales = (1, 0.5, 0.25, 0.125)
-    """Of the pyramid that the losses see, relative to the frame."""
+    """Scales of the pyramid that the losses see, relative to the frame."""
     loss_weights: LossWeights = LossWeights()
     perceptual_network: Literal["vgg19", "efficientnet-lite0", "none"] = "vgg19"
     """Ours: whose features the perceptual loss compares. The published choice needs a download, efficientnet-lite0 a
