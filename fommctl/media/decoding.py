@@ -202,6 +202,10 @@ class Damage:
         return [message for happened, message in found if happened]
 
 
+_ALL_OR_NOTHING = "libdav1d"
+"""A decoder that gives no part of a cut packet, and forgets the frames before it that it holds back."""
+
+
 class Decoded(NamedTuple):
     """A frame, its time in absolute seconds of the file, and width over height of its pixels."""
 
@@ -280,6 +284,8 @@ class Decoder:
                 continue
             failures = 0
             self.damage.corrupt += bool(packet.is_corrupt)
+            if packet.is_corrupt and self.stream.codec_context.name == _ALL_OR_NOTHING:
+                continue
             yield packet
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.files import atomic_write, keep_copy, publish, temporary_path
+from fommctl.files import HeldFolder, atomic_write, keep_copy, publish, temporary_path
 from fommctl.media.colour import BT709
 from fommctl.media.containers import Encoding
 from fommctl.media.marking import OURS, Mark
@@ -68,6 +67,7 @@ class PictureSequence:
         self._folder = (folder.parent if self._new_folder else folder) / temporary_path(folder).name
         with output_errors(pattern):
             self._folder.mkdir()
+            self._parent = HeldFolder(self._folder.parent)
         self._first = first_number
         self._alone = not part
         self._save = save or self._save_png
@@ -96,6 +96,7 @@ class PictureSequence:
                 self._running.popleft().result()
             self._pool.shutdown()
             if self._new_folder and self._gets_its_name():
+                self._parent.close()
                 return
             targets = [numbered(self._pattern, number) for number in range(self._first, self._first + self._count)]
             if self._overwrite:
@@ -109,7 +110,8 @@ class PictureSequence:
             self._moved.clear()
             if self._overwrite and self._alone:
                 self._remove_older()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._parent.remove(self._folder.name)
+            self._parent.close()
 
     def abort(self) -> None:
         """Remove every picture of this run, and put back those that they have replaced."""
@@ -120,7 +122,8 @@ class PictureSequence:
                 os.replace(aside, target)
             else:
                 target.unlink(missing_ok=True)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._parent.remove(self._folder.name)
+        self._parent.close()
 
     def _remove_older(self) -> None:
         """Remove the other pictures of a result that was longer, as far as this tool has written them."""

@@ -7,12 +7,12 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, Self
 
 import numpy as np
 
 from fommctl.errors import OutputError
-from fommctl.files import create_temporary, publish, real_target
+from fommctl.files import HeldFolder, create_temporary, publish, real_target
 from fommctl.media.colour import ColourTags
 from fommctl.media.colourspaces import import_openimageio
 from fommctl.media.containers import container_of, resolve_encoding
@@ -26,7 +26,6 @@ from fommctl.media.sound import AudioSource
 __all__ = ["AudioSource", "Writer", "check_output", "holds_alpha", "holds_audio", "holds_more"]
 
 _FASTEST_GIF = 50
-_AnyMovie = TypeVar("_AnyMovie", bound=Movie)
 
 
 class _Sink(Protocol):
@@ -151,6 +150,7 @@ class Writer:
         self._target = real_target(self.path)
         self._overwrite = overwrite
         self._temporary: Path | None = None
+        self._folder: HeldFolder | None = None
         self._sink: _Sink | None = None
         self.warnings: list[str] = []
         if self._encoding.container.muxer == "gif" and rate > _FASTEST_GIF:
@@ -183,7 +183,12 @@ class Writer:
             return self
         with output_errors(self.path):
             self._temporary = create_temporary(self._target)
-        self._sink = self._movie(Movie, self._temporary)
+            self._folder = HeldFolder(self._target.parent)
+        try:
+            self._sink = self._movie(self._temporary, self._folder)
+        except BaseException:
+            self._folder.close()
+            raise
         return self
 
     def _plate_writer(self) -> PlateWriter | None:
@@ -192,12 +197,13 @@ class Writer:
         comment = None if self._mark is None else self._mark.comment
         return PlateWriter(self._encoding.pix_fmt, self._plates, comment)
 
-    def _movie(self, kind: type[_AnyMovie], temporary: Path) -> _AnyMovie:
-        return kind(
+    def _movie(self, temporary: Path, folder: HeldFolder) -> Movie:
+        return Movie(
             self.path,
             temporary,
             self._encoding,
             self._picture,
+            folder=folder,
             colour=self._colour,
             audio=self._audio,
             metadata=self._metadata,
@@ -228,18 +234,25 @@ class Writer:
     ) -> None:
         if self._sink is None:
             return
+        try:
+            self._end(self._sink, error)
+        finally:
+            if self._folder is not None:
+                self._folder.close()
+
+    def _end(self, sink: _Sink, error: BaseException | None) -> None:
         if error is not None:
-            self._sink.abort()
+            sink.abort()
             return
         try:
             if self.frames_written == 0:
                 raise OutputError(f"there is no frame to write to {self.path}", "Check --start, --end and the input.")
-            self._sink.finish()
+            sink.finish()
             if self._temporary is not None:
                 if self._complete is not None:
                     self._complete(self._temporary)
                 with output_errors(self.path):
                     publish(self._temporary, self._target, overwrite=self._overwrite)
         except BaseException:
-            self._sink.abort()
+            sink.abort()
             raise
