@@ -65,12 +65,9 @@ class Results:
         self._stack.__exit__(kind, error, trace)
 
 
-def open_results(
-    session: RenderSession, first: TimedFrame[DrivingFrame], canvas: tuple[int, int] | None = None
-) -> Results:
+def open_results(session: RenderSession, first: TimedFrame[DrivingFrame]) -> Results:
     """Open the result, whose time 0 and sound begin with its first frame; not entered yet.
 
-    canvas: (width, height) of its frames, where they are not those of the session's composer.
     A result of all frames begins with --start, wherever its first frame is.
     """
     plan = session.plan
@@ -83,7 +80,7 @@ def open_results(
         timecode=first_timecode(plan, offset),
         plates=session.plates(offset),
         **numbers,  # type: ignore[arg-type]  # an int and a bool
-        **session.writing() | ({} if canvas is None else {"width": canvas[0], "height": canvas[1]}),
+        **session.writing(),
     )
     matte = None if config.matte_path is None else _beside(session, config.matte_path, offset, ("A",), numbers)
     uv = None if config.uv is None else _beside(session, config.uv, offset, ("R", "G"), numbers)
