@@ -123,7 +123,8 @@ class GeneratorPhase(nn.Module):
         detector = self.keypoint_detector
         state = {name: values.detach() for name, values in detector.named_parameters()}
         state |= {name: values.clone() for name, values in detector.named_buffers()}
-        return torch.func.functional_call(detector, state, (frames,)).keypoints
+        found: Motion = torch.func.functional_call(detector, state, (frames,))  # type: ignore[no-untyped-call]
+        return found.keypoints
 
     def _warped_loss(self, generated: Generated, batch: TrainingBatch) -> Tensor:
         height, width = generated.motion.deformation.shape[1:3]
