@@ -123,7 +123,7 @@ class GeneratorPhase(nn.Module):
         detector = self.keypoint_detector
         state = {name: values.detach() for name, values in detector.named_parameters()}
         state |= {name: values.clone() for name, values in detector.named_buffers()}
-        found: Motion = torch.func.functional_call(detector, state, (frames,))  # type: ignore[no-untyped-call]
+        found: Motion = torch.func.functional_call(detector, state, (frames,))
         return found.keypoints
 
     def _warped_loss(self, generated: Generated, batch: TrainingBatch) -> Tensor:
