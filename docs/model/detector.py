@@ -24,7 +24,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fommctl.api.blocks import KeypointDetector
 from fommctl.datasets.clips import Clip, find_clips
 from fommctl.host import load_host
 from fommctl.media.random_access import read_frames
@@ -107,11 +106,9 @@ class Pairs:
             frame, points = shown.frames[number], (shown.marks[number, self._points] + 1) * MIDDLE
             if mirrored:
                 frame, points = frame[:, ::-1], points[list(MIRRORED)] * [-1, 1] + [SIDE - 1, 0]
-            frame = cv2.warpAffine(  # type: ignore[assignment]
-                np.ascontiguousarray(frame), move[:2], (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE
-            )
+            frame = cv2.warpAffine(np.ascontiguousarray(frame), move[:2], (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE)
             if random.random() < SOFT:
-                frame = cv2.GaussianBlur(frame, (0, 0), random.uniform(0.5, 2))  # type: ignore[assignment]
+                frame = cv2.GaussianBlur(frame, (0, 0), random.uniform(0.5, 2))
             points = points @ move[:2, :2].T + move[:2, 2]
             pair.append((coloured(frame, colours, gray=gray), points / MIDDLE - 1))
         return pair
@@ -171,12 +168,14 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     torch.manual_seed(options.seed)
     checkpoint = torch.load(options.init, map_location="cpu", weights_only=False)
-    preset = load_preset("faces-mini", load_host())
-    params = preset.model_params
+    host = load_host()
+    preset = load_preset("faces-mini", host)
     guidance = preset.section("train_params").guidance
-    size = params["common_params"] | params["kp_detector_params"]
-    teacher, network, average = (KeypointDetector(**size) for _ in range(3))
+    build = host.find("backend", "fomm").build
+    teacher, network, average = (build(preset.model_params).keypoint_detector for _ in range(3))
+    # The filter that reduces frames was not learned, and differs with their size.
     learned = checkpoint.get("average", checkpoint)["kp_detector"]
+    learned = {name: values for name, values in learned.items() if name != "down.weight"}
     for each in (teacher, network, average):
         each.load_state_dict(learned, strict=False)
     teacher.eval()
@@ -213,7 +212,7 @@ def main(arguments: Sequence[str]) -> int:
             print(step + 1, *(f"{loss.item():.3f}" for loss in losses), flush=True)
     for part in (checkpoint, checkpoint.get("average", {})):
         if "kp_detector" in part:
-            part["kp_detector"].update(average.state_dict())
+            part["kp_detector"].update({name: average.state_dict()[name] for name in learned})
     torch.save(checkpoint, options.output)
     return 0
 
