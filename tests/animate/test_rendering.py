@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fommctl.animate.motion import DrivingFrame, as_driven, at_rate
 from fommctl.animate.detecting import MotionDetector, batches
+from fommctl.animate.motion import DrivingFrame, as_driven, at_rate
 from fommctl.animate.rendering import SquareRenderer
 from fommctl.animate.transfer import Moment, MotionTransfer
 from fommctl.errors import MissingError
