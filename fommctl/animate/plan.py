@@ -355,6 +355,7 @@ def find_inputs(
     """
     deep = holds_more(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
     picture = read_picture(config.source, config.source_reading, deep=deep)
+    _check_exact(config, picture.plate)
     pixels = on_black(picture)
     source_box, driving_box = parse_crop(config.crop), parse_crop(config.crop_of_driving, SEARCHED)
     _check_inside(source_box, config.source.name, pixels.shape[1], pixels.shape[0])
@@ -513,6 +514,20 @@ def driving_shots(
 
 def _square(params: SquareParams) -> LandmarkSquare:
     return LandmarkSquare(**params.model_dump())
+
+
+def _check_exact(config: AnimateConfig, plate: Plate | None) -> None:
+    """Raise InputError for numbers that a result of the same format would round outside the matte."""
+    kinds = {"double": "floats of 64 bits", "uint32": "integers of 32 bits"}
+    if plate is not None and plate.format == "tiff" and plate.depth in kinds and _is_tiff(config.result_path):
+        raise InputError(
+            f"{config.source.name} holds {kinds[plate.depth]}, which no TIFF result keeps",
+            "Convert it to floats of 32 bits or to integers of 16 bits first, or write OpenEXR.",
+        )
+
+
+def _is_tiff(path: Path) -> bool:
+    return path.suffix.lower() in (".tif", ".tiff")
 
 
 def _check_inside(box: Box | None, name: str, width: int, height: int) -> None:

@@ -24,7 +24,7 @@ from fommctl.api.protocols import FrameFilter, SquareFilter
 from fommctl.media.boxes import Box
 from fommctl.media.colourspaces import SRGB, Space, convert
 from fommctl.media.images import Pixels, resize
-from fommctl.media.plates import Plate, from_codes, to_bytes
+from fommctl.media.plates import FLOATING, Plate, from_codes, to_bytes
 from fommctl.networks.detail import Detail, FrameDetail
 from fommctl.networks.motion import MotionParts
 
@@ -121,7 +121,7 @@ class PlateComposer:
     def pix_fmt(self) -> str | None:
         """The pixel format of a DPX or TIFF result that holds the source's numbers; None where the usual one does."""
         plate = self._plate
-        if self._suffix in (".tif", ".tiff") and plate.depth in ("half", "float"):
+        if self._suffix in (".tif", ".tiff") and plate.depth in FLOATING:
             return "gbrapf32le" if self._alpha else "gbrpf32le"
         if self._suffix == ".dpx" and plate.format == "dpx" and not self._alpha:
             return {"uint10": "gbrp10le", "uint12": "gbrp12le"}.get(plate.depth)

@@ -39,7 +39,8 @@ from fommctl.api.protocols import FlowRenderer, Renderer, SourceContext
 from fommctl.api.specs import StageEvent
 from fommctl.errors import MissingError, UsageError
 from fommctl.media import timecode
-from fommctl.media.colourspaces import Space
+from fommctl.media.colour import ColourTags
+from fommctl.media.colourspaces import Space, tags_of
 from fommctl.media.containers import is_plate_format
 from fommctl.media.marking import Mark
 from fommctl.media.plates import Attributes
@@ -176,8 +177,7 @@ class RenderSession:
             "reel": self.reel,
             # At a rate of its own, moments are multiples of its period.
             "time_base": Fraction(1, plan.rate.numerator) if plan.pace or info.tick is None else info.tick,
-            # Frames of HDR and wide-gamut clips arrive as bt709: their own tags would be wrong.
-            "colour": None if info.hdr or info.colour.wide_gamut else info.colour,
+            "colour": self._colour,
             "codec": config.codec,
             "crf": config.crf,
             "pix_fmt": config.pix_fmt or (self.composer.pix_fmt if isinstance(self.composer, PlateComposer) else None),
@@ -186,6 +186,15 @@ class RenderSession:
             "threads": config.encoder_threads,
             "complete": self.signature,
         }
+
+    @property
+    def _colour(self) -> ColourTags | None:
+        """Tags of the result: those of its space, else the driving video's."""
+        plan, info = self.plan, self.plan.info
+        if plan.deep and (tags := tags_of(result_space(plan.config, plate_of(plan.inputs)))) is not None:
+            return tags
+        # Frames of HDR and wide-gamut clips arrive as bt709: their own tags would be wrong.
+        return None if info.hdr or info.colour.wide_gamut else info.colour
 
     @property
     def reel(self) -> str | None:
@@ -210,7 +219,7 @@ class RenderSession:
         plate = plate_of(plan.inputs)
         space = result_space(config, plate)
         names = (*"RGBA"[: 4 if self.composer.alpha else 3], *(("matte.A",) if config.matte == "embed" else ()))
-        kind = config.exr_type or ("float" if plate.depth == "float" else "half")
+        kind = config.exr_type or ("float" if plate.depth in ("float", "double") else "half")
         height, width = plate.values.shape[:2]
         return PlateFormat(
             kind,

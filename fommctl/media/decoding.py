@@ -25,6 +25,7 @@ from fommctl.errors import MORE_MEMORY, InputError
 from fommctl.media import Deinterlace
 from fommctl.media.boxes import Box
 from fommctl.media.files import demuxed, nominal_rate, pixel_aspect, side_data, time_base
+from fommctl.media.resampling import Number
 from fommctl.media.stills import LONGEST_PAUSE
 
 
@@ -36,7 +37,7 @@ class Orientation:
     mirror_x: bool = False
     mirror_y: bool = False
 
-    def apply(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def apply(self, pixels: NDArray[Number]) -> NDArray[Number]:
         """Return (H, W, C) as coded -> as displayed, contiguous."""
         if self.transpose:
             pixels = pixels.swapaxes(0, 1)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.errors import FULL_DISK, OutputError
-from fommctl.files import HeldFolder
+from fommctl.files import HeldFolder, keep_copy, publish, temporary_path
 from fommctl.media.colour import ColourTags, Converter, MatrixConverter, output_colour, tag
 from fommctl.media.containers import Encoding
 from fommctl.media.marking import TRAINED_ALGORITHMIC_MEDIA, Mark, add_xmp_box, gif_extension
@@ -108,6 +108,7 @@ class Movie:
         self,
         path: Path,
         temporary: Path,
+        target: Path,
         encoding: Encoding,
         picture: PictureFormat,
         *,
@@ -119,12 +120,18 @@ class Movie:
         timecode: str | None,
         reel: str | None = None,
         threads: int,
+        overwrite: bool = False,
         warnings: list[str],
     ) -> None:
         self.warnings = warnings
         self._path = path
         self._temporary = temporary
         self._folder = folder
+        self._target = target
+        self._overwrite = overwrite
+        self._published = False
+        self._aside = temporary_path(target)
+        """What the result has replaced, until `release`."""
         self._encoding = encoding
         self._picture = picture
         self._mark = mark
@@ -168,8 +175,25 @@ class Movie:
             self._complete()
         self._close_sounds()
 
+    def publish(self, *, keep: bool) -> None:
+        """Give the file its name.  keep: that of an older one stays beside it until `release`."""
+        with output_errors(self._path):
+            if keep and self._overwrite and self._target.exists():
+                keep_copy(self._target, self._aside)
+            publish(self._temporary, self._target, overwrite=self._overwrite)
+        self._published = True
+
+    def release(self) -> None:
+        """Remove the older file."""
+        self._aside.unlink(missing_ok=True)
+
     def abort(self) -> None:
-        """Remove what was written."""
+        """Remove what was written, and put an older file back."""
+        if self._published and self._aside.exists():
+            os.replace(self._aside, self._target)
+        elif self._published:
+            self._target.unlink(missing_ok=True)
+        self._aside.unlink(missing_ok=True)
         # Unlinked before it is closed: closing an MP4 with its index in front would copy the whole file once more.
         with contextlib.suppress(OSError):
             self._folder.remove(self._temporary.name)

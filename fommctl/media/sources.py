@@ -110,6 +110,8 @@ def _picture(file: Path, info: VideoInfo, warn: Warn) -> Callable[[View], Pictur
         except plates.NotFiniteError:
             raise
         except InputError as error:
+            if info.reading.gap == "fail":
+                raise
             warn(f"{error.message}; the frame was left out")
             return None
         size = (pixels.shape[1], pixels.shape[0])
