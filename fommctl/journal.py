@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from fommctl.errors import FULL_DISK, OutputError
-from fommctl.files import write_text
+from fommctl.files import require_in_place, write_text
 
 log = logging.getLogger(__name__)
 _LONGEST_LINE = 2**20
@@ -69,6 +69,7 @@ class Journal(Generic[Record]):
         durable: bring it to the disk, so that a power cut does not lose it.
         """
         line = _line(record)
+        require_in_place(self.path)
         try:
             handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
             try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,7 +20,8 @@ from fommctl.errors import UsageError
 from fommctl.media.boxes import Box
 from fommctl.media.drawing import compare, draw_keypoints, draw_numbers
 from fommctl.media.images import Pixels, resize
-from fommctl.media.plates import Plate, to_bytes
+from fommctl.media.movie import Frame
+from fommctl.media.plates import to_bytes
 from fommctl.networks.detail import Detail, FrameDetail
 from fommctl.networks.grids import HostPixels
 from fommctl.networks.motion import MotionParts
@@ -44,6 +45,21 @@ class Rendered:
 
 
 @dataclass(frozen=True, slots=True)
+class Pasted:
+    """A frame with its animated squares in place, before filters and the space of the result."""
+
+    timed: TimedFrame[DrivingFrame]
+    picture: Frame
+    planes: Planes
+    driving: Pixels | None = None
+    """Driving frame that is shown beside it; None where nothing is."""
+
+
+Write = Callable[[Frame, Presentation, int, Planes], None]
+"""write(finished frame, when it is shown, its number in the whole result from 0, its planes)."""
+
+
+@dataclass(frozen=True, slots=True)
 class CompositionOptions:
     """Content and layout of a finished frame."""
 
@@ -56,6 +72,8 @@ class CompositionOptions:
     matte: bool = False
     uv: bool = False
     """A map of where each pixel comes from, which needs a FlowRenderer."""
+    faces: int = 1
+    """Faces whose driving frames are shown beside the result."""
 
 
 class Composer:
@@ -137,45 +155,45 @@ class Composer:
         """(width, height) of the finished frames."""
         panel = self._source_panel
         if self._look.compare:
-            panel = compare(panel, self._still, panel)
+            panel = compare(panel, np.concatenate([self._still] * self._look.faces), panel)
         return panel.shape[1], panel.shape[0]
 
     @torch.inference_mode()
-    def finish(self, batch: Rendered, write: Callable[[Pixels, Presentation, int, Planes], None]) -> None:
-        """Compose a batch and run its frames through the filters.
-
-        write(frame, when it is shown, its number in the whole result from 0, its planes): called for each in order.
-        """
+    def paste(self, batch: Rendered) -> Iterator[Pasted]:
+        """Yield the frames of a batch that are wanted, in order."""
         squares = batch.pixels.array()
         for index, (timed, square) in enumerate(zip(batch.frames, squares, strict=True)):
             if timed is None:
                 continue
-            finished = self._finished(timed.frame, square, batch, index)
+            absent = self._skip_absent and not timed.frame.present
+            picture = self._source_panel if absent else self._animated(square, batch, index)
             planes = Planes()
             if self._planes is not None:
-                absent = self._skip_absent and not timed.frame.present
                 planes = self._planes(None if batch.flow is None else batch.flow[index], absent=absent)
-            for number, presentation in enumerate(timed.presentations, timed.position):
-                shown = finished
-                for change in self._filters:
-                    shown = apply_filter(shown, change, number)
-                write(shown, presentation, number, planes)
+            beside = self._driving_panel(timed.frame, batch, index) if self._look.compare else None
+            yield Pasted(timed, picture, planes, beside)
 
-    def _finished(self, frame: DrivingFrame, square: Pixels, batch: Rendered, index: int) -> Pixels:
-        absent = self._skip_absent and not frame.present
-        result = self._source_panel if absent else self._animated(square, batch, index)
-        if not self._look.compare:
-            return result
-        return compare(self.source_panel, self.driving_panel(frame, batch, index), result)
+    @torch.inference_mode()
+    def finish(self, pasted: Pasted, write: Write) -> None:
+        """Lay a frame beside its driving frame where that is shown, run it through the filters, and write it each time
+        that it is shown."""
+        shown = pasted.picture
+        if pasted.driving is not None:
+            shown = compare(self._labelled_source, pasted.driving, shown)
+        for number, presentation in enumerate(pasted.timed.presentations, pasted.timed.position):
+            frame = shown
+            for change in self._filters:
+                frame = apply_filter(frame, change, number)
+            write(frame, presentation, number, pasted.planes)
 
     @cached_property
-    def source_panel(self) -> Pixels:
+    def _labelled_source(self) -> Pixels:
         """The source as it is shown beside the result, with the numbers of its faces where there are several."""
         if self._paste is None or len(self._all_boxes) < 2:
             return self._source_panel
         return draw_numbers(self._source_panel, list(enumerate(self._all_boxes, 1)))
 
-    def driving_panel(self, frame: DrivingFrame, batch: Rendered, index: int) -> Pixels:
+    def _driving_panel(self, frame: DrivingFrame, batch: Rendered, index: int) -> Pixels:
         """Return a driving frame as it is shown beside the result, with the number of its face where there are
         several."""
         assert frame.pixels is not None, "driving frames that are shown have their pixels"
@@ -224,12 +242,8 @@ def plane_maker(
     inputs: AnimationInputs,
     paste: Paste | TurnedPaste | None,
     device: torch.device,
-    plate: Plate | None = None,
 ) -> PlaneMaker | None:
-    """Return what makes the planes that are wanted. Raises UsageError where nothing is pasted back.
-
-    plate: the source of a result of more than 8 bits.
-    """
+    """Return what makes the planes that are wanted. Raises UsageError where nothing is pasted back."""
     if not (look.matte or look.uv):
         return None
     if paste is None or inputs.source_box is None:
@@ -242,7 +256,7 @@ def plane_maker(
         full = full_square(on_black(inputs.picture), inputs.source_box, mirrored=inputs.mirrored)
         mapper = detail_of(full, inputs.square, paste, device)
     height, width = inputs.picture.pixels.shape[:2]
-    return PlaneMaker(paste, inputs.source_box, (width, height), plate, mapper)
+    return PlaneMaker(paste, inputs.source_box, (width, height), mapper)
 
 
 def apply_filter(frame: Pixels, change: FrameFilter, number: int) -> Pixels:

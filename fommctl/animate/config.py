@@ -418,6 +418,7 @@ class AnimateConfig:
     layer: Annotated[
         str | None, option(POST, "Layer or part of an OpenEXR source. Default: the main one.", metavar="NAME")
     ] = None
+    driving_layer: Annotated[str | None, option(POST, "The same of OpenEXR driving pictures.", metavar="NAME")] = None
     nan: Annotated[
         OnNan,
         option(POST, "Pixels with NaN or infinity: black makes them black and says how many; fail stops."),
@@ -578,7 +579,13 @@ class AnimateConfig:
     def driving_reading(self) -> ReadOptions:
         """How driving pictures are read."""
         return ReadOptions(
-            self.driving_space, self.ocio, self.display_view, nan=self.nan, gap=self.on_gap, flag="--driving-space"
+            self.driving_space,
+            self.ocio,
+            self.display_view,
+            self.driving_layer,
+            self.nan,
+            self.on_gap,
+            "--driving-space",
         )
 
     @property

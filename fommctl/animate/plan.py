@@ -106,6 +106,10 @@ def resolve(config: AnimateConfig, preset: Preset, family: BackendSpec) -> Anima
     return replace(config, **chosen | {"motion": motion})
 
 
+Squares = tuple[Crop | None, ...]
+"""Those that were found in the source and in each further view of its subject; None where none was looked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class AnimationInputs:
     """Everything about the inputs that does not change from frame to frame."""
@@ -125,14 +129,23 @@ class AnimationInputs:
     driving: DrivingFraming
     size: tuple[int, int]
     """(width, height) of the model's frames."""
-    subject: Detection | None
-    """The source's, where it was looked for."""
-    all_boxes: tuple[Box, ...]
-    """Boxes of all subjects of the source, from left to right, where subjects were searched for."""
+    squares: Squares
     room: Room | None
     """Room for the source's subject to move before it leaves its square, where that is known."""
     warnings: tuple[str, ...]
     detection_s: float
+
+    @property
+    def subject(self) -> Detection | None:
+        """The source's, where it was looked for."""
+        found = self.squares[0]
+        return None if found is None else found.subject
+
+    @property
+    def all_boxes(self) -> tuple[Box, ...]:
+        """Boxes of all subjects of the source, from left to right, where they were looked for."""
+        found = self.squares[0]
+        return () if found is None else found.all_boxes
 
     @property
     def source_width(self) -> int:
@@ -164,6 +177,13 @@ class AnimationPlan:
     files: InputFiles
     """Inputs as they were when they were read."""
     warnings: tuple[str, ...]
+    others: tuple[AnimationInputs, ...] = ()
+    """Those of the further faces of the source that are animated; picture and driving video are the same."""
+
+    @property
+    def faces(self) -> list[AnimationPlan]:
+        """The plan of each face alone."""
+        return [replace(self, inputs=inputs, others=()) for inputs in (self.inputs, *self.others)]
 
     @property
     def info(self) -> VideoInfo:
@@ -268,11 +288,18 @@ def _refuse_driving_options(config: AnimateConfig) -> None:
             raise UsageError(f"--{name} shows the driving video, and a motion file has none of its pictures")
 
 
-def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion, files: InputFiles) -> AnimationPlan:
-    """Look at the inputs and decide. Raises UsageError, InputError, OutputError, ModelError or MissingError.
+def plan_animation(
+    config: AnimateConfig,
+    engine: Engine,
+    driving: Clip | Motion,
+    files: InputFiles,
+    squares: Squares | None = None,
+) -> AnimationPlan:
+    """Look at the inputs and decide, for one face. Raises UsageError, InputError, OutputError, ModelError or
+    MissingError.
 
     driving: as `open_driving` gave it; the part of a clip that is animated is set here.
-    files: as `input_files` gave them before `driving` was opened.
+    files: as `input_files` gave them before `driving` was opened.  squares: see `find_inputs`.
     """
     remarks = check_outputs(config)
     config = resolve(config, engine.model.preset, engine.family)
@@ -285,7 +312,7 @@ def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion
     if config.restore is not None:
         config = replace(config, restore=restorer_file(config.restore))
     framing, size = engine.model.preset.framing, engine.frame_size(config.size)
-    inputs = find_inputs(config, driving, framing, size, engine.host, engine.detectors)
+    inputs = find_inputs(config, driving, framing, size, engine.host, engine.detectors, squares)
     info = inputs.driving.info
     sound, about_sound = choose_sound(config, inputs.driving, must_check=isinstance(driving, Motion))
     context = engine.encoded((inputs.square, *inputs.views), config.size)
@@ -300,8 +327,6 @@ def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion
         *_about_shape(config, info, inputs),
         *_about_model(config, engine, context.motion),
     )
-    for note in notes:
-        log.warning(note)
     return AnimationPlan(config, inputs, sound, mode, files, notes)
 
 
@@ -321,13 +346,16 @@ def find_inputs(
     size: tuple[int, int],
     host: Host,
     searches: DetectorCache | None = None,
+    squares: Squares | None = None,
 ) -> AnimationInputs:
-    """Read the source and find both squares. searches: those of other jobs, which this one may share.
+    """Read the source and find both squares.
 
+    searches: those of other jobs, which this one may share.  squares: found before, beside the motion that is driving.
     Raises InputError where a subject is asked for and none is found.
     """
     deep = holds_more(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
     picture = read_picture(config.source, config.source_reading, deep=deep)
+    _check_exact(config, picture.plate)
     pixels = on_black(picture)
     source_box, driving_box = parse_crop(config.crop), parse_crop(config.crop_of_driving, SEARCHED)
     _check_inside(source_box, config.source.name, pixels.shape[1], pixels.shape[0])
@@ -335,7 +363,10 @@ def find_inputs(
         _check_inside(driving_box, config.driving.name, driving.info.width, driving.info.height)
     began = time.monotonic()
     views = [on_black(read_picture(path, config.source_reading)) for path in config.views]
-    found = _search(config, driving, pixels, views, framing, host, searches or DetectorCache(host))
+    if squares is not None and isinstance(driving, Motion):
+        found = _Found(squares[0], driving.driving.shots, squares[1:], driving.driving.detector)
+    else:
+        found = _search(config, driving, pixels, views, framing, host, searches or DetectorCache(host))
     seconds = time.monotonic() - began
     box, turned = (source_box, None) if found.source is None else (found.source.box, found.source.turned)
     return AnimationInputs(
@@ -352,8 +383,7 @@ def find_inputs(
         if isinstance(driving, Motion)
         else DrivingFraming(driving.info, driving.start, driving.end, driving_box, found.shots, found.detector),
         size=size,
-        subject=None if found.source is None else found.source.subject,
-        all_boxes=() if found.source is None else found.source.all_boxes,
+        squares=(found.source, *found.views),
         room=None
         if found.source is None or turned is not None or config.as_published
         else room_in(found.source, *pixels.shape[1::-1]),
@@ -484,6 +514,20 @@ def driving_shots(
 
 def _square(params: SquareParams) -> LandmarkSquare:
     return LandmarkSquare(**params.model_dump())
+
+
+def _check_exact(config: AnimateConfig, plate: Plate | None) -> None:
+    """Raise InputError for numbers that a result of the same format would round outside the matte."""
+    kinds = {"double": "floats of 64 bits", "uint32": "integers of 32 bits"}
+    if plate is not None and plate.format == "tiff" and plate.depth in kinds and _is_tiff(config.result_path):
+        raise InputError(
+            f"{config.source.name} holds {kinds[plate.depth]}, which no TIFF result keeps",
+            "Convert it to floats of 32 bits or to integers of 16 bits first, or write OpenEXR.",
+        )
+
+
+def _is_tiff(path: Path) -> bool:
+    return path.suffix.lower() in (".tif", ".tiff")
 
 
 def _check_inside(box: Box | None, name: str, width: int, height: int) -> None:

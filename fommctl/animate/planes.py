@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fommctl.animate.paste import Paste, TurnedPaste
-    from fommctl.media.plates import Plate
     from fommctl.networks.detail import Detail
 
 Floats = NDArray[np.float32]
@@ -33,19 +32,15 @@ class Planes:
 class PlaneMaker:
     """Makes the planes of frames that are pasted into one source."""
 
-    def __init__(
-        self, paste: Paste | TurnedPaste, box: Box, size: tuple[int, int], plate: Plate | None, mapper: Detail | None
-    ) -> None:
-        """size: (width, height) of the source.  plate: the source as its file holds it, which may have more around it.
-        mapper: where places of the square come from, for the part that `paste` shows; None: no map is wanted."""
+    def __init__(self, paste: Paste | TurnedPaste, box: Box, size: tuple[int, int], mapper: Detail | None) -> None:
+        """size: (width, height) of the source.  mapper: where places of the square come from, for the part that `paste`
+        shows; None: no map is wanted."""
         self._paste = paste
         self._corner = round(box.left), round(box.top)
         self._size = width, height = size
-        self._plate = plate
         self._mapper = mapper
-        matte = np.zeros((height, width, 1), np.float32)
-        matte[(*paste.place, 0)] = paste.mask
-        self._matte = self._framed(matte)
+        self._matte = np.zeros((height, width, 1), np.float32)
+        self._matte[(*paste.place, 0)] = paste.mask
         self._still = self._coordinates(np.arange(width, dtype=np.float32)[None], np.arange(height)[:, None])
 
     def __call__(self, flow: Tensor | None, *, absent: bool) -> Planes:
@@ -65,12 +60,3 @@ class PlaneMaker:
         width, height = self._size
         s, t = np.broadcast_arrays((columns + 0.5) / width, 1 - (rows + 0.5) / height)
         return np.stack((s, t), axis=-1).astype(np.float32)
-
-    def _framed(self, plane: Floats) -> Floats:
-        """Return the plane in the window of the result; around the source nothing is animated."""
-        if self._plate is None or self._plate.overscan is None:
-            return plane
-        left, top = self._plate.window
-        whole = np.zeros((*self._plate.framed(plane).shape[:2], plane.shape[2]), np.float32)
-        whole[-top : plane.shape[0] - top, -left : plane.shape[1] - left] = plane
-        return whole

@@ -6,7 +6,8 @@ signal that the model sees, whose curve goes on above white, and taken back to t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fommctl.animate.compose import CompositionOptions, Rendered, detail_of, plane_maker
+from fommctl.animate.compose import CompositionOptions, Pasted, Rendered, Write, detail_of, plane_maker
 from fommctl.animate.config import AnimateConfig
-from fommctl.animate.motion import Presentation
 from fommctl.animate.paste import Floats, Mask, Paste, TurnedPaste, resting
 from fommctl.animate.plan import AnimationInputs, full_square
 from fommctl.animate.planes import Planes
@@ -24,8 +24,7 @@ from fommctl.api.protocols import FrameFilter, SquareFilter
 from fommctl.media.boxes import Box
 from fommctl.media.colourspaces import SRGB, Space, convert
 from fommctl.media.images import Pixels, resize
-from fommctl.media.movie import Frame
-from fommctl.media.plates import Plate, from_codes, to_bytes
+from fommctl.media.plates import FLOATING, Plate, from_codes, to_bytes
 from fommctl.networks.detail import Detail, FrameDetail
 from fommctl.networks.motion import MotionParts
 
@@ -111,7 +110,7 @@ class PlateComposer:
             device = source_motion.points().device
             self._detail = detail_of(full, inputs.square, self._enlarge or self._paste, device)
         self._wants_flow = look.detail or look.uv
-        self._planes = plane_maker(look, inputs, self._paste, source_motion.points().device, plate)
+        self._planes = plane_maker(look, inputs, self._paste, source_motion.points().device)
 
     @property
     def alpha(self) -> bool:
@@ -122,7 +121,7 @@ class PlateComposer:
     def pix_fmt(self) -> str | None:
         """The pixel format of a DPX or TIFF result that holds the source's numbers; None where the usual one does."""
         plate = self._plate
-        if self._suffix in (".tif", ".tiff") and plate.depth in ("half", "float"):
+        if self._suffix in (".tif", ".tiff") and plate.depth in FLOATING:
             return "gbrapf32le" if self._alpha else "gbrpf32le"
         if self._suffix == ".dpx" and plate.format == "dpx" and not self._alpha:
             return {"uint10": "gbrp10le", "uint12": "gbrp12le"}.get(plate.depth)
@@ -140,21 +139,37 @@ class PlateComposer:
         return width, height
 
     @torch.inference_mode()
-    def finish(self, batch: Rendered, write: Callable[[Frame, Presentation, int, Planes], None]) -> None:
-        """Compose a batch and run its frames through the filters; see `Composer.finish`."""
+    def paste(self, batch: Rendered) -> Iterator[Pasted]:
+        """Yield the frames of a batch that are wanted, in order, in the source's numbers."""
         for index, timed in enumerate(batch.frames):
             if timed is None:
                 continue
             absent = self._skip_absent and not timed.frame.present
-            finished = self._background if absent else self._animated(batch, index)
+            picture = self._background if absent else self._animated(batch, index)
             planes = Planes()
             if self._planes is not None:
                 planes = self._planes(None if batch.flow is None else batch.flow[index], absent=absent)
-            for number, presentation in enumerate(timed.presentations, timed.position):
-                shown = finished
-                for change in self._filters:
-                    shown = self._changed(shown, change, number)
-                write(self._written(shown), presentation, number, planes)
+            yield Pasted(timed, picture, planes)
+
+    @torch.inference_mode()
+    def finish(self, pasted: Pasted, write: Write) -> None:
+        """Run a frame through the filters, bring it into the result's space, and write it each time that it is
+        shown."""
+        planes = replace(pasted.planes, matte=self._around(pasted.planes.matte))
+        for number, presentation in enumerate(pasted.timed.presentations, pasted.timed.position):
+            shown = pasted.picture
+            for change in self._filters:
+                shown = self._changed(shown, change, number)
+            write(self._written(shown), presentation, number, planes)
+
+    def _around(self, matte: Floats | None) -> Floats | None:
+        """Return the matte in the window of the result; around the source nothing is animated."""
+        if matte is None or self._plate.overscan is None:
+            return matte
+        left, top = self._plate.window
+        whole = np.zeros((*self._plate.framed(matte).shape[:2], 1), np.float32)
+        whole[-top : matte.shape[0] - top, -left : matte.shape[1] - left] = matte
+        return whole
 
     def _animated(self, batch: Rendered, index: int) -> Floats:
         frame, detail = batch.exact[index], None

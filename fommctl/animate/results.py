@@ -36,7 +36,6 @@ class Results:
     """Is the matte a layer of the result?"""
     _offset: Fraction
     """Seconds from --start to the first frame."""
-    _stack: ExitStack
 
     def write(self, frame: Frame, presentation: Presentation, number: int, planes: Planes) -> None:
         """Add a frame; its number is not needed, for they come in order."""
@@ -51,26 +50,37 @@ class Results:
             self.uv.write(planes.uv, time, duration)
 
     def __enter__(self) -> Self:
-        # The result is entered last, so that it is complete first: what fails beside it leaves nothing half-written.
         with ExitStack() as stack:
-            for writer in (self.uv, self.matte, self.writer):
-                if writer is not None:
-                    stack.enter_context(writer)
-            self._stack = stack.pop_all()
+            for writer in self._writers:
+                stack.enter_context(writer)
+            stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        """All of them are complete before the first gets its name, and none keeps it where another cannot have its."""
+        with ExitStack() as undo:
+            for writer in self._writers:
+                undo.callback(writer.abort)
+            if error is not None:
+                return
+            for writer in self._writers:
+                writer.finish()
+            for writer in self._writers:
+                writer.publish(keep=len(self._writers) > 1)
+            undo.pop_all()
+        for writer in self._writers:
+            writer.release()
+
+    @property
+    def _writers(self) -> list[Writer]:
+        return [writer for writer in (self.writer, self.matte, self.uv) if writer is not None]
 
 
-def open_results(
-    session: RenderSession, first: TimedFrame[DrivingFrame], canvas: tuple[int, int] | None = None
-) -> Results:
+def open_results(session: RenderSession, first: TimedFrame[DrivingFrame]) -> Results:
     """Open the result, whose time 0 and sound begin with its first frame; not entered yet.
 
-    canvas: (width, height) of its frames, where they are not those of the session's composer.
     A result of all frames begins with --start, wherever its first frame is.
     """
     plan = session.plan
@@ -83,11 +93,11 @@ def open_results(
         timecode=first_timecode(plan, offset),
         plates=session.plates(offset),
         **numbers,  # type: ignore[arg-type]  # an int and a bool
-        **session.writing() | ({} if canvas is None else {"width": canvas[0], "height": canvas[1]}),
+        **session.writing(),
     )
     matte = None if config.matte_path is None else _beside(session, config.matte_path, offset, ("A",), numbers)
     uv = None if config.uv is None else _beside(session, config.uv, offset, ("R", "G"), numbers)
-    return Results(writer, matte, uv, config.matte == "embed", offset, ExitStack())
+    return Results(writer, matte, uv, config.matte == "embed", offset)
 
 
 def _beside(

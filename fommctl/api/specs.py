@@ -1,13 +1,14 @@
-"""What plugins hand to the host: frozen descriptions, cheap to make, whose `build` does the heavy import; the hooks
-that return them, and what is wrong with one."""
+"""What plugins hand to the host: frozen descriptions, cheap to make, whose `build` does the heavy import, most simply
+by the name of what it imports, `module:Name`; the hooks that return them, and what is wrong with one."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import pluggy
 
@@ -23,10 +24,47 @@ if TYPE_CHECKING:
     from fommctl.networks.motion import MotionParts
 
 
-def _keypoints() -> type[MotionParts]:
-    from fommctl.networks.motion import Motion
+T = TypeVar("T")
+REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
-    return Motion
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What `module:Name` names, imported at the first call."""
+
+    path: str
+    called: bool
+    """Whether the thing itself is called, or returned."""
+
+    def __call__(self, *arguments: Any) -> Any:
+        module, _, name = self.path.partition(":")
+        thing = getattr(import_module(module), name)
+        return thing(*arguments) if self.called else thing
+
+
+class Named(Generic[T]):
+    """A field of a spec that takes a callable, or `module:Name`, which is imported when the field is called.
+
+    called: False where the field imports and returns something: then `module:Name` is the thing itself.
+    """
+
+    def __init__(self, *default: T, called: bool = True) -> None:
+        self._default, self._called = default, called
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type | None = None) -> T:
+        if instance is not None:
+            found: T = instance.__dict__[self._name]
+            return found
+        if self._default:
+            return self._default[0]
+        raise AttributeError(self._name)
+
+    def __set__(self, instance: object, value: T | str) -> None:
+        is_reference = isinstance(value, str) and REFERENCE.fullmatch(value)
+        instance.__dict__[self._name] = Reference(str(value), self._called) if is_reference else value
 
 
 Groups = Mapping[str, Mapping[str, "Tensor"]]
@@ -45,52 +83,54 @@ class Architecture:
     """Short phrases about what was read and what was assumed, shown to the user."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class BackendSpec:
     """A family of models (FOMM, Monkey-Net, ...)."""
 
     name: str
     summary: str
-    schema: Callable[[], type[BaseModel]]
+    schema: Named[Callable[[], type[BaseModel]]] = Named(called=False)
     """Imports and returns the pydantic model of this backend's `model_params`."""
-    recognises: Callable[[Mapping[str, Any]], float]
+    recognises: Named[Callable[[Mapping[str, Any]], float]] = Named()
     """The certainty that a `model_params` mapping (unvalidated, from YAML) belongs to this backend, from 0 (not at all)
     to 1 (it has what only this family has); the surest backend gets it."""
-    build: Callable[[BaseModel], Backend]
+    build: Named[Callable[[BaseModel], Backend]] = Named()
     """Networks with fresh weights from validated `model_params`, on the CPU, in eval mode."""
-    read_architecture: Callable[[Groups], Architecture | None] = field(default=lambda groups: None)
+    read_architecture: Named[Callable[[Groups], Architecture | None]] = Named(lambda groups: None)
     """Architecture from the tensors of a checkpoint (after `from_published`); None if they are not of this backend.
     Raises UsageError where the reading is ambiguous."""
-    sections: Callable[[], Mapping[str, type[BaseModel]]] = field(default=dict)
+    sections: Named[Callable[[], Mapping[str, type[BaseModel]]]] = Named(dict, called=False)
     """Imports and returns schemas of preset sections beside `model_params`: of those that differ from the shared ones
     (`train_params`, derived from `fommctl.api.training.BaseTrainParams`) and of the backend's own."""
-    from_published: Callable[[Groups], Groups] = field(default=lambda groups: groups)
+    from_published: Named[Callable[[Groups], Groups]] = Named(lambda groups: groups)
     """A published checkpoint's tensors under the names and in the shapes of `modules()`; others as they are. It is
     given every checkpoint whose family is not known, and its own `read_architecture` alone sees the result."""
-    to_published: Callable[[Groups], Groups] = field(default=lambda groups: groups)
+    to_published: Named[Callable[[Groups], Groups]] = Named(lambda groups: groups)
     """The other way round, for `fommctl models export`."""
     motions: tuple[str, ...] = ("relative", "absolute")
     """Ways to transfer driving motion to a source; the first is the default."""
-    motion: Callable[[], type[MotionParts]] = _keypoints
+    motion: Named[Callable[[], type[MotionParts]]] = Named(
+        Reference("fommctl.networks.motion:Motion", called=False), called=False
+    )
     """Imports and returns the kind of motion that its renderers detect, where it is not that of FOMM."""
-    edits: Callable[[], type[Edits] | None] = field(default=lambda: None)
+    edits: Named[Callable[[], type[Edits] | None]] = Named(lambda: None, called=False)
     """Imports and returns what `fommctl edit` can change, a class derived from `fommctl.api.schema.Edits`."""
-    read_motion: Callable[[Path], tuple[float, Mapping[str, NDArray[np.float32]]] | None] = field(
-        default=lambda path: None
+    read_motion: Named[Callable[[Path], tuple[float, Mapping[str, NDArray[np.float32]]] | None]] = Named(
+        lambda path: None
     )
     """Frames a second and the parts of the motion, by name and frames first, of a driving file in the family's own
     format; None for any other file. Raises InputError for a damaged one."""
-    mask: Callable[[int], NDArray[np.float32]] | None = None
+    mask: Named[Callable[[int], NDArray[np.float32]] | None] = Named(None)
     """mask(side): how much of a square that lies turned in its picture is shown where it is pasted back, (side, side)
     in [0, 1]; None is a soft edge."""
-    options: Callable[[], type[BaseModel] | None] = field(default=lambda: None)
+    options: Named[Callable[[], type[BaseModel] | None]] = Named(lambda: None, called=False)
     """Imports and returns a class derived from `fommctl.api.schema.Options`: what a user may set with `-O NAME=VALUE`,
     beside what all models have. `TransferRenderer.transfer` gets it."""
     source_views: int = 1
     """Most pictures of a source that `encode_source` makes use of."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
     """A data set adapter."""
 
@@ -98,10 +138,10 @@ class DatasetSpec:
     summary: str
     licence: str
     """A note for people, not a promise: who owns the data and where it is to be had."""
-    build: Callable[[], DatasetAdapter]
+    build: Named[Callable[[], DatasetAdapter]] = Named()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class DetectorSpec:
     """Finds subjects in pictures, for crop, best frame and metrics."""
 
@@ -109,9 +149,9 @@ class DetectorSpec:
     summary: str
     subject: str
     """The kind of subject that it finds (`face`, `body`, ...): a preset names its subject in `framing.subject`."""
-    build: Callable[[], Detector]
+    build: Named[Callable[[], Detector]] = Named()
     """Raises MissingError when a package or weights are absent."""
-    ready: Callable[[], str | None] = field(default=lambda: None)
+    ready: Named[Callable[[], str | None]] = Named(lambda: None)
     """A short reason why `build` would not work at once and offline, or None; must not import anything heavy."""
     priority: int = 0
     """Among ready detectors of one subject the highest is taken by default."""
@@ -124,7 +164,7 @@ class DetectorSpec:
     """Distributions by whose versions it may find otherwise; what `evaluate` keeps of its results is theirs."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class EmbedderSpec:
     """Describes who or what is seen in a picture, for metrics of identity."""
 
@@ -134,9 +174,9 @@ class EmbedderSpec:
     """The kind of subject that it embeds (`face`, `body`, ...)."""
     dimension: int
     """Length of an embedding."""
-    build: Callable[[], Embedder]
+    build: Named[Callable[[], Embedder]] = Named()
     """Raises MissingError when a package or weights are absent."""
-    ready: Callable[[], str | None] = field(default=lambda: None)
+    ready: Named[Callable[[], str | None]] = Named(lambda: None)
     """The reason why it cannot be built, as for a detector."""
     priority: int = 0
     """The rank among embedders, as for a detector."""
@@ -144,7 +184,7 @@ class EmbedderSpec:
     """The packages that it needs, as for a detector."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class MetricSpec:
     """A score of predicted frames against true ones."""
 
@@ -153,7 +193,7 @@ class MetricSpec:
     summary: str
     unit: str
     lower_is_better: bool
-    build: Callable[[], Metric]
+    build: Named[Callable[[], Metric]] = Named()
     """Raises MissingError when a package or weights are absent."""
     needs: Literal["truth", "identity", "driving", "nothing"] = "truth"
     """The counterpart of the prediction: the true frames; any frames of the same subject (then also the source
@@ -163,9 +203,9 @@ class MetricSpec:
     """The sources, `keypoints` or `embeddings`, that the metric asks its clip for."""
     weighting: Literal["frames", "clips"] = "frames"
     """The weight of a clip in the mean over clips: the number of its scored frames, or 1."""
-    combine: Callable[[Sequence[ClipScores]], float | None] | None = None
+    combine: Named[Callable[[Sequence[ClipScores]], float | None] | None] = Named(None)
     """The score of several clips together, where it is no weighted mean."""
-    ready: Callable[[], str | None] = field(default=lambda: None)
+    ready: Named[Callable[[], str | None]] = Named(lambda: None)
     """The reason why it cannot be built, as for a detector; metrics with one are used only when asked for by name."""
 
 
@@ -220,13 +260,13 @@ class ModelSpec:
     """Used where no model is named; one in an installation."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class CommandSpec:
     """An extra subcommand."""
 
     name: str
     summary: str
-    build: Callable[[], Any]
+    build: Named[Callable[[], Any]] = Named()
     """Returns the typer.Typer that holds the command or its subcommands."""
 
 
@@ -341,8 +381,9 @@ def _wanted(annotation: str, value: Any) -> str | None:
     """Return what a field of this annotation must be, where `value` is not that; None where it is."""
     if value is None and annotation.endswith("| None"):
         return None
-    if annotation.startswith("Callable"):
-        return None if callable(value) else "callable"
+    if annotation.startswith("Named"):
+        fits = callable(value) or (value is None and annotation.endswith("| None]"))
+        return None if fits else "callable, or 'module:Name' of what is"
     if annotation == "tuple[ModelFile, ...]":
         inside = isinstance(value, tuple) and all(
             isinstance(each, ModelFile) and _is_inside(each.name) for each in value

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
         focus_loss,
         generator_adversarial_loss,
         guidance_loss,
+        likeness_loss,
         perceptual_loss,
         pixel_loss,
         revealed_loss,
+        span_loss,
     )
     from fommctl.networks.perceptual import PerceptualNetwork
 
@@ -49,9 +51,11 @@ __all__ = [
     "focus_loss",
     "generator_adversarial_loss",
     "guidance_loss",
+    "likeness_loss",
     "perceptual_loss",
     "pixel_loss",
     "revealed_loss",
+    "span_loss",
     "trains",
 ]
 

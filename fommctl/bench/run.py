@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from fommctl.animate import run as animate
 from fommctl.animate.animator import Animator
 from fommctl.animate.config import AnimateConfig
-from fommctl.animate.rendering import BATCH_ON_CPU, BATCH_ON_GPU
+from fommctl.animate.detecting import BATCH_ON_CPU, BATCH_ON_GPU
 from fommctl.api.protocols import Backend, Renderer
 from fommctl.bench.config import FRAMES, BenchConfig
 from fommctl.host import Host, load_host

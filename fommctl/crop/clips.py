@@ -15,7 +15,7 @@ from fommctl.crop.config import CropConfig
 from fommctl.crop.manifest import Row
 from fommctl.crop.search import Piece, Tell, pieces_of_picture, pieces_of_video
 from fommctl.errors import FommctlError, InputError
-from fommctl.files import temporary_path
+from fommctl.files import HeldFolder, temporary_path
 from fommctl.host import load_host
 from fommctl.media import sequences
 from fommctl.media.boxes import Box
@@ -82,6 +82,7 @@ def crop_file(
     """Cut the clips of one source, or, in a dry run, only find them. Where it fails, clips of an earlier run stay as
     they were."""
     unfinished: dict[Path, Path] = {}
+    folder = None if config.output is None or config.dry_run else HeldFolder(config.output)
     try:
         return _crop(job, config, detector, framing, tell, unfinished)
     except FommctlError as error:
@@ -89,8 +90,10 @@ def crop_file(
             error.message = error.message.replace(str(temporary), str(target))
         raise
     finally:
-        for temporary in unfinished.values():
-            temporary.unlink(missing_ok=True)
+        if folder is not None:
+            for temporary in unfinished.values():
+                folder.remove(temporary.name)
+            folder.close()
 
 
 def _crop(

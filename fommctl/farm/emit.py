@@ -78,8 +78,6 @@ def emit(config: AnimateConfig, choice: ModelChoice, farm: FarmConfig) -> FarmFi
 
     Raises UsageError, InputError and OutputError, for what `animate` would refuse before it loads a model too.
     """
-    if config.face_map is not None or "all" in (config.face, config.driving_face):
-        raise UsageError("several faces are rendered in one piece", "Choose one face by its number.")
     folder = Path(os.path.abspath(farm.folder))
     require_own_folder(folder, SHOT, contents="job of a farm")
     if (folder / SHOT).exists() and not config.overwrite:

@@ -25,6 +25,7 @@ from fommctl.errors import MORE_MEMORY, InputError
 from fommctl.media import Deinterlace
 from fommctl.media.boxes import Box
 from fommctl.media.files import demuxed, nominal_rate, pixel_aspect, side_data, time_base
+from fommctl.media.resampling import Number
 from fommctl.media.stills import LONGEST_PAUSE
 
 
@@ -36,7 +37,7 @@ class Orientation:
     mirror_x: bool = False
     mirror_y: bool = False
 
-    def apply(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def apply(self, pixels: NDArray[Number]) -> NDArray[Number]:
         """Return (H, W, C) as coded -> as displayed, contiguous."""
         if self.transpose:
             pixels = pixels.swapaxes(0, 1)
@@ -202,6 +203,10 @@ class Damage:
         return [message for happened, message in found if happened]
 
 
+_ALL_OR_NOTHING = "libdav1d"
+"""A decoder that gives no part of a cut packet, and forgets the frames before it that it holds back."""
+
+
 class Decoded(NamedTuple):
     """A frame, its time in absolute seconds of the file, and width over height of its pixels."""
 
@@ -280,6 +285,8 @@ class Decoder:
                 continue
             failures = 0
             self.damage.corrupt += bool(packet.is_corrupt)
+            if packet.is_corrupt and self.stream.codec_context.name == _ALL_OR_NOTHING:
+                continue
             yield packet
 
 

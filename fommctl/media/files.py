@@ -116,7 +116,8 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     if not streams:
         kind = "holds sound and no video" if container.streams.audio else "holds no video"
         raise InputError(f"{path.name} {kind}", "Name a file with a moving picture.")
-    stream = _longest(streams)
+    # A cut AVIF animation shows its first picture as a stream of its own, which is said to last as long as the whole.
+    stream = _longest([each for each in streams if each.frames != 1] or streams)
     context = stream.codec_context
     if context is None or context.name in _TEXT_CODECS:
         what = "is text" if context is not None else "has a video codec that cannot be decoded here"

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.errors import InputError, MissingError, UsageError
+from fommctl.media.colour import ColourTags
 from fommctl.media.colourspaces import (
     FILM_LOG,
     LINEAR,
@@ -27,13 +28,15 @@ from fommctl.media.colourspaces import (
     find_space,
     import_openimageio,
     linear_space,
+    space_of,
     stated_space,
 )
 from fommctl.media.limits import check_size
 from fommctl.media.read_options import PLAIN, OnNan, ReadOptions
 from fommctl.presets.config import nearest
 
-Depth = Literal["half", "float", "uint8", "uint10", "uint12", "uint16"]
+Depth = Literal["half", "float", "double", "uint8", "uint10", "uint12", "uint16", "uint32"]
+FLOATING = frozenset({"half", "float", "double"})
 _EXR = b"\x76\x2f\x31\x01"
 _DPX = (b"SDPX", b"XPDS")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -240,7 +243,7 @@ def _finite(pixels: Floats, name: str, on_nan: OnNan) -> tuple[Floats, int]:
 
 
 def _look(spec: Any, format_name: str, depth: Depth, name: str, options: ReadOptions) -> Look:
-    floating = depth in ("half", "float")
+    floating = depth in FLOATING
     if options.space is not None:
         space = find_space(options.space, options.config, options.flag)
     else:
@@ -270,15 +273,17 @@ def _stated(spec: Any, format_name: str, name: str, options: ReadOptions) -> Spa
                 f"Name one of its own with {options.flag}, or another configuration with --ocio.",
             )
         return space
-    return Space(LINEAR if _depth(spec) in ("half", "float") else SRGB)
+    return Space(LINEAR if _depth(spec) in FLOATING else SRGB)
 
 
 def _depth(spec: Any) -> Depth:
     kind = str(spec.format)
     if kind in ("half", "float"):
         return "half" if kind == "half" else "float"
-    if kind in ("double", "uint", "uint32", "int", "int32"):
-        return "float"
+    if kind == "double":
+        return "double"
+    if kind in ("uint", "uint32", "int", "int32"):
+        return "uint32"
     bits = int(spec.get_int_attribute("oiio:BitsPerSample", 8 if kind in ("uint8", "int8") else 16))
     return {8: "uint8", 10: "uint10", 12: "uint12"}.get(bits, "uint16")  # type: ignore[return-value]
 
@@ -361,7 +366,8 @@ def _channels(image: Any, name: str, layer: str | None) -> tuple[int, int, int, 
         close = nearest(wanted, known)
         hint = f"Did you mean {close}? " if close else ""
         raise UsageError(
-            f"{name} has no layer '{layer}'", hint + (f"It has {', '.join(known)}." if known else "Leave --layer out.")
+            f"{name} has no layer '{layer}'",
+            hint + (f"It has {', '.join(known)}." if known else "Leave the layer out."),
         )
     part, names, _ = layers[wanted]
     return part, *_run_of_colours(names, wanted, name)
@@ -413,11 +419,18 @@ def _damaged(path: Path, reason: object) -> InputError:
     return InputError(f"{path.name} is damaged: {lines[0] if lines else 'it cannot be read'}", "Copy it again.")
 
 
-def from_codes(codes: NDArray[np.uint8] | NDArray[np.uint16], options: ReadOptions = PLAIN) -> Plate:
-    """Return codes (H, W, 3 or 4) of 8 or 16 bits, with straight alpha, as a plate; sRGB where no space is named."""
+def from_codes(
+    codes: NDArray[np.uint8] | NDArray[np.uint16], options: ReadOptions = PLAIN, tags: ColourTags | None = None
+) -> Plate:
+    """Return codes (H, W, 3 or 4) of 8 or 16 bits, with straight alpha, as a plate.
+
+    tags: say its space where no other is named; sRGB without.
+    """
     top = np.iinfo(codes.dtype).max
     values = codes.astype(np.float32) / np.float32(top)
     alpha = np.ascontiguousarray(values[..., 3]) if values.shape[2] == 4 else None
-    space = Space(SRGB) if options.space is None else find_space(options.space, options.config, options.flag)
+    space = space_of(tags or ColourTags())
+    if options.space is not None:
+        space = find_space(options.space, options.config, options.flag)
     look = choose_look(space, floating=False, view=options.view, config=options.config)
     return Plate(np.ascontiguousarray(values[..., :3]), alpha, False, "uint8" if top == 255 else "uint16", look)

@@ -180,9 +180,28 @@ def _probe_sequence(path: Path, fps: Fraction | None, reading: ReadOptions) -> V
         still = stills.identify(file)
         if still is not None:
             length = found[-1][0] - number + 1
+            if plates.needs_openimageio(file):
+                _check_alike(path, found)
             return _of_still(path, file, still, "sequence", fps, reading, frames=len(found), length=length)
         stills.check_format(file)
     raise InputError(f"{path}: none of its {len(found)} pictures can be read", "Check that they were copied whole.")
+
+
+def _check_alike(path: Path, found: list[tuple[int, Path]]) -> None:
+    """Raise InputError where OpenEXR or DPX pictures differ in size: then it is not one shot."""
+    first: tuple[int, int] | None = None
+    for _, file in found:
+        try:
+            header = plates.read_header(file)
+        except InputError:
+            # Who reads it says what becomes of a damaged picture.
+            continue
+        first = first or (header.width, header.height)
+        if (header.width, header.height) != first:
+            raise InputError(
+                f"{path}: {file.name} is {header.width}x{header.height} and the pictures before {first[0]}x{first[1]}",
+                "Render it again, or name the range that belongs together: name.1001-1050#.exr.",
+            )
 
 
 def _check_complete(path: Path, found: list[tuple[int, Path]]) -> None:

@@ -146,12 +146,13 @@ class _Animation:
     def read(self, wanted: list[int], size: Size) -> dict[int, Pixels]:
         view = View(self.whole, None, size)
         found: dict[int, Pixels] = {}
+        index = -1
         for index, (pixels, alpha, _) in enumerate(stills.animation(self.path)):
             if index == wanted[len(found)]:
                 found[index] = view.apply(over_black(pixels, alpha))
                 if len(found) == len(wanted):
-                    break
-        return found
+                    return found
+        raise _no_such_frame(self.path, wanted[len(found)], index + 1)
 
 
 @dataclass(frozen=True)

@@ -170,6 +170,9 @@ class GuidanceParams(Section):
     """Name of a plugin's detector; it has to find landmarks."""
     points: LandmarkMeans
     """Landmarks whose mean each of the first keypoints is drawn to."""
+    spans: Annotated[tuple[Annotated[tuple[Count, Count], Strict(False)], ...], Strict(False)] = ()
+    """Pairs of `points`, by their places in that list from 0, whose distance and direction the keypoints are to keep:
+    lips, eyelids."""
     focus_points: LandmarkMeans | None = None
     """Landmarks, or means of some, around which the focus loss looks; None for `points`."""
     focus_deviation: Annotated[float, Field(gt=0)] = 0.1

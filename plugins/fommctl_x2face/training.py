@@ -24,6 +24,10 @@ class X2FaceTrainParams(BaseTrainParams):
     """Momentum of sgd; with adam, the decay of its mean gradient."""
 
 
+SECTIONS = {"train_params": X2FaceTrainParams}
+"""Schemas of preset sections that differ from the shared ones."""
+
+
 class PhotometricPhase(nn.Module):
     """Mean absolute difference of the driving frame and what is made of the source with its flow."""
 

@@ -260,7 +260,6 @@ def test_what_is_refused(run_cli, folder):
         ((*again, job), 2, "the job exists already"),
         ((*again, folder), 2, "holds no job of a farm"),
         ((*again, folder / "new", "--chunk", "0"), 2, "--chunk is 0"),
-        ((*again[:4], "--face", "all", *again[-3:], folder / "new"), 2, "several faces are rendered in one piece"),
         ((*again, folder / "new", "--frames", "99-"), 2, "--frames 99- is beyond the end"),
         ((*again, folder / "new", "--result", folder / "x.doc"), 3, ".doc"),
         (("farm", "render", job, "--frames", "1-5"), 3, "the motion of job is not made yet"),
