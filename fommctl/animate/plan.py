@@ -107,7 +107,7 @@ def resolve(config: AnimateConfig, preset: Preset, family: BackendSpec) -> Anima
 
 
 Squares = tuple[Crop | None, ...]
-"""Those that were found in the source and in each further view of its subject; None where none was looked for."""
+"""Squares found in the source and in each further view of its subject; None where none was searched for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ class AnimationPlan:
     """Inputs as they were when they were read."""
     warnings: tuple[str, ...]
     others: tuple[AnimationInputs, ...] = ()
-    """Those of the further faces of the source that are animated; picture and driving video are the same."""
+    """Inputs of the further faces of the source that are animated; picture and driving video are the same."""
 
     @property
     def faces(self) -> list[AnimationPlan]:
@@ -725,7 +725,7 @@ def result_space(config: AnimateConfig, plate: Plate) -> Space:
     usual = {".exr": LINEAR, ".dpx": FILM_LOG}.get(suffix, SRGB)
     formats = {".exr": "openexr", ".dpx": "dpx", ".tif": "tiff", ".tiff": "tiff"}
     same = plate.format == formats.get(suffix, "")
-    return plate.look.space if same else Space(usual)
+    return plate.display.space if same else Space(usual)
 
 
 def _about_driving(config: AnimateConfig, info: VideoInfo) -> list[str]:

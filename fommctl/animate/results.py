@@ -12,9 +12,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from fommctl.animate.compose import Planes
 from fommctl.animate.motion import DrivingFrame, Presentation, TimedFrame
 from fommctl.animate.plan import AnimationPlan
-from fommctl.animate.planes import Planes
 from fommctl.animate.rendering import RenderSession, first_timecode
 from fommctl.files import atomic_write
 from fommctl.media.images import read_picture
@@ -59,7 +59,8 @@ class Results:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """All of them are complete before the first gets its name, and none keeps it where another cannot have its."""
+        """Open all of them: each is complete before the first gets its name, and none keeps it where another cannot
+        have its."""
         with ExitStack() as undo:
             for writer in self._writers:
                 undo.callback(writer.abort)

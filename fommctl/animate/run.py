@@ -16,7 +16,7 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
-from fommctl.animate.compose import Rendered, Write
+from fommctl.animate.compose import Planes, Rendered, Write
 from fommctl.animate.config import SEARCHED, AnimateConfig, FrameRange
 from fommctl.animate.detecting import QUEUED_BATCHES, DrivingMotion
 from fommctl.animate.engine import Engine
@@ -31,7 +31,6 @@ from fommctl.animate.motion import (
     save_motions,
 )
 from fommctl.animate.plan import AnimationPlan, input_files, open_driving
-from fommctl.animate.planes import Planes
 from fommctl.animate.recording import AnimateResult, write_sidecar
 from fommctl.animate.rendering import (
     Group,

@@ -30,7 +30,7 @@ REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What `module:Name` names, imported at the first call."""
+    """The object that `module:Name` names, imported at the first call."""
 
     path: str
     called: bool

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fommctl.animate.config import AnimateConfig, ModelChoice
     from fommctl.farm.config import FarmConfig
     from fommctl.farm.emit import FarmFiles
-    from fommctl.farm.shot import Shot
+    from fommctl.farm.shot import FarmShot
     from fommctl.farm.tasks import FarmJob, TaskResult
 
 HELP = "Render one shot on a farm: OpenJD, OpenCue, Deadline, Slurm, Flamenco."
@@ -102,7 +102,7 @@ def _job(folder: Path, path_mapping: Path | None) -> FarmJob:
     return FarmJob.open(folder, path_mapping)
 
 
-def _load(shot: Shot) -> Animator:
+def _load(shot: FarmShot) -> Animator:
     from fommctl.animate.animator import load
 
     return load(**asdict(shot.choice))

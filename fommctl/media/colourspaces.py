@@ -426,7 +426,7 @@ def _film_density(light: Floats) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class DisplayTransform:
     """How values of a space are shown to a model, and found again."""
 
     space: Space
@@ -492,11 +492,13 @@ def _linear_of(path: str) -> str:
     return found
 
 
-def choose_look(space: Space, *, floating: bool, view: str | None = None, config: str | None = None) -> Look:
+def choose_display_transform(
+    space: Space, *, floating: bool, view: str | None = None, config: str | None = None
+) -> DisplayTransform:
     """Return how a space is shown.  floating: whether the file's numbers may pass 1."""
     light = to_linear(space)(np.array([[0.5] * 3, [1.0] * 3], np.float32))
     straight = abs(float(light[0].mean()) - 0.5) < 1e-3
-    return Look(space, bool(light[1].max() > 1.001) or (straight and floating), view, config)
+    return DisplayTransform(space, bool(light[1].max() > 1.001) or (straight and floating), view, config)
 
 
 def convert(values: Floats, source: Space, target: Space) -> Floats:

@@ -21,10 +21,10 @@ from fommctl.media.colourspaces import (
     FILM_LOG,
     LINEAR,
     SRGB,
+    DisplayTransform,
     Floats,
-    Look,
     Space,
-    choose_look,
+    choose_display_transform,
     find_space,
     import_openimageio,
     linear_space,
@@ -74,7 +74,7 @@ class Plate:
     associated: bool
     """Are the values multiplied by alpha?"""
     depth: Depth
-    look: Look
+    display: DisplayTransform
     format: str = ""
     """openexr, dpx or tiff; nothing for others."""
     attributes: Attributes = field(default_factory=Attributes)
@@ -91,7 +91,7 @@ class Plate:
 
     def shown(self) -> Floats:
         """Return what a model sees, before it is cut off at black and white: (H, W, 3) display-referred sRGB."""
-        return self.look.shown(self.values)
+        return self.display.shown(self.values)
 
     def bytes(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
         """Return what a model sees: (H, W, 3), and straight alpha (H, W), None where the values lie over black
@@ -204,7 +204,7 @@ def read_plate(path: Path, options: ReadOptions = PLAIN) -> Plate:
         depth, attributes, format_name = _depth(spec), _attributes(spec), image.format_name()
         straight = format_name != "openexr" and bool(spec.get_int_attribute("oiio:UnassociatedAlpha", 0))
         corner = spec.x - spec.full_x, spec.y - spec.full_y
-        look = _look(spec, format_name, depth, path.name, options)
+        display = _display_transform(spec, format_name, depth, path.name, options)
     pixels, replaced = _finite(pixels, path.name, options.nan)
     if grey:
         pixels = np.concatenate((np.repeat(pixels[..., :1], 3, axis=2), pixels[..., 1:]), axis=2)
@@ -219,7 +219,7 @@ def read_plate(path: Path, options: ReadOptions = PLAIN) -> Plate:
         )
     alpha = np.ascontiguousarray(pixels[..., 3]) if pixels.shape[2] > 3 else None
     values = np.ascontiguousarray(pixels[..., :3])
-    return Plate(values, alpha, not straight, depth, look, format_name, attributes, overscan, replaced)
+    return Plate(values, alpha, not straight, depth, display, format_name, attributes, overscan, replaced)
 
 
 def _padded(pixels: Floats, left: int, top: int, width: int, height: int) -> Floats:
@@ -242,13 +242,13 @@ def _finite(pixels: Floats, name: str, on_nan: OnNan) -> tuple[Floats, int]:
     return pixels, count
 
 
-def _look(spec: Any, format_name: str, depth: Depth, name: str, options: ReadOptions) -> Look:
+def _display_transform(spec: Any, format_name: str, depth: Depth, name: str, options: ReadOptions) -> DisplayTransform:
     floating = depth in FLOATING
     if options.space is not None:
         space = find_space(options.space, options.config, options.flag)
     else:
         space = _stated(spec, format_name, name, options)
-    return choose_look(space, floating=floating, view=options.view, config=options.config)
+    return choose_display_transform(space, floating=floating, view=options.view, config=options.config)
 
 
 def _stated(spec: Any, format_name: str, name: str, options: ReadOptions) -> Space:
@@ -432,5 +432,5 @@ def from_codes(
     space = space_of(tags or ColourTags())
     if options.space is not None:
         space = find_space(options.space, options.config, options.flag)
-    look = choose_look(space, floating=False, view=options.view, config=options.config)
-    return Plate(np.ascontiguousarray(values[..., :3]), alpha, False, "uint8" if top == 255 else "uint16", look)
+    display = choose_display_transform(space, floating=False, view=options.view, config=options.config)
+    return Plate(np.ascontiguousarray(values[..., :3]), alpha, False, "uint8" if top == 255 else "uint16", display)

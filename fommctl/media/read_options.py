@@ -23,7 +23,7 @@ class ReadOptions:
     config: str | None = None
     """An OCIO configuration; None: that of $OCIO, or the built-in one."""
     view: str | None = None
-    """DISPLAY/VIEW through which a model sees them; None: see `colourspaces.Look`."""
+    """DISPLAY/VIEW through which a model sees them; None: see `colourspaces.DisplayTransform`."""
     layer: str | None = None
     """The layer of an OpenEXR file; None for the main one."""
     nan: OnNan = "black"

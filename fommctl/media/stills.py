@@ -31,7 +31,7 @@ timestamps that are wrong, and filling them would write without end."""
 HEIF = "HEIF"
 """Pillow's name of the format."""
 _STILL_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2", b"mif3"})
-"""Of ISO/IEC 23008-12: a picture is what the file is for. Sequences (`hevc`, `msf1`) are films."""
+"""Brands of ISO/IEC 23008-12 files that hold one picture. Sequences (`hevc`, `msf1`) are films."""
 _OTHERS = frozenset({b"avif", b"avis"})
 """Brands of pictures that Pillow reads itself."""
 _LONGEST_BOX = 1024
@@ -107,7 +107,7 @@ _QUARTER_TURNS = {5, 6, 7, 8}
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """What the header of an image file says."""
+    """The header of an image file."""
 
     format: str
     mode: str
@@ -119,8 +119,8 @@ class Still:
 
 @contextmanager
 def _opened(path: Path, *, strip: bool = False, data: bytes | None = None) -> Iterator[Image.Image]:
-    """The image, not yet decoded; data: its bytes where they lie in something else. Raises InputError for whatever
-    goes wrong while it is open."""
+    """Open the image without decoding it; data: its bytes where they lie in something else. Raises InputError for
+    whatever goes wrong while it is open."""
     try:
         Image.init()
         if data is None and is_broken_webp(path):
