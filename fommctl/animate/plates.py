@@ -187,7 +187,7 @@ class PlateComposer:
                 frame = F.interpolate(frame[None].float(), size, mode="bicubic", antialias=True)[0]
             return self._values(frame.float().cpu().permute(1, 2, 0).numpy() * np.float32(255))
         square = self._values(self._paste.levels(frame, detail))
-        if self._plate.look.view is not None:
+        if self._plate.display.view is not None:
             # Near white a tone map turns next to nothing into much: along the edge the numbers themselves are mixed.
             own = self._background[self._paste.place][..., :3]
             square = own + np.minimum(1, VIEW_EDGE * self._paste.mask[..., None]) * (square - own)
