@@ -8,13 +8,13 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fommctl.animate.config import AnimateConfig
 from fommctl.animate.motion import DrivingFrame, Presentation, TimedFrame
 from fommctl.animate.paste import Floats, Mask, Paste, TurnedPaste, resting
 from fommctl.animate.plan import AnimationInputs, full_square, on_black
-from fommctl.animate.planes import PlaneMaker, Planes
 from fommctl.api.protocols import FrameFilter, SquareFilter
 from fommctl.errors import UsageError
 from fommctl.media.boxes import Box
@@ -28,16 +28,26 @@ from fommctl.networks.motion import MotionParts
 
 
 @dataclass(frozen=True, slots=True)
+class Planes:
+    """Planes of one frame, in the source's frame; None where they are not wanted."""
+
+    matte: Floats | None = None
+    """(H, W, 1): how much of the animated square shows; where it is 0 the frame is the source."""
+    uv: Floats | None = None
+    """(H, W, 2), an ST map: from the left to the right and from the bottom to the top of the source, in [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rendered:
     """A batch on its way out."""
 
     pixels: HostPixels
     frames: Sequence[TimedFrame[DrivingFrame] | None]
-    """None: rendered with the others of its batch, and not wanted."""
+    """Frames to show; None for one that was rendered with its batch but is not wanted."""
     driving: MotionParts
-    """Of the driving frames, as detected."""
+    """Motion of the driving frames, as detected."""
     transferred: MotionParts
-    """Of the rendered frames."""
+    """Motion of the rendered frames."""
     exact: Tensor
     """(B, 3, h, w) in [0, 1]: the pixels before they were rounded, on the model's device."""
     flow: Tensor | None = None
@@ -61,17 +71,17 @@ Write = Callable[[Frame, Presentation, int, Planes], None]
 
 @dataclass(frozen=True, slots=True)
 class CompositionOptions:
-    """What a finished frame shows."""
+    """Content and layout of a finished frame."""
 
     paste_back: bool
     alpha: bool
     compare: bool
     keypoints: bool
     detail: bool = False
-    """Of the source, at its resolution."""
+    """Detail of the source, carried over at its own resolution."""
     matte: bool = False
     uv: bool = False
-    """Where pixels come from; the renderer is a FlowRenderer then."""
+    """A map of where each pixel comes from, which needs a FlowRenderer."""
     faces: int = 1
     """Faces whose driving frames are shown beside the result."""
 
@@ -257,6 +267,39 @@ def plane_maker(
         mapper = detail_of(full, inputs.square, paste, device)
     height, width = inputs.picture.pixels.shape[:2]
     return PlaneMaker(paste, inputs.source_box, (width, height), mapper)
+
+
+class PlaneMaker:
+    """Makes the planes of frames that are pasted into one source."""
+
+    def __init__(self, paste: Paste | TurnedPaste, box: Box, size: tuple[int, int], mapper: Detail | None) -> None:
+        """size: (width, height) of the source.  mapper: where places of the square come from, for the part that `paste`
+        shows; None: no map is wanted."""
+        self._paste = paste
+        self._corner = round(box.left), round(box.top)
+        self._size = width, height = size
+        self._mapper = mapper
+        self._matte = np.zeros((height, width, 1), np.float32)
+        self._matte[(*paste.place, 0)] = paste.mask
+        self._still = self._coordinates(np.arange(width, dtype=np.float32)[None], np.arange(height)[:, None])
+
+    def __call__(self, flow: Tensor | None, *, absent: bool) -> Planes:
+        """flow: of the frame, see `fommctl.api.FlowRenderer`.  absent: does the frame show the source as it is?"""
+        matte = np.zeros_like(self._matte) if absent else self._matte
+        if self._mapper is None:
+            return Planes(matte)
+        uv = self._still.copy()
+        if flow is not None and not absent:
+            columns, rows = (each.cpu().numpy() for each in self._mapper.sources(flow))
+            moved = self._coordinates(columns + self._corner[0], rows + self._corner[1])
+            np.copyto(uv[self._paste.place], moved, where=(self._paste.mask > 0)[..., None])
+        return Planes(matte, uv)
+
+    def _coordinates(self, columns: NDArray[np.floating], rows: NDArray[np.floating] | NDArray[np.integer]) -> Floats:
+        """Return ST coordinates of places in pixels."""
+        width, height = self._size
+        s, t = np.broadcast_arrays((columns + 0.5) / width, 1 - (rows + 0.5) / height)
+        return np.stack((s, t), axis=-1).astype(np.float32)
 
 
 def apply_filter(frame: Pixels, change: FrameFilter, number: int) -> Pixels:

@@ -98,7 +98,8 @@ class ModelChoice:
 
 @configuration
 class AnimateConfig:
-    """What to animate, with what, and how. Options left at None are decided by the model's preset or the inputs."""
+    """Inputs, outputs and options of one animation. Options left at None are decided by the model's preset or the
+    inputs."""
 
     source: Annotated[
         Path,
@@ -358,7 +359,7 @@ class AnimateConfig:
         Reads(lambda text: parse_batch_size(text), default="auto"),
         option(MODEL, "Frames at a time: auto or a number."),
     ] = None
-    """None: chosen for the device."""
+    """Frames in a batch; None: chosen for the device."""
     encoder_threads: Annotated[
         int | None,
         Field(gt=0),
@@ -424,7 +425,9 @@ class AnimateConfig:
     ] = "black"
     on_gap: Annotated[
         OnGap,
-        option(POST, "Missing numbers in driving pictures: hold the picture before, black, or fail, at damaged ones too."),
+        option(
+            POST, "Missing numbers in driving pictures: hold the picture before, black, or fail, at damaged ones too."
+        ),
     ] = "hold"
     start_number: Annotated[
         int | None,
@@ -554,7 +557,7 @@ class AnimateConfig:
 
     @property
     def result_path(self) -> Path:
-        """Where the result goes."""
+        """The path of the result."""
         return self.output or Path(f"{self.source.stem}--{self.driving.stem}.mp4")
 
     @property
@@ -566,7 +569,7 @@ class AnimateConfig:
 
     @property
     def matte_path(self) -> Path | None:
-        """Where the matte goes as pictures of its own."""
+        """The path of the matte, where it is written as separate pictures."""
         return None if self.matte in (None, "embed") else Path(self.matte)
 
     @property

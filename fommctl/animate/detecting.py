@@ -69,7 +69,7 @@ class DrivingReader:
 
     @property
     def warnings(self) -> list[str]:
-        """What could not be read, so far."""
+        """The problems in reading so far."""
         return self._reader.warnings
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class DrivingReader:
 
 
 class _Cut:
-    """What is cut out of each frame for one face."""
+    """The square that is cut out of each frame for one face."""
 
     def __init__(self, reader: Reader, framing: DrivingFraming, size: tuple[int, int]) -> None:
         self.framing, self._size = framing, size
@@ -195,7 +195,7 @@ class DrivingMotion:
     def detected(
         self, kind: type[MotionParts], device: torch.device, *, beside: bool, at_once: bool, keep: bool
     ) -> Iterator[list[Iterator[DrivingFrame]]]:
-        """The frames with their motion, in order, an iterator a face; all are to be read in step.
+        """Yield the frames with their motion, in order, an iterator a face; all are to be read in step.
 
         kind, device: of motions at hand.  beside: keep the pixels, which are shown beside the result.  at_once: is each
         frame used as soon as it is there?  keep: collect them in `frames`.

@@ -79,7 +79,7 @@ GENERAL: Mapping[str, Any] = {
     "cuts": True,
     "detail": None,  # where frames are pasted back
 }
-"""By the name of the option; presets change them by `animate_params.defaults`."""
+"""General defaults by option name; presets change them by `animate_params.defaults`."""
 
 AS_PUBLISHED: Mapping[str, Any] = {
     "motion": None,  # relative where the model has it, else absolute
@@ -93,7 +93,7 @@ AS_PUBLISHED: Mapping[str, Any] = {
     "cuts": False,  # one reference for all shots
     "detail": False,  # frames are what the networks paint; beyond the picture, its border is repeated
 }
-"""What `--as-published` means: nothing but this is done where an option is left open."""
+"""Defaults of `--as-published`: all that is done where an option is left open."""
 
 
 def resolve(config: AnimateConfig, preset: Preset, family: BackendSpec) -> AnimateConfig:
@@ -110,7 +110,7 @@ def resolve(config: AnimateConfig, preset: Preset, family: BackendSpec) -> Anima
 
 
 Squares = tuple[Crop | None, ...]
-"""Those that were found in the source and in each further view of its subject; None where none was looked for."""
+"""Squares found in the source and in each further view of its subject; None where none was searched for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class AnimationInputs:
     """(width, height) of the model's frames."""
     squares: Squares
     room: Room | None
-    """How far the source's subject may move before it leaves its square, where that is known."""
+    """Room for the source's subject to move before it leaves its square, where that is known."""
     warnings: tuple[str, ...]
     detection_s: float
 
@@ -169,10 +169,10 @@ InputFiles = tuple[tuple[str, InputFile], ...]
 
 @dataclass(frozen=True, slots=True)
 class AnimationPlan:
-    """What the inputs and the options decide about a result; another process can be handed it."""
+    """Everything that inputs and options decide about a result; it can be handed to another process."""
 
     config: AnimateConfig
-    """With nothing left open."""
+    """The configuration, with every option decided."""
     inputs: AnimationInputs
     sound: tuple[AudioSource, ...]
     """One source a track of the result."""
@@ -181,7 +181,7 @@ class AnimationPlan:
     """Inputs as they were when they were read."""
     warnings: tuple[str, ...]
     others: tuple[AnimationInputs, ...] = ()
-    """Those of the further faces of the source that are animated; picture and driving video are the same."""
+    """Inputs of the further faces of the source that are animated; picture and driving video are the same."""
 
     @property
     def faces(self) -> list[AnimationPlan]:
@@ -190,7 +190,7 @@ class AnimationPlan:
 
     @property
     def info(self) -> VideoInfo:
-        """Of the driving video."""
+        """The driving video's properties."""
         return self.inputs.driving.info
 
     @property
@@ -247,7 +247,7 @@ class AnimationPlan:
 
 @contextmanager
 def open_driving(config: AnimateConfig, engine: Engine) -> Iterator[Clip | Motion]:
-    """The driving video, probed, or the motion file in its place. Raises InputError, ModelError or UsageError."""
+    """Probe the driving video, or read the motion file in its place. Raises InputError, ModelError or UsageError."""
     check_outputs(config)
     if is_motion_file(config.driving):
         yield load_motion(config, engine)
@@ -412,7 +412,7 @@ def _framed(
 def _full(
     pixels: NDArray[np.uint8], box: Box | None, turned: TurnedSquare | None, *, mirrored: bool
 ) -> NDArray[np.uint8]:
-    """As `full_square`; a turned square upright, the border repeated outside the picture."""
+    """Return what `full_square` returns; a turned square upright, the border repeated outside the picture."""
     if turned is None:
         return full_square(pixels, box, mirrored=mirrored)
     side = max(1, round(turned.side))
@@ -429,7 +429,7 @@ def full_square(pixels: NDArray[Number], box: Box | None, *, mirrored: bool) -> 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What the search of the inputs gave."""
+    """The results of searching the inputs."""
 
     source: Crop | None = None
     shots: tuple[ClipCrop, ...] = ()
@@ -732,7 +732,7 @@ def result_space(config: AnimateConfig, plate: Plate) -> Space:
     usual = {".exr": LINEAR, ".dpx": FILM_LOG}.get(suffix, SRGB)
     formats = {".exr": "openexr", ".dpx": "dpx", ".tif": "tiff", ".tiff": "tiff"}
     same = plate.format == formats.get(suffix, "")
-    return plate.look.space if same else Space(usual)
+    return plate.display.space if same else Space(usual)
 
 
 def _about_driving(config: AnimateConfig, info: VideoInfo) -> list[str]:
@@ -762,7 +762,7 @@ def _about_model(config: AnimateConfig, engine: Engine, source: MotionParts) -> 
 
 
 def keeps_alpha(config: AnimateConfig, inputs: AnimationInputs) -> bool:
-    """Does the result keep the transparency of the source?"""
+    """Return whether the result keeps the transparency of the source."""
     return (
         inputs.source_box is not None
         and config.paste_back is not False

@@ -15,11 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fommctl.animate.compose import CompositionOptions, Pasted, Rendered, Write, detail_of, plane_maker
+from fommctl.animate.compose import CompositionOptions, Pasted, Planes, Rendered, Write, detail_of, plane_maker
 from fommctl.animate.config import AnimateConfig
 from fommctl.animate.paste import Floats, Mask, Paste, TurnedPaste, resting
 from fommctl.animate.plan import AnimationInputs, full_square
-from fommctl.animate.planes import Planes
 from fommctl.api.protocols import FrameFilter, SquareFilter
 from fommctl.media.boxes import Box
 from fommctl.media.colourspaces import SRGB, Space, convert
@@ -39,7 +38,7 @@ def _on_screen(plate: Plate, box: Box | None, *, over_black: bool = False) -> Fl
     if box is not None and min(box.left, box.top) >= 1 and box.right < width and box.bottom < height:
         part = (slice(int(box.top) - 1, int(box.bottom) + 2), slice(int(box.left) - 1, int(box.right) + 2))
     shown = np.zeros(plate.values.shape, np.float32)
-    shown[part] = plate.look.shown(plate.values[part]) * np.float32(255)
+    shown[part] = plate.display.shown(plate.values[part]) * np.float32(255)
     if over_black and plate.alpha is not None:
         shown[part] *= plate.alpha[part][..., None]
     return shown
@@ -124,7 +123,7 @@ class PlateComposer:
             self._background = full_square(values, inputs.source_box, mirrored=inputs.mirrored)
         else:
             square = resize(inputs.square, reconstruction.shape[1::-1])
-            self._background = plate.look.values(np.asarray(square, np.float32) / np.float32(255))
+            self._background = plate.display.values(np.asarray(square, np.float32) / np.float32(255))
         if look.detail:
             if self._paste is None or square_filters:
                 self._enlarge = Paste(full, Box(0, 0, full.shape[1], full.shape[0]), motion=motion)
@@ -206,14 +205,14 @@ class PlateComposer:
                 frame = F.interpolate(frame[None].float(), size, mode="bicubic", antialias=True)[0]
             return self._values(frame.float().cpu().permute(1, 2, 0).numpy() * np.float32(255))
         square = self._values(self._paste.levels(frame, detail))
-        if self._plate.look.view is not None:
+        if self._plate.display.view is not None:
             # Near white a tone map turns next to nothing into much: along the edge the numbers themselves are mixed.
             own = self._background[self._paste.place][..., :3]
             square = own + np.minimum(1, VIEW_EDGE * self._paste.mask[..., None]) * (square - own)
         return self._placed(square)
 
     def _values(self, levels: Floats) -> Floats:
-        return self._plate.look.values(levels / np.float32(255))
+        return self._plate.display.values(levels / np.float32(255))
 
     def _placed(self, square: Floats) -> Floats:
         assert self._paste is not None
@@ -235,18 +234,18 @@ class PlateComposer:
         """Return a frame after a filter: one of 8 bits changes those pixels only that it has changed."""
         if getattr(change, "floats", False):
             return np.asarray(change(frame, number), np.float32)  # type: ignore[arg-type]  # it asks for floats
-        before = to_bytes(self._plate.look.shown(frame[..., :3]))
+        before = to_bytes(self._plate.display.shown(frame[..., :3]))
         if frame.shape[2] == 4:
             before = np.dstack((before, to_bytes(frame[..., 3])))
         after = change(before.copy(), number)
         changed = (after != before).any(axis=2)
         result = frame.copy()
-        result[changed, :3] = self._plate.look.values((after[changed][:, :3] / np.float32(255)).astype(np.float32))
+        result[changed, :3] = self._plate.display.values((after[changed][:, :3] / np.float32(255)).astype(np.float32))
         return result
 
     def _written(self, frame: Floats) -> Floats:
         """Return the frame in the result's space and window."""
-        look, space, alpha = self._plate.look, self._space, frame[..., 3:]
+        look, space, alpha = self._plate.display, self._space, frame[..., 3:]
         values = kept = frame[..., :3]
         if space is not None and space != look.space:
             # What a display shows is what the model has seen.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fommctl import __version__
-from fommctl.animate.compose import Composer, CompositionOptions, Pasted, Rendered, Write
+from fommctl.animate.compose import Composer, CompositionOptions, Pasted, Planes, Rendered, Write
 from fommctl.animate.config import FrameRange, parse_frames
 from fommctl.animate.detecting import (
     DrivingMotion,
@@ -31,7 +31,6 @@ from fommctl.animate.engine import Engine
 from fommctl.animate.faces import FaceBlend
 from fommctl.animate.motion import DrivingFrame, Motion, TimedFrame, as_driven, at_rate
 from fommctl.animate.plan import AnimationPlan, keeps_alpha, result_space
-from fommctl.animate.planes import Planes
 from fommctl.animate.plates import PlateComposer, associated, plate_of
 from fommctl.animate.reference import ReferenceFinder
 from fommctl.animate.transfer import MotionTransfer, rule_of
@@ -101,7 +100,7 @@ class RenderSession:
     renderer: Renderer
     composer: Composer | PlateComposer
     signature: Signature | None
-    """What signs the result, where that is wanted."""
+    """The signature of the result, where one is wanted."""
     detector: MotionDetector
     squares: SquareRenderer
     finder: ReferenceFinder
@@ -207,11 +206,12 @@ class RenderSession:
         numbers."""
         plan, plate = self.plan, self.plan.inputs.picture.plate
         own = Attributes() if plate is None else plate.attributes
-        colours = own.chromaticities if plate is not None and space == plate.look.space else None
+        colours = own.chromaticities if plate is not None and space == plate.display.space else None
         return Attributes(first_timecode(plan, offset), plan.rate, own.aspect, colours, self.reel)
 
     def plates(self, offset: Fraction) -> PlateFormat | None:
-        """How the result is written as OpenEXR, DPX or TIFF.  offset: seconds from --start to its first frame."""
+        """Return how the result is written as OpenEXR, DPX or TIFF.  offset: seconds from --start to its first
+        frame."""
         plan, config = self.plan, self.plan.config
         if not is_plate_format(config.result_path):
             return None
@@ -274,7 +274,7 @@ class Stage:
         return DrivingMotion(driving, framings, inputs.size, [session.detector for session in self.sessions])
 
     def detected(self, source: DrivingMotion, *, keep: bool) -> AbstractContextManager[list[Iterator[DrivingFrame]]]:
-        """The frames with their motion, for each face.  keep: see `DrivingMotion`."""
+        """Return the frames with their motion, for each face.  keep: see `DrivingMotion`."""
         return source.detected(
             self.engine.family.motion(),
             self.first.renderer.device,

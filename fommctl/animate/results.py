@@ -1,4 +1,5 @@
-"""Where finished frames go: the result with the plates beside it, and frames that wait on the disk to be encoded."""
+"""Destinations of finished frames: the result with the plates beside it, and frames that wait on the disk to be
+encoded."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from fommctl.animate.compose import Planes
 from fommctl.animate.motion import DrivingFrame, Presentation, TimedFrame
 from fommctl.animate.plan import AnimationPlan
-from fommctl.animate.planes import Planes
 from fommctl.animate.rendering import RenderSession, first_timecode
 from fommctl.files import atomic_write
 from fommctl.media.images import read_picture
@@ -28,7 +29,7 @@ class Results:
     """The result and the plates beside it, written frame by frame; a context manager, as `Writer` is."""
 
     writer: Writer
-    """Of the result."""
+    """The writer of the result."""
     matte: Writer | None
     uv: Writer | None
     _embed: bool
@@ -58,7 +59,8 @@ class Results:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """All of them are complete before the first gets its name, and none keeps it where another cannot have its."""
+        """Open all of them: each is complete before the first gets its name, and none keeps it where another cannot
+        have its."""
         with ExitStack() as undo:
             for writer in self._writers:
                 undo.callback(writer.abort)
@@ -145,7 +147,7 @@ def picture_number(plan: AnimationPlan, first: TimedFrame[DrivingFrame]) -> int:
 
 
 def frame_path(folder: Path, number: int, plan: AnimationPlan) -> Path:
-    """Where `save_frame` puts a frame.  number: in the result, from 0."""
+    """Return the path to which `save_frame` writes a frame.  number: in the result, from 0."""
     whole = plan.deep or plan.config.matte is not None or plan.config.uv is not None
     return folder / f"{number + 1:08d}{'.npz' if whole else '.png'}"
 

@@ -16,7 +16,7 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
-from fommctl.animate.compose import Rendered, Write
+from fommctl.animate.compose import Planes, Rendered, Write
 from fommctl.animate.config import SEARCHED, AnimateConfig, FrameRange
 from fommctl.animate.detecting import QUEUED_BATCHES, DrivingMotion
 from fommctl.animate.engine import Engine
@@ -31,7 +31,6 @@ from fommctl.animate.motion import (
     save_motions,
 )
 from fommctl.animate.plan import AnimationPlan, input_files, open_driving
-from fommctl.animate.planes import Planes
 from fommctl.animate.recording import AnimateResult, write_sidecar
 from fommctl.animate.rendering import (
     Group,
@@ -64,14 +63,14 @@ class RenderStats:
     model_seconds: float
     """Spent in the model; of all workers together."""
     seconds: float
-    """From the first frame read to the file closed."""
+    """Seconds from the first frame read to the file closed."""
     batch_size: int
     references: tuple[Fraction, ...]
     """Time of the reference frame of each shot, as far as they were reached."""
     limited: tuple[float, ...] = ()
     """Times of the frames whose motion was cut so that the subject stays in the square."""
     warnings: tuple[str, ...] = ()
-    """Of the reader."""
+    """Warnings of the reader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +191,7 @@ def limited(times: Sequence[float]) -> list[str]:
 
 
 def expected_frames(config: AnimateConfig, info: VideoInfo) -> int | None:
-    """For progress only."""
+    """Estimate the number of frames, for progress only."""
     rate = config.fps or info.rate
     if info.duration is None:
         return info.frames

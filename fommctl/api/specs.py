@@ -1,13 +1,14 @@
-"""What plugins hand to the host: frozen descriptions, cheap to make, whose `build` does the heavy import; the hooks
-that return them, and what is wrong with one."""
+"""What plugins hand to the host: frozen descriptions, cheap to make, whose `build` does the heavy import, most simply
+by the name of what it imports, `module:Name`; the hooks that return them, and what is wrong with one."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import pluggy
 
@@ -23,10 +24,47 @@ if TYPE_CHECKING:
     from fommctl.networks.motion import MotionParts
 
 
-def _keypoints() -> type[MotionParts]:
-    from fommctl.networks.motion import Motion
+T = TypeVar("T")
+REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
-    return Motion
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The object that `module:Name` names, imported at the first call."""
+
+    path: str
+    called: bool
+    """Whether the thing itself is called, or returned."""
+
+    def __call__(self, *arguments: Any) -> Any:
+        module, _, name = self.path.partition(":")
+        thing = getattr(import_module(module), name)
+        return thing(*arguments) if self.called else thing
+
+
+class Named(Generic[T]):
+    """A field of a spec that takes a callable, or `module:Name`, which is imported when the field is called.
+
+    called: False where the field imports and returns something: then `module:Name` is the thing itself.
+    """
+
+    def __init__(self, *default: T, called: bool = True) -> None:
+        self._default, self._called = default, called
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type | None = None) -> T:
+        if instance is not None:
+            found: T = instance.__dict__[self._name]
+            return found
+        if self._default:
+            return self._default[0]
+        raise AttributeError(self._name)
+
+    def __set__(self, instance: object, value: T | str) -> None:
+        is_reference = isinstance(value, str) and REFERENCE.fullmatch(value)
+        instance.__dict__[self._name] = Reference(str(value), self._called) if is_reference else value
 
 
 Groups = Mapping[str, Mapping[str, "Tensor"]]
@@ -35,62 +73,64 @@ Groups = Mapping[str, Mapping[str, "Tensor"]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Architecture:
-    """What a backend reads off the tensors of a checkpoint."""
+    """The architecture that a backend reads off the tensors of a checkpoint."""
 
     model_params: Mapping[str, Any]
-    """In the published schema, as a preset would state it."""
+    """Model parameters in the published schema, as a preset would state them."""
     frame_shape: tuple[int, int, int] | None
     """(H, W, C) if the tensors tell; None where the published value is assumed."""
     notes: tuple[str, ...] = ()
-    """What was read and what was assumed, one short phrase each; shown to the user."""
+    """Short phrases about what was read and what was assumed, shown to the user."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class BackendSpec:
     """A family of models (FOMM, Monkey-Net, ...)."""
 
     name: str
     summary: str
-    schema: Callable[[], type[BaseModel]]
+    schema: Named[Callable[[], type[BaseModel]]] = Named(called=False)
     """Imports and returns the pydantic model of this backend's `model_params`."""
-    recognises: Callable[[Mapping[str, Any]], float]
-    """How surely a `model_params` mapping (unvalidated, from YAML) belongs to this backend, from 0 (not at all) to 1
-    (it has what only this family has); the surest backend gets it."""
-    build: Callable[[BaseModel], Backend]
+    recognises: Named[Callable[[Mapping[str, Any]], float]] = Named()
+    """The certainty that a `model_params` mapping (unvalidated, from YAML) belongs to this backend, from 0 (not at all)
+    to 1 (it has what only this family has); the surest backend gets it."""
+    build: Named[Callable[[BaseModel], Backend]] = Named()
     """Networks with fresh weights from validated `model_params`, on the CPU, in eval mode."""
-    read_architecture: Callable[[Groups], Architecture | None] = field(default=lambda groups: None)
+    read_architecture: Named[Callable[[Groups], Architecture | None]] = Named(lambda groups: None)
     """Architecture from the tensors of a checkpoint (after `from_published`); None if they are not of this backend.
     Raises UsageError where the reading is ambiguous."""
-    sections: Callable[[], Mapping[str, type[BaseModel]]] = field(default=dict)
+    sections: Named[Callable[[], Mapping[str, type[BaseModel]]]] = Named(dict, called=False)
     """Imports and returns schemas of preset sections beside `model_params`: of those that differ from the shared ones
     (`train_params`, derived from `fommctl.api.training.BaseTrainParams`) and of the backend's own."""
-    from_published: Callable[[Groups], Groups] = field(default=lambda groups: groups)
+    from_published: Named[Callable[[Groups], Groups]] = Named(lambda groups: groups)
     """A published checkpoint's tensors under the names and in the shapes of `modules()`; others as they are. It is
     given every checkpoint whose family is not known, and its own `read_architecture` alone sees the result."""
-    to_published: Callable[[Groups], Groups] = field(default=lambda groups: groups)
+    to_published: Named[Callable[[Groups], Groups]] = Named(lambda groups: groups)
     """The other way round, for `fommctl models export`."""
     motions: tuple[str, ...] = ("relative", "absolute")
-    """How driving motion can be transferred to a source; the first is the default."""
-    motion: Callable[[], type[MotionParts]] = _keypoints
+    """Ways to transfer driving motion to a source; the first is the default."""
+    motion: Named[Callable[[], type[MotionParts]]] = Named(
+        Reference("fommctl.networks.motion:Motion", called=False), called=False
+    )
     """Imports and returns the kind of motion that its renderers detect, where it is not that of FOMM."""
-    edits: Callable[[], type[Edits] | None] = field(default=lambda: None)
+    edits: Named[Callable[[], type[Edits] | None]] = Named(lambda: None, called=False)
     """Imports and returns what `fommctl edit` can change, a class derived from `fommctl.api.schema.Edits`."""
-    read_motion: Callable[[Path], tuple[float, Mapping[str, NDArray[np.float32]]] | None] = field(
-        default=lambda path: None
+    read_motion: Named[Callable[[Path], tuple[float, Mapping[str, NDArray[np.float32]]] | None]] = Named(
+        lambda path: None
     )
     """Frames a second and the parts of the motion, by name and frames first, of a driving file in the family's own
     format; None for any other file. Raises InputError for a damaged one."""
-    mask: Callable[[int], NDArray[np.float32]] | None = None
+    mask: Named[Callable[[int], NDArray[np.float32]] | None] = Named(None)
     """mask(side): how much of a square that lies turned in its picture is shown where it is pasted back, (side, side)
     in [0, 1]; None is a soft edge."""
-    options: Callable[[], type[BaseModel] | None] = field(default=lambda: None)
+    options: Named[Callable[[], type[BaseModel] | None]] = Named(lambda: None, called=False)
     """Imports and returns a class derived from `fommctl.api.schema.Options`: what a user may set with `-O NAME=VALUE`,
     beside what all models have. `TransferRenderer.transfer` gets it."""
     source_views: int = 1
     """Most pictures of a source that `encode_source` makes use of."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
     """A data set adapter."""
 
@@ -98,21 +138,21 @@ class DatasetSpec:
     summary: str
     licence: str
     """A note for people, not a promise: who owns the data and where it is to be had."""
-    build: Callable[[], DatasetAdapter]
+    build: Named[Callable[[], DatasetAdapter]] = Named()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class DetectorSpec:
     """Finds subjects in pictures, for crop, best frame and metrics."""
 
     name: str
     summary: str
     subject: str
-    """What it finds (`face`, `body`, ...): a preset names its subject in `framing.subject`."""
-    build: Callable[[], Detector]
+    """The kind of subject that it finds (`face`, `body`, ...): a preset names its subject in `framing.subject`."""
+    build: Named[Callable[[], Detector]] = Named()
     """Raises MissingError when a package or weights are absent."""
-    ready: Callable[[], str | None] = field(default=lambda: None)
-    """None when `build` will work at once and offline, else a short reason; must not import anything heavy."""
+    ready: Named[Callable[[], str | None]] = Named(lambda: None)
+    """A short reason why `build` would not work at once and offline, or None; must not import anything heavy."""
     priority: int = 0
     """Among ready detectors of one subject the highest is taken by default."""
     landmarks: int = 0
@@ -124,49 +164,49 @@ class DetectorSpec:
     """Distributions by whose versions it may find otherwise; what `evaluate` keeps of its results is theirs."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class EmbedderSpec:
     """Describes who or what is seen in a picture, for metrics of identity."""
 
     name: str
     summary: str
     subject: str
-    """Of what (`face`, `body`, ...)."""
+    """The kind of subject that it embeds (`face`, `body`, ...)."""
     dimension: int
     """Length of an embedding."""
-    build: Callable[[], Embedder]
+    build: Named[Callable[[], Embedder]] = Named()
     """Raises MissingError when a package or weights are absent."""
-    ready: Callable[[], str | None] = field(default=lambda: None)
-    """As of a detector."""
+    ready: Named[Callable[[], str | None]] = Named(lambda: None)
+    """The reason why it cannot be built, as for a detector."""
     priority: int = 0
-    """As of a detector."""
+    """The rank among embedders, as for a detector."""
     packages: tuple[str, ...] = ()
-    """As of a detector."""
+    """The packages that it needs, as for a detector."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class MetricSpec:
     """A score of predicted frames against true ones."""
 
     name: str
-    """With its variant: `l1.paper`."""
+    """The name with its variant: `l1.paper`."""
     summary: str
     unit: str
     lower_is_better: bool
-    build: Callable[[], Metric]
+    build: Named[Callable[[], Metric]] = Named()
     """Raises MissingError when a package or weights are absent."""
     needs: Literal["truth", "identity", "driving", "nothing"] = "truth"
-    """What the prediction is held against: the true frames; any frames of the same subject (then also the source
+    """The counterpart of the prediction: the true frames; any frames of the same subject (then also the source
     picture, where there is no truth); any frames that move alike (then also the driving ones, where there is no truth);
     or nothing."""
     uses: tuple[str, ...] = ()
-    """Of `keypoints` and `embeddings`, those that the metric asks its clip for."""
+    """The sources, `keypoints` or `embeddings`, that the metric asks its clip for."""
     weighting: Literal["frames", "clips"] = "frames"
-    """In the mean over clips: each clip counts as its scored frames, or all count alike."""
-    combine: Callable[[Sequence[ClipScores]], float | None] | None = None
+    """The weight of a clip in the mean over clips: the number of its scored frames, or 1."""
+    combine: Named[Callable[[Sequence[ClipScores]], float | None] | None] = Named(None)
     """The score of several clips together, where it is no weighted mean."""
-    ready: Callable[[], str | None] = field(default=lambda: None)
-    """As of a detector: metrics that are not are used only where they are asked for by name."""
+    ready: Named[Callable[[], str | None]] = Named(lambda: None)
+    """The reason why it cannot be built, as for a detector; metrics with one are used only when asked for by name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,7 +226,7 @@ class ModelFile:
     name: str
     """Path inside the model's folder, with `/`; of the repository too, where there are no `urls`."""
     urls: tuple[str, ...] = ()
-    """As of a model."""
+    """The addresses of the file, as for a model."""
     licence: str = ""
     """Empty: that of the model."""
     sha256: str | None = None
@@ -208,11 +248,11 @@ class ModelSpec:
     """Tried in order; `hf://OWNER/NAME/FILE`, `hf://OWNER/NAME@REVISION/FILE` and `hf://spaces/OWNER/NAME/FILE` name
     files of a Hugging Face repository."""
     files: tuple[ModelFile, ...] = ()
-    """Where the weights are several files: the model is a folder with them."""
+    """The files of a model that is a folder of several."""
     repository: str = ""
-    """Where `files` without addresses are: `hf://OWNER/NAME@REVISION`, or the address of a folder."""
+    """The place of `files` without addresses: `hf://OWNER/NAME@REVISION`, or the address of a folder."""
     sha256: str | None = None
-    """None where the publisher states none: the first download records it, later ones must match."""
+    """The SHA-256 that the publisher states; without one the first download records it, later ones must match."""
     md5: str | None = None
     size: int | None = None
     """Bytes."""
@@ -220,19 +260,19 @@ class ModelSpec:
     """Used where no model is named; one in an installation."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class CommandSpec:
     """An extra subcommand."""
 
     name: str
     summary: str
-    build: Callable[[], Any]
+    build: Named[Callable[[], Any]] = Named()
     """Returns the typer.Typer that holds the command or its subcommands."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageEvent:
-    """What listeners of stage events get."""
+    """The event that listeners of stages get."""
 
     stage: str
     details: Mapping[str, Any]
@@ -289,11 +329,11 @@ class Hooks:
 
     @hookspec
     def fommctl_stage_started(self, event: StageEvent) -> None:
-        """A stage begins."""
+        """Take note that a stage begins."""
 
     @hookspec
     def fommctl_stage_finished(self, event: StageEvent) -> None:
-        """A stage ended well; `event.details` holds its result."""
+        """Take note that a stage ended well; `event.details` holds its result."""
 
     @hookspec
     def fommctl_square(self, event: StageEvent) -> SquareFilter | None:
@@ -316,7 +356,7 @@ SPEC_TYPES: Mapping[str, type] = {
     "model": ModelSpec,
     "command": CommandSpec,
 }
-"""What plugins can offer, by kind; the hook of a kind is `fommctl_<kind>s`."""
+"""Types of the specs that plugins can offer, by kind; the hook of a kind is `fommctl_<kind>s`."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _PLAIN: Mapping[str, type] = {"str": str, "int": int, "bool": bool, "Path": Path}
 
@@ -341,8 +381,9 @@ def _wanted(annotation: str, value: Any) -> str | None:
     """Return what a field of this annotation must be, where `value` is not that; None where it is."""
     if value is None and annotation.endswith("| None"):
         return None
-    if annotation.startswith("Callable"):
-        return None if callable(value) else "callable"
+    if annotation.startswith("Named"):
+        fits = callable(value) or (value is None and annotation.endswith("| None]"))
+        return None if fits else "callable, or 'module:Name' of what is"
     if annotation == "tuple[ModelFile, ...]":
         inside = isinstance(value, tuple) and all(
             isinstance(each, ModelFile) and _is_inside(each.name) for each in value

@@ -22,7 +22,7 @@ from fommctl.options import option_fields
 
 SHOT = "shot.json"
 SETTLED = "settled.json"
-"""Shot with nothing left open, of the task that makes the motion."""
+"""The shot with every option decided, as the task that makes the motion writes it."""
 MOTION = "shot.motion"
 FRAMES = "frames"
 """Folder of the lossless pictures of a movie."""
@@ -34,8 +34,8 @@ _DAMAGED = "Emit the job again."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shot:
-    """What is rendered, and which of its frames the engine counts."""
+class FarmShot:
+    """The shot that a job renders, and the frames of it that the farm counts."""
 
     config: AnimateConfig
     """Configuration with absolute paths, and an output."""
@@ -44,7 +44,7 @@ class Shot:
     """First and last driving frame as expected when the job was made; the last chunk goes on to the true end."""
     chunk: int
     squares: tuple[Squares, ...] = ()
-    """What the task of the motion found, one a face: the others need no detector."""
+    """Squares that the task of the motion found, one a face: the others need no detector."""
 
     @property
     def encodes(self) -> bool:
@@ -73,7 +73,7 @@ class Shot:
         write_text(path, json.dumps(data, indent=1) + "\n")
 
     @classmethod
-    def read(cls, path: Path) -> Shot:
+    def read(cls, path: Path) -> FarmShot:
         """Read what `write` wrote. Raises InputError."""
         try:
             data = json.loads(path.read_bytes())
@@ -96,13 +96,13 @@ class Shot:
         except (OSError, ValueError, TypeError, KeyError, RecursionError, FommctlError) as error:
             raise InputError(f"{path} is damaged, or of another version of fommctl", _DAMAGED) from error
 
-    def with_paths_of(self, other: Shot) -> Shot:
+    def with_paths_of(self, other: FarmShot) -> FarmShot:
         """Return this shot with the files of another one."""
         paths = {name: getattr(other.config, name) for name in PATHS}
         model = replace(self.choice, model=other.choice.model, preset=other.choice.preset)
         return replace(self, config=replace(self.config, **paths), choice=model)
 
-    def mapped(self, rules: PathMapping) -> Shot:
+    def mapped(self, rules: PathMapping) -> FarmShot:
         """Return the shot with its paths as they are on this machine."""
 
         def local(value: Any) -> Any:

@@ -30,28 +30,28 @@ from fommctl.animate.run import (
     timed_frames,
 )
 from fommctl.errors import InputError, UsageError
-from fommctl.farm.shot import DONE, FRAMES, MOTION, SETTLED, SHOT, PathMapping, Shot
+from fommctl.farm.shot import DONE, FRAMES, MOTION, SETTLED, SHOT, FarmShot, PathMapping
 from fommctl.files import FileFingerprint, remove_stale_files, write_text
 from fommctl.media.movie import output_errors
 from fommctl.media.output_paths import numbered
 
-Load = Callable[[Shot], Engine]
+Load = Callable[[FarmShot], Engine]
 """Loads the model of a shot; not called where there is nothing to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class DoneChunk:
-    """What a chunk has made."""
+    """The result of a chunk."""
 
     pictures: tuple[Path, ...]
     """Beside this machine's others of the job: names in their folder."""
     stats: RenderStats | None
-    """None where no task joins the pictures."""
+    """Statistics of the whole shot; None unless a task joins the pictures."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """What a task did."""
+    """The result of a task."""
 
     task: str
     output: Path
@@ -80,7 +80,7 @@ class FarmJob:
 
     def make_motion(self, load: Load, report: Progress | None = None) -> TaskResult:
         """Plan the shot and detect the motion of its driving video, for all other tasks."""
-        shot = Shot.read(self.folder / SHOT)
+        shot = FarmShot.read(self.folder / SHOT)
         target = self.folder / MOTION
         if target.exists() and (self.folder / SETTLED).exists():
             return TaskResult("motion", target, len(Motion.load(target)), kept=True)
@@ -171,13 +171,13 @@ class FarmJob:
         write_text(done, str(FileFingerprint.of(target).content) if target.exists() else "")
         return TaskResult("encode", target, result.frames, kept=False)
 
-    def _settled(self) -> Shot:
-        shot = Shot.read(self.folder / SHOT)
+    def _settled(self) -> FarmShot:
+        shot = FarmShot.read(self.folder / SHOT)
         if not (self.folder / SETTLED).exists():
             raise InputError(f"the motion of {self.folder.name} is not made yet", "Run 'fommctl farm motion' first.")
-        return Shot.read(self.folder / SETTLED).with_paths_of(shot).mapped(self.rules)
+        return FarmShot.read(self.folder / SETTLED).with_paths_of(shot).mapped(self.rules)
 
-    def _planned(self, shot: Shot, engine: Engine) -> tuple[AnimationPlan, list[Motion]]:
+    def _planned(self, shot: FarmShot, engine: Engine) -> tuple[AnimationPlan, list[Motion]]:
         files = input_files(shot.config)
         motions = [Motion.load(self.folder / MOTION, face) for face in range(1, len(shot.squares) + 1)]
         # What is there was accepted, or refused, when the job was made.

@@ -38,7 +38,7 @@ _MATRIX_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class ColourTags:
-    """What a file says about its colours: codes of ITU-T H.273 (ffmpeg's integers), None where it says nothing."""
+    """A file's description of its colours: codes of ITU-T H.273 (ffmpeg's integers), None where it states nothing."""
 
     primaries: int | None = None
     transfer: int | None = None

@@ -81,7 +81,7 @@ class Space:
     config: str | None = None
     """The OCIO configuration; None for a space that this module knows."""
     primaries: tuple[float, ...] | None = None
-    """Of a linear space: x and y of red, green, blue and white, where they are not those of Rec.709."""
+    """x and y of a linear space's red, green, blue and white, where they are not those of Rec.709."""
 
 
 def linear_space(primaries: Sequence[float]) -> Space:
@@ -177,7 +177,7 @@ def tags_of(space: Space) -> ColourTags | None:
 
 
 Change = Callable[[Floats], Floats]
-"""Of pixels (..., 3)."""
+"""A change of pixels (..., 3)."""
 
 
 def to_linear(space: Space) -> Change:
@@ -299,7 +299,7 @@ _TRIAL = np.array(
 )
 """Colours by which the kind of a conversion is told: a matrix by the first three, a curve by the next four."""
 _CURVE = (-1.0, 2.0, (1 << 18) + 1)
-"""From where to where a curve is noted, and at how many places."""
+"""First and last value at which a curve is tabulated, and the number of values."""
 
 
 def _as_matrix(light: NDArray[np.float64]) -> tuple[Change, Change] | None:
@@ -443,7 +443,7 @@ def _film_density(light: Floats) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class DisplayTransform:
     """How values of a space are shown to a model, and found again."""
 
     space: Space
@@ -452,7 +452,7 @@ class Look:
     view: str | None = None
     """DISPLAY/VIEW of the configuration in place of the own curve."""
     config: str | None = None
-    """Of the view."""
+    """The configuration of the view."""
 
     @property
     def plain(self) -> bool:
@@ -509,11 +509,13 @@ def _linear_of(path: str) -> str:
     return found
 
 
-def choose_look(space: Space, *, floating: bool, view: str | None = None, config: str | None = None) -> Look:
+def choose_display_transform(
+    space: Space, *, floating: bool, view: str | None = None, config: str | None = None
+) -> DisplayTransform:
     """Return how a space is shown.  floating: whether the file's numbers may pass 1."""
     light = to_linear(space)(np.array([[0.5] * 3, [1.0] * 3], np.float32))
     straight = abs(float(light[0].mean()) - 0.5) < 1e-3
-    return Look(space, bool(light[1].max() > 1.001) or (straight and floating), view, config)
+    return DisplayTransform(space, bool(light[1].max() > 1.001) or (straight and floating), view, config)
 
 
 def convert(values: Floats, source: Space, target: Space) -> Floats:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.files import atomic_write, keep_copy, publish, temporary_path
+from fommctl.files import HeldFolder, atomic_write, keep_copy, publish, temporary_path
 from fommctl.media.colour import BT709, BT2020, ColourTags
 from fommctl.media.containers import Encoding
 from fommctl.media.marking import OURS, Mark
@@ -72,6 +71,7 @@ class PictureSequence:
         self._folder = (folder.parent if self._new_folder else folder) / temporary_path(folder).name
         with output_errors(pattern):
             self._folder.mkdir()
+            self._parent = HeldFolder(self._folder.parent)
         self._first = first_number
         self._alone = not part
         self._colour = colour
@@ -123,7 +123,8 @@ class PictureSequence:
         with output_errors(self._pattern):
             if self._overwrite and self._alone:
                 self._remove_older()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._parent.remove(self._folder.name)
+            self._parent.close()
 
     def abort(self) -> None:
         """Remove every picture of this run, and put back those that they have replaced."""
@@ -134,7 +135,8 @@ class PictureSequence:
                 os.replace(aside, target)
             else:
                 target.unlink(missing_ok=True)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._parent.remove(self._folder.name)
+        self._parent.close()
         if self._new_folder and self._moved:
             with contextlib.suppress(OSError):
                 self._pattern.parent.rmdir()

@@ -21,10 +21,10 @@ from fommctl.media.colourspaces import (
     FILM_LOG,
     LINEAR,
     SRGB,
+    DisplayTransform,
     Floats,
-    Look,
     Space,
-    choose_look,
+    choose_display_transform,
     find_space,
     import_openimageio,
     linear_space,
@@ -43,7 +43,7 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _STRIP = 1 << 26
 """Bytes of a picture that are shown at a time."""
 SUFFIXES = frozenset({".exr", ".dpx"})
-"""Of files that OpenImageIO alone reads here."""
+"""Suffixes of files that only OpenImageIO reads here."""
 CONVERT = "Convert it to a flat OpenEXR, TIFF or PNG file first."
 
 
@@ -53,7 +53,7 @@ class NotFiniteError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """What files of post-production say beside their pixels."""
+    """Properties that files of post-production hold beside their pixels."""
 
     timecode: str | None = None
     """HH:MM:SS:FF, or HH:MM:SS;FF for drop-frame."""
@@ -76,7 +76,7 @@ class Plate:
     associated: bool
     """Are the values multiplied by alpha?"""
     depth: Depth
-    look: Look
+    display: DisplayTransform
     format: str = ""
     """openexr, dpx or tiff; nothing for others."""
     attributes: Attributes = field(default_factory=Attributes)
@@ -99,7 +99,7 @@ class Plate:
         height = max(1, _STRIP // self.values[0].nbytes)
         for start in range(0, len(seen), height):
             rows = slice(start, start + height)
-            seen[rows] = to_bytes(self.look.shown(self.values[rows]))
+            seen[rows] = to_bytes(self.display.shown(self.values[rows]))
         return seen, alpha
 
     def framed(self, frame: Floats) -> Floats:
@@ -132,18 +132,18 @@ def to_bytes(signal: Floats) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the header of a file for OpenImageIO says."""
+    """The header of a file for OpenImageIO."""
 
     format: str
     """openexr, dpx or tiff."""
     width: int
-    """Of the display window."""
+    """Width of the display window."""
     height: int
     depth: Depth
     has_alpha: bool
     attributes: Attributes
     comment: str | None
-    """What the file says of itself."""
+    """The file's comment about itself."""
 
 
 def needs_openimageio(path: Path) -> bool:
@@ -207,7 +207,7 @@ def read_plate(path: Path, options: ReadOptions = PLAIN) -> Plate:
         depth, attributes, format_name = _depth(spec), _attributes(spec), image.format_name()
         straight = format_name != "openexr" and bool(spec.get_int_attribute("oiio:UnassociatedAlpha", 0))
         corner = spec.x - spec.full_x, spec.y - spec.full_y
-        look = _look(spec, format_name, depth, path.name, options)
+        display = _display_transform(spec, format_name, depth, path.name, options)
     pixels, replaced = _finite(pixels, path.name, options.nan)
     if grey:
         pixels = np.concatenate((np.repeat(pixels[..., :1], 3, axis=2), pixels[..., 1:]), axis=2)
@@ -222,7 +222,7 @@ def read_plate(path: Path, options: ReadOptions = PLAIN) -> Plate:
         )
     alpha = np.ascontiguousarray(pixels[..., 3]) if pixels.shape[2] > 3 else None
     values = np.ascontiguousarray(pixels[..., :3])
-    return Plate(values, alpha, not straight, depth, look, format_name, attributes, overscan, replaced)
+    return Plate(values, alpha, not straight, depth, display, format_name, attributes, overscan, replaced)
 
 
 def _padded(pixels: Floats, left: int, top: int, width: int, height: int) -> Floats:
@@ -245,13 +245,13 @@ def _finite(pixels: Floats, name: str, on_nan: OnNan) -> tuple[Floats, int]:
     return pixels, count
 
 
-def _look(spec: Any, format_name: str, depth: Depth, name: str, options: ReadOptions) -> Look:
+def _display_transform(spec: Any, format_name: str, depth: Depth, name: str, options: ReadOptions) -> DisplayTransform:
     floating = depth in FLOATING
     if options.space is not None:
         space = find_space(options.space, options.config, options.flag)
     else:
         space = _stated(spec, format_name, name, options)
-    return choose_look(space, floating=floating, view=options.view, config=options.config)
+    return choose_display_transform(space, floating=floating, view=options.view, config=options.config)
 
 
 def _stated(spec: Any, format_name: str, name: str, options: ReadOptions) -> Space:
@@ -399,7 +399,7 @@ def _run_of_colours(names: list[str], layer: str, name: str) -> tuple[int, int, 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A file open in OpenImageIO. Raises InputError and MissingError."""
+    """Open a file in OpenImageIO. Raises InputError and MissingError."""
     with path.open("rb") as file:
         kind = "an OpenEXR picture" if file.read(4) == _EXR else "a DPX picture"
     oiio = import_openimageio(f"{path.name} is {kind}, which")
@@ -435,5 +435,5 @@ def from_codes(
     space = space_of(tags or ColourTags())
     if options.space is not None:
         space = find_space(options.space, options.config, options.flag)
-    look = choose_look(space, floating=False, view=options.view, config=options.config)
-    return Plate(np.ascontiguousarray(values[..., :3]), alpha, False, "uint8" if top == 255 else "uint16", look)
+    display = choose_display_transform(space, floating=False, view=options.view, config=options.config)
+    return Plate(np.ascontiguousarray(values[..., :3]), alpha, False, "uint8" if top == 255 else "uint16", display)

@@ -28,7 +28,7 @@ class PlateFormat:
     exr_type: ExrType = "half"
     compression: Compression = "zip"
     space: Space = field(default_factory=lambda: Space(LINEAR))
-    """Of its numbers."""
+    """The colour space of its numbers."""
     attributes: Attributes = field(default_factory=Attributes)
     """The timecode is the first frame's."""
     associated: bool = True

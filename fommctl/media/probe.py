@@ -60,13 +60,13 @@ class AudioTrack:
 
     @property
     def kind(self) -> tuple[str, str | None, int, int]:
-        """What two tracks must share to be left and right of one sound."""
+        """The properties that two tracks must share to be left and right of one sound."""
         return self.codec, self.language, self.channels, self.rate
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file, a folder of frames or a pattern holds."""
+    """Contents of a file, a folder of frames or a pattern."""
 
     path: Path
     kind: Literal["video", "image", "sequence"]
@@ -94,13 +94,13 @@ class VideoInfo:
     peak: float | None = None
     """Brightest light of HDR material in cd/m2, where it is stated."""
     parity: str | None = None
-    """Of interlaced footage, which field comes first (see `deinterlacing`); None for progressive footage."""
+    """The field that comes first in interlaced footage (see `deinterlacing`); None for progressive footage."""
     deinterlace: Deinterlace = "off"
-    """What is done about it; `rate` and `frames` allow for it already."""
+    """The way to deinterlace; `rate` and `frames` allow for it already."""
     sample_aspect: Fraction = Fraction(1)
     """Width over height of a coded pixel; `width` and `height` allow for it already."""
     reading: ReadOptions = PLAIN
-    """How its pictures are read, where they are files of their own."""
+    """Options for reading its pictures, where they are files of their own."""
     tick: Fraction | None = None
     """Seconds, the unit of a video file's timestamps."""
     reel: str | None = None

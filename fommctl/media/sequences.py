@@ -19,7 +19,7 @@ VIDEO_SUFFIXES = frozenset(f".{name}" for name in _VIDEOS.split())
 PICTURE_SUFFIXES = frozenset(f".{name}" for name in _PICTURES.split())
 MEDIA_SUFFIXES = VIDEO_SUFFIXES | PICTURE_SUFFIXES
 FRAME_SUFFIXES = PICTURE_SUFFIXES | {".gif"}
-"""Of the pictures of a folder that is a clip."""
+"""Suffixes of the pictures of a folder that is a clip."""
 _MOST = 8
 """Endings that are listed."""
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, Self
 
 import numpy as np
 
 from fommctl.errors import OutputError
-from fommctl.files import create_temporary, real_target
+from fommctl.files import HeldFolder, create_temporary, real_target
 from fommctl.media.colour import ColourTags
 from fommctl.media.colourspaces import import_openimageio
 from fommctl.media.containers import container_of, resolve_encoding
@@ -26,7 +26,6 @@ from fommctl.media.sound import AudioSource
 __all__ = ["AudioSource", "Writer", "check_output", "holds_alpha", "holds_audio", "holds_more"]
 
 _FASTEST_GIF = 50
-_AnyMovie = TypeVar("_AnyMovie", bound=Movie)
 
 
 class _Sink(Protocol):
@@ -159,6 +158,7 @@ class Writer:
         self._target = real_target(self.path)
         self._overwrite = overwrite
         self._temporary: Path | None = None
+        self._folder: HeldFolder | None = None
         self._sink: _Sink | None = None
         self.warnings: list[str] = []
         if self._encoding.container.muxer == "gif" and rate > _FASTEST_GIF:
@@ -192,7 +192,12 @@ class Writer:
             return self
         with output_errors(self.path):
             self._temporary = create_temporary(self._target)
-        self._sink = self._movie(Movie, self._temporary)
+            self._folder = HeldFolder(self._target.parent)
+        try:
+            self._sink = self._movie(self._temporary, self._folder)
+        except BaseException:
+            self._folder.close()
+            raise
         return self
 
     def _plate_writer(self) -> PlateWriter | None:
@@ -201,13 +206,14 @@ class Writer:
         comment = None if self._mark is None else self._mark.comment
         return PlateWriter(self._encoding.pix_fmt, self._plates, comment)
 
-    def _movie(self, kind: type[_AnyMovie], temporary: Path) -> _AnyMovie:
-        return kind(
+    def _movie(self, temporary: Path, folder: HeldFolder) -> Movie:
+        return Movie(
             self.path,
             temporary,
             self._target,
             self._encoding,
             self._picture,
+            folder=folder,
             colour=self._colour,
             audio=self._audio,
             metadata=self._metadata,
@@ -268,8 +274,14 @@ class Writer:
         """Let go of what the result has replaced."""
         assert self._sink is not None
         self._sink.release()
+        self._let_go()
 
     def abort(self) -> None:
         """Leave everything as it was before."""
         if self._sink is not None:
             self._sink.abort()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._folder is not None:
+            self._folder.close()

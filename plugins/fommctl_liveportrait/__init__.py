@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fommctl.api import Architecture, Backend, BackendSpec, Groups, ModelSpec, hookimpl
+from fommctl.api import BackendSpec, ModelSpec, hookimpl
 from fommctl_liveportrait.weights import PUBLISHED
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from pydantic import BaseModel
-
-    from fommctl.api.blocks import MotionParts
-    from fommctl.api.schema import Edits
 
 
 @hookimpl
@@ -24,18 +15,18 @@ def fommctl_backends() -> Iterator[BackendSpec]:
     yield BackendSpec(
         name="liveportrait",
         summary="LivePortrait (Guo et al., 2024)",
-        schema=_schema,
+        schema="fommctl_liveportrait.schema:LivePortraitParams",
         recognises=_recognises,
-        build=_build,
-        read_architecture=_read_architecture,
-        from_published=_from_published,
-        to_published=_to_published,
+        build="fommctl_liveportrait.backend:LivePortraitBackend",
+        read_architecture="fommctl_liveportrait.architecture:read_architecture",
+        from_published="fommctl_liveportrait.published:from_published",
+        to_published="fommctl_liveportrait.published:to_published",
         motions=("relative", "absolute", "animal"),
-        motion=_motion,
-        mask=_mask,
-        read_motion=_read_motion,
-        edits=_edits,
-        options=_options,
+        motion="fommctl_liveportrait.motion:FaceMotion",
+        mask="fommctl_liveportrait.mask:mask",
+        read_motion="fommctl_liveportrait.templates:read_template",
+        edits="fommctl_liveportrait.edits:FaceEdits",
+        options="fommctl_liveportrait.options:FaceOptions",
     )
 
 
@@ -45,66 +36,5 @@ def fommctl_models() -> Iterator[ModelSpec]:
     yield from PUBLISHED
 
 
-def _schema() -> type[BaseModel]:
-    from fommctl_liveportrait.schema import LivePortraitParams
-
-    return LivePortraitParams
-
-
 def _recognises(model_params: Mapping[str, Any]) -> float:
     return float("spade_generator_params" in model_params and "warping_module_params" in model_params)
-
-
-def _build(params: BaseModel) -> Backend:
-    from fommctl_liveportrait.backend import LivePortraitBackend
-    from fommctl_liveportrait.schema import LivePortraitParams
-
-    return LivePortraitBackend(LivePortraitParams.model_validate(params))
-
-
-def _read_architecture(groups: Groups) -> Architecture | None:
-    from fommctl_liveportrait.architecture import read_architecture
-
-    return read_architecture(groups)
-
-
-def _from_published(groups: Groups) -> Groups:
-    from fommctl_liveportrait.published import from_published
-
-    return from_published(groups)
-
-
-def _to_published(groups: Groups) -> Groups:
-    from fommctl_liveportrait.published import to_published
-
-    return to_published(groups)
-
-
-def _options() -> type[BaseModel]:
-    from fommctl_liveportrait.options import FaceOptions
-
-    return FaceOptions
-
-
-def _motion() -> type[MotionParts]:
-    from fommctl_liveportrait.motion import FaceMotion
-
-    return FaceMotion
-
-
-def _mask(side: int) -> NDArray[np.float32]:
-    from fommctl_liveportrait.mask import mask
-
-    return mask(side)
-
-
-def _read_motion(path: Path) -> tuple[float, Mapping[str, NDArray[np.float32]]] | None:
-    from fommctl_liveportrait.templates import read_template
-
-    return read_template(path)
-
-
-def _edits() -> type[Edits]:
-    from fommctl_liveportrait.edits import FaceEdits
-
-    return FaceEdits

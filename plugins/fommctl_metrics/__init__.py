@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import import_module
-from typing import Any
 
 from fommctl.api import MetricSpec, hookimpl
 from fommctl_metrics.places import ALEXNET_URL, INCEPTION_URL, what_is_missing
@@ -24,14 +22,14 @@ def _of_pixels() -> Iterator[MetricSpec]:
         summary="Mean absolute difference before rounding to 8 bits, over all frames: FOMM's reconstruction loss",
         unit="of 1",
         lower_is_better=True,
-        build=lambda: _build("pixels", "l1_paper"),
+        build="fommctl_metrics.pixels:l1_paper",
     )
     yield MetricSpec(
         name="l1.strict",
         summary="Mean absolute difference of the 8-bit frames, over each clip and then over clips",
         unit="of 1",
         lower_is_better=True,
-        build=lambda: _build("pixels", "l1_strict"),
+        build="fommctl_metrics.pixels:l1_strict",
         weighting="clips",
     )
     yield MetricSpec(
@@ -39,15 +37,15 @@ def _of_pixels() -> Iterator[MetricSpec]:
         summary="Mean absolute difference over that of repeating the first true frame: 1 is no better than no motion",
         unit="times",
         lower_is_better=True,
-        build=lambda: _build("pixels", "RelativeL1"),
-        combine=lambda clips: _load("pixels").relative_l1(clips),
+        build="fommctl_metrics.pixels:RelativeL1",
+        combine="fommctl_metrics.pixels:relative_l1",
     )
     yield MetricSpec(
         name="psnr",
         summary="Peak signal-to-noise ratio of red, green and blue; 100 where nothing differs",
         unit="dB",
         lower_is_better=False,
-        build=lambda: _build("pixels", "psnr"),
+        build="fommctl_metrics.pixels:psnr",
     )
 
 
@@ -57,28 +55,28 @@ def _of_brightness() -> Iterator[MetricSpec]:
         summary="Peak signal-to-noise ratio of brightness, by scikit-video; 100 where nothing differs",
         unit="dB",
         lower_is_better=False,
-        build=lambda: _build("luma", "psnr"),
+        build="fommctl_metrics.luma:psnr",
     )
     yield MetricSpec(
         name="ssim",
         summary="Structural similarity of brightness, by scikit-video",
         unit="of 1",
         lower_is_better=False,
-        build=lambda: _build("luma", "ssim"),
+        build="fommctl_metrics.luma:ssim",
     )
     yield MetricSpec(
         name="ms-ssim",
         summary="Structural similarity of brightness at five scales, by scikit-video; sides of 176 pixels or more",
         unit="of 1",
         lower_is_better=False,
-        build=lambda: _build("luma", "ms_ssim"),
+        build="fommctl_metrics.luma:ms_ssim",
     )
     yield MetricSpec(
         name="strred",
         summary="Entropic differences of brightness within and between frames, by scikit-video; 64 pixels or more",
         unit="product of entropies",
         lower_is_better=True,
-        build=lambda: _build("luma", "StRred"),
+        build="fommctl_metrics.luma:StRred",
         weighting="clips",
     )
     yield MetricSpec(
@@ -86,7 +84,7 @@ def _of_brightness() -> Iterator[MetricSpec]:
         summary="Distance from natural pictures, by scikit-video, without a true video; 194 pixels or more",
         unit="distance",
         lower_is_better=True,
-        build=lambda: _build("luma", "niqe"),
+        build="fommctl_metrics.luma:niqe",
         needs="nothing",
     )
 
@@ -97,14 +95,14 @@ def _of_flicker() -> Iterator[MetricSpec]:
         summary="Flicker: mean squared difference from the frame before, moved along the true video's optical flow",
         unit="of 1, squared",
         lower_is_better=True,
-        build=lambda: _build("warping", "WarpError"),
+        build="fommctl_metrics.warping:WarpError",
     )
     yield MetricSpec(
         name="warp-error.relative",
         summary="Flicker over that of the true video: 1 is as steady as the truth, less is smoother",
         unit="times the truth's",
         lower_is_better=True,
-        build=lambda: _build("warping", "RelativeWarpError"),
+        build="fommctl_metrics.warping:RelativeWarpError",
         weighting="clips",
     )
 
@@ -115,7 +113,7 @@ def _of_perception() -> Iterator[MetricSpec]:
         summary="Learned perceptual distance on AlexNet, version 0.1; needs torchmetrics (extra eval), fetches 244 MB",
         unit="distance",
         lower_is_better=True,
-        build=lambda: _build("lpips", "lpips"),
+        build="fommctl_metrics.lpips:lpips",
         ready=lambda: what_is_missing(ALEXNET_URL),
     )
     yield MetricSpec(
@@ -124,16 +122,7 @@ def _of_perception() -> Iterator[MetricSpec]:
         "eval), fetches 91 MB; of few frames it is biased upwards",
         unit="distance",
         lower_is_better=True,
-        build=lambda: _build("frechet", "FrechetDistance"),
+        build="fommctl_metrics.frechet:FrechetDistance",
         ready=lambda: what_is_missing(INCEPTION_URL),
-        combine=lambda clips: _load("frechet").combined(clips),
+        combine="fommctl_metrics.frechet:combined",
     )
-
-
-def _build(module: str, name: str) -> Any:
-    return getattr(_load(module), name)()
-
-
-def _load(module: str) -> Any:
-    """Return the libraries of each are imported only when it is asked for."""
-    return import_module(f"fommctl_metrics.{module}")

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fommctl.api import Architecture, Backend, BackendSpec, Groups, hookimpl
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
+from fommctl.api import BackendSpec, hookimpl
 
 
 @hookimpl
@@ -17,26 +14,14 @@ def fommctl_backends() -> Iterator[BackendSpec]:
     yield BackendSpec(
         name="monkeynet",
         summary="Monkey-Net (Siarohin et al., CVPR 2019)",
-        schema=_schema,
+        schema="fommctl_monkeynet.schema:MonkeyNetParams",
         recognises=_recognises,
-        build=_build,
-        read_architecture=_read_architecture,
-        sections=_sections,
-        from_published=_from_published,
-        to_published=_to_published,
+        build="fommctl_monkeynet.backend:MonkeyNetBackend",
+        read_architecture="fommctl_monkeynet.architecture:read_architecture",
+        sections="fommctl_monkeynet.schema:SECTIONS",
+        from_published="fommctl_monkeynet.architecture:from_published",
+        to_published="fommctl_monkeynet.architecture:to_published",
     )
-
-
-def _schema() -> type[BaseModel]:
-    from fommctl_monkeynet.schema import MonkeyNetParams
-
-    return MonkeyNetParams
-
-
-def _sections() -> Mapping[str, type[BaseModel]]:
-    from fommctl_monkeynet.schema import SECTIONS
-
-    return SECTIONS
 
 
 def _recognises(model_params: Mapping[str, Any]) -> float:
@@ -44,28 +29,3 @@ def _recognises(model_params: Mapping[str, Any]) -> float:
     if isinstance(common, Mapping) and "kp_variance" in common:
         return 1.0
     return float(isinstance(generator, Mapping) and "num_refinement_blocks" in generator)
-
-
-def _build(params: BaseModel) -> Backend:
-    from fommctl_monkeynet.backend import MonkeyNetBackend
-    from fommctl_monkeynet.schema import MonkeyNetParams
-
-    return MonkeyNetBackend(MonkeyNetParams.model_validate(params))
-
-
-def _read_architecture(groups: Groups) -> Architecture | None:
-    from fommctl_monkeynet.architecture import read_architecture
-
-    return read_architecture(groups)
-
-
-def _from_published(groups: Groups) -> Groups:
-    from fommctl_monkeynet.architecture import from_published
-
-    return from_published(groups)
-
-
-def _to_published(groups: Groups) -> Groups:
-    from fommctl_monkeynet.architecture import to_published
-
-    return to_published(groups)

@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from fommctl.api import DatasetSpec, hookimpl
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fommctl.api import DatasetAdapter
 
 
 @hookimpl
@@ -23,7 +16,7 @@ def fommctl_datasets() -> Iterator[DatasetSpec]:
             "belongs to its makers, Ebert, Finn, Lee and Levine (2017), who state no licence: ask them before other "
             "use than research; 30 GB, to be had at https://sites.google.com/view/sna-visual-mpc/"
         ),
-        build=_from("bair", "Bair"),
+        build="fommctl_robots.bair:Bair",
     )
     yield DatasetSpec(
         name="lerobot",
@@ -32,20 +25,11 @@ def fommctl_datasets() -> Iterator[DatasetSpec]:
             "that of each data set, stated in its card; thousands are at https://huggingface.co/datasets?other=LeRobot "
             "(`hf download OWNER/NAME --repo-type dataset --local-dir RAW`)"
         ),
-        build=_from("lerobot", "LeRobot"),
+        build="fommctl_robots.lerobot:LeRobot",
     )
     yield DatasetSpec(
         name="robots",
         summary="A folder of clips or GIFs of robots",
         licence="that of your own files",
-        build=_from("plain", "Robots"),
+        build="fommctl_robots.plain:Robots",
     )
-
-
-def _from(module: str, name: str) -> Callable[[], DatasetAdapter]:
-    """Return builds this class of that module, which is imported only then."""
-
-    def build() -> Any:
-        return getattr(import_module(f"fommctl_robots.{module}"), name)()
-
-    return build

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fommctl.api import Architecture, Backend, BackendSpec, Groups, hookimpl
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
+from fommctl.api import BackendSpec, hookimpl
 
 
 @hookimpl
@@ -17,40 +14,15 @@ def fommctl_backends() -> Iterator[BackendSpec]:
     yield BackendSpec(
         name="tpsmm",
         summary="Thin-Plate Spline Motion Model (Zhao and Zhang, CVPR 2022)",
-        schema=_schema,
+        schema="fommctl_tpsmm.schema:TpsmmParams",
         recognises=_recognises,
-        build=_build,
-        read_architecture=_read_architecture,
-        sections=_sections,
+        build="fommctl_tpsmm.backend:TpsmmBackend",
+        read_architecture="fommctl_tpsmm.architecture:read_architecture",
+        sections="fommctl_tpsmm.sections:SECTIONS",
         motions=("relative", "absolute", "avd"),
     )
-
-
-def _schema() -> type[BaseModel]:
-    from fommctl_tpsmm.schema import TpsmmParams
-
-    return TpsmmParams
-
-
-def _sections() -> Mapping[str, type[BaseModel]]:
-    from fommctl_tpsmm.sections import SECTIONS
-
-    return SECTIONS
 
 
 def _recognises(model_params: Mapping[str, Any]) -> float:
     common = model_params.get("common_params")
     return float(isinstance(common, Mapping) and "num_tps" in common)
-
-
-def _build(params: BaseModel) -> Backend:
-    from fommctl_tpsmm.backend import TpsmmBackend
-    from fommctl_tpsmm.schema import TpsmmParams
-
-    return TpsmmBackend(TpsmmParams.model_validate(params))
-
-
-def _read_architecture(groups: Groups) -> Architecture | None:
-    from fommctl_tpsmm.architecture import read_architecture
-
-    return read_architecture(groups)

@@ -26,7 +26,7 @@ from fommctl_tpsmm.sections import TrainParams
 from fommctl_tpsmm.splines import RandomWarp
 
 BETAS = (0.5, 0.999)
-"""Of Adam, as published."""
+"""Adam's betas, as published."""
 
 
 class ClippingAdam(torch.optim.Adam):

@@ -14,6 +14,7 @@ import pytest
 from crop_shots import BLOBS, background
 from media_factory import write_clip
 from PIL import Image
+from shots import HALF
 
 from fommctl import Motion
 from fommctl.animate.faces import FaceBlend
@@ -80,7 +81,7 @@ def pair(tmp_path: Path) -> Path:
 @pytest.fixture
 def animate(run_cli, source, tmp_path):
     def run(clip: Path, *more: str | Path, output: str = "out.mkv", code: int = 0):
-        words = ("--detector", "blobs", "--device", "cpu", "--overwrite", "--json", "--audio", "none")
+        words = ("--detector", "blobs", "--device", "cpu", "--overwrite", "--json", "--audio", "none", "--set", HALF)
         codec = ("--codec", "ffv1") if output.endswith(".mkv") else ()
         done = run_cli("animate", source, clip, "-o", tmp_path / output, *words, *codec, *more)
         assert done.code == code, done.stdout + done.stderr

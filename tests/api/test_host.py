@@ -3,13 +3,16 @@
 import logging
 import sys
 from collections.abc import Callable
+from colorsys import rgb_to_hsv
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from distributions import BROKEN, GOOD, install_metadata
 
-from fommctl.api import UsageError
+from fommctl.api import BackendSpec, UsageError
 from fommctl.api.metrics import FrameChunk, MetricClip
 from fommctl.host import Host, PluginInfo, load_host
 
@@ -89,7 +92,14 @@ def test_a_third_party_plugin_is_treated_like_ours(third_party: Callable[..., No
             "fommctl_datasets failed: SystemExit",
         ),
         (DATASET.format(name="Upper Case"), "the dataset name 'Upper Case' is not of lower-case letters"),
-        (DATASET.format(name="ok").replace("build=list", "build=3"), "build of the dataset 'ok' is not callable"),
+        (
+            DATASET.format(name="ok").replace("build=list", "build=3"),
+            "build of the dataset 'ok' is not callable, or 'module:Name'",
+        ),
+        (
+            DATASET.format(name="ok").replace("build=list", "build='no name'"),
+            "build of the dataset 'ok' is not callable",
+        ),
         (DATASET.format(name="ok").replace('"l"', "None"), "licence of the dataset 'ok' is not a str"),
     ],
 )
@@ -107,6 +117,19 @@ def test_a_broken_plugin_is_a_warning_that_names_it(
     assert [record.getMessage() for record in caplog.records] == [
         f"plugin 'bad' (bad_plugin) of Bad.Plugin: {found.problem}"
     ]
+
+
+def test_functions_by_name_are_imported_when_they_are_called(third_party: Callable[..., None]) -> None:
+    third_party(DATASET.format(name="by-name").replace("build=list", 'build="colorsys:rgb_to_hsv"'), entry="by-name")
+    spec = load_host().datasets["by-name"]
+    assert cast(Any, spec.build)(0, 0, 1) == (2 / 3, 1, 1)
+    assert replace(spec, summary="another").build == spec.build
+    thing = BackendSpec(
+        name="a", summary="", schema="colorsys:rgb_to_hsv", recognises="math:fsum", build="no.such:Thing"
+    )
+    assert cast(Any, thing.schema()) is rgb_to_hsv
+    with pytest.raises(ModuleNotFoundError, match=r"no\.such|'no'"):
+        thing.build(cast(Any, None))
 
 
 def test_a_module_that_is_not_there(
