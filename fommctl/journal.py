@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -84,17 +86,24 @@ class Journal(Generic[Record]):
             raise self._unusable(error) from error
 
     def cut(self, belongs: Callable[[Record], bool]) -> None:
-        """Cut the file, in place, before the first line that is not a record or does not belong. Raises OutputError."""
-        length = 0
+        """Cut the file, in place, before the first line that is not a record or does not belong.
+
+        Where damage is the reason, and not a kill that tore the last line, a copy of the whole file stays beside it,
+        with a warning. Raises OutputError.
+        """
+        length, number = 0, 1
         try:
             with self.path.open("ab+") as file:
                 file.seek(0)
                 # What is not a line may be as long as the file.
-                while (line := file.readline(_LONGEST_LINE)).endswith(b"\n"):
-                    record = parse_line(self._record, line)
+                while line := file.readline(_LONGEST_LINE):
+                    record = parse_line(self._record, line) if line.endswith(b"\n") else None
+                    if record is None and (line.endswith(b"\n") or not line.startswith(b"{")):
+                        aside = _copy_beside(self.path)
+                        log.warning("%s is damaged from line %d on: a copy of it is %s", self.path, number, aside)
                     if record is None or not belongs(record):
                         break
-                    length += len(line)
+                    length, number = length + len(line), number + 1
                 file.truncate(length)
                 os.fsync(file.fileno())
         except OSError as error:
@@ -108,6 +117,16 @@ class Journal(Generic[Record]):
         if error.errno in FULL_DISK:
             return OutputError(f"the disk is full: {self.path}", "Free some space, and run the same command again.")
         return OutputError(f"cannot use {self.path}: {(error.strerror or str(error)).lower()}", self._hint)
+
+
+def _copy_beside(path: Path) -> Path:
+    """Copy a file under a name that is free. Raises OSError."""
+    for number in itertools.count(1):
+        aside = path.with_name(f"{path.name}.damaged-{number}")
+        if not aside.exists():
+            break
+    shutil.copy2(path, aside)
+    return aside
 
 
 def parse_line(record: type[Record], line: str | bytes) -> Record | None:

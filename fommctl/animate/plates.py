@@ -27,6 +27,9 @@ from fommctl.media.plates import FLOATING, Plate, from_codes, to_bytes
 from fommctl.networks.detail import Detail, FrameDetail
 from fommctl.networks.motion import MotionParts
 
+VIEW_EDGE = 4
+"""The part of the soft edge, as its inverse, over which the source passes into what comes back through a view."""
+
 
 def plate_of(inputs: AnimationInputs) -> Plate:
     """Return the source as its file holds it; one of 8 bits in floats."""
@@ -183,7 +186,12 @@ class PlateComposer:
                 size = self._background.shape[0], self._background.shape[1]
                 frame = F.interpolate(frame[None].float(), size, mode="bicubic", antialias=True)[0]
             return self._values(frame.float().cpu().permute(1, 2, 0).numpy() * np.float32(255))
-        return self._placed(self._values(self._paste.levels(frame, detail)))
+        square = self._values(self._paste.levels(frame, detail))
+        if self._plate.display.view is not None:
+            # Near white a tone map turns next to nothing into much: along the edge the numbers themselves are mixed.
+            own = self._background[self._paste.place][..., :3]
+            square = own + np.minimum(1, VIEW_EDGE * self._paste.mask[..., None]) * (square - own)
+        return self._placed(square)
 
     def _values(self, levels: Floats) -> Floats:
         return self._plate.display.values(levels / np.float32(255))

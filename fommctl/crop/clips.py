@@ -20,6 +20,7 @@ from fommctl.host import load_host
 from fommctl.media import sequences
 from fommctl.media.boxes import Box
 from fommctl.media.containers import CONTAINERS, resolve_encoding
+from fommctl.media.conversion import View
 from fommctl.media.images import Pixels, over_black, read_picture, resize
 from fommctl.media.images_out import write_png
 from fommctl.media.movie import output_errors
@@ -202,9 +203,11 @@ def write_clips(
         ):
             for clip in group:
                 opened.enter_context(clip.opened)
+            views = [reader.view(clip.piece.box, (config.size, config.size)) for clip in group]
             for number, frame in enumerate(reader.decoded()):
-                for clip in group:
-                    clip.take(frame, start + frame.time, reader)
+                time = start + frame.time
+                for clip, view in zip(group, views, strict=True):
+                    clip.take(frame, time, view)
                 tell(number + 1, None)
         if any(not clip.frames for clip in group):
             raise InputError(f"{info.path.name} has no readable frame in a part where a subject was found")
@@ -243,13 +246,13 @@ class _Clip:
         self._start = piece.start
         """Time of the first frame, which a lower frame rate may put off."""
 
-    def take(self, frame: Pending, time: Fraction, reader: Reader) -> None:
-        """Write the frame of this time where it belongs to the clip; finish the clip after its last one."""
+    def take(self, frame: Pending, time: Fraction, view: View) -> None:
+        """Write the frame of this time where it belongs to the clip, as the view shows it; finish the clip after its
+        last one."""
         if time >= self.piece.end:
             self._finish()
         elif time >= self.piece.start:
-            size = self._config.size
-            picture = frame.picture(reader.view(self.piece.box, (size, size)))
+            picture = frame.picture(view)
             if picture is not None:
                 writer = self._writer or self._open(time)
                 rest = max(self.piece.end - time, 1 / self._info.rate)

@@ -180,6 +180,21 @@ def test_a_view_of_the_configuration(animate, folder, tmp_path):
     assert np.array_equal(after[outside()], before[outside()])
 
 
+def test_a_view_with_a_tone_map_leaves_no_seam(animate, tmp_path):
+    """Outside the matte the source returns bit for bit, and at its soft edge what the tone map has cut off."""
+    light = plates.linear() * 4
+    light[20:60, 130:330] = 60.0  # across the upper edge of the square
+    plates.write(tmp_path / "bright.exr", light, "float")
+    view = ("--display-view", "sRGB - Display/ACES 2.0 - SDR 100 nits (Rec.709)", "--frames", "1")
+    result = animate(tmp_path / "bright.exr", "driving.mp4", tmp_path / "####.exr", *view, "--exr-type", "float")
+    assert result.code == 0, result.stderr
+    before, after = plates.read(tmp_path / "bright.exr"), plates.read(tmp_path / "1001.exr")
+    assert np.array_equal(after[outside()], before[outside()])
+    ring = np.s_[25:27, 170:290]
+    assert np.abs(after[ring] - 60).max() < 2
+    assert after[50, 228].max() < 60
+
+
 @pytest.mark.parametrize(
     ("options", "message", "hint"),
     [
