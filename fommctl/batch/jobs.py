@@ -203,7 +203,7 @@ class _Builder:
         elif not isinstance(given.value, str):
             self._problem(f"{name} is {describe(given.value)}", "Give a path; put a name like 12 into quotes.")
         elif any(character < " " for character in given.value) or not _encodable(given.value):
-            self._problem(f"{name} holds a character that is no text", "Write the path anew.")
+            self._problem(f"{name} holds a character that is not text", "Type the path again.")
         elif len(given.value) > _LONGEST_PATH:
             self._problem(f"{name} has {len(given.value):,} characters", f"Paths have at most {_LONGEST_PATH:,}.")
         else:
