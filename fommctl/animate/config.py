@@ -425,7 +425,9 @@ class AnimateConfig:
     ] = "black"
     on_gap: Annotated[
         OnGap,
-        option(POST, "Missing numbers in driving pictures: hold the picture before, black, or fail."),
+        option(
+            POST, "Missing numbers in driving pictures: hold the picture before, black, or fail, at damaged ones too."
+        ),
     ] = "hold"
     start_number: Annotated[
         int | None,
