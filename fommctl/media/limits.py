@@ -11,8 +11,7 @@ MAX_PIXELS = 200_000_000
 """The most pixels of a picture: 16384 x 12207. The largest sensors have 150 megapixels, 8K video has 33. Reading a
 picture of this size takes about 2 GB for some seconds."""
 BYTES_A_PIXEL = 56
-"""Memory for a pixel of a source of which plates are made: its numbers, the frame in hand, the one that is written,
-matte and map."""
+"""Memory for a source of plates: its numbers, the frame in hand, the one that is being written, matte and map."""
 SMALLER = f"Scale it down first; at most {MAX_SIDE} pixels a side and {MAX_PIXELS // 1_000_000} megapixels are read."
 """The hint where a picture is too large."""
 

@@ -116,7 +116,7 @@ def _numbered(path: Path) -> list[tuple[int, Path]]:
         hint = f"No file in {folder} fits the pattern; check the number of digits."
         negative = next((file.name for file in files if _is_negative(pattern, file.name)), None)
         if negative is not None:
-            raise InputError(f"negative frame numbers are not read: {negative}", "Number the frames from 0 or more.")
+            raise _negative(negative)
     if not found:
         raise InputError(f"{path} holds no pictures" if path.is_dir() else f"{path} matches no file", hint)
     return found
@@ -133,11 +133,18 @@ def _is_negative(pattern: Pattern, name: str) -> bool:
     return fits and re.fullmatch(r"-\d+", middle) is not None
 
 
+def _negative(name: str) -> InputError:
+    return InputError(f"negative frame numbers are not read: {name}", "Number the frames from 0 or more.")
+
+
 def _check_one_kind(folder: Path, pictures: list[Path]) -> None:
     """Raise InputError for a folder with OpenEXR or DPX pictures and others, or with several sequences of them."""
     plates = [file for file in pictures if file.suffix.lower() in (".exr", ".dpx")]
     if not plates:
         return
+    negative = next((file.name for file in plates if re.search(r"(^|[._])-\d+\.[^.]+$", file.name)), None)
+    if negative is not None:
+        raise _negative(negative)
     matches = ((file, _LAST_NUMBER.fullmatch(file.name)) for file in pictures)
     kinds = Counter(f"{match[1]}#{match[3]}" if match else file.suffix.lower() for file, match in matches)
     if len(kinds) > 1:
