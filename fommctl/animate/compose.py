@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -41,6 +41,8 @@ class Rendered:
     """(B, 3, h, w) in [0, 1]: the pixels before they were rounded, on the model's device."""
     flow: Tensor | None = None
     """(B, fh, fw, 2), see `fommctl.api.FlowRenderer`; None where nobody asked for it."""
+    composed: Callable[[], Composer] | None = None
+    """Returns what finishes these frames, where their source is a frame of a video."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class CompositionOptions:
     matte: bool = False
     uv: bool = False
     """Where pixels come from; the renderer is a FlowRenderer then."""
+    matched: bool = True
+    """Of squares, to the colours of the source."""
 
 
 class Composer:
@@ -88,6 +92,7 @@ class Composer:
         self._detail: Detail | None = None
         self._source_panel = inputs.square
         full = inputs.full
+        colours = reconstruction if look.matched else None
         motion: Floats | None = None
         apart = False
         if look.detail:
@@ -103,12 +108,12 @@ class Composer:
             # What happens to the square itself needs it as a picture of its own first.
             apart = look.keypoints or bool(square_filters)
             if inputs.turned is not None:
-                self._paste = TurnedPaste(self._source_panel, inputs.turned, full, reconstruction, mask)
+                self._paste = TurnedPaste(self._source_panel, inputs.turned, full, colours, mask)
             else:
                 self._paste = Paste(
                     self._source_panel,
                     inputs.source_box,
-                    reconstruction,
+                    colours,
                     mirrored=inputs.mirrored,
                     motion=None if apart else motion,
                 )
@@ -146,6 +151,9 @@ class Composer:
 
         write(frame, when it is shown, its number in the whole result from 0, its planes): called for each in order.
         """
+        if batch.composed is not None:
+            batch.composed().finish(replace(batch, composed=None), write)
+            return
         squares = batch.pixels.array()
         for index, (timed, square) in enumerate(zip(batch.frames, squares, strict=True)):
             if timed is None:

@@ -27,8 +27,6 @@ from fommctl.animate.motion import (
     Motion,
     Presentation,
     TimedFrame,
-    as_driven,
-    at_rate,
     save_motions,
 )
 from fommctl.animate.plan import AnimationPlan, InputFiles, input_files, open_driving, plan_animation
@@ -107,6 +105,8 @@ def run(
         phase(f"searching for a {framing.subject}")
     with open_driving(config, engine) as driving:
         configs = one_by_one(config, engine, driving)
+        if len(configs) > 1 and config.source_video:
+            raise UsageError("--source-video animates one face", "Choose one by its number (--face).")
         if len(configs) == 1:
             driving = of_face(configs[0], engine, driving)
             return render(plan_animation(configs[0], engine, driving, files), engine, driving, report)
@@ -128,7 +128,7 @@ def render(
     with source.detected(session.finder, keep=config.motion_out is not None) as detected:
         first, groups = _first_wanted(session, session.groups(detected, frames), frames)
         with open_results(session, first) as results:
-            _render(session, groups, frames, results.write, report, expected_frames(config, plan.info))
+            _render(session, groups, frames, results.write, report, expected_frames(config, plan.info, plan.length))
         if config.motion_out is not None:
             # Behind the last frame that was rendered there may be others.
             for _ in detected:
@@ -189,7 +189,7 @@ def _render_faces(
             raise UsageError(f"--frames {frames}: none of these frames is shown", "Choose others, or leave out --fps.")
         finish = _finisher(plan, plans, sessions[0])
         shown = finish(first)
-        total = expected_frames(config, plan.info)
+        total = expected_frames(config, plan.info, plan.length)
         with open_results(sessions[0], first[0].timed, shown[0].shape[1::-1]) as results:
             for moment in itertools.chain((first,), layers):
                 frame, planes = shown if moment is first else finish(moment)
@@ -315,13 +315,13 @@ def limited(times: Sequence[float]) -> list[str]:
     return [f"{len(times)} frames ({span}) move further than the source has room for: their motion was reduced"]
 
 
-def expected_frames(config: AnimateConfig, info: VideoInfo) -> int | None:
-    """For progress only."""
+def expected_frames(config: AnimateConfig, info: VideoInfo, length: Fraction | None = None) -> int | None:
+    """Return the number of frames, for progress only.  length: seconds that are wanted; None: to the end."""
     rate = config.fps or info.rate
     if info.duration is None:
         return info.frames
-    end = min(config.end_s or info.duration, info.duration)
-    return max(0, round((end - config.start_s) * rate))
+    expected = min(config.end_s or info.duration, info.duration) - config.start_s
+    return max(0, round((expected if length is None else min(length, expected)) * rate))
 
 
 # The three steps as functions of their own, for runs that divide a long driving video: one process makes the motion,
@@ -347,7 +347,7 @@ def make_motion(config: AnimateConfig, engine: Engine, report: Progress | None =
             return plan, driving
         session = open_session(plan, engine)
         source = DrivingMotion(driving, session)
-        total = expected_frames(replace(plan.config, fps=None), plan.info)
+        total = expected_frames(replace(plan.config, fps=None), plan.info, plan.length)
         with source.detected(session.finder, keep=True) as detected:
             for count, _ in enumerate(detected, 1):
                 if report and count % session.batch_size == 0:
@@ -463,7 +463,7 @@ def _render(
 
 def timed_frames(plan: AnimationPlan, motion: Motion) -> Iterator[TimedFrame[DrivingFrame]]:
     """Yield the frames that are shown, and when."""
-    return at_rate(motion.frames(), plan.pace, plan.length) if plan.pace else as_driven(motion.frames())
+    return plan.timed(motion.frames())
 
 
 def _stats(session: RenderSession, began: float, warnings: Sequence[str]) -> RenderStats:

@@ -125,10 +125,21 @@ class TransferRenderer(Renderer, Protocol):
     def transfer(self, driving: Any, reference: Any, source: Any, *, mode: str, options: Any) -> MotionParts:
         """Return the motion for `render`: B driving frames brought to the source.
 
-        reference: the driving frame that stands for the source's pose, one a shot; source: its motion; both one frame.
+        reference: the driving frame that stands for the source's pose, one a shot; source: its motion; both one frame,
+        but of a video as source one for each driving frame.
         What a frame becomes depends on nothing but these.  mode: one of `BackendSpec.motions`.  options: of the
         backend, None for the defaults.
         """
+        ...
+
+
+@runtime_checkable
+class ClipTransferRenderer(TransferRenderer, Protocol):
+    """A renderer whose family moves the frames of a video otherwise than a still; without, `transfer` gets these
+    motions, too."""
+
+    def transfer_clip(self, driving: Any, reference: Any, source: Any, *, mode: str, options: Any) -> MotionParts:
+        """Return the motion as `transfer` does.  source: B frames, that of the same time for each driving frame."""
         ...
 
 

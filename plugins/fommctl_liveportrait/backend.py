@@ -14,11 +14,10 @@ from fommctl_liveportrait.appearance import AppearanceExtractor
 from fommctl_liveportrait.fast import FastRenderer
 from fommctl_liveportrait.motion import FaceMotion, face_motion
 from fommctl_liveportrait.motion_extractor import MotionExtractor
-from fommctl_liveportrait.options import FaceOptions
 from fommctl_liveportrait.retargeting import Corrector
 from fommctl_liveportrait.schema import LivePortraitParams
 from fommctl_liveportrait.spade import SpadeGenerator
-from fommctl_liveportrait.transfer import Correctors, transfer
+from fommctl_liveportrait.transfer import Correctors, FaceTransfer
 from fommctl_liveportrait.warping import WarpingNetwork
 
 
@@ -30,7 +29,7 @@ class PlainSource:
     frame: Tensor
 
 
-class PlainRenderer:
+class PlainRenderer(FaceTransfer):
     """The published networks as they are, in fp32, with nothing cached: the reference for speed and exactness."""
 
     def __init__(self, backend: LivePortraitBackend, device: torch.device) -> None:
@@ -47,13 +46,6 @@ class PlainRenderer:
     def encode_source(self, frame: Tensor) -> PlainSource:
         """See `fommctl.api.Renderer`."""
         return PlainSource(self.detect(frame), frame)
-
-    @torch.inference_mode()
-    def transfer(
-        self, driving: FaceMotion, reference: FaceMotion, source: FaceMotion, *, mode: str, options: FaceOptions | None
-    ) -> FaceMotion:
-        """See `fommctl.api.TransferRenderer`."""
-        return transfer(driving, reference, source, self._correctors, mode=mode, options=options or FaceOptions())
 
     @torch.inference_mode()
     def render(self, context: Any, motion: FaceMotion) -> Tensor:

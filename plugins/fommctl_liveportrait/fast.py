@@ -30,9 +30,8 @@ from fommctl_liveportrait.appearance import AppearanceExtractor
 from fommctl_liveportrait.layers import identity_volume, sample_volume
 from fommctl_liveportrait.motion import FaceMotion, face_motion
 from fommctl_liveportrait.motion_extractor import MotionExtractor
-from fommctl_liveportrait.options import FaceOptions
 from fommctl_liveportrait.spade import Spade, SpadeBlock, SpadeGenerator
-from fommctl_liveportrait.transfer import Correctors, transfer
+from fommctl_liveportrait.transfer import Correctors, FaceTransfer
 from fommctl_liveportrait.warping import WarpingNetwork, heatmaps
 
 
@@ -338,7 +337,7 @@ def _wide(numerics: Numerics, weight: Tensor, bias: Tensor, *, relu: bool = Fals
     return Numerics(numerics.device, numerics.dtype).wide_convolution(weight, bias, relu=relu)
 
 
-class FastRenderer(GraphedRenderer[FastSource]):
+class FastRenderer(FaceTransfer, GraphedRenderer[FastSource]):
     """The networks, rewritten for inference (see `fommctl.api.Renderer`).
 
     Keypoints, deformations and the softmax of the masks stay in float32 whatever the precision of the convolutions. The
@@ -363,13 +362,6 @@ class FastRenderer(GraphedRenderer[FastSource]):
             self._extractor = copy.deepcopy(extractor).to(device)
             self._warping = FastWarping(warping, numerics)
             self._generator = FastGenerator(generator, numerics)
-
-    def transfer(
-        self, driving: FaceMotion, reference: FaceMotion, source: FaceMotion, *, mode: str, options: FaceOptions | None
-    ) -> FaceMotion:
-        """See `fommctl.api.TransferRenderer`."""
-        with torch.inference_mode():
-            return transfer(driving, reference, source, self._correctors, mode=mode, options=options or FaceOptions())
 
     def _detect(self, frames: Tensor) -> FaceMotion:
         return face_motion(self._extractor(frames))
