@@ -11,9 +11,8 @@ from typing import TypeVar
 import torch
 
 from fommctl.animate.config import AnimateConfig
-from fommctl.animate.engine import Engine
 from fommctl.animate.plan import AnimationInputs, AnimationPlan, framed, open_source, square_at
-from fommctl.api.protocols import SourceContext
+from fommctl.api.protocols import Renderer, SourceContext
 from fommctl.detection.landmarks import LandmarkFinder
 from fommctl.media.images import Picture, Pixels
 from fommctl.media.reader import Frame
@@ -38,8 +37,8 @@ class SourceFrame:
 class SourceFilm:
     """Reads the frames of a source in the order of time, and encodes those that are asked for."""
 
-    def __init__(self, plan: AnimationPlan, engine: Engine, landmarks: LandmarkFinder | None) -> None:
-        self._plan, self._engine, self._landmarks = plan, engine, landmarks
+    def __init__(self, plan: AnimationPlan, renderer: Renderer, landmarks: LandmarkFinder | None) -> None:
+        self._plan, self._renderer, self._landmarks = plan, renderer, landmarks
         self._frames = _shown(plan.config)
         self._coming: Frame | None = next(self._frames)
         self._here: Frame | None = None
@@ -66,8 +65,8 @@ class SourceFilm:
         inputs = replace(
             plan.inputs, picture=Picture(frame.pixels), source_box=box, turned=turned, square=square, all_boxes=()
         )
-        renderer = self._engine.renderer(plan.config.size)
-        context = renderer.encode_source(to_tensor([square, *plan.inputs.views], renderer.device))
+        pictures = to_tensor([square, *plan.inputs.views], self._renderer.device)
+        context = self._renderer.encode_source(pictures)
         motion = with_landmarks(context.motion, self._landmarks, [square])
         return SourceFrame(inputs, context, motion, film.present(frame.time))
 

@@ -295,7 +295,7 @@ def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion
     remarks = check_outputs(config)
     config = resolve(config, engine.model.preset, engine.family)
     mode = engine.motion(config.motion)
-    engine.options(config.options)
+    options = engine.options(config.options)
     engine.check_views(len(config.views))
     if isinstance(driving, Clip):
         config = config.timed(driving.info)
@@ -310,7 +310,7 @@ def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion
         inputs = find_inputs(config, driving, framing, size, engine.host, engine.detectors, film)
     info = inputs.driving.info
     sound, about_sound = choose_sound(config, inputs.driving, must_check=isinstance(driving, Motion))
-    context = engine.encoded((inputs.square, *inputs.views), config.size)
+    context = engine.encoded((inputs.square, *inputs.views), config.size, options)
     if isinstance(driving, Motion):
         about_sound += _about_motion(config, driving, engine, context.motion)
     notes = (

@@ -475,11 +475,11 @@ def open_session(plan: AnimationPlan, engine: Engine, *, layer: bool = False) ->
     square_filters = engine.host.square_filters(event)
     if config.restore is not None and not square_filters:
         raise MissingError("no plugin is loaded that restores", "Leave out --restore, or name it in FOMMCTL_PLUGINS.")
-    renderer = engine.renderer(config.size)
-    context = engine.encoded((inputs.square, *inputs.views), config.size)
+    family_options = engine.options(config.options)
+    renderer = engine.renderer(config.size, family_options)
+    context = engine.encoded((inputs.square, *inputs.views), config.size, family_options)
     references: dict[int, MotionParts] = {}
     in_step = inputs.film is not None
-    family_options = engine.options(config.options)
     landmarks = engine.landmarks(family_options, config.detector)
     moves = MotionTransfer(
         with_landmarks(context.motion, landmarks, [inputs.square]),
@@ -549,7 +549,7 @@ def open_session(plan: AnimationPlan, engine: Engine, *, layer: bool = False) ->
         ReferenceFinder(plan, context.motion),
         moves,
         references,
-        SourceFilm(plan, engine, landmarks) if in_step else None,
+        SourceFilm(plan, renderer, landmarks) if in_step else None,
         composed,
     )
 

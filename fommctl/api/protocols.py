@@ -144,6 +144,15 @@ class ClipTransferRenderer(TransferRenderer, Protocol):
 
 
 @runtime_checkable
+class OptionsRenderer(Renderer, Protocol):
+    """A renderer that detects, encodes or renders otherwise by the options of its family."""
+
+    def with_options(self, options: Any) -> Renderer:
+        """Return this renderer under options of `BackendSpec.options`; it may share networks with this one."""
+        ...
+
+
+@runtime_checkable
 class ReconstructionRenderer(Renderer, Protocol):
     """A renderer that looks at the driving frames, too, where these are what it is to make again: for `evaluate`."""
 

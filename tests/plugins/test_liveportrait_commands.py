@@ -125,6 +125,24 @@ def test_a_folder_of_published_files_is_a_model(folder, run_cli, tmp_path):
                      model, *SMALL, *PREPARED, "--crop", "none")  # fmt: skip
     assert result.code == 0, result.stdout
     assert (frames(tmp_path / "other") == frames(tmp_path / "one")).all()
+    written = tmp_path / "written"
+    exported = run_cli("models", "export", model, "-o", written, "--json", *SMALL)
+    assert exported.code == 0, exported.stdout
+    assert sorted(path.relative_to(written).as_posix() for path in written.rglob("*.pth")) == [
+        *(f"base_models/{name}.pth" for name in sorted(groups)), "retargeting_models/stitching_retargeting_module.pth",
+    ]  # fmt: skip
+    assert exported.json()["size"] == sum(path.stat().st_size for path in written.rglob("*.pth"))
+    bundle = torch.load(written / "retargeting_models/stitching_retargeting_module.pth", weights_only=True)
+    assert bundle.keys() == small.keys()
+    assert "first.conv.weight" in torch.load(
+        written / "base_models/appearance_feature_extractor.pth", weights_only=True
+    )
+    result = run_cli("animate", folder / "source.png", folder / "driving", "-o", tmp_path / "back/%03d.png", "--model",
+                     written, *SMALL, *PREPARED, "--crop", "none")  # fmt: skip
+    assert result.code == 0, result.stdout
+    assert (frames(tmp_path / "back") == frames(tmp_path / "one")).all()
+    again = run_cli("models", "export", model, "-o", written, "--json", *SMALL)
+    assert again.code == 2
     (model / "base_models" / "spade_generator.pth").unlink()
     result = run_cli("animate", folder / "source.png", folder / "driving", "-o", tmp_path / "no/%03d.png", "--model",
                      model, *SMALL, *PREPARED, "--crop", "none")  # fmt: skip
