@@ -38,6 +38,7 @@ from fommctl.detection.framing import (
     Room,
     crop_in_picture,
     excursions,
+    mean_crop,
     room_in,
     source_crop,
 )
@@ -572,7 +573,7 @@ def driving_shots(
     square = None if config.driving_width else framing.driving
     if square is not None:
         detector = LandmarkDetector(detector, _square(square), width, framing.subject)
-    return searches.in_clip(
+    shots = searches.in_clip(
         driving,
         (spec, detector),
         width,
@@ -581,6 +582,9 @@ def driving_shots(
         cuts=bool(config.cuts),
         face=config.driving_face or LARGEST,
     )
+    if square is None or not config.as_published:
+        return shots
+    return tuple(shot if shot.path is not None else mean_crop(shot, width, framing.subject) for shot in shots)
 
 
 def _square(params: SquareParams) -> LandmarkSquare:

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fommctl.api import Renderer, UsageError
+from fommctl.api import Renderer
+from fommctl.api.blocks import step_at
 from fommctl_liveportrait.appearance import AppearanceExtractor
 from fommctl_liveportrait.fast import FastRenderer
+from fommctl_liveportrait.layers import reduced
 from fommctl_liveportrait.motion import FaceMotion, face_motion
 from fommctl_liveportrait.motion_extractor import MotionExtractor
 from fommctl_liveportrait.retargeting import Corrector
@@ -32,8 +34,8 @@ class PlainSource:
 class PlainRenderer(FaceTransfer):
     """The published networks as they are, in fp32, with nothing cached: the reference for speed and exactness."""
 
-    def __init__(self, backend: LivePortraitBackend, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, backend: LivePortraitBackend, device: torch.device, step: int = 1) -> None:
+        self.device, self._step = device, step
         self._appearance, self._extractor = backend.appearance.to(device), backend.extractor.to(device)
         self._warping, self._generator = backend.warping.to(device), backend.generator.to(device)
         self._correctors = backend.correctors(device)
@@ -41,7 +43,7 @@ class PlainRenderer(FaceTransfer):
     @torch.inference_mode()
     def detect(self, frames: Tensor) -> FaceMotion:
         """See `fommctl.api.Renderer`."""
-        return face_motion(self._extractor(frames))
+        return face_motion(self._extractor(reduced(frames, self._step)))
 
     def encode_source(self, frame: Tensor) -> PlainSource:
         """See `fommctl.api.Renderer`."""
@@ -55,7 +57,7 @@ class PlainRenderer(FaceTransfer):
         frames = []
         for index in range(len(driving)):
             # One at a time: the volumes of the moved features take half a gigabyte a frame.
-            volume = self._appearance(context.frame)
+            volume = self._appearance(reduced(context.frame, self._step))
             warped = self._warping(volume, source, driving[index : index + 1])
             frames.append(self._generator(warped.features))
         return torch.cat(frames) if frames else self._nothing(context.frame)
@@ -103,10 +105,10 @@ class LivePortraitBackend:
         return Correctors(self.stitching.to(device), self.eyes.to(device), self.lips.to(device))
 
     def prepare(self, device: torch.device, precision: str, *, fast: bool = True, scale: float = 1.0) -> Renderer:
-        """See `fommctl.api.Backend`. Raises UsageError for a `scale`: keypoints mean places of frames of one size."""
-        if scale != 1:
-            raise UsageError("these networks take frames of one size", "Leave out --size.")
+        """See `fommctl.api.Backend`. Larger frames are reduced for all networks, by whole steps; what comes out is as
+        large as ever. Raises UsageError for other sizes."""
+        step = step_at(1, scale)
         if not fast:
-            return PlainRenderer(self, device)
+            return PlainRenderer(self, device, step)
         networks = self.appearance, self.extractor, self.warping, self.generator
-        return FastRenderer(*networks, self.correctors(device), device, precision)
+        return FastRenderer(*networks, self.correctors(device), device, precision, step)

@@ -53,6 +53,11 @@ def test_frames_are_larger_than_what_the_model_sees(folder, run_cli, tmp_path):
     report = animate(run_cli, folder, tmp_path / "out", "--crop", "none").json()
     assert (report["width"], report["height"], report["motion"]) == (128, 128, "relative")
     assert frames(tmp_path / "out").shape == (4, 128, 128, 3)
+    large = animate(run_cli, folder, tmp_path / "large", "--crop", "none", "--size", "128").json()
+    assert (large["width"], large["height"]) == (128, 128)
+    assert np.abs(frames(tmp_path / "large").astype(int) - frames(tmp_path / "out")).mean() < 10
+    odd = animate(run_cli, folder, tmp_path / "odd", "--crop", "none", "--size", "100", code=2).json()
+    assert odd["error"]["hint"] == "The native size is 64; 128 and other whole multiples work."
     beside = animate(run_cli, folder, tmp_path / "beside", "--crop", "none", "--compare").json()
     assert (beside["width"], beside["height"]) == (3 * 128, 128)
     animator = fommctl.load(folder / "small.pth", preset="small-liveportrait", device="cpu", precision="fp32")
