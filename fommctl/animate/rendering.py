@@ -27,7 +27,7 @@ from fommctl.animate.plan import AnimationPlan, keeps_alpha, result_space
 from fommctl.animate.plates import PlateComposer, associated, plate_of
 from fommctl.animate.reference import ReferenceFinder
 from fommctl.animate.transfer import MotionTransfer, rule_of
-from fommctl.api.protocols import FlowRenderer, Renderer, SourceContext
+from fommctl.api.protocols import DrivingMoment, DrivingRenderer, FlowRenderer, Renderer, SourceContext
 from fommctl.api.specs import StageEvent
 from fommctl.detection.framing import ClipCrop
 from fommctl.detection.landmarks import LandmarkFinder
@@ -153,7 +153,7 @@ class MotionDetector:
             began = time.perf_counter()
             try:
                 pixels = [frame.pixels for frame in part if frame.pixels is not None]
-                motion = self._renderer.detect(to_tensor(pixels, self._renderer.device))
+                motion = self._detected(to_tensor(pixels, self._renderer.device), part)
                 motion = with_landmarks(motion, self._landmarks, pixels)
             except torch.OutOfMemoryError:
                 self.batch_size = halved(len(part), self._renderer.device)
@@ -163,6 +163,14 @@ class MotionDetector:
                 row = motion[index : index + 1]
                 yield replace(frame, motion=row, pixels=frame.pixels if keep_pixels else None)
             position += len(part)
+
+    def _detected(self, pixels: Tensor, frames: Sequence[DrivingFrame]) -> MotionParts:
+        if not isinstance(self._renderer, DrivingRenderer):
+            found: MotionParts = self._renderer.detect(pixels)
+            return found
+        moments = [DrivingMoment(frame.number, frame.time, frame.present) for frame in frames]
+        motion: MotionParts = self._renderer.detect_driving(pixels, moments)
+        return motion
 
 
 class SquareRenderer:

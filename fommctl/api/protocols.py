@@ -143,6 +143,28 @@ class ClipTransferRenderer(TransferRenderer, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class DrivingMoment:
+    """What is known of a driving frame beside its pixels."""
+
+    number: int
+    """From 1; of a pattern of pictures, the number in the picture's name."""
+    time: Fraction
+    """Seconds since the first frame that is used."""
+    present: bool
+    """Does it show the subject, where that was looked for?"""
+
+
+@runtime_checkable
+class DrivingRenderer(Renderer, Protocol):
+    """A renderer that detects driving frames otherwise than pictures of a source, by when they are shown."""
+
+    def detect_driving(self, frames: Tensor, moments: Sequence[DrivingMoment]) -> Any:
+        """Return the motion of driving frames (B, 3, H, W), one moment each; as `detect`. Frames come in order, but not
+        all of them where a part of a video is rendered. Landmarks come after it, by `MotionParts.with_landmarks`."""
+        ...
+
+
 @runtime_checkable
 class OptionsRenderer(Renderer, Protocol):
     """A renderer that detects, encodes or renders otherwise by the options of its family."""

@@ -1,6 +1,7 @@
 """Options of a model's family, -O NAME=VALUE: read alike from the command line, job files, Python and sidecars."""
 
 import json
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -107,6 +108,20 @@ def test_they_reach_a_renderer_that_asks_for_them(folder, monkeypatch):
         folder / "source.png", folder / "driving", folder / "dark" / "%d.png", crop="none", options={"multiplier": 0}
     )
     assert not any(picture.any() for picture in read(folder / "dark"))
+
+
+def test_a_renderer_may_see_when_a_driving_frame_is_shown(folder, monkeypatch):
+    seen = []
+
+    def detect_driving(renderer, frames, moments):
+        assert len(frames) == len(moments)
+        seen.extend((moment.number, moment.time, moment.present) for moment in moments)
+        return renderer.detect(frames)
+
+    monkeypatch.setattr(FastRenderer, "detect_driving", detect_driving, raising=False)
+    animator = fommctl.load(folder / "portrait.safetensors", device="cpu", precision="fp32")
+    animator.animate(folder / "source.png", folder / "driving", folder / "seen" / "%d.png", crop="none")
+    assert seen == [(1, 0, True), (2, Fraction(1, 25), True)]
 
 
 def test_a_batch_takes_them_as_a_field(folder, run_cli, tmp_path):
