@@ -39,12 +39,12 @@ class Part:
 
     @property
     def sha256(self) -> str:
-        """Of all bytes so far, hexadecimal."""
+        """The hash of all bytes so far, in hexadecimal."""
         return self._sha256.hexdigest()
 
     @property
     def md5(self) -> str:
-        """Of all bytes so far, hexadecimal."""
+        """The hash of all bytes so far, in hexadecimal."""
         return self._md5.hexdigest()
 
     def append(self, chunk: bytes) -> None:
@@ -71,7 +71,7 @@ class Part:
         self._sha256, self._md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
 
     def validator_for(self, url: str) -> str | None:
-        """The ETag or date with which the file can be continued from `url`; None where it cannot."""
+        """Return the ETag or date with which the file can be continued from `url`; None where it cannot."""
         try:
             note = json.loads(self._note.read_text(encoding="utf-8"))
             return str(note["validator"]) if note["url"] == url and self.size else None
@@ -113,7 +113,7 @@ _PROGRESS = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What is known of a file before it is fetched."""
+    """A remote file's properties before it is fetched."""
 
     sha256: str | None = None
     md5: str | None = None
@@ -124,7 +124,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Fetched:
-    """Where a file came from in the end, and what it is."""
+    """A fetched file's final address and properties."""
 
     url: str
     sha256: str
@@ -308,7 +308,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _validator(response: HTTPResponse) -> str | None:
-    """What tells this version of the file from another: a strong ETag, else the date of its last change."""
+    """Return what tells this version of the file from another: a strong ETag, else the date of its last change."""
     etag = response.headers.get("ETag")
     if etag and not etag.startswith("W/"):
         return str(etag)
@@ -327,7 +327,8 @@ def _request(url: str) -> urllib.request.Request:
 
 
 def _hugging_face_request(place: str, url: str, headers: dict[str, str]) -> urllib.request.Request:
-    """hf://[spaces/|datasets/]OWNER/NAME[@REVISION]/FILE as an address of the hub, with the user's token if any."""
+    """Return hf://[spaces/|datasets/]OWNER/NAME[@REVISION]/FILE as an address of the hub, with the user's token if
+    any."""
     from huggingface_hub import get_token, hf_hub_url
 
     parts = place.split("/")

@@ -77,6 +77,33 @@ def create_temporary_folder(target: Path) -> Path:
     return path
 
 
+class HeldFolder:
+    """A folder whose temporary files can be removed even after it was moved (on POSIX systems)."""
+
+    def __init__(self, folder: Path) -> None:
+        """Hold a folder until `close`. Raises OSError."""
+        self._folder = folder
+        self._handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY) if os.name == "posix" else None
+
+    def remove(self, name: str) -> None:
+        """Remove the file or folder of this name, where there is one."""
+        if self._handle is None:
+            _remove(self._folder / name)
+            return
+        try:
+            os.unlink(name, dir_fd=self._handle)
+        except FileNotFoundError:
+            return
+        except (IsADirectoryError, PermissionError):
+            shutil.rmtree(name, ignore_errors=True, dir_fd=self._handle)
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+
 @contextmanager
 def atomic_write(
     target: Path, *, hint: str = "Free some space, or check the permissions of the folder."
@@ -88,6 +115,7 @@ def atomic_write(
     full.
     """
     temporary: Path | None = None
+    require_in_place(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = create_temporary(target)
@@ -259,7 +287,41 @@ def exclusive_folder(folder: Path, marker: str, *, hint: str = _ELSEWHERE) -> It
             raise OutputError(f"cannot write to {folder}: {reason}", hint) from error
         if not entered:
             raise UsageError(f"another run is writing to {folder}", "Wait for its end, or choose another folder.")
+        held.enter_context(held_in_place(folder))
         yield
+
+
+_HELD: dict[Path, tuple[int, int]] = {}
+"""Folders that this process has to itself -> device and number by which they are known wherever they are moved."""
+
+
+@contextmanager
+def held_in_place(folder: Path) -> Iterator[None]:
+    """Let writes to a folder fail, instead of making it again, once it was moved (see `require_in_place`)."""
+    path, identity = Path(os.path.abspath(folder)), _identity(folder)
+    if identity is not None:
+        _HELD[path] = identity
+    try:
+        yield
+    finally:
+        _HELD.pop(path, None)
+
+
+def require_in_place(path: Path) -> None:
+    """Refuse to write to a folder of `held_in_place` that is no longer where it was: what is there now, if anything,
+    is another one. Raises OutputError."""
+    path = Path(os.path.abspath(path))
+    for folder in (path, *path.parents):
+        if folder in _HELD and _identity(folder) != _HELD[folder]:
+            hint = "What was finished is still in it: put it back, and run the same command again."
+            raise OutputError(f"the output folder was moved or removed meanwhile: {folder}", hint)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    with contextlib.suppress(OSError):
+        status = folder.stat()
+        return status.st_dev, status.st_ino
+    return None
 
 
 @contextmanager

@@ -63,10 +63,10 @@ logger = logging.getLogger("fommctl.host")
 
 @dataclass(frozen=True, kw_only=True)
 class PluginInfo:
-    """What is known of one plugin."""
+    """A plugin's properties and problems."""
 
     name: str
-    """Of the entry point."""
+    """Name of the entry point."""
     distribution: str
     version: str
     entry_point: str
@@ -78,7 +78,7 @@ class PluginInfo:
     problem: str | None
     """Why it did not load, or what was left out of it."""
     traceback: str | None
-    """Of the first error, for its author."""
+    """Traceback of the first error, for the plugin's author."""
 
 
 def _new_manager() -> pluggy.PluginManager:
@@ -95,7 +95,7 @@ class Plugin:
     distribution: str
     version: str
     manager: pluggy.PluginManager = field(repr=False)
-    """That of all plugins."""
+    """The manager of all plugins."""
     requires: str | None = None
     """Versions of fommctl that its distribution depends on; None where it does not say, `` for any."""
     problems: list[str] = field(default_factory=list)
@@ -154,7 +154,7 @@ class Plugin:
         return [answer for answer in answers if answer is not None]
 
     def specs(self, kind: str) -> list[Any]:
-        """The valid specs of this kind; the plugin is asked once."""
+        """Return the valid specs of this kind; the plugin is asked once."""
         if kind not in self._specs:
             self._specs[kind] = []
             try:
@@ -190,17 +190,18 @@ class Plugin:
             logger.warning("%s: %s failed: %s", self, hook, describe(error))
 
     def frame_filters(self, event: StageEvent) -> list[FrameFilter]:
-        """Its filters for this run. Here and when a filter is called, a failure is a FommctlError that names it."""
+        """Return its filters for this run. Here and when a filter is called, a failure is a FommctlError that names
+        it."""
         with _failures_named(self, "frame filter"):
             return [_named(self, each) for each in self._ask("fommctl_frame", event=event)]
 
     def square_filters(self, event: StageEvent) -> list[SquareFilter]:
-        """Its filters for the animated squares of this run; failures as with `frame_filters`."""
+        """Return its filters for the animated squares of this run; failures as with `frame_filters`."""
         with _failures_named(self, "square filter"):
             return [_named_square(self, each) for each in self._ask("fommctl_square", event=event)]
 
     def info(self) -> PluginInfo:
-        """All that it registers; asks it for every kind."""
+        """Return all that it registers, of every kind."""
         registers = {kind: tuple(spec.name for spec in self.specs(kind)) for kind in SPEC_TYPES}
         own = [hook for hook in HOOKS if self._implementations(hook)]
         registers["hook"] = tuple(hook for hook in own if hook.removeprefix("fommctl_")[:-1] not in SPEC_TYPES)
@@ -217,7 +218,7 @@ class Plugin:
 
 
 def why_not_ready(spec: Any) -> str | None:
-    """Why what a spec (of a detector, embedder or metric) describes cannot be built at once; None where it can.
+    """Return why a detector, embedder or metric cannot be built at once; None where it can.
 
     A plugin that fails at the question is not ready.
     """
@@ -281,12 +282,12 @@ def _named_square(plugin: Plugin, square_filter: SquareFilter) -> SquareFilter:
 
 
 def describe(error: BaseException) -> str:
-    """`ValueError: what it says`, at most about 300 characters, for a message."""
+    """Return `ValueError: its message`, at most about 300 characters, for a message."""
     return f"{type(error).__name__}: {str(error)[:300]}".rstrip(": ")
 
 
 def _stdout_to_stderr() -> contextlib.redirect_stdout[Any]:
-    """What a plugin prints must not end up in the JSON on stdout."""
+    """Keep what a plugin prints out of the JSON on stdout."""
     return contextlib.redirect_stdout(sys.stderr)
 
 
@@ -342,7 +343,7 @@ class Host:
         return tuple(plugin.info() for plugin in self._plugins)
 
     def find(self, kind: str, name: str) -> Any:
-        """The spec of this kind and name; a preset also by an alias.
+        """Return the spec of this kind and name; a preset also by an alias.
 
         Raises UsageError for an unknown name, with the nearest known one, and for a name that two plugins offer.
         """
@@ -359,15 +360,15 @@ class Host:
         raise UsageError(f"unknown {kind} {name!r}", hint)
 
     def names(self, kind: str) -> list[str]:
-        """All names of this kind, sorted; also aliases, and names that two plugins offer."""
+        """Return all names of this kind, sorted; also aliases, and names that two plugins offer."""
         return sorted(self._offers(kind))
 
     def owner(self, kind: str, name: str) -> str:
-        """Whose this spec is, for a message."""
+        """Name the plugin of this spec, for a message."""
         return " and ".join(str(plugin) for plugin, _ in self._offers(kind).get(name, []))
 
     def ask(self, kind: str, name: str, function: str, *arguments: Any, default: Any) -> Any:
-        """The answer of a function of a spec; where it fails `default`, and a problem of its plugin.
+        """Return the answer of a spec's function; where it fails, `default`, and note a problem of its plugin.
 
         A FommctlError is an answer, too: it is raised.
         """
@@ -384,11 +385,11 @@ class Host:
             return default
 
     def version(self, kind: str, name: str) -> str:
-        """Distribution and version of whose this spec is: what was made with it holds for this version."""
+        """Return distribution and version of this spec's plugin: what was made with it holds for this version."""
         return " and ".join(f"{each.distribution} {each.version}" for each, _ in self._offers(kind).get(name, []))
 
     def conflicts(self) -> list[UsageError]:
-        """One error for each name that is offered twice, and for a second default model."""
+        """Return one error for each name that is offered twice, and for a second default model."""
         offered = {(kind, name): found for kind in SPEC_TYPES for name, found in self._offers(kind).items()}
         errors = [
             _conflict(f"{kind} {name!r}", [plugin for plugin, _ in found])
@@ -409,14 +410,14 @@ class Host:
             plugin.tell("fommctl_stage_finished", event)
 
     def frame_filters(self, event: StageEvent) -> list[FrameFilter]:
-        """The filters for the frames of this run, in the order of registration.
+        """Return the filters for the frames of this run, in the order of registration.
 
         Here and when a filter is called, its failure is a FommctlError that names the plugin.
         """
         return [each for plugin in self._plugins for each in plugin.frame_filters(event)]
 
     def square_filters(self, event: StageEvent) -> list[SquareFilter]:
-        """The filters for the animated squares of this run, as `frame_filters`."""
+        """Return the filters for the animated squares of this run, as `frame_filters`."""
         return [each for plugin in self._plugins for each in plugin.square_filters(event)]
 
     def _offers(self, kind: str) -> dict[str, list[tuple[Plugin, Any]]]:
@@ -433,7 +434,7 @@ class Host:
 
 
 def load_host(*, check: bool = True) -> Host:
-    """The host with every plugin that FOMMCTL_PLUGINS (names of entry points, separated by commas) allows.
+    """Return the host with every plugin that FOMMCTL_PLUGINS (names of entry points, separated by commas) allows.
 
     check: raise UsageError where two specs of one kind have one name; without it the host leaves such specs out,
     and `conflicts` tells of them.
@@ -457,7 +458,8 @@ def load_host(*, check: bool = True) -> Host:
 
 
 def _discover() -> list[Plugin]:
-    """The entry points of the group, by name; of a distribution that is found twice, the first on sys.path counts."""
+    """Return the entry points of the group, by name; of a distribution that is found twice, the first on sys.path
+    counts."""
     manager = _new_manager()
     found: dict[tuple[str, str], Plugin] = {}
     for distribution in metadata.distributions():
@@ -466,23 +468,26 @@ def _discover() -> list[Plugin]:
         except Exception as error:
             logger.debug("the entry points of an installed distribution cannot be read: %s", describe(error))
             continue
+        if not entries:
+            continue
+        # Once a distribution: each look at its metadata parses the whole of them.
+        (name, version), required = _name_and_version(distribution), _required(distribution)
         for entry in entries:
-            name, version = _name_and_version(distribution)
             key = re.sub(r"[-_.]+", "-", name).lower(), entry.name
-            if key not in found:
-                found[key] = Plugin(entry, name, version, manager, _required(distribution))
+            found.setdefault(key, Plugin(entry, name, version, manager, required))
     return [found[key] for key in sorted(found, key=lambda key: (key[1], key[0]))]
 
 
 def _name_and_version(distribution: metadata.Distribution) -> tuple[str, str]:
     try:
-        return distribution.metadata["Name"] or "unknown", distribution.version or "unknown"
+        about = distribution.metadata
+        return about["Name"] or "unknown", about["Version"] or "unknown"
     except Exception:
         return "unknown", "unknown"
 
 
 def _required(distribution: metadata.Distribution) -> str | None:
-    """The versions of fommctl that a distribution depends on; None where it does not name fommctl."""
+    """Return the versions of fommctl that a distribution depends on; None where it does not name fommctl."""
     try:
         named = [text for text in distribution.requires or () if re.match(rf"{PROJECT}(?![\w.-])", text, re.IGNORECASE)]
         if not named:
@@ -496,7 +501,7 @@ def _required(distribution: metadata.Distribution) -> str | None:
 
 
 def _suits(required: str | None) -> bool:
-    """Does this fommctl meet what a distribution requires?"""
+    """Return whether this fommctl is one that a distribution requires."""
     if not required:
         return True
     from packaging.specifiers import SpecifierSet

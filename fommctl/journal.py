@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -13,7 +15,7 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from fommctl.errors import FULL_DISK, OutputError
-from fommctl.files import write_text
+from fommctl.files import require_in_place, write_text
 
 log = logging.getLogger(__name__)
 _LONGEST_LINE = 2**20
@@ -69,6 +71,7 @@ class Journal(Generic[Record]):
         durable: bring it to the disk, so that a power cut does not lose it.
         """
         line = _line(record)
+        require_in_place(self.path)
         try:
             handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
             try:
@@ -83,17 +86,24 @@ class Journal(Generic[Record]):
             raise self._unusable(error) from error
 
     def cut(self, belongs: Callable[[Record], bool]) -> None:
-        """Cut the file, in place, before the first line that is not a record or does not belong. Raises OutputError."""
-        length = 0
+        """Cut the file, in place, before the first line that is not a record or does not belong.
+
+        Where damage is the reason, and not a kill that tore the last line, a copy of the whole file stays beside it,
+        with a warning. Raises OutputError.
+        """
+        length, number = 0, 1
         try:
             with self.path.open("ab+") as file:
                 file.seek(0)
                 # What is not a line may be as long as the file.
-                while (line := file.readline(_LONGEST_LINE)).endswith(b"\n"):
-                    record = parse_line(self._record, line)
+                while line := file.readline(_LONGEST_LINE):
+                    record = parse_line(self._record, line) if line.endswith(b"\n") else None
+                    if record is None and (line.endswith(b"\n") or not line.startswith(b"{")):
+                        aside = _copy_beside(self.path)
+                        log.warning("%s is damaged from line %d on: a copy of it is %s", self.path, number, aside)
                     if record is None or not belongs(record):
                         break
-                    length += len(line)
+                    length, number = length + len(line), number + 1
                 file.truncate(length)
                 os.fsync(file.fileno())
         except OSError as error:
@@ -107,6 +117,16 @@ class Journal(Generic[Record]):
         if error.errno in FULL_DISK:
             return OutputError(f"the disk is full: {self.path}", "Free some space, and run the same command again.")
         return OutputError(f"cannot use {self.path}: {(error.strerror or str(error)).lower()}", self._hint)
+
+
+def _copy_beside(path: Path) -> Path:
+    """Copy a file under a name that is free. Raises OSError."""
+    for number in itertools.count(1):
+        aside = path.with_name(f"{path.name}.damaged-{number}")
+        if not aside.exists():
+            break
+    shutil.copy2(path, aside)
+    return aside
 
 
 def parse_line(record: type[Record], line: str | bytes) -> Record | None:

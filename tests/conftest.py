@@ -1,5 +1,6 @@
 """What every test stands on: a home of its own, no network, the plugin host, and ways to run the command."""
 
+import hashlib
 import json
 import os
 import signal
@@ -19,6 +20,9 @@ GOLDEN = Path(__file__).parent / "golden"
 # Workers of xdist share the cores: with threads of their own, operators wait for each other more than they compute.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Some four hundred processes are started: compiled once, fommctl takes each 0.8 s less.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -81,6 +85,34 @@ def json_keys(request: pytest.FixtureRequest) -> Callable[..., None]:
         assert found == recorded.get(name), f"not as in {path.name}; on purpose? --write-golden"
 
     return compare
+
+
+@pytest.fixture(scope="session", autouse=True)
+def faces_once() -> Iterator[None]:
+    """Build dlib's detector once, and search a picture for faces once: both give the same each time, and take up to a
+    second, half the time of a short animation."""
+    from fommctl_faces.hog import HogDetector
+
+    build, search = HogDetector.__init__, HogDetector._faces
+    built: list[Any] = []
+    found: dict[Any, list[Any]] = {}
+
+    def build_once(self: HogDetector) -> None:
+        if not built or sys.modules.get("dlib") is None:  # a test may say that it is not installed
+            build(self)
+            built.append(self._find)
+        self._find = built[0]
+
+    def search_once(self: HogDetector, frame: Any) -> list[Any]:
+        key = frame.shape, hashlib.sha256(frame.tobytes()).digest()
+        if key not in found:
+            found[key] = search(self, frame)
+        return list(found[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HogDetector, "__init__", build_once)
+        patch.setattr(HogDetector, "_faces", search_once)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -86,6 +86,7 @@ batch jobs.jsonl --timeout 0 | 2 | --timeout is 0
 batch jobs.jsonl --timeout 9 --workers 0 | 2 | --timeout needs workers that can be stopped
 batch jobs.jsonl --devices cuda:77 | 5 | no CUDA device is available
 
+demo -o demo.mp4 | 2 | demo.mp4 is the name of a file, and the demo writes a folder
 bench --preset voks | 2 | voks
 bench --device gpu | 2 | gpu
 bench --precision int8 | 2 | int8

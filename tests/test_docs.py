@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from shots import ASTRONAUT, face_clip
 
+from fommctl.bench import run as bench
+from fommctl.cli import demo
 from fommctl.media.reader import Reader
 
 ROOT = Path(__file__).parents[1]
@@ -28,8 +30,14 @@ PYTHON = [pytest.param(blocks(page, "python"), id=page.stem) for page in PAGES i
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """The folder of someone who has a portrait and a clip."""
-    Image.open(ASTRONAUT).convert("RGB").save(tmp_path / "portrait.jpg", quality=95)
+    """The folder of someone who has a portrait and a clip. The demo's clip is as short, and `bench` measures once."""
+    Image.open(ASTRONAUT).convert("RGB").crop((64, 0, 384, 320)).save(tmp_path / "portrait.jpg", quality=95)
+    (tmp_path / "bundled").mkdir()
+    face_clip(tmp_path / "bundled/talk.mp4", count=4)
+    bundled = {demo.PORTRAIT: tmp_path / "portrait.jpg", demo.CLIP: tmp_path / "bundled/talk.mp4"}
+    monkeypatch.setattr(demo, "bundled", lambda *place: bundled[place])
+    monkeypatch.setattr(bench, "SECONDS", 0.0)
+    monkeypatch.setattr(bench, "ROUNDS", 1)
     face_clip(tmp_path / "talk.mp4", count=16)
     (jobs,) = {table for page in PAGES for table in blocks(page, "csv")}
     (tmp_path / "shots.csv").write_text(jobs)

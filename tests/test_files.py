@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from fommctl.errors import OutputError, UsageError
 from fommctl.files import (
     FileFingerprint,
+    HeldFolder,
     atomic_write,
     create_temporary,
     exclusive_folder,
@@ -24,6 +26,12 @@ from fommctl.files import (
     temporary_path,
     write_text,
 )
+from fommctl.journal import Journal
+
+
+class Line(BaseModel):
+    """A record without fields."""
+
 
 DEAD = 999_999_999
 """No process has this number."""
@@ -196,3 +204,33 @@ def test_sha256_of_a_file(tmp_path: Path) -> None:
 )
 def test_safe_file_names(text: str, name: str) -> None:
     assert safe_file_name(text, forbidden="#") == name
+
+
+def test_a_folder_of_ours_that_is_moved_meanwhile_is_not_made_again(tmp_path: Path):
+    folder = tmp_path / "out"
+    with exclusive_folder(folder, ".marker"):
+        write_text(folder / "one", "1")
+        folder.rename(tmp_path / "moved")
+        with pytest.raises(OutputError, match=f"the output folder was moved or removed meanwhile: {folder}"):
+            write_text(folder / "two", "2")
+        with pytest.raises(OutputError, match="moved"):
+            Journal(folder / "lines", Line).append(Line())
+        assert not folder.exists()
+        # Another folder of that name is not ours either.
+        folder.mkdir()
+        with pytest.raises(OutputError, match="moved"):
+            write_text(folder / "two", "2")
+    write_text(folder / "two", "2")
+    assert sorted(path.name for path in (tmp_path / "moved").iterdir()) == [".marker", "one"]
+
+
+def test_what_lies_in_a_folder_that_was_moved_is_removed(tmp_path: Path):
+    (tmp_path / "out" / "folder").mkdir(parents=True)
+    (tmp_path / "out" / "folder" / "x").touch()
+    (tmp_path / "out" / "file").touch()
+    held = HeldFolder(tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / "moved")
+    for name in ("folder", "file", "missing"):
+        held.remove(name)
+    held.close()
+    assert list((tmp_path / "moved").iterdir()) == []

@@ -55,3 +55,24 @@ def test_what_cannot_be_read_or_written_is_an_output_error(tmp_path: Path) -> No
     with pytest.raises(OutputError) as caught:
         journal.append(Note(name="a"))
     assert caught.value.hint == "Choose another file with --status."
+
+
+@pytest.mark.parametrize(
+    ("damage", "kept"),
+    [(b"\0" * 3000, True), (b"\xff\xfe\n", True), (b'{"nam\n', True), (b"null\n", True), (b'{"name": "torn', False)],
+)
+def test_a_damaged_file_is_kept_beside_what_is_cut(
+    tmp_path: Path, damage: bytes, kept: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.jsonl"
+    whole = b'{"name": "a"}\n' + damage + b'\n{"name": "b"}\n' * kept
+    for number in (1, 2):
+        path.write_bytes(whole)
+        Journal(path, Note).cut(lambda note: True)
+        assert path.read_bytes() == b'{"name": "a"}\n'
+        aside = tmp_path / f"a.jsonl.damaged-{number}"
+        assert aside.exists() == kept
+        assert not kept or aside.read_bytes() == whole
+    assert caplog.messages == [
+        f"{path} is damaged from line 2 on: a copy of it is {path}.damaged-{number}" for number in (1, 2) if kept
+    ]

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from fommctl.animate import run as animate
 from fommctl.animate.config import AnimateConfig, MotionMode
+from fommctl.animate.detecting import MotionDetector, batches, with_landmarks
 from fommctl.animate.engine import Engine
-from fommctl.animate.film import with_landmarks
 from fommctl.animate.motion import DrivingFrame
 from fommctl.animate.plan import on_black, resolve
 from fommctl.animate.recording import AnimateResult
-from fommctl.animate.rendering import MotionDetector, SquareRenderer, batches
+from fommctl.animate.rendering import SquareRenderer
 from fommctl.animate.run import Progress
 from fommctl.animate.transfer import Moment, MotionTransfer, rule_of
 from fommctl.errors import InputError

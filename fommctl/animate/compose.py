@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fommctl.animate.config import AnimateConfig
 from fommctl.animate.motion import DrivingFrame, Presentation, TimedFrame
 from fommctl.animate.paste import Floats, Mask, Paste, TurnedPaste, resting
 from fommctl.animate.plan import AnimationInputs, full_square, on_black
-from fommctl.animate.planes import PlaneMaker, Planes
 from fommctl.api.protocols import FrameFilter, SquareFilter
 from fommctl.errors import UsageError
 from fommctl.media.boxes import Box
 from fommctl.media.drawing import compare, draw_keypoints, draw_numbers
 from fommctl.media.images import Pixels, resize
-from fommctl.media.plates import Plate, to_bytes
+from fommctl.media.movie import Frame
+from fommctl.media.plates import to_bytes
 from fommctl.networks.detail import Detail, FrameDetail
 from fommctl.networks.grids import HostPixels
 from fommctl.networks.motion import MotionParts
+
+
+@dataclass(frozen=True, slots=True)
+class Planes:
+    """Planes of one frame, in the source's frame; None where they are not wanted."""
+
+    matte: Floats | None = None
+    """(H, W, 1): how much of the animated square shows; where it is 0 the frame is the source."""
+    uv: Floats | None = None
+    """(H, W, 2), an ST map: from the left to the right and from the bottom to the top of the source, in [0, 1]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +43,11 @@ class Rendered:
 
     pixels: HostPixels
     frames: Sequence[TimedFrame[DrivingFrame] | None]
-    """None: rendered with the others of its batch, and not wanted."""
+    """Frames to show; None for one that was rendered with its batch but is not wanted."""
     driving: MotionParts
-    """Of the driving frames, as detected."""
+    """Motion of the driving frames, as detected."""
     transferred: MotionParts
-    """Of the rendered frames."""
+    """Motion of the rendered frames."""
     exact: Tensor
     """(B, 3, h, w) in [0, 1]: the pixels before they were rounded, on the model's device."""
     flow: Tensor | None = None
@@ -46,20 +57,39 @@ class Rendered:
 
 
 @dataclass(frozen=True, slots=True)
+class Pasted:
+    """A frame with its animated squares in place, before filters and the space of the result."""
+
+    timed: TimedFrame[DrivingFrame]
+    picture: Frame
+    planes: Planes
+    driving: Pixels | None = None
+    """Driving frame that is shown beside it; None where nothing is."""
+    source: Pixels | None = None
+    """Source that is shown beside it, where it is a frame of a video."""
+
+
+Write = Callable[[Frame, Presentation, int, Planes], None]
+"""write(finished frame, when it is shown, its number in the whole result from 0, its planes)."""
+
+
+@dataclass(frozen=True, slots=True)
 class CompositionOptions:
-    """What a finished frame shows."""
+    """Content and layout of a finished frame."""
 
     paste_back: bool
     alpha: bool
     compare: bool
     keypoints: bool
     detail: bool = False
-    """Of the source, at its resolution."""
+    """Detail of the source, carried over at its own resolution."""
     matte: bool = False
     uv: bool = False
-    """Where pixels come from; the renderer is a FlowRenderer then."""
+    """A map of where each pixel comes from, which needs a FlowRenderer."""
+    faces: int = 1
+    """Faces whose driving frames are shown beside the result."""
     matched: bool = True
-    """Of squares, to the colours of the source."""
+    """Colours of squares matched to those of the source."""
 
 
 class Composer:
@@ -142,48 +172,52 @@ class Composer:
         """(width, height) of the finished frames."""
         panel = self._source_panel
         if self._look.compare:
-            panel = compare(panel, self._still, panel)
+            panel = compare(panel, np.concatenate([self._still] * self._look.faces), panel)
         return panel.shape[1], panel.shape[0]
 
     @torch.inference_mode()
-    def finish(self, batch: Rendered, write: Callable[[Pixels, Presentation, int, Planes], None]) -> None:
-        """Compose a batch and run its frames through the filters.
-
-        write(frame, when it is shown, its number in the whole result from 0, its planes): called for each in order.
-        """
+    def paste(self, batch: Rendered) -> Iterator[Pasted]:
+        """Yield the frames of a batch that are wanted, in order."""
         if batch.composed is not None:
-            batch.composed().finish(replace(batch, composed=None), write)
+            own = batch.composed()
+            yield from (
+                replace(pasted, source=own._source_panel) for pasted in own.paste(replace(batch, composed=None))
+            )
             return
         squares = batch.pixels.array()
         for index, (timed, square) in enumerate(zip(batch.frames, squares, strict=True)):
             if timed is None:
                 continue
-            finished = self._finished(timed.frame, square, batch, index)
+            absent = self._skip_absent and not timed.frame.present
+            picture = self._source_panel if absent else self._animated(square, batch, index)
             planes = Planes()
             if self._planes is not None:
-                absent = self._skip_absent and not timed.frame.present
                 planes = self._planes(None if batch.flow is None else batch.flow[index], absent=absent)
-            for number, presentation in enumerate(timed.presentations, timed.position):
-                shown = finished
-                for change in self._filters:
-                    shown = apply_filter(shown, change, number)
-                write(shown, presentation, number, planes)
+            beside = self._driving_panel(timed.frame, batch, index) if self._look.compare else None
+            yield Pasted(timed, picture, planes, beside)
 
-    def _finished(self, frame: DrivingFrame, square: Pixels, batch: Rendered, index: int) -> Pixels:
-        absent = self._skip_absent and not frame.present
-        result = self._source_panel if absent else self._animated(square, batch, index)
-        if not self._look.compare:
-            return result
-        return compare(self.source_panel, self.driving_panel(frame, batch, index), result)
+    @torch.inference_mode()
+    def finish(self, pasted: Pasted, write: Write) -> None:
+        """Lay a frame beside its driving frame where that is shown, run it through the filters, and write it each time
+        that it is shown."""
+        shown = pasted.picture
+        if pasted.driving is not None:
+            source = self._labelled_source if pasted.source is None else pasted.source
+            shown = compare(source, pasted.driving, shown)
+        for number, presentation in enumerate(pasted.timed.presentations, pasted.timed.position):
+            frame = shown
+            for change in self._filters:
+                frame = apply_filter(frame, change, number)
+            write(frame, presentation, number, pasted.planes)
 
     @cached_property
-    def source_panel(self) -> Pixels:
+    def _labelled_source(self) -> Pixels:
         """The source as it is shown beside the result, with the numbers of its faces where there are several."""
         if self._paste is None or len(self._all_boxes) < 2:
             return self._source_panel
         return draw_numbers(self._source_panel, list(enumerate(self._all_boxes, 1)))
 
-    def driving_panel(self, frame: DrivingFrame, batch: Rendered, index: int) -> Pixels:
+    def _driving_panel(self, frame: DrivingFrame, batch: Rendered, index: int) -> Pixels:
         """Return a driving frame as it is shown beside the result, with the number of its face where there are
         several."""
         assert frame.pixels is not None, "driving frames that are shown have their pixels"
@@ -232,12 +266,8 @@ def plane_maker(
     inputs: AnimationInputs,
     paste: Paste | TurnedPaste | None,
     device: torch.device,
-    plate: Plate | None = None,
 ) -> PlaneMaker | None:
-    """Return what makes the planes that are wanted. Raises UsageError where nothing is pasted back.
-
-    plate: the source of a result of more than 8 bits.
-    """
+    """Return what makes the planes that are wanted. Raises UsageError where nothing is pasted back."""
     if not (look.matte or look.uv):
         return None
     if paste is None or inputs.source_box is None:
@@ -250,7 +280,40 @@ def plane_maker(
         full = full_square(on_black(inputs.picture), inputs.source_box, mirrored=inputs.mirrored)
         mapper = detail_of(full, inputs.square, paste, device)
     height, width = inputs.picture.pixels.shape[:2]
-    return PlaneMaker(paste, inputs.source_box, (width, height), plate, mapper)
+    return PlaneMaker(paste, inputs.source_box, (width, height), mapper)
+
+
+class PlaneMaker:
+    """Makes the planes of frames that are pasted into one source."""
+
+    def __init__(self, paste: Paste | TurnedPaste, box: Box, size: tuple[int, int], mapper: Detail | None) -> None:
+        """size: (width, height) of the source.  mapper: where places of the square come from, for the part that `paste`
+        shows; None: no map is wanted."""
+        self._paste = paste
+        self._corner = round(box.left), round(box.top)
+        self._size = width, height = size
+        self._mapper = mapper
+        self._matte = np.zeros((height, width, 1), np.float32)
+        self._matte[(*paste.place, 0)] = paste.mask
+        self._still = self._coordinates(np.arange(width, dtype=np.float32)[None], np.arange(height)[:, None])
+
+    def __call__(self, flow: Tensor | None, *, absent: bool) -> Planes:
+        """flow: of the frame, see `fommctl.api.FlowRenderer`.  absent: does the frame show the source as it is?"""
+        matte = np.zeros_like(self._matte) if absent else self._matte
+        if self._mapper is None:
+            return Planes(matte)
+        uv = self._still.copy()
+        if flow is not None and not absent:
+            columns, rows = (each.cpu().numpy() for each in self._mapper.sources(flow))
+            moved = self._coordinates(columns + self._corner[0], rows + self._corner[1])
+            np.copyto(uv[self._paste.place], moved, where=(self._paste.mask > 0)[..., None])
+        return Planes(matte, uv)
+
+    def _coordinates(self, columns: NDArray[np.floating], rows: NDArray[np.floating] | NDArray[np.integer]) -> Floats:
+        """Return ST coordinates of places in pixels."""
+        width, height = self._size
+        s, t = np.broadcast_arrays((columns + 0.5) / width, 1 - (rows + 0.5) / height)
+        return np.stack((s, t), axis=-1).astype(np.float32)
 
 
 def apply_filter(frame: Pixels, change: FrameFilter, number: int) -> Pixels:

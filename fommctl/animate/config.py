@@ -98,7 +98,8 @@ class ModelChoice:
 
 @configuration
 class AnimateConfig:
-    """What to animate, with what, and how. Options left at None are decided by the model's preset or the inputs."""
+    """Inputs, outputs and options of one animation. Options left at None are decided by the model's preset or the
+    inputs."""
 
     source: Annotated[
         Path,
@@ -370,7 +371,7 @@ class AnimateConfig:
         Reads(lambda text: parse_batch_size(text), default="auto"),
         option(MODEL, "Frames at a time: auto or a number."),
     ] = None
-    """None: chosen for the device."""
+    """Frames in a batch; None: chosen for the device."""
     encoder_threads: Annotated[
         int | None,
         Field(gt=0),
@@ -429,6 +430,7 @@ class AnimateConfig:
     layer: Annotated[
         str | None, option(POST, "Layer or part of an OpenEXR source. Default: the main one.", metavar="NAME")
     ] = None
+    driving_layer: Annotated[str | None, option(POST, "The same of OpenEXR driving pictures.", metavar="NAME")] = None
     nan: Annotated[
         OnNan,
         option(POST, "Pixels with NaN or infinity: black makes them black and says how many; fail stops."),
@@ -565,7 +567,7 @@ class AnimateConfig:
 
     @property
     def result_path(self) -> Path:
-        """Where the result goes."""
+        """The path of the result."""
         return self.output or Path(f"{self.source.stem}--{self.driving.stem}.mp4")
 
     @property
@@ -577,7 +579,7 @@ class AnimateConfig:
 
     @property
     def matte_path(self) -> Path | None:
-        """Where the matte goes as pictures of its own."""
+        """The path of the matte, where it is written as separate pictures."""
         return None if self.matte in (None, "embed") else Path(self.matte)
 
     @property
@@ -589,7 +591,13 @@ class AnimateConfig:
     def driving_reading(self) -> ReadOptions:
         """How driving pictures are read."""
         return ReadOptions(
-            self.driving_space, self.ocio, self.display_view, nan=self.nan, gap=self.on_gap, flag="--driving-space"
+            self.driving_space,
+            self.ocio,
+            self.display_view,
+            self.driving_layer,
+            self.nan,
+            self.on_gap,
+            "--driving-space",
         )
 
     @property

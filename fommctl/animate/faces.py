@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,17 @@ from numpy.typing import NDArray
 from fommctl.animate.config import AnimateConfig, parse_map
 from fommctl.animate.engine import Engine
 from fommctl.animate.motion import Motion, count_motions
-from fommctl.animate.plan import AnimationInputs, driving_shots, face_detector, load_motion, on_black, resolve
+from fommctl.animate.plan import (
+    AnimationInputs,
+    AnimationPlan,
+    InputFiles,
+    driving_shots,
+    face_detector,
+    load_motion,
+    on_black,
+    plan_animation,
+    resolve,
+)
 from fommctl.detection.choice import LARGEST
 from fommctl.detection.search import detect_in_tiles
 from fommctl.detection.tracking import confident_detections
@@ -21,6 +32,8 @@ from fommctl.media.boxes import Box
 from fommctl.media.images import read_picture
 from fommctl.media.reader import Clip
 
+log = logging.getLogger(__name__)
+_FACES = ("face", "driving_face", "face_map")
 # Where squares overlap, each pixel is that of the square in which it lies deeper; the higher, the narrower the passage.
 SHARPNESS = 4
 
@@ -54,14 +67,36 @@ def one_by_one(config: AnimateConfig, engine: Engine, driving: Clip | Motion) ->
     return [replace(config, face=str(source), driving_face=driver, face_map=None) for driver, source in pairs]
 
 
-def of_face(config: AnimateConfig, engine: Engine, driving: Clip | Motion) -> Clip | Motion:
-    """Return the driving video, or of a motion file the motion of the face that these options name."""
-    named = isinstance(driving, Motion) and config.driving_face is not None
-    return load_motion(config, engine) if named else driving
+def plan_faces(
+    config: AnimateConfig, engine: Engine, driving: Clip | Motion, files: InputFiles
+) -> tuple[AnimationPlan, Clip | list[Motion]]:
+    """Plan all faces that are to be animated; see `plan_animation`. Returns with the plan the driving video, or the
+    motion of each of them."""
+    configs = one_by_one(config, engine, driving)
+    if len(configs) > 1 and config.source_video:
+        raise UsageError("--source-video animates one face", "Choose one by its number (--face).")
+    motions: list[Motion] = []
+    if isinstance(driving, Motion):
+        motions = [driving if each.driving_face is None else load_motion(each, engine) for each in configs]
+    plans = [
+        plan_animation(each, engine, motions[number] if motions else driving, files)
+        for number, each in enumerate(configs)
+    ]
+    return together(plans, config), motions or driving  # type: ignore[return-value]  # no motions: it is a clip
+
+
+def together(plans: Sequence[AnimationPlan], config: AnimateConfig) -> AnimationPlan:
+    """Return one plan of those of each face.  config: as all faces were asked for, which a sidecar tells."""
+    first, notes = plans[0], tuple(dict.fromkeys(note for plan in plans for note in plan.warnings))
+    for note in notes:
+        log.warning(note)
+    asked = {name: getattr(config if len(plans) > 1 else first.config, name) for name in _FACES}
+    others = tuple(plan.inputs for plan in plans[1:])
+    return replace(first, config=replace(first.config, **asked), others=others, warnings=notes)
 
 
 def _in_source(config: AnimateConfig, engine: Engine) -> int:
-    pixels = on_black(read_picture(config.source))
+    pixels = on_black(read_picture(config.source, config.source_reading))
     framing = engine.model.preset.framing
     assert framing is not None
     _, detector = face_detector(config, framing, engine.host, engine.detectors)
@@ -86,13 +121,11 @@ class FaceBlend:
     """
 
     @classmethod
-    def of(cls, inputs: Sequence[AnimationInputs], canvas: tuple[int, int]) -> FaceBlend:
-        """Blend finished frames of these inputs, which may have more around the source."""
-        plate = inputs[0].picture.plate
-        left, top = plate.window if plate is not None and plate.overscan is not None else (0, 0)
-        framed = canvas != inputs[0].picture.pixels.shape[1::-1]
+    def of(cls, inputs: Sequence[AnimationInputs]) -> FaceBlend:
+        """Blend pictures of the source of these inputs, one a face."""
         boxes = [each.source_box for each in inputs if each.source_box is not None]
-        return cls([box.shifted(-left, -top) if framed else box for box in boxes], canvas)
+        height, width = inputs[0].picture.pixels.shape[:2]
+        return cls(boxes, (width, height))
 
     def __init__(self, boxes: Sequence[Box], canvas: tuple[int, int]) -> None:
         """boxes: the squares, in whole pixels.  canvas: (width, height) of the pictures."""
@@ -119,6 +152,11 @@ class FaceBlend:
             mixed = np.clip(np.rint(mixed), 0, 255)
         result[self._part] = mixed
         return result
+
+    def there(self, planes: Iterable[NDArray[Any] | None]) -> NDArray[Any] | None:
+        """Return one plane of those of all faces; None where they are not wanted."""
+        wanted = [plane for plane in planes if plane is not None]
+        return self(wanted) if wanted else None
 
 
 def _depth(box: Box, width: int, height: int) -> NDArray[np.float32]:

@@ -6,20 +6,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TypeVar
-
-import torch
 
 from fommctl.animate.config import AnimateConfig
+from fommctl.animate.detecting import with_landmarks
 from fommctl.animate.plan import AnimationInputs, AnimationPlan, framed, open_source, square_at
 from fommctl.api.protocols import Renderer, SourceContext
 from fommctl.detection.landmarks import LandmarkFinder
-from fommctl.media.images import Picture, Pixels
+from fommctl.media.images import Picture
 from fommctl.media.reader import Frame
 from fommctl.networks.grids import to_tensor
 from fommctl.networks.motion import MotionParts
-
-M = TypeVar("M", bound=MotionParts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,21 +58,11 @@ class SourceFilm:
         assert film is not None
         box, turned = square_at(film, frame.time)
         square = framed(frame.pixels, box, turned, plan.inputs.size, plan.config)
-        inputs = replace(
-            plan.inputs, picture=Picture(frame.pixels), source_box=box, turned=turned, square=square, all_boxes=()
-        )
+        inputs = replace(plan.inputs, picture=Picture(frame.pixels), source_box=box, turned=turned, square=square)
         pictures = to_tensor([square, *plan.inputs.views], self._renderer.device)
         context = self._renderer.encode_source(pictures)
         motion = with_landmarks(context.motion, self._landmarks, [square])
         return SourceFrame(inputs, context, motion, film.present(frame.time))
-
-
-def with_landmarks(motion: M, landmarks: LandmarkFinder | None, pixels: Sequence[Pixels]) -> M:
-    """Return the motion of these pictures with what their landmarks tell, where they are asked for."""
-    if landmarks is None:
-        return motion
-    device = next(part.device for part in motion.parts() if part is not None)
-    return motion.with_landmarks(torch.from_numpy(landmarks(pixels)).to(device))
 
 
 def _shown(config: AnimateConfig) -> Iterator[Frame]:

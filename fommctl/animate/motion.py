@@ -55,7 +55,7 @@ _DAMAGED = "Make it again with --motion-out, or copy it again."
 
 @dataclass(frozen=True, slots=True)
 class DrivingFraming:
-    """What is known of a driving video, and the part of it that the model sees."""
+    """A driving video's properties, and the part of it that the model sees."""
 
     info: VideoInfo
     start: Fraction
@@ -85,7 +85,7 @@ class DrivingFraming:
         return max(0, bisect.bisect_right(self.starts, moment) - 1)
 
     def present(self, moment: Fraction) -> bool:
-        """Is the subject in the picture at this time?"""
+        """Return whether the subject is in the picture at this time."""
         absent = self.shots[self.number_at(moment)].gaps if self.shots else ()
         return not any(start < moment < end for start, end in absent)
 
@@ -95,7 +95,7 @@ class DrivingFrame:
     """A frame of the driving video."""
 
     number: int
-    """From 1; of a pattern of pictures, the number in the picture's name."""
+    """The frame's number, from 1; with an image pattern, the number in the file's name."""
     time: Fraction
     """Seconds since --start."""
     duration: Fraction
@@ -104,7 +104,7 @@ class DrivingFrame:
     pixels: Pixels | None = None
     """(h, w, 3) as the model sees it; None where it is not needed any more."""
     motion: MotionParts | None = None
-    """As the model has detected it: one row; None as long as nobody has looked."""
+    """The motion that the model detected, one row; None before detection."""
 
 
 class _Part:
@@ -145,8 +145,8 @@ class Motion:
     present: NDArray[np.bool_]
     """(N,) whether the frame shows the subject."""
     parts: dict[str, NDArray[np.float32]]
-    """What moves, (N, ...), by the names of the parts that the family's `fommctl.api.blocks.MotionParts` has; those of
-    FOMM are attributes too."""
+    """Arrays (N, ...) of what moves, by the names of the parts that the family's `fommctl.api.blocks.MotionParts` has;
+    those of FOMM are attributes too."""
 
     keypoints = _Part()
     """(N, K, 2) in [-1, 1], x before y; K is 0 for models that have none."""

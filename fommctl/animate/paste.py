@@ -151,7 +151,7 @@ class Paste:
         return work[..., :3].permute(2, 0, 1)[None].div(255).clamp_(0, 1).contiguous()
 
     def _detailed(self, frame: Pixels, detail: FrameDetail) -> Pixels:
-        """As above; with a fourth channel, which is dropped at the end, all of it is several times as fast."""
+        """Do the same with a fourth channel, dropped at the end, which makes all of it several times as fast."""
         if self._with_fourth is None:
             self._with_fourth = tuple(F.pad(torch.from_numpy(each), (0, 1)) for each in (self._factor, self._summand))
         factor, summand = self._with_fourth
@@ -212,11 +212,11 @@ class TurnedPaste:
 
     @property
     def place(self) -> tuple[slice, slice]:
-        """As of `Paste`."""
+        """The same property as `Paste` has."""
         return self._rows, self._columns
 
     def levels(self, frame: Tensor, detail: FrameDetail | None = None) -> Floats:
-        """As of `Paste`; what the background has above white does not come back."""
+        """Paste as `Paste` does; what the background has above white does not come back."""
         large = F.interpolate(frame[None].float().cpu() * 255, (self._side, self._side), mode="bicubic", antialias=True)
         return self._blended(large[0].permute(1, 2, 0).numpy())
 
@@ -321,7 +321,8 @@ def _enlarged(field: Floats, height: int, width: int) -> Floats:
 
 
 def _resized(frame: Pixels, size: tuple[int, int]) -> Pixels:
-    """As media.images.resize, bicubic and anti-aliased, at a third of the time on the many frames of a clip."""
+    """Resize as media.images.resize does, bicubic and anti-aliased, in a third of the time on the many frames of a
+    clip."""
     if frame.shape[1::-1] == size:
         return frame
     # The batch axis comes first: only so does torch see pixels with their channels together, and keep them so.

@@ -86,7 +86,7 @@ GENERAL: Mapping[str, Any] = {
     "cuts": True,
     "detail": None,  # where frames are pasted back
 }
-"""By the name of the option; presets change them by `animate_params.defaults`."""
+"""General defaults by option name; presets change them by `animate_params.defaults`."""
 
 AS_PUBLISHED: Mapping[str, Any] = {
     "motion": None,  # relative where the model has it, else absolute
@@ -100,7 +100,7 @@ AS_PUBLISHED: Mapping[str, Any] = {
     "cuts": False,  # one reference for all shots
     "detail": False,  # frames are what the networks paint; beyond the picture, its border is repeated
 }
-"""What `--as-published` means: nothing but this is done where an option is left open."""
+"""Defaults of `--as-published`: all that is done where an option is left open."""
 
 
 def resolve(config: AnimateConfig, preset: Preset, family: BackendSpec) -> AnimateConfig:
@@ -114,6 +114,10 @@ def resolve(config: AnimateConfig, preset: Preset, family: BackendSpec) -> Anima
     chosen = {name: preferred.get(name, usual[name]) for name in usual if getattr(config, name) is None}
     motion = choose_motion(family, config.motion or chosen["motion"])
     return replace(config, **chosen | {"motion": motion})
+
+
+Squares = tuple[Crop | None, ...]
+"""Squares found in the source and in each further view of its subject; None where none was searched for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,16 +139,27 @@ class AnimationInputs:
     driving: DrivingFraming
     size: tuple[int, int]
     """(width, height) of the model's frames."""
-    subject: Detection | None
-    """The source's, where it was looked for."""
-    all_boxes: tuple[Box, ...]
-    """Of all subjects of the source, from left to right, where they were looked for."""
+    squares: Squares
     room: Room | None
-    """How far the source's subject may move before it leaves its square, where that is known."""
+    """Room for the source's subject to move before it leaves its square, where that is known."""
     film: DrivingFraming | None
     """The source where it is a video whose frames are all animated; picture and square are then its first."""
     warnings: tuple[str, ...]
     detection_s: float
+
+    @property
+    def subject(self) -> Detection | None:
+        """The source's, where it was looked for."""
+        if self.film is not None:
+            return _first_subject(self.film)
+        found = self.squares[0]
+        return None if found is None else found.subject
+
+    @property
+    def all_boxes(self) -> tuple[Box, ...]:
+        """Boxes of all subjects of the source, from left to right, where they were looked for."""
+        found = self.squares[0]
+        return () if found is None else found.all_boxes
 
     @property
     def source_width(self) -> int:
@@ -165,10 +180,10 @@ InputFiles = tuple[tuple[str, InputFile], ...]
 
 @dataclass(frozen=True, slots=True)
 class AnimationPlan:
-    """What the inputs and the options decide about a result; another process can be handed it."""
+    """Everything that inputs and options decide about a result; it can be handed to another process."""
 
     config: AnimateConfig
-    """With nothing left open."""
+    """The configuration, with every option decided."""
     inputs: AnimationInputs
     sound: tuple[AudioSource, ...]
     """One source a track of the result."""
@@ -176,10 +191,17 @@ class AnimationPlan:
     files: InputFiles
     """Inputs as they were when they were read."""
     warnings: tuple[str, ...]
+    others: tuple[AnimationInputs, ...] = ()
+    """Inputs of the further faces of the source that are animated; picture and driving video are the same."""
+
+    @property
+    def faces(self) -> list[AnimationPlan]:
+        """The plan of each face alone."""
+        return [replace(self, inputs=inputs, others=()) for inputs in (self.inputs, *self.others)]
 
     @property
     def info(self) -> VideoInfo:
-        """Of the driving video."""
+        """The driving video's properties."""
         return self.inputs.driving.info
 
     @property
@@ -243,7 +265,7 @@ class AnimationPlan:
 
 @contextmanager
 def open_driving(config: AnimateConfig, engine: Engine) -> Iterator[Clip | Motion]:
-    """The driving video, probed, or the motion file in its place. Raises InputError, ModelError or UsageError."""
+    """Probe the driving video, or read the motion file in its place. Raises InputError, ModelError or UsageError."""
     check_outputs(config)
     if is_motion_file(config.driving):
         yield load_motion(config, engine)
@@ -287,11 +309,18 @@ def _refuse_driving_options(config: AnimateConfig) -> None:
             raise UsageError(f"--{name} shows the driving video, and a motion file has none of its pictures")
 
 
-def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion, files: InputFiles) -> AnimationPlan:
-    """Look at the inputs and decide. Raises UsageError, InputError, OutputError, ModelError or MissingError.
+def plan_animation(
+    config: AnimateConfig,
+    engine: Engine,
+    driving: Clip | Motion,
+    files: InputFiles,
+    squares: Squares | None = None,
+) -> AnimationPlan:
+    """Look at the inputs and decide, for one face. Raises UsageError, InputError, OutputError, ModelError or
+    MissingError.
 
     driving: as `open_driving` gave it; the part of a clip that is animated is set here.
-    files: as `input_files` gave them before `driving` was opened.
+    files: as `input_files` gave them before `driving` was opened.  squares: see `find_inputs`.
     """
     remarks = check_outputs(config)
     config = resolve(config, engine.model.preset, engine.family)
@@ -308,7 +337,7 @@ def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion
         if film is not None and film.info.duration is not None and isinstance(driving, Clip):
             end = driving.start + film.info.duration
             driving.end = end if driving.end is None else min(driving.end, end)
-        inputs = find_inputs(config, driving, framing, size, engine.host, engine.detectors, film)
+        inputs = find_inputs(config, driving, framing, size, engine.host, engine.detectors, squares, film)
     info = inputs.driving.info
     sound, about_sound = choose_sound(config, inputs.driving, must_check=isinstance(driving, Motion))
     context = engine.encoded((inputs.square, *inputs.views), config.size, options)
@@ -323,8 +352,6 @@ def plan_animation(config: AnimateConfig, engine: Engine, driving: Clip | Motion
         *_about_shape(config, info, inputs),
         *_about_model(config, engine, context.motion),
     )
-    for note in notes:
-        log.warning(note)
     return AnimationPlan(config, inputs, sound, mode, files, notes)
 
 
@@ -344,15 +371,17 @@ def find_inputs(
     size: tuple[int, int],
     host: Host,
     searches: DetectorCache | None = None,
+    squares: Squares | None = None,
     film: Clip | None = None,
 ) -> AnimationInputs:
-    """Read the source and find both squares. searches: those of other jobs, which this one may share.  film: the source
-    where all of its frames are animated.
+    """Read the source and find both squares.
 
+    searches: those of other jobs, which this one may share.  squares: found before, beside the motion that is driving.
     Raises InputError where a subject is asked for and none is found.
     """
     deep = holds_more(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
     picture = read_picture(config.source, config.source_reading, deep=deep) if film is None else _first(film)
+    _check_exact(config, picture.plate)
     pixels = on_black(picture)
     source_box, driving_box = parse_crop(config.crop), parse_crop(config.crop_of_driving, SEARCHED)
     _check_inside(source_box, config.source.name, pixels.shape[1], pixels.shape[0])
@@ -361,7 +390,10 @@ def find_inputs(
     began = time.monotonic()
     views = [on_black(read_picture(path, config.source_reading)) for path in config.views]
     searches = searches or DetectorCache(host)
-    found = _search(config, driving, None if film else pixels, views, framing, host, searches)
+    if squares is not None and isinstance(driving, Motion):
+        found = _Found(squares[0], driving.driving.shots, squares[1:], driving.driving.detector)
+    else:
+        found = _search(config, driving, None if film else pixels, views, framing, host, searches)
     box, turned = (source_box, None) if found.source is None else (found.source.box, found.source.turned)
     filmed = None if film is None else _film_framing(config, film, framing, host, searches)
     if filmed is not None:
@@ -381,8 +413,7 @@ def find_inputs(
         if isinstance(driving, Motion)
         else DrivingFraming(driving.info, driving.start, driving.end, driving_box, found.shots, found.detector),
         size=size,
-        subject=_first_subject(filmed) if found.source is None else found.source.subject,
-        all_boxes=() if found.source is None else found.source.all_boxes,
+        squares=(found.source, *found.views),
         room=None
         if found.source is None or turned is not None or config.as_published
         else room_in(found.source, *pixels.shape[1::-1]),
@@ -455,8 +486,8 @@ def _until_end_of(film: Clip | None, driving: DrivingFraming) -> DrivingFraming:
     return replace(driving, end=end if driving.end is None else min(driving.end, end))
 
 
-def _first_subject(film: DrivingFraming | None) -> Detection | None:
-    samples = film.shots[0].samples if film is not None and film.shots else ()
+def _first_subject(film: DrivingFraming) -> Detection | None:
+    samples = film.shots[0].samples if film.shots else ()
     return next((one.detection for one in samples if one.detection is not None), None)
 
 
@@ -474,7 +505,7 @@ def framed(
 def _full(
     pixels: NDArray[np.uint8], box: Box | None, turned: TurnedSquare | None, *, mirrored: bool
 ) -> NDArray[np.uint8]:
-    """As `full_square`; a turned square upright, the border repeated outside the picture."""
+    """Return what `full_square` returns; a turned square upright, the border repeated outside the picture."""
     if turned is None:
         return full_square(pixels, box, mirrored=mirrored)
     side = max(1, round(turned.side))
@@ -491,7 +522,7 @@ def full_square(pixels: NDArray[Number], box: Box | None, *, mirrored: bool) -> 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What the search of the inputs gave."""
+    """The results of searching the inputs."""
 
     source: Crop | None = None
     shots: tuple[ClipCrop, ...] = ()
@@ -589,6 +620,20 @@ def driving_shots(
 
 def _square(params: SquareParams) -> LandmarkSquare:
     return LandmarkSquare(**params.model_dump())
+
+
+def _check_exact(config: AnimateConfig, plate: Plate | None) -> None:
+    """Raise InputError for numbers that a result of the same format would round outside the matte."""
+    kinds = {"double": "floats of 64 bits", "uint32": "integers of 32 bits"}
+    if plate is not None and plate.format == "tiff" and plate.depth in kinds and _is_tiff(config.result_path):
+        raise InputError(
+            f"{config.source.name} holds {kinds[plate.depth]}, which no TIFF result keeps",
+            "Convert it to floats of 32 bits or to integers of 16 bits first, or write OpenEXR.",
+        )
+
+
+def _is_tiff(path: Path) -> bool:
+    return path.suffix.lower() in (".tif", ".tiff")
 
 
 def _check_inside(box: Box | None, name: str, width: int, height: int) -> None:
@@ -799,7 +844,7 @@ def result_space(config: AnimateConfig, plate: Plate) -> Space:
     usual = {".exr": LINEAR, ".dpx": FILM_LOG}.get(suffix, SRGB)
     formats = {".exr": "openexr", ".dpx": "dpx", ".tif": "tiff", ".tiff": "tiff"}
     same = plate.format == formats.get(suffix, "")
-    return plate.look.space if same else Space(usual)
+    return plate.display.space if same else Space(usual)
 
 
 def _about_driving(config: AnimateConfig, info: VideoInfo) -> list[str]:
@@ -829,7 +874,7 @@ def _about_model(config: AnimateConfig, engine: Engine, source: MotionParts) -> 
 
 
 def keeps_alpha(config: AnimateConfig, inputs: AnimationInputs) -> bool:
-    """Does the result keep the transparency of the source?"""
+    """Return whether the result keeps the transparency of the source."""
     return (
         inputs.source_box is not None
         and config.paste_back is not False

@@ -6,7 +6,8 @@ signal that the model sees, whose curve goes on above white, and taken back to t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +15,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fommctl.animate.compose import CompositionOptions, Rendered, detail_of, plane_maker
+from fommctl.animate.compose import CompositionOptions, Pasted, Planes, Rendered, Write, detail_of, plane_maker
 from fommctl.animate.config import AnimateConfig
-from fommctl.animate.motion import Presentation
 from fommctl.animate.paste import Floats, Mask, Paste, TurnedPaste, resting
 from fommctl.animate.plan import AnimationInputs, full_square
-from fommctl.animate.planes import Planes
 from fommctl.api.protocols import FrameFilter, SquareFilter
 from fommctl.media.boxes import Box
 from fommctl.media.colourspaces import SRGB, Space, convert
 from fommctl.media.images import Pixels, resize
-from fommctl.media.movie import Frame
-from fommctl.media.plates import Plate, from_codes, to_bytes
+from fommctl.media.plates import FLOATING, Plate, from_codes, to_bytes
 from fommctl.networks.detail import Detail, FrameDetail
 from fommctl.networks.motion import MotionParts
+
+VIEW_EDGE = 4
+"""The part of the soft edge, as its inverse, over which the source passes into what comes back through a view."""
 
 
 def plate_of(inputs: AnimationInputs) -> Plate:
@@ -104,14 +105,14 @@ class PlateComposer:
             self._background = full_square(values, inputs.source_box, mirrored=inputs.mirrored)
         else:
             square = resize(inputs.square, reconstruction.shape[1::-1])
-            self._background = plate.look.values(np.asarray(square, np.float32) / np.float32(255))
+            self._background = plate.display.values(np.asarray(square, np.float32) / np.float32(255))
         if look.detail:
             if self._paste is None or square_filters:
                 self._enlarge = Paste(full, Box(0, 0, full.shape[1], full.shape[0]), motion=motion)
             device = source_motion.points().device
             self._detail = detail_of(full, inputs.square, self._enlarge or self._paste, device)
         self._wants_flow = look.detail or look.uv
-        self._planes = plane_maker(look, inputs, self._paste, source_motion.points().device, plate)
+        self._planes = plane_maker(look, inputs, self._paste, source_motion.points().device)
 
     @property
     def alpha(self) -> bool:
@@ -122,7 +123,7 @@ class PlateComposer:
     def pix_fmt(self) -> str | None:
         """The pixel format of a DPX or TIFF result that holds the source's numbers; None where the usual one does."""
         plate = self._plate
-        if self._suffix in (".tif", ".tiff") and plate.depth in ("half", "float"):
+        if self._suffix in (".tif", ".tiff") and plate.depth in FLOATING:
             return "gbrapf32le" if self._alpha else "gbrpf32le"
         if self._suffix == ".dpx" and plate.format == "dpx" and not self._alpha:
             return {"uint10": "gbrp10le", "uint12": "gbrp12le"}.get(plate.depth)
@@ -140,21 +141,37 @@ class PlateComposer:
         return width, height
 
     @torch.inference_mode()
-    def finish(self, batch: Rendered, write: Callable[[Frame, Presentation, int, Planes], None]) -> None:
-        """Compose a batch and run its frames through the filters; see `Composer.finish`."""
+    def paste(self, batch: Rendered) -> Iterator[Pasted]:
+        """Yield the frames of a batch that are wanted, in order, in the source's numbers."""
         for index, timed in enumerate(batch.frames):
             if timed is None:
                 continue
             absent = self._skip_absent and not timed.frame.present
-            finished = self._background if absent else self._animated(batch, index)
+            picture = self._background if absent else self._animated(batch, index)
             planes = Planes()
             if self._planes is not None:
                 planes = self._planes(None if batch.flow is None else batch.flow[index], absent=absent)
-            for number, presentation in enumerate(timed.presentations, timed.position):
-                shown = finished
-                for change in self._filters:
-                    shown = self._changed(shown, change, number)
-                write(self._written(shown), presentation, number, planes)
+            yield Pasted(timed, picture, planes)
+
+    @torch.inference_mode()
+    def finish(self, pasted: Pasted, write: Write) -> None:
+        """Run a frame through the filters, bring it into the result's space, and write it each time that it is
+        shown."""
+        planes = replace(pasted.planes, matte=self._around(pasted.planes.matte))
+        for number, presentation in enumerate(pasted.timed.presentations, pasted.timed.position):
+            shown = pasted.picture
+            for change in self._filters:
+                shown = self._changed(shown, change, number)
+            write(self._written(shown), presentation, number, planes)
+
+    def _around(self, matte: Floats | None) -> Floats | None:
+        """Return the matte in the window of the result; around the source nothing is animated."""
+        if matte is None or self._plate.overscan is None:
+            return matte
+        left, top = self._plate.window
+        whole = np.zeros((*self._plate.framed(matte).shape[:2], 1), np.float32)
+        whole[-top : matte.shape[0] - top, -left : matte.shape[1] - left] = matte
+        return whole
 
     def _animated(self, batch: Rendered, index: int) -> Floats:
         frame, detail = batch.exact[index], None
@@ -169,10 +186,15 @@ class PlateComposer:
                 size = self._background.shape[0], self._background.shape[1]
                 frame = F.interpolate(frame[None].float(), size, mode="bicubic", antialias=True)[0]
             return self._values(frame.float().cpu().permute(1, 2, 0).numpy() * np.float32(255))
-        return self._placed(self._values(self._paste.levels(frame, detail)))
+        square = self._values(self._paste.levels(frame, detail))
+        if self._plate.display.view is not None:
+            # Near white a tone map turns next to nothing into much: along the edge the numbers themselves are mixed.
+            own = self._background[self._paste.place][..., :3]
+            square = own + np.minimum(1, VIEW_EDGE * self._paste.mask[..., None]) * (square - own)
+        return self._placed(square)
 
     def _values(self, levels: Floats) -> Floats:
-        return self._plate.look.values(levels / np.float32(255))
+        return self._plate.display.values(levels / np.float32(255))
 
     def _placed(self, square: Floats) -> Floats:
         assert self._paste is not None
@@ -194,18 +216,18 @@ class PlateComposer:
         """Return a frame after a filter: one of 8 bits changes those pixels only that it has changed."""
         if getattr(change, "floats", False):
             return np.asarray(change(frame, number), np.float32)  # type: ignore[arg-type]  # it asks for floats
-        before = to_bytes(self._plate.look.shown(frame[..., :3]))
+        before = to_bytes(self._plate.display.shown(frame[..., :3]))
         if frame.shape[2] == 4:
             before = np.dstack((before, to_bytes(frame[..., 3])))
         after = change(before.copy(), number)
         changed = (after != before).any(axis=2)
         result = frame.copy()
-        result[changed, :3] = self._plate.look.values((after[changed][:, :3] / np.float32(255)).astype(np.float32))
+        result[changed, :3] = self._plate.display.values((after[changed][:, :3] / np.float32(255)).astype(np.float32))
         return result
 
     def _written(self, frame: Floats) -> Floats:
         """Return the frame in the result's space and window."""
-        look, space, alpha = self._plate.look, self._space, frame[..., 3:]
+        look, space, alpha = self._plate.display, self._space, frame[..., 3:]
         values = kept = frame[..., :3]
         if space is not None and space != look.space:
             # What a display shows is what the model has seen.

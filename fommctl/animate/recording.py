@@ -29,7 +29,7 @@ NOT_RECORDED = ("source", "driving", "views", "output", "motion_out", "uv", "ove
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnimateResult:
-    """What was written and how; `to_json` is the command's --json."""
+    """The written result and how it was made; `to_json` is the command's --json."""
 
     output: Path
     frames: int
@@ -143,7 +143,7 @@ def write_sidecar(
 
 
 def _options(plan: AnimationPlan, batch_size: int, encoder_threads: int) -> dict[str, Any]:
-    """With what was chosen for the user written out, so that another machine chooses alike."""
+    """Return the options with automatic choices written out, so that another machine chooses alike."""
     config = plan.config
     options = {name: value for name, value in config.to_json().items() if name not in NOT_RECORDED}
     # Plates of their own are no part of the result.

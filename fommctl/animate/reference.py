@@ -102,7 +102,7 @@ class ReferenceFinder:
         return shot
 
     def finish(self) -> None:
-        """No frame is left. Raises UsageError for a number beyond the end."""
+        """Finish: no frame is left. Raises UsageError for a number beyond the end."""
         if self._number is not None and self._numbered is None:
             raise UsageError(
                 f"--best-frame {self._number} is beyond the end", f"Frames are numbered 0 to {self._count - 1}."
@@ -112,7 +112,7 @@ class ReferenceFinder:
             self._settle(shot)
 
     def _end(self, shot: int) -> None:
-        """The shot is over."""
+        """Finish the shot."""
         if self._auto and shot not in self.found and self._poses:
             poses = [points for _, points in self._poses]
             best, _ = nearest_pose_by_landmarks(self._source.points()[0].double().cpu().numpy(), poses)
@@ -176,7 +176,7 @@ def nearest_pose_by_landmarks(source: Points, driving: Sequence[Points | None]) 
 
 
 def _distance(source: Points, driving: Points) -> float:
-    """Between the poses of two sets of points (N, 2); infinite where they have no pose."""
+    """Return the distance between the poses of two sets of points (N, 2), infinite where one has no pose."""
     seen = np.isfinite(source).all(1) & np.isfinite(driving).all(1)
     wanted, own = pose(source[seen]), pose(driving[seen])
     if wanted is None or own is None:

@@ -4,173 +4,56 @@ whole, because batches begin where those of the whole do."""
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fommctl import __version__
-from fommctl.animate.compose import Composer, CompositionOptions, Rendered
+from fommctl.animate.compose import Composer, CompositionOptions, Pasted, Planes, Rendered, Write
 from fommctl.animate.config import FrameRange, parse_frames
+from fommctl.animate.detecting import (
+    DrivingMotion,
+    MotionDetector,
+    batches,
+    halved,
+    usual_batch_size,
+    with_landmarks,
+)
 from fommctl.animate.engine import Engine
-from fommctl.animate.film import SourceFilm, SourceFrame, with_landmarks
-from fommctl.animate.motion import DrivingFrame, DrivingFraming, Motion, TimedFrame
+from fommctl.animate.faces import FaceBlend
+from fommctl.animate.film import SourceFilm, SourceFrame
+from fommctl.animate.motion import DrivingFrame, Motion, TimedFrame
 from fommctl.animate.plan import AnimationPlan, keeps_alpha, result_space
 from fommctl.animate.plates import PlateComposer, associated, plate_of
 from fommctl.animate.reference import ReferenceFinder
 from fommctl.animate.transfer import MotionTransfer, rule_of
-from fommctl.api.protocols import DrivingMoment, DrivingRenderer, FlowRenderer, Renderer, SourceContext
+from fommctl.api.protocols import FlowRenderer, Renderer, SourceContext
 from fommctl.api.specs import StageEvent
-from fommctl.detection.framing import ClipCrop
-from fommctl.detection.landmarks import LandmarkFinder
 from fommctl.errors import MissingError, UsageError
 from fommctl.media import timecode
-from fommctl.media.boxes import TurnedSquare
-from fommctl.media.colourspaces import Space
+from fommctl.media.colour import ColourTags
+from fommctl.media.colourspaces import Space, tags_of
 from fommctl.media.containers import is_plate_format
 from fommctl.media.marking import Mark
 from fommctl.media.plates import Attributes
 from fommctl.media.plates_out import PlateFormat
-from fommctl.media.reader import Clip, Frame
-from fommctl.media.resampling import Pixels, resize, upright
-from fommctl.networks.grids import HostPixels, to_tensor
+from fommctl.media.reader import Clip
+from fommctl.networks.grids import HostPixels
 from fommctl.networks.motion import MotionParts
 from fommctl.provenance.hashing import model_identity
 from fommctl.provenance.signing import Signature
-from fommctl.threads import ReadAhead
 
-log = logging.getLogger(__name__)
-BATCH_ON_CPU = 4
-BATCH_ON_GPU = 32
-QUEUED_BATCHES = 3
-T = TypeVar("T")
 Group = list[TimedFrame[DrivingFrame]]
 """Driving frames that are rendered together."""
-
-
-def usual_batch_size(device: torch.device) -> int:
-    """Return the number of frames at a time, where nobody says."""
-    return BATCH_ON_CPU if device.type == "cpu" else BATCH_ON_GPU
-
-
-def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield lists of `size` items; the last may be shorter."""
-    batch: list[T] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-class DrivingReader:
-    """Iterates over the frames of a driving video, trimmed, cut and resized for the model.
-
-    A clip of one shot with a fixed square is cut while it is decoded. Of any other, whole frames are decoded, no larger
-    than its smallest square needs.
-    """
-
-    def __init__(self, clip: Clip, framing: DrivingFraming, size: tuple[int, int]) -> None:
-        """size: (width, height) of the model's frames."""
-        self._framing, self._size = framing, size
-        self._moving = bool(framing.shots) and framing.fixed_box is None
-        box, decoded = (None, _decoded_size(framing, size)) if self._moving else (framing.fixed_box, size)
-        self._reader = clip.reader(box=box, size=decoded)
-        first = clip.info.first_number
-        self._numbered = first is not None
-        self._first = 1 if first is None else first
-
-    @property
-    def warnings(self) -> list[str]:
-        """What could not be read, so far."""
-        return self._reader.warnings
-
-    def close(self) -> None:
-        """Release the file."""
-        self._reader.close()
-
-    def __iter__(self) -> Iterator[DrivingFrame]:
-        framing = self._framing
-        for frame in self._reader:
-            place = round((framing.start + frame.time) * framing.info.rate) if self._numbered else frame.index
-            yield DrivingFrame(
-                self._first + place,
-                frame.time,
-                frame.duration,
-                framing.present(frame.time),
-                self._cut(frame) if self._moving else frame.pixels,
-            )
-
-    def _cut(self, frame: Frame) -> Pixels:
-        framing, size = self._framing, self._size
-        part = framing.shots[framing.number_at(frame.time)]
-        scale = frame.pixels.shape[1] / framing.info.width, frame.pixels.shape[0] / framing.info.height
-        if part.path is None:
-            return resize(frame.pixels, size, part.box.scaled(*scale))
-        at = part.path.at(float(frame.time))
-        center = at.center[0] * scale[0], at.center[1] * scale[1]
-        return upright(frame.pixels, TurnedSquare(center, at.side * scale[0], at.angle), size)
-
-
-def _decoded_size(framing: DrivingFraming, size: tuple[int, int]) -> tuple[int, int]:
-    """Return (width, height) at which whole frames are decoded: as large as the smallest square needs."""
-    smallest = min(map(_smallest, framing.shots))
-    scale = min(1.0, size[0] / smallest)
-    return max(1, round(framing.info.width * scale)), max(1, round(framing.info.height * scale))
-
-
-def _smallest(part: ClipCrop) -> float:
-    return part.box.width if part.path is None else part.path.smallest
-
-
-class MotionDetector:
-    """Detects the motion of driving frames batch by batch; halves batches that the device has no memory for."""
-
-    def __init__(self, renderer: Renderer, batch_size: int | None, landmarks: LandmarkFinder | None = None) -> None:
-        """landmarks: finds those of each frame, where the options of the model's family need them."""
-        self._landmarks = landmarks
-        self.usual = self.batch_size = batch_size or usual_batch_size(renderer.device)
-        """Frames at a time: as it was asked for, and after what the memory allowed for."""
-        self.seconds = 0.0
-        """Spent in the model."""
-        self._renderer = renderer
-
-    def __call__(self, frames: Sequence[DrivingFrame], *, keep_pixels: bool = False) -> Iterator[DrivingFrame]:
-        """Yield the frames of a batch with their motion, on the device of the model."""
-        position = 0
-        while position < len(frames):
-            part = frames[position : position + self.batch_size]
-            began = time.perf_counter()
-            try:
-                pixels = [frame.pixels for frame in part if frame.pixels is not None]
-                motion = self._detected(to_tensor(pixels, self._renderer.device), part)
-                motion = with_landmarks(motion, self._landmarks, pixels)
-            except torch.OutOfMemoryError:
-                self.batch_size = halved(len(part), self._renderer.device)
-                continue
-            self.seconds += time.perf_counter() - began
-            for index, frame in enumerate(part):
-                row = motion[index : index + 1]
-                yield replace(frame, motion=row, pixels=frame.pixels if keep_pixels else None)
-            position += len(part)
-
-    def _detected(self, pixels: Tensor, frames: Sequence[DrivingFrame]) -> MotionParts:
-        if not isinstance(self._renderer, DrivingRenderer):
-            found: MotionParts = self._renderer.detect(pixels)
-            return found
-        moments = [DrivingMoment(frame.number, frame.time, frame.present) for frame in frames]
-        motion: MotionParts = self._renderer.detect_driving(pixels, moments)
-        return motion
 
 
 class SquareRenderer:
@@ -213,90 +96,16 @@ class SquareRenderer:
         return self._renderer.render(context, motion), None
 
 
-def halved(size: int, device: torch.device) -> int:
-    """Return half of a batch that was too large for the device. Raises MissingError where it was one frame."""
-    if size <= 1:
-        raise MissingError(f"not enough memory on {device} for one frame", "Use --device cpu, or a smaller --size.")
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    log.warning("out of memory: going on with batches of %d", size // 2)
-    return size // 2
-
-
-class DrivingMotion:
-    """The detected frames of one run: from the driving video as it is read, or from a motion that is at hand."""
-
-    def __init__(self, driving: Clip | Motion, session: RenderSession) -> None:
-        self.warnings: list[str] = []
-        self.frames: list[DrivingFrame] = []
-        """All that were detected, where they are to be kept."""
-        self._driving = driving
-        self._session = session
-
-    @contextmanager
-    def detected(self, finder: ReferenceFinder, *, keep: bool) -> Iterator[Iterator[DrivingFrame]]:
-        """The frames with their motion, in order; with their pixels where they are shown beside the result.
-
-        keep: collect them in `frames`.
-        """
-        if isinstance(self._driving, Motion):
-            yield self._driving.frames(self._session.engine.family.motion(), self._session.renderer.device)
-            return
-        beside = self._session.plan.side_by_side
-        if beside and not finder.at_once:
-            # The pictures of a long shot would fill the memory until its reference is known: they are read once more.
-            with self._read(keep=keep, keep_pixels=False) as found:
-                motions = list(found)
-            with self._pictures() as pictures:
-                yield (replace(one, pixels=other.pixels) for one, other in zip(motions, pictures, strict=False))
-            return
-        with self._read(keep=keep, keep_pixels=beside) as found:
-            yield found
-
-    @contextmanager
-    def _read(self, *, keep: bool, keep_pixels: bool) -> Iterator[Iterator[DrivingFrame]]:
-        detector = self._session.detector
-
-        def found(read: Iterable[list[DrivingFrame]]) -> Iterator[DrivingFrame]:
-            for batch in read:
-                for frame in detector(batch, keep_pixels=keep_pixels):
-                    if keep:
-                        self.frames.append(replace(frame, pixels=None))
-                    yield frame
-
-        with self._reader() as reader, ReadAhead(batches(reader, detector.batch_size), QUEUED_BATCHES) as read:
-            yield found(read)
-
-    @contextmanager
-    def _pictures(self) -> Iterator[Iterator[DrivingFrame]]:
-        with (
-            self._reader() as reader,
-            ReadAhead(batches(reader, self._session.detector.batch_size), QUEUED_BATCHES) as read,
-        ):
-            yield (frame for batch in read for frame in batch)
-
-    @contextmanager
-    def _reader(self) -> Iterator[DrivingReader]:
-        assert isinstance(self._driving, Clip)
-        inputs = self._session.plan.inputs
-        reader = DrivingReader(self._driving, inputs.driving, inputs.size)
-        try:
-            yield reader
-        finally:
-            reader.close()
-            self.warnings += [warning for warning in reader.warnings if warning not in self.warnings]
-
-
 @dataclass(slots=True)
 class RenderSession:
-    """A plan on an engine, ready to render."""
+    """The plan of one face on an engine, ready to render."""
 
     plan: AnimationPlan
     engine: Engine
     renderer: Renderer
     composer: Composer | PlateComposer
     signature: Signature | None
-    """What signs the result, where that is wanted."""
+    """The signature of the result, where one is wanted."""
     detector: MotionDetector
     squares: SquareRenderer
     finder: ReferenceFinder
@@ -403,8 +212,7 @@ class RenderSession:
             "reel": self.reel,
             # At a rate of its own, moments are multiples of its period.
             "time_base": Fraction(1, plan.rate.numerator) if plan.pace or info.tick is None else info.tick,
-            # Frames of HDR and wide-gamut clips arrive as bt709: their own tags would be wrong.
-            "colour": None if info.hdr or info.colour.wide_gamut else info.colour,
+            "colour": self._colour,
             "codec": config.codec,
             "crf": config.crf,
             "pix_fmt": config.pix_fmt or (self.composer.pix_fmt if isinstance(self.composer, PlateComposer) else None),
@@ -413,6 +221,15 @@ class RenderSession:
             "threads": config.encoder_threads,
             "complete": self.signature,
         }
+
+    @property
+    def _colour(self) -> ColourTags | None:
+        """Tags of the result: those of its space, else the driving video's."""
+        plan, info = self.plan, self.plan.info
+        if plan.deep and (tags := tags_of(result_space(plan.config, plate_of(plan.inputs)))) is not None:
+            return tags
+        # Frames of HDR and wide-gamut clips arrive as bt709: their own tags would be wrong.
+        return None if info.hdr or info.colour.wide_gamut else info.colour
 
     @property
     def reel(self) -> str | None:
@@ -425,18 +242,19 @@ class RenderSession:
         numbers."""
         plan, plate = self.plan, self.plan.inputs.picture.plate
         own = Attributes() if plate is None else plate.attributes
-        colours = own.chromaticities if plate is not None and space == plate.look.space else None
+        colours = own.chromaticities if plate is not None and space == plate.display.space else None
         return Attributes(first_timecode(plan, offset), plan.rate, own.aspect, colours, self.reel)
 
     def plates(self, offset: Fraction) -> PlateFormat | None:
-        """How the result is written as OpenEXR, DPX or TIFF.  offset: seconds from --start to its first frame."""
+        """Return how the result is written as OpenEXR, DPX or TIFF.  offset: seconds from --start to its first
+        frame."""
         plan, config = self.plan, self.plan.config
         if not is_plate_format(config.result_path):
             return None
         plate = plate_of(plan.inputs)
         space = result_space(config, plate)
         names = (*"RGBA"[: 4 if self.composer.alpha else 3], *(("matte.A",) if config.matte == "embed" else ()))
-        kind = config.exr_type or ("float" if plate.depth == "float" else "half")
+        kind = config.exr_type or ("float" if plate.depth in ("float", "double") else "half")
         height, width = plate.values.shape[:2]
         return PlateFormat(
             kind,
@@ -473,13 +291,81 @@ def check_range(frames: FrameRange, last: int) -> None:
         raise UsageError(f"--frames {frames} is beyond the end", f"The last driving frame is number {last}.")
 
 
-def open_session(plan: AnimationPlan, engine: Engine, *, layer: bool = False) -> RenderSession:
-    """Bring a plan onto an engine. Raises MissingError and UsageError.
+class Stage:
+    """A plan on an engine: a session for each face, and what makes one frame of their pictures."""
 
-    layer: its frames are not finished ones: those of other faces are laid over them.
+    def __init__(self, plan: AnimationPlan, engine: Engine) -> None:
+        """Raise MissingError and UsageError where the plan cannot be rendered."""
+        self.plan, self.engine = plan, engine
+        faces = plan.faces
+        # Filters change finished frames, which hold all faces.
+        self.sessions = [open_session(face, engine, len(faces), alone=not number) for number, face in enumerate(faces)]
+        self.first = self.sessions[0]
+        self._blend = FaceBlend.of([face.inputs for face in faces]) if len(faces) > 1 else None
+
+    def driving(self, driving: Clip | Sequence[Motion]) -> DrivingMotion:
+        """Return what reads the driving video, or the motions of all faces."""
+        inputs = self.plan.inputs
+        framings = [face.inputs.driving for face in self.plan.faces]
+        return DrivingMotion(driving, framings, inputs.size, [session.detector for session in self.sessions])
+
+    def detected(self, source: DrivingMotion, *, keep: bool) -> AbstractContextManager[list[Iterator[DrivingFrame]]]:
+        """Return the frames with their motion, for each face.  keep: see `DrivingMotion`."""
+        return source.detected(
+            self.engine.family.motion(),
+            self.first.renderer.device,
+            beside=self.plan.side_by_side,
+            at_once=all(session.finder.at_once for session in self.sessions),
+            keep=keep,
+        )
+
+    def groups(self, detected: Sequence[Iterable[DrivingFrame]], frames: FrameRange) -> Iterator[tuple[Group, ...]]:
+        """Yield what is rendered together, for each face; see `RenderSession.groups`."""
+        each = (session.groups(found, frames) for session, found in zip(self.sessions, detected, strict=True))
+        return zip(*each, strict=True)
+
+    def render(self, groups: Sequence[Group], frames: FrameRange) -> Iterator[tuple[Sequence[Rendered], ...]]:
+        """Yield the frames of a group that are in the range: for each face the batches of the same frames."""
+        if len(self.sessions) == 1:
+            for rendered in self.first.render(groups[0], frames):
+                yield ((rendered,),)
+            return
+        faces = [list(session.render(group, frames)) for session, group in zip(self.sessions, groups, strict=True)]
+        if any(faces):
+            yield tuple(faces)
+
+    def finish(self, faces: Sequence[Sequence[Rendered]], write: Write) -> None:
+        """Compose what `render` gave, and write it."""
+        pasted = (
+            itertools.chain.from_iterable(map(session.composer.paste, batches))
+            for session, batches in zip(self.sessions, faces, strict=True)
+        )
+        for layers in zip(*pasted, strict=True):
+            self.first.composer.finish(self._together(layers), write)
+
+    def _together(self, layers: tuple[Pasted, ...]) -> Pasted:
+        first = layers[0]
+        if self._blend is None:
+            return first
+        beside = [layer.driving for layer in layers if layer.driving is not None]
+        return Pasted(
+            first.timed,
+            self._blend([layer.picture for layer in layers]),
+            Planes(
+                self._blend.there(layer.planes.matte for layer in layers),
+                self._blend.there(layer.planes.uv for layer in layers),
+            ),
+            np.concatenate(beside) if beside else None,
+        )
+
+
+def open_session(plan: AnimationPlan, engine: Engine, faces: int = 1, *, alone: bool = True) -> RenderSession:
+    """Bring the plan of one face onto an engine. Raises MissingError and UsageError.
+
+    faces: how many share the result.  alone: are its frames finished here?
     """
     config, inputs, event = plan.config, plan.inputs, about(plan, engine)
-    filters = () if layer else engine.host.frame_filters(event)
+    filters = engine.host.frame_filters(event) if alone else ()
     square_filters = engine.host.square_filters(event)
     if config.restore is not None and not square_filters:
         raise MissingError("no plugin is loaded that restores", "Leave out --restore, or name it in FOMMCTL_PLUGINS.")
@@ -505,7 +391,7 @@ def open_session(plan: AnimationPlan, engine: Engine, *, layer: bool = False) ->
     options = CompositionOptions(
         plan.paste_back,
         keeps_alpha(config, inputs),
-        plan.side_by_side and not layer,
+        plan.side_by_side,
         config.keypoints,
         plan.detail
         and finer
@@ -514,6 +400,7 @@ def open_session(plan: AnimationPlan, engine: Engine, *, layer: bool = False) ->
         and (plan.paste_back or not in_step),
         config.matte is not None,
         config.uv is not None,
+        faces,
         # The colours of a source's frames are not corrected: the correction of each would flicker.
         matched=not in_step,
     )

@@ -37,7 +37,7 @@ class RerenderRequest:
     """A rendering that a sidecar describes, with its inputs found and checked."""
 
     path: Path
-    """Of the sidecar."""
+    """Path of the sidecar."""
     record: Sidecar
     config: AnimateConfig
 
@@ -50,10 +50,10 @@ class Comparison:
     recorded_sha256: str
     sha256: str
     differences: tuple[str, ...]
-    """Of the environments: versions, plugins, processor."""
+    """Differences of the environments: versions, plugins, processor."""
 
     def to_json(self) -> dict[str, Any]:
-        """For --json, under `reproduction`."""
+        """Return the entry `reproduction` of --json."""
         return {
             "identical": self.identical,
             "recorded_sha256": self.recorded_sha256,
@@ -161,7 +161,8 @@ def _found(what: str, file: File, given: Path | None, folder: Path) -> Path:
 
 
 def _hash(place: Path, *, named: bool) -> str | None:
-    """Of what lies there; None where that is neither a file nor frames.  named: by the user, who is told why."""
+    """Return the hash of what lies there, None where that is neither a file nor frames.  named: by the user, who is
+    told why."""
     frames = os.path.isdir(place) or (is_pattern(place) and os.path.isdir(place.parent))
     if named and not frames:
         check_file(place)
@@ -176,7 +177,8 @@ def _hash(place: Path, *, named: bool) -> str | None:
 
 
 def _places(file: File, folder: Path) -> list[Path]:
-    """Where a recorded file may lie now: as seen from the sidecar, where it was, beside the sidecar."""
+    """Yield the places where a recorded file may lie now: as seen from the sidecar, where it was, beside the
+    sidecar."""
     candidates = [] if file.relative is None else [folder / file.relative]
     return [*candidates, Path(file.path), folder / Path(file.path).name]
 
@@ -216,7 +218,7 @@ def _load_model(record: Sidecar, host: Host, given: str | None, folder: Path) ->
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Sums are rounded as with this number of threads."""
+    """Compute inside with this number of threads, on which the rounding of sums depends."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

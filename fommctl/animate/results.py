@@ -1,4 +1,5 @@
-"""Where finished frames go: the result with the plates beside it, and frames that wait on the disk to be encoded."""
+"""Destinations of finished frames: the result with the plates beside it, and frames that wait on the disk to be
+encoded."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from fommctl.animate.compose import Planes
 from fommctl.animate.motion import DrivingFrame, Presentation, TimedFrame
 from fommctl.animate.plan import AnimationPlan
-from fommctl.animate.planes import Planes
 from fommctl.animate.rendering import RenderSession, first_timecode
 from fommctl.files import atomic_write
 from fommctl.media.images import read_picture
@@ -28,14 +29,13 @@ class Results:
     """The result and the plates beside it, written frame by frame; a context manager, as `Writer` is."""
 
     writer: Writer
-    """Of the result."""
+    """The writer of the result."""
     matte: Writer | None
     uv: Writer | None
     _embed: bool
     """Is the matte a layer of the result?"""
     _offset: Fraction
     """Seconds from --start to the first frame."""
-    _stack: ExitStack
 
     def write(self, frame: Frame, presentation: Presentation, number: int, planes: Planes) -> None:
         """Add a frame; its number is not needed, for they come in order."""
@@ -50,26 +50,38 @@ class Results:
             self.uv.write(planes.uv, time, duration)
 
     def __enter__(self) -> Self:
-        # The result is entered last, so that it is complete first: what fails beside it leaves nothing half-written.
         with ExitStack() as stack:
-            for writer in (self.uv, self.matte, self.writer):
-                if writer is not None:
-                    stack.enter_context(writer)
-            self._stack = stack.pop_all()
+            for writer in self._writers:
+                stack.enter_context(writer)
+            stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        """Open all of them: each is complete before the first gets its name, and none keeps it where another cannot
+        have its."""
+        with ExitStack() as undo:
+            for writer in self._writers:
+                undo.callback(writer.abort)
+            if error is not None:
+                return
+            for writer in self._writers:
+                writer.finish()
+            for writer in self._writers:
+                writer.publish(keep=len(self._writers) > 1)
+            undo.pop_all()
+        for writer in self._writers:
+            writer.release()
+
+    @property
+    def _writers(self) -> list[Writer]:
+        return [writer for writer in (self.writer, self.matte, self.uv) if writer is not None]
 
 
-def open_results(
-    session: RenderSession, first: TimedFrame[DrivingFrame], canvas: tuple[int, int] | None = None
-) -> Results:
+def open_results(session: RenderSession, first: TimedFrame[DrivingFrame]) -> Results:
     """Open the result, whose time 0 and sound begin with its first frame; not entered yet.
 
-    canvas: (width, height) of its frames, where they are not those of the session's composer.
     A result of all frames begins with --start, wherever its first frame is.
     """
     plan = session.plan
@@ -82,11 +94,11 @@ def open_results(
         timecode=first_timecode(plan, offset),
         plates=session.plates(offset),
         **numbers,  # type: ignore[arg-type]  # an int and a bool
-        **session.writing() | ({} if canvas is None else {"width": canvas[0], "height": canvas[1]}),
+        **session.writing(),
     )
     matte = None if config.matte_path is None else _beside(session, config.matte_path, offset, ("A",), numbers)
     uv = None if config.uv is None else _beside(session, config.uv, offset, ("R", "G"), numbers)
-    return Results(writer, matte, uv, config.matte == "embed", offset, ExitStack())
+    return Results(writer, matte, uv, config.matte == "embed", offset)
 
 
 def _beside(
@@ -135,7 +147,7 @@ def picture_number(plan: AnimationPlan, first: TimedFrame[DrivingFrame]) -> int:
 
 
 def frame_path(folder: Path, number: int, plan: AnimationPlan) -> Path:
-    """Where `save_frame` puts a frame.  number: in the result, from 0."""
+    """Return the path to which `save_frame` writes a frame.  number: in the result, from 0."""
     whole = plan.deep or plan.config.matte is not None or plan.config.uv is not None
     return folder / f"{number + 1:08d}{'.npz' if whole else '.png'}"
 

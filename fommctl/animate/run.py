@@ -11,17 +11,16 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from fommctl.animate.compose import Composer, Rendered, apply_filter
+from fommctl.animate.compose import Planes, Rendered, Write
 from fommctl.animate.config import SEARCHED, AnimateConfig, FrameRange
+from fommctl.animate.detecting import QUEUED_BATCHES, DrivingMotion
 from fommctl.animate.engine import Engine
-from fommctl.animate.faces import FaceBlend, of_face, one_by_one
+from fommctl.animate.faces import plan_faces
 from fommctl.animate.motion import (
     DrivingFrame,
     Motion,
@@ -29,24 +28,19 @@ from fommctl.animate.motion import (
     TimedFrame,
     save_motions,
 )
-from fommctl.animate.plan import AnimationPlan, InputFiles, input_files, open_driving, plan_animation
-from fommctl.animate.planes import Planes
+from fommctl.animate.plan import AnimationPlan, input_files, open_driving
 from fommctl.animate.recording import AnimateResult, write_sidecar
 from fommctl.animate.rendering import (
-    QUEUED_BATCHES,
-    DrivingMotion,
     Group,
     RenderSession,
+    Stage,
     about,
     check_range,
     frames_to_render,
-    open_session,
 )
 from fommctl.animate.results import frame_path, load_frame, open_results, save_frame
 from fommctl.api.specs import StageEvent
 from fommctl.errors import UsageError
-from fommctl.media.drawing import compare
-from fommctl.media.images import Pixels
 from fommctl.media.movie import Frame
 from fommctl.media.probe import VideoInfo
 from fommctl.media.reader import Clip
@@ -56,8 +50,6 @@ from fommctl.threads import ReadAhead, WriteBehind
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int | None], None]
 """report(frames done, frames in all or None)."""
-Write = Callable[[Frame, Presentation, int, Planes], None]
-"""write(finished frame, when it is shown, its number in the whole result from 0, its planes)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +61,14 @@ class RenderStats:
     model_seconds: float
     """Spent in the model; of all workers together."""
     seconds: float
-    """From the first frame read to the file closed."""
+    """Seconds from the first frame read to the file closed."""
     batch_size: int
     references: tuple[Fraction, ...]
     """Time of the reference frame of each shot, as far as they were reached."""
     limited: tuple[float, ...] = ()
     """Times of the frames whose motion was cut so that the subject stays in the square."""
     warnings: tuple[str, ...] = ()
-    """Of the reader."""
+    """Warnings of the reader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,155 +95,36 @@ def run(
     framing = engine.model.preset.framing
     if framing is not None and {config.crop, config.crop_of_driving} & {"auto", *SEARCHED}:
         phase(f"searching for a {framing.subject}")
-    with open_driving(config, engine) as driving:
-        configs = one_by_one(config, engine, driving)
-        if len(configs) > 1 and config.source_video:
-            raise UsageError("--source-video animates one face", "Choose one by its number (--face).")
-        if len(configs) == 1:
-            driving = of_face(configs[0], engine, driving)
-            return render(plan_animation(configs[0], engine, driving, files), engine, driving, report)
-    return _render_faces(config, configs, engine, files, report)
+    with open_driving(config, engine) as opened:
+        plan, driving = plan_faces(config, engine, opened, files)
+        return render(plan, engine, driving, report)
 
 
 def render(
-    plan: AnimationPlan, engine: Engine, driving: Clip | Motion, report: Progress | None = None
+    plan: AnimationPlan, engine: Engine, driving: Clip | Sequence[Motion], report: Progress | None = None
 ) -> AnimateResult:
     """Render a plan in one piece and write its result. Raises as `run` does.
 
-    driving: what it was planned with.
+    driving: what it was planned with; the motion of each face.
     """
     config, frames = plan.config, frames_to_render(plan)
     engine.host.started(about(plan, engine))
-    session = open_session(plan, engine)
-    source = DrivingMotion(driving, session)
+    stage = Stage(plan, engine)
+    source = stage.driving(driving)
     began = time.perf_counter()
-    with source.detected(session.finder, keep=config.motion_out is not None) as detected:
-        first, groups = _first_wanted(session, session.groups(detected, frames), frames)
-        with open_results(session, first) as results:
-            _render(session, groups, frames, results.write, report, expected_frames(config, plan.info, plan.length))
+    with stage.detected(source, keep=config.motion_out is not None) as detected:
+        first, groups = _first_wanted(stage, stage.groups(detected, frames), frames)
+        with open_results(stage.first, first) as results:
+            _render(stage, groups, frames, results.write, report, expected_frames(config, plan.info, plan.length))
         if config.motion_out is not None:
             # Behind the last frame that was rendered there may be others.
-            for _ in detected:
-                pass
-    if config.motion_out is not None:
-        motion = driving if isinstance(driving, Motion) else _collected(source.frames, session)
-        motion.save(config.motion_out, overwrite=config.overwrite)
-    return conclude(session, results.writer, _stats(session, began, source.warnings))
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """A moment of the result with one face animated."""
-
-    timed: TimedFrame[DrivingFrame]
-    presentation: Presentation
-    number: int
-    frame: Frame
-    planes: Planes
-    driving: Pixels | None
-    """Driving frame that is shown beside it."""
-
-
-def _render_faces(
-    whole: AnimateConfig,
-    configs: Sequence[AnimateConfig],
-    engine: Engine,
-    files: InputFiles,
-    report: Progress | None,
-) -> AnimateResult:
-    """Render several faces of a source, each with a square and a motion of its own, into one picture.
-
-    configs: the options of each face; whole: those of all.
-    """
-    with ExitStack() as opened:
-        drivings = [opened.enter_context(open_driving(config, engine)) for config in configs]
-        plans = [
-            plan_animation(config, engine, driving, files) for config, driving in zip(configs, drivings, strict=True)
-        ]
-        notes = tuple(dict.fromkeys(note for plan in plans for note in plan.warnings))
-        # As it was asked for: a sidecar tells it.
-        config = replace(plans[0].config, face=whole.face, driving_face=whole.driving_face, face_map=whole.face_map)
-        plan = replace(plans[0], warnings=notes, config=config)
-        frames = frames_to_render(plan)
-        engine.host.started(about(plan, engine))
-        sessions = [open_session(each, engine, layer=True) for each in (plan, *plans[1:])]
-        sources = [DrivingMotion(driving, session) for driving, session in zip(drivings, sessions, strict=True)]
-        began = time.perf_counter()
-        detected = [
-            opened.enter_context(source.detected(session.finder, keep=config.motion_out is not None))
-            for source, session in zip(sources, sessions, strict=True)
-        ]
-        layers = zip(
-            *(_layers(session, found, frames) for session, found in zip(sessions, detected, strict=True)), strict=True
-        )
-        first = next(layers, None)
-        if first is None:
-            raise UsageError(f"--frames {frames}: none of these frames is shown", "Choose others, or leave out --fps.")
-        finish = _finisher(plan, plans, sessions[0])
-        shown = finish(first)
-        total = expected_frames(config, plan.info, plan.length)
-        with open_results(sessions[0], first[0].timed, shown[0].shape[1::-1]) as results:
-            for moment in itertools.chain((first,), layers):
-                frame, planes = shown if moment is first else finish(moment)
-                results.write(frame, moment[0].presentation, moment[0].number, planes)
-                if report:
-                    report(results.writer.frames_written, total)
-        if config.motion_out is not None:
             for rest in detected:
                 for _ in rest:
                     pass
-            motions = [
-                driving if isinstance(driving, Motion) else _collected(source.frames, session)
-                for driving, source, session in zip(drivings, sources, sessions, strict=True)
-            ]
-            save_motions(motions, config.motion_out, overwrite=config.overwrite)
-    stats = [_stats(session, began, source.warnings) for session, source in zip(sessions, sources, strict=True)]
-    return conclude(sessions[0], results.writer, _merged(stats, stats[0].seconds))
-
-
-def _finisher(
-    plan: AnimationPlan, plans: Sequence[AnimationPlan], session: RenderSession
-) -> Callable[[tuple[_Layer, ...]], tuple[Frame, Planes]]:
-    """Return what makes one frame, and its planes, of the layers of all faces. Raises UsageError."""
-    engine, composer = session.engine, session.composer
-    filters = engine.host.frame_filters(about(plan, engine))
-    if filters and plan.deep:
-        raise UsageError("frame filters of plugins cannot change several faces in plates", "Write PNG pictures.")
-    blend = FaceBlend.of([each.inputs for each in plans], composer.canvas)
-
-    def together(parts: Sequence[Frame | None]) -> Frame | None:
-        there = [part for part in parts if part is not None]
-        return blend(there) if there else None
-
-    def finish(moment: tuple[_Layer, ...]) -> tuple[Frame, Planes]:
-        frame = blend([layer.frame for layer in moment])
-        seen = [layer.driving for layer in moment if layer.driving is not None]
-        if seen and isinstance(composer, Composer):
-            frame = compare(composer.source_panel, np.concatenate(seen), frame)
-        for change in filters:
-            frame = apply_filter(frame, change, moment[0].number)
-        planes = [layer.planes for layer in moment]
-        return frame, Planes(together([each.matte for each in planes]), together([each.uv for each in planes]))
-
-    return finish
-
-
-def _layers(session: RenderSession, detected: Iterable[DrivingFrame], frames: FrameRange) -> Iterator[_Layer]:
-    """Yield the pictures of one face, moment by moment."""
-    composer, beside = session.composer, session.plan.side_by_side
-    for group in session.groups(detected, frames):
-        for rendered in session.render(group, frames):
-            finished: list[tuple[Frame, Presentation, int, Planes]] = []
-            composer.finish(rendered, lambda *written, into=finished: into.append(written))
-            found = iter(finished)
-            for index, timed in enumerate(rendered.frames):
-                if timed is None:
-                    continue
-                driving = None
-                if beside and isinstance(composer, Composer):
-                    driving = composer.driving_panel(timed.frame, rendered, index)
-                for frame, presentation, number, planes in itertools.islice(found, len(timed.presentations)):
-                    yield _Layer(timed, presentation, number, frame, planes, driving)
+    if config.motion_out is not None:
+        motions = _collected(source, stage) if isinstance(driving, Clip) else driving
+        save_motions(motions, config.motion_out, overwrite=config.overwrite)
+    return conclude(stage.first, results.writer, _stats(stage, began, source.warnings))
 
 
 def _merged(stats: Sequence[RenderStats], seconds: float) -> RenderStats:
@@ -316,7 +189,7 @@ def limited(times: Sequence[float]) -> list[str]:
 
 
 def expected_frames(config: AnimateConfig, info: VideoInfo, length: Fraction | None = None) -> int | None:
-    """Return the number of frames, for progress only.  length: seconds that are wanted; None: to the end."""
+    """Estimate the number of frames, for progress only.  length: seconds that are wanted; None: to the end."""
     rate = config.fps or info.rate
     if info.duration is None:
         return info.frames
@@ -328,38 +201,36 @@ def expected_frames(config: AnimateConfig, info: VideoInfo, length: Fraction | N
 # any number of processes render parts of it, one encodes. All arguments and results can be pickled.
 
 
-def make_motion(config: AnimateConfig, engine: Engine, report: Progress | None = None) -> tuple[AnimationPlan, Motion]:
-    """Plan a job and detect the motion of its driving video.
+def make_motion(
+    config: AnimateConfig, engine: Engine, report: Progress | None = None
+) -> tuple[AnimationPlan, list[Motion]]:
+    """Plan a job and detect the motion of its driving video, for each face that is animated.
 
     report(driving frames done, expected). Raises as `run` does. Listeners hear that the job begins.
     """
     files = input_files(config)
-    with open_driving(config, engine) as driving:
-        configs = one_by_one(config, engine, driving)
-        if len(configs) > 1:
-            raise UsageError(
-                "several faces are rendered in one piece", "Leave out --split, or choose one face by its number."
-            )
-        driving = of_face(configs[0], engine, driving)
-        plan = plan_animation(configs[0], engine, driving, files)
+    with open_driving(config, engine) as opened:
+        plan, driving = plan_faces(config, engine, opened, files)
         engine.host.started(about(plan, engine))
-        if isinstance(driving, Motion):
+        if not isinstance(driving, Clip):
             return plan, driving
-        session = open_session(plan, engine)
-        source = DrivingMotion(driving, session)
+        stage = Stage(plan, engine)
+        source = stage.driving(driving)
         total = expected_frames(replace(plan.config, fps=None), plan.info, plan.length)
-        with source.detected(session.finder, keep=True) as detected:
-            for count, _ in enumerate(detected, 1):
-                if report and count % session.batch_size == 0:
+        with stage.detected(source, keep=True) as detected:
+            for count, _ in enumerate(zip(*detected, strict=True), 1):
+                if report and count % stage.first.batch_size == 0:
                     report(count, total)
-    return replace(plan, warnings=(*plan.warnings, *source.warnings)), _collected(source.frames, session)
+    return replace(plan, warnings=(*plan.warnings, *source.warnings)), _collected(source, stage)
 
 
-def divide(plan: AnimationPlan, motion: Motion, pieces: int, *, batch_size: int, shortest: int = 1) -> list[FrameRange]:
+def divide(
+    plan: AnimationPlan, motions: Sequence[Motion], pieces: int, *, batch_size: int, shortest: int = 1
+) -> list[FrameRange]:
     """Divide what is to be rendered into at most `pieces` ranges of nearly equal length, none of fewer driving frames
     than `shortest`; each begins where a batch does, so that no frame is rendered twice."""
     wanted = frames_to_render(plan)
-    numbers = [timed.frame.number for timed in timed_frames(plan, motion)]
+    numbers = [timed.frame.number for timed in timed_frames(plan, motions[0])]
     starts = [number for number in numbers[::batch_size] if number in wanted]
     inside = [number for number in numbers if number in wanted]
     check_range(wanted, numbers[-1])
@@ -376,7 +247,7 @@ def divide(plan: AnimationPlan, motion: Motion, pieces: int, *, batch_size: int,
 
 def render_frames(
     plan: AnimationPlan,
-    motion: Motion,
+    motions: Sequence[Motion],
     engine: Engine,
     frames: FrameRange,
     folder: Path,
@@ -387,28 +258,32 @@ def render_frames(
 
     report(frames done, frames of the range). What an earlier attempt has left of the same range is replaced.
     """
-    session = open_session(plan, engine)
+    stage = Stage(plan, engine)
     began = time.perf_counter()
-    total = sum(number in frames for number in motion.numbers.tolist())
+    total = sum(number in frames for number in motions[0].numbers.tolist())
 
     def save(frame: Frame, presentation: Presentation, number: int, planes: Planes) -> None:
         save_frame(frame_path(folder, number, plan), frame, planes)
 
-    groups = session.groups(motion.frames(engine.family.motion(), session.renderer.device), frames)
-    _render(session, groups, frames, save, report, total)
-    return RenderedFrames(folder, _stats(session, began, []))
+    with stage.detected(stage.driving(motions), keep=False) as detected:
+        _render(stage, stage.groups(detected, frames), frames, save, report, total)
+    return RenderedFrames(folder, _stats(stage, began, []))
 
 
 def encode_frames(
-    plan: AnimationPlan, motion: Motion, engine: Engine, parts: Sequence[RenderedFrames], report: Progress | None = None
+    plan: AnimationPlan,
+    motions: Sequence[Motion],
+    engine: Engine,
+    parts: Sequence[RenderedFrames],
+    report: Progress | None = None,
 ) -> AnimateResult:
     """Write the result from the pictures of all ranges: with sound and times as in one piece, signed, with its sidecar.
 
     The pictures stay where they are; whoever made the folder removes it. Listeners hear that the job is finished.
     """
-    session = open_session(plan, engine)
+    session = Stage(plan, engine).first
     frames, began = frames_to_render(plan), time.perf_counter()
-    timed = [one for one in timed_frames(plan, motion) if one.frame.number in frames]
+    timed = [one for one in timed_frames(plan, motions[0]) if one.frame.number in frames]
     folders = {part.folder for part in parts}
 
     def pictures() -> Iterator[tuple[Frame, Presentation, int, Planes]]:
@@ -424,7 +299,7 @@ def encode_frames(
             if report:
                 report(results.writer.frames_written, len(timed))
     if plan.config.motion_out is not None:
-        motion.save(plan.config.motion_out, overwrite=plan.config.overwrite)
+        save_motions(motions, plan.config.motion_out, overwrite=plan.config.overwrite)
     stats = [part.stats for part in parts]
     seconds = max(each.seconds for each in stats) + time.perf_counter() - began
     merged = replace(_merged(stats, seconds), warnings=())
@@ -432,33 +307,34 @@ def encode_frames(
 
 
 def _first_wanted(
-    session: RenderSession, groups: Iterator[Group], frames: FrameRange
-) -> tuple[TimedFrame[DrivingFrame], Iterator[Group]]:
+    stage: Stage, groups: Iterator[tuple[Group, ...]], frames: FrameRange
+) -> tuple[TimedFrame[DrivingFrame], Iterator[tuple[Group, ...]]]:
     """Return the first frame of the result, and the groups from its own on; the transfer has seen those before."""
     for group in groups:
-        first = next((timed for timed in group if timed.frame.number in frames), None)
+        first = next((timed for timed in group[0] if timed.frame.number in frames), None)
         if first is not None:
             return first, itertools.chain((group,), groups)
-        for _ in session.render(group, frames):
+        for _ in stage.render(group, frames):
             pass
     raise UsageError(f"--frames {frames}: none of these frames is shown", "Choose others, or leave out --fps.")
 
 
 def _render(
-    session: RenderSession,
-    groups: Iterable[Group],
+    stage: Stage,
+    groups: Iterable[tuple[Group, ...]],
     frames: FrameRange,
     write: Write,
     report: Progress | None,
     total: int | None,
 ) -> None:
     """Transfer, render, compose and write, the last two in a thread of their own.  total: for `report` only."""
-    with WriteBehind[Rendered](lambda batch: session.composer.finish(batch, write), QUEUED_BATCHES) as sink:
+    finish: Callable[[Sequence[Sequence[Rendered]]], None] = partial(stage.finish, write=write)
+    with WriteBehind(finish, QUEUED_BATCHES) as sink:
         for group in groups:
-            for rendered in session.render(group, frames):
+            for rendered in stage.render(group, frames):
                 sink.put(rendered)
                 if report:
-                    report(session.rendered, total)
+                    report(stage.first.rendered, total)
 
 
 def timed_frames(plan: AnimationPlan, motion: Motion) -> Iterator[TimedFrame[DrivingFrame]]:
@@ -466,12 +342,17 @@ def timed_frames(plan: AnimationPlan, motion: Motion) -> Iterator[TimedFrame[Dri
     return plan.timed(motion.frames())
 
 
-def _stats(session: RenderSession, began: float, warnings: Sequence[str]) -> RenderStats:
+def _stats(stage: Stage, began: float, warnings: Sequence[str]) -> RenderStats:
+    seconds = time.perf_counter() - began
+    return _merged([_stats_of(session, seconds, warnings) for session in stage.sessions], seconds)
+
+
+def _stats_of(session: RenderSession, seconds: float, warnings: Sequence[str]) -> RenderStats:
     found = session.finder.found
     return RenderStats(
         rendered=session.rendered,
         model_seconds=session.model_seconds,
-        seconds=time.perf_counter() - began,
+        seconds=seconds,
         batch_size=session.batch_size,
         references=tuple(found[shot].time for shot in sorted(found)),
         limited=tuple(session.moves.limited),
@@ -479,6 +360,9 @@ def _stats(session: RenderSession, began: float, warnings: Sequence[str]) -> Ren
     )
 
 
-def _collected(frames: Sequence[DrivingFrame], session: RenderSession) -> Motion:
-    engine = session.engine
-    return Motion.of(frames, session.plan.inputs.driving, family=engine.family.name, model=engine.model.name)
+def _collected(source: DrivingMotion, stage: Stage) -> list[Motion]:
+    engine = stage.engine
+    return [
+        Motion.of(frames, face.inputs.driving, family=engine.family.name, model=engine.model.name)
+        for frames, face in zip(source.frames, stage.plan.faces, strict=True)
+    ]

@@ -32,10 +32,8 @@ TransferRule = Callable[[Any, Any, Any], MotionParts]
 
 
 def rule_of(renderer: Renderer, mode: str, options: Any = None, *, film: bool = False) -> TransferRule | None:
-    """Return how the model's own family transfers motion; None where it does as FOMM does.
-
-    film: to the frames of a video. Raises ModelError for a mode that this model of its family lacks the networks for.
-    """
+    """Return how the model's own family transfers motion; None where it does as FOMM does. Raises ModelError for a mode
+    that this model of its family lacks the networks for.  film: to the frames of a video."""
     own = isinstance(renderer, TransferRenderer) and mode in getattr(renderer, "own_modes", (mode,))
     if not own and mode not in ("relative", "absolute"):
         raise ModelError(f"this model has no network for --motion {mode}", "Leave out --motion, or take other weights.")
@@ -53,7 +51,7 @@ def smoother_of(motion: MotionParts) -> Smoother:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What is known of a driving frame beside its pixels."""
+    """Properties of a driving frame beside its pixels."""
 
     time: float
     """Seconds since --start."""
@@ -62,7 +60,7 @@ class Moment:
     shot: int = 0
     """Number of the shot that it belongs to."""
     travel: Travel = STILL
-    """What its square took of the subject's movement and is put back."""
+    """The part of the subject's movement that the moving square took away and that is put back."""
 
 
 class MotionTransfer:

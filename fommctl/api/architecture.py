@@ -26,7 +26,7 @@ def shapes_of(groups: Groups, group: str) -> Shapes:
 
 
 def below(shapes: Shapes, prefix: str) -> Shapes:
-    """Those whose names begin with `prefix`, by the rest of their names."""
+    """Return the tensors whose names begin with `prefix`, by the rest of their names."""
     return {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
 
 

@@ -26,7 +26,8 @@ PICTURE_SUFFIXES = sequences.PICTURE_SUFFIXES
 MEDIA_SUFFIXES = sequences.MEDIA_SUFFIXES
 SPLITS: tuple[Split, ...] = ("train", "test")
 IDENTITY_ENDS = ("#", "__")
-"""What ends the identity in a clip's name: the published mark, and that of folders such as `IDENTITY__clip.mp4`."""
+"""Marks that end the identity in a clip's name: the published mark, and that of folders such as
+`IDENTITY__clip.mp4`."""
 STILLS = "stills"
 """The name of a folder whose numbered pictures are no frames of one clip."""
 _NUMBERED = re.compile(r"(.*?)\d+")

@@ -43,7 +43,7 @@ class FrameChunk:
 
 
 class KeypointSource(Protocol):
-    """Where a metric gets its keypoints: a detector, true ones, or the model's own."""
+    """A metric's source of keypoints: a detector, true ones, or the model's own."""
 
     @property
     def name(self) -> str:
@@ -57,7 +57,7 @@ class KeypointSource(Protocol):
 
 
 class EmbeddingSource(Protocol):
-    """Where a metric gets its embeddings."""
+    """A metric's source of embeddings."""
 
     @property
     def name(self) -> str:
@@ -71,7 +71,7 @@ class EmbeddingSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MetricClip:
-    """What a metric may know of a clip beforehand."""
+    """Properties of a clip that a metric may know beforehand."""
 
     name: str
     rate: float
@@ -89,24 +89,24 @@ class ClipScores:
     frames: NDArray[np.float64]
     """(N,) one for each frame, NaN where it could not be scored; empty where single frames have no score."""
     value: float | None
-    """Of the whole clip, finite; None where it could not be scored."""
+    """The score of the whole clip, finite; None where it could not be scored."""
     scored: int
     """Frames that the value rests on."""
     total: int
     """Frames of the clip."""
     state: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
-    """What `MetricSpec.combine` needs of the clip."""
+    """Arrays that `MetricSpec.combine` needs of the clip."""
 
 
 class ClipScorer(Protocol):
     """Scores one clip."""
 
     def add(self, chunk: FrameChunk) -> None:
-        """The next frames."""
+        """Take the next frames."""
         ...
 
     def finish(self) -> ClipScores:
-        """After the last frames."""
+        """Return the score, after the last frames."""
         ...
 
 

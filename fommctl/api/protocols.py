@@ -33,7 +33,7 @@ class ClipRecord:
     name: str
     """Unique among the clips of its identity; becomes the part after `IDENTITY#` in the training layout."""
     identity: str
-    """Who or what is seen; a split never divides an identity."""
+    """The person or thing that is seen; a split never divides an identity."""
     split: Split | None = None
     path: Path | None = None
     """The raw file or folder of frames; None where `frames` makes the clip."""
@@ -48,7 +48,7 @@ class ClipRecord:
     end: float | None = None
     """Seconds, exclusive."""
     box: Box | None = None
-    """Of the subject, in pixels; None where the whole frame is wanted."""
+    """Box of the subject in pixels; None for the whole frame."""
     box_frame: tuple[int, int] | None = None
     """(width, height) of the frames in which `box` was measured, where they may be of another size than those of the
     file: the box is then scaled by the quotients of both."""
@@ -63,7 +63,7 @@ class Detection:
     """One subject in one picture."""
 
     box: Box
-    """As dlib's HOG detector would measure it: for a face, eyebrows to chin and ear to ear, roughly square."""
+    """The box as dlib's HOG detector would measure it: for a face, eyebrows to chin and ear to ear, roughly square."""
     score: float
     """Higher is surer; comparable within one detector only."""
     landmarks: NDArray[np.float32] | None = None

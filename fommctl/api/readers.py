@@ -86,7 +86,7 @@ def bounded_lines(file: TextIO, path: Path) -> Iterator[str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Reader]:
-    """What is read meanwhile raises InputError instead of anything else."""
+    """Turn every error of a reader inside into InputError."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline(LONGEST_LINE)

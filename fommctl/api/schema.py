@@ -52,7 +52,7 @@ def _scale(value: Any) -> float:
 
 
 Scale = Annotated[float, PlainValidator(_scale)]
-"""Of a pyramid, relative to the frame."""
+"""A scale of a pyramid, relative to the frame."""
 Scales = Annotated[tuple[Scale, ...], Strict(False), Field(min_length=1)]
 
 
@@ -74,7 +74,7 @@ class Params(BaseModel):
 
 
 class Options(BaseModel):
-    """What users may set of a backend with `-O NAME=VALUE`: every field has a default and, below it, a docstring for
+    """Settings of a backend for users, with `-O NAME=VALUE`: every field has a default and, below it, a docstring for
     --help; values come as text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
@@ -86,7 +86,7 @@ class Options(BaseModel):
 
 
 class Edits(Options):
-    """What `fommctl edit` changes in a source: fields as of `Options`, numbers that change nothing by default."""
+    """Changes that `fommctl edit` makes to a source: fields as of `Options`, numbers that change nothing by default."""
 
     @classmethod
     def motion(cls, rows: Sequence[Self]) -> Mapping[str, NDArray[np.float32]]:
@@ -99,7 +99,7 @@ class SharedParams(Params):
     """A section that backends derive theirs from, with fields that not each of them has a use for."""
 
     unused: ClassVar[tuple[str, ...]] = ()
-    """Those without a use, which all have defaults: they are not shown, and refused where they are changed."""
+    """Fields without a use, which all have defaults: they are hidden, and refused where they are changed."""
 
     @model_validator(mode="after")
     def _nothing_unused(self) -> Self:
@@ -120,9 +120,9 @@ class TransferRules:
     relative: bool = True
     """The source moves as the driving frame has since the first one; False: it takes the driving motion itself."""
     relative_jacobian: bool = True
-    """Of relative motion: Jacobians too."""
+    """Whether relative motion includes the Jacobians."""
     adapt_scale: bool = False
-    """Of relative motion: scaled by the ratio of the subjects' sizes."""
+    """Whether relative motion is scaled by the ratio of the subjects' sizes."""
     adapt_covariances: bool = False
     """Shapes of heatmaps change as the driving ones have since the first frame."""
     inside: bool = False

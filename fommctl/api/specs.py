@@ -30,7 +30,7 @@ REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What `module:Name` names, imported at the first call."""
+    """The object that `module:Name` names, imported at the first call."""
 
     path: str
     called: bool
@@ -73,14 +73,14 @@ Groups = Mapping[str, Mapping[str, "Tensor"]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Architecture:
-    """What a backend reads off the tensors of a checkpoint."""
+    """The architecture that a backend reads off the tensors of a checkpoint."""
 
     model_params: Mapping[str, Any]
-    """In the published schema, as a preset would state it."""
+    """Model parameters in the published schema, as a preset would state them."""
     frame_shape: tuple[int, int, int] | None
     """(H, W, C) if the tensors tell; None where the published value is assumed."""
     notes: tuple[str, ...] = ()
-    """What was read and what was assumed, one short phrase each; shown to the user."""
+    """Short phrases about what was read and what was assumed, shown to the user."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +92,8 @@ class BackendSpec:
     schema: Named[Callable[[], type[BaseModel]]] = Named(called=False)
     """Imports and returns the pydantic model of this backend's `model_params`."""
     recognises: Named[Callable[[Mapping[str, Any]], float]] = Named()
-    """How surely a `model_params` mapping (unvalidated, from YAML) belongs to this backend, from 0 (not at all) to 1
-    (it has what only this family has); the surest backend gets it."""
+    """The certainty that a `model_params` mapping (unvalidated, from YAML) belongs to this backend, from 0 (not at all)
+    to 1 (it has what only this family has); the surest backend gets it."""
     build: Named[Callable[[BaseModel], Backend]] = Named()
     """Networks with fresh weights from validated `model_params`, on the CPU, in eval mode."""
     read_architecture: Named[Callable[[Groups], Architecture | None]] = Named(lambda groups: None)
@@ -111,7 +111,7 @@ class BackendSpec:
     """Where published weights are several files: the groups of each, by its name without ending, `/` in it. A file of
     one group holds its tensors alone. `fommctl models export` writes a folder with them."""
     motions: tuple[str, ...] = ("relative", "absolute")
-    """How driving motion can be transferred to a source; the first is the default."""
+    """Ways to transfer driving motion to a source; the first is the default."""
     motion: Named[Callable[[], type[MotionParts]]] = Named(
         Reference("fommctl.networks.motion:Motion", called=False), called=False
     )
@@ -151,11 +151,11 @@ class DetectorSpec:
     name: str
     summary: str
     subject: str
-    """What it finds (`face`, `body`, ...): a preset names its subject in `framing.subject`."""
+    """The kind of subject that it finds (`face`, `body`, ...): a preset names its subject in `framing.subject`."""
     build: Named[Callable[[], Detector]] = Named()
     """Raises MissingError when a package or weights are absent."""
     ready: Named[Callable[[], str | None]] = Named(lambda: None)
-    """None when `build` will work at once and offline, else a short reason; must not import anything heavy."""
+    """A short reason why `build` would not work at once and offline, or None; must not import anything heavy."""
     priority: int = 0
     """Among ready detectors of one subject the highest is taken by default."""
     landmarks: int = 0
@@ -174,17 +174,17 @@ class EmbedderSpec:
     name: str
     summary: str
     subject: str
-    """Of what (`face`, `body`, ...)."""
+    """The kind of subject that it embeds (`face`, `body`, ...)."""
     dimension: int
     """Length of an embedding."""
     build: Named[Callable[[], Embedder]] = Named()
     """Raises MissingError when a package or weights are absent."""
     ready: Named[Callable[[], str | None]] = Named(lambda: None)
-    """As of a detector."""
+    """The reason why it cannot be built, as for a detector."""
     priority: int = 0
-    """As of a detector."""
+    """The rank among embedders, as for a detector."""
     packages: tuple[str, ...] = ()
-    """As of a detector."""
+    """The packages that it needs, as for a detector."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,24 +192,24 @@ class MetricSpec:
     """A score of predicted frames against true ones."""
 
     name: str
-    """With its variant: `l1.paper`."""
+    """The name with its variant: `l1.paper`."""
     summary: str
     unit: str
     lower_is_better: bool
     build: Named[Callable[[], Metric]] = Named()
     """Raises MissingError when a package or weights are absent."""
     needs: Literal["truth", "identity", "driving", "nothing"] = "truth"
-    """What the prediction is held against: the true frames; any frames of the same subject (then also the source
+    """The counterpart of the prediction: the true frames; any frames of the same subject (then also the source
     picture, where there is no truth); any frames that move alike (then also the driving ones, where there is no truth);
     or nothing."""
     uses: tuple[str, ...] = ()
-    """Of `keypoints` and `embeddings`, those that the metric asks its clip for."""
+    """The sources, `keypoints` or `embeddings`, that the metric asks its clip for."""
     weighting: Literal["frames", "clips"] = "frames"
-    """In the mean over clips: each clip counts as its scored frames, or all count alike."""
+    """The weight of a clip in the mean over clips: the number of its scored frames, or 1."""
     combine: Named[Callable[[Sequence[ClipScores]], float | None] | None] = Named(None)
     """The score of several clips together, where it is no weighted mean."""
     ready: Named[Callable[[], str | None]] = Named(lambda: None)
-    """As of a detector: metrics that are not are used only where they are asked for by name."""
+    """The reason why it cannot be built, as for a detector; metrics with one are used only when asked for by name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -229,7 +229,7 @@ class ModelFile:
     name: str
     """Path inside the model's folder, with `/`; of the repository too, where there are no `urls`."""
     urls: tuple[str, ...] = ()
-    """As of a model."""
+    """The addresses of the file, as for a model."""
     licence: str = ""
     """Empty: that of the model."""
     sha256: str | None = None
@@ -251,11 +251,11 @@ class ModelSpec:
     """Tried in order; `hf://OWNER/NAME/FILE`, `hf://OWNER/NAME@REVISION/FILE` and `hf://spaces/OWNER/NAME/FILE` name
     files of a Hugging Face repository."""
     files: tuple[ModelFile, ...] = ()
-    """Where the weights are several files: the model is a folder with them."""
+    """The files of a model that is a folder of several."""
     repository: str = ""
-    """Where `files` without addresses are: `hf://OWNER/NAME@REVISION`, or the address of a folder."""
+    """The place of `files` without addresses: `hf://OWNER/NAME@REVISION`, or the address of a folder."""
     sha256: str | None = None
-    """None where the publisher states none: the first download records it, later ones must match."""
+    """The SHA-256 that the publisher states; without one the first download records it, later ones must match."""
     md5: str | None = None
     size: int | None = None
     """Bytes."""
@@ -275,7 +275,7 @@ class CommandSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageEvent:
-    """What listeners of stage events get."""
+    """The event that listeners of stages get."""
 
     stage: str
     details: Mapping[str, Any]
@@ -332,11 +332,11 @@ class Hooks:
 
     @hookspec
     def fommctl_stage_started(self, event: StageEvent) -> None:
-        """A stage begins."""
+        """Take note that a stage begins."""
 
     @hookspec
     def fommctl_stage_finished(self, event: StageEvent) -> None:
-        """A stage ended well; `event.details` holds its result."""
+        """Take note that a stage ended well; `event.details` holds its result."""
 
     @hookspec
     def fommctl_square(self, event: StageEvent) -> SquareFilter | None:
@@ -359,7 +359,7 @@ SPEC_TYPES: Mapping[str, type] = {
     "model": ModelSpec,
     "command": CommandSpec,
 }
-"""What plugins can offer, by kind; the hook of a kind is `fommctl_<kind>s`."""
+"""Types of the specs that plugins can offer, by kind; the hook of a kind is `fommctl_<kind>s`."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _PLAIN: Mapping[str, type] = {"str": str, "int": int, "bool": bool, "Path": Path}
 

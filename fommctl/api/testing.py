@@ -39,7 +39,7 @@ class BrokenPromiseError(AssertionError):
 
 
 def promise(kept: object, what: str, *got: object) -> None:
-    """`assert` that stays with `python -O`. got: what came, shown where it is not as promised; arrays by their type."""
+    """Assert, also under `python -O`. got: what came, shown where it is not as promised; arrays by their type."""
     if not kept:
         raise BrokenPromiseError(what, ", ".join(map(_shown, got)) or None)
 
@@ -221,7 +221,7 @@ def _check_keypoints(name: str, points: Points, frames: int) -> None:
 
 
 def check_command(spec: CommandSpec) -> None:
-    """Builds the typer application of the command."""
+    """Build the typer application of the command."""
     _check_spec("command", spec)
     app = spec.build()
     promise(app.registered_commands or app.registered_groups or app.registered_callback, "there is a command to run")

@@ -77,7 +77,7 @@ def check_backend(
 
 
 def _check_modes(spec: BackendSpec, renderer: Renderer, frames: Tensor) -> None:
-    """Frames under the motion that each mode of the family's own makes."""
+    """Render frames under the motion that each mode of the family's own makes."""
     if not isinstance(renderer, TransferRenderer):
         return
     context, driving = renderer.encode_source(frames[:1]), renderer.detect(frames)
@@ -134,7 +134,7 @@ def _check_groups(backend: Backend, twin: Backend) -> None:
 
 
 def _check_layout(spec: BackendSpec, groups: Groups) -> None:
-    """Published names and shapes, and back."""
+    """Check published names and shapes, and the way back."""
     before = {name: _shapes(tensors) for name, tensors in groups.items()}
     same = {name: _shapes(tensors) for name, tensors in spec.from_published(groups).items()} == before
     promise(same, "from_published() leaves tensors in the layout of modules() as they are")
@@ -146,7 +146,7 @@ def _check_layout(spec: BackendSpec, groups: Groups) -> None:
 
 
 def _check_views(renderer: Renderer, frames: Tensor) -> None:
-    """Frames as pictures of one source."""
+    """Check a renderer with several pictures of one source."""
     context = renderer.encode_source(frames[:2])
     _check_motion(context.motion, 1)
     motion = renderer.detect(frames)
@@ -185,7 +185,7 @@ def _check_renderer(renderer: Renderer, frames: Tensor) -> Tensor:
 
 
 def _check_flow(renderer: Renderer, context: SourceContext, motion: MotionParts, frames: Tensor) -> None:
-    """Of a renderer that can tell what moved where; frames: as `render` made them."""
+    """Check the flow of a renderer that reports one; frames: as `render` made them."""
     if not isinstance(renderer, FlowRenderer):
         return
     again, flow = renderer.render_with_flow(context, motion)
@@ -222,7 +222,7 @@ def _check_motion(motion: MotionParts, count: int) -> None:
 
 
 def _alike(one: MotionParts, other: MotionParts) -> bool:
-    """Are all parts of both motions there or absent, and near each other?"""
+    """Return whether both motions have the same parts, near each other."""
     return all(
         (mine is None) == (theirs is None) and (mine is None or theirs is None or _near(mine, theirs))
         for mine, theirs in zip(one.parts(), other.parts(), strict=True)
@@ -230,7 +230,7 @@ def _alike(one: MotionParts, other: MotionParts) -> bool:
 
 
 def _fits(rendered: Tensor, frames: Tensor) -> bool:
-    """Are rendered frames as many as those of the model, of as many channels, and of the same or a larger size?"""
+    """Return whether rendered frames have the model's count and channels, and its size or a larger one."""
     larger = [made / given for made, given in zip(rendered.shape[2:], frames.shape[2:], strict=True)]
     return rendered.shape[:2] == frames.shape[:2] and larger[0] == larger[1] >= 1
 
@@ -262,7 +262,7 @@ def check_training(
 def _check_half(
     spec: BackendSpec, model_params: Mapping[str, Any], params: Any, frame_shape: tuple[int, int, int]
 ) -> None:
-    """`train` does so where bf16 is fast."""
+    """Compute inside in bf16, as `train` does where that is fast."""
     backend: Any = spec.build(spec.schema().model_validate(dict(model_params)))
     batch, generated = _batch(frame_shape, 0), None
     for phase in backend.training(params, None):

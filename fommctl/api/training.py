@@ -26,9 +26,11 @@ if TYPE_CHECKING:
         focus_loss,
         generator_adversarial_loss,
         guidance_loss,
+        likeness_loss,
         perceptual_loss,
         pixel_loss,
         revealed_loss,
+        span_loss,
     )
     from fommctl.networks.perceptual import PerceptualNetwork
 
@@ -49,9 +51,11 @@ __all__ = [
     "focus_loss",
     "generator_adversarial_loss",
     "guidance_loss",
+    "likeness_loss",
     "perceptual_loss",
     "pixel_loss",
     "revealed_loss",
+    "span_loss",
     "trains",
 ]
 
@@ -77,7 +81,7 @@ class TrainingBatch:
     source_landmarks: Tensor | None = None
     """(B, N, 2) in [-1, 1], x before y; NaN where none were found. None without `train_params.guidance`."""
     driving_landmarks: Tensor | None = None
-    """As `source_landmarks`."""
+    """Landmarks of the driving frames, as `source_landmarks`."""
     step: int = 0
     """Number of the step, from 0, those before a resumption counted."""
     epoch: int = 0
@@ -86,7 +90,7 @@ class TrainingBatch:
 
 @dataclass(frozen=True, slots=True)
 class TrainingView:
-    """What people look at: B pairs and what the networks made of them. Values in [0, 1] unless said otherwise."""
+    """B pairs and what the networks made of them, to look at. Values in [0, 1] unless said otherwise."""
 
     source: Tensor
     """(B, 3, H, W)"""
@@ -110,14 +114,14 @@ class TrainingView:
 
 @dataclass(frozen=True, slots=True)
 class PhaseResult:
-    """What one phase computed."""
+    """The result of one phase."""
 
     losses: Mapping[str, Tensor]
     """Weighted, by name, each a mean over the batch: scalars. Their sum is differentiated."""
     generated: Any = None
-    """For the next phase."""
+    """The prediction that the next phase gets."""
     view: TrainingView | None = None
-    """For people; of the first phase that has one."""
+    """Pictures to look at, of the first phase that has any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +133,10 @@ class TrainingPhase:
     """`forward(batch, generated) -> PhaseResult`; `generated` is that of the phase before, None in the first.
     Registers exactly the networks that its optimisers train (and frozen ones), so that gradients can be exchanged."""
     optimisers: Mapping[str, Optimizer]
-    """By the names of the published checkpoint (`optimizer_generator`), or any others; their learning rates are those
-    of the preset and follow the schedule. A group of parameters may have a `limit`: before a step its gradients are
-    scaled down to that norm, of the order that `limit_norm` tells (2 by default, `inf` for the largest)."""
+    """Optimisers by the names of the published checkpoint (`optimizer_generator`), or any others; their learning rates
+    are those of the preset and follow the schedule. A group of parameters may have a `limit`: before a step its
+    gradients are scaled down to that norm, of the order that `limit_norm` tells (2 by default, `inf` for the
+    largest)."""
 
 
 class TrainableBackend(Backend, Protocol):

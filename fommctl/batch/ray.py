@@ -75,7 +75,7 @@ class Divided:
     job: Job
     """Job with the precision that the first worker's machine has decided on."""
     plan: AnimationPlan
-    motion: Motion
+    motions: Sequence[Motion]
     folder: Path
     """Folder of the rendered pictures."""
 
@@ -118,7 +118,7 @@ class RayWorker:
 
         def work(each: Divided, tell: Tell) -> RenderedFrames:
             animator = self._worker.ready(each.job.choice)
-            return render_frames(each.plan, each.motion, animator, frames, each.folder, tell)
+            return render_frames(each.plan, each.motions, animator, frames, each.folder, tell)
 
         return self._do(work, divided)
 
@@ -128,7 +128,7 @@ class RayWorker:
 
         def work(each: Divided, tell: Tell) -> Rendered:
             animator = self._worker.ready(each.job.choice)
-            result = encode_frames(each.plan, each.motion, animator, parts)
+            result = encode_frames(each.plan, each.motions, animator, parts)
             return Rendered(result=result.to_json(), fingerprint=output_fingerprint(each.job.output))
 
         return self._do(work, divided)
@@ -155,20 +155,20 @@ class RayWorker:
     def _make_motion(
         self, job: Job, tell: Tell, pieces: int, shortest: int, folder: Path
     ) -> tuple[Divided, list[FrameRange]]:
-        from fommctl.animate.rendering import usual_batch_size
+        from fommctl.animate.detecting import usual_batch_size
         from fommctl.animate.run import divide, make_motion
         from fommctl.media.movie import output_errors
 
         _check_seen(job)
         animator = self._worker.ready(job.choice)
-        plan, motion = make_motion(job.config, animator)
+        plan, motions = make_motion(job.config, animator)
         size = plan.config.batch_size or usual_batch_size(animator.device)
-        ranges = divide(plan, motion, pieces, batch_size=size, shortest=shortest)
+        ranges = divide(plan, motions, pieces, batch_size=size, shortest=shortest)
         with output_errors(job.output):
             folder.mkdir(exist_ok=True)
         choice = replace(job.choice, precision=animator.precision)  # type: ignore[arg-type]  # a word of it
         job = replace(job, choice=choice)
-        return Divided(job, plan, motion, folder), ranges
+        return Divided(job, plan, motions, folder), ranges
 
 
 def _check_seen(job: Job) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from fommctl.animate import run as animate
 from fommctl.animate.animator import Animator
 from fommctl.animate.config import AnimateConfig
-from fommctl.animate.rendering import BATCH_ON_CPU, BATCH_ON_GPU
+from fommctl.animate.detecting import BATCH_ON_CPU, BATCH_ON_GPU
 from fommctl.api.protocols import Backend, Renderer
 from fommctl.bench.config import FRAMES, BenchConfig
 from fommctl.host import Host, load_host
@@ -86,7 +86,7 @@ class BenchResult:
     paths: Mapping[str, PathResult]
     """`plain` and the precisions."""
     shares: Mapping[str, float]
-    """What each network takes of the time of the plain loop, in [0, 1]."""
+    """Each network's share of the time of the plain loop, in [0, 1]."""
     end_to_end: EndToEnd | None
     peak_memory_mb: float | None
     """Peak of a process that renders by the path of `auto_precision` and does nothing else; None where unknown."""
@@ -230,7 +230,7 @@ class _Path:
 
 
 def _shares(path: _Path, backend: Backend) -> dict[str, float]:
-    """What each network takes of the time of a frame."""
+    """Measure each network's share of the time of a frame."""
     seconds: dict[str, float] = {}
     hooks = []
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fommctl.animate.config import AnimateConfig, ModelChoice
     from fommctl.farm.config import FarmConfig
     from fommctl.farm.emit import FarmFiles
-    from fommctl.farm.shot import Shot
+    from fommctl.farm.shot import FarmShot
     from fommctl.farm.tasks import FarmJob, TaskResult
 
 HELP = "Render one shot on a farm: OpenJD, OpenCue, Deadline, Slurm, Flamenco."
@@ -71,7 +71,7 @@ def emit(session: Session, farm: FarmConfig, choice: ModelChoice, config: Animat
 
 
 def motion(session: Session, folder: FolderArgument, path_mapping: MappingOption = None) -> None:
-    """First task of a shot: plan it, and detect the motion of its driving video."""
+    """Plan a shot, as its first task, and detect the motion of its driving video."""
     job = _job(folder, path_mapping)
     _do(session, "detecting motion", lambda report: job.make_motion(_load, report))
 
@@ -84,13 +84,13 @@ def render(
     ],
     path_mapping: MappingOption = None,
 ) -> None:
-    """Middle task of a shot, any number at once: render a chunk of its frames."""
+    """Render a chunk of a shot's frames; any number of these tasks run at once."""
     job = _job(folder, path_mapping)
     _do(session, f"rendering frames {frames}", lambda report: job.render(frames, _load, report))
 
 
 def encode(session: Session, folder: FolderArgument, path_mapping: MappingOption = None) -> None:
-    """Last task of a shot whose result is a movie: make it from the frames."""
+    """Make the movie of a shot from its frames, as its last task."""
     job = _job(folder, path_mapping)
     _do(session, "encoding", lambda report: job.encode(_load, report))
 
@@ -102,7 +102,7 @@ def _job(folder: Path, path_mapping: Path | None) -> FarmJob:
     return FarmJob.open(folder, path_mapping)
 
 
-def _load(shot: Shot) -> Animator:
+def _load(shot: FarmShot) -> Animator:
     from fommctl.animate.animator import load
 
     return load(**asdict(shot.choice))

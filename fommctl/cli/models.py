@@ -13,7 +13,7 @@ from fommctl.cli.options import command, complete_models
 if TYPE_CHECKING:
     from fommctl.download import Report
     from fommctl.models.config import ExportConfig, ImportConfig
-    from fommctl.models.registry import Entry
+    from fommctl.models.registry import RegisteredModel
 
 HELP = "List, show, pull, import, export and remove weights."
 EXAMPLES = """Examples:
@@ -162,7 +162,7 @@ def _in_megabytes(report: Report) -> Report:
     return lambda done, total: report(done // 10**6, None if total is None else total // 10**6)
 
 
-def _row(entry: Entry) -> dict[str, Any]:
+def _row(entry: RegisteredModel) -> dict[str, Any]:
     from fommctl.models.files import weights_in
 
     present = entry.status != "not pulled" and entry.path.exists()
@@ -177,14 +177,14 @@ def _row(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _stated_size(entry: Entry) -> int | None:
+def _stated_size(entry: RegisteredModel) -> int | None:
     if entry.spec is None or not entry.spec.files:
         return entry.spec.size if entry.spec else None
     sizes = [file.size for file in entry.spec.files]
     return None if None in sizes else sum(size for size in sizes if size is not None)
 
 
-def _details(entry: Entry) -> dict[str, Any]:
+def _details(entry: RegisteredModel) -> dict[str, Any]:
     """Return what `show` tells beyond a row of the list."""
     from fommctl.models import files, registry
 
@@ -207,7 +207,7 @@ def _details(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _files(entry: Entry) -> list[dict[str, Any]]:
+def _files(entry: RegisteredModel) -> list[dict[str, Any]]:
     """Describe each of several files of a model."""
     from fommctl.models import registry
 

@@ -201,7 +201,7 @@ def _summaries(host: "Host", info: "PluginInfo") -> dict[str, dict[str, str]]:
 
 
 def _options(host: "Host", info: "PluginInfo", kind: str) -> dict[str, Any]:
-    """{backend: {name: {type, default, help}}} of backends with options or edits of their own."""
+    """Return {backend: {name: {type, default, help}}} of backends with options or edits of their own."""
     from fommctl.options import listed_options
 
     names = [name for name in info.registers.get("backend", ()) if name in host.backends]

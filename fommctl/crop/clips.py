@@ -15,11 +15,12 @@ from fommctl.crop.config import CropConfig
 from fommctl.crop.manifest import Row
 from fommctl.crop.search import Piece, Tell, pieces_of_picture, pieces_of_video
 from fommctl.errors import FommctlError, InputError
-from fommctl.files import temporary_path
+from fommctl.files import HeldFolder, temporary_path
 from fommctl.host import load_host
 from fommctl.media import sequences
 from fommctl.media.boxes import Box
 from fommctl.media.containers import CONTAINERS, resolve_encoding
+from fommctl.media.conversion import View
 from fommctl.media.images import Pixels, over_black, read_picture, resize
 from fommctl.media.images_out import write_png
 from fommctl.media.movie import output_errors
@@ -82,6 +83,7 @@ def crop_file(
     """Cut the clips of one source, or, in a dry run, only find them. Where it fails, clips of an earlier run stay as
     they were."""
     unfinished: dict[Path, Path] = {}
+    folder = None if config.output is None or config.dry_run else HeldFolder(config.output)
     try:
         return _crop(job, config, detector, framing, tell, unfinished)
     except FommctlError as error:
@@ -89,8 +91,10 @@ def crop_file(
             error.message = error.message.replace(str(temporary), str(target))
         raise
     finally:
-        for temporary in unfinished.values():
-            temporary.unlink(missing_ok=True)
+        if folder is not None:
+            for temporary in unfinished.values():
+                folder.remove(temporary.name)
+            folder.close()
 
 
 def _crop(
@@ -199,9 +203,11 @@ def write_clips(
         ):
             for clip in group:
                 opened.enter_context(clip.opened)
+            views = [reader.view(clip.piece.box, (config.size, config.size)) for clip in group]
             for number, frame in enumerate(reader.decoded()):
-                for clip in group:
-                    clip.take(frame, start + frame.time, reader)
+                time = start + frame.time
+                for clip, view in zip(group, views, strict=True):
+                    clip.take(frame, time, view)
                 tell(number + 1, None)
         if any(not clip.frames for clip in group):
             raise InputError(f"{info.path.name} has no readable frame in a part where a subject was found")
@@ -240,13 +246,13 @@ class _Clip:
         self._start = piece.start
         """Time of the first frame, which a lower frame rate may put off."""
 
-    def take(self, frame: Pending, time: Fraction, reader: Reader) -> None:
-        """Write the frame of this time where it belongs to the clip; finish the clip after its last one."""
+    def take(self, frame: Pending, time: Fraction, view: View) -> None:
+        """Write the frame of this time where it belongs to the clip, as the view shows it; finish the clip after its
+        last one."""
         if time >= self.piece.end:
             self._finish()
         elif time >= self.piece.start:
-            size = self._config.size
-            picture = frame.picture(reader.view(self.piece.box, (size, size)))
+            picture = frame.picture(view)
             if picture is not None:
                 writer = self._writer or self._open(time)
                 rest = max(self.piece.end - time, 1 / self._info.rate)

@@ -33,8 +33,8 @@ TRACKING, RESULT = "Tracking and framing", "Result"
 
 @configuration
 class CropConfig:
-    """What to cut and how. The defaults are those of the published rule (`crop-video.py` of the FOMM code), but for
-    the shortest clip, which is given in seconds."""
+    """Inputs and options of one crop. The defaults are those of the published rule (`crop-video.py` of the FOMM code),
+    but for the shortest clip, which is given in seconds."""
 
     inputs: Annotated[
         tuple[str, ...],
@@ -46,7 +46,7 @@ class CropConfig:
     output: Annotated[
         Path | None, option(RESULT, "Folder for clips, manifest.csv and manifest.json.", "-o", "--output")
     ] = None
-    """None only with `dry_run`."""
+    """Folder of the clips; None only with `dry_run`."""
     dry_run: Annotated[
         bool, option(RESULT, "Print the boxes and ffmpeg commands that cut them; write nothing.", "--dry-run")
     ] = False
@@ -64,7 +64,7 @@ class CropConfig:
         Field(ge=0, le=10),
         option(TRACKING, "Room around the union of a track's boxes, at least, in parts of it."),
     ] = 0.1
-    """On every side, in parts of the longer side."""
+    """The margin on every side, in parts of the longer side."""
     min_duration: Annotated[
         Fraction, Field(ge=0), Reads(parse_time), option(TRACKING, "Shortest clip: seconds or M:SS.")
     ] = Fraction(1)

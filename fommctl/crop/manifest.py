@@ -47,7 +47,7 @@ class Row(TypedDict):
     score: int | float | None
     frames: int
     fps: str | None
-    """None for a picture."""
+    """Frames a second, as a fraction; None for a picture."""
 
 
 COLUMNS = tuple(Row.__annotations__)
@@ -64,7 +64,7 @@ class Record(BaseModel):
     source: str = ""
     stamp: list[int] = []
     options: str | None = None
-    """None while its clips are being made."""
+    """Options of the crop; None while the clips are being made."""
     rows: list[Row]
 
     @model_validator(mode="after")

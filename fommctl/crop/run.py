@@ -42,7 +42,7 @@ class Failure:
 
 @dataclass(slots=True)
 class CropResult:
-    """What was found and written, in the order of the inputs."""
+    """The squares that were found and written, in the order of the inputs."""
 
     clips: list[dict[str, Any]] = field(default_factory=list)
     """Clips by the columns of the manifest; `output` is a path. In a dry run each has its `command`."""

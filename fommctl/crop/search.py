@@ -207,10 +207,10 @@ class Seams:
 
     def add(self, pixels: NDArray[np.uint8]) -> None:
         """Add a searched frame (H, W, 3)."""
-        green = pixels[..., 1].astype(np.float32)
+        green = pixels[..., 1].astype(np.int16)
         across, down = np.abs(np.diff(green, axis=1)), np.abs(np.diff(green, axis=0))
         if self._steps is None:
-            self._steps = across, down
+            self._steps = across.astype(np.float32), down.astype(np.float32)
         else:
             self._steps[0][...] += across
             self._steps[1][...] += down
@@ -354,6 +354,7 @@ class _Search:
         return Sample(frame.index, frame.time, frame.time + frame.duration, tuple(found))
 
     def _detections(self, frame: Frame, new_shot: bool) -> list[Detection]:
+        found = None
         if not new_shot and frame.time < self._thorough:
             found = self._detector.detect([frame.pixels])[0]
             # The corners are searched by themselves only where somebody is missing: that takes five times as long.
@@ -362,6 +363,6 @@ class _Search:
             self._closer = frame.time + CLOSER
         else:
             self._thorough = frame.time + THOROUGH
-        found = detect_in_tiles(frame.pixels, self._detector)
+        found = detect_in_tiles(frame.pixels, self._detector, found)
         self._expected = len(found)
         return found

@@ -329,7 +329,7 @@ class Room:
     up: float
     right: float
     down: float
-    """None is negative."""
+    """The way down; no way is negative."""
 
 
 def excursions(shots: Sequence[ClipCrop], head_motion: float) -> list[Move]:

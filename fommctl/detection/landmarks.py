@@ -34,12 +34,12 @@ class LandmarkSquare:
     factor: float
     """Its side over the larger extent of the landmarks, along the face."""
     offset: float
-    """How far its centre lies below that of the landmarks, in sides; negative is above."""
+    """The distance of its centre below that of the landmarks, in sides; negative is above."""
     turned: bool = False
     """Is it turned as the face is? Else it is upright, as large and around the same place."""
 
     def around(self, landmarks: Points) -> TurnedSquare | None:
-        """The square of a face; None where its landmarks are none that are known here, or hidden."""
+        """Return the square of a face; None where its landmarks are none that are known here, or hidden."""
         corners = FACE.get(len(landmarks))
         if corners is None or not np.isfinite(landmarks).all():
             return None
@@ -67,7 +67,7 @@ class LandmarkDetector:
     detector: Detector
     square: LandmarkSquare
     width: float
-    """Of a subject's box over the side of the square."""
+    """The width of a subject's box over the side of the square."""
     subject: str
 
     def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
@@ -101,7 +101,7 @@ class LandmarkFinder:
 
 
 def bounds(square: TurnedSquare) -> Box:
-    """The upright box in whole pixels that a turned square lies in."""
+    """Return the upright box in whole pixels that a turned square lies in."""
     angle = math.radians(square.angle)
     reach = square.side / 2 * (abs(math.cos(angle)) + abs(math.sin(angle)))
     x, y = square.center

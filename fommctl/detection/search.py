@@ -33,14 +33,18 @@ EYES = {
 }
 
 
-def detect_in_tiles(pixels: NDArray[np.uint8], detector: Detector) -> list[Detection]:
+def detect_in_tiles(
+    pixels: NDArray[np.uint8], detector: Detector, whole: Sequence[Detection] | None = None
+) -> list[Detection]:
     """Return each subject once, the surest first; small ones beside large ones are found in the corners by
-    themselves."""
+    themselves.  whole: what is known to be found in the whole picture."""
     height, width = pixels.shape[:2]
     across, down = math.ceil(CORNER * width), math.ceil(CORNER * height)
     corners = [Box(x, y, x + across, y + down) for x in (0, width - across) for y in (0, height - down)]
     kept: list[Detection] = []
-    for found in _in_windows(pixels, [Box(0, 0, width, height), *corners], detector):
+    if whole is None:
+        (whole,) = detector.detect([pixels])
+    for found in (whole, *_in_windows(pixels, corners, detector)):
         kept += [one for one in found if all(one.box.intersection(other.box).area == 0 for other in kept)]
     return sorted(kept, key=lambda detection: -detection.score)
 

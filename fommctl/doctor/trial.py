@@ -15,7 +15,7 @@ from fommctl.doctor.report import Row, in_bytes, note, problem
 from fommctl.files import file_sha256
 
 if TYPE_CHECKING:
-    from fommctl.models.registry import Entry
+    from fommctl.models.registry import RegisteredModel
 
 OUTPUTS = (".mp4", ".mov", ".mkv", ".webm", ".gif", ".png")
 CODECS = ("PyAV", *OUTPUTS, "decoders")
@@ -152,7 +152,7 @@ def _damage(path: Path) -> str | None:
     return None if stated == size else f"{path} has {size:,} bytes, its header states {stated:,}"
 
 
-def _fault(entry: Entry, *, hashing: bool) -> str | None:
+def _fault(entry: RegisteredModel, *, hashing: bool) -> str | None:
     """Return what is wrong with the file of a pulled or imported model."""
     from fommctl.errors import FommctlError
     from fommctl.models import registry

@@ -18,7 +18,7 @@ PICTURE = ".png"
 
 @configuration
 class EditConfig:
-    """What to change in which portrait."""
+    """The portrait and the changes to make."""
 
     source: Annotated[Path, typer.Argument(help="The portrait.", show_default=False)]
     output: Annotated[

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from fommctl.animate import run as animate
 from fommctl.animate.config import AnimateConfig
+from fommctl.animate.detecting import BATCH_ON_CPU
 from fommctl.animate.engine import Engine
 from fommctl.animate.plan import GENERAL
-from fommctl.animate.rendering import BATCH_ON_CPU
 from fommctl.animate.transfer import Moment, MotionTransfer, rule_of
 from fommctl.api.metrics import FrameChunk
 from fommctl.api.protocols import ReconstructionRenderer, Renderer, SourceContext, TransferRenderer

@@ -21,7 +21,7 @@ from fommctl.animate.plan import check_outputs, open_source
 from fommctl.animate.run import expected_frames
 from fommctl.errors import InputError, UsageError
 from fommctl.farm.config import EngineName, FarmConfig
-from fommctl.farm.shot import DONE, MOTION, PATHS, SHOT, Shot
+from fommctl.farm.shot import DONE, MOTION, PATHS, SHOT, FarmShot
 from fommctl.files import create_temporary_folder, replace_folder, require_own_folder, safe_file_name
 from fommctl.media.marking import printable
 from fommctl.media.movie import output_errors
@@ -81,8 +81,6 @@ def emit(config: AnimateConfig, choice: ModelChoice, farm: FarmConfig) -> FarmFi
 
     Raises UsageError, InputError and OutputError, for what `animate` would refuse before it loads a model too.
     """
-    if config.face_map is not None or "all" in (config.face, config.driving_face):
-        raise UsageError("several faces are rendered in one piece", "Choose one face by its number.")
     folder = Path(os.path.abspath(farm.folder))
     require_own_folder(folder, SHOT, contents="job of a farm")
     if (folder / SHOT).exists() and not config.overwrite:
@@ -90,7 +88,7 @@ def emit(config: AnimateConfig, choice: ModelChoice, farm: FarmConfig) -> FarmFi
     config = absolute(replace(config, output=farm.result))
     check_outputs(config)
     frames = expected_range(config)
-    shot = Shot(config=config, choice=_absolute_choice(choice), frames=frames, chunk=farm.chunk)
+    shot = FarmShot(config=config, choice=_absolute_choice(choice), frames=frames, chunk=farm.chunk)
     if len(shot.ranges) > MOST_CHUNKS:
         raise UsageError(f"{len(shot.ranges):,} chunks, at most {MOST_CHUNKS:,}", "Give a larger --chunk.")
     names = [name for name in FILES[farm.engine] if shot.encodes or not name.startswith("encode")]
@@ -172,7 +170,7 @@ def expected_range(config: AnimateConfig) -> FrameRange:
     return FrameRange(max(first, wanted.first or first), min(last, wanted.last or last))
 
 
-def _filled(template: str, folder: Path, shot: Shot) -> str:
+def _filled(template: str, folder: Path, shot: FarmShot) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     # Engines have the usual braces and angle brackets for themselves.

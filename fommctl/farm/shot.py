@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
+import numpy as np
+
 from fommctl.animate.config import AnimateConfig, FrameRange, ModelChoice
+from fommctl.animate.plan import Squares
+from fommctl.api.protocols import Detection
+from fommctl.detection.framing import Crop
 from fommctl.errors import FommctlError, InputError, UsageError
 from fommctl.files import write_text
+from fommctl.media.boxes import Box, TurnedSquare
 from fommctl.media.output_paths import is_pattern
 from fommctl.options import option_fields
 
 SHOT = "shot.json"
 SETTLED = "settled.json"
-"""Shot with nothing left open, of the task that makes the motion."""
+"""The shot with every option decided, as the task that makes the motion writes it."""
 MOTION = "shot.motion"
 FRAMES = "frames"
 """Folder of the lossless pictures of a movie."""
@@ -27,8 +34,8 @@ _DAMAGED = "Emit the job again."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shot:
-    """What is rendered, and which of its frames the engine counts."""
+class FarmShot:
+    """The shot that a job renders, and the frames of it that the farm counts."""
 
     config: AnimateConfig
     """Configuration with absolute paths, and an output."""
@@ -36,6 +43,8 @@ class Shot:
     frames: FrameRange
     """First and last driving frame as expected when the job was made; the last chunk goes on to the true end."""
     chunk: int
+    squares: tuple[Squares, ...] = ()
+    """Squares that the task of the motion found, one a face: the others need no detector."""
 
     @property
     def encodes(self) -> bool:
@@ -59,11 +68,12 @@ class Shot:
             "model": {name: getattr(choice, name) for name in option_fields(ModelChoice)},
             "frames": [self.frames.first, self.frames.last],
             "chunk": self.chunk,
+            "squares": [[None if crop is None else _to_json(crop) for crop in face] for face in self.squares],
         }
         write_text(path, json.dumps(data, indent=1) + "\n")
 
     @classmethod
-    def read(cls, path: Path) -> Shot:
+    def read(cls, path: Path) -> FarmShot:
         """Read what `write` wrote. Raises InputError."""
         try:
             data = json.loads(path.read_bytes())
@@ -76,19 +86,23 @@ class Shot:
                 choice=ModelChoice(**model),
                 frames=FrameRange(first, last),
                 chunk=int(data["chunk"]),
+                squares=tuple(
+                    tuple(None if crop is None else _from_json(crop) for crop in face)
+                    for face in data.get("squares", ())
+                ),
             )
         except FileNotFoundError as error:
             raise InputError(f"{path} does not exist", "Name the folder that 'fommctl farm emit' made.") from error
         except (OSError, ValueError, TypeError, KeyError, RecursionError, FommctlError) as error:
             raise InputError(f"{path} is damaged, or of another version of fommctl", _DAMAGED) from error
 
-    def with_paths_of(self, other: Shot) -> Shot:
+    def with_paths_of(self, other: FarmShot) -> FarmShot:
         """Return this shot with the files of another one."""
         paths = {name: getattr(other.config, name) for name in PATHS}
         model = replace(self.choice, model=other.choice.model, preset=other.choice.preset)
         return replace(self, config=replace(self.config, **paths), choice=model)
 
-    def mapped(self, rules: PathMapping) -> Shot:
+    def mapped(self, rules: PathMapping) -> FarmShot:
         """Return the shot with its paths as they are on this machine."""
 
         def local(value: Any) -> Any:
@@ -100,6 +114,44 @@ class Shot:
         paths = {name: local(getattr(self.config, name)) for name in PATHS}
         choice = replace(self.choice, model=named(self.choice.model), preset=named(self.choice.preset))
         return replace(self, config=replace(self.config, **paths), choice=choice)
+
+
+def _to_json(crop: Crop) -> dict[str, Any]:
+    """Return a found square as JSON values."""
+    subject, turned = crop.subject, crop.turned
+    marks = None if subject.landmarks is None else [[float(x), float(y)] for x, y in subject.landmarks]
+    return {
+        "box": _sides(crop.box),
+        "found": crop.found,
+        "score": float(crop.score),
+        "subject": [_sides(subject.box), float(subject.score), marks],
+        "number": crop.number,
+        "all_boxes": [_sides(box) for box in crop.all_boxes],
+        "turned": None if turned is None else [*map(float, turned.center), float(turned.side), float(turned.angle)],
+    }
+
+
+def _from_json(data: Mapping[str, Any]) -> Crop:
+    """Undo `_to_json`. Raises ValueError, TypeError and KeyError for anything else."""
+    box, score, marks = data["subject"]
+    turned = None
+    if data["turned"] is not None:
+        x, y, side, angle = map(float, data["turned"])
+        turned = TurnedSquare((x, y), side, angle)
+    return Crop(
+        Box(*data["box"]),
+        int(data["found"]),
+        float(data["score"]),
+        Detection(Box(*box), float(score), None if marks is None else np.array(marks, np.float32)),
+        int(data["number"]),
+        tuple(Box(*each) for each in data["all_boxes"]),
+        turned,
+    )
+
+
+def _sides(box: Box) -> list[float]:
+    """Return left, top, right and bottom; whole numbers stay whole."""
+    return [side if isinstance(side, int) else float(side) for side in (box.left, box.top, box.right, box.bottom)]
 
 
 @dataclass(frozen=True, slots=True)

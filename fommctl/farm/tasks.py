@@ -15,7 +15,8 @@ from pydantic import TypeAdapter
 
 from fommctl.animate.config import FrameRange, parse_frames
 from fommctl.animate.engine import Engine
-from fommctl.animate.motion import Motion
+from fommctl.animate.faces import together
+from fommctl.animate.motion import Motion, save_motions
 from fommctl.animate.plan import AnimationPlan, input_files, plan_animation
 from fommctl.animate.results import frame_path, picture_number
 from fommctl.animate.run import (
@@ -29,28 +30,28 @@ from fommctl.animate.run import (
     timed_frames,
 )
 from fommctl.errors import InputError, UsageError
-from fommctl.farm.shot import DONE, FRAMES, MOTION, SETTLED, SHOT, PathMapping, Shot
+from fommctl.farm.shot import DONE, FRAMES, MOTION, SETTLED, SHOT, FarmShot, PathMapping
 from fommctl.files import FileFingerprint, remove_stale_files, write_text
 from fommctl.media.movie import output_errors
 from fommctl.media.output_paths import numbered
 
-Load = Callable[[Shot], Engine]
+Load = Callable[[FarmShot], Engine]
 """Loads the model of a shot; not called where there is nothing to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class DoneChunk:
-    """What a chunk has made."""
+    """The result of a chunk."""
 
     pictures: tuple[Path, ...]
     """Beside this machine's others of the job: names in their folder."""
     stats: RenderStats | None
-    """None where no task joins the pictures."""
+    """Statistics of the whole shot; None unless a task joins the pictures."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """What a task did."""
+    """The result of a task."""
 
     task: str
     output: Path
@@ -79,19 +80,21 @@ class FarmJob:
 
     def make_motion(self, load: Load, report: Progress | None = None) -> TaskResult:
         """Plan the shot and detect the motion of its driving video, for all other tasks."""
-        shot = Shot.read(self.folder / SHOT)
+        shot = FarmShot.read(self.folder / SHOT)
         target = self.folder / MOTION
         if target.exists() and (self.folder / SETTLED).exists():
             return TaskResult("motion", target, len(Motion.load(target)), kept=True)
         here = shot.mapped(self.rules)
         engine = load(here)
-        plan, motion = make_motion(replace(here.config, overwrite=True), engine, report)
-        motion.save(target)
+        plan, motions = make_motion(replace(here.config, overwrite=True), engine, report)
+        save_motions(motions, target)
         # Machines that differ must not choose differently.
         choice = replace(shot.choice, precision=engine.precision)  # type: ignore[arg-type]  # a word of it
-        config = replace(plan.config, detector=motion.driving.detector)
-        replace(shot, config=config, choice=choice).with_paths_of(shot).write(self.folder / SETTLED)
-        return TaskResult("motion", target, len(motion), kept=False)
+        config = replace(plan.config, detector=motions[0].driving.detector)
+        squares = tuple(face.inputs.squares for face in plan.faces)
+        settled = replace(shot, config=config, choice=choice, squares=squares)
+        settled.with_paths_of(shot).write(self.folder / SETTLED)
+        return TaskResult("motion", target, len(motions[0]), kept=False)
 
     def render(self, frames: str, load: Load, report: Progress | None = None) -> TaskResult:
         """Render a chunk: into the pictures of the result, or into lossless ones for `encode`.
@@ -110,9 +113,11 @@ class FarmJob:
         if before is not None and all((target.parent / name).exists() for name in before.pictures):
             return TaskResult("render", target, len(before.pictures), kept=True)
         engine = load(shot)
-        plan, motion = self._planned(shot, engine)
+        plan, motions = self._planned(shot, engine)
         wanted = parse_frames(plan.config.frames)
-        shown = [one for one in timed_frames(plan, motion) if one.frame.number in asked and one.frame.number in wanted]
+        shown = [
+            one for one in timed_frames(plan, motions[0]) if one.frame.number in asked and one.frame.number in wanted
+        ]
         if not shown:
             return TaskResult("render", target, 0, kept=True)
         exact = FrameRange(shown[0].frame.number, shown[-1].frame.number)
@@ -121,7 +126,7 @@ class FarmJob:
             with output_errors(target):
                 target.parent.mkdir(exist_ok=True)
             remove_stale_files(target.parent)
-            stats = render_frames(plan, motion, engine, exact, target.parent, report).stats
+            stats = render_frames(plan, motions, engine, exact, target.parent, report).stats
             pictures = [
                 frame_path(target.parent, number, plan)
                 for one in shown
@@ -129,7 +134,7 @@ class FarmJob:
             ]
         else:
             plan = replace(plan, config=replace(plan.config, frames=str(exact)))
-            count = render(plan, engine, motion, report).frames
+            count = render(plan, engine, motions, report).frames
             start = picture_number(plan, shown[0])
             pictures = [numbered(target, number) for number in range(start, start + count)]
         found = DoneChunk(tuple(Path(picture.name) for picture in pictures), stats)
@@ -147,11 +152,11 @@ class FarmJob:
         if target.exists() and done.exists() and done.read_text() == str(FileFingerprint.of(target).content):
             return TaskResult("encode", target, count, kept=True)
         engine = load(shot)
-        plan, motion = self._planned(shot, engine)
+        plan, motions = self._planned(shot, engine)
         frames, wanted = self.folder / FRAMES, parse_frames(plan.config.frames)
         missing = [
             one.frame.number
-            for one in timed_frames(plan, motion)
+            for one in timed_frames(plan, motions[0])
             if one.frame.number in wanted
             for number in range(one.position, one.position + len(one.presentations))
             if not frame_path(frames, number, plan).exists()
@@ -162,21 +167,26 @@ class FarmJob:
                 f"{len(missing)} frames are not rendered yet, the first is {missing[0] if missing else 'unknown'}",
                 "Run 'fommctl farm render' for all chunks first.",
             )
-        result = encode_frames(plan, motion, engine, [RenderedFrames(frames, each) for each in stats], report)
+        result = encode_frames(plan, motions, engine, [RenderedFrames(frames, each) for each in stats], report)
         write_text(done, str(FileFingerprint.of(target).content) if target.exists() else "")
         return TaskResult("encode", target, result.frames, kept=False)
 
-    def _settled(self) -> Shot:
-        shot = Shot.read(self.folder / SHOT)
+    def _settled(self) -> FarmShot:
+        shot = FarmShot.read(self.folder / SHOT)
         if not (self.folder / SETTLED).exists():
             raise InputError(f"the motion of {self.folder.name} is not made yet", "Run 'fommctl farm motion' first.")
-        return Shot.read(self.folder / SETTLED).with_paths_of(shot).mapped(self.rules)
+        return FarmShot.read(self.folder / SETTLED).with_paths_of(shot).mapped(self.rules)
 
-    def _planned(self, shot: Shot, engine: Engine) -> tuple[AnimationPlan, Motion]:
+    def _planned(self, shot: FarmShot, engine: Engine) -> tuple[AnimationPlan, list[Motion]]:
         files = input_files(shot.config)
-        motion = Motion.load(self.folder / MOTION)
+        motions = [Motion.load(self.folder / MOTION, face) for face in range(1, len(shot.squares) + 1)]
         # What is there was accepted, or refused, when the job was made.
-        return plan_animation(replace(shot.config, overwrite=True), engine, motion, files), motion
+        config = replace(shot.config, overwrite=True)
+        plans = [
+            plan_animation(config, engine, motion, files, squares)
+            for motion, squares in zip(motions, shot.squares, strict=True)
+        ]
+        return together(plans, config), motions
 
 
 def _chunks() -> TypeAdapter[DoneChunk]:

@@ -19,9 +19,9 @@ from fommctl.media.reader import Reader
 from fommctl.media.writer import Writer
 
 DECODERS = ("h264", "hevc", "vp9", "av1", "prores", "ffv1", "mjpeg", "mpeg4", "gif", "png")
-"""What driving videos are mostly coded in."""
+"""Codecs of most driving videos."""
 STILLS = ("webp", "jpg", "zlib", "libtiff", "avif")
-"""What Pillow reads with a library of its own."""
+"""Codecs for which Pillow needs a library of its own."""
 _SIDE, _FRAMES, _RATE = 64, 3, Fraction(25)
 LOSSLESS = frozenset({".mkv", ".png"})
 WORST = 12.0
@@ -35,13 +35,13 @@ class OutputFacts:
     encoder: str
     sound_encoder: str | None
     missing: tuple[str, ...]
-    """Of the two above."""
+    """Expected decoders and encoders that are missing."""
     others: tuple[str, ...]
     """Video encoders to choose instead (`--codec`) that are there."""
 
 
 def versions() -> dict[str, str]:
-    """Of PyAV, of the FFmpeg libraries inside it, and of Pillow."""
+    """Return the versions of PyAV, of the FFmpeg libraries inside it, and of Pillow."""
     import PIL
 
     libraries = {name: ".".join(map(str, number)) for name, number in sorted(av.library_versions.items())}
@@ -49,7 +49,7 @@ def versions() -> dict[str, str]:
 
 
 def output_facts(suffix: str) -> OutputFacts:
-    """Of the kind of output that this suffix names."""
+    """Return the encoders of the kind of output that this suffix names."""
     container = CONTAINERS[suffix]
     encoder, *others = container.encoders
     wanted = [name for name in (encoder, container.sound_encoder) if name is not None]
@@ -67,7 +67,7 @@ def has_codec(name: str, mode: Literal["r", "w"]) -> bool:
 
 
 def missing_decoders() -> list[str]:
-    """Of DECODERS and STILLS, those that are not there."""
+    """Return those of DECODERS and STILLS that are missing."""
     return [name for name in DECODERS if not has_codec(name, "r")] + [
         name for name in STILLS if name not in features.get_supported()
     ]

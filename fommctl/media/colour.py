@@ -38,7 +38,7 @@ _MATRIX_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class ColourTags:
-    """What a file says about its colours: codes of ITU-T H.273 (ffmpeg's integers), None where it says nothing."""
+    """A file's description of its colours: codes of ITU-T H.273 (ffmpeg's integers), None where it states nothing."""
 
     primaries: int | None = None
     transfer: int | None = None
@@ -115,6 +115,22 @@ def pq_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
     c1, c2, c3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
     root = np.power(signal, 1 / m2)
     return np.asarray(10000 * np.power(np.maximum(root - c1, 0) / (c2 - c3 * root), 1 / m1))
+
+
+def pq_signal(light: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the PQ signal of light in cd/m2, as `pq_light` reads it."""
+    m1, m2 = 2610 / 16384, 2523 / 4096 * 128
+    c1, c2, c3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
+    part = np.power(np.maximum(light, 0) / 10000, m1)
+    return np.asarray(np.power((c1 + c2 * part) / (1 + c3 * part), m2))
+
+
+def hlg_signal(light: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the HLG signal of scene light, as `hlg_scene_light` reads it (ITU-R BT.2100, table 5, OETF)."""
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    light = np.maximum(light, 0)
+    bright = a * np.log(np.maximum(12 * light - b, 1e-9)) + c
+    return np.asarray(np.where(light <= 1 / 12, np.sqrt(3 * light), bright))
 
 
 def hlg_scene_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -208,11 +224,9 @@ def output_colour(source: ColourTags | None, width: int, height: int, encoding: 
     """Complete tags for an output of width x height pixels.
 
     The source's where given; what it leaves open follows its matrix, or the size (bt709 from 1280 x 720 up, bt601
-    below). HDR and wide gamut become bt709, because the reader has brought their pixels there.
+    below). The tags of HDR and of wide gamut are for pixels that were not brought to bt709.
     """
     given = source or ColourTags()
-    if given.hdr or given.wide_gamut:
-        given = ColourTags(BT709, BT709, BT709, given.range)
     matrix = given.matrix if given.matrix in _SWSCALE_MATRIX else None
     if matrix is None:
         matrix = BT709 if width >= 1280 or height >= 720 else BT601_525

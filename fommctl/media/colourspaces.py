@@ -17,11 +17,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.errors import InputError, MissingError, UsageError
+from fommctl.media.colour import (
+    BT709,
+    BT2020,
+    DEFAULT_PEAK,
+    PRIMARIES_P3_D65,
+    PRIMARIES_P3_DCI,
+    REFERENCE_WHITE,
+    SDR_GAMMA,
+    TRANSFER_HLG,
+    TRANSFER_PQ,
+    ColourTags,
+    hlg_scene_light,
+    hlg_signal,
+    pq_light,
+    pq_signal,
+    to_bt709,
+)
 from fommctl.presets.config import nearest
 
 Floats = NDArray[np.float32]
 SRGB, LINEAR, FILM_LOG = "srgb_rec709_display", "lin_rec709_scene", "film_log"
-_BUILT_IN = frozenset({SRGB, LINEAR, FILM_LOG})
+_TRANSFER_BT2020 = 14
+_DISPLAYS = {
+    "pq_rec2020_display": ColourTags(BT2020, TRANSFER_PQ, BT2020),
+    "pq_p3d65_display": ColourTags(PRIMARIES_P3_D65, TRANSFER_PQ, BT709),
+    "hlg_rec2020_display": ColourTags(BT2020, TRANSFER_HLG, BT2020),
+    "g24_rec2020_display": ColourTags(BT2020, _TRANSFER_BT2020, BT2020),
+    "g24_p3d65_display": ColourTags(PRIMARIES_P3_D65, BT709, BT709),
+}
+"""Signals of HDR and wide-gamut video, with the tags of files that hold them."""
+_BUILT_IN = frozenset({SRGB, LINEAR, FILM_LOG, *_DISPLAYS})
 _LINEAR_NAMES = (LINEAR, "Linear Rec.709 (sRGB)", "lin_srgb", "Utility - Linear - sRGB", "Utility - Linear - Rec.709")
 DEFAULT_CONFIG = "ocio://cg-config-latest"
 KNEE, REACH = 0.5, 0.2
@@ -30,6 +56,7 @@ scene-linear 2.74; the curve goes on above it and has an inverse everywhere."""
 _REC709 = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
 _AP0 = (0.7347, 0.2653, 0.0, 1.0, 0.0001, -0.077, 0.32168, 0.33767)
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+_LUMA_2020 = np.array([0.2627, 0.6780, 0.0593])
 _FILM_BLACK, _FILM_WHITE, _FILM_STEP = 95, 685, 0.002 / 0.6
 """Code values of 10 bits, and the logarithm of light a step (SMPTE RP 180, Kodak's Cineon)."""
 
@@ -52,7 +79,7 @@ class Space:
     config: str | None = None
     """The OCIO configuration; None for a space that this module knows."""
     primaries: tuple[float, ...] | None = None
-    """Of a linear space: x and y of red, green, blue and white, where they are not those of Rec.709."""
+    """x and y of a linear space's red, green, blue and white, where they are not those of Rec.709."""
 
 
 def linear_space(primaries: Sequence[float]) -> Space:
@@ -132,8 +159,23 @@ def _config(path: str) -> Any:
     return colours
 
 
+def space_of(tags: ColourTags) -> Space:
+    """Return the space of a video by its tags: sRGB where they say neither HDR nor a wide gamut."""
+    if not (tags.hdr or tags.wide_gamut):
+        return Space(SRGB)
+    p3 = tags.primaries in (PRIMARIES_P3_D65, PRIMARIES_P3_DCI)
+    if tags.transfer == TRANSFER_HLG:
+        return Space("hlg_rec2020_display")
+    return Space(f"{'pq' if tags.hdr else 'g24'}_{'p3d65' if p3 else 'rec2020'}_display")
+
+
+def tags_of(space: Space) -> ColourTags | None:
+    """Return the tags of HDR or wide-gamut video in this space; None for all others."""
+    return _DISPLAYS.get(space.name) if space.config is None else None
+
+
 Change = Callable[[Floats], Floats]
-"""Of pixels (..., 3)."""
+"""A change of pixels (..., 3)."""
 
 
 def to_linear(space: Space) -> Change:
@@ -151,6 +193,8 @@ def _changes(space: Space) -> tuple[Change, Change]:
     """Return what turns values of a space into scene-linear Rec.709, and back."""
     if space.primaries is not None:
         return _products(_to_rec709(space.primaries))
+    if (tags := tags_of(space)) is not None:
+        return _display(tags)
     if space.config is None:
         return {
             SRGB: (decode_srgb, encode_srgb),
@@ -158,6 +202,44 @@ def _changes(space: Space) -> tuple[Change, Change]:
             FILM_LOG: (_film_light, _film_density),
         }[space.name]
     return _conversion(space.name, space.config)
+
+
+def _display(tags: ColourTags) -> tuple[Change, Change]:
+    """Return the conversions of a signal for displays; 1 is the light of diffuse white."""
+    there, back = _products(to_bt709(tags.primaries or BT2020).astype(np.float64))
+    decode, encode = {TRANSFER_PQ: (_pq_light, _pq_signal), TRANSFER_HLG: (_hlg_light, _hlg_signal)}.get(
+        tags.transfer or 0, (_gamma_light, _gamma_signal)
+    )
+    return lambda signal: there(decode(signal)), lambda light: encode(back(light))
+
+
+def _pq_light(signal: Floats) -> Floats:
+    return (pq_light(np.clip(signal, 0, 1).astype(np.float64)) / REFERENCE_WHITE).astype(np.float32)
+
+
+def _pq_signal(light: Floats) -> Floats:
+    return np.asarray(pq_signal(light.astype(np.float64) * REFERENCE_WHITE), np.float32)
+
+
+def _hlg_light(signal: Floats) -> Floats:
+    """Return display light by the system gamma of 1.2 of a 1,000 cd/m2 display (ITU-R BT.2100, table 5, OOTF)."""
+    scene = hlg_scene_light(np.clip(signal, 0, 1).astype(np.float64))
+    luminance = np.maximum(scene @ _LUMA_2020, 1e-12)[..., None]
+    return np.asarray(scene * np.power(luminance, 0.2) * (DEFAULT_PEAK / REFERENCE_WHITE), np.float32)
+
+
+def _hlg_signal(light: Floats) -> Floats:
+    shown = np.maximum(light.astype(np.float64) * (REFERENCE_WHITE / DEFAULT_PEAK), 0)
+    luminance = np.maximum(shown @ _LUMA_2020, 1e-14)[..., None]
+    return hlg_signal(shown * np.power(luminance, -1 / 6)).astype(np.float32)
+
+
+def _gamma_light(signal: Floats) -> Floats:
+    return np.power(np.maximum(signal, 0), np.float32(SDR_GAMMA)).astype(np.float32)
+
+
+def _gamma_signal(light: Floats) -> Floats:
+    return np.power(np.maximum(light, 0), np.float32(1 / SDR_GAMMA)).astype(np.float32)
 
 
 def _to_rec709(primaries: Sequence[float]) -> NDArray[np.float64]:
@@ -215,7 +297,7 @@ _TRIAL = np.array(
 )
 """Colours by which the kind of a conversion is told: a matrix by the first three, a curve by the next four."""
 _CURVE = (-1.0, 2.0, (1 << 18) + 1)
-"""From where to where a curve is noted, and at how many places."""
+"""First and last value at which a curve is tabulated, and the number of values."""
 
 
 def _as_matrix(light: NDArray[np.float64]) -> tuple[Change, Change] | None:
@@ -344,7 +426,7 @@ def _film_density(light: Floats) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class DisplayTransform:
     """How values of a space are shown to a model, and found again."""
 
     space: Space
@@ -353,7 +435,7 @@ class Look:
     view: str | None = None
     """DISPLAY/VIEW of the configuration in place of the own curve."""
     config: str | None = None
-    """Of the view."""
+    """The configuration of the view."""
 
     @property
     def plain(self) -> bool:
@@ -410,11 +492,13 @@ def _linear_of(path: str) -> str:
     return found
 
 
-def choose_look(space: Space, *, floating: bool, view: str | None = None, config: str | None = None) -> Look:
+def choose_display_transform(
+    space: Space, *, floating: bool, view: str | None = None, config: str | None = None
+) -> DisplayTransform:
     """Return how a space is shown.  floating: whether the file's numbers may pass 1."""
     light = to_linear(space)(np.array([[0.5] * 3, [1.0] * 3], np.float32))
     straight = abs(float(light[0].mean()) - 0.5) < 1e-3
-    return Look(space, bool(light[1].max() > 1.001) or (straight and floating), view, config)
+    return DisplayTransform(space, bool(light[1].max() > 1.001) or (straight and floating), view, config)
 
 
 def convert(values: Floats, source: Space, target: Space) -> Floats:

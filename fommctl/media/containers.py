@@ -82,7 +82,7 @@ _ENCODERS = (
 ENCODERS = MappingProxyType({encoder.name: encoder for encoder in _ENCODERS})
 
 OPENIMAGEIO = frozenset({"exr", "dpx", "tiff"})
-"""Of the encoders, those that are OpenImageIO's."""
+"""The encoders that are OpenImageIO's."""
 _EVEN_CHROMA = ("libx264", "libx265", "libsvtav1")
 
 _CODEC_NAMES = MappingProxyType(
@@ -115,7 +115,7 @@ class Container:
     sound: frozenset[str] | None = frozenset()
     """Sound codecs that are copied as they are; None for all that the muxer takes."""
     sound_encoder: str | None = None
-    """What other sound is transcoded to; None where there is no sound."""
+    """The encoder for other sound; None where there is no sound."""
     tick: Fraction | None = None
     """The unit in which it keeps time, in seconds; None where it keeps any."""
 
@@ -156,7 +156,7 @@ CONTAINERS = MappingProxyType({container.suffix: container for container in _CON
 
 @dataclass(frozen=True)
 class Encoding:
-    """What is written into what: a container, an encoder, its pixel format and its options."""
+    """A recipe of a file: a container, an encoder, its pixel format and its options."""
 
     container: Container
     encoder: Encoder
@@ -170,7 +170,7 @@ class Encoding:
 
     @property
     def bits(self) -> int:
-        """Of a channel."""
+        """Bits of a channel."""
         return max(component.bits for component in _format(self.pix_fmt).components)
 
     @property

@@ -25,6 +25,7 @@ from fommctl.errors import MORE_MEMORY, InputError
 from fommctl.media import Deinterlace
 from fommctl.media.boxes import Box
 from fommctl.media.files import demuxed, nominal_rate, pixel_aspect, side_data, time_base
+from fommctl.media.resampling import Number
 from fommctl.media.stills import LONGEST_PAUSE
 
 
@@ -36,7 +37,7 @@ class Orientation:
     mirror_x: bool = False
     mirror_y: bool = False
 
-    def apply(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def apply(self, pixels: NDArray[Number]) -> NDArray[Number]:
         """Return (H, W, C) as coded -> as displayed, contiguous."""
         if self.transpose:
             pixels = pixels.swapaxes(0, 1)
@@ -51,7 +52,7 @@ class Orientation:
         return (size[1], size[0]) if self.transpose else size
 
     def coded(self, box: Box, displayed: tuple[int, int]) -> Box:
-        """Where a box of the displayed picture, of size (width, height), lies in the coded one."""
+        """Return the place in the coded picture of a box of the displayed one, of size (width, height)."""
         width, height = displayed
         left, right = (width - box.right, width - box.left) if self.mirror_x else (box.left, box.right)
         top, bottom = (height - box.bottom, height - box.top) if self.mirror_y else (box.top, box.bottom)
@@ -64,7 +65,7 @@ _BY_ANGLE = {
     2: Orientation(mirror_x=True, mirror_y=True),
     3: Orientation(transpose=True, mirror_x=True),
 }
-"""By quarter turns against the clock."""
+"""Orientations by quarter turns against the clock."""
 
 
 def orientation_of(frame: VideoFrame) -> Orientation:
@@ -182,7 +183,7 @@ MAX_ERRORS = 500
 
 @dataclass
 class Damage:
-    """What went wrong while a file was decoded."""
+    """Problems in decoding a file."""
 
     skipped: int = 0
     corrupt: int = 0
@@ -200,6 +201,10 @@ class Damage:
             (self.gave_up, f"{path.name} is damaged: reading stopped after {MAX_ERRORS} errors in a row"),
         ]
         return [message for happened, message in found if happened]
+
+
+_ALL_OR_NOTHING = "libdav1d"
+"""A decoder that gives no part of a cut packet, and forgets the frames before it that it holds back."""
 
 
 class Decoded(NamedTuple):
@@ -280,10 +285,12 @@ class Decoder:
                 continue
             failures = 0
             self.damage.corrupt += bool(packet.is_corrupt)
+            if packet.is_corrupt and self.stream.codec_context.name == _ALL_OR_NOTHING:
+                continue
             yield packet
 
 
 def _check_memory(error: Exception) -> None:
-    """Frames are not damaged, and not to be left out, where memory or threads run out."""
+    """Raise where memory or threads ran out: frames are not damaged then, and not to be left out."""
     if getattr(error, "errno", None) in (errno.ENOMEM, errno.EAGAIN):
         raise InputError("not enough memory to decode the video", MORE_MEMORY) from error

@@ -86,7 +86,7 @@ def demuxed(container: InputContainer, stream: Any) -> Iterator[Any]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[InputContainer]:
-    """A container open for reading. Raises InputError, also for playlists; network addresses are never followed."""
+    """Open a container for reading. Raises InputError, also for playlists; network addresses are never followed."""
     check_file(path)
     check_format(path)
     try:
@@ -116,7 +116,8 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     if not streams:
         kind = "holds sound and no video" if container.streams.audio else "holds no video"
         raise InputError(f"{path.name} {kind}", "Name a file with a moving picture.")
-    stream = _longest(streams)
+    # A cut AVIF animation shows its first picture as a stream of its own, which is said to last as long as the whole.
+    stream = _longest([each for each in streams if each.frames != 1] or streams)
     context = stream.codec_context
     if context is None or context.name in _TEXT_CODECS:
         what = "is text" if context is not None else "has a video codec that cannot be decoded here"

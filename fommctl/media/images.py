@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from fommctl.errors import InputError
 from fommctl.media import plates, stills
+from fommctl.media.colour import read_tags
 from fommctl.media.conversion import Converter, FilterGraph, View, WholeFrame, has_alpha
-from fommctl.media.decoding import UPRIGHT, Decoder, deinterlaced
+from fommctl.media.decoding import Decoder, deinterlaced
 from fommctl.media.files import check_file, opened, video_stream
 from fommctl.media.plates import Plate
 from fommctl.media.probe import probe
@@ -67,7 +68,8 @@ def _plate(path: Path, options: ReadOptions) -> Plate | None:
         return None
     with opened(path) as container:
         frame = next(iter(container.decode(video_stream(container, path))))
-        return plates.from_codes(_codes(frame), options)
+        tags = read_tags(frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range)
+        return plates.from_codes(_codes(frame), options, tags)
 
 
 def _profiled(path: Path) -> bool:
@@ -91,12 +93,11 @@ def _first_frame(path: Path, options: ReadOptions, deep: bool) -> Picture:
         frames = deinterlaced(Decoder(container, stream).frames(), info.deinterlace, info.parity, 1 / info.rate)
         for frame, _, aspect in frames:
             size = (info.width, info.height)
-            upright = info.orientation == UPRIGHT and (frame.width, frame.height) == size
-            tagged = info.hdr or info.colour.wide_gamut
-            if deep and upright and not (tagged and options.space is None) and frame.format.components[0].bits > 8:
+            as_coded = info.orientation.size((frame.width, frame.height)) == size
+            if deep and as_coded and frame.format.components[0].bits > 8:
                 steps = [("scale", f"{frame.width}:{frame.height}")]
                 graph = FilterGraph(frame, info.colour, steps, "rgba64le" if has_alpha(frame) else "rgb48le")
-                plate = plates.from_codes(graph.codes(frame), options)
+                plate = plates.from_codes(info.orientation.apply(graph.codes(frame)), options, info.colour)
                 return Picture(*plate.bytes(), plate)
             if not has_alpha(frame) or info.hdr:
                 return Picture(Converter(View(size), info.orientation, info.colour, info.peak)(frame, aspect))

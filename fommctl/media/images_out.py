@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -15,8 +15,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.files import atomic_write, keep_copy, publish, temporary_path
-from fommctl.media.colour import BT709
+from fommctl.files import HeldFolder, atomic_write, keep_copy, publish, temporary_path
+from fommctl.media.colour import BT709, BT2020, ColourTags
 from fommctl.media.containers import Encoding
 from fommctl.media.marking import OURS, Mark
 from fommctl.media.movie import Frame, as_frame, laid_over_black, output_errors
@@ -32,7 +32,7 @@ _OPTIONS = {"compression_level": "1", "pred": "mixed"}
 
 
 class PictureSequence:
-    """Numbered pictures in a temporary folder; `finish` moves them, `abort` puts everything back.
+    """Numbered pictures in a temporary folder; `publish` moves them, `abort` puts everything back.
 
     A target folder that does not exist yet appears with all of them at once: the temporary one, beside it, gets its
     name. Where it exists the temporary one is inside it, and the pictures take their places one by one; those that
@@ -53,10 +53,11 @@ class PictureSequence:
         first_number: int = 1,
         part: bool = False,
         save: Callable[[Path, Frame, int], None] | None = None,
+        colour: ColourTags | None = None,
     ) -> None:
         """overwrite: replace pictures of the same numbers, and remove those of an older, longer result.  first_number:
         where the numbers begin.  part: the pictures are a part of a result: others stay.  save: writes one, the so
-        many-th from 0; None writes PNG."""
+        many-th from 0; None writes PNG, in sRGB but for the tags of HDR and wide gamut."""
         self._pattern = pattern
         self._encoding = encoding
         texts = {key.capitalize(): value for key, value in metadata.items()}
@@ -68,8 +69,10 @@ class PictureSequence:
         self._folder = (folder.parent if self._new_folder else folder) / temporary_path(folder).name
         with output_errors(pattern):
             self._folder.mkdir()
+            self._parent = HeldFolder(self._folder.parent)
         self._first = first_number
         self._alone = not part
+        self._colour = colour
         self._save = save or self._save_png
         self._count = 0
         self._overwrite = overwrite
@@ -90,14 +93,19 @@ class PictureSequence:
                 self._running.popleft().result()
 
     def finish(self) -> None:
-        """Wait for the encoders, move the pictures into place, remove those of an older, longer result."""
+        """Wait for the encoders."""
         with output_errors(self._pattern):
             while self._running:
                 self._running.popleft().result()
             self._pool.shutdown()
+
+    def publish(self, *, keep: bool = True) -> None:
+        """Move the pictures into place; what they replace is kept until `release`."""
+        targets = [numbered(self._pattern, number) for number in range(self._first, self._first + self._count)]
+        with output_errors(self._pattern):
             if self._new_folder and self._gets_its_name():
+                self._moved += targets
                 return
-            targets = [numbered(self._pattern, number) for number in range(self._first, self._first + self._count)]
             if self._overwrite:
                 self._aside.mkdir()
                 for target in targets:
@@ -106,10 +114,15 @@ class PictureSequence:
             for target in targets:
                 publish(self._folder / target.name, target, overwrite=self._overwrite)
                 self._moved.append(target)
-            self._moved.clear()
+
+    def release(self) -> None:
+        """Remove what was replaced, and pictures of an older, longer result."""
+        self._moved.clear()
+        with output_errors(self._pattern):
             if self._overwrite and self._alone:
                 self._remove_older()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._parent.remove(self._folder.name)
+            self._parent.close()
 
     def abort(self) -> None:
         """Remove every picture of this run, and put back those that they have replaced."""
@@ -120,7 +133,11 @@ class PictureSequence:
                 os.replace(aside, target)
             else:
                 target.unlink(missing_ok=True)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._parent.remove(self._folder.name)
+        self._parent.close()
+        if self._new_folder and self._moved:
+            with contextlib.suppress(OSError):
+                self._pattern.parent.rmdir()
 
     def _remove_older(self) -> None:
         """Remove the other pictures of a result that was longer, as far as this tool has written them."""
@@ -141,7 +158,7 @@ class PictureSequence:
     def _save_png(self, target: Path, pixels: Frame, number: int) -> None:
         if pixels.shape[2] == 4 and not self._encoding.alpha:
             pixels = laid_over_black(pixels)
-        data = encode_png(pixels, "gray16be" if pixels.shape[2] == 1 else self._encoding.pix_fmt)
+        data = encode_png(pixels, "gray16be" if pixels.shape[2] == 1 else self._encoding.pix_fmt, self._colour)
         with open(target, "wb") as file:
             file.write(data[:_AFTER_HEADER] + self._text + data[_AFTER_HEADER:])
 
@@ -161,12 +178,15 @@ def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
         temporary.write_bytes(encode_png(pixels, "rgba" if pixels.shape[2] == 4 else "rgb24"))
 
 
-def encode_png(pixels: Frame, pix_fmt: str) -> bytes:
-    """Return (H, W, 3 or 4), uint8 or a signal in floats, as a PNG file of this pixel format, tagged as sRGB."""
+def encode_png(pixels: Frame, pix_fmt: str, tags: ColourTags | None = None) -> bytes:
+    """Return (H, W, 3 or 4), uint8 or a signal in floats, as a PNG file of this pixel format, tagged as sRGB, or as HDR
+    or of a wide gamut where the tags say so."""
     height, width = pixels.shape[:2]
     frame = as_frame(pixels)
     frame = frame.reformat(format=pix_fmt)
     frame.color_primaries, frame.color_trc = BT709, _SRGB_TRANSFER
+    if tags is not None and (tags.hdr or tags.wide_gamut):
+        frame.color_primaries, frame.color_trc = tags.primaries or BT2020, tags.transfer or BT709
     frame.pts = 0
     encoder = av.VideoCodecContext.create("png", "w")
     encoder.width, encoder.height, encoder.pix_fmt = width, height, pix_fmt

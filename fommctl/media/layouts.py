@@ -24,7 +24,7 @@ _CENTRE = 2**-0.5
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a file says about the channels of a track."""
+    """A file's description of the channels of a track."""
 
     name: str
     """libav's description, for messages."""

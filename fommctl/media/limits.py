@@ -7,8 +7,8 @@ from fommctl.errors import InputError
 MAX_SIDE = 16384
 """Pixels of a side of a picture."""
 MAX_PIXELS = 200_000_000
-"""Of a picture: 16384 x 12207. The largest sensors have 150 megapixels, 8K video has 33. Reading a picture of this size
-takes about 2 GB for some seconds."""
+"""The most pixels of a picture: 16384 x 12207. The largest sensors have 150 megapixels, 8K video has 33. Reading a
+picture of this size takes about 2 GB for some seconds."""
 SMALLER = f"Scale it down first; at most {MAX_SIDE} pixels a side and {MAX_PIXELS // 1_000_000} megapixels are read."
 """The hint where a picture is too large."""
 

@@ -15,7 +15,7 @@ TRAINED_ALGORITHMIC_MEDIA = "http://cv.iptc.org/newscodes/digitalsourcetype/trai
 XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 """Identifier of the `uuid` box that holds XMP (XMP specification part 3, table 9; ISO base media files)."""
 OURS = "Synthetic video, animated by fommctl"
-"""How the comment of every result begins."""
+"""Beginning of the comment of every result."""
 _LONGEST_NAME = 200
 _GIF_XMP = b"\x21\xff\x0bXMP DataXMP"
 # A decoder that knows no XMP takes the packet for sub-blocks: wherever it steps into this, the next byte leads it to
@@ -41,10 +41,10 @@ _PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a result says of itself. Names may hold anything: what cannot be printed is replaced."""
+    """A result's description of itself. Names may hold anything: what cannot be printed is replaced."""
 
     version: str
-    """Of fommctl."""
+    """Version of fommctl."""
     model: str
     preset: str
 
@@ -103,7 +103,7 @@ _SYNTHETIC = (
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What was found. Anybody can write or remove it: it proves nothing."""
+    """The marks that were found. Anybody can write or remove it: it proves nothing."""
 
     comment: str | None = None
     source_type: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.errors import FULL_DISK, OutputError
+from fommctl.files import HeldFolder, keep_copy, publish, temporary_path
 from fommctl.media.colour import ColourTags, Converter, MatrixConverter, output_colour, tag
 from fommctl.media.containers import Encoding
 from fommctl.media.marking import TRAINED_ALGORITHMIC_MEDIA, Mark, add_xmp_box, gif_extension
@@ -92,20 +94,25 @@ def output_errors(path: Path) -> Iterator[None]:
     except (av.FFmpegError, OSError) as error:
         if error.errno in FULL_DISK:
             raise OutputError(f"the disk is full: {path}", "Free some space or write elsewhere with -o.") from error
+        if error.errno == errno.ENOENT and not path.parent.is_dir():
+            reason = "its folder was moved or removed meanwhile"
+            raise OutputError(f"cannot write {path}: {reason}", "Leave it in place until the end.") from error
         reason = (error.strerror or str(error)).lower()
         raise OutputError(f"cannot write {path}: {reason}", "Check the folder, the codec and its options.") from error
 
 
 class Movie:
-    """A video file under a temporary name; `finish` completes it, `abort` removes it."""
+    """A video file under a temporary name, in a folder that is held; `finish` completes it, `abort` removes it."""
 
     def __init__(
         self,
         path: Path,
         temporary: Path,
+        target: Path,
         encoding: Encoding,
         picture: PictureFormat,
         *,
+        folder: HeldFolder,
         colour: ColourTags | None,
         audio: Sequence[AudioSource],
         metadata: Mapping[str, str],
@@ -113,11 +120,18 @@ class Movie:
         timecode: str | None,
         reel: str | None = None,
         threads: int,
+        overwrite: bool = False,
         warnings: list[str],
     ) -> None:
         self.warnings = warnings
         self._path = path
         self._temporary = temporary
+        self._folder = folder
+        self._target = target
+        self._overwrite = overwrite
+        self._published = False
+        self._aside = temporary_path(target)
+        """What the result has replaced, until `release`."""
         self._encoding = encoding
         self._picture = picture
         self._mark = mark
@@ -161,19 +175,36 @@ class Movie:
             self._complete()
         self._close_sounds()
 
+    def publish(self, *, keep: bool) -> None:
+        """Give the file its name.  keep: that of an older one stays beside it until `release`."""
+        with output_errors(self._path):
+            if keep and self._overwrite and self._target.exists():
+                keep_copy(self._target, self._aside)
+            publish(self._temporary, self._target, overwrite=self._overwrite)
+        self._published = True
+
+    def release(self) -> None:
+        """Remove the older file."""
+        self._aside.unlink(missing_ok=True)
+
     def abort(self) -> None:
-        """Remove what was written."""
+        """Remove what was written, and put an older file back."""
+        if self._published and self._aside.exists():
+            os.replace(self._aside, self._target)
+        elif self._published:
+            self._target.unlink(missing_ok=True)
+        self._aside.unlink(missing_ok=True)
         # Unlinked before it is closed: closing an MP4 with its index in front would copy the whole file once more.
         with contextlib.suppress(OSError):
-            self._temporary.unlink(missing_ok=True)
+            self._folder.remove(self._temporary.name)
         if self._container is not None:
             with contextlib.suppress(av.FFmpegError, OSError):
                 self._container.close()
         self._close_sounds()
-        self._temporary.unlink(missing_ok=True)
+        self._folder.remove(self._temporary.name)
 
     def _complete(self) -> None:
-        """What comes after the last packet of the picture."""
+        """Write what comes after the last packet of the picture."""
         for sound in self._sounds:
             sound.finish(self._end)
         # Network file systems report a full disk when a file is closed or synchronised, once to each of those that had
@@ -313,7 +344,7 @@ class Movie:
             self._put(packet)
 
     def _put(self, packet: Any) -> None:
-        """Into the container; a part of a movie keeps it elsewhere."""
+        """Write a packet into the container; a part of a movie keeps it elsewhere."""
         self._container.mux(packet)
 
     def _lengthen(self, packet: Any) -> None:

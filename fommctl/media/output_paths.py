@@ -1,4 +1,4 @@
-"""Where results go: patterns of numbered pictures, temporary names beside the target, and checks before any work."""
+"""Paths of results: patterns of numbered pictures, temporary names beside the target, and checks before any work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 from fommctl.errors import OutputError, UsageError
-from fommctl.files import real_target, remove_stale_files
+from fommctl.files import real_target, remove_stale_files, require_in_place
 
 _NUMBER = re.compile(r"(?<!%)((?:%%)*)%(0?\d*)d")
 _HASHES = re.compile(r"#+")
@@ -127,6 +127,7 @@ def _input_pattern_meets(source: Path, folder: Path, path: Path) -> bool:
 
 
 def _check_folder(folder: Path, hint: str) -> None:
+    require_in_place(folder)
     if not folder.exists():
         raise OutputError(f"the output folder does not exist: {folder}", hint)
     if not folder.is_dir():

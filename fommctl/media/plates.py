@@ -16,29 +16,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.errors import InputError, MissingError, UsageError
+from fommctl.media.colour import ColourTags
 from fommctl.media.colourspaces import (
     FILM_LOG,
     LINEAR,
     SRGB,
+    DisplayTransform,
     Floats,
-    Look,
     Space,
-    choose_look,
+    choose_display_transform,
     find_space,
     import_openimageio,
     linear_space,
+    space_of,
     stated_space,
 )
 from fommctl.media.limits import check_size
 from fommctl.media.read_options import PLAIN, OnNan, ReadOptions
 from fommctl.presets.config import nearest
 
-Depth = Literal["half", "float", "uint8", "uint10", "uint12", "uint16"]
+Depth = Literal["half", "float", "double", "uint8", "uint10", "uint12", "uint16", "uint32"]
+FLOATING = frozenset({"half", "float", "double"})
 _EXR = b"\x76\x2f\x31\x01"
 _DPX = (b"SDPX", b"XPDS")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 SUFFIXES = frozenset({".exr", ".dpx"})
-"""Of files that OpenImageIO alone reads here."""
+"""Suffixes of files that only OpenImageIO reads here."""
 CONVERT = "Convert it to a flat OpenEXR, TIFF or PNG file first."
 
 
@@ -48,7 +51,7 @@ class NotFiniteError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """What files of post-production say beside their pixels."""
+    """Properties that files of post-production hold beside their pixels."""
 
     timecode: str | None = None
     """HH:MM:SS:FF, or HH:MM:SS;FF for drop-frame."""
@@ -71,7 +74,7 @@ class Plate:
     associated: bool
     """Are the values multiplied by alpha?"""
     depth: Depth
-    look: Look
+    display: DisplayTransform
     format: str = ""
     """openexr, dpx or tiff; nothing for others."""
     attributes: Attributes = field(default_factory=Attributes)
@@ -88,7 +91,7 @@ class Plate:
 
     def shown(self) -> Floats:
         """Return what a model sees, before it is cut off at black and white: (H, W, 3) display-referred sRGB."""
-        return self.look.shown(self.values)
+        return self.display.shown(self.values)
 
     def bytes(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
         """Return what a model sees: (H, W, 3), and straight alpha (H, W), None where the values lie over black
@@ -126,18 +129,18 @@ def to_bytes(signal: Floats) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the header of a file for OpenImageIO says."""
+    """The header of a file for OpenImageIO."""
 
     format: str
     """openexr, dpx or tiff."""
     width: int
-    """Of the display window."""
+    """Width of the display window."""
     height: int
     depth: Depth
     has_alpha: bool
     attributes: Attributes
     comment: str | None
-    """What the file says of itself."""
+    """The file's comment about itself."""
 
 
 def needs_openimageio(path: Path) -> bool:
@@ -201,7 +204,7 @@ def read_plate(path: Path, options: ReadOptions = PLAIN) -> Plate:
         depth, attributes, format_name = _depth(spec), _attributes(spec), image.format_name()
         straight = format_name != "openexr" and bool(spec.get_int_attribute("oiio:UnassociatedAlpha", 0))
         corner = spec.x - spec.full_x, spec.y - spec.full_y
-        look = _look(spec, format_name, depth, path.name, options)
+        display = _display_transform(spec, format_name, depth, path.name, options)
     pixels, replaced = _finite(pixels, path.name, options.nan)
     if grey:
         pixels = np.concatenate((np.repeat(pixels[..., :1], 3, axis=2), pixels[..., 1:]), axis=2)
@@ -216,7 +219,7 @@ def read_plate(path: Path, options: ReadOptions = PLAIN) -> Plate:
         )
     alpha = np.ascontiguousarray(pixels[..., 3]) if pixels.shape[2] > 3 else None
     values = np.ascontiguousarray(pixels[..., :3])
-    return Plate(values, alpha, not straight, depth, look, format_name, attributes, overscan, replaced)
+    return Plate(values, alpha, not straight, depth, display, format_name, attributes, overscan, replaced)
 
 
 def _padded(pixels: Floats, left: int, top: int, width: int, height: int) -> Floats:
@@ -239,13 +242,13 @@ def _finite(pixels: Floats, name: str, on_nan: OnNan) -> tuple[Floats, int]:
     return pixels, count
 
 
-def _look(spec: Any, format_name: str, depth: Depth, name: str, options: ReadOptions) -> Look:
-    floating = depth in ("half", "float")
+def _display_transform(spec: Any, format_name: str, depth: Depth, name: str, options: ReadOptions) -> DisplayTransform:
+    floating = depth in FLOATING
     if options.space is not None:
         space = find_space(options.space, options.config, options.flag)
     else:
         space = _stated(spec, format_name, name, options)
-    return choose_look(space, floating=floating, view=options.view, config=options.config)
+    return choose_display_transform(space, floating=floating, view=options.view, config=options.config)
 
 
 def _stated(spec: Any, format_name: str, name: str, options: ReadOptions) -> Space:
@@ -270,15 +273,17 @@ def _stated(spec: Any, format_name: str, name: str, options: ReadOptions) -> Spa
                 f"Name one of its own with {options.flag}, or another configuration with --ocio.",
             )
         return space
-    return Space(LINEAR if _depth(spec) in ("half", "float") else SRGB)
+    return Space(LINEAR if _depth(spec) in FLOATING else SRGB)
 
 
 def _depth(spec: Any) -> Depth:
     kind = str(spec.format)
     if kind in ("half", "float"):
         return "half" if kind == "half" else "float"
-    if kind in ("double", "uint", "uint32", "int", "int32"):
-        return "float"
+    if kind == "double":
+        return "double"
+    if kind in ("uint", "uint32", "int", "int32"):
+        return "uint32"
     bits = int(spec.get_int_attribute("oiio:BitsPerSample", 8 if kind in ("uint8", "int8") else 16))
     return {8: "uint8", 10: "uint10", 12: "uint12"}.get(bits, "uint16")  # type: ignore[return-value]
 
@@ -361,7 +366,8 @@ def _channels(image: Any, name: str, layer: str | None) -> tuple[int, int, int, 
         close = nearest(wanted, known)
         hint = f"Did you mean {close}? " if close else ""
         raise UsageError(
-            f"{name} has no layer '{layer}'", hint + (f"It has {', '.join(known)}." if known else "Leave --layer out.")
+            f"{name} has no layer '{layer}'",
+            hint + (f"It has {', '.join(known)}." if known else "Leave the layer out."),
         )
     part, names, _ = layers[wanted]
     return part, *_run_of_colours(names, wanted, name)
@@ -390,7 +396,7 @@ def _run_of_colours(names: list[str], layer: str, name: str) -> tuple[int, int, 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A file open in OpenImageIO. Raises InputError and MissingError."""
+    """Open a file in OpenImageIO. Raises InputError and MissingError."""
     with path.open("rb") as file:
         kind = "an OpenEXR picture" if file.read(4) == _EXR else "a DPX picture"
     oiio = import_openimageio(f"{path.name} is {kind}, which")
@@ -413,11 +419,18 @@ def _damaged(path: Path, reason: object) -> InputError:
     return InputError(f"{path.name} is damaged: {lines[0] if lines else 'it cannot be read'}", "Copy it again.")
 
 
-def from_codes(codes: NDArray[np.uint8] | NDArray[np.uint16], options: ReadOptions = PLAIN) -> Plate:
-    """Return codes (H, W, 3 or 4) of 8 or 16 bits, with straight alpha, as a plate; sRGB where no space is named."""
+def from_codes(
+    codes: NDArray[np.uint8] | NDArray[np.uint16], options: ReadOptions = PLAIN, tags: ColourTags | None = None
+) -> Plate:
+    """Return codes (H, W, 3 or 4) of 8 or 16 bits, with straight alpha, as a plate.
+
+    tags: say its space where no other is named; sRGB without.
+    """
     top = np.iinfo(codes.dtype).max
     values = codes.astype(np.float32) / np.float32(top)
     alpha = np.ascontiguousarray(values[..., 3]) if values.shape[2] == 4 else None
-    space = Space(SRGB) if options.space is None else find_space(options.space, options.config, options.flag)
-    look = choose_look(space, floating=False, view=options.view, config=options.config)
-    return Plate(np.ascontiguousarray(values[..., :3]), alpha, False, "uint8" if top == 255 else "uint16", look)
+    space = space_of(tags or ColourTags())
+    if options.space is not None:
+        space = find_space(options.space, options.config, options.flag)
+    display = choose_display_transform(space, floating=False, view=options.view, config=options.config)
+    return Plate(np.ascontiguousarray(values[..., :3]), alpha, False, "uint8" if top == 255 else "uint16", display)

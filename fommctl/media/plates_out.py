@@ -28,7 +28,7 @@ class PlateFormat:
     exr_type: ExrType = "half"
     compression: Compression = "zip"
     space: Space = field(default_factory=lambda: Space(LINEAR))
-    """Of its numbers."""
+    """The colour space of its numbers."""
     attributes: Attributes = field(default_factory=Attributes)
     """The timecode is the first frame's."""
     associated: bool = True
@@ -64,6 +64,8 @@ class PlateWriter:
                 raise self._failed(target, output)
         finally:
             output.close()
+        if target.suffix.lower() == ".dpx":
+            _name(target)
 
     def _failed(self, target: Path, output: Any) -> OutputError:
         reason = str(output.geterror()).strip().splitlines()
@@ -87,6 +89,8 @@ class PlateWriter:
         attributes = form.attributes
         spec.attribute("PixelAspectRatio", attributes.aspect)
         spec.attribute("Software", "fommctl")
+        # Else the time of day would be written: equal runs give equal files.
+        spec.attribute("DateTime", "")
         if self._comment:
             spec.attribute("DocumentName" if suffix == ".dpx" else "ImageDescription", self._comment)
         code = self._timecode(number)
@@ -130,3 +134,11 @@ class PlateWriter:
         if attributes.timecode is None:
             return None
         return timecode.shifted(attributes.timecode, number, attributes.rate or Fraction(24))
+
+
+def _name(path: Path) -> None:
+    """Write a file's name into its DPX header (SMPTE 268M, fields 4 and 5), in the place of the path and the time at
+    which it was written."""
+    with path.open("r+b") as file:
+        file.seek(36)
+        file.write(path.name.encode()[:99].ljust(124, b"\0"))

@@ -60,13 +60,13 @@ class AudioTrack:
 
     @property
     def kind(self) -> tuple[str, str | None, int, int]:
-        """What two tracks must share to be left and right of one sound."""
+        """The properties that two tracks must share to be left and right of one sound."""
         return self.codec, self.language, self.channels, self.rate
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file, a folder of frames or a pattern holds."""
+    """Contents of a file, a folder of frames or a pattern."""
 
     path: Path
     kind: Literal["video", "image", "sequence"]
@@ -94,13 +94,13 @@ class VideoInfo:
     peak: float | None = None
     """Brightest light of HDR material in cd/m2, where it is stated."""
     parity: str | None = None
-    """Of interlaced footage, which field comes first (see `deinterlacing`); None for progressive footage."""
+    """The field that comes first in interlaced footage (see `deinterlacing`); None for progressive footage."""
     deinterlace: Deinterlace = "off"
-    """What is done about it; `rate` and `frames` allow for it already."""
+    """The way to deinterlace; `rate` and `frames` allow for it already."""
     sample_aspect: Fraction = Fraction(1)
     """Width over height of a coded pixel; `width` and `height` allow for it already."""
     reading: ReadOptions = PLAIN
-    """How its pictures are read, where they are files of their own."""
+    """Options for reading its pictures, where they are files of their own."""
     tick: Fraction | None = None
     """Seconds, the unit of a video file's timestamps."""
     reel: str | None = None
@@ -180,9 +180,28 @@ def _probe_sequence(path: Path, fps: Fraction | None, reading: ReadOptions) -> V
         still = stills.identify(file)
         if still is not None:
             length = found[-1][0] - number + 1
+            if plates.needs_openimageio(file):
+                _check_alike(path, found)
             return _of_still(path, file, still, "sequence", fps, reading, frames=len(found), length=length)
         stills.check_format(file)
     raise InputError(f"{path}: none of its {len(found)} pictures can be read", "Check that they were copied whole.")
+
+
+def _check_alike(path: Path, found: list[tuple[int, Path]]) -> None:
+    """Raise InputError where OpenEXR or DPX pictures differ in size: then it is not one shot."""
+    first: tuple[int, int] | None = None
+    for _, file in found:
+        try:
+            header = plates.read_header(file)
+        except InputError:
+            # Who reads it says what becomes of a damaged picture.
+            continue
+        first = first or (header.width, header.height)
+        if (header.width, header.height) != first:
+            raise InputError(
+                f"{path}: {file.name} is {header.width}x{header.height} and the pictures before {first[0]}x{first[1]}",
+                "Render it again, or name the range that belongs together: name.1001-1050#.exr.",
+            )
 
 
 def _check_complete(path: Path, found: list[tuple[int, Path]]) -> None:

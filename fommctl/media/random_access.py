@@ -146,12 +146,13 @@ class _Animation:
     def read(self, wanted: list[int], size: Size) -> dict[int, Pixels]:
         view = View(self.whole, None, size)
         found: dict[int, Pixels] = {}
+        index = -1
         for index, (pixels, alpha, _) in enumerate(stills.animation(self.path)):
             if index == wanted[len(found)]:
                 found[index] = view.apply(over_black(pixels, alpha))
                 if len(found) == len(wanted):
-                    break
-        return found
+                    return found
+        raise _no_such_frame(self.path, wanted[len(found)], index + 1)
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ class _Video:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """A container and its picture stream, decoded on one thread: training reads many clips side by side."""
+    """Open a container and its picture stream, decoded on one thread: training reads many clips side by side."""
     with opened(path) as container:
         stream = video_stream(container, path)
         stream.codec_context.thread_count = 1

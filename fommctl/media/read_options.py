@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 OnNan = Literal["black", "fail"]
-"""What pixels of NaN or infinity do."""
+"""The treatment of pixels of NaN or infinity."""
 OnGap = Literal["hold", "black", "fail"]
-"""What stands in for a picture that is missing in a sequence."""
+"""The substitute for a picture that is missing in a sequence."""
 Compression = Literal["zip", "zips", "piz", "dwaa", "none"]
-"""Of OpenEXR."""
+"""Compression of OpenEXR files."""
 ExrType = Literal["half", "float"]
 
 
@@ -23,13 +23,13 @@ class ReadOptions:
     config: str | None = None
     """An OCIO configuration; None: that of $OCIO, or the built-in one."""
     view: str | None = None
-    """DISPLAY/VIEW through which a model sees them; None: see `colourspaces.Look`."""
+    """DISPLAY/VIEW through which a model sees them; None: see `colourspaces.DisplayTransform`."""
     layer: str | None = None
-    """Of an OpenEXR file; None: the main one."""
+    """The layer of an OpenEXR file; None for the main one."""
     nan: OnNan = "black"
-    """What NaN and infinity are taken for."""
+    """The treatment of NaN and infinity."""
     gap: OnGap = "hold"
-    """What stands in for a picture that is missing in a sequence."""
+    """The substitute for a picture that is missing in a sequence."""
     flag: str = "--source-space"
     """The option that names the space, for messages."""
 

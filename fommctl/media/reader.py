@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -83,7 +83,7 @@ class Reader:
         self.warnings: list[str] = []
         self._view = self.view(box, size)
         self._closed = threading.Event()
-        self._running: list[Generator[Frame, None, None]] = []
+        self._running: list[Generator[tuple[Frame, ...], None, None]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -107,9 +107,7 @@ class Reader:
             self._opened.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        generator = self._frames()
-        self._running.append(generator)
-        return generator
+        return (frame for (frame,) in self.through((self._view,)))
 
     def _wanted(self, frames: Iterable[Pending]) -> Iterator[Pending]:
         """Yield the frames of the part asked for."""
@@ -136,13 +134,20 @@ class Reader:
         for pending in self._wanted(pending_frames(self.info, self.start, self._warn, opened)):
             yield Pending(pending.picture, pending.time - self.start, self._until_end(pending.time, pending.duration))
 
-    def _frames(self) -> Generator[Frame, None, None]:
+    def through(self, views: Sequence[View]) -> Generator[tuple[Frame, ...], None, None]:
+        """Yield each frame through each of these views; it is decoded once."""
+        generator = self._frames(views)
+        self._running.append(generator)
+        return generator
+
+    def _frames(self, views: Sequence[View]) -> Generator[tuple[Frame, ...], None, None]:
         index = 0
         for frame in self.decoded():
-            picture = frame.picture(self._view)
-            if picture is None:
+            pictures = {view: frame.picture(view) for view in dict.fromkeys(views)}
+            shown = [picture for view in views if (picture := pictures[view]) is not None]
+            if len(shown) < len(views):
                 continue
-            yield Frame(picture.pixels, index, frame.time, frame.duration, picture.content)
+            yield tuple(Frame(each.pixels, index, frame.time, frame.duration, each.content) for each in shown)
             index += 1
         if index == 0 and not self._closed.is_set():
             length = self.info.duration

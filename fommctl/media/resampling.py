@@ -72,8 +72,8 @@ def upright(pixels: Pixels, part: TurnedSquare, size: tuple[int, int]) -> Pixels
 
 
 def content(size: tuple[int, int], whole: tuple[int, int]) -> Box | None:
-    """Where a picture of this size (width, height) lies, as large as it can be, in the middle of a picture of size
-    `whole`; None where it fills that, but for a difference of shape that nobody sees."""
+    """Return the box where a picture of this size (width, height) lies, as large as it can be, in the middle of a
+    picture of size `whole`; None where it fills that, but for a difference of shape that nobody sees."""
     wide, high = size[0] * whole[1], size[1] * whole[0]
     if abs(wide - high) <= _SAME_SHAPE * max(wide, high):
         return None

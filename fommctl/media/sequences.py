@@ -19,7 +19,7 @@ VIDEO_SUFFIXES = frozenset(f".{name}" for name in _VIDEOS.split())
 PICTURE_SUFFIXES = frozenset(f".{name}" for name in _PICTURES.split())
 MEDIA_SUFFIXES = VIDEO_SUFFIXES | PICTURE_SUFFIXES
 FRAME_SUFFIXES = PICTURE_SUFFIXES | {".gif"}
-"""Of the pictures of a folder that is a clip."""
+"""Suffixes of the pictures of a folder that is a clip."""
 _MOST = 8
 """Endings that are listed."""
 
@@ -104,6 +104,7 @@ def _numbered(path: Path) -> list[tuple[int, Path]]:
         raise InputError(f"{folder} cannot be read: {error.strerror}", "Check the folder's name.") from error
     if pattern is None:
         pictures = sorted((file for file in files if file.suffix.lower() in FRAME_SUFFIXES), key=counting_order)
+        _check_one_kind(folder, pictures)
         pattern = _common_pattern(pictures)
         if pattern is None:
             found = list(enumerate(pictures))
@@ -130,6 +131,20 @@ def _is_negative(pattern: Pattern, name: str) -> bool:
     middle = name[len(pattern.before) : len(name) - len(pattern.after)]
     fits = name.startswith(pattern.before) and name.endswith(pattern.after)
     return fits and re.fullmatch(r"-\d+", middle) is not None
+
+
+def _check_one_kind(folder: Path, pictures: list[Path]) -> None:
+    """Raise InputError for a folder with OpenEXR or DPX pictures and others, or with several sequences of them."""
+    plates = [file for file in pictures if file.suffix.lower() in (".exr", ".dpx")]
+    if not plates:
+        return
+    matches = ((file, _LAST_NUMBER.fullmatch(file.name)) for file in pictures)
+    kinds = Counter(f"{match[1]}#{match[3]}" if match else file.suffix.lower() for file, match in matches)
+    if len(kinds) > 1:
+        listed = ", ".join(f"{kind} ({count})" for kind, count in sorted(kinds.items())[:_MOST])
+        raise InputError(
+            f"{folder} holds pictures of several kinds: {listed}", "Name one sequence: name.####.exr, not its folder."
+        )
 
 
 def _common_pattern(pictures: list[Path]) -> Pattern | None:

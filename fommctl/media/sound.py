@@ -29,7 +29,7 @@ class Sound(Protocol):
     """A sound track that is written as the video advances."""
 
     codec: str
-    """What is in the file, such as `aac`."""
+    """The codec in the file, such as `aac`."""
 
     def pump(self, until: Fraction) -> None:
         """Write the sound up to `until` seconds of the output."""
@@ -349,7 +349,7 @@ def open_input(source: AudioSource, warnings: list[str]) -> SoundInput | None:
 
 
 _BITS_PER_SECOND = {"aac": 96000, "libopus": 64000}
-"""For one channel: transparent for speech and nearly so for music."""
+"""Bits for one channel: transparent for speech and nearly so for music."""
 _STRAY = Fraction(1, 20)
 """Seconds by which timestamps may stray before silence is put in or sound is cut: rounded clocks stray by less."""
 _BLOCK = 1 << 15

@@ -1,7 +1,8 @@
-"""Where frames come from: videos, animations, folders, pictures. Nothing is converted before it is wanted."""
+"""Sources of frames: videos, animations, folders, pictures. Nothing is converted before it is wanted."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from fommctl.media.resampling import Pixels, content, over_black
 _INDEXED = frozenset({"mov", "matroska", "avi"})
 """Containers whose header says how long the picture is, so that a cut file can be told."""
 _SEEKABLE = frozenset({"mov", "matroska"})
-"""Those in which seeking keeps timestamps exact. After a seek, MPEG program streams give frames their neighbours'
+"""Containers in which seeking keeps timestamps exact. After a seek, MPEG program streams give frames their neighbours'
 times, and AVI does where frames are coded out of order."""
 _SEEK_FROM = 1
 """Seconds from which on seeking pays."""
@@ -36,8 +37,12 @@ _STEPS_BACK = (0, 2, 10, 60)
 _ROUNDING = Fraction(1, 500)
 """Containers may round durations to milliseconds."""
 
+_CUT_SHORT = "{} is cut short or damaged: it ends in the middle of a frame"
 _TRANSPORT_PACKETS = (188, 192, 204)
 """Bytes of a packet of MPEG transport streams: plain, with time codes, with error correction."""
+
+_GIF_FRAME = b"!\xf9\x04"
+"""Beginning of the block that stands before each frame."""
 
 Warn = Callable[[str], None]
 
@@ -48,7 +53,7 @@ class Picture:
 
     pixels: Pixels
     content: Box | None = None
-    """Where in the clip's picture it lies, in pixels of that, if its shape differs: black bars are around it."""
+    """Its place in the clip's picture, in pixels, where its shape differs: black bars surround it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,7 @@ def pending_frames(info: VideoInfo, start: Fraction, warn: Warn, opened: OpenVid
     elif info.kind == "sequence":
         yield from _sequence(info, warn)
     elif info.video_codec in stills.ANIMATED_CODECS:
-        yield from _animation(info)
+        yield from _animation(info, warn)
     else:
         yield from _Video(info, start, warn, opened).frames()
 
@@ -105,6 +110,8 @@ def _picture(file: Path, info: VideoInfo, warn: Warn) -> Callable[[View], Pictur
         except plates.NotFiniteError:
             raise
         except InputError as error:
+            if info.reading.gap == "fail":
+                raise
             warn(f"{error.message}; the frame was left out")
             return None
         size = (pixels.shape[1], pixels.shape[0])
@@ -131,12 +138,14 @@ def _decoded(file: Path, info: VideoInfo, warn: Warn) -> tuple[Pixels, Pixels | 
     return plate.bytes()
 
 
-def _animation(info: VideoInfo) -> Iterator[Pending]:
+def _animation(info: VideoInfo, warn: Warn) -> Iterator[Pending]:
     time = Fraction(0)
-    for pixels, alpha, milliseconds in stills.animation(info.path):
+    for pixels, alpha, milliseconds in stills.animation(info.path, warn):
         duration = Fraction(milliseconds, 1000)
         yield Pending(_shown(over_black(pixels, alpha)), time, duration)
         time += duration
+    if _ends_early(info):
+        warn(_CUT_SHORT.format(info.path.name))
 
 
 def _shown(pixels: Pixels) -> Callable[[View], Picture]:
@@ -181,7 +190,7 @@ class _Video:
         return self._converters[view]
 
     def _place(self, frame: VideoFrame, time: Fraction, aspect: Fraction) -> Box | None:
-        """Where the frame lies in the picture of the first one; whoever watches is told when its size changes."""
+        """Return the frame's place in the picture of the first one; watchers hear of changes of size."""
         shape = (frame.width, frame.height, aspect)
         if shape != self._shape:
             info, self._shape = self.info, shape
@@ -242,7 +251,7 @@ class _Video:
 
     @contextmanager
     def _opened(self) -> Iterator[OpenVideo]:
-        """The file at its first frame: as it was left open by the probe, the first time, else opened again."""
+        """Yield the file at its first frame: as the probe left it open, the first time, else opened again."""
         video, self._open = self._open, None
         if video is None:
             with opened(self.info.path) as container:
@@ -267,7 +276,7 @@ class _Video:
                 length = f"only {float(end):.2f} of {float(expected):.2f} s could be read"
                 self.warn(f"{info.path.name} is cut short: {length}")
         elif _ends_early(info):
-            self.warn(f"{info.path.name} is cut short: it ends in the middle of a frame")
+            self.warn(_CUT_SHORT.format(info.path.name))
 
 
 def _ends_early(info: VideoInfo) -> bool:
@@ -276,7 +285,27 @@ def _ends_early(info: VideoInfo) -> bool:
     if info.container == "mpegts":
         return all(size % packet for packet in _TRANSPORT_PACKETS)
     if info.container == "gif":
-        with info.path.open("rb") as file:
-            file.seek(max(0, size - 64))
-            return not file.read().rstrip(b"\0\r\n").endswith(b";")
-    return False
+        return not _reaches_trailer(info.path)
+    return info.container == "webp" and stills.is_broken_webp(info.path)
+
+
+def _reaches_trailer(path: Path) -> bool:
+    """Tell whether the blocks of a GIF follow each other up to its end (GIF89a, appendix B), with no frame behind it:
+    decoders are silent where damaged ones lead elsewhere."""
+
+    def colours(flags: int) -> int:
+        return 3 << (flags % 8 + 1) if flags >= 0x80 else 0
+
+    with path.open("rb") as file:
+        head = file.read(13)
+        file.seek(colours(head[10]), os.SEEK_CUR)
+        while (kind := file.read(1)) != b";":
+            if kind == b"!":
+                file.seek(1, os.SEEK_CUR)
+            elif kind == b"," and len(described := file.read(9)) == 9:
+                file.seek(colours(described[8]) + 1, os.SEEK_CUR)
+            else:
+                return False
+            while size := file.read(1).rstrip(b"\0"):
+                file.seek(size[0], os.SEEK_CUR)
+        return _GIF_FRAME not in file.read()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -31,7 +31,7 @@ timestamps that are wrong, and filling them would write without end."""
 HEIF = "HEIF"
 """Pillow's name of the format."""
 _STILL_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2", b"mif3"})
-"""Of ISO/IEC 23008-12: a picture is what the file is for. Sequences (`hevc`, `msf1`) are films."""
+"""Brands of ISO/IEC 23008-12 files that hold one picture. Sequences (`hevc`, `msf1`) are films."""
 _OTHERS = frozenset({b"avif", b"avis"})
 """Brands of pictures that Pillow reads itself."""
 _LONGEST_BOX = 1024
@@ -96,13 +96,18 @@ _RAW_SUFFIXES = frozenset([".3fr", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LEAST_DELAY = 100
 """Milliseconds: as browsers do, a delay of nothing is read as a tenth of a second."""
+_WEBP_FRAME_HEAD = 28
+"""Bytes: header of the chunk, place, size, delay and flags of the frame, name of the chunk with its pixels."""
+_WEBP_PICTURES = (b"VP8 ", b"VP8L", b"ALPH")
+_WEBP_ANIMATED = 0x02
+"""Flag in the first byte of the chunk VP8X."""
 _EXIF_ORIENTATION = 0x0112
 _QUARTER_TURNS = {5, 6, 7, 8}
 
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """What the header of an image file says."""
+    """The header of an image file."""
 
     format: str
     mode: str
@@ -114,10 +119,12 @@ class Still:
 
 @contextmanager
 def _opened(path: Path, *, strip: bool = False, data: bytes | None = None) -> Iterator[Image.Image]:
-    """The image, not yet decoded; data: its bytes where they lie in something else. Raises InputError for whatever
-    goes wrong while it is open."""
+    """Open the image without decoding it; data: its bytes where they lie in something else. Raises InputError for
+    whatever goes wrong while it is open."""
     try:
         Image.init()
+        if data is None and is_broken_webp(path):
+            data = _mended_webp(path)
         source = path if data is None else BytesIO(data)
         with Image.open(source, formats=_formats(path, data)) as image:
             check_size(path.name, *image.size, strip=strip)
@@ -162,6 +169,7 @@ def identify(path: Path, *, strip: bool = False) -> Still | None:
             if asks_exif and image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS:
                 width, height = height, width
             animated = bool(getattr(image, "is_animated", False)) and image.format not in ("TIFF", "MPO", HEIF)
+            animated = animated or is_broken_webp(path)
             return Still(image.format or "", image.mode, width, height, image.has_transparency_data, animated)
     except _DamagedError:
         if _is_png(path) or is_heif(path):
@@ -265,29 +273,73 @@ def delays(path: Path) -> list[int]:
 
 
 def _webp_delays(path: Path) -> list[int]:
-    """Of the chunks ANMF of a RIFF file (WebP Container Specification, "Animation"); none in other files."""
-    found = []
+    """Return the delays in the headers of the frames (WebP Container Specification, "ANMF"); none in other files."""
+    return [delay for delay, _ in _webp_chunks(path) if delay is not None]
+
+
+def _webp_chunks(path: Path) -> list[tuple[int | None, int]]:
+    """Return the delay, None where it is no frame, and the end of each chunk of a WebP file up to the first that is
+    damaged or cut."""
+    found: list[tuple[int | None, int]] = []
     with path.open("rb") as file:
-        if file.read(4) != b"RIFF":
-            return []
-        file.seek(12)
-        while len(header := file.read(8)) == 8:
-            size = int.from_bytes(header[4:], "little")
-            if header[:4] == b"ANMF":
-                found.append(int.from_bytes(file.read(16)[12:15], "little"))
-                size -= 16
-            file.seek(max(0, size) + size % 2, os.SEEK_CUR)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        head = file.read(12)
+        end = 12 if head[:4] == b"RIFF" and head[8:] == b"WEBP" else size
+        while end + 8 <= size:
+            file.seek(end)
+            head = file.read(_WEBP_FRAME_HEAD)
+            name, length = head[:4], int.from_bytes(head[4:8], "little")
+            end += 8 + length + length % 2
+            is_frame = name == b"ANMF"
+            if end > size or not name.isalnum() or (is_frame and head[24:28] not in _WEBP_PICTURES):
+                break
+            found.append((int.from_bytes(head[20:23], "little") if is_frame else None, end))
     return found
 
 
-def animation(path: Path) -> Iterator[tuple[Pixels, Pixels | None, int]]:
-    """Yield frames of an animated image: pixels, alpha and the time it stays, in milliseconds. Raises InputError."""
-    with _opened(path) as image:
-        for number in range(getattr(image, "n_frames", 1)):
-            image.seek(number)
-            image.load()
-            pixels, alpha = _to_srgb(ImageOps.exif_transpose(image))
-            yield pixels, alpha, int(image.info.get("duration") or _LEAST_DELAY)
+def is_broken_webp(path: Path) -> bool:
+    """Tell whether a file is a WebP animation whose chunks do not reach the end that its header states."""
+    with path.open("rb") as file:
+        head = file.read(21)
+    if len(head) < 21 or head[:4] != b"RIFF" or head[8:16] != b"WEBPVP8X" or not head[20] & _WEBP_ANIMATED:
+        return False
+    stated = int.from_bytes(head[4:8], "little") + 8
+    # What is shorter than the header of a chunk is none.
+    return max((end for _, end in _webp_chunks(path)), default=0) + 8 <= stated
+
+
+def _mended_webp(path: Path) -> bytes | None:
+    """Return a broken animation with its whole frames only, which Pillow reads; None where it has none."""
+    ends = [end for delay, end in _webp_chunks(path) if delay is not None]
+    if not ends:
+        return None
+    with path.open("rb") as file:
+        whole = file.read(ends[-1])
+    return b"RIFF" + (len(whole) - 8).to_bytes(4, "little") + whole[8:]
+
+
+def animation(path: Path, warn: Callable[[str], None] | None = None) -> Iterator[tuple[Pixels, Pixels | None, int]]:
+    """Yield frames of an animated image: pixels, alpha and the time it stays, in milliseconds.
+
+    It ends before the first frame that is damaged, since later ones are drawn over it; `warn` is called with the
+    reason. Raises InputError where no frame can be read.
+    """
+    done = 0
+    try:
+        with _opened(path) as image:
+            for number in range(getattr(image, "n_frames", 1)):
+                image.seek(number)
+                image.load()
+                pixels, alpha = _to_srgb(ImageOps.exif_transpose(image))
+                milliseconds = int(image.info.get("duration") or _LEAST_DELAY)
+                yield pixels, alpha, milliseconds
+                done += milliseconds
+    except _DamagedError as error:
+        if not done:
+            raise
+        if warn is not None:
+            warn(f"{error.message}; it ends at {done / 1000:.2f} s")
 
 
 def _to_srgb(image: Image.Image) -> tuple[Pixels, Pixels | None]:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, Self
 
 import numpy as np
 
 from fommctl.errors import OutputError
-from fommctl.files import create_temporary, publish, real_target
+from fommctl.files import HeldFolder, create_temporary, real_target
 from fommctl.media.colour import ColourTags
 from fommctl.media.colourspaces import import_openimageio
 from fommctl.media.containers import container_of, resolve_encoding
@@ -26,7 +26,6 @@ from fommctl.media.sound import AudioSource
 __all__ = ["AudioSource", "Writer", "check_output", "holds_alpha", "holds_audio", "holds_more"]
 
 _FASTEST_GIF = 50
-_AnyMovie = TypeVar("_AnyMovie", bound=Movie)
 
 
 class _Sink(Protocol):
@@ -36,9 +35,17 @@ class _Sink(Protocol):
 
     def write(self, pixels: Frame, time: Fraction, duration: Fraction) -> None: ...
 
-    def finish(self) -> None: ...
+    def finish(self) -> None:
+        """Complete what was written; nothing has its name yet."""
 
-    def abort(self) -> None: ...
+    def publish(self, *, keep: bool) -> None:
+        """Give it its name.  keep: `abort` can still undo it."""
+
+    def release(self) -> None:
+        """Remove what `abort` would need."""
+
+    def abort(self) -> None:
+        """Remove what was written, and put back what it has replaced."""
 
 
 def check_output(
@@ -151,6 +158,7 @@ class Writer:
         self._target = real_target(self.path)
         self._overwrite = overwrite
         self._temporary: Path | None = None
+        self._folder: HeldFolder | None = None
         self._sink: _Sink | None = None
         self.warnings: list[str] = []
         if self._encoding.container.muxer == "gif" and rate > _FASTEST_GIF:
@@ -179,11 +187,17 @@ class Writer:
                 first_number=self._first_number,
                 part=self._part,
                 save=self._plate_writer(),
+                colour=self._colour,
             )
             return self
         with output_errors(self.path):
             self._temporary = create_temporary(self._target)
-        self._sink = self._movie(Movie, self._temporary)
+            self._folder = HeldFolder(self._target.parent)
+        try:
+            self._sink = self._movie(self._temporary, self._folder)
+        except BaseException:
+            self._folder.close()
+            raise
         return self
 
     def _plate_writer(self) -> PlateWriter | None:
@@ -192,12 +206,14 @@ class Writer:
         comment = None if self._mark is None else self._mark.comment
         return PlateWriter(self._encoding.pix_fmt, self._plates, comment)
 
-    def _movie(self, kind: type[_AnyMovie], temporary: Path) -> _AnyMovie:
-        return kind(
+    def _movie(self, temporary: Path, folder: HeldFolder) -> Movie:
+        return Movie(
             self.path,
             temporary,
+            self._target,
             self._encoding,
             self._picture,
+            folder=folder,
             colour=self._colour,
             audio=self._audio,
             metadata=self._metadata,
@@ -205,6 +221,7 @@ class Writer:
             timecode=self._timecode,
             reel=self._reel,
             threads=self.threads,
+            overwrite=self._overwrite,
             warnings=self.warnings,
         )
 
@@ -226,20 +243,45 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._sink is None:
-            return
         if error is not None:
-            self._sink.abort()
+            self.abort()
             return
         try:
-            if self.frames_written == 0:
-                raise OutputError(f"there is no frame to write to {self.path}", "Check --start, --end and the input.")
-            self._sink.finish()
-            if self._temporary is not None:
-                if self._complete is not None:
-                    self._complete(self._temporary)
-                with output_errors(self.path):
-                    publish(self._temporary, self._target, overwrite=self._overwrite)
+            self.finish()
+            self.publish()
         except BaseException:
-            self._sink.abort()
+            self.abort()
             raise
+        self.release()
+
+    # The steps of a normal exit, for several writers whose results belong together.
+
+    def finish(self) -> None:
+        """Complete the result under its temporary name. Raises OutputError."""
+        assert self._sink is not None
+        if self.frames_written == 0:
+            raise OutputError(f"there is no frame to write to {self.path}", "Check --start, --end and the input.")
+        self._sink.finish()
+        if self._temporary is not None and self._complete is not None:
+            self._complete(self._temporary)
+
+    def publish(self, *, keep: bool = False) -> None:
+        """Give the result its name. Raises OutputError.  keep: `abort` can still undo it, until `release`."""
+        assert self._sink is not None
+        self._sink.publish(keep=keep)
+
+    def release(self) -> None:
+        """Let go of what the result has replaced."""
+        assert self._sink is not None
+        self._sink.release()
+        self._let_go()
+
+    def abort(self) -> None:
+        """Leave everything as it was before."""
+        if self._sink is not None:
+            self._sink.abort()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._folder is not None:
+            self._folder.close()

@@ -1,1 +1,1 @@
-"""Where weights come from and how they become a model: registry, downloads, checkpoints."""
+"""Weights and how they become a model: registry, downloads, checkpoints."""

@@ -28,10 +28,11 @@ FORMAT = "fommctl"
 FORMAT_VERSION = 1
 _SLACK = 16 * 2**20
 _LEGACY_PICKLES = 5
-"""In a torch file of the older kind: magic number, version, machine, content, and what numbers follow."""
+"""The number of pickles in a torch file of the older kind: magic number, version, machine, content, and what numbers
+follow."""
 _DAMAGED = "Copy or download it again."
 _FORBIDDEN = re.compile(r"(?:GLOBAL|function|class|module) `?([\w.]+)")
-"""What torch's refusals have in common: the word before the name that a pickle wanted to import or to call."""
+"""The common part of torch's refusals: the word before the name that a pickle wanted to import or to call."""
 
 LOOSE = "state_dict"
 """The group of tensors that a file holds without one."""
@@ -45,8 +46,8 @@ class Checkpoint:
 
     groups: Groups
     metadata: Mapping[str, str]
-    """Of a native file: format_version, backend, preset (YAML), licence, training (JSON), ...; of a published one:
-    training only, with the numbers that it holds beside the networks (epoch); of a checkpoint of a run the preset
+    """Metadata of a native file: format_version, backend, preset (YAML), licence, training (JSON), ...; of a published
+    one: training only, with the numbers that it holds beside the networks (epoch); of a checkpoint of a run the preset
     too."""
     path: Path
 

@@ -87,17 +87,17 @@ class LoadedModel:
     """Networks with weights, and what is known of them."""
 
     name: str
-    """In the registry, or of the file."""
+    """Name in the registry, or of the file."""
     backend: Backend
     preset: Preset
     metadata: Mapping[str, str]
     """See `Checkpoint.metadata`."""
     notes: tuple[str, ...]
-    """How the file was read, where that had to be worked out; short phrases for the user."""
+    """Short phrases for the user on how the file was read, where that had to be worked out."""
     groups: tuple[str, ...] = ()
     """Groups whose weights came from the file."""
     path: Path | None = None
-    """Of the file; None where the weights come from none."""
+    """Path of the file; None where the weights come from none."""
     fingerprint: FileFingerprint | None = None
     """State of the file before it was read."""
     publisher: str | None = None
@@ -137,7 +137,7 @@ def load_file(
     host: Host,
     *,
     name: str,
-    entry: registry.Entry | None = None,
+    entry: registry.RegisteredModel | None = None,
     preset: Preset | str | None = None,
     sets: Sequence[str] = (),
 ) -> LoadedModel:
@@ -157,7 +157,7 @@ def load_file(
         chosen, notes = _read_off(checkpoint, name, host, sets)
     spec: BackendSpec = host.find("backend", chosen.backend)
     backend = build_backend(spec, chosen.model_params)
-    groups = fit(backend, spec, _in_layout(checkpoint, spec), chosen.name)
+    groups = load_weights(backend, spec, _in_layout(checkpoint, spec), chosen.name)
     if notes:
         log.warning("%s: no preset given, so its architecture was read off its tensors: %s", name, "; ".join(notes))
     version = host.version("backend", spec.name)
@@ -192,7 +192,7 @@ def locate(model: str | None, host: Host) -> Path:
     return _locate(model, None, host)[1]
 
 
-def fit(backend: Backend, spec: BackendSpec, checkpoint: Checkpoint, preset: str) -> tuple[str, ...]:
+def load_weights(backend: Backend, spec: BackendSpec, checkpoint: Checkpoint, preset: str) -> tuple[str, ...]:
     """Copy the weights of `checkpoint` into the networks of `backend`; returns the groups that were filled.
 
     Groups that the model does without (a discriminator) are left alone where the file has none. Raises ModelError
@@ -231,7 +231,7 @@ def fit(backend: Backend, spec: BackendSpec, checkpoint: Checkpoint, preset: str
     return tuple(wanted)
 
 
-def _locate(model: str | None, preset: Preset | None, host: Host) -> tuple[registry.Entry | None, Path]:
+def _locate(model: str | None, preset: Preset | None, host: Host) -> tuple[registry.RegisteredModel | None, Path]:
     """Return the registered model and its file; no registered model where `model` is a path."""
     if model is None:
         if preset is None:

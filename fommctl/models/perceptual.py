@@ -1,4 +1,4 @@
-"""Where the weights of the perceptual networks come from."""
+"""Weights of the perceptual networks."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _vgg19_file(url: str, report: Report) -> Path:
 
 
 def _check(path: Path, name: str) -> None:
-    """Raises ModelError where the file is not the one that its name speaks of."""
+    """Raise ModelError where the file is not the one that its name says."""
     digits = re.search(r"-([0-9a-f]{8,64})\.", name)
     if digits is None:
         raise UsageError(f"the name {name} carries no SHA-256", "It reads NAME-HASH.pth.")

@@ -18,7 +18,7 @@ LONGEST_PICKLE = 4 * 2**20
 """Bytes of what a torch file holds beside the numbers; those of the published models have a twentieth of that."""
 MOST_OPERATIONS = 2_000_000
 MOST_PARTS = 100_000
-"""Of a tuple, those of its parts included, each time that they occur: what it takes to hash it."""
+"""The most parts of a tuple, those of its parts included each time they occur: the cost of hashing it."""
 _CALLABLE = frozenset({"collections.OrderedDict", "torch.Size", "torch.device", "torch.serialization._get_layout",
                        "_codecs.encode", "collections.Counter", "torch.nn.parameter.Parameter"})  # fmt: skip
 _REBUILDS = "torch._utils._rebuild_"
@@ -35,13 +35,13 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """What stands for an object on the stack."""
+    """A stand-in for an object on the stack."""
 
     name: str | None = None
-    """Of a class or function that was named; else text."""
+    """Name of the class or function that was named, or a text."""
     number: int = 0
     parts: tuple[_Item, ...] = ()
-    """Of a tuple."""
+    """Parts of a tuple."""
     weight: int = 1
 
 

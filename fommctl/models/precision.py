@@ -36,12 +36,12 @@ _FACTS = "cpu", "torch", "instructions", "rules"
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What this machine computes in."""
+    """The precision in which this machine computes."""
 
     precisions: CpuPrecisions
     instructions: str
     path: Path
-    """Of the file that holds the decision."""
+    """Path of the file that holds the decision."""
     kept: bool
     """False where the file cannot be written: then each process decides, and all alike."""
 

@@ -39,7 +39,7 @@ BUILT_IN = ModelSpec(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class RegisteredModel:
     """One model of the registry."""
 
     name: str
@@ -49,12 +49,12 @@ class Entry:
     licence: str
     status: Status
     path: Path
-    """Where the file is, or will be once pulled."""
+    """Path where the file is, or will be once pulled."""
     spec: ModelSpec | None = None
-    """None for an imported model that no plugin knows."""
+    """The plugin's spec; None for an imported model that no plugin knows."""
 
 
-def entries(host: Host) -> dict[str, Entry]:
+def entries(host: Host) -> dict[str, RegisteredModel]:
     """Return every known model by name: the built-in one, those of plugins, imported ones by name."""
     specs = {BUILT_IN.name: BUILT_IN, **host.models}
     found = {name: _entry(spec) for name, spec in specs.items()}
@@ -65,7 +65,7 @@ def entries(host: Host) -> dict[str, Entry]:
     return found
 
 
-def find(name: str, host: Host) -> Entry:
+def find(name: str, host: Host) -> RegisteredModel:
     """Return the model of this name. Raises UsageError with the nearest name where there is none."""
     known = entries(host)
     if name in known:
@@ -81,7 +81,7 @@ def find(name: str, host: Host) -> Entry:
     )
 
 
-def default(host: Host) -> Entry:
+def default(host: Host) -> RegisteredModel:
     """Return the model that is used where none is named. Raises UsageError where plugins disagree on it."""
     chosen = [spec.name for spec in (BUILT_IN, *host.models.values()) if spec.default]
     if len(chosen) > 1:
@@ -89,14 +89,14 @@ def default(host: Host) -> Entry:
     return find(chosen[0], host)
 
 
-def file_of(entry: Entry) -> Path:
+def file_of(entry: RegisteredModel) -> Path:
     """Return the model's file. Raises MissingError with the command to pull it where it is absent."""
     if entry.status == "not pulled":
         raise MissingError(f"the weights of {entry.name} are not here", f"Run 'fommctl models pull {entry.name}'.")
     return entry.path
 
 
-def for_preset(preset: str, canonical: Callable[[str], str], host: Host) -> Entry:
+def for_preset(preset: str, canonical: Callable[[str], str], host: Host) -> RegisteredModel:
     """Return the registered weights for a preset: present ones before those to pull, then in the order of registration.
 
     preset: its proper name.  canonical: from a name or alias to the proper name.
@@ -119,7 +119,7 @@ def model_files(spec: ModelSpec, path: Path) -> list[tuple[ModelFile, Path]]:
     ]
 
 
-def pull(name: str, host: Host, report: Report = lambda done, total: None) -> tuple[Entry, bool]:
+def pull(name: str, host: Host, report: Report = lambda done, total: None) -> tuple[RegisteredModel, bool]:
     """Fetch the weights of `name` where they are absent or damaged; returns the model and whether anything was fetched.
 
     A model imported under this name counts as present. Where the publisher states no SHA-256, that of the first file
@@ -198,7 +198,7 @@ def remove(name: str, host: Host) -> Path:
 
 
 def import_path(name: str, host: Host, overwrite: bool) -> Path:
-    """Where a model imported as `name` goes. Raises UsageError for a name that cannot be used or is taken."""
+    """Return the path of a model imported as `name`. Raises UsageError for a name that cannot be used or is taken."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name.lower().endswith(".safetensors"):
         raise UsageError(
             f"{name!r} cannot be the name of a model", "Use letters, digits, dots, dashes and underscores."
@@ -212,12 +212,13 @@ def import_path(name: str, host: Host, overwrite: bool) -> Path:
 
 
 def is_shipped(spec: ModelSpec | None) -> bool:
-    """Does this model's file come with a package?"""
+    """Return whether this model's file comes with a package."""
     return spec is not None and spec.path is not None
 
 
 def pulled_path(spec: ModelSpec) -> Path:
-    """Where a downloadable model goes: a folder for several files, else a file with the ending of its address."""
+    """Return the path of a downloadable model: a folder for several files, else a file with the ending of its
+    address."""
     if spec.files:
         return models_folder() / spec.name
     ending = re.search(r"(\.pth\.tar|\.\w+)$", spec.urls[0].partition("?")[0]) if spec.urls else None
@@ -226,7 +227,7 @@ def pulled_path(spec: ModelSpec) -> Path:
 
 
 def record_path(name: str) -> Path:
-    """Where the hash of a pulled file is kept; it stays when the file is removed."""
+    """Return the path of a pulled file's hash, which stays when the file is removed."""
     return models_folder() / f"{name}.origin.json"
 
 
@@ -245,20 +246,20 @@ def origin(name: str) -> dict[str, Any]:
         raise ModelError(f"{path} is damaged", "Delete it to accept the next download as the right one.") from error
 
 
-def _entry(spec: ModelSpec) -> Entry:
+def _entry(spec: ModelSpec) -> RegisteredModel:
     path = spec.path or pulled_path(spec)
     there = all(target.exists() for _, target in model_files(spec, path))
     status: Status = "built-in" if is_shipped(spec) else "available" if there else "not pulled"
     fields = {"name": spec.name, "summary": spec.summary, "preset": spec.preset, "licence": spec.licence}
-    return Entry(**fields, status=status, path=path, spec=spec)
+    return RegisteredModel(**fields, status=status, path=path, spec=spec)
 
 
-def _imported(name: str, path: Path, spec: ModelSpec | None) -> Entry:
+def _imported(name: str, path: Path, spec: ModelSpec | None) -> RegisteredModel:
     try:
         metadata = read_metadata(path)
     except ModelError as error:
         metadata = {"summary": f"damaged: {error.message}"}
-    own = Entry(
+    own = RegisteredModel(
         name=name,
         summary=metadata.get("summary", ""),
         preset="",

@@ -95,6 +95,32 @@ def guidance_loss(keypoints: Tensor, landmarks: Tensor, points: Sequence[Sequenc
     return torch.where(found, difference, 0).abs().mean()
 
 
+def span_loss(
+    keypoints: Tensor, landmarks: Tensor, points: Sequence[Sequence[int]], spans: Sequence[Sequence[int]]
+) -> Tensor:
+    """Return the mean absolute difference between vectors from keypoint to keypoint and those of their landmarks.
+
+    Lips and eyelids are told by a few pixels; a keypoint that is off by as much together with its neighbour still
+    opens and closes them rightly.
+    keypoints, landmarks, points: as in `guidance_loss`.  spans: pairs of numbers of `points`, counted from 0.
+    """
+    wanted = _vectors(_targets(landmarks, points), spans)
+    found = wanted.isfinite()
+    difference = _vectors(keypoints, spans) - torch.where(found, wanted, 0)
+    return torch.where(found, difference, 0).abs().mean()
+
+
+def likeness_loss(found: Tensor, wanted: Tensor, spans: Sequence[Sequence[int]]) -> Tensor:
+    """Return the mean absolute difference of the keypoints of a prediction and of the driving frame, plus that of the
+    vectors from keypoint to keypoint.
+
+    found, wanted: (B, K, 2) in [-1, 1]; no gradient reaches those of the driving frame.  spans: as in `span_loss`.
+    """
+    difference = found - wanted.detach()
+    loss = difference.abs().mean()
+    return loss + _vectors(difference, spans).abs().mean() if spans else loss
+
+
 def focus_loss(
     prediction: Tensor, truth: Tensor, landmarks: Tensor, points: Sequence[Sequence[int]], deviation: float = 0.1
 ) -> Tensor:
@@ -120,6 +146,12 @@ def revealed_loss(prediction: Tensor, truth: Tensor, warped: Tensor) -> Tensor:
     """
     weights = (warped.detach() - truth).abs().mean(1, keepdim=True)
     return ((prediction - truth).abs() * weights).mean()
+
+
+def _vectors(points: Tensor, spans: Sequence[Sequence[int]]) -> Tensor:
+    """Return the vectors (B, S, 2) from the second to the first point of each span, of points (B, K, 2)."""
+    first, second = (list(numbers) for numbers in zip(*spans, strict=True))
+    return points[:, first] - points[:, second]
 
 
 def _targets(landmarks: Tensor, points: Sequence[Sequence[int]]) -> Tensor:

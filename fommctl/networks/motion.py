@@ -15,8 +15,8 @@ M = TypeVar("M", bound="MotionParts")
 
 
 class MotionParts:
-    """What all motions do. A family of models derives a frozen dataclass from it, whose fields are float32 tensors of B
-    frames each, frames first; one that may be absent is None then."""
+    """The behaviour that all motions share. A family of models derives a frozen dataclass from it, whose fields are
+    float32 tensors of B frames each, frames first; one that may be absent is None then."""
 
     __slots__ = ()
     optional: ClassVar[tuple[str, ...]] = ()

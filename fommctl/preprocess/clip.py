@@ -47,7 +47,7 @@ class ClipOptions:
     """Treatment of a part that is not square: `pad` takes in what is around it, `crop` its middle, `stretch` distorts
     all of it."""
     audio: bool
-    """Whether to keep the sound, where there is some and the format holds it."""
+    """Whether the sound is kept, where there is some and the format can hold it."""
     deinterlace: Deinterlace = "auto"
     """Treatment of interlaced footage."""
 

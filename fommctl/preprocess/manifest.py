@@ -34,6 +34,7 @@ from fommctl.api.readers import parse_json
 from fommctl.datasets.keypoints import keypoints_path
 from fommctl.errors import InputError, OutputError, UsageError
 from fommctl.files import (
+    HeldFolder,
     create_temporary_folder,
     exclusive_folder,
     remove_stale_files,
@@ -163,7 +164,9 @@ class Manifest:
                 for split in ("train", "test"):
                     (self.folder / split).mkdir(exist_ok=True)
                 self.work = create_temporary_folder(self.folder / "work")
-            opened.callback(shutil.rmtree, self.work, ignore_errors=True)
+                held = HeldFolder(self.folder)
+            opened.callback(held.close)
+            opened.callback(held.remove, self.work.name)
             self._opened = opened.pop_all()
         return self
 

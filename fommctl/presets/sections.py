@@ -170,6 +170,9 @@ class GuidanceParams(Section):
     """Name of a plugin's detector; it has to find landmarks."""
     points: LandmarkMeans
     """Landmarks whose mean each of the first keypoints is drawn to."""
+    spans: Annotated[tuple[Annotated[tuple[Count, Count], Strict(False)], ...], Strict(False)] = ()
+    """Pairs of `points`, by their places in that list from 0, whose distance and direction the keypoints are to keep:
+    lips, eyelids."""
     focus_points: LandmarkMeans | None = None
     """Landmarks, or means of some, around which the focus loss looks; None for `points`."""
     focus_deviation: Annotated[float, Field(gt=0)] = 0.1
@@ -260,7 +263,7 @@ class SquareParams(Section):
     factor: Annotated[float, Field(gt=0, le=10)]
     """Side over the larger extent of the landmarks, along the face."""
     offset: Annotated[float, Field(ge=-1, le=1)] = 0.0
-    """How far its centre lies below that of the landmarks, in sides; negative is above."""
+    """The distance of its centre below that of the landmarks, in sides; negative is above."""
     turned: bool = False
     """Turned as the face is; of a source only."""
 

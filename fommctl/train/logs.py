@@ -47,8 +47,8 @@ class MetricsLog:
     """Appends to RUN/metrics.jsonl.
 
     When it is made, lines of `from_step` and later go, and with them the first line that cannot be read (torn by a
-    kill) and all that follow it: what is left is as the uninterrupted run wrote it. Steps only rise within a file.
-    The file is cut in place, so that nothing is copied and a kill in between loses no line before the cut.
+    kill, or damaged: see `Journal.cut`) and all that follow it: what is left is as the uninterrupted run wrote it.
+    Steps only rise within a file. It is cut in place, so that a kill in between loses no line before the cut.
 
     Raises OutputError where the file cannot be written to or the disk is full.
     """

@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from fommctl.errors import InputError, ModelError, OutputError, UsageError, not_written
-from fommctl.files import atomic_write, locked, remove_stale_files
+from fommctl.files import atomic_write, held_in_place, locked, remove_stale_files, require_in_place
 
 log = logging.getLogger(__name__)
 
@@ -175,6 +175,7 @@ def lock_run(out: Path) -> Iterator[None]:
             raise UsageError(
                 f"another training run is writing to {out}", "Wait for it, or name another folder with --out."
             )
+        held.enter_context(held_in_place(out))
         try:
             for folder in (out, checkpoints_folder(out), picture_path(out, 0).parent):
                 remove_stale_files(folder)
@@ -195,6 +196,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     A kill, a power cut or an error leaves the file that was there before. Raises OutputError where the disk is full
     or the folder cannot be written to; other errors of `write` go on as they are.
     """
+    require_in_place(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, hint=_HINT_FULL) as temporary:

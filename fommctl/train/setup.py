@@ -157,7 +157,7 @@ def _landmarks(params: BaseTrainParams, dataset: DatasetParams, host: Host) -> d
         if dataset.expressions is not None:
             raise UsageError(
                 "dataset_params.expressions needs the detector of train_params.guidance",
-                "Give losses of guidance or focus a weight, or leave the expressions out.",
+                "Give losses of guidance, spans or focus a weight, or leave the expressions out.",
             )
         return {}
     spec: DetectorSpec = host.find("detector", guidance.detector)
@@ -166,7 +166,7 @@ def _landmarks(params: BaseTrainParams, dataset: DatasetParams, host: Host) -> d
         weights = getattr(params, "loss_weights", None)
         without = [
             f"--set train_params.loss_weights.{name}=0"
-            for name in ("guidance", "focus")
+            for name in ("guidance", "spans", "focus")
             if getattr(weights, name, None)
         ]
         raise MissingError(

@@ -79,5 +79,5 @@ class Bodies:
     """
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
-        """Raises InputError where there is none."""
+        """Find the folder of the data set, or raise InputError."""
         return plain_folder(root, identity_ends=("#",))

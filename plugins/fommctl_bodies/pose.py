@@ -44,8 +44,8 @@ class PoseDetector:
         self._pose: Any = Pose(static_image_mode=True, model_complexity=COMPLEXITY, min_detection_confidence=CONFIDENCE)
 
     def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
-        """At most one person in each (H, W, 3) picture, with (18, 2) landmarks; NaN for joints that are hidden or
-        outside the picture."""
+        """Detect at most one person in each (H, W, 3) picture, with (18, 2) landmarks; NaN for joints that are hidden
+        or outside the picture."""
         return [self._person(frame) for frame in frames]
 
     def _person(self, frame: NDArray[np.uint8]) -> list[Detection]:

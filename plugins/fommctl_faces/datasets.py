@@ -63,5 +63,5 @@ class Faces:
     """
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
-        """Raises InputError where there is none."""
+        """Find the table of the data set, or raise InputError."""
         return plain_folder(root)

@@ -59,7 +59,7 @@ class HogDetector:
 
 
 def _scales(height: int, width: int) -> list[float]:
-    """By how much to enlarge a picture of this size, in the order to try."""
+    """Return the factors by which to enlarge a picture of this size, in the order to try."""
     scales: list[float] = []
     for side in SIDES:
         scale = min(LARGEST_SCALE, side / max(height, width))

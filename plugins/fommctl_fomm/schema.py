@@ -10,7 +10,7 @@ from fommctl.api.schema import Blocks, Expansion, Maximum, Params, ScaleFactor, 
 
 
 class CommonParams(Params):
-    """What all networks share."""
+    """Parameters that all networks share."""
 
     num_kp: Annotated[int, Field(ge=1, le=1000)]
     num_channels: Annotated[int, Field(ge=1, le=16)]

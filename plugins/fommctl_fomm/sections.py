@@ -25,6 +25,13 @@ class LossWeights(Params):
     """Ours: mean absolute difference of the warped source and the driving frame, at the size of the motion field."""
     guidance: Weight = 0.0
     """Ours: distance of the keypoints from landmarks that a detector finds; see `GuidanceParams`."""
+    spans: Weight = 0.0
+    """Ours: difference of the vectors between keypoints from those between their landmarks, for the pairs of
+    `GuidanceParams.spans`."""
+    likeness: Weight = 0.0
+    """Ours: distance between the keypoints that the detector finds in the prediction and in the driving frame, and
+    difference of the vectors between them for the pairs of `GuidanceParams.spans`. The detector that looks at the
+    prediction learns nothing by it."""
     focus: Weight = 0.0
     """Ours: mean absolute difference of prediction and driving frame around those landmarks."""
     revealed: Weight = 0.0
@@ -36,7 +43,7 @@ class TrainParams(BaseTrainParams):
     """The training of FOMM."""
 
     scales: Scales = (1, 0.5, 0.25, 0.125)
-    """Of the pyramid that the losses see, relative to the frame."""
+    """Scales of the pyramid that the losses see, relative to the frame."""
     loss_weights: LossWeights = LossWeights()
     perceptual_network: Literal["vgg19", "efficientnet-lite0", "none"] = "vgg19"
     """Ours: whose features the perceptual loss compares. The published choice needs a download, efficientnet-lite0 a
@@ -51,7 +58,8 @@ class TrainParams(BaseTrainParams):
 
     @property
     def landmarks(self) -> GuidanceParams | None:
-        return self.guidance if self.loss_weights.guidance or self.loss_weights.focus else None
+        weights = self.loss_weights
+        return self.guidance if weights.guidance or weights.spans or weights.focus else None
 
 
 SECTIONS = {"train_params": TrainParams}

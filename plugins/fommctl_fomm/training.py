@@ -29,16 +29,19 @@ from fommctl.api.training import (
     focus_loss,
     generator_adversarial_loss,
     guidance_loss,
+    likeness_loss,
     perceptual_loss,
     pixel_loss,
     revealed_loss,
+    span_loss,
 )
 
 if TYPE_CHECKING:
+    from fommctl.api.training import GuidanceParams
     from fommctl_fomm.sections import LossWeights, TrainParams
 
 BETAS = (0.5, 0.999)
-"""Of Adam, as published."""
+"""Adam's betas, as published."""
 
 
 class GeneratorPhase(nn.Module):
@@ -82,6 +85,10 @@ class GeneratorPhase(nn.Module):
             )
         losses |= self._adversarial_losses(painted, real, driving, weights)
         losses |= self._equivariance_losses(batch, driving, weights)
+        if weights.likeness:
+            spans = () if self._params.guidance is None else self._params.guidance.spans
+            found = self._keypoints_of(generated.prediction)
+            losses["likeness"] = weights.likeness * likeness_loss(found, driving.keypoints, spans)
         losses |= self._guided_losses(batch, source, driving, generated)
         return PhaseResult(losses, (painted, real, driving.keypoints), _view(batch, source, driving, generated))
 
@@ -111,6 +118,14 @@ class GeneratorPhase(nn.Module):
             losses["equivariance_jacobian"] = weights.equivariance_jacobian * jacobian
         return losses
 
+    def _keypoints_of(self, frames: Tensor) -> Tensor:
+        """Detect keypoints with weights that take no gradient, and without a trace in the detector's statistics."""
+        detector = self.keypoint_detector
+        state = {name: values.detach() for name, values in detector.named_parameters()}
+        state |= {name: values.clone() for name, values in detector.named_buffers()}
+        found: Motion = torch.func.functional_call(detector, state, (frames,))
+        return found.keypoints
+
     def _warped_loss(self, generated: Generated, batch: TrainingBatch) -> Tensor:
         height, width = generated.motion.deformation.shape[1:3]
         warped, wanted = (resize_map(frames, height, width) for frames in (generated.deformed, batch.driving))
@@ -126,10 +141,13 @@ class GeneratorPhase(nn.Module):
         if guidance is None or batch.source_landmarks is None or batch.driving_landmarks is None:
             return {}
         losses = {}
+        pairs = ((source.keypoints, batch.source_landmarks), (driving.keypoints, batch.driving_landmarks))
         if weights.guidance:
-            pairs = ((source, batch.source_landmarks), (driving, batch.driving_landmarks))
-            found = [guidance_loss(motion.keypoints, marks, guidance.points) for motion, marks in pairs]
+            found = [guidance_loss(keypoints, marks, guidance.points) for keypoints, marks in pairs]
             losses["guidance"] = weights.guidance * torch.stack(found).mean()
+        if weights.spans:
+            found = [span_loss(keypoints, marks, guidance.points, guidance.spans) for keypoints, marks in pairs]
+            losses["spans"] = weights.spans * torch.stack(found).mean()
         if weights.focus:
             focused = focus_loss(
                 generated.prediction,
@@ -205,13 +223,27 @@ def _check(
     for scale in params.perceptual_scales or ():
         if scale not in params.scales:
             raise UsageError(f"perceptual_scales has {scale}, which scales has not", "Add it to train_params.scales.")
-    if (weights.guidance or weights.focus) and params.guidance is None:
+    if (weights.guidance or weights.spans or weights.focus) and params.guidance is None:
         raise UsageError(
-            "losses of guidance and focus need train_params.guidance", "Say which detector and which points guide."
+            "losses of guidance, spans and focus need train_params.guidance",
+            "Say which detector and which points guide.",
         )
-    if params.guidance is not None and len(params.guidance.points) > keypoint_detector.kp.out_channels:
+    if params.guidance is not None:
+        _check_guidance(params.guidance, keypoint_detector, spans=bool(weights.spans))
+
+
+def _check_guidance(guidance: GuidanceParams, keypoint_detector: KeypointDetector, *, spans: bool) -> None:
+    last = max((number for span in guidance.spans for number in span), default=None)
+    if spans and last is None:
+        raise UsageError("the loss of spans needs train_params.guidance.spans", "Name pairs of its points.")
+    if last is not None and last >= len(guidance.points):
         raise UsageError(
-            f"{len(params.guidance.points)} points cannot guide {keypoint_detector.kp.out_channels} keypoints",
+            f"train_params.guidance.spans names point {last}, there are {len(guidance.points)}",
+            "Count the points from 0.",
+        )
+    if len(guidance.points) > keypoint_detector.kp.out_channels:
+        raise UsageError(
+            f"{len(guidance.points)} points cannot guide {keypoint_detector.kp.out_channels} keypoints",
             "Give at most one point for each keypoint.",
         )
 

@@ -44,11 +44,12 @@ class StrictDistance:
 
 
 def paper_distances(prediction: Points, truth: Points) -> NDArray[np.float64]:
-    """Of each frame, (N,) in pixels, NaN where no keypoint is in both; keypoints are (N, K, 2), NaN where absent."""
+    """Return each frame's distance, (N,) in pixels, NaN where no keypoint is in both; keypoints are (N, K, 2), NaN
+    where absent."""
     return mean_where(np.abs(prediction - truth).mean(-1), found(prediction) & found(truth))
 
 
 def strict_distances(prediction: Points, truth: Points, *, diagonal: float) -> NDArray[np.float64]:
-    """Of each frame, (N,) in pixels, NaN where the truth has no keypoint; diagonal: of the frame."""
+    """Return each frame's distance, (N,) in pixels, NaN where the truth has no keypoint; diagonal: of the frame."""
     lengths = np.linalg.norm(prediction - truth, axis=-1)
     return mean_where(np.where(found(prediction), lengths, diagonal), found(truth))

@@ -99,19 +99,20 @@ def _scorer(clip: MetricClip, distances: Callable[[Embeddings, Embeddings], Scor
 
 
 def paper_distances(prediction: Embeddings, truth: Embeddings) -> Scores:
-    """Of each frame, (N,), NaN where either has no embedding; embeddings are (N, D), NaN where there is none."""
+    """Return each frame's distance, (N,), NaN where either has no embedding; embeddings are (N, D), NaN where there is
+    none."""
     difference: Embeddings = prediction - truth
     return np.asarray((difference * difference).sum(-1))
 
 
 def plain_distances(prediction: Embeddings, truth: Embeddings) -> Scores:
-    """Of each frame, (N,), NaN where either has no embedding."""
+    """Return each frame's distance, (N,), NaN where either has no embedding."""
     distances: Scores = np.linalg.norm(prediction - truth, axis=-1)
     return distances
 
 
 def strict_distances(prediction: Embeddings, truth: Embeddings) -> Scores:
-    """Of each frame, (N,), NaN where the truth has no embedding."""
+    """Return each frame's distance, (N,), NaN where the truth has no embedding."""
     absent = ~np.isfinite(prediction).all(-1)
     opposite = 2 * np.linalg.norm(truth, axis=-1)
     distances: Scores = np.where(absent, opposite, np.linalg.norm(prediction - truth, axis=-1))

@@ -112,8 +112,8 @@ class _JitterScorer:
 
 
 def jitters(points: Points) -> NDArray[np.float64]:
-    """Of each frame but the first and the last, (max(0, N - 2),) in pixels, of keypoints (N, K, 2); NaN where none has
-    both neighbours."""
+    """Return the jitter of each frame but the first and the last, (max(0, N - 2),) in pixels, of keypoints (N, K, 2);
+    NaN where none has both neighbours."""
     if len(points) < 3:
         return np.zeros(0)
     second = points[2:] - 2 * points[1:-1] + points[:-2]

@@ -62,7 +62,7 @@ def pooled(clips: Sequence[ClipScores]) -> float | None:
 
 
 def _counts(prediction: Points, truth: Points) -> tuple[Scores, Scores]:
-    """Of each frame, (N,): keypoints of the truth that the prediction lacks, and all of the truth."""
+    """Count for each frame, (N,), keypoints of the truth that the prediction lacks, and all of the truth."""
     present = found(truth)
     return (present & ~found(prediction)).sum(-1).astype(np.float64), present.sum(-1).astype(np.float64)
 

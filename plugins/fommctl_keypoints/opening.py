@@ -35,7 +35,7 @@ LANDMARKS: Mapping[int, Landmarks] = {
     # MediaPipe's face mesh: the same places.
     478: Landmarks((33, 263), mouth=((13, 14),), eyelids=((160, 144), (158, 153), (385, 380), (387, 373))),
 }
-"""By how many there are; of any other number nothing is measured."""
+"""Sets of landmarks by their number; with any other number nothing is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,8 @@ class _OpeningScorer:
 
 
 def openings(points: Points, feature: Feature) -> Scores:
-    """Of each frame, (N,), of landmarks (N, K, 2); NaN where there is no face, or K is none that is known."""
+    """Return each frame's opening, (N,), from landmarks (N, K, 2); NaN where there is no face, or K is none that is
+    known."""
     numbers = LANDMARKS.get(points.shape[1])
     if numbers is None:
         return np.full(len(points), np.nan)

@@ -30,11 +30,11 @@ class FrameScorer:
         self._scores: list[Scores] = []
 
     def add(self, chunk: FrameChunk) -> None:
-        """The next frames."""
+        """Take the next frames."""
         self._scores.append(self._score(chunk))
 
     def finish(self) -> ClipScores:
-        """After the last frames."""
+        """Return the score, after the last frames."""
         return mean_of_frames(joined(self._scores))
 
 

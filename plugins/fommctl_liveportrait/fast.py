@@ -55,7 +55,7 @@ class FastSource:
 
 
 class FastWarping:
-    """As `WarpingNetwork`, on a source that is encoded."""
+    """`WarpingNetwork` on a source that is encoded."""
 
     def __init__(self, network: WarpingNetwork, numerics: Numerics) -> None:
         dense = network.dense_motion_network
@@ -219,7 +219,7 @@ class FastSpade:
 
 
 class FastSpadeBlock:
-    """As `SpadeBlock`, for what `shared` gives of the features."""
+    """`SpadeBlock` for what `shared` gives of the features."""
 
     def __init__(self, block: SpadeBlock, level: Level) -> None:
         self._first, self._second = FastSpade(block.norm_0, level), FastSpade(block.norm_1, level)
@@ -246,7 +246,7 @@ class FastSpadeBlock:
 
 
 class SharedMaps:
-    """What `mlp_shared` of several normalisations give, of features enlarged by 1, 2 or 4."""
+    """Results of the `mlp_shared` of several normalisations for features enlarged by 1, 2 or 4."""
 
     def __init__(self, norms: list[Spade], scale: int, numerics: Numerics) -> None:
         pairs = [weight_and_bias(norm.mlp_shared[0]) for norm in norms]  # type: ignore[arg-type]
@@ -315,7 +315,7 @@ def _square(kernel: Tensor) -> Tensor:
 
 
 class FastGenerator:
-    """As `SpadeGenerator`."""
+    """`SpadeGenerator` for inference."""
 
     def __init__(self, network: SpadeGenerator, numerics: Numerics) -> None:
         self._fc = _wide(numerics, *weight_and_bias(network.fc))

@@ -119,7 +119,7 @@ def sample_volume(values: Tensor, grid: Tensor) -> Tensor:
 
 
 def gather_volume(values: Tensor, grid: Tensor) -> Tensor:
-    """As `sample_volume`, by eight gathered corners."""
+    """Sample as `sample_volume` does, by eight gathered corners."""
     batch, channels, *sides = values.shape
     flat = values.flatten(2)
     places = [((grid[..., axis] + 1) * side - 1) / 2 for axis, side in enumerate(reversed(sides))]

@@ -42,9 +42,9 @@ class FaceOptions(Options):
     stitching: bool = True
     """Keep the shoulders where the source has them."""
     friendly: Literal["expression", "pose"] = "expression"
-    """Of relative motion: expression fits it to the size of the source's face, pose leaves it."""
+    """The fit of relative motion: expression fits it to the size of the source's face, pose leaves it."""
     scale: Literal["driving", "frozen"] = "driving"
-    """Of relative motion: frozen leaves the face as large as it is; --smooth steadies the driving scale."""
+    """The scale of relative motion: frozen leaves the face as large as it is; --smooth steadies the driving scale."""
     neutral: bool = False
     """Count expressions from a face at rest, not from the reference frame: for one driving picture."""
     retarget_eyes: bool = False

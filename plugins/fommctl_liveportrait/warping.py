@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from fommctl_liveportrait.layers import Block2d, Hourglass3d, identity_volume, sample_volume
 
 VARIANCE = 0.01
-"""Of the Gaussian around a keypoint."""
+"""Variance of the Gaussian around a keypoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class Warped:
-    """What the warping network finds."""
+    """The result of the warping network."""
 
     features: Tensor
     """(B, C, h, w): what the generator paints."""

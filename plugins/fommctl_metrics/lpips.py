@@ -24,7 +24,7 @@ SMALLEST = 31
 TAPS = (1, 4, 7, 9, 11)
 """Layers whose output is compared: after each ReLU."""
 MEAN, DEVIATION = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-"""Of red, green and blue in [-1, 1]."""
+"""Mean and deviation of red, green and blue in [-1, 1]."""
 BATCH = 16
 
 

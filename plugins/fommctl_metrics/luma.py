@@ -17,9 +17,9 @@ from fommctl_metrics.scikit_video import measure, utilities
 SMALLEST_SSIM = 11
 """Pixels of a side: the window of SSIM."""
 SMALLEST_MS_SSIM = 176
-"""As scikit-video asks for: eleven pixels after four halvings."""
+"""The smallest side that scikit-video accepts: eleven pixels after four halvings."""
 SMALLEST_NIQE = 194
-"""As scikit-video asks for: two patches of 96 pixels, and some more."""
+"""The smallest side that scikit-video accepts: two patches of 96 pixels, and some more."""
 SMALLEST_STRRED = 64
 """The band is an eighth of the frame; below that its blocks of 3 pixels are too few for their covariance."""
 

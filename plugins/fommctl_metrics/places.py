@@ -1,4 +1,4 @@
-"""Where published weights come from and where they are kept, known without importing torch."""
+"""Addresses and paths of published weights, known without importing torch."""
 
 from __future__ import annotations
 

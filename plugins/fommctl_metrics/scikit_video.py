@@ -34,7 +34,7 @@ def gauss_window(reach: int, sigma: float) -> list[float]:
 
 
 REPLACED: Mapping[str, Mapping[str, Any]] = {"utils.mscn": {"gen_gauss_window": gauss_window}}
-"""By module, what takes the place of its own."""
+"""Replacements of names in each module."""
 
 
 @cache

@@ -94,7 +94,7 @@ class _TrueFlow:
         self._search = self._cv2.DISOpticalFlow_create(self._cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     def __call__(self, old: Pixels, new: Pixels) -> tuple[Flow, NDArray[np.bool_]]:
-        """Where each pixel of the new frame comes from, and which of them were visible in the old one."""
+        """Return where each pixel of the new frame comes from, and which pixels were visible in the old one."""
         greys = [self._cv2.cvtColor(np.ascontiguousarray(frame), self._cv2.COLOR_RGB2GRAY) for frame in (old, new)]
         backward = self._search.calc(greys[1], greys[0], None)
         forward = self._search.calc(greys[0], greys[1], None)

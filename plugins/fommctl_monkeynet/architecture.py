@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NETWORKS = ("generator", "kp_detector", "discriminator")
 _MARK = "appearance_encoder."
-"""What the names of tensors of no other model's generator begin with."""
+"""A prefix of tensor names that no other model's generator has."""
 
 
 def from_published(groups: Groups) -> Groups:

@@ -53,9 +53,9 @@ class FastSource:
 
     motion: Motion
     moved: EmbeddedSource | None
-    """For the motion network, if there is one."""
+    """The embedding for the motion network, if there is one."""
     shown: EmbeddedSource | None
-    """For the decoder, if it is shown the keypoints."""
+    """The embedding for the decoder, if it gets the keypoints."""
     features: tuple[Features, ...]
     """The source itself first, then ever smaller ones."""
 

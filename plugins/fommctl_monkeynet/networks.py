@@ -62,7 +62,7 @@ def heatmaps(motion: Motion, height: int, width: int, variance: float | None) ->
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedSource:
-    """What an embedding needs of the source."""
+    """The part of an embedding that depends on the source."""
 
     frames: Tensor
     """(B, C, h, w): the source at the resolution of the embedding."""

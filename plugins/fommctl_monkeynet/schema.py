@@ -41,7 +41,7 @@ def _norm_const(value: Any) -> str | float:
 
 
 class CommonParams(Params):
-    """What all networks share."""
+    """Parameters that all networks share."""
 
     num_kp: Annotated[int, Field(ge=1, le=1000)]
     num_channels: Annotated[int, Field(ge=1, le=16)]
@@ -74,9 +74,9 @@ class KeypointEmbeddingParams(Params):
     use_deformed_source_image: bool = False
     """The source shifted by that way."""
     heatmap_type: Literal["gaussian", "difference"] = "gaussian"
-    """Those of the driving frame, or those less the source's."""
+    """The heatmaps of the driving frame, or their difference to the source's."""
     norm_const: Annotated[str | float, PlainValidator(_norm_const)] = "sum"
-    """What heatmaps are divided by: a number, or their sum."""
+    """The divisor of heatmaps: a number, or their sum."""
 
     @model_validator(mode="after")
     def _shows_something(self) -> Self:
@@ -125,11 +125,12 @@ class GeneratorParams(Params):
     num_blocks: Blocks
     num_refinement_blocks: Annotated[int, Field(ge=0, le=100)]
     interpolation_mode: Literal["nearest", "trilinear"] = "nearest"
-    """How flow and keypoint embedding are resized to the features; trilinear is bilinear within a frame."""
+    """The interpolation that resizes flow and keypoint embedding to the features; trilinear is bilinear within a
+    frame."""
     dense_motion_params: DenseMotionParams | None = None
-    """None: nothing is warped."""
+    """The dense motion network; with None, nothing is warped."""
     kp_embedding_params: ScaledEmbeddingParams | None = None
-    """None: the decoder is not shown the keypoints."""
+    """The decoder's keypoint embedding; with None, it does not get the keypoints."""
 
 
 class DiscriminatorParams(Params):
@@ -140,7 +141,7 @@ class DiscriminatorParams(Params):
     num_blocks: Blocks = 4
     scale_factor: ScaleFactor = 1.0
     kp_embedding_params: KeypointEmbeddingParams | None = None
-    """None: it is not shown the keypoints."""
+    """The keypoint embedding; with None, the discriminator does not get the keypoints."""
 
 
 class MonkeyNetParams(Params):
@@ -156,7 +157,7 @@ RATES = ("lr_generator", "lr_discriminator", "lr_kp_detector")
 
 
 class MonkeyNetDatasetParams(DatasetParams):
-    """As of all backends; published files that say nothing mean frames of 64 pixels."""
+    """The data set section of all backends; published files that say nothing mean frames of 64 pixels."""
 
     frame_shape: Annotated[tuple[Positive, Positive, Positive], Strict(False)] = (64, 64, 3)
 
@@ -165,10 +166,10 @@ class LossWeights(Params):
     """The weight of each loss; 0 leaves it out (Monkey-Net, section 3.5)."""
 
     reconstruction: Weights = (10.0, 10.0, 10.0, 10.0, 1.0)
-    """Of the mean absolute differences of the frames and of what each block of the discriminator makes of them, one
-    each."""
+    """Weights of the mean absolute differences of the frames and of what each block of the discriminator makes of them,
+    one each."""
     reconstruction_deformed: Weight = 0.0
-    """Of the mean absolute difference of the warped source and the driving frame."""
+    """Weight of the mean absolute difference of the warped source and the driving frame."""
     generator_gan: Weight = 1.0
     discriminator_gan: Weight = 1.0
 
@@ -209,7 +210,7 @@ class ReconstructionParams(Params):
     """How test clips are reconstructed."""
 
     num_videos: Positive | None = None
-    """None: all."""
+    """The number of videos to use; None for all."""
     format: str = ".gif"
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fommctl_monkeynet.schema import TrainParams
 
 BETAS = (0.5, 0.999)
-"""Of Adam, as published."""
+"""Adam's betas, as published."""
 
 
 class GeneratorPhase(nn.Module):

@@ -26,12 +26,12 @@ _TEMPLATES = {
         3: "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
     },
 }
-"""Where files are unless info.json says otherwise, by the major version."""
+"""Default paths of files, by the major version."""
 
 
 @dataclass(frozen=True)
 class Info:
-    """What meta/info.json says, checked."""
+    """The checked contents of meta/info.json."""
 
     root: Path
     version: int
@@ -44,7 +44,7 @@ class Info:
     templates: Mapping[str, str]
     """`video_path` and `data_path`."""
     episodes_per_chunk: int
-    """Of version 2."""
+    """Episodes in a chunk, of version 2."""
     tests: tuple[range, ...]
     """Episodes of the test split; empty where the data set has none."""
 
@@ -63,7 +63,8 @@ class Info:
         return self.root / path
 
     def split(self, episode: int) -> Split | None:
-        """None where info.json names no test episodes: LeRobot states `train` for all of them unless told otherwise."""
+        """Return the test episodes; None where info.json names no test episodes: LeRobot states `train` for all of them
+        unless told otherwise."""
         if not self.tests:
             return None
         return "test" if any(episode in each for each in self.tests) else "train"

@@ -35,7 +35,7 @@ def masked_crc32c(data: bytes) -> int:
 
 
 def record_starts(path: Path) -> Iterator[int]:
-    """Where the records of a file begin, in bytes; of the records only their headers are read.
+    """Yield where the records of a file begin, in bytes; of the records only their headers are read.
 
     The start of a record that cannot be read is given too, as the last one, so that `read_record` can say why.
     """

@@ -1,4 +1,4 @@
-"""Who acts in a scene: two shapes, a figure that walks on the spot, or an arm that reaches about.
+"""The actors of a scene: two shapes, a figure that walks on the spot, or an arm that reaches about.
 
 The look (textures, forms, proportions) follows from the identity alone, the motion from the take too.
 """
@@ -138,7 +138,7 @@ CASTS: Mapping[str, Callable[[int, int, int, int], Scene]] = {
     "turning": turning,
     "reach": reach,
 }
-"""By kind: (identity, take, size, length) -> scene."""
+"""Casts by kind: (identity, take, size, length) -> scene."""
 
 
 def _woven(random: np.random.Generator, base: Floats) -> Waves:

@@ -52,7 +52,7 @@ class Layer(Protocol):
         ...
 
     def pose(self, time: float) -> Pose:
-        """At `time` in [0, 1); motion repeats after that."""
+        """Return the pose at `time` in [0, 1); motion repeats after that."""
         ...
 
 
@@ -129,9 +129,9 @@ class Limb:
     joint: Floats
     """(2,) where it hangs: in the parent's own coordinates, or in the picture where there is no parent."""
     half_width: float
-    """In the picture."""
+    """The half width in the picture."""
     length: float
-    """In half widths."""
+    """The length in half widths."""
     angle: float
     """Radians from the parent's direction, or from the picture's x axis towards y (downwards)."""
     swing: float

@@ -20,7 +20,7 @@ class Scene:
 
     background: Waves
     layers: tuple[Layer, ...]
-    """From the back to the front."""
+    """Layers from the back to the front."""
     size: int
     """Side of a frame in pixels."""
     length: int
@@ -62,7 +62,7 @@ class Scene:
         return np.where((in_front & (np.abs(keypoints) <= 1).all(-1))[..., None], keypoints, np.nan)
 
     def flow(self, source_index: int, driving_index: int) -> tuple[Floats, NDArray[np.bool_]]:
-        """Where each pixel of the driving frame comes from in the source frame.
+        """Return where each pixel of the driving frame comes from in the source frame.
 
         Returns the sampling grid (H, W, 2) that models call deformation: positions in the source in [-1, 1], x before
         y, those of covered or outer points included; and (H, W) bool: whether that point of the surface is seen in
@@ -98,7 +98,7 @@ class Scene:
         return np.stack(np.meshgrid(axis, axis), -1)
 
     def _paint(self, canvas: Floats, grid: Floats, layer: Layer, time: float) -> None:
-        """Lays the layer over the canvas (H, W, 3)."""
+        """Lay the layer over the canvas (H, W, 3)."""
         rows, columns = self._reach(layer, time)
         own = _own(grid[rows, columns], layer, time)
         cover = np.clip((1 - layer.radius(own)) / layer.edge + 0.5, 0, 1)[..., None]

@@ -35,7 +35,7 @@ class AvdNetwork(nn.Module):
 
 
 class AvdRenderer:
-    """What both renderers do with the network: the motion of `--motion avd`."""
+    """The part that both renderers share: the motion of `--motion avd`."""
 
     def __init__(self, avd: AvdNetwork | None) -> None:
         self._avd = avd if avd is not None and avd.trained else None

@@ -87,7 +87,7 @@ class FastNorm:
 
 
 class FastSame:
-    """As `SameBlock`."""
+    """`SameBlock` for inference."""
 
     def __init__(self, block: SameBlock, numerics: Numerics) -> None:
         padding = int(block.conv.padding[0])
@@ -100,7 +100,7 @@ class FastSame:
 
 
 class FastUp:
-    """As `UpBlock`, with the convolution done before the upsampling: four phases, 4/9 of the products."""
+    """`UpBlock` with the convolution done before the upsampling: four phases, 4/9 of the products."""
 
     def __init__(self, block: UpBlock, numerics: Numerics) -> None:
         weight, bias = weight_and_bias(block.conv)
@@ -121,7 +121,7 @@ class FastUp:
 
 
 class FastResidual:
-    """As `ResidualBlock`."""
+    """`ResidualBlock` for inference."""
 
     def __init__(self, block: ResidualBlock, numerics: Numerics) -> None:
         self._norms = [FastNorm(norm, numerics) for norm in (block.norm1, block.norm2)]
@@ -134,7 +134,7 @@ class FastResidual:
 
 
 class FastDenseMotion:
-    """As `DenseMotionNetwork`."""
+    """`DenseMotionNetwork` for inference."""
 
     def __init__(self, network: DenseMotionNetwork, numerics: Numerics, channels: int, scale: float) -> None:
         self._down = copy.deepcopy(downsample_at(network.down, channels, scale))
@@ -181,7 +181,7 @@ class FastDenseMotion:
 
 
 class FastInpainting:
-    """As `InpaintingNetwork`, on features that are there."""
+    """`InpaintingNetwork` on features that are already encoded."""
 
     def __init__(self, network: InpaintingNetwork, numerics: Numerics) -> None:
         exact = Numerics(numerics.device, torch.float32)

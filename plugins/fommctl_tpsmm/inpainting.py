@@ -51,7 +51,7 @@ class Painted:
     """(B, C, H, W): the warped source."""
     motion: TpsMotion
     features: tuple[Tensor, ...]
-    """Of the source, fine to coarse."""
+    """Features of the source, fine to coarse."""
 
 
 class InpaintingNetwork(nn.Module):

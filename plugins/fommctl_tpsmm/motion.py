@@ -28,7 +28,7 @@ NORM = partial(nn.InstanceNorm2d, affine=True)
 
 @dataclass(frozen=True, slots=True)
 class TpsMotion:
-    """What moves where, at the resolution (h, w) of the motion network."""
+    """The dense motion, at the resolution (h, w) of the motion network."""
 
     deformation: Tensor
     """(B, h, w, 2): where in the source each place of the driving frame comes from."""

@@ -12,7 +12,7 @@ Bottle = Annotated[int, Field(ge=1, le=4096)]
 
 
 class CommonParams(Params):
-    """What all networks share."""
+    """Parameters that all networks share."""
 
     num_tps: Annotated[int, Field(ge=1, le=200)]
     """Thin-plate splines; each has five keypoints."""

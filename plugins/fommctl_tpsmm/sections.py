@@ -14,7 +14,7 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TpsDatasetParams(DatasetParams):
-    """As of all backends; published files leave `frame_shape` empty, which means 256 pixels here."""
+    """The data set section of all backends; published files leave `frame_shape` empty, which means 256 pixels here."""
 
     @model_validator(mode="before")
     @classmethod
@@ -31,9 +31,10 @@ class LossWeights(Params):
     """One for each VGG-19 layer; all zero leaves the perceptual network out."""
     equivariance_value: Weight = 10.0
     warp_loss: Weight = 10.0
-    """Of the differences of the warped features of the source and those of the driving frame, where they are shown."""
+    """Weight of the differences of the warped features of the source and those of the driving frame, where they are
+    shown."""
     bg: Weight = 10.0
-    """Of how far the background's motion there and the one back are from undoing each other."""
+    """Weight of the distance between the background's motion and the inverse of the motion back."""
     pixel: Weight = 0.0
     """Ours: mean absolute difference of prediction and driving frame at each scale."""
 
@@ -43,11 +44,11 @@ class TrainParams(BaseTrainParams):
 
     unused: ClassVar[tuple[str, ...]] = ("lr_discriminator", "lr_kp_detector")
     scales: Scales = (1, 0.5, 0.25, 0.125)
-    """Of the pyramid that the losses see, relative to the frame."""
+    """Scales of the pyramid that the losses see, relative to the frame."""
     dropout_epoch: Count = 35
     """Epochs in which splines are left out at random."""
     dropout_startp: Probability = 0.0
-    """How often a spline is left out at first; this rises by `dropout_maxp` in `dropout_inc_epoch` epochs."""
+    """The probability of leaving out a spline at first; it rises by `dropout_maxp` in `dropout_inc_epoch` epochs."""
     dropout_maxp: Probability = 0.5
     dropout_inc_epoch: Positive = 10
     bg_start: Count = 0

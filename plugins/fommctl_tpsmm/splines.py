@@ -51,7 +51,7 @@ class Splines:
         return cls(controls, solved[:, :, :count], solved[:, :, count:].transpose(2, 3))
 
     def warp(self, places: Tensor) -> Tensor:
-        """Where places (M, 2) are taken: (B, K, M, 2)."""
+        """Return where the splines take places (M, 2): (B, K, M, 2)."""
         basis = radial(places[:, None] - self.controls[:, :, None])
         rows = torch.cat((basis, F.pad(places, (0, 1), value=1.0).expand(*basis.shape[:3], 3)), 3)
         return rows @ torch.cat((self.weights, self.affine.transpose(2, 3)), 2)

@@ -28,7 +28,7 @@ from fommctl_tpsmm.sections import AvdTrainParams, TrainParams
 from fommctl_tpsmm.splines import RandomWarp
 
 BETAS = (0.5, 0.999)
-"""Of Adam, as published."""
+"""Adam's betas, as published."""
 
 
 class TpsPhase(nn.Module):

@@ -30,7 +30,7 @@ class Source:
     """A source as both renderers keep it."""
 
     motion: Motion
-    """Of its first view."""
+    """Motion of its first view."""
     views: Tensor
     """(S, 3, H, W)"""
     face: Tensor | None
@@ -86,7 +86,7 @@ class X2FaceRenderer:
         return self._rendered(context, flow), through(flow, unwarping)
 
     def _flow(self, context: Source, motion: Motion) -> Tensor:
-        """Where in the embedded face each place comes from, less the place itself: (B, 2, h, w)."""
+        """Return where in the embedded face each place comes from, less the place itself: (B, 2, h, w)."""
         assert motion.codes is not None
         height, width = (side // self._driving.step for side in self._native(context.views))
         with self._exactly() if self._half is None else torch.autocast(self.device.type, self._half):
@@ -99,7 +99,8 @@ class X2FaceRenderer:
         return warped(faces.expand(len(flow), -1, -1, -1), flow).clamp_(0, 1)
 
     def _unwarping(self, picture: Tensor) -> Tensor:
-        """Where in a picture (1, 3, H, W) each place of the embedded face lies, less the place itself: (1, 2, h, w)."""
+        """Return where in a picture (1, 3, H, W) each place of the embedded face lies, less the place itself: (1, 2, h,
+        w)."""
         with self._exactly():
             unwarping: Tensor = self._embedding(reduced(picture, self._native(picture)))[0]
             return unwarping
@@ -113,7 +114,7 @@ class X2FaceRenderer:
         return round(frames.shape[2] * self._scale), round(frames.shape[3] * self._scale)
 
     def _exactly(self) -> AbstractContextManager[object]:
-        """Inside, a GPU convolves float32 as it is."""
+        """Let a GPU convolve float32 without rounding to TF32 inside."""
         return exact_convolutions() if self.device.type == "cuda" else nullcontext()
 
 

@@ -68,7 +68,7 @@ SLOPE = 0.2
 WIDEST = 8
 """Channels of the widest level over those of the first."""
 START = 0.01
-"""Of fresh weights, how large those of a network's last convolution are beside the others: its flow then begins close
+"""The size of fresh weights of a network's last convolution beside the others: its flow then begins close
 to zero. The published training begins with flows as long as the frame, and needs days to find the identity."""
 
 
@@ -135,8 +135,8 @@ class Hourglass(nn.Module):
 
     @torch.no_grad()
     def _begin(self) -> None:
-        """Fresh weights by Xavier's rule, as published, but for the last convolution. BatchNorms begin with a weight of
-        one; the published call, which draws them from 1 down to 0.02, is refused by a current torch."""
+        """Initialise weights by Xavier's rule, as published, but for the last convolution. BatchNorms begin with a
+        weight of one; the published call, which draws them from 1 down to 0.02, is refused by a current torch."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_normal_(module.weight)
@@ -155,7 +155,7 @@ class Hourglass(nn.Module):
 
 
 class EmbeddingNetwork(Hourglass):
-    """Where each place of the embedded face lies in a picture, and how sure that is."""
+    """A network that finds each place of the embedded face in a picture, with its certainty."""
 
     def __init__(self, *, ngf: int, num_downs: int, inner_channels: int) -> None:
         super().__init__(3, ngf=ngf, num_downs=num_downs, inner_channels=inner_channels, skips=True)

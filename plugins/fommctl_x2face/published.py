@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PREFIXES = {"embedding": "pix2pixUnwrapped.netG.", "driving": "pix2pixSampler.netG."}
-"""What stands before the names of each of our groups in the one group of a published checkpoint."""
+"""Prefixes of the names of each of our groups in the one group of a published checkpoint."""
 PUBLISHED_GROUP = "state_dict"
 _FIRST = "model.down.0.weight"
 _INNER = re.compile(r"model\.((?:submodule\.)+)down\.1\.weight")

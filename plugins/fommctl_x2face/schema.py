@@ -17,7 +17,7 @@ class HourglassParams(Params):
     num_downs: Annotated[int, Field(ge=2, le=12)] = 8
     """Halvings; the sides of the frames are multiples of 2^num_downs."""
     inner_channels: Annotated[int, Field(ge=1, le=4096)]
-    """Of the innermost level."""
+    """Channels of the innermost level."""
 
 
 class EmbeddingParams(HourglassParams):
@@ -30,7 +30,7 @@ class DrivingParams(HourglassParams):
     """The network that looks at the driving frame."""
 
     inner_channels: Annotated[int, Field(ge=1, le=4096)] = 128
-    """Of the code that stands for a frame's motion: the published inner_nc."""
+    """Channels of the code that stands for a frame's motion: the published inner_nc."""
 
 
 class X2FaceParams(Params):

@@ -17,11 +17,11 @@ class X2FaceTrainParams(BaseTrainParams):
 
     unused: ClassVar[tuple[str, ...]] = ("lr_discriminator", "lr_kp_detector", "transform_params")
     lr_generator: Annotated[float, Field(ge=0)] = 1e-3
-    """Of both networks; the published --lr."""
+    """The learning rate of both networks; the published --lr."""
     optimiser: Literal["sgd", "adam"] = "sgd"
     """Ours: stochastic gradient descent is the published choice, and a slow one: short runs need adam."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Of sgd; of adam, the decay of its mean gradient."""
+    """Momentum of sgd; with adam, the decay of its mean gradient."""
 
 
 SECTIONS = {"train_params": X2FaceTrainParams}

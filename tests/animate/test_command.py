@@ -10,14 +10,16 @@ import pytest
 from interlaced import FRAMES, interlaced
 from media_factory import write_clip
 from PIL import Image
-from shots import ASTRONAUT, NTSC, carphone_frames, face_clip, portrait
+from shots import ASTRONAUT, HALF, NTSC, carphone_frames, face_clip, portrait
 from written_media import frames, track
 
 import fommctl
 from fommctl.errors import InputError, UsageError
 from fommctl.media.reader import Reader
 
-CROP_NONE = ("--crop", "none", "--precision", "fp32")
+WHOLE = ("--crop", "none", "--precision", "fp32")
+QUICK = ("--set", HALF)
+CROP_NONE = (*WHOLE, *QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def animator():
-    return fommctl.load(device="cpu", precision="fp32")
+    return fommctl.load(device="cpu", precision="fp32", sets=[HALF])
 
 
 def comment(path):
@@ -141,7 +143,8 @@ def test_a_seed_out_of_range(seed):
         fommctl.load(seed=seed)
 
 
-def test_files_and_frames_of_the_api_are_the_same_pixels(folder, animator, tmp_path):
+def test_files_and_frames_of_the_api_are_the_same_pixels(folder, tmp_path):
+    animator = fommctl.load(device="cpu", precision="fp32")
     result = animator.animate(
         folder / "portrait.png", folder / "plain.mp4", tmp_path / "out.mkv", crop="none", batch_size=2
     )
@@ -216,7 +219,7 @@ def test_a_missing_subject_is_held_skipped_or_refused(run_cli, tmp_path):
     results = {}
     for mode in ("hold", "skip"):
         out = tmp_path / mode / "%03d.png"
-        result = run_cli("animate", ASTRONAUT, clip, "-o", out, "--on-missing", mode, "--no-smooth", "--json")
+        result = run_cli("animate", ASTRONAUT, clip, "-o", out, "--on-missing", mode, "--no-smooth", *QUICK, "--json")
         assert result.code == 0, result.stderr
         assert result.json()["frames"] == 48
         assert any("no subject" in warning for warning in result.json()["warnings"])
@@ -238,7 +241,7 @@ def test_best_frame(folder, run_cli, tmp_path):
         out = tmp_path / "out.mkv"
         result = run_cli(
             "animate", folder / "portrait.png", folder / "face.mp4", "-o", out, "--overwrite", "--crop", "none",
-            "--driving-crop", "auto", "--precision", "fp32", "--no-smooth", "--json", *more,
+            "--driving-crop", "auto", "--precision", "fp32", "--no-smooth", *QUICK, "--json", *more,
         )  # fmt: skip
         return result, (frames(out) if result.code == 0 else [])
 
@@ -258,7 +261,7 @@ def test_best_frame(folder, run_cli, tmp_path):
 def test_compare_and_keypoints(folder, run_cli, tmp_path):
     for flag, out in (("--compare", "compare.mkv"), ("--keypoints", "keypoints.mkv")):
         result = run_cli(
-            "animate", folder / "portrait.png", folder / "plain.mp4", "-o", tmp_path / out, flag, *CROP_NONE, "--json"
+            "animate", folder / "portrait.png", folder / "plain.mp4", "-o", tmp_path / out, flag, *WHOLE, "--json"
         )
         assert result.code == 0, result.stderr
         assert (result.json()["width"], result.json()["height"]) == (768, 256)
@@ -271,7 +274,7 @@ def test_compare_and_keypoints(folder, run_cli, tmp_path):
 
 def test_other_sizes(folder, run_cli, tmp_path):
     result = run_cli(
-        "animate", folder / "portrait.png", folder / "plain.mp4", "-o", tmp_path / "out.mkv", *CROP_NONE, "--size",
+        "animate", folder / "portrait.png", folder / "plain.mp4", "-o", tmp_path / "out.mkv", *WHOLE, "--size",
         "512", "--json",
     )  # fmt: skip
     assert result.code == 0, result.stderr
@@ -309,17 +312,16 @@ def test_alpha_of_the_source_is_kept_where_the_result_can_hold_it(folder, run_cl
     alpha[:, 400:] = 40
     picture.putalpha(Image.fromarray(alpha))
     picture.save(tmp_path / "cutout.png")
-    result = run_cli("animate", tmp_path / "cutout.png", folder / "face.mp4", "-o", tmp_path / "%02d.png", "--json")
+    animated = ("animate", tmp_path / "cutout.png", folder / "face.mp4", *QUICK)
+    result = run_cli(*animated, "-o", tmp_path / "%02d.png", "--json")
     assert result.code == 0, result.stderr
     written = sorted(path for path in tmp_path.glob("*.png") if path.stem.isdecimal())
     assert len(written) == 12
     for path in written:
         assert np.array_equal(np.asarray(Image.open(path))[..., 3], alpha)
-    flat = run_cli(
-        "animate", tmp_path / "cutout.png", folder / "face.mp4", "-o", tmp_path / "flat.mkv", "--no-paste-back"
-    )
+    flat = run_cli(*animated, "-o", tmp_path / "flat.mkv", "--no-paste-back")
     assert flat.code == 0
-    assert frames(tmp_path / "flat.mkv")[0].shape == (256, 256, 3)
+    assert frames(tmp_path / "flat.mkv")[0].shape == (128, 128, 3)
 
 
 def test_sound_by_option(folder, run_cli, tmp_path):
@@ -428,7 +430,7 @@ def test_a_model_of_unknown_subjects_crops_nothing_and_says_so(folder, run_cli, 
 def test_bf16_frames_of_the_built_in_model_stay_within_40_db_of_fp32(folder, animator):
     faces = [np.asarray(Image.fromarray(frame[:, 32:320]).resize((256, 256))) for frame in carphone_frames(24)[::3]]
     exact = list(animator.frames(folder / "portrait.png", faces))
-    rounded = list(fommctl.load(device="cpu", precision="bf16").frames(folder / "portrait.png", faces))
+    rounded = list(fommctl.load(device="cpu", precision="bf16", sets=[HALF]).frames(folder / "portrait.png", faces))
     error = np.mean([(one.astype(float) - other) ** 2 for one, other in zip(exact, rounded, strict=True)])
     assert error > 0
     assert 10 * np.log10(255**2 / error) > 40
@@ -437,7 +439,7 @@ def test_bf16_frames_of_the_built_in_model_stay_within_40_db_of_fp32(folder, ani
 def test_the_pose_that_is_held_was_seen(run_cli, tmp_path):
     # The face leaves between two searched frames (0.8 and 1.0 s): frames 13 and 14 are black and must not be held.
     clip = face_clip(tmp_path / "gap.mp4", count=48, missing=range(13, 33), audio=(), rate=Fraction(15))
-    result = run_cli("animate", ASTRONAUT, clip, "-o", tmp_path / "out" / "%02d.png", "--no-smooth", "--json")
+    result = run_cli("animate", ASTRONAUT, clip, "-o", tmp_path / "out" / "%02d.png", "--no-smooth", *QUICK, "--json")
     assert result.code == 0, result.stderr
     shown = [np.asarray(Image.open(path)).astype(int) for path in sorted((tmp_path / "out").glob("*.png"))]
     assert len(shown) == 48

@@ -14,6 +14,7 @@ import pytest
 from crop_shots import BLOBS, background
 from media_factory import write_clip
 from PIL import Image
+from shots import HALF
 
 from fommctl import Motion
 from fommctl.animate.faces import FaceBlend
@@ -80,7 +81,7 @@ def pair(tmp_path: Path) -> Path:
 @pytest.fixture
 def animate(run_cli, source, tmp_path):
     def run(clip: Path, *more: str | Path, output: str = "out.mkv", code: int = 0):
-        words = ("--detector", "blobs", "--device", "cpu", "--overwrite", "--json", "--audio", "none")
+        words = ("--detector", "blobs", "--device", "cpu", "--overwrite", "--json", "--audio", "none", "--set", HALF)
         codec = ("--codec", "ffv1") if output.endswith(".mkv") else ()
         done = run_cli("animate", source, clip, "-o", tmp_path / output, *words, *codec, *more)
         assert done.code == code, done.stdout + done.stderr
@@ -203,6 +204,69 @@ def test_plates_hold_all_faces_and_the_source(animate, pair, source, tmp_path):
         assert (matte[:, 470:] == 0).all()
         assert (frame[:, 470:] == one[:, 470:]).all()
         assert np.abs(uv[:, 475, 0] - 475.5 / WIDE).max() < 1e-6
+
+
+def test_a_farm_renders_all_faces_and_its_chunks_search_for_none(animate, run_cli, pair, source, tmp_path, monkeypatch):
+    """In any order, into a movie and into plates; the film is decoded as often as for one face."""
+    pytest.importorskip("OpenImageIO")
+    options = ("--detector", "blobs", "--device", "cpu", "--map", "2:1,1:2")
+    plates = ("--matte", tmp_path / "m.%04d.exr")
+    for number, (result, more) in enumerate((("farm.mkv", ()), ("p.%04d.exr", plates))):
+        job = tmp_path / f"job{number}"
+        words = ("--engine", "slurm", "--chunk", "4", "--result", tmp_path / "farm" / result, "-o", job, *more)
+        (tmp_path / "farm").mkdir(exist_ok=True)
+        done = run_cli("farm", "emit", source, pair, *options, "--audio", "none", *words)
+        assert done.code == 0, done.stderr
+        assert run_cli("farm", "motion", job).code == 0
+        with monkeypatch.context() as patch:
+            patch.setattr("fommctl.detection.detectors.choose_detector", None)
+            for frames in ("5-8", "1-4"):
+                done = run_cli("farm", "render", job, "--frames", frames)
+                assert done.code == 0, done.stderr
+            assert number or run_cli("farm", "encode", job).code == 0
+    mattes = {path.name: path.read_bytes() for path in tmp_path.glob("m.*.exr")}
+    animate(pair, "--map", "2:1,1:2", output="farm.mkv")
+    animate(pair, "--map", "2:1,1:2", *plates, output="p.%04d.exr")
+    written = sorted(path.name for path in (tmp_path / "farm").iterdir())
+    assert len(written) == 9
+    other = [name for name in written if (tmp_path / "farm" / name).read_bytes() != (tmp_path / name).read_bytes()]
+    assert other == []
+    assert mattes == {path.name: path.read_bytes() for path in tmp_path.glob("m.*.exr")}
+
+
+def test_a_film_is_decoded_once_for_all_faces(animate, pair, monkeypatch):
+    from fommctl.media import reader
+
+    passes = []
+    decoded = reader.pending_frames
+    monkeypatch.setattr(reader, "pending_frames", lambda *more: passes.append(more) or decoded(*more))
+    animate(pair, "--face", "2", "--driving-face", "2", "--compare")
+    alone = len(passes)
+    animate(pair, "--face", "all", "--compare")
+    assert len(passes) - alone <= alone
+
+
+def test_a_filter_changes_all_faces_of_a_plate(animate, pair, tmp_path, monkeypatch):
+    oiio = pytest.importorskip("OpenImageIO")
+    from fommctl.host import Host
+
+    class Halved:
+        floats = True
+
+        def __call__(self, frame, index):
+            return frame / 2
+
+    animate(pair, "--face", "all", "--frames", "3", output="whole.%04d.exr")
+    monkeypatch.setattr(Host, "frame_filters", lambda self, event: [Halved()])
+    animate(pair, "--face", "all", "--frames", "3", output="half.%04d.exr")
+    from fommctl.media.colourspaces import encode_srgb
+
+    # The filter saw the source's sRGB.
+    whole, half = (
+        encode_srgb(oiio.ImageBuf(str(tmp_path / f"{name}.1003.exr")).get_pixels(oiio.FLOAT))
+        for name in ("whole", "half")
+    )
+    np.testing.assert_allclose(half, whole / 2, atol=1e-3)
 
 
 def test_compare_shows_the_numbers(animate, pair, source, tmp_path):

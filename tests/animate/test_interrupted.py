@@ -15,7 +15,7 @@ PREPARED = ("--crop", "none")
 
 def start_long_run(folder, out):
     """An animation that takes a minute, in a process of its own, once it has begun to write."""
-    clip = write_clip(folder / "long.mp4", width=64, height=64, frames=4000)
+    clip = write_clip(folder / "long.mp4", width=64, height=64, frames=1000)
     arguments = ["animate", folder / "portrait.png", clip, "-o", out, *PREPARED]
     process = subprocess.Popen(
         [sys.executable, "-m", "fommctl", *map(str, arguments)], stderr=subprocess.PIPE, text=True, cwd=folder

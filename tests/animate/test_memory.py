@@ -36,8 +36,8 @@ def peak_megabytes(folder, frames):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
-def test_peak_memory_of_60_and_360_frames(tmp_path):
+def test_peak_memory_of_40_and_240_frames(tmp_path):
     portrait(tmp_path / "portrait.png")
-    short, long = peak_megabytes(tmp_path, 60), peak_megabytes(tmp_path, 360)
-    # 300 frames of 0.8 MB.
-    assert abs(long - short) < 100
+    short, long = peak_megabytes(tmp_path, 40), peak_megabytes(tmp_path, 240)
+    # 200 frames of 0.8 MB.
+    assert abs(long - short) < 80

@@ -15,7 +15,7 @@ from media_factory import write_clip
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from shots import ASTRONAUT, face_clip, portrait
+from shots import ASTRONAUT, HALF, face_clip, portrait
 from written_media import frames as frames_of
 
 import fommctl
@@ -30,7 +30,7 @@ COUNT = 14
 
 @pytest.fixture(scope="module")
 def animator():
-    return fommctl.load(device="cpu", precision="fp32")
+    return fommctl.load(device="cpu", precision="fp32", sets=[HALF])
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Sources of more than 8 bits: outside the matte they return bit for bit, inside it nothing is rounded to 8 bits."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,67 @@ def test_a_prores_4444_source_returns_bit_for_bit(folder, animator, tmp_path):
     animator.animate(tmp_path / "source.mov", folder / "driving.mp4", tmp_path / "out/%04d.png", **BY_HAND)
     after = plates.read(tmp_path / "out/0002.png", "uint16")[..., :3]
     assert np.array_equal(after[outside()], before[outside()])
+
+
+PQ, HLG = (9, 16, 9), (9, 18, 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "tags"),
+    [
+        ("hlg.mp4", {"codec": "libx265", "pix_fmt": "yuv420p10le"}, HLG),
+        ("pq.mov", {"codec": "prores"}, PQ),
+        ("wide.mov", {"codec": "prores", "pix_fmt": "yuv444p10le"}, (9, 1, 9)),
+    ],
+)
+def test_an_hdr_source_returns_bit_for_bit_with_its_tags(folder, animator, tmp_path, name, options, tags):
+    """In PNG of 16 bits and in ProRes; a turned phone video too. MP4 of 8 bits is tone-mapped as ever."""
+    from media_factory import tagged
+
+    from fommctl.media.colour import ColourTags
+    from fommctl.media.images import read_picture
+    from fommctl.media.probe import probe
+    from fommctl.media.writer import Writer
+
+    light = (plates.deep_codes() / 65535 * 0.8).astype(np.float32)
+    if name == "hlg.mp4":
+        write_clip(
+            tmp_path / name, width=512, height=512, frames=1, colour=tagged(9, primaries=9, transfer=18), audio=(),
+            draw=lambda index: light, rotation=180, **options,
+        )  # fmt: skip
+    else:
+        size = {"width": 512, "height": 512, "rate": Fraction(25)}
+        with Writer(tmp_path / name, deep=True, colour=ColourTags(*tags), **size, **options) as writer:
+            writer.write(light, Fraction(0), Fraction(1, 25))
+    before = np.rint(read_picture(tmp_path / name, deep=True).plate.values * np.float32(65535)).astype(np.uint16)
+    assert len(np.unique(before[..., 0])) > 256
+    # Of a turned picture the square is another, which shows the edge of nothing.
+    crop = {**BY_HAND, "crop": "195,309,178"} if name == "hlg.mp4" else BY_HAND
+    still = outside()[::-1, ::-1] if name == "hlg.mp4" else outside()
+    animator.animate(tmp_path / name, folder / "driving.mp4", tmp_path / "out/%04d.png", **crop)
+    after = plates.read(tmp_path / "out/0002.png", "uint16")
+    assert np.array_equal(after[still], before[still])
+    assert (after[~still] != before[~still]).any()
+    animator.animate(tmp_path / "out/0002.png", folder / "driving.mp4", tmp_path / "again/%04d.png", **crop)
+    assert np.array_equal(plates.read(tmp_path / "again/0003.png", "uint16")[still], before[still])
+    animator.animate(tmp_path / name, folder / "driving.mp4", tmp_path / "out.mov", **crop)
+    written = probe(tmp_path / "out.mov")
+    assert (written.colour.primaries, written.colour.transfer, written.colour.matrix) == tags
+    coded = read_picture(tmp_path / "out.mov", deep=True).plate.values
+    assert np.abs(coded - before / 65535)[10:60, 400:500].mean() < 0.01
+    animator.animate(tmp_path / name, folder / "driving.mp4", tmp_path / "out.mp4", **crop)
+    assert not probe(tmp_path / "out.mp4").hdr
+
+
+def test_light_of_hdr_signals():
+    from fommctl.media.colourspaces import Space, from_linear, to_linear
+
+    grey = np.array([[0.5807] * 3, [0.75] * 3], np.float32)
+    assert to_linear(Space("pq_rec2020_display"))(grey)[0] == pytest.approx(1, abs=2e-3)
+    assert to_linear(Space("hlg_rec2020_display"))(grey)[1] == pytest.approx(1, abs=2e-3)
+    inside = np.random.default_rng(0).uniform(0.3, 0.7, (100, 3)).astype(np.float32)
+    for name in ("pq_rec2020_display", "pq_p3d65_display", "hlg_rec2020_display", "g24_rec2020_display"):
+        np.testing.assert_allclose(from_linear(Space(name))(to_linear(Space(name))(inside)), inside, atol=2e-3)
 
 
 def test_a_gradient_behind_a_moving_face_has_no_bands(tmp_path):
@@ -198,6 +260,34 @@ def test_the_matte_as_a_layer_of_the_result(folder, animator, tmp_path):
     pixels = plates.read(tmp_path / "1002.exr")
     assert np.array_equal(pixels[..., 3] == 0, outside())
     assert np.array_equal(pixels[outside()][:, :3], plates.read(folder / "half.exr")[outside()])
+
+
+@pytest.mark.parametrize("output", ["new/%04d.exr", "there/%04d.exr", "there/out.mkv"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_result_and_plates_are_there_together_or_not_at_all(folder, animator, tmp_path, monkeypatch, output, error):
+    from fommctl.errors import OutputError
+    from fommctl.media.images_out import PictureSequence
+
+    paths = {"matte": str(tmp_path / "new/m.%04d.exr"), "uv": tmp_path / "uv/%04d.exr", "overwrite": True}
+    (tmp_path / "there").mkdir()
+    for name in ("1001.exr", "1009.exr", "out.mkv"):
+        (tmp_path / "there" / name).write_text("older")
+    published = PictureSequence.publish
+
+    def fail(self, *, keep):
+        if "uv" in str(self._pattern):
+            raise error
+        published(self, keep=keep)
+
+    monkeypatch.setattr(PictureSequence, "publish", fail)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises((KeyboardInterrupt, OutputError, OSError)):
+        animator.animate(folder / "half.exr", folder / "driving.mp4", tmp_path / output, **paths, **BY_HAND)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["there"]
+    monkeypatch.undo()
+    animator.animate(folder / "half.exr", folder / "driving.mp4", tmp_path / output, **paths, **BY_HAND)
+    assert len([path for path in tmp_path.rglob("*") if path.is_file() and path not in before]) >= 6
 
 
 def test_parts_with_planes_are_those_of_the_whole(folder, animator, tmp_path):

@@ -1,5 +1,6 @@
 """What a compositing pipeline gives `fommctl animate` and gets back: sequences, spaces, attributes, bad plates."""
 
+import struct
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -179,6 +180,21 @@ def test_a_view_of_the_configuration(animate, folder, tmp_path):
     assert np.array_equal(after[outside()], before[outside()])
 
 
+def test_a_view_with_a_tone_map_leaves_no_seam(animate, tmp_path):
+    """Outside the matte the source returns bit for bit, and at its soft edge what the tone map has cut off."""
+    light = plates.linear() * 4
+    light[20:60, 130:330] = 60.0  # across the upper edge of the square
+    plates.write(tmp_path / "bright.exr", light, "float")
+    view = ("--display-view", "sRGB - Display/ACES 2.0 - SDR 100 nits (Rec.709)", "--frames", "1")
+    result = animate(tmp_path / "bright.exr", "driving.mp4", tmp_path / "####.exr", *view, "--exr-type", "float")
+    assert result.code == 0, result.stderr
+    before, after = plates.read(tmp_path / "bright.exr"), plates.read(tmp_path / "1001.exr")
+    assert np.array_equal(after[outside()], before[outside()])
+    ring = np.s_[25:27, 170:290]
+    assert np.abs(after[ring] - 60).max() < 2
+    assert after[50, 228].max() < 60
+
+
 @pytest.mark.parametrize(
     ("options", "message", "hint"),
     [
@@ -326,6 +342,40 @@ def test_bad_plates_are_told_in_one_line(animate, tmp_path, make, complaint):
     assert not (tmp_path / "o").exists()
 
 
+def integers_of_32_bits(path: Path) -> None:
+    """A baseline TIFF, which OpenImageIO reads and does not write."""
+    codes = plates.deep_codes().astype("<u4") << 16
+    data, place = codes.tobytes(), 8 + codes.nbytes
+    more = place + 2 + 12 * 11 + 4
+    tags = [
+        (256, 3, 1, 512), (257, 3, 1, 512), (258, 3, 3, more), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 8),
+        (277, 3, 1, 3), (278, 3, 1, 512), (279, 4, 1, len(data)), (284, 3, 1, 1), (339, 3, 3, more + 6),
+    ]  # fmt: skip
+    listed = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    head = struct.pack("<2sHI", b"II", 42, place)
+    path.write_bytes(
+        head + data + struct.pack("<H", 11) + listed + bytes(4) + struct.pack("<6H", *(32,) * 3, *(1,) * 3)
+    )
+
+
+@pytest.mark.parametrize("kind", ["uint32", "double"])
+def test_numbers_that_no_tiff_keeps_are_refused(animate, tmp_path, kind):
+    if kind == "double":
+        plates.write(tmp_path / "wide.tif", plates.linear().astype(np.float64), "double")
+    else:
+        integers_of_32_bits(tmp_path / "wide.tif")
+    result = animate(tmp_path / "wide.tif", "driving.mp4", tmp_path / "o/####.tif")
+    assert (result.code, "which no TIFF result keeps" in result.stderr) == (3, True)
+    assert not (tmp_path / "o").exists()
+    space = ("--output-space", "srgb_rec709_display") if kind == "uint32" else ()
+    made = animate(
+        tmp_path / "wide.tif", "driving.mp4", tmp_path / "o/####.exr", "--frames", "1", *space, "--exr-type", "float"
+    )
+    assert made.code == 0, made.stderr
+    after, before = plates.read(tmp_path / "o/1001.exr"), plates.read(tmp_path / "wide.tif")
+    assert np.array_equal(after[outside()], before[outside()])
+
+
 def test_tiled_files_are_read(animate, tmp_path):
     plates.write(tmp_path / "tiled.exr", plates.linear(), "half", tile_width=64, tile_height=64)
     assert animate(tmp_path / "tiled.exr", "driving.mp4", tmp_path / "####.exr").code == 0
@@ -341,6 +391,60 @@ def test_without_openimageio(animate, tmp_path, monkeypatch, source, output):
     assert "needs OpenImageIO" in result.stderr
     assert "pip install 'fommctl[vfx]'" in result.stderr
     assert names(tmp_path) == []
+
+
+def small(path: Path, size: int = 64, **more) -> Path:
+    return plates.write(path, np.full((size, size, 3), 0.2, np.float32), "half", **more)
+
+
+@pytest.mark.parametrize(
+    ("others", "driving", "complaint"),
+    [
+        ({"a.1003.exr": 32}, "shot/a.####.exr", "a.1003.exr is 32x32 and the pictures before 64x64"),
+        ({"a.1003.exr": 32}, "shot", "a.1003.exr is 32x32 and the pictures before 64x64"),
+        ({"a.1001.jpg": 64}, "shot", "holds pictures of several kinds: a.#.exr (2), a.#.jpg (1)"),
+        ({"depth.1001.exr": 64}, "shot", "holds pictures of several kinds: a.#.exr (2), depth.#.exr (1)"),
+    ],
+)
+def test_driving_pictures_that_are_no_one_shot(animate, tmp_path, others, driving, complaint):
+    for name in ("a.1001.exr", "a.1002.exr"):
+        small(tmp_path / "shot" / name)
+    for name, size in others.items():
+        plates.write(
+            tmp_path / "shot" / name, np.zeros((size, size, 3), np.float32), "half" if "exr" in name else "uint8"
+        )
+    result = animate("plate.exr", tmp_path / driving, tmp_path / "o/####.exr")
+    assert result.code == 3
+    assert complaint in result.stderr
+    assert len(result.stderr.splitlines()) == 2
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_damaged_driving_picture_is_held_or_an_error(animate, tmp_path):
+    for number in (1001, 1002, 1003):
+        small(tmp_path / f"shot/a.{number}.exr")
+    torn = tmp_path / "shot/a.1002.exr"
+    torn.write_bytes(torn.read_bytes()[:-300])
+    result = animate("plate.exr", tmp_path / "shot", tmp_path / "o/####.exr", "--json")
+    assert result.code == 0, result.stderr
+    assert any("a.1002.exr is damaged" in warning for warning in result.json()["warnings"])
+    failed = animate("plate.exr", tmp_path / "shot", tmp_path / "f/####.exr", "--on-gap", "fail")
+    assert (failed.code, "a.1002.exr is damaged" in failed.stderr) == (3, True)
+    assert not (tmp_path / "f").exists()
+
+
+def test_a_layer_of_driving_pictures(animate, tmp_path):
+    moving, channels = np.zeros((64, 64, 3), np.float32), ("R", "G", "B", "beauty.R", "beauty.G", "beauty.B")
+    for number in range(1001, 1004):
+        square = (moving_square(number - 1001, 64, 64) / 255).astype(np.float32) ** 2.4
+        plates.write(tmp_path / f"beauty/a.{number}.exr", square, "half")
+        plates.write(tmp_path / f"both/a.{number}.exr", np.dstack((moving, square)), "half", channels=channels)
+    for name, layer in (("beauty", ()), ("both", ("--driving-layer", "beauty"))):
+        assert animate("plate.exr", tmp_path / name, tmp_path / f"o-{name}/####.exr", *layer).code == 0
+    one, other = (plates.read(tmp_path / f"o-{name}/1003.exr") for name in ("beauty", "both"))
+    assert np.array_equal(one, other)
+    wrong = animate("plate.exr", tmp_path / "both", tmp_path / "x/####.exr", "--driving-layer", "beuty")
+    assert (wrong.code, "Did you mean beauty?" in wrong.stderr) == (2, True)
 
 
 def test_negative_numbers(animate, tmp_path):

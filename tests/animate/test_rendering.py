@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from fommctl.animate.detecting import MotionDetector, batches
 from fommctl.animate.motion import DrivingFrame, as_driven, at_rate
-from fommctl.animate.rendering import MotionDetector, SquareRenderer, batches
+from fommctl.animate.rendering import SquareRenderer
 from fommctl.animate.transfer import Moment, MotionTransfer
 from fommctl.errors import MissingError
 from fommctl.media.reader import Frame

@@ -63,7 +63,7 @@ def test_an_openjd_template_is_valid_and_runs(run_cli, folder, tmp_path):
     """On a machine that sees all files under other names than the one that submits."""
     model = pytest.importorskip("openjd.model")
     yaml = pytest.importorskip("yaml")
-    job = emit(run_cli, folder, "openjd")
+    job = emit(run_cli, folder, "openjd", chunk=4)
     template = model.decode_job_template(
         template=yaml.safe_load((job / "template.yaml").read_text()), supported_extensions=["TASK_CHUNKING"]
     )
@@ -79,7 +79,7 @@ def test_an_openjd_template_is_valid_and_runs(run_cli, folder, tmp_path):
         "openjd", "run", moved / "job" / "template.yaml", "--run-dependencies", "--step", "Encode",
         "--path-mapping-rules", f"file://{rules}", cwd=moved, env=farms.programs(tmp_path / "bin"),
     )  # fmt: skip
-    for line in ("openjd_status: detecting motion", "openjd_status: rendering frames 4-6", "openjd_progress: 100"):
+    for line in ("openjd_status: detecting motion", "openjd_status: rendering frames 5-8", "openjd_progress: 100"):
         assert line in said
     assert same(run_cli, moved)
     assert hidden(moved) == []
@@ -91,20 +91,14 @@ def test_an_error_is_told_to_openjd(folder, run_cli):
     assert done.stdout == f"openjd_fail: {folder}/nowhere does not exist. Check the spelling and the folder.\n"
 
 
-@pytest.mark.slow
-def test_slurm(run_cli, folder, tmp_path):
-    job = emit(run_cli, folder, "slurm")
-    farms.run("sh", job / "submit.sh", cwd=folder, env=farms.programs(tmp_path / "bin"))
-    assert same(run_cli, folder)
-    assert hidden(folder) == []
-
-
-def test_deadline(run_cli, folder, tmp_path):
-    job = emit(run_cli, folder, "deadline")
+@pytest.mark.parametrize("engine", ["slurm", "deadline"])
+def test_what_is_submitted_renders_the_shot(run_cli, folder, tmp_path, engine):
+    job = emit(run_cli, folder, engine)
     farms.run("sh", job / "submit.sh", cwd=folder, env=farms.programs(tmp_path / "bin", noted=True))
     for words in farms.asked(tmp_path / "bin"):
         assert run_cli(*words).code == 0
     assert same(run_cli, folder)
+    assert hidden(folder) == []
 
 
 def test_opencue(run_cli, folder):
@@ -266,7 +260,6 @@ def test_what_is_refused(run_cli, folder):
         ((*again, job), 2, "the job exists already"),
         ((*again, folder), 2, "holds no job of a farm"),
         ((*again, folder / "new", "--chunk", "0"), 2, "--chunk is 0"),
-        ((*again[:4], "--face", "all", *again[-3:], folder / "new"), 2, "several faces are rendered in one piece"),
         ((*again, folder / "new", "--frames", "99-"), 2, "--frames 99- is beyond the end"),
         ((*again, folder / "new", "--result", folder / "x.doc"), 3, ".doc"),
         (("farm", "render", job, "--frames", "1-5"), 3, "the motion of job is not made yet"),

@@ -1,9 +1,6 @@
 """What `--precision auto` stands for: one decision a machine, kept, and the same in all processes."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -12,7 +9,6 @@ from torch import nn
 from fommctl.errors import UsageError
 from fommctl.models import precision
 from fommctl.models.precision import choose_precision, choose_training_precision, decision, widest
-from fommctl.networks.inference.convolutions import bf16_instructions
 from fommctl.networks.inference.devices import cpu_precisions
 
 CPU = torch.device("cpu")
@@ -117,13 +113,3 @@ def test_a_home_that_cannot_be_made_changes_nothing(monkeypatch, tmp_path):
     pretend(monkeypatch, "vectors")
     assert choose_precision("auto", CPU, WIDE) == "bf16"
     assert not decision().kept
-
-
-def test_eight_processes_decide_alike(isolated):
-    code = "from fommctl.models.precision import decision; print(decision())"
-    command = [sys.executable, "-c", code]
-    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) for _ in range(8)]
-    answers = {process.communicate()[0] for process in started}
-    assert len(answers) == 1
-    assert str(cpu_precisions(bf16_instructions())) in answers.pop()
-    assert [path.name for path in (isolated / "cache").iterdir()] == [decision().path.name]

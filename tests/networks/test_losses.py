@@ -13,9 +13,11 @@ from fommctl.networks.losses import (
     focus_loss,
     generator_adversarial_loss,
     guidance_loss,
+    likeness_loss,
     perceptual_loss,
     pixel_loss,
     revealed_loss,
+    span_loss,
 )
 from fommctl.networks.perceptual import PerceptualNetwork
 
@@ -91,6 +93,31 @@ def test_landmarks_that_were_not_found_cost_nothing_and_give_no_gradient() -> No
     loss.backward()
     assert keypoints.grad is not None
     assert keypoints.grad.flatten().tolist() == [0, 0, -0.25, -0.25]
+
+
+def test_spans_see_how_far_keypoints_are_apart_not_where_they_are() -> None:
+    keypoints = torch.tensor([[[0.0, 0.0], [0.5, 0.5], [0.9, 0.9]]] * 2, requires_grad=True)
+    landmarks = torch.tensor([[[0.1, 0.3], [0.3, 0.5], [0.5, 0.5]], [[float("nan")] * 2, [0.0, 0.0], [0.0, 0.0]]])
+    # Targets (0.2, 0.4) and (0.5, 0.5): from the second to the first (-0.3, -0.1), of the keypoints (-0.5, -0.5).
+    loss = span_loss(keypoints, landmarks, ((0, 1), (2,)), ((0, 1),))
+    assert loss.item() == pytest.approx((0.2 + 0.4) / 4)
+    loss.backward()
+    assert keypoints.grad is not None
+    assert keypoints.grad[0].tolist() == [[-0.25, -0.25], [0.25, 0.25], [0, 0]]
+    assert not keypoints.grad[1].any()
+    assert span_loss(keypoints + 3, landmarks, ((0, 1), (2,)), ((0, 1),)).item() == pytest.approx(0.15)
+
+
+def test_likeness_compares_keypoints_and_spans_of_a_prediction_with_the_truth() -> None:
+    found = torch.tensor([[[0.0, 0.0], [0.5, 0.5]]], requires_grad=True)
+    wanted = torch.tensor([[[0.1, 0.0], [0.2, 0.5]]], requires_grad=True)
+    assert likeness_loss(found, wanted, ()).item() == pytest.approx(0.4 / 4)
+    loss = likeness_loss(found, wanted, ((0, 1),))
+    assert loss.item() == pytest.approx(0.4 / 4 + 0.4 / 2)
+    loss.backward()
+    assert wanted.grad is None
+    assert found.grad is not None
+    assert found.grad[0].tolist() == [[-0.75, 0], [0.75, 0]]
 
 
 def test_focus_counts_differences_where_landmarks_are() -> None:

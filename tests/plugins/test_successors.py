@@ -132,7 +132,8 @@ def test_ranges_of_ray(family, whole, tmp_path):
     """What the machines of a cluster do; Ray hands it from one to the other as pickles."""
     worker, source_driving = RayWorker("cpu", 1), dict(zip(("source", "driving"), family.inputs, strict=True))
     config = AnimateConfig(**source_driving, crop="none", output=tmp_path / "a.mkv", batch_size=1)
-    job = Job(1, "line 1", config, ModelChoice(model=str(family.model), device="cpu", precision="fp32"))
+    choice = ModelChoice(model=str(family.model), device="cpu", precision="fp32")
+    job = Job(number=1, where="line 1", config=config, choice=choice)
     motion = pickle.loads(pickle.dumps(worker.make_motion(job, 2, 1, tmp_path / "parts")))
     assert isinstance(motion, Done), motion
     divided, ranges = motion.result
@@ -172,7 +173,7 @@ def test_models_and_presets(family, run_cli, tmp_path, monkeypatch):
     exported = run_cli("models", "export", "mine", "-o", tmp_path / "again.pth", "--json")
     assert exported.code == 0, exported.stdout
     listed = {row["name"]: row for row in run_cli("models", "list", "--json").json()["models"]}
-    assert listed["mine"]["status"] == "imported"
+    assert listed["mine"]["status"] == "available"
 
 
 def test_its_plugin_has_no_problem(family, run_cli):

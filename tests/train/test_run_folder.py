@@ -332,3 +332,13 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         save(tmp_path / "file" / "step-00000001.pt")
     with pytest.raises(OutputError, match="cannot write"), lock_run(tmp_path / "file" / "run"):
         pass
+
+
+def test_a_run_that_is_moved_meanwhile_is_not_made_again(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with lock_run(run):
+        mark(run)
+        run.rename(tmp_path / "moved")
+        with pytest.raises(OutputError, match=f"the output folder was moved or removed meanwhile: {run}"):
+            write_atomically(step_checkpoint(run, 1), lambda path: path.write_bytes(b"x"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["moved"]

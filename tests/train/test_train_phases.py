@@ -15,10 +15,10 @@ from fommctl_fomm.training import phases
 
 SIDE = 32
 FEW = ("model_params.kp_detector_params.block_expansion=4", "model_params.generator_params.block_expansion=4")
-OURS = ("pixel", "warped", "revealed", "guidance", "focus")
+OURS = ("pixel", "warped", "revealed", "guidance", "spans", "likeness", "focus")
 WEIGHTS = "train_params.loss_weights."
 NONE = tuple(f"{WEIGHTS}{name}=0" for name in ("generator_gan", "equivariance_value", "equivariance_jacobian"))
-GUIDANCE = "train_params.guidance={detector: any, points: [[0], [1, 2]]}"
+GUIDANCE = "train_params.guidance={detector: any, points: [[0], [1, 2]], spans: [[0, 1]]}"
 
 
 def prepared(host: Host, *sets: str) -> list[TrainingPhase]:
@@ -59,6 +59,26 @@ def test_our_own_losses(host: Host) -> None:
     once = losses(first, marks=True)
     assert set(once) == set(OURS)
     assert losses(doubled, marks=True) == pytest.approx({name: 2 * loss for name, loss in once.items()})
+
+
+def test_the_likeness_of_keypoints_teaches_the_generator_alone(host: Host) -> None:
+    (phase,) = prepared(host, *NONE, f"{WEIGHTS}likeness=1")
+    detector = phase.module.keypoint_detector
+    before = {name: values.clone() for name, values in detector.named_buffers()}
+    torch.manual_seed(0)
+    result = phase.module(batch(), None)
+    after = {name: values.clone() for name, values in detector.named_buffers()}
+    torch.manual_seed(0)
+    (plain,) = prepared(host, *NONE, f"{WEIGHTS}pixel=1")
+    plain.module.load_state_dict(phase.module.state_dict())
+    for name, values in before.items():
+        plain.module.keypoint_detector.get_buffer(name).copy_(values)
+    plain.module(batch(), None)
+    # Statistics are those of source and driving frames; the prediction leaves none.
+    assert all(torch.equal(values, plain.module.keypoint_detector.get_buffer(name)) for name, values in after.items())
+    result.losses["likeness"].backward()
+    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in detector.parameters())
+    assert any(parameter.grad is not None and parameter.grad.any() for parameter in phase.module.generator.parameters())
 
 
 def test_the_focus_may_have_points_and_a_width_of_its_own(host: Host) -> None:
@@ -110,8 +130,19 @@ def test_a_discriminator_is_needed_for_an_adversarial_loss(host: Host) -> None:
         ),
         (["train_params.loss_weights.feature_matching=[10, 10]"], "feature_matching has 2 weights for 3 blocks"),
         (["train_params.perceptual_scales=[1, 0.25]"], "perceptual_scales has 0.25, which scales has not"),
-        (["train_params.loss_weights.focus=1"], "guidance and focus need train_params.guidance"),
-        (["train_params.loss_weights.guidance=1"], "guidance and focus need train_params.guidance"),
+        (["train_params.loss_weights.focus=1"], "guidance, spans and focus need train_params.guidance"),
+        (["train_params.loss_weights.guidance=1"], "guidance, spans and focus need train_params.guidance"),
+        (
+            ["train_params.guidance={detector: any, points: [[0], [1]]}", "train_params.loss_weights.spans=1"],
+            "the loss of spans needs train_params.guidance.spans",
+        ),
+        (
+            [
+                "train_params.guidance={detector: any, points: [[0], [1]], spans: [[0, 2]]}",
+                "train_params.loss_weights.spans=1",
+            ],
+            "guidance.spans names point 2, there are 2",
+        ),
         (
             ["train_params.guidance={detector: any, points: [[0], [1], [2], [3], [4], [5]]}"],
             "6 points cannot guide 5 keypoints",

@@ -1,0 +1,271 @@
+"""The frames of a driving video as a model sees them, and the motion that it detects in them: once for each face."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from fommctl.animate.motion import DrivingFrame, DrivingFraming, Motion
+from fommctl.api.protocols import DrivingMoment, DrivingRenderer, Renderer
+from fommctl.detection.framing import ClipCrop
+from fommctl.detection.landmarks import LandmarkFinder
+from fommctl.errors import MissingError
+from fommctl.media.boxes import TurnedSquare
+from fommctl.media.conversion import View
+from fommctl.media.reader import Clip, Frame, Reader
+from fommctl.media.resampling import Pixels, resize, upright
+from fommctl.networks.grids import to_tensor
+from fommctl.networks.motion import MotionParts
+from fommctl.threads import ReadAhead
+
+log = logging.getLogger(__name__)
+BATCH_ON_CPU = 4
+BATCH_ON_GPU = 32
+QUEUED_BATCHES = 3
+T = TypeVar("T")
+M = TypeVar("M", bound=MotionParts)
+Faces = tuple[DrivingFrame, ...]
+"""One frame of the driving video, as it is seen of each face."""
+
+
+def usual_batch_size(device: torch.device) -> int:
+    """Return the number of frames at a time, where nobody says."""
+    return BATCH_ON_CPU if device.type == "cpu" else BATCH_ON_GPU
+
+
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of `size` items; the last may be shorter."""
+    batch: list[T] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+class DrivingReader:
+    """Iterates over the frames of a driving video, each trimmed, cut and resized for the model, for each of its faces.
+
+    A clip of one shot with a fixed square is cut while it is decoded. Of any other, whole frames are decoded, no larger
+    than its smallest square needs.
+    """
+
+    def __init__(self, clip: Clip, framings: Sequence[DrivingFraming], size: tuple[int, int]) -> None:
+        """framings: one a face.  size: (width, height) of the model's frames."""
+        self._reader = clip.reader()
+        self._cuts = [_Cut(self._reader, framing, size) for framing in framings]
+        first = clip.info.first_number
+        self._numbered = first is not None
+        self._first = 1 if first is None else first
+
+    @property
+    def warnings(self) -> list[str]:
+        """The problems in reading so far."""
+        return self._reader.warnings
+
+    def close(self) -> None:
+        """Release the file."""
+        self._reader.close()
+
+    def __iter__(self) -> Iterator[Faces]:
+        framing, cuts = self._cuts[0].framing, self._cuts
+        for frames in self._reader.through([cut.view for cut in cuts]):
+            frame = frames[0]
+            place = round((framing.start + frame.time) * framing.info.rate) if self._numbered else frame.index
+            yield tuple(
+                DrivingFrame(
+                    self._first + place, frame.time, frame.duration, cut.framing.present(frame.time), cut(shown)
+                )
+                for cut, shown in zip(cuts, frames, strict=True)
+            )
+
+
+class _Cut:
+    """The square that is cut out of each frame for one face."""
+
+    def __init__(self, reader: Reader, framing: DrivingFraming, size: tuple[int, int]) -> None:
+        self.framing, self._size = framing, size
+        self._moving = bool(framing.shots) and framing.fixed_box is None
+        box, decoded = (None, _decoded_size(framing, size)) if self._moving else (framing.fixed_box, size)
+        self.view: View = reader.view(box, decoded)
+
+    def __call__(self, frame: Frame) -> Pixels:
+        if not self._moving:
+            return frame.pixels
+        framing, size = self.framing, self._size
+        part = framing.shots[framing.number_at(frame.time)]
+        scale = frame.pixels.shape[1] / framing.info.width, frame.pixels.shape[0] / framing.info.height
+        if part.path is None:
+            return resize(frame.pixels, size, part.box.scaled(*scale))
+        at = part.path.at(float(frame.time))
+        center = at.center[0] * scale[0], at.center[1] * scale[1]
+        return upright(frame.pixels, TurnedSquare(center, at.side * scale[0], at.angle), size)
+
+
+def _decoded_size(framing: DrivingFraming, size: tuple[int, int]) -> tuple[int, int]:
+    """Return (width, height) at which whole frames are decoded: as large as the smallest square needs."""
+    smallest = min(map(_smallest, framing.shots))
+    scale = min(1.0, size[0] / smallest)
+    return max(1, round(framing.info.width * scale)), max(1, round(framing.info.height * scale))
+
+
+def _smallest(part: ClipCrop) -> float:
+    return part.box.width if part.path is None else part.path.smallest
+
+
+class MotionDetector:
+    """Detects the motion of driving frames batch by batch; halves batches that the device has no memory for."""
+
+    def __init__(self, renderer: Renderer, batch_size: int | None, landmarks: LandmarkFinder | None = None) -> None:
+        """landmarks: finds those of each frame, where the options of the model's family need them."""
+        self._landmarks = landmarks
+        self.usual = self.batch_size = batch_size or usual_batch_size(renderer.device)
+        """Frames at a time: as it was asked for, and after what the memory allowed for."""
+        self.seconds = 0.0
+        """Spent in the model."""
+        self._renderer = renderer
+
+    def __call__(self, frames: Sequence[DrivingFrame], *, keep_pixels: bool = False) -> Iterator[DrivingFrame]:
+        """Yield the frames of a batch with their motion, on the device of the model."""
+        position = 0
+        while position < len(frames):
+            part = frames[position : position + self.batch_size]
+            began = time.perf_counter()
+            try:
+                pixels = [frame.pixels for frame in part if frame.pixels is not None]
+                motion = self._detected(to_tensor(pixels, self._renderer.device), part)
+                motion = with_landmarks(motion, self._landmarks, pixels)
+            except torch.OutOfMemoryError:
+                self.batch_size = halved(len(part), self._renderer.device)
+                continue
+            self.seconds += time.perf_counter() - began
+            for index, frame in enumerate(part):
+                row = motion[index : index + 1]
+                yield replace(frame, motion=row, pixels=frame.pixels if keep_pixels else None)
+            position += len(part)
+
+    def _detected(self, pixels: Tensor, frames: Sequence[DrivingFrame]) -> MotionParts:
+        if not isinstance(self._renderer, DrivingRenderer):
+            found: MotionParts = self._renderer.detect(pixels)
+            return found
+        moments = [DrivingMoment(frame.number, frame.time, frame.present) for frame in frames]
+        motion: MotionParts = self._renderer.detect_driving(pixels, moments)
+        return motion
+
+
+def with_landmarks(motion: M, landmarks: LandmarkFinder | None, pixels: Sequence[Pixels]) -> M:
+    """Return the motion of these pictures with what their landmarks tell, where they are asked for."""
+    if landmarks is None:
+        return motion
+    device = next(part.device for part in motion.parts() if part is not None)
+    return motion.with_landmarks(torch.from_numpy(landmarks(pixels)).to(device))
+
+
+def halved(size: int, device: torch.device) -> int:
+    """Return half of a batch that was too large for the device. Raises MissingError where it was one frame."""
+    if size <= 1:
+        raise MissingError(f"not enough memory on {device} for one frame", "Use --device cpu, or a smaller --size.")
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    log.warning("out of memory: going on with batches of %d", size // 2)
+    return size // 2
+
+
+class DrivingMotion:
+    """The detected frames of one run, for each face: from the driving video as it is read, or from motions at hand."""
+
+    def __init__(
+        self,
+        driving: Clip | Sequence[Motion],
+        framings: Sequence[DrivingFraming],
+        size: tuple[int, int],
+        detectors: Sequence[MotionDetector],
+    ) -> None:
+        """framings, detectors: one a face.  size: (width, height) of the model's frames."""
+        self.warnings: list[str] = []
+        self.frames: list[list[DrivingFrame]] = [[] for _ in detectors]
+        """All that were detected, a list a face, where they are to be kept."""
+        self._driving = driving
+        self._framings = framings
+        self._size = size
+        self._detectors = detectors
+
+    @contextmanager
+    def detected(
+        self, kind: type[MotionParts], device: torch.device, *, beside: bool, at_once: bool, keep: bool
+    ) -> Iterator[list[Iterator[DrivingFrame]]]:
+        """Yield the frames with their motion, in order, an iterator a face; all are to be read in step.
+
+        kind, device: of motions at hand.  beside: keep the pixels, which are shown beside the result.  at_once: is each
+        frame used as soon as it is there?  keep: collect them in `frames`.
+        """
+        if not isinstance(self._driving, Clip):
+            yield [motion.frames(kind, device) for motion in self._driving]
+            return
+        if beside and not at_once:
+            # The pictures of a long shot would fill the memory until its reference is known: they are read once more.
+            with self._read() as read:
+                motions = list(zip(*self._found(read, keep=keep, keep_pixels=False), strict=True))
+            with self._read() as read:
+                shown = (
+                    tuple(replace(one, pixels=other.pixels) for one, other in zip(frames, pictures, strict=True))
+                    for frames, pictures in zip(motions, (frames for batch in read for frames in batch), strict=False)
+                )
+                yield in_step(([frames] for frames in shown), len(self._detectors))
+            return
+        with self._read() as read:
+            yield self._found(read, keep=keep, keep_pixels=beside)
+
+    def _found(self, read: Iterable[list[Faces]], *, keep: bool, keep_pixels: bool) -> list[Iterator[DrivingFrame]]:
+        def found() -> Iterator[list[Faces]]:
+            for batch in read:
+                faces = zip(*batch, strict=True)
+                rows = [
+                    list(detector(seen, keep_pixels=keep_pixels))
+                    for detector, seen in zip(self._detectors, faces, strict=True)
+                ]
+                if keep:
+                    for kept, row in zip(self.frames, rows, strict=True):
+                        kept += [replace(frame, pixels=None) for frame in row]
+                yield list(zip(*rows, strict=True))
+
+        return in_step(found(), len(self._detectors))
+
+    @contextmanager
+    def _read(self) -> Iterator[ReadAhead[list[Faces]]]:
+        assert isinstance(self._driving, Clip)
+        reader = DrivingReader(self._driving, self._framings, self._size)
+        try:
+            with ReadAhead(batches(reader, self._detectors[0].batch_size), QUEUED_BATCHES) as read:
+                yield read
+        finally:
+            reader.close()
+            self.warnings += [warning for warning in reader.warnings if warning not in self.warnings]
+
+
+def in_step(batches: Iterable[Sequence[tuple[T, ...]]], count: int) -> list[Iterator[T]]:
+    """Return `count` iterators, one of the first items of all tuples, one of the second ones, and so on."""
+    source, waiting = iter(batches), [deque[T]() for _ in range(count)]
+
+    def each(own: deque[T]) -> Iterator[T]:
+        while True:
+            while own:
+                yield own.popleft()
+            batch = next(source, None)
+            if batch is None:
+                return
+            for items in batch:
+                for queue, item in zip(waiting, items, strict=True):
+                    queue.append(item)
+
+    return [each(own) for own in waiting]
