@@ -88,10 +88,10 @@ class Animator(Engine):
         config = resolve(asked, self.model.preset, self.family)
         size, mode = config.size, self.motion(config.motion)
         self.check_views(len(views))
-        renderer, shape = self.renderer(size), self.frame_size(size)
+        chosen = self.options(config.options)
+        renderer, shape = self.renderer(size, chosen), self.frame_size(size)
         pictures = [_middle(_source(each), shape) for each in (source, *views)]
         context = renderer.encode_source(to_tensor(pictures, renderer.device))
-        chosen = self.options(config.options)
         landmarks = self.landmarks(chosen)
         detector, squares = (
             MotionDetector(renderer, batch_size, landmarks),

@@ -103,7 +103,10 @@ class AnimateConfig:
 
     source: Annotated[
         Path,
-        typer.Argument(help="The still: an image, or a video whose first frame is taken.", show_default=False),
+        typer.Argument(
+            help="The still: an image, or a video whose first frame is taken (all of it: --source-video).",
+            show_default=False,
+        ),
     ]
     driving: Annotated[
         Path,
@@ -239,6 +242,15 @@ class AnimateConfig:
         str | None,
         option(CROP, "Subject detector by name (see 'fommctl plugins list'). Default: the best at hand."),
     ] = None
+    source_video: Annotated[
+        bool,
+        option(
+            CROP,
+            "Animate every frame of a video as SOURCE, each by the driving frame of the same time, to the end of the "
+            "shorter one; a folder or a pattern of pictures does, too.",
+            "--source-video",
+        ),
+    ] = False
     paste_back: Annotated[
         bool | None,
         option(
