@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -52,6 +52,8 @@ class Rendered:
     """(B, 3, h, w) in [0, 1]: the pixels before they were rounded, on the model's device."""
     flow: Tensor | None = None
     """(B, fh, fw, 2), see `fommctl.api.FlowRenderer`; None where nobody asked for it."""
+    composed: Callable[[], Composer] | None = None
+    """Returns what finishes these frames, where their source is a frame of a video."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ class Pasted:
     planes: Planes
     driving: Pixels | None = None
     """Driving frame that is shown beside it; None where nothing is."""
+    source: Pixels | None = None
+    """Source that is shown beside it, where it is a frame of a video."""
 
 
 Write = Callable[[Frame, Presentation, int, Planes], None]
@@ -84,6 +88,8 @@ class CompositionOptions:
     """A map of where each pixel comes from, which needs a FlowRenderer."""
     faces: int = 1
     """Faces whose driving frames are shown beside the result."""
+    matched: bool = True
+    """Colours of squares matched to those of the source."""
 
 
 class Composer:
@@ -116,6 +122,7 @@ class Composer:
         self._detail: Detail | None = None
         self._source_panel = inputs.square
         full = inputs.full
+        colours = reconstruction if look.matched else None
         motion: Floats | None = None
         apart = False
         if look.detail:
@@ -131,12 +138,12 @@ class Composer:
             # What happens to the square itself needs it as a picture of its own first.
             apart = look.keypoints or bool(square_filters)
             if inputs.turned is not None:
-                self._paste = TurnedPaste(self._source_panel, inputs.turned, full, reconstruction, mask)
+                self._paste = TurnedPaste(self._source_panel, inputs.turned, full, colours, mask)
             else:
                 self._paste = Paste(
                     self._source_panel,
                     inputs.source_box,
-                    reconstruction,
+                    colours,
                     mirrored=inputs.mirrored,
                     motion=None if apart else motion,
                 )
@@ -171,6 +178,12 @@ class Composer:
     @torch.inference_mode()
     def paste(self, batch: Rendered) -> Iterator[Pasted]:
         """Yield the frames of a batch that are wanted, in order."""
+        if batch.composed is not None:
+            own = batch.composed()
+            yield from (
+                replace(pasted, source=own._source_panel) for pasted in own.paste(replace(batch, composed=None))
+            )
+            return
         squares = batch.pixels.array()
         for index, (timed, square) in enumerate(zip(batch.frames, squares, strict=True)):
             if timed is None:
@@ -189,7 +202,8 @@ class Composer:
         that it is shown."""
         shown = pasted.picture
         if pasted.driving is not None:
-            shown = compare(self._labelled_source, pasted.driving, shown)
+            source = self._labelled_source if pasted.source is None else pasted.source
+            shown = compare(source, pasted.driving, shown)
         for number, presentation in enumerate(pasted.timed.presentations, pasted.timed.position):
             frame = shown
             for change in self._filters:

@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from fommctl.animate.motion import DrivingFrame, DrivingFraming, Motion
-from fommctl.api.protocols import Renderer
+from fommctl.api.protocols import DrivingMoment, DrivingRenderer, Renderer
 from fommctl.detection.framing import ClipCrop
 from fommctl.detection.landmarks import LandmarkFinder
 from fommctl.errors import MissingError
@@ -142,7 +143,7 @@ class MotionDetector:
             began = time.perf_counter()
             try:
                 pixels = [frame.pixels for frame in part if frame.pixels is not None]
-                motion = self._renderer.detect(to_tensor(pixels, self._renderer.device))
+                motion = self._detected(to_tensor(pixels, self._renderer.device), part)
                 motion = with_landmarks(motion, self._landmarks, pixels)
             except torch.OutOfMemoryError:
                 self.batch_size = halved(len(part), self._renderer.device)
@@ -152,6 +153,14 @@ class MotionDetector:
                 row = motion[index : index + 1]
                 yield replace(frame, motion=row, pixels=frame.pixels if keep_pixels else None)
             position += len(part)
+
+    def _detected(self, pixels: Tensor, frames: Sequence[DrivingFrame]) -> MotionParts:
+        if not isinstance(self._renderer, DrivingRenderer):
+            found: MotionParts = self._renderer.detect(pixels)
+            return found
+        moments = [DrivingMoment(frame.number, frame.time, frame.present) for frame in frames]
+        motion: MotionParts = self._renderer.detect_driving(pixels, moments)
+        return motion
 
 
 def with_landmarks(motion: M, landmarks: LandmarkFinder | None, pixels: Sequence[Pixels]) -> M:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from fommctl.animate.config import MotionMode
-from fommctl.api.protocols import Renderer, SourceContext
+from fommctl.api.protocols import OptionsRenderer, Renderer, SourceContext
 from fommctl.api.schema import Options
 from fommctl.api.specs import BackendSpec
 from fommctl.detection.detectors import DetectorCache, ready_detectors
@@ -83,9 +83,13 @@ class Engine:
         height, width, _ = self.model.preset.frame_shape
         return (width, height) if size is None else (size, round(size * height / width))
 
-    def renderer(self, size: int | None = None) -> Renderer:
-        """Return the model ready to run on frames of this size. Raises UsageError for a size that its networks cannot
-        take."""
+    def renderer(self, size: int | None = None, options: BaseModel | None = None) -> Renderer:
+        """Return the model ready to run on frames of this size, under options of its family. Raises UsageError for a
+        size that its networks cannot take."""
+        plain = self._plain_renderer(size)
+        return plain.with_options(options) if options is not None and isinstance(plain, OptionsRenderer) else plain
+
+    def _plain_renderer(self, size: int | None) -> Renderer:
         native = self.model.preset.frame_shape[1]
         scale = 1.0 if size is None else native / size
         if scale not in self._renderers:
@@ -96,17 +100,20 @@ class Engine:
                 raise UsageError(f"--size {size}: {error.message}", hint) from error
         return self._renderers[scale]
 
-    def encoded(self, pictures: Sequence[NDArray[np.uint8]], size: int | None = None) -> SourceContext:
-        """Return the source encoded by `renderer(size)`; the last few are kept, for jobs that share a source.
+    def encoded(
+        self, pictures: Sequence[NDArray[np.uint8]], size: int | None = None, options: BaseModel | None = None
+    ) -> SourceContext:
+        """Return the source encoded by `renderer(size, options)`; the last few are kept, for jobs that share a source.
 
         pictures: (N, N, 3) each, as the model sees them: the source, then further views of its subject.
         """
-        digest = sha256(repr([picture.shape for picture in pictures]).encode())
+        renderer = self.renderer(size, options)
+        told = options if isinstance(self._plain_renderer(size), OptionsRenderer) else None
+        digest = sha256(repr(([picture.shape for picture in pictures], told)).encode())
         for picture in pictures:
             digest.update(picture.tobytes())
         key = size, digest.hexdigest()
         if key not in self._encoded:
-            renderer = self.renderer(size)
             self._encoded[key] = renderer.encode_source(to_tensor(list(pictures), renderer.device))
         self._encoded.move_to_end(key)
         while len(self._encoded) > ENCODED_SOURCES:

@@ -73,6 +73,8 @@ def plan_faces(
     """Plan all faces that are to be animated; see `plan_animation`. Returns with the plan the driving video, or the
     motion of each of them."""
     configs = one_by_one(config, engine, driving)
+    if len(configs) > 1 and config.source_video:
+        raise UsageError("--source-video animates one face", "Choose one by its number (--face).")
     motions: list[Motion] = []
     if isinstance(driving, Motion):
         motions = [driving if each.driving_face is None else load_motion(each, engine) for each in configs]

@@ -180,7 +180,7 @@ class TurnedPaste:
         background: NDArray[Any],
         square: TurnedSquare,
         truth: Pixels,
-        reconstruction: Pixels,
+        reconstruction: Pixels | None = None,
         mask: Mask | None = None,
     ) -> None:
         """background, reconstruction: as of `Paste`.  truth: (side, side, 3), the square as it was cut out.  mask: None
@@ -201,7 +201,9 @@ class TurnedPaste:
         self._shown = self._placed(torch.from_numpy(whole)[None], "zeros").numpy()
         self.mask = self._shown[..., 0]
         """As of `Paste`."""
-        self._gain, self._shift = match(reconstruction, truth)
+        self._gain, self._shift = np.ones(3, np.float32), np.zeros((side, side, 3), np.float32)
+        if reconstruction is not None:
+            self._gain, self._shift = match(reconstruction, truth)
         below = background[self._rows, self._columns, :3].astype(np.float32)
         self._below = (1 - self._shown) * below + np.float32(0.5 if background.dtype == np.uint8 else 0)
 

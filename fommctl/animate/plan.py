@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import time
-from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +18,15 @@ from numpy.typing import NDArray
 
 from fommctl.animate.config import SEARCHED, AnimateConfig, FrameRange, MotionMode, parse_crop, parse_frames
 from fommctl.animate.engine import Engine, choose_motion
-from fommctl.animate.motion import DrivingFrame, DrivingFraming, Motion, is_motion_file
+from fommctl.animate.motion import (
+    DrivingFrame,
+    DrivingFraming,
+    Motion,
+    TimedFrame,
+    as_driven,
+    at_rate,
+    is_motion_file,
+)
 from fommctl.animate.transfer import Moment
 from fommctl.api.protocols import Detection, Detector, FlowRenderer
 from fommctl.api.specs import BackendSpec, DetectorSpec
@@ -29,6 +38,7 @@ from fommctl.detection.framing import (
     Room,
     crop_in_picture,
     excursions,
+    mean_crop,
     room_in,
     source_crop,
 )
@@ -135,12 +145,16 @@ class AnimationInputs:
     squares: Squares
     room: Room | None
     """Room for the source's subject to move before it leaves its square, where that is known."""
+    film: DrivingFraming | None
+    """The source where it is a video whose frames are all animated; picture and square are then its first."""
     warnings: tuple[str, ...]
     detection_s: float
 
     @property
     def subject(self) -> Detection | None:
         """The source's, where it was looked for."""
+        if self.film is not None:
+            return _first_subject(self.film)
         found = self.squares[0]
         return None if found is None else found.subject
 
@@ -211,6 +225,13 @@ class AnimationPlan:
         if shots and (path := shots[shot].path) is not None:
             moved = travel(path.at(float(frame.time)), path.at(float(reference)), self.config.head_motion or 0.0)
         return Moment(float(frame.time), frame.present, shot, moved)
+
+    def timed(self, frames: Iterable[DrivingFrame]) -> Iterator[TimedFrame[DrivingFrame]]:
+        """Yield the driving frames that are shown, and when; with a video as source none after its end."""
+        length = self.length
+        if self.inputs.film is not None and length is not None:
+            frames = itertools.takewhile(lambda frame: frame.time < length, frames)
+        return at_rate(frames, self.pace, length) if self.pace else as_driven(frames)
 
     @property
     def paste_back(self) -> bool:
@@ -307,7 +328,7 @@ def plan_animation(
     remarks = check_outputs(config)
     config = resolve(config, engine.model.preset, engine.family)
     mode = engine.motion(config.motion)
-    engine.options(config.options)
+    options = engine.options(config.options)
     engine.check_views(len(config.views))
     if isinstance(driving, Clip):
         config = config.timed(driving.info)
@@ -315,10 +336,14 @@ def plan_animation(
     if config.restore is not None:
         config = replace(config, restore=restorer_file(config.restore))
     framing, size = engine.model.preset.framing, engine.frame_size(config.size)
-    inputs = find_inputs(config, driving, framing, size, engine.host, engine.detectors, squares)
+    with open_source(config) if config.source_video else nullcontext() as film:
+        if film is not None and film.info.duration is not None and isinstance(driving, Clip):
+            end = driving.start + film.info.duration
+            driving.end = end if driving.end is None else min(driving.end, end)
+        inputs = find_inputs(config, driving, framing, size, engine.host, engine.detectors, squares, film)
     info = inputs.driving.info
     sound, about_sound = choose_sound(config, inputs.driving, must_check=isinstance(driving, Motion))
-    context = engine.encoded((inputs.square, *inputs.views), config.size)
+    context = engine.encoded((inputs.square, *inputs.views), config.size, options)
     if isinstance(driving, Motion):
         about_sound += _about_motion(config, driving, engine, context.motion)
     notes = (
@@ -350,6 +375,7 @@ def find_inputs(
     host: Host,
     searches: DetectorCache | None = None,
     squares: Squares | None = None,
+    film: Clip | None = None,
 ) -> AnimationInputs:
     """Read the source and find both squares.
 
@@ -357,7 +383,7 @@ def find_inputs(
     Raises InputError where a subject is asked for and none is found.
     """
     deep = holds_more(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
-    picture = read_picture(config.source, config.source_reading, deep=deep)
+    picture = read_picture(config.source, config.source_reading, deep=deep) if film is None else _first(film)
     _check_exact(config, picture.plate)
     pixels = on_black(picture)
     source_box, driving_box = parse_crop(config.crop), parse_crop(config.crop_of_driving, SEARCHED)
@@ -366,27 +392,31 @@ def find_inputs(
         _check_inside(driving_box, config.driving.name, driving.info.width, driving.info.height)
     began = time.monotonic()
     views = [on_black(read_picture(path, config.source_reading)) for path in config.views]
+    searches = searches or DetectorCache(host)
     if squares is not None and isinstance(driving, Motion):
         found = _Found(squares[0], driving.driving.shots, squares[1:], driving.driving.detector)
     else:
-        found = _search(config, driving, pixels, views, framing, host, searches or DetectorCache(host))
-    seconds = time.monotonic() - began
+        found = _search(config, driving, None if film else pixels, views, framing, host, searches)
     if deep and (square := found.source.box if found.source else source_box) is not None:
         height, width = pixels.shape[:2]
         area = round(square.clipped(width, height).area)
         check_memory(config.source.name, width, height, width * height * _A_FRAME + area * _A_SQUARE)
     box, turned = (source_box, None) if found.source is None else (found.source.box, found.source.turned)
+    filmed = None if film is None else _film_framing(config, film, framing, host, searches)
+    if filmed is not None:
+        box, turned = square_at(filmed, Fraction(0))
+    seconds = time.monotonic() - began
     return AnimationInputs(
         picture=picture,
         source_box=box,
         mirrored=not config.as_published,
         turned=turned,
-        square=_framed(pixels, box, turned, size, config),
+        square=framed(pixels, box, turned, size, config),
         views=tuple(
-            _framed(view, *((box, turned) if square is None else (square.box, square.turned)), size, config)
+            framed(view, *((box, turned) if square is None else (square.box, square.turned)), size, config)
             for view, square in zip(views, found.views, strict=True)
         ),
-        driving=driving.driving
+        driving=_until_end_of(film, driving.driving)
         if isinstance(driving, Motion)
         else DrivingFraming(driving.info, driving.start, driving.end, driving_box, found.shots, found.detector),
         size=size,
@@ -394,18 +424,88 @@ def find_inputs(
         room=None
         if found.source is None or turned is not None or config.as_published
         else room_in(found.source, *pixels.shape[1::-1]),
-        warnings=(*_several(config, found), *_missing(config, found.shots), *_replaced(config, picture)),
+        film=filmed,
+        warnings=(
+            *_several(config, found),
+            *_missing(config, found.shots),
+            *_missing_in(filmed),
+            *_replaced(config, picture),
+        ),
         detection_s=seconds,
     )
 
 
-def _framed(
+def open_source(config: AnimateConfig) -> Clip:
+    """Open the source as a video. Raises InputError, and UsageError where it is a single picture."""
+    clip = Clip(config.source, fps=config.fps, deinterlace=config.deinterlace, reading=config.source_reading)
+    if clip.info.frames == 1:
+        clip.close()
+        raise UsageError(f"--source-video, but {config.source.name} is one picture", "Leave the option out.")
+    return clip
+
+
+def _first(film: Clip) -> Picture:
+    with film.reader() as reader:
+        return Picture(next(iter(reader)).pixels)
+
+
+def _film_framing(
+    config: AnimateConfig, film: Clip, framing: Framing | None, host: Host, searches: DetectorCache
+) -> DrivingFraming:
+    """Lay the squares of a video as source: fixed in each shot, or by landmarks from frame to frame where the preset
+    frames sources so."""
+    shots: tuple[ClipCrop, ...] = ()
+    name = None
+    if config.crop == "auto" and framing is not None:
+        spec, detector = face_detector(config, framing, host, searches)
+        width, name = config.source_width or framing.width, spec.name
+        square = None if config.source_width else framing.source
+        if square is not None:
+            detector = LandmarkDetector(detector, _square(square), width, framing.subject)
+        shots = searches.in_clip(
+            film,
+            (spec, detector),
+            width,
+            subject=framing.subject,
+            driving_crop="fixed" if square is None else "follow",
+            cuts=True,
+            face=config.face,
+        )
+    return DrivingFraming(film.info, film.start, film.end, parse_crop(config.crop), shots, name)
+
+
+def square_at(film: DrivingFraming, moment: Fraction) -> tuple[Box | None, TurnedSquare | None]:
+    """Return the square of a source's frame: the box that is cut out, and the square itself where it may be turned."""
+    if not film.shots:
+        return film.box, None
+    shot = film.shots[film.number_at(moment)]
+    if shot.path is None:
+        return shot.box, None
+    turned = shot.path.at(float(moment))
+    return bounds(turned), turned
+
+
+def _until_end_of(film: Clip | None, driving: DrivingFraming) -> DrivingFraming:
+    """Return what a motion file knows of its video, which ends where a video as source does."""
+    if film is None or film.info.duration is None:
+        return driving
+    end = driving.start + film.info.duration
+    return replace(driving, end=end if driving.end is None else min(driving.end, end))
+
+
+def _first_subject(film: DrivingFraming) -> Detection | None:
+    samples = film.shots[0].samples if film.shots else ()
+    return next((one.detection for one in samples if one.detection is not None), None)
+
+
+def framed(
     pixels: NDArray[np.uint8],
     box: Box | None,
     turned: TurnedSquare | None,
     size: tuple[int, int],
     config: AnimateConfig,
 ) -> NDArray[np.uint8]:
+    """Return the animated square of a source as the model sees it."""
     return resize(_full(pixels, box, turned, mirrored=not config.as_published), size)
 
 
@@ -440,15 +540,18 @@ class _Found:
 def _search(
     config: AnimateConfig,
     driving: Clip | Motion,
-    pixels: NDArray[np.uint8],
+    pixels: NDArray[np.uint8] | None,
     views: Sequence[NDArray[np.uint8]],
     framing: Framing | None,
     host: Host,
     searches: DetectorCache,
 ) -> _Found:
     """Return the squares that are to be found: in the source, in the driving video, in each further view of the
-    source."""
-    wanted = config.crop == "auto", isinstance(driving, Clip) and config.crop_of_driving in SEARCHED
+    source.  pixels: the source, None where it is not searched."""
+    wanted = (
+        config.crop == "auto" and (pixels is not None or bool(views)),
+        isinstance(driving, Clip) and config.crop_of_driving in SEARCHED,
+    )
     shots: tuple[ClipCrop, ...] = driving.driving.shots if isinstance(driving, Motion) else ()
     nothing = _Found(shots=shots, views=(None,) * len(views))
     if config.detector is not None:
@@ -481,7 +584,7 @@ def _search(
         return crop_in_picture(picture, detector, width, subject=subject, name=path.name, face=face)
 
     return _Found(
-        found_in(pixels, config.source, config.face),
+        None if pixels is None else found_in(pixels, config.source, config.face),
         shots,
         tuple(found_in(view, path) for path, view in zip(config.views, views, strict=True)),
         spec.name,
@@ -508,7 +611,7 @@ def driving_shots(
     square = None if config.driving_width else framing.driving
     if square is not None:
         detector = LandmarkDetector(detector, _square(square), width, framing.subject)
-    return searches.in_clip(
+    shots = searches.in_clip(
         driving,
         (spec, detector),
         width,
@@ -517,6 +620,9 @@ def driving_shots(
         cuts=bool(config.cuts),
         face=config.driving_face or LARGEST,
     )
+    if square is None or not config.as_published:
+        return shots
+    return tuple(shot if shot.path is not None else mean_crop(shot, width, framing.subject) for shot in shots)
 
 
 def _square(params: SquareParams) -> LandmarkSquare:
@@ -571,6 +677,14 @@ def _missing(config: AnimateConfig, shots: Sequence[ClipCrop]) -> list[str]:
         raise InputError(f"no subject in {config.driving.name} at {places}", "Use --on-missing hold or skip.")
     done = "the last pose is held" if config.on_missing == "hold" else "the source is shown as it is"
     return [f"no subject in {config.driving.name} at {places}: {done}"]
+
+
+def _missing_in(film: DrivingFraming | None) -> list[str]:
+    gaps = [] if film is None else [gap for shot in film.shots for gap in shot.gaps]
+    if film is None or not gaps:
+        return []
+    seconds = sum(float(min(end, film.info.duration or end) - max(start, Fraction(0))) for start, end in gaps)
+    return [f"no subject in {film.info.path.name} for {seconds:.2f} s: those frames are shown as they are"]
 
 
 def _replaced(config: AnimateConfig, picture: Picture) -> list[str]:
@@ -683,6 +797,11 @@ def check_outputs(config: AnimateConfig) -> tuple[str, ...]:
     if is_plate_format(config.result_path) and (config.compare or config.keypoints):
         raise UsageError(
             f"--compare and --keypoints are not written as {config.result_path.suffix}",
+            "Name a movie or a pattern of PNG pictures.",
+        )
+    if config.source_video and is_plate_format(config.result_path):
+        raise UsageError(
+            f"--source-video is not written as {config.result_path.suffix}",
             "Name a movie or a pattern of PNG pictures.",
         )
     check_spaces(config)

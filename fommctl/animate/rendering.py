@@ -6,10 +6,11 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ from fommctl.animate.detecting import (
 )
 from fommctl.animate.engine import Engine
 from fommctl.animate.faces import FaceBlend
-from fommctl.animate.motion import DrivingFrame, Motion, TimedFrame, as_driven, at_rate
+from fommctl.animate.film import SourceFilm, SourceFrame
+from fommctl.animate.motion import DrivingFrame, Motion, TimedFrame
 from fommctl.animate.plan import AnimationPlan, keeps_alpha, result_space
 from fommctl.animate.plates import PlateComposer, associated, plate_of
 from fommctl.animate.reference import ReferenceFinder
@@ -68,15 +70,18 @@ class SquareRenderer:
         self._context = context
         self._with_flow = with_flow
 
-    def __call__(self, motion: MotionParts) -> Iterator[tuple[slice, HostPixels, Tensor, Tensor | None]]:
+    def __call__(
+        self, motion: MotionParts, context: SourceContext | None = None
+    ) -> Iterator[tuple[slice, HostPixels, Tensor, Tensor | None]]:
         """Yield which rows of the motion were rendered, their pixels, the same before they were rounded, and their
-        flow."""
+        flow.  context: of another source than that of this object."""
+        context = context or self._context
         step, position = self.batch_size, 0
         while position < len(motion):
             part = slice(position, position + step)
             began = time.perf_counter()
             try:
-                frames, flow = self._render(motion[part])
+                frames, flow = self._render(context, motion[part])
                 pixels = HostPixels(frames)
             except torch.OutOfMemoryError:
                 step = self.batch_size = halved(min(step, len(motion) - position), self._renderer.device)
@@ -85,10 +90,10 @@ class SquareRenderer:
             yield part, pixels, frames, flow
             position += step
 
-    def _render(self, motion: MotionParts) -> tuple[Tensor, Tensor | None]:
+    def _render(self, context: SourceContext, motion: MotionParts) -> tuple[Tensor, Tensor | None]:
         if self._with_flow and isinstance(self._renderer, FlowRenderer):
-            return self._renderer.render_with_flow(self._context, motion)
-        return self._renderer.render(self._context, motion), None
+            return self._renderer.render_with_flow(context, motion)
+        return self._renderer.render(context, motion), None
 
 
 @dataclass(slots=True)
@@ -106,6 +111,10 @@ class RenderSession:
     finder: ReferenceFinder
     moves: MotionTransfer
     references: dict[int, MotionParts]
+    film: SourceFilm | None
+    """The source where all of its frames are animated."""
+    composed: Callable[[SourceFrame], Composer]
+    """Returns what finishes the frames of a frame of it."""
     rendered: int = 0
     """Frames; those that are shown twice count once."""
     seconds: float = 0.0
@@ -125,11 +134,8 @@ class RenderSession:
     def groups(self, detected: Iterable[DrivingFrame], frames: FrameRange) -> Iterator[Group]:
         """Yield what is rendered together, as in the whole; those before the range too, for their motion is
         remembered."""
-        plan = self.plan
-        known = self._with_references(detected)
-        timed = at_rate(known, plan.pace, plan.length) if plan.pace else as_driven(known)
         last = 0
-        for batch in batches(timed, self.detector.usual):
+        for batch in batches(self.plan.timed(self._with_references(detected)), self.detector.usual):
             yield batch
             last = batch[-1].frame.number
             if frames.ends_before(last + 1):
@@ -151,16 +157,46 @@ class RenderSession:
             moments.append(self.plan.moment(timed.frame, shot, self.finder.found[shot].time))
         # What the transfer remembers must not see a frame twice: it runs once, whatever happens to the rendering.
         reduced = len(self.moves.limited)
-        motion = self.moves(driving, moments)
         wanted = [timed.frame.number in frames for timed in group]
+        sources = None
+        if self.film is not None and any(wanted):
+            sources = self.film.at([timed.frame.time for timed in group])
+        own = None if sources is None else MotionParts.cat([source.motion for source in sources])
+        motion = self.moves(driving, moments, own)
         if not any(wanted):
             del self.moves.limited[reduced:]
         self.seconds += time.perf_counter() - began
+        if sources is not None:
+            yield from self._in_step(group, wanted, sources, driving, motion)
+            return
         for part, pixels, exact, flow in self.squares(motion if any(wanted) else motion[:0]):
             self.rendered += sum(wanted[part])
             if any(wanted[part]):
                 shown = [timed if asked else None for timed, asked in zip(group[part], wanted[part], strict=True)]
                 yield Rendered(pixels, shown, driving[part], motion[part], exact, flow)
+
+    def _in_step(
+        self,
+        group: Group,
+        wanted: Sequence[bool],
+        sources: Sequence[SourceFrame],
+        driving: MotionParts,
+        motion: MotionParts,
+    ) -> Iterator[Rendered]:
+        """Yield the frames of a group, each of its own frame of the source; those of one are rendered together."""
+        for source, numbers in itertools.groupby(range(len(group)), key=lambda number: sources[number]):
+            rows = [number for number in numbers if wanted[number]]
+            if not rows:
+                continue
+            part = slice(rows[0], rows[-1] + 1)
+            shown = [
+                timed if source.present else replace(timed, frame=replace(timed.frame, present=False))
+                for timed in group[part]
+            ]
+            composed = partial(self.composed, source)
+            for some, pixels, exact, flow in self.squares(motion[part], source.context):
+                self.rendered += len(shown[some])
+                yield Rendered(pixels, shown[some], driving[part][some], motion[part][some], exact, flow, composed)
 
     def writing(self) -> dict[str, Any]:
         """Return what `Writer` is told of the result beside its path and its sound."""
@@ -333,10 +369,11 @@ def open_session(plan: AnimationPlan, engine: Engine, faces: int = 1, *, alone: 
     square_filters = engine.host.square_filters(event)
     if config.restore is not None and not square_filters:
         raise MissingError("no plugin is loaded that restores", "Leave out --restore, or name it in FOMMCTL_PLUGINS.")
-    renderer = engine.renderer(config.size)
-    context = engine.encoded((inputs.square, *inputs.views), config.size)
-    references: dict[int, MotionParts] = {}
     family_options = engine.options(config.options)
+    renderer = engine.renderer(config.size, family_options)
+    context = engine.encoded((inputs.square, *inputs.views), config.size, family_options)
+    references: dict[int, MotionParts] = {}
+    in_step = inputs.film is not None
     landmarks = engine.landmarks(family_options, config.detector)
     moves = MotionTransfer(
         with_landmarks(context.motion, landmarks, [inputs.square]),
@@ -346,7 +383,7 @@ def open_session(plan: AnimationPlan, engine: Engine, faces: int = 1, *, alone: 
         smooth=bool(config.smooth),
         room=inputs.room,
         ease=not config.as_published,
-        rule=rule_of(renderer, plan.mode, family_options),
+        rule=rule_of(renderer, plan.mode, family_options, film=in_step),
     )
     reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]
     # A square of fewer pixels than the model's frame has nothing more to give.
@@ -356,11 +393,23 @@ def open_session(plan: AnimationPlan, engine: Engine, faces: int = 1, *, alone: 
         keeps_alpha(config, inputs),
         plan.side_by_side,
         config.keypoints,
-        plan.detail and finer and inputs.turned is None and isinstance(renderer, FlowRenderer),
+        plan.detail
+        and finer
+        and inputs.turned is None
+        and isinstance(renderer, FlowRenderer)
+        and (plan.paste_back or not in_step),
         config.matte is not None,
         config.uv is not None,
         faces,
+        # The colours of a source's frames are not corrected: the correction of each would flicker.
+        matched=not in_step,
     )
+
+    def composed(source: SourceFrame) -> Composer:
+        own = config if source.present else replace(config, on_missing="skip")
+        mask = engine.family.mask
+        return Composer(own, source.inputs, options, source.motion, reconstruction, filters, square_filters, mask)
+
     if config.uv is not None and not isinstance(renderer, FlowRenderer):
         raise UsageError(
             f"--uv, but models of {engine.family.name} have no flow", "Leave it out, or take another model."
@@ -395,6 +444,8 @@ def open_session(plan: AnimationPlan, engine: Engine, faces: int = 1, *, alone: 
         ReferenceFinder(plan, context.motion),
         moves,
         references,
+        SourceFilm(plan, renderer, landmarks) if in_step else None,
+        composed,
     )
 
 

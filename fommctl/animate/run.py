@@ -26,8 +26,6 @@ from fommctl.animate.motion import (
     Motion,
     Presentation,
     TimedFrame,
-    as_driven,
-    at_rate,
     save_motions,
 )
 from fommctl.animate.plan import AnimationPlan, input_files, open_driving
@@ -117,7 +115,7 @@ def render(
     with stage.detected(source, keep=config.motion_out is not None) as detected:
         first, groups = _first_wanted(stage, stage.groups(detected, frames), frames)
         with open_results(stage.first, first) as results:
-            _render(stage, groups, frames, results.write, report, expected_frames(config, plan.info))
+            _render(stage, groups, frames, results.write, report, expected_frames(config, plan.info, plan.length))
         if config.motion_out is not None:
             # Behind the last frame that was rendered there may be others.
             for rest in detected:
@@ -190,13 +188,13 @@ def limited(times: Sequence[float]) -> list[str]:
     return [f"{len(times)} frames ({span}) move further than the source has room for: their motion was reduced"]
 
 
-def expected_frames(config: AnimateConfig, info: VideoInfo) -> int | None:
-    """Estimate the number of frames, for progress only."""
+def expected_frames(config: AnimateConfig, info: VideoInfo, length: Fraction | None = None) -> int | None:
+    """Estimate the number of frames, for progress only.  length: seconds that are wanted; None: to the end."""
     rate = config.fps or info.rate
     if info.duration is None:
         return info.frames
-    end = min(config.end_s or info.duration, info.duration)
-    return max(0, round((end - config.start_s) * rate))
+    expected = min(config.end_s or info.duration, info.duration) - config.start_s
+    return max(0, round((expected if length is None else min(length, expected)) * rate))
 
 
 # The three steps as functions of their own, for runs that divide a long driving video: one process makes the motion,
@@ -218,7 +216,7 @@ def make_motion(
             return plan, driving
         stage = Stage(plan, engine)
         source = stage.driving(driving)
-        total = expected_frames(replace(plan.config, fps=None), plan.info)
+        total = expected_frames(replace(plan.config, fps=None), plan.info, plan.length)
         with stage.detected(source, keep=True) as detected:
             for count, _ in enumerate(zip(*detected, strict=True), 1):
                 if report and count % stage.first.batch_size == 0:
@@ -341,7 +339,7 @@ def _render(
 
 def timed_frames(plan: AnimationPlan, motion: Motion) -> Iterator[TimedFrame[DrivingFrame]]:
     """Yield the frames that are shown, and when."""
-    return at_rate(motion.frames(), plan.pace, plan.length) if plan.pace else as_driven(motion.frames())
+    return plan.timed(motion.frames())
 
 
 def _stats(stage: Stage, began: float, warnings: Sequence[str]) -> RenderStats:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from fommctl.animate.config import MotionMode
-from fommctl.api.protocols import Renderer, TransferRenderer
+from fommctl.api.protocols import ClipTransferRenderer, Renderer, TransferRenderer
 from fommctl.detection.framing import Room
 from fommctl.detection.tracking import STILL, Travel
 from fommctl.errors import ModelError
@@ -30,15 +31,17 @@ TransferRule = Callable[[Any, Any, Any], MotionParts]
 """rule(driving frames, reference, source): the source's motion for each driving frame."""
 
 
-def rule_of(renderer: Renderer, mode: str, options: Any = None) -> TransferRule | None:
+def rule_of(renderer: Renderer, mode: str, options: Any = None, *, film: bool = False) -> TransferRule | None:
     """Return how the model's own family transfers motion; None where it does as FOMM does. Raises ModelError for a mode
-    that this model of its family lacks the networks for."""
+    that this model of its family lacks the networks for.  film: to the frames of a video."""
     own = isinstance(renderer, TransferRenderer) and mode in getattr(renderer, "own_modes", (mode,))
     if not own and mode not in ("relative", "absolute"):
         raise ModelError(f"this model has no network for --motion {mode}", "Leave out --motion, or take other weights.")
     if not own or not isinstance(renderer, TransferRenderer):
         return None
-    return lambda driving, reference, source: renderer.transfer(driving, reference, source, mode=mode, options=options)
+    if isinstance(renderer, ClipTransferRenderer) and film:
+        return partial(renderer.transfer_clip, mode=mode, options=options)
+    return partial(renderer.transfer, mode=mode, options=options)
 
 
 def smoother_of(motion: MotionParts) -> Smoother:
@@ -95,15 +98,18 @@ class MotionTransfer:
         """Time of the last frame without the subject, as long as the pose that was held then is passing over."""
         self._shot: int | None = None
 
-    def __call__(self, driving: MotionParts, moments: Sequence[Moment]) -> MotionParts:
+    def __call__(
+        self, driving: MotionParts, moments: Sequence[Moment], sources: MotionParts | None = None
+    ) -> MotionParts:
         """Return the source's motion for B driving frames; where a frame's subject is not present, the last motion of
-        its shot before it (the reference before any) is held."""
+        its shot before it (the reference before any) is held.  sources: those of a video, one a driving frame."""
         parts, first = [], 0
         for last in range(1, len(moments) + 1):
             if last == len(moments) or moments[last].shot != moments[first].shot:
                 if moments[first].shot != self._shot:
                     self._begin(moments[first].shot)
-                parts.append(self._moved(driving[first:last], moments[first:last]))
+                own = None if sources is None else sources[first:last]
+                parts.append(self._moved(driving[first:last], moments[first:last], own))
                 first = last
         return parts[0] if len(parts) == 1 else MotionParts.cat(parts)
 
@@ -119,18 +125,21 @@ class MotionTransfer:
         self._held = self.reference
         self._missed = None
 
-    def _moved(self, driving: MotionParts, moments: Sequence[Moment]) -> MotionParts:
+    def _moved(
+        self, driving: MotionParts, moments: Sequence[Moment], sources: MotionParts | None = None
+    ) -> MotionParts:
         driving = travelled(driving, [moment.travel for moment in moments])
         driving = self._hold(driving, moments)
         if self._rule is not None:
-            return self._rule(driving, self.reference, self.source)
+            return self._rule(driving, self.reference, self.source if sources is None else sources)
         if self.mode == "absolute":
             return driving
         assert isinstance(driving, Motion)
         assert isinstance(self.reference, Motion)
-        assert isinstance(self.source, Motion)
-        moved = transfer.relative(driving, self.reference, self.source, self._scale)
-        return moved if self._room is None else self._limited(moved, self.source, moments, self._room)
+        source = self.source if sources is None else sources
+        assert isinstance(source, Motion)
+        moved = transfer.relative(driving, self.reference, source, self._scale)
+        return moved if self._room is None else self._limited(moved, source, moments, self._room)
 
     def _hold(self, driving: MotionParts, moments: Sequence[Moment]) -> MotionParts:
         """Smooth the frames that show the subject; absent ones get the motion of the last of these.

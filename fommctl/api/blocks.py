@@ -40,6 +40,7 @@ from fommctl.networks.layers import (
     UpBlock,
     full_precision,
     single,
+    width_at,
 )
 from fommctl.networks.losses import ThinPlateTransform, equivariance_losses
 from fommctl.networks.motion import Motion, MotionParts, Smoother
@@ -103,4 +104,5 @@ __all__ = [
     "upsampling_kernel",
     "weight_and_bias",
     "weighted_rows",
+    "width_at",
 ]

@@ -125,10 +125,52 @@ class TransferRenderer(Renderer, Protocol):
     def transfer(self, driving: Any, reference: Any, source: Any, *, mode: str, options: Any) -> MotionParts:
         """Return the motion for `render`: B driving frames brought to the source.
 
-        reference: the driving frame that stands for the source's pose, one a shot; source: its motion; both one frame.
+        reference: the driving frame that stands for the source's pose, one a shot; source: its motion; both one frame,
+        but of a video as source one for each driving frame.
         What a frame becomes depends on nothing but these.  mode: one of `BackendSpec.motions`.  options: of the
         backend, None for the defaults.
         """
+        ...
+
+
+@runtime_checkable
+class ClipTransferRenderer(TransferRenderer, Protocol):
+    """A renderer whose family moves the frames of a video otherwise than a still; without, `transfer` gets these
+    motions, too."""
+
+    def transfer_clip(self, driving: Any, reference: Any, source: Any, *, mode: str, options: Any) -> MotionParts:
+        """Return the motion as `transfer` does.  source: B frames, that of the same time for each driving frame."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DrivingMoment:
+    """What is known of a driving frame beside its pixels."""
+
+    number: int
+    """From 1; of a pattern of pictures, the number in the picture's name."""
+    time: Fraction
+    """Seconds since the first frame that is used."""
+    present: bool
+    """Does it show the subject, where that was looked for?"""
+
+
+@runtime_checkable
+class DrivingRenderer(Renderer, Protocol):
+    """A renderer that detects driving frames otherwise than pictures of a source, by when they are shown."""
+
+    def detect_driving(self, frames: Tensor, moments: Sequence[DrivingMoment]) -> Any:
+        """Return the motion of driving frames (B, 3, H, W), one moment each; as `detect`. Frames come in order, but not
+        all of them where a part of a video is rendered. Landmarks come after it, by `MotionParts.with_landmarks`."""
+        ...
+
+
+@runtime_checkable
+class OptionsRenderer(Renderer, Protocol):
+    """A renderer that detects, encodes or renders otherwise by the options of its family."""
+
+    def with_options(self, options: Any) -> Renderer:
+        """Return this renderer under options of `BackendSpec.options`; it may share networks with this one."""
         ...
 
 

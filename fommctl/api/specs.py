@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
@@ -107,6 +107,9 @@ class BackendSpec:
     given every checkpoint whose family is not known, and its own `read_architecture` alone sees the result."""
     to_published: Named[Callable[[Groups], Groups]] = Named(lambda groups: groups)
     """The other way round, for `fommctl models export`."""
+    published_files: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    """Where published weights are several files: the groups of each, by its name without ending, `/` in it. A file of
+    one group holds its tensors alone. `fommctl models export` writes a folder with them."""
     motions: tuple[str, ...] = ("relative", "absolute")
     """Ways to transfer driving motion to a source; the first is the default."""
     motion: Named[Callable[[], type[MotionParts]]] = Named(

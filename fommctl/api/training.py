@@ -82,6 +82,10 @@ class TrainingBatch:
     """(B, N, 2) in [-1, 1], x before y; NaN where none were found. None without `train_params.guidance`."""
     driving_landmarks: Tensor | None = None
     """Landmarks of the driving frames, as `source_landmarks`."""
+    step: int = 0
+    """Number of the step, from 0, those before a resumption counted."""
+    epoch: int = 0
+    """Number of its epoch, from 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +133,10 @@ class TrainingPhase:
     """`forward(batch, generated) -> PhaseResult`; `generated` is that of the phase before, None in the first.
     Registers exactly the networks that its optimisers train (and frozen ones), so that gradients can be exchanged."""
     optimisers: Mapping[str, Optimizer]
-    """Optimisers by the names of the published checkpoint (`optimizer_generator`); their learning rates are those of
-    the preset and follow the schedule."""
+    """Optimisers by the names of the published checkpoint (`optimizer_generator`), or any others; their learning rates
+    are those of the preset and follow the schedule. A group of parameters may have a `limit`: before a step its
+    gradients are scaled down to that norm, of the order that `limit_norm` tells (2 by default, `inf` for the
+    largest)."""
 
 
 class TrainableBackend(Backend, Protocol):

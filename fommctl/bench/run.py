@@ -321,6 +321,8 @@ SECONDS = 5.0
 FEWEST, MOST = 16, 600
 HD = 1280, 720
 ROUNDS = 3
+SLOW = 1.0
+"""Frames a second below which one round of a few frames tells all: files cost next to nothing beside such a model."""
 
 
 def measure(preset: Preset, backend: Backend, host: Host, device: torch.device, precision: str) -> EndToEnd:
@@ -332,14 +334,16 @@ def measure(preset: Preset, backend: Backend, host: Host, device: torch.device, 
     engine = Animator(model, host, device=str(device), precision=precision)
     width, height = engine.frame_size()
     pictures = [frame.pixels for frame in _moving(width, height, 8)]
-    alone = _alone(engine, pictures)
-    count = min(MOST, max(FEWEST, round(SECONDS * alone)))
+    slow = _alone(engine, pictures[:1]) < SLOW
+    count, rounds = FEWEST // 4, 1
+    if not slow:
+        count, rounds = min(MOST, max(FEWEST, round(SECONDS * _alone(engine, pictures)))), ROUNDS
     rates: dict[str, list[float]] = {"alone": [], "native": [], "hd": []}
     with tempfile.TemporaryDirectory(prefix="fommctl-bench-") as folder:
         native, wide = Path(folder) / "native.mp4", Path(folder) / "wide.mp4"
         _write(native, (width, height), (width, height), count)
         _write(wide, HD, (width, height), count)
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             rates["alone"].append(_alone(engine, (pictures * count)[:count]))
             rates["native"].append(_animated(engine, native, "none"))
             rates["hd"].append(_animated(engine, wide, f"{(HD[0] - HD[1]) // 2},0,{HD[1]}"))

@@ -89,6 +89,16 @@ def batch(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Any field, such as crop=none; repeatable.", rich_help_panel=FIELDS),
     ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-O",
+            "--option",
+            metavar="NAME=VALUE",
+            help="Option of the model's family, as of animate; repeatable.",
+            rich_help_panel=FIELDS,
+        ),
+    ] = None,
     choice: "dict[str, Any]",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results that no batch has made.", rich_help_panel=FIELDS)
@@ -99,6 +109,7 @@ def batch(
     fields = {**_defaults(default or []), **choice}
     fields |= {"output": output} if output is not None else {}
     fields |= {"overwrite": True} if overwrite else {}
+    fields |= {"options": option} if option else {}
     config = replace(config, defaults=fields)
     from fommctl.batch.run import exit_code, make_plan, run
     from fommctl.host import load_host

@@ -131,6 +131,7 @@ def export_file(session: Session, config: ExportConfig) -> None:
     from rich.text import Text
 
     from fommctl.host import load_host
+    from fommctl.models.files import weights_in
     from fommctl.models.loading import export_model
 
     exported = export_model(
@@ -139,7 +140,7 @@ def export_file(session: Session, config: ExportConfig) -> None:
     details = {
         "model": exported.model,
         "path": str(exported.path),
-        "size": exported.path.stat().st_size,
+        "size": sum(file.stat().st_size for file in weights_in(exported.path)),
         "networks": list(exported.groups),
         "epoch": exported.epoch,
     }

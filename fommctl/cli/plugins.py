@@ -327,9 +327,8 @@ _LIBRARIES = {"site-packages", "dist-packages"}
 def _backend(name: str, host: "Host") -> str | None:
     """Check training with this backend's preset of the smallest frames, and among those the smallest networks."""
     from fommctl.api.testing_backend import check_backend
-    from fommctl.presets.preset import load_preset, preset_names
 
-    presets = [preset for each in preset_names(host) if (preset := load_preset(each, host)).backend == name]
+    presets = [preset for preset in _presets(host) if preset.backend == name]
     if not presets:
         return "not checked: no preset has this backend; call check_backend of fommctl.api.testing_backend"
     spec = host.find("backend", name)
@@ -342,18 +341,28 @@ def _backend(name: str, host: "Host") -> str | None:
     return f"passed with the preset {preset.name} in fp32 and bf16{f'; {note}' if note else ''}"
 
 
+def _presets(host: "Host") -> "Iterator[Preset]":
+    """Yield the presets that load: those of a family whose plugin is left out do not, and have a check of their own."""
+    from fommctl.presets.preset import load_preset, preset_names
+
+    for name in preset_names(host):
+        try:
+            yield load_preset(name, host)
+        except UsageError:
+            continue
+
+
 def _check_other_families(name: str, own: "Preset", host: "Host") -> None:
     """Raise BrokenPromiseError where the backend claims presets or files of others, or cannot read its own file
     without the networks that only training needs."""
     from fommctl.api.testing import promise
-    from fommctl.presets.preset import load_preset, preset_names
 
     spec = host.find("backend", name)
     backend = spec.build(own.model_params)
     needed = {group: backend.modules()[group].state_dict() for group in backend.needed_groups()}
     spec.read_architecture(spec.from_published(needed))
     smallest: dict[str, Preset] = {}
-    for preset in (load_preset(each, host) for each in preset_names(host)):
+    for preset in _presets(host):
         if preset.backend == name:
             continue
         params = preset.model_params.model_dump()

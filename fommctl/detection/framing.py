@@ -257,6 +257,14 @@ def spread(boxes: Sequence[Box], width: float, subject: str) -> tuple[tuple[floa
     return ((left + right) / 2, (top + bottom) / 2), max(side, max(right - left, bottom - top) - SLACK * side)
 
 
+def mean_crop(shot: ClipCrop, width: float, subject: str) -> ClipCrop:
+    """Return a shot whose square is the mean of those of all frames that show the subject, as LivePortrait's published
+    code crops a driving video: no room for motion is added, and nothing is moved into the picture."""
+    boxes = [ideal(seen.detection.box, width, subject) for seen in shot.samples if seen.detection is not None]
+    x, y, side = np.mean([(*box.center, box.width) for box in boxes], axis=0).tolist()
+    return replace(shot, box=square((x, y), side, 2))
+
+
 def ideal(box: Box, width: float, subject: str) -> Box:
     """Return the square in which the subject stands as in the training data."""
     x, y = CENTERS.get(subject, MIDDLE)

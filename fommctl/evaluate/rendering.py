@@ -58,7 +58,8 @@ def animation(engine: Engine, source_clip: ClipFrames, driving: ClipFrames, opti
     """Animate the first frame of one clip with the motion of another, by the transfer rules of the model's preset
     (`animate_params`, or its backend's equivalent); the first driving frame is the reference of relative motion, as
     published."""
-    renderer = engine.renderer()
+    chosen = engine.options(options)
+    renderer = engine.renderer(options=chosen)
     rules = transfer_rules(engine)
     mode = "relative" if rules.relative else "absolute"
     if isinstance(renderer, TransferRenderer):
@@ -77,7 +78,7 @@ def animation(engine: Engine, source_clip: ClipFrames, driving: ClipFrames, opti
                 mode=mode,
                 adapt_scale=rules.adapt_scale,
                 smooth=False,
-                rule=rule_of(renderer, mode, engine.options(options)),
+                rule=rule_of(renderer, mode, chosen),
             )
             moved = _moved(moves, motion, first, rules)
             yield FrameBatch(_chunk(_rendered(renderer, context, moved, source), None, first), source, np.stack(frames))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import shutil
@@ -12,9 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fommctl.animate.config import AnimateConfig, FrameRange, ModelChoice, parse_frames
 from fommctl.animate.motion import Motion, is_motion_file
-from fommctl.animate.plan import check_outputs
+from fommctl.animate.plan import check_outputs, open_source
 from fommctl.animate.run import expected_frames
 from fommctl.errors import InputError, UsageError
 from fommctl.farm.config import EngineName, FarmConfig
@@ -138,9 +141,14 @@ def _absolute_choice(choice: ModelChoice) -> ModelChoice:
 def expected_range(config: AnimateConfig) -> FrameRange:
     """Return the first and the last driving frame that will be rendered, as far as headers tell. Raises InputError and
     UsageError."""
+    source = None
+    if config.source_video:
+        with open_source(config) as film:
+            source = film.info.duration
     if is_motion_file(config.driving):
-        numbers = Motion.load(config.driving).numbers
-        first, last = int(numbers[0]), int(numbers[-1])
+        motion = Motion.load(config.driving)
+        until = len(motion) if source is None else int(np.searchsorted(motion.times, math.ceil(source * motion.clock)))
+        first, last = int(motion.numbers[0]), int(motion.numbers[until - 1])
     else:
         reading = config.driving_reading
         with Clip(config.driving, fps=config.fps, deinterlace=config.deinterlace, reading=reading) as clip:
@@ -148,6 +156,8 @@ def expected_range(config: AnimateConfig) -> FrameRange:
             count = expected_frames(replace(timed, fps=None), clip.info)
             if count is None:
                 count = sum(1 for _ in clip.reader(size=(16, 16)))
+            if source is not None:
+                count = min(count, math.ceil(source * clip.info.rate))
         if not count:
             raise InputError(
                 f"{printable(config.driving.name)} has no frames from --start to --end", "Check --start and --end."

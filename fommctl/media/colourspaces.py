@@ -108,7 +108,7 @@ def find_space(name: str, config: str | None, flag: str) -> Space:
     path = choose_config(config)
     colours = _config(path)
     if colours.getColorSpaceIndex(name) < 0 and name not in colours.getRoles():
-        raise _unknown(f"{flag} is '{name}', which is no colour space", name, _names(colours), path)
+        raise _unknown(f"{flag} is '{name}', which is not a colour space", name, _names(colours), path)
     return Space(colours.resolve(name), path)
 
 

@@ -77,7 +77,7 @@ def pattern_of(path: Path) -> Pattern | None:
     return Pattern(path.name[: match.start()], path.name[match.end() :], width, first, last)
 
 
-def is_pattern(path: Path) -> bool:
+def is_sequence(path: Path) -> bool:
     """Tell whether the name holds one number to fill in, and no file has that very name."""
     return pattern_of(path) is not None
 
@@ -173,7 +173,7 @@ def first_number(path: Path) -> int | None:
         pictures = [file for file in path.iterdir() if file.suffix.lower() in (".exr", ".dpx")]
         if not pictures or _common_pattern(sorted(pictures, key=counting_order)) is None:
             return None
-    elif not is_pattern(path):
+    elif not is_sequence(path):
         return None
     return _numbered(path)[0][0]
 

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -18,13 +19,13 @@ from torch.overrides import TorchFunctionMode
 
 from fommctl import __version__
 from fommctl.api.specs import PROJECT, Architecture, BackendSpec
-from fommctl.errors import ModelError, UsageError
-from fommctl.files import FileFingerprint, atomic_write, remove_stale_files
+from fommctl.errors import ModelError, OutputError, UsageError
+from fommctl.files import FileFingerprint, atomic_write, remove_stale_files, temporary_path
 from fommctl.home import model_lock
 from fommctl.media.output_paths import check_target
 from fommctl.models import registry
 from fommctl.models.checkpoint import Checkpoint, halved, read_checkpoint, write_native
-from fommctl.models.files import read_metadata, sniff, weights_in, weights_sha256
+from fommctl.models.files import ENDINGS, read_metadata, sniff, weights_in, weights_sha256
 from fommctl.presets.preset import (
     find_preset,
     load_preset,
@@ -381,7 +382,8 @@ def export_model(
 
     model: as in `load_model`: also a checkpoint of a run, whose averaged weights count where it keeps them.  Tensors
     are float32 (counters stay integers) under the names of the published implementation, and the file is one that
-    `torch.load(weights_only=True)` reads.
+    `torch.load(weights_only=True)` reads. A target without such an ending is a folder with a file for each network or
+    several, where the family publishes its weights so.
 
     Raises UsageError where `target` exists (without `overwrite`), is the model itself or a .safetensors, OutputError
     where it cannot be written, otherwise as `load_model` does.
@@ -397,13 +399,39 @@ def export_model(
     epoch = _epoch(loaded.metadata.get("training"))
     spec: BackendSpec = host.find("backend", loaded.preset.backend)
     groups = spec.to_published({group: networks[group].state_dict() for group in loaded.groups})
-    content: dict[str, object] = {group: _plain(tensors) for group, tensors in groups.items()}
+    content = {group: _plain(tensors) for group, tensors in groups.items()}
+    if spec.published_files and not target.name.endswith(ENDINGS):
+        _write_folder(target, content, spec.published_files)
+    else:
+        _save({**content, "epoch": epoch}, target)
+    return Exported(target, loaded.name, loaded.groups, epoch)
+
+
+def _save(content: Mapping[str, object], target: Path) -> None:
     # Through memory: of a full disk torch.save tells no more than a position in the file.
     buffer = io.BytesIO()
-    torch.save({**content, "epoch": epoch}, buffer)
+    torch.save(dict(content), buffer)
     with atomic_write(target) as temporary:
         temporary.write_bytes(buffer.getbuffer())
-    return Exported(target, loaded.name, loaded.groups, epoch)
+
+
+def _write_folder(
+    target: Path, groups: Mapping[str, Mapping[str, Tensor]], files: Mapping[str, tuple[str, ...]]
+) -> None:
+    """Write the files of a model into a new folder, all or none. Raises UsageError and OutputError."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"{target} exists already", "Choose a new folder, or a file such as NAME.pth.")
+    folder = temporary_path(target)
+    try:
+        for name, members in files.items():
+            inside = {group: groups[group] for group in members if group in groups}
+            if inside:
+                _save(inside[members[0]] if len(members) == 1 else inside, folder / f"{name}.pth")
+        folder.rename(target)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror}", "Choose another folder.") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -98,13 +100,21 @@ def heads(x: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> tuple[Tensor, Tenso
     return out[:, : first.out_channels], out[:, first.out_channels :]
 
 
-class SameBlock(nn.Module):
-    """Convolution, BatchNorm, ReLU at one resolution."""
+Norm = Callable[[int], nn.Module]
+"""norm(channels): what a block normalises with; BatchNorm where nothing is said."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3, groups: int = 1) -> None:
+
+class SameBlock(nn.Module):
+    """Convolution, norm, ReLU at one resolution."""
+
+    norm: Any
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 3, groups: int = 1, norm: Norm = nn.BatchNorm2d
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups)
-        self.norm = nn.BatchNorm2d(outputs)
+        self.norm = norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.norm(self.conv(x)))
@@ -143,12 +153,15 @@ class UpBlock(SameBlock):
 class ResidualBlock(nn.Module):
     """Pre-activation residual block."""
 
-    def __init__(self, features: int) -> None:
+    norm1: Any
+    norm2: Any
+
+    def __init__(self, features: int, norm: Norm = nn.BatchNorm2d) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(features, features, 3, padding=1)
         self.conv2 = nn.Conv2d(features, features, 3, padding=1)
-        self.norm1 = nn.BatchNorm2d(features)
-        self.norm2 = nn.BatchNorm2d(features)
+        self.norm1 = norm(features)
+        self.norm2 = norm(features)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.conv1(F.relu(self.norm1(x)))
@@ -159,10 +172,10 @@ class ResidualBlock(nn.Module):
 class Encoder(nn.Module):
     """Down blocks; returns the input and the output of every block."""
 
-    def __init__(self, expansion: int, inputs: int, blocks: int, maximum: int) -> None:
+    def __init__(self, expansion: int, inputs: int, blocks: int, maximum: int, *, norm: Norm = nn.BatchNorm2d) -> None:
         super().__init__()
         widths = [inputs, *(width_at(expansion, level, maximum) for level in range(1, blocks + 1))]
-        self.down_blocks = nn.ModuleList(map(DownBlock, widths[:-1], widths[1:]))
+        self.down_blocks = nn.ModuleList(DownBlock(*pair, norm=norm) for pair in pairwise(widths))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         outputs = [x]
@@ -179,24 +192,40 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self, expansion: int, inputs: int, blocks: int, maximum: int, *, extra: int = 0, outputs: int | None = None
+        self,
+        expansion: int,
+        inputs: int,
+        blocks: int,
+        maximum: int,
+        *,
+        extra: int = 0,
+        outputs: int | None = None,
+        norm: Norm = nn.BatchNorm2d,
     ) -> None:
         super().__init__()
         self.up_blocks = nn.ModuleList()
+        self.widths = [width_at(expansion, blocks, maximum) + extra]
+        """Channels of each result of `levels`."""
         for level in reversed(range(blocks)):
-            skip = 1 if level == blocks - 1 else 2
-            below, here = width_at(expansion, level + 1, maximum), width_at(expansion, level, maximum)
-            self.up_blocks.append(UpBlock(skip * below + extra, here))
-        self.out_filters = width_at(expansion, 0, maximum) + inputs + extra
+            here = width_at(expansion, level, maximum)
+            self.up_blocks.append(UpBlock(self.widths[-1], here, norm=norm))
+            self.widths.append(here + (here if level else inputs) + extra)
+        self.out_filters = self.widths[-1]
         self.conv: nn.Conv2d | None = None
         if outputs is not None:
             self.conv = nn.Conv2d(self.out_filters, outputs, 3, padding=1)
             self.out_filters = outputs
 
-    def forward(self, outputs: list[Tensor]) -> Tensor:
+    def levels(self, outputs: list[Tensor]) -> list[Tensor]:
+        """Return the result of every level, coarse first: that of the encoder, then those of each block."""
         *skips, out = outputs
+        levels = [out]
         for block in self.up_blocks:
-            out = torch.cat((block(out), skips.pop()), 1)
+            levels.append(torch.cat((block(levels[-1]), skips.pop()), 1))
+        return levels
+
+    def forward(self, outputs: list[Tensor]) -> Tensor:
+        out = self.levels(outputs)[-1]
         return out if self.conv is None else self.conv(out)
 
 
@@ -206,11 +235,23 @@ class Hourglass(nn.Module):
     outputs: of a last 3x3 convolution, whose channels are then those of the result; None for no such convolution.
     """
 
-    def __init__(self, expansion: int, inputs: int, blocks: int, maximum: int, outputs: int | None = None) -> None:
+    def __init__(
+        self,
+        expansion: int,
+        inputs: int,
+        blocks: int,
+        maximum: int,
+        outputs: int | None = None,
+        norm: Norm = nn.BatchNorm2d,
+    ) -> None:
         super().__init__()
-        self.encoder = Encoder(expansion, inputs, blocks, maximum)
-        self.decoder = Decoder(expansion, inputs, blocks, maximum, outputs=outputs)
+        self.encoder = Encoder(expansion, inputs, blocks, maximum, norm=norm)
+        self.decoder = Decoder(expansion, inputs, blocks, maximum, outputs=outputs, norm=norm)
         self.out_filters = self.decoder.out_filters
+
+    def levels(self, x: Tensor) -> list[Tensor]:
+        """Return the result of every level of the decoder, coarse first, with `decoder.widths` channels."""
+        return self.decoder.levels(self.encoder(x))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.decoder(self.encoder(x))

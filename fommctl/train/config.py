@@ -44,6 +44,14 @@ class TrainConfig:
     init_from: Annotated[
         str | None, typer.Option(help="Model to start from: every tensor that fits is taken.", metavar="MODEL")
     ] = None
+    stage: Annotated[
+        str | None,
+        Field(pattern="[a-z0-9]+"),
+        typer.Option(
+            help="Train by the preset's section train_STAGE_params in place of train_params: avd, of tpsmm presets, "
+            "when the rest is trained (--init-from)."
+        ),
+    ] = None
     max_steps: Annotated[int | None, typer.Option(min=1, help="End after so many steps in all.")] = None
     max_time: Annotated[
         float | None,

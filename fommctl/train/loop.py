@@ -211,9 +211,15 @@ class Loop:
             torch.cat(controls).to(device) if controls else None,
         )
         names = ("source_landmarks", "driving_landmarks")
-        marks = [raw[name].to(device) if name in raw else None for name in names]
+        marks = {name: raw[name].to(device) for name in names if name in raw}
+        number = self.progress.done
         return TrainingBatch(
-            raw["source"].to(device, non_blocking=True), raw["driving"].to(device, non_blocking=True), transform, *marks
+            raw["source"].to(device, non_blocking=True),
+            raw["driving"].to(device, non_blocking=True),
+            transform,
+            step=number,
+            epoch=self._setup.schedule.epoch(number),
+            **marks,
         )
 
     def _keep_up(self, result: StepResult, spent: float, waited: float, logs: Logs, report: Report) -> None:

@@ -116,7 +116,7 @@ def build(
     fresh: the run starts at its first step; otherwise its weights come from a checkpoint.
     """
     preset = load_preset(config.preset, host, sets=config.sets)
-    params: BaseTrainParams = preset.section("train_params")
+    params: BaseTrainParams = preset.section("train_params" if config.stage is None else f"train_{config.stage}_params")
     dataset: DatasetParams = preset.section("dataset_params")
     spec: BackendSpec = host.find("backend", preset.backend)
     pairs = TrainingPairs(

@@ -184,4 +184,13 @@ class TrainingStep:
         """Return the norm of all gradients of an optimiser, which are scaled down to the limit."""
         parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         limit = float("inf") if self._limit is None else self._limit
-        return torch.nn.utils.clip_grad_norm_(parameters, limit)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        limit_groups(optimiser)
+        return norm
+
+
+def limit_groups(optimiser: torch.optim.Optimizer) -> None:
+    """Scale the gradients of each group of parameters with a `limit` down to it; see `TrainingPhase`."""
+    for group in optimiser.param_groups:
+        if group.get("limit") is not None:
+            torch.nn.utils.clip_grad_norm_(group["params"], group["limit"], norm_type=group.get("limit_norm", 2.0))

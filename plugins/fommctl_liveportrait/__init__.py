@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fommctl.api import BackendSpec, ModelSpec, hookimpl
-from fommctl_liveportrait.weights import PUBLISHED
+from fommctl_liveportrait.weights import FILES, PUBLISHED
 
 
 @hookimpl
@@ -21,6 +21,7 @@ def fommctl_backends() -> Iterator[BackendSpec]:
         read_architecture="fommctl_liveportrait.architecture:read_architecture",
         from_published="fommctl_liveportrait.published:from_published",
         to_published="fommctl_liveportrait.published:to_published",
+        published_files=FILES,
         motions=("relative", "absolute", "animal"),
         motion="fommctl_liveportrait.motion:FaceMotion",
         mask="fommctl_liveportrait.mask:mask",

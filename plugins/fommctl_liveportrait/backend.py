@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fommctl.api import Renderer, UsageError
+from fommctl.api import Renderer
+from fommctl.api.blocks import step_at
 from fommctl_liveportrait.appearance import AppearanceExtractor
 from fommctl_liveportrait.fast import FastRenderer
+from fommctl_liveportrait.layers import reduced
 from fommctl_liveportrait.motion import FaceMotion, face_motion
 from fommctl_liveportrait.motion_extractor import MotionExtractor
-from fommctl_liveportrait.options import FaceOptions
 from fommctl_liveportrait.retargeting import Corrector
 from fommctl_liveportrait.schema import LivePortraitParams
 from fommctl_liveportrait.spade import SpadeGenerator
-from fommctl_liveportrait.transfer import Correctors, transfer
+from fommctl_liveportrait.transfer import Correctors, FaceTransfer
 from fommctl_liveportrait.warping import WarpingNetwork
 
 
@@ -30,11 +31,11 @@ class PlainSource:
     frame: Tensor
 
 
-class PlainRenderer:
+class PlainRenderer(FaceTransfer):
     """The published networks as they are, in fp32, with nothing cached: the reference for speed and exactness."""
 
-    def __init__(self, backend: LivePortraitBackend, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, backend: LivePortraitBackend, device: torch.device, step: int = 1) -> None:
+        self.device, self._step = device, step
         self._appearance, self._extractor = backend.appearance.to(device), backend.extractor.to(device)
         self._warping, self._generator = backend.warping.to(device), backend.generator.to(device)
         self._correctors = backend.correctors(device)
@@ -42,18 +43,11 @@ class PlainRenderer:
     @torch.inference_mode()
     def detect(self, frames: Tensor) -> FaceMotion:
         """See `fommctl.api.Renderer`."""
-        return face_motion(self._extractor(frames))
+        return face_motion(self._extractor(reduced(frames, self._step)))
 
     def encode_source(self, frame: Tensor) -> PlainSource:
         """See `fommctl.api.Renderer`."""
         return PlainSource(self.detect(frame), frame)
-
-    @torch.inference_mode()
-    def transfer(
-        self, driving: FaceMotion, reference: FaceMotion, source: FaceMotion, *, mode: str, options: FaceOptions | None
-    ) -> FaceMotion:
-        """See `fommctl.api.TransferRenderer`."""
-        return transfer(driving, reference, source, self._correctors, mode=mode, options=options or FaceOptions())
 
     @torch.inference_mode()
     def render(self, context: Any, motion: FaceMotion) -> Tensor:
@@ -63,7 +57,7 @@ class PlainRenderer:
         frames = []
         for index in range(len(driving)):
             # One at a time: the volumes of the moved features take half a gigabyte a frame.
-            volume = self._appearance(context.frame)
+            volume = self._appearance(reduced(context.frame, self._step))
             warped = self._warping(volume, source, driving[index : index + 1])
             frames.append(self._generator(warped.features))
         return torch.cat(frames) if frames else self._nothing(context.frame)
@@ -111,10 +105,10 @@ class LivePortraitBackend:
         return Correctors(self.stitching.to(device), self.eyes.to(device), self.lips.to(device))
 
     def prepare(self, device: torch.device, precision: str, *, fast: bool = True, scale: float = 1.0) -> Renderer:
-        """See `fommctl.api.Backend`. Raises UsageError for a `scale`: keypoints mean places of frames of one size."""
-        if scale != 1:
-            raise UsageError("these networks take frames of one size", "Leave out --size.")
+        """See `fommctl.api.Backend`. Larger frames are reduced for all networks, by whole steps; what comes out is as
+        large as ever. Raises UsageError for other sizes."""
+        step = step_at(1, scale)
         if not fast:
-            return PlainRenderer(self, device)
+            return PlainRenderer(self, device, step)
         networks = self.appearance, self.extractor, self.warping, self.generator
-        return FastRenderer(*networks, self.correctors(device), device, precision)
+        return FastRenderer(*networks, self.correctors(device), device, precision, step)

@@ -27,12 +27,11 @@ from fommctl.api.blocks import (
     weight_and_bias,
 )
 from fommctl_liveportrait.appearance import AppearanceExtractor
-from fommctl_liveportrait.layers import identity_volume, sample_volume
+from fommctl_liveportrait.layers import identity_volume, reduced, sample_volume
 from fommctl_liveportrait.motion import FaceMotion, face_motion
 from fommctl_liveportrait.motion_extractor import MotionExtractor
-from fommctl_liveportrait.options import FaceOptions
 from fommctl_liveportrait.spade import Spade, SpadeBlock, SpadeGenerator
-from fommctl_liveportrait.transfer import Correctors, transfer
+from fommctl_liveportrait.transfer import Correctors, FaceTransfer
 from fommctl_liveportrait.warping import WarpingNetwork, heatmaps
 
 
@@ -192,13 +191,26 @@ def _interpolation(line: Tensor, shift: Tensor) -> Tensor:
     return (1 - (places[..., None] - torch.arange(count, device=line.device)).abs()).clamp_min(0)
 
 
+class Level:
+    """What convolutions at one resolution share: those of equal widths have one work space, of up to 600 megabytes."""
+
+    def __init__(self, numerics: Numerics) -> None:
+        self.numerics = numerics
+        self._shared: dict[tuple[int, ...], Numerics] = {}
+
+    def wide(self, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Any:
+        """Return a 3x3 convolution."""
+        fresh = Numerics(self.numerics.device, self.numerics.dtype)
+        return self._shared.setdefault(weight.shape[:2], fresh).wide_convolution(weight, bias, relu=relu)
+
+
 class FastSpade:
     """Scale and shift of several `Spade`, from what they share."""
 
-    def __init__(self, norm: Spade, numerics: Numerics) -> None:
+    def __init__(self, norm: Spade, level: Level) -> None:
         gamma, beta = weight_and_bias(norm.mlp_gamma), weight_and_bias(norm.mlp_beta)
         weight, bias = torch.cat((gamma[0], beta[0])), torch.cat((gamma[1] + 1, beta[1]))
-        self._conv = _wide(numerics, weight, bias)
+        self._conv = level.wide(weight, bias)
 
     def __call__(self, normalised: Tensor, shared: Tensor) -> Tensor:
         """normalised: (B, C, h, w).  shared: (B, hidden, h, w)."""
@@ -209,14 +221,14 @@ class FastSpade:
 class FastSpadeBlock:
     """`SpadeBlock` for what `shared` gives of the features."""
 
-    def __init__(self, block: SpadeBlock, numerics: Numerics) -> None:
-        self._first, self._second = FastSpade(block.norm_0, numerics), FastSpade(block.norm_1, numerics)
-        self._conv_0 = _wide(numerics, *weight_and_bias(block.conv_0))
-        self._conv_1 = _wide(numerics, *weight_and_bias(block.conv_1))
+    def __init__(self, block: SpadeBlock, level: Level) -> None:
+        self._first, self._second = FastSpade(block.norm_0, level), FastSpade(block.norm_1, level)
+        self._conv_0 = level.wide(*weight_and_bias(block.conv_0))
+        self._conv_1 = level.wide(*weight_and_bias(block.conv_1))
         self._shortcut = self._conv_s = None
         if block.conv_s is not None:
-            self._shortcut = FastSpade(block.norm_s, numerics)
-            self._conv_s = numerics.convolution(*weight_and_bias(block.conv_s), padding=0)
+            self._shortcut = FastSpade(block.norm_s, level)
+            self._conv_s = level.numerics.convolution(*weight_and_bias(block.conv_s), padding=0)
 
     def __call__(self, x: Tensor, shared: tuple[Tensor, ...], scale: int = 1) -> Tensor:
         """x: (B, C, h, w), changed in place where the widths are equal; enlarged by `scale` first.  shared: for each
@@ -307,14 +319,14 @@ class FastGenerator:
 
     def __init__(self, network: SpadeGenerator, numerics: Numerics) -> None:
         self._fc = _wide(numerics, *weight_and_bias(network.fc))
-        middle = network.middle
+        middle, level = network.middle, Level(numerics)
         norms = [norm for block in middle for norm in (block.norm_0, block.norm_1)]
         self._shared = SharedMaps(norms, 1, numerics)
-        self._middle = [FastSpadeBlock(block, numerics) for block in middle]
+        self._middle = [FastSpadeBlock(block, level) for block in middle]
         self._up = []
         for scale, block in ((2, network.up_0), (4, network.up_1)):
             maps = SharedMaps([block.norm_0, block.norm_1, block.norm_s], scale, numerics)
-            self._up.append((maps, FastSpadeBlock(block, numerics)))
+            self._up.append((maps, FastSpadeBlock(block, Level(numerics))))
         conv, shuffle = network.conv_img
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(shuffle, nn.PixelShuffle)
@@ -338,7 +350,7 @@ def _wide(numerics: Numerics, weight: Tensor, bias: Tensor, *, relu: bool = Fals
     return Numerics(numerics.device, numerics.dtype).wide_convolution(weight, bias, relu=relu)
 
 
-class FastRenderer(GraphedRenderer[FastSource]):
+class FastRenderer(FaceTransfer, GraphedRenderer[FastSource]):
     """The networks, rewritten for inference (see `fommctl.api.Renderer`).
 
     Keypoints, deformations and the softmax of the masks stay in float32 whatever the precision of the convolutions. The
@@ -354,28 +366,24 @@ class FastRenderer(GraphedRenderer[FastSource]):
         correctors: Correctors,
         device: torch.device,
         precision: str = "fp32",
+        step: int = 1,
     ) -> None:
+        """step: side of the frames to come over that of those that the networks see."""
         super().__init__(device)
         numerics = Numerics(device, DTYPES[precision])
-        self._correctors = correctors
+        self._correctors, self._step = correctors, step
         with torch.inference_mode():
             self._appearance = copy.deepcopy(appearance).to(device)
             self._extractor = copy.deepcopy(extractor).to(device)
             self._warping = FastWarping(warping, numerics)
             self._generator = FastGenerator(generator, numerics)
 
-    def transfer(
-        self, driving: FaceMotion, reference: FaceMotion, source: FaceMotion, *, mode: str, options: FaceOptions | None
-    ) -> FaceMotion:
-        """See `fommctl.api.TransferRenderer`."""
-        with torch.inference_mode():
-            return transfer(driving, reference, source, self._correctors, mode=mode, options=options or FaceOptions())
-
     def _detect(self, frames: Tensor) -> FaceMotion:
-        return face_motion(self._extractor(frames))
+        return face_motion(self._extractor(reduced(frames, self._step)))
 
     def _encode(self, frame: Tensor) -> FastSource:
-        motion = self._detect(frame)
+        frame = reduced(frame, self._step)
+        motion = face_motion(self._extractor(frame))
         volume = self._appearance(frame)
         small = self._warping.compressed(volume)
         grid = identity_volume(volume, *volume.shape[2:])

@@ -145,3 +145,8 @@ def identity_volume(like: Tensor, depth: int, height: int, width: int) -> Tensor
             for side in (depth, height, width)]  # fmt: skip
     z, y, x = torch.meshgrid(*axes, indexing="ij")
     return torch.stack((x, y, z), -1)
+
+
+def reduced(frames: Tensor, step: int) -> Tensor:
+    """Return frames (B, C, H, W), `step` times as large as the native ones, at the native size: means of squares."""
+    return frames if step == 1 else F.avg_pool2d(frames, step)

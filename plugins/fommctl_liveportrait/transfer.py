@@ -90,13 +90,19 @@ def transfer(
     *,
     mode: str,
     options: FaceOptions,
+    clip: bool = False,
 ) -> FaceMotion:
-    """See `fommctl.api.TransferRenderer`. mode: `relative`, `absolute`, or `animal`, the published loop for animals."""
+    """See `fommctl.api.TransferRenderer`. mode: `relative`, `absolute`, or `animal`, the published loop for animals.
+
+    clip: `source` holds the frames of a video, one for each driving frame.
+    """
     still = source.keypoints()
     if mode == "animal":
         points = _following(driving, reference, source, still)
     elif mode == "absolute":
         points = _absolute(driving, source, options)
+    elif clip:
+        points = _relative_of_clip(driving, reference, source, options)
     else:
         points = _relative(driving, reference, source, options)
         if options.friendly == "expression" and not options.neutral:
@@ -108,9 +114,30 @@ def transfer(
     lips = correctors.lips
     if options.close_lips and lips is not None and source.openings is not None:
         opening = source.openings[:, 2:]
-        if opening.item() >= CLOSED_LIPS:
-            points = points + lips(still, opening, torch.zeros_like(opening)).view_as(still)
+        closed = lips(still, opening, torch.zeros_like(opening)).view_as(still)
+        points = points + torch.where(opening[..., None] >= CLOSED_LIPS, closed, 0)
     return replace(driving, placed=still + (points - still) * options.multiplier)
+
+
+class FaceTransfer:
+    """What all renderers do with the small networks: see `fommctl.api.TransferRenderer`."""
+
+    _correctors: Correctors
+
+    @torch.inference_mode()
+    def transfer(
+        self, driving: FaceMotion, reference: FaceMotion, source: FaceMotion, *, mode: str, options: FaceOptions | None
+    ) -> FaceMotion:
+        """See `fommctl.api.TransferRenderer`."""
+        return transfer(driving, reference, source, self._correctors, mode=mode, options=options or FaceOptions())
+
+    @torch.inference_mode()
+    def transfer_clip(
+        self, driving: FaceMotion, reference: FaceMotion, source: FaceMotion, *, mode: str, options: FaceOptions | None
+    ) -> FaceMotion:
+        """See `fommctl.api.ClipTransferRenderer`."""
+        options = options or FaceOptions()
+        return transfer(driving, reference, source, self._correctors, mode=mode, options=options, clip=True)
 
 
 def _relative(driving: FaceMotion, reference: FaceMotion, source: FaceMotion, options: FaceOptions) -> Tensor:
@@ -118,12 +145,7 @@ def _relative(driving: FaceMotion, reference: FaceMotion, source: FaceMotion, op
     gains = gains_of(options.regions, source.expression.shape[1], source.expression)
     turn = part_of(driving.rotation @ reference.rotation.mT, gains.pose) if gains.pose else None
     rotation = source.rotation if turn is None else turn @ source.rotation
-    rest = reference.expression
-    if options.neutral:
-        rest = NEUTRAL.to(rest)
-        if set(options.regions) == {"eyes"}:
-            rest = torch.zeros_like(rest)
-    expression = source.expression + gains.expression * (driving.expression - rest)
+    expression = source.expression + gains.expression * (driving.expression - _rest(reference, options))
     scale = source.scale
     if options.scale == "driving":
         scale = scale * (driving.scale / reference.scale) ** gains.scale
@@ -131,15 +153,39 @@ def _relative(driving: FaceMotion, reference: FaceMotion, source: FaceMotion, op
     return _placed(source.canonical, rotation, expression, scale, translation)
 
 
-def _absolute(driving: FaceMotion, source: FaceMotion, options: FaceOptions) -> Tensor:
-    """Return the source takes the driving pose, and of its expression what does not belong to the shape of the face."""
-    regions = options.regions
-    gains = gains_of(regions, source.expression.shape[1], source.expression)
+def _relative_of_clip(driving: FaceMotion, reference: FaceMotion, source: FaceMotion, options: FaceOptions) -> Tensor:
+    """Return each face of a video turned and changed as the driving face has since the reference, where the video has
+    it and as large as it is there."""
+    gains = gains_of(options.regions, source.expression.shape[1], source.expression)
+    rotation = source.rotation
+    if gains.pose:
+        rotation = part_of(driving.rotation @ reference.rotation.mT, gains.pose) @ rotation
+    change = gains.expression * _taken(source) * (driving.expression - _rest(reference, options))
+    return _placed(source.canonical, rotation, source.expression + change, source.scale, source.translation)
+
+
+def _rest(reference: FaceMotion, options: FaceOptions) -> Tensor:
+    """Return the expression that counts as none of the driving face."""
+    if not options.neutral:
+        return reference.expression
+    rest = NEUTRAL.to(reference.expression)
+    return torch.zeros_like(rest) if set(options.regions) == {"eyes"} else rest
+
+
+def _taken(source: FaceMotion) -> Tensor:
+    """Return what of an expression does not belong to the shape of the face: (K, 3), 1 or 0."""
     taken = torch.zeros_like(source.expression[0])
     taken[list(WHOLE)] = 1
     for point, coordinate in SINGLE:
         taken[point, coordinate] = 1
-    expression = torch.lerp(source.expression, driving.expression, gains.expression * taken)
+    return taken
+
+
+def _absolute(driving: FaceMotion, source: FaceMotion, options: FaceOptions) -> Tensor:
+    """Return the source takes the driving pose, and of its expression what does not belong to the shape of the face."""
+    regions = options.regions
+    gains = gains_of(regions, source.expression.shape[1], source.expression)
+    expression = torch.lerp(source.expression, driving.expression, gains.expression * _taken(source))
     rotation = turned_towards(source.rotation, driving.rotation, gains.pose) if gains.pose else source.rotation
     translation = torch.lerp(source.translation, driving.translation, gains.pose)
     return _placed(source.canonical, rotation, expression, source.scale, translation)

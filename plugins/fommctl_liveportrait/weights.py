@@ -9,6 +9,12 @@ LICENCE = "MIT (Kuaishou, 2024)"
 NETWORKS = ("appearance_feature_extractor", "motion_extractor", "warping_module", "spade_generator")
 SMALL = "liveportrait/retargeting_models/stitching_retargeting_module.pth"
 
+FILES = {
+    **{f"base_models/{network}": (network,) for network in NETWORKS},
+    "retargeting_models/stitching_retargeting_module": ("retarget_shoulder", "retarget_mouth", "retarget_eye"),
+}
+"""Groups of each published file."""
+
 
 def _model(name: str, summary: str, folder: str) -> ModelSpec:
     files = [ModelFile(name=f"{folder}/{network}.pth") for network in NETWORKS]

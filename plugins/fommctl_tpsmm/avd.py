@@ -14,16 +14,18 @@ from fommctl_tpsmm.splines import POINTS
 class AvdNetwork(nn.Module):
     """Takes the shape of one set of keypoints and the pose of another apart, and puts them together."""
 
-    trained: bool = False
-    """Whether its weights came from a file: networks of before its training lack them."""
-
     def __init__(self, *, num_tps: int, id_bottle_size: int, pose_bottle_size: int) -> None:
         super().__init__()
         numbers = num_tps * POINTS * 2
         self.id_encoder = _perceptron(numbers, 256, 512, 1024, id_bottle_size)
         self.pose_encoder = _perceptron(numbers, 256, 512, 1024, pose_bottle_size)
         self.decoder = _perceptron(id_bottle_size + pose_bottle_size, 1024, 512, 256, numbers)
-        self.register_load_state_dict_post_hook(_mark_trained)  # type: ignore[no-untyped-call]
+
+    @property
+    def trained(self) -> bool:
+        """Whether it has learned: its statistics are not those of fresh weights."""
+        norms = (module for module in self.modules() if isinstance(module, nn.BatchNorm1d))
+        return any(norm.running_mean is not None and bool(norm.running_mean.any()) for norm in norms)
 
     def forward(self, source: Motion, driving: Motion) -> Motion:
         """Return keypoints of the driving frames in the shape of the source, of which there may be one."""
@@ -45,10 +47,6 @@ class AvdRenderer:
         assert self._avd is not None
         motion: Motion = self._avd(source, driving)
         return motion
-
-
-def _mark_trained(network: nn.Module, _: object) -> None:
-    network.trained = True  # type: ignore[assignment]
 
 
 def _perceptron(*widths: int) -> nn.Sequential:

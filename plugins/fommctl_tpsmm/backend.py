@@ -20,7 +20,7 @@ from fommctl_tpsmm.schema import TpsmmParams
 
 if TYPE_CHECKING:
     from fommctl.api.training import PerceptualNetwork, TrainingPhase
-    from fommctl_tpsmm.sections import TrainParams
+    from fommctl_tpsmm.sections import AvdTrainParams, TrainParams
 
 
 class ReducedDetector(nn.Module):
@@ -144,8 +144,14 @@ class TpsmmBackend:
         detector = ReducedDetector(self.keypoint_detector, scale)
         return PublishedRenderer(detector, generator, device, self.avd, self.background)
 
-    def training(self, params: TrainParams, perceptual: PerceptualNetwork | None) -> Sequence[TrainingPhase]:
-        """See `fommctl.api.training.TrainableBackend`; the network of animation via disentanglement does not learn."""
-        from fommctl_tpsmm.training import phases
+    def training(
+        self, params: TrainParams | AvdTrainParams, perceptual: PerceptualNetwork | None
+    ) -> Sequence[TrainingPhase]:
+        """See `fommctl.api.training.TrainableBackend`: all networks but that of animation via disentanglement, or this
+        one alone."""
+        from fommctl_tpsmm.sections import AvdTrainParams
+        from fommctl_tpsmm.training import avd_phases, phases
 
+        if isinstance(params, AvdTrainParams):
+            return avd_phases(self.keypoint_detector, self.avd, params)
         return phases(self.keypoint_detector, self.dense_motion, self.inpainting, self.background, params, perceptual)

@@ -17,9 +17,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from fommctl.api.blocks import (
     DTYPES,
     LARGEST_TENSOR,
+    DownBlock,
     GraphedRenderer,
     Motion,
     Numerics,
+    ResidualBlock,
+    SameBlock,
+    UpBlock,
     between_borders,
     downsample_at,
     exact_convolutions,
@@ -31,7 +35,6 @@ from fommctl.api.blocks import (
 from fommctl_tpsmm.avd import AvdNetwork, AvdRenderer
 from fommctl_tpsmm.encoders import BackgroundPredictor, BasicBlock, KeypointDetector, ResNet18, reduced
 from fommctl_tpsmm.inpainting import InpaintingNetwork, resized, resized_grid
-from fommctl_tpsmm.layers import DownBlock, ResidualBlock, SameBlock, UpBlock
 from fommctl_tpsmm.motion import DenseMotionNetwork, motion_inputs
 
 # [phase, tap of the small kernel, tap of the 3x3 kernel]: after nearest upsampling two of three taps see one value.

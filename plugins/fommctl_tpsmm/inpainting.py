@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fommctl.api.blocks import full_precision, sample, single
-from fommctl_tpsmm.layers import DownBlock, ResidualBlock, SameBlock, UpBlock, width_at
-from fommctl_tpsmm.motion import TpsMotion
+from fommctl.api.blocks import (
+    DownBlock,
+    ResidualBlock,
+    SameBlock,
+    UpBlock,
+    full_precision,
+    sample,
+    single,
+    width_at,
+)
+from fommctl_tpsmm.motion import NORM, TpsMotion
 
 
 def resized(maps: Tensor, height: int, width: int) -> Tensor:
@@ -55,12 +64,12 @@ class InpaintingNetwork(nn.Module):
         self.num_channels = num_channels
         self.multi_mask = multi_mask
         widths = [width_at(block_expansion, level, max_features) for level in range(num_down_blocks + 1)]
-        self.first = SameBlock(num_channels, widths[0], kernel=7)
-        self.down_blocks = nn.ModuleList(map(DownBlock, widths[:-1], widths[1:]))
+        self.first = SameBlock(num_channels, widths[0], kernel=7, norm=NORM)
+        self.down_blocks = nn.ModuleList(DownBlock(*pair, norm=NORM) for pair in pairwise(widths))
         # Coarse to fine; all but the coarsest level see the warped features beside what was painted so far.
         inputs = [width * (1 if level == num_down_blocks else 2) for level, width in enumerate(widths)][:0:-1]
-        self.up_blocks = nn.ModuleList(map(UpBlock, inputs, widths[-2::-1]))
-        self.resblock = nn.ModuleList(ResidualBlock(width) for width in inputs for _ in range(2))
+        self.up_blocks = nn.ModuleList(UpBlock(*pair, norm=NORM) for pair in zip(inputs, widths[-2::-1], strict=True))
+        self.resblock = nn.ModuleList(ResidualBlock(width, NORM) for width in inputs for _ in range(2))
         self.final = nn.Conv2d(widths[0], num_channels, 7, padding=3)
 
     def encode(self, frames: Tensor) -> tuple[Tensor, ...]:

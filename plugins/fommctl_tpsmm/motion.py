@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from fommctl.api.blocks import (
     AntiAliasDownsample,
+    Hourglass,
     Motion,
+    UpBlock,
     deform_by_parts,
     full_precision,
     identity_grid,
     keypoint_heatmaps,
     single,
 )
-from fommctl_tpsmm.layers import Hourglass, UpBlock
 from fommctl_tpsmm.splines import POINTS, Splines
+
+NORM = partial(nn.InstanceNorm2d, affine=True)
+"""Of all blocks of motion and inpainting network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +104,8 @@ class DenseMotionNetwork(nn.Module):
         """levels: resolutions of the inpainting network, each of which has an occlusion map with `multi_mask`."""
         super().__init__()
         inputs = (num_tps + 1) * num_channels + num_tps * POINTS + 1
-        self.hourglass = Hourglass(block_expansion, inputs, num_blocks, max_features)
-        widths = self.hourglass.widths
+        self.hourglass = Hourglass(block_expansion, inputs, num_blocks, max_features, norm=NORM)
+        widths = self.hourglass.decoder.widths
         self.maps = nn.Conv2d(widths[-1], num_tps + 1, 7, padding=3)
         self.down = AntiAliasDownsample(num_channels, scale_factor) if scale_factor != 1 else None
         step = round(1 / scale_factor)
@@ -109,7 +115,7 @@ class DenseMotionNetwork(nn.Module):
         seen = widths[-1:]
         if multi_mask:
             finer = [widths[-1] >> level for level in range(step.bit_length())]
-            self.up = nn.ModuleList(map(UpBlock, finer[:-1], finer[1:]))
+            self.up = nn.ModuleList(UpBlock(*pair, norm=NORM) for pair in pairwise(finer))
             self.from_decoder = levels - len(self.up)
             seen = [*widths[-self.from_decoder :], *finer[1:]]
         self.occlusion = nn.ModuleList(nn.Conv2d(width, 1, 7, padding=3) for width in seen)
@@ -125,7 +131,7 @@ class DenseMotionNetwork(nn.Module):
         """source: (B, C, H, W) in [0, 1].  background: see `warps_between`.  kept: see `kept_softmax`; None for all."""
         small = source if self.down is None else self.down(source)
         heatmaps, deformed, warps = motion_inputs(small, source_motion, driving_motion, background)
-        levels = self.hourglass(torch.cat((heatmaps, deformed.flatten(1, 2)), 1))
+        levels = self.hourglass.levels(torch.cat((heatmaps, deformed.flatten(1, 2)), 1))
         logits = single(self.maps(levels[-1]))
         contributions = logits.softmax(1) if kept is None else kept_softmax(logits, kept)
         with full_precision(source):

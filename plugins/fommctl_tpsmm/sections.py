@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, Strict, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from fommctl.api.schema import Count, Params, Positive, Scales, Weight, Weights
 from fommctl.api.training import BaseTrainParams, DatasetParams
@@ -40,11 +40,7 @@ class LossWeights(Params):
 
 
 class TrainParams(BaseTrainParams):
-    """The training of TPSMM.
-
-    The numbers of epochs that say when dropout ends and the background starts are counted in steps here, as a step does
-    not know its epoch: see `steps_per_epoch`.
-    """
+    """The training of TPSMM."""
 
     unused: ClassVar[tuple[str, ...]] = ("lr_discriminator", "lr_kp_detector")
     scales: Scales = (1, 0.5, 0.25, 0.125)
@@ -60,8 +56,6 @@ class TrainParams(BaseTrainParams):
     weight_decay: Weight = 1e-4
     clip: Annotated[float, Field(gt=0)] = 10.0
     """Ours to set, published as 10: largest gradient of any weight but those of the inpainting network."""
-    steps_per_epoch: Positive = 1000
-    """Ours: how many steps count as an epoch for dropout and background."""
     loss_weights: LossWeights = LossWeights()
     perceptual_network: Literal["vgg19", "efficientnet-lite0", "none"] = "vgg19"
     """Ours: whose features the perceptual loss compares."""
@@ -71,18 +65,25 @@ class TrainParams(BaseTrainParams):
         return self.perceptual_network if any(self.loss_weights.perceptual) else None
 
 
-class AvdTrainParams(Params):
-    """The published training of the network of animation via disentanglement: read so that files load, not used yet."""
+class AvdTrainParams(BaseTrainParams):
+    """The training of the network of animation via disentanglement, `--stage avd`, when all else is trained."""
 
-    num_epochs: Positive
-    num_repeats: Positive = 1
-    batch_size: Positive
+    unused: ClassVar[tuple[str, ...]] = (
+        "lr_generator",
+        "lr_discriminator",
+        "lr_kp_detector",
+        "transform_params",
+        "ema_decay",
+    )
     dataloader_workers: Count = 0
-    epoch_milestones: Annotated[tuple[Count, ...], Strict(False)] = ()
+    """Read so that published files load: see --workers."""
     lr: Weight = 1e-3
     lambda_shift: Weight = 1.0
+    """Weight of the distance between keypoints."""
     lambda_affine: Weight = 1.0
-    random_scale: Weight = 0.25
+    """Read so that published files load: there are no affine maps here."""
+    random_scale: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    """Driving keypoints are stretched by up to this part, in each direction by another."""
 
 
 SECTIONS: Mapping[str, type[BaseModel]] = {

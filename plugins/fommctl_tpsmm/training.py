@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import math
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from fommctl.api import UsageError
 from fommctl.api.blocks import Motion, full_precision, single
 from fommctl.api.training import (
     ImagePyramid,
@@ -19,30 +20,15 @@ from fommctl.api.training import (
     perceptual_loss,
     pixel_loss,
 )
+from fommctl_tpsmm.avd import AvdNetwork
 from fommctl_tpsmm.encoders import BackgroundPredictor, KeypointDetector
 from fommctl_tpsmm.inpainting import InpaintingNetwork, Painted, warped
 from fommctl_tpsmm.motion import DenseMotionNetwork
-from fommctl_tpsmm.sections import TrainParams
+from fommctl_tpsmm.sections import AvdTrainParams, TrainParams
 from fommctl_tpsmm.splines import RandomWarp
 
 BETAS = (0.5, 0.999)
 """Adam's betas, as published."""
-
-
-class ClippingAdam(torch.optim.Adam):
-    """Adam whose groups of parameters may have a `limit`: the largest gradient of any weight before a step."""
-
-    def step(self, closure: Any = None) -> Any:
-        """Scale the gradients of each group with a limit down to it, then step."""
-        for group in self.param_groups:
-            if group["limit"] is not None:
-                nn.utils.clip_grad_norm_(group["params"], group["limit"], norm_type=float("inf"))
-        return super().step(closure)
-
-    @property
-    def steps(self) -> int:
-        """How many steps were taken, those of a run that goes on included."""
-        return max((int(state["step"]) for state in self.state.values()), default=0)
 
 
 class TpsPhase(nn.Module):
@@ -56,9 +42,7 @@ class TpsPhase(nn.Module):
         background: BackgroundPredictor | None,
         params: TrainParams,
         perceptual: PerceptualNetwork | None,
-        steps: Callable[[], int],
     ) -> None:
-        """steps: how many were taken so far."""
         super().__init__()
         self.keypoint_detector = keypoint_detector
         self.dense_motion = dense_motion
@@ -67,11 +51,10 @@ class TpsPhase(nn.Module):
         self.perceptual = perceptual
         self.pyramid = ImagePyramid(params.scales, inpainting.num_channels)
         self._params = params
-        self._steps = steps
 
     def forward(self, batch: TrainingBatch, _: Any = None) -> PhaseResult:
         params, weights = self._params, self._params.loss_weights
-        epoch = self._steps() // params.steps_per_epoch
+        epoch = batch.epoch
         source: Motion = self.keypoint_detector(batch.source)
         driving: Motion = self.keypoint_detector(batch.driving)
         background = None
@@ -130,6 +113,47 @@ class TpsPhase(nn.Module):
             return (torch.eye(3, device=there.device) - there @ back).abs().mean()
 
 
+class AvdPhase(nn.Module):
+    """Losses of the network of animation via disentanglement, by keypoints that another network has learned to find.
+
+    A driving frame whose keypoints are stretched, as if they were those of another shape, is to be found again by what
+    the source says of the shape.
+    """
+
+    def __init__(self, keypoint_detector: KeypointDetector, avd: AvdNetwork, params: AvdTrainParams) -> None:
+        super().__init__()
+        self.keypoint_detector = keypoint_detector.requires_grad_(False)
+        self.avd = avd
+        self._params = params
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of the network that learns; the other one keeps its statistics."""
+        super().train(mode)
+        self.keypoint_detector.eval()
+        return self
+
+    def forward(self, batch: TrainingBatch, _: Any = None) -> PhaseResult:
+        with torch.no_grad():
+            source: Motion = self.keypoint_detector(batch.source)
+            driving: Motion = self.keypoint_detector(batch.driving)
+            stretch = (
+                1 + (2 * torch.rand(len(driving), 1, 2, device=batch.source.device) - 1) * self._params.random_scale
+            )
+        found: Motion = self.avd(source, Motion(driving.keypoints * stretch))
+        loss = (single(found.keypoints) - driving.keypoints).abs().mean()
+        return PhaseResult({"rec_kp": self._params.lambda_shift * loss})
+
+
+def avd_phases(
+    keypoint_detector: KeypointDetector, avd: AvdNetwork | None, params: AvdTrainParams
+) -> list[TrainingPhase]:
+    """Return the phases of `--stage avd`. Raises UsageError for a model without the network."""
+    if avd is None:
+        raise UsageError("this preset has no avd_network_params", "Leave out --stage, or add the section.")
+    optimiser = torch.optim.Adam(avd.parameters(), lr=params.lr, betas=BETAS)
+    return [TrainingPhase("avd", AvdPhase(keypoint_detector, avd, params), {"optimizer_avd": optimiser})]
+
+
 def phases(
     keypoint_detector: KeypointDetector,
     dense_motion: DenseMotionNetwork,
@@ -143,15 +167,15 @@ def phases(
     optimisers: dict[str, torch.optim.Optimizer] = {"optimizer_generator": optimiser}
     if background is not None:
         optimisers["optimizer_bg_predictor"] = _adam(params, (background, params.clip))
-    module = TpsPhase(
-        keypoint_detector, dense_motion, inpainting, background, params, perceptual, lambda: optimiser.steps
-    )
+    module = TpsPhase(keypoint_detector, dense_motion, inpainting, background, params, perceptual)
     return [TrainingPhase("generator", module, optimisers)]
 
 
-def _adam(params: TrainParams, *networks: tuple[nn.Module, float | None]) -> ClippingAdam:
-    groups = [{"params": list(network.parameters()), "limit": limit} for network, limit in networks]
-    return ClippingAdam(groups, lr=params.lr_generator, betas=BETAS, weight_decay=params.weight_decay)
+def _adam(params: TrainParams, *networks: tuple[nn.Module, float | None]) -> torch.optim.Adam:
+    groups = [
+        {"params": list(network.parameters()), "limit": limit, "limit_norm": math.inf} for network, limit in networks
+    ]
+    return torch.optim.Adam(groups, lr=params.lr_generator, betas=BETAS, weight_decay=params.weight_decay)
 
 
 def _view(batch: TrainingBatch, source: Motion, driving: Motion, painted: Painted) -> TrainingView:

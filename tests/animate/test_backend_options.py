@@ -1,6 +1,7 @@
 """Options of a model's family, -O NAME=VALUE: read alike from the command line, job files, Python and sidecars."""
 
 import json
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from fommctl.host import load_host
 from fommctl.models.checkpoint import write_native
 from fommctl.options import backend_options
 from fommctl.presets.preset import load_preset
+from fommctl_liveportrait.fast import FastRenderer
 
 PREPARED = ("--crop", "none", "--device", "cpu", "--precision", "fp32")
 STILL = ("-O", "multiplier=0", "-O", "stitching=false")
@@ -81,6 +83,47 @@ def test_python_takes_a_mapping(folder):
         list(animator.frames(folder / "source.png", frames, options={"multiplier": 9.0}))
 
 
+class Dimmed:
+    """A renderer whose frames are as bright as an option says."""
+
+    def __init__(self, renderer, options):
+        self._renderer, self._options = renderer, options
+
+    def __getattr__(self, name):
+        return getattr(self._renderer, name)
+
+    def render(self, context, motion):
+        return self._renderer.render(context, motion) * self._options.multiplier
+
+
+def test_they_reach_a_renderer_that_asks_for_them(folder, monkeypatch):
+    monkeypatch.setattr(FastRenderer, "with_options", lambda self, options: Dimmed(self, options), raising=False)
+    animator = fommctl.load(folder / "portrait.safetensors", device="cpu", precision="fp32")
+    frame = moving_square(0, 64, 64)
+    (dark,) = animator.frames(folder / "source.png", [frame], options={"multiplier": 0})
+    assert not dark.any()
+    (bright,) = animator.frames(folder / "source.png", [frame], options={"multiplier": 1})
+    assert bright.any()
+    animator.animate(
+        folder / "source.png", folder / "driving", folder / "dark" / "%d.png", crop="none", options={"multiplier": 0}
+    )
+    assert not any(picture.any() for picture in read(folder / "dark"))
+
+
+def test_a_renderer_may_see_when_a_driving_frame_is_shown(folder, monkeypatch):
+    seen = []
+
+    def detect_driving(renderer, frames, moments):
+        assert len(frames) == len(moments)
+        seen.extend((moment.number, moment.time, moment.present) for moment in moments)
+        return renderer.detect(frames)
+
+    monkeypatch.setattr(FastRenderer, "detect_driving", detect_driving, raising=False)
+    animator = fommctl.load(folder / "portrait.safetensors", device="cpu", precision="fp32")
+    animator.animate(folder / "source.png", folder / "driving", folder / "seen" / "%d.png", crop="none")
+    assert seen == [(1, 0, True), (2, Fraction(1, 25), True)]
+
+
 def test_a_batch_takes_them_as_a_field(folder, run_cli, tmp_path):
     job = {"source": str(folder / "source.png"), "driving": str(folder / "driving"), "output": "one.mkv"}
     jobs = tmp_path / "jobs.jsonl"
@@ -95,6 +138,8 @@ def test_a_batch_takes_them_as_a_field(folder, run_cli, tmp_path):
     assert run_cli(*words, "--json").json()["counts"]["done"] == 1
     jobs.write_text(json.dumps({**job, "options": {"size": 2}}))
     assert "liveportrait models have no option 'size'" in run_cli(*words).stderr
+    jobs.write_text(json.dumps(job))
+    assert run_cli(*words, "-O", "multiplier=0.25", "--json").json()["counts"]["kept"] == 1
 
 
 def test_help_lists_them_beside_a_preset_or_a_model(folder, run_cli):

@@ -198,7 +198,7 @@ def test_a_view_with_a_tone_map_leaves_no_seam(animate, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message", "hint"),
     [
-        (("--source-space", "ACESgc"), "--source-space is 'ACESgc', which is no colour space", "Nearest: ACEScg"),
+        (("--source-space", "ACESgc"), "--source-space is 'ACESgc', which is not a colour space", "Nearest: ACEScg"),
         (("--output-space", "linear_p3"), "--output-space is 'linear_p3'", "Nearest: Linear P3-D65"),
         (("--driving-space", "x"), "--driving-space is 'x'", "Nearest: "),
         (("--display-view", "sRGB/ACES"), "--display-view is 'sRGB/ACES', which is no DISPLAY/VIEW", "Nearest: "),

@@ -17,6 +17,7 @@ from fommctl.detection.framing import (
     SampledDetection,
     crop_in_clip,
     crop_in_picture,
+    mean_crop,
 )
 from fommctl.host import Host
 from fommctl.media.images import resize
@@ -252,3 +253,12 @@ def test_the_width_of_a_clips_subject_is_the_median_over_the_side_of_its_square(
     samples += [SampledDetection(Fraction(1), Detection(Box(0, 0, width, 50), 1.0)) for width in (40, 50, 90)]
     clip = ClipCrop(Box(0, 0, 200, 200), 1, 1.0, (), tuple(samples))
     assert clip.width == 0.25
+
+
+def test_the_published_square_of_a_driving_video_is_the_mean_over_its_frames():
+    boxes = [Box(0, 0, 40, 50), Box(40, 0, 100, 50)]
+    samples = [SampledDetection(Fraction(index), Detection(box, 1.0)) for index, box in enumerate(boxes)]
+    clip = ClipCrop(Box(0, 0, 200, 200), 1, 1.0, (), (*samples, SampledDetection(Fraction(2), None)))
+    found = mean_crop(clip, 0.5, "object").box
+    assert found == Box(-4, -24, 96, 76)
+    assert found.width == 100

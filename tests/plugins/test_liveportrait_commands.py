@@ -53,6 +53,11 @@ def test_frames_are_larger_than_what_the_model_sees(folder, run_cli, tmp_path):
     report = animate(run_cli, folder, tmp_path / "out", "--crop", "none").json()
     assert (report["width"], report["height"], report["motion"]) == (128, 128, "relative")
     assert frames(tmp_path / "out").shape == (4, 128, 128, 3)
+    large = animate(run_cli, folder, tmp_path / "large", "--crop", "none", "--size", "128").json()
+    assert (large["width"], large["height"]) == (128, 128)
+    assert np.abs(frames(tmp_path / "large").astype(int) - frames(tmp_path / "out")).mean() < 10
+    odd = animate(run_cli, folder, tmp_path / "odd", "--crop", "none", "--size", "100", code=2).json()
+    assert odd["error"]["hint"] == "The native size is 64; 128 and other whole multiples work."
     beside = animate(run_cli, folder, tmp_path / "beside", "--crop", "none", "--compare").json()
     assert (beside["width"], beside["height"]) == (3 * 128, 128)
     animator = fommctl.load(folder / "small.pth", preset="small-liveportrait", device="cpu", precision="fp32")
@@ -125,6 +130,24 @@ def test_a_folder_of_published_files_is_a_model(folder, run_cli, tmp_path):
                      model, *SMALL, *PREPARED, "--crop", "none")  # fmt: skip
     assert result.code == 0, result.stdout
     assert (frames(tmp_path / "other") == frames(tmp_path / "one")).all()
+    written = tmp_path / "written"
+    exported = run_cli("models", "export", model, "-o", written, "--json", *SMALL)
+    assert exported.code == 0, exported.stdout
+    assert sorted(path.relative_to(written).as_posix() for path in written.rglob("*.pth")) == [
+        *(f"base_models/{name}.pth" for name in sorted(groups)), "retargeting_models/stitching_retargeting_module.pth",
+    ]  # fmt: skip
+    assert exported.json()["size"] == sum(path.stat().st_size for path in written.rglob("*.pth"))
+    bundle = torch.load(written / "retargeting_models/stitching_retargeting_module.pth", weights_only=True)
+    assert bundle.keys() == small.keys()
+    assert "first.conv.weight" in torch.load(
+        written / "base_models/appearance_feature_extractor.pth", weights_only=True
+    )
+    result = run_cli("animate", folder / "source.png", folder / "driving", "-o", tmp_path / "back/%03d.png", "--model",
+                     written, *SMALL, *PREPARED, "--crop", "none")  # fmt: skip
+    assert result.code == 0, result.stdout
+    assert (frames(tmp_path / "back") == frames(tmp_path / "one")).all()
+    again = run_cli("models", "export", model, "-o", written, "--json", *SMALL)
+    assert again.code == 2
     (model / "base_models" / "spade_generator.pth").unlink()
     result = run_cli("animate", folder / "source.png", folder / "driving", "-o", tmp_path / "no/%03d.png", "--model",
                      model, *SMALL, *PREPARED, "--crop", "none")  # fmt: skip
@@ -192,7 +215,7 @@ def test_nothing_in_a_template_runs(folder, run_cli, tmp_path, monkeypatch):
         result = run_cli("animate", folder / "source.png", f"{name}.pkl", "-o", "out.mkv", "--model",
                          folder / "small.pth", *SMALL, *PREPARED, "--crop", "none")  # fmt: skip
         assert result.code == 3, result.stdout
-        assert f"{name}.pkl is no motion template that can be read" in result.json()["error"]["message"]
+        assert f"{name}.pkl is not a motion template that can be read" in result.json()["error"]["message"]
     assert not (tmp_path / "was-run").exists()
     assert not (tmp_path / "out.mkv").exists()
 

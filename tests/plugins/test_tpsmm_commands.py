@@ -26,10 +26,10 @@ TRAINED = {
         "num_epochs": 2,
         "batch_size": 3,
         "bg_start": 1,
-        "steps_per_epoch": 2,
         "perceptual_network": "none",
         "loss_weights": {"perceptual": [0, 0, 0, 0, 0], "pixel": 10},
     },
+    "train_avd_params": {"num_epochs": 1, "batch_size": 3},
 }
 
 
@@ -49,6 +49,10 @@ def folder(tmp_path_factory):
     write_frames(folder / "driving", DRIVING)
     torch.manual_seed(0)
     backend = spec.build(spec.schema().model_validate(MODEL))
+    for module in backend.avd.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            # A network that was trained has statistics.
+            module.running_mean.uniform_(-0.1, 0.1)
     groups = {name: network.state_dict() for name, network in backend.modules().items()}
     torch.save({**groups, "epoch": 99}, folder / "vox.pth.tar")
     small = {"dataset_params": {"frame_shape": [64, 64, 3]}, "model_params": MODEL}
@@ -105,3 +109,21 @@ def test_train_resume_and_use(folder, run_cli, tmp_path):
     )  # fmt: skip
     assert shot.code == 0, shot.stderr
     assert shot.json()["width"] == SIDE
+    second = run_cli(
+        "train", "--stage", "avd", "--preset", tmp_path / "tiny.yaml", "--init-from", ended["model"], "--data",
+        tmp_path / "data", "--out", tmp_path / "avd", "--device", "cpu", "--precision", "fp32", "--workers", 0,
+        "--json",
+    )  # fmt: skip
+    assert second.code == 0, second.stderr
+    assert set(second.json()["losses"]) == {"rec_kp"}
+    moved = run_cli(
+        "animate", folder / "source.png", folder / "driving", "-o", tmp_path / "c.mkv", "--motion", "avd",
+        "--model", second.json()["model"], *PREPARED,
+    )  # fmt: skip
+    assert moved.code == 0, moved.stderr
+    assert moved.json()["motion"] == "avd"
+    unknown = run_cli(
+        "train", "--stage", "none", "--preset", tmp_path / "tiny.yaml", "--data", tmp_path / "data", "--json"
+    )
+    assert unknown.code == 2
+    assert "no section 'train_none_params'" in unknown.json()["error"]["message"]

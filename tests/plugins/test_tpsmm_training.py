@@ -4,11 +4,13 @@ import pytest
 import torch
 from tpsmm_models import TINY, arrays, published_groups, published_params
 
+from fommctl.api import UsageError
 from fommctl.api.training import ThinPlateTransform, TrainingBatch
 from fommctl.presets.preset import load_preset, preset_from_data
-from fommctl_tpsmm.sections import TrainParams
+from fommctl.train.step import limit_groups
+from fommctl_tpsmm.sections import AvdTrainParams, TrainParams
 
-LEARNING = {"num_epochs": 2, "batch_size": 2, "steps_per_epoch": 1, "perceptual_network": "none"}
+LEARNING = {"num_epochs": 2, "batch_size": 2, "perceptual_network": "none"}
 
 
 class Pictures(torch.nn.Module):
@@ -18,11 +20,11 @@ class Pictures(torch.nn.Module):
         return [x] * 5
 
 
-def batch_of(frames=64):
+def batch_of(frames=64, epoch=0):
     random = torch.Generator().manual_seed(0)
     source, driving = (torch.rand(2, 3, frames, frames, generator=random) for _ in range(2))
     transform = ThinPlateTransform.random(2, sigma_affine=0.05, sigma_tps=0.005, points_tps=5, generator=random)
-    return TrainingBatch(source, driving, transform)
+    return TrainingBatch(source, driving, transform, epoch=epoch)
 
 
 def phase_of(host, perceptual=None, **learning):
@@ -70,6 +72,7 @@ def test_two_published_steps(host, monkeypatch):
             for name in ("perceptual", "equivariance_value", "warp_loss", "bg")
         }
         for optimiser in phase.optimisers.values():
+            limit_groups(optimiser)
             optimiser.step()
     norm = backend.keypoint_detector.fg_encoder.bn1
     assert norm.num_batches_tracked == 6
@@ -94,21 +97,14 @@ def test_dropout_rises_and_ends(host):
 
 def test_the_background_starts_in_its_epoch(host):
     _, phase = phase_of(host, bg_start=1)
-    batch = batch_of()
-    assert "bg" not in step(phase, batch).losses
-    for optimiser in phase.optimisers.values():
-        optimiser.step()
-    assert "bg" in step(phase, batch).losses
-    # The number of steps is the optimiser's: a run that goes on does not begin anew.
-    _, resumed = phase_of(host, bg_start=1)
-    resumed.optimisers["optimizer_generator"].load_state_dict(phase.optimisers["optimizer_generator"].state_dict())
-    assert "bg" in step(resumed, batch).losses
+    assert "bg" not in step(phase, batch_of()).losses
+    assert "bg" in step(phase, batch_of(epoch=1)).losses
 
 
 def test_the_largest_gradient_is_limited(host):
     backend, phase = phase_of(host, clip=1e-3, loss_weights={"perceptual": [0] * 5, "pixel": 10})
     step(phase, batch_of())
-    phase.optimisers["optimizer_generator"].step()
+    limit_groups(phase.optimisers["optimizer_generator"])
     found = {
         name: max(weights.grad.abs().max().item() for weights in backend.modules()[name].parameters())
         for name in ("inpainting_network", "dense_motion_network", "kp_detector")
@@ -126,6 +122,32 @@ def test_the_warp_loss_teaches_flow_and_keypoints_alone(host):
     assert all(conv.weight.grad is None for conv in backend.dense_motion.occlusion)
     assert backend.dense_motion.maps.weight.grad.abs().max() > 0
     assert backend.keypoint_detector.fg_encoder.fc.weight.grad.abs().max() > 0
+
+
+def test_keypoints_of_another_shape_are_found_again(host):
+    spec = host.find("backend", "tpsmm")
+    torch.manual_seed(0)
+    backend = spec.build(spec.schema().model_validate(TINY))
+    assert "avd_network" not in backend.needed_groups()
+    learning = AvdTrainParams(num_epochs=1, batch_size=4, lr=1e-3, lambda_shift=2)
+    (phase,) = backend.training(learning, None)
+    phase.module.train()
+    before = {name: tensor.clone() for name, tensor in backend.keypoint_detector.state_dict().items()}
+    batch, losses = batch_of(), []
+    for _ in range(30):
+        losses.append(step(phase, batch).losses["rec_kp"].item())
+        phase.optimisers["optimizer_avd"].step()
+    assert losses[-1] < losses[0] / 2
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backend.keypoint_detector.state_dict().items())
+    assert "avd_network" in backend.needed_groups()
+    assert backend.prepare(torch.device("cpu"), "fp32").own_modes == ("avd",)
+
+
+def test_a_model_without_the_network_cannot_learn_it(host):
+    spec = host.find("backend", "tpsmm")
+    backend = spec.build(spec.schema().model_validate({**TINY, "avd_network_params": None}))
+    with pytest.raises(UsageError, match="has no avd_network_params"):
+        backend.training(AvdTrainParams(num_epochs=1, batch_size=4), None)
 
 
 def test_published_configurations_load_as_they_are(host):

@@ -7,7 +7,8 @@ from fommctl.presets.preset import load_preset
 from fommctl.presets.sections import Preset
 
 ABLATION = tuple(f"small-fomm-{part}" for part in ("baseline", "pyramid", "occlusion", "jacobian"))
-SMALL = ("small-fomm", "small-monkeynet", "small-x2face", *ABLATION)
+EQUAL = ("small-fomm", "small-monkeynet", "small-x2face", *ABLATION)
+SMALL = (*EQUAL, "small-tpsmm")
 
 
 def parameters(preset: Preset, host: Host) -> int:
@@ -19,7 +20,7 @@ def parameters(preset: Preset, host: Host) -> int:
 
 
 def test_all_have_about_as_many_parameters(host: Host) -> None:
-    counts = {name: parameters(load_preset(name, host), host) for name in SMALL}
+    counts = {name: parameters(load_preset(name, host), host) for name in EQUAL}
     assert counts["small-fomm"] == 359_787
     assert {name for name, count in counts.items() if abs(count / counts["small-fomm"] - 1) > 0.1} == set()
 
@@ -37,8 +38,17 @@ def test_all_see_the_same_pairs_of_frames_as_often(name: str, host: Host) -> Non
 
 @pytest.mark.parametrize("name", [name for name in SMALL if name != "small-x2face"])
 def test_all_that_have_keypoints_have_six(name: str, host: Host) -> None:
-    model_params = load_preset(name, host).model_params.model_dump()
-    assert model_params["common_params"]["num_kp"] == 6
+    common = load_preset(name, host).model_params.model_dump()["common_params"]
+    # TPSMM moves by splines, of five keypoints each.
+    assert common.get("num_kp", common.get("num_tps")) == 6
+
+
+def test_tpsmm_is_as_narrow_but_for_its_detector(host: Host) -> None:
+    preset = load_preset("small-tpsmm", host)
+    modules = host.backends["tpsmm"].build(preset.model_params).modules()
+    counts = {name: sum(weights.numel() for weights in module.parameters()) for name, module in modules.items()}
+    assert counts["kp_detector"] > 11_000_000
+    assert 0.9 < (counts["dense_motion_network"] + counts["inpainting_network"]) / 359_787 < 1.1
 
 
 @pytest.mark.parametrize("name", SMALL)

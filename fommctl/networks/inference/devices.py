@@ -36,7 +36,8 @@ class _Recording:
 class Graphs:
     """Runs a pass as it is the first time that inputs of these shapes come, and as a recorded graph from then on.
 
-    So the last, shorter batch of a clip costs no recording. What a pass allocates must be sized by shapes alone, and
+    So the last, shorter batch of a clip costs no recording, nor does a source that is rendered once, as each frame of a
+    video is. What a pass allocates must be sized by shapes alone, and
     it must not wait for the device; everything else that it reads has to stay where it is: its owner keeps it there.
     """
 
@@ -51,11 +52,11 @@ class Graphs:
         key = (name, *(tuple(value.shape) for value in inputs))
         recording = self._recordings.get(key)
         if recording is None or recording.owner is not owner:
-            if key not in self._seen or not self._works:
-                self._seen.add(key)
-                return list(function(*inputs))
             # The old graph's memory is free before the new one takes its own.
             self._recordings.pop(key, None)
+            if (*key, id(owner)) not in self._seen or not self._works:
+                self._seen.add((*key, id(owner)))
+                return list(function(*inputs))
             try:
                 recording = self._recordings[key] = _record(function, owner, inputs)
             except torch.OutOfMemoryError:
