@@ -21,12 +21,14 @@ $(STAMP): $(TOOL)
 demo: $(TOOL)
 	$(BIN)/fommctl demo --overwrite
 
+# Each worker takes a stretch of the files, so that what a file's tests share is made once, and the first that is done
+# takes from the others.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # Kills, full disks, mutated files: all of them; `make test` takes a sample.
 test-faults: $(STAMP)
-	$(BIN)/python -m pytest -n auto tests/faults tests/fuzz --full --timeout 1800
+	$(BIN)/python -m pytest -n auto --dist worksteal tests/faults tests/fuzz --full --timeout 1800
 
 # All optional packages at once, in an environment of their own: some hold others at older versions.
 EXTRAS := $(VENV)-extras

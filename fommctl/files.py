@@ -286,7 +286,7 @@ def exclusive_folder(folder: Path, marker: str, *, hint: str = _ELSEWHERE) -> It
             reason = (error.strerror or str(error)).lower()
             raise OutputError(f"cannot write to {folder}: {reason}", hint) from error
         if not entered:
-            raise UsageError(f"another run is writing to {folder}", "Wait for its end, or choose another folder.")
+            raise UsageError(f"another run is writing to {folder}", "Wait for it to finish, or choose another folder.")
         held.enter_context(held_in_place(folder))
         yield
 

@@ -80,7 +80,7 @@ def model_lock(name: str) -> Iterator[None]:
             if not held.enter_context(locked(path, patience=_PATIENCE_S)):
                 raise UsageError(
                     f"{_holder(note)} is still working on the model {name}",
-                    "Wait for its end, or end it, and run the same command again.",
+                    "Wait for it to finish, or stop it, then run the same command again.",
                 )
         with suppress(OSError):
             note.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")

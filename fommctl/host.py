@@ -530,7 +530,7 @@ def add_plugin(path: Path) -> None:
         root = path / "src" if (path / "src").is_dir() else path
         entries = project.get("entry-points", {}).get(GROUP, {})
     elif not (path.suffix == ".py" and path.is_file()) and not (path / "__init__.py").is_file():
-        raise UsageError(f"{path} is no plugin", "Name a project with a pyproject.toml, a module or a package.")
+        raise UsageError(f"{path} is not a plugin", "Name a project with a pyproject.toml, a module or a package.")
     if not entries:
         raise UsageError(
             f"{path}/pyproject.toml has no entry points of the group {GROUP}", "See 'fommctl plugins new'."

@@ -60,9 +60,12 @@ class Journal(Generic[Record]):
             raise self._unusable(error) from error
         whole = added.rfind(b"\n") + 1
         self._position += whole
-        records = [parse_line(self._record, line) for line in added[:whole].split(b"\n") if line.strip()]
-        if None in records:
-            log.debug("%s: lines that are not records were left out", self.path)
+        lines = [line for line in added[:whole].split(b"\n") if line.strip()]
+        records = [parse_line(self._record, line) for line in lines]
+        bad = [line for line, record in zip(lines, records, strict=True) if record is None] + [added[whole:]]
+        # What a kill has torn, and what later versions add, begins as a record does.
+        if damaged := sum(1 for line in bad if line and not line.startswith(b"{")):
+            log.warning("%s is damaged: lines that are no records were left out (%d)", self.path, damaged)
         return [record for record in records if record is not None], replaced
 
     def append(self, record: Record, *, durable: bool = True) -> None:

@@ -25,15 +25,24 @@ def test_records_come_back_in_their_order(tmp_path: Path) -> None:
     assert journal.path.read_text() == '{"name": "caf\\udce9", "count": 1}\n{"name": "b", "remark": "two\\nlines"}\n'
 
 
-def test_a_torn_line_costs_that_record_and_no_other(tmp_path: Path) -> None:
+def test_a_torn_line_costs_that_record_and_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"name": "a"}\n\xff\xfe\n[1]\n' + b"[" * 100_000 + b'\n\n{"name": "torn", "cou')
     journal = Journal(path, Note)
     assert journal.read() == [Note(name="a")]
+    assert caplog.messages == [f"{path} is damaged: lines that are no records were left out (3)"]
+    caplog.clear()
     journal.append(Note(name="b"))
     assert [note.name for note in journal.read()] == ["a", "b"]
     journal.rewrite([Note(name="c")])
     assert path.read_text() == '{"name": "c"}\n'
+    path.write_bytes(b'{"name": "a"}\n{"name": "torn", "cou\n{"name": "b"}\n{"name": "tor')
+    caplog.clear()
+    assert [note.name for note in journal.read()] == ["a", "b"]
+    assert caplog.messages == []
+    path.write_bytes(b"\0" * 100)
+    assert journal.read() == []
+    assert len(caplog.messages) == 1
 
 
 def test_only_new_records_are_read(tmp_path: Path) -> None:

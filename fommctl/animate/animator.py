@@ -134,7 +134,7 @@ def _source(picture: str | Path | Pixels) -> Pixels:
 def _picture(pixels: Any, what: str) -> Pixels:
     """Return pixels, unless they are none: floats in [0, 1] or a grey picture would be animated as something else."""
     if not isinstance(pixels, np.ndarray):
-        raise InputError(f"a {what} is no array but {type(pixels).__name__}", PICTURE)
+        raise InputError(f"a {what} is not an array but {type(pixels).__name__}", PICTURE)
     if pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size or pixels.dtype != np.uint8:
         raise InputError(f"a {what} has the shape {pixels.shape} and the type {pixels.dtype}", PICTURE)
     return pixels

@@ -437,7 +437,9 @@ class AnimateConfig:
     ] = "black"
     on_gap: Annotated[
         OnGap,
-        option(POST, "Missing numbers in driving pictures: hold the picture before, black, or fail."),
+        option(
+            POST, "Missing numbers in driving pictures: hold the picture before, black, or fail, at damaged ones too."
+        ),
     ] = "hold"
     start_number: Annotated[
         int | None,
@@ -501,7 +503,7 @@ class AnimateConfig:
     def conflicts(self) -> Iterator[UsageError]:
         """Yield options that exclude each other."""
         if self.timecode and any(isinstance(time, Fraction) for time in (self.start, self.end)):
-            yield UsageError("--timecode, but a time is no timecode", "Give --start and --end as HH:MM:SS:FF.")
+            yield UsageError("--timecode, but a time is not a timecode", "Give --start and --end as HH:MM:SS:FF.")
         if not isinstance(self.start, Timecode) and not isinstance(self.end, Timecode):
             start = self.start or Fraction(0)
             if start < 0 or (self.end is not None and self.end <= start):
@@ -738,7 +740,7 @@ def parse_time(text: str) -> Fraction:
             limits = [None] + [60] * (len(whole) - 1)
             counts = [_count(part, limit) for part, limit in zip(whole, limits, strict=True)]
             if len(whole) > 2 or not 0 <= seconds < 60 or "/" in last:
-                raise ValueError("no clock time")
+                raise ValueError("not a clock time")
             seconds += 60 * sum(count * 60**power for power, count in enumerate(reversed(counts)))
     except (ValueError, ZeroDivisionError) as error:
         raise UsageError(
@@ -760,7 +762,7 @@ def parse_moment(text: str) -> Fraction | Timecode:
 
 def _count(text: str, limit: int | None) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 10) or (limit is not None and int(text) >= limit):
-        raise ValueError("no count of minutes or hours")
+        raise ValueError("not a count of minutes or hours")
     return int(text)
 
 

@@ -478,7 +478,7 @@ def _check_exact(value: Any, key: str = "") -> None:
     elif key in _EXACT_FIELDS and not (
         value is None or isinstance(value, int) or (isinstance(value, str) and _EXACT.fullmatch(value))
     ):
-        raise ValueError(f"{key} is no exact number")
+        raise ValueError(f"{key} is not an exact number")
 
 
 _EXACT_FIELDS = {"rate", "duration", "origin", "sample_aspect", "start", "end", "time", "absent", "tick"}
@@ -491,7 +491,7 @@ def _check_header(header: _Header) -> None:
     samples = [sample for shot in driving.shots for sample in shot.samples]
     boxes += [sample.box for sample in samples if sample.box is not None]
     if not all(map(math.isfinite, itertools.chain(*boxes))) or any(b[2] <= b[0] or b[3] <= b[1] for b in boxes):
-        raise ValueError("a box is no box")
+        raise ValueError("a box is damaged")
     if not (0 < info.rate <= 1000 and info.sample_aspect > 0 and 1 <= info.width < 2**16 and 1 <= info.height < 2**16):
         raise ValueError("no rate or size of a video")
     tags = (info.colour.primaries, info.colour.transfer, info.colour.matrix, info.colour.range)

@@ -86,15 +86,20 @@ class Paste:
                 truth = crop(colours, box, mirrored=mirrored)
             gain, shift = match(reconstruction, truth)
         # mask * (gain * frame + shift) + (1 - mask) * background, as one product and one sum a frame.
-        below = background[self._rows, self._columns, :3].astype(np.float32)
+        below = background[self._rows, self._columns, :3].astype(np.float32, copy=False)
         shown = mask if self.own is None else mask * self.own[..., None]
-        self._factor = np.ascontiguousarray(shown * gain)
+        factor = np.ascontiguousarray(shown * gain)
         half = np.float32(0.5 if background.dtype == np.uint8 else 0)
-        self._summand = np.ascontiguousarray(shown * shift[self.part] + (1 - mask) * below + half)
+        summand = np.ascontiguousarray(shown * shift[self.part] + (1 - mask) * below + half)
         above = np.maximum(below - np.float32(255), 0) if background.dtype != np.uint8 else None
         self._above = mask * above if above is not None and above.any() else None
-        self._work = np.empty_like(self._summand)
+        self._factor, self._summand = factor, summand
+        self._work = np.empty_like(summand)
         self._with_fourth: tuple[Tensor, ...] | None = None
+        if background.dtype != np.uint8:
+            self._with_fourth = _with_fourth(factor, summand)
+            # Squares of plates are large, and `levels` needs nothing else.
+            self._factor = self._summand = self._work = np.empty(0, np.float32)
 
     def __call__(self, frame: Pixels, detail: FrameDetail | None = None) -> Pixels:
         """frame: (h, w, 3), the animated square in any size. Returns a new picture of the background's shape.
@@ -123,8 +128,7 @@ class Paste:
         frame: (3, h, w) in [0, 1].  What the background has above white comes back with the detail, else where the
         frame is white too.
         """
-        if self._with_fourth is None:
-            self._with_fourth = tuple(F.pad(torch.from_numpy(each), (0, 1)) for each in (self._factor, self._summand))
+        assert self._with_fourth is not None, "the background is in floats"
         factor, summand = self._with_fourth
         levels = F.pad(frame.float().cpu().permute(1, 2, 0) * 255, (0, 1)).contiguous()
         large = enlarged(levels, self._size[::-1])[self.part]
@@ -153,7 +157,7 @@ class Paste:
     def _detailed(self, frame: Pixels, detail: FrameDetail) -> Pixels:
         """Do the same with a fourth channel, dropped at the end, which makes all of it several times as fast."""
         if self._with_fourth is None:
-            self._with_fourth = tuple(F.pad(torch.from_numpy(each), (0, 1)) for each in (self._factor, self._summand))
+            self._with_fourth = _with_fourth(self._factor, self._summand)
         factor, summand = self._with_fourth
         levels = F.pad(torch.from_numpy(np.require(frame, requirements=["C", "W"])), (0, 1))
         large = enlarged(levels, self._size[::-1])[self.part]
@@ -229,6 +233,10 @@ class TurnedPaste:
         """Return (C, side, side) where it lies in the picture: (rows, columns, C); beyond: `zeros`, or the `border`."""
         there = F.grid_sample(square[None], self._grid, mode="bilinear", padding_mode=beyond, align_corners=False)
         return there[0].permute(1, 2, 0)
+
+
+def _with_fourth(*planes: Floats) -> tuple[Tensor, ...]:
+    return tuple(F.pad(torch.from_numpy(plane), (0, 1)) for plane in planes)
 
 
 def feather(box: Box, width: int, height: int) -> Floats:

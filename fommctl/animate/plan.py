@@ -53,6 +53,7 @@ from fommctl.media.boxes import Box, TurnedSquare
 from fommctl.media.colourspaces import FILM_LOG, LINEAR, SRGB, Space, check_view, find_space
 from fommctl.media.containers import is_plate_format
 from fommctl.media.images import Picture, crop, over_black, read_picture, resize
+from fommctl.media.limits import check_memory
 from fommctl.media.marking import printable
 from fommctl.media.output_paths import is_pattern
 from fommctl.media.plates import Plate
@@ -68,6 +69,8 @@ from fommctl.provenance.sidecar import check_sidecar
 from fommctl.provenance.signing import check_signing
 
 log = logging.getLogger(__name__)
+_A_FRAME, _A_SQUARE = 36, 110
+"""Bytes a pixel that plates take beside their source: of a frame, and of the animated square."""
 _WIDEST_CROP = 4
 """Longer sides of a picture that a square given by hand may measure at most."""
 LOOSEST = 0.75
@@ -394,6 +397,10 @@ def find_inputs(
         found = _Found(squares[0], driving.driving.shots, squares[1:], driving.driving.detector)
     else:
         found = _search(config, driving, None if film else pixels, views, framing, host, searches)
+    if deep and (square := found.source.box if found.source else source_box) is not None:
+        height, width = pixels.shape[:2]
+        area = round(square.clipped(width, height).area)
+        check_memory(config.source.name, width, height, width * height * _A_FRAME + area * _A_SQUARE)
     box, turned = (source_box, None) if found.source is None else (found.source.box, found.source.turned)
     filmed = None if film is None else _film_framing(config, film, framing, host, searches)
     if filmed is not None:

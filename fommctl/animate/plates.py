@@ -27,6 +27,23 @@ from fommctl.media.plates import FLOATING, Plate, from_codes, to_bytes
 from fommctl.networks.detail import Detail, FrameDetail
 from fommctl.networks.motion import MotionParts
 
+
+def _on_screen(plate: Plate, box: Box | None, *, over_black: bool = False) -> Floats:
+    """Return what a display shows of the source, (H, W, 3) in levels of 255.
+
+    Where the box lies in the picture, only that is filled in: pages of zeros that nobody writes to take no memory.
+    """
+    height, width = plate.values.shape[:2]
+    part = (slice(height), slice(width))
+    if box is not None and min(box.left, box.top) >= 1 and box.right < width and box.bottom < height:
+        part = (slice(int(box.top) - 1, int(box.bottom) + 2), slice(int(box.left) - 1, int(box.right) + 2))
+    shown = np.zeros(plate.values.shape, np.float32)
+    shown[part] = plate.display.shown(plate.values[part]) * np.float32(255)
+    if over_black and plate.alpha is not None:
+        shown[part] *= plate.alpha[part][..., None]
+    return shown
+
+
 VIEW_EDGE = 4
 """The part of the soft edge, as its inverse, over which the source passes into what comes back through a view."""
 
@@ -78,13 +95,14 @@ class PlateComposer:
         self._enlarge: Paste | None = None
         self._detail: Detail | None = None
         motion: Floats | None = None
-        shown: Floats = plate.shown() * np.float32(255)
         straight = plate.alpha is not None and not plate.associated
-        on_screen: Floats = shown * plate.alpha[..., None] if straight else shown  # type: ignore[index]  # not None
-        values = plate.values
-        if straight and not self._alpha:
+        on_screen = _on_screen(plate, inputs.source_box, over_black=straight)
+        shown, values = on_screen, plate.values
+        if straight and self._alpha:
+            shown = _on_screen(plate, inputs.source_box)
+        elif straight:
             # What cannot keep transparency is laid over black.
-            shown, values = on_screen, plate.values * plate.alpha[..., None]  # type: ignore[index]  # not None
+            values = plate.values * plate.alpha[..., None]  # type: ignore[index]  # not None
         full = full_square(on_screen, inputs.source_box, mirrored=inputs.mirrored)
         if look.paste_back and inputs.source_box is not None:
             if look.detail and inputs.mirrored:

@@ -20,7 +20,7 @@ from fommctl.errors import InputError, ModelError, UsageError
 from fommctl.host import Host, load_host
 from fommctl.media.files import check_file
 from fommctl.media.marking import printable
-from fommctl.media.sequences import is_pattern
+from fommctl.media.sequences import is_sequence
 from fommctl.models import registry
 from fommctl.models.files import weights_sha256
 from fommctl.models.loading import LoadedModel, load_file, load_model
@@ -163,7 +163,7 @@ def _found(what: str, file: File, given: Path | None, folder: Path) -> Path:
 def _hash(place: Path, *, named: bool) -> str | None:
     """Return the hash of what lies there, None where that is neither a file nor frames.  named: by the user, who is
     told why."""
-    frames = os.path.isdir(place) or (is_pattern(place) and os.path.isdir(place.parent))
+    frames = os.path.isdir(place) or (is_sequence(place) and os.path.isdir(place.parent))
     if named and not frames:
         check_file(place)
     if not frames and not os.path.isfile(place):

@@ -97,7 +97,7 @@ def _opened(path: Path) -> Iterator[Reader]:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", "Check its name and permissions.") from error
     except csv.Error as error:
-        raise InputError(f"{path} is no CSV table: {error}", "Save it as CSV in UTF-8.") from error
+        raise InputError(f"{path} is not a CSV table: {error}", "Save it as CSV in UTF-8.") from error
 
 
 def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
@@ -115,7 +115,7 @@ def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _finite(digits: str) -> float:

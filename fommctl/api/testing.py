@@ -74,7 +74,7 @@ def check_detector(spec: DetectorSpec, frames: Sequence[Pixels] = ()) -> None:
     blank = [np.full((64, 48, 3), level, np.uint8) for level in (0, 128)]
     found = [list(each) for each in detector.detect(blank)]
     promise(found == [[], []], "nothing is found in blank pictures", found)
-    promise(len(detector.detect([blank[0][:1, :1]])) == 1, "a picture of one pixel is no error")
+    promise(len(detector.detect([blank[0][:1, :1]])) == 1, "a picture of one pixel is not an error")
     _check_detections(spec, detector, [*frames, *pictures(2, 96, 128)], len(frames))
 
 

@@ -236,7 +236,7 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no value")
+    raise ValueError(f"{constant} is not a value")
 
 
 def _read_yaml(text: str, name: str) -> JobFile:

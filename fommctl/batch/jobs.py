@@ -15,7 +15,7 @@ from fommctl.animate.config import AnimateConfig, ModelChoice
 from fommctl.batch.job_files import JobFile, JobRow, Problem
 from fommctl.errors import FommctlError, InputError, ProblemsError, UsageError
 from fommctl.host import Host
-from fommctl.media.sequences import counting_order, is_pattern
+from fommctl.media.sequences import counting_order, is_sequence
 from fommctl.models import registry
 from fommctl.models.loading import file_stem
 from fommctl.options import OptionField, field_named, option_fields
@@ -203,7 +203,7 @@ class _Builder:
         elif not isinstance(given.value, str):
             self._problem(f"{name} is {describe(given.value)}", "Give a path; put a name like 12 into quotes.")
         elif any(character < " " for character in given.value) or not _encodable(given.value):
-            self._problem(f"{name} holds a character that is no text", "Write the path anew.")
+            self._problem(f"{name} holds a character that is not text", "Type the path again.")
         elif len(given.value) > _LONGEST_PATH:
             self._problem(f"{name} has {len(given.value):,} characters", f"Paths have at most {_LONGEST_PATH:,}.")
         else:
@@ -293,7 +293,7 @@ def expand(text: str, base: Path) -> list[Path]:
     if not glob.has_magic(text) or os.path.lexists(path):
         return [absolute(path)]
     # The frames of a sequence are one input, their folders may be several.
-    frames = path.name if is_pattern(path) and not glob.has_magic(path.name) else ""
+    frames = path.name if is_sequence(path) and not glob.has_magic(path.name) else ""
     found = []
     for name in glob.iglob(os.path.dirname(text) if frames else text, root_dir=base, recursive=True):
         found.append(absolute(base / name / frames))
@@ -316,7 +316,7 @@ def path_fields(name: str, path: Path) -> dict[str, str]:
 
     A sequence of frames goes by the name of its folder.
     """
-    named = path.parent if is_pattern(path) else path
+    named = path.parent if is_sequence(path) else path
     values = (named.stem, named.name, named.suffix, str(named.parent), named.parent.name)
     return {f"{name}.{part}": value for part, value in zip(_PARTS, values, strict=True)}
 

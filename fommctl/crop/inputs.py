@@ -52,7 +52,7 @@ def _meant(text: str) -> tuple[list[Path], str]:
         return _in_folder(path), "holds no videos or pictures"
     if path.exists() or path.is_symlink():
         return [path], ""
-    if sequences.is_pattern(path):
+    if sequences.is_sequence(path):
         return [path], ""
     if glob.has_magic(text):
         matching = (Path(match) for match in glob.glob(text, recursive=True))
@@ -107,6 +107,6 @@ def stamp(path: Path) -> list[int]:
 
     Raises InputError where a pattern means nothing, and OSError.
     """
-    files = [file for _, file in sequences.listed(path)] if sequences.is_pattern(path) else [path]
+    files = [file for _, file in sequences.listed(path)] if sequences.is_sequence(path) else [path]
     states = [file.stat() for file in files]
     return [sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)]

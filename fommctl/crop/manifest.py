@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Self
@@ -20,10 +21,12 @@ from annotated_types import Len
 from pydantic import BaseModel, ConfigDict, model_validator, with_config
 from typing_extensions import TypedDict
 
+from fommctl.crop.inputs import key_of
 from fommctl.errors import UsageError
 from fommctl.files import exclusive_folder, remove_stale_files, write_csv, write_text
 from fommctl.journal import Journal
 
+log = logging.getLogger(__name__)
 JOURNAL, MARKER = ".crop.jsonl", ".fommctl-crop"
 MANIFESTS = ("manifest.json", "manifest.csv")
 _OUTSIDE = re.compile(r"[/\\\0]")
@@ -145,8 +148,28 @@ class Manifest:
                 "Choose another folder with -o, or use --overwrite.",
             )
         self.records = {record.key: record for record in self._journal.read()}
+        lost = {key: record for key, record in self._listed().items() if key not in self.records}
+        if lost:
+            self.records |= lost
+            which = f"{len(lost)} source{'' if len(lost) == 1 else 's'}"
+            log.warning(
+                "%s is damaged: the clips of %s are known from %s alone", self._journal.path, which, MANIFESTS[0]
+            )
         remove_stale_files(self.folder)
         self._journal.rewrite(self.records.values())
+
+    def _listed(self) -> dict[str, Record]:
+        """Return what the manifest of an earlier run holds, by the key of the source; none of it is current."""
+        found: dict[str, list[Any]] = {}
+        with suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
+            for row in json.loads((self.folder / MANIFESTS[0]).read_bytes()):
+                found.setdefault(key_of(Path(row["source"])), []).append(row)
+        records = {}
+        for key, rows in found.items():
+            with suppress(ValueError, TypeError, AttributeError, KeyError):
+                name, source = rows[0]["output"].rpartition("#")[0], rows[0]["source"]
+                records[key] = Record(key=key, name=name, source=source, options="", rows=rows)
+        return records
 
     def _add(self, record: Record) -> None:
         self.records[record.key] = record

@@ -101,7 +101,7 @@ def read_curves(path: Path, rate: float) -> list[Row]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             table = list(csv.DictReader(file))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path.name} is no CSV file: {error}") from error
+        raise InputError(f"{path.name} is not a CSV file: {error}") from error
     if not table or len(table) > LONGEST:
         raise InputError(f"{path.name} has {len(table)} rows of numbers", f"It may have 1 to {LONGEST}.")
     names = [name for name in table[0] if name and name != TIME]

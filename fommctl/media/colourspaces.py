@@ -56,6 +56,8 @@ scene-linear 2.74; the curve goes on above it and has an inverse everywhere."""
 _REC709 = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
 _AP0 = (0.7347, 0.2653, 0.0, 1.0, 0.0001, -0.077, 0.32168, 0.33767)
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+_STRIP = 1 << 16
+"""Bytes of a picture that are converted at a time."""
 _LUMA_2020 = np.array([0.2627, 0.6780, 0.0593])
 _FILM_BLACK, _FILM_WHITE, _FILM_STEP = 95, 685, 0.002 / 0.6
 """Code values of 10 bits, and the logarithm of light a step (SMPTE RP 180, Kodak's Cineon)."""
@@ -106,7 +108,7 @@ def find_space(name: str, config: str | None, flag: str) -> Space:
     path = choose_config(config)
     colours = _config(path)
     if colours.getColorSpaceIndex(name) < 0 and name not in colours.getRoles():
-        raise _unknown(f"{flag} is '{name}', which is no colour space", name, _names(colours), path)
+        raise _unknown(f"{flag} is '{name}', which is not a colour space", name, _names(colours), path)
     return Space(colours.resolve(name), path)
 
 
@@ -384,6 +386,17 @@ def _product(matrix: NDArray[np.floating]) -> Change:
     return change
 
 
+def _in_strips(change: Change, values: Floats) -> Floats:
+    """Return `change` of a picture (H, W, 3), so many rows at a time that what it needs stays in the processor's
+    cache."""
+    if values.ndim < 3:
+        return change(values)
+    result, height = np.empty_like(values), max(1, _STRIP // values[0].nbytes)
+    for start in range(0, len(values), height):
+        result[start : start + height] = change(values[start : start + height])
+    return result
+
+
 def decode_srgb(signal: Floats) -> Floats:
     """Return light of an sRGB signal (IEC 61966-2-1); the curve goes on above 1, its straight part below 0."""
     light = np.power(np.maximum((signal + np.float32(0.055)) / np.float32(1.055), 0), np.float32(2.4))
@@ -398,6 +411,8 @@ def encode_srgb(light: Floats) -> Floats:
 
 def compress(light: Floats) -> Floats:
     """Lay the shoulder over light: what is brighter than the knee comes closer, and never meets."""
+    if light.max(initial=0) <= KNEE:
+        return light
     above = np.maximum(light - np.float32(KNEE), 0)
     return np.where(
         above > 0, np.float32(KNEE) + np.float32(REACH) * np.log1p(above / np.float32(REACH)), light
@@ -406,6 +421,8 @@ def compress(light: Floats) -> Floats:
 
 def expand(light: Floats) -> Floats:
     """Undo `compress`, up to the largest number of half-floats."""
+    if light.max(initial=0) <= KNEE:
+        return light
     above = np.minimum(np.maximum(light - np.float32(KNEE), 0) / np.float32(REACH), np.float32(12.71))
     return np.where(above > 0, np.float32(KNEE) + np.float32(REACH) * np.expm1(above), light).astype(
         np.float32, copy=False
@@ -450,7 +467,7 @@ class DisplayTransform:
         if self.view is not None:
             return self._through_view(values, inverse=False)
         light = to_linear(self.space)(values)
-        return encode_srgb(compress(light) if self.shoulder else light)
+        return _in_strips(lambda part: encode_srgb(compress(part) if self.shoulder else part), light)
 
     def values(self, signal: Floats) -> Floats:
         """Undo `shown`."""
@@ -458,8 +475,8 @@ class DisplayTransform:
             return signal
         if self.view is not None:
             return self._through_view(signal, inverse=True)
-        light = decode_srgb(signal)
-        return from_linear(self.space)(expand(light) if self.shoulder else light)
+        light = _in_strips(lambda part: expand(decode_srgb(part)) if self.shoulder else decode_srgb(part), signal)
+        return from_linear(self.space)(light)
 
     def _through_view(self, values: Floats, *, inverse: bool) -> Floats:
         assert self.view is not None

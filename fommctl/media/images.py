@@ -15,6 +15,7 @@ from fommctl.media.colour import read_tags
 from fommctl.media.conversion import Converter, FilterGraph, View, WholeFrame, has_alpha
 from fommctl.media.decoding import Decoder, deinterlaced
 from fommctl.media.files import check_file, opened, video_stream
+from fommctl.media.limits import check_memory
 from fommctl.media.plates import Plate
 from fommctl.media.probe import probe
 from fommctl.media.read_options import PLAIN, ReadOptions
@@ -48,8 +49,11 @@ def read_picture(path: Path, options: ReadOptions = PLAIN, *, deep: bool = False
     """
     path = Path(path)
     check_file(path)
-    if stills.identify(path) is None:
+    still = stills.identify(path)
+    if still is None:
         return _first_frame(path, options, deep)
+    if deep:
+        check_memory(path.name, still.width, still.height)
     plate = _plate(path, options) if deep else None
     return Picture(*stills.decode(path, options=options)) if plate is None else Picture(*plate.bytes(), plate)
 

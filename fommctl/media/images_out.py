@@ -22,6 +22,8 @@ from fommctl.media.marking import OURS, Mark
 from fommctl.media.movie import Frame, as_frame, laid_over_black, output_errors
 from fommctl.media.output_paths import matching, numbered
 
+_WAITING = 1 << 29
+"""Bytes of pictures that wait for their encoder, at most."""
 _BEGINNING = 4096
 """Bytes in which the comment of a picture stands."""
 _AFTER_HEADER = 8 + 25
@@ -89,7 +91,7 @@ class PictureSequence:
         self._running.append(self._pool.submit(self._save, target, np.array(pixels), self._count))
         self._count += 1
         with output_errors(self._pattern):
-            while len(self._running) > 2 * self._threads:
+            while len(self._running) > min(2 * self._threads, _WAITING // pixels.nbytes):
                 self._running.popleft().result()
 
     def finish(self) -> None:

@@ -88,7 +88,7 @@ def check_target(path: Path, overwrite: bool, inputs: Sequence[Path], numbers: C
         if _same(path, source):
             raise UsageError(f"the output would replace an input: {path}", "Choose another name with -o.")
     if target.exists() and not stat.S_ISREG(target.stat().st_mode):
-        raise OutputError(f"the output is no regular file: {path}", "Choose another name with -o.")
+        raise OutputError(f"the output is not a regular file: {path}", "Choose another name with -o.")
     if target.exists() and not overwrite:
         raise UsageError(f"the output exists already: {path}", "Use --overwrite, or another name with -o.")
 
@@ -131,7 +131,7 @@ def _check_folder(folder: Path, hint: str) -> None:
     if not folder.exists():
         raise OutputError(f"the output folder does not exist: {folder}", hint)
     if not folder.is_dir():
-        raise OutputError(f"the output folder is no folder: {folder}", "Choose another one with -o.")
+        raise OutputError(f"the output folder is not a folder: {folder}", "Choose another one with -o.")
     if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         raise OutputError(f"the output folder is not writable: {folder}", "Choose another one with -o.")
 

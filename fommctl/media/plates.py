@@ -40,6 +40,8 @@ FLOATING = frozenset({"half", "float", "double"})
 _EXR = b"\x76\x2f\x31\x01"
 _DPX = (b"SDPX", b"XPDS")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_STRIP = 1 << 26
+"""Bytes of a picture that are shown at a time."""
 SUFFIXES = frozenset({".exr", ".dpx"})
 """Suffixes of files that only OpenImageIO reads here."""
 CONVERT = "Convert it to a flat OpenEXR, TIFF or PNG file first."
@@ -89,15 +91,16 @@ class Plate:
         """Values and, where there is one, alpha: (H, W, 3 or 4)."""
         return self.values if self.alpha is None else np.dstack((self.values, self.alpha))
 
-    def shown(self) -> Floats:
-        """Return what a model sees, before it is cut off at black and white: (H, W, 3) display-referred sRGB."""
-        return self.display.shown(self.values)
-
     def bytes(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
         """Return what a model sees: (H, W, 3), and straight alpha (H, W), None where the values lie over black
         already."""
         alpha = None if self.alpha is None or self.associated else to_bytes(self.alpha)
-        return to_bytes(self.shown()), alpha
+        seen = np.empty(self.values.shape, np.uint8)
+        height = max(1, _STRIP // self.values[0].nbytes)
+        for start in range(0, len(seen), height):
+            rows = slice(start, start + height)
+            seen[rows] = to_bytes(self.display.shown(self.values[rows]))
+        return seen, alpha
 
     def framed(self, frame: Floats) -> Floats:
         """Return a finished frame (H, W, C) in the window that is written: overscan stands around it."""

@@ -152,7 +152,7 @@ def probe_open(
 ) -> VideoInfo | OpenVideo:
     """Probe as `probe` does; a video file stays open, for a reader that goes on with it."""
     path = Path(path)
-    if os.path.isdir(path) or sequences.is_pattern(path):
+    if os.path.isdir(path) or sequences.is_sequence(path):
         return _probe_sequence(path, fps, reading)
     check_file(path)
     still = stills.identify(path)

@@ -77,7 +77,7 @@ def pattern_of(path: Path) -> Pattern | None:
     return Pattern(path.name[: match.start()], path.name[match.end() :], width, first, last)
 
 
-def is_pattern(path: Path) -> bool:
+def is_sequence(path: Path) -> bool:
     """Tell whether the name holds one number to fill in, and no file has that very name."""
     return pattern_of(path) is not None
 
@@ -116,7 +116,7 @@ def _numbered(path: Path) -> list[tuple[int, Path]]:
         hint = f"No file in {folder} fits the pattern; check the number of digits."
         negative = next((file.name for file in files if _is_negative(pattern, file.name)), None)
         if negative is not None:
-            raise InputError(f"negative frame numbers are not read: {negative}", "Number the frames from 0 or more.")
+            raise _negative(negative)
     if not found:
         raise InputError(f"{path} holds no pictures" if path.is_dir() else f"{path} matches no file", hint)
     return found
@@ -133,11 +133,18 @@ def _is_negative(pattern: Pattern, name: str) -> bool:
     return fits and re.fullmatch(r"-\d+", middle) is not None
 
 
+def _negative(name: str) -> InputError:
+    return InputError(f"negative frame numbers are not read: {name}", "Number the frames from 0 or more.")
+
+
 def _check_one_kind(folder: Path, pictures: list[Path]) -> None:
     """Raise InputError for a folder with OpenEXR or DPX pictures and others, or with several sequences of them."""
     plates = [file for file in pictures if file.suffix.lower() in (".exr", ".dpx")]
     if not plates:
         return
+    negative = next((file.name for file in plates if re.search(r"(^|[._])-\d+\.[^.]+$", file.name)), None)
+    if negative is not None:
+        raise _negative(negative)
     matches = ((file, _LAST_NUMBER.fullmatch(file.name)) for file in pictures)
     kinds = Counter(f"{match[1]}#{match[3]}" if match else file.suffix.lower() for file, match in matches)
     if len(kinds) > 1:
@@ -166,7 +173,7 @@ def first_number(path: Path) -> int | None:
         pictures = [file for file in path.iterdir() if file.suffix.lower() in (".exr", ".dpx")]
         if not pictures or _common_pattern(sorted(pictures, key=counting_order)) is None:
             return None
-    elif not is_pattern(path):
+    elif not is_sequence(path):
         return None
     return _numbered(path)[0][0]
 

@@ -26,7 +26,7 @@ def frame_number(timecode: str, rate: Fraction) -> int:
     """
     match = _fields(timecode)
     if match is None:
-        raise ValueError("it is no timecode")
+        raise ValueError("it is not a timecode")
     hours, minutes, seconds, frame = (int(match[group]) for group in (1, 2, 3, 5))
     base, dropped = round(rate), _dropped(match, rate)
     if minutes > 59 or seconds > 59:

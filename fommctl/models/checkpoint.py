@@ -162,7 +162,7 @@ def _read_native(path: Path, loose: bool) -> tuple[Groups, dict[str, str]]:
                     group, name = LOOSE, key
                 elif not separator:
                     raise ModelError(
-                        f"{path} is no fommctl model: tensor {key!r} names no group",
+                        f"{path} is not a fommctl model: tensor {key!r} names no group",
                         "Convert it with its own tools first.",
                     )
                 groups.setdefault(group, {})[name] = file.get_tensor(key)
@@ -294,7 +294,7 @@ def _check_tensors(groups: Groups, path: Path) -> None:
     total = 0
     for group, name, tensor in _triples(groups):
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.device.type != "cpu":
-            raise ModelError(f"{path}: {group}/{name} is no plain tensor of numbers", "Is it the right file?")
+            raise ModelError(f"{path}: {group}/{name} is not a plain tensor of numbers", "Is it the right file?")
         size = tensor.numel() * tensor.element_size()
         total += size
         if size > tensor.untyped_storage().nbytes() or total > 2 * os.path.getsize(path) + _SLACK:

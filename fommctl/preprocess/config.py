@@ -50,8 +50,8 @@ class PreprocessConfig:
         Fit,
         option(
             CLIPS,
-            "What is no square: pad takes in what is around it (beyond the picture its border), crop its "
-            "middle, stretch all of it out of shape.",
+            "Frames that are not square: pad adds what is around the subject (beyond the picture, its border), crop "
+            "keeps the middle, stretch distorts them.",
         ),
     ] = "pad"
     deinterlace: Annotated[

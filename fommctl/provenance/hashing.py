@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fommctl.errors import InputError
 from fommctl.files import FileFingerprint, file_sha256
-from fommctl.media.sequences import is_pattern, listed
+from fommctl.media.sequences import is_sequence, listed
 from fommctl.models.files import weights_in, weights_sha256
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def media_hash(path: Path, file_hash: Callable[[Path], str] = file_sha256) -> st
     Raises InputError for what cannot be read.
     """
     try:
-        if not (path.is_dir() or is_pattern(path)):
+        if not (path.is_dir() or is_sequence(path)):
             return file_hash(path)
         digest = sha256()
         for position, frame in listed(path):
@@ -81,7 +81,7 @@ def _sha256(file: InputFile) -> str:
 
 def _fingerprint(path: Path) -> FileFingerprint:
     try:
-        frames = path.is_dir() or is_pattern(path)
+        frames = path.is_dir() or is_sequence(path)
         return FileFingerprint.of(*(frame for _, frame in listed(path))) if frames else FileFingerprint.of(path)
     except OSError as error:
         raise _unreadable(path, error) from error

@@ -68,7 +68,7 @@ def _listed(path: Path) -> list[str]:
     names = [line.split("?")[0].rsplit("/", 1)[-1] for line in lines if line]
     strange = [name for name in names if Path(name).suffix.lower() not in VIDEO_SUFFIXES or "\\" in name]
     if strange:
-        raise InputError(f"{path} names {strange[0]!r}, which is no video", "Each line is the address of a video.")
+        raise InputError(f"{path} names {strange[0]!r}, which is not a video", "Each line is the address of a video.")
     return names
 
 

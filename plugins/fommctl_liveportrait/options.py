@@ -20,7 +20,7 @@ def read_regions(text: str) -> dict[str, float]:
     for part in text.split(","):
         name, _, gain = part.strip().partition(":")
         if name not in REGIONS:
-            raise ValueError(f"'{name}' is no region; take {', '.join(REGIONS)}")
+            raise ValueError(f"'{name}' is not a region; use {', '.join(REGIONS)}")
         found[name] = float(gain) if gain else 1.0
         if not 0 <= found[name] <= 3:
             raise ValueError(f"the gain of {name} is not between 0 and 3")

@@ -99,7 +99,7 @@ def read_template(path: Path) -> tuple[float, Mapping[str, NDArray[np.float32]]]
     except Exception as error:  # A parser that is fed a damaged file may fail in any way.
         why = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise InputError(
-            f"{path.name} is no motion template that can be read: {why}", "Nothing in it was run; make it again."
+            f"{path.name} is not a motion template that can be read: {why}", "Nothing in it was run; make it again."
         ) from error
 
 

@@ -33,7 +33,7 @@ def published(url: str) -> Mapping[str, Tensor]:
     try:
         tensors: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise ModelError(f"{path} is no file of weights: {error}", hint) from error
+        raise ModelError(f"{path} is not a weights file: {error}", hint) from error
     return tensors
 
 

@@ -41,7 +41,7 @@ class Restorer:
             3,
             3,
         ):
-            raise ModelError(f"--restore: {path.name} is no network from colour pictures to colour pictures", "")
+            raise ModelError(f"--restore: {path.name} is not a network from colour pictures to colour pictures", "")
         self._network: Any = found.eval()
         self._for_faces = found.purpose == "FaceSR"
 

@@ -43,7 +43,7 @@ class Trajectory:
         try:
             strings = byte_features(record)
         except ValueError as error:
-            message = f"{self.path.name}: the record at byte {self.start} is no tf.train.Example: {error}"
+            message = f"{self.path.name}: the record at byte {self.start} is not a tf.train.Example: {error}"
             raise InputError(message, "Is this the data set in its published form?") from error
         index = 0
         while (raw := strings.get(f"{index}/{self.camera}/encoded")) is not None:

@@ -98,7 +98,7 @@ def test_relative_motion_of_the_first_driving_frame_is_the_source_itself(folder,
         (np.zeros((64, 64, 3)), "a driving frame has the shape (64, 64, 3) and the type float64"),
         (np.zeros((64, 64), np.uint8), "a driving frame has the shape (64, 64) and the type uint8"),
         (np.zeros((64, 64, 4), np.uint8), "a driving frame has the shape (64, 64, 4) and the type uint8"),
-        ("d.mp4", "a driving frame is no array but str"),
+        ("d.mp4", "a driving frame is not an array but str"),
     ],
 )
 def test_the_api_refuses_what_is_no_picture(folder, animator, picture, complaint):

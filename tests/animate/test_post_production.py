@@ -198,7 +198,7 @@ def test_a_view_with_a_tone_map_leaves_no_seam(animate, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message", "hint"),
     [
-        (("--source-space", "ACESgc"), "--source-space is 'ACESgc', which is no colour space", "Nearest: ACEScg"),
+        (("--source-space", "ACESgc"), "--source-space is 'ACESgc', which is not a colour space", "Nearest: ACEScg"),
         (("--output-space", "linear_p3"), "--output-space is 'linear_p3'", "Nearest: Linear P3-D65"),
         (("--driving-space", "x"), "--driving-space is 'x'", "Nearest: "),
         (("--display-view", "sRGB/ACES"), "--display-view is 'sRGB/ACES', which is no DISPLAY/VIEW", "Nearest: "),
@@ -447,12 +447,24 @@ def test_a_layer_of_driving_pictures(animate, tmp_path):
     assert (wrong.code, "Did you mean beauty?" in wrong.stderr) == (2, True)
 
 
-def test_negative_numbers(animate, tmp_path):
-    plates.write(tmp_path / "shot/a.-0001.exr", np.zeros((64, 64, 3), np.float32), "half")
-    plates.write(tmp_path / "shot/a.0001.exr", np.zeros((64, 64, 3), np.float32), "half")
-    result = animate("plate.exr", tmp_path / "shot/a.####.exr", tmp_path / "o/####.exr")
+@pytest.mark.parametrize("driving", ["shot/a.####.exr", "shot"])
+def test_negative_numbers(animate, tmp_path, driving):
+    small(tmp_path / "shot/a.-0001.exr")
+    small(tmp_path / "shot/a.0001.exr")
+    result = animate("plate.exr", tmp_path / driving, tmp_path / "o/####.exr")
     assert result.code == 3
     assert "negative frame numbers are not read: a.-0001.exr" in result.stderr
+
+
+def test_a_plate_for_which_there_is_no_memory(animate, tmp_path, monkeypatch):
+    """Said in one line, before it is read; as much memory as is free decides, or the limit of a container."""
+    monkeypatch.setattr("fommctl.media.limits.BYTES_A_PIXEL", 20_000)
+    monkeypatch.setattr("fommctl.machine.memory", lambda: (8 << 30, 4 << 30))
+    result = animate("plate.exr", "driving.mp4", tmp_path / "o/####.exr")
+    assert (result.code, len(result.stderr.splitlines())) == (3, 2)
+    assert "plate.exr: 512 x 512 pixels need about 4.9 GB of memory, and 4.0 GB are free" in result.stderr
+    assert not (tmp_path / "o").exists()
+    assert animate("plate.exr", "driving.mp4", tmp_path / "o.mp4", "--end", "0.04").code == 0
 
 
 @pytest.mark.parametrize(

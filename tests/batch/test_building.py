@@ -101,7 +101,7 @@ def test_every_problem_has_its_line(tmp_path: Path, host: Host) -> None:
         "line 4: --audio is 'sideways'",
         "line 5: the output '{nobody}.mov' has an unknown field 'nobody'",
         "line 6: the field 'views' is given twice",
-        "line 7: source holds a character that is no text",
+        "line 7: source holds a character that is not text",
         "line 7: --view is 7",
         "line 7: --set is 3",
         "line 8: a time of '1e999999999'",

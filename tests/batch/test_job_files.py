@@ -74,7 +74,7 @@ def test_json_lines(tmp_path: Path) -> None:
     assert [each.message.removeprefix("not valid JSON: ") for each in file.problems] == [
         'expected an object such as {"source": ...}, found a list',
         "the field 'source' is given twice",
-        "NaN is no value",
+        "NaN is not a value",
         "expecting ':' delimiter",
     ]
     assert read(tmp_path, "deep.jsonl", "[" * 100_000).problems[0].message == "nested too deeply"

@@ -271,7 +271,7 @@ def test_a_plugin_that_is_not_installed(tmp_path: Path, run_process: Run) -> Non
     (module,) = run_process("--plugin", package, "plugins", "show", "own_sets", "--json").json()["plugins"]
     assert module["registers"] == shown["registers"] == {"command": ["own"]}
     wrong = run_process("--plugin", tmp_path, "plugins", "list")
-    assert (wrong.code, wrong.stderr.splitlines()[0]) == (2, f"error: {tmp_path} is no plugin")
+    assert (wrong.code, wrong.stderr.splitlines()[0]) == (2, f"error: {tmp_path} is not a plugin")
 
 
 GREEDY = """

@@ -184,3 +184,22 @@ def test_formulas_in_the_manifest_are_text(run_cli, blobs, tmp_path, monkeypatch
     line = Path("out/manifest.csv").read_text().splitlines()[1]
     assert line.startswith("'=cmd.mp4,'=cmd#track0.mp4,")
     assert json.loads(Path("out/manifest.json").read_text())[0]["source"] == "=cmd.mp4"
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 500, b"\xff\xfe\n[1]\n"])
+def test_a_damaged_journal_loses_no_clip(run_cli, blobs, tmp_path, damage):
+    """What the manifest knows stays in it, and a source that comes again keeps the names of its clips."""
+    first, second = (blob_clip(tmp_path / name, frames=30) for name in ("a.mp4", "b.mp4"))
+    out = tmp_path / "out"
+    clips(run_cli, first, second, "-o", out, *blobs)
+    listed = json.loads((out / "manifest.json").read_text())
+    assert len(listed) == 2
+    (out / ".crop.jsonl").write_bytes(damage)
+    result = run_cli("crop", first, "-o", out, *blobs)
+    assert result.code == 0
+    assert "the clips of 2 sources are known from manifest.json alone" in " ".join(result.stderr.split())
+    assert json.loads((out / "manifest.json").read_text()) == listed
+    assert sorted(path.name for path in out.glob("*.mp4")) == ["a#track0.mp4", "b#track0.mp4"]
+    again = run_cli("crop", first, second, "-o", out, *blobs)
+    assert "known from" not in again.stderr
+    assert json.loads((out / "manifest.json").read_text()) == listed

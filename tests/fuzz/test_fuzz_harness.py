@@ -32,7 +32,7 @@ def findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_whatever_breaks_the_rule_is_found_and_kept(tmp_path: Path, findings: Path) -> None:
-    with Campaign("trouble", tmp_path / "sandbox", 250, seconds=8) as campaign:
+    with Campaign("trouble", tmp_path / "sandbox", 250, seconds=4) as campaign:
         outcomes = {what: campaign.run(what, what.encode()) for what in EXPECTED}
         assert campaign.run("after", b"fine") == "result"
     assert outcomes == EXPECTED

@@ -16,6 +16,8 @@ from fommctl.media.writer import AudioSource
 RATE = Fraction(25)
 CLICKS = [0.3, 0.9, 1.5, 2.1, 2.7]
 """Seconds on the sound's own clock at which the test signal has a burst of 10 ms."""
+MADE: dict[tuple[Any, ...], bytes] = {}
+"""Clips of `clip_with_sound`, each encoded once."""
 
 COPIED = [
     ("aac.mp4", "aac", "out.mp4"),
@@ -64,6 +66,23 @@ def clip_with_sound(
     skip: tuple[float, float] | None = None,
 ) -> Path:
     """Video of 25 frames/s and sound whose clicks are at CLICKS; `skip` leaves out the sound between two times."""
+    kind = path.suffix, codec, layout, rate, seconds, audio_start, skip
+    if kind not in MADE:
+        _write_clip_with_sound(path, codec, layout, rate, seconds, audio_start, skip)
+        MADE[kind] = path.read_bytes()
+    path.write_bytes(MADE[kind])
+    return path
+
+
+def _write_clip_with_sound(
+    path: Path,
+    codec: str,
+    layout: str,
+    rate: int | None,
+    seconds: float,
+    audio_start: Fraction,
+    skip: tuple[float, float] | None,
+) -> None:
     with av.open(str(path), "w") as container:
         video: Any = container.add_stream("libx264" if path.suffix != ".webm" else "libvpx-vp9", rate=25)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
@@ -89,7 +108,6 @@ def clip_with_sound(
             for part in frames_in:
                 container.mux(sound.encode(part))
         container.mux(sound.encode(None))
-    return path
 
 
 def heard(path: Path) -> tuple[np.ndarray, np.ndarray]:

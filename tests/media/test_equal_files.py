@@ -10,8 +10,10 @@ import pytest
 from fommctl.media.writer import Writer
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.webm", "a.gif"])
-@pytest.mark.parametrize("width", [96, 128, 180])
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [("a.mp4", 96), ("a.mp4", 128), ("a.mp4", 180), ("a.mov", 180), ("a.mkv", 180), ("a.webm", 96), ("a.gif", 96)],
+)
 def test_equal_frames_give_equal_files(tmp_path: Path, name: str, width: int) -> None:
     """128 is the width at which x264's AVX-512 code reads no further than its rows."""
     rows, columns = np.mgrid[:64, :width] / width

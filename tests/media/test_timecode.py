@@ -91,9 +91,9 @@ def test_counting_undoes_shifting(frames, zero):
         ("00:00:60:00", Fraction(25), "end at 59"),
         ("00:00:00;05", Fraction(25), "drop-frame"),
         ("00:01:00;00", NTSC, "no such number"),
-        ("00:00:05", Fraction(25), "no timecode"),
-        ("00;00:00;05", NTSC, "no timecode"),
-        ("00:00:00,05", NTSC, "no timecode"),
+        ("00:00:05", Fraction(25), "not a timecode"),
+        ("00;00:00;05", NTSC, "not a timecode"),
+        ("00:00:00,05", NTSC, "not a timecode"),
     ],
 )
 def test_what_a_rate_does_not_have_is_refused(text, rate, reason):
@@ -152,5 +152,5 @@ def test_own_timecodes_count_from_that_of_the_clip(tmp_path):
     plain = probe(write_clip(tmp_path / "b.mov", frames=20))
     with pytest.raises(UsageError, match="has no timecode"):
         config(start=Timecode("10:00:00:05"), timecode=True).timed(plain)
-    with pytest.raises(UsageError, match="is no timecode"):
+    with pytest.raises(UsageError, match="is not a timecode"):
         config(start=Fraction(1), timecode=True)

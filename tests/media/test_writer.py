@@ -222,9 +222,9 @@ def test_what_the_source_leaves_open_follows_its_matrix(tmp_path):
 
 
 @pytest.mark.parametrize("source", [ColourTags(9, 16, 9, 1), ColourTags(9, 18, 9, 1), ColourTags(12, 13, 1, 1)])
-def test_hdr_and_wide_gamut_sources_become_bt709(tmp_path, source):
+def test_tags_of_hdr_and_wide_gamut_are_for_pixels_that_have_them(tmp_path, source):
     write(tmp_path / "a.mp4", spans(Fraction(25), 1), colour=source)
-    assert tags(tmp_path / "a.mp4") == (1, 1, 1, 1)
+    assert tags(tmp_path / "a.mp4") == (source.primaries, source.transfer, source.matrix, source.range)
 
 
 def test_prores_is_limited_even_from_a_full_range_source(tmp_path):

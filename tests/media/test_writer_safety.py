@@ -183,8 +183,8 @@ def test_folders_that_are_missing_or_wrong(tmp_path):
         f"the output folder does not exist: {tmp_path / 'no'} | Create it first: mkdir -p '{tmp_path / 'no'}'.",
     )
     assert error_of(tmp_path / "no/no/%d.png")[0] == "OutputError"
-    assert error_of(tmp_path / "file/out.mp4")[1].startswith("the output folder is no folder")
-    assert error_of(tmp_path / "file/%d.png")[1].startswith("the output folder is no folder")
+    assert error_of(tmp_path / "file/out.mp4")[1].startswith("the output folder is not a folder")
+    assert error_of(tmp_path / "file/%d.png")[1].startswith("the output folder is not a folder")
     assert error_of(tmp_path / "dir.mp4", True)[1].startswith("the output is a folder")
 
 

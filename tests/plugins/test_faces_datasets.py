@@ -155,7 +155,7 @@ def test_video_ids_with_the_person_behind(tmp_path: Path) -> None:
         (f"{VOX_HEADER}\n{row('v', 2, 1)}".encode(), "has no row that can be used", "the log names what is wrong"),
         (f"{VOX_HEADER}\n{row('gone', 1, 2)}".encode(), "none of the 1 videos that vox-metadata.csv", "gone.mp4"),
         (VOX_HEADER.encode("utf-16"), "is not UTF-8 text", "Save it as CSV in UTF-8"),
-        (b"%s\n%s" % (VOX_HEADER.encode(), b"x" * 200_000), "is no CSV table: field larger than", "Save it as CSV"),
+        (b"%s\n%s" % (VOX_HEADER.encode(), b"x" * 200_000), "is not a CSV table: field larger than", "Save it as CSV"),
     ],
 )
 def test_tables_that_cannot_be_read(tmp_path: Path, content: bytes | None, message: str, hint: str) -> None:

@@ -263,7 +263,7 @@ def test_a_region_moves_by_its_gain(host):
     torch.testing.assert_close(moved("lips:0.5"), 0.5 * moved("lips"))
     torch.testing.assert_close(moved("lips,eyes:2"), moved("lips") + 2 * moved("eyes"))
     assert not moved("pose:0").any()
-    with pytest.raises(ValueError, match="'nose' is no region; take all, exp, pose, lips, eyes"):
+    with pytest.raises(ValueError, match="'nose' is not a region; use all, exp, pose, lips, eyes"):
         FaceOptions(region="nose")
 
 

@@ -115,7 +115,7 @@ def test_the_records_before_a_cut_are_good(tmp_path: Path) -> None:
         (b"", "no record begins at byte 0"),
         (b"<html>404 Not Found</html>", "no record begins at byte 0"),
         ("checksum", "the checksum of the record at byte 0 is wrong"),
-        ("text", "is no tf.train.Example"),
+        ("text", "is not a tf.train.Example"),
         ("other", "has no pictures image_aux1"),
         ("jpeg", "a picture of 100 bytes is not square and raw"),
         ("huge", "says that it has 1099511627776 bytes"),

@@ -134,6 +134,8 @@ def test_training_is_the_published_one(name: str, host: Host) -> None:
             "pixel": 0,
             "warped": 0,
             "guidance": 0,
+            "spans": 0,
+            "likeness": 0,
             "focus": 0,
             "revealed": 0,
         },
