@@ -440,8 +440,13 @@ def open_source(config: AnimateConfig) -> Clip:
     clip = Clip(config.source, fps=config.fps, deinterlace=config.deinterlace, reading=config.source_reading)
     if clip.info.frames == 1:
         clip.close()
-        raise UsageError(f"--source-video, but {config.source.name} is one picture", "Leave the option out.")
+        raise one_picture(config.source)
     return clip
+
+
+def one_picture(source: Path) -> UsageError:
+    """Return the error for a single picture where a video was meant."""
+    return UsageError(f"--source-video, but {printable(source.name)} is one picture", "Leave the option out.")
 
 
 def _first(film: Clip) -> Picture:
