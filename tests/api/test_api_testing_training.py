@@ -35,10 +35,6 @@ class Broken:
         return self.change(list(self.backend.training(params, perceptual)))
 
 
-def renamed(phases: list[TrainingPhase]) -> list[TrainingPhase]:
-    return [replace(phase, optimisers={"adam": next(iter(phase.optimisers.values()))}) for phase in phases[:1]]
-
-
 def idle(phases: list[TrainingPhase]) -> list[TrainingPhase]:
     for optimiser in phases[0].optimisers.values():
         for group in optimiser.param_groups:
@@ -72,7 +68,6 @@ def exact(phases: list[TrainingPhase]) -> list[TrainingPhase]:
     ("change", "message"),
     [
         (exact, r"a step works under autocast to bf16 \(got "),
-        (renamed, "named optimizer_"),
         (idle, "changes weights"),
         (lacking, "registers nothing else that learns"),
         (lambda phases: [phases[0], *phases], "a name of its own"),
