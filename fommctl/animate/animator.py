@@ -15,8 +15,9 @@ from fommctl.animate import run as animate
 from fommctl.animate.config import AnimateConfig, MotionMode
 from fommctl.animate.detecting import MotionDetector, batches, with_landmarks
 from fommctl.animate.engine import Engine
+from fommctl.animate.inputs import on_black
 from fommctl.animate.motion import DrivingFrame
-from fommctl.animate.plan import on_black, resolve
+from fommctl.animate.plan import resolve
 from fommctl.animate.recording import AnimateResult
 from fommctl.animate.rendering import SquareRenderer
 from fommctl.animate.run import Progress

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fommctl.animate.config import AnimateConfig
+from fommctl.animate.inputs import AnimationInputs, full_square, on_black
 from fommctl.animate.motion import DrivingFrame, Presentation, TimedFrame
 from fommctl.animate.paste import Floats, Mask, Paste, TurnedPaste, resting
-from fommctl.animate.plan import AnimationInputs, full_square, on_black
 from fommctl.api.protocols import FrameFilter, SquareFilter
 from fommctl.errors import UsageError
 from fommctl.media.boxes import Box

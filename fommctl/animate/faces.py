@@ -12,18 +12,9 @@ from numpy.typing import NDArray
 
 from fommctl.animate.config import AnimateConfig, parse_map
 from fommctl.animate.engine import Engine
+from fommctl.animate.inputs import AnimationInputs, driving_shots, face_detector, on_black
 from fommctl.animate.motion import Motion, count_motions
-from fommctl.animate.plan import (
-    AnimationInputs,
-    AnimationPlan,
-    InputFiles,
-    driving_shots,
-    face_detector,
-    load_motion,
-    on_black,
-    plan_animation,
-    resolve,
-)
+from fommctl.animate.plan import AnimationPlan, InputFiles, load_motion, plan_animation, resolve
 from fommctl.detection.choice import LARGEST
 from fommctl.detection.search import detect_in_tiles
 from fommctl.detection.tracking import confident_detections

@@ -9,7 +9,8 @@ from fractions import Fraction
 
 from fommctl.animate.config import AnimateConfig
 from fommctl.animate.detecting import with_landmarks
-from fommctl.animate.plan import AnimationInputs, AnimationPlan, framed, open_source, square_at
+from fommctl.animate.inputs import AnimationInputs, framed, open_source, square_at
+from fommctl.animate.plan import AnimationPlan
 from fommctl.api.protocols import Renderer, SourceContext
 from fommctl.detection.landmarks import LandmarkFinder
 from fommctl.media.images import Picture

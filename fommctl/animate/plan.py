@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import os
-import time
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from fommctl.animate.config import SEARCHED, AnimateConfig, FrameRange, MotionMode, parse_crop, parse_frames
 from fommctl.animate.engine import Engine, choose_motion
+from fommctl.animate.inputs import AnimationInputs, Squares, find_inputs, open_source
 from fommctl.animate.motion import (
     DrivingFrame,
     DrivingFraming,
@@ -28,54 +24,28 @@ from fommctl.animate.motion import (
     is_motion_file,
 )
 from fommctl.animate.transfer import Moment
-from fommctl.api.protocols import Detection, Detector, FlowRenderer
-from fommctl.api.specs import BackendSpec, DetectorSpec
+from fommctl.api.protocols import FlowRenderer
+from fommctl.api.specs import BackendSpec
 from fommctl.detection.choice import LARGEST
-from fommctl.detection.detectors import DetectorCache, ready_detectors
-from fommctl.detection.framing import (
-    ClipCrop,
-    Crop,
-    Room,
-    crop_in_picture,
-    excursions,
-    mean_crop,
-    room_in,
-    source_crop,
-)
-from fommctl.detection.landmarks import LandmarkDetector, LandmarkSquare, bounds
-from fommctl.detection.shots import DrivingCrop
 from fommctl.detection.tracking import STILL, travel
 from fommctl.errors import InputError, ModelError, UsageError
 from fommctl.home import restorer_file
-from fommctl.host import Host
 from fommctl.media import sequences
-from fommctl.media.boxes import Box, TurnedSquare
 from fommctl.media.colourspaces import FILM_LOG, LINEAR, SRGB, Space, check_view, find_space
 from fommctl.media.containers import is_plate_format
-from fommctl.media.images import Picture, crop, over_black, read_picture, resize
-from fommctl.media.limits import check_memory
 from fommctl.media.marking import printable
 from fommctl.media.output_paths import is_pattern
 from fommctl.media.plates import Plate
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.reader import Clip
-from fommctl.media.resampling import Number, content, upright
+from fommctl.media.resampling import content
 from fommctl.media.sound import ALL, AUTO, choose_tracks
 from fommctl.media.writer import AudioSource, check_output, holds_alpha, holds_audio, holds_more
 from fommctl.networks.motion import MotionParts
-from fommctl.presets.sections import Framing, Preset, SquareParams
+from fommctl.presets.sections import Preset
 from fommctl.provenance.hashing import InputFile
 from fommctl.provenance.sidecar import check_sidecar
 from fommctl.provenance.signing import check_signing
-
-log = logging.getLogger(__name__)
-_A_FRAME, _A_SQUARE = 36, 110
-"""Bytes a pixel that plates take beside their source: of a frame, and of the animated square."""
-_WIDEST_CROP = 4
-"""Longer sides of a picture that a square given by hand may measure at most."""
-LOOSEST = 0.75
-"""A source is never framed looser than this part of its preset's width: its face would lose too many pixels."""
-
 
 GENERAL: Mapping[str, Any] = {
     "motion": None,  # relative where the model has it, else absolute
@@ -117,64 +87,6 @@ def resolve(config: AnimateConfig, preset: Preset, family: BackendSpec) -> Anima
     chosen = {name: preferred.get(name, usual[name]) for name in usual if getattr(config, name) is None}
     motion = choose_motion(family, config.motion or chosen["motion"])
     return replace(config, **chosen | {"motion": motion})
-
-
-Squares = tuple[Crop | None, ...]
-"""Squares found in the source and in each further view of its subject; None where none was searched for."""
-
-
-@dataclass(frozen=True, slots=True)
-class AnimationInputs:
-    """Everything about the inputs that does not change from frame to frame."""
-
-    picture: Picture
-    """The whole source."""
-    source_box: Box | None
-    """The animated square in the picture; None: the whole picture is the model's input."""
-    mirrored: bool
-    """Is the picture extended by its reflection, where the square reaches beyond it? Else its border is repeated."""
-    turned: TurnedSquare | None
-    """The animated square itself where it may be turned; `source_box` is then the one that it lies in."""
-    square: NDArray[np.uint8]
-    """(N, N, 3): the source as the model sees it."""
-    views: tuple[NDArray[np.uint8], ...]
-    """(N, N, 3) each: more pictures of its subject, framed like it."""
-    driving: DrivingFraming
-    size: tuple[int, int]
-    """(width, height) of the model's frames."""
-    squares: Squares
-    room: Room | None
-    """Room for the source's subject to move before it leaves its square, where that is known."""
-    film: DrivingFraming | None
-    """The source where it is a video whose frames are all animated; picture and square are then its first."""
-    warnings: tuple[str, ...]
-    detection_s: float
-
-    @property
-    def subject(self) -> Detection | None:
-        """The source's, where it was looked for."""
-        if self.film is not None:
-            return _first_subject(self.film)
-        found = self.squares[0]
-        return None if found is None else found.subject
-
-    @property
-    def all_boxes(self) -> tuple[Box, ...]:
-        """Boxes of all subjects of the source, from left to right, where they were looked for."""
-        found = self.squares[0]
-        return () if found is None else found.all_boxes
-
-    @property
-    def source_width(self) -> int:
-        """Pixels of the source from the left to the right of what is animated."""
-        if self.turned is not None:
-            return round(self.turned.side)
-        return self.picture.pixels.shape[1] if self.source_box is None else round(self.source_box.width)
-
-    @property
-    def full(self) -> NDArray[np.uint8]:
-        """The animated part of the source, laid over black, at its own resolution."""
-        return _full(on_black(self.picture), self.source_box, self.turned, mirrored=self.mirrored)
 
 
 InputFiles = tuple[tuple[str, InputFile], ...]
@@ -365,341 +277,6 @@ def input_files(config: AnimateConfig) -> InputFiles:
     views = [(f"view {number}", path) for number, path in enumerate(config.views, 1)]
     roles = [("source", config.source), ("driving", config.driving), *views]
     return tuple((role, InputFile.of(path)) for role, path in roles)
-
-
-def find_inputs(
-    config: AnimateConfig,
-    driving: Clip | Motion,
-    framing: Framing | None,
-    size: tuple[int, int],
-    host: Host,
-    searches: DetectorCache | None = None,
-    squares: Squares | None = None,
-    film: Clip | None = None,
-) -> AnimationInputs:
-    """Read the source and find both squares.
-
-    searches: those of other jobs, which this one may share.  squares: found before, beside the motion that is driving.
-    Raises InputError where a subject is asked for and none is found.
-    """
-    deep = holds_more(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
-    picture = read_picture(config.source, config.source_reading, deep=deep) if film is None else _first(film)
-    _check_exact(config, picture.plate)
-    pixels = on_black(picture)
-    source_box, driving_box = parse_crop(config.crop), parse_crop(config.crop_of_driving, SEARCHED)
-    _check_inside(source_box, config.source.name, pixels.shape[1], pixels.shape[0])
-    if isinstance(driving, Clip):
-        _check_inside(driving_box, config.driving.name, driving.info.width, driving.info.height)
-    began = time.monotonic()
-    views = [on_black(read_picture(path, config.source_reading)) for path in config.views]
-    searches = searches or DetectorCache(host)
-    if squares is not None and isinstance(driving, Motion):
-        found = _Found(squares[0], driving.driving.shots, squares[1:], driving.driving.detector)
-    else:
-        found = _search(config, driving, None if film else pixels, views, framing, host, searches)
-    if deep and (square := found.source.box if found.source else source_box) is not None:
-        height, width = pixels.shape[:2]
-        area = round(square.clipped(width, height).area)
-        check_memory(config.source.name, width, height, width * height * _A_FRAME + area * _A_SQUARE)
-    box, turned = (source_box, None) if found.source is None else (found.source.box, found.source.turned)
-    filmed = None if film is None else _film_framing(config, film, framing, host, searches)
-    if filmed is not None:
-        box, turned = square_at(filmed, Fraction(0))
-    seconds = time.monotonic() - began
-    return AnimationInputs(
-        picture=picture,
-        source_box=box,
-        mirrored=not config.as_published,
-        turned=turned,
-        square=framed(pixels, box, turned, size, config),
-        views=tuple(
-            framed(view, *((box, turned) if square is None else (square.box, square.turned)), size, config)
-            for view, square in zip(views, found.views, strict=True)
-        ),
-        driving=_until_end_of(film, driving.driving)
-        if isinstance(driving, Motion)
-        else DrivingFraming(driving.info, driving.start, driving.end, driving_box, found.shots, found.detector),
-        size=size,
-        squares=(found.source, *found.views),
-        room=None
-        if found.source is None or turned is not None or config.as_published
-        else room_in(found.source, *pixels.shape[1::-1]),
-        film=filmed,
-        warnings=(
-            *_several(config, found),
-            *_missing(config, found.shots),
-            *_missing_in(filmed),
-            *_replaced(config, picture),
-        ),
-        detection_s=seconds,
-    )
-
-
-def open_source(config: AnimateConfig) -> Clip:
-    """Open the source as a video. Raises InputError, and UsageError where it is a single picture."""
-    clip = Clip(config.source, fps=config.fps, deinterlace=config.deinterlace, reading=config.source_reading)
-    if clip.info.frames == 1:
-        clip.close()
-        raise one_picture(config.source)
-    return clip
-
-
-def one_picture(source: Path) -> UsageError:
-    """Return the error for a single picture where a video was meant."""
-    return UsageError(f"--source-video, but {printable(source.name)} is one picture", "Leave the option out.")
-
-
-def _first(film: Clip) -> Picture:
-    with film.reader() as reader:
-        return Picture(next(iter(reader)).pixels)
-
-
-def _film_framing(
-    config: AnimateConfig, film: Clip, framing: Framing | None, host: Host, searches: DetectorCache
-) -> DrivingFraming:
-    """Lay the squares of a video as source: fixed in each shot, or by landmarks from frame to frame where the preset
-    frames sources so."""
-    shots: tuple[ClipCrop, ...] = ()
-    name = None
-    if config.crop == "auto" and framing is not None:
-        spec, detector = face_detector(config, framing, host, searches)
-        width, name = config.source_width or framing.width, spec.name
-        square = None if config.source_width else framing.source
-        if square is not None:
-            detector = LandmarkDetector(detector, _square(square), width, framing.subject)
-        shots = searches.in_clip(
-            film,
-            (spec, detector),
-            width,
-            subject=framing.subject,
-            driving_crop="fixed" if square is None else "follow",
-            cuts=True,
-            face=config.face,
-        )
-    return DrivingFraming(film.info, film.start, film.end, parse_crop(config.crop), shots, name)
-
-
-def square_at(film: DrivingFraming, moment: Fraction) -> tuple[Box | None, TurnedSquare | None]:
-    """Return the square of a source's frame: the box that is cut out, and the square itself where it may be turned."""
-    if not film.shots:
-        return film.box, None
-    shot = film.shots[film.number_at(moment)]
-    if shot.path is None:
-        return shot.box, None
-    turned = shot.path.at(float(moment))
-    return bounds(turned), turned
-
-
-def _until_end_of(film: Clip | None, driving: DrivingFraming) -> DrivingFraming:
-    """Return what a motion file knows of its video, which ends where a video as source does."""
-    if film is None or film.info.duration is None:
-        return driving
-    end = driving.start + film.info.duration
-    return replace(driving, end=end if driving.end is None else min(driving.end, end))
-
-
-def _first_subject(film: DrivingFraming) -> Detection | None:
-    samples = film.shots[0].samples if film.shots else ()
-    return next((one.detection for one in samples if one.detection is not None), None)
-
-
-def framed(
-    pixels: NDArray[np.uint8],
-    box: Box | None,
-    turned: TurnedSquare | None,
-    size: tuple[int, int],
-    config: AnimateConfig,
-) -> NDArray[np.uint8]:
-    """Return the animated square of a source as the model sees it."""
-    return resize(_full(pixels, box, turned, mirrored=not config.as_published), size)
-
-
-def _full(
-    pixels: NDArray[np.uint8], box: Box | None, turned: TurnedSquare | None, *, mirrored: bool
-) -> NDArray[np.uint8]:
-    """Return what `full_square` returns; a turned square upright, the border repeated outside the picture."""
-    if turned is None:
-        return full_square(pixels, box, mirrored=mirrored)
-    side = max(1, round(turned.side))
-    return upright(pixels, turned, (side, side))
-
-
-def full_square(pixels: NDArray[Number], box: Box | None, *, mirrored: bool) -> NDArray[Number]:
-    """Return the animated part of a picture at its own resolution; a network sees it resized.  box: None is all of it.
-
-    Outside the picture its border is repeated; mirrored: the picture is reflected there.
-    """
-    return pixels if box is None else crop(pixels, box, mirrored=mirrored)
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """The results of searching the inputs."""
-
-    source: Crop | None = None
-    shots: tuple[ClipCrop, ...] = ()
-    views: tuple[Crop | None, ...] = ()
-    detector: str | None = None
-
-
-def _search(
-    config: AnimateConfig,
-    driving: Clip | Motion,
-    pixels: NDArray[np.uint8] | None,
-    views: Sequence[NDArray[np.uint8]],
-    framing: Framing | None,
-    host: Host,
-    searches: DetectorCache,
-) -> _Found:
-    """Return the squares that are to be found: in the source, in the driving video, in each further view of the
-    source.  pixels: the source, None where it is not searched."""
-    wanted = (
-        config.crop == "auto" and (pixels is not None or bool(views)),
-        isinstance(driving, Clip) and config.crop_of_driving in SEARCHED,
-    )
-    shots: tuple[ClipCrop, ...] = driving.driving.shots if isinstance(driving, Motion) else ()
-    nothing = _Found(shots=shots, views=(None,) * len(views))
-    if config.detector is not None:
-        host.find("detector", config.detector)
-    if framing is None or not any(wanted):
-        return nothing
-    subject = framing.subject
-    spec, detector = face_detector(config, framing, host, searches)
-    log.info("detector: %s", spec.name)
-    if isinstance(driving, Clip) and wanted[1]:
-        shots = driving_shots(config, driving, framing, host, searches)
-    if not wanted[0]:
-        return replace(nothing, shots=shots, detector=spec.name)
-
-    def found_in(picture: NDArray[np.uint8], path: Path, face: str = LARGEST) -> Crop:
-        found = boxed(picture, path, face)
-        landmarks = found.subject.landmarks
-        if framing.source is None or config.source_width or landmarks is None:
-            return found
-        turned = _square(framing.source).around(landmarks)
-        return found if turned is None else replace(found, box=bounds(turned), turned=turned)
-
-    def boxed(picture: NDArray[np.uint8], path: Path, face: str) -> Crop:
-        if not config.as_published:
-            width = config.source_width or framing.width
-            moves = excursions(shots, config.head_motion or 0.0) if config.motion != "absolute" else []
-            return source_crop(picture, detector, width, moves, subject=subject, name=path.name, face=face)
-        # The square of a clip is wider where its subject moves far: the source gets the same room to move in.
-        width = framing.width if not shots else min(framing.width, max(shots[0].width, LOOSEST * framing.width))
-        return crop_in_picture(picture, detector, width, subject=subject, name=path.name, face=face)
-
-    return _Found(
-        None if pixels is None else found_in(pixels, config.source, config.face),
-        shots,
-        tuple(found_in(view, path) for path, view in zip(config.views, views, strict=True)),
-        spec.name,
-    )
-
-
-def face_detector(
-    config: AnimateConfig, framing: Framing, host: Host, searches: DetectorCache
-) -> tuple[DetectorSpec, Detector]:
-    """Choose the detector of subjects. Raises UsageError and MissingError."""
-    name = config.detector
-    if name is None and (config.best_frame == "auto" or framing.source or framing.driving):
-        # Poses are compared and squares laid by landmarks where a detector at hand finds them.
-        name = next((spec.name for spec in ready_detectors(host, framing.subject) if spec.landmarks), None)
-    return searches.detector(framing.subject, name)
-
-
-def driving_shots(
-    config: AnimateConfig, driving: Clip, framing: Framing, host: Host, searches: DetectorCache
-) -> tuple[ClipCrop, ...]:
-    """Look for the driving face in each shot of a driving video. Raises InputError where it is not found."""
-    spec, detector = face_detector(config, framing, host, searches)
-    width = config.driving_width or framing.width
-    square = None if config.driving_width else framing.driving
-    if square is not None:
-        detector = LandmarkDetector(detector, _square(square), width, framing.subject)
-    shots = searches.in_clip(
-        driving,
-        (spec, detector),
-        width,
-        subject=framing.subject,
-        driving_crop=cast(DrivingCrop, config.crop_of_driving),
-        cuts=bool(config.cuts),
-        face=config.driving_face or LARGEST,
-    )
-    if square is None or not config.as_published:
-        return shots
-    return tuple(shot if shot.path is not None else mean_crop(shot, width, framing.subject) for shot in shots)
-
-
-def _square(params: SquareParams) -> LandmarkSquare:
-    return LandmarkSquare(**params.model_dump())
-
-
-def _check_exact(config: AnimateConfig, plate: Plate | None) -> None:
-    """Raise InputError for numbers that a result of the same format would round outside the matte."""
-    kinds = {"double": "floats of 64 bits", "uint32": "integers of 32 bits"}
-    if plate is not None and plate.format == "tiff" and plate.depth in kinds and _is_tiff(config.result_path):
-        raise InputError(
-            f"{config.source.name} holds {kinds[plate.depth]}, which no TIFF result keeps",
-            "Convert it to floats of 32 bits or to integers of 16 bits first, or write OpenEXR.",
-        )
-
-
-def _is_tiff(path: Path) -> bool:
-    return path.suffix.lower() in (".tif", ".tiff")
-
-
-def _check_inside(box: Box | None, name: str, width: int, height: int) -> None:
-    """Refuse a square by hand that shows nothing of its picture, or so little that filling the rest takes gigabytes."""
-    if box is None:
-        return
-    if box.right <= 0 or box.bottom <= 0 or box.left >= width or box.top >= height:
-        raise UsageError(f"the crop lies outside {name}", f"It is {width}x{height} pixels.")
-    if box.right - box.left > _WIDEST_CROP * max(width, height):
-        raise UsageError(
-            f"the crop is {box.right - box.left} pixels wide and {name} only {width}x{height}", "Give a smaller square."
-        )
-
-
-def _several(config: AnimateConfig, found: _Found) -> list[str]:
-    warnings = []
-    if found.source is not None and found.source.found > 1 and config.face == LARGEST:
-        one = f"the largest is taken, number {found.source.number} from the left (--face)"
-        warnings.append(f"{found.source.found} subjects in {config.source.name}: {one}")
-    most = max(found.shots, key=lambda shot: shot.found, default=None)
-    if most is not None and most.found > 1 and config.driving_face in (None, LARGEST):
-        one = f"the largest is followed, number {most.number} from the left (--driving-face)"
-        warnings.append(f"{most.found} subjects in {config.driving.name}: {one}")
-    return warnings
-
-
-def _missing(config: AnimateConfig, shots: Sequence[ClipCrop]) -> list[str]:
-    absent = [gap for shot in shots for gap in shot.gaps]
-    if not absent:
-        return []
-    places = ", ".join(f"{max(0.0, float(start)):.2f}-{float(end):.2f} s" for start, end in absent[:3])
-    places += f" and {len(absent) - 3} more" if len(absent) > 3 else ""
-    if config.on_missing == "fail":
-        raise InputError(f"no subject in {config.driving.name} at {places}", "Use --on-missing hold or skip.")
-    done = "the last pose is held" if config.on_missing == "hold" else "the source is shown as it is"
-    return [f"no subject in {config.driving.name} at {places}: {done}"]
-
-
-def _missing_in(film: DrivingFraming | None) -> list[str]:
-    gaps = [] if film is None else [gap for shot in film.shots for gap in shot.gaps]
-    if film is None or not gaps:
-        return []
-    seconds = sum(float(min(end, film.info.duration or end) - max(start, Fraction(0))) for start, end in gaps)
-    return [f"no subject in {film.info.path.name} for {seconds:.2f} s: those frames are shown as they are"]
-
-
-def _replaced(config: AnimateConfig, picture: Picture) -> list[str]:
-    count = 0 if picture.plate is None else picture.plate.replaced
-    return [f"{config.source.name} holds NaN or infinity in {count} pixels: they are black"] if count else []
-
-
-def on_black(picture: Picture) -> NDArray[np.uint8]:
-    """Return the picture (H, W, 3) laid over black."""
-    return over_black(picture.pixels, picture.alpha)
 
 
 def check_motion_out(config: AnimateConfig) -> None:

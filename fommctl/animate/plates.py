@@ -17,8 +17,8 @@ from torch import Tensor
 
 from fommctl.animate.compose import CompositionOptions, Pasted, Planes, Rendered, Write, detail_of, plane_maker
 from fommctl.animate.config import AnimateConfig
+from fommctl.animate.inputs import AnimationInputs, full_square
 from fommctl.animate.paste import Floats, Mask, Paste, TurnedPaste, resting
-from fommctl.animate.plan import AnimationInputs, full_square
 from fommctl.api.protocols import FrameFilter, SquareFilter
 from fommctl.media.boxes import Box
 from fommctl.media.colourspaces import SRGB, Space, convert

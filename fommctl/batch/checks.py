@@ -13,8 +13,9 @@ from typing import Any
 
 from fommctl.animate.config import ModelChoice
 from fommctl.animate.engine import Engine, check_views, choose_motion
+from fommctl.animate.inputs import one_picture
 from fommctl.animate.motion import DrivingFraming, Motion, is_motion_file
-from fommctl.animate.plan import check_outputs, choose_sound, one_picture
+from fommctl.animate.plan import check_outputs, choose_sound
 from fommctl.api.specs import BackendSpec
 from fommctl.batch.job_files import Problem
 from fommctl.batch.jobs import Job

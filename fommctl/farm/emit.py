@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from fommctl.animate.config import AnimateConfig, FrameRange, ModelChoice, parse_frames
+from fommctl.animate.inputs import open_source
 from fommctl.animate.motion import Motion, is_motion_file
-from fommctl.animate.plan import check_outputs, open_source
+from fommctl.animate.plan import check_outputs
 from fommctl.animate.run import expected_frames
 from fommctl.errors import InputError, UsageError
 from fommctl.farm.config import EngineName, FarmConfig

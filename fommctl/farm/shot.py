@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fommctl.animate.config import AnimateConfig, FrameRange, ModelChoice
-from fommctl.animate.plan import Squares
+from fommctl.animate.inputs import Squares
 from fommctl.api.protocols import Detection
 from fommctl.detection.framing import Crop
 from fommctl.errors import FommctlError, InputError, UsageError

@@ -15,7 +15,7 @@ from x2face_models import NARROW, SIDE
 
 import fommctl
 from fommctl.animate.config import AnimateConfig
-from fommctl.animate.plan import find_inputs
+from fommctl.animate.inputs import find_inputs
 from fommctl.media.images import resize
 from fommctl.media.reader import Clip
 from fommctl.networks.grids import to_tensor
