@@ -209,7 +209,7 @@ def test_plates_hold_all_faces_and_the_source(animate, pair, source, tmp_path):
 def test_a_farm_renders_all_faces_and_its_chunks_search_for_none(animate, run_cli, pair, source, tmp_path, monkeypatch):
     """In any order, into a movie and into plates; the film is decoded as often as for one face."""
     pytest.importorskip("OpenImageIO")
-    options = ("--detector", "blobs", "--device", "cpu", "--map", "2:1,1:2", "--set", HALF)
+    options = ("--detector", "blobs", "--device", "cpu", "--set", HALF, "--map", "2:1,1:2")
     plates = ("--matte", tmp_path / "m.%04d.exr")
     for number, (result, more) in enumerate((("farm.mkv", ()), ("p.%04d.exr", plates))):
         job = tmp_path / f"job{number}"
