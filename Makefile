@@ -34,7 +34,7 @@ test-faults: $(STAMP)
 EXTRAS := $(VENV)-extras
 test-extras:
 	$(PYTHON) -m venv $(EXTRAS)
-	$(EXTRAS)/bin/python -m pip install --quiet --editable '.[train,robots,c2pa,mesh,ray,restore,eval,vfx]' pytest pytest-timeout
+	$(EXTRAS)/bin/python -m pip install --quiet --editable '.[train,robots,c2pa,mesh,ray,restore,eval,vfx,otio]' pytest pytest-timeout
 	$(EXTRAS)/bin/python -m pytest tests/test_extras.py tests/plugins/test_faces.py tests/plugins/test_bodies.py \
 		tests/train/test_tensorboard_log.py
 

@@ -661,7 +661,8 @@ def parse_crop(text: str, searched: tuple[str, ...] = ("auto",)) -> Box | None:
         left = top = side = 0
     if not 0 < side <= LARGEST_CROP or max(abs(left), abs(top)) > 10**6:
         words = ", ".join((*searched, "none"))
-        raise UsageError(f"a crop of '{text}'", f"Give {words} or X,Y,SIZE in pixels, such as 120,40,256.")
+        hint = f"Give {words} or X,Y,SIZE in pixels, such as 120,40,256; SIZE is at most {LARGEST_CROP}."
+        raise UsageError(f"a crop of '{text}' cannot be used", hint)
     return Box(left, top, left + side, top + side)
 
 
@@ -717,7 +718,7 @@ def parse_rate(text: str) -> Fraction:
     except (ValueError, ZeroDivisionError):
         rate = Fraction(0)
     if not SLOWEST <= rate <= 1000:
-        raise UsageError(f"a frame rate of '{text}'", "Give a number such as 25, 29.97 or 30000/1001.")
+        raise UsageError(f"a frame rate of '{text}' cannot be used", "Give a number such as 25, 29.97 or 30000/1001.")
     return rate
 
 
@@ -744,7 +745,7 @@ def parse_time(text: str) -> Fraction:
             seconds += 60 * sum(count * 60**power for power, count in enumerate(reversed(counts)))
     except (ValueError, ZeroDivisionError) as error:
         raise UsageError(
-            f"a time of '{text}'", "Give seconds such as 12.5, or minutes and seconds as 1:02.5."
+            f"a time of '{text}' cannot be read", "Give seconds such as 12.5, or minutes and seconds as 1:02.5."
         ) from error
     return seconds
 

@@ -39,6 +39,7 @@ from fommctl.host import Host
 from fommctl.media.boxes import Box, TurnedSquare
 from fommctl.media.images import Picture, crop, over_black, read_picture, resize
 from fommctl.media.limits import check_memory
+from fommctl.media.marking import printable
 from fommctl.media.plates import Plate
 from fommctl.media.reader import Clip
 from fommctl.media.resampling import Number, upright
@@ -179,12 +180,17 @@ def find_inputs(
     )
 
 
+def one_picture(source: Path) -> UsageError:
+    """Return the error for a single picture where a video was meant."""
+    return UsageError(f"--source-video, but {printable(source.name)} is one picture", "Leave the option out.")
+
+
 def open_source(config: AnimateConfig) -> Clip:
     """Open the source as a video. Raises InputError, and UsageError where it is a single picture."""
     clip = Clip(config.source, fps=config.fps, deinterlace=config.deinterlace, reading=config.source_reading)
     if clip.info.frames == 1:
         clip.close()
-        raise UsageError(f"--source-video, but {config.source.name} is one picture", "Leave the option out.")
+        raise one_picture(config.source)
     return clip
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from fommctl.animate.config import ModelChoice
 from fommctl.animate.engine import Engine, check_views, choose_motion
+from fommctl.animate.inputs import one_picture
 from fommctl.animate.motion import DrivingFraming, Motion, is_motion_file
 from fommctl.animate.plan import check_outputs, choose_sound
 from fommctl.api.specs import BackendSpec
@@ -96,7 +97,11 @@ class Checker:
         return found
 
     def _source(self, job: Job) -> None:
-        self._picture(job.config.source)
+        config = job.config
+        if not config.source_video:
+            self._picture(config.source)
+        elif self._probed(config.source, config.fps).frames == 1:
+            raise one_picture(config.source)
 
     def _views(self, job: Job) -> None:
         for path in job.config.views:

@@ -12,7 +12,7 @@ import numpy as np
 
 from fommctl.errors import OutputError
 from fommctl.media import timecode
-from fommctl.media.colourspaces import FILM_LOG, LINEAR, SRGB, Space, import_openimageio
+from fommctl.media.colourspaces import FILM_LOG, LINEAR, SRGB, Space, import_openimageio, tags_of
 from fommctl.media.movie import Frame
 from fommctl.media.plates import Attributes, packed_timecode
 from fommctl.media.read_options import Compression, ExrType
@@ -117,7 +117,7 @@ class PlateWriter:
             spec.attribute("chromaticities", oiio.TypeDesc("float[8]"), attributes.chromaticities)
         if attributes.reel is not None:
             spec.attribute("reelName", attributes.reel)
-        if form.space.config is not None or form.space == Space(SRGB):
+        if form.space.config is not None or form.space == Space(SRGB) or tags_of(form.space) is not None:
             spec.attribute("oiio:ColorSpace", form.space.name)
 
     def _describe_dpx(self, spec: Any) -> None:

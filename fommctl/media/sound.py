@@ -159,7 +159,9 @@ def choose_tracks(
     groups = _groups(info.audio)
     if wanted not in (AUTO, ALL):
         if int(wanted) > len(info.audio):
-            raise UsageError(f"{info.path.name} has {len(info.audio)} sound tracks, and no number {wanted}")
+            held = f"{len(info.audio)} sound track{'' if len(info.audio) == 1 else 's'}"
+            hint = "They are numbered from 1; --audio-track all takes every one."
+            raise UsageError(f"{info.path.name} has {held}, and no number {wanted}", hint)
         groups = [(info.audio[int(wanted) - 1],)]
     elif wanted == AUTO:
         groups.sort(key=lambda group: not any(track.default for track in group))

@@ -153,6 +153,16 @@ def test_light_of_hdr_signals():
         np.testing.assert_allclose(from_linear(Space(name))(to_linear(Space(name))(inside)), inside, atol=2e-3)
 
 
+def test_files_of_hdr_signals_say_so(tmp_path):
+    from fommctl.media.colourspaces import Space
+    from fommctl.media.plates import read_plate
+    from fommctl.media.plates_out import PlateFormat, PlateWriter
+
+    space = Space("hlg_rec2020_display")
+    PlateWriter("gbrpf32le", PlateFormat("float", space=space), None)(tmp_path / "a.exr", plates.linear(), 0)
+    assert read_plate(tmp_path / "a.exr").display.space == space
+
+
 def test_a_gradient_behind_a_moving_face_has_no_bands(tmp_path):
     ramp = np.linspace(20000, 26000, 512)
     picture = np.repeat(np.repeat(ramp[None, :, None], 512, 0), 3, 2)

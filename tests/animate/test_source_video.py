@@ -121,6 +121,18 @@ def test_the_command_and_its_sidecar(films, run_cli, tmp_path):
     assert [frame.tobytes() for frame in frames_of(tmp_path / "b.mp4")] == [frame.tobytes() for frame in frames_of(out)]
 
 
+def test_a_batch_looks_at_the_source_as_at_a_video(films, run_cli, tmp_path):
+    write_frames(tmp_path / "frames", own(films / "source.mkv")[:2])
+    Image.new("RGB", (64, 64)).save(tmp_path / "still.png")
+    job = {"driving": str(films / "driving.mp4"), "source_video": True}
+    jobs = [{**job, "source": name, "output": f"{name}.mkv"} for name in ("frames", "still.png")]
+    (tmp_path / "jobs.jsonl").write_text("\n".join(map(json.dumps, jobs)))
+    planned = run_cli("batch", tmp_path / "jobs.jsonl", "--dry-run", "--json", "--keep-going", "--device", "cpu")
+    rows = planned.json()["plan"]
+    assert [row["runs"] for row in rows] == [True, False]
+    assert "still.png is one picture" in rows[1]["reason"]
+
+
 def test_what_does_not_go_with_it(films, run_cli, tmp_path):
     Image.new("RGB", (64, 64)).save(tmp_path / "still.png")
     driving, out = films / "driving.mp4", tmp_path / "a.mp4"

@@ -91,7 +91,7 @@ def test_none_that_can_be_decoded_is_silence_or_an_error(tmp_path):
 
 def test_numbers_are_checked(tmp_path):
     given = camera(tmp_path / "a.mov", "aac")
-    with pytest.raises(UsageError, match="has 1 sound tracks, and no number 2"):
+    with pytest.raises(UsageError, match="has 1 sound track, and no number 2"):
         chosen(given, "2")
 
 

@@ -3,15 +3,19 @@
 import json
 import os
 import pickle
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from media_factory import write_frames
 from PIL import Image
+from shots import face_clip
 
 import fommctl
-from fommctl.host import load_host
+from fommctl.host import load_host, why_not_ready
+from fommctl.media.reader import Reader
 from fommctl.presets.preset import load_preset
 
 PREPARED = ("--device", "cpu", "--precision", "fp32", "--json")
@@ -269,3 +273,25 @@ def test_what_can_be_edited_is_listed(run_cli):
         "help": "Turn the head, degrees.",
     }
     assert "region" in shown["options"]["liveportrait"]
+
+
+def test_the_square_of_a_video_follows_its_face_by_landmarks(folder, run_cli, tmp_path):
+    host = load_host()
+    if reason := why_not_ready(host.find("detector", "dlib-68")):
+        pytest.skip(reason)
+    small = yaml.safe_load(load_preset("small-liveportrait", host).text())
+    small["framing"] = yaml.safe_load(load_preset("liveportrait", host).text())["framing"]
+    (tmp_path / "framed.yaml").write_text(yaml.safe_dump(small))
+    face_clip(tmp_path / "talk.mkv", count=6, rate=Fraction(25))
+    words = ("--model", folder / "small.pth", "--preset", tmp_path / "framed.yaml", *PREPARED)
+    out = tmp_path / "out" / "%d.png"
+    made = run_cli("animate", tmp_path / "talk.mkv", tmp_path / "talk.mkv", "-o", out, "--source-video", *words)
+    assert made.code == 0, made.stderr
+    with Reader(tmp_path / "talk.mkv") as reader:
+        source = np.stack([frame.pixels for frame in reader]).astype(int)
+    changed = (np.abs(frames(tmp_path / "out") - source) > 8).any(-1)
+    # Random weights paint noise into a square that is turned with the head; around it the picture is the source.
+    edges = [np.flatnonzero(each.any(0))[[0, -1]].tolist() for each in changed]
+    assert not changed[:, -20:].any()
+    assert all(30 < left < 80 < 250 < right < 300 for left, right in edges)
+    assert edges[-1][0] < edges[0][0] - 3
