@@ -213,9 +213,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def _error_behind(error: RuntimeError) -> OSError | None:
     """Return why torch.save could not write; None where the error is another one.
 
-    Its archive writer hides what the system said behind a RuntimeError about positions in the file.
+    Its archive writer hides what the system said behind a RuntimeError about positions in the file, or, where the disk
+    is full at the very end, about a C++ stream.
     """
-    if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
+    if not any(part in str(error) for part in ("inline_container", "PytorchStreamWriter", "iostream error")):
         return None
     context = error.__context__
     if isinstance(context, OSError):

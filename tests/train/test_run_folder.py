@@ -320,6 +320,14 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, small_disk:
     assert names(tmp_path) == ["step-00000001.pt"]
 
 
+def test_a_disk_that_is_full_at_the_very_end_of_a_checkpoint(tmp_path: Path) -> None:
+    def write(temporary: Path) -> None:
+        raise RuntimeError("basic_ios::clear: iostream error")  # as torch's archive writer says it
+
+    with pytest.raises(OutputError, match="the disk is full"):
+        write_atomically(tmp_path / "step-00000001.pt", write)
+
+
 def test_a_full_disk_at_the_end_of_plain_bytes(tmp_path: Path, small_disk: None) -> None:
     with pytest.raises(OutputError, match="the disk is full"):
         write_atomically(tmp_path / "picture.png", lambda temporary: temporary.write_bytes(bytes(30_000)))
