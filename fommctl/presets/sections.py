@@ -170,7 +170,7 @@ class GuidanceParams(Section):
     """Name of a plugin's detector; it has to find landmarks."""
     points: LandmarkMeans
     """Landmarks whose mean each of the first keypoints is drawn to."""
-    spans: Annotated[tuple[Annotated[tuple[Count, Count], Strict(False)], ...], Strict(False)] = ()
+    spans: Annotated[tuple[Annotated[tuple[Count, Count], Strict(False)], ...], Strict(False)] | None = None
     """Pairs of `points`, by their places in that list from 0, whose distance and direction the keypoints are to keep:
     lips, eyelids."""
     focus_points: LandmarkMeans | None = None

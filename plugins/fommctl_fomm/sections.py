@@ -25,10 +25,11 @@ class LossWeights(Params):
     """Ours: mean absolute difference of the warped source and the driving frame, at the size of the motion field."""
     guidance: Weight = 0.0
     """Ours: distance of the keypoints from landmarks that a detector finds; see `GuidanceParams`."""
-    spans: Weight = 0.0
+    # None where it is not given: models of before it keep their identity, and batches their finished results.
+    spans: Weight | None = None
     """Ours: difference of the vectors between keypoints from those between their landmarks, for the pairs of
     `GuidanceParams.spans`."""
-    likeness: Weight = 0.0
+    likeness: Weight | None = None
     """Ours: distance between the keypoints that the detector finds in the prediction and in the driving frame, and
     difference of the vectors between them for the pairs of `GuidanceParams.spans`. The detector that looks at the
     prediction learns nothing by it."""

@@ -86,7 +86,8 @@ class GeneratorPhase(nn.Module):
         losses |= self._adversarial_losses(painted, real, driving, weights)
         losses |= self._equivariance_losses(batch, driving, weights)
         if weights.likeness:
-            spans = () if self._params.guidance is None else self._params.guidance.spans
+            guidance = self._params.guidance
+            spans = () if guidance is None else guidance.spans or ()
             found = self._keypoints_of(generated.prediction)
             losses["likeness"] = weights.likeness * likeness_loss(found, driving.keypoints, spans)
         losses |= self._guided_losses(batch, source, driving, generated)
@@ -146,7 +147,7 @@ class GeneratorPhase(nn.Module):
             found = [guidance_loss(keypoints, marks, guidance.points) for keypoints, marks in pairs]
             losses["guidance"] = weights.guidance * torch.stack(found).mean()
         if weights.spans:
-            found = [span_loss(keypoints, marks, guidance.points, guidance.spans) for keypoints, marks in pairs]
+            found = [span_loss(keypoints, marks, guidance.points, guidance.spans or ()) for keypoints, marks in pairs]
             losses["spans"] = weights.spans * torch.stack(found).mean()
         if weights.focus:
             focused = focus_loss(
@@ -233,7 +234,7 @@ def _check(
 
 
 def _check_guidance(guidance: GuidanceParams, keypoint_detector: KeypointDetector, *, spans: bool) -> None:
-    last = max((number for span in guidance.spans for number in span), default=None)
+    last = max((number for span in guidance.spans or () for number in span), default=None)
     if spans and last is None:
         raise UsageError("the loss of spans needs train_params.guidance.spans", "Name pairs of its points.")
     if last is not None and last >= len(guidance.points):

@@ -112,7 +112,7 @@ def test_the_api_refuses_what_is_no_picture(folder, animator, picture, complaint
     [
         ({"size": 96.5}, "--size is 96.5"),
         ({"crop": (0, 0, 100)}, "--crop is a list"),
-        ({"end": "soon"}, "a time of 'soon'"),
+        ({"end": "soon"}, "a time of 'soon' cannot be read"),
         ({"cropp": "none"}, "animate has no option 'cropp' (did you mean 'crop'?)"),
     ],
 )

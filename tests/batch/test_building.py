@@ -104,7 +104,7 @@ def test_every_problem_has_its_line(tmp_path: Path, host: Host) -> None:
         "line 7: source holds a character that is not text",
         "line 7: --view is 7",
         "line 7: --set is 3",
-        "line 8: a time of '1e999999999'",
+        "line 8: a time of '1e999999999' cannot be read",
         "line 8: --precision is 16",
         "line 9: --sign and --key belong together",
         "line 10: the job has no output",
