@@ -458,7 +458,7 @@ signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
 print("ready", flush=True)
 try:
     for step, batch in enumerate(batches(pairs, batch_size=4, first_step=0, workers=2)):
-        if step == 0:
+        if step == 1:  # each of the two workers has made a batch: both are set up
             print(*(child.pid for child in multiprocessing.active_children()), flush=True)
         if stop:
             stop.append(True)
