@@ -21,7 +21,8 @@ class _Worker(ABC):
         self._queue: queue.Queue[object] = queue.Queue(depth)
         self._stop = threading.Event()
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -29,6 +30,24 @@ class _Worker(ABC):
 
     @abstractmethod
     def _work(self) -> None: ...
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            self._ended.set()
+
+    def _join(self) -> None:
+        """Wait for the end of the thread, after a signal too: left alone, it would die in the middle of a file.
+
+        Not by Thread.join, which takes a thread for ended once a signal has interrupted it (Python 3.11).
+        """
+        try:
+            self._ended.wait()
+        except BaseException:
+            self._stop.set()
+            self._ended.wait()
+            raise
 
     def _offer(self, item: object) -> None:
         while not self._stop.is_set():
@@ -47,7 +66,7 @@ class ReadAhead(_Worker, Generic[T]):
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        self._join()
 
     def __iter__(self) -> Iterator[T]:
         while (item := self._queue.get()) is not _END:
@@ -88,8 +107,13 @@ class WriteBehind(_Worker, Generic[T]):
     ) -> None:
         if kind is not None:
             self._stop.set()
-        self._offer(_END)
-        self._thread.join()
+        try:
+            self._offer(_END)
+        except BaseException:
+            self._stop.set()
+            raise
+        finally:
+            self._join()
         if kind is None and self._error is not None:
             raise self._error
 
