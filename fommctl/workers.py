@@ -293,7 +293,7 @@ class _Child(Generic[Job]):
         # It is started with the first child, and lets interrupts through again.
         resource_tracker.ensure_running()
         # A child would show a traceback as long as it does not ignore them.
-        with signals.interrupts_blocked():
+        with signals.held_back({signal.SIGINT}):
             self.process.start()
         theirs.close()
 

@@ -22,6 +22,7 @@ from fommctl.media.movie import Frame, Movie, PictureFormat, choose_time_base, o
 from fommctl.media.output_paths import check_target, is_pattern, remove_stale_output
 from fommctl.media.plates_out import PlateFormat, PlateWriter
 from fommctl.media.sound import AudioSource
+from fommctl.signals import held_back
 
 __all__ = ["AudioSource", "Writer", "check_output", "holds_alpha", "holds_audio", "holds_more"]
 
@@ -175,6 +176,16 @@ class Writer:
         return self._sink.audio_codec if self._sink else None
 
     def __enter__(self) -> Self:
+        try:
+            # A signal between the first file and the end of this would leave that file: nobody knows of it yet.
+            with held_back():
+                self._open()
+        except BaseException:
+            self.abort()
+            raise
+        return self
+
+    def _open(self) -> None:
         remove_stale_output(self._target)
         if is_pattern(self.path):
             self._sink = PictureSequence(
@@ -189,16 +200,11 @@ class Writer:
                 save=self._plate_writer(),
                 colour=self._colour,
             )
-            return self
+            return
         with output_errors(self.path):
             self._temporary = create_temporary(self._target)
             self._folder = HeldFolder(self._target.parent)
-        try:
-            self._sink = self._movie(self._temporary, self._folder)
-        except BaseException:
-            self._folder.close()
-            raise
-        return self
+        self._sink = self._movie(self._temporary, self._folder)
 
     def _plate_writer(self) -> PlateWriter | None:
         if not self._encoding.openimageio:
@@ -280,6 +286,8 @@ class Writer:
         """Leave everything as it was before."""
         if self._sink is not None:
             self._sink.abort()
+        elif self._temporary is not None and self._folder is not None:
+            self._folder.remove(self._temporary.name)
         self._let_go()
 
     def _let_go(self) -> None:

@@ -73,7 +73,7 @@ def test_export_writes_the_published_layout(run_cli: Run, tmp_path: Path) -> Non
 def test_show_prints_the_card_of_the_built_in_model(run_cli: Run) -> None:
     result = run_cli("models", "show", "faces-mini")
     assert result.code == 0
-    assert "Heads, mouths and eyelids follow" in result.stdout
+    assert "## What it can and cannot do" in result.stdout
     assert "parameters: 2264980" in result.stdout
 
 
