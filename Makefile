@@ -30,11 +30,13 @@ test: $(STAMP)
 test-faults: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist worksteal tests/faults tests/fuzz --full --timeout 1800
 
-# All optional packages at once, in an environment of their own: some hold others at older versions.
+# All optional packages at once, in an environment of their own: some hold others at older versions. Not "restore": the
+# torchvision of PyPI that it brings does not load beside a torch without CUDA.
 EXTRAS := $(VENV)-extras
 test-extras:
 	$(PYTHON) -m venv $(EXTRAS)
-	$(EXTRAS)/bin/python -m pip install --quiet --editable '.[train,robots,c2pa,mesh,ray,restore,eval,vfx,otio]' pytest pytest-timeout
+	$(EXTRAS)/bin/python -m pip install --quiet --constraint constraints-extras.txt \
+		--editable '.[train,robots,c2pa,mesh,ray,eval,vfx,otio]' pytest pytest-timeout
 	$(EXTRAS)/bin/python -m pytest tests/test_extras.py tests/plugins/test_faces.py tests/plugins/test_bodies.py \
 		tests/train/test_tensorboard_log.py
 

@@ -51,9 +51,10 @@ def not_there(path: str | os.PathLike[str], reason: str = "does not exist") -> I
 
 def temporary_path(target: Path) -> Path:
     """Return a name beside `target` that no file has and nobody can guess; it keeps the ending."""
+    target = _with_name(target)
     process = f"{_machine()}-{os.getpid()}-{_digest_of(target)}-{secrets.token_hex(8)}"
     ending = target.suffix if re.fullmatch(r"\.\w{1,16}", target.suffix) else ""
-    return target.with_name(f".{_cut(target.stem, 2 * _LIKENESS)[:_LIKENESS]}.fommctl-{process}.tmp{ending}")
+    return target.parent / f".{_cut(target.stem, 2 * _LIKENESS)[:_LIKENESS]}.fommctl-{process}.tmp{ending}"
 
 
 def create_temporary(target: Path) -> Path:
@@ -242,7 +243,12 @@ def _machine() -> str:
 
 def _digest_of(target: Path) -> str:
     """Return what tells the temporary files of two targets apart whose names begin alike."""
-    return f"{zlib.crc32(os.fsencode(target.name)):08x}"
+    return f"{zlib.crc32(os.fsencode(_with_name(target).name)):08x}"
+
+
+def _with_name(path: Path) -> Path:
+    """Return the path, in full where it has no name of its own: `.` is what `%05d.png` leaves for its folder."""
+    return path if path.name not in ("", "..") else Path(os.path.realpath(path))
 
 
 def require_own_folder(

@@ -40,6 +40,16 @@ def test_png_pictures_are_bit_exact_and_numbered_from_one(tmp_path, channels, si
             np.testing.assert_array_equal(np.array(image), picture)
 
 
+@pytest.mark.parametrize("pattern", ["%05d.png", "./%05d.png", "../below/%05d.png", "../%05d.png"])
+def test_pictures_go_to_a_folder_named_in_any_way(tmp_path, monkeypatch, pattern):
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    for overwrite in (False, True):
+        write(Path(pattern), spans(RATE, 2), [solid(4, 4, (9, 9, 9))] * 2, overwrite=overwrite)
+    found = names(Path(pattern).parent)
+    assert [name for name in found if name != "below"] == ["00001.png", "00002.png"]
+
+
 def test_the_caller_may_use_its_array_again(tmp_path):
     picture = np.zeros((48, 64, 3), np.uint8)
     with Writer(tmp_path / "%d.png", width=64, height=48, rate=RATE) as writer:
