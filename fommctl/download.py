@@ -18,6 +18,7 @@ from typing import Any
 
 from fommctl import __version__
 from fommctl.errors import MissingError, ModelError, UsageError, not_written
+from fommctl.files import open_regular, read_regular
 from fommctl.home import make_folder
 from fommctl.machine import offline
 
@@ -33,7 +34,7 @@ class Part:
         """Was anything added to what an earlier connection had brought?"""
         self._sha256, self._md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
         if self.path.exists():
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 while chunk := file.read(2**20):
                     self._count(chunk)
 
@@ -73,7 +74,7 @@ class Part:
     def validator_for(self, url: str) -> str | None:
         """Return the ETag or date with which the file can be continued from `url`; None where it cannot."""
         try:
-            note = json.loads(self._note.read_text(encoding="utf-8"))
+            note = json.loads(read_regular(self._note).decode("utf-8"))
             return str(note["validator"]) if note["url"] == url and self.size else None
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import functools
 import hashlib
+import io
 import os
 import re
 import secrets
@@ -393,9 +395,31 @@ class FileFingerprint:
         return [self.size, self.mtime_ns, self.ctime_ns, self.inode]
 
 
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file for reading. Raises OSError, also for a pipe, which would be waited for until somebody writes to it,
+    and for a device."""
+    return open(path, "rb", opener=_regular)
+
+
+def read_regular(path: Path) -> bytes:
+    """Return what is in a file. Raises OSError, also for pipes and devices."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def _regular(path: str, flags: int) -> int:
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        # `open` has an error of its own for folders.
+        return handle
+    os.close(handle)
+    raise OSError(errno.EINVAL, "it is a pipe or a device", path)
+
+
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, hexadecimal. Raises OSError."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

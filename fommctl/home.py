@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from fommctl.errors import OutputError, UsageError
-from fommctl.files import locked
+from fommctl.files import locked, read_regular
 
 log = logging.getLogger(__name__)
 _SILENT_S = 1.0
@@ -89,6 +89,6 @@ def model_lock(name: str) -> Iterator[None]:
 
 def _holder(note: Path) -> str:
     try:
-        return note.read_text(encoding="utf-8")[:200] or "another process"
+        return read_regular(note).decode("utf-8")[:200] or "another process"
     except (OSError, ValueError):
         return "another process"

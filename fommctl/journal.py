@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from fommctl.errors import FULL_DISK, OutputError
-from fommctl.files import require_in_place, write_text
+from fommctl.files import open_regular, require_in_place, write_text
 
 log = logging.getLogger(__name__)
 _LONGEST_LINE = 2**20
@@ -48,7 +48,7 @@ class Journal(Generic[Record]):
         """
         replaced = self._position == 0
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 if os.fstat(file.fileno()).st_size < self._position:
                     self._position, replaced = 0, True
                 file.seek(self._position)

@@ -20,6 +20,7 @@ from fommctl.files import (
     file_sha256,
     locked,
     publish,
+    read_regular,
     remove_stale_files,
     require_own_folder,
     safe_file_name,
@@ -234,3 +235,14 @@ def test_what_lies_in_a_folder_that_was_moved_is_removed(tmp_path: Path):
         held.remove(name)
     held.close()
     assert list((tmp_path / "moved").iterdir()) == []
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for read in (read_regular, file_sha256):
+        with pytest.raises(OSError, match="it is a pipe or a device"):
+            read(tmp_path / "pipe")
+    with pytest.raises(IsADirectoryError):
+        read_regular(tmp_path)
+    (tmp_path / "file").write_bytes(b"x")
+    assert read_regular(tmp_path / "file") == b"x"

@@ -1,5 +1,6 @@
 """What was added to a journal is there, whatever was killed while it wrote."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,11 @@ def test_a_damaged_file_is_kept_beside_what_is_cut(
     assert caplog.messages == [
         f"{path} is damaged from line 2 on: a copy of it is {path}.damaged-{number}" for number in (1, 2) if kept
     ]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jsonl")
+    journal = Journal(tmp_path / "a.jsonl", Note)
+    for use in (journal.read, lambda: journal.append(Note(name="x")), lambda: journal.cut(lambda _: True)):
+        with pytest.raises(OutputError, match="cannot use"):
+            use()

@@ -17,7 +17,7 @@ from typing import Any
 from fommctl.animate.config import AnimateConfig
 from fommctl.batch.jobs import Job
 from fommctl.errors import InterruptedRunError, OutputError
-from fommctl.files import FileFingerprint, text_sha256, write_text
+from fommctl.files import FileFingerprint, open_regular, read_regular, text_sha256, write_text
 from fommctl.provenance.hashing import InputFile, media_hash
 
 HASHES = "hashes.json"
@@ -138,7 +138,7 @@ class Hashes:
             self._files[name] = before
             return before[1]
         began, digest = time.time_ns(), hashlib.sha256()
-        with path.open("rb", buffering=0) as file:
+        with open_regular(path) as file:
             while block := file.read(_BLOCK):
                 if self._stopped.is_set():
                     raise InterruptedRunError("interrupted", None)
@@ -151,7 +151,7 @@ class Hashes:
 
 def _recalled(memory: Path) -> dict[str, tuple[FileFingerprint, str]]:
     try:
-        found = json.loads(memory.read_bytes())
+        found = json.loads(read_regular(memory))
         return {path: (FileFingerprint(*map(int, state)), str(value)) for path, (*state, value) in found.items()}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}

@@ -23,7 +23,7 @@ from typing_extensions import TypedDict
 
 from fommctl.crop.inputs import key_of
 from fommctl.errors import UsageError
-from fommctl.files import exclusive_folder, remove_stale_files, write_csv, write_text
+from fommctl.files import exclusive_folder, read_regular, remove_stale_files, write_csv, write_text
 from fommctl.journal import Journal
 
 log = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ class Manifest:
         """Return what the manifest of an earlier run holds, by the key of the source; none of it is current."""
         found: dict[str, list[Any]] = {}
         with suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
-            for row in json.loads((self.folder / MANIFESTS[0]).read_bytes()):
+            for row in json.loads(read_regular(self.folder / MANIFESTS[0])):
                 found.setdefault(key_of(Path(row["source"])), []).append(row)
         records = {}
         for key, rows in found.items():

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.errors import InputError
+from fommctl.files import open_regular
 
 SUFFIX = ".keypoints.npy"
 Points = NDArray[np.float64]
@@ -27,7 +28,7 @@ def read_keypoints(clip: Path) -> Points | None:
     where one is hidden; None where there is no such file. Raises InputError for one that cannot be read."""
     path = keypoints_path(clip)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             points = np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError:
         return None

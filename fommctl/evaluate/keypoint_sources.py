@@ -20,6 +20,7 @@ from fommctl.evaluate.config import EvaluateConfig
 from fommctl.evaluate.detection_cache import DetectionCache, Pixels, Result
 from fommctl.evaluate.plan import Task
 from fommctl.evaluate.scoring import missing_text
+from fommctl.files import read_regular
 from fommctl.home import home
 from fommctl.host import Host, why_not_ready
 
@@ -211,7 +212,7 @@ class SourceFactory:
     def _described_keypoints(self, task: Task) -> str | None:
         name = self._sources.keypoints
         if name == TRUE:
-            return sha256(keypoints_path(task.truth).read_bytes()).hexdigest()
+            return sha256(read_regular(keypoints_path(task.truth))).hexdigest()
         return name if name in (None, MODEL) else self._versioned("detector", str(name))
 
     def _versioned(self, kind: str, name: str) -> str:

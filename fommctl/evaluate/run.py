@@ -29,7 +29,7 @@ from fommctl.evaluate.results import Evaluation, EvaluationCollector
 from fommctl.evaluate.scoring import choose_metrics
 from fommctl.evaluate.store import PREDICTIONS
 from fommctl.evaluate.videos import VIDEOS, SideBySide, shown_clips
-from fommctl.files import exclusive_folder, remove_stale_files, require_own_folder
+from fommctl.files import exclusive_folder, read_regular, remove_stale_files, require_own_folder
 from fommctl.host import Host
 from fommctl.machine import usable_cores
 from fommctl.presets.preset import load_preset
@@ -136,7 +136,8 @@ def _has_our_configuration(folder: Path) -> bool:
     """Tell whether an evaluation wrote this folder's configuration; earlier versions left no marker."""
     try:
         return any(
-            line.startswith("fommctl:") for line in (folder / CONFIGURATION).read_text("utf-8", "replace").splitlines()
+            line.startswith("fommctl:")
+            for line in read_regular(folder / CONFIGURATION).decode("utf-8", "replace").splitlines()
         )
     except OSError:
         return False

@@ -88,7 +88,7 @@ class SideBySide:
         for task, key in keys.items():
             path = self._config.output / VIDEOS / f"{task.name}.webm"
             note = path.with_suffix(".key")
-            if not (path.exists() and note.exists() and note.read_text() == key):
+            if not (path.exists() and note.is_file() and note.read_text() == key):
                 try:
                     self._write(task, path)
                 except FommctlError as error:

@@ -15,7 +15,7 @@ from fommctl.animate.inputs import Squares
 from fommctl.api.protocols import Detection
 from fommctl.detection.framing import Crop
 from fommctl.errors import FommctlError, InputError, UsageError
-from fommctl.files import write_text
+from fommctl.files import read_regular, write_text
 from fommctl.media.boxes import Box, TurnedSquare
 from fommctl.media.output_paths import is_pattern
 from fommctl.options import option_fields
@@ -76,7 +76,7 @@ class FarmShot:
     def read(cls, path: Path) -> FarmShot:
         """Read what `write` wrote. Raises InputError."""
         try:
-            data = json.loads(path.read_bytes())
+            data = json.loads(read_regular(path))
             if data["format"] != FORMAT:
                 raise ValueError("another format")
             first, last = (int(number) for number in data["frames"])
@@ -169,7 +169,7 @@ class PathMapping:
         if path is None:
             return cls()
         try:
-            text = path.read_text(encoding="utf-8").strip()
+            text = read_regular(path).decode("utf-8").strip()
             rules = json.loads(text)["path_mapping_rules"] if text and text != "{}" else []
             kinds: dict[str, type[PurePath]] = {"POSIX": PurePosixPath, "WINDOWS": PureWindowsPath}
             found = [

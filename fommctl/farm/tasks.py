@@ -31,7 +31,7 @@ from fommctl.animate.run import (
 )
 from fommctl.errors import InputError, UsageError
 from fommctl.farm.shot import DONE, FRAMES, MOTION, SETTLED, SHOT, FarmShot, PathMapping
-from fommctl.files import FileFingerprint, remove_stale_files, write_text
+from fommctl.files import FileFingerprint, read_regular, remove_stale_files, write_text
 from fommctl.media.movie import output_errors
 from fommctl.media.output_paths import numbered
 
@@ -149,7 +149,7 @@ class FarmJob:
             raise UsageError("the chunks of this job write its result", "There is nothing to encode.")
         chunks = [chunk for path in sorted((self.folder / DONE).glob("*-*.json")) if (chunk := _read(path)) is not None]
         count = len({name for chunk in chunks for name in chunk.pictures})
-        if target.exists() and done.exists() and done.read_text() == str(FileFingerprint.of(target).content):
+        if target.exists() and done.is_file() and done.read_text() == str(FileFingerprint.of(target).content):
             return TaskResult("encode", target, count, kept=True)
         engine = load(shot)
         plan, motions = self._planned(shot, engine)
@@ -195,6 +195,6 @@ def _chunks() -> TypeAdapter[DoneChunk]:
 
 def _read(path: Path) -> DoneChunk | None:
     try:
-        return _chunks().validate_json(path.read_bytes())
+        return _chunks().validate_json(read_regular(path))
     except (OSError, ValueError):
         return None

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from fommctl.errors import OutputError
-from fommctl.files import atomic_write
+from fommctl.files import atomic_write, read_regular
 from fommctl.home import home
 from fommctl.machine import processor
 from fommctl.networks.inference.convolutions import bf16_instructions
@@ -107,7 +107,7 @@ def _decision(path: Path, items: tuple[tuple[str, Any], ...]) -> Decision:
 def _read(path: Path, facts: Mapping[str, Any]) -> CpuPrecisions | None:
     """Return what the file holds; None where there is none, or it is damaged or of another machine."""
     try:
-        held = json.loads(path.read_bytes())
+        held = json.loads(read_regular(path))
         precisions = CpuPrecisions(**{field.name: held["precisions"][field.name] for field in fields(CpuPrecisions)})
         usable = {name: held[name] for name in _FACTS} == facts and set(asdict(precisions).values()) <= {
             *PRECISIONS[:2]

@@ -16,7 +16,7 @@ from fommctl.api.readers import parse_json
 from fommctl.api.specs import ModelFile, ModelSpec
 from fommctl.download import Expected, Report, download
 from fommctl.errors import MissingError, ModelError, OutputError, UsageError
-from fommctl.files import atomic_write, file_sha256
+from fommctl.files import atomic_write, file_sha256, read_regular
 from fommctl.home import model_lock, models_folder
 from fommctl.models.files import read_metadata, sniff, weights_sha256
 from fommctl.presets.config import nearest
@@ -70,9 +70,14 @@ def find(name: str, host: Host) -> RegisteredModel:
     known = entries(host)
     if name in known:
         return known[name]
-    if Path(name).is_file():
+    path = Path(name)
+    if path.exists() or path.name != name:
+        if not path.is_file() and not path.is_dir():
+            # It says what the path is, such as a pipe.
+            sniff(path)
+        what = "a folder" if path.is_dir() else "a file"
         raise UsageError(
-            f"{name} is a file, not the name of a model", "Name it with 'fommctl models import PATH' first."
+            f"{name} is {what}, not the name of a model", "Name it with 'fommctl models import PATH' first."
         )
     near = nearest(name, known)
     hint = f"Did you mean {near!r}?" if near else f"Known: {', '.join(known)}."
@@ -240,7 +245,7 @@ def origin(name: str) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        record: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
+        record: dict[str, Any] = parse_json(read_regular(path).decode("utf-8"))
         return {"sha256": record["sha256"], **record}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is damaged", "Delete it to accept the next download as the right one.") from error

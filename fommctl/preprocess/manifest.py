@@ -37,6 +37,8 @@ from fommctl.files import (
     HeldFolder,
     create_temporary_folder,
     exclusive_folder,
+    open_regular,
+    read_regular,
     remove_stale_files,
     replace_folder,
     require_own_folder,
@@ -69,7 +71,7 @@ def measure(path: Path) -> Measure:
     """Measure a clip by reading all of it."""
     digest, size = sha256(), 0
     for file in _files(path):
-        with open(file, "rb") as opened:
+        with open_regular(file) as opened:
             while block := opened.read(1 << 20):
                 digest.update(block)
                 size += len(block)
@@ -306,7 +308,7 @@ def _replace(clip: Path, target: Path) -> None:
     folder = clip.is_dir()
     keypoints, beside = (keypoints_path(path, folder=folder) for path in (clip, target))
     # A few kilobytes.
-    old = beside.read_bytes() if beside.exists() else None
+    old = read_regular(beside) if beside.exists() else None
     try:
         if keypoints.exists():
             os.replace(keypoints, beside)
@@ -325,7 +327,7 @@ def _replace(clip: Path, target: Path) -> None:
 def _lines(path: Path) -> list[str]:
     """Read the lines of a file; none where there is no file. Raises InputError where it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return read_regular(path).decode("utf-8", "replace").splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

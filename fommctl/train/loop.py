@@ -132,7 +132,7 @@ class Loop:
         """
         first = self.progress.done
         with ExitStack() as stack:
-            stack.enter_context(worker_crashes_as_errors())
+            stack.enter_context(worker_crashes_as_errors(lambda: stop.signalled))
             logs: Logs | None = None
             loader = batches(
                 self._setup.pairs,

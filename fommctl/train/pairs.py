@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 _REDUCED = 32
 """Side, in pixels, of the pictures by whose difference pairs are chosen."""
-_GRACE = 20
+_GRACE = 60
 """Seconds that workers go on after SIGTERM, so that the run, which got it too, can save and end them itself."""
 _EMPTY, _SEEN, _TAKEN, _READY = range(4)
 _MOST = 2 * 1024**3
@@ -456,8 +456,11 @@ def _run(loader: DataLoader[Any], pairs: TrainingPairs) -> Generator[dict[str, T
 
 
 @contextmanager
-def worker_crashes_as_errors() -> Iterator[None]:
-    """Raise InputError for a worker that the system ended; torch raises its own wherever the run happens to be."""
+def worker_crashes_as_errors(signalled: Callable[[], bool]) -> Iterator[None]:
+    """Raise InputError for a worker that the system ended; torch raises its own wherever the run happens to be.
+
+    signalled: whether the run was told to end; then KeyboardInterrupt, for the workers were told so too.
+    """
     try:
         yield
     except (RuntimeError, OSError, EOFError) as error:
@@ -466,6 +469,8 @@ def worker_crashes_as_errors() -> Iterator[None]:
         fetching = any(module.startswith("multiprocessing.") for module in modules)
         if "DataLoader worker" not in str(error) and not fetching:
             raise
+        if signalled():
+            raise KeyboardInterrupt from error
         raise InputError(
             "the system killed a process that prepares training data",
             "It may have run out of memory: lower --workers, and go on with --resume auto.",

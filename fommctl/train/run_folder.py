@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from fommctl.errors import InputError, ModelError, OutputError, UsageError, not_written
-from fommctl.files import atomic_write, held_in_place, locked, remove_stale_files, require_in_place
+from fommctl.files import atomic_write, held_in_place, locked, read_regular, remove_stale_files, require_in_place
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def mark(run: Path, newest: Path | None = None) -> None:
 def _check_restart(out: Path) -> None:
     """Refuse to begin anew in a folder that holds another thing than a run without a checkpoint."""
     try:
-        newest = (out / _MARKER).read_text(encoding="utf-8", errors="replace").strip()[:100]
+        newest = read_regular(out / _MARKER).decode("utf-8", "replace").strip()[:100]
     except OSError as error:
         raise UsageError(
             f"the output folder is not empty and holds no checkpoint: {out}", "Name another folder with --out."

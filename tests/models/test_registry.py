@@ -287,6 +287,16 @@ def test_removed_models_are_gone(tiny_host: Host) -> None:
         registry.remove("mine", tiny_host)
 
 
+def test_what_is_no_model_is_called_what_it_is(host: Host, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(ModelError, match="is a pipe or a device"):
+        registry.find(str(tmp_path / "pipe.pth"), host)
+    with pytest.raises(UsageError, match="is a folder, not the name of a model"):
+        registry.find(str(tmp_path), host)
+    with pytest.raises(ModelError, match="there is no model file"):
+        registry.find(str(tmp_path / "missing.pth"), host)
+
+
 def test_a_file_is_not_taken_for_a_name(host: Host) -> None:
     with pytest.raises(UsageError, match="is a file, not the name of a model") as caught:
         registry.find(str(TINY), host)

@@ -489,6 +489,15 @@ def fails_once(failing, real):
     return rename
 
 
+def test_a_pipe_instead_of_a_manifest_is_not_waited_for(run_cli, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / MARKER).touch()
+    os.mkfifo(out / "manifest.jsonl")
+    result = run_cli("preprocess", "synthetic", "-o", out, *PNG[:2], "--size", "16", "--limit", "1", *INSIDE)
+    assert (result.code, "manifest.jsonl cannot be read: it is a pipe or a device" in result.stderr) == (3, True)
+
+
 def test_lines_and_files_of_others_stay(run_cli, tmp_path):
     out = tmp_path / "out"
     wanted = ("preprocess", "synthetic", "-o", out, *PNG[:2], "--size", "16", *INSIDE)

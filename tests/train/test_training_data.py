@@ -30,6 +30,7 @@ from fommctl.train.pairs import (
     most_different,
     spare_memory,
     steps_per_epoch,
+    worker_crashes_as_errors,
 )
 
 SIDE, FRAMES = 16, 6
@@ -499,3 +500,9 @@ def test_training_data_is_importable_without_media_libraries() -> None:
     blocked = {"av": None, "face_alignment": None, "skvideo": None, "PIL": None, "dlib": None}
     code = f"import sys\nsys.modules.update({blocked})\nimport fommctl.train.pairs"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("signalled", "expected"), [(False, InputError), (True, KeyboardInterrupt)])
+def test_a_worker_that_ends_with_the_run_is_no_crash(signalled, expected):
+    with pytest.raises(expected), worker_crashes_as_errors(lambda: signalled):
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Alarm clock.")
