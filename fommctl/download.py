@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fommctl import __version__
-from fommctl.errors import MissingError, ModelError, UsageError, not_written
+from fommctl.errors import InterruptedRunError, MissingError, ModelError, UsageError, not_written
 from fommctl.files import open_regular, read_regular
 from fommctl.home import make_folder
 from fommctl.machine import offline
@@ -172,6 +172,14 @@ def download(
         except OSError as error:
             part.clear()
             raise not_written(target, error, "Free some space, or set FOMMCTL_HOME elsewhere.") from error
+        except KeyboardInterrupt as error:
+            if part.validator_for(request.full_url) is None:
+                # Nothing can be continued of it.
+                part.clear()
+                raise
+            raise InterruptedRunError(
+                "interrupted", f"The same command goes on with the {part.size:,} bytes that are here."
+            ) from error
     raise MissingError(f"cannot fetch {target.name}: {'; '.join(failures)}", hint)
 
 

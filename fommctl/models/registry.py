@@ -138,6 +138,9 @@ def pull(name: str, host: Host, report: Report = lambda done, total: None) -> tu
     with model_lock(name):
         entry = find(name, host)
         if entry.path.suffix == ".safetensors" and entry.path.is_file():
+            if entry.path == pulled_path(spec) and spec.sha256 is None and not origin(name):
+                # Its record could not be written when it was fetched.
+                _trust(name, _found(model_files(spec, entry.path)[0][0], entry.path), must=False)
             return entry, False
         before = origin(name)
         known = before.get("files", {entry.path.name: before})

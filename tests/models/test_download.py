@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import http.server
+import re
 import resource
 import socket
 import threading
@@ -15,7 +16,7 @@ from file_server import FileServer, serving
 
 from fommctl import download as module
 from fommctl.download import Expected, download
-from fommctl.errors import MissingError, ModelError, OutputError, UsageError
+from fommctl.errors import InterruptedRunError, MissingError, ModelError, OutputError, UsageError
 
 CONTENT = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -81,7 +82,7 @@ def test_a_download_that_was_given_up_is_resumed_by_the_next_call(server: FileSe
         if done >= 300_000:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(InterruptedRunError):
         download([f"{server.address}/vox.pth.tar"], target, Expected(), hint=HINT, report=stop)
     assert not target.exists()
     server.requests.clear()
@@ -332,3 +333,19 @@ def test_a_server_without_an_end_is_given_up(target: Path, monkeypatch: pytest.M
     with drips(0, bytes(2**16)) as url, pytest.raises(MissingError, match="it has more than 1,000,000 bytes"):
         download([url], target, Expected(), hint="")
     assert not list(target.parent.glob("*"))
+
+
+@pytest.mark.parametrize("etag", ['"a"', ""])
+def test_an_interruption_leaves_what_the_next_call_goes_on_with_and_nothing_else(
+    etag: str, server: FileServer, target: Path
+) -> None:
+    def interrupt(done: int, total: int | None) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    server.etag = etag
+    with pytest.raises(InterruptedRunError if etag else KeyboardInterrupt) as caught:
+        download([f"{server.address}/vox.pth.tar"], target, Expected(), hint=HINT, report=interrupt)
+    if etag:
+        assert re.search(r"goes on with the [\d,]+ bytes that are here", str(caught.value.hint))
+    assert any(target.parent.iterdir()) == bool(etag)

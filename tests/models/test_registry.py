@@ -167,6 +167,19 @@ def test_the_first_use_is_recorded_late_or_told(tiny_host: Host, isolated: Path,
     assert registry.origin("tiny")["sha256"] == SHA256
 
 
+def test_the_first_use_of_safetensors_is_recorded_late_too(
+    server: FileServer, isolated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.content = registry.BUILT_IN.path.read_bytes()  # type: ignore[union-attr]
+    host = host_with(spec("tiny", f"{server.address}/files/tiny.safetensors"), tmp_path, monkeypatch)
+    with monkeypatch.context() as patched:
+        patched.setattr(registry, "atomic_write", _full)
+        with pytest.raises(OutputError, match="the disk is full"):
+            registry.pull("tiny", host)
+    assert registry.pull("tiny", host)[1] is False
+    assert registry.origin("tiny")["sha256"] == hashlib.sha256(server.content).hexdigest()
+
+
 def _full(target: Path, *, hint: str) -> object:
     raise OutputError(f"the disk is full: {target}", hint)
 
