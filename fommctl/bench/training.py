@@ -143,7 +143,8 @@ def _batch(preset: Preset, size: int, seed: int, device: torch.device) -> Traini
     transform = ThinPlateTransform.random(size, **params.transform_params.model_dump(), generator=generator)
     landmarks = None
     if params.landmarks is not None:
-        count = 1 + max(number for numbers in params.landmarks.points for number in numbers)
+        means = (*params.landmarks.points, *(params.landmarks.focus_points or ()))
+        count = 1 + max(number for numbers in means for number in numbers)
         landmarks = (torch.rand(size, count, 2, generator=generator) * 2 - 1).to(device)
     source, driving = (smooth_pictures(size, preset.frame_shape, seed + number).to(device) for number in (1, 2))
     return TrainingBatch(source, driving, transform.to(source), landmarks, landmarks)

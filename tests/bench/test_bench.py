@@ -134,3 +134,13 @@ def test_a_precision_that_is_slower_is_told(run_cli, monkeypatch):
     monkeypatch.setattr(bench_training, "run", lambda config, report: slow)
     told = run_cli("bench", "--train").stdout.splitlines()
     assert told[-1] == "bf16 is slower than plain fp32 here: train with --precision fp32"
+
+
+@pytest.mark.parametrize("name", ["faces-mini", "smoke"])
+def test_batches_have_all_landmarks_that_a_preset_names(host, name):
+    preset = load_preset(name, host)
+    guidance = preset.section("train_params").landmarks
+    batch = bench_training._batch(preset, 1, 0, torch.device("cpu"))
+    assert (batch.source_landmarks is None) == (guidance is None)
+    for numbers in () if guidance is None else (*guidance.points, *(guidance.focus_points or ())):
+        assert max(numbers) < batch.source_landmarks.shape[1]
