@@ -106,6 +106,8 @@ class Animator(Engine):
             adapt_scale=bool(config.adapt_scale),
             smooth=bool(config.smooth),
             rule=rule_of(renderer, mode, chosen),
+            openings=self.model.preset.pairs().rules.openings,
+            expression=1.0 if config.expression is None else config.expression,
         )
         period = 1 / Fraction(fps).limit_denominator(100_000)
         frames = (

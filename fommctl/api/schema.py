@@ -127,6 +127,9 @@ class TransferRules:
     """Shapes of heatmaps change as the driving ones have since the first frame."""
     inside: bool = False
     """Keypoints are kept inside the frame."""
+    openings: tuple[tuple[int, ...], ...] = ()
+    """Keypoints of what opens and closes, two or more of each: the first stays (upper lip, lower eyelid), the second
+    moves to or from it (lower lip, upper eyelid), the others go along (chin)."""
 
 
 class AnimateDefaults(Params):
@@ -146,6 +149,8 @@ class AnimateDefaults(Params):
     """Width of the subject's box over the side of the square that is cut out, where it is not the trained framing."""
     head_motion: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of the head's travel that a square which follows the head leaves to the result."""
+    expression: Annotated[float, Field(ge=0, le=5)] | None = None
+    """How far mouth and eyelids open and close, over what the driving video shows."""
 
 
 class PairParams(Params):

@@ -59,6 +59,30 @@ def relative(driving: Motion, reference: Motion, source: Motion, scale: float = 
     return Motion(keypoints, jacobians, driving.covariances)
 
 
+def expressed(
+    moved: Motion, driving: Motion, reference: Motion, openings: Sequence[Sequence[int]], gain: float
+) -> Motion:
+    """Return relative motion in which mouth and eyelids open and close `gain` times as far as the driving ones have
+    since the reference.
+
+    moved, driving: B frames; reference: one.  openings: numbers of keypoints, of which the first of each stays (upper
+    lip, lower eyelid), the second moves to or from it (lower lip, upper eyelid), never past it, and the others go
+    along (chin).  gain: 1 changes nothing.  Only the distance counts, so that turning heads keep their shape.
+    """
+    if gain == 1:
+        return moved
+    keypoints = moved.keypoints.clone()
+    for stays, *moving in openings:
+        length, *others = (
+            (points[:, moving[0]] - points[:, stays]).norm(dim=-1)
+            for points in (moved.keypoints, driving.keypoints, reference.keypoints)
+        )
+        further = ((gain - 1) * (others[0] - others[1])).maximum(-length) / length.clamp_min(1e-6)
+        step = further[:, None] * (moved.keypoints[:, moving[0]] - moved.keypoints[:, stays])
+        keypoints[:, moving] += step[:, None]
+    return replace(moved, keypoints=keypoints)
+
+
 def adapted_covariances(driving: Tensor, reference: Tensor, source: Tensor) -> Tensor:
     """Return the source's covariances (1, K, 2, 2) changed as the driving ones (B, K, 2, 2) have since the reference
     (1, K, 2, 2): driving reference^-1 source, made symmetric and positive (Monkey-Net, transfer.py)."""

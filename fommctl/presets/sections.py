@@ -224,6 +224,9 @@ class ReconstructionParams(Section):
     format: str = ".mp4"
 
 
+Opening = Annotated[tuple[Count, ...], Strict(False), Field(min_length=2)]
+
+
 class NormalizationParams(Section):
     """How driving motion is transferred to the source."""
 
@@ -236,11 +239,14 @@ class AnimateParams(PairParams):
     """How pairs of clips are animated."""
 
     normalization_params: NormalizationParams = NormalizationParams()
+    openings: Annotated[tuple[Opening, ...], Strict(False)] = ()
+    """Ours: the keypoints that `--expression` reaches, see `TransferRules.openings`."""
 
     @property
     def rules(self) -> TransferRules:
         params = self.normalization_params
         return TransferRules(
+            openings=self.openings,
             relative=params.use_relative_movement,
             relative_jacobian=params.use_relative_jacobian,
             adapt_scale=params.adapt_movement_scale,
