@@ -239,14 +239,14 @@ class AnimateParams(PairParams):
     """How pairs of clips are animated."""
 
     normalization_params: NormalizationParams = NormalizationParams()
-    openings: Annotated[tuple[Opening, ...], Strict(False)] = ()
+    openings: Annotated[tuple[Opening, ...], Strict(False)] | None = None
     """Ours: the keypoints that `--expression` reaches, see `TransferRules.openings`."""
 
     @property
     def rules(self) -> TransferRules:
         params = self.normalization_params
         return TransferRules(
-            openings=self.openings,
+            openings=self.openings or (),
             relative=params.use_relative_movement,
             relative_jacobian=params.use_relative_jacobian,
             adapt_scale=params.adapt_movement_scale,
