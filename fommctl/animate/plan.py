@@ -25,6 +25,7 @@ from fommctl.animate.motion import (
 )
 from fommctl.animate.transfer import Moment
 from fommctl.api.protocols import FlowRenderer
+from fommctl.api.schema import Opening
 from fommctl.api.specs import BackendSpec
 from fommctl.detection.choice import LARGEST
 from fommctl.detection.tracking import STILL, travel
@@ -101,6 +102,11 @@ def resolve(config: AnimateConfig, preset: Preset, family: BackendSpec) -> Anima
                 f"--expression belongs to relative motion, not to --motion {motion}", "Leave one of them out."
             )
     return replace(config, **chosen | {"motion": motion})
+
+
+def openings_of(preset: Preset, config: AnimateConfig) -> tuple[Opening, ...]:
+    """Return what --expression reaches; nothing where all is to be as published."""
+    return () if config.as_published and config.expression == 1 else preset.pairs().rules.openings
 
 
 InputFiles = tuple[tuple[str, InputFile], ...]

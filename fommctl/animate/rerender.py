@@ -94,7 +94,7 @@ def plan(
         if wrong := sorted(set(record.options) & set(NOT_RECORDED)):
             raise UsageError(f"it names {wrong[0]}", "Take the .json that 'fommctl animate --sidecar' wrote.")
         # Before presets had defaults, all that was left open was done as published.
-        options: dict[str, Any] = {"as_published": True, "expression": 1.0, **record.options}
+        options: dict[str, Any] = {"as_published": True, **record.options}
         options |= {"output": output or _default_output(path), "overwrite": overwrite, "sidecar": sidecar}
         options["encoder_threads"] = record.settings.encoder_threads
         return RerenderRequest(path, record, AnimateConfig(**paths, **options))

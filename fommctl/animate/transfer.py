@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fommctl.animate.config import MotionMode
 from fommctl.api.protocols import ClipTransferRenderer, Renderer, TransferRenderer
+from fommctl.api.schema import Opening
 from fommctl.detection.framing import Room
 from fommctl.detection.tracking import STILL, Travel
 from fommctl.errors import ModelError, UsageError
@@ -78,7 +79,7 @@ class MotionTransfer:
         room: Room | None = None,
         ease: bool = False,
         rule: TransferRule | None = None,
-        openings: Sequence[Sequence[int]] = (),
+        openings: Sequence[Opening] = (),
         expression: float = 1.0,
     ) -> None:
         """source: one frame.  references: one frame for each shot of the driving video, by the shot's number; they may
@@ -96,7 +97,10 @@ class MotionTransfer:
         self._ease = ease
         self._rule = rule
         self._openings, self._expression = openings, expression
-        last, count = max((number for each in openings for number in each), default=-1), source.points().shape[1]
+        last, count = (
+            max((number for each in openings for number in each.keypoints), default=-1),
+            source.points().shape[1],
+        )
         if last >= count:
             raise UsageError(
                 f"animate_params.openings names keypoint {last}, the model has {count}", "They count from 0."
@@ -148,8 +152,10 @@ class MotionTransfer:
         source = self.source if sources is None else sources
         assert isinstance(source, Motion)
         moved = transfer.relative(driving, self.reference, source, self._scale)
-        gain = 1 + (self._expression - 1) * self._scale
-        moved = transfer.expressed(moved, driving, self.reference, self._openings, gain)
+        if self._openings:
+            moved = transfer.expressed(
+                moved, driving, self.reference, self._openings, expression=self._expression, scale=self._scale
+            )
         return moved if self._room is None else self._limited(moved, source, moments, self._room)
 
     def _hold(self, driving: MotionParts, moments: Sequence[Moment]) -> MotionParts:

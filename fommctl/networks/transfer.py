@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fommctl.networks.motion import Motion
+
+if TYPE_CHECKING:
+    from fommctl.api.schema import Opening
 
 
 def hull_area(points: Tensor) -> float:
@@ -60,26 +64,32 @@ def relative(driving: Motion, reference: Motion, source: Motion, scale: float = 
 
 
 def expressed(
-    moved: Motion, driving: Motion, reference: Motion, openings: Sequence[Sequence[int]], gain: float
+    moved: Motion,
+    driving: Motion,
+    reference: Motion,
+    openings: Sequence[Opening],
+    *,
+    expression: float = 1.0,
+    scale: float = 1.0,
 ) -> Motion:
-    """Return relative motion in which mouth and eyelids open and close `gain` times as far as the driving ones have
-    since the reference.
+    """Return relative motion in which mouth and eyelids open and close as far as a model needs it to show them.
 
-    moved, driving: B frames; reference: one.  openings: numbers of keypoints, of which the first of each stays (upper
-    lip, lower eyelid), the second moves to or from it (lower lip, upper eyelid), never past it, and the others go
-    along (chin).  gain: 1 changes nothing.  Only the distance counts, so that turning heads keep their shape.
+    moved, driving: B frames; reference: one.  Of each opening the first keypoint stays, the second moves to or from it,
+    never past it, and the others go along.  expression: times as far as the driving ones; 0 keeps what the source
+    shows.  scale: of the movement, as of `relative`.  Only distances count, so that turning heads keep their shape.
     """
-    if gain == 1:
-        return moved
     keypoints = moved.keypoints.clone()
-    for stays, *moving in openings:
-        length, *others = (
-            (points[:, moving[0]] - points[:, stays]).norm(dim=-1)
+    for opening in openings:
+        stays, *moving = opening.keypoints
+        apart, seen, before = (
+            points[:, moving[0]] - points[:, stays]
             for points in (moved.keypoints, driving.keypoints, reference.keypoints)
         )
-        further = ((gain - 1) * (others[0] - others[1])).maximum(-length) / length.clamp_min(1e-6)
-        step = further[:, None] * (moved.keypoints[:, moving[0]] - moved.keypoints[:, stays])
-        keypoints[:, moving] += step[:, None]
+        change = scale * (seen.norm(dim=-1) - before.norm(dim=-1))
+        gain = expression * torch.where(change > 0, opening.opens, opening.closes)
+        length = apart.norm(dim=-1)
+        further = ((gain - 1) * change).maximum(-length) / length.clamp_min(1e-6)
+        keypoints[:, moving] += (further[:, None] * apart)[:, None]
     return replace(moved, keypoints=keypoints)
 
 

@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, Field, Strict, ValidationError, create_model
 
-from fommctl.api.schema import Count, Pair, PairParams, Positive, SharedParams, SubjectWidth, TransferRules, Weight
+from fommctl.api.schema import (
+    Count,
+    Opening,
+    Pair,
+    PairParams,
+    Positive,
+    SharedParams,
+    SubjectWidth,
+    TransferRules,
+    Weight,
+)
 from fommctl.api.schema import Params as Section
 from fommctl.errors import UsageError
 from fommctl.presets.config import Keys, Layer, describe, did_you_mean, dump_yaml, origin
@@ -224,9 +234,6 @@ class ReconstructionParams(Section):
     format: str = ".mp4"
 
 
-Opening = Annotated[tuple[Count, ...], Strict(False), Field(min_length=2)]
-
-
 class NormalizationParams(Section):
     """How driving motion is transferred to the source."""
 
@@ -240,7 +247,7 @@ class AnimateParams(PairParams):
 
     normalization_params: NormalizationParams = NormalizationParams()
     openings: Annotated[tuple[Opening, ...], Strict(False)] | None = None
-    """Ours: the keypoints that `--expression` reaches, see `TransferRules.openings`."""
+    """Ours: what `--expression` reaches."""
 
     @property
     def rules(self) -> TransferRules:

@@ -73,7 +73,7 @@ def test_options_count_beside_as_published(animate):
 
 
 def test_expression_is_of_relative_motion_and_of_models_that_know_openings(animate, inputs, run_cli, tmp_path):
-    openings = ("--set", "animate_params.openings=[[0,1,11],[6,5]]")
+    openings = ("--set", "animate_params.openings=[{keypoints: [0, 1, 11]}, {keypoints: [6, 5]}]")
     once, _ = animate("a.mkv", *openings, "--expression", "1")
     twice, sidecar = animate("b.mkv", *openings, "--expression", "2")
     chosen, _ = animate("c.mkv", *openings, "--set", "animate_params.defaults.expression=2")
@@ -99,7 +99,7 @@ def test_expression_is_of_relative_motion_and_of_models_that_know_openings(anima
         2,
         "error: --expression, but this model's keypoints do not tell mouth and eyelids",
     )
-    wrong = run_cli("animate", *files, "--set", "animate_params.openings=[[0,99]]")
+    wrong = run_cli("animate", *files, "--set", "animate_params.openings=[{keypoints: [0, 99]}]")
     assert (wrong.code, wrong.stderr.splitlines()[0]) == (
         2,
         "error: animate_params.openings names keypoint 99, the model has 15",

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fommctl.animate.transfer import Moment, MotionTransfer
+from fommctl.api.schema import Opening
 from fommctl.errors import UsageError
 from fommctl.networks.transfer import Motion, adapted_covariances, hull_area, inverse, movement_scale, relative
 
@@ -88,7 +89,7 @@ def test_openings_move_further_and_never_past_each_other():
     driving = still.clone()
     driving[[1, 2], 1] += 0.1
     driving[4, 1] += 0.3
-    openings = [[0, 1, 2], [3, 4]]
+    openings = [Opening(keypoints=(0, 1, 2)), Opening(keypoints=(3, 4))]
     moves = [
         MotionTransfer(motion(still), [motion(still)], mode="relative", adapt_scale=False, smooth=False,
                        openings=openings, expression=gain)(motion(driving), [Moment(0)]).keypoints[0]
@@ -103,8 +104,17 @@ def test_openings_move_further_and_never_past_each_other():
     wanted[[1, 2], 1] -= 0.1
     wanted[4, 1] -= 0.3
     torch.testing.assert_close(moves[2], wanted)
+    weak = MotionTransfer(
+        motion(still), [motion(still)], mode="relative", adapt_scale=False, smooth=False,
+        openings=[Opening(keypoints=(0, 1, 2), closes=4), Opening(keypoints=(3, 4), opens=4, closes=1.25)],
+    )(motion(driving), [Moment(0)]).keypoints[0]  # fmt: skip
+    wanted = driving.clone()
+    wanted[4, 1] += 0.25 * 0.3
+    torch.testing.assert_close(weak, wanted)
     with pytest.raises(UsageError, match="names keypoint 6, the model has 6"):
-        MotionTransfer(motion(still), [], mode="relative", adapt_scale=False, smooth=False, openings=[[0, 6]])
+        MotionTransfer(
+            motion(still), [], mode="relative", adapt_scale=False, smooth=False, openings=[Opening(keypoints=(0, 6))]
+        )
 
 
 def test_missing_frames_hold_the_last_pose_across_batches():
