@@ -110,7 +110,7 @@ def test_a_sidecar_from_before_there_was_detail_renders_what_it_did(inputs, anim
     plain, _, _ = animate("plain.mkv", as_published=True, sidecar=True)
     record = json.loads(plain.with_name("plain.mkv.json").read_text())
     assert record["options"].pop("detail") is False
-    for later in ("as_published", "cuts", "head_motion", "source_width", "driving_width"):
+    for later in ("as_published", "cuts", "head_motion", "expression", "source_width", "driving_width"):
         record["options"].pop(later)
     old = tmp_path / "plain.mkv.json"
     old.write_text(json.dumps(record))
