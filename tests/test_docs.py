@@ -12,6 +12,7 @@ from shots import ASTRONAUT, face_clip
 
 from fommctl.bench import run as bench
 from fommctl.cli import demo
+from fommctl.doctor import run as doctor
 from fommctl.media.reader import Reader
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +31,8 @@ PYTHON = [pytest.param(blocks(page, "python"), id=page.stem) for page in PAGES i
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """The folder of someone who has a portrait and a clip. The demo's clip is as short, and `bench` measures once."""
+    """The folder of someone who has a portrait and a clip. The demo's clip is as short, `bench` measures once, and
+    `doctor` starts no processes: its own tests do."""
     Image.open(ASTRONAUT).convert("RGB").crop((64, 0, 384, 320)).save(tmp_path / "portrait.jpg", quality=95)
     (tmp_path / "bundled").mkdir()
     face_clip(tmp_path / "bundled/talk.mp4", count=4)
@@ -38,7 +40,8 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "bundled", lambda *place: bundled[place])
     monkeypatch.setattr(bench, "SECONDS", 0.0)
     monkeypatch.setattr(bench, "ROUNDS", 1)
-    face_clip(tmp_path / "talk.mp4", count=16)
+    monkeypatch.setattr(doctor, "run_steps", lambda steps, limit: [])
+    face_clip(tmp_path / "talk.mp4", count=12, rate=Fraction(15))
     (jobs,) = {table for page in PAGES for table in blocks(page, "csv")}
     (tmp_path / "shots.csv").write_text(jobs)
     (edits,) = {table for page in PAGES for table in blocks(page, "edl")}
@@ -59,7 +62,7 @@ def plates(here):
     log = plates_made.in_space(light, "ARRI LogC4", "ocio://studio-config-latest")
     plates_made.write(here / "log.exr", log, "half")
     plates_made.write(here / "scan.dpx", plates_made.deep_codes(), "uint16", oiio__BitsPerSample=10)
-    with Reader(here / "talk.mp4", end=Fraction(1, 10)) as reader:
+    with Reader(here / "talk.mp4", end=Fraction(1, 5)) as reader:
         for number, frame in enumerate(reader, 1001):
             picture = (frame.pixels / 255).astype(np.float32) ** 2.2
             plates_made.write(here / f"drive/drive.{number}.exr", picture, "half")
