@@ -41,7 +41,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "SECONDS", 0.0)
     monkeypatch.setattr(bench, "ROUNDS", 1)
     monkeypatch.setattr(doctor, "run_steps", lambda steps, limit: [])
-    face_clip(tmp_path / "talk.mp4", count=12, rate=Fraction(15))
+    face_clip(tmp_path / "talk.mp4", count=16)
     (jobs,) = {table for page in PAGES for table in blocks(page, "csv")}
     (tmp_path / "shots.csv").write_text(jobs)
     (edits,) = {table for page in PAGES for table in blocks(page, "edl")}
@@ -62,7 +62,7 @@ def plates(here):
     log = plates_made.in_space(light, "ARRI LogC4", "ocio://studio-config-latest")
     plates_made.write(here / "log.exr", log, "half")
     plates_made.write(here / "scan.dpx", plates_made.deep_codes(), "uint16", oiio__BitsPerSample=10)
-    with Reader(here / "talk.mp4", end=Fraction(1, 5)) as reader:
+    with Reader(here / "talk.mp4", end=Fraction(1, 10)) as reader:
         for number, frame in enumerate(reader, 1001):
             picture = (frame.pixels / 255).astype(np.float32) ** 2.2
             plates_made.write(here / f"drive/drive.{number}.exr", picture, "half")
