@@ -160,7 +160,7 @@ def test_steadiness_by_hand(x, y, expected):
 
 
 def test_a_flow_is_enlarged_smoothly_and_sums_to_one():
-    matrix = spread(256, 64, torch.zeros(1))
+    matrix = spread(256, 64, torch.device("cpu"))
     assert torch.allclose(matrix.sum(1), torch.ones(256), atol=1e-6)
     line = matrix @ (torch.arange(64) * 4 + 1.5)
     assert torch.allclose(line[8:-8], torch.arange(8.0, 248), atol=1e-3)
