@@ -44,6 +44,8 @@ Work = Callable[[Job, Tell], Result]
 """work(job, tell) -> result. What it raises is the failure of that job."""
 PATIENCE = 10
 """Seconds that a process has to clean up."""
+CONTEXT = multiprocessing.get_context("spawn")
+"""A forked child would share the locks of PyAV's and torch's threads, and the ends of the other pipes."""
 GO_ON = "Free some space; the same command goes on where this stopped."
 
 
@@ -282,12 +284,10 @@ class _Child(Generic[Job]):
     """One process, seen from its parent, and the job that it is at."""
 
     def __init__(self, make_worker: Callable[..., Work[Job, Any]], threads: int, arguments: tuple[Any, ...]) -> None:
-        # spawn: a forked child would share the locks of PyAV's and torch's threads, and the ends of the other pipes.
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
+        self.pipe, theirs = CONTEXT.Pipe()
         self.job: Job | None = None
         self.deadline: float | None = None
-        self.process: BaseProcess = context.Process(
+        self.process: BaseProcess = CONTEXT.Process(
             target=serve, args=(theirs, make_worker, threads, arguments), daemon=True
         )
         # It is started with the first child, and lets interrupts through again.

@@ -12,6 +12,7 @@ from shots import ASTRONAUT, face_clip
 
 from fommctl.bench import run as bench
 from fommctl.cli import demo
+from fommctl.doctor import run as doctor
 from fommctl.media.reader import Reader
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +31,8 @@ PYTHON = [pytest.param(blocks(page, "python"), id=page.stem) for page in PAGES i
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """The folder of someone who has a portrait and a clip. The demo's clip is as short, and `bench` measures once."""
+    """The folder of someone who has a portrait and a clip. The demo's clip is as short, `bench` measures once, and
+    `doctor` starts no processes: its own tests do."""
     Image.open(ASTRONAUT).convert("RGB").crop((64, 0, 384, 320)).save(tmp_path / "portrait.jpg", quality=95)
     (tmp_path / "bundled").mkdir()
     face_clip(tmp_path / "bundled/talk.mp4", count=4)
@@ -38,6 +40,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "bundled", lambda *place: bundled[place])
     monkeypatch.setattr(bench, "SECONDS", 0.0)
     monkeypatch.setattr(bench, "ROUNDS", 1)
+    monkeypatch.setattr(doctor, "run_steps", lambda steps, limit: [])
     face_clip(tmp_path / "talk.mp4", count=16)
     (jobs,) = {table for page in PAGES for table in blocks(page, "csv")}
     (tmp_path / "shots.csv").write_text(jobs)

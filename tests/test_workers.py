@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -15,6 +16,11 @@ import pytest
 
 from fommctl.errors import InputError, OutputError
 from fommctl.workers import Backoff, Done, Failed, Tell, TimedOut, WorkerCrashed, run_jobs
+
+
+@pytest.fixture(autouse=True)
+def as_users_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fommctl.workers.CONTEXT", multiprocessing.get_context("spawn"))
 
 
 def double(plus: int) -> Callable[[object, Tell], object]:

@@ -108,7 +108,8 @@ def table(found: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
     yield f"| | {' | '.join(names)} |"
     yield f"|---|{'---|' * len(names)}"
     for metric, text in METRICS.items():
-        means = [found["models"][name]["metrics"].get(metric) for name in names]
+        # The summary of a single model names none.
+        means = [found.get("models", {}).get(name, found)["metrics"].get(metric) for name in names]
         if all(mean is None or mean["mean"] is None for mean in means):
             continue
         yield f"| {text} | {' | '.join(map(_cell, means))} |"

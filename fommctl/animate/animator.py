@@ -17,7 +17,7 @@ from fommctl.animate.detecting import MotionDetector, batches, with_landmarks
 from fommctl.animate.engine import Engine
 from fommctl.animate.inputs import on_black
 from fommctl.animate.motion import DrivingFrame
-from fommctl.animate.plan import resolve
+from fommctl.animate.plan import openings_of, resolve
 from fommctl.animate.recording import AnimateResult
 from fommctl.animate.rendering import SquareRenderer
 from fommctl.animate.run import Progress
@@ -106,6 +106,8 @@ class Animator(Engine):
             adapt_scale=bool(config.adapt_scale),
             smooth=bool(config.smooth),
             rule=rule_of(renderer, mode, chosen),
+            openings=openings_of(self.model.preset, config),
+            expression=1.0 if config.expression is None else config.expression,
         )
         period = 1 / Fraction(fps).limit_denominator(100_000)
         frames = (

@@ -230,6 +230,16 @@ class AnimateConfig:
             show_default=False,
         ),
     ] = None
+    expression: Annotated[
+        float | None,
+        Field(ge=0, le=5),
+        option(
+            MOTION,
+            "How far mouth and eyelids open and close, over what the driving video shows (0 to 5), where the model's "
+            "keypoints tell. Default: the preset's, else 1.",
+            show_default=False,
+        ),
+    ] = None
     cuts: Annotated[
         bool | None,
         option(

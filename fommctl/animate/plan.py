@@ -25,6 +25,7 @@ from fommctl.animate.motion import (
 )
 from fommctl.animate.transfer import Moment
 from fommctl.api.protocols import FlowRenderer
+from fommctl.api.schema import Opening
 from fommctl.api.specs import BackendSpec
 from fommctl.detection.choice import LARGEST
 from fommctl.detection.tracking import STILL, travel
@@ -56,6 +57,7 @@ GENERAL: Mapping[str, Any] = {
     "source_width": None,  # the framing of the preset
     "driving_width": None,  # the framing of the preset
     "head_motion": 0.25,  # with more, necks tear; with none, a head that walks about stands still
+    "expression": 1.0,
     "cuts": True,
     "detail": None,  # where frames are pasted back
 }
@@ -70,6 +72,7 @@ AS_PUBLISHED: Mapping[str, Any] = {
     "source_width": None,  # the source is framed as the training data was
     "driving_width": None,  # and so is the driving video
     "head_motion": 1.0,  # a fixed square, which is that of --driving-crop auto here, leaves all of the head's travel in
+    "expression": 1.0,  # as the driving video shows it
     "cuts": False,  # one reference for all shots
     "detail": False,  # frames are what the networks paint; beyond the picture, its border is repeated
 }
@@ -86,7 +89,24 @@ def resolve(config: AnimateConfig, preset: Preset, family: BackendSpec) -> Anima
     usual = AS_PUBLISHED if config.as_published else GENERAL
     chosen = {name: preferred.get(name, usual[name]) for name in usual if getattr(config, name) is None}
     motion = choose_motion(family, config.motion or chosen["motion"])
+    if motion != "relative" and "expression" in chosen:
+        chosen["expression"] = 1.0
+    if config.expression not in (None, 1.0):
+        if not preset.pairs().rules.openings:
+            raise UsageError(
+                "--expression, but this model's keypoints do not tell mouth and eyelids",
+                "Leave it out, or take a model whose preset names animate_params.openings, such as faces-mini.",
+            )
+        if motion != "relative":
+            raise UsageError(
+                f"--expression belongs to relative motion, not to --motion {motion}", "Leave one of them out."
+            )
     return replace(config, **chosen | {"motion": motion})
+
+
+def openings_of(preset: Preset, config: AnimateConfig) -> tuple[Opening, ...]:
+    """Return what --expression reaches; nothing where all is to be as published."""
+    return () if config.as_published and config.expression == 1 else preset.pairs().rules.openings
 
 
 InputFiles = tuple[tuple[str, InputFile], ...]

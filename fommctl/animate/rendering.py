@@ -32,7 +32,7 @@ from fommctl.animate.engine import Engine
 from fommctl.animate.faces import FaceBlend
 from fommctl.animate.film import SourceFilm, SourceFrame
 from fommctl.animate.motion import DrivingFrame, Motion, TimedFrame
-from fommctl.animate.plan import AnimationPlan, keeps_alpha, result_space
+from fommctl.animate.plan import AnimationPlan, keeps_alpha, openings_of, result_space
 from fommctl.animate.plates import PlateComposer, associated, plate_of
 from fommctl.animate.reference import ReferenceFinder
 from fommctl.animate.transfer import MotionTransfer, rule_of
@@ -384,6 +384,8 @@ def open_session(plan: AnimationPlan, engine: Engine, faces: int = 1, *, alone: 
         room=inputs.room,
         ease=not config.as_published,
         rule=rule_of(renderer, plan.mode, family_options, film=in_step),
+        openings=openings_of(engine.model.preset, config),
+        expression=1.0 if config.expression is None else config.expression,
     )
     reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]
     # A square of fewer pixels than the model's frame has nothing more to give.

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from fommctl.animate.config import MotionMode
 from fommctl.api.protocols import ClipTransferRenderer, Renderer, TransferRenderer
+from fommctl.api.schema import Opening
 from fommctl.detection.framing import Room
 from fommctl.detection.tracking import STILL, Travel
-from fommctl.errors import ModelError
+from fommctl.errors import ModelError, UsageError
 from fommctl.networks import transfer
 from fommctl.networks.motion import Motion, MotionParts, Smoother
 from fommctl.networks.transfer import MotionSmoother
@@ -78,11 +79,14 @@ class MotionTransfer:
         room: Room | None = None,
         ease: bool = False,
         rule: TransferRule | None = None,
+        openings: Sequence[Opening] = (),
+        expression: float = 1.0,
     ) -> None:
         """source: one frame.  references: one frame for each shot of the driving video, by the shot's number; they may
         be added later, before the first frame of their shot.  adapt_scale counts for relative motion only.  room: of
         the source's subject in its square.  ease: a pose that was held passes over into the next one slowly.
-        rule: of the model's family; None: that of FOMM, to which adapt_scale and room belong."""
+        rule: of the model's family; None: that of FOMM, to which adapt_scale, room and expression belong.
+        openings, expression: see `fommctl.networks.transfer.expressed`; of relative motion only."""
         self.source = source
         self.mode = mode
         self.limited: list[float] = []
@@ -92,6 +96,15 @@ class MotionTransfer:
         self._smooth = smooth
         self._ease = ease
         self._rule = rule
+        self._openings, self._expression = openings, expression
+        last, count = (
+            max((number for each in openings for number in each.keypoints), default=-1),
+            source.points().shape[1],
+        )
+        if last >= count:
+            raise UsageError(
+                f"animate_params.openings names keypoint {last}, the model has {count}", "They count from 0."
+            )
         keypoints = isinstance(source, Motion) and source.keypoints.shape[1]
         self._room = room if rule is None and mode == "relative" and keypoints else None
         self._missed: float | None = None
@@ -139,6 +152,10 @@ class MotionTransfer:
         source = self.source if sources is None else sources
         assert isinstance(source, Motion)
         moved = transfer.relative(driving, self.reference, source, self._scale)
+        if self._openings:
+            moved = transfer.expressed(
+                moved, driving, self.reference, self._openings, expression=self._expression, scale=self._scale
+            )
         return moved if self._room is None else self._limited(moved, source, moments, self._room)
 
     def _hold(self, driving: MotionParts, moments: Sequence[Moment]) -> MotionParts:

@@ -113,6 +113,19 @@ class SharedParams(Params):
         return {name: value for name, value in handler(self).items() if name not in self.unused}
 
 
+class Opening(Params):
+    """Something that opens and closes, such as a mouth or an eye, by the keypoints around it."""
+
+    keypoints: Annotated[tuple[Count, ...], Strict(False), Field(min_length=2)]
+    """The first stays (upper lip, lower eyelid), the second moves to or from it (lower lip, upper eyelid), the others
+    go along (chin)."""
+    opens: Weight = 1.0
+    """How many times as far as the driving ones the keypoints part: more than 1 where a model shows less than they
+    say."""
+    closes: Weight = 1.0
+    """The same of closing."""
+
+
 @dataclass(frozen=True, slots=True)
 class TransferRules:
     """How driving motion becomes that of the source; what a model's motion has not is left alone."""
@@ -127,6 +140,8 @@ class TransferRules:
     """Shapes of heatmaps change as the driving ones have since the first frame."""
     inside: bool = False
     """Keypoints are kept inside the frame."""
+    openings: tuple[Opening, ...] = ()
+    """Mouth and eyes, where keypoints tell how far they are open."""
 
 
 class AnimateDefaults(Params):
@@ -146,6 +161,8 @@ class AnimateDefaults(Params):
     """Width of the subject's box over the side of the square that is cut out, where it is not the trained framing."""
     head_motion: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of the head's travel that a square which follows the head leaves to the result."""
+    expression: Annotated[float, Field(ge=0, le=5)] | None = None
+    """How far mouth and eyelids open and close, over what the driving video shows."""
 
 
 class PairParams(Params):

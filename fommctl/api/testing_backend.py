@@ -92,11 +92,13 @@ def _check_modes(spec: BackendSpec, renderer: Renderer, frames: Tensor) -> None:
 
 
 def _check_finite(renderer: Renderer, frames: Tensor, how: str) -> None:
-    context = renderer.encode_source(frames[:1])
-    _check_frames(renderer.render(context, renderer.detect(frames)), frames, how)
+    # One frame tells: networks in bf16 are slow where the processor has no instructions for it.
+    driving = frames[1:2]
+    context, motion = renderer.encode_source(frames[:1]), renderer.detect(driving)
+    _check_frames(renderer.render(context, motion), driving, how)
     if isinstance(renderer, ReconstructionRenderer):
-        again = renderer.reconstruct(context, renderer.detect(frames), frames)
-        _check_frames(again, frames, f"made again {how}")
+        again = renderer.reconstruct(context, motion, driving)
+        _check_frames(again, driving, f"made again {how}")
 
 
 def _check_frames(rendered: Tensor, frames: Tensor, how: str) -> None:

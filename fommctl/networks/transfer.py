@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fommctl.networks.motion import Motion
+
+if TYPE_CHECKING:
+    from fommctl.api.schema import Opening
 
 
 def hull_area(points: Tensor) -> float:
@@ -57,6 +61,36 @@ def relative(driving: Motion, reference: Motion, source: Motion, scale: float = 
         return Motion(keypoints, covariances=driving.covariances)
     jacobians = driving.jacobians @ inverse(reference.jacobians) @ source.jacobians
     return Motion(keypoints, jacobians, driving.covariances)
+
+
+def expressed(
+    moved: Motion,
+    driving: Motion,
+    reference: Motion,
+    openings: Sequence[Opening],
+    *,
+    expression: float = 1.0,
+    scale: float = 1.0,
+) -> Motion:
+    """Return relative motion in which mouth and eyelids open and close as far as a model needs it to show them.
+
+    moved, driving: B frames; reference: one.  Of each opening the first keypoint stays, the second moves to or from it,
+    never past it, and the others go along.  expression: times as far as the driving ones; 0 keeps what the source
+    shows.  scale: of the movement, as of `relative`.  Only distances count, so that turning heads keep their shape.
+    """
+    keypoints = moved.keypoints.clone()
+    for opening in openings:
+        stays, *moving = opening.keypoints
+        apart, seen, before = (
+            points[:, moving[0]] - points[:, stays]
+            for points in (moved.keypoints, driving.keypoints, reference.keypoints)
+        )
+        change = scale * (seen.norm(dim=-1) - before.norm(dim=-1))
+        gain = expression * torch.where(change > 0, opening.opens, opening.closes)
+        length = apart.norm(dim=-1)
+        further = ((gain - 1) * change).maximum(-length) / length.clamp_min(1e-6)
+        keypoints[:, moving] += (further[:, None] * apart)[:, None]
+    return replace(moved, keypoints=keypoints)
 
 
 def adapted_covariances(driving: Tensor, reference: Tensor, source: Tensor) -> Tensor:

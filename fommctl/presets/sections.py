@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, Field, Strict, ValidationError, create_model
 
-from fommctl.api.schema import Count, Pair, PairParams, Positive, SharedParams, SubjectWidth, TransferRules, Weight
+from fommctl.api.schema import (
+    Count,
+    Opening,
+    Pair,
+    PairParams,
+    Positive,
+    SharedParams,
+    SubjectWidth,
+    TransferRules,
+    Weight,
+)
 from fommctl.api.schema import Params as Section
 from fommctl.errors import UsageError
 from fommctl.presets.config import Keys, Layer, describe, did_you_mean, dump_yaml, origin
@@ -236,11 +246,14 @@ class AnimateParams(PairParams):
     """How pairs of clips are animated."""
 
     normalization_params: NormalizationParams = NormalizationParams()
+    openings: Annotated[tuple[Opening, ...], Strict(False)] | None = None
+    """Ours: what `--expression` reaches."""
 
     @property
     def rules(self) -> TransferRules:
         params = self.normalization_params
         return TransferRules(
+            openings=self.openings or (),
             relative=params.use_relative_movement,
             relative_jacobian=params.use_relative_jacobian,
             adapt_scale=params.adapt_movement_scale,

@@ -19,6 +19,7 @@ OTHERS = {
     "source_width": 0.4,
     "driving_width": 0.45,
     "head_motion": 0.25,
+    "expression": 1.0,
 }
 SETS = [f"animate_params.defaults.{name}={str(value).lower()}" for name, value in OTHERS.items()]
 
@@ -47,6 +48,7 @@ def test_the_general_defaults(host):
         "source_width": None,
         "driving_width": None,
         "head_motion": 0.25,
+        "expression": 1.0,
     }
 
 

@@ -35,7 +35,7 @@ def animate(inputs, run_cli, tmp_path):
 def test_equal_commands_at_the_same_time_give_one_file(inputs, tmp_path, isolated):
     """The precision of `auto` is left to them, and the home is empty: each decides."""
     command = [sys.executable, "-m", "fommctl", "animate", str(inputs / "portrait.png"), str(inputs / "clip.mp4")]
-    outputs = [tmp_path / f"{number}.mp4" for number in range(3)]
+    outputs = [tmp_path / f"{number}.mp4" for number in range(2)]
     started = [
         subprocess.Popen(
             [*command, "--crop", "none", "-o", str(out), "--json"],
@@ -72,6 +72,40 @@ def test_options_count_beside_as_published(animate):
     assert (sidecar["options"]["smooth"], sidecar["options"]["motion"]) == (True, "absolute")
 
 
+def test_expression_is_of_relative_motion_and_of_models_that_know_openings(animate, inputs, run_cli, tmp_path):
+    openings = ("--set", "animate_params.openings=[{keypoints: [0, 1, 11]}, {keypoints: [6, 5]}]")
+    once, _ = animate("a.mkv", *openings, "--expression", "1")
+    twice, sidecar = animate("b.mkv", *openings, "--expression", "2")
+    chosen, _ = animate("c.mkv", *openings, "--set", "animate_params.defaults.expression=2")
+    assert once != twice == chosen
+    assert sidecar["options"]["expression"] == 2
+    files = (
+        inputs / "portrait.png",
+        inputs / "clip.mp4",
+        "-o",
+        tmp_path / "d.mkv",
+        "--crop",
+        "none",
+        "--expression",
+        "2",
+    )
+    absolute = run_cli("animate", *files, *openings, "--motion", "absolute")
+    assert (absolute.code, absolute.stderr.splitlines()[0]) == (
+        2,
+        "error: --expression belongs to relative motion, not to --motion absolute",
+    )
+    unknown = run_cli("animate", *files, "--set", "animate_params.openings=[]")
+    assert (unknown.code, unknown.stderr.splitlines()[0]) == (
+        2,
+        "error: --expression, but this model's keypoints do not tell mouth and eyelids",
+    )
+    wrong = run_cli("animate", *files, "--set", "animate_params.openings=[{keypoints: [0, 99]}]")
+    assert (wrong.code, wrong.stderr.splitlines()[0]) == (
+        2,
+        "error: animate_params.openings names keypoint 99, the model has 15",
+    )
+
+
 @pytest.mark.parametrize("options", [(), SETS, ("--as-published", *SETS)])
 def test_a_sidecar_renders_again_what_the_preset_chose(animate, options, run_cli, tmp_path):
     first, _ = animate("a.mp4", *options)
@@ -83,7 +117,7 @@ def test_a_sidecar_renders_again_what_the_preset_chose(animate, options, run_cli
 
 def test_a_sidecar_from_before_presets_had_defaults_renders_as_then(animate, run_cli, tmp_path):
     first, record = animate("a.mp4", "--as-published")
-    for name in ("as_published", "source_width", "driving_width", "head_motion"):
+    for name in ("as_published", "source_width", "driving_width", "head_motion", "expression"):
         del record["options"][name]
     (tmp_path / "a.mp4.json").write_text(json.dumps(record))
     again = run_cli("animate", "--from-sidecar", tmp_path / "a.mp4.json", "-o", tmp_path / "again.mp4", "--json")

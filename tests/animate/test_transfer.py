@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fommctl.animate.transfer import Moment, MotionTransfer
+from fommctl.api.schema import Opening
+from fommctl.errors import UsageError
 from fommctl.networks.transfer import Motion, adapted_covariances, hull_area, inverse, movement_scale, relative
 
 SQUARE = torch.tensor([[[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5], [0.1, 0.2]]])
@@ -79,6 +81,40 @@ def test_covariances_change_as_the_driving_ones_have():
     flat = torch.diag(torch.tensor([0.05, -0.01])).expand(3, 1, 2, 2)
     found = adapted_covariances(flat, torch.eye(2).expand(1, 1, 2, 2), torch.eye(2).expand(1, 1, 2, 2))
     torch.testing.assert_close(found, torch.diag(torch.tensor([0.05, 1e-6])).expand(3, 1, 2, 2))
+
+
+def test_openings_move_further_and_never_past_each_other():
+    """By hand: lips part by 0.1, eyelids close by 0.3, twice as far; the chin goes with the lower lip."""
+    still = torch.tensor([[0.0, 0.2], [0.0, 0.3], [0.0, 0.6], [-0.3, 0.0], [-0.3, -0.4], [0.5, 0.5]])
+    driving = still.clone()
+    driving[[1, 2], 1] += 0.1
+    driving[4, 1] += 0.3
+    openings = [Opening(keypoints=(0, 1, 2)), Opening(keypoints=(3, 4))]
+    moves = [
+        MotionTransfer(motion(still), [motion(still)], mode="relative", adapt_scale=False, smooth=False,
+                       openings=openings, expression=gain)(motion(driving), [Moment(0)]).keypoints[0]
+        for gain in (1.0, 2.0, 0.0)
+    ]  # fmt: skip
+    torch.testing.assert_close(moves[0], driving)
+    wanted = driving.clone()
+    wanted[[1, 2], 1] += 0.1
+    wanted[4, 1] = 0.0  # 0.2 further than 0.1 from the lower lid: they meet
+    torch.testing.assert_close(moves[1], wanted)
+    wanted = driving.clone()
+    wanted[[1, 2], 1] -= 0.1
+    wanted[4, 1] -= 0.3
+    torch.testing.assert_close(moves[2], wanted)
+    weak = MotionTransfer(
+        motion(still), [motion(still)], mode="relative", adapt_scale=False, smooth=False,
+        openings=[Opening(keypoints=(0, 1, 2), closes=4), Opening(keypoints=(3, 4), opens=4, closes=1.25)],
+    )(motion(driving), [Moment(0)]).keypoints[0]  # fmt: skip
+    wanted = driving.clone()
+    wanted[4, 1] += 0.25 * 0.3
+    torch.testing.assert_close(weak, wanted)
+    with pytest.raises(UsageError, match="names keypoint 6, the model has 6"):
+        MotionTransfer(
+            motion(still), [], mode="relative", adapt_scale=False, smooth=False, openings=[Opening(keypoints=(0, 6))]
+        )
 
 
 def test_missing_frames_hold_the_last_pose_across_batches():

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import command_line
@@ -66,7 +67,9 @@ def told_to_leave(worker: int) -> bool:
 
 
 @pytest.mark.slow
-def test_a_batch_that_is_stopped_or_killed_loses_the_job_at_work(folder: Path, site: Path) -> None:
+def test_a_batch_that_is_stopped_or_killed_loses_the_job_at_work(
+    folder: Path, site: Path, run_beside: Callable[..., command_line.Result]
+) -> None:
     """Three times at the same job; the next run goes on with it each time."""
     jobs, before = jobs_of(folder), [("0.mkv", "started"), ("0.mkv", "done")]
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -95,12 +98,10 @@ def test_a_batch_that_is_stopped_or_killed_loses_the_job_at_work(folder: Path, s
     with (folder / "status.jsonl").open("ab") as file:
         file.write(b'{"time": "2026-')
     (folder / "1.mkv.gate").unlink()
-    plan = start(jobs, "--dry-run", "--json")
-    reasons = [row["reason"] for row in json.loads(plan.communicate(timeout=PATIENCE_S)[0])["plan"]]
-    assert reasons == ["done before", "interrupted", "new"]
-    again = start(jobs, "--json", PYTHONPATH=str(site))
-    stdout, stderr = again.communicate(timeout=PATIENCE_S)
-    assert json.loads(stdout).get("counts") == {"done": 2, "kept": 1, "failed": 0, "not started": 0}, (stdout, stderr)
+    plan = run_beside(*words(jobs, "--dry-run", "--json")).json()["plan"]
+    assert [row["reason"] for row in plan] == ["done before", "interrupted", "new"]
+    again = run_beside(*words(jobs, "--json"), path=site)
+    assert again.json().get("counts") == {"done": 2, "kept": 1, "failed": 0, "not started": 0}, again
     assert not hidden(folder)
 
 

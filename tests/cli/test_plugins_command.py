@@ -64,15 +64,15 @@ WARNING = (
 )
 
 
-def test_help_and_every_command_work_beside_a_broken_plugin(site: Path, run_process: Run) -> None:
+def test_help_and_every_command_work_beside_a_broken_plugin(site: Path, run_beside: Run) -> None:
     for arguments in (["--help"], ["plugins", "list"], ["plugins", "show", "good"]):
-        result = run_process(*arguments, path=site)
+        result = run_beside(*arguments, path=site)
         assert (result.code, result.stderr) == (0, WARNING)
-    assert "Greets you" in run_process("--help", path=site).stdout
+    assert "Greets you" in run_beside("--help", path=site).stdout
 
 
-def test_list_says_what_each_registers_and_what_is_broken(site: Path, run_process: Run) -> None:
-    result = run_process("plugins", "list", "--json", path=site)
+def test_list_says_what_each_registers_and_what_is_broken(site: Path, run_beside: Run) -> None:
+    result = run_beside("plugins", "list", "--json", path=site)
     data = result.json()
     rows = {row["name"]: row for row in data["plugins"]}
     assert {"faces", "fomm", "synthetic", "good", "broken"} <= set(rows)
@@ -101,30 +101,30 @@ def test_list_says_what_each_registers_and_what_is_broken(site: Path, run_proces
     }
     (warning,) = data["warnings"]
     assert warning.startswith("plugin 'broken' (broken_plugin) of broken-plugin: does not load")
-    text = run_process("plugins", "list", path=site, COLUMNS="120").stdout
+    text = run_beside("plugins", "list", path=site, COLUMNS="120").stdout
     assert "dataset: ramp" in text
     assert "broken: does not load: ModuleNotFoundError" in text
 
 
-def test_show(site: Path, run_process: Run) -> None:
-    (good,) = run_process("plugins", "show", "good-plugin", "--json", path=site).json()["plugins"]
+def test_show(site: Path, run_beside: Run) -> None:
+    (good,) = run_beside("plugins", "show", "good-plugin", "--json", path=site).json()["plugins"]
     assert good["summaries"] == {
         "dataset": {"ramp": "A grey ramp"},
         "metric": {"mean-difference": "Mean difference"},
         "command": {"hello": "Greets you"},
     }
-    broken = run_process("plugins", "show", "broken", path=site)
+    broken = run_beside("plugins", "show", "broken", path=site)
     assert "Traceback (most recent call last)" in broken.stdout
     assert "import no_such_library" in broken.stdout
-    missing = run_process("plugins", "show", "nonesuch", "--json", path=site)
+    missing = run_beside("plugins", "show", "nonesuch", "--json", path=site)
     assert missing.code == 2
     assert missing.json()["error"]["message"] == "no plugin 'nonesuch' is loaded"
-    near = run_process("plugins", "show", "god", "--json", path=site).json()["error"]["message"]
+    near = run_beside("plugins", "show", "god", "--json", path=site).json()["error"]["message"]
     assert near == "no plugin 'god' is loaded (did you mean 'good'?)"
 
 
-def test_check(tmp_path: Path, site: Path, run_process: Run) -> None:
-    result = run_process("plugins", "check", "good", path=site)
+def test_check(tmp_path: Path, site: Path, run_beside: Run) -> None:
+    result = run_beside("plugins", "check", "good", path=site)
     assert result.code == 0
     lines = result.stdout.splitlines()
     assert lines[:3] == [
@@ -150,9 +150,9 @@ def failed(result: Result) -> dict[str, dict[str, Any]]:
     return {check["name"]: {key: value for key, value in check.items() if value is not None} for check in checks}
 
 
-def test_check_explains_broken_promises(tmp_path: Path, run_process: Run) -> None:
+def test_check_explains_broken_promises(tmp_path: Path, run_beside: Run) -> None:
     path = install(tmp_path, UNKEPT)
-    checks = failed(run_process("plugins", "check", "good", "--json", path=path))
+    checks = failed(run_beside("plugins", "check", "good", "--json", path=path))
     assert checks["empty"] == {
         "kind": "dataset",
         "name": "empty",
@@ -165,18 +165,18 @@ def test_check_explains_broken_promises(tmp_path: Path, run_process: Run) -> Non
     assert checks["raises"]["problem"] == "ZeroDivisionError: division by zero"
     assert checks["raises"]["where"] == f"{tmp_path / 'good_plugin.py'}:7, in divided"
     assert checks["raises"]["traceback"].startswith("Traceback (most recent call last)")
-    text = run_process("plugins", "check", "good", path=path).stdout
+    text = run_beside("plugins", "check", "good", path=path).stdout
     guide = Path(__file__).parents[2] / "plugins" / "README.md"
     assert f"    got: ('i', 'c')\n    read: 'fommctl_datasets' in {guide}\n" in text
     assert "Traceback" not in text
     assert "-v shows the tracebacks" in text
     for flag in ("-v", "--debug"):
-        assert "Traceback" in run_process("plugins", "check", "good", flag, path=path).stdout
+        assert "Traceback" in run_beside("plugins", "check", "good", flag, path=path).stdout
 
 
-def test_check_looks_at_the_plugin_itself(tmp_path: Path, run_process: Run) -> None:
+def test_check_looks_at_the_plugin_itself(tmp_path: Path, run_beside: Run) -> None:
     install(tmp_path, CARELESS, name="careless-plugin", entry="careless", requires=None)
-    checks = failed(run_process("plugins", "check", "careless", "--json", path=tmp_path))
+    checks = failed(run_beside("plugins", "check", "careless", "--json", path=tmp_path))
     assert set(checks) == {"requirement", "summaries", "import", "mute", "chatty"}
     assert checks["requirement"]["advice"] == 'Write "fommctl>=2,<3" among the dependencies of careless-plugin.'
     assert checks["summaries"]["problem"] == "the dataset 'mute' has none; that of the dataset 'chatty' has 2 lines"
@@ -190,9 +190,9 @@ def test_check_looks_at_the_plugin_itself(tmp_path: Path, run_process: Run) -> N
         (UNKEPT.replace("fommctl_datasets", "fommctl_dataset"), "unknown hook fommctl_dataset (did", "Troubleshooting"),
     ],
 )
-def test_check_of_what_does_not_load(tmp_path: Path, run_process: Run, source: str, problem: str, read: str) -> None:
+def test_check_of_what_does_not_load(tmp_path: Path, run_beside: Run, source: str, problem: str, read: str) -> None:
     install(tmp_path, source)
-    result = run_process("plugins", "check", "good", "--json", path=tmp_path)
+    result = run_beside("plugins", "check", "good", "--json", path=tmp_path)
     checks = failed(result)
     assert list(checks) == ["loading"]
     assert checks["loading"]["problem"].startswith(problem)
@@ -206,56 +206,56 @@ def test_a_plugin_that_ends_the_process(tmp_path: Path, run_process: Run) -> Non
     assert checks["import"]["problem"] == "importing it in a process of its own fails: it ends the process"
 
 
-def test_a_command_of_a_plugin(site: Path, run_process: Run) -> None:
+def test_a_command_of_a_plugin(site: Path, run_beside: Run) -> None:
     good = {"path": site, "FOMMCTL_PLUGINS": "good"}
-    assert run_process("hello", "--name", "Ann", **good) == Result(0, "hello Ann\n", "")
-    usage = run_process("hello", "--help", **good)
+    assert run_beside("hello", "--name", "Ann", **good) == Result(0, "hello Ann\n", "")
+    usage = run_beside("hello", "--help", **good)
     assert "Usage: fommctl hello [OPTIONS]" in usage.stdout
     assert "--install-completion" not in usage.stdout
-    failed = run_process("hello", "--fail", **good)
+    failed = run_beside("hello", "--fail", **good)
     assert (failed.code, failed.stdout) == (1, "")
     assert failed.stderr.startswith(
         "error: plugin 'good' (good_plugin) of good-plugin failed: RuntimeError: no greeting today\n"
         "hint: Leave the plugin out with FOMMCTL_PLUGINS, or report it to its authors with the log "
     )
-    gone = run_process("hello", path=site, FOMMCTL_PLUGINS="")
+    gone = run_beside("hello", path=site, FOMMCTL_PLUGINS="")
     assert (gone.code, gone.stderr.splitlines()[0]) == (2, "error: no such command 'hello'")
 
 
-def test_a_command_that_cannot_be_built(tmp_path: Path, run_process: Run) -> None:
+def test_a_command_that_cannot_be_built(tmp_path: Path, run_beside: Run) -> None:
     path = install(tmp_path, DISPUTED.format(name="odd").replace("list", "lambda: 1 / 0"))
-    result = run_process("odd", path=path)
+    result = run_beside("odd", path=path)
     assert result.code == 1
     assert result.stderr.startswith(
         "error: the command 'odd' of plugin 'good' (good_plugin) of good-plugin cannot be built: ZeroDivisionError"
     )
 
 
-def test_names_in_dispute(tmp_path: Path, run_process: Run) -> None:
+def test_names_in_dispute(tmp_path: Path, run_beside: Run) -> None:
     for name in ("one", "other"):
         install(tmp_path, DISPUTED.format(name="twice"), name=f"{name}-plugin", entry=name)
     message = (
         "there is more than one command 'twice': plugin 'one' (one_plugin) of one-plugin "
         "and plugin 'other' (other_plugin) of other-plugin"
     )
-    listed = run_process("plugins", "list", "--json", path=tmp_path)
+    listed = run_beside("plugins", "list", "--json", path=tmp_path)
     assert (listed.code, listed.json()["warnings"]) == (0, [message])
-    assert run_process("--help", path=tmp_path).code == 0
+    assert run_beside("--help", path=tmp_path).code == 0
     for arguments in (["twice"], ["presets", "list"]):
-        result = run_process(*arguments, path=tmp_path)
+        result = run_beside(*arguments, path=tmp_path)
         assert (result.code, result.stderr.splitlines()[0]) == (2, f"error: {message}")
-    chosen = run_process("presets", "list", path=tmp_path, FOMMCTL_PLUGINS="fomm,one")
+    chosen = run_beside("presets", "list", path=tmp_path, FOMMCTL_PLUGINS="fomm,one")
     assert chosen.code == 0
 
 
-def test_a_plugin_cannot_take_the_place_of_a_command_of_ours(tmp_path: Path, run_process: Run) -> None:
+def test_a_plugin_cannot_take_the_place_of_a_command_of_ours(tmp_path: Path, run_beside: Run) -> None:
     path = install(tmp_path, DISPUTED.format(name="plugins"))
-    result = run_process("--help", path=path)
+    result = run_beside("--help", path=path)
     assert result.stderr == (
         "warning: the command 'plugins' of plugin 'good' (good_plugin) of good-plugin is left out: "
         "fommctl has one of this name\n"
     )
-    assert run_process("plugins", "list", "--json", path=path).code == 0
+    assert run_beside("plugins", "list", "--json", path=path).code == 0
 
 
 def test_a_plugin_that_is_not_installed(tmp_path: Path, run_process: Run) -> None:
@@ -294,10 +294,10 @@ GREEDY = """
 """
 
 
-def test_check_finds_a_backend_that_claims_others_presets(tmp_path: Path, run_process: Run, host: Host) -> None:
+def test_check_finds_a_backend_that_claims_others_presets(tmp_path: Path, run_beside: Run, host: Host) -> None:
     install(tmp_path, GREEDY)
     text = load_preset("smoke", host).text().replace("backend: fomm", "backend: greedy")
     (tmp_path / "greedy.yaml").write_text(text.replace("name: smoke", "name: greedy"), encoding="utf-8")
-    checks = failed(run_process("plugins", "check", "good", "--json", path=tmp_path))
+    checks = failed(run_beside("plugins", "check", "good", "--json", path=tmp_path))
     assert list(checks) == ["greedy"]
     assert checks["greedy"]["problem"].startswith("broken promise: recognises() is less sure of ")

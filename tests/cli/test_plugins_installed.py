@@ -110,7 +110,7 @@ def check_they_are_seen(environment: Environment) -> None:
 
 def check_they_work_together(environment: Environment, raw: Path) -> None:
     prepared = environment.fommctl(
-        "preprocess", "cats", raw, "-o", "data", "--size", 64, "--format", "png", "--workers", 1
+        "preprocess", "cats", raw, "-o", "data", "--size", 64, "--format", "png", "--workers", 0
     )
     assert (prepared["written"], prepared["failed"]) == (3, [])
     data = environment.folder / "data"
@@ -128,7 +128,7 @@ def check_they_work_together(environment: Environment, raw: Path) -> None:
     assert (shot["frames"], shot["width"], shot["height"], shot["preset"]) == (FRAMES, 64, 64, "pull")
     scores = environment.fommctl(
         "evaluate", "--model", trained["model"], "--data", "data", "--metrics", "edges,akd", "--keypoints",
-        "stands-out", "-o", "scores", "--workers", 1, "--no-videos", "--device", "cpu",
+        "stands-out", "-o", "scores", "--workers", 0, "--no-videos", "--device", "cpu",
     )  # fmt: skip
     assert scores["clips"] == 1
     assert scores["metrics"]["edges"]["frames"] == FRAMES

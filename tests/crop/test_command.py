@@ -361,7 +361,7 @@ def test_an_output_that_cannot_be_written(run_cli, blobs, tmp_path):
     assert run_cli("crop", clip, *blobs).code == 2
 
 
-def test_a_worker_that_dies_costs_its_file_only(run_process, tmp_path):
+def test_a_worker_that_dies_costs_its_file_only(run_beside, tmp_path):
     deadly = BLOBS.replace(
         "return [self._of(frame.astype(int)) for frame in frames]",
         "import os\n            if frames[0].shape[1] == 100:\n                os.kill(os.getpid(), 9)\n"
@@ -372,7 +372,7 @@ def test_a_worker_that_dies_costs_its_file_only(run_process, tmp_path):
     for name in ("a", "b", "c"):
         width = 100 if name == "b" else 96
         blob_clip(tmp_path / "raw" / f"{name}.mp4", audio=(), draw=lambda n, width=width: blob(n, width=width))
-    result = run_process(
+    result = run_beside(
         "crop", tmp_path / "raw", "-o", tmp_path / "out", "--detector", "blobs", "--workers", "2", "--json",
         path=plugins,
     )  # fmt: skip

@@ -41,6 +41,13 @@ def clip_of(path, draw, frames):
     return Clip(media_factory.write_clip(path, width=640, height=360, frames=frames, draw=draw, options={"crf": "12"}))
 
 
+@pytest.fixture(scope="module")
+def crossing(head, tmp_path_factory) -> Clip:
+    """A head that crosses the picture, five pixels a frame."""
+    path = tmp_path_factory.mktemp("crossing") / "cross.mp4"
+    return clip_of(path, lambda number: on(head, -20 + 5 * number, 60), 80)
+
+
 def test_a_head_that_stays_has_the_square_of_before(head, hog, tmp_path):
     clip = clip_of(tmp_path / "still.mp4", lambda number: on(head, 200 + 6 * np.sin(number / 3), 60), 50)
     (shot,) = crops_in_clip(clip, hog, WIDTH)
@@ -51,9 +58,8 @@ def test_a_head_that_stays_has_the_square_of_before(head, hog, tmp_path):
     assert followed.path.at(1.0).center[0] == pytest.approx(200 + HEAD[0], abs=12)
 
 
-def test_a_head_that_crosses_the_picture_is_followed(head, hog, tmp_path):
-    clip = clip_of(tmp_path / "cross.mp4", lambda number: on(head, -20 + 5 * number, 60), 80)
-    (shot,) = crops_in_clip(clip, hog, WIDTH)
+def test_a_head_that_crosses_the_picture_is_followed(crossing, hog):
+    (shot,) = crops_in_clip(crossing, hog, WIDTH)
     assert shot.path is not None
     times = np.arange(80) / 25
     centers = [shot.path.at(time).center[0] for time in times]
@@ -62,7 +68,7 @@ def test_a_head_that_crosses_the_picture_is_followed(head, hog, tmp_path):
     assert np.abs(centers - expected).max() < 9
     assert [shot.path.at(time).side for time in times] == pytest.approx([92 / WIDTH] * 80, rel=0.1)
     assert shot.gaps == ()
-    (fixed,) = crops_in_clip(clip, hog, WIDTH, driving_crop="fixed")
+    (fixed,) = crops_in_clip(crossing, hog, WIDTH, driving_crop="fixed")
     assert fixed.path is None
     assert fixed.box.width > 1.5 * 92 / WIDTH
 
@@ -104,12 +110,13 @@ def test_a_shot_without_a_head_belongs_to_the_one_before(head, hog, tmp_path):
             np.full((360, 640, 3), (10, 120, 40), np.uint8) if number < 80 else on(head, 320, 60, colour=(200, 180, 90))
         )
 
-    first, second = crops_in_clip(clip_of(tmp_path / "gap.mp4", draw, 120), hog, WIDTH)
+    clip = clip_of(tmp_path / "gap.mp4", draw, 120)
+    first, second = crops_in_clip(clip, hog, WIDTH)
     ((start, end),) = first.gaps
     assert start < Fraction(40, 25)
     assert end == second.start == Fraction(80, 25)
     assert second.gaps == ()
-    late = Clip(clip_of(tmp_path / "late.mp4", draw, 120).path, start=Fraction(2))
+    late = Clip(clip.path, start=Fraction(2))
     (only,) = crops_in_clip(late, hog, WIDTH)
     ((start, end),) = only.gaps
     assert start == -1
@@ -151,9 +158,8 @@ def test_a_head_at_the_edge_of_its_picture_hardly_leaves_it(hog):
     assert max(room.left, room.right) == pytest.approx(2 * 0.15 * found.subject.box.width / found.box.width, rel=0.5)
 
 
-def test_moves_are_told_in_faces_from_the_first_sighting(head, hog, tmp_path):
-    clip = clip_of(tmp_path / "cross.mp4", lambda number: on(head, -20 + 5 * number, 60), 80)
-    fixed = crops_in_clip(clip, hog, WIDTH, driving_crop="fixed")
+def test_moves_are_told_in_faces_from_the_first_sighting(crossing, hog):
+    fixed = crops_in_clip(crossing, hog, WIDTH, driving_crop="fixed")
     assert max(x for x, _ in excursions(fixed, 1.0)) == pytest.approx(5 * 75 / 92, rel=0.15)
-    following = crops_in_clip(clip, hog, WIDTH, driving_crop="follow")
+    following = crops_in_clip(crossing, hog, WIDTH, driving_crop="follow")
     assert max(x for x, _ in excursions(following, 0.0)) < 0.25

@@ -7,8 +7,11 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import command_line
 import numpy as np
@@ -30,16 +33,40 @@ def script() -> ModuleType:
     return module
 
 
-def reproduce(out: Path, *more: str) -> str:
-    words = [sys.executable, SCRIPT, "-o", out, *TINY, "--page", out / "README.md", *more]
-    environment = command_line.environment(OMP_NUM_THREADS="1")
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+class AtOnce(Executor):
+    """Runs what it is given when it is given: the commands run in this process and thread."""
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:  # type: ignore[override]
+        future: Future[Any] = Future()
+        future.set_result(function(*arguments))
+        return future
+
+
+def inside(command: Sequence[str], **options: object) -> subprocess.CompletedProcess[str]:
+    """Run `python -m fommctl WORDS` in this process."""
+    done = command_line.run_inside(*command[3:])
+    return subprocess.CompletedProcess(command, done.code, done.stdout, done.stderr)
+
+
+def words(out: Path, *more: str) -> list[str]:
+    return [str(SCRIPT), "-o", str(out), *TINY, "--page", str(out / "README.md"), *more]
+
+
+@pytest.fixture
+def reproduce(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    monkeypatch.setattr(script, "ThreadPoolExecutor", lambda jobs: AtOnce())
+    monkeypatch.setattr(script, "as_completed", list)
+    monkeypatch.setattr(script, "subprocess", SimpleNamespace(run=inside))
+
+    def run(out: Path, *more: str) -> None:
+        monkeypatch.setattr(sys, "argv", words(out, *more))
+        assert script.main() == 0
+
+    return run
 
 
 @pytest.mark.slow
-def test_from_data_to_page_and_the_same_again(tmp_path: Path) -> None:
+def test_from_data_to_page_and_the_same_again(tmp_path: Path, reproduce: Callable[..., None]) -> None:
     out = tmp_path / "out"
     out.mkdir()
     mine = ("# Mine\n\n<!-- results: written by reproduce.py -->\nold\n<!-- end of results -->\n", "Kept.\n")
@@ -74,9 +101,10 @@ def test_from_data_to_page_and_the_same_again(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in models} == models
     assert json.loads((out / "results.json").read_text())["sets"]["reach"] == found
 
-    left = reproduce(out, "--systems", "small-monkeynet", "--points", "2", "--dry-run").splitlines()
-    words = [line.split()[1] for line in left if line.startswith("fommctl ")]
-    assert words == ["train", "train", "evaluate", "evaluate"]
+    command = [sys.executable, *words(out, "--systems", "small-monkeynet", "--points", "2", "--dry-run")]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    left = [line.split()[1] for line in printed.splitlines() if line.startswith("fommctl ")]
+    assert left == ["train", "train", "evaluate", "evaluate"]
 
 
 def test_intervals_and_verdicts(script: ModuleType) -> None:

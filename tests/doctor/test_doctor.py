@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
@@ -10,11 +9,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import command_line
 import distributions
 import pytest
+import torch
+
+from fommctl.doctor import devices
+from fommctl.doctor.run import run_steps
 
 ROOT = Path(__file__).parents[2]
 KEYS = {"area", "name", "value", "level", "advice", "stops"}
@@ -144,17 +148,17 @@ def test_libraries_and_plugins_that_end_the_process(run_process: Run, tmp_path: 
     assert rows["codecs", ".mp4"]["level"] == "ok"
 
 
-def test_a_plugin_that_hangs_costs_the_time_limit_only(run_process: Run, tmp_path: Path) -> None:
+def test_a_plugin_that_hangs_costs_the_time_limit_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = "import time\ntime.sleep(600)"
     beside = distributions.install(tmp_path / "beside", source, name="their-plugin", entry="theirs")
-    result = run_process("doctor", "--json", "--timeout", "12", path=beside)
-    rows = by_name(result.json())
-    assert result.code == 5
-    assert rows["plugins", "theirs"]["value"] == "fails: took more than 12 s"
-    assert rows["weights", "built-in"]["level"] == "note"
-    assert rows["weights", "built-in"]["value"] == "not checked: theirs took more than 12 s"
-    assert rows["trial", "animate"]["stops"]
-    assert rows["codecs", ".mp4"]["level"] == "ok"
+    monkeypatch.syspath_prepend(beside)
+    steps = [("codecs", ".mp4"), ("plugins", "theirs"), ("weights", "built-in"), ("trial", "animate")]
+    rows = {row.name: row for row in run_steps(steps, 10)}
+    assert rows[".mp4"].level == "ok"
+    assert rows["theirs"].value == "fails: took more than 10 s"
+    assert rows["built-in"].level == "note"
+    assert rows["built-in"].value == "not checked: theirs took more than 10 s"
+    assert rows["animate"].stops
 
 
 def test_settings_and_packages_that_make_no_sense(run_process: Run, tmp_path: Path) -> None:
@@ -237,21 +241,6 @@ def test_closed_streams(closed: str, ruin: dict[str, str]) -> None:
     assert b"Traceback" not in done.stderr
 
 
-GPU = """
-import torch
-
-torch.version.cuda = {built}
-torch.cuda.is_available = lambda: {available}
-torch.cuda.device_count = lambda: 1
-torch.cuda.get_device_properties = lambda device: type("Card", (), dict(
-    name="NVIDIA H100", total_memory=80 * 2**30, major=9, minor=0))
-torch.cuda.get_arch_list = lambda: ["sm_80"]
-torch.cuda.mem_get_info = lambda device: (78 * 2**30, 80 * 2**30)
-from fommctl.doctor import run
-run.main([("devices", "cuda")])
-"""
-
-
 @pytest.mark.parametrize(
     ("built", "available", "name", "value"),
     [
@@ -268,11 +257,15 @@ def test_gpus_that_do_not_work(
     tool.write_text("#!/bin/sh\necho 550.54.15\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    program = GPU.format(built=repr(built), available=available)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    lines = [line.partition("fommctl-doctor:")[2] for line in done.stdout.splitlines()]
-    rows = {row["name"]: row for row in map(json.loads, filter(None, lines)) if isinstance(row, dict)}
-    assert rows["NVIDIA driver"]["value"] == "550.54.15, 1 GPUs"
-    assert value in rows[name]["value"]
-    assert rows[name]["level"] == "problem"
-    assert rows[name]["stops"] is (name == "cuda:0")
+    card = SimpleNamespace(name="NVIDIA H100", total_memory=80 * 2**30, major=9, minor=0)
+    monkeypatch.setattr(torch.version, "cuda", built)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_80"])
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (78 * 2**30, 80 * 2**30))
+    rows = {row.name: row for row in devices.check_device("cuda")}
+    assert rows["NVIDIA driver"].value == "550.54.15, 1 GPUs"
+    assert value in rows[name].value
+    assert rows[name].level == "problem"
+    assert rows[name].stops is (name == "cuda:0")

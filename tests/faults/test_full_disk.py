@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from command_line import Result
 from evaluation_data import square_clip
 from fault_scenarios import (
     PRESET,
@@ -156,7 +157,7 @@ def assert_left(found: dict[str, str], before: dict[str, str], own: Case) -> Non
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs limits of POSIX")
-def test_files_that_may_not_grow(name: str, inputs: Inputs, tmp_path: Path) -> None:
+def test_files_that_may_not_grow(name: str, inputs: Inputs, run_beside: Callable[..., Result], tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     own = case(name, inputs, out)
@@ -167,7 +168,7 @@ def test_files_that_may_not_grow(name: str, inputs: Inputs, tmp_path: Path) -> N
     assert_told(result.code, result.stderr)
     assert_left(tree(out, everything=True), before, own)
     # With room again, the same command does it.
-    check(run(*own.words, site=inputs.site, **own.home))
+    check(run_beside(*own.words, path=inputs.site, **own.home))
 
 
 SIZE = 32 * 2**20

@@ -8,7 +8,7 @@ from pathlib import Path
 import command_line
 import pytest
 from fault_scenarios import Inputs, scenarios, write_inputs
-from faults import Undisturbed, moment, run, run_killed, undisturbed
+from faults import Undisturbed, moment, run_killed, undisturbed
 
 NAMES = ("animate", "pictures", "crop", "crop-workers", "preprocess", "preprocess-workers", "train", "train-workers")
 NAMES = (*NAMES, "batch", "batch-workers", "import")
@@ -46,7 +46,13 @@ def wholes(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Wholes:
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_killed_and_run_again(
-    name: str, number: int, full: bool, inputs: Inputs, wholes: Wholes, tmp_path: Path
+    name: str,
+    number: int,
+    full: bool,
+    inputs: Inputs,
+    wholes: Wholes,
+    run_beside: Callable[..., command_line.Result],
+    tmp_path: Path,
 ) -> None:
     scenario, whole, out = scenarios(inputs)[name], wholes(name), tmp_path / "out"
     out.mkdir()
@@ -55,10 +61,7 @@ def test_killed_and_run_again(
     print(f"{name}, {when}, of {whole.seconds:.2f} s and {whole.events} events")
     run_killed(scenario, out, when)
     scenario.check_killed(out, whole.out)
-    # In this process it takes less time; plugins of a scenario would have to be installed for it.
-    if full or scenario.path:
-        again = run(*scenario.words(out), **scenario.options(out))
-    else:
-        again = command_line.run_inside(*scenario.words(out))
+    options = scenario.options(out)
+    again = run_beside(*scenario.words(out), path=options.pop("site"), **options)
     assert again.code == 0, again.stderr
     scenario.check_complete(out, whole.out)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import Result
 from crop_shots import blob_clip
 from fault_scenarios import Inputs, animate, crop, scenarios, write_inputs
 from faults import Scenario, run, undisturbed
@@ -60,7 +62,7 @@ def assert_told(code: int, stderr: str) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS")
 def test_an_end_of_memory_is_told_and_leaves_nothing_half(
-    limited: str, full: bool, inputs: Inputs, tmp_path: Path
+    limited: str, full: bool, inputs: Inputs, run_beside: Callable[..., Result], tmp_path: Path
 ) -> None:
     scenario = scenarios(inputs)[limited]
     whole = undisturbed(scenario, tmp_path / "whole")
@@ -79,7 +81,7 @@ def test_an_end_of_memory_is_told_and_leaves_nothing_half(
     if full:
         assert 0 in codes
         assert any(codes)
-    assert run(*scenario.words(out), site=scenario.path).code == 0
+    assert run_beside(*scenario.words(out), path=scenario.path).code == 0
     scenario.check_complete(out, whole.out)
 
 

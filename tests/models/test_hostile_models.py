@@ -77,7 +77,7 @@ CHECKPOINTS = {
     "expanded.pth.tar": (expanded, "more than the file holds"),
     "header.safetensors": (lambda: struct.pack("<Q", 2**24 - 1) + b"{" + b"[" * (2**24 - 2), "is damaged"),
     "deep.safetensors": (lambda: struct.pack("<Q", 200_006) + b'{"a":' + b"[" * 200_001, "is damaged"),
-    "pickle.pth.tar": (lambda: b"\x80\x02" + b"(" * 2_000_000, "damaged"),
+    "pickle.pth.tar": (lambda: b"\x80\x02" + b"(" * 500_000, "damaged"),
     "bytes.pth.tar": (lambda: b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"x", "damaged"),
 }
 

@@ -60,26 +60,26 @@ def test_show_prints_a_configuration_that_loads_again(run_cli: Run, tmp_path: Pa
     assert data == {"path": str(tmp_path / "mine.yaml"), "preset": yaml.safe_load(result.stdout)}
 
 
-def test_presets_of_a_plugin_stand_beside_ours(run_process: Run, acme: Callable[[str], Path]) -> None:
+def test_presets_of_a_plugin_stand_beside_ours(run_beside: Run, acme: Callable[[str], Path]) -> None:
     folder = acme("acme-64")
-    listed = run_process("presets", "list", "--json", path=folder).json()["presets"]
+    listed = run_beside("presets", "list", "--json", path=folder).json()["presets"]
     assert {
         "name": "acme-64",
         "aliases": ["rockets"],
         "summary": "Rockets",
         "path": str(folder / "acme.yaml"),
     } in listed
-    shown = run_process("presets", "show", "rockets", path=folder)
+    shown = run_beside("presets", "show", "rockets", path=folder)
     assert yaml.safe_load(shown.stdout)["name"] == "acme-64"
     (folder / "acme.yaml").write_text("a: [")
-    broken = run_process("presets", "list", "--json", path=folder)
+    broken = run_beside("presets", "list", "--json", path=folder)
     assert broken.code == 0
     row = next(row for row in broken.json()["presets"] if row["name"] == "acme-64")
     assert row["summary"].startswith("unusable: ")
 
 
-def test_a_plugin_cannot_replace_a_shipped_preset(run_process: Run, acme: Callable[[str], Path]) -> None:
-    result = run_process("presets", "show", "vox", path=acme("vox"))
+def test_a_plugin_cannot_replace_a_shipped_preset(run_beside: Run, acme: Callable[[str], Path]) -> None:
+    result = run_beside("presets", "show", "vox", path=acme("vox"))
     assert result.code == 2
     assert "a plugin's preset has the name of the shipped preset 'vox'" in result.stderr
 

@@ -181,6 +181,7 @@ def test_data_and_results_are_the_published_ones(name: str, host: Host) -> None:
         "num_pairs": 50,
         "format": ".mp4",
         "defaults": None,
+        "openings": None,
         "normalization_params": {
             "adapt_movement_scale": False,
             "use_relative_movement": True,
