@@ -121,10 +121,12 @@ def find_inputs(
     searches: DetectorCache | None = None,
     squares: Squares | None = None,
     film: Clip | None = None,
+    filmed: DrivingFraming | None = None,
 ) -> AnimationInputs:
     """Read the source and find both squares.
 
     searches: those of other jobs, which this one may share.  squares: found before, beside the motion that is driving.
+    film: the source where all of its frames are animated.  filmed: its squares, where they were found before.
     Raises InputError where a subject is asked for and none is found.
     """
     deep = holds_more(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
@@ -147,8 +149,8 @@ def find_inputs(
         area = round(square.clipped(width, height).area)
         check_memory(config.source.name, width, height, width * height * _A_FRAME + area * _A_SQUARE)
     box, turned = (source_box, None) if found.source is None else (found.source.box, found.source.turned)
-    filmed = None if film is None else _film_framing(config, film, framing, host, searches)
-    if filmed is not None:
+    if film is not None:
+        filmed = filmed or _film_framing(config, film, framing, host, searches)
         box, turned = square_at(filmed, Fraction(0))
     seconds = time.monotonic() - began
     return AnimationInputs(

@@ -467,6 +467,22 @@ def _from_header(driving: _Driving) -> DrivingFraming:
     return DrivingFraming(driving.info, driving.start, driving.end, box, shots, driving.detector)
 
 
+@cache
+def _framings() -> TypeAdapter[_Driving]:
+    return TypeAdapter(_Driving)
+
+
+def framing_to_json(framing: DrivingFraming) -> dict[str, Any]:
+    """Return the squares of a video as JSON values."""
+    values: dict[str, Any] = _framings().dump_python(_to_header(framing), mode="json")
+    return values
+
+
+def framing_from_json(values: dict[str, Any]) -> DrivingFraming:
+    """Undo `framing_to_json`. Raises ValueError."""
+    return _from_header(_framings().validate_python(values))
+
+
 def _check_exact(value: Any, key: str = "") -> None:
     """Raise ValueError for a text in the place of an exact number: pydantic would read 1e999999999 for ever."""
     if isinstance(value, dict):

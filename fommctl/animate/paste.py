@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 from fommctl.detection.landmarks import bounds
 from fommctl.media.boxes import Box, TurnedSquare
 from fommctl.media.images import Pixels, crop, over_black, resize
-from fommctl.networks.detail import FrameDetail, enlarged
+from fommctl.networks.detail import FrameDetail, enlarged, enlarged_strips
 
 Floats = NDArray[np.float32]
 Mask = Callable[[int], Floats]
@@ -88,18 +88,20 @@ class Paste:
         # mask * (gain * frame + shift) + (1 - mask) * background, as one product and one sum a frame.
         below = background[self._rows, self._columns, :3].astype(np.float32, copy=False)
         shown = mask if self.own is None else mask * self.own[..., None]
-        factor = np.ascontiguousarray(shown * gain)
-        half = np.float32(0.5 if background.dtype == np.uint8 else 0)
-        summand = np.ascontiguousarray(shown * shift[self.part] + (1 - mask) * below + half)
-        above = np.maximum(below - np.float32(255), 0) if background.dtype != np.uint8 else None
-        self._above = mask * above if above is not None and above.any() else None
-        self._factor, self._summand = factor, summand
-        self._work = np.empty_like(summand)
-        self._with_fourth: tuple[Tensor, ...] | None = None
+        self._above: Floats | None = None
         if background.dtype != np.uint8:
-            self._with_fourth = _with_fourth(factor, summand)
-            # Squares of plates are large, and `levels` needs nothing else.
-            self._factor = self._summand = self._work = np.empty(0, np.float32)
+            # Squares of plates are large: no other picture is kept than is needed, channel by channel as of `Detail`.
+            self._background = np.empty((0, 0, 3), np.float32)
+            self._shown, self._gain = torch.from_numpy(shown), torch.from_numpy(gain)
+            self._below = torch.empty(3, *shown.shape[:2]).permute(1, 2, 0)
+            self._below.copy_(torch.from_numpy(shown * shift[self.part] + (1 - mask) * below))
+            if (below > np.float32(255)).any():
+                self._above = mask * np.maximum(below - np.float32(255), 0)
+            return
+        self._factor = np.ascontiguousarray(shown * gain)
+        self._summand = np.ascontiguousarray(shown * shift[self.part] + (1 - mask) * below + np.float32(0.5))
+        self._work = np.empty_like(self._summand)
+        self._with_fourth: tuple[Tensor, ...] | None = None
 
     def __call__(self, frame: Pixels, detail: FrameDetail | None = None) -> Pixels:
         """frame: (h, w, 3), the animated square in any size. Returns a new picture of the background's shape.
@@ -123,27 +125,31 @@ class Paste:
 
     def levels(self, frame: Tensor, detail: FrameDetail | None = None) -> Floats:
         """Return the square, blended with the background and not rounded: (rows, columns, 3) of the part in the
-        picture.
+        picture.  frame, detail: as of `strips`."""
+        result = np.empty((*self.mask.shape, 3), np.float32)
+        for rows, levels in self.strips(frame, detail):
+            result[rows] = levels.numpy()
+        return result
+
+    def strips(self, frame: Tensor, detail: FrameDetail | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """Yield the same from the top to the bottom, so many rows at a time that all work is done in the processor's
+        cache: which rows, and (rows, columns, 3), which the caller may change.
 
         frame: (3, h, w) in [0, 1].  What the background has above white comes back with the detail, else where the
         frame is white too.
         """
-        assert self._with_fourth is not None, "the background is in floats"
-        factor, summand = self._with_fourth
-        levels = F.pad(frame.float().cpu().permute(1, 2, 0) * 255, (0, 1)).contiguous()
-        large = enlarged(levels, self._size[::-1])[self.part]
-        result = np.empty((*large.shape[:2], 3), np.float32)
-        height = max(1, STRIP // (16 * large.shape[1]))
-        for start in range(0, len(large), height):
-            rows = slice(start, start + height)
-            work = large[rows] * factor[rows] + summand[rows]
+        large = enlarged_strips(frame.float().cpu() * 255, self._size[::-1], self.part)
+        height = max(1, STRIP // (12 * self.mask.shape[1]))
+        for start in range(0, len(self.mask), height):
+            rows = slice(start, min(start + height, len(self.mask)))
+            animated = large(rows)
+            work = (animated * self._gain).mul_(self._shown[rows]).add_(self._below[rows])
             if detail is not None:
                 work += detail.strip(rows).cpu()
-            result[rows] = work[..., :3].numpy()
-            if detail is None and self._above is not None:
-                white = _smoothstep((large[rows, :, :3].numpy() - WHITE[0]) / np.float32(WHITE[1] - WHITE[0]))
-                result[rows] += self._above[rows] * white
-        return result
+            elif self._above is not None:
+                white = _smoothstep((animated.numpy() - WHITE[0]) / np.float32(WHITE[1] - WHITE[0]))
+                work += torch.from_numpy(self._above[rows] * white)
+            yield rows, work
 
     def floats(self, frame: Pixels, detail: FrameDetail) -> Tensor:
         """Return the whole square with its detail, neither rounded nor pasted: (1, 3, side, side) in [0, 1]."""
@@ -223,6 +229,10 @@ class TurnedPaste:
         """Paste as `Paste` does; what the background has above white does not come back."""
         large = F.interpolate(frame[None].float().cpu() * 255, (self._side, self._side), mode="bicubic", antialias=True)
         return self._blended(large[0].permute(1, 2, 0).numpy())
+
+    def strips(self, frame: Tensor, detail: FrameDetail | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """Yield as `Paste` does, here all rows at once."""
+        yield slice(None), torch.from_numpy(self.levels(frame, detail))
 
     def _blended(self, large: Floats) -> Floats:
         matched = torch.from_numpy(large * self._gain + self._shift)

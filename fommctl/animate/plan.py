@@ -250,12 +250,13 @@ def plan_animation(
     driving: Clip | Motion,
     files: InputFiles,
     squares: Squares | None = None,
+    filmed: DrivingFraming | None = None,
 ) -> AnimationPlan:
     """Look at the inputs and decide, for one face. Raises UsageError, InputError, OutputError, ModelError or
     MissingError.
 
     driving: as `open_driving` gave it; the part of a clip that is animated is set here.
-    files: as `input_files` gave them before `driving` was opened.  squares: see `find_inputs`.
+    files: as `input_files` gave them before `driving` was opened.  squares, filmed: see `find_inputs`.
     """
     remarks = check_outputs(config)
     config = resolve(config, engine.model.preset, engine.family)
@@ -272,7 +273,7 @@ def plan_animation(
         if film is not None and film.info.duration is not None and isinstance(driving, Clip):
             end = driving.start + film.info.duration
             driving.end = end if driving.end is None else min(driving.end, end)
-        inputs = find_inputs(config, driving, framing, size, engine.host, engine.detectors, squares, film)
+        inputs = find_inputs(config, driving, framing, size, engine.host, engine.detectors, squares, film, filmed)
     info = inputs.driving.info
     sound, about_sound = choose_sound(config, inputs.driving, must_check=isinstance(driving, Motion))
     context = engine.encoded((inputs.square, *inputs.views), config.size, options)

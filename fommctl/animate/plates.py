@@ -204,21 +204,31 @@ class PlateComposer:
                 size = self._background.shape[0], self._background.shape[1]
                 frame = F.interpolate(frame[None].float(), size, mode="bicubic", antialias=True)[0]
             return self._values(frame.float().cpu().permute(1, 2, 0).numpy() * np.float32(255))
+        result = self._background.copy()
+        place = result[self._paste.place][..., :3]
+        for rows, square in self._squares(frame, detail):
+            shown = self._paste.mask[rows] > 0
+            for channel in range(3):
+                np.copyto(place[rows, :, channel], square[..., channel], where=shown)
+        return result
+
+    def _squares(self, frame: Tensor, detail: FrameDetail | None) -> Iterator[tuple[slice, Floats]]:
+        """Yield the square as it is pasted, in the source's numbers: which of its rows, and (rows, columns, 3)."""
+        assert self._paste is not None
+        display = self._plate.display
+        if display.in_strips:
+            for rows, levels in self._paste.strips(frame, detail):
+                yield rows, display.values(levels.div_(255).numpy())
+            return
         square = self._values(self._paste.levels(frame, detail))
-        if self._plate.display.view is not None:
+        if display.view is not None:
             # Near white a tone map turns next to nothing into much: along the edge the numbers themselves are mixed.
             own = self._background[self._paste.place][..., :3]
             square = own + np.minimum(1, VIEW_EDGE * self._paste.mask[..., None]) * (square - own)
-        return self._placed(square)
+        yield slice(None), square
 
     def _values(self, levels: Floats) -> Floats:
         return self._plate.display.values(levels / np.float32(255))
-
-    def _placed(self, square: Floats) -> Floats:
-        assert self._paste is not None
-        result = self._background.copy()
-        np.copyto(result[self._paste.place][..., :3], square, where=(self._paste.mask > 0)[..., None])
-        return result
 
     def _filtered(self, frame: Tensor, detail: FrameDetail | None) -> Tensor:
         """Return the square (3, h, w) after the filters of plugins."""

@@ -68,7 +68,11 @@ class AnimateResult:
             "precision": self.precision,
             "motion": self.motion,
             "reference_s": round(self.reference_s, 6),
-            "frames_per_second": {"model": round(self.model_rate, 2), "end_to_end": round(self.end_to_end_rate, 2)},
+            "frames_per_second": {
+                # Large models on a CPU take minutes a frame: digits that count, not decimals.
+                "model": float(f"{self.model_rate:.4g}"),
+                "end_to_end": float(f"{self.end_to_end_rate:.4g}"),
+            },
             "detection_s": round(self.detection_s, 3),
             "warnings": list(self.warnings),
         }

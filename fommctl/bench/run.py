@@ -345,8 +345,8 @@ def measure(preset: Preset, backend: Backend, host: Host, device: torch.device, 
         _write(wide, HD, (width, height), count)
         for _ in range(rounds):
             rates["alone"].append(_alone(engine, (pictures * count)[:count]))
-            rates["native"].append(_animated(engine, native, "none"))
-            rates["hd"].append(_animated(engine, wide, f"{(HD[0] - HD[1]) // 2},0,{HD[1]}"))
+            rates["native"].append(_animated(engine, native, native, "none"))
+            rates["hd"].append(_animated(engine, native, wide, f"{(HD[0] - HD[1]) // 2},0,{HD[1]}"))
     medians = {name: statistics.median(values) for name, values in rates.items()}
     return EndToEnd(
         frames_per_second=medians["native"],
@@ -368,9 +368,9 @@ def _alone(engine: Animator, pictures: Sequence[Pixels]) -> float:
     return count / (time.perf_counter() - began)
 
 
-def _animated(engine: Animator, driving: Path, driving_crop: str) -> float:
+def _animated(engine: Animator, source: Path, driving: Path, driving_crop: str) -> float:
     config = AnimateConfig(
-        source=driving,
+        source=source,
         driving=driving,
         output=driving.with_name("result.mp4"),
         crop="none",

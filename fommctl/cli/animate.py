@@ -122,11 +122,12 @@ def summary(result: "AnimateResult") -> "Text":
     from rich.text import Text
 
     sound = f", sound {result.audio}" if result.audio else ""
-    rates = f"{result.end_to_end_rate:.1f} frames/s on {result.device} ({result.precision})"
+    rate = result.end_to_end_rate
+    speed = f"{rate:.1f} frames/s" if rate >= 1 else f"{1 / rate:.1f} s a frame"
     return Text.assemble(
         (str(result.output), "bold"),
         f"\n{result.frames} frames, {result.width}x{result.height}, {float(result.fps):.3f} fps{sound}; "
-        f"model {result.model}; {rates}",
+        f"model {result.model}; {speed} on {result.device} ({result.precision})",
     )
 
 

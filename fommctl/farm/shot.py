@@ -12,6 +12,7 @@ import numpy as np
 
 from fommctl.animate.config import AnimateConfig, FrameRange, ModelChoice
 from fommctl.animate.inputs import Squares
+from fommctl.animate.motion import DrivingFraming, framing_from_json, framing_to_json
 from fommctl.api.protocols import Detection
 from fommctl.detection.framing import Crop
 from fommctl.errors import FommctlError, InputError, UsageError
@@ -45,6 +46,8 @@ class FarmShot:
     chunk: int
     squares: tuple[Squares, ...] = ()
     """Squares that the task of the motion found, one a face: the others need no detector."""
+    film: DrivingFraming | None = None
+    """Squares of a video as source likewise."""
 
     @property
     def encodes(self) -> bool:
@@ -69,6 +72,7 @@ class FarmShot:
             "frames": [self.frames.first, self.frames.last],
             "chunk": self.chunk,
             "squares": [[None if crop is None else _to_json(crop) for crop in face] for face in self.squares],
+            "film": None if self.film is None else framing_to_json(self.film),
         }
         write_text(path, json.dumps(data, indent=1) + "\n")
 
@@ -90,6 +94,7 @@ class FarmShot:
                     tuple(None if crop is None else _from_json(crop) for crop in face)
                     for face in data.get("squares", ())
                 ),
+                film=None if data.get("film") is None else framing_from_json(data["film"]),
             )
         except FileNotFoundError as error:
             raise InputError(f"{path} does not exist", "Name the folder that 'fommctl farm emit' made.") from error

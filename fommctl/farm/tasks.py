@@ -92,7 +92,7 @@ class FarmJob:
         choice = replace(shot.choice, precision=engine.precision)  # type: ignore[arg-type]  # a word of it
         config = replace(plan.config, detector=motions[0].driving.detector)
         squares = tuple(face.inputs.squares for face in plan.faces)
-        settled = replace(shot, config=config, choice=choice, squares=squares)
+        settled = replace(shot, config=config, choice=choice, squares=squares, film=plan.inputs.film)
         settled.with_paths_of(shot).write(self.folder / SETTLED)
         return TaskResult("motion", target, len(motions[0]), kept=False)
 
@@ -183,7 +183,7 @@ class FarmJob:
         # What is there was accepted, or refused, when the job was made.
         config = replace(shot.config, overwrite=True)
         plans = [
-            plan_animation(config, engine, motion, files, squares)
+            plan_animation(config, engine, motion, files, squares, shot.film)
             for motion, squares in zip(motions, shot.squares, strict=True)
         ]
         return together(plans, config), motions

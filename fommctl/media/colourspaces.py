@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,7 @@ scene-linear 2.74; the curve goes on above it and has an inverse everywhere."""
 _REC709 = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
 _AP0 = (0.7347, 0.2653, 0.0, 1.0, 0.0001, -0.077, 0.32168, 0.33767)
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
-_STRIP = 1 << 16
+_STRIP = 1 << 18
 """Bytes of a picture that are converted at a time."""
 _LUMA_2020 = np.array([0.2627, 0.6780, 0.0593])
 _FILM_BLACK, _FILM_WHITE, _FILM_STEP = 95, 685, 0.002 / 0.6
@@ -180,39 +180,46 @@ Change = Callable[[Floats], Floats]
 """A change of pixels (..., 3)."""
 
 
+class _Conversion(NamedTuple):
+    to_linear: Change
+    """To scene-linear Rec.709."""
+    from_linear: Change
+    slow_start: bool = False
+    """Does a call take long, be it of one pixel?"""
+
+
 def to_linear(space: Space) -> Change:
     """Return what turns values of a space into scene-linear Rec.709."""
-    return _changes(space)[0]
+    return _conversion(space).to_linear
 
 
 def from_linear(space: Space) -> Change:
     """Return the inverse of `to_linear`."""
-    return _changes(space)[1]
+    return _conversion(space).from_linear
 
 
 @cache
-def _changes(space: Space) -> tuple[Change, Change]:
-    """Return what turns values of a space into scene-linear Rec.709, and back."""
+def _conversion(space: Space) -> _Conversion:
     if space.primaries is not None:
         return _products(_to_rec709(space.primaries))
     if (tags := tags_of(space)) is not None:
         return _display(tags)
     if space.config is None:
         return {
-            SRGB: (decode_srgb, encode_srgb),
-            LINEAR: (_same, _same),
-            FILM_LOG: (_film_light, _film_density),
+            SRGB: _Conversion(decode_srgb, encode_srgb),
+            LINEAR: _Conversion(_same, _same),
+            FILM_LOG: _Conversion(_film_light, _film_density),
         }[space.name]
-    return _conversion(space.name, space.config)
+    return _by_ocio(space.name, space.config)
 
 
-def _display(tags: ColourTags) -> tuple[Change, Change]:
+def _display(tags: ColourTags) -> _Conversion:
     """Return the conversions of a signal for displays; 1 is the light of diffuse white."""
-    there, back = _products(to_bt709(tags.primaries or BT2020).astype(np.float64))
+    there, back, _ = _products(to_bt709(tags.primaries or BT2020).astype(np.float64))
     decode, encode = {TRANSFER_PQ: (_pq_light, _pq_signal), TRANSFER_HLG: (_hlg_light, _hlg_signal)}.get(
         tags.transfer or 0, (_gamma_light, _gamma_signal)
     )
-    return lambda signal: there(decode(signal)), lambda light: encode(back(light))
+    return _Conversion(lambda signal: there(decode(signal)), lambda light: encode(back(light)))
 
 
 def _pq_light(signal: Floats) -> Floats:
@@ -262,7 +269,7 @@ def _same(values: Floats) -> Floats:
     return values
 
 
-def _conversion(name: str, path: str) -> tuple[Change, Change]:
+def _by_ocio(name: str, path: str) -> _Conversion:
     """Return the conversions between a space of a configuration and linear Rec.709.
 
     OCIO sets itself up anew with every call, for a tenth of a second and more. Of spaces that are a matrix, or a curve
@@ -279,13 +286,15 @@ def _conversion(name: str, path: str) -> tuple[Change, Change]:
                 "Take another one with --ocio.",
             )
         linear = "aces_interchange"
-        after, before = _products(_to_rec709(_AP0))
+        after, before, _ = _products(_to_rec709(_AP0))
     decode, encode = _ocio(name, linear, path), _ocio(linear, name, path)
     ramp = np.linspace(*_CURVE, dtype=np.float32)
     samples = np.concatenate((_TRIAL, np.repeat(ramp[:, None], 3, axis=1)))
     light = after(decode(samples)).astype(np.float64)
     found = _as_matrix(light[: len(_TRIAL)]) or _as_curve(light, ramp)
-    return found or (lambda values: after(decode(values)), lambda values: encode(before(values)))
+    return found or _Conversion(
+        lambda values: after(decode(values)), lambda values: encode(before(values)), slow_start=True
+    )
 
 
 _TRIAL = np.array(
@@ -302,7 +311,7 @@ _CURVE = (-1.0, 2.0, (1 << 18) + 1)
 """First and last value at which a curve is tabulated, and the number of values."""
 
 
-def _as_matrix(light: NDArray[np.float64]) -> tuple[Change, Change] | None:
+def _as_matrix(light: NDArray[np.float64]) -> _Conversion | None:
     """Return a conversion of the trial colours as a product and its inverse; None where it is no linear one."""
     rows = light[:3]
     if not np.allclose(light, _TRIAL @ rows, rtol=1e-5, atol=1e-6):
@@ -310,7 +319,7 @@ def _as_matrix(light: NDArray[np.float64]) -> tuple[Change, Change] | None:
     return _products(rows.T)
 
 
-def _as_curve(light: NDArray[np.float64], ramp: Floats) -> tuple[Change, Change] | None:
+def _as_curve(light: NDArray[np.float64], ramp: Floats) -> _Conversion | None:
     """Return a conversion of the trial colours and a grey ramp as one curve for all channels and then a matrix, and the
     inverse; None where it is something else."""
     trial, grey = light[: len(_TRIAL)], light[len(_TRIAL) :, 1]
@@ -331,7 +340,7 @@ def _as_curve(light: NDArray[np.float64], ramp: Floats) -> tuple[Change, Change]
     known = trial[-2:]
     if abs(np.linalg.det(matrix)) < 1e-6 or not np.allclose(curve(_TRIAL[-2:]) @ matrix.T, known, rtol=1e-4, atol=1e-5):
         return None
-    there, back = _products(matrix)
+    there, back, _ = _products(matrix)
 
     def decode(values: Floats) -> Floats:
         return there(curve(values).astype(np.float32))
@@ -339,7 +348,7 @@ def _as_curve(light: NDArray[np.float64], ramp: Floats) -> tuple[Change, Change]
     def encode(values: Floats) -> Floats:
         return np.interp(back(values), grey, places).astype(np.float32)
 
-    return decode, encode
+    return _Conversion(decode, encode)
 
 
 def _ocio(source: str, target: str, path: str) -> Change:
@@ -365,8 +374,8 @@ def _pixels(oiio: Any, made: Any, shape: tuple[int, ...]) -> Floats:
     return np.asarray(made.get_pixels(oiio.FLOAT), np.float32).reshape(shape)
 
 
-def _products(matrix: NDArray[np.floating]) -> tuple[Change, Change]:
-    return _product(matrix), _product(np.linalg.inv(matrix))
+def _products(matrix: NDArray[np.floating]) -> _Conversion:
+    return _Conversion(_product(matrix), _product(np.linalg.inv(matrix)))
 
 
 def _product(matrix: NDArray[np.floating]) -> Change:
@@ -399,8 +408,10 @@ def _in_strips(change: Change, values: Floats) -> Floats:
 
 def decode_srgb(signal: Floats) -> Floats:
     """Return light of an sRGB signal (IEC 61966-2-1); the curve goes on above 1, its straight part below 0."""
-    light = np.power(np.maximum((signal + np.float32(0.055)) / np.float32(1.055), 0), np.float32(2.4))
-    return np.where(signal <= np.float32(0.04045), signal / np.float32(12.92), light).astype(np.float32, copy=False)
+    light = (signal + np.float32(0.055)) / np.float32(1.055)
+    np.power(np.maximum(light, 0, out=light), np.float32(2.4), out=light)
+    np.divide(signal, np.float32(12.92), out=light, where=signal <= np.float32(0.04045))
+    return light
 
 
 def encode_srgb(light: Floats) -> Floats:
@@ -423,10 +434,13 @@ def expand(light: Floats) -> Floats:
     """Undo `compress`, up to the largest number of half-floats."""
     if light.max(initial=0) <= KNEE:
         return light
-    above = np.minimum(np.maximum(light - np.float32(KNEE), 0) / np.float32(REACH), np.float32(12.71))
-    return np.where(above > 0, np.float32(KNEE) + np.float32(REACH) * np.expm1(above), light).astype(
-        np.float32, copy=False
-    )
+    above: Floats = np.maximum(light - np.float32(KNEE), 0)
+    np.exp(np.minimum(above / np.float32(REACH), np.float32(12.71)), out=above)
+    # expm1 takes several times as long, and is no more exact once the knee is added.
+    above -= np.float32(1)
+    above *= np.float32(REACH)
+    above += np.minimum(light, np.float32(KNEE))
+    return above
 
 
 def _film_light(codes: Floats) -> Floats:
@@ -458,6 +472,11 @@ class DisplayTransform:
     def plain(self) -> bool:
         """Whether the values are what a model sees."""
         return self.view is None and not self.shoulder and self.space == Space(SRGB)
+
+    @property
+    def in_strips(self) -> bool:
+        """Whether it takes no longer on one strip of a picture after the other than on the whole."""
+        return self.view is None and not _conversion(self.space).slow_start
 
     def shown(self, values: Floats) -> Floats:
         """Return the display-referred sRGB signal of values (..., 3): 1 is the model's white, and brighter ones

@@ -180,10 +180,15 @@ def read_header(path: Path) -> Header:
         spec = image.spec()
         width, height = spec.full_width or spec.width, spec.full_height or spec.height
         check_size(path.name, max(width, spec.width), max(height, spec.height))
-        names = [name.rpartition(".")[2] for name in spec.channelnames]
         comment = spec.getattribute("ImageDescription") or spec.getattribute("DocumentName")
         said = None if comment is None else str(comment)
-        return Header(image.format_name(), width, height, _depth(spec), "A" in names, _attributes(spec), said)
+        return Header(image.format_name(), width, height, _depth(spec), _has_alpha(spec), _attributes(spec), said)
+
+
+def _has_alpha(spec: Any) -> bool:
+    """Tell whether a layer holds colours and alpha: an `A` alone is a matte."""
+    names = set(spec.channelnames)
+    return any(names & {f"{name[:-1]}R", f"{name[:-1]}Y"} for name in names if name.rpartition(".")[2] == "A")
 
 
 def read_plate(path: Path, options: ReadOptions = PLAIN) -> Plate:

@@ -89,7 +89,9 @@ def _sequence(info: VideoInfo, warn: Warn) -> Iterator[Pending]:
     black = info.reading.gap == "black"
     if length > len(found):
         instead = "black frames stand" if black else "the frame before stays"
-        warn(f"{info.path}: {length - len(found)} numbers are missing; {instead} in their place")
+        count = length - len(found)
+        what = "1 number is missing" if count == 1 else f"{count} numbers are missing"
+        warn(f"{info.path}: {what}; {instead} in {'its' if count == 1 else 'their'} place")
     following = [position for position, _ in found[1:]] + [length]
     step = 1 / info.rate
     for (position, file), after in zip(found, following, strict=True):

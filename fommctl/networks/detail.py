@@ -10,7 +10,9 @@ Pixels are squares: places are told from one border of the picture (-1) to the o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -32,11 +34,16 @@ FINENESS = 3
 """Places are told apart in such parts of a source pixel; odd, so that the pixels themselves are among them."""
 
 
+Strips = Callable[[slice], Tensor]
+"""strip(rows): some rows of a large picture, (rows, columns, C)."""
+
+
 class Detail:
     """Gives frames of one source what its full resolution has more. Use it in one thread at a time.
 
-    Large pictures are (rows, columns, 4) here, the last channel without a meaning: pixels of four bytes are read,
-    enlarged and multiplied several times as fast as those of three.
+    Large pictures of 8 bits are (rows, columns, 4) here, the last channel without a meaning: pixels of four bytes are
+    read, enlarged and multiplied several times as fast as those of three. Those in floats are (rows, columns, 3) and
+    lie in memory channel by channel; none is ever enlarged as a whole.
     """
 
     def __init__(
@@ -57,16 +64,17 @@ class Detail:
         """
         self._size = square.shape[0], square.shape[1]
         self._part = part
+        self._exact = square.is_floating_point()
+        channels = 1 if self._exact else 4
         self._motion: Tensor | None = None
         self.rest: Tensor | None = None
         if edges is not None:
             self._motion, own = edges
-            self.rest = (weight * (1 - own))[..., None].repeat(1, 1, 4)
+            self.rest = (weight * (1 - own))[..., None].repeat(1, 1, channels)
             weight = weight * own
-        self.weight = weight[..., None].repeat(1, 1, 4).div_(255)
-        self._exact = square.is_floating_point()
+        self.weight = weight[..., None].repeat(1, 1, channels).div_(255)
         self._fineness = 1 if self._exact else FINENESS
-        self._table = F.pad(square, (0, 1)).permute(2, 0, 1)[None].contiguous() if self._exact else _table(square)
+        self._table = square.permute(2, 0, 1)[None].contiguous() if self._exact else _table(square)
         self._compared = _over(small.permute(2, 0, 1).float().div_(255), COMPARED)[None]
         rows, columns = (torch.arange(side, device=square.device).float() for side in self._size)
         self._rows, self._columns = (
@@ -84,21 +92,23 @@ class Detail:
         confidence = confidence_of(apart).mul_(resize(steadiness(shift)[None], apart.shape[1:])[0])
         # Where there is detail, only light and colour are the frame's own.
         base = frame - resize(_over(apart, COLOUR // COMPARED), frame.shape[1:])
-        parts = (base, confidence.expand(3, -1, -1))
-        levels, share = (self._enlarged(_levels(planes, exact=self._exact)) for planes in parts)
-        return FrameDetail(self, shift, levels, share)
+        if self._exact:
+            return FrameDetail(self, shift, self._strips(base), self._strips(confidence[None]))
+        levels, share = (self._enlarged(planes) for planes in (base, confidence.expand(3, -1, -1)))
+        return FrameDetail(self, shift, levels.__getitem__, share.__getitem__)
 
     def _fit(self, shift: Tensor) -> None:
         """Make what depends on the size of the flow alone."""
         self._flow_shape = shift.shape
         (height, width), (rows, columns) = self._size, self._part
-        down, across = spread(height, shift.shape[1], shift)[rows], spread(width, shift.shape[2], shift)[columns].T
+        down = spread(height, shift.shape[1], shift.device)[rows]
+        across = spread(width, shift.shape[2], shift.device)[columns].T
         scale = self._fineness / 2
         self._down, self._across = down, torch.stack((across * (width * scale), across * (height * scale)))
         height, width = self._compared.shape[2:]
         self._small_down, self._small_across = (
-            spread(height, shift.shape[1], shift),
-            spread(width, shift.shape[2], shift).T,
+            spread(height, shift.shape[1], shift.device),
+            spread(width, shift.shape[2], shift.device).T,
         )
         self._small_centres = centres(height, width, like=shift)
 
@@ -109,11 +119,13 @@ class Detail:
         return F.grid_sample(self._compared, grid[None], padding_mode="border", align_corners=False)[0]
 
     def kept(self, shift: Tensor, rows: slice) -> Tensor:
-        """Return rows of the wanted part of the source along the flow: (rows, columns, 4), of the source's type."""
+        """Return rows of the wanted part of the source along the flow: (rows, columns, 3 or 4), of its type."""
         x, y = self._in_table(shift, rows)
         if self._exact:
             height, width = self._size
-            grid = torch.stack(((x * 2 + 1) / width - 1, (y * 2 + 1) / height - 1), -1)[None]
+            grid = torch.stack((x.mul_(2).add_(1).div_(width).sub_(1), y.mul_(2).add_(1).div_(height).sub_(1)), -1)[
+                None
+            ]
             kept = F.grid_sample(self._table, grid, mode="bicubic", padding_mode="border", align_corners=False)
             return kept[0].permute(1, 2, 0)
         height, width, _ = self._table.shape
@@ -138,9 +150,13 @@ class Detail:
             x, y = x.mul_(self._motion[rows]), y.mul_(self._motion[rows])
         return x.add_(self._columns), y.add_(self._rows[rows])
 
-    def _enlarged(self, levels: Tensor) -> Tensor:
-        """Return (h, w, 4) at the square's size, the wanted part of it."""
-        return enlarged(levels, self._size)[self._part]
+    def _enlarged(self, planes: Tensor) -> Tensor:
+        """Return (3, h, w) in [0, 1] as levels at the square's size, the wanted part of it: (rows, columns, 4)."""
+        return enlarged(_levels(planes), self._size)[self._part]
+
+    def _strips(self, planes: Tensor) -> Strips:
+        """Return (C, h, w) in [0, 1] likewise, a strip at a time: (rows, columns, C)."""
+        return enlarged_strips(planes * 255, self._size, self._part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,19 +166,19 @@ class FrameDetail:
 
     detail: Detail
     shift: Tensor
-    base: Tensor
-    """(rows, columns, 4): what of the frame the kept source replaces."""
-    share: Tensor
-    """(rows, columns, 4): of the detail, 0 to 255."""
+    base: Strips
+    """What of the frame the kept source replaces: (rows, columns, 3 or 4)."""
+    share: Strips
+    """Of the detail, 0 to 255: (rows, columns, 1 or 4)."""
 
     def kept(self, rows: slice) -> Tensor:
-        """Return the full source along the flow, some rows of the wanted part: (rows, columns, 4) uint8."""
+        """Return the full source along the flow, some rows of the wanted part: (rows, columns, 3 or 4)."""
         return self.detail.kept(self.shift, rows)
 
     def strip(self, rows: slice) -> Tensor:
-        """Return the detail of some rows of the wanted part: (rows, columns, 4) float32."""
+        """Return the detail of some rows of the wanted part: (rows, columns, 3 or 4) float32."""
         kept, rest = self.kept(rows).float(), self.detail.rest
-        added = (kept - self.base[rows]).mul_(self.share[rows]).mul_(self.detail.weight[rows])
+        added = (kept - self.base(rows)).mul_(self.share(rows)).mul_(self.detail.weight[rows])
         return added if rest is None else added.add_(kept.mul_(rest[rows]))
 
 
@@ -172,14 +188,35 @@ def enlarged(levels: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(planes, size, mode="bicubic", antialias=True)[0].permute(1, 2, 0)
 
 
-def _levels(planes: Tensor, *, exact: bool = False) -> Tensor:
-    """Convert (3, h, w) in [0, 1] to levels of 255: (h, w, 4), bytes on a CPU, which enlarges them far faster than
-    floats.
+def enlarged_strips(maps: Tensor, size: tuple[int, int], part: tuple[slice, slice]) -> Strips:
+    """Resize maps (C, h, w) to another (height, width), bicubically: first every row, then, when it is asked for, a
+    strip of a part of the result.
 
-    exact: neither rounded nor cut off.
+    What `enlarged` gives needs 75 MB a square of 2160 pixels, and a processor waits for memory, not for sums.
     """
-    if exact:
-        return F.pad(planes.float() * 255, (0, 0, 0, 0, 0, 1)).permute(1, 2, 0).contiguous()
+    count, source_rows, source_columns = maps.shape
+    top = part[0].indices(size[0])[0]
+    down = spread(size[0], source_rows, maps.device)[part[0]]
+    across = spread(size[1], source_columns, maps.device)[part[1]]
+    columns = len(across)
+    wide = (maps.transpose(0, 1).reshape(-1, source_columns) @ across.T).view(source_rows, count * columns)
+    scale = source_rows / size[0]
+    reach = 2 * max(1.0, scale) + 1
+
+    def strip(rows: slice) -> Tensor:
+        start, stop, _ = rows.indices(len(down))
+        # Each row is made of those few around its place; all other factors are 0.
+        first = max(0, int((top + start + 0.5) * scale - reach))
+        last = min(source_rows, int((top + stop - 0.5) * scale + reach) + 1)
+        made = down[start:stop, first:last] @ wide[first:last]
+        return made.view(stop - start, count, columns).transpose(1, 2)
+
+    return strip
+
+
+def _levels(planes: Tensor) -> Tensor:
+    """Convert (3, h, w) in [0, 1] to levels of 255: (h, w, 4), bytes on a CPU, which enlarges them far faster than
+    floats."""
     levels = F.pad((planes * 255).round_().clamp_(0, 255), (0, 0, 0, 0, 0, 1)).permute(1, 2, 0).contiguous()
     return levels.to(torch.uint8) if levels.device.type == "cpu" else levels
 
@@ -234,10 +271,11 @@ def resize(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     return F.interpolate(maps[None], tuple(size), mode="bilinear")[0]
 
 
-def spread(length: int, count: int, like: Tensor) -> Tensor:
+@lru_cache(maxsize=16)
+def spread(length: int, count: int, device: torch.device) -> Tensor:
     """Return the matrix (length, count) that enlarges a line of `count` values smoothly (bicubic), pixels being
     areas."""
-    eye = torch.eye(count, device=like.device)[None, None]
+    eye = torch.eye(count, device=device)[None, None]
     return F.interpolate(eye, (length, count), mode="bicubic", antialias=True)[0, 0]
 
 

@@ -1,6 +1,7 @@
 """`fommctl animate` on real files: frames, times, sound, framing, paste-back, what is written and what is said."""
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from shots import ASTRONAUT, HALF, NTSC, carphone_frames, face_clip, portrait
 from written_media import frames, track
 
 import fommctl
+from fommctl.cli.animate import summary
 from fommctl.errors import InputError, UsageError
 from fommctl.media.reader import Reader
 
@@ -546,3 +548,13 @@ def test_several_faces_the_largest_is_taken_and_the_number_is_said(run_cli, tmp_
     difference = np.abs(changed.astype(int) - np.asarray(wide)).max(2)
     assert difference[:, :450].any()
     assert not difference[:, 600:].any()
+
+
+@pytest.mark.parametrize(
+    ("rate", "told", "shown"), [(0.003456, 0.003456, "289.4 s a frame"), (36.789, 36.79, "36.8 f")]
+)
+def test_slow_models_have_a_speed_too(animator, folder, tmp_path, rate, told, shown):
+    made = animator.animate(folder / "face.mp4", folder / "plain.mp4", tmp_path / "a.mkv", crop="none", frames="1-1")
+    slow = replace(made, model_rate=rate, end_to_end_rate=rate)
+    assert slow.to_json()["frames_per_second"] == {"model": told, "end_to_end": told}
+    assert shown in summary(slow).plain

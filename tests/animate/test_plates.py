@@ -11,6 +11,8 @@ from shots import face_clip
 import fommctl
 from fommctl.animate.paste import feather
 from fommctl.media.boxes import Box
+from fommctl.media.colourspaces import DisplayTransform
+from fommctl.media.probe import probe
 
 pytest.importorskip("OpenImageIO")
 
@@ -270,6 +272,17 @@ def test_the_matte_as_a_layer_of_the_result(folder, animator, tmp_path):
     pixels = plates.read(tmp_path / "1002.exr")
     assert np.array_equal(pixels[..., 3] == 0, outside())
     assert np.array_equal(pixels[outside()][:, :3], plates.read(folder / "half.exr")[outside()])
+    # The layer is no transparency of the colours.
+    assert not probe(tmp_path / "1002.exr").has_alpha
+
+
+def test_what_is_converted_in_strips_is_what_the_whole_gives(folder, animator, tmp_path, monkeypatch):
+    paths = folder / "half.exr", folder / "driving.mp4"
+    animator.animate(*paths, tmp_path / "strips/####.exr", **BY_HAND)
+    monkeypatch.setattr(DisplayTransform, "in_strips", property(lambda self: False))
+    animator.animate(*paths, tmp_path / "whole/####.exr", **BY_HAND)
+    strips, whole = (plates.read(tmp_path / name / "1002.exr") for name in ("strips", "whole"))
+    assert np.array_equal(strips, whole)
 
 
 @pytest.mark.parametrize("output", ["new/%04d.exr", "there/%04d.exr", "there/out.mkv"])

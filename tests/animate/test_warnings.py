@@ -47,7 +47,7 @@ def test_numbers_that_are_missing_and_a_size_made_even(run_cli, tmp_path):
     Image.open(ASTRONAUT).convert("RGB").resize((321, 321)).save(source)
     crop = ("--crop", "40,40,200", "--driving-crop", "none", "--precision", "fp32")
     _, warnings = told(run_cli, source, folder / "%05d.png", "-o", tmp_path / "out.mp4", *crop)
-    assert any("1 numbers are missing" in warning for warning in warnings)
+    assert any("1 number is missing" in warning for warning in warnings)
     assert any("321x321 became 322x322" in warning for warning in warnings)
 
 

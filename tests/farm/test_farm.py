@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from fractions import Fraction
 from pathlib import Path
 
 import command_line
@@ -16,6 +17,9 @@ import distributions
 import farms
 import pytest
 from batches import EXACT, GATE, TINY, hidden, until, write_shots
+from shots import face_clip
+
+from fommctl.detection.detectors import DetectorCache
 
 FRAMES = 8
 pytestmark = [
@@ -202,6 +206,26 @@ def test_tasks_that_run_twice_change_nothing(run_cli, folder, result):
         gone.unlink()
         assert run_cli("farm", "render", job, "--frames", "5-8").code == 0
         assert gone.read_bytes() == content
+
+
+def test_a_video_as_source_is_searched_by_the_first_task_only(run_cli, tmp_path, monkeypatch):
+    for name, count in (("source.mkv", 6), ("driving.mp4", 7)):
+        face_clip(tmp_path / name, count=count, rate=Fraction(25))
+    words = (tmp_path / "source.mkv", tmp_path / "driving.mp4", "--source-video", *EXACT)
+    job = tmp_path / "job"
+    more = ("--engine", "slurm", "--chunk", "3", "--result", tmp_path / "farm.mkv", "-o", job)
+    for command in (
+        ("animate", *words, "-o", tmp_path / "alone.mkv"),
+        ("farm", "emit", *words, *more),
+        ("farm", "motion", job),
+    ):
+        done = run_cli(*command)
+        assert done.code == 0, done.stderr
+    monkeypatch.setattr(DetectorCache, "in_clip", None)
+    for task in (("render", job, "--frames", "4-6"), ("render", job, "--frames", "1-3"), ("encode", job)):
+        done = run_cli("farm", *task)
+        assert done.code == 0, done.stderr
+    assert (tmp_path / "farm.mkv").read_bytes() == (tmp_path / "alone.mkv").read_bytes()
 
 
 def test_the_last_chunk_goes_on_to_the_true_end(run_cli, folder):

@@ -124,7 +124,7 @@ def test_a_pattern_takes_the_files_it_names_and_keeps_gaps(tmp_path):
     assert [int(frame.pixels[0, 0, 0]) for frame in frames] == [0, 2, 3, 4, 5]
     assert [frame.time for frame in frames] == [Fraction(tick, 10) for tick in (0, 2, 3, 4, 5)]
     assert frames[0].duration == Fraction(1, 5)
-    assert "1 numbers are missing" in reader.warnings[0]
+    assert "1 number is missing" in reader.warnings[0]
 
 
 def test_unreadable_frames_of_a_folder_are_left_out(tmp_path):

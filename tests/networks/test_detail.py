@@ -10,7 +10,16 @@ import torch
 from fommctl.animate.paste import Paste, resting
 from fommctl.media.boxes import Box
 from fommctl.media.images import crop, resize
-from fommctl.networks.detail import Detail, centres, confidence_of, displacement, enlarged, spread, steadiness
+from fommctl.networks.detail import (
+    Detail,
+    centres,
+    confidence_of,
+    displacement,
+    enlarged,
+    enlarged_strips,
+    spread,
+    steadiness,
+)
 from fommctl.networks.grids import between_borders, identity_grid
 
 WHOLE = slice(None), slice(None)
@@ -160,7 +169,7 @@ def test_steadiness_by_hand(x, y, expected):
 
 
 def test_a_flow_is_enlarged_smoothly_and_sums_to_one():
-    matrix = spread(256, 64, torch.zeros(1))
+    matrix = spread(256, 64, torch.device("cpu"))
     assert torch.allclose(matrix.sum(1), torch.ones(256), atol=1e-6)
     line = matrix @ (torch.arange(64) * 4 + 1.5)
     assert torch.allclose(line[8:-8], torch.arange(8.0, 248), atol=1e-3)
@@ -237,3 +246,14 @@ def test_the_way_to_rest_by_hand():
     assert motion[0, 60] == motion[30, 99] == 1.0  # edges inside the picture
     assert motion[69, 60] == 0.0  # the bottom row of the picture
     assert motion[60, 60] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("size", [(200, 90), (64, 64), (40, 130)])
+def test_strips_are_rows_of_the_whole(size):
+    maps = torch.rand(2, 64, 64, generator=torch.Generator().manual_seed(0))
+    part = slice(3, size[0] - 2), slice(5, 35)
+    whole = enlarged(maps.permute(1, 2, 0).contiguous(), size)[part]
+    strip = enlarged_strips(maps, size, part)
+    found = torch.cat([strip(slice(start, start + 7)) for start in range(0, len(whole), 7)])
+    assert found.shape == whole.shape
+    assert (found - whole).abs().max() < 1e-5
