@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fommctl.networks.motion import Motion
-
-if TYPE_CHECKING:
-    from fommctl.api.schema import Opening
 
 
 def hull_area(points: Tensor) -> float:
@@ -61,6 +58,22 @@ def relative(driving: Motion, reference: Motion, source: Motion, scale: float = 
         return Motion(keypoints, covariances=driving.covariances)
     jacobians = driving.jacobians @ inverse(reference.jacobians) @ source.jacobians
     return Motion(keypoints, jacobians, driving.covariances)
+
+
+class Opening(Protocol):
+    """What opens and closes; presets describe it by `fommctl.api.schema.Opening`."""
+
+    @property
+    def keypoints(self) -> tuple[int, ...]:
+        """The one that stays, the one that moves, those that go along."""
+
+    @property
+    def opens(self) -> float:
+        """Times as far as the driving ones."""
+
+    @property
+    def closes(self) -> float:
+        """Times as far as the driving ones."""
 
 
 def expressed(
