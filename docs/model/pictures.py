@@ -111,7 +111,7 @@ def _render(
 
 
 def _frames(path: Path, seconds: float) -> list[Pixels]:
-    with Reader(path, end=Fraction(seconds)) as reader:
+    with Reader(path, end=Fraction(str(seconds))) as reader:
         return [frame.pixels for frame in reader]
 
 
