@@ -20,7 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from fommctl.errors import InputError
-from fommctl.media import Deinterlace, plates, sequences, stills
+from fommctl.media import Deinterlace, plates, sequences, stills, timecode
 from fommctl.media.colour import ColourTags, read_tags
 from fommctl.media.conversion import has_alpha, square_pixels
 from fommctl.media.decoding import (
@@ -182,9 +182,31 @@ def _probe_sequence(path: Path, fps: Fraction | None, reading: ReadOptions) -> V
             length = found[-1][0] - number + 1
             if plates.needs_openimageio(file):
                 _check_alike(path, found)
+                fps = fps or _counted_rate(file, found[found.index((number, file)) :])
             return _of_still(path, file, still, "sequence", fps, reading, frames=len(found), length=length)
         stills.check_format(file)
     raise InputError(f"{path}: none of its {len(found)} pictures can be read", "Check that they were copied whole.")
+
+
+def _counted_rate(file: Path, pictures: list[tuple[int, Path]]) -> Fraction | None:
+    """Return the rate in which timecodes count from `file` to the last picture, where no header says the rate."""
+    said = plates.read_header(file).attributes
+    if said.rate is not None or said.timecode is None:
+        return None
+    rates = _DROP_FRAME_RATES if ";" in said.timecode else _RATES
+    for number, other in reversed(pictures):
+        try:
+            code = plates.read_header(other).attributes.timecode
+        except InputError:
+            # Who reads it says what becomes of a damaged picture.
+            continue
+        later = number - pictures[0][0]
+        return next((rate for rate in rates if timecode.shifted(said.timecode, later, rate) == code), None)
+    return None
+
+
+_RATES = (DEFAULT_RATE, *map(Fraction, (24, 30, 48, 50, 60)))
+_DROP_FRAME_RATES = Fraction(30000, 1001), Fraction(60000, 1001)
 
 
 def _check_alike(path: Path, found: list[tuple[int, Path]]) -> None:

@@ -108,6 +108,21 @@ def test_attributes_are_carried(animate, tmp_path):
     assert found["dpx:Transfer"] == "Logarithmic"
 
 
+@pytest.mark.parametrize("suffix", ["exr", "dpx"])
+def test_timecodes_without_a_rate_are_carried_as_they_count(animate, tmp_path, suffix):
+    kind = "half" if suffix == "exr" else "uint16"
+    picture = moving_square(0, 64, 64).astype(np.float32) / 255
+    codes = {1001: plates.timecode(1, 0, 9, 22), 1002: plates.timecode(1, 0, 9, 23), 1004: plates.timecode(1, 0, 10, 1)}
+    for number, code in codes.items():
+        pixels = picture if suffix == "exr" else (picture * 65535).astype(np.uint16)
+        plates.write(tmp_path / f"scan/scan.{number}.{suffix}", pixels, kind, smpte__TimeCode=code)
+    result = animate("plate.exr", tmp_path / "scan", tmp_path / f"o/####.{suffix}", "--json")
+    assert result.code == 0, result.stderr
+    assert result.json()["fps"] == "24/1", "not 25: the timecodes count in 24"
+    found = [plates.header(path)["smpte:TimeCode"][0] for path in sorted((tmp_path / "o").iterdir())]
+    assert found == [code[1][0] for code in (*list(codes.values())[:2], plates.timecode(1, 0, 10, 0), codes[1004])]
+
+
 @pytest.mark.parametrize("suffix", ["exr", "dpx", "tif"])
 def test_inspect_tells_what_made_a_plate(animate, run_cli, tmp_path, suffix):
     assert animate("plate.exr", "driving.mp4", tmp_path / f"####.{suffix}", "--frames", "1", "--sidecar").code == 0
