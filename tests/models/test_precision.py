@@ -40,9 +40,14 @@ def test_auto_by_instructions_and_model(monkeypatch, instructions, found):
     assert [*chosen, choose_training_precision("auto", CPU)] == found
 
 
-def test_a_precision_that_is_named_is_taken_and_decides_nothing(isolated):
+@pytest.mark.parametrize("instructions", ["tiles", "none"])
+def test_a_precision_that_is_named_is_taken_and_decides_nothing(isolated, monkeypatch, caplog, instructions):
+    monkeypatch.setattr(precision, "bf16_instructions", lambda: instructions)
     assert choose_precision("bf16", CPU, NARROW) == "bf16"
+    caplog.clear()
     assert choose_training_precision("bf16", CPU) == "bf16"
+    slow = "--precision bf16: this processor has no instructions for it; fp32 is many times as fast"
+    assert caplog.messages == ([slow] if instructions == "none" else [])
     with pytest.raises(UsageError, match="fp16"):
         choose_precision("fp16", CPU, WIDE)
     assert not (isolated / "cache").exists()
