@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fommctl.cli.console import Session
+from fommctl.cli.console import Session, counted, on_one_line
 from fommctl.cli.options import check_there, command
 from fommctl.errors import JobsFailedError, UsageError
 
@@ -125,8 +125,8 @@ def summary(result: "AnimateResult") -> "Text":
     rate = result.end_to_end_rate
     speed = f"{rate:.1f} frames/s" if rate >= 1 else f"{1 / rate:.1f} s a frame"
     return Text.assemble(
-        (str(result.output), "bold"),
-        f"\n{result.frames} frames, {result.width}x{result.height}, {float(result.fps):.3f} fps{sound}; "
+        (on_one_line(result.output), "bold"),
+        f"\n{counted(result.frames, 'frame')}, {result.width}x{result.height}, {float(result.fps):.3f} fps{sound}; "
         f"model {result.model}; {speed} on {result.device} ({result.precision})",
     )
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import logging
 import os
 import time
 from collections import deque
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fommctl.cli import console
-from fommctl.cli.console import LogFormat, Session
+from fommctl.cli.console import LogFormat, Session, counted
 from fommctl.cli.options import check_there, command
 from fommctl.errors import UsageError
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 NARROWEST = 78
 COLOURS = {"done": "green", "kept": "dim", "failed": "red", "not started": "yellow"}
+RESULT_LOGGERS = ("fommctl.animate.faces", "fommctl.animate.run")
+"""Loggers of warnings that results hold as well."""
 LATEST = 8
 """Jobs that ended are shown for so long as they are among the last ones."""
 FIELDS = "Fields of jobs that do not have them"
@@ -121,7 +124,7 @@ def batch(
         session.result(plan.to_json(), None if session.json else plan_table(plan))
         _exit(6 if plan.invalid else 0)
         return
-    with watching(session, plan) as watcher:
+    with watching(session, plan) as watcher, _told_once():
         result = run(config, host, plan, watcher)
     session.summary(result.to_json(), None if session.json else summary(result))
     _exit(exit_code(result))
@@ -169,7 +172,7 @@ def summary(result: "BatchResult") -> "RenderableType":
     for row in result.jobs:
         if row["state"] == "kept":
             continue
-        frames = f"{row['frames']} frames" if row["frames"] is not None else ""
+        frames = counted(row["frames"], "frame") if row["frames"] is not None else ""
         frames = "; ".join([frames, *row["warnings"]])
         table.add_row(
             Text(row["where"]),
@@ -211,6 +214,24 @@ def _table(*headers: str) -> "Table":
     for header in headers:
         table.add_column(header, overflow="fold", no_wrap=header in ("job", "state", "time"))
     return table
+
+
+@contextlib.contextmanager
+def _told_once() -> "Iterator[None]":
+    """Keep warnings of jobs that this process renders itself (--workers 0) off stderr: their results hold them too, and
+    are told with the job's name."""
+
+    def is_no_result(record: logging.LogRecord) -> bool:
+        return record.levelno != logging.WARNING or record.name not in RESULT_LOGGERS
+
+    handlers = [each for each in logging.getLogger("fommctl").handlers if isinstance(each, console.StderrHandler)]
+    for handler in handlers:
+        handler.addFilter(is_no_result)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(is_no_result)
 
 
 @contextlib.contextmanager
@@ -331,6 +352,6 @@ def outcome_text(ended: "Ended") -> str:
         return str(ended.error.get("message"))
     frames = (ended.result or {}).get("frames")
     warnings = len((ended.result or {}).get("warnings", ()))
-    told = f"{warnings} warning{'' if warnings == 1 else 's'}" if warnings else ""
-    parts = [f"{frames} frames" if frames is not None else "", clock(ended.seconds), told]
+    told = counted(warnings, "warning") if warnings else ""
+    parts = [counted(frames, "frame") if frames is not None else "", clock(ended.seconds), told]
     return ", ".join(part for part in parts if part)

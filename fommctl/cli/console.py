@@ -49,6 +49,16 @@ def clean(text: str) -> str:
     return "\n".join([first, *(line if line.startswith("  ") else f"  {line}" for line in more)])
 
 
+def on_one_line(name: object) -> str:
+    """Return a name of somebody else's as a part of one line: what follows a newline in it would pass for a message."""
+    return without_controls(str(name)).replace("\n", "\ufffd")
+
+
+def counted(number: int, noun: str) -> str:
+    """Return `1 frame` or `2 frames`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def say(text: str) -> None:
     """Print a message to stderr. A terminal that went away costs the message, never the work."""
     if sys.stderr is not None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from fommctl.cli.console import Session
+from fommctl.cli.console import Session, counted, on_one_line
 from fommctl.cli.options import command
 
 if TYPE_CHECKING:
@@ -61,11 +61,13 @@ def _summary(result: "CropResult", config: "CropConfig") -> str:
         times = f"{clip['start']:.3f}-{clip['end']:.3f} s  " if clip["fps"] else ""
         what = f"{times}crop {left},{top},{right - left}  score {clip['score']:.2f}"
         what += f"  face {clip['face']}" if clip.get("face") else ""
-        lines.append(f"{clip['source']}: {what}" + ("" if config.dry_run else f"  -> {Path(clip['output']).name}"))
-        lines += [f"  {clip['command']}"] if "command" in clip else []
-    lines += [f"no {result.subject}, or not for long enough: {source}" for source in result.without_subject]
-    lines += [f"failed: {each.source}: {each.message}" for each in result.failed]
-    count = f"{len(result.clips)} clip{'' if len(result.clips) == 1 else 's'}"
+        what += "" if config.dry_run else f"  -> {Path(clip['output']).name}"
+        lines.append(f"{on_one_line(clip['source'])}: {what}")
+        lines += [f"  {on_one_line(clip['command'])}"] if "command" in clip else []
+    unseen = f"no {result.subject}, or not for long enough"
+    lines += [f"{unseen}: {on_one_line(source)}" for source in result.without_subject]
+    lines += [f"failed: {on_one_line(each.source)}: {on_one_line(each.message)}" for each in result.failed]
+    count = counted(len(result.clips), "clip")
     up_to_date = f"; {len(result.skipped)} of the inputs were up to date" if result.skipped else ""
-    where = " found" if config.dry_run else f" in {config.output}"
+    where = " found" if config.dry_run else f" in {on_one_line(config.output)}"
     return "\n".join([*lines, f"{count}{where}{up_to_date}"])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fommctl.cli.console import Session
+from fommctl.cli.console import Session, counted
 from fommctl.cli.options import check_there, command
 from fommctl.errors import UsageError
 
@@ -86,7 +86,7 @@ def summary(result: "EvaluateResult") -> "RenderableType":
     evaluation = result.evaluation
     scored = sum(frames > 0 for frames in evaluation.frames)
     kept = f"; {result.kept} were scored already" if result.kept else ""
-    lines = [Text(f"{evaluation.mode}: {scored} clips, {sum(evaluation.frames)} frames{kept}")]
+    lines = [Text(f"{evaluation.mode}: {counted(scored, 'clip')}, {counted(sum(evaluation.frames), 'frame')}{kept}")]
     failed = evaluation.failed[:LISTED]
     lines += [Text(f"failed: {each['model']}: {each['clip']}: {each['message']}", "red") for each in failed]
     if len(evaluation.failed) > LISTED:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from fommctl.cli.console import Session
+from fommctl.cli.console import Session, counted, on_one_line
 from fommctl.cli.options import command
 from fommctl.errors import JobsFailedError
 
@@ -58,7 +58,7 @@ def _summary(result: "PreprocessResult") -> "RenderableType":
         numbers = (totals.clips, totals.identities, totals.frames, f"{totals.hours:.3f}", totals.failed)
         table.add_row(split, *map(str, numbers))
     kept = f", {result.kept} were there already" if result.kept else ""
-    lines = [Text(f"{result.output}: {result.written} clips written{kept}")]
+    lines = [Text(f"{on_one_line(result.output)}: {counted(result.written, 'clip')} written{kept}")]
     lines += [Text(f"failed: {each['clip']}: {each['message']}", "red") for each in result.failed[:LISTED]]
     if len(result.failed) > LISTED:
         lines.append(Text(f"and {len(result.failed) - LISTED} more: see {result.output / 'failed.jsonl'}"))

@@ -245,6 +245,10 @@ class _Clip:
         self._writer: Writer | None = None
         self._start = piece.start
         """Time of the first frame, which a lower frame rate may put off."""
+        self._step = 1 / config.max_fps if config.max_fps is not None and config.max_fps < info.rate else None
+        """Time between frames where `--max-fps` leaves some out."""
+        self._slot = -1
+        """Number of the last frame's time in these steps."""
 
     def take(self, frame: Pending, time: Fraction, view: View) -> None:
         """Write the frame of this time where it belongs to the clip, as the view shows it; finish the clip after its
@@ -255,8 +259,14 @@ class _Clip:
             picture = frame.picture(view)
             if picture is not None:
                 writer = self._writer or self._open(time)
-                rest = max(self.piece.end - time, 1 / self._info.rate)
-                writer.write(picture.pixels, time - self._start, min(frame.duration, rest))
+                since, step = time - self._start, self._step
+                duration = min(frame.duration, max(self.piece.end - time, 1 / self._info.rate))
+                if step is None:
+                    writer.write(picture.pixels, since, duration)
+                else:
+                    # Frames that are left of a higher rate stand at uneven times; players show an even rate.
+                    self._slot = max(self._slot + 1, round(since / step))
+                    writer.write(picture.pixels, self._slot * step, max(duration, step))
                 self.frames = writer.frames_written
 
     def _open(self, time: Fraction) -> Writer:

@@ -97,6 +97,8 @@ class Manifest:
         """Records by the key of the source."""
 
     def __enter__(self) -> Self:
+        # Before a marker is left in a folder of somebody else's.
+        self._refuse_strangers()
         with ExitStack() as opened:
             opened.enter_context(exclusive_folder(self.folder, MARKER))
             self._open()
@@ -140,13 +142,15 @@ class Manifest:
         """Return every clip of the folder, ordered by source and time."""
         return [row for _, record in sorted(self.records.items()) if record.done for row in record.rows]
 
-    def _open(self) -> None:
+    def _refuse_strangers(self) -> None:
         strangers = [name for name in MANIFESTS if (self.folder / name).exists()]
         if strangers and not self._journal.path.exists() and not self._overwrite:
             raise UsageError(
                 f"{self.folder / strangers[0]} exists already and is not from crop",
                 "Choose another folder with -o, or use --overwrite.",
             )
+
+    def _open(self) -> None:
         self.records = {record.key: record for record in self._journal.read()}
         lost = {key: record for key, record in self._listed().items() if key not in self.records}
         if lost:

@@ -120,7 +120,8 @@ class Reader:
             if pending.time < self.start or (self.max_rate is not None and pending.time < due):
                 continue
             if self.max_rate is not None:
-                due = (pending.time * self.max_rate // 1 + 1) / self.max_rate
+                # Counted from the start, not from 0: there the step after the first frame could be a short one.
+                due = self.start + ((pending.time - self.start) * self.max_rate // 1 + 1) / self.max_rate
             yield pending
 
     def view(self, box: Box | None = None, size: tuple[int, int] | None = None) -> View:
@@ -152,6 +153,8 @@ class Reader:
         if index == 0 and not self._closed.is_set():
             length = self.info.duration
             hint = f"It is {float(length):.2f} s long." if length else "Check --start and --end."
+            if self.info.timecode is not None and length and self.start > length:
+                hint += f" For its own timecodes, which begin at {self.info.timecode}, add --timecode."
             raise InputError(f"{self.path.name} has no readable frame in the part asked for", hint)
 
     def _until_end(self, time: Fraction, duration: Fraction) -> Fraction:

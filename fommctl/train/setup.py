@@ -169,6 +169,8 @@ def _landmarks(params: BaseTrainParams, dataset: DatasetParams, host: Host) -> d
             for name in ("guidance", "spans", "focus")
             if getattr(weights, name, None)
         ]
+        # They are told apart by the detector's landmarks.
+        without += ["--set dataset_params.expressions=null"] if dataset.expressions is not None else []
         raise MissingError(
             f"the detector '{spec.name}' that guides the training is not ready: {reason}",
             f"Install what is missing, or train without: {' '.join(without)}",

@@ -466,6 +466,14 @@ def test_timecode_of_the_first_frame_that_is_used(folder, run_cli, tmp_path, opt
         assert container.streams.video[0].metadata["timecode"] == expected
 
 
+def test_a_start_that_is_the_videos_own_timecode_names_the_option(folder, run_cli, tmp_path):
+    driving = write_clip(tmp_path / "tc.mov", width=64, height=64, frames=4, timecode="10:00:00:00")
+    words = ("animate", folder / "portrait.png", driving, "-o", tmp_path / "o.mp4", *CROP_NONE)
+    result = run_cli(*words, "--start", "10:00:00:01")
+    assert result.code == 3
+    assert "which begin at 10:00:00:00, add --timecode." in result.stderr
+
+
 @pytest.mark.parametrize(("name", "size"), [("out.mp4", (182, 242)), ("out.mov", (182, 241)), ("out.webm", (181, 241))])
 def test_the_size_that_is_reported_is_that_of_the_file(folder, run_cli, tmp_path, name, size):
     Image.open(ASTRONAUT).convert("RGB").crop((150, 20, 331, 261)).save(tmp_path / "odd.png")
@@ -558,3 +566,11 @@ def test_slow_models_have_a_speed_too(animator, folder, tmp_path, rate, told, sh
     slow = replace(made, model_rate=rate, end_to_end_rate=rate)
     assert slow.to_json()["frames_per_second"] == {"model": told, "end_to_end": told}
     assert shown in summary(slow).plain
+    assert "\n1 frame, " in summary(slow).plain
+
+
+def test_a_name_makes_no_line_of_its_own(animator, folder, tmp_path):
+    made = animator.animate(
+        folder / "face.mp4", folder / "plain.mp4", tmp_path / "a\nerror: b.mkv", crop="none", frames="1-1"
+    )
+    assert not any(line.startswith("error:") for line in summary(made).plain.splitlines())

@@ -90,6 +90,7 @@ def test_a_batch_tells_the_warnings_of_its_jobs(run_cli, tmp_path):
     assert result.code == 0, result.stderr
     left_out = "the timecode 01:00:00:00 is left out: only .mov and .mxf hold one"
     assert f"warning: out.mp4: {left_out}" in result.stderr
+    assert result.stderr.count(left_out) == 1
     assert "timecode" in result.stdout
     assert Path(tmp_path / "out.mp4").exists()
 

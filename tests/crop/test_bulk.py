@@ -88,6 +88,11 @@ def test_parts_lengths_and_rates(run_cli, blobs, tmp_path):
     assert sum((Fraction(len(track(Path(each["output"])).times)) for each in found), Fraction(0)) == 40
     (found,) = clips(run_cli, clip, "-o", out, "--max-fps", "12.5", *blobs)
     assert (found["fps"], found["frames"]) == ("25/2", 20)
+    # A rate that does not divide the source's, from a time that is no step of it: yet the steps are even.
+    for rate, start, count in ((Fraction(25, 2), "0.2", 18), (Fraction(10), "0.28", 13)):
+        (found,) = clips(run_cli, clip, "-o", tmp_path / f"at{start}", "--start", start, "--max-fps", rate, *blobs)
+        times = track(Path(found["output"])).times
+        assert (found["frames"], times) == (count, [number / rate for number in range(count)])
     # The two others of the run before were this tool's, and are gone.
     assert [path.name for path in out.glob("*.mp4")] == ["a#track0.mp4"]
 

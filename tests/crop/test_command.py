@@ -347,6 +347,14 @@ def test_nothing_usable_is_exit_code_3(run_cli, blobs, tmp_path, make, message):
     assert result.json()["clips"] == []
 
 
+def test_a_name_makes_no_line_of_its_own(run_cli, blobs, tmp_path):
+    clip = blob_clip(tmp_path / "a\nerror: b.mp4")
+    result = run_cli("crop", clip, "--dry-run", *(word for word in blobs if word != "--json"))
+    assert result.code == 0, result.stderr
+    assert "1 clip found" in result.stdout
+    assert not any(line.startswith("error:") for line in result.stdout.splitlines())
+
+
 def test_an_output_that_cannot_be_written(run_cli, blobs, tmp_path):
     clip = blob_clip(tmp_path / "clip.mp4", audio=())
     (tmp_path / "file").write_text("in the way")
@@ -358,6 +366,7 @@ def test_an_output_that_cannot_be_written(run_cli, blobs, tmp_path):
     refused = run_cli("crop", clip, "-o", tmp_path / "out", *blobs)
     assert refused.code == 2
     assert (tmp_path / "out" / "manifest.csv").read_text() == "mine"
+    assert os.listdir(tmp_path / "out") == ["manifest.csv"]
     assert run_cli("crop", clip, *blobs).code == 2
 
 

@@ -184,7 +184,11 @@ def test_a_detector_that_is_not_ready(training_clips: Path, tmp_path: Path, thir
     error = refused(MissingError, out, lambda: start(*guided))
     assert error.exit_code == 5
     assert "'blind' that guides the training is not ready: the package eyes is absent" in error.message
-    assert str(error.hint).endswith("train without: --set train_params.loss_weights.guidance=0")
+    without = "train without: --set train_params.loss_weights.guidance=0"
+    assert str(error.hint).endswith(without)
+    expressions = "dataset_params.expressions={fraction: 0.5, candidates: 2, distances: [[0, 1]]}"
+    error = refused(MissingError, out, lambda: start(*guided, expressions))
+    assert str(error.hint).endswith(f"{without} --set dataset_params.expressions=null")
     guided = ("train_params.guidance={detector: sparse, points: [[0], [1, 2]]}", "train_params.loss_weights.focus=1")
     error = refused(UsageError, out, lambda: start(*guided))
     assert "gives 2 landmarks, number 2 is asked for" in error.message
