@@ -70,6 +70,7 @@ animate ASTRONAUT meadow.mp4 | 3 | give --driving-crop none
 {ANIMATE} --audio driving | 2 | no sound
 {ANIMATE} --start 5 | 3 | 0.32
 {ANIMATE} --start 2 --end 1 | 2 | --end
+{ANIMATE} --start -1 | 2 | --start lies before the beginning
 {ANIMATE} --expression 6 | 2 | 5
 animate portrait.png clip.mp4 --crop 1,2 | 2 | X,Y,SIZE
 animate portrait.png clip.mp4 --crop 0,0,9000 | 2 | the crop is 9000 pixels wide and portrait.png only 256x256

@@ -516,7 +516,9 @@ class AnimateConfig:
             yield UsageError("--timecode, but a time is not a timecode", "Give --start and --end as HH:MM:SS:FF.")
         if not isinstance(self.start, Timecode) and not isinstance(self.end, Timecode):
             start = self.start or Fraction(0)
-            if start < 0 or (self.end is not None and self.end <= start):
+            if start < 0:
+                yield UsageError("--start lies before the beginning", "Times are seconds, from 0.")
+            elif self.end is not None and self.end <= start:
                 yield UsageError(
                     "--start and --end leave nothing to animate", "Times are seconds; --end must lie later."
                 )

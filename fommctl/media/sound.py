@@ -153,8 +153,8 @@ def choose_tracks(
     origin, end: seconds on the file's own clock (see AudioSource).
     wanted: `auto` takes the default track, or the pair of mono tracks that it is one of, or the first other that can be
     decoded; `all` takes every one; a number, from 1, takes that track alone.
-    must: sound is asked for. Raises InputError where it is and none can be decoded, and UsageError for a number that
-    the file does not have.
+    must: sound is asked for, as it is by a number. Raises InputError where it is and none can be decoded, and UsageError
+    for a number that the file does not have.
     """
     groups = _groups(info.audio)
     if wanted not in (AUTO, ALL):
@@ -162,7 +162,7 @@ def choose_tracks(
             held = f"{len(info.audio)} sound track{'' if len(info.audio) == 1 else 's'}"
             hint = "They are numbered from 1; --audio-track all takes every one."
             raise UsageError(f"{info.path.name} has {held}, and no number {wanted}", hint)
-        groups = [(info.audio[int(wanted) - 1],)]
+        groups, must = [(info.audio[int(wanted) - 1],)], True
     elif wanted == AUTO:
         groups.sort(key=lambda group: not any(track.default for track in group))
     chosen: list[Group] = []

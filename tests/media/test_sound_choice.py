@@ -87,6 +87,8 @@ def test_none_that_can_be_decoded_is_silence_or_an_error(tmp_path):
     assert chosen(given) == ([], ["the sound is left out: track 1 of a.mov cannot be decoded"])
     with pytest.raises(InputError, match=r"track 1 of a\.mov cannot be decoded"):
         chosen(given, must=True)
+    with pytest.raises(InputError, match=r"track 1 of a\.mov cannot be decoded"):
+        chosen(given, "1")
 
 
 def test_numbers_are_checked(tmp_path):
