@@ -153,8 +153,8 @@ def choose_tracks(
     origin, end: seconds on the file's own clock (see AudioSource).
     wanted: `auto` takes the default track, or the pair of mono tracks that it is one of, or the first other that can be
     decoded; `all` takes every one; a number, from 1, takes that track alone.
-    must: sound is asked for, as it is by a number. Raises InputError where it is and none can be decoded, and UsageError
-    for a number that the file does not have.
+    must: sound is asked for, as it is by a number. Raises InputError where it is and none can be decoded, and
+    UsageError for a number that the file does not have.
     """
     groups = _groups(info.audio)
     if wanted not in (AUTO, ALL):
