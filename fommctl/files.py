@@ -217,7 +217,8 @@ def remove_stale_files(folder: Path, target: Path | None = None) -> None:
 
 
 def is_running(process: int) -> bool:
-    """Return whether this machine has a process of this number."""
+    """Return whether this machine runs a process of this number; one that has ended does not run, though its parent has
+    not waited for it yet."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -225,6 +226,9 @@ def is_running(process: int) -> bool:
     except OSError:
         # It is there, and another user's.
         return True
+    with contextlib.suppress(OSError):
+        # Of Linux: the state stands behind the name, which may hold anything.
+        return Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
     return True
 
 

@@ -18,6 +18,7 @@ from fommctl.files import (
     create_temporary,
     exclusive_folder,
     file_sha256,
+    is_running,
     locked,
     publish,
     read_regular,
@@ -246,3 +247,14 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         read_regular(tmp_path)
     (tmp_path / "file").write_bytes(b"x")
     assert read_regular(tmp_path / "file") == b"x"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes tell their state in /proc")
+def test_a_process_that_nobody_has_waited_for_does_not_run():
+    ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert is_running(ended.pid)
+    ended.stdin.close()
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    assert not is_running(ended.pid)
+    ended.wait()
+    assert not is_running(ended.pid)
