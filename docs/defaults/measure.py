@@ -118,7 +118,7 @@ def table(found: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
 
 
 def _difference(found: Mapping[str, Any], metric: str, name: str, first: str) -> dict[str, Any] | None:
-    """Of this candidate less the first; `evaluate` has the first one less the others."""
+    """Return the difference of this candidate less the first; `evaluate` has the first one less the others."""
     for each in found["differences"]:
         if (each["metric"], each["model"], each["minus"]) == (metric, first, name) and each["mean"] is not None:
             interval = each["ci95"] and [-each["ci95"][1], -each["ci95"][0]]

@@ -206,7 +206,7 @@ class TurnedPaste:
         whole = feather(Box(1, 1, side + 1, side + 1), side + 3, side + 3) if mask is None else mask(side)
         self._shown = self._placed(torch.from_numpy(whole)[None], "zeros").numpy()
         self.mask = self._shown[..., 0]
-        """As of `Paste`."""
+        """How much of the square shows, as of `Paste`."""
         self._gain, self._shift = np.ones(3, np.float32), np.zeros((side, side, 3), np.float32)
         if reconstruction is not None:
             self._gain, self._shift = match(reconstruction, truth)

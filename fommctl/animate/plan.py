@@ -105,8 +105,14 @@ def resolve(config: AnimateConfig, preset: Preset, family: BackendSpec) -> Anima
 
 
 def openings_of(preset: Preset, config: AnimateConfig) -> tuple[Opening, ...]:
-    """Return what --expression reaches; nothing where all is to be as published."""
-    return () if config.as_published and config.expression == 1 else preset.pairs().rules.openings
+    """Return how far mouth and eyelids open and close; nothing where all is to be as published."""
+    much = 1.0 if config.expression is None else config.expression
+    if config.as_published and much == 1:
+        return ()
+    return tuple(
+        each.model_copy(update={"opens": much * each.opens, "closes": much * each.closes})
+        for each in preset.pairs().rules.openings
+    )
 
 
 InputFiles = tuple[tuple[str, InputFile], ...]

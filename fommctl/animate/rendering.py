@@ -385,7 +385,6 @@ def open_session(plan: AnimationPlan, engine: Engine, faces: int = 1, *, alone: 
         ease=not config.as_published,
         rule=rule_of(renderer, plan.mode, family_options, film=in_step),
         openings=openings_of(engine.model.preset, config),
-        expression=1.0 if config.expression is None else config.expression,
     )
     reconstruction = HostPixels(renderer.render(context, context.motion)).array()[0]
     # A square of fewer pixels than the model's frame has nothing more to give.

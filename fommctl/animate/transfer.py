@@ -80,13 +80,12 @@ class MotionTransfer:
         ease: bool = False,
         rule: TransferRule | None = None,
         openings: Sequence[Opening] = (),
-        expression: float = 1.0,
     ) -> None:
         """source: one frame.  references: one frame for each shot of the driving video, by the shot's number; they may
         be added later, before the first frame of their shot.  adapt_scale counts for relative motion only.  room: of
         the source's subject in its square.  ease: a pose that was held passes over into the next one slowly.
-        rule: of the model's family; None: that of FOMM, to which adapt_scale, room and expression belong.
-        openings, expression: see `fommctl.networks.transfer.expressed`; of relative motion only."""
+        rule: of the model's family; None: that of FOMM, to which adapt_scale, room and openings belong.
+        openings: see `fommctl.networks.transfer.expressed`; of relative motion only."""
         self.source = source
         self.mode = mode
         self.limited: list[float] = []
@@ -96,7 +95,7 @@ class MotionTransfer:
         self._smooth = smooth
         self._ease = ease
         self._rule = rule
-        self._openings, self._expression = openings, expression
+        self._openings = openings
         last, count = (
             max((number for each in openings for number in each.keypoints), default=-1),
             source.points().shape[1],
@@ -130,7 +129,7 @@ class MotionTransfer:
         """Forget what came before: a shot has its own reference."""
         self._shot = shot
         self.reference = self._references[shot]
-        """Of the shot that is being moved."""
+        """Reference of the shot that is being moved."""
         self._scale = 1.0
         if self._adapt_scale and isinstance(self.source, Motion) and isinstance(self.reference, Motion):
             self._scale = transfer.movement_scale(self.source, self.reference)
@@ -153,9 +152,7 @@ class MotionTransfer:
         assert isinstance(source, Motion)
         moved = transfer.relative(driving, self.reference, source, self._scale)
         if self._openings:
-            moved = transfer.expressed(
-                moved, driving, self.reference, self._openings, expression=self._expression, scale=self._scale
-            )
+            moved = transfer.expressed(moved, driving, self.reference, self._openings, self._scale)
         return moved if self._room is None else self._limited(moved, source, moments, self._room)
 
     def _hold(self, driving: MotionParts, moments: Sequence[Moment]) -> MotionParts:

@@ -154,7 +154,7 @@ class Writer:
         self._mark = mark
         self._timecode, self._reel = timecode, reel
         self.threads = threads or max(1, min(4, (os.cpu_count() or 1) // 4))
-        """Of the encoder."""
+        """Number of the encoder's threads."""
         self._complete = complete
         self._target = real_target(self.path)
         self._overwrite = overwrite

@@ -169,7 +169,7 @@ class FrameDetail:
     base: Strips
     """What of the frame the kept source replaces: (rows, columns, 3 or 4)."""
     share: Strips
-    """Of the detail, 0 to 255: (rows, columns, 1 or 4)."""
+    """Share of the detail, 0 to 255: (rows, columns, 1 or 4)."""
 
     def kept(self, rows: slice) -> Tensor:
         """Return the full source along the flow, some rows of the wanted part: (rows, columns, 3 or 4)."""

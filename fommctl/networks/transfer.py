@@ -81,15 +81,13 @@ def expressed(
     driving: Motion,
     reference: Motion,
     openings: Sequence[Opening],
-    *,
-    expression: float = 1.0,
     scale: float = 1.0,
 ) -> Motion:
     """Return relative motion in which mouth and eyelids open and close as far as a model needs it to show them.
 
     moved, driving: B frames; reference: one.  Of each opening the first keypoint stays, the second moves to or from it,
-    never past it, and the others go along.  expression: times as far as the driving ones; 0 keeps what the source
-    shows.  scale: of the movement, as of `relative`.  Only distances count, so that turning heads keep their shape.
+    never past it, and the others go along; where it goes 0 times as far as the driving ones, what the source shows is
+    kept.  scale: of the movement, as of `relative`.  Only distances count, so that turning heads keep their shape.
     """
     keypoints = moved.keypoints.clone()
     for opening in openings:
@@ -99,7 +97,7 @@ def expressed(
             for points in (moved.keypoints, driving.keypoints, reference.keypoints)
         )
         change = scale * (seen.norm(dim=-1) - before.norm(dim=-1))
-        gain = expression * torch.where(change > 0, opening.opens, opening.closes)
+        gain = torch.where(change > 0, opening.opens, opening.closes)
         length = apart.norm(dim=-1)
         further = ((gain - 1) * change).maximum(-length) / length.clamp_min(1e-6)
         keypoints[:, moving] += (further[:, None] * apart)[:, None]

@@ -89,10 +89,10 @@ def test_openings_move_further_and_never_past_each_other():
     driving = still.clone()
     driving[[1, 2], 1] += 0.1
     driving[4, 1] += 0.3
-    openings = [Opening(keypoints=(0, 1, 2)), Opening(keypoints=(3, 4))]
     moves = [
         MotionTransfer(motion(still), [motion(still)], mode="relative", adapt_scale=False, smooth=False,
-                       openings=openings, expression=gain)(motion(driving), [Moment(0)]).keypoints[0]
+                       openings=[Opening(keypoints=each, opens=gain, closes=gain) for each in ((0, 1, 2), (3, 4))],
+                       )(motion(driving), [Moment(0)]).keypoints[0]
         for gain in (1.0, 2.0, 0.0)
     ]  # fmt: skip
     torch.testing.assert_close(moves[0], driving)
