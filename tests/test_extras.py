@@ -8,7 +8,8 @@ from importlib import metadata
 
 import pytest
 
-from fommctl.doctor.packages import modules, requirements, version
+from fommctl.doctor.environment import requirements, version
+from fommctl.doctor.libraries import modules
 
 EXTRAS = sorted(set(metadata.metadata("fommctl").get_all("Provides-Extra") or ()) - {"dev"})
 SERVER = ("tensorboard.main", "torch.utils.tensorboard")

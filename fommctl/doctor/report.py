@@ -7,25 +7,25 @@ import getpass
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from fommctl.errors import MissingError
 
 Level = Literal["ok", "note", "problem"]
+AREAS = ("machine", "packages", "extras", "devices", "codecs", "plugins", "weights", "disk", "environment", "trial")
 _LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
 _TOKEN = re.compile(r"\b(hf_|ghp_|github_pat_|sk-)[A-Za-z0-9_-]{16,}")
 _COMMON = frozenset({"localhost", "root", "user", "home", "main", "linux", "python", "torch", "fommctl", "cuda"})
 """Names of machines and users that identify nobody and that occur as plain words."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """Result of one check."""
 
-    area: str
     name: str
     value: str
     """State found, in a few words."""
@@ -37,16 +37,18 @@ class Row:
     """Problem that keeps `fommctl animate` with the built-in model from working."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Values for programs; those of devices and versions have their own keys in the report."""
+    area: str = ""
+    """Part of the report, one of AREAS."""
 
 
-def problem(area: str, name: str, value: str, advice: str | None, *, stops: bool = False) -> Row:
+def problem(name: str, value: str, advice: str | None, *, stops: bool = False) -> Row:
     """Return the row of something that does not work."""
-    return Row(area=area, name=name, value=value, level="problem", advice=advice, stops=stops)
+    return Row(name, value, "problem", advice, stops)
 
 
-def note(area: str, name: str, value: str, advice: str | None) -> Row:
+def note(name: str, value: str, advice: str | None) -> Row:
     """Return a row with advice where there is some, else one that is well."""
-    return Row(area=area, name=name, value=value, level="note" if advice else "ok", advice=advice)
+    return Row(name, value, "note" if advice else "ok", advice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class Report:
         return f"{counted}{which} {'keeps' if stopping == 1 else 'keep'} 'fommctl animate' from working here."
 
     def to_json(self) -> dict[str, Any]:
-        """Return the values for --json, without NaN and infinity."""
+        """Return the values for --json."""
         names = ("area", "name", "value", "level", "advice", "stops")
         return {
             "ok": self.exit_code == 0,
@@ -91,44 +93,38 @@ class Report:
         }
 
 
-class Redactor:
-    """Removes home folders, user and host names, logins in addresses and tokens: reports go into public issues."""
+def redactor() -> Callable[[Row], Row]:
+    """Return a function that removes home folders, user and host names, logins in addresses and tokens from a row:
+    reports go into public issues."""
+    homes, names = {os.path.expanduser("~")}, set()
+    # A container's user may have neither a name nor a home.
+    with contextlib.suppress(OSError, RuntimeError):
+        homes.add(str(Path("~").expanduser().resolve()))
+    with contextlib.suppress(OSError, KeyError, ImportError):
+        names.add(getpass.getuser())
+    with contextlib.suppress(OSError):
+        names |= {socket.gethostname(), socket.gethostname().split(".")[0]}
+    homes = {home for home in homes if home.startswith(("/", "\\")) and len(home) > 1}
+    names = {name for name in names if len(name) > 2 and name.lower() not in _COMMON}
 
-    def __init__(self) -> None:
-        homes, names = {os.path.expanduser("~")}, set()
-        # A container's user may have neither a name nor a home.
-        with contextlib.suppress(OSError, RuntimeError):
-            homes.add(str(Path("~").expanduser().resolve()))
-        with contextlib.suppress(OSError, KeyError, ImportError):
-            names.add(getpass.getuser())
-        with contextlib.suppress(OSError):
-            names |= {socket.gethostname(), socket.gethostname().split(".")[0]}
-        self._homes = sorted((home for home in homes if home.startswith(("/", "\\")) and len(home) > 1), key=len)[::-1]
-        self._names = sorted(name for name in names if len(name) > 2 and name.lower() not in _COMMON)
+    def redacted(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: redacted(each) for key, each in value.items()}
+        if not isinstance(value, str):
+            return value
+        for home in sorted(homes, key=len, reverse=True):
+            value = re.sub(rf"{re.escape(home)}(?![\w.-])", "~", value)
+        for name in names:
+            value = re.sub(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", "NAME", value)
+        return _TOKEN.sub(r"\1...", _LOGIN.sub("", value))
 
-    def text(self, text: str) -> str:
-        """Redact a text."""
-        for home in self._homes:
-            text = re.sub(rf"{re.escape(home)}(?![\w.-])", "~", text)
-        for name in self._names:
-            text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", "NAME", text)
-        return _TOKEN.sub(r"\1...", _LOGIN.sub("", text))
-
-    def rows(self, rows: Sequence[Row]) -> Iterator[Row]:
-        """Redact every text in rows."""
-        for row in rows:
-            yield replace(row, **{name: self._value(value) for name, value in asdict(row).items()})
-
-    def _value(self, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: self._value(each) for key, each in value.items()}
-        return self.text(value) if isinstance(value, str) else value
-
-
-def describe(error: BaseException) -> str:
-    """Return `ValueError: its message`, the first line only, at most about 200 characters."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {text[:200]}".rstrip(": ")
+    return lambda row: replace(
+        row,
+        name=redacted(row.name),
+        value=redacted(row.value),
+        advice=redacted(row.advice),
+        facts=redacted(row.facts),
+    )
 
 
 def in_bytes(size: float) -> str:

@@ -17,7 +17,7 @@ import distributions
 import pytest
 import torch
 
-from fommctl.doctor import devices
+from fommctl.doctor.libraries import check_device
 from fommctl.doctor.run import run_steps
 
 ROOT = Path(__file__).parents[2]
@@ -140,9 +140,9 @@ def test_libraries_and_plugins_that_end_the_process(run_process: Run, tmp_path: 
     rows = by_name(result.json())
     assert result.code == 5
     dlib = rows["packages", "dlib-bin"]
-    assert dlib["value"].endswith("; 'import dlib' ended the process with SIGSEGV")
+    assert dlib["value"].endswith("; 'import dlib' fails: its process was killed by SIGSEGV")
     assert (dlib["level"], dlib["stops"]) == ("problem", True)
-    assert rows["plugins", "theirs"]["value"] == "fails: ended the process with exit code 3"
+    assert rows["plugins", "theirs"]["value"] == "fails: its process ended with code 3"
     assert rows["plugins", "theirs"]["advice"].startswith("Uninstall it or leave it out of FOMMCTL_PLUGINS")
     assert rows["packages", "torch"]["level"] == rows["devices", "cpu"]["level"] == "ok"
     assert rows["codecs", ".mp4"]["level"] == "ok"
@@ -155,7 +155,7 @@ def test_a_plugin_that_hangs_costs_the_time_limit_only(tmp_path: Path, monkeypat
     steps = [("codecs", ".mp4"), ("plugins", "theirs"), ("weights", "built-in"), ("trial", "animate")]
     rows = {row.name: row for row in run_steps(steps, 10)}
     assert rows[".mp4"].level == "ok"
-    assert rows["theirs"].value == "fails: took more than 10 s"
+    assert rows["theirs"].value == "fails: it took longer than 10 s"
     assert rows["built-in"].level == "note"
     assert rows["built-in"].value == "not checked: theirs took more than 10 s"
     assert rows["animate"].stops
@@ -264,7 +264,7 @@ def test_gpus_that_do_not_work(
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_80"])
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (78 * 2**30, 80 * 2**30))
-    rows = {row.name: row for row in devices.check_device("cuda")}
+    rows = {row.name: row for row in check_device("cuda")}
     assert rows["NVIDIA driver"].value == "550.54.15, 1 GPUs"
     assert value in rows[name].value
     assert rows[name].level == "problem"
