@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,6 +14,7 @@ from fommctl.animate.engine import Engine
 from fommctl.animate.inputs import AnimationInputs, driving_shots, face_detector, on_black
 from fommctl.animate.motion import Motion, count_motions
 from fommctl.animate.plan import AnimationPlan, InputFiles, load_motion, plan_animation, resolve
+from fommctl.animate.recording import warn
 from fommctl.detection.choice import LARGEST
 from fommctl.detection.search import detect_in_tiles
 from fommctl.detection.tracking import confident_detections
@@ -23,7 +23,6 @@ from fommctl.media.boxes import Box
 from fommctl.media.images import read_picture
 from fommctl.media.reader import Clip
 
-log = logging.getLogger(__name__)
 _FACES = ("face", "driving_face", "face_map")
 # Where squares overlap, each pixel is that of the square in which it lies deeper; the higher, the narrower the passage.
 SHARPNESS = 4
@@ -79,8 +78,7 @@ def plan_faces(
 def together(plans: Sequence[AnimationPlan], config: AnimateConfig) -> AnimationPlan:
     """Return one plan of those of each face.  config: as all faces were asked for, which a sidecar tells."""
     first, notes = plans[0], tuple(dict.fromkeys(note for plan in plans for note in plan.warnings))
-    for note in notes:
-        log.warning(note)
+    warn(notes)
     asked = {name: getattr(config if len(plans) > 1 else first.config, name) for name in _FACES}
     others = tuple(plan.inputs for plan in plans[1:])
     return replace(first, config=replace(first.config, **asked), others=others, warnings=notes)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -23,8 +24,15 @@ from fommctl.models import registry
 from fommctl.provenance.hashing import InputFile, media_hash, model_identity
 from fommctl.provenance.sidecar import VERSION, environment, sidecar_of
 
+log = logging.getLogger(__name__)
 NOT_RECORDED = ("source", "driving", "views", "output", "motion_out", "uv", "overwrite", "sidecar", "sign", "sign_key")
 """Options that are no part of what was rendered; the paths stand elsewhere."""
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Warn of what the result holds, too: the records have `in_result`, for those who show the result as well."""
+    for warning in warnings:
+        log.warning("%s", warning, extra={"in_result": True})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

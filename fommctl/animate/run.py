@@ -8,7 +8,6 @@ them one after the other, in as many processes as one likes, and the result is t
 from __future__ import annotations
 
 import itertools
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +28,7 @@ from fommctl.animate.motion import (
     save_motions,
 )
 from fommctl.animate.plan import AnimationPlan, input_files, open_driving
-from fommctl.animate.recording import AnimateResult, write_sidecar
+from fommctl.animate.recording import AnimateResult, warn, write_sidecar
 from fommctl.animate.rendering import (
     Group,
     RenderSession,
@@ -47,7 +46,6 @@ from fommctl.media.reader import Clip
 from fommctl.media.writer import Writer
 from fommctl.threads import ReadAhead, WriteBehind
 
-log = logging.getLogger(__name__)
 Progress = Callable[[int, int | None], None]
 """report(frames done, frames in all or None)."""
 
@@ -145,8 +143,7 @@ def conclude(session: RenderSession, writer: Writer, stats: RenderStats) -> Anim
     plan, engine = session.plan, session.engine
     config = plan.config
     late = tuple(dict.fromkeys((*stats.warnings, *limited(stats.limited), *writer.warnings)))
-    for warning in late:
-        log.warning(warning)
+    warn(late)
     result = AnimateResult(
         output=config.result_path,
         frames=writer.frames_written,

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 NARROWEST = 78
 COLOURS = {"done": "green", "kept": "dim", "failed": "red", "not started": "yellow"}
-RESULT_LOGGERS = ("fommctl.animate.faces", "fommctl.animate.run")
-"""Loggers of warnings that results hold as well."""
 LATEST = 8
 """Jobs that ended are shown for so long as they are among the last ones."""
 FIELDS = "Fields of jobs that do not have them"
@@ -222,7 +220,7 @@ def _told_once() -> "Iterator[None]":
     are told with the job's name."""
 
     def is_no_result(record: logging.LogRecord) -> bool:
-        return record.levelno != logging.WARNING or record.name not in RESULT_LOGGERS
+        return not getattr(record, "in_result", False)
 
     handlers = [each for each in logging.getLogger("fommctl").handlers if isinstance(each, console.StderrHandler)]
     for handler in handlers:

@@ -172,6 +172,15 @@ def test_everything_is_checked_before_the_first_job(folder, run_cli):
     assert (folder / "there.mkv").stat().st_size > 1000
 
 
+def test_a_warning_of_a_job_of_this_process_is_shown_once(folder, run_cli):
+    rows = [{"source": "a.png", "driving": "d1.mp4", "output": "1.mkv", "frames": "3-99"}]
+    result = run_cli(*words(write_jobs(folder, rows), "--workers", 0, "--json"))
+    warning = "--frames 3-99: the last driving frame is number 5"
+    assert said(result)["jobs"][0]["warnings"] == [warning]
+    assert result.stderr.count(warning) == 1
+    assert f"1.mkv: {warning}" in result.stderr
+
+
 def test_jobs_that_fail(folder, run_cli):
     """A driving video that breaks off in the middle of a job, after the good first frames that the checks see."""
     rows = [
