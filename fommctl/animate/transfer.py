@@ -152,7 +152,8 @@ class MotionTransfer:
         assert isinstance(source, Motion)
         moved = transfer.relative(driving, self.reference, source, self._scale)
         if self._openings:
-            moved = transfer.expressed(moved, driving, self.reference, self._openings, self._scale)
+            openings = [(each.keypoints, each.opens, each.closes) for each in self._openings]
+            moved = transfer.expressed(moved, driving, self.reference, openings, self._scale)
         return moved if self._room is None else self._limited(moved, source, moments, self._room)
 
     def _hold(self, driving: MotionParts, moments: Sequence[Moment]) -> MotionParts:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -60,44 +59,28 @@ def relative(driving: Motion, reference: Motion, source: Motion, scale: float = 
     return Motion(keypoints, jacobians, driving.covariances)
 
 
-class Opening(Protocol):
-    """What opens and closes; presets describe it by `fommctl.api.schema.Opening`."""
-
-    @property
-    def keypoints(self) -> tuple[int, ...]:
-        """The one that stays, the one that moves, those that go along."""
-
-    @property
-    def opens(self) -> float:
-        """Times as far as the driving ones."""
-
-    @property
-    def closes(self) -> float:
-        """Times as far as the driving ones."""
-
-
 def expressed(
     moved: Motion,
     driving: Motion,
     reference: Motion,
-    openings: Sequence[Opening],
+    openings: Iterable[tuple[Sequence[int], float, float]],
     scale: float = 1.0,
 ) -> Motion:
     """Return relative motion in which mouth and eyelids open and close as far as a model needs it to show them.
 
-    moved, driving: B frames; reference: one.  Of each opening the first keypoint stays, the second moves to or from it,
-    never past it, and the others go along; where it goes 0 times as far as the driving ones, what the source shows is
-    kept.  scale: of the movement, as of `relative`.  Only distances count, so that turning heads keep their shape.
+    moved, driving: B frames; reference: one.  openings: keypoints of each, and how many times as far as the driving
+    ones they part and close. The first keypoint stays, the second moves to or from it, never past it, and the others go
+    along; at 0 times what the source shows is kept.  scale: of the movement, as of `relative`.
+    Only distances count, so that turning heads keep their shape.
     """
     keypoints = moved.keypoints.clone()
-    for opening in openings:
-        stays, *moving = opening.keypoints
+    for (stays, *moving), opens, closes in openings:
         apart, seen, before = (
             points[:, moving[0]] - points[:, stays]
             for points in (moved.keypoints, driving.keypoints, reference.keypoints)
         )
         change = scale * (seen.norm(dim=-1) - before.norm(dim=-1))
-        gain = torch.where(change > 0, opening.opens, opening.closes)
+        gain = torch.where(change > 0, opens, closes)
         length = apart.norm(dim=-1)
         further = ((gain - 1) * change).maximum(-length) / length.clamp_min(1e-6)
         keypoints[:, moving] += (further[:, None] * apart)[:, None]
