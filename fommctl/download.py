@@ -31,7 +31,7 @@ class Part:
         self._note = target.with_name(f".{target.name}.part.json")
         self.size = 0
         self.continued = False
-        """Was anything added to what an earlier connection had brought?"""
+        """Whether anything was added to what an earlier connection had brought."""
         self._sha256, self._md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
         if self.path.exists():
             with open_regular(self.path) as file:
@@ -292,7 +292,7 @@ def _chunk(response: HTTPResponse, total: int | None) -> bytes:
 
 
 def _open(request: urllib.request.Request) -> HTTPResponse:
-    """Raises HTTPError for an answer that is an error, _Cut where there is no answer."""
+    """Send a request. Raises HTTPError for an answer that is an error, _Cut where there is no answer."""
     try:
         response: HTTPResponse = urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError:

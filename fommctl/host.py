@@ -326,7 +326,7 @@ class Host:
 
     @cached_property
     def presets(self) -> Mapping[str, PresetSpec]:
-        """By name; `find("preset", ...)` knows the aliases too."""
+        """Presets by name; `find("preset", ...)` knows the aliases too."""
         return self._unique("preset")
 
     @cached_property
@@ -339,7 +339,7 @@ class Host:
 
     @property
     def plugins(self) -> tuple[PluginInfo, ...]:
-        """In the order of registration: that of FOMMCTL_PLUGINS, else by name."""
+        """Plugins in the order of registration: that of FOMMCTL_PLUGINS, else by name."""
         return tuple(plugin.info() for plugin in self._plugins)
 
     def find(self, kind: str, name: str) -> Any:

@@ -299,7 +299,7 @@ def backend_options(cls: type[BaseModel] | None, given: Sequence[str], family: s
 
 
 def listed_options(cls: type[BaseModel] | None) -> dict[str, dict[str, str | None]]:
-    """Type, default and help of each option of a backend, for people."""
+    """Return type, default and help of each option of a backend, for people."""
     found = {}
     for name, field in ({} if cls is None else cls.model_fields).items():
         kind = _plain(field.annotation)[0]

@@ -159,12 +159,12 @@ class Composer:
 
     @property
     def alpha(self) -> bool:
-        """Do the finished frames have four channels?"""
+        """Whether the finished frames have four channels."""
         return bool(self._source_panel.shape[2] == 4)
 
     @property
     def wants_flow(self) -> bool:
-        """Are frames wanted with their flow?"""
+        """Whether frames are wanted with their flow."""
         return self._detail is not None or self._look.uv
 
     @property
@@ -298,7 +298,10 @@ class PlaneMaker:
         self._still = self._coordinates(np.arange(width, dtype=np.float32)[None], np.arange(height)[:, None])
 
     def __call__(self, flow: Tensor | None, *, absent: bool) -> Planes:
-        """flow: of the frame, see `fommctl.api.FlowRenderer`.  absent: does the frame show the source as it is?"""
+        """Return the matte and the ST coordinates of a frame.
+
+        flow: of the frame, see `fommctl.api.FlowRenderer`.  absent: does the frame show the source as it is?
+        """
         matte = np.zeros_like(self._matte) if absent else self._matte
         if self._mapper is None:
             return Planes(matte)

@@ -172,7 +172,7 @@ class AnimateConfig:
     source_width: Annotated[float | None, Field(gt=0, le=2)] = None
     """Width of the source's subject over the side of its square."""
     driving_width: Annotated[float | None, Field(gt=0, le=2)] = None
-    """The same of the driving video."""
+    """The width in the driving video."""
     crop: Annotated[
         str,
         Reads(lambda text: _checked_crop(text)),
@@ -598,12 +598,12 @@ class AnimateConfig:
 
     @property
     def source_reading(self) -> ReadOptions:
-        """How the source is read."""
+        """Reading of the source."""
         return ReadOptions(self.source_space, self.ocio, self.display_view, self.layer, self.nan)
 
     @property
     def driving_reading(self) -> ReadOptions:
-        """How driving pictures are read."""
+        """Reading of driving pictures."""
         return ReadOptions(
             self.driving_space,
             self.ocio,
@@ -780,7 +780,8 @@ def _count(text: str, limit: int | None) -> int:
 
 
 def _fraction(text: str) -> Fraction:
-    """Raises ValueError, also for a number so large (1e999999999) that to read it would take forever."""
+    """Return a number or a fraction. Raises ValueError, also for a number so large (1e999999999) that to read it would
+    take forever."""
     if len(text) > 40 or re.search(r"[eE][-+]?[\d_]{3}", text):
         raise ValueError("not a sensible number")
     number = Fraction(text)

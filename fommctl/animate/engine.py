@@ -36,7 +36,7 @@ class Engine:
         self.model = model
         self.host = host
         self.seed = seed
-        """Of torch's random numbers when the model was loaded; a sidecar tells it."""
+        """Seed of torch's random numbers when the model was loaded; a sidecar tells it."""
         self.device = resolve_device(device)
         self.precision = choose_precision(precision, self.device, model.backend.modules())
         self.detectors = DetectorCache(host)

@@ -28,7 +28,7 @@ class SourceFrame:
     context: SourceContext
     motion: MotionParts
     present: bool
-    """Does it show the subject? Where it does not, it stays as it is."""
+    """Whether it shows the subject; where it does not, it stays as it is."""
 
 
 class SourceFilm:

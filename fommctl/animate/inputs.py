@@ -67,7 +67,7 @@ class AnimationInputs:
     source_box: Box | None
     """The animated square in the picture; None: the whole picture is the model's input."""
     mirrored: bool
-    """Is the picture extended by its reflection, where the square reaches beyond it? Else its border is repeated."""
+    """Whether the picture is extended by its reflection where the square reaches beyond it, else by its border."""
     turned: TurnedSquare | None
     """The animated square itself where it may be turned; `source_box` is then the one that it lies in."""
     square: NDArray[np.uint8]

@@ -100,7 +100,7 @@ class DrivingFrame:
     """Seconds since --start."""
     duration: Fraction
     present: bool
-    """Does it show the subject?"""
+    """Whether it shows the subject."""
     pixels: Pixels | None = None
     """(h, w, 3) as the model sees it; None where it is not needed any more."""
     motion: MotionParts | None = None

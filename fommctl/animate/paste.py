@@ -104,7 +104,9 @@ class Paste:
         self._with_fourth: tuple[Tensor, ...] | None = None
 
     def __call__(self, frame: Pixels, detail: FrameDetail | None = None) -> Pixels:
-        """frame: (h, w, 3), the animated square in any size. Returns a new picture of the background's shape.
+        """Paste a square into the background.
+
+        frame: (h, w, 3), the animated square in any size. Returns a new picture of the background's shape.
 
         detail: of `fommctl.networks.detail`, for the part of the square that lies in the picture, weighted by `mask`.
         """
@@ -214,7 +216,10 @@ class TurnedPaste:
         self._below = (1 - self._shown) * below + np.float32(0.5 if background.dtype == np.uint8 else 0)
 
     def __call__(self, frame: Pixels, detail: FrameDetail | None = None) -> Pixels:
-        """frame: (h, w, 3), the animated square in any size. Returns a new picture of the background's shape."""
+        """Paste a square into the background.
+
+        frame: (h, w, 3), the animated square in any size. Returns a new picture of the background's shape.
+        """
         picture = self._background.copy()
         large = _resized(frame, (self._side, self._side)).astype(np.float32)
         picture[self._rows, self._columns, :3] = np.clip(self._blended(large), 0, 255)

@@ -173,12 +173,12 @@ class AnimationPlan:
 
     @property
     def paste_back(self) -> bool:
-        """Does the animated square return into the whole source?"""
+        """Whether the animated square returns into the whole source."""
         return self.inputs.source_box is not None and self.config.paste_back is not False
 
     @property
     def deep(self) -> bool:
-        """Are finished frames floats? Where the result holds more than 8 bits and the source or the format has them."""
+        """Whether finished frames are floats: result and source (or format) hold more than 8 bits."""
         config = self.config
         if self.side_by_side or not holds_more(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt):
             return False
@@ -195,12 +195,12 @@ class AnimationPlan:
 
     @property
     def detail(self) -> bool:
-        """Is the source's detail wanted?"""
+        """Whether the source's detail is wanted."""
         return self.paste_back if self.config.detail is None else self.config.detail
 
     @property
     def side_by_side(self) -> bool:
-        """Are the driving frames shown beside the result? Keypoints are drawn on both."""
+        """Whether the driving frames are shown beside the result; keypoints are drawn on both."""
         return self.config.compare or self.config.keypoints
 
 

@@ -134,7 +134,7 @@ class PlateComposer:
 
     @property
     def alpha(self) -> bool:
-        """Do the finished frames have four channels?"""
+        """Whether the finished frames have four channels."""
         return self._alpha
 
     @property
@@ -149,7 +149,7 @@ class PlateComposer:
 
     @property
     def wants_flow(self) -> bool:
-        """Are frames wanted with their flow?"""
+        """Whether frames are wanted with their flow."""
         return self._wants_flow
 
     @property

@@ -50,7 +50,7 @@ class ReferenceFinder:
     def __init__(self, plan: AnimationPlan, source: MotionParts) -> None:
         """source: its motion, one frame. Raises UsageError where poses cannot be compared."""
         self.found: dict[int, Reference] = {}
-        """By the number of the shot, as far as they are known."""
+        """References by the number of the shot, as far as they are known."""
         self._plan = plan
         self._source = source
         self._driving = plan.inputs.driving
@@ -65,7 +65,7 @@ class ReferenceFinder:
         self._seen: dict[int, Reference] = {}
         """The first frame of each shot that shows its subject."""
         self._poses: list[tuple[Reference, Points]] = []
-        """Those of the present shot that are compared by keypoints."""
+        """Candidates of the present shot that are compared by keypoints."""
         self._due = Fraction(0)
         self._nearest = {shot: self._by_landmarks(shot) for shot in range(len(self._driving.starts)) if self._auto}
         info = plan.info
@@ -75,7 +75,7 @@ class ReferenceFinder:
 
     @property
     def at_once(self) -> bool:
-        """Is each reference known when the first frame of its shot is?"""
+        """Whether each reference is known when the first frame of its shot is."""
         starts = [Fraction(0), *self._driving.starts[1:]]
         return not self._auto and self._number in (None, 0) and all(map(self._driving.present, starts))
 

@@ -65,7 +65,7 @@ class SquareRenderer:
         """with_flow: for a source's detail; the renderer is a FlowRenderer then."""
         self.batch_size = batch_size or usual_batch_size(renderer.device)
         self.seconds = 0.0
-        """Spent in the model."""
+        """Seconds spent in the model."""
         self._renderer = renderer
         self._context = context
         self._with_flow = with_flow

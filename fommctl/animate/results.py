@@ -33,7 +33,7 @@ class Results:
     matte: Writer | None
     uv: Writer | None
     _embed: bool
-    """Is the matte a layer of the result?"""
+    """Whether the matte is a layer of the result."""
     _offset: Fraction
     """Seconds from --start to the first frame."""
 
@@ -136,8 +136,8 @@ def _beside(
 
 
 def picture_number(plan: AnimationPlan, first: TimedFrame[DrivingFrame]) -> int:
-    """Number of the first picture of the result, or of a part of it: that of its driving frame where those are numbered
-    pictures, else counted from --start-number."""
+    """Return the number of the first picture of the result, or of a part of it: that of its driving frame where those
+    are numbered pictures, else counted from --start-number."""
     config, numbered = plan.config, plan.info.first_number is not None
     if numbered and config.start_number is None:
         return first.frame.number

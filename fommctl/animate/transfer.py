@@ -57,7 +57,7 @@ class Moment:
     time: float
     """Seconds since --start."""
     present: bool = True
-    """Does it show the subject?"""
+    """Whether it shows the subject."""
     shot: int = 0
     """Number of the shot that it belongs to."""
     travel: Travel = STILL

@@ -100,7 +100,10 @@ def _below(
     seen: set[Path],
     others: list[str],
 ) -> Iterator[Path]:
-    """others: gets the names of the files that are passed over."""
+    """Yield files and folders of frames below a folder.
+
+    others: gets the names of the files that are passed over.
+    """
     for child in _children(folder):
         if child.is_dir():
             if child.resolve() in seen:

@@ -47,7 +47,7 @@ class KeypointSource(Protocol):
 
     @property
     def name(self) -> str:
-        """For tables."""
+        """Name for tables."""
         ...
 
     def __call__(self, chunk: FrameChunk) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
@@ -61,7 +61,7 @@ class EmbeddingSource(Protocol):
 
     @property
     def name(self) -> str:
-        """For tables."""
+        """Name for tables."""
         ...
 
     def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.float64]:

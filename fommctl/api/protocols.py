@@ -90,8 +90,11 @@ class Renderer(Protocol):
         ...
 
     def encode_source(self, frame: Tensor) -> SourceContext:
-        """frame: (1, 3, H, W) in [0, 1]; (S, 3, H, W), the first the chief one, where `BackendSpec.source_views` allows
-        for S pictures of the source."""
+        """Return what is the same for every frame that is rendered.
+
+        frame: (1, 3, H, W) in [0, 1]; (S, 3, H, W), the first the chief one, where `BackendSpec.source_views` allows
+        for S pictures of the source.
+        """
         ...
 
     def render(self, context: SourceContext, motion: Any) -> Tensor:
@@ -148,11 +151,11 @@ class DrivingMoment:
     """What is known of a driving frame beside its pixels."""
 
     number: int
-    """From 1; of a pattern of pictures, the number in the picture's name."""
+    """Number, from 1; of a pattern of pictures, that in the picture's name."""
     time: Fraction
     """Seconds since the first frame that is used."""
     present: bool
-    """Does it show the subject, where that was looked for?"""
+    """Whether it shows the subject, where that was looked for."""
 
 
 @runtime_checkable
@@ -235,9 +238,12 @@ class SquareFilter(Protocol):
     """Changes animated squares before they are pasted back: a restorer or an upscaler."""
 
     def __call__(self, squares: Tensor) -> Tensor:
-        """squares: (B, 3, H, W) float32 in [0, 1] on the renderer's device, at the source's resolution where they have
-        its detail, else at the model's. The result is alike, of any size; it is resized to its place in the source, or,
-        where nothing is pasted back, to the size that the squares had. Called in the order of the frames."""
+        """Return the squares, changed.
+
+        squares: (B, 3, H, W) float32 in [0, 1] on the renderer's device, at the source's resolution where they have its
+        detail, else at the model's. The result is alike, of any size; it is resized to its place in the source, or,
+        where nothing is pasted back, to the size that the squares had. Called in the order of the frames.
+        """
         ...
 
 
@@ -250,5 +256,8 @@ class FrameFilter(Protocol):
     """
 
     def __call__(self, frame: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
-        """frame: (H, W, 3) or (H, W, 4); the result has the same shape. Called in the order of the frames."""
+        """Return the frame, changed.
+
+        frame: (H, W, 3) or (H, W, 4); the result has the same shape. Called in the order of the frames.
+        """
         ...

@@ -123,7 +123,7 @@ class Opening(Params):
     """How many times as far as the driving ones the keypoints part: more than 1 where a model shows less than they
     say."""
     closes: Weight = 1.0
-    """The same of closing."""
+    """How many times as far as the driving ones they close."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,5 +174,5 @@ class PairParams(Params):
 
     @property
     def rules(self) -> TransferRules:
-        """How motion is transferred."""
+        """Rules by which motion is transferred."""
         return TransferRules()

@@ -108,7 +108,7 @@ class BackendSpec:
     to_published: Named[Callable[[Groups], Groups]] = Named(lambda groups: groups)
     """The other way round, for `fommctl models export`."""
     published_files: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
-    """Where published weights are several files: the groups of each, by its name without ending, `/` in it. A file of
+    """Groups of each file where published weights are several, by its name without ending, `/` in it. A file of
     one group holds its tensors alone. `fommctl models export` writes a folder with them."""
     motions: tuple[str, ...] = ("relative", "absolute")
     """Ways to transfer driving motion to a source; the first is the default."""
@@ -292,7 +292,7 @@ class Hooks:
 
     @hookspec
     def fommctl_backends(self) -> Iterable[BackendSpec]:
-        """Model families."""
+        """Return model families."""
         return ()
 
     @hookspec

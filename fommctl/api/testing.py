@@ -64,8 +64,11 @@ def pictures(count: int, height: int, width: int) -> list[Pixels]:
 
 
 def check_detector(spec: DetectorSpec, frames: Sequence[Pixels] = ()) -> None:
-    """frames: pictures (H, W, 3) with a subject in each. A detector that is not ready is not built: that could
-    need the network."""
+    """Check that a detector keeps its promises.
+
+    frames: pictures (H, W, 3) with a subject in each. A detector that is not ready is not built: that could need the
+    network.
+    """
     if not _ready("detector", spec):
         return
     detector = spec.build()
@@ -106,7 +109,10 @@ def _check_detections(spec: DetectorSpec, detector: Detector, frames: Sequence[P
 
 
 def check_embedder(spec: EmbedderSpec, frames: Sequence[Pixels] = ()) -> None:
-    """frames: pictures (H, W, 3) with a subject in each. One that is not ready is not built, as for detectors."""
+    """Check that an embedder keeps its promises.
+
+    frames: pictures (H, W, 3) with a subject in each. One that is not ready is not built, as for detectors.
+    """
     if not _ready("embedder", spec):
         return
     embedder = spec.build()
@@ -128,8 +134,10 @@ def check_embedder(spec: EmbedderSpec, frames: Sequence[Pixels] = ()) -> None:
 
 
 def check_dataset(spec: DatasetSpec, root: Path | None = None, *, limit: int = 4) -> None:
-    """root: a folder in the raw layout of the data set, of which files may be missing, but not all; None for a data
-    set that makes its frames itself.
+    """Check that a data set keeps its promises.
+
+    root: a folder in the raw layout of the data set, of which files may be missing, but not all; None for a data set
+    that makes its frames itself.
 
     limit: of how many clips the frames are made and looked at.
     """
@@ -234,8 +242,10 @@ def _check_spec(kind: str, spec: object) -> None:
 
 
 def check_metric(spec: MetricSpec, frames: Sequence[Pixels] = ()) -> None:
-    """frames: a true clip of three frames (H, W, 3) or more that the metric can score; by default a smooth picture of
-    64 pixels that moves. Keypoints and embeddings, where the metric uses them, are read off the colours.
+    """Check that a metric keeps its promises.
+
+    frames: a true clip of three frames (H, W, 3) or more that the metric can score; by default a smooth picture of 64
+    pixels that moves. Keypoints and embeddings, where the metric uses them, are read off the colours.
 
     Scores are finite or none, the same however the frames are cut into chunks, lie in memory or alternate with those of
     another clip; the truth scores no worse than the truth under noise; small, black and few frames are no errors. A

@@ -27,7 +27,9 @@ BATCH = 2
 def check_backend(
     spec: BackendSpec, model_params: Mapping[str, Any], frame_shape: tuple[int, int, int] = (64, 64, 3)
 ) -> None:
-    """model_params: a small but complete configuration in the backend's schema; frame_shape: (H, W, C) it is made for.
+    """Check that a backend keeps its promises.
+
+    model_params: a small but complete configuration in the backend's schema; frame_shape: (H, W, C) it is made for.
 
     The networks, on the CPU in fp32: groups as declared, built alike for one seed, finite results of the promised
     shapes and ranges, frames of a batch independent of each other, fast paths within 1e-3 of the plain one, and a
@@ -248,7 +250,9 @@ def check_training(
     train_params: Mapping[str, Any],
     frame_shape: tuple[int, int, int] = (64, 64, 3),
 ) -> None:
-    """train_params: as in a preset, with `perceptual_network: none`; others: see `check_backend`.
+    """Check that the training of a backend keeps its promises.
+
+    train_params: as in a preset, with `perceptual_network: none`; others: see `check_backend`.
 
     Two steps on the CPU, and the forward passes of one under autocast to bf16: every phase gives finite scalar losses,
     their gradients reach what its optimisers train, each weight belongs to one optimiser, every optimiser changes

@@ -136,7 +136,7 @@ def _warn(table: Path, row: Row, error: ValueError, count: int) -> None:
 
 
 def _chunk(cells: Mapping[str, str], person_of: Callable[[str], str]) -> _Chunk:
-    """Raises ValueError that says what is wrong."""
+    """Read a chunk from a row. Raises ValueError that says what is wrong."""
     video, _, behind = cells["video_id"].partition("#")
     video = video.removesuffix(".mp4")
     person = cells.get("person_id") or behind or person_of(video)

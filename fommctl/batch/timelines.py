@@ -182,7 +182,8 @@ def _range_of(clip: Any, info: VideoInfo, handles: int) -> dict[str, str]:
 
 
 def _beginning(clip: Any, info: VideoInfo) -> int:
-    """Number of the media's first frame, as the clip counts: what the timeline says, else the file's timecode."""
+    """Return the number of the media's first frame, as the clip counts: what the timeline says, else the file's
+    timecode."""
     available = clip.media_reference.available_range if clip.media_reference else None
     if available is not None:
         return _frames(available.start_time, info)

@@ -64,9 +64,9 @@ class EndToEnd:
 
     frames_per_second: float
     of_model_rate: float
-    """Over the rate of the model alone in the same run; the driving video has the model's size."""
+    """Rate over that of the model alone in the same run; the driving video has the model's size."""
     of_model_rate_720p: float
-    """The same with a driving video of 1280x720."""
+    """The same rate with a driving video of 1280x720."""
 
 
 MeasureEndToEnd = Callable[[Preset, Backend, Host, torch.device, str], EndToEnd]

@@ -298,7 +298,10 @@ class Command(TyperCommand):
 
 
 def _print_family_options(after: Mapping[str, str]) -> None:
-    """after: the word behind each word of the command line."""
+    """Show the options of the family that the command line names.
+
+    after: the word behind each word of the command line.
+    """
     preset, model = after.get("--preset", after.get("-p")), after.get("--model", after.get("-m"))
     if preset is None and model is None:
         return

@@ -105,7 +105,10 @@ def _crop(
     tell: Tell,
     unfinished: dict[Path, Path],
 ) -> CroppedSource:
-    """unfinished: gets the temporary file of each clip, by its target."""
+    """Write the clips of a source.
+
+    unfinished: gets the temporary file of each clip, by its target.
+    """
     info = probe(job.source, fps=config.fps, deinterlace=config.deinterlace)
     pixels = None
     if info.kind == "image":

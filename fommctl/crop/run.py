@@ -140,7 +140,7 @@ class _Run:
         self.result = result
         self.report = report or (lambda done, total: None)
         self.outcomes: dict[str, Outcome[CroppedSource]] = {}
-        """By the key of the source."""
+        """Outcomes by the key of the source."""
         self.stamps: dict[str, list[int]] = {}
         self.earlier: dict[str, Record | None] = {}
         """Records of the sources that were begun, as they were before."""

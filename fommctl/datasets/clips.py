@@ -48,7 +48,7 @@ class Clip:
 
     @property
     def still(self) -> bool:
-        """Tell whether it is a single picture."""
+        """Whether it is a single picture."""
         return self.frames == 1
 
 

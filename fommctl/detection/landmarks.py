@@ -36,7 +36,7 @@ class LandmarkSquare:
     offset: float
     """The distance of its centre below that of the landmarks, in sides; negative is above."""
     turned: bool = False
-    """Is it turned as the face is? Else it is upright, as large and around the same place."""
+    """Whether it is turned as the face is; else it is upright, as large and around the same place."""
 
     def around(self, landmarks: Points) -> TurnedSquare | None:
         """Return the square of a face; None where its landmarks are none that are known here, or hidden."""

@@ -82,7 +82,7 @@ class CutFinder:
         self._taken = 0
         self._last: Cut | None = None
         self.suspicious = False
-        """Does the frame that was taken last look like the first of a shot?"""
+        """Whether the frame that was taken last looks like the first of a shot."""
 
     def take(self, frame: Frame) -> list[Cut]:
         """Return the cuts that this frame settles: those up to about a quarter of a second before it."""
@@ -273,7 +273,7 @@ def search_clip(clip: Clip, detector: Detector, cuts: bool) -> SearchedClip:
 
 
 def _first_frame(clip: Clip, info: VideoInfo, before: Fraction, after: Fraction) -> Fraction:
-    """Time of the first frame of a shot that began after one searched frame and not later than the next."""
+    """Return the time of the first frame of a shot that began after one searched frame and not later than the next."""
     scale = min(1.0, GLANCE / max(info.width, info.height))
     size = max(1, round(info.width * scale)), max(1, round(info.height * scale))
     with clip.reader(before, after + 1 / info.rate, size=size) as reader:

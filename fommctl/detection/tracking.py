@@ -307,7 +307,7 @@ class SquarePath:
 
     @property
     def wanders(self) -> bool:
-        """Does it leave the place, size and upright position that one fixed square can give its subject?"""
+        """Whether it leaves the place, size and upright position that one fixed square can give its subject."""
         centers = np.array([each.center for each in self.squares])
         sides = np.array([each.side for each in self.squares])
         travelled = float(np.ptp(centers, axis=0).max() / np.median(sides))

@@ -48,5 +48,5 @@ class EditConfig:
 
     @property
     def still(self) -> bool:
-        """Is the result one picture?"""
+        """Whether the result is one picture."""
         return self.output.suffix.lower() == PICTURE and not is_pattern(self.output)

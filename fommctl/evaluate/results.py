@@ -341,7 +341,7 @@ class EvaluationCollector:
 
     @property
     def ready(self) -> tuple[str, ...]:
-        """Return the metrics whose sources are there. Raises MissingError where there is none."""
+        """Metrics whose sources are there. Raises MissingError where there is none."""
         names = tuple(name for name in self.specs if name not in self._missing)
         if not names:
             raise MissingError(next(iter(self._missing.values()), "there is no metric"), "See 'fommctl plugins list'.")
@@ -432,7 +432,7 @@ class EvaluationCollector:
 
     @property
     def scored_anything(self) -> bool:
-        """Tell whether any metric has scored any frame."""
+        """Whether any metric has scored any frame."""
         return any(self._scores_anything(name) for name in self.specs)
 
     def _scores_anything(self, metric: str) -> bool:

@@ -58,7 +58,7 @@ class ClipFrames:
 
     @property
     def rate(self) -> Fraction:
-        """Return frames per second; 25 where the file does not state it."""
+        """Frames per second; 25 where the file does not state it."""
         return self.info.rate if self.info else DEFAULT_RATE
 
     def __iter__(self) -> Iterator[Pixels]:

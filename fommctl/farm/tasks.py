@@ -58,7 +58,7 @@ class TaskResult:
     frames: int
     """Frames in what the task is for, made now or before."""
     kept: bool
-    """Was all of it there already?"""
+    """Whether all of it was there already."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the result for --json: more keys may be added, none of these changes."""

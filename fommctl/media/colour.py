@@ -181,7 +181,10 @@ class ToneMap:
         self.peak = brightest / REFERENCE_WHITE if tags.hdr else 1.0
 
     def __call__(self, codes: NDArray[np.uint16]) -> NDArray[np.uint8]:
-        """codes: (H, W, 3) R'G'B', full range of 16 bits.  Returns (H, W, 3) uint8 R'G'B' of bt709, gamma 2.4."""
+        """Map a picture to SDR.
+
+        codes: (H, W, 3) R'G'B', full range of 16 bits.  Returns (H, W, 3) uint8 R'G'B' of bt709, gamma 2.4.
+        """
         light = np.take(_light_table(self.transfer), codes)
         if self.transfer == TRANSFER_HLG:
             # The system gamma of a 1,000 cd/m2 display (BT.2100, table 5, OOTF).

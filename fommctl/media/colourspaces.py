@@ -182,10 +182,10 @@ Change = Callable[[Floats], Floats]
 
 class _Conversion(NamedTuple):
     to_linear: Change
-    """To scene-linear Rec.709."""
+    """Change to scene-linear Rec.709."""
     from_linear: Change
     slow_start: bool = False
-    """Does a call take long, be it of one pixel?"""
+    """Whether a call takes long, be it of one pixel."""
 
 
 def to_linear(space: Space) -> Change:

@@ -100,7 +100,10 @@ class Converter:
         return self.tonemap is None and (is_rgb(frame) or has_alpha(frame))
 
     def _exact(self, frame: VideoFrame, size: tuple[int, int]) -> Callable[[VideoFrame], Pixels]:
-        """size: of the frame with square pixels."""
+        """Return the conversion of all samples in floats.
+
+        size: of the frame with square pixels.
+        """
         tonemap, view = self.tonemap, self.view
         whole = WholeFrame(frame, self.tags, deep=tonemap is not None)
         if tonemap is not None:

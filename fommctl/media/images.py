@@ -31,7 +31,7 @@ class Picture:
     pixels: Pixels
     alpha: Pixels | None = None
     plate: Plate | None = None
-    """The same as its file holds it, where that has more than 8 bits and was asked for."""
+    """Picture as its file holds it, where that has more than 8 bits and was asked for."""
 
     @property
     def has_alpha(self) -> bool:

@@ -42,7 +42,7 @@ def numbered(path: Path, number: int) -> Path:
 
 
 def matching(path: Path) -> Iterator[tuple[int, Path]]:
-    """Number and path of every existing picture that the pattern could have written."""
+    """Return number and path of every existing picture that the pattern could have written."""
     if not path.parent.is_dir():
         return
     for entry in path.parent.iterdir():

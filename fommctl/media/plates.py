@@ -74,7 +74,7 @@ class Plate:
     alpha: Floats | None
     """(H, W)."""
     associated: bool
-    """Are the values multiplied by alpha?"""
+    """Whether the values are multiplied by alpha."""
     depth: Depth
     display: DisplayTransform
     format: str = ""

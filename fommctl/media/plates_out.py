@@ -32,7 +32,7 @@ class PlateFormat:
     attributes: Attributes = field(default_factory=Attributes)
     """The timecode is the first frame's."""
     associated: bool = True
-    """Are the numbers multiplied by alpha?"""
+    """Whether the numbers are multiplied by alpha."""
     window: tuple[int, int] = (0, 0)
     """Column and row, in the display window, of the corner of what is written."""
     display: tuple[int, int] | None = None

@@ -246,7 +246,10 @@ def _of_still(
     frames: int,
     length: int = 1,
 ) -> VideoInfo:
-    """path: the input.  file: the picture whose header `still` is."""
+    """Return what is known of a picture, or of numbered ones.
+
+    path: the input.  file: the picture whose header `still` is.
+    """
     said = plates.read_header(file).attributes if plates.needs_openimageio(file) else plates.Attributes()
     rate = fps or said.rate or DEFAULT_RATE
     return VideoInfo(

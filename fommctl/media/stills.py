@@ -343,7 +343,10 @@ def animation(path: Path, warn: Callable[[str], None] | None = None) -> Iterator
 
 
 def _to_srgb(image: Image.Image) -> tuple[Pixels, Pixels | None]:
-    """image: upright; it is copied as seldom as can be, for it may fill a gigabyte."""
+    """Return a picture in 8 bits of sRGB, and its alpha.
+
+    image: upright; it is copied as seldom as can be, for it may fill a gigabyte.
+    """
     profile = image.info.get("icc_profile")
     alpha = None
     if image.has_transparency_data:

@@ -212,7 +212,10 @@ def _read_published(path: Path, in_place: bool) -> tuple[Groups, dict[str, str]]
 
 
 def _load(path: Path, in_place: bool) -> Any:
-    """in_place: leave the tensors in the file until they are used, so that optimiser states are never read."""
+    """Read a checkpoint of torch.
+
+    in_place: leave the tensors in the file until they are used, so that optimiser states are never read.
+    """
     import pickle
 
     _check_pickles(path)
@@ -290,7 +293,8 @@ def _about(content: Mapping[Any, Any]) -> dict[str, str]:
 
 
 def _check_tensors(groups: Groups, path: Path) -> None:
-    """Raises ModelError where a tensor is no array of numbers, or where all claim more than the file can hold."""
+    """Check all tensors. Raises ModelError where a tensor is no array of numbers, or where all claim more than the file
+    can hold."""
     total = 0
     for group, name, tensor in _triples(groups):
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.device.type != "cpu":

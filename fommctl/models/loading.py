@@ -440,7 +440,10 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _epoch(training: str | None) -> int:
-    """training: the JSON of a model's metadata, which anybody may have written."""
+    """Return the epoch after which a model was saved; 0 where that is not known.
+
+    training: the JSON of a model's metadata, which anybody may have written.
+    """
     try:
         epoch = json.loads(training or "{}")["epoch"]
     except (ValueError, KeyError, TypeError):

@@ -151,7 +151,10 @@ def _called(function: _Item, arguments: _Item) -> _Item:
 
 
 def _storage(key: _Item, size: int) -> _Item:
-    """key: ("storage", class, name, device, count of numbers, ...)."""
+    """Check that the file is as large as a storage says.
+
+    key: ("storage", class, name, device, count of numbers, ...).
+    """
     if any(part.number > size for part in key.parts):
         raise Refused("is truncated or damaged: it claims more numbers than the file holds")
     return _OTHER

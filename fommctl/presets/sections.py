@@ -290,7 +290,7 @@ class Framing(Section):
     source: SquareParams | None = None
     """The square of a source by its landmarks; None, and where there are none: by its box."""
     driving: SquareParams | None = None
-    """The same of a driving video."""
+    """Square of a driving video."""
 
 
 class Preset(Section):

@@ -208,7 +208,7 @@ class Inspection:
 
     @property
     def changed(self) -> tuple[str, ...]:
-        """Return the reasons why the file is not what was vouched for; empty where there are none."""
+        """Reasons why the file is not what was vouched for; empty where there are none."""
         reasons = []
         if self.credentials.state == "invalid":
             reasons.append("it was changed after it was signed, or its signature does not hold")

@@ -145,7 +145,7 @@ class Sidecar(_Part):
 
     @property
     def pixels_sha256(self) -> str:
-        """Return the hash of the result without a signature."""
+        """Hash of the result without a signature."""
         return self.output.unsigned_sha256 or self.output.sha256
 
 

@@ -48,7 +48,7 @@ class Stop:
 
     @property
     def due(self) -> bool:
-        """Has a signal arrived or the time run out?"""
+        """Whether a signal has arrived or the time has run out."""
         return self.signalled or (self._deadline is not None and time.monotonic() >= self._deadline)
 
 

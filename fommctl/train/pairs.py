@@ -78,7 +78,7 @@ class FrameCache:
         """shape: (H, W, C) of all frames.  limit: bytes."""
         self._shape = shape
         self._places: dict[Path, int] = {}
-        """Where in the memory a clip's frames begin; a byte before them says what they are."""
+        """Places in the memory at which the clips' frames begin; a byte before them says what they are."""
         used = 0
         sizes = [1 + clip.frames * prod(shape) for clip in clips]
         for clip, size in zip(clips if limit * _SMALLEST > sum(sizes) else (), sizes, strict=False):
@@ -135,7 +135,10 @@ class Landmarks:
         self._detector: Detector | None = None
 
     def __call__(self, frames: Sequence[Pixels]) -> list[NDArray[np.float32] | None]:
-        """frames: (H, W, 3). Returns (N, 2) in pixels for each, None where no subject was found."""
+        """Find the landmarks of each frame.
+
+        frames: (H, W, 3). Returns (N, 2) in pixels for each, None where no subject was found.
+        """
         if self._detector is None:
             self._detector = self._spec.build()
         return [found[0].landmarks if found else None for found in self._detector.detect(frames)]

@@ -22,7 +22,10 @@ class TaiChi:
     """
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
-        """root: the folder with taichi-metadata.csv and, anywhere below it, VIDEO_ID.mp4 (or another container)."""
+        """Yield the chunks of the table.
+
+        root: the folder with taichi-metadata.csv and, anywhere below it, VIDEO_ID.mp4 (or another container).
+        """
         return chunks(root, "taichi-metadata.csv")
 
 
@@ -35,7 +38,8 @@ class Fashion:
     """
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
-        """Raises InputError where there are neither lists nor folders, or no video at all."""
+        """Yield the listed videos, or all. Raises InputError where there are neither lists nor folders, or no video at
+        all."""
         seen: set[str] = set()
         present = False
         for split in SPLITS:

@@ -57,8 +57,11 @@ class PoseDetector:
 
 
 def person(rows: NDArray[np.float64], height: int, width: int) -> list[Detection]:
-    """rows: (33, 3) of MediaPipe: x and y in parts of the picture, visibility in [0, 1]. Empty where fewer than two
-    joints are seen, which have no box."""
+    """Return the person of these landmarks.
+
+    rows: (33, 3) of MediaPipe: x and y in parts of the picture, visibility in [0, 1]. Empty where fewer than two joints
+    are seen, which have no box.
+    """
     each = [rows[list(part) if isinstance(part, tuple) else [part]] for part in COCO]
     # Its coordinates count from edge to edge of the picture, ours from the centre of the first pixel.
     points = np.array([part[:, :2].mean(0) for part in each]) * [width, height] - 0.5

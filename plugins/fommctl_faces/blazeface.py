@@ -78,7 +78,10 @@ def _windows(height: int, width: int) -> Iterator[Box]:
 
 
 def _detection(row: NDArray[np.float32], side: float, window: Box) -> Detection:
-    """row: top, left, bottom, right, six pairs x y, score, in parts of a square of this side at the window's corner."""
+    """Return the detection of a row of the network.
+
+    row: top, left, bottom, right, six pairs x y, score, in parts of a square of this side at the window's corner.
+    """
     top, left, bottom, right = (row[:4] * side).tolist()
     landmarks = row[4:16].reshape(6, 2) * side + np.array([window.left, window.top], np.float32)
     box = as_hog(Box(left, top, right, bottom).shifted(window.left, window.top), width=WIDTH, down=DOWN)

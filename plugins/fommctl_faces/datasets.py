@@ -23,7 +23,10 @@ class VoxCeleb:
     """Chunks of YouTube videos by vox-metadata.csv; identities are the persons of VoxCeleb."""
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
-        """root: the folder with vox-metadata.csv and, anywhere below it, VIDEO_ID.mp4 (or another container)."""
+        """Yield the chunks of the table.
+
+        root: the folder with vox-metadata.csv and, anywhere below it, VIDEO_ID.mp4 (or another container).
+        """
         return chunks(root, "vox-metadata.csv")
 
 
@@ -36,7 +39,7 @@ class UvaNemo:
     """
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
-        """Raises InputError where no file is named so."""
+        """Yield the videos. Raises InputError where no file is named so."""
         if (root / "nemo-metadata.csv").is_file():
             return chunks(root, "nemo-metadata.csv", person_of=lambda video: video.split("_")[0])
         return self._named(root)

@@ -44,14 +44,14 @@ def joined(parts: list[Scores]) -> Scores:
 
 
 def keypoints_of(clip: MetricClip) -> KeypointSource:
-    """Raises UsageError where the clip has no source of keypoints."""
+    """Return the keypoints of a clip. Raises UsageError where the clip has no source of keypoints."""
     if clip.keypoints is None:
         raise UsageError(f"there are no keypoints for {clip.name}", "Name a detector of landmarks.")
     return clip.keypoints
 
 
 def embeddings_of(clip: MetricClip) -> EmbeddingSource:
-    """Raises UsageError where the clip has no source of embeddings."""
+    """Return the embeddings of a clip. Raises UsageError where the clip has no source of embeddings."""
     if clip.embeddings is None:
         raise UsageError(f"there are no embeddings for {clip.name}", "Name an embedder.")
     return clip.embeddings

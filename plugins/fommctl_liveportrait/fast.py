@@ -141,7 +141,7 @@ class _Conv3d:
 
 
 def _folded3d(block: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight (O, I, 3, 3, 3) and bias (O) of a convolution and the normalisation behind it."""
+    """Return weight (O, I, 3, 3, 3) and bias (O) of a convolution and the normalisation behind it."""
     conv, norm = block.conv, block.norm
     assert isinstance(conv, nn.Conv3d)
     assert isinstance(norm, nn.BatchNorm3d)
@@ -213,7 +213,10 @@ class FastSpade:
         self._conv = level.wide(weight, bias)
 
     def __call__(self, normalised: Tensor, shared: Tensor) -> Tensor:
-        """normalised: (B, C, h, w).  shared: (B, hidden, h, w)."""
+        """Scale and shift normalised features.
+
+        normalised: (B, C, h, w).  shared: (B, hidden, h, w).
+        """
         gamma, beta = self._conv(shared.contiguous(memory_format=torch.channels_last)).chunk(2, 1)
         return torch.addcmul(beta, normalised, gamma)
 
@@ -231,8 +234,11 @@ class FastSpadeBlock:
             self._conv_s = level.numerics.convolution(*weight_and_bias(block.conv_s), padding=0)
 
     def __call__(self, x: Tensor, shared: tuple[Tensor, ...], scale: int = 1) -> Tensor:
-        """x: (B, C, h, w), changed in place where the widths are equal; enlarged by `scale` first.  shared: for each
-        normalisation, that of the shortcut last."""
+        """Return the features behind the block.
+
+        x: (B, C, h, w), changed in place where the widths are equal; enlarged by `scale` first.  shared: for each
+        normalisation, that of the shortcut last.
+        """
         # The statistics of what is enlarged by repetition are those of what it is made of.
         normalised = F.group_norm(x, x.shape[1])
         if scale > 1:
@@ -267,7 +273,7 @@ class SharedMaps:
             ]
 
     def __call__(self, features: Tensor) -> tuple[Tensor, ...]:
-        """features: (B, C, h, w).  One map (B, hidden, scale h, scale w) a normalisation."""
+        """Return a map (B, hidden, scale h, scale w) a normalisation."""
         if self._scale == 1:
             maps: Tensor = self._convs[0](features)
             return maps.chunk(self._count, 1)

@@ -93,7 +93,7 @@ def _average(maps: Tensor) -> Tensor:
 
 
 def _folded(tensors: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution with its normalisation in it."""
+    """Return weight and bias of a convolution with its normalisation in it."""
     scale, shift, mean, variance = (
         tensors[f"{name}.bn.{part}"] for part in ("weight", "bias", "running_mean", "running_var")
     )

@@ -52,7 +52,7 @@ class _WarpErrorOfClip:
         self._last: tuple[Pixels, Pixels] | None = None
         self._flow = _TrueFlow()
         self._errors: list[tuple[float, float]] = []
-        """Of prediction and truth, for each frame."""
+        """Errors of prediction and truth, for each frame."""
 
     def add(self, chunk: FrameChunk) -> None:
         for frames in zip(chunk.prediction, truth_of(chunk), strict=True):
@@ -133,7 +133,7 @@ def _error(old: Pixels, new: Pixels, flow: Flow, seen: NDArray[np.bool_]) -> flo
 
 
 def _opencv() -> ModuleType:
-    """Raises MissingError where OpenCV, which comes with face-alignment, cannot be loaded."""
+    """Import OpenCV. Raises MissingError where OpenCV, which comes with face-alignment, cannot be loaded."""
     try:
         import cv2
     except ImportError as error:

@@ -16,7 +16,7 @@ class MovingGifs:
     """
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
-        """Raises InputError where there is none."""
+        """Yield the animations. Raises InputError where there is none."""
         return plain_folder(
             root,
             suffixes={".gif"},

@@ -71,7 +71,10 @@ class FastDetector:
         self._clip_variance = detector.clip_variance
 
     def __call__(self, frames: Tensor) -> Motion:
-        """frames: (B, C, H, W) float32 in [0, 1]."""
+        """Return the motion of frames.
+
+        frames: (B, C, H, W) float32 in [0, 1].
+        """
         small = _downsampled(frames, self._step).contiguous(memory_format=torch.channels_last)
         return motion_from_maps(
             self._network(small).contiguous(), self._temperature, self._kp_variance, self._clip_variance

@@ -87,7 +87,10 @@ class KeypointEmbedding:
         self.channels = self.parts * (params.use_heatmap + 2 * params.use_difference + shifted)
 
     def of_source(self, frames: Tensor, motion: Motion) -> EmbeddedSource:
-        """frames: (B, C, h, w) at the resolution of the embedding; motion: theirs."""
+        """Prepare source frames.
+
+        frames: (B, C, h, w) at the resolution of the embedding; motion: theirs.
+        """
         used = self._params.use_heatmap and self._params.heatmap_type == "difference"
         return EmbeddedSource(frames, motion, self._heatmaps(motion, frames) if used else None)
 
@@ -197,7 +200,9 @@ class MonkeyKeypointDetector(nn.Module):
 def flow_from_maps(
     maps: Tensor, source: Motion, driving: Motion, *, mask: bool, correction: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """maps: (B, K + 1 if mask + 2 if correction, h, w) float32, of the hourglass.
+    """Read flow and mask off the maps of the hourglass.
+
+    maps: (B, K + 1 if mask + 2 if correction, h, w) float32, of the hourglass.
 
     Returns where in the source each place of the driving frame comes from (B, h, w, 2), and which part each place
     belongs to (B, K + 1, h, w), background first; None without masks.
@@ -239,7 +244,7 @@ class DenseMotionModule(nn.Module):
             nn.init.constant_(head.bias[:1], params.bg_init)
 
     def forward(self, source: Tensor, source_motion: Motion, driving_motion: Motion) -> tuple[Tensor, Tensor | None]:
-        """source: (B, C, H, W) in [0, 1].  Returns the flow (B, h, w, 2) and the mask; see `flow_from_maps`."""
+        """Return the flow (B, h, w, 2) and the mask, see `flow_from_maps`, for source frames (B, C, H, W) in [0, 1]."""
         with full_precision(source):
             embedded = self.embedding(self.of_source(source, source_motion), driving_motion)
         # The leaky ReLU behind each published group block changes nothing: a ReLU comes before it.
@@ -297,7 +302,7 @@ class MotionTransferGenerator(nn.Module):
         self.refinement_module.add_module("conv-last", nn.Conv2d(width, channels, 1))
 
     def forward(self, source: Tensor, source_motion: Motion, driving_motion: Motion) -> Painted:
-        """source: (B, C, H, W) in [0, 1], as many as driving frames."""
+        """Render source frames (B, C, H, W) in [0, 1], as many as driving frames."""
         features = self.appearance_encoder(source)
         if self.dense_motion_module is None:
             flow = identity_grid(source.shape[2], source.shape[3], like=driving_motion.keypoints)
@@ -348,7 +353,7 @@ class KeypointDiscriminator(Discriminator):
         self.down = NearestDownsample(params.scale_factor)
 
     def maps(self, frames: Tensor, source: Motion, driving: Motion) -> list[Tensor]:
-        """frames: (B, C, H, W) in [0, 1], under the motion `driving`.
+        """Judge frames (B, C, H, W) in [0, 1] under the motion `driving`.
 
         Returns the frames themselves, the features behind each block and the map of realness (B, 1, h, w).
         """

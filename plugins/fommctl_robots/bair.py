@@ -38,7 +38,7 @@ class Trajectory:
     camera: str = CAMERA
 
     def __call__(self) -> Iterator[NDArray[np.uint8]]:
-        """Square (H, W, 3) uint8, one at a time. Raises InputError where the record is damaged or has no pictures."""
+        """Yield squares (H, W, 3) uint8. Raises InputError where the record is damaged or has no pictures."""
         record = read_record(self.path, self.start)
         try:
             strings = byte_features(record)

@@ -30,7 +30,8 @@ class LeRobot:
     """
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
-        """Raises InputError where the description is damaged; videos are not looked at, and may be missing."""
+        """Yield the episodes of each camera. Raises InputError where the description is damaged; videos are not looked
+        at, and may be missing."""
         info = read_info(root)
         seen: set[int] = set()
         for episode, clips in _version_2(info) if info.version == 2 else _version_3(info):

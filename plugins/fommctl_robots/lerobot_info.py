@@ -75,7 +75,7 @@ class Info:
 
 
 def read_info(root: Path) -> Info:
-    """Raises InputError where there is no info.json that this program understands."""
+    """Read the description of a data set. Raises InputError where no info.json is there that this program knows."""
     path = root / "meta/info.json"
     try:
         info = parse_json(path.read_bytes(), finite=False)

@@ -18,7 +18,8 @@ _AGAIN = "Download it again."
 
 
 def rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Raises InputError where the file is damaged or lacks a column, MissingError where pyarrow is absent."""
+    """Yield the rows of a file. Raises InputError where the file is damaged or lacks a column, MissingError where
+    pyarrow is absent."""
     with _opened(path, columns) as table:
         for batch in table.iter_batches(batch_size=1024, columns=columns):
             yield from batch.to_pylist()

@@ -21,7 +21,7 @@ SHAPE_KEYPOINTS = np.array([(0.0, 0.0), (0.7, 0.0), (0.0, 0.7)])
 SHAPE_EDGE = 0.12
 """Width of the soft edge of a shape, in its own coordinates: motion below one pixel shows."""
 LIMB_EDGE = 0.4
-"""The same of a limb, which is much smaller."""
+"""Soft edge of a limb, which is much smaller."""
 
 
 class Layer(Protocol):

@@ -47,7 +47,7 @@ class Generator(nn.Module):
     def forward(
         self, source: Tensor, source_motion: Motion, driving_motion: Motion, background: Tensor | None = None
     ) -> Painted:
-        """background: see `warps_between`."""
+        """Render driving frames.  background: see `warps_between`."""
         motion = self.dense_motion(source, source_motion, driving_motion, background)
         painted: Painted = self.inpainting(source, motion)
         return painted

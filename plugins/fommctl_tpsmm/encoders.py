@@ -71,7 +71,7 @@ class KeypointDetector(nn.Module):
         self.fg_encoder = ResNet18(channels, num_tps * POINTS * 2)
 
     def forward(self, frames: Tensor) -> Motion:
-        """frames: (B, C, H, W) in [0, 1], as they are: ImageNet's normalisation is not applied."""
+        """Detect the keypoints of frames (B, C, H, W) in [0, 1], without ImageNet's normalisation."""
         logits = single(self.fg_encoder(frames))
         return Motion((torch.sigmoid(logits) * 2 - 1).view(len(frames), -1, 2))
 

@@ -82,7 +82,7 @@ class FastNorm:
         self._epsilon = norm.eps
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x: (B, C, H, W).  Returns a new tensor."""
+        """Return a new tensor for x (B, C, H, W)."""
         return F.group_norm(x, x.shape[1], self._weight, self._bias, self._epsilon).relu_()
 
 
@@ -129,7 +129,7 @@ class FastResidual:
         self._outer = numerics.wide_convolution(*weight_and_bias(block.conv2))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x: (B, C, h, w); changed in place."""
+        """Change x (B, C, h, w) in place."""
         return self._outer.add_to(x, self._norms[1](self._inner(self._norms[0](x))))
 
 

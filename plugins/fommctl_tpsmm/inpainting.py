@@ -85,7 +85,7 @@ class InpaintingNetwork(nn.Module):
         return resized(found, *like.shape[2:])
 
     def forward(self, source: Tensor, motion: TpsMotion) -> Painted:
-        """source: (B, C, H, W) in [0, 1]."""
+        """Render source frames (B, C, H, W) in [0, 1] under the motion."""
         features = self.encode(source)
         coarsest = len(features) - 1
         shown = [

@@ -23,7 +23,7 @@ from fommctl.api.blocks import (
 from fommctl_tpsmm.splines import POINTS, Splines
 
 NORM = partial(nn.InstanceNorm2d, affine=True)
-"""Of all blocks of motion and inpainting network."""
+"""Normalisation of all blocks of motion and inpainting network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,10 @@ class DenseMotionNetwork(nn.Module):
         background: Tensor | None = None,
         kept: Tensor | None = None,
     ) -> TpsMotion:
-        """source: (B, C, H, W) in [0, 1].  background: see `warps_between`.  kept: see `kept_softmax`; None for all."""
+        """Return the flow between source and driving frames, and what is hidden.
+
+        source: (B, C, H, W) in [0, 1].  background: see `warps_between`.  kept: see `kept_softmax`; None for all.
+        """
         small = source if self.down is None else self.down(source)
         heatmaps, deformed, warps = motion_inputs(small, source_motion, driving_motion, background)
         levels = self.hourglass.levels(torch.cat((heatmaps, deformed.flatten(1, 2)), 1))

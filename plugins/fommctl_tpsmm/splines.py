@@ -70,7 +70,7 @@ class RandomWarp:
     """(B, 1, N * N): of N x N control points on a regular grid, alike in x and y; None for an affine map."""
 
     def points(self, points: Tensor) -> Tensor:
-        """points: (B or 1, M, 2) in [-1, 1]; returns (B, M, 2)."""
+        """Return where points (B or 1, M, 2) in [-1, 1] come from (B, M, 2)."""
         with full_precision(points):
             moved = points @ self.theta[:, :, :2].transpose(1, 2) + self.theta[:, None, :, 2]
             if self.weights is None:
@@ -80,7 +80,7 @@ class RandomWarp:
             return moved + (radial(points[:, :, None] - controls) * self.weights).sum(-1, keepdim=True)
 
     def frames(self, frames: Tensor) -> Tensor:
-        """frames: (B, C, H, W); what lies outside is reflected."""
+        """Warp frames (B, C, H, W); what lies outside is reflected."""
         height, width = frames.shape[2:]
         grid = self.points(identity_grid(height, width, like=frames).view(1, -1, 2))
         grid = grid.view(-1, height, width, 2)

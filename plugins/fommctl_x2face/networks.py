@@ -161,7 +161,7 @@ class EmbeddingNetwork(Hourglass):
         super().__init__(3, ngf=ngf, num_downs=num_downs, inner_channels=inner_channels, skips=True)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """frames: (B, 3, H, W).  Returns flow (B, 2, H, W) in (-1, 1) and weights (B, 1, H, W) above 0.1, float32."""
+        """Return, for frames (B, 3, H, W), flow (B, 2, H, W) in (-1, 1) and weights (B, 1, H, W) above 0.1, float32."""
         self.check(frames)
         maps: Tensor = self.model(frames).float()
         return torch.tanh(maps[:, :2]), maps[:, 2:].exp() + 0.1
@@ -174,7 +174,7 @@ class DrivingNetwork(Hourglass):
         super().__init__(2, ngf=ngf, num_downs=num_downs, inner_channels=inner_channels, skips=False)
 
     def encode(self, frames: Tensor) -> Tensor:
-        """frames: (B, 3, H, W).  Returns codes (B, C, H / 2^num_downs, W / 2^num_downs), at least 0, float32."""
+        """Return, for frames (B, 3, H, W), codes (B, C, H / 2^num_downs, W / 2^num_downs), at least 0, float32."""
         self.check(frames)
         outermost = self.model
         return outermost.submodule.encode(outermost.down(frames)).float()

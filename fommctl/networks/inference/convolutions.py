@@ -110,14 +110,14 @@ def affine_of(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight (O, I, k, k) and bias (O) of the convolution and the normalisation behind it in one."""
+    """Return weight (O, I, k, k) and bias (O) of the convolution and the normalisation behind it in one."""
     scale, shift = affine_of(norm)
     weight, bias = weight_and_bias(conv)
     return weight * scale[:, None, None, None], bias * scale + shift
 
 
 def weight_and_bias(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    """Weight (O, I, k, k) and bias (O) of a convolution, copied to the CPU: nothing keeps the networks alive."""
+    """Return weight (O, I, k, k) and bias (O) of a convolution, copied to the CPU: nothing keeps the networks alive."""
     weight = conv.weight.detach().to("cpu", copy=True)
     bias = torch.zeros(weight.shape[0]) if conv.bias is None else conv.bias.detach().to("cpu", copy=True)
     return weight, bias

@@ -39,7 +39,7 @@ class GraphedRenderer(ABC, Generic[Context]):
         self.device = device
         self._graphs = Graphs() if device.type == "cuda" else None
         self._made: tuple[type[MotionParts], tuple[bool, ...]] = Motion, ()
-        """Of what kind the motion is that was detected last, and which parts it has."""
+        """Kind of the motion that was detected last, and which parts it has."""
 
     @abstractmethod
     def _detect(self, frames: Tensor) -> Any: ...
