@@ -38,7 +38,7 @@ class BrokenPromiseError(AssertionError):
         self.got = got
 
 
-def promise(kept: object, what: str, *got: object) -> None:
+def require(kept: object, what: str, *got: object) -> None:
     """Assert, also under `python -O`. got: what came, shown where it is not as promised; arrays by their type."""
     if not kept:
         raise BrokenPromiseError(what, ", ".join(map(_shown, got)) or None)
@@ -73,39 +73,39 @@ def check_detector(spec: DetectorSpec, frames: Sequence[Pixels] = ()) -> None:
         return
     detector = spec.build()
     nothing = detector.detect([])
-    promise(nothing == [], "no pictures, no answers", nothing)
+    require(nothing == [], "no pictures, no answers", nothing)
     blank = [np.full((64, 48, 3), level, np.uint8) for level in (0, 128)]
     found = [list(each) for each in detector.detect(blank)]
-    promise(found == [[], []], "nothing is found in blank pictures", found)
-    promise(len(detector.detect([blank[0][:1, :1]])) == 1, "a picture of one pixel is not an error")
+    require(found == [[], []], "nothing is found in blank pictures", found)
+    require(len(detector.detect([blank[0][:1, :1]])) == 1, "a picture of one pixel is not an error")
     _check_detections(spec, detector, [*frames, *pictures(2, 96, 128)], len(frames))
 
 
 def _ready(kind: str, spec: DetectorSpec | EmbedderSpec) -> bool:
     _check_spec(kind, spec)
-    promise(spec.subject, "the subject is named")
+    require(spec.subject, "the subject is named")
     reason = spec.ready()
-    promise(reason is None or (isinstance(reason, str) and reason), "ready() is None or a reason", reason)
+    require(reason is None or (isinstance(reason, str) and reason), "ready() is None or a reason", reason)
     return reason is None
 
 
 def _check_detections(spec: DetectorSpec, detector: Detector, frames: Sequence[Pixels], subjects: int) -> None:
     before = [frame.copy() for frame in frames]
     found = detector.detect(frames)
-    promise(len(found) == len(frames), "one list for each picture", f"{len(found)} for {len(frames)}")
-    promise(all(found[:subjects]), "the subject in each picture is found", found[:subjects])
+    require(len(found) == len(frames), "one list for each picture", f"{len(found)} for {len(frames)}")
+    require(all(found[:subjects]), "the subject in each picture is found", found[:subjects])
     for detection in (each for several in found for each in several):
-        promise(isinstance(detection, Detection), "detections are Detection objects", detection)
-        promise(detection.box.width > 0 and detection.box.height > 0, "boxes have an area", detection.box)
-        promise(math.isfinite(detection.score), "scores are finite", detection.score)
+        require(isinstance(detection, Detection), "detections are Detection objects", detection)
+        require(detection.box.width > 0 and detection.box.height > 0, "boxes have an area", detection.box)
+        require(math.isfinite(detection.score), "scores are finite", detection.score)
         shape = None if detection.landmarks is None else tuple(detection.landmarks.shape)
-        promise(shape == ((spec.landmarks, 2) if spec.landmarks else None), f"{spec.landmarks} landmarks (N, 2)", shape)
+        require(shape == ((spec.landmarks, 2) if spec.landmarks else None), f"{spec.landmarks} landmarks (N, 2)", shape)
     scores = [[each.score for each in several] for several in found]
-    promise(all(each == sorted(each, reverse=True) for each in scores), "the surest comes first", scores)
-    promise(all((a == b).all() for a, b in zip(frames, before, strict=True)), "the pictures stay as they are")
+    require(all(each == sorted(each, reverse=True) for each in scores), "the surest comes first", scores)
+    require(all((a == b).all() for a, b in zip(frames, before, strict=True)), "the pictures stay as they are")
     alone = [detector.detect([frame])[0] for frame in frames]
     counts = [[len(each) for each in several] for several in (found, alone)]
-    promise(counts[0] == counts[1], "each picture is judged on its own", f"{counts[1]} alone, {counts[0]} together")
+    require(counts[0] == counts[1], "each picture is judged on its own", f"{counts[1]} alone, {counts[0]} together")
 
 
 def check_embedder(spec: EmbedderSpec, frames: Sequence[Pixels] = ()) -> None:
@@ -117,20 +117,20 @@ def check_embedder(spec: EmbedderSpec, frames: Sequence[Pixels] = ()) -> None:
         return
     embedder = spec.build()
     nothing = embedder.embed([])
-    promise(nothing == [], "no pictures, no answers", nothing)
+    require(nothing == [], "no pictures, no answers", nothing)
     several = [*frames, np.full((64, 48, 3), 128, np.uint8), np.zeros((1, 1, 3), np.uint8)]
     before = [frame.copy() for frame in several]
     found = embedder.embed(several)
-    promise(len(found) == len(several), "one answer for each picture", f"{len(found)} for {len(several)}")
-    promise(all(each is not None for each in found[: len(frames)]), "the subject in each picture is found")
+    require(len(found) == len(several), "one answer for each picture", f"{len(found)} for {len(several)}")
+    require(all(each is not None for each in found[: len(frames)]), "the subject in each picture is found")
     for vector, alone in zip(found, [embedder.embed([frame])[0] for frame in several], strict=True):
         if vector is None or alone is None:
-            promise(vector is alone, "each picture is judged on its own")
+            require(vector is alone, "each picture is judged on its own")
             continue
         fits = vector.shape == (spec.dimension,) and vector.dtype == np.float32 and np.isfinite(vector).all()
-        promise(fits, "embeddings are (D,) float32 and finite", vector, f"D is {spec.dimension}")
-        promise(np.allclose(vector, alone, atol=1e-4), "each picture is judged on its own")
-    promise(all((a == b).all() for a, b in zip(several, before, strict=True)), "the pictures stay as they are")
+        require(fits, "embeddings are (D,) float32 and finite", vector, f"D is {spec.dimension}")
+        require(np.allclose(vector, alone, atol=1e-4), "each picture is judged on its own")
+    require(all((a == b).all() for a, b in zip(several, before, strict=True)), "the pictures stay as they are")
 
 
 def check_dataset(spec: DatasetSpec, root: Path | None = None, *, limit: int = 4) -> None:
@@ -142,33 +142,33 @@ def check_dataset(spec: DatasetSpec, root: Path | None = None, *, limit: int = 4
     limit: of how many clips the frames are made and looked at.
     """
     _check_spec("dataset", spec)
-    promise(spec.licence, "the licence is stated")
+    require(spec.licence, "the licence is stated")
     adapter = spec.build()
     with tempfile.TemporaryDirectory() as empty:
         try:
             of_nothing = list(adapter.clips(Path(empty)))
         except InputError:
             of_nothing = []
-        promise(
+        require(
             all(clip.frames for clip in of_nothing), "an empty folder has no clips, or raises InputError", of_nothing
         )
         clips = list(adapter.clips(root or Path(empty)))
         again = list(adapter.clips(root or Path(empty)))
-    promise(clips, "there are clips")
+    require(clips, "there are clips")
     strange = [clip for clip in clips if not isinstance(clip, ClipRecord)]
-    promise(not strange, "clips are ClipRecord objects", *strange[:1])
+    require(not strange, "clips are ClipRecord objects", *strange[:1])
     names = [(clip.identity, clip.name) for clip in clips]
-    promise(names == [(clip.identity, clip.name) for clip in again], "the order is fixed")
+    require(names == [(clip.identity, clip.name) for clip in again], "the order is fixed")
     twice = [name for name in names if names.count(name) > 1] if len(set(names)) < len(names) else []
-    promise(not twice, "names are unique among the clips of an identity", *twice[:1])
+    require(not twice, "names are unique among the clips of an identity", *twice[:1])
     parts = {split: {clip.identity for clip in clips if clip.split == split} for split in ("train", "test")}
     both = parts["train"] & parts["test"]
-    promise(not both, "no identity is in both splits", *sorted(both)[:1])
+    require(not both, "no identity is in both splits", *sorted(both)[:1])
     for clip in clips:
         _check_clip(clip)
         inside = clip.path is None or root is None or clip.path.absolute().is_relative_to(root.absolute())
-        promise(inside, f"the file of {clip.name} is in the raw folder", clip.path)
-    promise(
+        require(inside, f"the file of {clip.name} is in the raw folder", clip.path)
+    require(
         any(clip.path is None or clip.path.exists() for clip in clips),
         "the file of a clip exists",
         *[clip.path for clip in clips[:1]],
@@ -182,27 +182,27 @@ def check_dataset(spec: DatasetSpec, root: Path | None = None, *, limit: int = 4
 
 
 def _check_clip(clip: ClipRecord) -> None:
-    promise(
+    require(
         clip.name and not set("/\\") & set(clip.name),
         f"{clip.name!r} can be part of a file name",
         "a slash, or nothing",
     )
-    promise(
+    require(
         clip.identity and not set("#/\\") & set(clip.identity),
         f"{clip.identity!r} can be part of a file name",
         "a slash, a #, or nothing",
     )
-    promise(
+    require(
         (clip.path is None) != (clip.frames is None),
         f"{clip.name} has either a path or frames",
         "none of them" if clip.path is None else "both",
     )
-    promise(clip.split in (None, "train", "test"), f"{clip.name} is in train, test or neither", clip.split)
+    require(clip.split in (None, "train", "test"), f"{clip.name} is in train, test or neither", clip.split)
     start, end = clip.start or 0.0, math.inf if clip.end is None else clip.end
-    promise(0 <= start < end, f"{clip.name} starts before it ends", f"{clip.start} to {clip.end}")
-    promise(clip.rate is None or 0 < clip.rate < math.inf, f"the frame rate of {clip.name} is above zero", clip.rate)
-    promise(clip.box is None or 0 < clip.box.area < math.inf, f"the box of {clip.name} has an area", clip.box)
-    promise(
+    require(0 <= start < end, f"{clip.name} starts before it ends", f"{clip.start} to {clip.end}")
+    require(clip.rate is None or 0 < clip.rate < math.inf, f"the frame rate of {clip.name} is above zero", clip.rate)
+    require(clip.box is None or 0 < clip.box.area < math.inf, f"the box of {clip.name} has an area", clip.box)
+    require(
         clip.box_frame is None or min(clip.box_frame) > 0,
         f"the frame of the box of {clip.name} has an area",
         clip.box_frame,
@@ -210,35 +210,35 @@ def _check_clip(clip: ClipRecord) -> None:
 
 
 def _check_frames(name: str, frames: Sequence[Pixels], again: Iterable[Pixels]) -> None:
-    promise(len(frames) > 1, f"{name} has two frames or more", len(frames))
+    require(len(frames) > 1, f"{name} has two frames or more", len(frames))
     for frame in frames:
-        promise(frame.ndim == 3 and frame.shape[2] == 3, f"frames of {name} are (H, W, 3)", frame)
-        promise(
+        require(frame.ndim == 3 and frame.shape[2] == 3, f"frames of {name} are (H, W, 3)", frame)
+        require(
             frame.dtype == "uint8" and frame.shape == frames[0].shape, f"frames of {name} are uint8 of one size", frame
         )
-    promise(all((a == b).all() for a, b in zip(frames, again, strict=True)), f"{name} is the same every time")
+    require(all((a == b).all() for a, b in zip(frames, again, strict=True)), f"{name} is the same every time")
 
 
 def _check_keypoints(name: str, points: Points, frames: int) -> None:
     fits = points.ndim == 3 and points.shape[2] == 2 and np.issubdtype(points.dtype, np.floating)
-    promise(fits, f"keypoints of {name} are (T, K, 2) numbers", points)
-    promise(len(points) == frames, f"{name} has keypoints of every frame", f"{len(points)} for {frames} frames")
+    require(fits, f"keypoints of {name} are (T, K, 2) numbers", points)
+    require(len(points) == frames, f"{name} has keypoints of every frame", f"{len(points)} for {frames} frames")
     hidden = np.isnan(points)
-    promise((hidden.all(-1) == hidden.any(-1)).all(), f"keypoints of {name} are hidden in both coordinates or none")
-    promise((np.abs(points[~hidden]) <= 1).all(), f"keypoints of {name} are in [-1, 1]")
+    require((hidden.all(-1) == hidden.any(-1)).all(), f"keypoints of {name} are hidden in both coordinates or none")
+    require((np.abs(points[~hidden]) <= 1).all(), f"keypoints of {name} are in [-1, 1]")
 
 
 def check_command(spec: CommandSpec) -> None:
     """Build the typer application of the command."""
     _check_spec("command", spec)
     app = spec.build()
-    promise(app.registered_commands or app.registered_groups or app.registered_callback, "there is a command to run")
+    require(app.registered_commands or app.registered_groups or app.registered_callback, "there is a command to run")
 
 
 def _check_spec(kind: str, spec: object) -> None:
     fault = spec_fault(kind, spec)
-    promise(fault is None, fault or "")
-    promise(getattr(spec, "summary", ""), "the summary says what it is")
+    require(fault is None, fault or "")
+    require(getattr(spec, "summary", ""), "the summary says what it is")
 
 
 def check_metric(spec: MetricSpec, frames: Sequence[Pixels] = ()) -> None:
@@ -253,15 +253,15 @@ def check_metric(spec: MetricSpec, frames: Sequence[Pixels] = ()) -> None:
     broken.
     """
     fault = spec_fault("metric", spec)
-    promise(fault is None, fault or "")
-    promise(spec.summary, "the summary says what it is")
-    promise(
+    require(fault is None, fault or "")
+    require(spec.summary, "the summary says what it is")
+    require(
         spec.needs in ("truth", "identity", "driving", "nothing"),
         "it needs the truth, the identity, the driving video or nothing",
         spec.needs,
     )
-    promise(set(spec.uses) <= {"keypoints", "embeddings"}, "it uses keypoints and embeddings at most", spec.uses)
-    promise(
+    require(set(spec.uses) <= {"keypoints", "embeddings"}, "it uses keypoints and embeddings at most", spec.uses)
+    require(
         spec.weighting in ("frames", "clips"), "the mean over clips is weighted by frames or by clips", spec.weighting
     )
     try:
@@ -288,24 +288,24 @@ def _check_order(spec: MetricSpec, metric: Metric, truth: Pixels, noisy: Pixels)
     same, worse = (_total(spec, [_score(spec, metric, frames, truth)]) for frames in (truth.copy(), noisy))
     if same is not None and worse is not None:
         ordered = same <= worse if spec.lower_is_better else same >= worse
-        promise(ordered, "the truth scores no worse than the truth under noise", f"{same:g} and {worse:g}")
+        require(ordered, "the truth scores no worse than the truth under noise", f"{same:g} and {worse:g}")
 
 
 def _check_streaming(spec: MetricSpec, metric: Metric, truth: Pixels, noisy: Pixels) -> None:
     before = noisy.copy(), truth.copy()
     whole = _score(spec, metric, noisy, truth)
-    promise(_alike(spec, whole, _score(spec, metric, noisy, truth)), "the same frames get the same score")
+    require(_alike(spec, whole, _score(spec, metric, noisy, truth)), "the same frames get the same score")
     one, other = (metric.clip(_clip(spec)) for _ in range(2))
     middle = [0, 1, 3, len(truth)]
     for first, end in pairwise(middle):
         one.add(_chunk(spec, noisy, truth, first, end, exact=True))
         other.add(_chunk(spec, truth, truth, first, end))
     other.finish()
-    promise(_alike(spec, whole, one.finish()), "chunks and clips alongside make no difference")
+    require(_alike(spec, whole, one.finish()), "chunks and clips alongside make no difference")
     mirrored = [np.ascontiguousarray(frames[:, :, ::-1])[:, :, ::-1] for frames in (noisy, truth)]
-    promise(_alike(spec, whole, _score(spec, metric, *mirrored)), "it makes no difference how frames lie in memory")
+    require(_alike(spec, whole, _score(spec, metric, *mirrored)), "it makes no difference how frames lie in memory")
     unchanged = (noisy == before[0]).all() and (truth == before[1]).all()
-    promise(unchanged, "the frames stay as they are")
+    require(unchanged, "the frames stay as they are")
 
 
 def _check_odd_clips(spec: MetricSpec, metric: Metric, truth: Pixels, noisy: Pixels) -> None:
@@ -325,8 +325,8 @@ def _check_odd_clips(spec: MetricSpec, metric: Metric, truth: Pixels, noisy: Pix
         _score(spec, metric, noisy, truth[:, ::2, ::3])
     empty = metric.clip(_clip(spec)).finish()
     _check_scores(empty, 0)
-    promise(empty.value is None, "a clip without frames has no score", empty.value)
-    promise(_total(spec, [empty]) is None, "no clip with a score, no score of all")
+    require(empty.value is None, "a clip without frames has no score", empty.value)
+    require(_total(spec, [empty]) is None, "no clip with a score, no score of all")
 
 
 def _score(spec: MetricSpec, metric: Metric, prediction: Pixels, truth: Pixels) -> ClipScores:
@@ -346,28 +346,28 @@ def _chunk(
 
 
 def _check_scores(scores: ClipScores, total: int) -> None:
-    promise(isinstance(scores, ClipScores), "finish() gives ClipScores", scores)
-    promise(
+    require(isinstance(scores, ClipScores), "finish() gives ClipScores", scores)
+    require(
         scores.value is None or math.isfinite(scores.value),
         "the value is finite, or None where there is none",
         scores.value,
     )
-    promise(
+    require(
         scores.frames.dtype == np.float64 and scores.frames.ndim == 1,
         "scores of frames are (N,) float64",
         scores.frames,
     )
-    promise(
+    require(
         len(scores.frames) in (0, total), "there is one score a frame, or none", f"{len(scores.frames)} for {total}"
     )
-    promise(not np.isinf(scores.frames).any(), "scores of frames are finite, or NaN where there is none")
-    promise(
+    require(not np.isinf(scores.frames).any(), "scores of frames are finite, or NaN where there is none")
+    require(
         0 <= scores.scored <= total == scores.total,
         "the frames are counted",
         f"{scores.scored} of {scores.total} scored, of {total} given",
     )
-    promise(scores.value is None or scores.scored, "a value rests on frames")
-    promise(all(isinstance(array, np.ndarray) for array in scores.state.values()), "the state is of arrays")
+    require(scores.value is None or scores.scored, "a value rests on frames")
+    require(all(isinstance(array, np.ndarray) for array in scores.state.values()), "the state is of arrays")
 
 
 def _alike(spec: MetricSpec, one: ClipScores, other: ClipScores) -> bool:
@@ -390,7 +390,7 @@ def _total(spec: MetricSpec, clips: Sequence[ClipScores]) -> float | None:
     if spec.combine is None:
         return clips[0].value
     value = spec.combine(clips)
-    promise(value is None or math.isfinite(value), "a combined score is finite, or None where there is none", value)
+    require(value is None or math.isfinite(value), "a combined score is finite, or None where there is none", value)
     return value
 
 

@@ -10,7 +10,7 @@ import torch
 
 from fommctl.api.protocols import ClipTransferRenderer, FlowRenderer, ReconstructionRenderer, TransferRenderer
 from fommctl.api.specs import BackendSpec, Groups, spec_fault
-from fommctl.api.testing import BrokenPromiseError, promise
+from fommctl.api.testing import BrokenPromiseError, require
 from fommctl.api.training import BaseTrainParams, PhaseResult, ThinPlateTransform, TrainingBatch, TrainingPhase, trains
 from fommctl.errors import UsageError
 
@@ -37,13 +37,13 @@ def check_backend(
     mode of motion.
     """
     fault = spec_fault("backend", spec)
-    promise(fault is None, fault or "")
-    promise(spec.summary, "the summary says what it is")
-    promise(spec.motions and all(map(str.isidentifier, spec.motions)), "motions are one word each", spec.motions)
+    require(fault is None, fault or "")
+    require(spec.summary, "the summary says what it is")
+    require(spec.motions and all(map(str.isidentifier, spec.motions)), "motions are one word each", spec.motions)
     schema = spec.schema()
     certainty = spec.recognises(dict(model_params))
-    promise(0 < certainty <= 1, "recognises() is above 0 and at most 1 for its own model_params", certainty)
-    promise(spec.recognises({}) == 0, "recognises({}) is 0")
+    require(0 < certainty <= 1, "recognises() is above 0 and at most 1 for its own model_params", certainty)
+    require(spec.recognises({}) == 0, "recognises({}) is 0")
     _check_unknown_keys(schema, model_params)
     torch.manual_seed(0)
     backend = spec.build(schema.model_validate(dict(model_params)))
@@ -56,12 +56,12 @@ def check_backend(
         again = spec.build(schema.model_validate(dict(architecture.model_params)))
         needed = backend.needed_groups()
         shapes = {name: _shapes(module.state_dict()) for name, module in again.modules().items()}
-        promise(
+        require(
             {name: _shapes(tensors) for name, tensors in groups.items() if name in needed}
             == {name: each for name, each in shapes.items() if name in needed},
             "read_architecture() describes networks of the same tensors",
         )
-    promise(spec.read_architecture({"nobody": {"knows": torch.zeros(1)}}) is None, "foreign tensors are not claimed")
+    require(spec.read_architecture({"nobody": {"knows": torch.zeros(1)}}) is None, "foreign tensors are not claimed")
     height, width, channels = frame_shape
     frames = torch.rand(3, channels, height, width, generator=torch.Generator().manual_seed(0))
     plain = backend.prepare(torch.device("cpu"), "fp32", fast=False)
@@ -75,7 +75,7 @@ def check_backend(
         _check_finite(backend.prepare(torch.device("cpu"), "bf16"), frames, "in bf16")
         _check_twice_the_size(backend, frames)
     apart = float((expected - found).abs().max())
-    promise(apart <= 1e-3, "the fast fp32 path is within 1e-3 of the plain one", f"{apart:.2g}")
+    require(apart <= 1e-3, "the fast fp32 path is within 1e-3 of the plain one", f"{apart:.2g}")
 
 
 def _check_modes(spec: BackendSpec, renderer: Renderer, frames: Tensor) -> None:
@@ -84,13 +84,13 @@ def _check_modes(spec: BackendSpec, renderer: Renderer, frames: Tensor) -> None:
         return
     context, driving = renderer.encode_source(frames[:1]), renderer.detect(frames)
     for mode in getattr(renderer, "own_modes", spec.motions):
-        promise(mode in spec.motions, "own_modes are among the motions of the spec", mode)
+        require(mode in spec.motions, "own_modes are among the motions of the spec", mode)
         moved = renderer.transfer(driving, driving[:1], context.motion, mode=mode, options=None)
-        promise(len(moved) == len(frames), f"transfer() moves each frame in mode {mode}", len(moved))
+        require(len(moved) == len(frames), f"transfer() moves each frame in mode {mode}", len(moved))
         _check_frames(renderer.render(context, moved), frames, f"in mode {mode}")
         move = renderer.transfer_clip if isinstance(renderer, ClipTransferRenderer) else renderer.transfer
         moved = move(driving, driving[:1], driving, mode=mode, options=None)
-        promise(len(moved) == len(frames), f"frames of a video move in mode {mode}, too", len(moved))
+        require(len(moved) == len(frames), f"frames of a video move in mode {mode}, too", len(moved))
 
 
 def _check_finite(renderer: Renderer, frames: Tensor, how: str) -> None:
@@ -104,9 +104,9 @@ def _check_finite(renderer: Renderer, frames: Tensor, how: str) -> None:
 
 
 def _check_frames(rendered: Tensor, frames: Tensor, how: str) -> None:
-    promise(_fits(rendered, frames), f"frames {how} are (B, C, H, W)", rendered)
+    require(_fits(rendered, frames), f"frames {how} are (B, C, H, W)", rendered)
     inside = bool(rendered.isfinite().all()) and float(rendered.min()) >= 0 and float(rendered.max()) <= 1
-    promise(inside, f"frames {how} are finite and in [0, 1]")
+    require(inside, f"frames {how} are finite and in [0, 1]")
 
 
 def _check_twice_the_size(backend: Backend, frames: Tensor) -> None:
@@ -123,30 +123,30 @@ def _check_unknown_keys(schema: Any, model_params: Mapping[str, Any]) -> None:
         schema.model_validate({**model_params, "no_such_key": 1})
     except ValueError:
         return
-    promise(False, "the schema refuses unknown keys", "no error for no_such_key: 1")
+    require(False, "the schema refuses unknown keys", "no error for no_such_key: 1")
 
 
 def _check_groups(backend: Backend, twin: Backend) -> None:
     modules, others, needed = backend.modules(), twin.modules(), backend.needed_groups()
-    promise(needed and set(needed) <= set(modules), "needed_groups() are groups of modules()", needed)
+    require(needed and set(needed) <= set(modules), "needed_groups() are groups of modules()", needed)
     for name, module in modules.items():
-        promise(not module.training, f"{name} is in eval mode")
+        require(not module.training, f"{name} is in eval mode")
         state, other = module.state_dict(), others[name].state_dict()
-        promise(all(tensor.device.type == "cpu" for tensor in state.values()), f"{name} is on the CPU")
+        require(all(tensor.device.type == "cpu" for tensor in state.values()), f"{name} is on the CPU")
         same = state.keys() == other.keys() and all(state[key].equal(other[key]) for key in state)
-        promise(same, f"{name} has the same weights for the same seed")
+        require(same, f"{name} has the same weights for the same seed")
 
 
 def _check_layout(spec: BackendSpec, groups: Groups) -> None:
     """Check published names and shapes, and the way back."""
     before = {name: _shapes(tensors) for name, tensors in groups.items()}
     same = {name: _shapes(tensors) for name, tensors in spec.from_published(groups).items()} == before
-    promise(same, "from_published() leaves tensors in the layout of modules() as they are")
+    require(same, "from_published() leaves tensors in the layout of modules() as they are")
     again = spec.from_published(spec.to_published(groups))
-    promise(set(again) == set(groups), "the groups come back from the published layout")
+    require(set(again) == set(groups), "the groups come back from the published layout")
     for name, tensors in groups.items():
         same = again[name].keys() == tensors.keys() and all(again[name][key].equal(tensors[key]) for key in tensors)
-        promise(same, f"the tensors of {name} come back from the published layout")
+        require(same, f"the tensors of {name} come back from the published layout")
 
 
 def _check_views(renderer: Renderer, frames: Tensor) -> None:
@@ -154,10 +154,10 @@ def _check_views(renderer: Renderer, frames: Tensor) -> None:
     context = renderer.encode_source(frames[:2])
     _check_motion(context.motion, 1)
     motion = renderer.detect(frames)
-    promise(_alike(context.motion, motion[:1]), "the motion of several pictures of a source is that of the first")
+    require(_alike(context.motion, motion[:1]), "the motion of several pictures of a source is that of the first")
     rendered = renderer.render(context, motion)
-    promise(_fits(rendered, frames), "render() of several pictures of a source gives (B, C, H, W)")
-    promise(rendered.isfinite().all(), "frames made of several pictures are finite")
+    require(_fits(rendered, frames), "render() of several pictures of a source gives (B, C, H, W)")
+    require(rendered.isfinite().all(), "frames made of several pictures are finite")
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -171,20 +171,20 @@ def _check_renderer(renderer: Renderer, frames: Tensor) -> Tensor:
     _check_motion(motion, len(frames))
     context = renderer.encode_source(frames[:1])
     _check_motion(context.motion, 1)
-    promise(_alike(context.motion, motion[:1]), "the context's motion is that of its source")
+    require(_alike(context.motion, motion[:1]), "the context's motion is that of its source")
     together = renderer.render(context, motion)
-    promise(_fits(together, frames), "render() gives (B, C, H, W), no smaller than the frames", together)
-    promise(torch.isfinite(together).all(), "frames are finite")
+    require(_fits(together, frames), "render() gives (B, C, H, W), no smaller than the frames", together)
+    require(torch.isfinite(together).all(), "frames are finite")
     low, high = float(together.min()), float(together.max())
-    promise(low >= 0 and high <= 1, "frames are in [0, 1]", f"{low:.3g} to {high:.3g}")
+    require(low >= 0 and high <= 1, "frames are in [0, 1]", f"{low:.3g} to {high:.3g}")
     together = together.clone()
     for index in range(len(frames)):
         one = slice(index, index + 1)
         alone = renderer.detect(frames[one])
-        promise(_alike(alone, motion[one]), "detect() sees each frame of a batch on its own")
-        promise(_near(renderer.render(context, motion[one]), together[one]), "render() makes each frame on its own")
+        require(_alike(alone, motion[one]), "detect() sees each frame of a batch on its own")
+        require(_near(renderer.render(context, motion[one]), together[one]), "render() makes each frame on its own")
     _check_flow(renderer, context, motion, together)
-    promise(frames.equal(before), "the frames that are handed in stay as they are")
+    require(frames.equal(before), "the frames that are handed in stay as they are")
     return together
 
 
@@ -193,17 +193,17 @@ def _check_flow(renderer: Renderer, context: SourceContext, motion: MotionParts,
     if not isinstance(renderer, FlowRenderer):
         return
     again, flow = renderer.render_with_flow(context, motion)
-    promise(_near(again, frames), "render_with_flow() gives the frames of render()")
+    require(_near(again, frames), "render_with_flow() gives the frames of render()")
     if flow is None:
         return
     fits = flow.ndim == 4 and len(flow) == len(frames) and flow.shape[3] == 2
-    promise(fits, "a flow is (B, h, w, 2)", flow)
-    promise(flow.dtype == torch.float32 and bool(torch.isfinite(flow).all()), "a flow is finite float32", flow)
+    require(fits, "a flow is (B, h, w, 2)", flow)
+    require(flow.dtype == torch.float32 and bool(torch.isfinite(flow).all()), "a flow is finite float32", flow)
     flow = flow.clone()
     for index in range(len(frames)):
         one = slice(index, index + 1)
         alone = renderer.render_with_flow(context, motion[one])[1]
-        promise(alone is not None and _near(alone, flow[one]), "render_with_flow() sees each frame on its own")
+        require(alone is not None and _near(alone, flow[one]), "render_with_flow() sees each frame on its own")
 
 
 def _check_motion(motion: MotionParts, count: int) -> None:
@@ -212,17 +212,17 @@ def _check_motion(motion: MotionParts, count: int) -> None:
     if isinstance(motion, Motion):
         points, jacobians, covariances, codes = motion.parts()
         assert points is not None
-        promise(points.ndim == 3 and points.shape[2] == 2, "keypoints are (B, K, 2)", points)
-        promise(points.shape[1] or codes is not None, "there are keypoints, or codes in their place")
+        require(points.ndim == 3 and points.shape[2] == 2, "keypoints are (B, K, 2)", points)
+        require(points.shape[1] or codes is not None, "there are keypoints, or codes in their place")
         for name, maps in (("Jacobians", jacobians), ("covariances", covariances)):
-            promise(maps is None or maps.shape == (*points.shape, 2), f"{name} are (B, K, 2, 2)", maps)
-        promise(codes is None or codes.ndim == 2, "codes are (B, D)", codes)
+            require(maps is None or maps.shape == (*points.shape, 2), f"{name} are (B, K, 2, 2)", maps)
+        require(codes is None or codes.ndim == 2, "codes are (B, D)", codes)
     points = motion.points()
-    promise(points.shape == (count, points.shape[1], 2), "the points of a motion are (B, K, 2)", points)
+    require(points.shape == (count, points.shape[1], 2), "the points of a motion are (B, K, 2)", points)
     for name, part in zip(motion.names(), motion.parts(), strict=True):
-        promise(part is None or len(part) == count, f"{name} are (B, ...)", part)
+        require(part is None or len(part) == count, f"{name} are (B, ...)", part)
         finite = part is None or (part.dtype == torch.float32 and bool(torch.isfinite(part).all()))
-        promise(finite, f"{name} are finite float32", part)
+        require(finite, f"{name} are finite float32", part)
 
 
 def _alike(one: MotionParts, other: MotionParts) -> bool:
@@ -261,7 +261,7 @@ def check_training(
     schema = spec.sections().get("train_params", BaseTrainParams)
     params = schema.model_validate(dict(train_params))
     first, second = (_losses(spec, model_params, params, frame_shape) for _ in range(2))
-    promise(first == second, "the same seed gives the same losses")
+    require(first == second, "the same seed gives the same losses")
     _check_half(spec, model_params, params, frame_shape)
 
 
@@ -280,7 +280,7 @@ def _check_half(
         generated = result.generated
         for name, loss in result.losses.items():
             value = float(loss.detach())
-            promise(math.isfinite(value), f"the loss '{name}' is finite under autocast to bf16", value)
+            require(math.isfinite(value), f"the loss '{name}' is finite under autocast to bf16", value)
 
 
 def _losses(
@@ -288,7 +288,7 @@ def _losses(
 ) -> list[float]:
     torch.manual_seed(0)
     backend: Any = spec.build(spec.schema().model_validate(dict(model_params)))
-    promise(trains(backend), "the backend has a method training()")
+    require(trains(backend), "the backend has a method training()")
     phases: list[TrainingPhase] = list(backend.training(params, None))
     _check_optimisers(phases)
     losses = []
@@ -303,27 +303,27 @@ def _losses(
 
 def _check_optimisers(phases: list[TrainingPhase]) -> None:
     names = [name for phase in phases for name in phase.optimisers]
-    promise(bool(names) and len(set(names)) == len(names), "every optimiser has a name of its own", names)
+    require(bool(names) and len(set(names)) == len(names), "every optimiser has a name of its own", names)
     trained: set[int] = set()
     for phase in phases:
         own = {id(parameter) for parameter in phase.module.parameters() if parameter.requires_grad}
         for optimiser in phase.optimisers.values():
             held = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
-            promise(not held & trained, "each weight belongs to one optimiser")
+            require(not held & trained, "each weight belongs to one optimiser")
             trained |= held
-            promise(held <= own, f"the module of the phase '{phase.name}' registers what its optimisers train")
+            require(held <= own, f"the module of the phase '{phase.name}' registers what its optimisers train")
             own -= held
-        promise(not own, f"the module of the phase '{phase.name}' registers nothing else that learns")
+        require(not own, f"the module of the phase '{phase.name}' registers nothing else that learns")
 
 
 def _step(phase: TrainingPhase, batch: TrainingBatch, generated: Any) -> tuple[PhaseResult, list[float]]:
     result: PhaseResult = phase.module.train()(batch, generated)
-    promise(bool(result.losses), f"the phase '{phase.name}' has losses")
+    require(bool(result.losses), f"the phase '{phase.name}' has losses")
     for name, loss in result.losses.items():
-        promise(loss.dim() == 0 and bool(loss.isfinite()), f"the loss '{name}' is a finite scalar", loss)
+        require(loss.dim() == 0 and bool(loss.isfinite()), f"the loss '{name}' is a finite scalar", loss)
     if result.view is not None:
         shapes = {tuple(frames.shape) for frames in (result.view.source, result.view.driving, result.view.prediction)}
-        promise(shapes == {tuple(batch.source.shape)}, "a view shows frames of the size of the batch", sorted(shapes))
+        require(shapes == {tuple(batch.source.shape)}, "a view shows frames of the size of the batch", sorted(shapes))
     for optimiser in phase.optimisers.values():
         optimiser.zero_grad(set_to_none=True)
     torch.stack(list(result.losses.values())).sum().backward()  # type: ignore[no-untyped-call]
@@ -332,7 +332,7 @@ def _step(phase: TrainingPhase, batch: TrainingBatch, generated: Any) -> tuple[P
         before = [parameter.detach().clone() for parameter in held]
         optimiser.step()
         moved = any(not old.equal(new) for old, new in zip(before, held, strict=True))
-        promise(moved, f"a step of {name} changes weights")
+        require(moved, f"a step of {name} changes weights")
     return result, [float(loss.detach()) for loss in result.losses.values()]
 
 

@@ -355,7 +355,7 @@ def _presets(host: "Host") -> "Iterator[Preset]":
 def _check_other_families(name: str, own: "Preset", host: "Host") -> None:
     """Raise BrokenPromiseError where the backend claims presets or files of others, or cannot read its own file
     without the networks that only training needs."""
-    from fommctl.api.testing import promise
+    from fommctl.api.testing import require
 
     spec = host.find("backend", name)
     backend = spec.build(own.model_params)
@@ -367,7 +367,7 @@ def _check_other_families(name: str, own: "Preset", host: "Host") -> None:
             continue
         params = preset.model_params.model_dump()
         theirs = host.find("backend", preset.backend).recognises(params)
-        promise(
+        require(
             spec.recognises(params) < theirs, f"recognises() is less sure of {preset.name} than {preset.backend} is"
         )
         before = smallest.get(preset.backend, preset)
@@ -377,7 +377,7 @@ def _check_other_families(name: str, own: "Preset", host: "Host") -> None:
         groups = {key: dict(net.state_dict()) for key, net in family.build(preset.model_params).modules().items()}
         for layout in (groups, family.to_published(groups)):
             claimed = spec.read_architecture(spec.from_published(layout))
-            promise(claimed is None, f"a file of {other} is not claimed")
+            require(claimed is None, f"a file of {other} is not claimed")
 
 
 def _weights(spec: "BackendSpec", preset: "Preset") -> int:

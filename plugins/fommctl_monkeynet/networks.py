@@ -262,7 +262,7 @@ class DenseMotionModule(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class Painted:
+class Generated:
     """A prediction and what led to it."""
 
     prediction: Tensor
@@ -301,7 +301,7 @@ class MotionTransferGenerator(nn.Module):
             self.refinement_module.add_module(f"r{index}", ResidualBlock(width))
         self.refinement_module.add_module("conv-last", nn.Conv2d(width, channels, 1))
 
-    def forward(self, source: Tensor, source_motion: Motion, driving_motion: Motion) -> Painted:
+    def forward(self, source: Tensor, source_motion: Motion, driving_motion: Motion) -> Generated:
         """Render source frames (B, C, H, W) in [0, 1], as many as driving frames."""
         features = self.appearance_encoder(source)
         if self.dense_motion_module is None:
@@ -318,19 +318,19 @@ class MotionTransferGenerator(nn.Module):
             warped = [torch.cat((values, self._resized(shown, values)), 1) for values in warped]
         painted = self.refinement_module(self.video_decoder(warped))
         moved = None if self.dense_motion_module is None else flow
-        return Painted(torch.sigmoid(single(painted)), self.warp(source, flow), mask, moved)
+        return Generated(torch.sigmoid(single(painted)), self.warp(source, flow), mask, moved)
 
     def warp(self, values: Tensor, flow: Tensor) -> Tensor:
         """Return values (B, C, H, W) along a flow (B, h, w, 2) of any resolution."""
         grid = resize_grid(flow, values.shape[2], values.shape[3], self.mode)
         return sample(values, grid, align_corners=self.align_corners)
 
-    def flow_of(self, painted: Painted) -> Tensor | None:
+    def flow_of(self, generated: Generated) -> Tensor | None:
         """Return what moved the source itself: the flow (B, h, w, 2) of `fommctl.api.FlowRenderer`."""
-        if painted.flow is None:
+        if generated.flow is None:
             return None
-        height, width = painted.prediction.shape[2:]
-        return between_borders(painted.flow, (height, width), align_corners=self.align_corners)
+        height, width = generated.prediction.shape[2:]
+        return between_borders(generated.flow, (height, width), align_corners=self.align_corners)
 
     def _resized(self, maps: Tensor, like: Tensor) -> Tensor:
         return resize_map(maps, like.shape[2], like.shape[3], self.mode)

@@ -13,10 +13,10 @@ from fommctl.api.training import PhaseResult, TrainingBatch, TrainingPhase, Trai
 
 if TYPE_CHECKING:
     from fommctl_monkeynet.networks import (
+        Generated,
         KeypointDiscriminator,
         MonkeyKeypointDetector,
         MotionTransferGenerator,
-        Painted,
     )
     from fommctl_monkeynet.schema import TrainParams
 
@@ -47,22 +47,22 @@ class GeneratorPhase(nn.Module):
         count = len(batch.source)
         source, driving = joined[:count], joined[count:]
         seen = (detached(source), detached(driving)) if self._params.detach_kp_generator else (source, driving)
-        painted: Painted = self.generator(batch.source, *seen)
-        losses = self._losses(batch, painted, source, driving)
-        generated = painted.prediction.detach(), detached(source), detached(driving)
-        return PhaseResult(losses, generated, _view(batch, source, driving, painted))
+        generated: Generated = self.generator(batch.source, *seen)
+        losses = self._losses(batch, generated, source, driving)
+        outcome = generated.prediction.detach(), detached(source), detached(driving)
+        return PhaseResult(losses, outcome, _view(batch, source, driving, generated))
 
-    def _losses(self, batch: TrainingBatch, painted: Painted, source: Motion, driving: Motion) -> dict[str, Tensor]:
+    def _losses(self, batch: TrainingBatch, generated: Generated, source: Motion, driving: Motion) -> dict[str, Tensor]:
         (discriminator,) = self._discriminators
         weights = self._params.loss_weights
         losses: dict[str, Tensor] = {}
         if weights.reconstruction_deformed:
-            difference = (painted.deformed - batch.driving).abs().mean()
+            difference = (generated.deformed - batch.driving).abs().mean()
             losses["reconstruction_deformed"] = weights.reconstruction_deformed * difference
         if discriminator is None:
-            wanted, found = [batch.driving, batch.driving], [painted.prediction, painted.prediction]
+            wanted, found = [batch.driving, batch.driving], [generated.prediction, generated.prediction]
         else:
-            found = discriminator.maps(painted.prediction, source, driving)
+            found = discriminator.maps(generated.prediction, source, driving)
             wanted = discriminator.maps(batch.driving, source, driving)
         pairs = zip(weights.reconstruction, wanted[:-1], found[:-1], strict=False)
         for index, (weight, real, made) in enumerate(pairs):
@@ -73,7 +73,7 @@ class GeneratorPhase(nn.Module):
             losses["gen_gan"] = weights.generator_gan * (1 - single(found[-1])).square().mean()
         if weights.discriminator_gan and discriminator is not None and not self._params.detach_kp_discriminator:
             # The discriminator's weights do not learn from it here, the keypoints do.
-            own = discriminator_loss(discriminator, batch.driving, painted.prediction.detach(), source, driving)
+            own = discriminator_loss(discriminator, batch.driving, generated.prediction.detach(), source, driving)
             losses["disc_gan_keypoints"] = weights.discriminator_gan * own
         return losses
 
@@ -156,13 +156,13 @@ def _adam(network: nn.Module, rate: float) -> torch.optim.Adam:
     return torch.optim.Adam(network.parameters(), lr=rate, betas=BETAS)
 
 
-def _view(batch: TrainingBatch, source: Motion, driving: Motion, painted: Painted) -> TrainingView:
+def _view(batch: TrainingBatch, source: Motion, driving: Motion, generated: Generated) -> TrainingView:
     return TrainingView(
         batch.source,
         batch.driving,
-        painted.prediction.detach(),
+        generated.prediction.detach(),
         source.keypoints.detach(),
         driving.keypoints.detach(),
-        painted.deformed.detach(),
-        None if painted.mask is None else painted.mask.detach(),
+        generated.deformed.detach(),
+        None if generated.mask is None else generated.mask.detach(),
     )

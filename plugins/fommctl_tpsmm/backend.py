@@ -14,7 +14,7 @@ from fommctl.api.blocks import Motion, PlainRenderer, PlainSource, downsample_at
 from fommctl_tpsmm.avd import AvdNetwork, AvdRenderer
 from fommctl_tpsmm.encoders import BackgroundPredictor, KeypointDetector, reduced
 from fommctl_tpsmm.fast import FastRenderer, flow_of
-from fommctl_tpsmm.inpainting import InpaintingNetwork, Painted
+from fommctl_tpsmm.inpainting import Generated, InpaintingNetwork
 from fommctl_tpsmm.motion import DenseMotionNetwork
 from fommctl_tpsmm.schema import TpsmmParams
 
@@ -46,17 +46,17 @@ class Generator(nn.Module):
 
     def forward(
         self, source: Tensor, source_motion: Motion, driving_motion: Motion, background: Tensor | None = None
-    ) -> Painted:
+    ) -> Generated:
         """Render driving frames.  background: see `warps_between`."""
         motion = self.dense_motion(source, source_motion, driving_motion, background)
-        painted: Painted = self.inpainting(source, motion)
-        return painted
+        generated: Generated = self.inpainting(source, motion)
+        return generated
 
     @staticmethod
-    def flow_of(painted: Painted) -> Tensor:
+    def flow_of(generated: Generated) -> Tensor:
         """Return the flow of `fommctl.api.FlowRenderer`."""
-        height, width = painted.prediction.shape[2:]
-        return flow_of(painted.motion.deformation, (height, width))
+        height, width = generated.prediction.shape[2:]
+        return flow_of(generated.motion.deformation, (height, width))
 
 
 class PublishedRenderer(PlainRenderer, AvdRenderer):
@@ -80,8 +80,8 @@ class PublishedRenderer(PlainRenderer, AvdRenderer):
         assert isinstance(context, PlainSource)
         source = context.frame.expand(len(motion), -1, -1, -1)
         background = None if self._background is None else self._background(source, driving)
-        painted: Painted = self._generator(source, context.motion, motion, background)
-        return painted.prediction
+        generated: Generated = self._generator(source, context.motion, motion, background)
+        return generated.prediction
 
 
 class TpsmmBackend:

@@ -42,7 +42,7 @@ def warped(features: Tensor, deformation: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Painted:
+class Generated:
     """A frame and what it was made of."""
 
     prediction: Tensor
@@ -84,7 +84,7 @@ class InpaintingNetwork(nn.Module):
         found = motion.occlusions[-1 - level if self.multi_mask else -1]
         return resized(found, *like.shape[2:])
 
-    def forward(self, source: Tensor, motion: TpsMotion) -> Painted:
+    def forward(self, source: Tensor, motion: TpsMotion) -> Generated:
         """Render source frames (B, C, H, W) in [0, 1] under the motion."""
         features = self.encode(source)
         coarsest = len(features) - 1
@@ -103,4 +103,4 @@ class InpaintingNetwork(nn.Module):
         hidden = self.occlusion(motion, 0, out)
         deformed = warped(source, motion.deformation)
         painted = torch.sigmoid(single(self.final(out * (1 - hidden) + shown[0])))
-        return Painted(painted * (1 - hidden) + deformed * hidden, deformed, motion, features)
+        return Generated(painted * (1 - hidden) + deformed * hidden, deformed, motion, features)

@@ -22,7 +22,7 @@ from fommctl.api.training import (
 )
 from fommctl_tpsmm.avd import AvdNetwork
 from fommctl_tpsmm.encoders import BackgroundPredictor, KeypointDetector
-from fommctl_tpsmm.inpainting import InpaintingNetwork, Painted, warped
+from fommctl_tpsmm.inpainting import Generated, InpaintingNetwork, warped
 from fommctl_tpsmm.motion import DenseMotionNetwork
 from fommctl_tpsmm.sections import AvdTrainParams, TrainParams
 from fommctl_tpsmm.splines import RandomWarp
@@ -62,8 +62,8 @@ class TpsPhase(nn.Module):
             background = self.background(batch.source, batch.driving)
         kept = self._kept(batch.source, epoch)
         motion = self.dense_motion(batch.source, source, driving, background, kept)
-        painted: Painted = self.inpainting(batch.source, motion)
-        real, made = self.pyramid(batch.driving), self.pyramid(painted.prediction)
+        generated: Generated = self.inpainting(batch.source, motion)
+        real, made = self.pyramid(batch.driving), self.pyramid(generated.prediction)
         losses: dict[str, Tensor] = {}
         if self.perceptual is not None and any(weights.perceptual):
             losses["perceptual"] = perceptual_loss(self.perceptual, weights.perceptual, made, real)
@@ -72,10 +72,10 @@ class TpsPhase(nn.Module):
         if weights.equivariance_value:
             losses["equivariance_value"] = weights.equivariance_value * self._equivariance(batch, driving)
         if weights.warp_loss:
-            losses["warp_loss"] = weights.warp_loss * self._warp_loss(batch.driving, painted)
+            losses["warp_loss"] = weights.warp_loss * self._warp_loss(batch.driving, generated)
         if weights.bg and background is not None:
             losses["bg"] = weights.bg * self._background_loss(batch, background)
-        return PhaseResult(losses, None, _view(batch, source, driving, painted))
+        return PhaseResult(losses, None, _view(batch, source, driving, generated))
 
     def _kept(self, like: Tensor, epoch: int) -> Tensor | None:
         """Return which warps (B, K + 1) take part in this step; None for all. The background always does."""
@@ -93,14 +93,14 @@ class TpsPhase(nn.Module):
         moved: Motion = self.keypoint_detector(warp.frames(batch.driving))
         return (driving.keypoints - warp.points(moved.keypoints)).abs().mean()
 
-    def _warp_loss(self, driving: Tensor, painted: Painted) -> Tensor:
+    def _warp_loss(self, driving: Tensor, generated: Generated) -> Tensor:
         """Return differences of features at each level, summed. They teach the flow alone, not what makes the
         features."""
-        motion = painted.motion
+        motion = generated.motion
         with torch.no_grad():
             wanted = self.inpainting.encode(driving)
         terms = []
-        for level, (found, target) in enumerate(zip(painted.features, wanted, strict=True)):
+        for level, (found, target) in enumerate(zip(generated.features, wanted, strict=True)):
             shown = self.inpainting.occlusion(motion, level, found).detach()
             moved = warped(found.detach(), motion.deformation)
             terms.append(((moved - single(target)) * shown).abs().mean())
@@ -178,14 +178,14 @@ def _adam(params: TrainParams, *networks: tuple[nn.Module, float | None]) -> tor
     return torch.optim.Adam(groups, lr=params.lr_generator, betas=BETAS, weight_decay=params.weight_decay)
 
 
-def _view(batch: TrainingBatch, source: Motion, driving: Motion, painted: Painted) -> TrainingView:
+def _view(batch: TrainingBatch, source: Motion, driving: Motion, generated: Generated) -> TrainingView:
     return TrainingView(
         batch.source,
         batch.driving,
-        painted.prediction.detach(),
+        generated.prediction.detach(),
         source.keypoints.detach(),
         driving.keypoints.detach(),
-        painted.deformed.detach(),
-        painted.motion.contributions.detach(),
-        painted.motion.occlusions[-1].detach(),
+        generated.deformed.detach(),
+        generated.motion.contributions.detach(),
+        generated.motion.occlusions[-1].detach(),
     )

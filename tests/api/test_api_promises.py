@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fommctl.api.testing import BrokenPromiseError, promise
+from fommctl.api.testing import BrokenPromiseError, require
 
 
 @pytest.mark.parametrize(
@@ -18,8 +18,8 @@ from fommctl.api.testing import BrokenPromiseError, promise
     ],
 )
 def test_what_was_got(got: tuple[object, ...], shown: str | None) -> None:
-    promise(True, "kept", *got)
+    require(True, "kept", *got)
     with pytest.raises(BrokenPromiseError) as caught:
-        promise([], "there are clips", *got)
+        require([], "there are clips", *got)
     assert (caught.value.promise, caught.value.got) == ("there are clips", shown)
     assert str(caught.value) == ("there are clips" if shown is None else f"there are clips (got {shown})")
