@@ -118,8 +118,18 @@ def plugin_of(error: BaseException) -> str | None:
     return None
 
 
+def describe(error: BaseException) -> str:
+    """Return `ValueError: its message`, at most about 300 characters."""
+    return f"{type(error).__name__}: {str(error)[:300]}".rstrip(": ")
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, the first line and at most 200 characters of it; its type where it says nothing."""
+    said = (getattr(error, "strerror", None) or str(error)).strip().splitlines()
+    return said[0][:200] if said else type(error).__name__
+
+
 def unforeseen(error: BaseException) -> str:
     """Describe an error that no one raised on purpose, and name the plugin in whose code it arose."""
     plugin = plugin_of(error)
-    text = f"{type(error).__name__}: {str(error)[:300]}".rstrip(": ")
-    return text if plugin is None else f"{text}, in {plugin}"
+    return describe(error) if plugin is None else f"{describe(error)}, in {plugin}"

@@ -45,7 +45,7 @@ from fommctl.api.specs import (
     spec_fault,
     type_name,
 )
-from fommctl.errors import FommctlError, UsageError
+from fommctl.errors import FommctlError, UsageError, describe
 from fommctl.presets.config import did_you_mean, nearest
 
 if TYPE_CHECKING:
@@ -279,11 +279,6 @@ def _named_square(plugin: Plugin, square_filter: SquareFilter) -> SquareFilter:
         return result
 
     return call
-
-
-def describe(error: BaseException) -> str:
-    """Return `ValueError: its message`, at most about 300 characters, for a message."""
-    return f"{type(error).__name__}: {str(error)[:300]}".rstrip(": ")
 
 
 def _stdout_to_stderr() -> contextlib.redirect_stdout[Any]:

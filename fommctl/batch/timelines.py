@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from fommctl.batch.job_files import JobFile, JobRow, Problem
-from fommctl.errors import FommctlError, InputError, MissingError, UsageError
+from fommctl.errors import FommctlError, InputError, MissingError, UsageError, first_line
 from fommctl.files import safe_file_name
 from fommctl.media import timecode
 from fommctl.media.marking import printable
@@ -83,8 +83,7 @@ def _read(path: Path) -> Any:
             f"{path} cannot be read: {(error.strerror or str(error)).lower()}", "Check the path."
         ) from error
     except (otio.exceptions.OTIOError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        lines = str(error).splitlines()
-        why = printable(lines[0] if lines else type(error).__name__)
+        why = printable(first_line(error))
         raise UsageError(
             f"{path.name} is not a timeline: {why}", "Export it again, or write a file of jobs."
         ) from error

@@ -25,6 +25,7 @@ from fommctl.errors import (
     MissingError,
     OutputError,
     UsageError,
+    describe,
     out_of_memory,
     plugin_of,
 )
@@ -298,8 +299,7 @@ def _bug(error: BaseException) -> FommctlError:
     import traceback
 
     plugin = _their_plugin(error)
-    what = f"{type(error).__name__}: {str(error)[:200]}".rstrip(": ")
-    message = f"this is a bug in fommctl: {what}" if plugin is None else f"{plugin} failed: {what}"
+    message = f"{'this is a bug in fommctl' if plugin is None else f'{plugin} failed'}: {describe(error)}"
     report = "Leave the plugin out with FOMMCTL_PLUGINS, or report it to its authors" if plugin else "Please report it"
     text = "".join(traceback.format_exception(error))
     try:

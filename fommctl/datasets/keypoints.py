@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.errors import InputError
+from fommctl.errors import InputError, first_line
 from fommctl.files import open_regular
 
 SUFFIX = ".keypoints.npy"
@@ -33,8 +33,9 @@ def read_keypoints(clip: Path) -> Points | None:
     except FileNotFoundError:
         return None
     except Exception as error:  # numpy lets errors of Python's tokenizer and of memory escape from broken headers.
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise InputError(f"the keypoints {path.name} cannot be read: {reason}", "Preprocess the data again.") from error
+        raise InputError(
+            f"the keypoints {path.name} cannot be read: {first_line(error)}", "Preprocess the data again."
+        ) from error
     return checked(points, path.name)
 
 

@@ -11,8 +11,8 @@ from fommctl.api.protocols import Detector
 from fommctl.api.specs import DetectorSpec
 from fommctl.detection.framing import ClipCrop
 from fommctl.detection.shots import DrivingCrop, SearchedClip, crops_in_clip, search_clip
-from fommctl.errors import MissingError
-from fommctl.host import Host, describe, why_not_ready
+from fommctl.errors import MissingError, describe
+from fommctl.host import Host, why_not_ready
 from fommctl.media.reader import Clip
 
 log = logging.getLogger(__name__)

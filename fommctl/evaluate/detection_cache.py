@@ -17,6 +17,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fommctl.errors import first_line
+
 Pixels = NDArray[np.uint8]
 Result = NDArray[np.float32] | None
 """Array of what was found in a picture, of any shape; None where nothing was."""
@@ -77,8 +79,7 @@ class DetectionCache:
                 self._open = self._open or _connect(self._path)
                 return work(self._open)
             except (sqlite3.Error, OSError, ValueError, TypeError, AttributeError) as error:
-                reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
-                log.warning("detections are not kept in %s: %s", self._path, reason)
+                log.warning("detections are not kept in %s: %s", self._path, first_line(error).lower())
                 self._path = self._open = None
         if self._open is None:
             self._open = sqlite3.connect(":memory:")

@@ -17,7 +17,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from fommctl.errors import InputError, out_of_memory
+from fommctl.errors import InputError, first_line, out_of_memory
 from fommctl.files import not_there
 from fommctl.media.limits import MAX_PIXELS, check_size
 from fommctl.media.stills import check_format
@@ -193,5 +193,5 @@ def side_data(frame: VideoFrame) -> dict[Type, bytes]:
 
 
 def _reason(error: Exception) -> str:
-    text = (getattr(error, "strerror", None) or str(error) or type(error).__name__).strip()
+    text = first_line(error)
     return text[:1].lower() + text[1:]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
-from fommctl.errors import InputError
+from fommctl.errors import InputError, first_line
 from fommctl.media import plates
 from fommctl.media.colour import ColourTags, ToneMap, read_tags
 from fommctl.media.limits import MAX_PIXELS, SMALLER, check_size
@@ -136,8 +136,9 @@ def _opened(path: Path, *, strip: bool = False, data: bytes | None = None) -> It
     except MemoryError as error:
         raise InputError(f"not enough memory for {path.name}", SMALLER) from error
     except Exception as error:  # PIL's readers of broken files let any error of their own escape.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise _DamagedError(f"{path.name} is damaged: {reason}", "Save it again in an image editor.") from error
+        raise _DamagedError(
+            f"{path.name} is damaged: {first_line(error)}", "Save it again in an image editor."
+        ) from error
 
 
 def _formats(path: Path, data: bytes | None) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fommctl.errors import ModelError, out_of_memory
+from fommctl.errors import ModelError, first_line, out_of_memory
 from fommctl.files import atomic_write
 from fommctl.models.files import read_metadata, sniff, weights_in
 from fommctl.models.pickles import LONGEST_PICKLE, Refused, check_pickle
@@ -167,7 +167,7 @@ def _read_native(path: Path, loose: bool) -> tuple[Groups, dict[str, str]]:
                     )
                 groups.setdefault(group, {})[name] = file.get_tensor(key)
     except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"{path} is truncated or damaged: {_first_line(error)}", _DAMAGED) from error
+        raise ModelError(f"{path} is truncated or damaged: {first_line(error)}", _DAMAGED) from error
     if not groups:
         raise ModelError(f"{path} holds no tensors", _DAMAGED)
     return groups, metadata
@@ -193,7 +193,7 @@ def _zip_is_plain(path: Path) -> bool:
     except ModelError:
         raise
     except Exception as error:  # zipfile lets errors of any kind escape.
-        raise ModelError(f"{path} is truncated or damaged: {_first_line(error)}", _DAMAGED) from error
+        raise ModelError(f"{path} is truncated or damaged: {first_line(error)}", _DAMAGED) from error
     if damaged is not None:
         raise ModelError(f"{path} is damaged: the checksum of {damaged} does not match", _DAMAGED)
     return all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
@@ -234,7 +234,7 @@ def _load(path: Path, in_place: bool) -> Any:
     except Exception as error:  # A parser that is fed a damaged file may fail in any way.
         if out_of_memory(error):
             raise ModelError(f"not enough memory for {path}", "Free some, or use a smaller model.") from error
-        raise ModelError(f"{path} is truncated or damaged: {_first_line(error)}", _DAMAGED) from error
+        raise ModelError(f"{path} is truncated or damaged: {first_line(error)}", _DAMAGED) from error
 
 
 def _check_pickles(path: Path) -> None:
@@ -324,7 +324,3 @@ def _triples(groups: Mapping[str, Mapping[str, Tensor]]) -> Iterator[tuple[str, 
     for group, tensors in groups.items():
         for name, tensor in tensors.items():
             yield group, name, tensor
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -18,7 +18,7 @@ from fommctl.api.folders import PICTURE_SUFFIXES
 from fommctl.api.protocols import ClipRecord, Split
 from fommctl.api.specs import DatasetSpec
 from fommctl.datasets.clips import split_of
-from fommctl.errors import FommctlError, InputError, UsageError
+from fommctl.errors import FommctlError, InputError, UsageError, describe
 from fommctl.files import comparable_name, not_there, safe_file_name
 from fommctl.preprocess.clip import ClipOptions
 
@@ -89,9 +89,8 @@ def _records(spec: DatasetSpec, owner: str, root: Path) -> list[ClipRecord]:
     except FommctlError:
         raise
     except Exception as error:
-        what = f"{type(error).__name__}: {str(error)[:300]}".rstrip(": ")
         raise FommctlError(
-            f"the data set {spec.name!r} of {owner} failed: {what}",
+            f"the data set {spec.name!r} of {owner} failed: {describe(error)}",
             "Tell the authors of the plugin; --debug shows the traceback.",
         ) from error
     for record in records:

@@ -25,7 +25,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
-from fommctl.errors import FommctlError, InterruptedRunError, JobsFailedError, UsageError
+from fommctl.errors import FommctlError, InterruptedRunError, JobsFailedError, UsageError, first_line
 from fommctl.networks.inference.devices import resolve_device
 
 T = TypeVar("T")
@@ -339,5 +339,4 @@ def _code(error: BaseException) -> int:
 
 def _line(error: BaseException) -> str:
     """Return the first sentence of an error of torch, without the place in its source and its advice."""
-    first = (str(error).splitlines() or [type(error).__name__])[0]
-    return re.sub(r"^\[\S+\] ", "", first).split(". ")[0][:200]
+    return re.sub(r"^\[\S+\] ", "", first_line(error)).split(". ")[0]

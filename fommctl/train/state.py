@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from fommctl.api.training import TrainableBackend
-from fommctl.errors import ModelError
+from fommctl.errors import ModelError, first_line
 from fommctl.models.checkpoint import read_content
 from fommctl.train.step import TrainingStep, WeightAverage
 
@@ -108,8 +108,7 @@ def restore(
         if torch.cuda.is_available() and "cuda_random_state" in entries:
             torch.cuda.set_rng_state(entries["cuda_random_state"])
     except Exception as error:  # Optimisers that are fed what is none fail in any way.
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(
-            f"{path} does not fit this preset: {reason}",
+            f"{path} does not fit this preset: {first_line(error)}",
             "Resume with the preset and the options that the run began with.",
         ) from error
