@@ -88,7 +88,7 @@ def _in_source(config: AnimateConfig, engine: Engine) -> int:
     pixels = on_black(read_picture(config.source, config.source_reading))
     framing = engine.model.preset.framing
     assert framing is not None
-    _, detector = face_detector(config, framing, engine.host, engine.detectors)
+    _, detector = face_detector(config, framing, engine.detectors)
     return max(1, len(confident_detections(detect_in_tiles(pixels, detector))))
 
 
@@ -100,7 +100,7 @@ def _in_driving(config: AnimateConfig, engine: Engine, driving: Clip | Motion) -
     framing = engine.model.preset.framing
     assert framing is not None
     whole = replace(config, face=LARGEST, driving_face=None)
-    return driving_shots(whole, driving, framing, engine.host, engine.detectors)[0].found
+    return driving_shots(whole, driving, framing, engine.detectors)[0].found
 
 
 class FaceBlend:

@@ -32,10 +32,9 @@ from fommctl.detection.framing import (
     room_in,
     source_crop,
 )
-from fommctl.detection.landmarks import LandmarkDetector, LandmarkSquare, bounds
+from fommctl.detection.landmarks import LandmarkDetector, bounds, square_around
 from fommctl.detection.shots import DrivingCrop
 from fommctl.errors import InputError, UsageError
-from fommctl.host import Host
 from fommctl.media.boxes import Box, TurnedSquare
 from fommctl.media.images import Picture, crop, over_black, read_picture, resize
 from fommctl.media.limits import check_memory
@@ -44,7 +43,7 @@ from fommctl.media.plates import Plate
 from fommctl.media.reader import Clip
 from fommctl.media.resampling import Number, upright
 from fommctl.media.writer import holds_more
-from fommctl.presets.sections import Framing, SquareParams
+from fommctl.presets.sections import Framing
 
 log = logging.getLogger(__name__)
 
@@ -117,15 +116,14 @@ def find_inputs(
     driving: Clip | Motion,
     framing: Framing | None,
     size: tuple[int, int],
-    host: Host,
-    searches: DetectorCache | None = None,
+    detectors: DetectorCache,
     squares: Squares | None = None,
     film: Clip | None = None,
     filmed: DrivingFraming | None = None,
 ) -> AnimationInputs:
     """Read the source and find both squares.
 
-    searches: those of other jobs, which this one may share.  squares: found before, beside the motion that is driving.
+    detectors: may hold what other jobs found.  squares: found before, beside the motion that is driving.
     film: the source where all of its frames are animated.  filmed: its squares, where they were found before.
     Raises InputError where a subject is asked for and none is found.
     """
@@ -139,18 +137,17 @@ def find_inputs(
         _check_inside(driving_box, config.driving.name, driving.info.width, driving.info.height)
     began = time.monotonic()
     views = [on_black(read_picture(path, config.source_reading)) for path in config.views]
-    searches = searches or DetectorCache(host)
     if squares is not None and isinstance(driving, Motion):
         found = _Found(squares[0], driving.driving.shots, squares[1:], driving.driving.detector)
     else:
-        found = _search(config, driving, None if film else pixels, views, framing, host, searches)
+        found = _search(config, driving, None if film else pixels, views, framing, detectors)
     if deep and (square := found.source.box if found.source else source_box) is not None:
         height, width = pixels.shape[:2]
         area = round(square.clipped(width, height).area)
         check_memory(config.source.name, width, height, width * height * _A_FRAME + area * _A_SQUARE)
     box, turned = (source_box, None) if found.source is None else (found.source.box, found.source.turned)
     if film is not None:
-        filmed = filmed or _film_framing(config, film, framing, host, searches)
+        filmed = filmed or _film_framing(config, film, framing, detectors)
         box, turned = square_at(filmed, Fraction(0))
     seconds = time.monotonic() - began
     return AnimationInputs(
@@ -202,19 +199,19 @@ def _first(film: Clip) -> Picture:
 
 
 def _film_framing(
-    config: AnimateConfig, film: Clip, framing: Framing | None, host: Host, searches: DetectorCache
+    config: AnimateConfig, film: Clip, framing: Framing | None, detectors: DetectorCache
 ) -> DrivingFraming:
     """Lay the squares of a video as source: fixed in each shot, or by landmarks from frame to frame where the preset
     frames sources so."""
     shots: tuple[ClipCrop, ...] = ()
     name = None
     if config.crop == "auto" and framing is not None:
-        spec, detector = face_detector(config, framing, host, searches)
+        spec, detector = face_detector(config, framing, detectors)
         width, name = config.source_width or framing.width, spec.name
         square = None if config.source_width else framing.source
         if square is not None:
-            detector = LandmarkDetector(detector, _square(square), width, framing.subject)
-        shots = searches.in_clip(
+            detector = LandmarkDetector(detector, square, width, framing.subject)
+        shots = detectors.in_clip(
             film,
             (spec, detector),
             width,
@@ -295,8 +292,7 @@ def _search(
     pixels: NDArray[np.uint8] | None,
     views: Sequence[NDArray[np.uint8]],
     framing: Framing | None,
-    host: Host,
-    searches: DetectorCache,
+    detectors: DetectorCache,
 ) -> _Found:
     """Return the squares that are to be found: in the source, in the driving video, in each further view of the
     source.  pixels: the source, None where it is not searched."""
@@ -307,14 +303,14 @@ def _search(
     shots: tuple[ClipCrop, ...] = driving.driving.shots if isinstance(driving, Motion) else ()
     nothing = _Found(shots=shots, views=(None,) * len(views))
     if config.detector is not None:
-        host.find("detector", config.detector)
+        detectors.host.find("detector", config.detector)
     if framing is None or not any(wanted):
         return nothing
     subject = framing.subject
-    spec, detector = face_detector(config, framing, host, searches)
+    spec, detector = face_detector(config, framing, detectors)
     log.info("detector: %s", spec.name)
     if isinstance(driving, Clip) and wanted[1]:
-        shots = driving_shots(config, driving, framing, host, searches)
+        shots = driving_shots(config, driving, framing, detectors)
     if not wanted[0]:
         return replace(nothing, shots=shots, detector=spec.name)
 
@@ -323,7 +319,7 @@ def _search(
         landmarks = found.subject.landmarks
         if framing.source is None or config.source_width or landmarks is None:
             return found
-        turned = _square(framing.source).around(landmarks)
+        turned = square_around(framing.source, landmarks)
         return found if turned is None else replace(found, box=bounds(turned), turned=turned)
 
     def boxed(picture: NDArray[np.uint8], path: Path, face: str) -> Crop:
@@ -343,27 +339,25 @@ def _search(
     )
 
 
-def face_detector(
-    config: AnimateConfig, framing: Framing, host: Host, searches: DetectorCache
-) -> tuple[DetectorSpec, Detector]:
+def face_detector(config: AnimateConfig, framing: Framing, detectors: DetectorCache) -> tuple[DetectorSpec, Detector]:
     """Choose the detector of subjects. Raises UsageError and MissingError."""
     name = config.detector
     if name is None and (config.best_frame == "auto" or framing.source or framing.driving):
         # Poses are compared and squares laid by landmarks where a detector at hand finds them.
-        name = next((spec.name for spec in ready_detectors(host, framing.subject) if spec.landmarks), None)
-    return searches.detector(framing.subject, name)
+        name = next((spec.name for spec in ready_detectors(detectors.host, framing.subject) if spec.landmarks), None)
+    return detectors.detector(framing.subject, name)
 
 
 def driving_shots(
-    config: AnimateConfig, driving: Clip, framing: Framing, host: Host, searches: DetectorCache
+    config: AnimateConfig, driving: Clip, framing: Framing, detectors: DetectorCache
 ) -> tuple[ClipCrop, ...]:
     """Look for the driving face in each shot of a driving video. Raises InputError where it is not found."""
-    spec, detector = face_detector(config, framing, host, searches)
+    spec, detector = face_detector(config, framing, detectors)
     width = config.driving_width or framing.width
     square = None if config.driving_width else framing.driving
     if square is not None:
-        detector = LandmarkDetector(detector, _square(square), width, framing.subject)
-    shots = searches.in_clip(
+        detector = LandmarkDetector(detector, square, width, framing.subject)
+    shots = detectors.in_clip(
         driving,
         (spec, detector),
         width,
@@ -375,10 +369,6 @@ def driving_shots(
     if square is None or not config.as_published:
         return shots
     return tuple(shot if shot.path is not None else mean_crop(shot, width, framing.subject) for shot in shots)
-
-
-def _square(params: SquareParams) -> LandmarkSquare:
-    return LandmarkSquare(**params.model_dump())
 
 
 def _check_exact(config: AnimateConfig, plate: Plate | None) -> None:

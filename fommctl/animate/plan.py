@@ -279,7 +279,7 @@ def plan_animation(
         if film is not None and film.info.duration is not None and isinstance(driving, Clip):
             end = driving.start + film.info.duration
             driving.end = end if driving.end is None else min(driving.end, end)
-        inputs = find_inputs(config, driving, framing, size, engine.host, engine.detectors, squares, film, filmed)
+        inputs = find_inputs(config, driving, framing, size, engine.detectors, squares, film, filmed)
     info = inputs.driving.info
     sound, about_sound = choose_sound(config, inputs.driving, must_check=isinstance(driving, Motion))
     context = engine.encoded((inputs.square, *inputs.views), config.size, options)

@@ -23,7 +23,7 @@ class DetectorCache:
     """The detectors of a host, and what they found in the last clips."""
 
     def __init__(self, host: Host) -> None:
-        self._host = host
+        self.host = host
         self._detectors: dict[tuple[str, str | None], tuple[DetectorSpec, Detector]] = {}
         self._clips: OrderedDict[tuple[Any, ...], tuple[ClipCrop, ...]] = OrderedDict()
         self._searched: tuple[tuple[Any, ...], SearchedClip] | None = None
@@ -32,7 +32,7 @@ class DetectorCache:
     def detector(self, subject: str, name: str | None) -> tuple[DetectorSpec, Detector]:
         """Choose a detector like `choose_detector`."""
         if (subject, name) not in self._detectors:
-            self._detectors[subject, name] = choose_detector(self._host, subject, name)
+            self._detectors[subject, name] = choose_detector(self.host, subject, name)
         return self._detectors[subject, name]
 
     def in_clip(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fommctl.api.protocols import Detection, Detector
 from fommctl.detection.framing import CENTERS, MIDDLE
 from fommctl.media.boxes import Box, TurnedSquare
+from fommctl.presets.sections import SquareParams
 
 Points = NDArray[np.float32]
 # The corners of left eye, right eye and mouth, by the number of landmarks.
@@ -27,34 +28,23 @@ FACE: Mapping[int, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class LandmarkSquare:
-    """How a square lies around a face."""
-
-    factor: float
-    """Its side over the larger extent of the landmarks, along the face."""
-    offset: float
-    """The distance of its centre below that of the landmarks, in sides; negative is above."""
-    turned: bool = False
-    """Whether it is turned as the face is; else it is upright, as large and around the same place."""
-
-    def around(self, landmarks: Points) -> TurnedSquare | None:
-        """Return the square of a face; None where its landmarks are none that are known here, or hidden."""
-        corners = FACE.get(len(landmarks))
-        if corners is None or not np.isfinite(landmarks).all():
-            return None
-        eyes = np.mean([landmarks[list(eye)].mean(0) for eye in corners[:2]], axis=0)
-        down = landmarks[list(corners[2])].mean(0) - eyes
-        length = float(np.hypot(*down))
-        down = down / length if length > 1e-3 else np.array([0.0, 1.0])
-        right = np.array([down[1], -down[0]])
-        along = landmarks.astype(np.float64) @ np.stack((right, down), 1)
-        low, high = along.min(0), along.max(0)
-        side = float((high - low).max()) * self.factor
-        x, y = (low + high) / 2
-        center = right * x + down * (y + self.offset * side)
-        angle = math.degrees(math.atan2(right[1], right[0])) if self.turned else 0.0
-        return TurnedSquare((float(center[0]), float(center[1])), side, angle)
+def square_around(params: SquareParams, landmarks: Points) -> TurnedSquare | None:
+    """Return the square around a face; None where its landmarks are none that are known here, or hidden."""
+    corners = FACE.get(len(landmarks))
+    if corners is None or not np.isfinite(landmarks).all():
+        return None
+    eyes = np.mean([landmarks[list(eye)].mean(0) for eye in corners[:2]], axis=0)
+    down = landmarks[list(corners[2])].mean(0) - eyes
+    length = float(np.hypot(*down))
+    down = down / length if length > 1e-3 else np.array([0.0, 1.0])
+    right = np.array([down[1], -down[0]])
+    along = landmarks.astype(np.float64) @ np.stack((right, down), 1)
+    low, high = along.min(0), along.max(0)
+    side = float((high - low).max()) * params.factor
+    x, y = (low + high) / 2
+    center = right * x + down * (y + params.offset * side)
+    angle = math.degrees(math.atan2(right[1], right[0])) if params.turned else 0.0
+    return TurnedSquare((float(center[0]), float(center[1])), side, angle)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +55,7 @@ class LandmarkDetector:
     """
 
     detector: Detector
-    square: LandmarkSquare
+    square: SquareParams
     width: float
     """The width of a subject's box over the side of the square."""
     subject: str
@@ -75,7 +65,7 @@ class LandmarkDetector:
         return [[self._framed(one) for one in found] for found in self.detector.detect(frames)]
 
     def _framed(self, found: Detection) -> Detection:
-        square = None if found.landmarks is None else self.square.around(found.landmarks)
+        square = None if found.landmarks is None else square_around(self.square, found.landmarks)
         if square is None:
             return found
         middle = CENTERS.get(self.subject, MIDDLE)

@@ -278,7 +278,7 @@ class SquareParams(Section):
     offset: Annotated[float, Field(ge=-1, le=1)] = 0.0
     """The distance of its centre below that of the landmarks, in sides; negative is above."""
     turned: bool = False
-    """Turned as the face is; of a source only."""
+    """Whether it is turned as the face is, in a source only; else it is upright and as large."""
 
 
 class Framing(Section):

@@ -9,8 +9,9 @@ from liveportrait_models import GOLDEN
 
 from fommctl.api.protocols import Detection
 from fommctl.detection.framing import ideal
-from fommctl.detection.landmarks import FACE, LandmarkDetector, LandmarkSquare, bounds
+from fommctl.detection.landmarks import FACE, LandmarkDetector, bounds, square_around
 from fommctl.media.boxes import Box, TurnedSquare
+from fommctl.presets.sections import SquareParams
 
 
 def face(angle=0.0, center=(100.0, 80.0)):
@@ -30,32 +31,32 @@ def test_published_squares(name):
         pytest.skip("the published vectors are not there")
     golden = np.load(GOLDEN / "liveportrait" / "crop.npz")
     landmarks = golden[f"{name}/landmarks"]
-    found = LandmarkSquare(2.3, -0.125, turned=True).around(landmarks)
+    found = square_around(SquareParams(factor=2.3, offset=-0.125, turned=True), landmarks)
     assert found.center == pytest.approx(golden[f"{name}/rect_center"].tolist(), abs=2e-3)
     assert found.side == pytest.approx(golden[f"{name}/rect_size"][0], abs=2e-3)
     assert found.angle == pytest.approx(math.degrees(golden[f"{name}/rect_angle"]), abs=1e-3)
-    upright = LandmarkSquare(2.2, -0.1).around(landmarks)
+    upright = square_around(SquareParams(factor=2.2, offset=-0.1), landmarks)
     assert upright.center == pytest.approx(golden[f"{name}/driving_center"].tolist(), abs=2e-3)
     assert upright.side == pytest.approx(golden[f"{name}/driving_size"][0], abs=2e-3)
 
 
 def test_a_recorded_square():
     with np.load(Path(__file__).parents[1] / "golden" / "liveportrait" / "transfer.npz") as golden:
-        found = LandmarkSquare(2.3, -0.125, turned=True).around(golden["landmarks_68"])
+        found = square_around(SquareParams(factor=2.3, offset=-0.125, turned=True), golden["landmarks_68"])
         assert found.center == pytest.approx(golden["d68/rect_center"].tolist(), abs=2e-3)
         assert found.side == pytest.approx(golden["d68/rect_size"][0], abs=2e-3)
         assert found.angle == pytest.approx(math.degrees(golden["d68/rect_angle"]), abs=1e-3)
 
 
 def test_the_square_turns_with_the_face():
-    square = LandmarkSquare(2.0, 0.25, turned=True)
-    assert square.around(face()) == TurnedSquare((100.0, 120.0), 160.0, 0.0)
-    found = square.around(face(90))
+    square = SquareParams(factor=2.0, offset=0.25, turned=True)
+    assert square_around(square, face()) == TurnedSquare((100.0, 120.0), 160.0, 0.0)
+    found = square_around(square, face(90))
     assert found.center == pytest.approx((60.0, 80.0), abs=1e-3)
     assert (found.side, found.angle) == pytest.approx((160.0, 90.0), abs=1e-3)
-    assert LandmarkSquare(2.0, 0.25).around(face(30)).angle == 0
-    assert square.around(np.full((68, 2), np.nan, np.float32)) is None
-    assert square.around(np.zeros((5, 2), np.float32)) is None
+    assert square_around(SquareParams(factor=2.0, offset=0.25), face(30)).angle == 0
+    assert square_around(square, np.full((68, 2), np.nan, np.float32)) is None
+    assert square_around(square, np.zeros((5, 2), np.float32)) is None
     assert bounds(TurnedSquare((10.0, 10.0), 10.0, 45.0)) == Box(2, 2, 18, 18)
 
 
@@ -64,7 +65,7 @@ def test_boxes_of_a_search_are_those_of_the_squares():
         def detect(self, frames):
             return [[Detection(Box(0, 0, 1, 1), 1.0, face()), Detection(Box(0, 0, 1, 1), 0.5)]]
 
-    seen, plain = LandmarkDetector(Finds(), LandmarkSquare(2.0, 0.25), 0.4, "face").detect([None])[0]
+    seen, plain = LandmarkDetector(Finds(), SquareParams(factor=2.0, offset=0.25), 0.4, "face").detect([None])[0]
     square = ideal(seen.box, 0.4, "face")
     assert (*square.center, square.width) == pytest.approx((100.0, 120.0, 160.0))
     assert plain.box == Box(0, 0, 1, 1)

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from liveportrait_models import STITCHING, arrays, published_file
 
-from fommctl.detection.landmarks import LandmarkSquare
+from fommctl.detection.landmarks import square_around
 from fommctl.presets.preset import load_preset
+from fommctl.presets.sections import SquareParams
 from fommctl_liveportrait.backend import LivePortraitBackend
 from fommctl_liveportrait.layers import gather_volume, identity_volume, sample_volume
 from fommctl_liveportrait.mask import mask
@@ -207,8 +208,8 @@ def cut_out(picture, square):
 def test_published_transfer_to_a_video(faces, extractor):
     """The published crop is not recorded: ours is the same but for single levels, which the keypoints show."""
     golden, _, driving = faces
-    square = LandmarkSquare(factor=2.3, offset=-0.125, turned=True).around(
-        golden["sourcevideo/landmarks_203"][0].numpy()
+    square = square_around(
+        SquareParams(factor=2.3, offset=-0.125, turned=True), golden["sourcevideo/landmarks_203"][0].numpy()
     )
     source = face_motion(extractor(cut_out(golden["original"], square)))
     # All frames of that video show the same square.

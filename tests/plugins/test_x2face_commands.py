@@ -16,6 +16,7 @@ from x2face_models import NARROW, SIDE
 import fommctl
 from fommctl.animate.config import AnimateConfig
 from fommctl.animate.inputs import find_inputs
+from fommctl.detection.detectors import DetectorCache
 from fommctl.media.images import resize
 from fommctl.media.reader import Clip
 from fommctl.networks.grids import to_tensor
@@ -148,12 +149,14 @@ def test_views_are_framed_like_the_source(host, tmp_path):
         views=(tmp_path / "wide.png",),
         driving_crop="none",
     )
-    shot = find_inputs(config, Clip(config.driving), Framing(subject="face", width=0.52), (SIDE, SIDE), host)
+    shot = find_inputs(
+        config, Clip(config.driving), Framing(subject="face", width=0.52), (SIDE, SIDE), DetectorCache(host)
+    )
     (view,) = shot.views
     assert view.shape == shot.square.shape == (SIDE, SIDE, 3)
     framed, unframed = (np.abs(each.astype(float) - shot.square).mean() for each in (view, resize(wide, (SIDE, SIDE))))
     assert framed < 15 < 40 < unframed  # the detector sees both a little differently
     assert config.to_json()["views"] == [str(tmp_path / "wide.png")]
     by_hand = replace(config, crop="40,30,100")
-    shot = find_inputs(by_hand, Clip(config.driving), None, (SIDE, SIDE), host)
+    shot = find_inputs(by_hand, Clip(config.driving), None, (SIDE, SIDE), DetectorCache(host))
     assert shot.views[0].tobytes() == resize(np.ascontiguousarray(wide[30:130, 40:140]), (SIDE, SIDE)).tobytes()
