@@ -190,4 +190,4 @@ def _places(path: Path, folder: Path) -> dict[str, str | None]:
 
 def _square(box: Box | None) -> list[float] | None:
     """Return left, top, right and bottom in pixels."""
-    return None if box is None else [float(side) for side in (box.left, box.top, box.right, box.bottom)]
+    return None if box is None else [float(side) for side in box.sides]

@@ -171,7 +171,7 @@ def _row(info: VideoInfo, piece: Piece, target: Path, frames: int, config: CropC
         "output": target.name,
         "start": float(piece.start),
         "end": float(piece.end),
-        "box": [round(side) for side in (box.left, box.top, box.right, box.bottom)],
+        "box": [round(side) for side in box.sides],
         "size": config.size,
         "detector": detector,
         "score": round(piece.score, 4),

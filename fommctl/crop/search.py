@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fommctl.api.protocols import Detection, Detector
 from fommctl.crop.config import CropConfig
 from fommctl.detection.choice import left_to_right, numbered_tracks
-from fommctl.detection.framing import LONGEST_SIDE, fitted, scaled, spread
+from fommctl.detection.framing import LONGEST_SIDE, fitted, scaled, searched_size, spread
 from fommctl.detection.search import detect_in_tiles, refined_box
 from fommctl.detection.shots import Cut, CutFinder
 from fommctl.detection.tracking import (
@@ -271,7 +271,7 @@ def _shots(info: VideoInfo, config: CropConfig, detector: Detector, tell: Tell) 
     with Reader(
         info.path, fps=config.fps, start=config.start, end=config.end, deinterlace=config.deinterlace
     ) as reader:
-        glance, whole = (reader.view(size=_at_most(info, side)) for side in (GLANCE, LONGEST_SIDE))
+        glance, whole = (reader.view(size=searched_size(info, side)) for side in (GLANCE, LONGEST_SIDE))
         content: Box | None = None
         index, end = 0, Fraction(0)
         for decoded in reader.decoded():
@@ -294,12 +294,6 @@ def _shots(info: VideoInfo, config: CropConfig, detector: Detector, tell: Tell) 
             tell(index, info.frames)
     if index:
         yield from _ended(samples, cuts.finish() if config.cuts else [], end, index, content, search)
-
-
-def _at_most(info: VideoInfo, side: int) -> tuple[int, int]:
-    """Return the size of the clip's frames, reduced to at most `side` pixels."""
-    scale = min(1.0, side / max(info.width, info.height))
-    return max(1, round(info.width * scale)), max(1, round(info.height * scale))
 
 
 def _ended(

@@ -226,9 +226,9 @@ def _samples(clip: Clip) -> tuple[Iterator[tuple[Fraction, NDArray[np.uint8]]], 
     return one_by_one() if length and length >= LONG else all_along(), length, rate
 
 
-def searched_size(info: VideoInfo) -> tuple[int, int]:
-    """Return (width, height) of the frames in which a subject is looked for."""
-    scale = min(1.0, LONGEST_SIDE / max(info.width, info.height))
+def searched_size(info: VideoInfo, longest: int = LONGEST_SIDE) -> tuple[int, int]:
+    """Return (width, height) of the frames in which a subject is looked for: the clip's, or smaller ones."""
+    scale = min(1.0, longest / max(info.width, info.height))
     return max(1, round(info.width * scale)), max(1, round(info.height * scale))
 
 
@@ -396,7 +396,7 @@ def room_in(found: Crop, width: int, height: int) -> Room:
     """
     box, at = found.box, found.subject.box
     x, y = at.center
-    head = Box(*(middle + side * at.width for middle, side in zip((x, y, x, y), _sides(HEAD), strict=True)))
+    head = Box(*(middle + side * at.width for middle, side in zip((x, y, x, y), HEAD.sides, strict=True)))
     beside = min(head.left, width - head.right)
     left, right = min(head.left - box.left, beside), min(box.right - head.right, beside)
     up, down = min(head.top - box.top, head.top), min(box.bottom - head.bottom, head.top)
@@ -412,7 +412,3 @@ def _side_for(moves: Sequence[Move], subject: str) -> float:
     right, down = np.maximum(0, np.percentile(moves, 100 - OUTER, axis=0))
     across = max((-HEAD.left - left) / x, (HEAD.right + right) / (1 - x))
     return float(max(across, (-HEAD.top - up) / y, (HEAD.bottom + down) / (1 - y)))
-
-
-def _sides(box: Box) -> tuple[float, float, float, float]:
-    return box.left, box.top, box.right, box.bottom

@@ -75,7 +75,7 @@ def refined_box(pixels: NDArray[np.uint8], box: Box, detector: Detector) -> Box:
     found = _in_windows(pixels, windows, detector)
     boxes = [box, *(max((one.box for one in again), key=box.iou) for again in found if again)]
     same = [other for other in boxes if other.iou(box) >= SAME]
-    sides = np.mean([(other.left, other.top, other.right, other.bottom) for other in same], axis=0)
+    sides = np.mean([other.sides for other in same], axis=0)
     return Box(*sides.tolist())
 
 
@@ -92,7 +92,7 @@ def redetect(pixels: NDArray[np.uint8], expected: Box, detector: Detector) -> De
         return None
     best = max(near, key=lambda one: one.score)
     same = [one for one in near if one.box.iou(best.box) >= SAME]
-    sides = np.mean([(one.box.left, one.box.top, one.box.right, one.box.bottom) for one in same], axis=0)
+    sides = np.mean([one.box.sides for one in same], axis=0)
     return Detection(Box(*sides.tolist()), best.score, best.landmarks)
 
 

@@ -307,7 +307,7 @@ class _Passing:
 
     @classmethod
     def of(cls, track: Track, moments: Sequence[Fraction]) -> _Passing:
-        boxes = np.array([_sides(one.box) for one in track.detections])
+        boxes = np.array([one.box.sides for one in track.detections])
         return cls([float(moments[sample]) for sample in track.samples], boxes)
 
     def at(self, time: float) -> Box | None:
@@ -337,7 +337,7 @@ def _followed(
     coarse = smooth_path(known, [_turned(detection, width, subject) for _, detection in seen])
     if driving_crop == "auto" and not coarse.wanders and len(seen) == len(shot.samples):
         return shot
-    boxes = np.array([_sides(detection.box) for _, detection in seen])
+    boxes = np.array([detection.box.sides for _, detection in seen])
     tilts = subject == "face" and all(detection.landmarks is None for _, detection in seen)
     measured: list[tuple[Fraction, Detection, float]] = []
     times: list[Fraction] = []
@@ -407,7 +407,3 @@ def _turned(detection: Detection, width: float, subject: str, angle: float = 0.0
         box.center[1] + math.sin(radians) * x + math.cos(radians) * y,
     )
     return TurnedSquare(center, upright.width, angle)
-
-
-def _sides(box: Box) -> tuple[float, float, float, float]:
-    return box.left, box.top, box.right, box.bottom

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fommctl import __version__
-from fommctl.api.metrics import Metric, MetricClip
+from fommctl.api.metrics import Metric
 from fommctl.api.specs import MetricSpec
 from fommctl.errors import FommctlError, InputError, MissingError, unforeseen
 from fommctl.evaluate.config import EvaluateConfig
@@ -131,7 +131,9 @@ class Worker:
             for batch in stream:
                 if scoring is None:
                     height, width = batch.driving.shape[1:3]
-                    describe_clip = partial(self._clip, task, stream.rate, (width, height), engine)
+                    describe_clip = partial(
+                        self._sources.clip, task=task, rate=stream.rate, size=(width, height), engine=engine
+                    )
                     scoring = ClipScoring(metrics, describe_clip, self._host)
                 scoring.add(batch)
                 writer.add(batch.chunk.prediction)
@@ -140,11 +142,6 @@ class Worker:
             if scoring is None:
                 raise InputError("there is no frame to compare", "Check the files of both sides.")
         return scoring, frames, stream
-
-    def _clip(
-        self, task: Task, rate: float, size: tuple[int, int], engine: Engine | None, spec: MetricSpec
-    ) -> MetricClip:
-        return self._sources.clip(spec, task, rate, size, engine)
 
     def _scored(self, stored: StoredScores, hashes: Mapping[str, str], *, kept: bool = False) -> ClipResult:
         return ClipResult(

@@ -156,7 +156,7 @@ def _from_json(data: Mapping[str, Any]) -> Crop:
 
 def _sides(box: Box) -> list[float]:
     """Return left, top, right and bottom; whole numbers stay whole."""
-    return [side if isinstance(side, int) else float(side) for side in (box.left, box.top, box.right, box.bottom)]
+    return [side if isinstance(side, int) else float(side) for side in box.sides]
 
 
 @dataclass(frozen=True, slots=True)

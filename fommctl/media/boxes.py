@@ -15,6 +15,11 @@ class Box:
     bottom: float
 
     @property
+    def sides(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom."""
+        return self.left, self.top, self.right, self.bottom
+
+    @property
     def width(self) -> float:
         return self.right - self.left
 

@@ -166,12 +166,12 @@ class Encoding:
     @property
     def alpha(self) -> bool:
         """Whether the pixel format keeps alpha."""
-        return any(component.is_alpha for component in _format(self.pix_fmt).components)
+        return any(component.is_alpha for component in av.VideoFormat(self.pix_fmt).components)
 
     @property
     def bits(self) -> int:
         """Bits of a channel."""
-        return max(component.bits for component in _format(self.pix_fmt).components)
+        return max(component.bits for component in av.VideoFormat(self.pix_fmt).components)
 
     @property
     def floating(self) -> bool:
@@ -186,7 +186,7 @@ class Encoding:
     @property
     def rgb(self) -> bool:
         """Whether the pixels are stored as RGB, without a matrix."""
-        return bool(_format(self.pix_fmt).is_rgb) or self.pix_fmt == "pal8"
+        return bool(av.VideoFormat(self.pix_fmt).is_rgb) or self.pix_fmt == "pal8"
 
     def coded_size(self, width: int, height: int) -> tuple[int, int]:
         """Return (width, height) of the smallest picture that holds this one and that the encoder takes."""
@@ -195,13 +195,13 @@ class Encoding:
     @property
     def even_width(self) -> bool:
         """Whether the encoder needs an even width: half a chroma sample is refused by all but VP9 and FFV1."""
-        subsampled = _format(self.pix_fmt).chroma_width(2) == 1
+        subsampled = av.VideoFormat(self.pix_fmt).chroma_width(2) == 1
         return self.encoder.name == "prores" or (subsampled and self.encoder.name in _EVEN_CHROMA)
 
     @property
     def even_height(self) -> bool:
         """Whether the encoder needs an even height."""
-        return _format(self.pix_fmt).chroma_height(2) == 1 and self.encoder.name in _EVEN_CHROMA
+        return av.VideoFormat(self.pix_fmt).chroma_height(2) == 1 and self.encoder.name in _EVEN_CHROMA
 
 
 def resolve_encoding(
@@ -306,7 +306,3 @@ def _has_avx512() -> bool:
     built: Any = np.show_config(mode="dicts")
     known = built.get("SIMD Extensions", {})
     return any(name.startswith(("AVX512", "X86_V4")) for name in (*known.get("baseline", ()), *known.get("found", ())))
-
-
-def _format(name: str) -> av.VideoFormat:
-    return av.VideoFormat(name)

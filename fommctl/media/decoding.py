@@ -254,11 +254,8 @@ class Decoder:
             try:
                 frames: list[Any] = self.stream.codec_context.decode(packet)
             except (FFmpegError, ValueError) as error:
-                _check_memory(error)
-                self.damage.skipped += 1
                 failures += 1
-                if failures >= MAX_ERRORS:
-                    self.damage.gave_up = True
+                if self._gives_up(error, failures):
                     return
                 continue
             if frames:
@@ -275,11 +272,8 @@ class Decoder:
             except StopIteration:
                 return
             except (FFmpegError, OSError) as error:
-                _check_memory(error)
-                self.damage.skipped += 1
                 failures += 1
-                if failures >= MAX_ERRORS:
-                    self.damage.gave_up = True
+                if self._gives_up(error, failures):
                     return
                 packets = demuxed(self.container, self.stream)
                 continue
@@ -289,8 +283,11 @@ class Decoder:
                 continue
             yield packet
 
-
-def _check_memory(error: Exception) -> None:
-    """Raise where memory or threads ran out: frames are not damaged then, and not to be left out."""
-    if getattr(error, "errno", None) in (errno.ENOMEM, errno.EAGAIN):
-        raise InputError("not enough memory to decode the video", MORE_MEMORY) from error
+    def _gives_up(self, error: Exception, failures: int) -> bool:
+        """Note what could not be decoded, and tell whether too much of it came in a row. Raises InputError where memory
+        or threads ran out: frames are not damaged then, and not to be left out."""
+        if getattr(error, "errno", None) in (errno.ENOMEM, errno.EAGAIN):
+            raise InputError("not enough memory to decode the video", MORE_MEMORY) from error
+        self.damage.skipped += 1
+        self.damage.gave_up = failures >= MAX_ERRORS
+        return self.damage.gave_up

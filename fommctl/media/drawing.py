@@ -64,7 +64,7 @@ def draw_numbers(picture: Pixels, numbers: Sequence[tuple[int, Box]]) -> Pixels:
     for number, box in numbers:
         size = max(10.0, NUMBER * min(box.width, box.height))
         stroke = max(1, round(size / 12))
-        canvas.rectangle((box.left, box.top, box.right, box.bottom), outline="white", width=stroke)
+        canvas.rectangle(box.sides, outline="white", width=stroke)
         canvas.text(
             (box.left + 2 * stroke, box.top + stroke), str(number), fill="white", stroke_fill="black",
             stroke_width=stroke, font=ImageFont.load_default(size),

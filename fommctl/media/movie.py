@@ -341,11 +341,7 @@ class Movie:
                 packet.duration = self._durations.pop(packet.pts)
             if frame is None and packet is packets[-1]:
                 self._lengthen(packet)
-            self._put(packet)
-
-    def _put(self, packet: Any) -> None:
-        """Write a packet into the container; a part of a movie keeps it elsewhere."""
-        self._container.mux(packet)
+            self._container.mux(packet)
 
     def _lengthen(self, packet: Any) -> None:
         """Let the last coded packet last to the end of the film where another frame is shown last: MP4 adds up the

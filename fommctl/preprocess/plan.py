@@ -221,7 +221,7 @@ def _state(record: ClipRecord, source: str | None, options: ClipOptions) -> str:
 def box_numbers(record: ClipRecord) -> list[float] | None:
     """Return left, top, right and bottom."""
     box = record.box
-    return None if box is None else [float(side) for side in (box.left, box.top, box.right, box.bottom)]
+    return None if box is None else [float(side) for side in box.sides]
 
 
 def _plain(value: object) -> str | None:
