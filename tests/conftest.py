@@ -92,6 +92,7 @@ def json_keys(request: pytest.FixtureRequest) -> Callable[..., None]:
 def faces_once() -> Iterator[None]:
     """Build dlib's detector once, and search a picture for faces once: both give the same each time, and take up to a
     second, half the time of a short animation."""
+    from fommctl_faces import hog
     from fommctl_faces.hog import HogDetector
 
     build, search = HogDetector.__init__, HogDetector._faces
@@ -105,7 +106,7 @@ def faces_once() -> Iterator[None]:
         self._find = built[0]
 
     def search_once(self: HogDetector, frame: Any) -> list[Any]:
-        key = frame.shape, hashlib.sha256(frame.tobytes()).digest()
+        key = hog.SIDES, frame.shape, hashlib.sha256(frame.tobytes()).digest()
         if key not in found:
             found[key] = search(self, frame)
         return list(found[key])
