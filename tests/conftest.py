@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import pytest
 
 from fommctl.host import Host, load_host
 
-GOLDEN = Path(__file__).parent / "golden"
+CHECKOUT = Path(__file__).parents[1]
+GOLDEN = CHECKOUT / "tests" / "golden"
 # Workers of xdist share the cores: with threads of their own, operators wait for each other more than they compute.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -114,6 +116,26 @@ def faces_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(HogDetector, "__init__", build_once)
         patch.setattr(HogDetector, "_faces", search_once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def models_once() -> Iterator[None]:
+    """Read each model file of this checkout once: no test writes to them, and loading copies the tensors."""
+    from fommctl.models.checkpoint import Checkpoint, read_checkpoint
+
+    read: dict[Path, Checkpoint] = {}
+
+    def read_once(path: Path) -> Checkpoint:
+        path = Path(path)
+        if not path.is_relative_to(CHECKOUT):
+            return read_checkpoint(path)
+        if path not in read:
+            read[path] = read_checkpoint(path)
+        return replace(read[path], groups={group: dict(tensors) for group, tensors in read[path].groups.items()})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fommctl.models.loading.read_checkpoint", read_once)
         yield
 
 
