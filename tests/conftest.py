@@ -23,6 +23,8 @@ GOLDEN = CHECKOUT / "tests" / "golden"
 # Workers of xdist share the cores: with threads of their own, operators wait for each other more than they compute.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# face-alignment has numba compile, for nine seconds, what a test calls once.
+os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
 # Some four hundred processes are started: compiled once, fommctl takes each 0.8 s less.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
