@@ -11,7 +11,7 @@ import torch
 import yaml
 from media_factory import write_frames
 from PIL import Image
-from tpsmm_models import TINY
+from tpsmm_models import TINY, narrow_resnets
 from written_media import frames as frames_of
 
 import fommctl
@@ -54,8 +54,14 @@ def picture(seed: int) -> np.ndarray:
     return np.asarray(Image.fromarray(points).resize((64, 64), Image.Resampling.BICUBIC))
 
 
+@pytest.fixture(scope="module")
+def resnets():
+    with narrow_resnets():
+        yield
+
+
 @pytest.fixture(scope="module", params=["tpsmm", "liveportrait"])
-def family(request, tmp_path_factory):
+def family(request, tmp_path_factory, resnets):
     folder, host = tmp_path_factory.mktemp(request.param), load_host()
     preset = folder / "small.yaml"
     if request.param == "tpsmm":
