@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from forked_workers import ForkedWorkers
 from media_factory import write_frames
 from PIL import Image
 from tpsmm_models import TINY, narrow_resnets
@@ -163,7 +164,8 @@ def test_evaluate(family, run_cli, tmp_path):
     assert (tmp_path / "out" / "metrics.csv").is_file()
 
 
-def test_bench(family):
+def test_bench(family, monkeypatch):
+    monkeypatch.setattr("fommctl.bench.run.multiprocessing.get_context", lambda name: ForkedWorkers())
     config = BenchConfig(preset=family.preset, frames=1, batch_size=1, precision="fp32", device="cpu")
     found = run_bench(config).to_json()
     assert found["paths"]["fp32"]["error_max"] < 1e-3
