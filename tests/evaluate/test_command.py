@@ -223,13 +223,13 @@ def test_an_interrupted_run_leaves_nothing_half_written_and_goes_on(folder, run_
     ]  # fmt: skip
     process = ForkedCommand(*arguments)
     deadline = time.monotonic() + 120
-    while not list(out.rglob("*.npz")) and time.monotonic() < deadline and process.poll() is None:
+    while not list(out.rglob("[!.]*.npz")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
-    assert not [path for path in out.rglob("*") if path.name.endswith(".tmp")]
+    assert not [path for path in out.rglob("*") if ".tmp" in path.name]
     finished = {path.stem for path in out.rglob("*.npz")}
     assert finished
     assert {path.stem for path in out.rglob("*.mkv")} >= finished
