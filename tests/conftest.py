@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ import pytest
 
 from fommctl.host import Host, load_host
 
-GOLDEN = Path(__file__).parent / "golden"
+CHECKOUT = Path(__file__).parents[1]
+GOLDEN = CHECKOUT / "tests" / "golden"
 # Workers of xdist share the cores: with threads of their own, operators wait for each other more than they compute.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# face-alignment has numba compile, for nine seconds, what a test calls once.
+os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
 # Some four hundred processes are started: compiled once, fommctl takes each 0.8 s less.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -92,6 +96,7 @@ def json_keys(request: pytest.FixtureRequest) -> Callable[..., None]:
 def faces_once() -> Iterator[None]:
     """Build dlib's detector once, and search a picture for faces once: both give the same each time, and take up to a
     second, half the time of a short animation."""
+    from fommctl_faces import hog
     from fommctl_faces.hog import HogDetector
 
     build, search = HogDetector.__init__, HogDetector._faces
@@ -105,7 +110,7 @@ def faces_once() -> Iterator[None]:
         self._find = built[0]
 
     def search_once(self: HogDetector, frame: Any) -> list[Any]:
-        key = frame.shape, hashlib.sha256(frame.tobytes()).digest()
+        key = hog.SIDES, frame.shape, hashlib.sha256(frame.tobytes()).digest()
         if key not in found:
             found[key] = search(self, frame)
         return list(found[key])
@@ -113,6 +118,26 @@ def faces_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(HogDetector, "__init__", build_once)
         patch.setattr(HogDetector, "_faces", search_once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def models_once() -> Iterator[None]:
+    """Read each model file of this checkout once: no test writes to them, and loading copies the tensors."""
+    from fommctl.models.checkpoint import Checkpoint, read_checkpoint
+
+    read: dict[Path, Checkpoint] = {}
+
+    def read_once(path: Path) -> Checkpoint:
+        path = Path(path)
+        if not path.is_relative_to(CHECKOUT):
+            return read_checkpoint(path)
+        if path not in read:
+            read[path] = read_checkpoint(path)
+        return replace(read[path], groups={group: dict(tensors) for group, tensors in read[path].groups.items()})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fommctl.models.loading.read_checkpoint", read_once)
         yield
 
 

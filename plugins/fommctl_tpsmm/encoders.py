@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from fommctl.api.blocks import Motion, single
 from fommctl_tpsmm.splines import POINTS
 
+WIDTHS = (64, 64, 128, 256, 512)
+"""Channels of ResNet-18 after its first convolution and after each level."""
+
 
 def reduced(frames: Tensor, scale: float) -> Tensor:
     """Return frames (B, C, H, W), 1 / scale as large as the native ones, at the native size."""
@@ -43,14 +46,13 @@ class ResNet18(nn.Module):
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, 64, 7, 2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        widths = (64, 64, 128, 256, 512)
-        for level, (inputs, width) in enumerate(pairwise(widths), 1):
+        self.conv1 = nn.Conv2d(channels, WIDTHS[0], 7, 2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
+        for level, (inputs, width) in enumerate(pairwise(WIDTHS), 1):
             stride = 1 if level == 1 else 2
             layer = nn.Sequential(BasicBlock(inputs, width, stride), BasicBlock(width, width, 1))
             self.add_module(f"layer{level}", layer)
-        self.fc = nn.Linear(512, outputs)
+        self.fc = nn.Linear(WIDTHS[-1], outputs)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

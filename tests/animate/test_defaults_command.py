@@ -1,11 +1,9 @@
 """Defaults of `animate`: presets change them, one flag takes them all back, and equal commands give equal files."""
 
 import json
-import subprocess
-import sys
 
 import pytest
-from command_line import environment
+from forked_commands import ForkedCommand
 from shots import prepared_shot
 
 import fommctl
@@ -34,15 +32,9 @@ def animate(inputs, run_cli, tmp_path):
 
 def test_equal_commands_at_the_same_time_give_one_file(inputs, tmp_path, isolated):
     """The precision of `auto` is left to them, and the home is empty: each decides."""
-    command = [sys.executable, "-m", "fommctl", "animate", str(inputs / "portrait.png"), str(inputs / "clip.mp4")]
+    command = ("animate", inputs / "portrait.png", inputs / "clip.mp4", "--crop", "none", "--json")
     outputs = [tmp_path / f"{number}.mp4" for number in range(2)]
-    started = [
-        subprocess.Popen(
-            [*command, "--crop", "none", "-o", str(out), "--json"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
-        )
-        for out in outputs
-    ]  # fmt: skip
+    started = [ForkedCommand(*command, "-o", out) for out in outputs]
     answers = [process.communicate() for process in started]
     assert [process.returncode for process in started] == [0] * len(started), answers
     assert len({json.loads(stdout)["precision"] for stdout, _ in answers}) == 1

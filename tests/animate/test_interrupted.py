@@ -2,11 +2,10 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
+from forked_commands import ForkedCommand
 from media_factory import write_clip
 from shots import portrait
 
@@ -17,12 +16,10 @@ def start_long_run(folder, out):
     """An animation that takes a minute, in a process of its own, once it has begun to write."""
     clip = write_clip(folder / "long.mp4", width=64, height=64, frames=1000)
     arguments = ["animate", folder / "portrait.png", clip, "-o", out, *PREPARED]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fommctl", *map(str, arguments)], stderr=subprocess.PIPE, text=True, cwd=folder
-    )
+    process = ForkedCommand(*arguments)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not any(".tmp" in entry.name for entry in out.parent.iterdir()):
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     return process
 

@@ -17,6 +17,7 @@ import command_line
 import distributions
 import pytest
 from batches import GATE, alive, hidden, lines, start, states, until, words, worker_of, write_jobs, write_shots
+from forked_commands import ForkedCommand
 
 PATIENCE_S = 90
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
@@ -47,7 +48,7 @@ def jobs_of(folder: Path, count: int = 3) -> Path:
     )
 
 
-def at_the_gate(folder: Path, process: subprocess.Popen[str], name: str) -> int:
+def at_the_gate(folder: Path, process: ForkedCommand, name: str) -> int:
     """Wait until the job is in the middle of its frames; returns its worker."""
     until(lambda: any(f".{name}.fommctl-" in each for each in hidden(folder)) or process.poll() is not None)
     assert process.poll() is None, process.communicate()
@@ -74,7 +75,7 @@ def test_a_batch_that_is_stopped_or_killed_loses_the_job_at_work(
     jobs, before = jobs_of(folder), [("0.mkv", "started"), ("0.mkv", "done")]
     for number in (signal.SIGTERM, signal.SIGINT):
         (folder / "1.mkv.gate").touch()
-        process = start(jobs, "--json", PYTHONPATH=str(site))
+        process = start(jobs, "--json", path=site)
         worker = at_the_gate(folder, process, "1")
         process.send_signal(number)
         # The plugin's filter is beyond the reach of signals; what it holds up is cleaned up when it lets go.
@@ -89,7 +90,7 @@ def test_a_batch_that_is_stopped_or_killed_loses_the_job_at_work(
         before += [("1.mkv", "started"), ("1.mkv", "interrupted")]
         assert states(folder) == before
     (folder / "1.mkv.gate").touch()
-    process = start(jobs, PYTHONPATH=str(site))
+    process = start(jobs, path=site)
     worker = at_the_gate(folder, process, "1")
     process.kill()
     process.communicate(timeout=PATIENCE_S)
@@ -108,7 +109,7 @@ def test_a_batch_that_is_stopped_or_killed_loses_the_job_at_work(
 def test_a_worker_that_is_killed_costs_its_job_a_second_try(folder: Path, site: Path) -> None:
     jobs = jobs_of(folder, 2)
     (folder / "0.mkv.gate").touch()
-    process = start(jobs, "--json", PYTHONPATH=str(site))
+    process = start(jobs, "--json", path=site)
     os.kill(at_the_gate(folder, process, "0"), signal.SIGKILL)
     (folder / "0.mkv.gate").unlink()
     stdout, stderr = process.communicate(timeout=PATIENCE_S)
@@ -139,7 +140,7 @@ def test_a_full_disk_ends_the_batch(folder: Path) -> None:
     jobs = write_jobs(folder, [{"source": "a.png", "driving": "d1.mp4", "output": f"{n}.mkv"} for n in range(3)])
     done = subprocess.run(
         [sys.executable, "-m", "fommctl", *words(jobs, "--json")],
-        env=command_line.environment(OMP_NUM_THREADS="1"), capture_output=True, text=True, check=False,
+        env=command_line.environment(), capture_output=True, text=True, check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
     )  # fmt: skip
     assert done.returncode == 3, done.stderr

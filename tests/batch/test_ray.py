@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import command_line
 import distributions
 import pytest
 from batches import EXACT, TINY, alive, hidden, states, until, words, write_jobs, write_shots
+from forked_commands import ForkedCommand
 from ray_clusters import GATE, RunningRay, processes, running_ray
 
 PATIENCE_S = 120
@@ -58,16 +58,12 @@ def at_the_gate(output: Path) -> int:
     return number
 
 
-def begin(cluster: RunningRay, jobs: Path, *more: str) -> subprocess.Popen[str]:
+def begin(cluster: RunningRay, jobs: Path, *more: str) -> ForkedCommand:
     ray = ("--engine", "ray", "--address", cluster.address, "--workers", "2", "--json")
-    return subprocess.Popen(
-        [sys.executable, "-m", "fommctl", *words(jobs, *ray, *more)],
-        env=command_line.environment(**cluster.environment),
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+    return ForkedCommand(*words(jobs, *ray, *more), **cluster.environment)
 
 
-def ended(process: subprocess.Popen[str], code: int = 0) -> dict:
+def ended(process: ForkedCommand, code: int = 0) -> dict:
     stdout, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == code, stderr
     assert stdout.count("\n") == 1

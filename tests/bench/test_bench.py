@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from forked_workers import ForkedWorkers
 
 from fommctl.bench import run as bench
 from fommctl.bench import training as bench_training
@@ -49,6 +50,7 @@ def test_json_has_the_keys_of_the_contract(result):
 def test_the_command_prints_a_table_or_json(run_cli, monkeypatch, json_keys):
     monkeypatch.setattr(bench, "SECONDS", 0.0)
     monkeypatch.setattr(bench, "ROUNDS", 1)
+    monkeypatch.setattr(bench.multiprocessing, "get_context", lambda name: ForkedWorkers())
     arguments = ("bench", "--preset", "smoke", "--device", "cpu", "--precision", "fp32", "--frames", "2")
     data = run_cli(*arguments, "--json").json()
     assert list(data["paths"]) == ["plain", "fp32"]

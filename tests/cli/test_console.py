@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from command_line import Result, environment, run_process
 from distributions import install
+from forked_commands import run_forked
 from PIL import Image
 from trouble import TROUBLE
 
@@ -122,12 +123,12 @@ def test_whatever_prints_stdout_holds_one_json_object(tmp_path: Path) -> None:
     Image.fromarray(ramp).save(tmp_path / "still.png")
     picture = tmp_path / "still.png"
     arguments = ("animate", picture, picture, "-o", tmp_path / "out.mkv", "--crop", "none", "--json")
-    result = run_process(*arguments, path=tmp_path / "site")
-    assert result.code == 0
+    result = run_forked(*arguments, path=tmp_path / "site")
+    assert result.code == 0, result.stderr
     assert result.json()["frames"] == 1
     for who in ("printed at import", "written at import", "printed by a filter", "written by a filter", "a program"):
         assert who in result.stderr
-    again = run_process(*arguments, path=tmp_path / "site")
+    again = run_forked(*arguments, path=tmp_path / "site")
     assert (again.code, again.json()["error"]["exit_code"]) == (2, 2)
 
 

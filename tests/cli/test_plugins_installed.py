@@ -1,6 +1,7 @@
 """One plugin of each kind as `plugins new` writes it, installed into a fresh environment and used; the first steps of
 plugins/README.md are those of the data set."""
 
+import contextlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,17 @@ GUIDE = Path(__file__).parents[2] / "plugins" / "README.md"
 PLUGINS = {"cats": "dataset", "pull": "backend", "stands-out": "detector", "edges": "metric"}
 FRAMES = 6
 QUICK = ("--device", "cpu", "--precision", "fp32")
+
+
+SERVE = """
+import contextlib, io, json, sys
+from fommctl.cli.main import main
+for line in sys.stdin:
+    with contextlib.redirect_stdout(io.StringIO()) as stdout, contextlib.redirect_stderr(io.StringIO()) as stderr:
+        code = main(json.loads(line))
+    print(json.dumps([code, stdout.getvalue(), stderr.getvalue()]), flush=True)
+"""
+"""A program that does the commands of its stdin, each a line."""
 
 
 class Environment:
@@ -50,9 +63,25 @@ class Environment:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def fommctl(self, *arguments: str | Path) -> Any:
-        """`fommctl ARGUMENTS --json` in it."""
-        return json.loads(self.run("fommctl", *arguments, "--json"))
+    @contextlib.contextmanager
+    def fommctl(self) -> Iterator[Callable[..., Any]]:
+        """Yield a function that does `fommctl ARGUMENTS --json` in it, all in one process."""
+        serving = subprocess.Popen(
+            [self.python, "-c", SERVE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=self.folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert serving.stdin is not None
+        assert serving.stdout is not None
+        requests, answers = serving.stdin, serving.stdout
+
+        def run(*arguments: object) -> Any:
+            print(json.dumps([*map(str, arguments), "--json"]), file=requests, flush=True)
+            code, stdout, stderr = json.loads(answers.readline())
+            assert code == 0, stdout + stderr
+            return json.loads(stdout)
+
+        with serving:
+            yield run
 
 
 def write_raw(root: Path) -> Path:
@@ -82,8 +111,9 @@ def test_one_of_each_kind(tmp_path: Path) -> None:
         if program == "fommctl":
             environment.run("fommctl", *arguments)
         elif program == "pip":
-            for name, kind in others.items():
-                environment.fommctl("plugins", "new", name, "--kind", kind)
+            with environment.fommctl() as fommctl:
+                for name, kind in others.items():
+                    fommctl("plugins", "new", name, "--kind", kind)
             environment.install(arguments[-1], *packages[1:])
         else:
             tests = ["pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider", *packages]
@@ -91,16 +121,17 @@ def test_one_of_each_kind(tmp_path: Path) -> None:
         done.append((program, arguments[0]))
     assert done[1] == ("pip", "install")
     assert done[-1] == ("pytest", "fommctl-cats")
-    check_they_are_seen(environment)
-    # The tests of the other packages have made the same checks.
-    checks = environment.fommctl("plugins", "check", "pull")["checks"]
-    notes = [check["note"] for check in checks if check["kind"] == "backend"]
-    assert notes == ["passed with the preset pull in fp32 and bf16"]
-    check_they_work_together(environment, raw)
+    with environment.fommctl() as fommctl:
+        check_they_are_seen(fommctl)
+        # The tests of the other packages have made the same checks.
+        checks = fommctl("plugins", "check", "pull")["checks"]
+        notes = [check["note"] for check in checks if check["kind"] == "backend"]
+        assert notes == ["passed with the preset pull in fp32 and bf16"]
+        check_they_work_together(fommctl, raw, tmp_path / "data")
 
 
-def check_they_are_seen(environment: Environment) -> None:
-    rows = {row["name"]: row for row in environment.fommctl("plugins", "list")["plugins"]}
+def check_they_are_seen(fommctl: Callable[..., Any]) -> None:
+    rows = {row["name"]: row for row in fommctl("plugins", "list")["plugins"]}
     for name, kind in PLUGINS.items():
         row = rows[name]
         assert (row["distribution"], row["version"], row["requires"]) == (f"fommctl-{name}", "0.1.0", "<3,>=2")
@@ -108,25 +139,22 @@ def check_they_are_seen(environment: Environment) -> None:
         assert row["registers"] == {kind: [name], **({"preset": [name]} if kind == "backend" else {})}
 
 
-def check_they_work_together(environment: Environment, raw: Path) -> None:
-    prepared = environment.fommctl(
-        "preprocess", "cats", raw, "-o", "data", "--size", 64, "--format", "png", "--workers", 0
-    )
+def check_they_work_together(fommctl: Callable[..., Any], raw: Path, data: Path) -> None:
+    prepared = fommctl("preprocess", "cats", raw, "-o", "data", "--size", 64, "--format", "png", "--workers", 0)
     assert (prepared["written"], prepared["failed"]) == (3, [])
-    data = environment.folder / "data"
     names = sorted(path.relative_to(data).as_posix() for path in data.glob("t*/*"))
     assert names == ["test/cat#walk", "train/ann#walk", "train/bob#walk"]
-    trained = environment.fommctl(
+    trained = fommctl(
         "train", "--preset", "pull", "--data", "data", "--out", "run", "--max-steps", 2,
         "--set", "train_params.batch_size=2", "--workers", 0, "--pictures-every", 0, *QUICK,
     )  # fmt: skip
     assert (trained["steps"], list(trained["losses"])) == (2, ["pixel", "equivariance"])
-    shot = environment.fommctl(
+    shot = fommctl(
         "animate", raw / "ann" / "walk.gif", raw / "cat" / "walk.gif", "-o", "shot.mkv", "--model", trained["model"],
         "--crop", "none", *QUICK,
     )  # fmt: skip
     assert (shot["frames"], shot["width"], shot["height"], shot["preset"]) == (FRAMES, 64, 64, "pull")
-    scores = environment.fommctl(
+    scores = fommctl(
         "evaluate", "--model", trained["model"], "--data", "data", "--metrics", "edges,akd", "--keypoints",
         "stands-out", "-o", "scores", "--workers", 0, "--no-videos", "--device", "cpu",
     )  # fmt: skip

@@ -25,8 +25,15 @@ def head() -> np.ndarray:
 
 
 @pytest.fixture
-def hog(host):
+def thorough_hog(host):
     return choose_detector(host, "face", "dlib-hog")[1]
+
+
+@pytest.fixture
+def hog(thorough_hog, monkeypatch):
+    """Its first size shows all whole faces here; the others take most of the time."""
+    monkeypatch.setattr("fommctl_faces.hog.SIDES", (480,))
+    return thorough_hog
 
 
 def on(head: np.ndarray, left: float, top: float, *, colour=(120, 120, 120), angle: float = 0.0) -> np.ndarray:
@@ -125,11 +132,11 @@ def test_a_shot_without_a_head_belongs_to_the_one_before(head, hog, tmp_path):
         crops_in_clip(clip_of(tmp_path / "empty.mp4", lambda _: np.full((360, 640, 3), 90, np.uint8), 20), hog, WIDTH)
 
 
-def test_a_head_that_the_edge_cuts_off_is_absent_and_comes_back(head, hog, tmp_path):
+def test_a_head_that_the_edge_cuts_off_is_absent_and_comes_back(head, thorough_hog, tmp_path):
     clip = clip_of(
         tmp_path / "lean.mp4", lambda number: on(head, 200 - 330 * max(0, np.sin(np.pi * number / 75)) ** 2, 60), 76
     )
-    (shot,) = crops_in_clip(clip, hog, WIDTH)
+    (shot,) = crops_in_clip(clip, thorough_hog, WIDTH)
     # Its face, 92 wide, reaches the edge where its middle is 46 from there, after 0.93 s, and is whole from 2.07 s on.
     ((start, end),) = shot.gaps
     assert (float(start), float(end)) == pytest.approx((0.9, 2.1), abs=0.3)

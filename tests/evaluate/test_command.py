@@ -4,16 +4,14 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from command_line import environment
 from evaluation_data import METRICS, pictures, square_clip, write_clips, write_model
+from forked_commands import ForkedCommand
 from media_factory import write_frames
 
 import fommctl
@@ -223,18 +221,15 @@ def test_an_interrupted_run_leaves_nothing_half_written_and_goes_on(folder, run_
         "evaluate", "--model", str(folder / "a.safetensors"), "--data", str(data), "--metrics", "psnr", "--save", "mkv",
         "-o", str(out), "--workers", "2", "--device", "cpu", "--no-videos",
     ]  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fommctl", *arguments], env=environment(), start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = ForkedCommand(*arguments)
     deadline = time.monotonic() + 120
-    while not list(out.rglob("*.npz")) and time.monotonic() < deadline and process.poll() is None:
+    while not list(out.rglob("[!.]*.npz")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
-    assert not [path for path in out.rglob("*") if path.name.endswith(".tmp")]
+    assert not [path for path in out.rglob("*") if ".tmp" in path.name]
     finished = {path.stem for path in out.rglob("*.npz")}
     assert finished
     assert {path.stem for path in out.rglob("*.mkv")} >= finished

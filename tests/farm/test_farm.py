@@ -12,11 +12,11 @@ import xml.etree.ElementTree as ET
 from fractions import Fraction
 from pathlib import Path
 
-import command_line
 import distributions
 import farms
 import pytest
 from batches import EXACT, GATE, TINY, hidden, until, write_shots
+from forked_commands import ForkedCommand
 from shots import face_clip
 
 from fommctl.detection.detectors import DetectorCache
@@ -259,10 +259,7 @@ def test_sigterm_leaves_no_half_written_frame(run_cli, folder, tmp_path):
         gate = folder / f"{result}.gate"
         gate.parent.mkdir(exist_ok=True)
         gate.touch()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "fommctl", "farm", "render", str(job), "--frames", "1-5"],
-            env=command_line.environment(tmp_path / "site", OMP_NUM_THREADS="1"), stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        process = ForkedCommand("farm", "render", job, "--frames", "1-5", path=tmp_path / "site")
         if result == "farm.mkv":
             until(lambda job=job: (job / "frames" / "00000002.png").exists())
         else:

@@ -2,15 +2,14 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from command_line import Result, environment
+from command_line import Result
 from file_server import serving
+from forked_commands import ForkedCommand
 from weights_plugin import spec, write_distribution
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fomm"
@@ -129,10 +128,7 @@ def test_a_pull_in_a_process_of_its_own_can_be_used_at_once(run_process: Run, tm
 
 
 def test_processes_that_import_at_once_do_not_disturb_each_other(run_cli: Run, isolated: Path) -> None:
-    command = [sys.executable, "-m", "fommctl", "models", "import", str(TINY), "--name", "mine", "--json"]
-    running = [
-        subprocess.Popen(command, env=environment(OMP_NUM_THREADS="1"), stdout=subprocess.PIPE) for _ in range(2)
-    ]
+    running = [ForkedCommand("models", "import", TINY, "--name", "mine", "--json") for _ in range(2)]
     answers = [json.loads(process.communicate()[0]) for process in running]
     assert sorted(process.returncode for process in running) == [0, 2]
     assert sum("error" in answer for answer in answers) == 1

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from forked_workers import ForkedWorkers
 from media_factory import write_frames
 from PIL import Image
-from tpsmm_models import TINY
+from tpsmm_models import TINY, narrow_resnets
 from written_media import frames as frames_of
 
 import fommctl
@@ -54,8 +55,14 @@ def picture(seed: int) -> np.ndarray:
     return np.asarray(Image.fromarray(points).resize((64, 64), Image.Resampling.BICUBIC))
 
 
+@pytest.fixture(scope="module")
+def resnets():
+    with narrow_resnets():
+        yield
+
+
 @pytest.fixture(scope="module", params=["tpsmm", "liveportrait"])
-def family(request, tmp_path_factory):
+def family(request, tmp_path_factory, resnets):
     folder, host = tmp_path_factory.mktemp(request.param), load_host()
     preset = folder / "small.yaml"
     if request.param == "tpsmm":
@@ -157,7 +164,8 @@ def test_evaluate(family, run_cli, tmp_path):
     assert (tmp_path / "out" / "metrics.csv").is_file()
 
 
-def test_bench(family):
+def test_bench(family, monkeypatch):
+    monkeypatch.setattr("fommctl.bench.run.multiprocessing.get_context", lambda name: ForkedWorkers())
     config = BenchConfig(preset=family.preset, frames=1, batch_size=1, precision="fp32", device="cpu")
     found = run_bench(config).to_json()
     assert found["paths"]["fp32"]["error_max"] < 1e-3

@@ -8,7 +8,7 @@ import torch
 import yaml
 from media_factory import write_frames
 from PIL import Image
-from tpsmm_models import TINY
+from tpsmm_models import TINY, narrow_resnets
 from training_runs import SIDE, train_in_two_goes
 
 import fommctl
@@ -42,7 +42,13 @@ DRIVING = [picture(10 + index) for index in range(4)]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def resnets():
+    with narrow_resnets():
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, resnets):
     """A source, four driving frames, a model as published."""
     folder, spec = tmp_path_factory.mktemp("tpsmm"), load_host().find("backend", "tpsmm")
     Image.fromarray(picture(0)).save(folder / "source.png")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import training_runs
+from forked_commands import ForkedCommand
 from media_factory import moving_square, write_frames
 from PIL import Image
 from training_runs import COSINE, assert_same_checkpoint, assert_same_model, config, lines, names
@@ -49,13 +48,11 @@ def whole(training_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return out
 
 
-def started(own: TrainConfig) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "fommctl", *training_runs.arguments(own), "--json"]
-    environment = command_line.environment(OMP_NUM_THREADS="1")
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def started(own: TrainConfig) -> ForkedCommand:
+    return ForkedCommand(*training_runs.arguments(own), "--json")
 
 
-def wait_for_lines(out: Path, count: int, process: subprocess.Popen[str]) -> None:
+def wait_for_lines(out: Path, count: int, process: ForkedCommand) -> None:
     until = time.monotonic() + WAIT_S
     path = out / "metrics.jsonl"
     while not path.exists() or path.read_bytes().count(b"\n") < count:

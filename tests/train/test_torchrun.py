@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import command_line
 import numpy as np
 import pytest
+from forked_commands import ForkedCommand
 from media_factory import write_frames
 
 CLIPS, FRAMES, SIDE = 4, 4, 64
@@ -53,6 +56,15 @@ def torchrun(*words: str) -> list[str]:
     return [sys.executable, *launcher, "-m", "fommctl", *words]
 
 
+def told_by_torchrun() -> list[dict[str, str]]:
+    """Return what torchrun tells each of two processes by their environment."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    count = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    return [{**where, **count, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+
+
 def own_lines(stderr: str) -> list[str]:
     """Return what fommctl wrote, without the messages of torchrun and of torch."""
     launcher = "torch/distributed/"
@@ -77,10 +89,14 @@ def test_two_processes_give_the_losses_of_one(
     slowly = [word for one in slow for word in ("--set", one)]
     assert run_cli(*arguments(clips, tmp_path / "one", "--max-steps", "6", *slowly)).code == 0
     words = arguments(clips, tmp_path / "two", "--max-steps", "4", "--json", *slowly)
-    pair = subprocess.run(torchrun(*words), capture_output=True, text=True, timeout=WAIT_S, check=False)
-    assert pair.returncode == 0, pair.stderr
-    assert json.loads(pair.stdout)["steps"] == 4
-    assert not [line for line in own_lines(pair.stderr) if not line.startswith("step ")]
+    with ExitStack() as running:
+        pair = [running.enter_context(ForkedCommand(*words, **told)) for told in told_by_torchrun()]
+        texts = [process.communicate(WAIT_S) for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], texts
+    (stdout, stderr), (other_stdout, other_stderr) = texts
+    assert json.loads(stdout)["steps"] == 4
+    assert not [line for line in own_lines(stderr) if not line.startswith("step ")]
+    assert (other_stdout, own_lines(other_stderr)) == ("", [])
     # One process goes on where two stopped.
     on = run_cli(*arguments(clips, tmp_path / "two", "--max-steps", "6", "--resume", "auto", *slowly))
     assert on.code == 0, on.stderr
@@ -130,10 +146,10 @@ def test_an_error_is_told_once(clips: Path, tmp_path: Path) -> None:
 
 
 def test_a_stray_environment_is_told(
-    clips: Path, tmp_path: Path, run_process: Callable[..., command_line.Result]
+    clips: Path, tmp_path: Path, run_beside: Callable[..., command_line.Result]
 ) -> None:
     where = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}
-    refused = run_process(*arguments(clips, tmp_path / "run"), **where, LOCAL_WORLD_SIZE="abc")
+    refused = run_beside(*arguments(clips, tmp_path / "run"), **where, LOCAL_WORLD_SIZE="abc")
     assert refused.code == 2
     assert refused.stderr.splitlines()[0] == "error: the environment variable LOCAL_WORLD_SIZE is not a number: abc"
     assert not (tmp_path / "run").exists()
