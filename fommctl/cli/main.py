@@ -357,8 +357,10 @@ def _end(signum: int, frame: FrameType | None) -> None:
     body = {"message": INTERRUPTED.message, "hint": INTERRUPTED.hint, "exit_code": INTERRUPTED.exit_code}
     text = json.dumps({"error": body}) if as_json else f"error: {INTERRUPTED.message}\nhint: {INTERRUPTED.hint}"
     stream = sys.stdout if as_json else sys.stderr
+    # torchrun ends all processes of a run as soon as one has failed: that one has told why.
+    silent = sys.argv[1:2] == ["train"] and os.environ.get("RANK", "0") != "0"
     try:
-        if stream is not None:
+        if stream is not None and not silent:
             os.write(stream.fileno(), f"{text}\n".encode())
     finally:
         os._exit(INTERRUPTED.exit_code)

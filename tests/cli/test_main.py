@@ -268,6 +268,12 @@ def test_a_signal_during_the_first_imports(tmp_path: Path, name: str, flag: str,
         assert result.json() == {"error": message}
 
 
+def test_torchrun_ends_the_other_processes_of_a_run_without_a_word(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n")
+    result = run_process("train", "--json", path=tmp_path, RANK="1", WORLD_SIZE="2")
+    assert (result.code, result.stdout, result.stderr) == (130, "", "")
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_signal_in_an_import_is_heeded_though_libraries_catch_everything(
     start: Callable[..., "subprocess.Popen[str]"], tmp_path: Path, name: str
