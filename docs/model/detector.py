@@ -5,7 +5,8 @@
 INIT is a checkpoint of `fommctl train --preset faces-mini`; JOINED is the same with the new detector, for
 `--init-from`. A step without the generator is ten times as fast, and eyelids need many: keypoints learn where landmarks
 are, how far lips and eyelids are open (vectors between them), and how they move from frame to frame of a clip. Their
-Jacobians stay what they were in INIT, which is asked about the same pictures. Weights are an exponential average, rates
+Jacobians and the keypoints that no landmark guides stay what they were in INIT, which is asked about the same pictures.
+Weights are an exponential average, rates
 fall along a cosine.
 """
 
@@ -189,16 +190,19 @@ def main(arguments: Sequence[str]) -> int:
         frames, wanted = pairs.batch(options.pairs)
         with torch.autocast("cpu", torch.bfloat16):
             with torch.no_grad():
-                jacobians = teacher(frames).jacobians
+                held = teacher(frames)
             found = network(frames)
+        guided = wanted.shape[1]
         seen = wanted.isfinite().all(2, keepdim=True).all(1, keepdim=True)
-        error = torch.where(seen, found.keypoints - wanted.nan_to_num(), 0)
+        error = torch.where(seen, found.keypoints[:, :guided] - wanted.nan_to_num(), 0)
+        others = found.keypoints[:, guided:] - held.keypoints[:, guided:]
         moved = torch.where(seen[0::2] & seen[1::2], error[0::2] - error[1::2], 0)
         losses = (
             100 * error.abs().mean(),
             200 * spans(error, guidance.spans).abs().mean(),
             100 * (moved.abs().mean() + spans(moved, guidance.spans).abs().mean()),
-            5 * (found.jacobians - jacobians).abs().mean(),
+            5 * (found.jacobians - held.jacobians).abs().mean(),
+            200 * others.abs().mean(),
         )
         optimiser.zero_grad()
         torch.stack(losses).sum().backward()

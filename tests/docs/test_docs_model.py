@@ -8,6 +8,11 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
+from media_factory import write_frames
+
+from fommctl.host import load_host
+from fommctl.models.loading import load_model
 
 DOCS = Path(__file__).parents[2] / "docs/model"
 
@@ -59,8 +64,6 @@ def test_both_models_with_their_difference_and_the_aims_that_are_reached(tmp_pat
 
 
 def test_all_that_is_measured_is_offered() -> None:
-    from fommctl.host import load_host
-
     measure = script("measure")
     offered = load_host().metrics
     assert {row.metric for row in (*measure.RECONSTRUCTION, *measure.ACROSS)} <= set(offered)
@@ -83,3 +86,33 @@ def test_moments_are_the_frames_at_which_most_can_go_wrong() -> None:
     assert moments(points) == [(3, "mouth open"), (6, "eyes closed"), (7, "head away")]
     # One frame after another where nothing tells them apart.
     assert moments(np.full((4, 68, 2), np.nan)) == [(0, "mouth open"), (1, "eyes closed"), (2, "head away")]
+
+
+def test_new_keypoints_begin_around_the_face() -> None:
+    marks = np.zeros((2, 478, 2), np.float32)
+    marks[0, 234], marks[0, 454] = (-0.3, 0.1), (0.1, 0.1)  # its middle at (-0.1, 0.1), half a face 0.2 wide
+    marks[1] = np.nan
+    places = script("parts").begin_at(marks)
+    assert places.shape == (2, 10, 2)
+    assert places[0, [0, 5, 7]] == pytest.approx(np.array([(-0.1, -0.26), (-0.1, 0.52), (0.3, 0.54)]), abs=1e-6)
+    assert places[0, 8:] == pytest.approx(np.array([(-0.8, -0.75), (0.8, -0.75)]))
+    assert np.isnan(places[1]).all()
+
+
+def test_a_part_without_weight_is_woken(tmp_path: Path) -> None:
+    write_frames(tmp_path / "train/one", np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), np.uint8))
+    backend = load_model("faces-mini", load_host()).backend
+    mask = backend.generator.dense_motion_network.mask
+    with torch.no_grad():
+        mask.bias[3] = -1000.0
+    weights = {"generator": {name: values.clone() for name, values in backend.generator.state_dict().items()}}
+    parts = script("parts")
+    parts.wake(backend, weights, tmp_path, 256, 1e-9)
+    weight, bias = (weights["generator"][f"dense_motion_network.mask.{name}"] for name in ("weight", "bias"))
+    changed = (weight != mask.weight).flatten(1).any(1)
+    assert changed.nonzero().flatten().tolist() == [3]
+    like = next(part for part in range(len(bias)) if bias[3] == bias[part] - 1)
+    woken = weight[3] - weight[like]
+    features = mask.in_channels - 4 * mask.out_channels
+    assert woken[features + 12, 3, 3] == pytest.approx(6, abs=1e-5)
+    assert (woken.abs() > 1e-5).sum() == 1

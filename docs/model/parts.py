@@ -1,0 +1,192 @@
+"""Changes the parts of the built-in model's dense motion: more keypoints, and no part that is dead.
+
+    python docs/model/parts.py widen INIT --data DIR -o WIDENED
+    python docs/model/parts.py wake INIT --data DIR -o WOKEN
+
+INIT is a checkpoint of `fommctl train --preset faces-mini` or the name of a model; `--init-from` takes what is written.
+
+widen: the fifteen keypoints that landmarks guide lie on the face, and tell nothing of what moves without it. Ten more
+begin around it (hair, neck, shoulders, corners of the frame): their heads alone are fitted, the detector's features
+stay. They begin with a small part of the background's weight.
+
+wake: in training a few parts take the whole head, and what has no weight gets no gradient: lips and eyelids move with
+the cheek, and open only as far as the generator paints it. Each part with less than `--least` of all weight begins anew
+as a copy of the part that is strongest around its keypoint, e times weaker, and stronger where its own keypoint moved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fommctl.datasets.clips import find_clips
+from fommctl.host import load_host
+from fommctl.media.random_access import read_frames
+from fommctl.models.loading import load_model
+from fommctl.networks.fomm import soft_argmax
+from fommctl.networks.grids import gaussians
+from fommctl.presets.preset import load_preset
+from fommctl.train.pairs import KeptLandmarks, Landmarks
+
+SIDES = (234, 454)
+"""Landmarks at the sides of the face: its middle and its half width."""
+AROUND = ((0, -1.8), (-1.35, -0.9), (1.35, -0.9), (-1.3, 1.1), (1.3, 1.1), (0, 2.1), (-2, 2.2), (2, 2.2))
+"""Where keypoints begin, in half widths of the face from its middle: hair, sides of the head, neck, shoulders."""
+CORNERS = ((-0.8, -0.75), (0.8, -0.75))
+"""Where keypoints of the background begin, in the frame."""
+MOST = 0.93
+"""How far from the middle of the frame a keypoint may begin."""
+PER_CLIP = 8
+STEPS = 300
+SHARE = -3.0
+"""Logarithm of what a new part has of the background's weight."""
+WEAKER = -1.0
+"""Logarithm of what a woken part has of the weight of the part that it begins as."""
+OWN = 6.0
+"""Weight of a woken part's own heatmap in its logit."""
+NEAR = 0.003
+"""Variance of the Gaussian around a keypoint in which weights are compared."""
+MASK = "dense_motion_network.mask"
+
+
+def begin_at(marks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the places (F, 10, 2) in [-1, 1] at which new keypoints begin.  marks: (F, N, 2) in [-1, 1]."""
+    right, left = marks[:, SIDES[0]], marks[:, SIDES[1]]
+    middle, across = (left + right) / 2, (left - right) / 2
+    down = np.stack((-across[:, 1], across[:, 0]), -1)
+    places = [middle + x * across + y * down for x, y in AROUND]
+    places += [np.where(np.isnan(middle), np.nan, np.array(corner)) for corner in CORNERS]
+    return np.stack(places, 1).clip(-MOST, MOST).astype(np.float32)
+
+
+def frames_and_places(data: Path, side: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Return frames (F, 3, side, side) in [0, 1] of all clips for training, and where new keypoints begin in them."""
+    host = load_host()
+    spec = host.find("detector", load_preset("faces-mini", host).section("train_params").guidance.detector)
+    kept = KeptLandmarks(Landmarks(spec), spec.landmarks, spec.name)
+    frames, marks = [], []
+    for clip in find_clips(data, "train"):
+        numbers = sorted({int(number) for number in random.integers(clip.frames, size=PER_CLIP)})
+        frames += read_frames(clip.path, numbers, size=(side, side))
+        marks.append(kept.read(clip, numbers) * 2 - 1)
+    places = torch.from_numpy(begin_at(np.concatenate(marks)))
+    seen = places.isfinite().flatten(1).all(1)
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)[seen].float() / 255, places[seen]
+
+
+def fitted_head(detector: Any, frames: Tensor, places: Tensor) -> nn.Conv2d:
+    """Return a head whose keypoints lie at the places, from the features of a detector."""
+    head = nn.Conv2d(detector.kp.in_channels, places.shape[1], detector.kp.kernel_size, padding=detector.kp.padding)
+    with torch.no_grad():
+        features = torch.cat([detector.predictor(detector.down(part)) for part in frames.split(32)])
+    optimiser = torch.optim.Adam(head.parameters(), lr=2e-3)
+    for _ in range(STEPS):
+        drawn = torch.randint(len(features), (32,))
+        found, _ = soft_argmax(head(features[drawn]), detector.temperature)
+        loss = (found - places[drawn]).abs().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    print(f"new keypoints are {loss.item():.3f} from where they were to begin")
+    return head
+
+
+def widen(backend: Any, checkpoint: dict[str, Any], data: Path, side: int, seed: int) -> None:
+    """Add keypoints to the weights of a checkpoint."""
+    frames, places = frames_and_places(data, side, np.random.default_rng(seed))
+    head = fitted_head(backend.keypoint_detector, frames, places)
+    count = places.shape[1]
+    for weights in (checkpoint, checkpoint.get("average", {})):
+        if "kp_detector" not in weights:
+            continue
+        detector, generator = weights["kp_detector"], weights["generator"]
+        more = {
+            "kp.weight": head.weight.detach(),
+            "kp.bias": head.bias.detach(),
+            "jacobian.weight": torch.zeros(4 * count, *head.weight.shape[1:]),
+            "jacobian.bias": torch.eye(2).flatten().repeat(count),
+        }
+        for name, values in more.items():
+            detector[name] = torch.cat((detector[name], values.to(detector[name])))
+        # The heads see the network's input behind its features.
+        for name in ("hourglass.encoder.down_blocks.0.conv", "mask", "occlusion"):
+            seen = generator[f"dense_motion_network.{name}.weight"]
+            grown = torch.cat((seen, seen.new_zeros(len(seen), 4 * count, *seen.shape[2:])), 1)
+            generator[f"dense_motion_network.{name}.weight"] = grown
+        weight, bias = generator[f"{MASK}.weight"], generator[f"{MASK}.bias"]
+        generator[f"{MASK}.weight"] = torch.cat((weight, weight[:1].repeat(count, 1, 1, 1)))
+        generator[f"{MASK}.bias"] = torch.cat((bias, bias[:1].repeat(count) + SHARE))
+
+
+def weights_of_parts(backend: Any, data: Path, side: int) -> tuple[Tensor, Tensor]:
+    """Return each part's mean weight (K + 1,), background first, and each part's around each keypoint (K, K + 1)."""
+    everywhere, around = [], []
+    for clip in find_clips(data, "train"):
+        if clip.still:
+            continue
+        frames = np.stack(read_frames(clip.path, [0, clip.frames // 2], size=(side, side)))
+        source, driving = torch.from_numpy(frames).permute(0, 3, 1, 2).float().div(255).split(1)
+        with torch.inference_mode():
+            motions = [backend.keypoint_detector(each) for each in (source, driving)]
+            mask = backend.generator(source, *motions).motion.mask
+        everywhere.append(mask.mean((0, 2, 3)))
+        near = gaussians(motions[1].keypoints, *mask.shape[2:], NEAR)
+        around.append(torch.einsum("bkhw,bphw->kp", near, mask))
+    return torch.stack(everywhere).mean(0), torch.stack(around).mean(0)
+
+
+def wake(backend: Any, checkpoint: dict[str, Any], data: Path, side: int, least: float) -> None:
+    """Give parts that have died weights again in a checkpoint."""
+    everywhere, around = weights_of_parts(backend, data, side)
+    dead = [part for part in range(1, len(everywhere)) if everywhere[part] < least]
+    around[:, dead] = 0
+    begins = {part: int(around[part - 1].argmax()) for part in dead}
+    # The mask's head sees the network's input behind its features: each part's heatmap before its three colours.
+    features = backend.generator.dense_motion_network.hourglass.out_filters - 4 * len(everywhere)
+    for weights in (checkpoint, checkpoint.get("average", {})):
+        if "generator" not in weights:
+            continue
+        weight, bias = weights["generator"][f"{MASK}.weight"], weights["generator"][f"{MASK}.bias"]
+        centre = weight.shape[-1] // 2
+        for part, like in begins.items():
+            weight[part], bias[part] = weight[like], bias[like] + WEAKER
+            weight[part, features + 4 * part, centre, centre] += OWN
+    print("woken:", *(f"keypoint {part - 1} (weight {everywhere[part]:.4f})" for part in dead), sep="\n  ")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Change the parts of a model and write it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("change", choices=("widen", "wake"))
+    parser.add_argument("init")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--least", type=float, default=0.003)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    torch.manual_seed(options.seed)
+    model = load_model(options.init, load_host())
+    backend: Any = model.backend
+    if Path(options.init).suffix == ".pt":
+        checkpoint = torch.load(options.init, map_location="cpu", weights_only=False)
+    else:
+        checkpoint = {name: dict(module.state_dict()) for name, module in backend.modules().items()}
+    side = model.preset.section("dataset_params").frame_shape[0]
+    if options.change == "widen":
+        widen(backend, checkpoint, options.data, side, options.seed)
+    else:
+        wake(backend, checkpoint, options.data, side, options.least)
+    torch.save(checkpoint, options.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
