@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -116,3 +117,21 @@ def test_a_part_without_weight_is_woken(tmp_path: Path) -> None:
     features = mask.in_channels - 4 * mask.out_channels
     assert woken[features + 12, 3, 3] == pytest.approx(6, abs=1e-5)
     assert (woken.abs() > 1e-5).sum() == 1
+
+
+def test_regions_of_a_frame_share_no_pixel() -> None:
+    face = np.zeros((256, 256), np.uint8)
+    face[100:150, 110:150] = 1
+    inside, around, below, beside = script("regions").regions(face)
+    assert (inside.sum(), around.sum()) == (50 * 40, 110 * 100 - 50 * 40)
+    assert (inside.astype(int) + around + below + beside == 1).all()
+    assert np.nonzero(below.any(1))[0].min() == 149  # from the chin on
+    assert not below[149:180, 80:180].any()
+
+
+def test_a_warp_along_the_flow_finds_a_picture_that_was_shifted() -> None:
+    picture = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8), (0, 0), 4)
+    shifted = np.roll(picture, (2, 3), (0, 1))
+    found = script("regions").along_flow(picture, shifted)
+    before, after = (np.abs(each.astype(int) - shifted)[16:-16, 16:-16].mean() for each in (picture, found))
+    assert after < 0.2 * before
