@@ -25,6 +25,7 @@ Run = Callable[..., Result]
 Keys = Callable[..., None]
 FILES = Path(__file__).parent / "fixtures" / "house"
 CPU = ("--device", "cpu")
+FP32 = (*CPU, "--precision", "fp32")
 MODEL = ("--model", "training/run/model.safetensors", *CPU)
 ANIMATE = ("animate", "animate/source.png", "animate/driving.mp4", "--crop", "none", *MODEL, "-o")
 BATCH = ("batch", "batch/jobs.jsonl", "--default", "crop=none", "--workers", "0", "--status", "status.jsonl", *MODEL)
@@ -48,7 +49,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "evaluate --models": (*EVALUATE, *CLIPS, "--models", "training/run/model.safetensors,other.safetensors"),
     "evaluate --mode animation": (*ANIMATION, *CLIPS, "--mode", "animation", *MODEL[:2]),
     "evaluate --pred --truth": (*EVALUATE, "--pred", "clips/train", "--truth", "clips/train"),
-    "bench --train": ("bench", "--train", "--preset", "training/run/preset.yaml", "--frames", "2", *CPU),
+    # fp32: which other paths there are depends on the processor.
+    "bench --train": ("bench", "--train", "--preset", "training/run/preset.yaml", "--frames", "2", *FP32),
     "inspect": ("inspect", "animate/result.mkv"),
     "inspect (of others)": ("inspect", "animate/driving.mp4"),
     "models list": ("models", "list"),

@@ -95,7 +95,7 @@ def test_expression_is_of_relative_motion_and_of_models_that_know_openings(anima
     wrong = run_cli("animate", *files, "--set", "animate_params.openings=[{keypoints: [0, 99]}]")
     assert (wrong.code, wrong.stderr.splitlines()[0]) == (
         2,
-        "error: animate_params.openings names keypoint 99, the model has 15",
+        "error: animate_params.openings names keypoint 99, the model has 25",
     )
 
 
