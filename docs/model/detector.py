@@ -6,8 +6,7 @@ INIT is a checkpoint of `fommctl train --preset faces-mini`; JOINED is the same 
 `--init-from`. A step without the generator is ten times as fast, and eyelids need many: keypoints learn where landmarks
 are, how far lips and eyelids are open (vectors between them), and how they move from frame to frame of a clip. Their
 Jacobians and the keypoints that no landmark guides stay what they were in INIT, which is asked about the same pictures.
-Weights are an exponential average, rates
-fall along a cosine.
+Weights are an exponential average, rates fall along a cosine.
 """
 
 from __future__ import annotations

@@ -39,11 +39,11 @@ from fommctl.train.pairs import KeptLandmarks, Landmarks
 SIDES = (234, 454)
 """Landmarks at the sides of the face: its middle and its half width."""
 AROUND = ((0, -1.8), (-1.35, -0.9), (1.35, -0.9), (-1.3, 1.1), (1.3, 1.1), (0, 2.1), (-2, 2.2), (2, 2.2))
-"""Where keypoints begin, in half widths of the face from its middle: hair, sides of the head, neck, shoulders."""
+"""Places of new keypoints, in half widths of the face from its middle: hair, sides of the head, neck, shoulders."""
 CORNERS = ((-0.8, -0.75), (0.8, -0.75))
-"""Where keypoints of the background begin, in the frame."""
+"""Places of new keypoints on the background, in [-1, 1] of the frame."""
 MOST = 0.93
-"""How far from the middle of the frame a keypoint may begin."""
+"""Largest distance of a new keypoint from the middle of the frame, which is two wide."""
 PER_CLIP = 8
 STEPS = 300
 SHARE = -3.0
@@ -55,6 +55,8 @@ OWN = 6.0
 NEAR = 0.003
 """Variance of the Gaussian around a keypoint in which weights are compared."""
 MASK = "dense_motion_network.mask"
+Weights = dict[str, dict[str, Tensor]]
+"""Tensors by network and name."""
 
 
 def begin_at(marks: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -99,14 +101,12 @@ def fitted_head(detector: Any, frames: Tensor, places: Tensor) -> nn.Conv2d:
     return head
 
 
-def widen(backend: Any, checkpoint: dict[str, Any], data: Path, side: int, seed: int) -> None:
-    """Add keypoints to the weights of a checkpoint."""
+def widen(backend: Any, checkpoint: Sequence[Weights], data: Path, side: int, seed: int) -> None:
+    """Add keypoints to all weights of a checkpoint."""
     frames, places = frames_and_places(data, side, np.random.default_rng(seed))
     head = fitted_head(backend.keypoint_detector, frames, places)
     count = places.shape[1]
-    for weights in (checkpoint, checkpoint.get("average", {})):
-        if "kp_detector" not in weights:
-            continue
+    for weights in checkpoint:
         detector, generator = weights["kp_detector"], weights["generator"]
         more = {
             "kp.weight": head.weight.detach(),
@@ -143,17 +143,15 @@ def weights_of_parts(backend: Any, data: Path, side: int) -> tuple[Tensor, Tenso
     return torch.stack(everywhere).mean(0), torch.stack(around).mean(0)
 
 
-def wake(backend: Any, checkpoint: dict[str, Any], data: Path, side: int, least: float) -> None:
-    """Give parts that have died weights again in a checkpoint."""
+def wake(backend: Any, checkpoint: Sequence[Weights], data: Path, side: int, least: float) -> None:
+    """Give parts that have died weight again in all weights of a checkpoint."""
     everywhere, around = weights_of_parts(backend, data, side)
     dead = [part for part in range(1, len(everywhere)) if everywhere[part] < least]
     around[:, dead] = 0
     begins = {part: int(around[part - 1].argmax()) for part in dead}
     # The mask's head sees the network's input behind its features: each part's heatmap before its three colours.
     features = backend.generator.dense_motion_network.hourglass.out_filters - 4 * len(everywhere)
-    for weights in (checkpoint, checkpoint.get("average", {})):
-        if "generator" not in weights:
-            continue
+    for weights in checkpoint:
         weight, bias = weights["generator"][f"{MASK}.weight"], weights["generator"][f"{MASK}.bias"]
         centre = weight.shape[-1] // 2
         for part, like in begins.items():
@@ -179,11 +177,12 @@ def main(arguments: Sequence[str]) -> int:
         checkpoint = torch.load(options.init, map_location="cpu", weights_only=False)
     else:
         checkpoint = {name: dict(module.state_dict()) for name, module in backend.modules().items()}
+    both = [checkpoint, checkpoint["average"]] if "average" in checkpoint else [checkpoint]
     side = model.preset.section("dataset_params").frame_shape[0]
     if options.change == "widen":
-        widen(backend, checkpoint, options.data, side, options.seed)
+        widen(backend, both, options.data, side, options.seed)
     else:
-        wake(backend, checkpoint, options.data, side, options.least)
+        wake(backend, both, options.data, side, options.least)
     torch.save(checkpoint, options.output)
     return 0
 

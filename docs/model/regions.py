@@ -90,8 +90,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--split", default="train", choices=("train", "test"))
     parser.add_argument("--every", type=int, default=5)
     options = parser.parse_args(arguments)
+    host = load_host()
     for name in options.models:
-        sums = measured(name, options.data, options.split, options.every, load_host())
+        sums = measured(name, options.data, options.split, options.every, host)
         print(
             f"\n{name}\n\n| | area | repeating | along the flow | model | over repeating |\n|---|---|---|---|---|---|"
         )

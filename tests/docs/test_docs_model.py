@@ -108,7 +108,7 @@ def test_a_part_without_weight_is_woken(tmp_path: Path) -> None:
         mask.bias[3] = -1000.0
     weights = {"generator": {name: values.clone() for name, values in backend.generator.state_dict().items()}}
     parts = script("parts")
-    parts.wake(backend, weights, tmp_path, 256, 1e-9)
+    parts.wake(backend, [weights], tmp_path, 256, 1e-9)
     weight, bias = (weights["generator"][f"dense_motion_network.mask.{name}"] for name in ("weight", "bias"))
     changed = (weight != mask.weight).flatten(1).any(1)
     assert changed.nonzero().flatten().tolist() == [3]
