@@ -49,11 +49,12 @@ MIRRORED = (0, 1, 3, 2, 4, 7, 8, 5, 6, 10, 9, 11, 13, 12, 14)
 """Numbers of the preset's guided points in a mirrored picture."""
 DISTANCES = ((13, 14), (159, 145), (386, 374), (4, 234), (10, 4), (61, 291))
 """Landmarks by whose distance the two frames of a pair are chosen: lips, eyelids, turns, nods, smiles."""
-STILLS, SYNTHETIC, CHOSEN, GRAY, SOFT = 0.2, 0.12, 0.7, 0.12, 0.15
-"""Shares: of pairs of one still; of synthetic clips; of pairs chosen by distances; of gray and of blurred pictures."""
-FOCUS = tuple(range(10))
-"""Guided points around which the flow counts more: lips, corners of the mouth, tip of the nose, eyelids, a brow."""
-MORE, NEAR = 3.0, 0.01
+STILLS, SYNTHETIC, CHOSEN, ALIKE, GRAY, SOFT = 0.1, 0.12, 0.7, 0.9, 0.12, 0.15
+"""Shares: of pairs of one still; of synthetic clips; of pairs chosen by distances; of those of clips whose frames are
+framed alike, so that the background keeps still; of gray and of blurred pictures."""
+FOCUS = (0, 1, 2, 3, 5, 6, 7, 8)
+"""Guided points around which the flow counts more: lips, corners of the mouth, eyelids."""
+MORE, NEAR = 5.0, 0.005
 """How much more it counts there, and the variance of the Gaussians in which it does."""
 ALIVE = 0.02
 """Weight of the loss that keeps parts of the dense motion from dying."""
@@ -123,9 +124,11 @@ class Pairs:
         shown, *numbers = self._chosen()
         framing, colours, gray = self._framing(), random.uniform(-1, 1, 7), random.random() < GRAY
         mirrored = random.random() < 0.5
+        alike = len(set(numbers)) > 1 and random.random() < ALIKE
+        framing = framing @ self._shake()
         pair = []
-        for place, number in enumerate(numbers):
-            move = framing @ self._shake() if place or random.random() < 0.5 else framing
+        for number in numbers:
+            move = framing if alike else framing @ self._shake()
             frame, points = shown.frames[number], (shown.marks[number, self._points] + 1) * MIDDLE
             if mirrored:
                 frame, points = frame[:, ::-1], points[list(MIRRORED)] * [-1, 1] + [SIDE - 1, 0]
@@ -290,7 +293,7 @@ def main(arguments: Sequence[str]) -> int:
             100 * (moved.abs().mean() + spans(moved, guidance.spans).abs().mean()),
         ]
         if options.flow:
-            focus = torch.where(seen[1::2], wanted[1::2, FOCUS], 10.0)
+            focus = torch.where(seen[1::2], wanted[1::2, list(FOCUS)], 10.0)
             parts = flow_losses(dense, frames, focus)
             losses += [options.flow * parts[0], 0.4 * options.flow * parts[1], ALIVE * parts[2]]
         else:
