@@ -37,17 +37,6 @@ def test_a_missing_input_is_told_before_anything_is_imported(tmp_path: Path) -> 
     assert (result.code, result.stderr.splitlines()[0]) == (3, f"error: {tmp_path / 'no.png'} does not exist")
 
 
-def test_an_address_is_no_file(run_cli) -> None:
-    result = run_cli("animate", "https://example.org/a.png", "b.mp4")
-    assert (result.code, result.stderr.splitlines()) == (
-        3,
-        [
-            "error: https://example.org/a.png is a URL, and fommctl reads files",
-            "hint: Download it first, with curl -LO or yt-dlp.",
-        ],
-    )
-
-
 @pytest.mark.parametrize(
     ("words", "values"),
     [

@@ -66,16 +66,6 @@ def test_a_model_without_a_discriminator_has_none_and_no_epoch_is_0(tmp_path: Pa
     assert list(torch.load(target, weights_only=True)) == ["generator", "kp_detector", "epoch"]
 
 
-def test_a_file_that_is_there_is_replaced_only_when_asked(tmp_path: Path, host: Host) -> None:
-    target = tmp_path / "model.pth.tar"
-    target.write_text("mine")
-    with pytest.raises(UsageError, match="exists already"):
-        export_model(str(TINY), target, host, preset=TINY_PRESET)
-    assert target.read_text() == "mine"
-    export_model(str(TINY), target, host, preset=TINY_PRESET, overwrite=True)
-    assert torch.load(target, weights_only=True)["epoch"] == 3
-
-
 def test_a_model_never_replaces_itself(tmp_path: Path, host: Host) -> None:
     path = save(published(), tmp_path / "model.pth.tar")
     with pytest.raises(UsageError, match="would replace an input"):

@@ -159,17 +159,6 @@ def test_a_folder_of_published_files_is_a_model(folder, run_cli, tmp_path):
     assert "lacks the networks spade_generator" in result.json()["error"]["message"]
 
 
-def test_evaluation_compares_in_the_size_of_the_frames(folder, run_cli, tmp_path):
-    data = tmp_path / "data" / "test"
-    write_frames(data / "clip", [picture(10 + index) for index in range(4)])
-    result = run_cli(
-        "evaluate", "--data", data.parent, "-o", tmp_path / "scores", "--metrics", "l1.paper", "--no-videos",
-        "--model", folder / "small.pth", *SMALL, "--device", "cpu", "--json",
-    )  # fmt: skip
-    assert result.code == 0, result.stderr
-    assert "l1.paper" in json.dumps(result.json())
-
-
 def write_template(path, **more):
     """Three frames of a motion template, as LivePortrait pickles it."""
     random = np.random.default_rng(0)

@@ -269,20 +269,6 @@ def test_what_a_killed_run_left_unfinished_is_removed_and_nothing_else(run: Path
     assert [name for name in names(checkpoints_folder(run)) if name.startswith(".")] == [".notes.4711.tmp"]
 
 
-def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
-    path = save(tmp_path / "best.pt")
-    before = path.read_bytes()
-
-    def half(temporary: Path) -> None:
-        temporary.write_bytes(before[:100])
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(path, half)
-    assert path.read_bytes() == before
-    assert names(tmp_path) == ["best.pt"]
-
-
 def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
     def fail(temporary: Path) -> None:
         raise RuntimeError("the sizes of the tensors differ")

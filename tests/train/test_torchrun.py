@@ -145,13 +145,3 @@ def test_an_error_is_told_once(clips: Path, tmp_path: Path) -> None:
     assert "exitcode  : 2" in refused.stderr
     assert "terminate called" not in refused.stderr
     assert [path.name for path in run.iterdir()] == ["notes.txt"]
-
-
-def test_a_stray_environment_is_told(
-    clips: Path, tmp_path: Path, run_beside: Callable[..., command_line.Result]
-) -> None:
-    where = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}
-    refused = run_beside(*arguments(clips, tmp_path / "run"), **where, LOCAL_WORLD_SIZE="abc")
-    assert refused.code == 2
-    assert refused.stderr.splitlines()[0] == "error: the environment variable LOCAL_WORLD_SIZE is not a number: abc"
-    assert not (tmp_path / "run").exists()
