@@ -227,6 +227,14 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def animator() -> Any:
+    """The built-in model on the CPU in fp32."""
+    import fommctl
+
+    return fommctl.load(device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="session")
 def training_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six clips of six identities to train on, one more to validate with; not to be written to."""
     import training_runs

@@ -20,11 +20,6 @@ OPTIONS = {"detail": False}
 
 
 @pytest.fixture(scope="module")
-def animator():
-    return fommctl.load(device="cpu", precision="fp32")
-
-
-@pytest.fixture(scope="module")
 def films(tmp_path_factory):
     """A talking head of 9 frames with 25 a second as driving video, and another of 6 frames as source."""
     folder = tmp_path_factory.mktemp("films")

@@ -47,10 +47,10 @@ def test_a_missing_input_is_told_before_anything_is_imported(tmp_path: Path) -> 
         ("evaluate --metrics psnr,ssi", {"psnr,ssim"}),
     ],
 )
-def test_the_shell_completes_values(words: str, values: set[str]) -> None:
+def test_the_shell_completes_values(words: str, values: set[str], run_beside) -> None:
     count = len(words.split()) + words.endswith(" ")
     changed = {"_FOMMCTL_COMPLETE": "complete_bash", "COMP_WORDS": f"fommctl {words}", "COMP_CWORD": str(count)}
-    result = run_process(**changed)
+    result = run_beside(**changed)
     assert result.code == 0
     assert values <= set(result.stdout.split())
 

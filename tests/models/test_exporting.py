@@ -1,12 +1,11 @@
 """Exported models are published checkpoints: their layout, and that they are the same model."""
 
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from checkpoints import TINY, published, save
+from small_disk import files_up_to
 
 from fommctl.errors import ModelError, OutputError, UsageError
 from fommctl.host import Host
@@ -89,19 +88,10 @@ def test_what_cannot_be_exported_leaves_nothing(tmp_path: Path, host: Host) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def small_disk() -> Iterator[None]:
-    """Files of this process cannot grow beyond 20,000 bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path, host: Host, small_disk: None) -> None:
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, host: Host) -> None:
     target = tmp_path / "model.pth.tar"
     target.write_text("old")
-    with pytest.raises(OutputError, match="the disk is full"):
+    with files_up_to(20_000), pytest.raises(OutputError, match="the disk is full"):
         export_model(str(TINY), target, host, preset=TINY_PRESET, overwrite=True)
     assert target.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["model.pth.tar"]

@@ -29,11 +29,6 @@ def inputs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def animator():
-    return fommctl.load(device="cpu", precision="fp32")
-
-
-@pytest.fixture(scope="module")
 def rendered(inputs, animator, tmp_path_factory):
     """A folder with a result of every kind and its sidecar; not to be written to."""
     folder = tmp_path_factory.mktemp("rendered")

@@ -2,7 +2,6 @@
 
 import json
 import math
-import resource
 import tempfile
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_disk import files_up_to
 
 from fommctl.errors import OutputError
 from fommctl.train.logs import MetricsLog
@@ -136,13 +136,8 @@ def test_killed_at_any_byte_and_resumed_it_is_the_uninterrupted_file(
 
 
 def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
-    try:
-        with pytest.raises(OutputError, match=r"the disk is full: .*metrics\.jsonl") as caught:
-            write(tmp_path, 0, 100)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with files_up_to(500), pytest.raises(OutputError, match=r"the disk is full: .*metrics\.jsonl") as caught:
+        write(tmp_path, 0, 100)
     assert caught.value.exit_code == 3
     assert steps(tmp_path) == list(range(len(steps(tmp_path))))
     assert len(steps(tmp_path)) >= 3
