@@ -97,9 +97,7 @@ def test_values(
         trees.fire(campaign, given, count, len(trees.RAW_JSON), lambda kind, tree: found[kind].written(tree))
 
 
-@pytest.mark.parametrize(
-    ("target", "whole", "sample", "results"), [("jobs", 400, 6, 0), ("manifests", 600, 24, 1 / 10)]
-)
+@pytest.mark.parametrize(("target", "most", "sample", "results"), [("jobs", 400, 6, 0), ("manifests", 600, 24, 0.1)])
 def test_bytes_of_folders(
     target: str, most: int, sample: int, results: float, campaigns: Campaigns, tmp_path: Path, full: bool
 ) -> None:
