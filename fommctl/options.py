@@ -75,6 +75,8 @@ class Reads:
     """Returns the value. Raises UsageError."""
     default: str | None = None
     """Text that --help shows where the default is None."""
+    as_text: bool = False
+    """Whether the text is kept; the function checks it only."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_before_validator_function(self._read, handler(source))
@@ -83,7 +85,8 @@ class Reads:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             return value
         try:
-            return self.function(str(value))
+            read = self.function(str(value))
+            return str(value) if self.as_text else read
         except UsageError as error:
             # What pydantic collects; `_problem` takes the UsageError out again.
             raise ValueError(error) from error
