@@ -74,6 +74,11 @@ class FrameRange:
         """Tell whether this frame and all later ones lie behind the range."""
         return self.last is not None and number > self.last
 
+    def check_begun(self, last: int) -> None:
+        """Raise UsageError where the range begins beyond the last frame."""
+        if self.first is not None and self.first > last:
+            raise UsageError(f"--frames {self} is beyond the end", f"The last driving frame is number {last}.")
+
     def __str__(self) -> str:
         return f"{'' if self.first is None else self.first}-{'' if self.last is None else self.last}"
 

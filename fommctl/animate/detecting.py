@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from fommctl.animate.motion import DrivingFrame, DrivingFraming, Motion
 from fommctl.api.protocols import DrivingMoment, DrivingRenderer, Renderer
-from fommctl.detection.framing import ClipCrop
 from fommctl.detection.landmarks import LandmarkFinder
 from fommctl.errors import MissingError
 from fommctl.media.boxes import TurnedSquare
@@ -53,41 +51,56 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-class DrivingReader:
-    """Iterates over the frames of a driving video, each trimmed, cut and resized for the model, for each of its faces.
+class Batched:
+    """Works through rows a batch at a time; halves batches that the device has no memory for."""
+
+    def __init__(self, batch_size: int | None, device: torch.device) -> None:
+        self.usual = self.batch_size = batch_size or usual_batch_size(device)
+        """Frames at a time: as it was asked for, and after what the memory allowed for."""
+        self.seconds = 0.0
+        """Spent in the model."""
+        self._device = device
+
+    def in_batches(self, count: int, work: Callable[[slice], T]) -> Iterator[tuple[slice, T]]:
+        """Yield which of the rows were worked on, and what became of them. Raises MissingError where the memory does
+        not even hold one."""
+        position = 0
+        while position < count:
+            part = slice(position, min(position + self.batch_size, count))
+            began = time.perf_counter()
+            try:
+                done = work(part)
+            except torch.OutOfMemoryError:
+                self.batch_size = halved(part.stop - position, self._device)
+                continue
+            self.seconds += time.perf_counter() - began
+            yield part, done
+            position = part.stop
+
+
+def cut_out(
+    reader: Reader, first: int | None, framings: Sequence[DrivingFraming], size: tuple[int, int]
+) -> Iterator[Faces]:
+    """Yield the frames of a driving video, each trimmed, cut and resized for the model, for each of its faces.
 
     A clip of one shot with a fixed square is cut while it is decoded. Of any other, whole frames are decoded, no larger
     than its smallest square needs.
+
+    first: number of the first picture, where pictures are numbered.  framings: one a face.  size: (width, height) of
+    the model's frames.
     """
-
-    def __init__(self, clip: Clip, framings: Sequence[DrivingFraming], size: tuple[int, int]) -> None:
-        """framings: one a face.  size: (width, height) of the model's frames."""
-        self._reader = clip.reader()
-        self._cuts = [_Cut(self._reader, framing, size) for framing in framings]
-        first = clip.info.first_number
-        self._numbered = first is not None
-        self._first = 1 if first is None else first
-
-    @property
-    def warnings(self) -> list[str]:
-        """The problems in reading so far."""
-        return self._reader.warnings
-
-    def close(self) -> None:
-        """Release the file."""
-        self._reader.close()
-
-    def __iter__(self) -> Iterator[Faces]:
-        framing, cuts = self._cuts[0].framing, self._cuts
-        for frames in self._reader.through([cut.view for cut in cuts]):
-            frame = frames[0]
-            place = round((framing.start + frame.time) * framing.info.rate) if self._numbered else frame.index
-            yield tuple(
-                DrivingFrame(
-                    self._first + place, frame.time, frame.duration, cut.framing.present(frame.time), cut(shown)
-                )
-                for cut, shown in zip(cuts, frames, strict=True)
-            )
+    cuts = [_Cut(reader, framing, size) for framing in framings]
+    framing = framings[0]
+    for frames in reader.through([cut.view for cut in cuts]):
+        frame = frames[0]
+        if first is None:
+            number = 1 + frame.index
+        else:
+            number = first + round((framing.start + frame.time) * framing.info.rate)
+        yield tuple(
+            DrivingFrame(number, frame.time, frame.duration, cut.framing.present(frame.time), cut(shown))
+            for cut, shown in zip(cuts, frames, strict=True)
+        )
 
 
 class _Cut:
@@ -114,53 +127,38 @@ class _Cut:
 
 def _decoded_size(framing: DrivingFraming, size: tuple[int, int]) -> tuple[int, int]:
     """Return (width, height) at which whole frames are decoded: as large as the smallest square needs."""
-    smallest = min(map(_smallest, framing.shots))
+    smallest = min(shot.box.width if shot.path is None else shot.path.smallest for shot in framing.shots)
     scale = min(1.0, size[0] / smallest)
     return max(1, round(framing.info.width * scale)), max(1, round(framing.info.height * scale))
 
 
-def _smallest(part: ClipCrop) -> float:
-    return part.box.width if part.path is None else part.path.smallest
-
-
-class MotionDetector:
-    """Detects the motion of driving frames batch by batch; halves batches that the device has no memory for."""
+class MotionDetector(Batched):
+    """Detects the motion of driving frames batch by batch."""
 
     def __init__(self, renderer: Renderer, batch_size: int | None, landmarks: LandmarkFinder | None = None) -> None:
         """landmarks: finds those of each frame, where the options of the model's family need them."""
-        self._landmarks = landmarks
-        self.usual = self.batch_size = batch_size or usual_batch_size(renderer.device)
-        """Frames at a time: as it was asked for, and after what the memory allowed for."""
-        self.seconds = 0.0
-        """Spent in the model."""
+        super().__init__(batch_size, renderer.device)
         self._renderer = renderer
+        self._landmarks = landmarks
 
     def __call__(self, frames: Sequence[DrivingFrame], *, keep_pixels: bool = False) -> Iterator[DrivingFrame]:
         """Yield the frames of a batch with their motion, on the device of the model."""
-        position = 0
-        while position < len(frames):
-            part = frames[position : position + self.batch_size]
-            began = time.perf_counter()
-            try:
-                pixels = [frame.pixels for frame in part if frame.pixels is not None]
-                motion = self._detected(to_tensor(pixels, self._renderer.device), part)
-                motion = with_landmarks(motion, self._landmarks, pixels)
-            except torch.OutOfMemoryError:
-                self.batch_size = halved(len(part), self._renderer.device)
-                continue
-            self.seconds += time.perf_counter() - began
-            for index, frame in enumerate(part):
+        renderer = self._renderer
+
+        def detected(part: slice) -> MotionParts:
+            pixels = [frame.pixels for frame in frames[part] if frame.pixels is not None]
+            shown = to_tensor(pixels, renderer.device)
+            if isinstance(renderer, DrivingRenderer):
+                moments = [DrivingMoment(frame.number, frame.time, frame.present) for frame in frames[part]]
+                motion: MotionParts = renderer.detect_driving(shown, moments)
+            else:
+                motion = renderer.detect(shown)
+            return with_landmarks(motion, self._landmarks, pixels)
+
+        for part, motion in self.in_batches(len(frames), detected):
+            for index, frame in enumerate(frames[part]):
                 row = motion[index : index + 1]
                 yield replace(frame, motion=row, pixels=frame.pixels if keep_pixels else None)
-            position += len(part)
-
-    def _detected(self, pixels: Tensor, frames: Sequence[DrivingFrame]) -> MotionParts:
-        if not isinstance(self._renderer, DrivingRenderer):
-            found: MotionParts = self._renderer.detect(pixels)
-            return found
-        moments = [DrivingMoment(frame.number, frame.time, frame.present) for frame in frames]
-        motion: MotionParts = self._renderer.detect_driving(pixels, moments)
-        return motion
 
 
 def with_landmarks(motion: M, landmarks: LandmarkFinder | None, pixels: Sequence[Pixels]) -> M:
@@ -244,9 +242,10 @@ class DrivingMotion:
     @contextmanager
     def _read(self) -> Iterator[ReadAhead[list[Faces]]]:
         assert isinstance(self._driving, Clip)
-        reader = DrivingReader(self._driving, self._framings, self._size)
+        reader = self._driving.reader()
+        frames = cut_out(reader, self._driving.info.first_number, self._framings, self._size)
         try:
-            with ReadAhead(batches(reader, self._detectors[0].batch_size), QUEUED_BATCHES) as read:
+            with ReadAhead(batches(frames, self._detectors[0].batch_size), QUEUED_BATCHES) as read:
                 yield read
         finally:
             reader.close()

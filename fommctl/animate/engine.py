@@ -70,14 +70,6 @@ class Engine:
         spec, detector = self.detectors.detector(subject, name or known[0].name)
         return LandmarkFinder(detector, spec.landmarks)
 
-    def motion(self, asked: str | None) -> MotionMode:
-        """Return how motion is transferred: see `choose_motion`."""
-        return choose_motion(self.family, asked)
-
-    def check_views(self, more: int) -> None:
-        """See `check_views`."""
-        check_views(self.family, more)
-
     def frame_size(self, size: int | None = None) -> tuple[int, int]:
         """Return (width, height) of the model's frames at a `--size` (its side; None: native)."""
         height, width, _ = self.model.preset.frame_shape

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fommctl.detection.landmarks import bounds
 from fommctl.media.boxes import Box, TurnedSquare
-from fommctl.media.images import Pixels, crop, over_black, resize
+from fommctl.media.images import Pixels, resize
 from fommctl.networks.detail import FrameDetail, enlarged, enlarged_strips
 
 Floats = NDArray[np.float32]
@@ -46,19 +46,17 @@ class Paste:
         background: NDArray[Any],
         box: Box,
         reconstruction: Pixels | None = None,
-        *,
-        mirrored: bool = False,
-        motion: Floats | None = None,
         truth: Pixels | None = None,
+        *,
+        motion: Floats | None = None,
     ) -> None:
         """background: (H, W, 3), or (H, W, 4) with straight alpha, which is kept as it is; for `levels` it is in
-        floats, levels of 255 that may lie beyond them.  truth: the true square in 8 bits, where that of the background
-        is something else.
+        floats, levels of 255 that may lie beyond them.
 
         box: the square that was cut out, in whole pixels; it may reach beyond the picture.
         reconstruction: (h, w, 3), the model's rendering of the unmoved source. Where it departs from the true square in
         colour, every frame is corrected by the same amount, so that nothing flickers; None corrects nothing.
-        mirrored: how the square was extended beyond the picture (see `media.resampling.crop`).  motion: how
+        truth: (side, side, 3), the square as it was cut out, over black; needed beside a reconstruction.  motion: how
         much of its displacement each pixel of the square keeps, see `resting`; the rest is the detail's to show.
         """
         height, width = background.shape[:2]
@@ -80,10 +78,7 @@ class Paste:
         self.own = None if motion is None else _smoothstep((motion - OWN[0]) / (OWN[1] - OWN[0]))
         """The share of the animated square there, the rest of which is detail: (rows, columns)."""
         gain, shift = np.ones(3, np.float32), np.zeros((*self._size[::-1], 3), np.float32)
-        if reconstruction is not None:
-            if truth is None:
-                colours = background[..., :3] if background.shape[2] == 3 else _opaque(background)
-                truth = crop(colours, box, mirrored=mirrored)
+        if reconstruction is not None and truth is not None:
             gain, shift = match(reconstruction, truth)
         # mask * (gain * frame + shift) + (1 - mask) * background, as one product and one sum a frame.
         below = background[self._rows, self._columns, :3].astype(np.float32, copy=False)
@@ -351,8 +346,3 @@ def _resized(frame: Pixels, size: tuple[int, int]) -> Pixels:
     # The batch axis comes first: only so does torch see pixels with their channels together, and keep them so.
     planes = torch.from_numpy(np.require(frame, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)
     return F.interpolate(planes, size[::-1], mode="bicubic", antialias=True)[0].permute(1, 2, 0).numpy()
-
-
-def _opaque(picture: Pixels) -> Pixels:
-    """Return (H, W, 4) laid over black, as the model saw it."""
-    return over_black(np.ascontiguousarray(picture[..., :3]), picture[..., 3])

@@ -19,7 +19,7 @@ from torch import Tensor
 from fommctl.animate import run as animate
 from fommctl.animate.config import AnimateConfig
 from fommctl.animate.detecting import BATCH_ON_CPU
-from fommctl.animate.engine import Engine
+from fommctl.animate.engine import Engine, choose_motion
 from fommctl.animate.plan import GENERAL
 from fommctl.animate.transfer import Moment, MotionTransfer, rule_of
 from fommctl.api.metrics import FrameChunk
@@ -64,7 +64,7 @@ def animation(engine: Engine, source_clip: ClipFrames, driving: ClipFrames, opti
     mode = "relative" if rules.relative else "absolute"
     if isinstance(renderer, TransferRenderer):
         usual = engine.model.preset.pairs().defaults
-        mode = engine.motion(None if usual is None else usual.motion)
+        mode = choose_motion(engine.family, None if usual is None else usual.motion)
 
     def batches() -> Iterator[FrameBatch]:
         source = next(iter(source_clip))
