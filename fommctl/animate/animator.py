@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fommctl.animate import run as animate
 from fommctl.animate.config import AnimateConfig, MotionMode
-from fommctl.animate.detecting import MotionDetector, batches, with_landmarks
+from fommctl.animate.detecting import MotionDetector, with_landmarks
 from fommctl.animate.engine import Engine, check_views, choose_motion
 from fommctl.animate.inputs import on_black
 from fommctl.animate.motion import DrivingFrame
@@ -31,6 +31,7 @@ from fommctl.networks.grids import to_tensor
 from fommctl.networks.motion import MotionParts
 from fommctl.options import with_options
 from fommctl.presets.config import check_seed
+from fommctl.threads import batches
 
 Pixels = NDArray[np.uint8]
 PICTURE = "Give an array (height, width, 3) of uint8, red first; files are animated by animate()."

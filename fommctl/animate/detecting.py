@@ -22,7 +22,7 @@ from fommctl.media.reader import Clip, Frame, Reader
 from fommctl.media.resampling import Pixels, resize, upright
 from fommctl.networks.grids import to_tensor
 from fommctl.networks.motion import MotionParts
-from fommctl.threads import ReadAhead
+from fommctl.threads import ReadAhead, batches
 
 log = logging.getLogger(__name__)
 BATCH_ON_CPU = 4
@@ -39,18 +39,6 @@ def usual_batch_size(device: torch.device) -> int:
     return BATCH_ON_CPU if device.type == "cpu" else BATCH_ON_GPU
 
 
-def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield lists of `size` items; the last may be shorter."""
-    batch: list[T] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
 class Batched:
     """Works through rows a batch at a time; halves batches that the device has no memory for."""
 
@@ -59,7 +47,7 @@ class Batched:
         """Frames at a time: as it was asked for, and after what the memory allowed for."""
         self.seconds = 0.0
         """Spent in the model."""
-        self._device = device
+        self.device = device
 
     def in_batches(self, count: int, work: Callable[[slice], T]) -> Iterator[tuple[slice, T]]:
         """Yield which of the rows were worked on, and what became of them. Raises MissingError where the memory does
@@ -71,7 +59,7 @@ class Batched:
             try:
                 done = work(part)
             except torch.OutOfMemoryError:
-                self.batch_size = halved(part.stop - position, self._device)
+                self.batch_size = halved(part.stop - position, self.device)
                 continue
             self.seconds += time.perf_counter() - began
             yield part, done
@@ -188,32 +176,34 @@ class DrivingMotion:
         framings: Sequence[DrivingFraming],
         size: tuple[int, int],
         detectors: Sequence[MotionDetector],
+        *,
+        kind: type[MotionParts],
+        beside: bool,
+        at_once: bool,
+        keep: bool,
     ) -> None:
-        """framings, detectors: one a face.  size: (width, height) of the model's frames."""
+        """framings, detectors: one a face.  size: (width, height) of the model's frames.  kind: of motions at hand.
+        beside: keep the pixels, which are shown beside the result.  at_once: is each frame used as soon as it is there?
+        keep: collect the frames in `frames`.
+        """
         self.warnings: list[str] = []
         self.frames: list[list[DrivingFrame]] = [[] for _ in detectors]
         """All that were detected, a list a face, where they are to be kept."""
-        self._driving = driving
-        self._framings = framings
-        self._size = size
+        self._driving, self._kind = driving, kind
+        self._framings, self._size = framings, size
         self._detectors = detectors
+        self._beside, self._at_once, self._keep = beside, at_once, keep
 
     @contextmanager
-    def detected(
-        self, kind: type[MotionParts], device: torch.device, *, beside: bool, at_once: bool, keep: bool
-    ) -> Iterator[list[Iterator[DrivingFrame]]]:
-        """Yield the frames with their motion, in order, an iterator a face; all are to be read in step.
-
-        kind, device: of motions at hand.  beside: keep the pixels, which are shown beside the result.  at_once: is each
-        frame used as soon as it is there?  keep: collect them in `frames`.
-        """
+    def detected(self) -> Iterator[list[Iterator[DrivingFrame]]]:
+        """Yield the frames with their motion, in order, an iterator a face; all are to be read in step."""
         if not isinstance(self._driving, Clip):
-            yield [motion.frames(kind, device) for motion in self._driving]
+            yield [motion.frames(self._kind, self._detectors[0].device) for motion in self._driving]
             return
-        if beside and not at_once:
+        if self._beside and not self._at_once:
             # The pictures of a long shot would fill the memory until its reference is known: they are read once more.
             with self._read() as read:
-                motions = list(zip(*self._found(read, keep=keep, keep_pixels=False), strict=True))
+                motions = list(zip(*self._found(read, keep_pixels=False), strict=True))
             with self._read() as read:
                 shown = (
                     tuple(replace(one, pixels=other.pixels) for one, other in zip(frames, pictures, strict=True))
@@ -222,9 +212,9 @@ class DrivingMotion:
                 yield in_step(([frames] for frames in shown), len(self._detectors))
             return
         with self._read() as read:
-            yield self._found(read, keep=keep, keep_pixels=beside)
+            yield self._found(read, keep_pixels=self._beside)
 
-    def _found(self, read: Iterable[list[Faces]], *, keep: bool, keep_pixels: bool) -> list[Iterator[DrivingFrame]]:
+    def _found(self, read: Iterable[list[Faces]], *, keep_pixels: bool) -> list[Iterator[DrivingFrame]]:
         def found() -> Iterator[list[Faces]]:
             for batch in read:
                 faces = zip(*batch, strict=True)
@@ -232,7 +222,7 @@ class DrivingMotion:
                     list(detector(seen, keep_pixels=keep_pixels))
                     for detector, seen in zip(self._detectors, faces, strict=True)
                 ]
-                if keep:
+                if self._keep:
                     for kept, row in zip(self.frames, rows, strict=True):
                         kept += [replace(frame, pixels=None) for frame in row]
                 yield list(zip(*rows, strict=True))

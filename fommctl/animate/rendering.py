@@ -7,7 +7,6 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from fommctl.animate.compose import Composer, Pasted, Planes, Rendered, Write
 from fommctl.animate.config import FrameRange
-from fommctl.animate.detecting import Batched, DrivingMotion, MotionDetector, batches, with_landmarks
+from fommctl.animate.detecting import Batched, DrivingMotion, MotionDetector, with_landmarks
 from fommctl.animate.engine import Engine
 from fommctl.animate.faces import FaceBlend
 from fommctl.animate.film import SourceFilm, SourceFrame
@@ -31,6 +30,7 @@ from fommctl.errors import MissingError, UsageError
 from fommctl.media.reader import Clip
 from fommctl.networks.grids import HostPixels
 from fommctl.networks.motion import MotionParts
+from fommctl.threads import batches
 
 Group = list[TimedFrame]
 """Driving frames that are rendered together."""
@@ -88,7 +88,7 @@ class RenderSession:
         renderer = engine.renderer(config.size, options)
         context = engine.encoded((inputs.square, *inputs.views), config.size, options)
         landmarks = engine.landmarks(options, config.detector)
-        self.plan, self.engine, self.device = plan, engine, renderer.device
+        self.plan, self.engine = plan, engine
         self._frames = frames
         self._references: dict[int, MotionParts] = {}
         self.transfer = MotionTransfer(
@@ -235,17 +235,14 @@ class Stage:
         self.first = self.sessions[0]
         self._blend = FaceBlend.of([face.inputs for face in faces]) if len(faces) > 1 else None
 
-    def driving(self, driving: Clip | Sequence[Motion]) -> DrivingMotion:
-        """Return what reads the driving video, or the motions of all faces."""
-        inputs = self.plan.inputs
-        framings = [face.inputs.driving for face in self.plan.faces]
-        return DrivingMotion(driving, framings, inputs.size, [session.detector for session in self.sessions])
-
-    def detected(self, source: DrivingMotion, *, keep: bool) -> AbstractContextManager[list[Iterator[DrivingFrame]]]:
-        """Return the frames with their motion, for each face.  keep: see `DrivingMotion`."""
-        return source.detected(
-            self.engine.family.motion(),
-            self.first.device,
+    def driving(self, driving: Clip | Sequence[Motion], *, keep: bool = False) -> DrivingMotion:
+        """Return what reads the driving video, or the motions of all faces.  keep: see `DrivingMotion`."""
+        return DrivingMotion(
+            driving,
+            [face.inputs.driving for face in self.plan.faces],
+            self.plan.inputs.size,
+            [session.detector for session in self.sessions],
+            kind=self.engine.family.motion(),
             beside=self.plan.side_by_side,
             at_once=all(session.finder.at_once for session in self.sessions),
             keep=keep,

@@ -94,9 +94,9 @@ def render(
     config = plan.config
     engine.host.started(about(plan, engine))
     stage = Stage(plan, engine)
-    source = stage.driving(driving)
+    source = stage.driving(driving, keep=config.motion_out is not None)
     began = time.perf_counter()
-    with stage.detected(source, keep=config.motion_out is not None) as detected:
+    with source.detected() as detected:
         first, groups = _first_wanted(stage, stage.groups(detected))
         with open_results(stage.first, first) as results:
             _render(stage, groups, results.write, report, expected_frames(config, plan.info, plan.length))
@@ -139,7 +139,7 @@ def conclude(session: RenderSession, results: Results, stats: RenderStats) -> An
         audio=writer.audio_codec,
         model=engine.model.name,
         preset=engine.model.preset.name,
-        device=str(session.device),
+        device=str(session.detector.device),
         precision=engine.precision,
         motion=plan.mode,
         reference_s=float(stats.references[0]),
@@ -198,9 +198,9 @@ def make_motion(
         if not isinstance(driving, Clip):
             return plan, driving
         stage = Stage(plan, engine)
-        source = stage.driving(driving)
+        source = stage.driving(driving, keep=True)
         total = expected_frames(replace(plan.config, fps=None), plan.info, plan.length)
-        with stage.detected(source, keep=True) as detected:
+        with source.detected() as detected:
             for count, _ in enumerate(zip(*detected, strict=True), 1):
                 if report and count % stage.first.batch_size == 0:
                     report(count, total)
@@ -247,7 +247,7 @@ def render_frames(
     def save(frame: Frame, presentation: Presentation, number: int, planes: Planes) -> None:
         save_frame(frame_path(folder, number, plan), frame, planes)
 
-    with stage.detected(stage.driving(motions), keep=False) as detected:
+    with stage.driving(motions).detected() as detected:
         _render(stage, stage.groups(detected), save, report, total)
     return RenderedFrames(folder, _stats(stage, began, []))
 

@@ -22,7 +22,7 @@ from fommctl.evaluate.store import PredictionWriter, StoredScores, is_saved, key
 from fommctl.evaluate.streams import ClipFrames, FrameStream, compare_files
 from fommctl.host import Host, load_host
 from fommctl.provenance.hashing import InputFile
-from fommctl.workers import ENDING, Tell, Work
+from fommctl.workers import ENDING, Tell
 
 if TYPE_CHECKING:
     from fommctl.animate.engine import Engine
@@ -54,13 +54,8 @@ class Job:
     task: Task
 
 
-def make_worker(setup: Setup) -> Work[Job, ClipResult]:
-    """Return the function that does the jobs."""
-    return Worker(setup)
-
-
 class Worker:
-    """Holds the model of its last job, and the metrics."""
+    """Does the jobs of a process; holds the model of the last one, and the metrics."""
 
     def __init__(self, setup: Setup) -> None:
         self.config = setup.config

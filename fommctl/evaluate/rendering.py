@@ -26,12 +26,13 @@ from fommctl.api.metrics import FrameChunk
 from fommctl.api.protocols import ReconstructionRenderer, Renderer, SourceContext, TransferRenderer
 from fommctl.api.schema import TransferRules
 from fommctl.errors import MissingError
-from fommctl.evaluate.streams import BATCH, ClipFrames, FrameBatch, FrameStream, groups
+from fommctl.evaluate.streams import BATCH, ClipFrames, FrameBatch, FrameStream
 from fommctl.media.images_out import write_png
 from fommctl.media.resampling import Pixels
 from fommctl.networks.grids import HostPixels, to_tensor
 from fommctl.networks.motion import Motion, MotionParts
 from fommctl.networks.transfer import adapted_covariances
+from fommctl.threads import batches
 
 
 def reconstruction(engine: Engine, clip: ClipFrames) -> FrameStream:
@@ -39,19 +40,19 @@ def reconstruction(engine: Engine, clip: ClipFrames) -> FrameStream:
     (first-order-model, reconstruction.py); a `ReconstructionRenderer` looks at the frames."""
     renderer = engine.renderer()
 
-    def batches() -> Iterator[FrameBatch]:
+    def rendered() -> Iterator[FrameBatch]:
         context, source, first = None, None, 0
-        for frames in groups(iter(clip), BATCH):
+        for frames in batches(clip, BATCH):
             if context is None or source is None:
                 source = frames[0]
                 context = renderer.encode_source(to_tensor([source], renderer.device))
             motion = _detected(renderer, frames)
             truth = np.stack(frames)
-            rendered = _rendered(renderer, context, motion, source, frames)
-            yield FrameBatch(_chunk(rendered, truth, first), source, truth)
+            made = _rendered(renderer, context, motion, source, frames)
+            yield FrameBatch(_chunk(made, truth, first), source, truth)
             first += len(frames)
 
-    return FrameStream(batches(), float(clip.rate), clip.warnings)
+    return FrameStream(rendered(), float(clip.rate), clip.warnings)
 
 
 def animation(engine: Engine, source_clip: ClipFrames, driving: ClipFrames, options: Sequence[str] = ()) -> FrameStream:
@@ -66,11 +67,11 @@ def animation(engine: Engine, source_clip: ClipFrames, driving: ClipFrames, opti
         usual = engine.model.preset.pairs().defaults
         mode = choose_motion(engine.family, None if usual is None else usual.motion)
 
-    def batches() -> Iterator[FrameBatch]:
+    def rendered() -> Iterator[FrameBatch]:
         source = next(iter(source_clip))
         context = renderer.encode_source(to_tensor([source], renderer.device))
         moves, first = None, 0
-        for frames in groups(iter(driving), BATCH):
+        for frames in batches(driving, BATCH):
             motion = _detected(renderer, frames)
             moves = moves or MotionTransfer(
                 context.motion,
@@ -84,7 +85,7 @@ def animation(engine: Engine, source_clip: ClipFrames, driving: ClipFrames, opti
             yield FrameBatch(_chunk(_rendered(renderer, context, moved, source), None, first), source, np.stack(frames))
             first += len(frames)
 
-    return FrameStream(batches(), float(driving.rate), driving.warnings)
+    return FrameStream(rendered(), float(driving.rate), driving.warnings)
 
 
 def transfer_rules(engine: Engine) -> TransferRules:
@@ -112,9 +113,8 @@ def _moved(moves: MotionTransfer, driving: MotionParts, first: int, rules: Trans
 
 
 def _detected(renderer: Renderer, frames: list[Pixels]) -> MotionParts:
-    size = _batch(renderer)
-    parts = [frames[start : start + size] for start in range(0, len(frames), size)]
-    detected: MotionParts = MotionParts.cat([renderer.detect(to_tensor(part, renderer.device)) for part in parts])
+    parts = (to_tensor(part, renderer.device) for part in batches(frames, _batch(renderer)))
+    detected: MotionParts = MotionParts.cat([renderer.detect(part) for part in parts])
     return detected
 
 
@@ -189,7 +189,7 @@ def animation_by_default(
     rate = Fraction(film.rate)
     warnings: list[str] = []
 
-    def batches() -> Iterator[FrameBatch]:
+    def rendered() -> Iterator[FrameBatch]:
         picture = next(iter(ClipFrames(source, limit=1)))
         with tempfile.TemporaryDirectory(prefix="fommctl-evaluate-") as name:
             folder = Path(name)
@@ -209,7 +209,7 @@ def animation_by_default(
             )
         warnings.extend(film.warnings)
 
-    return FrameStream(batches(), float(rate), warnings)
+    return FrameStream(rendered(), float(rate), warnings)
 
 
 def _beside(
@@ -217,7 +217,7 @@ def _beside(
 ) -> Iterator[FrameBatch]:
     first = 0
     nothing: list[Pixels] = []
-    for ours, theirs in zip_longest(groups(iter(made), size), groups(iter(film), size), fillvalue=nothing):
+    for ours, theirs in zip_longest(batches(made, size), batches(film, size), fillvalue=nothing):
         common = min(len(ours), len(theirs))
         if common:
             yield FrameBatch(FrameChunk(np.stack(ours[:common]), None, None, first), picture, np.stack(theirs[:common]))

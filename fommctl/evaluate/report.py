@@ -39,14 +39,9 @@ def write_tables(evaluation: Evaluation, folder: Path) -> None:
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         write_csv(file, rows(evaluation))
-    write_summary(evaluation, folder)
-    write_text(folder / CONFIGURATION, dump_yaml(evaluation.configuration))
-
-
-def write_summary(evaluation: Evaluation, folder: Path) -> None:
-    """Write what --json prints, and the configuration."""
     data = {**evaluation.to_json(), "configuration": dict(evaluation.configuration)}
     write_text(folder / SUMMARY, f"{json.dumps(data, indent=2, allow_nan=False)}\n")
+    write_text(folder / CONFIGURATION, dump_yaml(evaluation.configuration))
 
 
 def rows(evaluation: Evaluation) -> Iterator[list[str | int | float | None]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -150,12 +150,25 @@ def _length(stream: VideoStream) -> Fraction | None:
 
 def stated_end(stream: VideoStream) -> Fraction | None:
     """Return seconds of the file at which a stream ends by its own tag (Matroska); None where there is none."""
-    tag = next((value for name, value in stream.metadata.items() if name.lower() == "duration"), None)
     try:
-        hours, minutes, seconds = (tag or "").split(":")
+        hours, minutes, seconds = (lookup(stream.metadata, "duration") or "").split(":")
         return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
     except ValueError:
         return None
+
+
+def lookup(metadata: Mapping[str, str], key: str) -> str | None:
+    """Return a value of metadata, whose names are written in any case."""
+    return next((value for name, value in metadata.items() if name.lower() == key), None)
+
+
+def seek(container: InputContainer, stream: VideoStream, ticks: int) -> bool:
+    """Go to a key frame at or before a time of the stream; return whether the file allowed it."""
+    try:
+        container.seek(ticks, stream=stream)
+    except (FFmpegError, OSError):
+        return False
+    return True
 
 
 def nominal_rate(stream: VideoStream) -> Fraction:

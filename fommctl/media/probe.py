@@ -34,6 +34,7 @@ from fommctl.media.decoding import (
 from fommctl.media.files import (
     DEFAULT_RATE,
     check_file,
+    lookup,
     nominal_rate,
     opened,
     side_data,
@@ -322,7 +323,7 @@ def _of_video(
         colour=tags,
         hdr=tags.hdr,
         audio=_audio(container),
-        timecode=_timecode(container, stream),
+        timecode=_stated(container, stream, "timecode"),
         origin=origin,
         orientation=orientation,
         peak=_peak(frame),
@@ -330,7 +331,7 @@ def _of_video(
         deinterlace="auto" if deinterlace == "field" and parity is None else deinterlace,
         sample_aspect=aspect,
         tick=time_base(stream),
-        reel=_reel(container, stream),
+        reel=_stated(container, stream, "reel_name"),
     )
 
 
@@ -362,24 +363,14 @@ def _audio(container: InputContainer) -> tuple[AudioTrack, ...]:
 
 
 def _language(metadata: Mapping[str, str]) -> str | None:
-    language = _lookup(metadata, "language")
+    language = lookup(metadata, "language")
     return None if language == "und" else language
 
 
-def _reel(container: InputContainer, stream: VideoStream) -> str | None:
+def _stated(container: InputContainer, stream: VideoStream, key: str) -> str | None:
+    """Return what the picture says under this key, else the file, else any other stream."""
     others = [other.metadata for other in container.streams]
-    found = (_lookup(metadata, "reel_name") for metadata in [stream.metadata, container.metadata, *others])
-    return next((reel for reel in found if reel), None)
-
-
-def _timecode(container: InputContainer, stream: VideoStream) -> str | None:
-    others = [other.metadata for other in container.streams]
-    found = (_lookup(metadata, "timecode") for metadata in [stream.metadata, container.metadata, *others])
-    return next((timecode for timecode in found if timecode), None)
-
-
-def _lookup(metadata: Mapping[str, str], key: str) -> str | None:
-    return next((value for name, value in metadata.items() if name.lower() == key), None)
+    return next(filter(None, (lookup(each, key) for each in [stream.metadata, container.metadata, *others])), None)
 
 
 def _peak(frame: VideoFrame) -> float | None:
