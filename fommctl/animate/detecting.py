@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 BATCH_ON_CPU = 4
 BATCH_ON_GPU = 32
 QUEUED_BATCHES = 3
+TOO_LARGE = "Use --device cpu, or a smaller --size."
 T = TypeVar("T")
 M = TypeVar("M", bound=MotionParts)
 Faces = tuple[DrivingFrame, ...]
@@ -42,12 +43,14 @@ def usual_batch_size(device: torch.device) -> int:
 class Batched:
     """Works through rows a batch at a time; halves batches that the device has no memory for."""
 
-    def __init__(self, batch_size: int | None, device: torch.device) -> None:
+    def __init__(self, batch_size: int | None, device: torch.device, *, hint: str = TOO_LARGE) -> None:
+        """hint: where the memory does not even hold one row."""
         self.usual = self.batch_size = batch_size or usual_batch_size(device)
         """Frames at a time: as it was asked for, and after what the memory allowed for."""
         self.seconds = 0.0
         """Spent in the model."""
         self.device = device
+        self._hint = hint
 
     def in_batches(self, count: int, work: Callable[[slice], T]) -> Iterator[tuple[slice, T]]:
         """Yield which of the rows were worked on, and what became of them. Raises MissingError where the memory does
@@ -59,7 +62,7 @@ class Batched:
             try:
                 done = work(part)
             except torch.OutOfMemoryError:
-                self.batch_size = halved(part.stop - position, self.device)
+                self.batch_size = halved(part.stop - position, self.device, self._hint)
                 continue
             self.seconds += time.perf_counter() - began
             yield part, done
@@ -157,10 +160,10 @@ def with_landmarks(motion: M, landmarks: LandmarkFinder | None, pixels: Sequence
     return motion.with_landmarks(torch.from_numpy(landmarks(pixels)).to(device))
 
 
-def halved(size: int, device: torch.device) -> int:
+def halved(size: int, device: torch.device, hint: str) -> int:
     """Return half of a batch that was too large for the device. Raises MissingError where it was one frame."""
     if size <= 1:
-        raise MissingError(f"not enough memory on {device} for one frame", "Use --device cpu, or a smaller --size.")
+        raise MissingError(f"not enough memory on {device} for one frame", hint)
     if device.type == "cuda":
         torch.cuda.empty_cache()
     log.warning("out of memory: going on with batches of %d", size // 2)

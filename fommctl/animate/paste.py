@@ -160,7 +160,7 @@ class Paste:
     def _detailed(self, frame: Pixels, detail: FrameDetail) -> Pixels:
         """Do the same with a fourth channel, dropped at the end, which makes all of it several times as fast."""
         if self._with_fourth is None:
-            self._with_fourth = _with_fourth(self._factor, self._summand)
+            self._with_fourth = tuple(F.pad(torch.from_numpy(each), (0, 1)) for each in (self._factor, self._summand))
         factor, summand = self._with_fourth
         levels = F.pad(torch.from_numpy(np.require(frame, requirements=["C", "W"])), (0, 1))
         large = enlarged(levels, self._size[::-1])[self.part]
@@ -243,10 +243,6 @@ class TurnedPaste:
         """Return (C, side, side) where it lies in the picture: (rows, columns, C); beyond: `zeros`, or the `border`."""
         there = F.grid_sample(square[None], self._grid, mode="bilinear", padding_mode=beyond, align_corners=False)
         return there[0].permute(1, 2, 0)
-
-
-def _with_fourth(*planes: Floats) -> tuple[Tensor, ...]:
-    return tuple(F.pad(torch.from_numpy(plane), (0, 1)) for plane in planes)
 
 
 def feather(box: Box, width: int, height: int) -> Floats:

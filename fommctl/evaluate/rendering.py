@@ -18,14 +18,13 @@ from torch import Tensor
 
 from fommctl.animate import run as animate
 from fommctl.animate.config import AnimateConfig
-from fommctl.animate.detecting import BATCH_ON_CPU
+from fommctl.animate.detecting import BATCH_ON_CPU, Batched
 from fommctl.animate.engine import Engine, choose_motion
 from fommctl.animate.plan import GENERAL
 from fommctl.animate.transfer import Moment, MotionTransfer, rule_of
 from fommctl.api.metrics import FrameChunk
 from fommctl.api.protocols import ReconstructionRenderer, Renderer, SourceContext, TransferRenderer
 from fommctl.api.schema import TransferRules
-from fommctl.errors import MissingError
 from fommctl.evaluate.streams import BATCH, ClipFrames, FrameBatch, FrameStream
 from fommctl.media.images_out import write_png
 from fommctl.media.resampling import Pixels
@@ -127,33 +126,19 @@ def _rendered(
 ) -> tuple[Tensor, NDArray[np.uint8]]:
     """Render frames: exact (N, 3, H, W) on the CPU, and rounded to 8 bits (N, H, W, 3); in the size of the source,
     where the model makes larger ones too.  driving: frames that are to be made again."""
-    size = _batch(renderer)
-    exact, rounded = [], []
-    for start in range(0, len(motion), size):
-        shown = None if driving is None else driving[start : start + size]
-        frames = _render(renderer, context, motion[start : start + size], shown)
+
+    def render(part: slice) -> tuple[Tensor, NDArray[np.uint8]]:
+        if driving is not None and isinstance(renderer, ReconstructionRenderer):
+            frames = renderer.reconstruct(context, motion[part], to_tensor(list(driving[part]), renderer.device))
+        else:
+            frames = renderer.render(context, motion[part])
         if frames.shape[2:] != source.shape[:2]:
             frames = F.interpolate(frames, source.shape[:2], mode="bilinear", antialias=True)
-        rounded.append(HostPixels(frames).array())
-        exact.append(frames.float().cpu())
+        return frames.float().cpu(), HostPixels(frames).array()
+
+    found = Batched(_batch(renderer), renderer.device, hint="Use --device cpu.").in_batches(len(motion), render)
+    exact, rounded = zip(*(made for _, made in found), strict=True)
     return torch.cat(exact), np.concatenate(rounded)
-
-
-def _render(
-    renderer: Renderer, context: SourceContext, motion: MotionParts, driving: Sequence[Pixels] | None
-) -> Tensor:
-    try:
-        if driving is not None and isinstance(renderer, ReconstructionRenderer):
-            return renderer.reconstruct(context, motion, to_tensor(list(driving), renderer.device))
-        return renderer.render(context, motion)
-    except torch.OutOfMemoryError as error:
-        if len(motion) == 1:
-            raise MissingError(f"not enough memory on {renderer.device} for one frame", "Use --device cpu.") from error
-    half = len(motion) // 2
-    parts = (slice(None, half), slice(half, None))
-    return torch.cat(
-        [_render(renderer, context, motion[part], None if driving is None else driving[part]) for part in parts]
-    )
 
 
 def _batch(renderer: Renderer) -> int:

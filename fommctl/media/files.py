@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 from av.container import InputContainer
@@ -22,6 +22,7 @@ from fommctl.files import not_there
 from fommctl.media.limits import MAX_PIXELS, check_size
 from fommctl.media.stills import check_format
 
+T = TypeVar("T")
 DEFAULT_RATE = Fraction(25)
 _MAX_RATE = 1000
 _MAX_ASPECT = 16
@@ -102,6 +103,16 @@ def opened(path: Path) -> Iterator[InputContainer]:
         if container.format.name in _PLAYLISTS:
             raise InputError(f"{path.name} is a playlist, not a video", "Name the video itself.")
         yield container
+
+
+def pulled(pull: Callable[[], T]) -> Iterator[T]:
+    """Yield the frames that a graph of filters has ready.  pull: its `pull` or `vpull`."""
+    while True:
+        try:
+            frame = pull()
+        except (av.BlockingIOError, av.EOFError):
+            return
+        yield frame
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:

@@ -10,6 +10,8 @@ from pathlib import Path
 import av
 from av.filter import Graph
 
+from fommctl.media.files import pulled
+
 _COMMENT_EXTENSION, _TRAILER = b"\x21\xfe", b"\x3b"
 
 
@@ -37,11 +39,7 @@ class PaletteConverter:
     def frames(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
         """Yield the paletted frames that are ready after `frame`; None ends the stream."""
         self._graph.push(frame)
-        while True:
-            try:
-                yield self._graph.vpull()
-            except (av.BlockingIOError, av.EOFError):
-                return
+        yield from pulled(self._graph.vpull)
 
 
 def add_gif_extensions(path: Path, metadata: Mapping[str, str], more: bytes = b"") -> None:

@@ -131,17 +131,14 @@ class OpenVideo:
         self._stack.close()
 
 
-def probe(
-    path: Path, fps: Fraction | None = None, deinterlace: Deinterlace = "auto", reading: ReadOptions = PLAIN
-) -> VideoInfo:
+def probe(path: Path, fps: Fraction | None = None, deinterlace: Deinterlace = "auto") -> VideoInfo:
     """Read the header and decode the first frame.
 
     path: a video, an image, a folder of frames or a printf pattern such as `frames/%05d.png`.
     fps: the rate of folders, patterns and single images; 25 by default.  deinterlace: what is to be done about
-    interlaced footage.  reading: how pictures are to be read. Raises InputError, and MissingError for files of
-    post-production without OpenImageIO.
+    interlaced footage. Raises InputError, and MissingError for files of post-production without OpenImageIO.
     """
-    found = probe_open(path, fps, deinterlace, reading)
+    found = probe_open(path, fps, deinterlace)
     if isinstance(found, VideoInfo):
         return found
     with closing(found):
@@ -151,7 +148,8 @@ def probe(
 def probe_open(
     path: Path, fps: Fraction | None = None, deinterlace: Deinterlace = "auto", reading: ReadOptions = PLAIN
 ) -> VideoInfo | OpenVideo:
-    """Probe as `probe` does; a video file stays open, for a reader that goes on with it."""
+    """Probe as `probe` does; a video file stays open, for a reader that goes on with it.  reading: how pictures are to
+    be read."""
     path = Path(path)
     if os.path.isdir(path) or sequences.is_sequence(path):
         return _probe_sequence(path, fps, reading)

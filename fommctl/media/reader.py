@@ -212,7 +212,6 @@ class Clip:
         begin: Fraction = Fraction(0),
         end: Fraction | None = None,
         *,
-        box: Box | None = None,
         size: tuple[int, int] | None = None,
         max_rate: Fraction | None = None,
     ) -> Reader:
@@ -225,7 +224,6 @@ class Clip:
             fps=self.fps,
             start=self.start + begin,
             end=stop if self.end is None or stop is None else min(self.end, stop),
-            box=box,
             size=size,
             max_rate=max_rate,
             deinterlace=self.deinterlace,

@@ -320,14 +320,11 @@ class SoundInput:
                 self._packets = iter(())
                 return False
             if packet.size:
-                self._next = self._timed(packet)
+                if packet.pts is None:
+                    packet.pts = self._clock if packet.dts is None else packet.dts
+                self._clock = packet.pts + (packet.duration or 0)
+                self._next = packet
         return True
-
-    def _timed(self, packet: Any) -> Any:
-        if packet.pts is None:
-            packet.pts = self._clock if packet.dts is None else packet.dts
-        self._clock = packet.pts + (packet.duration or 0)
-        return packet
 
 
 def open_input(source: AudioSource, warnings: list[str]) -> SoundInput | None:
