@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl import __version__
+from fommctl.api.specs import MetricSpec
 from fommctl.evaluate.keypoint_sources import MODEL
 from fommctl.evaluate.plots import MOST_DOTS, Curves, Distribution, curves, distribution, places_for, printed
-from fommctl.evaluate.results import Evaluation, MetricInfo, Summary
+from fommctl.evaluate.results import Evaluation, Summary
 from fommctl.evaluate.videos import ShownClip, embedded_videos, shown_clips, shown_keypoints
 from fommctl.files import atomic_write, write_csv, write_text
 from fommctl.presets.config import dump_yaml
@@ -102,7 +103,7 @@ class MetricView:
     """One metric on the page."""
 
     name: str
-    info: MetricInfo
+    spec: MetricSpec
     places: int
     """Decimal places of its means."""
     standings: tuple[ModelRank, ...]
@@ -177,8 +178,8 @@ def _title(models: Sequence[str]) -> str:
 
 def _metric(evaluation: Evaluation, name: str, shown: Sequence[ShownClip]) -> MetricView:
     summaries = {model: evaluation.summary(model, name) for model in evaluation.models}
-    info = evaluation.metrics[name]
-    sign = 1 if info.lower_is_better else -1
+    spec = evaluation.metrics[name]
+    sign = 1 if spec.lower_is_better else -1
     scored = {model: one.mean for model, one in summaries.items() if one.mean is not None}
     ranked = sorted(scored, key=lambda model: sign * scored[model])
     ordered = [*ranked, *(model for model in evaluation.models if model not in scored)]
@@ -201,7 +202,7 @@ def _metric(evaluation: Evaluation, name: str, shown: Sequence[ShownClip]) -> Me
     rates = [evaluation.rates[clip.clip] if evaluation.rates else None for clip in shown]
     return MetricView(
         name,
-        info,
+        spec,
         max((places_for(mean) for mean in scored.values()), default=0),
         standings,
         tuple(pairs) if len(ranked) > 2 else (),
