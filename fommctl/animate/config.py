@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import Field
@@ -18,14 +18,13 @@ from fommctl.media import Deinterlace
 from fommctl.media.boxes import Box
 from fommctl.media.read_options import Compression, ExrType, OnGap, OnNan, ReadOptions
 from fommctl.media.times import Timecode, parse_moment, parse_rate
-from fommctl.options import BackendOptions, Device, Precision, Reads, Seed, Sets, configuration, option
+from fommctl.options import BackendOptions, Device, Precision, Reads, Seed, Sets, as_json, configuration, option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fommctl.media.probe import VideoInfo
 
-JsonValue = str | int | float | bool | None | list[str]
 MotionMode = str
 """One of `BackendSpec.motions`."""
 AudioMode = Literal["auto", "driving", "none"]
@@ -618,17 +617,9 @@ class AnimateConfig:
         )
         return replace(self, start=start, end=end, timecode=False)
 
-    def to_json(self) -> dict[str, JsonValue]:
-        """Return the options as JSON values, for listeners and logs; paths, times and rates as text."""
-        values = {name: getattr(self, name) for name in option_names()}
-        return {
-            name: value
-            if value is None or isinstance(value, int | float | str)
-            else [str(item) for item in value]
-            if isinstance(value, tuple)
-            else str(value)
-            for name, value in values.items()
-        }
+    def to_json(self) -> dict[str, Any]:
+        """Return the options as JSON values, for listeners and logs."""
+        return as_json(self)
 
     @property
     def result_path(self) -> Path:
