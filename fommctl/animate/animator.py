@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fommctl.animate import run as animate
 from fommctl.animate.config import AnimateConfig, MotionMode
@@ -25,7 +24,8 @@ from fommctl.animate.transfer import Moment, MotionTransfer, rule_of
 from fommctl.errors import InputError
 from fommctl.host import load_host
 from fommctl.media.boxes import Box
-from fommctl.media.images import read_picture, resize
+from fommctl.media.images import read_picture
+from fommctl.media.resampling import Pixels, resize
 from fommctl.models.loading import load_model
 from fommctl.networks.grids import to_tensor
 from fommctl.networks.motion import MotionParts
@@ -33,7 +33,6 @@ from fommctl.options import with_options
 from fommctl.presets.config import check_seed
 from fommctl.threads import batches
 
-Pixels = NDArray[np.uint8]
 PICTURE = "Give an array (height, width, 3) of uint8, red first; files are animated by animate()."
 
 

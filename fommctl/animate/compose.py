@@ -13,15 +13,16 @@ from torch import Tensor
 
 from fommctl.animate.inputs import full_square, on_black
 from fommctl.animate.motion import DrivingFrame, Presentation, TimedFrame
-from fommctl.animate.paste import Floats, Mask, Paste, TurnedPaste, resting
+from fommctl.animate.paste import Mask, Paste, TurnedPaste, resting
 from fommctl.animate.plan import AnimationPlan
 from fommctl.api.protocols import FrameFilter, SquareFilter
 from fommctl.errors import UsageError
 from fommctl.media.boxes import Box
+from fommctl.media.colourspaces import Floats
 from fommctl.media.drawing import compare, draw_keypoints, draw_numbers
-from fommctl.media.images import Pixels, resize
 from fommctl.media.movie import Frame
 from fommctl.media.plates import to_bytes
+from fommctl.media.resampling import Pixels, resize
 from fommctl.networks.detail import Detail, FrameDetail
 from fommctl.networks.grids import HostPixels
 from fommctl.networks.motion import MotionParts

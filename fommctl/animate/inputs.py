@@ -36,12 +36,12 @@ from fommctl.detection.landmarks import LandmarkDetector, bounds, square_around
 from fommctl.detection.shots import DrivingCrop
 from fommctl.errors import InputError, UsageError
 from fommctl.media.boxes import Box, TurnedSquare
-from fommctl.media.images import Picture, crop, over_black, read_picture, resize
+from fommctl.media.images import Picture, read_picture
 from fommctl.media.limits import check_memory
 from fommctl.media.marking import printable
 from fommctl.media.plates import Plate
 from fommctl.media.reader import Clip
-from fommctl.media.resampling import Number, upright
+from fommctl.media.resampling import Number, crop, over_black, resize, upright
 from fommctl.media.writer import holds_more
 from fommctl.presets.sections import Framing, SquareParams
 

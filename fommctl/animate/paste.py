@@ -14,10 +14,10 @@ from torch import Tensor
 
 from fommctl.detection.landmarks import bounds
 from fommctl.media.boxes import Box, TurnedSquare
-from fommctl.media.images import Pixels, resize
+from fommctl.media.colourspaces import Floats
+from fommctl.media.resampling import Pixels, resize
 from fommctl.networks.detail import FrameDetail, enlarged, enlarged_strips
 
-Floats = NDArray[np.float32]
 Mask = Callable[[int], Floats]
 """mask(side): how much of a square shows, (side, side) in [0, 1]."""
 

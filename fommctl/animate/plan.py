@@ -40,8 +40,8 @@ from fommctl.media.plates import Plate
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.reader import Clip
 from fommctl.media.resampling import content
-from fommctl.media.sound import ALL, AUTO, choose_tracks
-from fommctl.media.writer import AudioSource, check_output, holds_alpha, holds_audio, holds_more
+from fommctl.media.sound import ALL, AUTO, AudioSource, choose_tracks
+from fommctl.media.writer import check_output, holds_alpha, holds_audio, holds_more
 from fommctl.networks.motion import MotionParts
 from fommctl.presets.sections import Preset
 from fommctl.provenance.hashing import InputFile

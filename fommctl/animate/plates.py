@@ -17,14 +17,13 @@ from torch import Tensor
 
 from fommctl.animate.compose import Composer, Pasted, Rendered, Write
 from fommctl.animate.inputs import AnimationInputs, full_square
-from fommctl.animate.paste import Floats
 from fommctl.animate.plan import result_space
 from fommctl.api.protocols import FrameFilter
 from fommctl.media.boxes import Box
-from fommctl.media.colourspaces import SRGB, Space, convert
-from fommctl.media.images import Pixels, resize
+from fommctl.media.colourspaces import SRGB, Floats, Space, convert
 from fommctl.media.movie import Frame
 from fommctl.media.plates import FLOATING, Plate, from_codes, to_bytes
+from fommctl.media.resampling import Pixels, resize
 from fommctl.networks.detail import FrameDetail
 
 

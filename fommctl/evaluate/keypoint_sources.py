@@ -18,12 +18,13 @@ from fommctl.api.specs import DetectorSpec, EmbedderSpec, MetricSpec
 from fommctl.datasets.keypoints import keypoints_path, read_keypoints
 from fommctl.errors import MissingError, UsageError
 from fommctl.evaluate.config import EvaluateConfig
-from fommctl.evaluate.detection_cache import DetectionCache, Pixels, Result
+from fommctl.evaluate.detection_cache import DetectionCache, Result
 from fommctl.evaluate.plan import Task
 from fommctl.evaluate.scoring import missing_text
 from fommctl.files import read_regular
 from fommctl.home import home
 from fommctl.host import Host, why_not_ready
+from fommctl.media.resampling import Pixels
 
 if TYPE_CHECKING:
     from fommctl.animate.engine import Engine

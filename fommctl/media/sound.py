@@ -22,8 +22,6 @@ from fommctl.media.layouts import Mixer, choose_layout, take_layout
 from fommctl.media.probe import AudioTrack, VideoInfo
 from fommctl.media.stills import LONGEST_PAUSE
 
-__all__ = ["AudioSource", "CopiedSound", "Sound", "open_sound"]
-
 
 class Sound(Protocol):
     """A sound track that is written as the video advances."""

@@ -24,8 +24,6 @@ from fommctl.media.plates_out import PlateFormat, PlateWriter
 from fommctl.media.sound import AudioSource
 from fommctl.signals import held_back
 
-__all__ = ["AudioSource", "Writer", "check_output", "holds_alpha", "holds_audio", "holds_more"]
-
 _FASTEST_GIF = 50
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fommctl.animate.paste import Paste, TurnedPaste, feather, match
 from fommctl.media.boxes import Box, TurnedSquare
-from fommctl.media.images import crop, resize
+from fommctl.media.resampling import crop, resize
 
 
 @pytest.fixture(scope="module")

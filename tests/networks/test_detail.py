@@ -9,7 +9,7 @@ import torch
 
 from fommctl.animate.paste import Paste, resting
 from fommctl.media.boxes import Box
-from fommctl.media.images import crop, resize
+from fommctl.media.resampling import crop, resize
 from fommctl.networks.detail import (
     Detail,
     centres,
