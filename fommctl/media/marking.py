@@ -87,10 +87,15 @@ def add_to_gif(path: Path, comment: str, packet: bytes) -> None:
     parts = [text[start : start + 255] for start in range(0, len(text), 255)]
     blocks = _GIF_COMMENT + b"".join(bytes([len(part)]) + part for part in parts) + b"\x00" if text else b""
     if packet:
-        blocks += _GIF_XMP + packet + _GIF_XMP_END
+        blocks += gif_extension(packet)
     with open(path, "rb+") as file:
         file.seek(-len(_GIF_TRAILER), os.SEEK_END)
         file.write(blocks + _GIF_TRAILER)
+
+
+def gif_extension(packet: bytes) -> bytes:
+    """Return an XMP packet as GIF's application extension."""
+    return _GIF_XMP + packet + _GIF_XMP_END
 
 
 _OURS = re.compile(
