@@ -622,6 +622,11 @@ class AnimateConfig:
         return as_json(self)
 
     @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The paths of all inputs: source, driving video, further views of the source."""
+        return (self.source, self.driving, *self.views)
+
+    @property
     def result_path(self) -> Path:
         """The path of the result."""
         return self.output or Path(f"{self.source.stem}--{self.driving.stem}.mp4")

@@ -335,7 +335,7 @@ def check_motion_out(config: AnimateConfig) -> None:
     path = config.motion_out
     if path is None:
         return
-    others = (config.source, config.driving, *config.views, config.result_path)
+    others = (*config.inputs, config.result_path)
     if path.is_dir() or any(os.path.realpath(path) == os.path.realpath(other) for other in others):
         raise UsageError(f"the motion file would replace {path}", "Choose another name for --motion-out.")
     if not path.parent.is_dir():
@@ -410,8 +410,7 @@ def _about_motion(config: AnimateConfig, motion: Motion, engine: Engine, source:
 def check_outputs(config: AnimateConfig) -> tuple[str, ...]:
     """Return what should be said about how the result will be written. Raises UsageError or OutputError where it could
     not be, and MissingError where a package that it needs is absent."""
-    inputs = (config.source, config.driving, *config.views)
-    numbers = _numbers_to_write(config)
+    inputs, numbers = config.inputs, _numbers_to_write(config)
     check_output(
         config.result_path,
         config.overwrite,
