@@ -188,7 +188,8 @@ def animation_by_default(
             )
             made = animate.run(config, engine)
             warnings.extend(made.warnings)
-            pixels = max(made.width * made.height, picture.shape[0] * picture.shape[1], _area(film))
+            shown = 1 if film.info is None else film.info.width * film.info.height
+            pixels = max(made.width * made.height, picture.shape[0] * picture.shape[1], shown)
             yield from _beside(
                 ClipFrames(made.output), film, picture, max(1, min(BATCH, MOST_PIXELS // pixels)), warnings
             )
@@ -211,10 +212,6 @@ def _beside(
             which = "result" if len(ours) > len(theirs) else "driving clip"
             warnings.append(f"the {which} has more frames than the other; the first {first} were compared")
             return
-
-
-def _area(film: ClipFrames) -> int:
-    return 1 if film.info is None else film.info.width * film.info.height
 
 
 def _readable(source: Path, picture: Pixels, target: Path) -> Path:

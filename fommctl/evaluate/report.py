@@ -146,17 +146,18 @@ def write_report(
 
 
 def _content(evaluation: Evaluation, videos: Mapping[str, Path], made: datetime) -> dict[str, Any]:
+    models = evaluation.models
     order, shown = shown_clips(evaluation)
     options, keypoints = evaluation.configuration.get("options", {}), evaluation.configuration.get("keypoints")
     metrics = [_metric(evaluation, name, shown) for name in evaluation.metrics]
     return {
-        "title": _title(evaluation.models),
+        "title": f"Evaluation of {models[0]}" if len(models) == 1 else f"{enumerated(models)} compared",
         "mode": _MODES[evaluation.mode],
-        "columns": enumerated([*_COLUMNS[evaluation.mode], *evaluation.models]),
+        "columns": enumerated([*_COLUMNS[evaluation.mode], *models]),
         "data": options.get("data") or options.get("truth"),
         "made": made.astimezone(UTC),
         "evaluation": evaluation,
-        "several": len(evaluation.models) > 1,
+        "several": len(models) > 1,
         "reference": _COLUMNS[evaluation.mode][-1],
         "own_keypoints": shown_keypoints(keypoints, finished=evaluation.mode == "files") == MODEL,
         "compared": sum(frames > 0 for frames in evaluation.frames),
@@ -170,10 +171,6 @@ def _content(evaluation: Evaluation, videos: Mapping[str, Path], made: datetime)
         "versions": _versions(),
         "configuration": json.dumps(evaluation.configuration, indent=2, ensure_ascii=False, default=str),
     }
-
-
-def _title(models: Sequence[str]) -> str:
-    return f"Evaluation of {models[0]}" if len(models) == 1 else f"{enumerated(models)} compared"
 
 
 def _metric(evaluation: Evaluation, name: str, shown: Sequence[ShownClip]) -> MetricView:
