@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import cached_property
 from hashlib import sha256
 
 import numpy as np
@@ -43,7 +44,7 @@ class Engine:
         self._renderers: dict[float, Renderer] = {}
         self._encoded: OrderedDict[tuple[int | None, str], SourceContext] = OrderedDict()
 
-    @property
+    @cached_property
     def family(self) -> BackendSpec:
         """The backend that the model is of."""
         spec: BackendSpec = self.host.find("backend", self.model.preset.backend)
