@@ -18,7 +18,8 @@ from small_disk import files_up_to
 from written_media import frames, spans, track, write
 
 from fommctl.errors import OutputError, UsageError
-from fommctl.media.writer import AudioSource, Writer, check_output, holds_alpha, holds_audio
+from fommctl.media.sound import AudioSource
+from fommctl.media.writer import Writer, check_output, holds_alpha, holds_audio
 
 NAMES = ["out.mp4", "out.mov", "out.mkv", "out.webm", "out.gif", "%03d.png", "sub/%03d.png"]
 

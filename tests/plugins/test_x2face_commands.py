@@ -17,8 +17,8 @@ import fommctl
 from fommctl.animate.config import AnimateConfig
 from fommctl.animate.inputs import find_inputs
 from fommctl.detection.detectors import DetectorCache
-from fommctl.media.images import resize
 from fommctl.media.reader import Clip
+from fommctl.media.resampling import resize
 from fommctl.networks.grids import to_tensor
 from fommctl.presets.sections import Framing
 
