@@ -16,10 +16,21 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import annotated_types
 import typer
@@ -30,6 +41,9 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from fommctl.errors import ProblemsError, UsageError
 from fommctl.presets.config import describe, did_you_mean, nearest
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Precision = Annotated[Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="auto, fp32, bf16 or fp16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
@@ -75,6 +89,8 @@ class Reads:
     """Returns the value. Raises UsageError."""
     default: str | None = None
     """Text that --help shows where the default is None."""
+    as_text: bool = False
+    """Whether the text is kept; the function checks it only."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_before_validator_function(self._read, handler(source))
@@ -83,7 +99,8 @@ class Reads:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             return value
         try:
-            return self.function(str(value))
+            read = self.function(str(value))
+            return str(value) if self.as_text else read
         except UsageError as error:
             # What pydantic collects; `_problem` takes the UsageError out again.
             raise ValueError(error) from error
@@ -181,10 +198,10 @@ def configuration(cls: type[T]) -> type[T]:
 
     @functools.wraps(checked)
     def init(self: Any, **values: Any) -> None:
-        fields = option_fields(made)
-        absurd = {name: error for name, value in values.items() if (error := _absurd(fields.get(name), value))}
+        known = option_fields(made)
+        absurd = {name: error for name, value in values.items() if (error := _absurd(known.get(name), value))}
         try:
-            checked(self, **{name: _prepared(fields.get(name), values[name]) for name in values if name not in absurd})
+            checked(self, **{name: _prepared(known.get(name), values[name]) for name in values if name not in absurd})
             problems = [*absurd.values()] or list(getattr(self, "conflicts", tuple)())
         except ValidationError as error:
             problems = _problems(made, error, absurd)
@@ -193,6 +210,17 @@ def configuration(cls: type[T]) -> type[T]:
 
     made.__init__ = init
     return made  # type: ignore[no-any-return]
+
+
+def as_json(config: DataclassInstance) -> dict[str, Any]:
+    """Return the values of a configuration class as JSON values, by name; paths, times and rates as text."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [plain(each) for each in value]
+        return value if value is None or isinstance(value, int | float | str) else str(value)
+
+    return {field.name: plain(getattr(config, field.name)) for field in fields(config)}
 
 
 def option_fields(cls: type) -> Mapping[str, OptionField]:

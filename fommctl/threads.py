@@ -1,4 +1,5 @@
-"""Threads around a loop: what is read ahead and what is written behind while the model computes."""
+"""What stands around a loop over frames: batches, and threads that read ahead and write behind while the model
+computes."""
 
 from __future__ import annotations
 
@@ -6,12 +7,20 @@ import queue
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 T = TypeVar("T")
 _END = object()
 _POLL_SECONDS = 0.2
+
+
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of `size` items; the last may be shorter."""
+    left = iter(items)
+    while batch := list(islice(left, size)):
+        yield batch
 
 
 class _Worker(ABC):

@@ -48,11 +48,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests marked `full` are for `--full` alone."""
+    """Tests marked `full` are for `--full` alone. Files with slow tests come first: at the end, where a worker of xdist
+    cannot take from the other any more, tests are short."""
     if not config.getoption("--full"):
         left_out = [item for item in items if item.get_closest_marker("full")]
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")
@@ -224,6 +227,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def animator() -> Any:
+    """The built-in model on the CPU in fp32."""
+    import fommctl
+
+    return fommctl.load(device="cpu", precision="fp32")
 
 
 @pytest.fixture(scope="session")

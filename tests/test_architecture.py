@@ -9,8 +9,6 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 FLOORS = (
     {"errors"},
@@ -190,40 +188,44 @@ def test_folders_packages_and_entry_points_agree() -> None:
     assert {entry.name: entry.value for entry in installed} == declared, "install again: entry points are metadata"
 
 
-def loaded_by(code: str) -> set[str]:
-    """The packages in memory after `code` ran in a fresh interpreter."""
-    report = "\nimport sys\nprint('\\n' + ' '.join({name.split('.')[0] for name in sys.modules}))"
-    done = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True, check=True)
-    return set(done.stdout.splitlines()[-1].split())
+def loaded_by(*steps: str) -> list[set[str]]:
+    """The modules in memory after each step, in one fresh interpreter."""
+    report = "\nimport sys\nprint('\\nloaded:', *sys.modules)\n"
+    code = "".join(f"{step}{report}" for step in steps)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return [set(line.split()[1:]) for line in done.stdout.splitlines() if line.startswith("loaded:")]
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["plugins", "--help"], ["animate", "--help"], ["plugins", "list"]]
-)
-def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
-    # typer itself loads pydantic to convert the options of a subcommand.
-    allowed = {"pydantic"} if len(arguments) > 1 else set()
-    assert loaded_by(f"from fommctl.cli.main import main\nassert main({arguments}) == 0") & HEAVY <= allowed
+LIGHT = (
+    "import fommctl.api, fommctl.host\nfommctl.host.load_host().plugins",
+    "import fommctl.presets.preset, fommctl.cli.presets, fommctl_fomm",
+    *(f"from fommctl.cli.main import main\nassert main({words}) == 0" for words in (
+        ["--help"], ["--version"], ["plugins", "--help"], ["animate", "--help"], ["plugins", "list"],
+        ["presets", "show", "--help"],
+    )),
+)  # fmt: skip
 
 
-def test_the_api_is_light() -> None:
-    assert not loaded_by("import fommctl.api, fommctl.host\nfommctl.host.load_host().plugins") & (
-        HEAVY | {"typer", "rich"}
-    )
+def test_plugins_and_help_import_nothing_heavy() -> None:
+    found = loaded_by(*LIGHT)
+    assert not found[0] & {"typer", "rich"}
+    for step, loaded in zip(LIGHT, found, strict=True):
+        # typer itself loads pydantic to convert the options of a subcommand.
+        allowed = {"pydantic"} if step.count("', '") else set()
+        assert loaded & HEAVY <= allowed, step
+        assert not loaded & {"fommctl.presets.sections", "fommctl_fomm.schema"}, step
 
 
-@pytest.mark.parametrize("package", ["networks", "api"])
-def test_mathematics_and_api_stand_without_media_libraries(package: str) -> None:
-    modules = [name for name in map(module_name, OURS) if name.startswith(f"fommctl.{package}")]
-    blocked = {"av": None, "face_alignment": None, "skvideo": None, "PIL": None, "dlib": None}
-    loaded = loaded_by(f"import sys\nsys.modules.update({blocked})\n" + "\n".join(f"import {name}" for name in modules))
-    assert "fommctl" in loaded
-
-
-def test_training_stands_without_media_libraries() -> None:
+def test_mathematics_api_and_training_stand_without_media_libraries() -> None:
     """On a machine that only trains, clips may come as pictures; what reads videos is imported where one is read."""
-    modules = [name for name in map(module_name, OURS) if name.startswith("fommctl.train.")]
-    assert "fommctl.train.run" in modules
-    blocked = {"av": None, "face_alignment": None, "skvideo": None, "dlib": None}
-    loaded = loaded_by(f"import sys\nsys.modules.update({blocked})\n" + "\n".join(f"import {name}" for name in modules))
-    assert "torch" in loaded
+    names = list(map(module_name, OURS))
+    pure = [name for name in names if name.startswith(("fommctl.networks", "fommctl.api"))]
+    training = [name for name in names if name.startswith("fommctl.train.")]
+    assert {"fommctl.train.run", "fommctl.train.pairs"} <= set(training)
+    blocked = {"av": None, "face_alignment": None, "skvideo": None, "PIL": None, "dlib": None}
+    lines = [
+        f"import sys\nsys.modules.update({blocked})",
+        *(f"import {name}" for name in [*pure, "fommctl.train.pairs"]),
+    ]
+    lines += ["del sys.modules['PIL']", *(f"import {name}" for name in training)]
+    assert "torch" in loaded_by("\n".join(lines))[0]

@@ -75,6 +75,9 @@ animate ASTRONAUT meadow.mp4 | 3 | give --driving-crop none
 animate portrait.png clip.mp4 --crop 1,2 | 2 | X,Y,SIZE
 animate portrait.png clip.mp4 --crop 0,0,9000 | 2 | the crop is 9000 pixels wide and portrait.png only 256x256
 animate portrait.png clip.mp4 --crop 600,0,9 | 2 | outside portrait.png
+{ANIMATE} --deinterlace fields | 2 | --deinterlace is 'fields'
+{ANIMATE} --source-video | 2 | portrait.png is one picture
+animate clip.mp4 clip.mp4 --source-video --map 1:1,1:2 | 2 | --source-video animates one face
 animate --from-sidecar sidecar.json --fps 3 | 2 | --fps and --from-sidecar exclude each other
 animate --from-sidecar sidecar.json --seed 1 | 2 | --seed and --from-sidecar exclude each other
 animate --from-sidecar sidecar.json --set a.b=1 | 2 | --set and --from-sidecar exclude each other
@@ -137,7 +140,7 @@ plugins new vox --kind backend | 2 | the name 'vox' is taken: there is a preset 
 plugins new cats --kind datset | 2 | unknown kind of plugin 'datset' (did you mean 'dataset'?)
 plugins new cats --kind preset | 2 | unknown kind of plugin 'preset'
 
-presets show tachi | 2 | unknown preset 'tachi'
+presets show tachi | 2 | unknown preset 'tachi' hint: Did you mean 'taichi'?
 presets show none.yaml | 2 | does not exist
 presets show data/train | 2 | is a directory
 presets show code.yaml | 2 | code.yaml:1: the tag !!python/object/apply:os.system is not allowed

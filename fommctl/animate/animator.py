@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fommctl.animate import run as animate
 from fommctl.animate.config import AnimateConfig, MotionMode
-from fommctl.animate.detecting import MotionDetector, batches, with_landmarks
-from fommctl.animate.engine import Engine
+from fommctl.animate.detecting import MotionDetector, with_landmarks
+from fommctl.animate.engine import Engine, check_views, choose_motion
 from fommctl.animate.inputs import on_black
 from fommctl.animate.motion import DrivingFrame
 from fommctl.animate.plan import openings_of, resolve
@@ -25,14 +24,15 @@ from fommctl.animate.transfer import Moment, MotionTransfer, rule_of
 from fommctl.errors import InputError
 from fommctl.host import load_host
 from fommctl.media.boxes import Box
-from fommctl.media.images import read_picture, resize
+from fommctl.media.images import read_picture
+from fommctl.media.resampling import Pixels, resize
 from fommctl.models.loading import load_model
 from fommctl.networks.grids import to_tensor
 from fommctl.networks.motion import MotionParts
 from fommctl.options import with_options
 from fommctl.presets.config import check_seed
+from fommctl.threads import batches
 
-Pixels = NDArray[np.uint8]
 PICTURE = "Give an array (height, width, 3) of uint8, red first; files are animated by animate()."
 
 
@@ -87,17 +87,15 @@ class Animator(Engine):
             options=options,  # type: ignore[arg-type]  # read by AnimateConfig
         )
         config = resolve(asked, self.model.preset, self.family)
-        size, mode = config.size, self.motion(config.motion)
-        self.check_views(len(views))
+        size, mode = config.size, choose_motion(self.family, config.motion)
+        check_views(self.family, len(views))
         chosen = self.options(config.options)
         renderer, shape = self.renderer(size, chosen), self.frame_size(size)
         pictures = [_middle(_source(each), shape) for each in (source, *views)]
         context = renderer.encode_source(to_tensor(pictures, renderer.device))
         landmarks = self.landmarks(chosen)
-        detector, squares = (
-            MotionDetector(renderer, batch_size, landmarks),
-            SquareRenderer(renderer, context, batch_size),
-        )
+        detector = MotionDetector(renderer, batch_size, landmarks)
+        squares = SquareRenderer(renderer, context, batch_size)
         references: dict[int, MotionParts] = {}
         moves = MotionTransfer(
             with_landmarks(context.motion, landmarks, pictures[:1]),

@@ -11,17 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fommctl.animate.config import AnimateConfig
-from fommctl.animate.inputs import AnimationInputs, full_square, on_black
+from fommctl.animate.inputs import full_square, on_black
 from fommctl.animate.motion import DrivingFrame, Presentation, TimedFrame
-from fommctl.animate.paste import Floats, Mask, Paste, TurnedPaste, resting
+from fommctl.animate.paste import Mask, Paste, TurnedPaste, resting
+from fommctl.animate.plan import AnimationPlan
 from fommctl.api.protocols import FrameFilter, SquareFilter
 from fommctl.errors import UsageError
 from fommctl.media.boxes import Box
+from fommctl.media.colourspaces import Floats
 from fommctl.media.drawing import compare, draw_keypoints, draw_numbers
-from fommctl.media.images import Pixels, resize
 from fommctl.media.movie import Frame
 from fommctl.media.plates import to_bytes
+from fommctl.media.resampling import Pixels, resize
 from fommctl.networks.detail import Detail, FrameDetail
 from fommctl.networks.grids import HostPixels
 from fommctl.networks.motion import MotionParts
@@ -42,7 +43,7 @@ class Rendered:
     """A batch on its way out."""
 
     pixels: HostPixels
-    frames: Sequence[TimedFrame[DrivingFrame] | None]
+    frames: Sequence[TimedFrame | None]
     """Frames to show; None for one that was rendered with its batch but is not wanted."""
     driving: MotionParts
     """Motion of the driving frames, as detected."""
@@ -60,7 +61,7 @@ class Rendered:
 class Pasted:
     """A frame with its animated squares in place, before filters and the space of the result."""
 
-    timed: TimedFrame[DrivingFrame]
+    timed: TimedFrame
     picture: Frame
     planes: Planes
     driving: Pixels | None = None
@@ -73,127 +74,115 @@ Write = Callable[[Frame, Presentation, int, Planes], None]
 """write(finished frame, when it is shown, its number in the whole result from 0, its planes)."""
 
 
-@dataclass(frozen=True, slots=True)
-class CompositionOptions:
-    """Content and layout of a finished frame."""
-
-    paste_back: bool
-    alpha: bool
-    compare: bool
-    keypoints: bool
-    detail: bool = False
-    """Detail of the source, carried over at its own resolution."""
-    matte: bool = False
-    uv: bool = False
-    """A map of where each pixel comes from, which needs a FlowRenderer."""
-    faces: int = 1
-    """Faces whose driving frames are shown beside the result."""
-    matched: bool = True
-    """Colours of squares matched to those of the source."""
-
-
 class Composer:
-    """Makes and writes the finished frames of a shot."""
+    """Makes and writes the finished frames of one face."""
+
+    _background: Frame
+    """The frame in which nothing is animated."""
 
     def __init__(
         self,
-        config: AnimateConfig,
-        inputs: AnimationInputs,
-        look: CompositionOptions,
+        plan: AnimationPlan,
         source_motion: MotionParts,
+        *,
         reconstruction: Pixels,
         filters: Sequence[FrameFilter],
-        square_filters: Sequence[SquareFilter] = (),
-        mask: Mask | None = None,
+        square_filters: Sequence[SquareFilter],
+        mask: Mask | None,
+        detail: bool,
+        faces: int,
     ) -> None:
         """reconstruction: (N, N, 3), the model's rendering of the unmoved source, in the size of its frames; its
         colours are matched.
         filters, square_filters: of plugins, for the finished frames and for squares before they are pasted back.
-        mask: of the model's family, for squares that lie turned."""
-        self._filters = filters
-        self._square_filters = square_filters
-        self._skip_absent = config.on_missing == "skip"
-        self._look = look
-        self._still = inputs.square
-        self._all_boxes = inputs.all_boxes
-        self._driving = inputs.driving
+        mask: of the model's family, for squares that lie turned.
+        detail: carry the detail of the source over, at its own resolution.
+        faces: whose driving frames are shown beside the result."""
+        inputs = plan.inputs
+        self._plan, self._faces = plan, faces
+        self._filters, self._square_filters = filters, square_filters
+        self._skip_absent = plan.config.on_missing == "skip"
+        seen = inputs.full
+        below, full = self._lay_background(seen, reconstruction.shape[1::-1], detail=detail)
+        # What happens to the square itself needs it as a picture of its own first.
+        apart = plan.config.keypoints or bool(square_filters)
+        motion: Floats | None = None
         self._paste: Paste | TurnedPaste | None = None
+        if plan.paste_back and inputs.source_box is not None:
+            # The colours of a source's frames are not corrected: the correction of each would flicker.
+            colours = reconstruction if inputs.film is None else None
+            if detail and inputs.mirrored:
+                motion = resting(inputs.source_box, *below.shape[1::-1])
+            if inputs.turned is not None:
+                self._paste = TurnedPaste(below, inputs.turned, seen, colours, mask)
+            else:
+                self._paste = Paste(below, inputs.source_box, colours, seen, motion=None if apart else motion)
+        device = source_motion.points().device
         self._enlarge: Paste | None = None
         self._detail: Detail | None = None
-        self._source_panel = inputs.square
-        full = inputs.full
-        colours = reconstruction if look.matched else None
-        motion: Floats | None = None
-        apart = False
-        if look.detail:
-            self._source_panel = full
-        elif reconstruction.shape != inputs.square.shape:
-            self._source_panel = resize(full, reconstruction.shape[1::-1])
-        if look.paste_back and inputs.source_box is not None:
-            self._source_panel = on_black(inputs.picture)
-            if look.alpha and inputs.picture.alpha is not None:
-                self._source_panel = np.dstack((inputs.picture.pixels, inputs.picture.alpha))
-            if look.detail and inputs.mirrored:
-                motion = resting(inputs.source_box, *self._source_panel.shape[1::-1])
-            # What happens to the square itself needs it as a picture of its own first.
-            apart = look.keypoints or bool(square_filters)
-            if inputs.turned is not None:
-                self._paste = TurnedPaste(self._source_panel, inputs.turned, full, colours, mask)
-            else:
-                self._paste = Paste(
-                    self._source_panel,
-                    inputs.source_box,
-                    colours,
-                    mirrored=inputs.mirrored,
-                    motion=None if apart else motion,
-                )
-        if look.detail:
+        if detail:
             if self._paste is None or apart:
                 self._enlarge = Paste(full, Box(0, 0, full.shape[1], full.shape[0]), motion=motion)
-            self._detail = detail_of(full, inputs.square, self._enlarge or self._paste, source_motion.points().device)
-        self._planes = plane_maker(look, inputs, self._paste, source_motion.points().device)
-        if look.keypoints:
-            still = self._source_panel if self._paste is None else inputs.square
-            still = still if self._enlarge is None else full
-            self._source_panel = self._placed(self._marked(still, source_motion, 0))
+            self._detail = detail_of(full, inputs.square, self._enlarge or self._paste, device)
+        self._planes = plane_maker(plan, self._paste, device)
+        if plan.config.keypoints:
+            still = full if self._enlarge is not None else self._background if self._paste is None else inputs.square
+            self._background = self._placed(self._marked(still, source_motion, 0))
+
+    def _lay_background(self, seen: Pixels, size: tuple[int, int], *, detail: bool) -> tuple[Frame, Frame]:
+        """Set the frame in which nothing is animated. Return what squares are pasted into, and the square there.
+
+        seen: the square in 8 bits, over black.  size: (width, height) of the model's frames.
+        """
+        plan, picture = self._plan, self._plan.inputs.picture
+        self._background = seen if detail else plan.inputs.square
+        if plan.paste_back:
+            self._background = on_black(picture)
+            if plan.alpha and picture.alpha is not None:
+                self._background = np.dstack((picture.pixels, picture.alpha))
+        elif not detail and size != plan.inputs.square.shape[1::-1]:
+            self._background = resize(seen, size)
+        return self._background, seen
 
     @property
     def alpha(self) -> bool:
         """Whether the finished frames have four channels."""
-        return bool(self._source_panel.shape[2] == 4)
+        return bool(self._background.shape[2] == 4)
 
     @property
     def wants_flow(self) -> bool:
         """Whether frames are wanted with their flow."""
-        return self._detail is not None or self._look.uv
+        return self._detail is not None or self._plan.config.uv is not None
 
     @property
     def canvas(self) -> tuple[int, int]:
         """(width, height) of the finished frames."""
-        panel = self._source_panel
-        if self._look.compare:
-            panel = compare(panel, np.concatenate([self._still] * self._look.faces), panel)
+        panel = self._background
+        if self._plan.side_by_side:
+            panel = compare(panel, np.concatenate([self._plan.inputs.square] * self._faces), panel)
         return panel.shape[1], panel.shape[0]
+
+    @property
+    def pix_fmt(self) -> str | None:
+        """The pixel format of the result where it is not the usual one."""
+        return None
 
     @torch.inference_mode()
     def paste(self, batch: Rendered) -> Iterator[Pasted]:
         """Yield the frames of a batch that are wanted, in order."""
         if batch.composed is not None:
             own = batch.composed()
-            yield from (
-                replace(pasted, source=own._source_panel) for pasted in own.paste(replace(batch, composed=None))
-            )
+            yield from (replace(pasted, source=own._background) for pasted in own.paste(replace(batch, composed=None)))
             return
-        squares = batch.pixels.array()
-        for index, (timed, square) in enumerate(zip(batch.frames, squares, strict=True)):
+        for index, timed in enumerate(batch.frames):
             if timed is None:
                 continue
             absent = self._skip_absent and not timed.frame.present
-            picture = self._source_panel if absent else self._animated(square, batch, index)
+            picture = self._background if absent else self._animated(batch, index)
             planes = Planes()
             if self._planes is not None:
                 planes = self._planes(None if batch.flow is None else batch.flow[index], absent=absent)
-            beside = self._driving_panel(timed.frame, batch, index) if self._look.compare else None
+            beside = self._driving_panel(timed.frame, batch, index) if self._plan.side_by_side else None
             yield Pasted(timed, picture, planes, beside)
 
     @torch.inference_mode()
@@ -213,23 +202,24 @@ class Composer:
     @cached_property
     def _labelled_source(self) -> Pixels:
         """The source as it is shown beside the result, with the numbers of its faces where there are several."""
-        if self._paste is None or len(self._all_boxes) < 2:
-            return self._source_panel
-        return draw_numbers(self._source_panel, list(enumerate(self._all_boxes, 1)))
+        boxes = self._plan.inputs.all_boxes
+        if self._paste is None or len(boxes) < 2:
+            return self._background
+        return draw_numbers(self._background, list(enumerate(boxes, 1)))
 
     def _driving_panel(self, frame: DrivingFrame, batch: Rendered, index: int) -> Pixels:
         """Return a driving frame as it is shown beside the result, with the number of its face where there are
         several."""
         assert frame.pixels is not None, "driving frames that are shown have their pixels"
         pixels = self._marked(frame.pixels, batch.driving, index)
-        shots = self._driving.shots
-        shot = shots[self._driving.number_at(frame.time)] if shots else None
+        video = self._plan.inputs.driving
+        shot = video.shots[video.number_at(frame.time)] if video.shots else None
         if shot is None or shot.found < 2:
             return pixels
         return draw_numbers(pixels, [(shot.number, Box(0, 0, pixels.shape[1] / 3, pixels.shape[0] / 3))])
 
-    def _animated(self, square: Pixels, batch: Rendered, index: int) -> Pixels:
-        detail = None
+    def _animated(self, batch: Rendered, index: int) -> Frame:
+        square, detail = batch.pixels.array()[index], None
         if self._detail is not None and batch.flow is not None:
             detail = self._detail(batch.exact[index], batch.flow[index])
         if self._square_filters:
@@ -254,21 +244,17 @@ class Composer:
         return square if self._paste is None else self._paste(square, detail)
 
     def _marked(self, square: Pixels, motion: MotionParts, index: int) -> Pixels:
-        if not self._look.keypoints:
+        if not self._plan.config.keypoints:
             return square
         jacobians = getattr(motion, "jacobians", None)
         frames = None if jacobians is None else jacobians[index].cpu().numpy()
         return draw_keypoints(square, motion.points()[index].cpu().numpy(), frames)
 
 
-def plane_maker(
-    look: CompositionOptions,
-    inputs: AnimationInputs,
-    paste: Paste | TurnedPaste | None,
-    device: torch.device,
-) -> PlaneMaker | None:
+def plane_maker(plan: AnimationPlan, paste: Paste | TurnedPaste | None, device: torch.device) -> PlaneMaker | None:
     """Return what makes the planes that are wanted. Raises UsageError where nothing is pasted back."""
-    if not (look.matte or look.uv):
+    inputs = plan.inputs
+    if plan.config.matte is None and plan.config.uv is None:
         return None
     if paste is None or inputs.source_box is None:
         raise UsageError(
@@ -276,7 +262,7 @@ def plane_maker(
             "Leave out --crop none and --no-paste-back, or leave these out.",
         )
     mapper = None
-    if look.uv:
+    if plan.config.uv is not None:
         full = full_square(on_black(inputs.picture), inputs.source_box, mirrored=inputs.mirrored)
         mapper = detail_of(full, inputs.square, paste, device)
     height, width = inputs.picture.pixels.shape[:2]

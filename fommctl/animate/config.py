@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import Field
@@ -16,15 +17,14 @@ from fommctl.errors import UsageError
 from fommctl.media import Deinterlace
 from fommctl.media.boxes import Box
 from fommctl.media.read_options import Compression, ExrType, OnGap, OnNan, ReadOptions
-from fommctl.media.timecode import frame_number, is_timecode
-from fommctl.options import BackendOptions, Device, Precision, Reads, Seed, Sets, configuration, option
+from fommctl.media.times import Timecode, parse_moment, parse_rate
+from fommctl.options import BackendOptions, Device, Precision, Reads, Seed, Sets, as_json, configuration, option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fommctl.media.probe import VideoInfo
 
-JsonValue = str | int | float | bool | None | list[str]
 MotionMode = str
 """One of `BackendSpec.motions`."""
 AudioMode = Literal["auto", "driving", "none"]
@@ -34,46 +34,8 @@ SEARCHED = ("auto", "fixed", "follow")
 MOTION, CROP, OUTPUT, MODEL, PROVENANCE = "Motion", "Framing", "Result", "Model", "Provenance"
 POST = "Post-production"
 """Panels of --help."""
-LONGEST_S = 10**9
-"""Seconds; a time beyond is a mistake."""
 LARGEST_CROP = 32_768
 """Pixels of a side."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timecode:
-    """A time in frames, `HH:MM:SS:FF`, or `HH:MM:SS;FF` for drop-frame."""
-
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
-
-    def seconds(self, info: VideoInfo, own: bool) -> Fraction:
-        """Return seconds since the start of a clip.  own: it is the clip's own timecode, which begins where the clip's
-        does.
-
-        Raises UsageError for a number that the clip's rate does not have, and for a time before its start.
-        """
-        rate, name = info.coded_rate, info.path.name
-        try:
-            frames = frame_number(self.text, rate)
-        except ValueError as error:
-            raise UsageError(f"a time of '{self.text}': {error}", f"{name} has {float(rate):g} frames/s.") from error
-        if own:
-            if info.timecode is None:
-                raise UsageError(f"--timecode, but {name} has no timecode", "Leave --timecode out: times count from 0.")
-            try:
-                frames -= frame_number(info.timecode, rate)
-            except ValueError as error:
-                raise UsageError(
-                    f"the timecode of {name}, {info.timecode}, does not fit its rate: {error}", "Leave --timecode out."
-                ) from error
-            if frames < 0:
-                raise UsageError(f"{self.text} lies before the start of {name}", f"It starts at {info.timecode}.")
-        # Matroska rounds times to milliseconds: a frame must not be lost for that.
-        slack = Fraction(1, 2000) if info.container == "matroska" else Fraction(0)
-        return max(Fraction(0), frames / rate - slack)
 
 
 @configuration
@@ -94,6 +56,94 @@ class ModelChoice:
     precision: Precision = "auto"
     seed: Seed = 0
     sets: Sets = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRange:
+    """Driving frames by number, first and last included: from 1 at --start; of a pattern, as in the pictures' names."""
+
+    first: int | None = None
+    last: int | None = None
+
+    def __contains__(self, number: object) -> bool:
+        assert isinstance(number, int)
+        return (self.first is None or number >= self.first) and not self.ends_before(number)
+
+    def ends_before(self, number: int) -> bool:
+        """Tell whether this frame and all later ones lie behind the range."""
+        return self.last is not None and number > self.last
+
+    def check_begun(self, last: int) -> None:
+        """Raise UsageError where the range begins beyond the last frame."""
+        if self.first is not None and self.first > last:
+            raise UsageError(f"--frames {self} is beyond the end", f"The last driving frame is number {last}.")
+
+    def __str__(self) -> str:
+        return f"{'' if self.first is None else self.first}-{'' if self.last is None else self.last}"
+
+
+def parse_frames(text: str | None) -> FrameRange:
+    """Return the range of `101-200`, `101-`, `-200` or `101`; all frames for None. Raises UsageError for anything
+    else."""
+    if text is None:
+        return FrameRange()
+    match = re.fullmatch(r"([0-9]{1,9})?(-)?([0-9]{1,9})?", text.strip())
+    first, last = (int(match[group]) if match and match[group] else None for group in (1, 3))
+    if match is not None and not match[2]:
+        last = first
+    if (first is None and last is None) or (first is not None and last is not None and last < first):
+        raise UsageError(f"--frames is '{text}'", "Give the numbers of driving frames: 101-200, 101-, -200 or 101.")
+    return FrameRange(first, last)
+
+
+def parse_crop(text: str, searched: tuple[str, ...] = ("auto",)) -> Box | None:
+    """Return the square of `X,Y,SIZE`; None for `none` and for the words of what is searched. Raises UsageError for
+    anything else."""
+    if text in (*searched, "none"):
+        return None
+    try:
+        left, top, side = (int(part) for part in text.split(","))
+    except ValueError:
+        left = top = side = 0
+    if not 0 < side <= LARGEST_CROP or max(abs(left), abs(top)) > 10**6:
+        words = ", ".join((*searched, "none"))
+        hint = f"Give {words} or X,Y,SIZE in pixels, such as 120,40,256; SIZE is at most {LARGEST_CROP}."
+        raise UsageError(f"a crop of '{text}' cannot be used", hint)
+    return Box(left, top, left + side, top + side)
+
+
+def parse_map(text: str) -> list[tuple[int, int]]:
+    """Return the pairs (driving face, source face) of `1:2,2:1`. Raises UsageError for anything else."""
+    pairs = re.findall(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})", text)
+    if ",".join(f"{one}:{other}" for one, other in pairs) != text:
+        raise UsageError(f"--map is '{text}'", "Give numbers of a driving and a source face, such as 1:2,2:1.")
+    sources = [int(source) for _, source in pairs]
+    if len(set(sources)) < len(sources):
+        raise UsageError(f"--map is '{text}': a face of the source is moved twice", "Name each face of it once.")
+    return [(int(driving), source) for (driving, _), source in zip(pairs, sources, strict=True)]
+
+
+def parse_best_frame(text: str) -> str:
+    """Return `first`, `auto` or the number of a frame. Raises UsageError for anything else."""
+    if text not in ("first", "auto") and not (text.isdecimal() and len(text) < 10):
+        raise UsageError(f"--best-frame is '{text}'", "Give first, auto or the number of a frame.")
+    return text
+
+
+def parse_audio_track(text: str) -> str:
+    """Return `auto`, `all` or a number from 1 on. Raises UsageError for anything else."""
+    if text not in ("auto", "all") and not re.fullmatch("0*[1-9][0-9]{0,8}", text):
+        raise UsageError(f"--audio-track is '{text}'", "Give auto, all or the number of a sound track, from 1 on.")
+    return text
+
+
+def parse_batch_size(text: str) -> int | None:
+    """Return a number of frames; None for `auto`."""
+    if text == "auto":
+        return None
+    if not (text.isdecimal() and len(text) < 10):
+        raise UsageError(f"--batch-size is '{text}'", "Give auto or a number.")
+    return int(text)
 
 
 @configuration
@@ -145,7 +195,7 @@ class AnimateConfig:
     ] = None
     best_frame: Annotated[
         str | None,
-        Reads(lambda text: parse_best_frame(text)),
+        Reads(parse_best_frame),
         option(
             MOTION,
             "Driving frame that stands for the source's pose: first, auto (nearest pose) or its number. Default: the "
@@ -175,7 +225,7 @@ class AnimateConfig:
     """The width in the driving video."""
     crop: Annotated[
         str,
-        Reads(lambda text: _checked_crop(text)),
+        Reads(parse_crop, as_text=True),
         option(
             CROP,
             "auto finds the subject in source and driving video (models of faces; others take none); none for "
@@ -184,7 +234,7 @@ class AnimateConfig:
     ] = "auto"
     driving_crop: Annotated[
         str | None,
-        Reads(lambda text: _checked_crop(text, SEARCHED)),
+        Reads(partial(parse_crop, searched=SEARCHED), as_text=True),
         option(
             CROP,
             "The driving video's square: fixed for each shot, follow (moves, grows and turns with the subject), auto "
@@ -211,7 +261,7 @@ class AnimateConfig:
     ] = None
     face_map: Annotated[
         str | None,
-        Reads(lambda text: _checked_map(text)),
+        Reads(parse_map, as_text=True),
         option(
             CROP,
             "Several faces by hand: 1:2,2:1 lets the first driving face move the second face of the source, and the "
@@ -304,17 +354,17 @@ class AnimateConfig:
     ] = "hold"
     start: Annotated[
         Fraction | Timecode | None,
-        Reads(lambda text: parse_moment(text)),
+        Reads(parse_moment),
         option(MOTION, "Begin here in the driving video: seconds, M:SS, or frames as HH:MM:SS:FF (;FF drops)."),
     ] = None
     end: Annotated[
         Fraction | Timecode | None,
-        Reads(lambda text: parse_moment(text)),
+        Reads(parse_moment),
         option(MOTION, "End before this time: seconds, M:SS or HH:MM:SS:FF."),
     ] = None
     frames: Annotated[
         str | None,
-        Reads(lambda text: _checked_frames(text)),
+        Reads(parse_frames, as_text=True),
         option(
             MOTION,
             "Render these driving frames only: 101-200, 101-, -200. Numbers count from 1 at --start; those of a "
@@ -344,7 +394,7 @@ class AnimateConfig:
     ] = "auto"
     audio_track: Annotated[
         str,
-        Reads(lambda text: parse_audio_track(text)),
+        Reads(parse_audio_track),
         option(
             OUTPUT,
             "Sound track of the driving video: auto (the default one, two mono tracks as stereo, another where that "
@@ -354,7 +404,7 @@ class AnimateConfig:
     fps: Annotated[
         Fraction | None,
         Field(gt=0),
-        Reads(lambda text: parse_rate(text)),
+        Reads(parse_rate),
         option(
             OUTPUT,
             "Frame rate of a folder of frames (default 25); a video is brought to it by dropping or repeating frames.",
@@ -378,7 +428,7 @@ class AnimateConfig:
     batch_size: Annotated[
         int | None,
         Field(gt=0),
-        Reads(lambda text: parse_batch_size(text), default="auto"),
+        Reads(parse_batch_size, default="auto"),
         option(MODEL, "Frames at a time: auto or a number."),
     ] = None
     """Frames in a batch; None: chosen for the device."""
@@ -567,17 +617,14 @@ class AnimateConfig:
         )
         return replace(self, start=start, end=end, timecode=False)
 
-    def to_json(self) -> dict[str, JsonValue]:
-        """Return the options as JSON values, for listeners and logs; paths, times and rates as text."""
-        values = {name: getattr(self, name) for name in option_names()}
-        return {
-            name: value
-            if value is None or isinstance(value, int | float | str)
-            else [str(item) for item in value]
-            if isinstance(value, tuple)
-            else str(value)
-            for name, value in values.items()
-        }
+    def to_json(self) -> dict[str, Any]:
+        """Return the options as JSON values, for listeners and logs."""
+        return as_json(self)
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The paths of all inputs: source, driving video, further views of the source."""
+        return (self.source, self.driving, *self.views)
 
     @property
     def result_path(self) -> Path:
@@ -624,167 +671,6 @@ class AnimateConfig:
         return "fixed" if self.as_published else "auto"
 
 
-@dataclass(frozen=True, slots=True)
-class FrameRange:
-    """Driving frames by number, first and last included: from 1 at --start; of a pattern, as in the pictures' names."""
-
-    first: int | None = None
-    last: int | None = None
-
-    def __contains__(self, number: object) -> bool:
-        assert isinstance(number, int)
-        return (self.first is None or number >= self.first) and not self.ends_before(number)
-
-    def ends_before(self, number: int) -> bool:
-        """Tell whether this frame and all later ones lie behind the range."""
-        return self.last is not None and number > self.last
-
-    def __str__(self) -> str:
-        return f"{'' if self.first is None else self.first}-{'' if self.last is None else self.last}"
-
-
-def parse_frames(text: str | None) -> FrameRange:
-    """Return the range of `101-200`, `101-`, `-200` or `101`; all frames for None. Raises UsageError for anything
-    else."""
-    if text is None:
-        return FrameRange()
-    match = re.fullmatch(r"([0-9]{1,9})?(-)?([0-9]{1,9})?", text.strip())
-    first, last = (int(match[group]) if match and match[group] else None for group in (1, 3))
-    if match is not None and not match[2]:
-        last = first
-    if (first is None and last is None) or (first is not None and last is not None and last < first):
-        raise UsageError(f"--frames is '{text}'", "Give the numbers of driving frames: 101-200, 101-, -200 or 101.")
-    return FrameRange(first, last)
-
-
 def option_names() -> tuple[str, ...]:
     """Return the names of all options, for callers that take them as keywords."""
     return tuple(field.name for field in fields(AnimateConfig))
-
-
-def parse_crop(text: str, searched: tuple[str, ...] = ("auto",)) -> Box | None:
-    """Return the square of `X,Y,SIZE`; None for `none` and for the words of what is searched. Raises UsageError for
-    anything else."""
-    if text in (*searched, "none"):
-        return None
-    try:
-        left, top, side = (int(part) for part in text.split(","))
-    except ValueError:
-        left = top = side = 0
-    if not 0 < side <= LARGEST_CROP or max(abs(left), abs(top)) > 10**6:
-        words = ", ".join((*searched, "none"))
-        hint = f"Give {words} or X,Y,SIZE in pixels, such as 120,40,256; SIZE is at most {LARGEST_CROP}."
-        raise UsageError(f"a crop of '{text}' cannot be used", hint)
-    return Box(left, top, left + side, top + side)
-
-
-def _checked_crop(text: str, searched: tuple[str, ...] = ("auto",)) -> str:
-    parse_crop(text, searched)
-    return text
-
-
-def parse_map(text: str) -> list[tuple[int, int]]:
-    """Return the pairs (driving face, source face) of `1:2,2:1`. Raises UsageError for anything else."""
-    pairs = re.findall(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})", text)
-    if ",".join(f"{one}:{other}" for one, other in pairs) != text:
-        raise UsageError(f"--map is '{text}'", "Give numbers of a driving and a source face, such as 1:2,2:1.")
-    sources = [int(source) for _, source in pairs]
-    if len(set(sources)) < len(sources):
-        raise UsageError(f"--map is '{text}': a face of the source is moved twice", "Name each face of it once.")
-    return [(int(driving), source) for (driving, _), source in zip(pairs, sources, strict=True)]
-
-
-def _checked_map(text: str) -> str:
-    parse_map(text)
-    return text
-
-
-def _checked_frames(text: str) -> str:
-    parse_frames(text)
-    return text
-
-
-def parse_best_frame(text: str) -> str:
-    """Return `first`, `auto` or the number of a frame. Raises UsageError for anything else."""
-    if text not in ("first", "auto") and not (text.isdecimal() and len(text) < 10):
-        raise UsageError(f"--best-frame is '{text}'", "Give first, auto or the number of a frame.")
-    return text
-
-
-def parse_audio_track(text: str) -> str:
-    """Return `auto`, `all` or a number from 1 on. Raises UsageError for anything else."""
-    if text not in ("auto", "all") and not re.fullmatch("0*[1-9][0-9]{0,8}", text):
-        raise UsageError(f"--audio-track is '{text}'", "Give auto, all or the number of a sound track, from 1 on.")
-    return text
-
-
-SLOWEST = Fraction(1, 3600)
-"""Frames a second: one an hour."""
-
-
-def parse_rate(text: str) -> Fraction:
-    """Return a frame rate such as 25, 29.97 or 30000/1001; the NTSC decimals are taken for what they stand for."""
-    exact = {"23.976": "24000/1001", "23.98": "24000/1001", "29.97": "30000/1001", "59.94": "60000/1001"}
-    try:
-        rate = _fraction(exact.get(text, text))
-    except (ValueError, ZeroDivisionError):
-        rate = Fraction(0)
-    if not SLOWEST <= rate <= 1000:
-        raise UsageError(f"a frame rate of '{text}' cannot be used", "Give a number such as 25, 29.97 or 30000/1001.")
-    return rate
-
-
-def parse_batch_size(text: str) -> int | None:
-    """Return a number of frames; None for `auto`."""
-    if text == "auto":
-        return None
-    if not (text.isdecimal() and len(text) < 10):
-        raise UsageError(f"--batch-size is '{text}'", "Give auto or a number.")
-    return int(text)
-
-
-def parse_time(text: str) -> Fraction:
-    """Return seconds (`12.5`) or clock time (`1:02:03.5`, `02:03`)."""
-    try:
-        *whole, last = text.split(":")
-        seconds = _fraction(last)
-        if whole:
-            # Only the first of several fields may be 60 or more.
-            limits = [None] + [60] * (len(whole) - 1)
-            counts = [_count(part, limit) for part, limit in zip(whole, limits, strict=True)]
-            if len(whole) > 2 or not 0 <= seconds < 60 or "/" in last:
-                raise ValueError("not a clock time")
-            seconds += 60 * sum(count * 60**power for power, count in enumerate(reversed(counts)))
-    except (ValueError, ZeroDivisionError) as error:
-        raise UsageError(
-            f"a time of '{text}' cannot be read", "Give seconds such as 12.5, or minutes and seconds as 1:02.5."
-        ) from error
-    return seconds
-
-
-def parse_moment(text: str) -> Fraction | Timecode:
-    """Return a time of a clip: as of `parse_time`, or a timecode (`HH:MM:SS:FF`)."""
-    if is_timecode(text):
-        return Timecode(text)
-    try:
-        return parse_time(text)
-    except UsageError as error:
-        hint = "Give seconds such as 12.5, minutes and seconds as 1:02.5, or a timecode as HH:MM:SS:FF."
-        raise UsageError(error.message, hint) from error
-
-
-def _count(text: str, limit: int | None) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 10) or (limit is not None and int(text) >= limit):
-        raise ValueError("not a count of minutes or hours")
-    return int(text)
-
-
-def _fraction(text: str) -> Fraction:
-    """Return a number or a fraction. Raises ValueError, also for a number so large (1e999999999) that to read it would
-    take forever."""
-    if len(text) > 40 or re.search(r"[eE][-+]?[\d_]{3}", text):
-        raise ValueError("not a sensible number")
-    number = Fraction(text)
-    if abs(number) > LONGEST_S:
-        raise ValueError("not a sensible number")
-    return number

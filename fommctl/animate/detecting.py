@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from fommctl.animate.motion import DrivingFrame, DrivingFraming, Motion
 from fommctl.api.protocols import DrivingMoment, DrivingRenderer, Renderer
-from fommctl.detection.framing import ClipCrop
 from fommctl.detection.landmarks import LandmarkFinder
 from fommctl.errors import MissingError
 from fommctl.media.boxes import TurnedSquare
@@ -24,12 +22,13 @@ from fommctl.media.reader import Clip, Frame, Reader
 from fommctl.media.resampling import Pixels, resize, upright
 from fommctl.networks.grids import to_tensor
 from fommctl.networks.motion import MotionParts
-from fommctl.threads import ReadAhead
+from fommctl.threads import ReadAhead, batches
 
 log = logging.getLogger(__name__)
 BATCH_ON_CPU = 4
 BATCH_ON_GPU = 32
 QUEUED_BATCHES = 3
+TOO_LARGE = "Use --device cpu, or a smaller --size."
 T = TypeVar("T")
 M = TypeVar("M", bound=MotionParts)
 Faces = tuple[DrivingFrame, ...]
@@ -41,53 +40,58 @@ def usual_batch_size(device: torch.device) -> int:
     return BATCH_ON_CPU if device.type == "cpu" else BATCH_ON_GPU
 
 
-def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield lists of `size` items; the last may be shorter."""
-    batch: list[T] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+class Batched:
+    """Works through rows a batch at a time; halves batches that the device has no memory for."""
+
+    def __init__(self, batch_size: int | None, device: torch.device, *, hint: str = TOO_LARGE) -> None:
+        """hint: where the memory does not even hold one row."""
+        self.usual = self.batch_size = batch_size or usual_batch_size(device)
+        """Frames at a time: as it was asked for, and after what the memory allowed for."""
+        self.seconds = 0.0
+        """Spent in the model."""
+        self.device = device
+        self._hint = hint
+
+    def in_batches(self, count: int, work: Callable[[slice], T]) -> Iterator[tuple[slice, T]]:
+        """Yield which of the rows were worked on, and what became of them. Raises MissingError where the memory does
+        not even hold one."""
+        position = 0
+        while position < count:
+            part = slice(position, min(position + self.batch_size, count))
+            began = time.perf_counter()
+            try:
+                done = work(part)
+            except torch.OutOfMemoryError:
+                self.batch_size = halved(part.stop - position, self.device, self._hint)
+                continue
+            self.seconds += time.perf_counter() - began
+            yield part, done
+            position = part.stop
 
 
-class DrivingReader:
-    """Iterates over the frames of a driving video, each trimmed, cut and resized for the model, for each of its faces.
+def cut_out(
+    reader: Reader, first: int | None, framings: Sequence[DrivingFraming], size: tuple[int, int]
+) -> Iterator[Faces]:
+    """Yield the frames of a driving video, each trimmed, cut and resized for the model, for each of its faces.
 
     A clip of one shot with a fixed square is cut while it is decoded. Of any other, whole frames are decoded, no larger
     than its smallest square needs.
+
+    first: number of the first picture, where pictures are numbered.  framings: one a face.  size: (width, height) of
+    the model's frames.
     """
-
-    def __init__(self, clip: Clip, framings: Sequence[DrivingFraming], size: tuple[int, int]) -> None:
-        """framings: one a face.  size: (width, height) of the model's frames."""
-        self._reader = clip.reader()
-        self._cuts = [_Cut(self._reader, framing, size) for framing in framings]
-        first = clip.info.first_number
-        self._numbered = first is not None
-        self._first = 1 if first is None else first
-
-    @property
-    def warnings(self) -> list[str]:
-        """The problems in reading so far."""
-        return self._reader.warnings
-
-    def close(self) -> None:
-        """Release the file."""
-        self._reader.close()
-
-    def __iter__(self) -> Iterator[Faces]:
-        framing, cuts = self._cuts[0].framing, self._cuts
-        for frames in self._reader.through([cut.view for cut in cuts]):
-            frame = frames[0]
-            place = round((framing.start + frame.time) * framing.info.rate) if self._numbered else frame.index
-            yield tuple(
-                DrivingFrame(
-                    self._first + place, frame.time, frame.duration, cut.framing.present(frame.time), cut(shown)
-                )
-                for cut, shown in zip(cuts, frames, strict=True)
-            )
+    cuts = [_Cut(reader, framing, size) for framing in framings]
+    framing = framings[0]
+    for frames in reader.through([cut.view for cut in cuts]):
+        frame = frames[0]
+        if first is None:
+            number = 1 + frame.index
+        else:
+            number = first + round((framing.start + frame.time) * framing.info.rate)
+        yield tuple(
+            DrivingFrame(number, frame.time, frame.duration, cut.framing.present(frame.time), cut(shown))
+            for cut, shown in zip(cuts, frames, strict=True)
+        )
 
 
 class _Cut:
@@ -114,53 +118,38 @@ class _Cut:
 
 def _decoded_size(framing: DrivingFraming, size: tuple[int, int]) -> tuple[int, int]:
     """Return (width, height) at which whole frames are decoded: as large as the smallest square needs."""
-    smallest = min(map(_smallest, framing.shots))
+    smallest = min(shot.box.width if shot.path is None else shot.path.smallest for shot in framing.shots)
     scale = min(1.0, size[0] / smallest)
     return max(1, round(framing.info.width * scale)), max(1, round(framing.info.height * scale))
 
 
-def _smallest(part: ClipCrop) -> float:
-    return part.box.width if part.path is None else part.path.smallest
-
-
-class MotionDetector:
-    """Detects the motion of driving frames batch by batch; halves batches that the device has no memory for."""
+class MotionDetector(Batched):
+    """Detects the motion of driving frames batch by batch."""
 
     def __init__(self, renderer: Renderer, batch_size: int | None, landmarks: LandmarkFinder | None = None) -> None:
         """landmarks: finds those of each frame, where the options of the model's family need them."""
-        self._landmarks = landmarks
-        self.usual = self.batch_size = batch_size or usual_batch_size(renderer.device)
-        """Frames at a time: as it was asked for, and after what the memory allowed for."""
-        self.seconds = 0.0
-        """Spent in the model."""
+        super().__init__(batch_size, renderer.device)
         self._renderer = renderer
+        self._landmarks = landmarks
 
     def __call__(self, frames: Sequence[DrivingFrame], *, keep_pixels: bool = False) -> Iterator[DrivingFrame]:
         """Yield the frames of a batch with their motion, on the device of the model."""
-        position = 0
-        while position < len(frames):
-            part = frames[position : position + self.batch_size]
-            began = time.perf_counter()
-            try:
-                pixels = [frame.pixels for frame in part if frame.pixels is not None]
-                motion = self._detected(to_tensor(pixels, self._renderer.device), part)
-                motion = with_landmarks(motion, self._landmarks, pixels)
-            except torch.OutOfMemoryError:
-                self.batch_size = halved(len(part), self._renderer.device)
-                continue
-            self.seconds += time.perf_counter() - began
-            for index, frame in enumerate(part):
+        renderer = self._renderer
+
+        def detected(part: slice) -> MotionParts:
+            pixels = [frame.pixels for frame in frames[part] if frame.pixels is not None]
+            shown = to_tensor(pixels, renderer.device)
+            if isinstance(renderer, DrivingRenderer):
+                moments = [DrivingMoment(frame.number, frame.time, frame.present) for frame in frames[part]]
+                motion: MotionParts = renderer.detect_driving(shown, moments)
+            else:
+                motion = renderer.detect(shown)
+            return with_landmarks(motion, self._landmarks, pixels)
+
+        for part, motion in self.in_batches(len(frames), detected):
+            for index, frame in enumerate(frames[part]):
                 row = motion[index : index + 1]
                 yield replace(frame, motion=row, pixels=frame.pixels if keep_pixels else None)
-            position += len(part)
-
-    def _detected(self, pixels: Tensor, frames: Sequence[DrivingFrame]) -> MotionParts:
-        if not isinstance(self._renderer, DrivingRenderer):
-            found: MotionParts = self._renderer.detect(pixels)
-            return found
-        moments = [DrivingMoment(frame.number, frame.time, frame.present) for frame in frames]
-        motion: MotionParts = self._renderer.detect_driving(pixels, moments)
-        return motion
 
 
 def with_landmarks(motion: M, landmarks: LandmarkFinder | None, pixels: Sequence[Pixels]) -> M:
@@ -171,10 +160,10 @@ def with_landmarks(motion: M, landmarks: LandmarkFinder | None, pixels: Sequence
     return motion.with_landmarks(torch.from_numpy(landmarks(pixels)).to(device))
 
 
-def halved(size: int, device: torch.device) -> int:
+def halved(size: int, device: torch.device, hint: str) -> int:
     """Return half of a batch that was too large for the device. Raises MissingError where it was one frame."""
     if size <= 1:
-        raise MissingError(f"not enough memory on {device} for one frame", "Use --device cpu, or a smaller --size.")
+        raise MissingError(f"not enough memory on {device} for one frame", hint)
     if device.type == "cuda":
         torch.cuda.empty_cache()
     log.warning("out of memory: going on with batches of %d", size // 2)
@@ -190,32 +179,34 @@ class DrivingMotion:
         framings: Sequence[DrivingFraming],
         size: tuple[int, int],
         detectors: Sequence[MotionDetector],
+        *,
+        kind: type[MotionParts],
+        beside: bool,
+        at_once: bool,
+        keep: bool,
     ) -> None:
-        """framings, detectors: one a face.  size: (width, height) of the model's frames."""
+        """framings, detectors: one a face.  size: (width, height) of the model's frames.  kind: of motions at hand.
+        beside: keep the pixels, which are shown beside the result.  at_once: is each frame used as soon as it is there?
+        keep: collect the frames in `frames`.
+        """
         self.warnings: list[str] = []
         self.frames: list[list[DrivingFrame]] = [[] for _ in detectors]
         """All that were detected, a list a face, where they are to be kept."""
-        self._driving = driving
-        self._framings = framings
-        self._size = size
+        self._driving, self._kind = driving, kind
+        self._framings, self._size = framings, size
         self._detectors = detectors
+        self._beside, self._at_once, self._keep = beside, at_once, keep
 
     @contextmanager
-    def detected(
-        self, kind: type[MotionParts], device: torch.device, *, beside: bool, at_once: bool, keep: bool
-    ) -> Iterator[list[Iterator[DrivingFrame]]]:
-        """Yield the frames with their motion, in order, an iterator a face; all are to be read in step.
-
-        kind, device: of motions at hand.  beside: keep the pixels, which are shown beside the result.  at_once: is each
-        frame used as soon as it is there?  keep: collect them in `frames`.
-        """
+    def detected(self) -> Iterator[list[Iterator[DrivingFrame]]]:
+        """Yield the frames with their motion, in order, an iterator a face; all are to be read in step."""
         if not isinstance(self._driving, Clip):
-            yield [motion.frames(kind, device) for motion in self._driving]
+            yield [motion.frames(self._kind, self._detectors[0].device) for motion in self._driving]
             return
-        if beside and not at_once:
+        if self._beside and not self._at_once:
             # The pictures of a long shot would fill the memory until its reference is known: they are read once more.
             with self._read() as read:
-                motions = list(zip(*self._found(read, keep=keep, keep_pixels=False), strict=True))
+                motions = list(zip(*self._found(read, keep_pixels=False), strict=True))
             with self._read() as read:
                 shown = (
                     tuple(replace(one, pixels=other.pixels) for one, other in zip(frames, pictures, strict=True))
@@ -224,9 +215,9 @@ class DrivingMotion:
                 yield in_step(([frames] for frames in shown), len(self._detectors))
             return
         with self._read() as read:
-            yield self._found(read, keep=keep, keep_pixels=beside)
+            yield self._found(read, keep_pixels=self._beside)
 
-    def _found(self, read: Iterable[list[Faces]], *, keep: bool, keep_pixels: bool) -> list[Iterator[DrivingFrame]]:
+    def _found(self, read: Iterable[list[Faces]], *, keep_pixels: bool) -> list[Iterator[DrivingFrame]]:
         def found() -> Iterator[list[Faces]]:
             for batch in read:
                 faces = zip(*batch, strict=True)
@@ -234,7 +225,7 @@ class DrivingMotion:
                     list(detector(seen, keep_pixels=keep_pixels))
                     for detector, seen in zip(self._detectors, faces, strict=True)
                 ]
-                if keep:
+                if self._keep:
                     for kept, row in zip(self.frames, rows, strict=True):
                         kept += [replace(frame, pixels=None) for frame in row]
                 yield list(zip(*rows, strict=True))
@@ -244,9 +235,10 @@ class DrivingMotion:
     @contextmanager
     def _read(self) -> Iterator[ReadAhead[list[Faces]]]:
         assert isinstance(self._driving, Clip)
-        reader = DrivingReader(self._driving, self._framings, self._size)
+        reader = self._driving.reader()
+        frames = cut_out(reader, self._driving.info.first_number, self._framings, self._size)
         try:
-            with ReadAhead(batches(reader, self._detectors[0].batch_size), QUEUED_BATCHES) as read:
+            with ReadAhead(batches(frames, self._detectors[0].batch_size), QUEUED_BATCHES) as read:
                 yield read
         finally:
             reader.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import cached_property
 from hashlib import sha256
 
 import numpy as np
@@ -43,7 +44,7 @@ class Engine:
         self._renderers: dict[float, Renderer] = {}
         self._encoded: OrderedDict[tuple[int | None, str], SourceContext] = OrderedDict()
 
-    @property
+    @cached_property
     def family(self) -> BackendSpec:
         """The backend that the model is of."""
         spec: BackendSpec = self.host.find("backend", self.model.preset.backend)
@@ -69,14 +70,6 @@ class Engine:
             )
         spec, detector = self.detectors.detector(subject, name or known[0].name)
         return LandmarkFinder(detector, spec.landmarks)
-
-    def motion(self, asked: str | None) -> MotionMode:
-        """Return how motion is transferred: see `choose_motion`."""
-        return choose_motion(self.family, asked)
-
-    def check_views(self, more: int) -> None:
-        """See `check_views`."""
-        check_views(self.family, more)
 
     def frame_size(self, size: int | None = None) -> tuple[int, int]:
         """Return (width, height) of the model's frames at a `--size` (its side; None: native)."""

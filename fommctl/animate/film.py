@@ -3,7 +3,7 @@ video."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -41,11 +41,8 @@ class SourceFilm:
         self._here: Frame | None = None
         self._encoded: SourceFrame | None = None
 
-    def at(self, times: Sequence[Fraction]) -> list[SourceFrame]:
-        """Return what the source shows at each of these times, none before those of the last call."""
-        return [self._at(time) for time in times]
-
-    def _at(self, time: Fraction) -> SourceFrame:
+    def at(self, time: Fraction) -> SourceFrame:
+        """Return what the source shows at this time, not before that of the last call."""
         while self._coming is not None and (self._here is None or self._coming.time <= time):
             self._here, self._encoded = self._coming, None
             self._coming = next(self._frames, None)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,14 +36,14 @@ from fommctl.detection.landmarks import LandmarkDetector, bounds, square_around
 from fommctl.detection.shots import DrivingCrop
 from fommctl.errors import InputError, UsageError
 from fommctl.media.boxes import Box, TurnedSquare
-from fommctl.media.images import Picture, crop, over_black, read_picture, resize
+from fommctl.media.images import Picture, read_picture
 from fommctl.media.limits import check_memory
 from fommctl.media.marking import printable
 from fommctl.media.plates import Plate
 from fommctl.media.reader import Clip
-from fommctl.media.resampling import Number, upright
+from fommctl.media.resampling import Number, crop, over_black, resize, upright
 from fommctl.media.writer import holds_more
-from fommctl.presets.sections import Framing
+from fommctl.presets.sections import Framing, SquareParams
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,8 @@ class AnimationInputs:
     def subject(self) -> Detection | None:
         """The source's, where it was looked for."""
         if self.film is not None:
-            return _first_subject(self.film)
+            samples = self.film.shots[0].samples if self.film.shots else ()
+            return next((one.detection for one in samples if one.detection is not None), None)
         found = self.squares[0]
         return None if found is None else found.subject
 
@@ -206,16 +207,15 @@ def _film_framing(
     shots: tuple[ClipCrop, ...] = ()
     name = None
     if config.crop == "auto" and framing is not None:
-        spec, detector = face_detector(config, framing, detectors)
-        width, name = config.source_width or framing.width, spec.name
+        name = face_detector(config, framing, detectors)[0].name
         square = None if config.source_width else framing.source
-        if square is not None:
-            detector = LandmarkDetector(detector, square, width, framing.subject)
-        shots = detectors.in_clip(
+        shots = _shots(
+            config,
             film,
-            (spec, detector),
-            width,
-            subject=framing.subject,
+            framing,
+            detectors,
+            width=config.source_width or framing.width,
+            square=square,
             driving_crop="fixed" if square is None else "follow",
             cuts=True,
             face=config.face,
@@ -240,11 +240,6 @@ def _until_end_of(film: Clip | None, driving: DrivingFraming) -> DrivingFraming:
         return driving
     end = driving.start + film.info.duration
     return replace(driving, end=end if driving.end is None else min(driving.end, end))
-
-
-def _first_subject(film: DrivingFraming) -> Detection | None:
-    samples = film.shots[0].samples if film.shots else ()
-    return next((one.detection for one in samples if one.detection is not None), None)
 
 
 def framed(
@@ -352,16 +347,15 @@ def driving_shots(
     config: AnimateConfig, driving: Clip, framing: Framing, detectors: DetectorCache
 ) -> tuple[ClipCrop, ...]:
     """Look for the driving face in each shot of a driving video. Raises InputError where it is not found."""
-    spec, detector = face_detector(config, framing, detectors)
     width = config.driving_width or framing.width
     square = None if config.driving_width else framing.driving
-    if square is not None:
-        detector = LandmarkDetector(detector, square, width, framing.subject)
-    shots = detectors.in_clip(
+    shots = _shots(
+        config,
         driving,
-        (spec, detector),
-        width,
-        subject=framing.subject,
+        framing,
+        detectors,
+        width=width,
+        square=square,
         driving_crop=cast(DrivingCrop, config.crop_of_driving),
         cuts=bool(config.cuts),
         face=config.driving_face or LARGEST,
@@ -371,18 +365,33 @@ def driving_shots(
     return tuple(shot if shot.path is not None else mean_crop(shot, width, framing.subject) for shot in shots)
 
 
+def _shots(
+    config: AnimateConfig,
+    clip: Clip,
+    framing: Framing,
+    detectors: DetectorCache,
+    *,
+    width: float,
+    square: SquareParams | None,
+    **how: Any,
+) -> tuple[ClipCrop, ...]:
+    """Look for a subject in each shot of a video.  width: of its box, over the side of its square.  square: how that is
+    laid by landmarks.  how: see `DetectorCache.in_clip`."""
+    spec, detector = face_detector(config, framing, detectors)
+    if square is not None:
+        detector = LandmarkDetector(detector, square, width, framing.subject)
+    return detectors.in_clip(clip, (spec, detector), width, subject=framing.subject, **how)
+
+
 def _check_exact(config: AnimateConfig, plate: Plate | None) -> None:
     """Raise InputError for numbers that a result of the same format would round outside the matte."""
     kinds = {"double": "floats of 64 bits", "uint32": "integers of 32 bits"}
-    if plate is not None and plate.format == "tiff" and plate.depth in kinds and _is_tiff(config.result_path):
+    as_tiff = config.result_path.suffix.lower() in (".tif", ".tiff")
+    if plate is not None and plate.format == "tiff" and plate.depth in kinds and as_tiff:
         raise InputError(
             f"{config.source.name} holds {kinds[plate.depth]}, which no TIFF result keeps",
             "Convert it to floats of 32 bits or to integers of 16 bits first, or write OpenEXR.",
         )
-
-
-def _is_tiff(path: Path) -> bool:
-    return path.suffix.lower() in (".tif", ".tiff")
 
 
 def _check_inside(box: Box | None, name: str, width: int, height: int) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -165,7 +165,7 @@ class Motion:
         """Collect frames whose motion was detected."""
         clock = math.lcm(*(value.denominator for frame in frames for value in (frame.time, frame.duration)))
         clock = clock if clock <= _FINEST_CLOCK else _FINEST_CLOCK
-        rows = MotionParts.cat([_row(frame) for frame in frames]).to("cpu")
+        rows = MotionParts.cat([frame.motion for frame in frames if frame.motion is not None]).to("cpu")
         parts = {
             name: part.numpy().copy() for name, part in zip(rows.names(), rows.parts(), strict=True) if part is not None
         }
@@ -238,9 +238,7 @@ class Motion:
         """
         path = Path(path)
         if not is_motion_file(path):
-            raise InputError(
-                f"{printable(path.name)} is not a motion file", "'fommctl animate --motion-out' writes them."
-            )
+            raise _no_motion(path)
         header, arrays = _read(path, face)
         counts = {name: arrays.pop(name) for name in _COUNTS}
         motion = cls(header.family, header.model, _from_header(header.driving), header.clock, **counts, parts=arrays)
@@ -530,22 +528,6 @@ def _sides(box: Box) -> tuple[float, float, float, float]:
     return float(box.left), float(box.top), float(box.right), float(box.bottom)
 
 
-def _row(frame: DrivingFrame) -> MotionParts:
-    assert frame.motion is not None, "the motion of this frame was not detected"
-    return frame.motion
-
-
-class _Timed(Protocol):
-    @property
-    def time(self) -> Fraction: ...
-
-    @property
-    def duration(self) -> Fraction: ...
-
-
-F = TypeVar("F", bound=_Timed)
-
-
 @dataclass(frozen=True, slots=True)
 class Presentation:
     """A moment of the result: (time, duration) in seconds."""
@@ -555,22 +537,22 @@ class Presentation:
 
 
 @dataclass(frozen=True, slots=True)
-class TimedFrame(Generic[F]):
+class TimedFrame:
     """A driving frame with the moments at which its rendering is shown."""
 
-    frame: F
+    frame: DrivingFrame
     presentations: tuple[Presentation, ...]
     position: int
     """Number of its first moment in the result, from 0."""
 
 
-def as_driven(frames: Iterable[F]) -> Iterator[TimedFrame[F]]:
+def as_driven(frames: Iterable[DrivingFrame]) -> Iterator[TimedFrame]:
     """Yield every frame once, at its own time."""
     for position, frame in enumerate(frames):
         yield TimedFrame(frame, (Presentation(frame.time, frame.duration),), position)
 
 
-def at_rate(frames: Iterable[F], rate: Fraction, end: Fraction | None = None) -> Iterator[TimedFrame[F]]:
+def at_rate(frames: Iterable[DrivingFrame], rate: Fraction, end: Fraction | None = None) -> Iterator[TimedFrame]:
     """Yield a constant frame rate: each moment shows the frame that the driving video shows then.
 
     Frames that no moment falls on are dropped (and never rendered); a frame on which several fall is repeated.

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from fommctl.detection.landmarks import bounds
 from fommctl.media.boxes import Box, TurnedSquare
-from fommctl.media.images import Pixels, crop, over_black, resize
+from fommctl.media.colourspaces import Floats
+from fommctl.media.resampling import Pixels, resize
 from fommctl.networks.detail import FrameDetail, enlarged, enlarged_strips
 
-Floats = NDArray[np.float32]
 Mask = Callable[[int], Floats]
 """mask(side): how much of a square shows, (side, side) in [0, 1]."""
 
@@ -46,19 +46,17 @@ class Paste:
         background: NDArray[Any],
         box: Box,
         reconstruction: Pixels | None = None,
-        *,
-        mirrored: bool = False,
-        motion: Floats | None = None,
         truth: Pixels | None = None,
+        *,
+        motion: Floats | None = None,
     ) -> None:
         """background: (H, W, 3), or (H, W, 4) with straight alpha, which is kept as it is; for `levels` it is in
-        floats, levels of 255 that may lie beyond them.  truth: the true square in 8 bits, where that of the background
-        is something else.
+        floats, levels of 255 that may lie beyond them.
 
         box: the square that was cut out, in whole pixels; it may reach beyond the picture.
         reconstruction: (h, w, 3), the model's rendering of the unmoved source. Where it departs from the true square in
         colour, every frame is corrected by the same amount, so that nothing flickers; None corrects nothing.
-        mirrored: how the square was extended beyond the picture (see `media.resampling.crop`).  motion: how
+        truth: (side, side, 3), the square as it was cut out, over black; needed beside a reconstruction.  motion: how
         much of its displacement each pixel of the square keeps, see `resting`; the rest is the detail's to show.
         """
         height, width = background.shape[:2]
@@ -80,10 +78,7 @@ class Paste:
         self.own = None if motion is None else _smoothstep((motion - OWN[0]) / (OWN[1] - OWN[0]))
         """The share of the animated square there, the rest of which is detail: (rows, columns)."""
         gain, shift = np.ones(3, np.float32), np.zeros((*self._size[::-1], 3), np.float32)
-        if reconstruction is not None:
-            if truth is None:
-                colours = background[..., :3] if background.shape[2] == 3 else _opaque(background)
-                truth = crop(colours, box, mirrored=mirrored)
+        if reconstruction is not None and truth is not None:
             gain, shift = match(reconstruction, truth)
         # mask * (gain * frame + shift) + (1 - mask) * background, as one product and one sum a frame.
         below = background[self._rows, self._columns, :3].astype(np.float32, copy=False)
@@ -165,7 +160,7 @@ class Paste:
     def _detailed(self, frame: Pixels, detail: FrameDetail) -> Pixels:
         """Do the same with a fourth channel, dropped at the end, which makes all of it several times as fast."""
         if self._with_fourth is None:
-            self._with_fourth = _with_fourth(self._factor, self._summand)
+            self._with_fourth = tuple(F.pad(torch.from_numpy(each), (0, 1)) for each in (self._factor, self._summand))
         factor, summand = self._with_fourth
         levels = F.pad(torch.from_numpy(np.require(frame, requirements=["C", "W"])), (0, 1))
         large = enlarged(levels, self._size[::-1])[self.part]
@@ -248,10 +243,6 @@ class TurnedPaste:
         """Return (C, side, side) where it lies in the picture: (rows, columns, C); beyond: `zeros`, or the `border`."""
         there = F.grid_sample(square[None], self._grid, mode="bilinear", padding_mode=beyond, align_corners=False)
         return there[0].permute(1, 2, 0)
-
-
-def _with_fourth(*planes: Floats) -> tuple[Tensor, ...]:
-    return tuple(F.pad(torch.from_numpy(plane), (0, 1)) for plane in planes)
 
 
 def feather(box: Box, width: int, height: int) -> Floats:
@@ -351,8 +342,3 @@ def _resized(frame: Pixels, size: tuple[int, int]) -> Pixels:
     # The batch axis comes first: only so does torch see pixels with their channels together, and keep them so.
     planes = torch.from_numpy(np.require(frame, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)
     return F.interpolate(planes, size[::-1], mode="bicubic", antialias=True)[0].permute(1, 2, 0).numpy()
-
-
-def _opaque(picture: Pixels) -> Pixels:
-    """Return (H, W, 4) laid over black, as the model saw it."""
-    return over_black(np.ascontiguousarray(picture[..., :3]), picture[..., 3])

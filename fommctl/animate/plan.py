@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fommctl.animate.config import SEARCHED, AnimateConfig, FrameRange, MotionMode, parse_crop, parse_frames
-from fommctl.animate.engine import Engine, choose_motion
+from fommctl.animate.engine import Engine, check_views, choose_motion
 from fommctl.animate.inputs import AnimationInputs, Squares, find_inputs, open_source
 from fommctl.animate.motion import (
     DrivingFrame,
@@ -40,8 +40,8 @@ from fommctl.media.plates import Plate
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.reader import Clip
 from fommctl.media.resampling import content
-from fommctl.media.sound import ALL, AUTO, choose_tracks
-from fommctl.media.writer import AudioSource, check_output, holds_alpha, holds_audio, holds_more
+from fommctl.media.sound import ALL, AUTO, AudioSource, choose_tracks
+from fommctl.media.writer import check_output, holds_alpha, holds_audio, holds_more
 from fommctl.networks.motion import MotionParts
 from fommctl.presets.sections import Preset
 from fommctl.provenance.hashing import InputFile
@@ -128,10 +128,9 @@ class AnimationPlan:
     inputs: AnimationInputs
     sound: tuple[AudioSource, ...]
     """One source a track of the result."""
-    mode: MotionMode
     files: InputFiles
     """Inputs as they were when they were read."""
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
     others: tuple[AnimationInputs, ...] = ()
     """Inputs of the further faces of the source that are animated; picture and driving video are the same."""
 
@@ -151,6 +150,17 @@ class AnimationPlan:
         return self.config.fps or self.info.rate
 
     @property
+    def mode(self) -> MotionMode:
+        """How motion is transferred."""
+        assert self.config.motion is not None, "every option is decided"
+        return self.config.motion
+
+    @property
+    def frames(self) -> FrameRange:
+        """The driving frames that the options ask for."""
+        return parse_frames(self.config.frames)
+
+    @property
     def length(self) -> Fraction | None:
         """Seconds from --start to --end; None: to the end of the driving video."""
         driving = self.inputs.driving
@@ -164,7 +174,11 @@ class AnimationPlan:
             moved = travel(path.at(float(frame.time)), path.at(float(reference)), self.config.head_motion or 0.0)
         return Moment(float(frame.time), frame.present, shot, moved)
 
-    def timed(self, frames: Iterable[DrivingFrame]) -> Iterator[TimedFrame[DrivingFrame]]:
+    def shown(self, motion: Motion) -> list[TimedFrame]:
+        """Return the frames of a motion that are in the result, and when they are shown."""
+        return [timed for timed in self.timed(motion.frames()) if timed.frame.number in self.frames]
+
+    def timed(self, frames: Iterable[DrivingFrame]) -> Iterator[TimedFrame]:
         """Yield the driving frames that are shown, and when; with a video as source none after its end."""
         length = self.length
         if self.inputs.film is not None and length is not None:
@@ -175,6 +189,17 @@ class AnimationPlan:
     def paste_back(self) -> bool:
         """Whether the animated square returns into the whole source."""
         return self.inputs.source_box is not None and self.config.paste_back is not False
+
+    @property
+    def alpha(self) -> bool:
+        """Whether the result keeps the transparency of the source."""
+        config = self.config
+        return (
+            self.paste_back
+            and self.inputs.picture.has_alpha
+            and not self.side_by_side
+            and holds_alpha(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
+        )
 
     @property
     def deep(self) -> bool:
@@ -266,9 +291,8 @@ def plan_animation(
     """
     remarks = check_outputs(config)
     config = resolve(config, engine.model.preset, engine.family)
-    mode = engine.motion(config.motion)
     options = engine.options(config.options)
-    engine.check_views(len(config.views))
+    check_views(engine.family, len(config.views))
     if isinstance(driving, Clip):
         config = config.timed(driving.info)
         driving.start, driving.end = config.start_s, config.end_s
@@ -280,21 +304,21 @@ def plan_animation(
             end = driving.start + film.info.duration
             driving.end = end if driving.end is None else min(driving.end, end)
         inputs = find_inputs(config, driving, framing, size, engine.detectors, squares, film, filmed)
-    info = inputs.driving.info
     sound, about_sound = choose_sound(config, inputs.driving, must_check=isinstance(driving, Motion))
     context = engine.encoded((inputs.square, *inputs.views), config.size, options)
     if isinstance(driving, Motion):
         about_sound += _about_motion(config, driving, engine, context.motion)
+    plan = AnimationPlan(config, inputs, sound, files)
     notes = (
         *remarks,
-        *_about_driving(config, info),
+        *_about_driving(plan),
         *about_sound,
         *inputs.warnings,
-        *_about_alpha(config, inputs),
-        *_about_shape(config, info, inputs),
+        *_about_alpha(plan),
+        *_about_shape(plan),
         *_about_model(config, engine, context.motion),
     )
-    return AnimationPlan(config, inputs, sound, mode, files, notes)
+    return replace(plan, warnings=notes)
 
 
 def input_files(config: AnimateConfig) -> InputFiles:
@@ -311,7 +335,7 @@ def check_motion_out(config: AnimateConfig) -> None:
     path = config.motion_out
     if path is None:
         return
-    others = (config.source, config.driving, *config.views, config.result_path)
+    others = (*config.inputs, config.result_path)
     if path.is_dir() or any(os.path.realpath(path) == os.path.realpath(other) for other in others):
         raise UsageError(f"the motion file would replace {path}", "Choose another name for --motion-out.")
     if not path.parent.is_dir():
@@ -386,8 +410,7 @@ def _about_motion(config: AnimateConfig, motion: Motion, engine: Engine, source:
 def check_outputs(config: AnimateConfig) -> tuple[str, ...]:
     """Return what should be said about how the result will be written. Raises UsageError or OutputError where it could
     not be, and MissingError where a package that it needs is absent."""
-    inputs = (config.source, config.driving, *config.views)
-    numbers = _numbers_to_write(config)
+    inputs, numbers = config.inputs, _numbers_to_write(config)
     check_output(
         config.result_path,
         config.overwrite,
@@ -463,9 +486,10 @@ def result_space(config: AnimateConfig, plate: Plate) -> Space:
     return plate.display.space if same else Space(usual)
 
 
-def _about_driving(config: AnimateConfig, info: VideoInfo) -> list[str]:
+def _about_driving(plan: AnimationPlan) -> list[str]:
     """Return a remark where nothing can move; the arguments may have been swapped."""
-    if info.frames != 1:
+    config = plan.config
+    if plan.info.frames != 1:
         return []
     source = probe(config.source)
     swapped = f"; {config.source.name} is a film: is it the driving video? (fommctl animate SOURCE DRIVING)"
@@ -489,21 +513,10 @@ def _about_model(config: AnimateConfig, engine: Engine, source: MotionParts) -> 
     return notes
 
 
-def keeps_alpha(config: AnimateConfig, inputs: AnimationInputs) -> bool:
-    """Return whether the result keeps the transparency of the source."""
-    return (
-        inputs.source_box is not None
-        and config.paste_back is not False
-        and inputs.picture.has_alpha
-        and not config.compare
-        and not config.keypoints
-        and holds_alpha(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
-    )
-
-
-def _about_shape(config: AnimateConfig, info: VideoInfo, inputs: AnimationInputs) -> list[str]:
+def _about_shape(plan: AnimationPlan) -> list[str]:
     """Return remarks where a picture is squeezed into the model's shape, or a square given by hand leaves its
     picture."""
+    config, info, inputs = plan.config, plan.info, plan.inputs
     height, width = inputs.picture.pixels.shape[:2]
     notes = []
     for name, size, whole in (
@@ -524,10 +537,10 @@ def _about_shape(config: AnimateConfig, info: VideoInfo, inputs: AnimationInputs
     return notes
 
 
-def _about_alpha(config: AnimateConfig, inputs: AnimationInputs) -> list[str]:
+def _about_alpha(plan: AnimationPlan) -> list[str]:
     """Return a remark where the source's transparency is lost."""
-    alpha = inputs.picture.alpha
-    if alpha is None or alpha.min(initial=255) == 255 or keeps_alpha(config, inputs):
+    config, alpha = plan.config, plan.inputs.picture.alpha
+    if alpha is None or alpha.min(initial=255) == 255 or plan.alpha:
         return []
     held = holds_alpha(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
     why = "" if held else f": {config.result_path.name} cannot hold it; .mov, .webm, .mkv and PNG pictures can"

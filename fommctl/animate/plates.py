@@ -6,7 +6,7 @@ signal that the model sees, whose curve goes on above white, and taken back to t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,17 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fommctl.animate.compose import CompositionOptions, Pasted, Planes, Rendered, Write, detail_of, plane_maker
-from fommctl.animate.config import AnimateConfig
+from fommctl.animate.compose import Composer, Pasted, Rendered, Write
 from fommctl.animate.inputs import AnimationInputs, full_square
-from fommctl.animate.paste import Floats, Mask, Paste, TurnedPaste, resting
-from fommctl.api.protocols import FrameFilter, SquareFilter
+from fommctl.animate.plan import result_space
+from fommctl.api.protocols import FrameFilter
 from fommctl.media.boxes import Box
-from fommctl.media.colourspaces import SRGB, Space, convert
-from fommctl.media.images import Pixels, resize
+from fommctl.media.colourspaces import SRGB, Floats, Space, convert
+from fommctl.media.movie import Frame
 from fommctl.media.plates import FLOATING, Plate, from_codes, to_bytes
-from fommctl.networks.detail import Detail, FrameDetail
-from fommctl.networks.motion import MotionParts
+from fommctl.media.resampling import Pixels, resize
+from fommctl.networks.detail import FrameDetail
 
 
 def _on_screen(plate: Plate, box: Box | None, *, over_black: bool = False) -> Floats:
@@ -63,113 +62,46 @@ def associated(result: Path, plate: Plate) -> bool:
     return suffix in (".exr", ".dpx") or (suffix in (".tif", ".tiff") and plate.associated)
 
 
-class PlateComposer:
-    """Makes the finished frames of a result that holds more than 8 bits. As `Composer`, without what shows the driving
-    video beside it."""
+class PlateComposer(Composer):
+    """Makes and writes finished frames of more than 8 bits; the driving video is never shown beside them."""
 
-    def __init__(
-        self,
-        config: AnimateConfig,
-        inputs: AnimationInputs,
-        look: CompositionOptions,
-        space: Space | None,
-        source_motion: MotionParts,
-        reconstruction: Pixels,
-        filters: Sequence[FrameFilter],
-        square_filters: Sequence[SquareFilter] = (),
-        *,
-        associated: bool = False,
-        mask: Mask | None = None,
-    ) -> None:
-        """space: of the result; None is the source's own.  associated: does the result hold values multiplied by alpha?
-        The others: see `Composer`."""
-        self._associated = associated
+    def _lay_background(self, seen: Pixels, size: tuple[int, int], *, detail: bool) -> tuple[Frame, Frame]:
+        plan, inputs = self._plan, self._plan.inputs
         self._plate = plate = plate_of(inputs)
-        self._space = space
-        self._suffix = config.result_path.suffix.lower()
-        self._filters = filters
-        self._square_filters = square_filters
-        self._skip_absent = config.on_missing == "skip"
-        self._alpha = look.alpha and plate.alpha is not None and look.paste_back and inputs.source_box is not None
-        self._paste: Paste | TurnedPaste | None = None
-        self._enlarge: Paste | None = None
-        self._detail: Detail | None = None
-        motion: Floats | None = None
+        self._space = result_space(plan.config, plate)
+        keeps_alpha = plan.alpha and plate.alpha is not None
         straight = plate.alpha is not None and not plate.associated
         on_screen = _on_screen(plate, inputs.source_box, over_black=straight)
         shown, values = on_screen, plate.values
-        if straight and self._alpha:
+        if straight and keeps_alpha:
             shown = _on_screen(plate, inputs.source_box)
         elif straight:
             # What cannot keep transparency is laid over black.
             values = plate.values * plate.alpha[..., None]  # type: ignore[index]  # not None
-        full = full_square(on_screen, inputs.source_box, mirrored=inputs.mirrored)
-        if look.paste_back and inputs.source_box is not None:
-            if look.detail and inputs.mirrored:
-                motion = resting(inputs.source_box, shown.shape[1], shown.shape[0])
-            if inputs.turned is not None:
-                self._paste = TurnedPaste(shown, inputs.turned, inputs.full, reconstruction, mask)
-            else:
-                self._paste = Paste(
-                    shown,
-                    inputs.source_box,
-                    reconstruction,
-                    mirrored=inputs.mirrored,
-                    motion=None if square_filters else motion,
-                    truth=inputs.full,
-                )
-            self._background = plate.stacked if self._alpha else values
-        elif look.detail:
+        if plan.paste_back:
+            self._background = plate.stacked if keeps_alpha else values
+        elif detail:
             self._background = full_square(values, inputs.source_box, mirrored=inputs.mirrored)
         else:
-            square = resize(inputs.square, reconstruction.shape[1::-1])
+            square = resize(inputs.square, size)
             self._background = plate.display.values(np.asarray(square, np.float32) / np.float32(255))
-        if look.detail:
-            if self._paste is None or square_filters:
-                self._enlarge = Paste(full, Box(0, 0, full.shape[1], full.shape[0]), motion=motion)
-            device = source_motion.points().device
-            self._detail = detail_of(full, inputs.square, self._enlarge or self._paste, device)
-        self._wants_flow = look.detail or look.uv
-        self._planes = plane_maker(look, inputs, self._paste, source_motion.points().device)
-
-    @property
-    def alpha(self) -> bool:
-        """Whether the finished frames have four channels."""
-        return self._alpha
+        return shown, full_square(on_screen, inputs.source_box, mirrored=inputs.mirrored)
 
     @property
     def pix_fmt(self) -> str | None:
         """The pixel format of a DPX or TIFF result that holds the source's numbers; None where the usual one does."""
-        plate = self._plate
-        if self._suffix in (".tif", ".tiff") and plate.depth in FLOATING:
-            return "gbrapf32le" if self._alpha else "gbrpf32le"
-        if self._suffix == ".dpx" and plate.format == "dpx" and not self._alpha:
+        plate, suffix = self._plate, self._plan.config.result_path.suffix.lower()
+        if suffix in (".tif", ".tiff") and plate.depth in FLOATING:
+            return "gbrapf32le" if self.alpha else "gbrpf32le"
+        if suffix == ".dpx" and plate.format == "dpx" and not self.alpha:
             return {"uint10": "gbrp10le", "uint12": "gbrp12le"}.get(plate.depth)
         return None
-
-    @property
-    def wants_flow(self) -> bool:
-        """Whether frames are wanted with their flow."""
-        return self._wants_flow
 
     @property
     def canvas(self) -> tuple[int, int]:
         """(width, height) of the finished frames."""
         height, width = self._plate.framed(self._background).shape[:2] if self._paste else self._background.shape[:2]
         return width, height
-
-    @torch.inference_mode()
-    def paste(self, batch: Rendered) -> Iterator[Pasted]:
-        """Yield the frames of a batch that are wanted, in order, in the source's numbers."""
-        for index, timed in enumerate(batch.frames):
-            if timed is None:
-                continue
-            absent = self._skip_absent and not timed.frame.present
-            picture = self._background if absent else self._animated(batch, index)
-            planes = Planes()
-            if self._planes is not None:
-                planes = self._planes(None if batch.flow is None else batch.flow[index], absent=absent)
-            yield Pasted(timed, picture, planes)
 
     @torch.inference_mode()
     def finish(self, pasted: Pasted, write: Write) -> None:
@@ -191,12 +123,12 @@ class PlateComposer:
         whole[-top : matte.shape[0] - top, -left : matte.shape[1] - left] = matte
         return whole
 
-    def _animated(self, batch: Rendered, index: int) -> Floats:
+    def _animated(self, batch: Rendered, index: int) -> Frame:
         frame, detail = batch.exact[index], None
         if self._detail is not None and batch.flow is not None:
             detail = self._detail(frame, batch.flow[index])
         if self._square_filters:
-            frame, detail = self._filtered(frame, detail), None
+            frame, detail = self._filtered_square(frame, detail), None
         elif self._enlarge is not None:
             return self._values(self._enlarge.levels(frame, detail))
         if self._paste is None:
@@ -230,7 +162,7 @@ class PlateComposer:
     def _values(self, levels: Floats) -> Floats:
         return self._plate.display.values(levels / np.float32(255))
 
-    def _filtered(self, frame: Tensor, detail: FrameDetail | None) -> Tensor:
+    def _filtered_square(self, frame: Tensor, detail: FrameDetail | None) -> Tensor:
         """Return the square (3, h, w) after the filters of plugins."""
         squares = frame[None]
         if detail is not None and self._enlarge is not None:
@@ -257,11 +189,12 @@ class PlateComposer:
         """Return the frame in the result's space and window."""
         look, space, alpha = self._plate.display, self._space, frame[..., 3:]
         values = kept = frame[..., :3]
-        if space is not None and space != look.space:
+        if space != look.space:
             # What a display shows is what the model has seen.
             values = look.shown(values) if space == Space(SRGB) else convert(values, look.space, space)
-        if alpha.size and self._associated != self._plate.associated:
-            factor = alpha if self._associated else np.reciprocal(np.maximum(alpha, np.float32(1e-6)))
+        wanted = associated(self._plan.config.result_path, self._plate)
+        if alpha.size and wanted != self._plate.associated:
+            factor = alpha if wanted else np.reciprocal(np.maximum(alpha, np.float32(1e-6)))
             values = np.asarray(values * factor, np.float32)
         if values is not kept:
             frame = np.concatenate((values, alpha), axis=2)

@@ -173,7 +173,7 @@ def _input(file: InputFile, folder: Path) -> dict[str, Any]:
 
 
 def _model_places(engine: Engine, path: Path, folder: Path) -> dict[str, str | None]:
-    """Return a registered model is found by its name: where this installation keeps it is nobody's business."""
+    """Return where the model lies; a registered one is found by its name, wherever this installation keeps it."""
     entry = registry.entries(engine.host).get(engine.model.name)
     if entry is not None and entry.path == path:
         return {"path": path.name, "relative": None}

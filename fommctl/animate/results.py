@@ -3,6 +3,7 @@ encoded."""
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -12,16 +13,26 @@ from typing import Any, Self
 
 import numpy as np
 
+from fommctl import __version__
 from fommctl.animate.compose import Planes
-from fommctl.animate.motion import DrivingFrame, Presentation, TimedFrame
-from fommctl.animate.plan import AnimationPlan
-from fommctl.animate.rendering import RenderSession, first_timecode
+from fommctl.animate.motion import Presentation, TimedFrame
+from fommctl.animate.plan import AnimationPlan, result_space
+from fommctl.animate.plates import associated, plate_of
+from fommctl.animate.rendering import RenderSession
 from fommctl.files import atomic_write
+from fommctl.media import timecode
+from fommctl.media.colour import ColourTags
+from fommctl.media.colourspaces import Space, tags_of
+from fommctl.media.containers import is_plate_format
 from fommctl.media.images import read_picture
 from fommctl.media.images_out import write_png
+from fommctl.media.marking import Mark
 from fommctl.media.movie import Frame, output_errors
+from fommctl.media.plates import Attributes
 from fommctl.media.plates_out import PlateFormat
 from fommctl.media.writer import Writer
+from fommctl.provenance.hashing import model_identity
+from fommctl.provenance.signing import Signature
 
 
 @dataclass(slots=True)
@@ -32,6 +43,8 @@ class Results:
     """The writer of the result."""
     matte: Writer | None
     uv: Writer | None
+    signature: Signature | None
+    """The signature of the result, where one is wanted."""
     _embed: bool
     """Whether the matte is a layer of the result."""
     _offset: Fraction
@@ -79,30 +92,49 @@ class Results:
         return [writer for writer in (self.writer, self.matte, self.uv) if writer is not None]
 
 
-def open_results(session: RenderSession, first: TimedFrame[DrivingFrame]) -> Results:
+def open_results(session: RenderSession, first: TimedFrame) -> Results:
     """Open the result, whose time 0 and sound begin with its first frame; not entered yet.
 
     A result of all frames begins with --start, wherever its first frame is.
     """
-    plan = session.plan
-    config, offset = plan.config, Fraction(0) if plan.config.frames is None else first.presentations[0].time
-    sound = [replace(source, origin=source.origin + offset) for source in plan.sound]
-    numbers = {"first_number": picture_number(plan, first), "part": config.frames is not None}
+    plan, composer, config, info = session.plan, session.composer, session.plan.config, session.plan.info
+    model = session.engine.model
+    offset = Fraction(0) if config.frames is None else first.presentations[0].time
+    signature = _signature(session)
+    of_all: dict[str, Any] = {
+        "rate": plan.rate,
+        "overwrite": config.overwrite,
+        "threads": config.encoder_threads,
+        "mark": Mark(__version__, model.name, model.preset.name),
+        "first_number": picture_number(plan, first),
+        "part": config.frames is not None,
+    }
     writer = Writer(
         config.result_path,
-        audio=sound,
-        timecode=first_timecode(plan, offset),
-        plates=session.plates(offset),
-        **numbers,  # type: ignore[arg-type]  # an int and a bool
-        **session.writing(),
+        width=composer.canvas[0],
+        height=composer.canvas[1],
+        alpha=composer.alpha,
+        deep=plan.deep,
+        audio=[replace(source, origin=source.origin + offset) for source in plan.sound],
+        plates=_plates(session, offset),
+        timecode=_first_timecode(plan, offset),
+        reel=_reel(plan),
+        # At a rate of its own, moments are multiples of its period.
+        time_base=Fraction(1, plan.rate.numerator) if plan.pace or info.tick is None else info.tick,
+        colour=_colour(plan),
+        codec=config.codec,
+        crf=config.crf,
+        pix_fmt=config.pix_fmt or composer.pix_fmt,
+        complete=signature,
+        **of_all,
     )
-    matte = None if config.matte_path is None else _beside(session, config.matte_path, offset, ("A",), numbers)
-    uv = None if config.uv is None else _beside(session, config.uv, offset, ("R", "G"), numbers)
-    return Results(writer, matte, uv, config.matte == "embed", offset)
+    matte = None if config.matte_path is None else _beside(session, config.matte_path, offset, ("A",), of_all)
+    uv = None if config.uv is None else _beside(session, config.uv, offset, ("R", "G"), of_all)
+    return Results(writer, matte, uv, signature, config.matte == "embed", offset)
 
 
 def _beside(
-    session: RenderSession, path: Path, offset: Fraction, channels: tuple[str, ...], numbers: dict[str, Any]
+    session: RenderSession, path: Path, offset: Fraction, channels: tuple[str, ...], of_all: dict[str, Any]
 ) -> Writer:
     """Return the writer of a plate beside the result."""
     plan, config = session.plan, session.plan.config
@@ -115,7 +147,7 @@ def _beside(
     form = PlateFormat(
         "float" if as_map else config.exr_type or "half",
         config.exr_compression,
-        attributes=session.attributes(offset),
+        attributes=_attributes(plan, offset),
         window=window,
         display=(width, height),
         channels=channels,
@@ -124,18 +156,81 @@ def _beside(
         path,
         width=size[0],
         height=size[1],
-        rate=plan.rate,
         deep=True,
         plates=form,
         pix_fmt="gbrpf32le" if as_map and path.suffix.lower() != ".exr" else None,
-        overwrite=config.overwrite,
-        threads=config.encoder_threads,
-        mark=session.writing()["mark"],
-        **numbers,
+        **of_all,
     )
 
 
-def picture_number(plan: AnimationPlan, first: TimedFrame[DrivingFrame]) -> int:
+def _plates(session: RenderSession, offset: Fraction) -> PlateFormat | None:
+    """Return how the result is written as OpenEXR, DPX or TIFF.  offset: seconds from --start to its first frame."""
+    plan, config = session.plan, session.plan.config
+    if not is_plate_format(config.result_path):
+        return None
+    plate = plate_of(plan.inputs)
+    space = result_space(config, plate)
+    names = (*"RGBA"[: 4 if session.composer.alpha else 3], *(("matte.A",) if config.matte == "embed" else ()))
+    kind = config.exr_type or ("float" if plate.depth in ("float", "double") else "half")
+    height, width = plate.values.shape[:2]
+    return PlateFormat(
+        kind,
+        config.exr_compression,
+        space,
+        _attributes(plan, offset, space),
+        associated(config.result_path, plate),
+        plate.window if plan.paste_back else (0, 0),
+        (width, height) if plan.paste_back else None,
+        names,
+    )
+
+
+def _attributes(plan: AnimationPlan, offset: Fraction, space: Space | None = None) -> Attributes:
+    """Return what plates say of themselves.  offset: seconds from --start to the first.  space: of their numbers."""
+    plate = plan.inputs.picture.plate
+    own = Attributes() if plate is None else plate.attributes
+    colours = own.chromaticities if plate is not None and space == plate.display.space else None
+    return Attributes(_first_timecode(plan, offset), plan.rate, own.aspect, colours, _reel(plan))
+
+
+def _reel(plan: AnimationPlan) -> str | None:
+    """Return the reel of the source, else of the driving video, else the one that was named."""
+    plate = plan.inputs.picture.plate
+    return (None if plate is None else plate.attributes.reel) or plan.info.reel or plan.config.reel
+
+
+def _first_timecode(plan: AnimationPlan, offset: Fraction) -> str | None:
+    """Return the driving video's timecode at the first frame that is used, counted at the result's rate.
+
+    offset: seconds from --start to that frame.
+    """
+    info = plan.info
+    first = info.timecode or plan.config.driving_timecode
+    if first is None:
+        return None
+    skipped = math.ceil(plan.inputs.driving.start * info.coded_rate) + round(offset * info.coded_rate)
+    return timecode.shifted(first, skipped, info.coded_rate, plan.rate)
+
+
+def _colour(plan: AnimationPlan) -> ColourTags | None:
+    """Return the tags of the result: those of its space, else the driving video's."""
+    if plan.deep and (tags := tags_of(result_space(plan.config, plate_of(plan.inputs)))) is not None:
+        return tags
+    # Frames of HDR and wide-gamut clips arrive as bt709: their own tags would be wrong.
+    return None if plan.info.hdr or plan.info.colour.wide_gamut else plan.info.colour
+
+
+def _signature(session: RenderSession) -> Signature | None:
+    """Return what signs the result, where --sign asks for it."""
+    config, model = session.plan.config, session.engine.model
+    if config.sign is None or config.sign_key is None:
+        return None
+    identity = model_identity(model)
+    named = {"name": identity["name"], "sha256": identity["sha256"], "preset": model.preset.name}
+    return Signature(config.result_path, config.sign, config.sign_key, session.plan.files, named)
+
+
+def picture_number(plan: AnimationPlan, first: TimedFrame) -> int:
     """Return the number of the first picture of the result, or of a part of it: that of its driving frame where those
     are numbered pictures, else counted from --start-number."""
     config, numbered = plan.config, plan.info.first_number is not None

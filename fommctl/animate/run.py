@@ -20,30 +20,16 @@ from fommctl.animate.config import SEARCHED, AnimateConfig, FrameRange
 from fommctl.animate.detecting import QUEUED_BATCHES, DrivingMotion
 from fommctl.animate.engine import Engine
 from fommctl.animate.faces import plan_faces
-from fommctl.animate.motion import (
-    DrivingFrame,
-    Motion,
-    Presentation,
-    TimedFrame,
-    save_motions,
-)
+from fommctl.animate.motion import Motion, Presentation, TimedFrame, save_motions
 from fommctl.animate.plan import AnimationPlan, input_files, open_driving
 from fommctl.animate.recording import AnimateResult, warn, write_sidecar
-from fommctl.animate.rendering import (
-    Group,
-    RenderSession,
-    Stage,
-    about,
-    check_range,
-    frames_to_render,
-)
-from fommctl.animate.results import frame_path, load_frame, open_results, save_frame
+from fommctl.animate.rendering import Group, RenderSession, Stage, about
+from fommctl.animate.results import Results, frame_path, load_frame, open_results, save_frame
 from fommctl.api.specs import StageEvent
 from fommctl.errors import UsageError
 from fommctl.media.movie import Frame
 from fommctl.media.probe import VideoInfo
 from fommctl.media.reader import Clip
-from fommctl.media.writer import Writer
 from fommctl.threads import ReadAhead, WriteBehind
 
 Progress = Callable[[int, int | None], None]
@@ -105,15 +91,15 @@ def render(
 
     driving: what it was planned with; the motion of each face.
     """
-    config, frames = plan.config, frames_to_render(plan)
+    config = plan.config
     engine.host.started(about(plan, engine))
     stage = Stage(plan, engine)
-    source = stage.driving(driving)
+    source = stage.driving(driving, keep=config.motion_out is not None)
     began = time.perf_counter()
-    with stage.detected(source, keep=config.motion_out is not None) as detected:
-        first, groups = _first_wanted(stage, stage.groups(detected, frames), frames)
+    with source.detected() as detected:
+        first, groups = _first_wanted(stage, stage.groups(detected))
         with open_results(stage.first, first) as results:
-            _render(stage, groups, frames, results.write, report, expected_frames(config, plan.info, plan.length))
+            _render(stage, groups, results.write, report, expected_frames(config, plan.info, plan.length))
         if config.motion_out is not None:
             # Behind the last frame that was rendered there may be others.
             for rest in detected:
@@ -122,7 +108,7 @@ def render(
     if config.motion_out is not None:
         motions = _collected(source, stage) if isinstance(driving, Clip) else driving
         save_motions(motions, config.motion_out, overwrite=config.overwrite)
-    return conclude(stage.first, results.writer, _stats(stage, began, source.warnings))
+    return conclude(stage.first, results, _stats(stage, began, source.warnings))
 
 
 def _merged(stats: Sequence[RenderStats], seconds: float) -> RenderStats:
@@ -138,9 +124,9 @@ def _merged(stats: Sequence[RenderStats], seconds: float) -> RenderStats:
     )
 
 
-def conclude(session: RenderSession, writer: Writer, stats: RenderStats) -> AnimateResult:
-    """Describe a result that is written, for the caller, its sidecar and listeners; `writer` is closed."""
-    plan, engine = session.plan, session.engine
+def conclude(session: RenderSession, results: Results, stats: RenderStats) -> AnimateResult:
+    """Describe a result that is written, for the caller, its sidecar and listeners; `results` are closed."""
+    plan, engine, writer = session.plan, session.engine, results.writer
     config = plan.config
     late = tuple(dict.fromkeys((*stats.warnings, *limited(stats.limited), *writer.warnings)))
     warn(late)
@@ -153,7 +139,7 @@ def conclude(session: RenderSession, writer: Writer, stats: RenderStats) -> Anim
         audio=writer.audio_codec,
         model=engine.model.name,
         preset=engine.model.preset.name,
-        device=str(session.renderer.device),
+        device=str(session.detector.device),
         precision=engine.precision,
         motion=plan.mode,
         reference_s=float(stats.references[0]),
@@ -170,7 +156,7 @@ def conclude(session: RenderSession, writer: Writer, stats: RenderStats) -> Anim
             references=stats.references,
             batch_size=stats.batch_size,
             encoder_threads=writer.threads,
-            unsigned=None if session.signature is None else session.signature.unsigned_sha256,
+            unsigned=None if results.signature is None else results.signature.unsigned_sha256,
         )
     engine.host.finished(StageEvent(stage="animate", details=result.to_json()))
     return result
@@ -212,9 +198,9 @@ def make_motion(
         if not isinstance(driving, Clip):
             return plan, driving
         stage = Stage(plan, engine)
-        source = stage.driving(driving)
+        source = stage.driving(driving, keep=True)
         total = expected_frames(replace(plan.config, fps=None), plan.info, plan.length)
-        with stage.detected(source, keep=True) as detected:
+        with source.detected() as detected:
             for count, _ in enumerate(zip(*detected, strict=True), 1):
                 if report and count % stage.first.batch_size == 0:
                     report(count, total)
@@ -226,11 +212,10 @@ def divide(
 ) -> list[FrameRange]:
     """Divide what is to be rendered into at most `pieces` ranges of nearly equal length, none of fewer driving frames
     than `shortest`; each begins where a batch does, so that no frame is rendered twice."""
-    wanted = frames_to_render(plan)
-    numbers = [timed.frame.number for timed in timed_frames(plan, motions[0])]
-    starts = [number for number in numbers[::batch_size] if number in wanted]
-    inside = [number for number in numbers if number in wanted]
-    check_range(wanted, numbers[-1])
+    numbers = [timed.frame.number for timed in plan.timed(motions[0].frames())]
+    starts = [number for number in numbers[::batch_size] if number in plan.frames]
+    inside = [number for number in numbers if number in plan.frames]
+    plan.frames.check_begun(numbers[-1])
     pieces = max(1, min(pieces, len(inside) // max(1, shortest)))
     chosen = [inside[0]]
     for piece in range(1, pieces):
@@ -255,15 +240,15 @@ def render_frames(
 
     report(frames done, frames of the range). What an earlier attempt has left of the same range is replaced.
     """
-    stage = Stage(plan, engine)
+    stage = Stage(plan, engine, frames)
     began = time.perf_counter()
     total = sum(number in frames for number in motions[0].numbers.tolist())
 
     def save(frame: Frame, presentation: Presentation, number: int, planes: Planes) -> None:
         save_frame(frame_path(folder, number, plan), frame, planes)
 
-    with stage.detected(stage.driving(motions), keep=False) as detected:
-        _render(stage, stage.groups(detected, frames), frames, save, report, total)
+    with stage.driving(motions).detected() as detected:
+        _render(stage, stage.groups(detected), save, report, total)
     return RenderedFrames(folder, _stats(stage, began, []))
 
 
@@ -278,9 +263,7 @@ def encode_frames(
 
     The pictures stay where they are; whoever made the folder removes it. Listeners hear that the job is finished.
     """
-    session = Stage(plan, engine).first
-    frames, began = frames_to_render(plan), time.perf_counter()
-    timed = [one for one in timed_frames(plan, motions[0]) if one.frame.number in frames]
+    session, began, timed = Stage(plan, engine).first, time.perf_counter(), plan.shown(motions[0])
     folders = {part.folder for part in parts}
 
     def pictures() -> Iterator[tuple[Frame, Presentation, int, Planes]]:
@@ -300,26 +283,23 @@ def encode_frames(
     stats = [part.stats for part in parts]
     seconds = max(each.seconds for each in stats) + time.perf_counter() - began
     merged = replace(_merged(stats, seconds), warnings=())
-    return conclude(session, results.writer, merged)
+    return conclude(session, results, merged)
 
 
-def _first_wanted(
-    stage: Stage, groups: Iterator[tuple[Group, ...]], frames: FrameRange
-) -> tuple[TimedFrame[DrivingFrame], Iterator[tuple[Group, ...]]]:
+def _first_wanted(stage: Stage, groups: Iterator[tuple[Group, ...]]) -> tuple[TimedFrame, Iterator[tuple[Group, ...]]]:
     """Return the first frame of the result, and the groups from its own on; the transfer has seen those before."""
     for group in groups:
-        first = next((timed for timed in group[0] if timed.frame.number in frames), None)
+        first = next((timed for timed in group[0] if timed.frame.number in stage.frames), None)
         if first is not None:
             return first, itertools.chain((group,), groups)
-        for _ in stage.render(group, frames):
+        for _ in stage.render(group):
             pass
-    raise UsageError(f"--frames {frames}: none of these frames is shown", "Choose others, or leave out --fps.")
+    raise UsageError(f"--frames {stage.frames}: none of these frames is shown", "Choose others, or leave out --fps.")
 
 
 def _render(
     stage: Stage,
     groups: Iterable[tuple[Group, ...]],
-    frames: FrameRange,
     write: Write,
     report: Progress | None,
     total: int | None,
@@ -328,32 +308,28 @@ def _render(
     finish: Callable[[Sequence[Sequence[Rendered]]], None] = partial(stage.finish, write=write)
     with WriteBehind(finish, QUEUED_BATCHES) as sink:
         for group in groups:
-            for rendered in stage.render(group, frames):
+            for rendered in stage.render(group):
                 sink.put(rendered)
                 if report:
                     report(stage.first.rendered, total)
 
 
-def timed_frames(plan: AnimationPlan, motion: Motion) -> Iterator[TimedFrame[DrivingFrame]]:
-    """Yield the frames that are shown, and when."""
-    return plan.timed(motion.frames())
-
-
 def _stats(stage: Stage, began: float, warnings: Sequence[str]) -> RenderStats:
     seconds = time.perf_counter() - began
-    return _merged([_stats_of(session, seconds, warnings) for session in stage.sessions], seconds)
-
-
-def _stats_of(session: RenderSession, seconds: float, warnings: Sequence[str]) -> RenderStats:
-    found = session.finder.found
-    return RenderStats(
-        rendered=session.rendered,
-        model_seconds=session.model_seconds,
-        seconds=seconds,
-        batch_size=session.batch_size,
-        references=tuple(found[shot].time for shot in sorted(found)),
-        limited=tuple(session.moves.limited),
-        warnings=(*warnings, *session.warnings),
+    return _merged(
+        [
+            RenderStats(
+                rendered=session.rendered,
+                model_seconds=session.model_seconds,
+                seconds=seconds,
+                batch_size=session.batch_size,
+                references=tuple(reference.time for _, reference in sorted(session.finder.found.items())),
+                limited=tuple(session.transfer.limited),
+                warnings=(*warnings, *session.warnings),
+            )
+            for session in stage.sessions
+        ],
+        seconds,
     )
 
 

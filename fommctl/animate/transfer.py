@@ -45,11 +45,6 @@ def rule_of(renderer: Renderer, mode: str, options: Any = None, *, film: bool = 
     return partial(renderer.transfer, mode=mode, options=options)
 
 
-def smoother_of(motion: MotionParts) -> Smoother:
-    """Return the filter for motions of this kind."""
-    return MotionSmoother() if isinstance(motion, Motion) else motion.smoother()
-
-
 @dataclass(frozen=True, slots=True)
 class Moment:
     """Properties of a driving frame beside its pixels."""
@@ -133,7 +128,9 @@ class MotionTransfer:
         self._scale = 1.0
         if self._adapt_scale and isinstance(self.source, Motion) and isinstance(self.reference, Motion):
             self._scale = transfer.movement_scale(self.source, self.reference)
-        self._smoother = smoother_of(self.reference) if self._smooth else None
+        self._smoother: Smoother | None = None
+        if self._smooth:
+            self._smoother = MotionSmoother() if isinstance(self.reference, Motion) else self.reference.smoother()
         self._held = self.reference
         self._missed = None
 

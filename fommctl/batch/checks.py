@@ -221,7 +221,7 @@ def _inputs(jobs: Sequence[Job]) -> tuple[dict[str, Job], dict[str, list[tuple[P
     """Return which job reads each file, by its name and by the folder that it lies in."""
     inputs: dict[str, Job] = {}
     folders: dict[str, list[tuple[Path, Job]]] = {}
-    read = {path: job for job in reversed(jobs) for path in (job.config.source, job.config.driving, *job.config.views)}
+    read = {path: job for job in reversed(jobs) for path in job.config.inputs}
     for path, reader in read.items():
         for name in _output_names(path):
             inputs.setdefault(name, reader)

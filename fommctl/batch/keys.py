@@ -49,7 +49,7 @@ class Key:
 def inputs_of(job: Job) -> tuple[Path, ...]:
     """Return what has to be hashed for the key of a job."""
     config = job.config
-    return (config.source, config.driving, *config.views, *([] if config.sign is None else [config.sign]))
+    return (*config.inputs, *([] if config.sign is None else [config.sign]))
 
 
 def key_of(job: Job, model: Mapping[str, Any], hashes: Hashes) -> Key:

@@ -176,7 +176,7 @@ def _check_seen(job: Job) -> None:
     config, choice, output = job.config, job.choice, job.output
     named = [Path(name) for name in (choice.model, choice.preset) if name is not None and Path(name).is_absolute()]
     folder = output.parent.parent if is_pattern(output) else output.parent
-    for path in (config.source, config.driving, *config.views, folder, *named):
+    for path in (*config.inputs, folder, *named):
         if not (path.parent if "%" in path.name and not path.exists() else path).exists():
             raise InputError(
                 f"{path} is not visible on {platform.node()}",

@@ -29,8 +29,8 @@ from fommctl.animate.detecting import BATCH_ON_CPU, BATCH_ON_GPU
 from fommctl.api.protocols import Backend, Renderer
 from fommctl.bench.config import FRAMES, BenchConfig
 from fommctl.host import Host, load_host
-from fommctl.media.images import Pixels, resize
 from fommctl.media.reader import Frame
+from fommctl.media.resampling import Pixels, resize
 from fommctl.media.writer import Writer
 from fommctl.models.loading import LoadedModel, build_backend
 from fommctl.models.precision import choose_precision

@@ -64,7 +64,7 @@ def animate(
     """Animate a still image with the motion of a video."""
     if from_sidecar is not None:
         return _again(session, from_sidecar, choice, config)
-    check_there(config.source, config.driving, *config.views)
+    check_there(*config.inputs)
     from fommctl.animate.animator import load
     from fommctl.animate.plan import check_outputs
     from fommctl.animate.run import run

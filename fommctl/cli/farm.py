@@ -63,7 +63,7 @@ def register(app: typer.Typer) -> None:
 
 def emit(session: Session, farm: FarmConfig, choice: ModelChoice, config: AnimateConfig) -> None:
     """Write what an engine submits for one shot; takes the options of animate."""
-    check_there(config.source, config.driving, *config.views)
+    check_there(*config.inputs)
     from fommctl.farm.emit import emit
 
     files = emit(config, choice, farm)

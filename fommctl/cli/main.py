@@ -251,6 +251,8 @@ def _report(known: FommctlError, error: BaseException, flags: SimpleNamespace) -
         import traceback
 
         _write("".join(traceback.format_exception(error)).rstrip(), to_stdout=False)
+    if known is INTERRUPTED and _told_elsewhere():
+        return
     to_stdout = flags.json or flags.log_format == "openjd"
     if not _write(_formatted(known, flags), to_stdout=to_stdout) and flags.json:
         # What stdout cannot take, because its disk is full, is told on stderr.
@@ -352,15 +354,18 @@ def _signal_again(signum: int) -> None:
     signals.send_to_main_thread(signum)
 
 
+def _told_elsewhere() -> bool:
+    """Tell whether another process says why this one ends: torchrun ends all of a run as soon as one has failed."""
+    return sys.argv[1:2] == ["train"] and os.environ.get("RANK", "0") != "0"
+
+
 def _end(signum: int, frame: FrameType | None) -> None:
     as_json = "--json" in sys.argv
     body = {"message": INTERRUPTED.message, "hint": INTERRUPTED.hint, "exit_code": INTERRUPTED.exit_code}
     text = json.dumps({"error": body}) if as_json else f"error: {INTERRUPTED.message}\nhint: {INTERRUPTED.hint}"
     stream = sys.stdout if as_json else sys.stderr
-    # torchrun ends all processes of a run as soon as one has failed: that one has told why.
-    silent = sys.argv[1:2] == ["train"] and os.environ.get("RANK", "0") != "0"
     try:
-        if stream is not None and not silent:
+        if stream is not None and not _told_elsewhere():
             os.write(stream.fileno(), f"{text}\n".encode())
     finally:
         os._exit(INTERRUPTED.exit_code)

@@ -21,14 +21,15 @@ from fommctl.media import sequences
 from fommctl.media.boxes import Box
 from fommctl.media.containers import CONTAINERS, resolve_encoding
 from fommctl.media.conversion import View
-from fommctl.media.images import Pixels, over_black, read_picture, resize
+from fommctl.media.images import read_picture
 from fommctl.media.images_out import write_png
 from fommctl.media.movie import output_errors
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.reader import Reader
-from fommctl.media.sound import choose_tracks
+from fommctl.media.resampling import Pixels, over_black, resize
+from fommctl.media.sound import AudioSource, choose_tracks
 from fommctl.media.sources import Pending
-from fommctl.media.writer import AudioSource, Writer
+from fommctl.media.writer import Writer
 from fommctl.presets.sections import Framing
 
 ENLARGED = 1.5

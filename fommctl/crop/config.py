@@ -13,9 +13,9 @@ from typing import Annotated, Literal
 import typer
 from pydantic import Field
 
-from fommctl.animate.config import parse_rate, parse_time
 from fommctl.errors import UsageError
 from fommctl.media import Deinterlace
+from fommctl.media.times import parse_rate, parse_time
 from fommctl.options import Reads, configuration, option
 
 AudioMode = Literal["auto", "none"]

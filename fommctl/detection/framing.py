@@ -28,6 +28,7 @@ from fommctl.errors import InputError
 from fommctl.media.boxes import Box, TurnedSquare, square
 from fommctl.media.probe import VideoInfo
 from fommctl.media.reader import Clip
+from fommctl.threads import batches
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +168,7 @@ def crop_in_clip(
     times: list[Fraction] = []
     found: list[list[Detection]] = []
     samples, length, rate = _samples(clip)
-    while batch := list(itertools.islice(samples, BATCH)):
+    for batch in batches(samples, BATCH):
         times += [time for time, _ in batch]
         detections = detector.detect([pixels for _, pixels in batch])
         found += [scaled(these, info, pixels) for these, (_, pixels) in zip(detections, batch, strict=True)]

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from fommctl.animate.config import parse_rate
 from fommctl.media.output_paths import is_pattern
+from fommctl.media.times import parse_rate
 from fommctl.options import Reads, configuration
 
 RATE = Fraction(25)
@@ -40,9 +40,7 @@ class EditConfig:
             "something turns; between rows numbers change evenly."
         ),
     ] = None
-    fps: Annotated[
-        Fraction, Reads(lambda text: parse_rate(text)), typer.Option(help="Frame rate of a result over time.")
-    ] = RATE
+    fps: Annotated[Fraction, Reads(parse_rate), typer.Option(help="Frame rate of a result over time.")] = RATE
     crop: Annotated[str, typer.Option(help="As of 'animate'.")] = "auto"
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing result.")] = False
 

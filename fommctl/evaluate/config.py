@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from fommctl.errors import UsageError
-from fommctl.options import BackendOptions, Device, Reads, Seed, Sets, configuration, listed, option
+from fommctl.options import BackendOptions, Device, Reads, Seed, Sets, as_json, configuration, listed, option
 
 ModelMode = Literal["reconstruction", "animation", "defaults"]
 Mode = Literal[ModelMode, "files"]
@@ -184,10 +183,4 @@ class EvaluateConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values, for listeners and the saved configuration."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(each) for each in value]
-    return str(value) if isinstance(value, Path) else value
+        return as_json(self)

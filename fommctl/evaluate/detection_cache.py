@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.errors import first_line
+from fommctl.media.resampling import Pixels
 
-Pixels = NDArray[np.uint8]
 Result = NDArray[np.float32] | None
 """Array of what was found in a picture, of any shape; None where nothing was."""
 T = TypeVar("T")

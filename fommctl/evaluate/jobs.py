@@ -22,7 +22,7 @@ from fommctl.evaluate.store import PredictionWriter, StoredScores, is_saved, key
 from fommctl.evaluate.streams import ClipFrames, FrameStream, compare_files
 from fommctl.host import Host, load_host
 from fommctl.provenance.hashing import InputFile
-from fommctl.workers import ENDING, Tell, Work
+from fommctl.workers import ENDING, Tell
 
 if TYPE_CHECKING:
     from fommctl.animate.engine import Engine
@@ -54,13 +54,8 @@ class Job:
     task: Task
 
 
-def make_worker(setup: Setup) -> Work[Job, ClipResult]:
-    """Return the function that does the jobs."""
-    return Worker(setup)
-
-
 class Worker:
-    """Holds the model of its last job, and the metrics."""
+    """Does the jobs of a process; holds the model of the last one, and the metrics."""
 
     def __init__(self, setup: Setup) -> None:
         self.config = setup.config
@@ -204,16 +199,13 @@ def _not_offered(host: Host) -> str:
     return f"no plugin offers it in a process of its own ({problems or 'none has problems'})"
 
 
-def open_stream(
-    config: EvaluateConfig, task: Task, number: int, engine: Engine | None, limit: int | None = None
-) -> FrameStream:
+def open_stream(config: EvaluateConfig, task: Task, number: int, engine: Engine | None) -> FrameStream:
     """Open the stream of a clip that is scored.
 
-    number: index of the model or of the folder of predictions.  engine: the model; None for finished results.
-    limit: frames at most, besides `--max-frames`. Raises InputError, also while it is read.
+    number: index of the model or of the folder of predictions.  engine: the model; None for finished results. Raises
+    InputError, also while it is read.
     """
-    limits = [most for most in (config.max_frames, limit) if most is not None]
-    most = min(limits) if limits else None
+    most = config.max_frames
     if engine is None:
         return _open_files(config, task, number, most)
     # Importing torch takes longer than scoring a short clip.

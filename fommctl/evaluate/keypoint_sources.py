@@ -4,30 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.api.metrics import EmbeddingSource, FrameChunk, KeypointSource, MetricClip
-from fommctl.api.protocols import Detector, Embedder, Renderer
+from fommctl.api.protocols import Renderer
 from fommctl.api.specs import DetectorSpec, EmbedderSpec, MetricSpec
 from fommctl.datasets.keypoints import keypoints_path, read_keypoints
 from fommctl.errors import MissingError, UsageError
 from fommctl.evaluate.config import EvaluateConfig
-from fommctl.evaluate.detection_cache import DetectionCache, Pixels, Result
+from fommctl.evaluate.detection_cache import DetectionCache, Result
 from fommctl.evaluate.plan import Task
 from fommctl.evaluate.scoring import missing_text
 from fommctl.files import read_regular
 from fommctl.home import home
 from fommctl.host import Host, why_not_ready
+from fommctl.media.resampling import Pixels
 
 if TYPE_CHECKING:
     from fommctl.animate.engine import Engine
 
 
+Spec = TypeVar("Spec", DetectorSpec, EmbedderSpec)
 Points = NDArray[np.float64]
 Both = tuple[Points, Points | None]
 """Keypoints of the prediction and of the truth."""
@@ -225,55 +228,60 @@ def in_pixels(points: Points, width: int, height: int) -> Points:
     return pixels
 
 
-class DetectorKeypoints:
-    """Landmarks of the first subject that a detector returns, as the published scripts take them.
+class _Cached(Generic[Spec]):
+    """Results of a detector or an embedder, which is built when it is first needed: never where all are cached."""
 
-    The detector is built when it is first needed, which is never where all results are cached.
-    """
-
-    def __init__(self, spec: DetectorSpec, cache: DetectionCache, *, version: str = "") -> None:
-        """Refuse a detector without landmarks (UsageError).
-
-        version: that of the detector's plugin (`Host.version`); cached results of another version are not used.
-        """
-        _with_landmarks(spec)
+    def __init__(self, spec: Spec, cache: DetectionCache, *, version: str = "") -> None:
+        """version: that of its plugin (`Host.version`); cached results of another version are not used."""
         self.name = spec.name
-        self._spec = spec
+        self._spec: Spec = spec
         self._cache = cache
         self._source = source_name(spec, version)
-        self._detector: Detector | None = None
+
+    @cached_property
+    def _built(self) -> Any:
+        return self._spec.build()
+
+    def _results(self, frames: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """Stack the results for frames (N, H, W, 3): (N, *shape), NaN where there is none."""
+        found = self._cache.results(self._source, list(frames), self._compute)
+        rows = np.full((len(found), *shape), np.nan)
+        for row, result in zip(rows, found, strict=True):
+            if result is not None:
+                row[...] = result
+        return rows
+
+    def _compute(self, frames: list[Pixels]) -> Sequence[Result]:
+        raise NotImplementedError
+
+
+class DetectorKeypoints(_Cached[DetectorSpec]):
+    """Landmarks of the first subject that a detector returns, as the published scripts take them."""
+
+    def __init__(self, spec: DetectorSpec, cache: DetectionCache, *, version: str = "") -> None:
+        """Refuse a detector without landmarks (UsageError)."""
+        super().__init__(_with_landmarks(spec), cache, version=version)
 
     def __call__(self, chunk: FrameChunk) -> Both:
         prediction = self._points(chunk.prediction)
         return prediction, None if chunk.truth is None else self._points(chunk.truth)
 
     def _points(self, frames: NDArray[np.uint8]) -> Points:
-        found = self._cache.results(self._source, list(frames), self._detect)
-        return _stacked(found, (self._spec.landmarks, 2))
+        return self._results(frames, (self._spec.landmarks, 2))
 
-    def _detect(self, frames: list[Pixels]) -> list[Result]:
-        if self._detector is None:
-            self._detector = self._spec.build()
-        return [subjects[0].landmarks if subjects else None for subjects in self._detector.detect(frames)]
+    def _compute(self, frames: list[Pixels]) -> list[Result]:
+        return [subjects[0].landmarks if subjects else None for subjects in self._built.detect(frames)]
 
 
-class Embeddings:
-    """Embeddings of an embedder, which is built when it is first needed."""
-
-    def __init__(self, spec: EmbedderSpec, cache: DetectionCache, *, version: str = "") -> None:
-        self.name = spec.name
-        self._spec = spec
-        self._cache = cache
-        self._source = source_name(spec, version)
-        self._embedder: Embedder | None = None
+class Embeddings(_Cached[EmbedderSpec]):
+    """Embeddings of an embedder."""
 
     def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
-        return _stacked(self._cache.results(self._source, list(frames), self._embed), (self._spec.dimension,))
+        return self._results(frames, (self._spec.dimension,))
 
-    def _embed(self, frames: list[Pixels]) -> list[Result]:
-        if self._embedder is None:
-            self._embedder = self._spec.build()
-        return self._embedder.embed(frames)
+    def _compute(self, frames: list[Pixels]) -> Sequence[Result]:
+        found: Sequence[Result] = self._built.embed(frames)
+        return found
 
 
 class _LatestChunk:
@@ -355,12 +363,3 @@ def _installed(package: str) -> str:
         return f"{package} {metadata.version(package)}"
     except metadata.PackageNotFoundError:
         return ""
-
-
-def _stacked(found: Sequence[Result], shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Stack results of this shape; NaN where there is none."""
-    rows = np.full((len(found), *shape), np.nan)
-    for row, result in zip(rows, found, strict=True):
-        if result is not None:
-            row[...] = result
-    return rows

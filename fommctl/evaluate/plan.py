@@ -293,9 +293,11 @@ def finished_predictions(config: EvaluateConfig) -> tuple[EvaluatedModel, ...]:
 
 def load_models(config: EvaluateConfig, host: Host) -> tuple[tuple[EvaluatedModel, ...], Preset]:
     """Load every model once; return them and the preset of the first. Raises what `load_model` raises."""
+    from fommctl.models import registry
+
     engines = [load_engine(model, config, host) for model in config.models]
     labels = [
-        engine.model.name if model is None or model in _registered(host) else Path(model).resolve().as_posix()
+        engine.model.name if model is None or model in registry.entries(host) else Path(model).resolve().as_posix()
         for model, engine in zip(config.models, engines, strict=True)
     ]
     names = config.names or distinct(labels)
@@ -316,12 +318,6 @@ def load_engine(model: str | None, config: EvaluateConfig, host: Host) -> Engine
     engine = Engine(loaded, host, device=config.device, precision=config.precision)
     engine.options(config.options)
     return engine
-
-
-def _registered(host: Host) -> Mapping[str, Any]:
-    from fommctl.models import registry
-
-    return registry.entries(host)
 
 
 def _evaluated_model(name: str, folder: str, model: str | None, engine: Engine) -> EvaluatedModel:

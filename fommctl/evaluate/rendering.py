@@ -18,20 +18,20 @@ from torch import Tensor
 
 from fommctl.animate import run as animate
 from fommctl.animate.config import AnimateConfig
-from fommctl.animate.detecting import BATCH_ON_CPU
-from fommctl.animate.engine import Engine
+from fommctl.animate.detecting import BATCH_ON_CPU, Batched
+from fommctl.animate.engine import Engine, choose_motion
 from fommctl.animate.plan import GENERAL
 from fommctl.animate.transfer import Moment, MotionTransfer, rule_of
 from fommctl.api.metrics import FrameChunk
 from fommctl.api.protocols import ReconstructionRenderer, Renderer, SourceContext, TransferRenderer
 from fommctl.api.schema import TransferRules
-from fommctl.errors import MissingError
-from fommctl.evaluate.streams import BATCH, ClipFrames, FrameBatch, FrameStream, groups
+from fommctl.evaluate.streams import BATCH, ClipFrames, FrameBatch, FrameStream
 from fommctl.media.images_out import write_png
 from fommctl.media.resampling import Pixels
 from fommctl.networks.grids import HostPixels, to_tensor
 from fommctl.networks.motion import Motion, MotionParts
 from fommctl.networks.transfer import adapted_covariances
+from fommctl.threads import batches
 
 
 def reconstruction(engine: Engine, clip: ClipFrames) -> FrameStream:
@@ -39,19 +39,19 @@ def reconstruction(engine: Engine, clip: ClipFrames) -> FrameStream:
     (first-order-model, reconstruction.py); a `ReconstructionRenderer` looks at the frames."""
     renderer = engine.renderer()
 
-    def batches() -> Iterator[FrameBatch]:
+    def rendered() -> Iterator[FrameBatch]:
         context, source, first = None, None, 0
-        for frames in groups(iter(clip), BATCH):
+        for frames in batches(clip, BATCH):
             if context is None or source is None:
                 source = frames[0]
                 context = renderer.encode_source(to_tensor([source], renderer.device))
             motion = _detected(renderer, frames)
             truth = np.stack(frames)
-            rendered = _rendered(renderer, context, motion, source, frames)
-            yield FrameBatch(_chunk(rendered, truth, first), source, truth)
+            made = _rendered(renderer, context, motion, source, frames)
+            yield FrameBatch(_chunk(made, truth, first), source, truth)
             first += len(frames)
 
-    return FrameStream(batches(), float(clip.rate), clip.warnings)
+    return FrameStream(rendered(), float(clip.rate), clip.warnings)
 
 
 def animation(engine: Engine, source_clip: ClipFrames, driving: ClipFrames, options: Sequence[str] = ()) -> FrameStream:
@@ -64,13 +64,13 @@ def animation(engine: Engine, source_clip: ClipFrames, driving: ClipFrames, opti
     mode = "relative" if rules.relative else "absolute"
     if isinstance(renderer, TransferRenderer):
         usual = engine.model.preset.pairs().defaults
-        mode = engine.motion(None if usual is None else usual.motion)
+        mode = choose_motion(engine.family, None if usual is None else usual.motion)
 
-    def batches() -> Iterator[FrameBatch]:
+    def rendered() -> Iterator[FrameBatch]:
         source = next(iter(source_clip))
         context = renderer.encode_source(to_tensor([source], renderer.device))
         moves, first = None, 0
-        for frames in groups(iter(driving), BATCH):
+        for frames in batches(driving, BATCH):
             motion = _detected(renderer, frames)
             moves = moves or MotionTransfer(
                 context.motion,
@@ -84,7 +84,7 @@ def animation(engine: Engine, source_clip: ClipFrames, driving: ClipFrames, opti
             yield FrameBatch(_chunk(_rendered(renderer, context, moved, source), None, first), source, np.stack(frames))
             first += len(frames)
 
-    return FrameStream(batches(), float(driving.rate), driving.warnings)
+    return FrameStream(rendered(), float(driving.rate), driving.warnings)
 
 
 def transfer_rules(engine: Engine) -> TransferRules:
@@ -112,9 +112,8 @@ def _moved(moves: MotionTransfer, driving: MotionParts, first: int, rules: Trans
 
 
 def _detected(renderer: Renderer, frames: list[Pixels]) -> MotionParts:
-    size = _batch(renderer)
-    parts = [frames[start : start + size] for start in range(0, len(frames), size)]
-    detected: MotionParts = MotionParts.cat([renderer.detect(to_tensor(part, renderer.device)) for part in parts])
+    parts = (to_tensor(part, renderer.device) for part in batches(frames, _batch(renderer)))
+    detected: MotionParts = MotionParts.cat([renderer.detect(part) for part in parts])
     return detected
 
 
@@ -127,33 +126,19 @@ def _rendered(
 ) -> tuple[Tensor, NDArray[np.uint8]]:
     """Render frames: exact (N, 3, H, W) on the CPU, and rounded to 8 bits (N, H, W, 3); in the size of the source,
     where the model makes larger ones too.  driving: frames that are to be made again."""
-    size = _batch(renderer)
-    exact, rounded = [], []
-    for start in range(0, len(motion), size):
-        shown = None if driving is None else driving[start : start + size]
-        frames = _render(renderer, context, motion[start : start + size], shown)
+
+    def render(part: slice) -> tuple[Tensor, NDArray[np.uint8]]:
+        if driving is not None and isinstance(renderer, ReconstructionRenderer):
+            frames = renderer.reconstruct(context, motion[part], to_tensor(list(driving[part]), renderer.device))
+        else:
+            frames = renderer.render(context, motion[part])
         if frames.shape[2:] != source.shape[:2]:
             frames = F.interpolate(frames, source.shape[:2], mode="bilinear", antialias=True)
-        rounded.append(HostPixels(frames).array())
-        exact.append(frames.float().cpu())
+        return frames.float().cpu(), HostPixels(frames).array()
+
+    found = Batched(_batch(renderer), renderer.device, hint="Use --device cpu.").in_batches(len(motion), render)
+    exact, rounded = zip(*(made for _, made in found), strict=True)
     return torch.cat(exact), np.concatenate(rounded)
-
-
-def _render(
-    renderer: Renderer, context: SourceContext, motion: MotionParts, driving: Sequence[Pixels] | None
-) -> Tensor:
-    try:
-        if driving is not None and isinstance(renderer, ReconstructionRenderer):
-            return renderer.reconstruct(context, motion, to_tensor(list(driving), renderer.device))
-        return renderer.render(context, motion)
-    except torch.OutOfMemoryError as error:
-        if len(motion) == 1:
-            raise MissingError(f"not enough memory on {renderer.device} for one frame", "Use --device cpu.") from error
-    half = len(motion) // 2
-    parts = (slice(None, half), slice(half, None))
-    return torch.cat(
-        [_render(renderer, context, motion[part], None if driving is None else driving[part]) for part in parts]
-    )
 
 
 def _batch(renderer: Renderer) -> int:
@@ -189,7 +174,7 @@ def animation_by_default(
     rate = Fraction(film.rate)
     warnings: list[str] = []
 
-    def batches() -> Iterator[FrameBatch]:
+    def rendered() -> Iterator[FrameBatch]:
         picture = next(iter(ClipFrames(source, limit=1)))
         with tempfile.TemporaryDirectory(prefix="fommctl-evaluate-") as name:
             folder = Path(name)
@@ -203,13 +188,14 @@ def animation_by_default(
             )
             made = animate.run(config, engine)
             warnings.extend(made.warnings)
-            pixels = max(made.width * made.height, picture.shape[0] * picture.shape[1], _area(film))
+            shown = 1 if film.info is None else film.info.width * film.info.height
+            pixels = max(made.width * made.height, picture.shape[0] * picture.shape[1], shown)
             yield from _beside(
                 ClipFrames(made.output), film, picture, max(1, min(BATCH, MOST_PIXELS // pixels)), warnings
             )
         warnings.extend(film.warnings)
 
-    return FrameStream(batches(), float(rate), warnings)
+    return FrameStream(rendered(), float(rate), warnings)
 
 
 def _beside(
@@ -217,7 +203,7 @@ def _beside(
 ) -> Iterator[FrameBatch]:
     first = 0
     nothing: list[Pixels] = []
-    for ours, theirs in zip_longest(groups(iter(made), size), groups(iter(film), size), fillvalue=nothing):
+    for ours, theirs in zip_longest(batches(made, size), batches(film, size), fillvalue=nothing):
         common = min(len(ours), len(theirs))
         if common:
             yield FrameBatch(FrameChunk(np.stack(ours[:common]), None, None, first), picture, np.stack(theirs[:common]))
@@ -226,10 +212,6 @@ def _beside(
             which = "result" if len(ours) > len(theirs) else "driving clip"
             warnings.append(f"the {which} has more frames than the other; the first {first} were compared")
             return
-
-
-def _area(film: ClipFrames) -> int:
-    return 1 if film.info is None else film.info.width * film.info.height
 
 
 def _readable(source: Path, picture: Pixels, target: Path) -> Path:

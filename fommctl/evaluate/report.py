@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl import __version__
+from fommctl.api.specs import MetricSpec
 from fommctl.evaluate.keypoint_sources import MODEL
 from fommctl.evaluate.plots import MOST_DOTS, Curves, Distribution, curves, distribution, places_for, printed
-from fommctl.evaluate.results import Evaluation, MetricInfo, Summary
+from fommctl.evaluate.results import Evaluation, Summary
 from fommctl.evaluate.videos import ShownClip, embedded_videos, shown_clips, shown_keypoints
 from fommctl.files import atomic_write, write_csv, write_text
 from fommctl.presets.config import dump_yaml
@@ -39,14 +40,9 @@ def write_tables(evaluation: Evaluation, folder: Path) -> None:
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         write_csv(file, rows(evaluation))
-    write_summary(evaluation, folder)
-    write_text(folder / CONFIGURATION, dump_yaml(evaluation.configuration))
-
-
-def write_summary(evaluation: Evaluation, folder: Path) -> None:
-    """Write what --json prints, and the configuration."""
     data = {**evaluation.to_json(), "configuration": dict(evaluation.configuration)}
     write_text(folder / SUMMARY, f"{json.dumps(data, indent=2, allow_nan=False)}\n")
+    write_text(folder / CONFIGURATION, dump_yaml(evaluation.configuration))
 
 
 def rows(evaluation: Evaluation) -> Iterator[list[str | int | float | None]]:
@@ -107,7 +103,7 @@ class MetricView:
     """One metric on the page."""
 
     name: str
-    info: MetricInfo
+    spec: MetricSpec
     places: int
     """Decimal places of its means."""
     standings: tuple[ModelRank, ...]
@@ -150,17 +146,18 @@ def write_report(
 
 
 def _content(evaluation: Evaluation, videos: Mapping[str, Path], made: datetime) -> dict[str, Any]:
+    models = evaluation.models
     order, shown = shown_clips(evaluation)
     options, keypoints = evaluation.configuration.get("options", {}), evaluation.configuration.get("keypoints")
     metrics = [_metric(evaluation, name, shown) for name in evaluation.metrics]
     return {
-        "title": _title(evaluation.models),
+        "title": f"Evaluation of {models[0]}" if len(models) == 1 else f"{enumerated(models)} compared",
         "mode": _MODES[evaluation.mode],
-        "columns": enumerated([*_COLUMNS[evaluation.mode], *evaluation.models]),
+        "columns": enumerated([*_COLUMNS[evaluation.mode], *models]),
         "data": options.get("data") or options.get("truth"),
         "made": made.astimezone(UTC),
         "evaluation": evaluation,
-        "several": len(evaluation.models) > 1,
+        "several": len(models) > 1,
         "reference": _COLUMNS[evaluation.mode][-1],
         "own_keypoints": shown_keypoints(keypoints, finished=evaluation.mode == "files") == MODEL,
         "compared": sum(frames > 0 for frames in evaluation.frames),
@@ -176,14 +173,10 @@ def _content(evaluation: Evaluation, videos: Mapping[str, Path], made: datetime)
     }
 
 
-def _title(models: Sequence[str]) -> str:
-    return f"Evaluation of {models[0]}" if len(models) == 1 else f"{enumerated(models)} compared"
-
-
 def _metric(evaluation: Evaluation, name: str, shown: Sequence[ShownClip]) -> MetricView:
     summaries = {model: evaluation.summary(model, name) for model in evaluation.models}
-    info = evaluation.metrics[name]
-    sign = 1 if info.lower_is_better else -1
+    spec = evaluation.metrics[name]
+    sign = 1 if spec.lower_is_better else -1
     scored = {model: one.mean for model, one in summaries.items() if one.mean is not None}
     ranked = sorted(scored, key=lambda model: sign * scored[model])
     ordered = [*ranked, *(model for model in evaluation.models if model not in scored)]
@@ -206,7 +199,7 @@ def _metric(evaluation: Evaluation, name: str, shown: Sequence[ShownClip]) -> Me
     rates = [evaluation.rates[clip.clip] if evaluation.rates else None for clip in shown]
     return MetricView(
         name,
-        info,
+        spec,
         max((places_for(mean) for mean in scored.values()), default=0),
         standings,
         tuple(pairs) if len(ranked) > 2 else (),

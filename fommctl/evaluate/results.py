@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,6 @@ from fommctl.workers import Failed, Outcome
 log = logging.getLogger(__name__)
 
 
-Needs = Literal["truth", "identity", "driving", "nothing"]
-Weighting = Literal["frames", "clips"]
 Combine = Callable[[Sequence[ClipScores]], float | None]
 RESAMPLES = 2000
 LARGEST_STATE = 4096
@@ -40,35 +38,6 @@ LARGEST_STATE = 4096
 compute 2000 times, and has no interval."""
 _BATCH = 100
 """Resamples at a time, so that memory does not grow with their number."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MetricInfo:
-    """Facts of a metric that its numbers need to be read."""
-
-    summary: str
-    unit: str
-    lower_is_better: bool
-    variant: str
-    """Part of the name after its first dot (`paper`, `strict`, `luma`); empty where there is none."""
-    needs: Needs
-    weighting: Weighting = "frames"
-    """Weights of clips in the mean: by their scored frames, or equal."""
-    combine: Combine | None = None
-    """The score of several clips, where it is no weighted mean."""
-
-    @classmethod
-    def of(cls, spec: MetricSpec) -> MetricInfo:
-        """Take what a plugin states."""
-        return cls(
-            summary=spec.summary,
-            unit=spec.unit,
-            lower_is_better=spec.lower_is_better,
-            variant=spec.name.partition(".")[2],
-            needs=spec.needs,
-            weighting=spec.weighting,
-            combine=spec.combine,
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +84,7 @@ class Evaluation:
     """Numbers of frames compared of each clip; 0 for a broken clip."""
     rates: tuple[float, ...] = ()
     """Frames a second of each clip, for curves over time."""
-    metrics: Mapping[str, MetricInfo]
+    metrics: Mapping[str, MetricSpec]
     """Metrics by name, in the order to print; the first one ranks."""
     scores: Scores
     configuration: Mapping[str, Any]
@@ -205,11 +174,11 @@ class Evaluation:
         ]
 
     def _statistic(self, metric: str, scores: Sequence[ClipScores | None]) -> Statistic:
-        info = self.metrics[metric]
-        if info.combine is not None:
-            return _combined(info.combine, scores)
+        spec = self.metrics[metric]
+        if spec.combine is not None:
+            return _combined(spec.combine, scores)
         values = np.array([0.0 if (value := _value(one)) is None else value for one in scores])
-        by_frames = info.weighting == "frames"
+        by_frames = spec.weighting == "frames"
         weights = np.array([0.0 if one is None else float(one.scored if by_frames else 1) for one in scores])
 
         def weighted(draws: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -386,14 +355,14 @@ class EvaluationCollector:
 
     def evaluation(self, mode: Mode, host: Host) -> Evaluation:
         """Put all scores in the order of the plan; a metric that lacks something it needs is left out."""
-        metrics = {name: MetricInfo.of(spec) for name, spec in self.specs.items() if name not in self._missing}
+        metrics = {name: spec for name, spec in self.specs.items() if name not in self._missing}
         warnings = [*self._warnings()]
         idle = [name for name in metrics if not self._scores_anything(name)]
         if idle and self._config.metrics:
             warnings.append(f"no frame could be scored: {', '.join(idle)}")
         elif idle and len(idle) < len(metrics):
             warnings.append(f"left out, for no frame could be scored: {', '.join(idle)}")
-            metrics = {name: info for name, info in metrics.items() if name not in idle}
+            metrics = {name: spec for name, spec in metrics.items() if name not in idle}
         for warning in warnings:
             log.warning("%s", warning)
         names = tuple(each.name for each in self.models)
@@ -473,7 +442,7 @@ class EvaluationCollector:
             found.append(f"the models make frames of different sizes ({shown}): compare their numbers with care")
         return found
 
-    def _configuration(self, mode: Mode, host: Host, metrics: Mapping[str, MetricInfo]) -> dict[str, Any]:
+    def _configuration(self, mode: Mode, host: Host, metrics: Mapping[str, MetricSpec]) -> dict[str, Any]:
         """Return everything that is needed to get the same numbers again."""
         hashes = {task.name: [one.hashes for one in self._of_clip(task.name) if one] for task in self.plan.tasks}
         return {

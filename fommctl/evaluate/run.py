@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from fommctl.api.specs import StageEvent
-from fommctl.errors import InputError, UsageError
+from fommctl.errors import InputError, JobsFailedError, MissingError, UsageError
 from fommctl.evaluate.config import EvaluateConfig, Mode
-from fommctl.evaluate.jobs import Job, Setup, make_worker
+from fommctl.evaluate.jobs import Job, Setup, Worker
 from fommctl.evaluate.keypoint_sources import choose_sources
 from fommctl.evaluate.plan import (
     EvaluatedModel,
@@ -33,7 +33,7 @@ from fommctl.files import exclusive_folder, read_regular, remove_stale_files, re
 from fommctl.host import Host
 from fommctl.machine import usable_cores
 from fommctl.presets.preset import load_preset
-from fommctl.presets.sections import Preset
+from fommctl.presets.sections import Preset, ReconstructionParams
 from fommctl.workers import Failed, run_jobs
 
 log = logging.getLogger(__name__)
@@ -105,8 +105,6 @@ def _planned(config: EvaluateConfig, host: Host) -> tuple[tuple[EvaluatedModel, 
     if config.finished:
         preset = None if config.preset is None else load_preset(config.preset, host, sets=config.sets)
         return finished_predictions(config), finished_results(config), _subject(preset)
-    from fommctl.presets.sections import ReconstructionParams
-
     models, preset = load_models(config, host)
     if config.mode == "reconstruction":
         section = preset.reconstruction_params or ReconstructionParams()
@@ -171,7 +169,7 @@ def _score(config: EvaluateConfig, collector: EvaluationCollector, report: Progr
         if report:
             report(sum(done.values()), total)
 
-    with closing(run_jobs(jobs, make_worker, (setup,), workers=workers, tell=tell)) as outcomes:
+    with closing(run_jobs(jobs, Worker, (setup,), workers=workers, tell=tell)) as outcomes:
         for job, outcome in outcomes:
             if isinstance(outcome, Failed):
                 outcome.raise_if_disk_full()
@@ -206,8 +204,6 @@ def _workers(config: EvaluateConfig, jobs: int) -> int:
 
 def exit_code(result: EvaluateResult) -> int:
     """Return 0, or 6 where clips failed, 5 where metrics were left out."""
-    from fommctl.errors import JobsFailedError, MissingError
-
     if result.evaluation.failed:
         return JobsFailedError.exit_code
     return MissingError.exit_code if result.missing else 0

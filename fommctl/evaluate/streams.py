@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,17 +18,10 @@ from fommctl.media.probe import probe
 from fommctl.media.random_access import count_frames, read_frames
 from fommctl.media.reader import Reader
 from fommctl.media.resampling import Pixels, resize
-from fommctl.threads import ReadAhead
+from fommctl.threads import ReadAhead, batches
 
 STRIP_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 """Suffixes of the strips that published tools write and read."""
-T = TypeVar("T")
-
-
-def groups(items: Iterator[T], size: int) -> Iterator[list[T]]:
-    """Yield lists of `size` items; the last may be shorter."""
-    while group := list(islice(items, size)):
-        yield group
 
 
 @dataclass
@@ -147,11 +139,11 @@ def compare_files(prediction: ClipFrames, truth: ClipFrames) -> FrameStream:
     """Stream a finished result beside its reference, as far as both go."""
     warnings: list[str] = []
 
-    def batches() -> Iterator[FrameBatch]:
+    def compared() -> Iterator[FrameBatch]:
         predicted, true = iter(prediction), iter(truth)
         first = 0
         while True:
-            ours, theirs = _next(predicted), _next(true)
+            ours, theirs = (next(batches(frames, BATCH), []) for frames in (predicted, true))
             common = min(len(ours), len(theirs))
             if common:
                 chunk = FrameChunk(_stacked(ours[:common], theirs[:common]), np.stack(theirs[:common]), None, first)
@@ -166,11 +158,7 @@ def compare_files(prediction: ClipFrames, truth: ClipFrames) -> FrameStream:
         warnings.extend(f"prediction: {text}" for text in prediction.warnings)
         warnings.extend(f"truth: {text}" for text in truth.warnings)
 
-    return FrameStream(batches(), float(truth.rate), warnings, ahead=2)
-
-
-def _next(frames: Iterator[Pixels]) -> list[Pixels]:
-    return next(groups(frames, BATCH), [])
+    return FrameStream(compared(), float(truth.rate), warnings, ahead=2)
 
 
 def _stacked(ours: list[Pixels], theirs: list[Pixels]) -> NDArray[np.uint8]:

@@ -189,7 +189,7 @@ def _filled(template: str, folder: Path, shot: FarmShot) -> str:
     )
     environment.filters |= {"json": json.dumps, "sh": lambda value: shlex.quote(str(value)), "python": repr}
     config = shot.config
-    used = [config.source, config.driving, *config.views]
+    used = [*config.inputs]
     used += [Path(name) for name in (shot.choice.model, shot.choice.preset) if name and os.path.isabs(name)]
     output = config.result_path
     return environment.get_template(f"{template}.j2").render(

@@ -27,7 +27,6 @@ from fommctl.animate.run import (
     make_motion,
     render,
     render_frames,
-    timed_frames,
 )
 from fommctl.errors import InputError, UsageError
 from fommctl.farm.shot import DONE, FRAMES, MOTION, SETTLED, SHOT, FarmShot, PathMapping
@@ -114,10 +113,7 @@ class FarmJob:
             return TaskResult("render", target, len(before.pictures), kept=True)
         engine = load(shot)
         plan, motions = self._planned(shot, engine)
-        wanted = parse_frames(plan.config.frames)
-        shown = [
-            one for one in timed_frames(plan, motions[0]) if one.frame.number in asked and one.frame.number in wanted
-        ]
+        shown = [one for one in plan.shown(motions[0]) if one.frame.number in asked]
         if not shown:
             return TaskResult("render", target, 0, kept=True)
         exact = FrameRange(shown[0].frame.number, shown[-1].frame.number)
@@ -153,11 +149,10 @@ class FarmJob:
             return TaskResult("encode", target, count, kept=True)
         engine = load(shot)
         plan, motions = self._planned(shot, engine)
-        frames, wanted = self.folder / FRAMES, parse_frames(plan.config.frames)
+        frames = self.folder / FRAMES
         missing = [
             one.frame.number
-            for one in timed_frames(plan, motions[0])
-            if one.frame.number in wanted
+            for one in plan.shown(motions[0])
             for number in range(one.position, one.position + len(one.presentations))
             if not frame_path(frames, number, plan).exists()
         ]

@@ -189,19 +189,12 @@ class Encoding:
         return bool(av.VideoFormat(self.pix_fmt).is_rgb) or self.pix_fmt == "pal8"
 
     def coded_size(self, width: int, height: int) -> tuple[int, int]:
-        """Return (width, height) of the smallest picture that holds this one and that the encoder takes."""
-        return width + (width % 2 if self.even_width else 0), height + (height % 2 if self.even_height else 0)
-
-    @property
-    def even_width(self) -> bool:
-        """Whether the encoder needs an even width: half a chroma sample is refused by all but VP9 and FFV1."""
-        subsampled = av.VideoFormat(self.pix_fmt).chroma_width(2) == 1
-        return self.encoder.name == "prores" or (subsampled and self.encoder.name in _EVEN_CHROMA)
-
-    @property
-    def even_height(self) -> bool:
-        """Whether the encoder needs an even height."""
-        return av.VideoFormat(self.pix_fmt).chroma_height(2) == 1 and self.encoder.name in _EVEN_CHROMA
+        """Return (width, height) of the smallest picture that holds this one and that the encoder takes: half a chroma
+        sample is refused by all but VP9 and FFV1."""
+        form, even = av.VideoFormat(self.pix_fmt), self.encoder.name in _EVEN_CHROMA
+        even_width = self.encoder.name == "prores" or (even and form.chroma_width(2) == 1)
+        even_height = even and form.chroma_height(2) == 1
+        return width + (width % 2 if even_width else 0), height + (height % 2 if even_height else 0)
 
 
 def resolve_encoding(

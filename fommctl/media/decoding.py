@@ -10,7 +10,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from fommctl.errors import MORE_MEMORY, InputError
 from fommctl.media import Deinterlace
 from fommctl.media.boxes import Box
-from fommctl.media.files import demuxed, nominal_rate, pixel_aspect, side_data, time_base
+from fommctl.media.files import demuxed, nominal_rate, pixel_aspect, pulled, side_data, time_base
 from fommctl.media.resampling import Number
 from fommctl.media.stills import LONGEST_PAUSE
 
@@ -158,11 +157,7 @@ class _Bwdif:
         yield from self._ready()
 
     def _ready(self) -> Iterator[Decoded]:
-        while True:
-            try:
-                frame = self._graph.vpull()
-            except (av.BlockingIOError, av.EOFError):
-                return
+        for frame in pulled(self._graph.vpull):
             number, second = divmod(frame.pts or 0, 2)
             time = self._times[number]
             if second:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 from av.container import InputContainer
@@ -22,6 +22,7 @@ from fommctl.files import not_there
 from fommctl.media.limits import MAX_PIXELS, check_size
 from fommctl.media.stills import check_format
 
+T = TypeVar("T")
 DEFAULT_RATE = Fraction(25)
 _MAX_RATE = 1000
 _MAX_ASPECT = 16
@@ -104,6 +105,16 @@ def opened(path: Path) -> Iterator[InputContainer]:
         yield container
 
 
+def pulled(pull: Callable[[], T]) -> Iterator[T]:
+    """Yield the frames that a graph of filters has ready.  pull: its `pull` or `vpull`."""
+    while True:
+        try:
+            frame = pull()
+        except (av.BlockingIOError, av.EOFError):
+            return
+        yield frame
+
+
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
     """Return the stream with the moving picture, ready to decode on several threads. Raises InputError.
 
@@ -150,12 +161,25 @@ def _length(stream: VideoStream) -> Fraction | None:
 
 def stated_end(stream: VideoStream) -> Fraction | None:
     """Return seconds of the file at which a stream ends by its own tag (Matroska); None where there is none."""
-    tag = next((value for name, value in stream.metadata.items() if name.lower() == "duration"), None)
     try:
-        hours, minutes, seconds = (tag or "").split(":")
+        hours, minutes, seconds = (lookup(stream.metadata, "duration") or "").split(":")
         return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
     except ValueError:
         return None
+
+
+def lookup(metadata: Mapping[str, str], key: str) -> str | None:
+    """Return a value of metadata, whose names are written in any case."""
+    return next((value for name, value in metadata.items() if name.lower() == key), None)
+
+
+def seek(container: InputContainer, stream: VideoStream, ticks: int) -> bool:
+    """Go to a key frame at or before a time of the stream; return whether the file allowed it."""
+    try:
+        container.seek(ticks, stream=stream)
+    except (FFmpegError, OSError):
+        return False
+    return True
 
 
 def nominal_rate(stream: VideoStream) -> Fraction:

@@ -19,9 +19,7 @@ from fommctl.media.limits import check_memory
 from fommctl.media.plates import Plate
 from fommctl.media.probe import probe
 from fommctl.media.read_options import PLAIN, ReadOptions
-from fommctl.media.resampling import Pixels, crop, over_black, resize
-
-__all__ = ["Picture", "Pixels", "crop", "over_black", "read_picture", "resize"]
+from fommctl.media.resampling import Pixels, resize
 
 
 @dataclass(frozen=True, slots=True)

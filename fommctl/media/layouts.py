@@ -11,6 +11,8 @@ import numpy as np
 from av.filter import Graph
 from numpy.typing import NDArray
 
+from fommctl.media.files import pulled
+
 _ORDER = (
     *("FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC", "SL", "SR", "TC", "TFL", "TFC", "TFR", "TBL", "TBC"),
     *("TBR", "DL", "DR", "WL", "WR", "SDL", "SDR", "LFE2", "TSL", "TSR", "BFC", "BFL", "BFR"),
@@ -99,7 +101,7 @@ class Mixer:
         if self._graph is None or kind != self._kind:
             self._graph, self._kind = _packing(*kind), kind
         self._graph.push(frame)
-        return [self._mixed(packed, layout) for packed in _pulled(self._graph)]
+        return [self._mixed(packed, layout) for packed in pulled(self._graph.pull)]
 
     def _layout_of(self, frame: av.AudioFrame) -> Layout:
         if frame.layout.nb_channels == len(self._layout.channels):
@@ -107,7 +109,7 @@ class Mixer:
         # The input changes its layout on the way.
         return Layout(frame.layout.name, tuple(channel.name for channel in frame.layout.channels))
 
-    def _mixed(self, packed: av.AudioFrame, layout: Layout) -> av.AudioFrame:
+    def _mixed(self, packed: Any, layout: Layout) -> av.AudioFrame:
         samples = packed.to_ndarray().reshape(-1, len(layout.channels))
         known = layout.known
         if known is None:
@@ -127,15 +129,6 @@ def _packing(sample_format: str, layout: str, rate: int) -> Graph:
     source = graph.add("abuffer", sample_rate=str(rate), sample_fmt=sample_format, channel_layout=layout)
     graph.link_nodes(source, graph.add("aformat", sample_fmts="flt"), graph.add("abuffersink")).configure()
     return graph
-
-
-def _pulled(graph: Graph) -> list[Any]:
-    frames: list[Any] = []
-    while True:
-        try:
-            frames.append(graph.pull())
-        except (av.BlockingIOError, av.EOFError):
-            return frames
 
 
 def _to_stereo(channels: tuple[str, ...]) -> NDArray[np.float32]:

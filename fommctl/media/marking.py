@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 OURS = "Synthetic video, animated by fommctl"
 """Beginning of the comment of every result."""
 _LONGEST_NAME = 200
+_GIF_COMMENT, _GIF_TRAILER = b"\x21\xfe", b"\x3b"
 _GIF_XMP = b"\x21\xff\x0bXMP DataXMP"
 # A decoder that knows no XMP takes the packet for sub-blocks: wherever it steps into this, the next byte leads it to
 # the end (XMP specification part 3, section 1.1.2).
@@ -77,6 +79,18 @@ def add_xmp_box(movie: Path, packet: bytes) -> None:
     """Put an XMP packet at the end of a finished MP4 or QuickTime file."""
     with movie.open("ab") as file:
         file.write((8 + len(XMP_BOX) + len(packet)).to_bytes(4, "big") + b"uuid" + XMP_BOX + packet)
+
+
+def add_to_gif(path: Path, comment: str, packet: bytes) -> None:
+    """Put a comment and an XMP packet, whichever is not empty, before the trailer of a finished GIF."""
+    text = comment.encode()
+    parts = [text[start : start + 255] for start in range(0, len(text), 255)]
+    blocks = _GIF_COMMENT + b"".join(bytes([len(part)]) + part for part in parts) + b"\x00" if text else b""
+    if packet:
+        blocks += gif_extension(packet)
+    with open(path, "rb+") as file:
+        file.seek(-len(_GIF_TRAILER), os.SEEK_END)
+        file.write(blocks + _GIF_TRAILER)
 
 
 def gif_extension(packet: bytes) -> bytes:
@@ -146,7 +160,7 @@ def _of_gif(path: Path) -> Statement:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _TAIL))
         tail = file.read()
-    at = tail.rfind(b"\x21\xfe")
+    at = tail.rfind(_GIF_COMMENT)
     text = b""
     while at >= 0 and at + 2 < len(tail) and tail[at + 2] and len(text) < _TAIL:
         length = tail[at + 2]

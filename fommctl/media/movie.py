@@ -15,14 +15,15 @@ from typing import Any
 
 import av
 import numpy as np
+from av.filter import Graph
 from numpy.typing import NDArray
 
 from fommctl.errors import FULL_DISK, OutputError
 from fommctl.files import HeldFolder, keep_copy, publish, temporary_path
 from fommctl.media.colour import ColourTags, Converter, MatrixConverter, output_colour, tag
 from fommctl.media.containers import Encoding
-from fommctl.media.marking import TRAINED_ALGORITHMIC_MEDIA, Mark, add_xmp_box, gif_extension
-from fommctl.media.palette import PaletteConverter, add_gif_extensions
+from fommctl.media.files import pulled
+from fommctl.media.marking import TRAINED_ALGORITHMIC_MEDIA, Mark, add_to_gif, add_xmp_box
 from fommctl.media.resampling import over_black
 from fommctl.media.sound import AudioSource, CopiedSound, Sound, open_sound
 
@@ -99,6 +100,33 @@ def output_errors(path: Path) -> Iterator[None]:
             raise OutputError(f"cannot write {path}: {reason}", "Leave it in place until the end.") from error
         reason = (error.strerror or str(error)).lower()
         raise OutputError(f"cannot write {path}: {reason}", "Check the folder, the codec and its options.") from error
+
+
+class PaletteConverter:
+    """RGB to 256 colours chosen for each frame, dithered, one frame at a time.
+
+    width, height: of the frames in pixels.  time_base: unit of their timestamps in seconds.
+    """
+
+    def __init__(self, width: int, height: int, time_base: Fraction) -> None:
+        self._graph = graph = Graph()
+        source = graph.add_buffer(width=width, height=height, format=av.VideoFormat("rgb24"), time_base=time_base)
+        split = graph.add("split")
+        # stats_mode and new: a palette for the single frame; one for the clip would need all of it in memory.
+        palette = graph.add("palettegen", "stats_mode=single:reserve_transparent=0")
+        use = graph.add("paletteuse", "new=1:dither=floyd_steinberg")
+        sink = graph.add("buffersink")
+        source.link_to(split)
+        split.link_to(use, 0, 0)
+        split.link_to(palette, 1, 0)
+        palette.link_to(use, 0, 1)
+        use.link_to(sink)
+        graph.configure()
+
+    def frames(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
+        """Yield the paletted frames that are ready after `frame`; None ends the stream."""
+        self._graph.push(frame)
+        yield from pulled(self._graph.vpull)
 
 
 class Movie:
@@ -228,7 +256,7 @@ class Movie:
         """Add the comment of a GIF, or XMP where the container has a place for it; return whether it did."""
         muxer, packet = self._encoding.container.muxer, b"" if self._mark is None else self._mark.xmp
         if muxer == "gif":
-            add_gif_extensions(self._temporary, self._metadata, gif_extension(packet) if packet else b"")
+            add_to_gif(self._temporary, self._metadata.get("comment", ""), packet)
         elif muxer in ("mp4", "mov") and packet:
             add_xmp_box(self._temporary, packet)
         else:

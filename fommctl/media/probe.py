@@ -34,6 +34,7 @@ from fommctl.media.decoding import (
 from fommctl.media.files import (
     DEFAULT_RATE,
     check_file,
+    lookup,
     nominal_rate,
     opened,
     side_data,
@@ -130,17 +131,14 @@ class OpenVideo:
         self._stack.close()
 
 
-def probe(
-    path: Path, fps: Fraction | None = None, deinterlace: Deinterlace = "auto", reading: ReadOptions = PLAIN
-) -> VideoInfo:
+def probe(path: Path, fps: Fraction | None = None, deinterlace: Deinterlace = "auto") -> VideoInfo:
     """Read the header and decode the first frame.
 
     path: a video, an image, a folder of frames or a printf pattern such as `frames/%05d.png`.
     fps: the rate of folders, patterns and single images; 25 by default.  deinterlace: what is to be done about
-    interlaced footage.  reading: how pictures are to be read. Raises InputError, and MissingError for files of
-    post-production without OpenImageIO.
+    interlaced footage. Raises InputError, and MissingError for files of post-production without OpenImageIO.
     """
-    found = probe_open(path, fps, deinterlace, reading)
+    found = probe_open(path, fps, deinterlace)
     if isinstance(found, VideoInfo):
         return found
     with closing(found):
@@ -150,7 +148,8 @@ def probe(
 def probe_open(
     path: Path, fps: Fraction | None = None, deinterlace: Deinterlace = "auto", reading: ReadOptions = PLAIN
 ) -> VideoInfo | OpenVideo:
-    """Probe as `probe` does; a video file stays open, for a reader that goes on with it."""
+    """Probe as `probe` does; a video file stays open, for a reader that goes on with it.  reading: how pictures are to
+    be read."""
     path = Path(path)
     if os.path.isdir(path) or sequences.is_sequence(path):
         return _probe_sequence(path, fps, reading)
@@ -322,7 +321,7 @@ def _of_video(
         colour=tags,
         hdr=tags.hdr,
         audio=_audio(container),
-        timecode=_timecode(container, stream),
+        timecode=_stated(container, stream, "timecode"),
         origin=origin,
         orientation=orientation,
         peak=_peak(frame),
@@ -330,7 +329,7 @@ def _of_video(
         deinterlace="auto" if deinterlace == "field" and parity is None else deinterlace,
         sample_aspect=aspect,
         tick=time_base(stream),
-        reel=_reel(container, stream),
+        reel=_stated(container, stream, "reel_name"),
     )
 
 
@@ -362,24 +361,14 @@ def _audio(container: InputContainer) -> tuple[AudioTrack, ...]:
 
 
 def _language(metadata: Mapping[str, str]) -> str | None:
-    language = _lookup(metadata, "language")
+    language = lookup(metadata, "language")
     return None if language == "und" else language
 
 
-def _reel(container: InputContainer, stream: VideoStream) -> str | None:
+def _stated(container: InputContainer, stream: VideoStream, key: str) -> str | None:
+    """Return what the picture says under this key, else the file, else any other stream."""
     others = [other.metadata for other in container.streams]
-    found = (_lookup(metadata, "reel_name") for metadata in [stream.metadata, container.metadata, *others])
-    return next((reel for reel in found if reel), None)
-
-
-def _timecode(container: InputContainer, stream: VideoStream) -> str | None:
-    others = [other.metadata for other in container.streams]
-    found = (_lookup(metadata, "timecode") for metadata in [stream.metadata, container.metadata, *others])
-    return next((timecode for timecode in found if timecode), None)
-
-
-def _lookup(metadata: Mapping[str, str], key: str) -> str | None:
-    return next((value for name, value in metadata.items() if name.lower() == key), None)
+    return next(filter(None, (lookup(each, key) for each in [stream.metadata, container.metadata, *others])), None)
 
 
 def _peak(frame: VideoFrame) -> float | None:

@@ -25,7 +25,7 @@ from fommctl.errors import InputError
 from fommctl.media import sequences, stills
 from fommctl.media.conversion import Converter, View
 from fommctl.media.decoding import Decoder, deinterlaced
-from fommctl.media.files import check_file, demuxed, opened, pixel_aspect, video_stream
+from fommctl.media.files import check_file, demuxed, opened, pixel_aspect, seek, video_stream
 from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.resampling import Pixels, over_black, resize
 
@@ -208,7 +208,7 @@ class _Video:
         with _reading(self.info.path) as (container, stream):
             for start in np.unique(starts).tolist():
                 group = targets[starts == start].tolist()
-                if start > 0 and not _sought(container, stream, int(times.seeks[start])):
+                if start > 0 and not seek(container, stream, int(times.seeks[start])):
                     return
                 complete = yield from _decoded(container, stream, group, int(times.keys[start]))
                 if not complete:
@@ -222,14 +222,6 @@ def _reading(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         stream = video_stream(container, path)
         stream.codec_context.thread_count = 1
         yield container, stream
-
-
-def _sought(container: InputContainer, stream: VideoStream, time: int) -> bool:
-    try:
-        container.seek(time, stream=stream)
-    except (FFmpegError, OSError):
-        return False
-    return True
 
 
 def _decoded(

@@ -133,7 +133,11 @@ class Reader:
         of one in any size, as often as wanted."""
         opened, self._opened = self._opened, None
         for pending in self._wanted(pending_frames(self.info, self.start, self._warn, opened)):
-            yield Pending(pending.picture, pending.time - self.start, self._until_end(pending.time, pending.duration))
+            duration = pending.duration
+            if self.end is not None:
+                # No further than the end; yet a nominal step, so that a constant rate stays constant.
+                duration = min(duration, max(self.end - pending.time, 1 / self.info.rate))
+            yield Pending(pending.picture, pending.time - self.start, duration)
 
     def through(self, views: Sequence[View]) -> Generator[tuple[Frame, ...], None, None]:
         """Yield each frame through each of these views; it is decoded once."""
@@ -156,10 +160,6 @@ class Reader:
             if self.info.timecode is not None and length and self.start > length:
                 hint += f" For its own timecodes, which begin at {self.info.timecode}, add --timecode."
             raise InputError(f"{self.path.name} has no readable frame in the part asked for", hint)
-
-    def _until_end(self, time: Fraction, duration: Fraction) -> Fraction:
-        """Return the duration, no further than `end`; yet a nominal step, so that a constant rate stays constant."""
-        return duration if self.end is None else min(duration, max(self.end - time, 1 / self.info.rate))
 
     def _warn(self, message: str) -> None:
         if message not in self.warnings:
@@ -212,7 +212,6 @@ class Clip:
         begin: Fraction = Fraction(0),
         end: Fraction | None = None,
         *,
-        box: Box | None = None,
         size: tuple[int, int] | None = None,
         max_rate: Fraction | None = None,
     ) -> Reader:
@@ -225,7 +224,6 @@ class Clip:
             fps=self.fps,
             start=self.start + begin,
             end=stop if self.end is None or stop is None else min(self.end, stop),
-            box=box,
             size=size,
             max_rate=max_rate,
             deinterlace=self.deinterlace,

@@ -113,13 +113,12 @@ def _window(
     height, width = pixels.shape[:2]
     if left >= 0 and top >= 0 and right <= width and bottom <= height:
         return np.ascontiguousarray(pixels[top:bottom, left:right])
-    extend = _reflected if mirrored else _clipped
-    rows, columns = extend(np.arange(top, bottom), height), extend(np.arange(left, right), width)
+    rows, columns = np.arange(top, bottom), np.arange(left, right)
+    if mirrored:
+        rows, columns = _reflected(rows, height), _reflected(columns, width)
+    else:
+        rows, columns = np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)
     return np.ascontiguousarray(pixels[rows[:, None], columns])
-
-
-def _clipped(places: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    return np.clip(places, 0, count - 1)
 
 
 def _reflected(places: NDArray[np.int64], count: int) -> NDArray[np.int64]:

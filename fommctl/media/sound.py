@@ -22,8 +22,6 @@ from fommctl.media.layouts import Mixer, choose_layout, take_layout
 from fommctl.media.probe import AudioTrack, VideoInfo
 from fommctl.media.stills import LONGEST_PAUSE
 
-__all__ = ["AudioSource", "CopiedSound", "Sound", "open_sound"]
-
 
 class Sound(Protocol):
     """A sound track that is written as the video advances."""
@@ -320,14 +318,11 @@ class SoundInput:
                 self._packets = iter(())
                 return False
             if packet.size:
-                self._next = self._timed(packet)
+                if packet.pts is None:
+                    packet.pts = self._clock if packet.dts is None else packet.dts
+                self._clock = packet.pts + (packet.duration or 0)
+                self._next = packet
         return True
-
-    def _timed(self, packet: Any) -> Any:
-        if packet.pts is None:
-            packet.pts = self._clock if packet.dts is None else packet.dts
-        self._clock = packet.pts + (packet.duration or 0)
-        return packet
 
 
 def open_input(source: AudioSource, warnings: list[str]) -> SoundInput | None:

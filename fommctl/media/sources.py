@@ -11,17 +11,14 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from av.container import InputContainer
-from av.error import FFmpegError
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from fommctl.errors import InputError
 from fommctl.media import plates, sequences, stills
 from fommctl.media.boxes import Box
 from fommctl.media.conversion import Converter, View, square_pixels
 from fommctl.media.decoding import Damage, Decoded, Decoder, deinterlaced
-from fommctl.media.files import as_fraction, opened, time_base, video_stream
+from fommctl.media.files import as_fraction, opened, seek, time_base, video_stream
 from fommctl.media.probe import OpenVideo, VideoInfo
 from fommctl.media.resampling import Pixels, content, over_black
 
@@ -232,7 +229,8 @@ class _Video:
         with self._opened() as video:
             decoder, frames = video.decoder, video.frames
             if target is not None:
-                if not self._seek(video.container, video.stream, target):
+                ticks = int((self.info.origin + target) / time_base(video.stream))
+                if not seek(video.container, video.stream, ticks):
                     return
                 decoder = Decoder(video.container, video.stream)
                 frames = decoder.frames()
@@ -263,13 +261,6 @@ class _Video:
         else:
             with closing(video):
                 yield video
-
-    def _seek(self, container: InputContainer, stream: VideoStream, target: Fraction) -> bool:
-        try:
-            container.seek(int((self.info.origin + target) / time_base(stream)), stream=stream)
-        except (FFmpegError, OSError):
-            return False
-        return True
 
     def _check_length(self, end: Fraction) -> None:
         info, expected = self.info, self.info.duration

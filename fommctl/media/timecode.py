@@ -27,18 +27,23 @@ def frame_number(timecode: str, rate: Fraction) -> int:
     match = _fields(timecode)
     if match is None:
         raise ValueError("it is not a timecode")
-    hours, minutes, seconds, frame = (int(match[group]) for group in (1, 2, 3, 5))
-    base, dropped = round(rate), _dropped(match, rate)
+    minutes, seconds, frame = (int(match[group]) for group in (2, 3, 5))
+    base = round(rate)
     if minutes > 59 or seconds > 59:
         raise ValueError("minutes and seconds end at 59")
     if frame >= base:
         raise ValueError(f"at {float(rate):g} frames/s they are numbered from 00 to {base - 1:02}")
     if match[4] in ";." and (rate * 1001 / 30000).denominator != 1:
         raise ValueError(f"drop-frame (;) counts 29.97 and 59.94 frames/s, not {float(rate):g}")
-    if seconds == 0 and minutes % 10 and frame < dropped:
+    if seconds == 0 and minutes % 10 and frame < _dropped(match, rate):
         raise ValueError("drop-frame has no such number")
-    whole_minutes = hours * 60 + minutes
-    return (whole_minutes * 60 + seconds) * base + frame - dropped * (whole_minutes - whole_minutes // 10)
+    return _frames(match, rate)
+
+
+def _frames(match: re.Match[str], rate: Fraction) -> int:
+    hours, minutes, seconds, frame = (int(match[group]) for group in (1, 2, 3, 5))
+    minutes += hours * 60
+    return (minutes * 60 + seconds) * round(rate) + frame - _dropped(match, rate) * (minutes - minutes // 10)
 
 
 def _dropped(match: re.Match[str], rate: Fraction) -> int:
@@ -56,12 +61,9 @@ def shifted(timecode: str, frames: int, rate: Fraction, new_rate: Fraction | Non
     match = _fields(timecode)
     if match is None:
         return None
-    hours, minutes, seconds, frame = (int(match[group]) for group in (1, 2, 3, 5))
     base, dropped = round(rate), _dropped(match, rate)
-    whole_minutes = hours * 60 + minutes
-    count = (whole_minutes * 60 + seconds) * base + frame - dropped * (whole_minutes - whole_minutes // 10)
     ten_minutes = 600 * base - 9 * dropped
-    count = (count + frames) % (144 * ten_minutes)
+    count = (_frames(match, rate) + frames) % (144 * ten_minutes)
     tens, rest = divmod(count, ten_minutes)
     # The first minute of ten keeps its numbers; each later one is `dropped` shorter.
     later = max(0, rest - 60 * base) // (60 * base - dropped) + (rest >= 60 * base) if dropped else 0

@@ -24,8 +24,6 @@ from fommctl.media.plates_out import PlateFormat, PlateWriter
 from fommctl.media.sound import AudioSource
 from fommctl.signals import held_back
 
-__all__ = ["AudioSource", "Writer", "check_output", "holds_alpha", "holds_audio", "holds_more"]
-
 _FASTEST_GIF = 50
 
 
@@ -188,6 +186,10 @@ class Writer:
     def _open(self) -> None:
         remove_stale_output(self._target)
         if is_pattern(self.path):
+            plates = None
+            if self._encoding.openimageio:
+                comment = None if self._mark is None else self._mark.comment
+                plates = PlateWriter(self._encoding.pix_fmt, self._plates, comment)
             self._sink = PictureSequence(
                 self.path,
                 self._encoding,
@@ -197,29 +199,20 @@ class Writer:
                 overwrite=self._overwrite,
                 first_number=self._first_number,
                 part=self._part,
-                save=self._plate_writer(),
+                save=plates,
                 colour=self._colour,
             )
             return
         with output_errors(self.path):
             self._temporary = create_temporary(self._target)
             self._folder = HeldFolder(self._target.parent)
-        self._sink = self._movie(self._temporary, self._folder)
-
-    def _plate_writer(self) -> PlateWriter | None:
-        if not self._encoding.openimageio:
-            return None
-        comment = None if self._mark is None else self._mark.comment
-        return PlateWriter(self._encoding.pix_fmt, self._plates, comment)
-
-    def _movie(self, temporary: Path, folder: HeldFolder) -> Movie:
-        return Movie(
+        self._sink = Movie(
             self.path,
-            temporary,
+            self._temporary,
             self._target,
             self._encoding,
             self._picture,
-            folder=folder,
+            folder=self._folder,
             colour=self._colour,
             audio=self._audio,
             metadata=self._metadata,

@@ -24,8 +24,8 @@ from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.random_access import count_frames, read_frames
 from fommctl.media.reader import Frame, Reader
 from fommctl.media.resampling import Pixels
-from fommctl.media.sound import choose_tracks
-from fommctl.media.writer import AudioSource, Writer, holds_audio
+from fommctl.media.sound import AudioSource, choose_tracks
+from fommctl.media.writer import Writer, holds_audio
 from fommctl.preprocess.config import Fit
 from fommctl.preprocess.manifest import Measure, measure
 from fommctl.provenance.hashing import InputFile

@@ -60,11 +60,6 @@ def _preset_says():
     return [(given and given.best_frame) or "first"]
 
 
-def test_options_count_beside_as_published(animate):
-    _, sidecar = animate("a.mp4", "--as-published", "--smooth", "--motion", "absolute")
-    assert (sidecar["options"]["smooth"], sidecar["options"]["motion"]) == (True, "absolute")
-
-
 def test_expression_is_of_relative_motion_and_of_models_that_know_openings(animate, inputs, run_cli, tmp_path):
     openings = ("--set", "animate_params.openings=[{keypoints: [0, 1, 11]}, {keypoints: [6, 5]}]")
     once, _ = animate("a.mkv", *openings, "--expression", "1")
@@ -105,16 +100,6 @@ def test_a_sidecar_renders_again_what_the_preset_chose(animate, options, run_cli
     again = run_cli("animate", "--from-sidecar", tmp_path / "a.mp4.json", "-o", tmp_path / "again.mp4", "--json")
     assert again.code == 0, again.stderr
     assert again.json()["reproduction"]["identical"]
-    assert (tmp_path / "again.mp4").read_bytes() == first
-
-
-def test_a_sidecar_from_before_presets_had_defaults_renders_as_then(animate, run_cli, tmp_path):
-    first, record = animate("a.mp4", "--as-published")
-    for name in ("as_published", "source_width", "driving_width", "head_motion", "expression"):
-        del record["options"][name]
-    (tmp_path / "a.mp4.json").write_text(json.dumps(record))
-    again = run_cli("animate", "--from-sidecar", tmp_path / "a.mp4.json", "-o", tmp_path / "again.mp4", "--json")
-    assert again.code == 0, again.stderr
     assert (tmp_path / "again.mp4").read_bytes() == first
 
 

@@ -11,8 +11,6 @@ from PIL import Image
 from shots import ASTRONAUT, prepared_shot
 from written_media import frames
 
-import fommctl
-
 SIDE = 720
 SQUARE = "40,60,640"
 INSIDE = slice(200, 560), slice(180, 540)
@@ -36,11 +34,6 @@ def inputs(tmp_path_factory):
     grain = np.asarray(Image.fromarray(noise).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
     Image.fromarray((np.asarray(face) + grain[..., None]).clip(0, 255).astype(np.uint8)).save(folder / "large.png")
     return folder
-
-
-@pytest.fixture(scope="module")
-def animator():
-    return fommctl.load(device="cpu", precision="fp32")
 
 
 @pytest.fixture(scope="module")

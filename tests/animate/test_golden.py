@@ -4,12 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import fommctl
-from fommctl.networks.grids import to_tensor
-from fommctl.networks.transfer import movement_scale, relative
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fomm"
 NAMES = ["vox-tiny", "vox-tiny-ac0", "vox-adv-tiny", "mgif-tiny"]
@@ -54,25 +51,6 @@ def test_command_line(golden, mode, run_cli, tmp_path):
     for path, frame in zip(written, expected, strict=True):
         difference = np.abs(np.asarray(Image.open(path), np.float32) - frame)
         assert difference.max() <= 1.0, path  # one level, rounding of the result included
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("fast", [True, False])
-def test_python_api(golden, mode, fast):
-    name, _ = golden
-    model, preset = files(name)
-    animator = fommctl.load(model, preset=preset, device="cpu", precision="fp32")
-    renderer = animator.model.backend.prepare(animator.device, "fp32", fast=fast)
-    source, driving = (
-        to_tensor(list(np.ascontiguousarray(pictures(name, key))), animator.device) for key in ("source", "driving")
-    )
-    context, motion = renderer.encode_source(source), renderer.detect(driving)
-    if mode != "absolute":
-        scale = movement_scale(context.motion, motion[:1]) if mode == "relative_adapt" else 1.0
-        motion = relative(motion, motion[:1], context.motion, scale)
-    prediction = renderer.render(context, motion)
-    expected = torch.from_numpy(np.load(GOLDEN / f"{name}.npz")[f"prediction_{mode}"])
-    torch.testing.assert_close(prediction, expected, atol=1e-4, rtol=0)
 
 
 def test_frames_are_those_of_the_command(golden):

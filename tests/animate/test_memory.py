@@ -1,21 +1,15 @@
 """Memory does not grow with the length of the video: the peak of the whole process, as the system counts it."""
 
-import json
-import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+from forked_commands import ForkedCommand, note_peak
 from media_factory import moving_square, write_clip
 from shots import portrait
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fomm"
-PEAK = """
-import json, resource, sys
-from fommctl.cli.main import main
-code = main(sys.argv[1:])
-print(json.dumps({"code": code, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
-"""
 
 
 def peak_megabytes(folder, frames):
@@ -26,12 +20,11 @@ def peak_megabytes(folder, frames):
         "animate", folder / "portrait.png", clip, "-o", folder / f"{frames}.mkv", "--crop", "none", "-q",
         "--model", GOLDEN / "vox-tiny.pth.tar", "--preset", GOLDEN / "vox-tiny.model_params.yaml",
     ]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK, *map(str, arguments)], capture_output=True, text=True, check=True
-    )
-    result = json.loads(done.stdout.splitlines()[-1])
-    assert result["code"] == 0, done.stderr
-    return result["peak"] / (2**20 if sys.platform == "darwin" else 2**10)
+    peak = folder / f"{frames}.peak"
+    with ForkedCommand(*arguments, limit=partial(note_peak, peak)) as process:
+        answer = process.communicate()
+    assert process.returncode == 0, answer
+    return int(peak.read_text()) / 2**10
 
 
 @pytest.mark.slow

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from fommctl.animate.detecting import MotionDetector, batches
+from fommctl.animate.detecting import MotionDetector
 from fommctl.animate.motion import DrivingFrame, as_driven, at_rate
 from fommctl.animate.rendering import SquareRenderer
 from fommctl.animate.transfer import Moment, MotionTransfer
 from fommctl.errors import MissingError
 from fommctl.media.reader import Frame
 from fommctl.networks.transfer import Motion
+from fommctl.threads import batches
 
 
 class SmallMemory:

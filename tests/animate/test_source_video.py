@@ -20,11 +20,6 @@ OPTIONS = {"detail": False}
 
 
 @pytest.fixture(scope="module")
-def animator():
-    return fommctl.load(device="cpu", precision="fp32")
-
-
-@pytest.fixture(scope="module")
 def films(tmp_path_factory):
     """A talking head of 9 frames with 25 a second as driving video, and another of 6 frames as source."""
     folder = tmp_path_factory.mktemp("films")
@@ -131,15 +126,3 @@ def test_a_batch_looks_at_the_source_as_at_a_video(films, run_cli, tmp_path):
     rows = planned.json()["plan"]
     assert [row["runs"] for row in rows] == [True, False]
     assert "still.png is one picture" in rows[1]["reason"]
-
-
-def test_what_does_not_go_with_it(films, run_cli, tmp_path):
-    Image.new("RGB", (64, 64)).save(tmp_path / "still.png")
-    driving, out = films / "driving.mp4", tmp_path / "a.mp4"
-    still = run_cli("animate", tmp_path / "still.png", driving, "-o", out, "--source-video")
-    assert still.code == 2
-    assert "is one picture" in still.stderr
-    faces = run_cli("animate", films / "source.mkv", driving, "-o", out, "--source-video", "--map", "1:1,1:2")
-    assert faces.code == 2
-    assert "--source-video animates one face" in faces.stderr
-    assert not list(tmp_path.glob("a.mp4*"))

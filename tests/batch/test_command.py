@@ -6,22 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from batches import EXACT, GATE, TINY, hidden, lines, states, words, write_jobs, write_shots
+from batches import EXACT, GATE, TINY, hidden, lines, states, words, write_jobs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LOSSLESS = "out/{source.stem}_{driving.stem}.mkv"
-
-
-@pytest.fixture(scope="module")
-def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not to be written to."""
-    return write_shots(tmp_path_factory.mktemp("shots"))
-
-
-@pytest.fixture
-def folder(shots: Path, tmp_path: Path) -> Path:
-    shutil.copytree(shots, tmp_path / "night")
-    return tmp_path / "night"
 
 
 def said(result, code: int = 0) -> dict:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import os
 import resource
-import shutil
 import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import command_line
 import distributions
 import pytest
-from batches import GATE, alive, hidden, lines, start, states, until, words, worker_of, write_jobs, write_shots
+from batches import GATE, alive, hidden, lines, start, states, until, words, worker_of, write_jobs
 from forked_commands import ForkedCommand
 
 PATIENCE_S = 90
@@ -24,22 +23,10 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at proces
 
 
 @pytest.fixture(scope="module")
-def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not to be written to."""
-    return write_shots(tmp_path_factory.mktemp("shots"))
-
-
-@pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     distributions.install(folder, GATE, name="gate", entry="gate")
     return folder
-
-
-@pytest.fixture
-def folder(shots: Path, tmp_path: Path) -> Path:
-    shutil.copytree(shots, tmp_path / "night")
-    return tmp_path / "night"
 
 
 def jobs_of(folder: Path, count: int = 3) -> Path:
@@ -138,13 +125,11 @@ def test_two_batches_at_once_share_the_jobs(folder: Path) -> None:
 def test_a_full_disk_ends_the_batch(folder: Path) -> None:
     """A limit on the size of files stands for it; the status file is smaller."""
     jobs = write_jobs(folder, [{"source": "a.png", "driving": "d1.mp4", "output": f"{n}.mkv"} for n in range(3)])
-    done = subprocess.run(
-        [sys.executable, "-m", "fommctl", *words(jobs, "--json")],
-        env=command_line.environment(), capture_output=True, text=True, check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
-    )  # fmt: skip
-    assert done.returncode == 3, done.stderr
-    error = json.loads(done.stdout)["error"]
+    small = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (20_000, 20_000))
+    with ForkedCommand(*words(jobs, "--json"), limit=small) as process:
+        stdout, stderr = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 3, stderr
+    error = json.loads(stdout)["error"]
     assert error["message"].startswith("the disk is full")
     assert "goes on where this stopped" in error["hint"]
     assert states(folder) == [("0.mkv", "started"), ("0.mkv", "failed")]

@@ -43,12 +43,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRay]:
         yield ray
 
 
-@pytest.fixture
-def folder(shots: Path, tmp_path: Path) -> Path:
-    shutil.copytree(shots, tmp_path / "night")
-    return tmp_path / "night"
-
-
 def at_the_gate(output: Path) -> int:
     """The process that has come to the gate of this output."""
     file = output.with_name(f"{output.name}.gate.process")

@@ -37,17 +37,6 @@ def test_a_missing_input_is_told_before_anything_is_imported(tmp_path: Path) -> 
     assert (result.code, result.stderr.splitlines()[0]) == (3, f"error: {tmp_path / 'no.png'} does not exist")
 
 
-def test_an_address_is_no_file(run_cli) -> None:
-    result = run_cli("animate", "https://example.org/a.png", "b.mp4")
-    assert (result.code, result.stderr.splitlines()) == (
-        3,
-        [
-            "error: https://example.org/a.png is a URL, and fommctl reads files",
-            "hint: Download it first, with curl -LO or yt-dlp.",
-        ],
-    )
-
-
 @pytest.mark.parametrize(
     ("words", "values"),
     [
@@ -58,10 +47,10 @@ def test_an_address_is_no_file(run_cli) -> None:
         ("evaluate --metrics psnr,ssi", {"psnr,ssim"}),
     ],
 )
-def test_the_shell_completes_values(words: str, values: set[str]) -> None:
+def test_the_shell_completes_values(words: str, values: set[str], run_beside) -> None:
     count = len(words.split()) + words.endswith(" ")
     changed = {"_FOMMCTL_COMPLETE": "complete_bash", "COMP_WORDS": f"fommctl {words}", "COMP_CWORD": str(count)}
-    result = run_process(**changed)
+    result = run_beside(**changed)
     assert result.code == 0
     assert values <= set(result.stdout.split())
 

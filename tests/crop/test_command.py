@@ -5,7 +5,6 @@ import csv
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import pytest
 from command_line import environment
 from crop_shots import BLOBS, blob, blob_clip, heads
 from distributions import install
+from forked_commands import ForkedCommand
 from media_factory import write_clip, write_gif, write_mjpeg, write_sound
 from PIL import Image
 from shots import ASTRONAUT, carphone_frames, face_clip
@@ -277,10 +277,7 @@ def test_killed_and_run_again_it_ends_as_if_it_had_not_been(run_cli, blobs, tmp_
     for number in range(3):
         blob_clip(raw / f"{number}.mp4", frames=75, audio=("aac",), draw=lambda index: picture)
     own = ["crop", str(raw), "--size", "400", *blobs]
-    killed = subprocess.Popen(
-        [sys.executable, "-m", "fommctl", *own, "-o", str(tmp_path / "out")],
-        env=environment(plugins), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    killed = ForkedCommand(*own, "-o", tmp_path / "out", path=plugins)
     journal = tmp_path / "out" / ".crop.jsonl"
     deadline = time.monotonic() + 120
     # The first file is done, the second is being written.
@@ -290,8 +287,8 @@ def test_killed_and_run_again_it_ends_as_if_it_had_not_been(run_cli, blobs, tmp_
         assert killed.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.kill()
+    killed.communicate()
     assert not (tmp_path / "out" / "manifest.json").exists()
     again = run_cli(*own, "-o", tmp_path / "out").json()
     assert [Path(source).name for source in again["skipped"]] == ["0.mp4"]

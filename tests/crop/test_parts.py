@@ -18,7 +18,7 @@ from distributions import install
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fommctl.api import Box, UsageError
+from fommctl.api import Box
 from fommctl.crop.clips import ffmpeg_command
 from fommctl.crop.config import CropConfig
 from fommctl.crop.inputs import expand, key_of, names_of, safe_name
@@ -233,14 +233,6 @@ def test_clips_that_are_no_more_are_removed_and_leftovers_of_a_kill_too(tmp_path
         manifest.finish("/a", "/a", [1, 2], "more", [row("a#track0.mp4")])
     assert sorted(path.name for path in tmp_path.glob("[!.]*.mp4")) == ["a#track0.mp4", "mine.mp4"]
     assert [path.name for path in tmp_path.glob(".*.tmp*")] == [left]
-
-
-def test_two_runs_do_not_share_a_folder(tmp_path):
-    other = Manifest(tmp_path, overwrite=True)
-    with Manifest(tmp_path, overwrite=False), pytest.raises(UsageError, match="another run is writing"):
-        other.__enter__()
-    with other:
-        pass
 
 
 # Processes

@@ -20,9 +20,9 @@ from fommctl.detection.framing import (
     mean_crop,
 )
 from fommctl.host import Host
-from fommctl.media.images import resize
 from fommctl.media.probe import probe
 from fommctl.media.reader import Clip
+from fommctl.media.resampling import resize
 
 WIDTH = 0.52
 FACE = (227, 124)

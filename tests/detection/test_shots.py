@@ -56,7 +56,7 @@ def crossing(head, tmp_path_factory) -> Clip:
 
 
 def test_a_head_that_stays_has_the_square_of_before(head, hog, tmp_path):
-    clip = clip_of(tmp_path / "still.mp4", lambda number: on(head, 200 + 6 * np.sin(number / 3), 60), 50)
+    clip = clip_of(tmp_path / "still.mp4", lambda number: on(head, 200 + 6 * np.sin(number / 3), 60), 30)
     (shot,) = crops_in_clip(clip, hog, WIDTH)
     assert shot.path is None
     assert shot.box == crop_in_clip(clip, hog, WIDTH).box

@@ -66,7 +66,9 @@ def reproduce(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[.
 
 
 @pytest.mark.slow
-def test_from_data_to_page_and_the_same_again(tmp_path: Path, reproduce: Callable[..., None]) -> None:
+def test_from_data_to_page_and_the_same_again(
+    tmp_path: Path, reproduce: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     out.mkdir()
     mine = ("# Mine\n\n<!-- results: written by reproduce.py -->\nold\n<!-- end of results -->\n", "Kept.\n")
@@ -101,8 +103,9 @@ def test_from_data_to_page_and_the_same_again(tmp_path: Path, reproduce: Callabl
     assert {path: path.stat().st_mtime_ns for path in models} == models
     assert json.loads((out / "results.json").read_text())["sets"]["reach"] == found
 
-    command = [sys.executable, *words(out, "--systems", "small-monkeynet", "--points", "2", "--dry-run")]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    capsys.readouterr()
+    reproduce(out, "--systems", "small-monkeynet", "--points", "2", "--dry-run")
+    printed = capsys.readouterr().out
     left = [line.split()[1] for line in printed.splitlines() if line.startswith("fommctl ")]
     assert left == ["train", "train", "evaluate", "evaluate"]
 

@@ -86,7 +86,7 @@ def test_a_machine_that_is_well(run_process: Run, tmp_path: Path, json_keys: Cal
 
 
 def test_a_machine_that_is_not(run_process: Run, ruin: dict[str, str], tmp_path: Path) -> None:
-    result = run_process("doctor", "--json", **ruin)
+    result = run_process("doctor", "--json", **ruin, FOMMCTL_PLUGINS="fomm,faces,theirs,nonesuch")
     report = result.json()
     assert (result.code, report["ok"]) == (5, False)
     rows = by_name(report)
@@ -106,6 +106,8 @@ def test_a_machine_that_is_not(run_process: Run, ruin: dict[str, str], tmp_path:
     whole = (ROOT / "fommctl/models/builtin/faces-mini.safetensors").stat().st_size
     assert rows["weights", "built-in"]["value"].endswith(f"has 1,000,000 bytes, its header states {whole:,}")
     assert rows["plugins", "theirs"]["stops"] is False
+    assert rows["plugins", "FOMMCTL_PLUGINS"]["value"].endswith("names 'nonesuch', which no installed plugin has")
+    assert ("plugins", "robots") not in rows
     assert rows["disk", "FOMMCTL_HOME"]["value"] == "~/file/home cannot be written to: ~/file is a file"
     # What is not broken is said to be well.
     assert rows["codecs", ".mkv"]["level"] == rows["packages", "av"]["level"] == "ok"
@@ -131,12 +133,25 @@ def test_without_typer_the_report_is_plain_and_other_commands_name_doctor(
     }
 
 
-def test_libraries_and_plugins_that_end_the_process(run_process: Run, tmp_path: Path) -> None:
+def test_libraries_and_plugins_that_end_the_process_and_settings_that_make_no_sense(
+    run_process: Run, tmp_path: Path
+) -> None:
     crash = "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)"
     beside = distributions.install(tmp_path / "beside", "import os\nos._exit(3)", name="their-plugin", entry="theirs")
     distributions.install_metadata(beside, "dlib", "9.9", {})
     (beside / "dlib.py").write_text(crash)
-    result = run_process("doctor", "--json", path=beside)
+    distributions.install_metadata(beside, "pillow", "1.0", {})
+    for name in ("opencv-python", "opencv-python-headless"):
+        distributions.install_metadata(beside, name, "4.10", {})
+        (beside / f"{name.replace('-', '_')}-4.10.dist-info" / "top_level.txt").write_text("cv2")
+    changes = {
+        "FOMMCTL_HOEM": "/elsewhere",
+        "OMP_NUM_THREADS": "many",
+        "HF_ENDPOINT": "https://me:secret@example.org",
+        "TMPDIR": "/proc/self",
+        "NOTE": socket.gethostname(),
+    }
+    result = run_process("doctor", "--json", path=beside, **changes)
     rows = by_name(result.json())
     assert result.code == 5
     dlib = rows["packages", "dlib-bin"]
@@ -146,6 +161,14 @@ def test_libraries_and_plugins_that_end_the_process(run_process: Run, tmp_path: 
     assert rows["plugins", "theirs"]["advice"].startswith("Uninstall it or leave it out of FOMMCTL_PLUGINS")
     assert rows["packages", "torch"]["level"] == rows["devices", "cpu"]["level"] == "ok"
     assert rows["codecs", ".mp4"]["level"] == "ok"
+    assert rows["environment", "FOMMCTL_HOEM"]["value"] == "unknown to fommctl"
+    assert rows["environment", "OMP_NUM_THREADS"]["advice"].startswith("Not a number of threads")
+    assert rows["environment", "HF_ENDPOINT"]["value"] == "https://example.org: another server than huggingface.co"
+    assert rows["packages", "cv2"]["value"].startswith("cv2 comes from opencv-python and opencv-python-headless")
+    pillow = rows["packages", "pillow"]
+    assert pillow["value"].startswith(("1.0; needed: ", "installed more than once"))
+    assert "NOTE" not in {name for _, name in rows}
+    assert "secret" not in result.stdout
 
 
 def test_a_plugin_that_hangs_costs_the_time_limit_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,34 +182,6 @@ def test_a_plugin_that_hangs_costs_the_time_limit_only(tmp_path: Path, monkeypat
     assert rows["built-in"].level == "note"
     assert rows["built-in"].value == "not checked: theirs took more than 10 s"
     assert rows["animate"].stops
-
-
-def test_settings_and_packages_that_make_no_sense(run_process: Run, tmp_path: Path) -> None:
-    beside = tmp_path / "beside"
-    distributions.install_metadata(beside, "pillow", "1.0", {})
-    for name in ("opencv-python", "opencv-python-headless"):
-        distributions.install_metadata(beside, name, "4.10", {})
-        (beside / f"{name.replace('-', '_')}-4.10.dist-info" / "top_level.txt").write_text("cv2")
-    changes = {
-        "FOMMCTL_HOEM": "/elsewhere",
-        "OMP_NUM_THREADS": "many",
-        "FOMMCTL_PLUGINS": "fomm,faces,nonesuch",
-        "HF_ENDPOINT": "https://me:secret@example.org",
-        "TMPDIR": "/proc/self",
-        "NOTE": socket.gethostname(),
-    }
-    result = run_process("doctor", "--json", path=beside, **changes)
-    rows = by_name(result.json())
-    assert rows["environment", "FOMMCTL_HOEM"]["value"] == "unknown to fommctl"
-    assert rows["environment", "OMP_NUM_THREADS"]["advice"].startswith("Not a number of threads")
-    assert rows["environment", "HF_ENDPOINT"]["value"] == "https://example.org: another server than huggingface.co"
-    assert rows["plugins", "FOMMCTL_PLUGINS"]["value"].endswith("names 'nonesuch', which no installed plugin has")
-    assert ("plugins", "robots") not in rows
-    assert rows["packages", "cv2"]["value"].startswith("cv2 comes from opencv-python and opencv-python-headless")
-    pillow = rows["packages", "pillow"]
-    assert pillow["value"].startswith(("1.0; needed: ", "installed more than once"))
-    assert "NOTE" not in {name for _, name in rows}
-    assert "secret" not in result.stdout
 
 
 def test_folders_with_leftovers_on_a_full_disk(run_cli: Run, isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:

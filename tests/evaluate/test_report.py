@@ -3,6 +3,7 @@
 import base64
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from fommctl.errors import InputError
 from fommctl.evaluate import videos
 from fommctl.evaluate.plots import MOST_DOTS, MOST_POINTS, curves, distribution, places_for, printed
 from fommctl.evaluate.report import enumerated, write_report
-from fommctl.evaluate.results import Evaluation, MetricInfo
+from fommctl.evaluate.results import Evaluation
 from fommctl.evaluate.videos import ShownClip, embedded_video, shown_clips
 from fommctl.media.probe import probe
 
@@ -113,7 +114,7 @@ def test_the_best_model_stands_first_and_the_others_are_compared_with_it(tmp_pat
 
 
 def test_what_people_named_is_text_and_never_markup(tmp_path: Path) -> None:
-    info = MetricInfo(summary=HOSTILE, unit=HOSTILE, lower_is_better=True, variant=HOSTILE, needs="truth")
+    info = replace(L1, name=f"l1.{HOSTILE}", summary=HOSTILE, unit=HOSTILE)
     found = evaluation(
         {(f'A"{HOSTILE}', HOSTILE): constant(0.1, 0.2, 0.3)},
         metrics={HOSTILE: info},

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fommctl.api.metrics import ClipScores, mean_of_frames
-from fommctl.evaluate.results import MetricInfo
 
 
 def clip(value, frames, scored=None):
@@ -96,7 +96,7 @@ def test_combined_scores():
     def state(*values):
         return ClipScores(np.empty(0), None, len(values), len(values), {"x": np.array(values)})
 
-    info = MetricInfo(summary="", unit="", lower_is_better=True, variant="", needs="truth", combine=largest)
+    info = replace(L1, combine=largest)
     found = evaluation({("m", "top"): (state(1.0, 5.0), state(3.0))}, metrics={"top": info}).summary("m", "top")
     assert (found.mean, found.ci95, found.frames) == (5.0, (3.0, 5.0), 3)
     large = tuple(ClipScores(np.empty(0), None, 1, 1, {"x": np.full(5000, value)}) for value in (1.0, 2.0))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fault_scenarios import PRESET, TINY, Inputs, animate, scenarios, train, write_inputs
-from faults import run, undisturbed
+from fault_scenarios import PRESET, TINY, Inputs, animate, scenarios, train
+from faults import Undisturbed, run
 
 NAMES = ("animate", "crop", "crop-workers", "preprocess", "train", "batch")
 SAMPLE = ("crop",)
@@ -22,22 +23,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("clock", CLOCKS if full else CLOCKS[:1])
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    return write_inputs(tmp_path_factory.mktemp("inputs"))
-
-
 @pytest.mark.slow
-def test_results_are_those_of_a_steady_clock(name: str, clock: str, inputs: Inputs, tmp_path: Path) -> None:
+def test_results_are_those_of_a_steady_clock(
+    name: str, clock: str, inputs: Inputs, whole: Callable[[str], Undisturbed], tmp_path: Path
+) -> None:
     scenario, out = scenarios(inputs)[name], tmp_path / "out"
-    whole = undisturbed(scenario, tmp_path / "whole")
     out.mkdir()
     scenario.prepare(out)
     for _ in range(2):
         # The second run finds what the first one did, whatever its files and notes are dated.
         result = run(*scenario.words(out), site=scenario.path, FAULT_CLOCK=clock)
         assert result.code == 0, result.stderr
-        scenario.check_complete(out, whole.out)
+        scenario.check_complete(out, whole(name).out)
 
 
 @pytest.mark.full

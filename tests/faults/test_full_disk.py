@@ -22,10 +22,9 @@ from fault_scenarios import (
     preprocess,
     scenarios,
     train,
-    write_inputs,
     write_jobs,
 )
-from faults import environment, isolated_mounts, run, tree, undisturbed
+from faults import Undisturbed, environment, isolated_mounts, run, tree
 from media_factory import write_frames
 
 MOVIES = ("mp4", "mov", "mkv", "webm", "gif")
@@ -132,11 +131,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("filled", FILLED if full else FILLED[:1], ids="{0[0]}, {0[1]} bytes left".format)
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    return write_inputs(tmp_path_factory.mktemp("inputs"))
-
-
 def assert_told(code: int, stderr: str) -> None:
     errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
     assert (code, len(errors)) == (3, 1), stderr
@@ -188,7 +182,9 @@ FILLED += [("preprocess-workers", 12_288), ("preprocess", 8_192), ("train", 0), 
 
 
 @pytest.mark.slow
-def test_a_small_file_system(filled: tuple[str, int], inputs: Inputs, tmp_path: Path) -> None:
+def test_a_small_file_system(
+    filled: tuple[str, int], inputs: Inputs, whole: Callable[[str], Undisturbed], tmp_path: Path
+) -> None:
     mounts = isolated_mounts()
     if not mounts:
         pytest.skip("this system allows no file systems of one's own")
@@ -197,13 +193,12 @@ def test_a_small_file_system(filled: tuple[str, int], inputs: Inputs, tmp_path: 
     disk, copies = tmp_path / "disk", tmp_path / "copies"
     disk.mkdir()
     copies.mkdir()
-    whole = undisturbed(scenario, tmp_path / "whole")
     words = [sys.executable, "-m", "fommctl", *map(str, scenario.words(disk / "out"))]
     done = subprocess.run(
         [*mounts, SMALL_DISK, "sh", str(SIZE), str(disk), str(SIZE - left), str(copies), *words],
         env=environment(inputs.site), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert_told(done.returncode, done.stderr)
-    scenario.check_killed(copies / "full", whole.out)
+    scenario.check_killed(copies / "full", whole(name).out)
     assert [name for name in tree(copies / "full", everything=True) if ".tmp" in name or ".work" in name] == []
-    scenario.check_complete(copies / "free", whole.out)
+    scenario.check_complete(copies / "free", whole(name).out)

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import command_line
 import pytest
-from fault_scenarios import Inputs, scenarios, write_inputs
-from faults import Undisturbed, moment, run_killed, undisturbed
+from fault_scenarios import Inputs, scenarios
+from faults import Undisturbed, moment, run_killed
 
 NAMES = ("animate", "pictures", "crop", "crop-workers", "preprocess", "preprocess-workers", "train", "train-workers")
 NAMES = (*NAMES, "batch", "batch-workers", "import")
 SAMPLE = ("animate", "crop", "preprocess")
 """In `make test`, where `train` and `batch` have tests of their own that kill them."""
 MOMENTS, SAMPLED_MOMENTS = 20, 2
-Wholes = Callable[[str], Undisturbed]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -25,24 +24,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("number", range(MOMENTS if full else SAMPLED_MOMENTS))
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    return write_inputs(tmp_path_factory.mktemp("inputs"))
-
-
-@pytest.fixture(scope="module")
-def wholes(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Wholes:
-    """The undisturbed run of a scenario, made once."""
-    made: dict[str, Undisturbed] = {}
-
-    def whole(name: str) -> Undisturbed:
-        if name not in made:
-            made[name] = undisturbed(scenarios(inputs)[name], tmp_path_factory.mktemp(name))
-        return made[name]
-
-    return whole
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_killed_and_run_again(
@@ -50,18 +31,18 @@ def test_killed_and_run_again(
     number: int,
     full: bool,
     inputs: Inputs,
-    wholes: Wholes,
+    whole: Callable[[str], Undisturbed],
     run_beside: Callable[..., command_line.Result],
     tmp_path: Path,
 ) -> None:
-    scenario, whole, out = scenarios(inputs)[name], wholes(name), tmp_path / "out"
+    scenario, steady, out = scenarios(inputs)[name], whole(name), tmp_path / "out"
     out.mkdir()
     scenario.prepare(out)
-    when = moment(whole, scenario, number, MOMENTS if full else SAMPLED_MOMENTS)
-    print(f"{name}, {when}, of {whole.seconds:.2f} s and {whole.events} events")
+    when = moment(steady, scenario, number, MOMENTS if full else SAMPLED_MOMENTS)
+    print(f"{name}, {when}, of {steady.seconds:.2f} s and {steady.events} events")
     run_killed(scenario, out, when)
-    scenario.check_killed(out, whole.out)
+    scenario.check_killed(out, steady.out)
     options = scenario.options(out)
     again = run_beside(*scenario.words(out), path=options.pop("site"), **options)
     assert again.code == 0, again.stderr
-    scenario.check_complete(out, whole.out)
+    scenario.check_complete(out, steady.out)

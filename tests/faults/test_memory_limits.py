@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from command_line import Result
 from crop_shots import blob_clip
-from fault_scenarios import Inputs, animate, crop, scenarios, write_inputs
-from faults import Scenario, run, undisturbed
+from fault_scenarios import Inputs, animate, crop, scenarios
+from faults import Scenario, Undisturbed, run
 from media_factory import moving_square, write_clip
 from PIL import Image
 
@@ -38,11 +38,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("limited", LIMITS if full else SAMPLE)
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    return write_inputs(tmp_path_factory.mktemp("inputs"))
-
-
 def limited_run(scenario: Scenario, out: Path, megabytes: int) -> tuple[int, str]:
     limit = lambda: resource.setrlimit(resource.RLIMIT_AS, 2 * (megabytes * MEGABYTE,))  # noqa: E731
     # Pools of memory for each thread would count though they are not used.
@@ -62,11 +57,15 @@ def assert_told(code: int, stderr: str) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS")
 def test_an_end_of_memory_is_told_and_leaves_nothing_half(
-    limited: str, full: bool, inputs: Inputs, run_beside: Callable[..., Result], tmp_path: Path
+    limited: str,
+    full: bool,
+    inputs: Inputs,
+    whole: Callable[[str], Undisturbed],
+    run_beside: Callable[..., Result],
+    tmp_path: Path,
 ) -> None:
     scenario = scenarios(inputs)[limited]
-    whole = undisturbed(scenario, tmp_path / "whole")
-    codes = []
+    steady, codes = whole(limited).out, []
     for megabytes in (LIMITS if full else SAMPLE)[limited]:
         out = tmp_path / str(megabytes)
         out.mkdir()
@@ -74,15 +73,15 @@ def test_an_end_of_memory_is_told_and_leaves_nothing_half(
         code, stderr = limited_run(scenario, out, megabytes)
         print(f"{limited}, {megabytes} MiB: {code}")
         assert_told(code, stderr)
-        scenario.check_killed(out, whole.out)
+        scenario.check_killed(out, steady)
         if code == 0:
-            scenario.check_complete(out, whole.out)
+            scenario.check_complete(out, steady)
         codes.append(code)
     if full:
         assert 0 in codes
         assert any(codes)
     assert run_beside(*scenario.words(out), path=scenario.path).code == 0
-    scenario.check_complete(out, whole.out)
+    scenario.check_complete(out, steady)
 
 
 @pytest.mark.full

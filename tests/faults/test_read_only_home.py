@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Result
-from fault_scenarios import Inputs, write_inputs
+from fault_scenarios import Inputs
 from faults import environment, isolated_mounts, run
 from file_server import serving
 from shots import ASTRONAUT
@@ -16,11 +16,6 @@ from weights_plugin import spec, write_distribution
 from written_media import track
 
 READ_ONLY = 'mount -t tmpfs -o ro faults "$1" || exit 99; shift; "$@"'
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    return write_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 def run_read_only(home: Path, *words: str | Path, site: Path | None = None, **changes: str) -> Result:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from command_line import Result
-from fault_scenarios import PRESET, TINY, Inputs, scenarios, write_inputs
-from faults import PATIENCE_S, hidden, run, start, undisturbed
+from fault_scenarios import PRESET, TINY, Inputs, scenarios
+from faults import PATIENCE_S, Undisturbed, hidden, run, start
 from file_server import serving
 from weights_plugin import spec, write_distribution
 
@@ -27,11 +28,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("together", (2, 4) if full else (2,))
     if "folder" in metafunc.fixturenames:
         metafunc.parametrize("folder", FOLDERS if full else ("crop",))
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    return write_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 def at_once(together: int, *words: str | Path, **options) -> Iterator[Result]:
@@ -73,9 +69,10 @@ def test_two_imports_of_one_name(together: int, isolated: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_runs_in_one_folder(folder: str, together: int, inputs: Inputs, tmp_path: Path) -> None:
+def test_two_runs_in_one_folder(
+    folder: str, together: int, inputs: Inputs, whole: Callable[[str], Undisturbed], tmp_path: Path
+) -> None:
     scenario, out = scenarios(inputs)[folder], tmp_path / "out"
-    whole = undisturbed(scenario, tmp_path / "whole")
     results = list(at_once(together, *scenario.words(out), site=scenario.path))
     assert {result.code for result in results} <= {0, 2}, results
     assert 0 in [result.code for result in results], results
@@ -83,18 +80,19 @@ def test_two_runs_in_one_folder(folder: str, together: int, inputs: Inputs, tmp_
         assert "Traceback" not in result.stderr
         if result.code:
             assert result.stderr.splitlines()[0] == f"error: {REFUSED[folder]} {out}"
-    scenario.check_complete(out, whole.out)
+    scenario.check_complete(out, whole(folder).out)
 
 
 @pytest.mark.full
-def test_two_results_of_one_name(together: int, inputs: Inputs, tmp_path: Path) -> None:
+def test_two_results_of_one_name(
+    together: int, inputs: Inputs, whole: Callable[[str], Undisturbed], tmp_path: Path
+) -> None:
     for name in ("animate", "pictures"):
         scenario, out = scenarios(inputs)[name], tmp_path / name
         out.mkdir()
-        whole = undisturbed(scenario, tmp_path / f"whole-{name}")
         results = list(at_once(together, *scenario.words(out)))
         assert [result.code for result in results] == [0] * together, results
-        scenario.check_complete(out, whole.out)
+        scenario.check_complete(out, whole(name).out)
         assert hidden(out) == []
 
 
@@ -125,8 +123,6 @@ for _ in range(300):
     except UsageError:
         pass
 """
-    import sys
-
     processes = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(3)]
     for process in processes:
         assert process.communicate(timeout=PATIENCE_S) == (None, "")

@@ -11,7 +11,7 @@ import pytest
 from media_factory import damage, moving_square, write_clip, write_sound
 from written_media import Track, frames, spans, track, write
 
-from fommctl.media.writer import AudioSource
+from fommctl.media.sound import AudioSource
 
 RATE = Fraction(25)
 CLICKS = [0.3, 0.9, 1.5, 2.1, 2.7]

@@ -16,8 +16,9 @@ from fommctl.media import stills
 from fommctl.media.limits import MAX_PIXELS, MAX_SIDE, check_size
 from fommctl.media.probe import probe
 from fommctl.media.reader import Frame, Reader
+from fommctl.media.sound import AudioSource
 from fommctl.media.stills import LONGEST_PAUSE
-from fommctl.media.writer import AudioSource, Writer
+from fommctl.media.writer import Writer
 from fommctl.models.loading import MOST_VALUES, build_backend
 from fommctl.presets.preset import load_preset
 

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from media_factory import write_clip
 
-from fommctl.animate.config import AnimateConfig, Timecode, parse_moment, parse_time
+from fommctl.animate.config import AnimateConfig
 from fommctl.errors import UsageError
 from fommctl.media.probe import probe
 from fommctl.media.timecode import frame_number, shifted
+from fommctl.media.times import Timecode, parse_moment, parse_time
 
 NTSC = Fraction(30000, 1001)
 

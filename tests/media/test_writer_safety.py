@@ -1,21 +1,25 @@
 """Nothing half-written, nothing replaced by accident, and one clear error for what cannot be written."""
 
 import os
+import re
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import count as forever
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import pytest
 from media_factory import moving_square, write_clip, write_frames, write_sound
+from small_disk import files_up_to
 from written_media import frames, spans, track, write
 
 from fommctl.errors import OutputError, UsageError
-from fommctl.media.writer import AudioSource, Writer, check_output, holds_alpha, holds_audio
+from fommctl.media.sound import AudioSource
+from fommctl.media.writer import Writer, check_output, holds_alpha, holds_audio
 
 NAMES = ["out.mp4", "out.mov", "out.mkv", "out.webm", "out.gif", "%03d.png", "sub/%03d.png"]
 
@@ -73,59 +77,28 @@ def test_a_failed_run_keeps_the_old_result(tmp_path):
     assert everything(tmp_path) == ["out.mp4"]
 
 
-DISK_FULL = """
-import os, resource, signal, sys
-from fractions import Fraction
-from pathlib import Path
-import numpy as np
-from fommctl.errors import OutputError
-from fommctl.media.writer import Writer
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
-noise = np.random.default_rng(0)
-try:
-    with Writer(Path(sys.argv[1]), width=320, height=240, rate=Fraction(25)) as writer:
-        for index in range(int(sys.argv[3])):
-            picture = noise.integers(0, 256, (240, 320, 3), np.uint8)
-            writer.write(picture, Fraction(index, 25), Fraction(1, 25))
-except OutputError as error:
-    print(error.message)
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("limit", "count"), [(20_000, 60), (60_000, 2)], ids=["soon", "at-the-end"])
 def test_a_full_disk_is_an_output_error_that_leaves_nothing(tmp_path, name, limit, count):
-    command = [sys.executable, "-c", DISK_FULL, str(tmp_path / name), str(limit), str(count)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.stdout.strip() == f"the disk is full: {tmp_path / name}", run.stderr
+    noise = np.random.default_rng(0).integers(0, 256, (count, 240, 320, 3), np.uint8)
+    with files_up_to(limit), pytest.raises(OutputError, match=re.escape(f"the disk is full: {tmp_path / name}")):
+        write(tmp_path / name, spans(Fraction(25), count), list(noise))
     assert everything(tmp_path) == []
-
-
-INTERRUPTED = """
-import sys
-from fractions import Fraction
-import numpy as np
-from fommctl.media.writer import Writer
-with Writer(sys.argv[1], width=64, height=48, rate=Fraction(25)) as writer:
-    for index in range(10**9):
-        writer.write(np.full((48, 64, 3), index % 256, np.uint8), Fraction(index, 25), Fraction(1, 25))
-        if index == 100:
-            print("writing", flush=True)
-"""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGINT")
 @pytest.mark.parametrize("name", NAMES)
 def test_ctrl_c_leaves_nothing(tmp_path, name):
-    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / name)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
-    assert process.returncode != 0
+    def write_for_ever():
+        picture = np.zeros((48, 64, 3), np.uint8)
+        with Writer(tmp_path / name, width=64, height=48, rate=Fraction(25)) as writer:
+            for index in forever():
+                writer.write(picture + np.uint8(index % 256), Fraction(index, 25), Fraction(1, 25))
+                if index == 100:
+                    Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        write_for_ever()
     assert everything(tmp_path) == []
 
 

@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import torch
 from command_line import Result
 from file_server import serving
@@ -80,38 +79,6 @@ def test_show_says_where_weights_come_from_and_where_to_put_them(run_cli: Run, i
     shown = run_cli("models", "show", "vox", "--json").json()
     assert shown["urls"][0].endswith("/vox-cpk.pth.tar")
     assert shown["put_it_at"] == str(isolated / "models" / "vox.pth.tar")
-
-
-def test_a_wrong_name_is_corrected(run_cli: Run) -> None:
-    result = run_cli("models", "show", "taichi-avd")
-    assert (result.code, result.stderr.splitlines()[0]) == (2, "error: unknown model 'taichi-avd'")
-    assert "Did you mean 'taichi-adv'?" in result.stderr
-
-
-def test_offline_a_pull_says_what_to_fetch_and_where_to_put_it(run_cli: Run, isolated: Path) -> None:
-    result = run_cli("models", "pull", "vox", "--json")
-    assert result.code == 5
-    error = result.json()["error"]
-    assert "FOMMCTL_OFFLINE" in error["message"]
-    assert "/vox-cpk.pth.tar by other means" in error["hint"]
-    assert str(isolated / "models" / "vox.pth.tar") in error["hint"]
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_malicious_file_is_refused(zipped: bool, run_cli: Run, tmp_path: Path, isolated: Path) -> None:
-    trace = tmp_path / "ran"
-
-    class Evil:
-        def __reduce__(self) -> tuple[object, tuple[str, str]]:
-            return open, (str(trace), "w")
-
-    content = {**torch.load(TINY, weights_only=True), "extra": Evil()}
-    torch.save(content, tmp_path / "evil.pth.tar", _use_new_zipfile_serialization=zipped)
-    result = run_cli("models", "import", tmp_path / "evil.pth.tar", "--json")
-    assert result.code == 4
-    assert "is refused: it wants to call" in result.json()["error"]["message"]
-    assert not trace.exists()
-    assert list(isolated.rglob("*.safetensors")) == []
 
 
 def test_a_pull_in_a_process_of_its_own_can_be_used_at_once(run_process: Run, tmp_path: Path, isolated: Path) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import http.server
 import re
-import resource
 import socket
 import threading
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from file_server import FileServer, serving
+from small_disk import files_up_to
 
 from fommctl import download as module
 from fommctl.download import Expected, download
@@ -287,13 +287,8 @@ def test_a_disk_without_room_is_told_before_anything_is_written(
 
 @pytest.mark.parametrize("room", [500_000, 1_023_990], ids=["half of it", "all but the last bytes"])
 def test_a_disk_that_fills_up_leaves_nothing(room: int, server: FileServer, target: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
-    try:
-        with pytest.raises(OutputError, match=r"the disk is full: .*vox"):
-            fetch(server, target)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with files_up_to(room), pytest.raises(OutputError, match=r"the disk is full: .*vox"):
+        fetch(server, target)
     assert list(target.parent.iterdir()) == []
 
 

@@ -1,12 +1,11 @@
 """Exported models are published checkpoints: their layout, and that they are the same model."""
 
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from checkpoints import TINY, published, save
+from small_disk import files_up_to
 
 from fommctl.errors import ModelError, OutputError, UsageError
 from fommctl.host import Host
@@ -66,16 +65,6 @@ def test_a_model_without_a_discriminator_has_none_and_no_epoch_is_0(tmp_path: Pa
     assert list(torch.load(target, weights_only=True)) == ["generator", "kp_detector", "epoch"]
 
 
-def test_a_file_that_is_there_is_replaced_only_when_asked(tmp_path: Path, host: Host) -> None:
-    target = tmp_path / "model.pth.tar"
-    target.write_text("mine")
-    with pytest.raises(UsageError, match="exists already"):
-        export_model(str(TINY), target, host, preset=TINY_PRESET)
-    assert target.read_text() == "mine"
-    export_model(str(TINY), target, host, preset=TINY_PRESET, overwrite=True)
-    assert torch.load(target, weights_only=True)["epoch"] == 3
-
-
 def test_a_model_never_replaces_itself(tmp_path: Path, host: Host) -> None:
     path = save(published(), tmp_path / "model.pth.tar")
     with pytest.raises(UsageError, match="would replace an input"):
@@ -99,19 +88,10 @@ def test_what_cannot_be_exported_leaves_nothing(tmp_path: Path, host: Host) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def small_disk() -> Iterator[None]:
-    """Files of this process cannot grow beyond 20,000 bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path, host: Host, small_disk: None) -> None:
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, host: Host) -> None:
     target = tmp_path / "model.pth.tar"
     target.write_text("old")
-    with pytest.raises(OutputError, match="the disk is full"):
+    with files_up_to(20_000), pytest.raises(OutputError, match="the disk is full"):
         export_model(str(TINY), target, host, preset=TINY_PRESET, overwrite=True)
     assert target.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["model.pth.tar"]

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from weights_plugin import spec, write_distribution
 from fommctl import download, home
 from fommctl.api.weights import weights_file
 from fommctl.errors import MissingError, ModelError, OutputError, UsageError
-from fommctl.files import atomic_write
 from fommctl.host import Host, load_host
 from fommctl.machine import offline
 from fommctl.models import registry
@@ -220,17 +218,6 @@ def test_a_failed_pull_says_what_to_fetch_and_where_to_put_it(
     assert registry.find("tiny", tiny_host).status == "available"
 
 
-def test_two_pulls_at_once_fetch_once(tiny_host: Host, server: FileServer) -> None:
-    results = []
-    threads = [threading.Thread(target=lambda: results.append(registry.pull("tiny", tiny_host)[1])) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(results) == [False, False, False, True]
-    assert len(server.requests) == 1
-
-
 def test_an_import_under_a_registered_name_stands_for_the_pull(tiny_host: Host, server: FileServer) -> None:
     import_model(TINY, tiny_host, name="tiny", preset=TINY_PRESET)
     entry = registry.find("tiny", tiny_host)
@@ -353,29 +340,6 @@ def test_a_damaged_record_is_told(tiny_host: Host) -> None:
         registry.pull("tiny", tiny_host)
 
 
-def test_a_home_that_is_a_file_is_an_output_error(
-    tiny_host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("FOMMCTL_HOME", str(tmp_path / "file"))
-    assert "faces-mini" in registry.entries(tiny_host)
-    with pytest.raises(OutputError, match="cannot create the folder"):
-        registry.pull("tiny", tiny_host)
-
-
-def test_the_temporary_file_of_an_import_is_gone_after_a_failure(isolated: Path) -> None:
-    target = isolated / "models" / "mine.safetensors"
-
-    def write() -> None:
-        with atomic_write(target) as temporary:
-            temporary.write_bytes(b"half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write()
-    assert os.listdir(target.parent) == []
-
-
 def test_a_model_that_another_process_works_on_is_waited_for_and_then_an_error_names_that_process(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -437,11 +401,6 @@ def test_a_model_of_several_files_is_a_folder(parts: Host, server: FileServer, t
     assert imported.groups == model.groups
     registry.remove("two", parts)
     assert registry.find("two", parts).status == "not pulled"
-
-
-def test_a_folder_without_weights_is_no_model(host: Host, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is a folder without a file of weights"):
-        load_model(str(tmp_path), host)
 
 
 def test_weights_beside_a_model_are_fetched_once(server: FileServer, isolated: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from fommctl.animate.paste import Paste, resting
 from fommctl.media.boxes import Box
-from fommctl.media.images import crop, resize
+from fommctl.media.resampling import crop, resize
 from fommctl.networks.detail import (
     Detail,
     centres,
@@ -216,8 +216,8 @@ def test_what_lies_at_the_edge_of_the_picture_stays_there_and_nothing_from_beyon
     small = resize(square, (64, 64))
     moved = np.roll(small, (5, 5), (0, 1))
     motion = resting(box, 160, 200)
-    plain = Paste(picture, box, mirrored=True)
-    pinned = Paste(picture, box, mirrored=True, motion=motion)
+    plain = Paste(picture, box)
+    pinned = Paste(picture, box, motion=motion)
     edges = torch.from_numpy(pinned.motion), torch.from_numpy(pinned.own)
     arguments = (torch.from_numpy(square), torch.from_numpy(small), torch.from_numpy(pinned.mask), pinned.part)
     flow = still(64, 64) - 2 * 5 / 64

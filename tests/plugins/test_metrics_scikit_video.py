@@ -10,6 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import scipy.ndimage
+import skimage.data
 import skimage.metrics
 from numpy.typing import NDArray
 from scored import noisy, portrait, score
@@ -62,6 +63,62 @@ def test_published_strred(carphone) -> None:
 
 def test_published_niqe() -> None:
     assert measure("niqe").niqe(brightness("bigbuckbunny.mp4", 1)) == pytest.approx([11.197661399841], rel=5e-6)
+
+
+def clouds(frames: int, height: int, width: int) -> NDArray[np.uint8]:
+    """(T, H, W, 3): noise of five sizes at once, moving, grey."""
+    noise = np.random.default_rng(1).normal(size=(frames, height, width))
+    mixed = sum(size * scipy.ndimage.gaussian_filter(noise, (0.7, size, size)) for size in (1, 2, 4, 8, 16))
+    spread = (mixed - mixed.min()) / np.ptp(mixed) * 255
+    return np.repeat(spread.round().astype(np.uint8)[..., None], 3, axis=-1)
+
+
+# The expected values are those of implementations of the papers in double precision, with no line of scikit-video; they
+# are in the history of this repository (tests/fixtures/niqe_reference.py and strred_reference.py at b6013d8).
+
+
+@pytest.mark.parametrize(
+    ("picture", "paper", "released"),
+    [
+        (lambda: skimage.data.chelsea()[None], 11.682512292257819, 11.701347307487257),
+        (lambda: noisy(np.full((1, 288, 384, 3), 128, np.uint8), 30), 27.16092834203995, 27.175795387096407),
+        (lambda: clouds(1, 300, 320), 40.102225892995754, 40.22473449619679),
+        (lambda: portrait(1), 41.16247056863187, 41.193196373139024),
+        (lambda: noisy(portrait(1), 15), 36.35270362446637, 36.22012625597861),
+    ],
+    ids=["photograph", "noise", "clouds", "four patches", "noisy"],
+)
+def test_niqe_is_that_of_its_paper(picture, paper, released) -> None:
+    scored = score("niqe", picture(), None).value
+    # scikit-video's local deviations have single precision, of a difference of squares up to 65025, and its shapes are
+    # steps of 0.001, which is as much as some of them vary between pictures: half a percent. With both it is the same.
+    assert scored == pytest.approx(paper, rel=5e-3)
+    assert scored == pytest.approx(released, rel=3e-5)
+
+
+def pair(truth: NDArray[np.uint8], spread: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    return truth, noisy(truth, spread)
+
+
+@pytest.mark.parametrize(
+    ("make", "expected", "tolerance"),
+    [
+        (lambda: pair(portrait(4), 10), 4.891441918246953, 5e-4),
+        (lambda: (portrait(4), scipy.ndimage.gaussian_filter(portrait(4), (0, 2, 2, 0))), 8.713578028061534, 5e-4),
+        (lambda: pair(portrait(4, 150), 40), 89.03120209883429, 5e-4),
+        (lambda: pair(clouds(6, 160, 200), 8), 3.6568606249030178, 5e-4),
+        (lambda: pair(portrait(4), 0), 0, 0),
+        # Of a band of 8 x 8 the covariance of blocks of 9 is nearly singular: single precision is not enough for it.
+        (lambda: pair(portrait(4, 64), 10), 29.2261945763082, 0.03),
+    ],
+    ids=["portrait", "blurred", "odd sizes", "clouds", "same", "small"],
+)
+def test_strred_is_that_of_its_paper(make, expected, tolerance) -> None:
+    truth, prediction = make()
+    scores = score("strred", prediction, truth, cuts=[1])
+    # scikit-video inverts the covariance in single precision, which costs up to 5e-4 of the difference of two frames.
+    assert scores.value == pytest.approx(expected, rel=tolerance, abs=1e-12)
+    assert scores.scored == len(truth)
 
 
 def test_ssim_is_that_of_scikit_image() -> None:

@@ -161,110 +161,12 @@ def test_what_cannot_be_trained_is_said(spec, changes, model_changes, message):
     assert caught.value.hint
 
 
-# The layout of the published files, with their capitals, quotes and older names.
-AS_PUBLISHED = """\
-dataset_params:
-  root_dir: data/taichi
-  pairs_list: data/taichi.csv
-  augmentation_params:
-    flip_param:
-      horizontal_flip: True
-      time_flip: True
-    crop_param:
-      size: [64, 64]
-
-model_params:
-  common_params:
-    num_kp: 10
-    kp_variance: 'matrix'
-    num_channels: 3
-  kp_detector_params:
-     temperature: 0.1
-     block_expansion: 32
-     max_features: 1024
-     num_blocks: 5
-     clip_variance: 0.001\x20
-  generator_params:
-    block_expansion: 32
-    max_features: 1024
-    num_blocks: 5
-    num_refinement_blocks: 4
-    dense_motion_params:
-      block_expansion: 32
-      max_features: 1024
-      num_blocks: 5
-      use_mask: True
-      use_correction: True
-      mask_embedding_params:
-        use_heatmap: True
-        use_deformed_source_image: True
-        heatmap_type: 'difference'
-        norm_const: 100
-      num_group_blocks: 2
-    kp_embedding_params:
-      use_heatmap: True
-      norm_const: 100
-      heatmap_type: 'difference'
-  discriminator_params:
-    kp_embedding_params:
-      norm_const: 100
-    block_expansion: 32
-    max_features: 256
-    num_blocks: 4
-
-train_params:
-  detach_kp_generator: False
-  detach_kp_discriminator: True
-  num_epochs: 750
-  epoch_milestones: [500]
-  lr: 2.0e-4
-  batch_size: 32
-  loss_weights:
-    reconstruction: [10, 10, 10, 10, 1]
-    reconstruction_deformed: 0
-    generator_gan: 1
-    discriminator_gan: 1
-  log_params:
-    log_freq_iter: 200
-    cpk_freq_epoch: 100
-
-reconstruction_params:
-  num_videos: null
-  format: '.gif'
-
-transfer_params:
-  num_pairs: 100
-  format: '.gif'
-  normalization_params:
-    movement_mult: False
-    move_location: True
-    adapt_variance: False
-
-prediction_params:
-  rnn_params:
-     num_features: 1024
-     num_layers: 1
-     dropout: 0
-  predict_variance: False
-  num_epochs: 1000
-  lr: 0.001
-  batch_size: 256
-  num_frames: 32
-  init_frames: 1
-  train_size: null
-  format: '.gif'
-
-visualizer_params:
-  kp_size: 2
-  draw_border: False
-  colormap: 'gist_rainbow'
-"""
+# In the layout of the published files, with their capitals, quotes and older names.
+AS_PUBLISHED = Path(__file__).parents[1] / "golden" / "presets" / "monkeynet-taichi.yaml"
 
 
-def test_a_published_file_loads_unchanged_by_path(tmp_path: Path, host):
-    path = tmp_path / "taichi.yaml"
-    path.write_text(AS_PUBLISHED)
-    published, shipped = load_preset(str(path), host), load_preset("monkeynet-taichi", host)
+def test_a_published_file_loads_unchanged_by_path(host):
+    published, shipped = load_preset(str(AS_PUBLISHED), host), load_preset("monkeynet-taichi", host)
     assert published.backend == "monkeynet"
     assert published.frame_shape == (64, 64, 3)
     assert published.model_params == shipped.model_params
@@ -272,7 +174,7 @@ def test_a_published_file_loads_unchanged_by_path(tmp_path: Path, host):
     sections = published.model_dump(exclude=header)
     assert sections.pop("prediction_params")["num_frames"] == 32
     assert {**sections, "prediction_params": None} == shipped.model_dump(exclude=header)
-    faster = load_preset(str(path), host, sets=["train_params.lr=1e-3"]).section("train_params")
+    faster = load_preset(str(AS_PUBLISHED), host, sets=["train_params.lr=1e-3"]).section("train_params")
     assert (faster.lr_generator, faster.lr_discriminator, faster.lr_kp_detector) == (1e-3, 1e-3, 1e-3)
 
 

@@ -83,17 +83,6 @@ def test_animate_moves_relatively_by_the_ratio_of_sizes(folder, run_cli, tmp_pat
     assert np.abs(written - frames.permute(0, 2, 3, 1).numpy() * 255).max() <= 1
 
 
-def test_evaluate_reconstructs(folder, run_cli, tmp_path):
-    data = tmp_path / "data" / "test"
-    write_frames(data / "clip", DRIVING)
-    result = run_cli(
-        "evaluate", "--data", data.parent, "-o", tmp_path / "scores", "--metrics", "l1.paper", "--no-videos",
-        "--model", folder / "vox.pth.tar", "--preset", folder / "vox.yaml", "--device", "cpu", "--json",
-    )  # fmt: skip
-    assert result.code == 0, result.stderr
-    assert "l1.paper" in json.dumps(result.json())
-
-
 def test_export_is_as_published(folder, run_cli, tmp_path):
     result = run_cli("models", "export", folder / "vox.pth.tar", "-o", tmp_path / "again.pth")
     assert result.code == 0, result.stderr

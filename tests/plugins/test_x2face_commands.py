@@ -17,8 +17,8 @@ import fommctl
 from fommctl.animate.config import AnimateConfig
 from fommctl.animate.inputs import find_inputs
 from fommctl.detection.detectors import DetectorCache
-from fommctl.media.images import resize
 from fommctl.media.reader import Clip
+from fommctl.media.resampling import resize
 from fommctl.networks.grids import to_tensor
 from fommctl.presets.sections import Framing
 
@@ -105,9 +105,6 @@ def test_what_it_cannot_do(folder, run_cli, tmp_path):
         result = run_cli(*inputs, *model, *PREPARED, *words)
         assert result.code == 2
         assert says in result.json()["error"]["hint"]
-    result = run_cli(*inputs, *PREPARED, "--view", folder / "source1.png")
-    assert result.code == 2
-    assert "use one picture" in result.json()["error"]["message"]
     assert not (tmp_path / "a.mkv").exists()
 
 

@@ -10,8 +10,8 @@ from PIL import Image
 from written_media import frames, track
 
 from fommctl.api import Box, ClipRecord, FommctlError
-from fommctl.media.images import resize
 from fommctl.media.reader import Reader
+from fommctl.media.resampling import resize
 from fommctl.preprocess.clip import ClipJob, ClipOptions, WrittenClip, make_clip, nominal_rate, squared
 from fommctl.preprocess.manifest import measure
 

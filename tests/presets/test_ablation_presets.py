@@ -1,11 +1,11 @@
 """The presets of the ablation of FOMM (Siarohin et al. 2019, table 1) differ from the full model by what they name."""
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from configurations import configuration
 
 from fommctl.host import Host
 from fommctl.presets.preset import find_preset, load_preset
@@ -28,24 +28,9 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 EACH = [(full, f"{prefix}-{what}") for full, prefix in FULL.items() for what in ABLATIONS]
 
 
-def leaves(data: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", value
-
-
-def configuration(name: str, host: Host) -> dict[str, Any]:
-    """What a preset holds, by dotted key."""
-    preset = load_preset(name, host)
-    sections = preset.model_dump(exclude={"name", "summary", "backend", "dataset", "framing"}, exclude_none=False)
-    return dict(leaves({key: section for key, section in sections.items() if section is not None}))
-
-
 @pytest.mark.parametrize(("full", "name"), EACH)
 def test_an_ablation_is_the_full_model_without_what_it_leaves_out(full: str, name: str, host: Host) -> None:
-    whole, own = configuration(full, host), configuration(name, host)
+    whole, own = (configuration(load_preset(each, host)) for each in (full, name))
     assert own.keys() == whole.keys()
     assert {key: value for key, value in own.items() if value != whole[key]} == ABLATIONS[name.rpartition("-")[2]]
 

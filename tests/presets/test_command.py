@@ -1,7 +1,5 @@
 """`fommctl presets`, with the presets of this installation and those of a third party's plugin."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,20 +80,3 @@ def test_a_plugin_cannot_replace_a_shipped_preset(run_beside: Run, acme: Callabl
     result = run_beside("presets", "show", "vox", path=acme("vox"))
     assert result.code == 2
     assert "a plugin's preset has the name of the shipped preset 'vox'" in result.stderr
-
-
-def test_the_command_is_described_without_the_heavy_libraries(run_process: Run) -> None:
-    result = run_process("presets", "show", "--help", PYTHONPROFILEIMPORTTIME="1")
-    assert result.code == 0
-    assert "Example:" in result.stdout
-    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
-    assert imported.isdisjoint({"torch", "numpy", "av", "fommctl.presets.sections", "fommctl_fomm.schema"})
-
-
-def test_importing_presets_loads_neither_pydantic_nor_yaml() -> None:
-    code = (
-        "import sys, fommctl.presets.preset, fommctl.cli.presets, fommctl_fomm\n"
-        "print('pydantic' in sys.modules, 'yaml' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False"]

@@ -83,13 +83,6 @@ def test_a_bare_family_name_means_its_256_pixel_preset(family: str, host: Host) 
     assert find_preset(family, host).name == load_preset(family, host).name == f"{family}-256"
 
 
-def test_an_unknown_preset_suggests_the_nearest(host: Host) -> None:
-    with pytest.raises(UsageError, match="unknown preset 'tachi'") as caught:
-        load_preset("tachi", host)
-    assert "Did you mean 'taichi'?" in str(caught.value.hint)
-    assert caught.value.exit_code == 2
-
-
 @pytest.mark.parametrize("name", ["vox-tiny", "vox-tiny-ac0", "vox-adv-tiny", "mgif-tiny"])
 def test_golden_configurations_load_by_path_without_the_other_sections(name: str, host: Host) -> None:
     preset = load_preset(str(GOLDEN / f"{name}.model_params.yaml"), host)

@@ -29,11 +29,6 @@ def inputs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def animator():
-    return fommctl.load(device="cpu", precision="fp32")
-
-
-@pytest.fixture(scope="module")
 def rendered(inputs, animator, tmp_path_factory):
     """A folder with a result of every kind and its sidecar; not to be written to."""
     folder = tmp_path_factory.mktemp("rendered")
@@ -219,9 +214,3 @@ def test_a_sidecar_is_not_replaced_unasked(inputs, rendered, run_cli, tmp_path):
     result = run_cli(*command)
     assert (result.code, "the sidecar exists already" in result.stderr) == (2, True)
     assert (tmp_path / "a.mp4.json").read_text() == "mine"
-
-
-def test_source_and_driving_are_needed_without_a_sidecar(inputs, run_cli):
-    assert "missing argument 'SOURCE'" in run_cli("animate").stderr
-    result = run_cli("animate", inputs / "portrait.png")
-    assert (result.code, "missing argument 'DRIVING'" in result.stderr) == (2, True)

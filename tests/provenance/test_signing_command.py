@@ -1,7 +1,6 @@
 """`animate --sign`: what a signed result holds, what cannot sign, and that nothing unsigned appears."""
 
 import json
-import resource
 import subprocess
 import sys
 from fractions import Fraction
@@ -13,6 +12,7 @@ import pytest
 from boxes import media_data
 from certificates import DOCUMENT_SIGNING, SERVER, SIGNER, Chain, write_chain
 from shots import prepared_shot
+from small_disk import files_up_to
 
 import fommctl
 from fommctl.errors import OutputError
@@ -27,11 +27,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     return prepared_shot(tmp_path_factory.mktemp("inputs"))
-
-
-@pytest.fixture(scope="module")
-def animator():
-    return fommctl.load(device="cpu", precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -233,12 +228,8 @@ def test_a_full_disk_while_signing_leaves_nothing(sign, chain, tmp_path, monkeyp
     signs = Signature.__call__
 
     def with_limit(self, finished):
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (finished.stat().st_size, before[1]))
-        try:
+        with files_up_to(finished.stat().st_size):
             signs(self, finished)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     monkeypatch.setattr(Signature, "__call__", with_limit)
     with pytest.raises(OutputError, match=r"the disk is full: .*a\.mp4"):

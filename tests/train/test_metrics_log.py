@@ -2,7 +2,6 @@
 
 import json
 import math
-import resource
 import tempfile
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_disk import files_up_to
 
 from fommctl.errors import OutputError
 from fommctl.train.logs import MetricsLog
@@ -71,40 +71,27 @@ def test_a_missing_and_an_empty_file(tmp_path: Path) -> None:
     assert content(tmp_path) == b""
 
 
-@pytest.mark.parametrize(
-    "torn",
-    [
-        b'{"step": 4, "epo',
-        b'{"step": 4}',
-        '{"step": 4, "note": "grö'.encode()[:-1],
-        '{"step": 4, "note": "grö'.encode()[:-1] + b"\n",
-        b"\n",
-        b"null\n",
-        b'{"step": null}\n',
-        b'{"step": true}\n',
-        b"\0" * 3000,
-        b"\0" * 3000 + b"\n",
-        b"x" * 3_000_000,
-    ],
-    ids=[
-        "torn",
-        "no end",
-        "half a letter",
-        "half a letter in a line",
-        "blank",
-        "null",
-        "no step",
-        "true",
-        "zeros",
-        "zeros in a line",
-        "longer than any line",
-    ],
-)
+TORN = {
+    "torn": b'{"step": 4, "epo',
+    "no end": b'{"step": 4}',
+    "half a letter": '{"step": 4, "note": "grö'.encode()[:-1],
+    "half a letter in a line": '{"step": 4, "note": "grö'.encode()[:-1] + b"\n",
+    "blank": b"\n",
+    "null": b"null\n",
+    "no step": b'{"step": null}\n',
+    "true": b'{"step": true}\n',
+    "zeros": b"\0" * 3000,
+    "zeros in a line": b"\0" * 3000 + b"\n",
+    "longer than any line": b"x" * 3_000_000,
+}
+
+
+@pytest.mark.parametrize("torn", TORN)
 @pytest.mark.parametrize("after", [b"", b'{"step": 2}\n'], ids=["", "and a line"])
-def test_from_the_first_line_that_cannot_be_read_all_goes(tmp_path: Path, torn: bytes, after: bytes) -> None:
+def test_from_the_first_line_that_cannot_be_read_all_goes(tmp_path: Path, torn: str, after: bytes) -> None:
     write(tmp_path, 0, 4)
     whole = content(tmp_path)
-    (tmp_path / "metrics.jsonl").write_bytes(whole + torn + after)
+    (tmp_path / "metrics.jsonl").write_bytes(whole + TORN[torn] + after)
     MetricsLog(tmp_path, from_step=10)
     assert content(tmp_path) == whole
 
@@ -136,13 +123,8 @@ def test_killed_at_any_byte_and_resumed_it_is_the_uninterrupted_file(
 
 
 def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
-    try:
-        with pytest.raises(OutputError, match=r"the disk is full: .*metrics\.jsonl") as caught:
-            write(tmp_path, 0, 100)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with files_up_to(500), pytest.raises(OutputError, match=r"the disk is full: .*metrics\.jsonl") as caught:
+        write(tmp_path, 0, 100)
     assert caught.value.exit_code == 3
     assert steps(tmp_path) == list(range(len(steps(tmp_path))))
     assert len(steps(tmp_path)) >= 3

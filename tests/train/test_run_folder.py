@@ -2,7 +2,6 @@
 
 import logging
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import environment
+from small_disk import files_up_to
 
 from fommctl.errors import InputError, ModelError, OutputError, UsageError
 from fommctl.files import temporary_path
@@ -269,20 +269,6 @@ def test_what_a_killed_run_left_unfinished_is_removed_and_nothing_else(run: Path
     assert [name for name in names(checkpoints_folder(run)) if name.startswith(".")] == [".notes.4711.tmp"]
 
 
-def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
-    path = save(tmp_path / "best.pt")
-    before = path.read_bytes()
-
-    def half(temporary: Path) -> None:
-        temporary.write_bytes(before[:100])
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(path, half)
-    assert path.read_bytes() == before
-    assert names(tmp_path) == ["best.pt"]
-
-
 def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
     def fail(temporary: Path) -> None:
         raise RuntimeError("the sizes of the tensors differ")
@@ -291,17 +277,8 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
         write_atomically(tmp_path / "best.pt", fail)
 
 
-@pytest.fixture
-def small_disk():
-    """Files of this process cannot grow beyond 20,000 bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("opened", [False, True], ids=["path", "file"])
-def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, small_disk: None, opened: bool) -> None:
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, opened: bool) -> None:
     path = save(tmp_path / "step-00000001.pt")
     before = path.read_bytes()
 
@@ -312,7 +289,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, small_disk:
         else:
             torch.save({"weight": torch.zeros(100_000)}, temporary)
 
-    with pytest.raises(OutputError, match=r"the disk is full: .*step-00000001\.pt") as caught:
+    with files_up_to(20_000), pytest.raises(OutputError, match=r"full: .*step-00000001\.pt") as caught:
         write_atomically(path, write)
     assert caught.value.exit_code == 3
     assert "last good checkpoint stays" in str(caught.value.hint)
@@ -328,8 +305,8 @@ def test_a_disk_that_is_full_at_the_very_end_of_a_checkpoint(tmp_path: Path) -> 
         write_atomically(tmp_path / "step-00000001.pt", write)
 
 
-def test_a_full_disk_at_the_end_of_plain_bytes(tmp_path: Path, small_disk: None) -> None:
-    with pytest.raises(OutputError, match="the disk is full"):
+def test_a_full_disk_at_the_end_of_plain_bytes(tmp_path: Path) -> None:
+    with files_up_to(20_000), pytest.raises(OutputError, match="the disk is full"):
         write_atomically(tmp_path / "picture.png", lambda temporary: temporary.write_bytes(bytes(30_000)))
     assert names(tmp_path) == []
 

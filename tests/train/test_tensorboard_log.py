@@ -2,13 +2,13 @@
 
 import io
 import math
-import resource
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from small_disk import files_up_to
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fommctl.errors import OutputError
@@ -88,13 +88,8 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 def test_a_full_disk_is_one_error_and_leaves_curves_that_can_be_read(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
-    try:
-        with pytest.raises(OutputError, match="the disk is full"):
-            write(tmp_path, 100)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with files_up_to(2000), pytest.raises(OutputError, match="the disk is full"):
+        write(tmp_path, 100)
     assert capfd.readouterr().err == ""
     seen = curve(tmp_path, "losses/perceptual")
     assert seen == [(step, 1.0) for step in range(len(seen))]

@@ -134,24 +134,17 @@ def test_a_signal_saves_and_ends_all(clips: Path, tmp_path: Path) -> None:
 
 
 def test_an_error_is_told_once(clips: Path, tmp_path: Path) -> None:
+    """By the first process; torchrun, in whose place the test is, ends the other one when the first has failed."""
     run = tmp_path / "run"
     run.mkdir()
     (run / "notes.txt").write_text("mine")
-    refused = subprocess.run(
-        torchrun(*arguments(clips, run, "--json")), capture_output=True, text=True, timeout=WAIT_S, check=False
-    )
-    assert refused.returncode == 1, "torchrun's own"
-    assert json.loads(refused.stdout)["error"]["message"] == f"the output folder is not empty: {run}"
-    assert "exitcode  : 2" in refused.stderr
-    assert "terminate called" not in refused.stderr
+    words = arguments(clips, run, "--json")
+    with ExitStack() as running:
+        first, other = [running.enter_context(ForkedCommand(*words, **told)) for told in told_by_torchrun()]
+        stdout, stderr = first.communicate(WAIT_S)
+        other.send_signal(signal.SIGTERM)
+        other_stdout, other_stderr = other.communicate(WAIT_S)
+    assert (first.returncode, json.loads(stdout)["error"]["message"]) == (2, f"the output folder is not empty: {run}")
+    assert other.returncode not in (0, None)
+    assert (other_stdout, "terminate called" in stderr + other_stderr) == ("", False)
     assert [path.name for path in run.iterdir()] == ["notes.txt"]
-
-
-def test_a_stray_environment_is_told(
-    clips: Path, tmp_path: Path, run_beside: Callable[..., command_line.Result]
-) -> None:
-    where = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}
-    refused = run_beside(*arguments(clips, tmp_path / "run"), **where, LOCAL_WORLD_SIZE="abc")
-    assert refused.code == 2
-    assert refused.stderr.splitlines()[0] == "error: the environment variable LOCAL_WORLD_SIZE is not a number: abc"
-    assert not (tmp_path / "run").exists()

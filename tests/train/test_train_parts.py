@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from fommctl.api.specs import DetectorSpec
 from fommctl.api.training import PhaseResult, ThinPlateTransform, TrainingBatch, TrainingPhase, TrainingView
 from fommctl.errors import ModelError
 from fommctl.train import state as training_state
-from fommctl.train.loop import Stop, stoppable
+from fommctl.train.loop import stoppable
 from fommctl.train.pairs import Landmarks
 from fommctl.train.step import Schedule, TrainingStep, WeightAverage
 from fommctl_fomm.sections import TrainParams
@@ -226,22 +225,20 @@ def test_a_run_that_kept_no_average_starts_one_from_its_weights(tmp_path: Path) 
     assert average.modules["first"].weight.item() == 2
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"fommctl": None}, "does not record the progress of its run"),
-        (
-            {"fommctl": {"step": "many", "best": None, "validation": None, "seed": 0}},
-            "does not record the progress of its run",
-        ),
-        ({"fommctl": {"step": 1}}, "does not record the progress of its run"),
-    ],
+PROGRESS = {"step": 1, "best": None, "validation": None, "seed": 0}
+WRONG: tuple[dict[str, object], ...] = (
+    {"step": "many"},
+    {"step": float("inf")},
+    {"step": None},
+    {"seed": -1},
+    {"best": "x"},
 )
-def test_a_checkpoint_that_does_not_say_where_it_was(
-    changes: Mapping[str, object], message: str, tmp_path: Path
-) -> None:
-    with pytest.raises(ModelError, match=message):
-        training_state.read(saved(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("progress", [None, {"step": 1}, *({**PROGRESS, **wrong} for wrong in WRONG)], ids=str)
+def test_a_checkpoint_that_does_not_say_where_it_was(progress: Mapping[str, object] | None, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="does not record the progress of its run"):
+        training_state.read(saved(tmp_path, fommctl=progress))
 
 
 @pytest.mark.parametrize(
@@ -271,28 +268,6 @@ def test_a_checkpoint_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not a checkpoint of a fommctl run") as caught:
         training_state.read(path)
     assert "--init-from" in str(caught.value.hint)
-
-
-def test_the_first_signal_asks_and_the_second_interrupts() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with stoppable() as stop:
-        assert not stop.due
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGTERM)  # by the cluster and by the launcher
-        assert stop.due
-        assert stop.signalled
-        signal.raise_signal(signal.SIGTERM)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_time_runs_out() -> None:
-    assert not Stop(60).due
-    stop = Stop(0.001)
-    time.sleep(0.002)
-    assert stop.due
-    assert not stop.signalled
 
 
 def test_in_another_thread_signals_stay_as_they_are() -> None:

@@ -496,12 +496,6 @@ def test_a_signal_to_the_whole_group_is_the_runs_to_answer(sent: signal.Signals,
             os.kill(worker, 0)
 
 
-def test_training_data_is_importable_without_media_libraries() -> None:
-    blocked = {"av": None, "face_alignment": None, "skvideo": None, "PIL": None, "dlib": None}
-    code = f"import sys\nsys.modules.update({blocked})\nimport fommctl.train.pairs"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 @pytest.mark.parametrize(("signalled", "expected"), [(False, InputError), (True, KeyboardInterrupt)])
 def test_a_worker_that_ends_with_the_run_is_no_crash(signalled, expected):
     with pytest.raises(expected), worker_crashes_as_errors(lambda: signalled):
