@@ -1,7 +1,8 @@
-"""Changes the parts of the built-in model's dense motion: more keypoints, and no part that is dead.
+"""Changes the built-in model's networks: more keypoints, no part of the dense motion that is dead, keypoints embedded.
 
     python docs/model/parts.py widen INIT --data DIR -o WIDENED
     python docs/model/parts.py wake INIT --data DIR -o WOKEN
+    python docs/model/parts.py embed INIT -o EMBEDDED
 
 INIT is a checkpoint of `fommctl train --preset faces-mini` or the name of a model; `--init-from` takes what is written.
 
@@ -12,6 +13,9 @@ stay. They begin with a small part of the background's weight.
 wake: in training a few parts take the whole head, and what has no weight gets no gradient: lips and eyelids move with
 the cheek, and open only as far as the generator paints it. Each part with less than `--least` of all weight begins anew
 as a copy of the part that is strongest around its keypoint, e times weaker, and stronger where its own keypoint moved.
+
+embed: the generator is told where the driving keypoints are (`embed_keypoints`). It begins with no weight at all, so
+that the pictures are the same.
 """
 
 from __future__ import annotations
@@ -160,16 +164,27 @@ def wake(backend: Any, checkpoint: Sequence[Weights], data: Path, side: int, lea
     print("woken:", *(f"keypoint {part - 1} (weight {everywhere[part]:.4f})" for part in dead), sep="\n  ")
 
 
+def embed(checkpoint: Sequence[Weights]) -> None:
+    """Add an embedding of keypoints without weight to all weights of a checkpoint."""
+    for weights in checkpoint:
+        generator = weights["generator"]
+        features, keypoints = len(generator["bottleneck.r0.conv1.weight"]), len(generator[f"{MASK}.bias"]) - 1
+        generator["embedding.weight"] = torch.zeros(features, keypoints, 3, 3)
+        generator["embedding.bias"] = torch.zeros(features)
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Change the parts of a model and write it."""
+    """Change a model's networks and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("change", choices=("widen", "wake"))
+    parser.add_argument("change", choices=("widen", "wake", "embed"))
     parser.add_argument("init")
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--least", type=float, default=0.003)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
+    if options.data is None and options.change != "embed":
+        parser.error(f"{options.change} needs --data")
     torch.manual_seed(options.seed)
     model = load_model(options.init, load_host())
     backend: Any = model.backend
@@ -181,8 +196,10 @@ def main(arguments: Sequence[str]) -> int:
     side = model.preset.section("dataset_params").frame_shape[0]
     if options.change == "widen":
         widen(backend, both, options.data, side, options.seed)
-    else:
+    elif options.change == "wake":
         wake(backend, both, options.data, side, options.least)
+    else:
+        embed(both)
     torch.save(checkpoint, options.output)
     return 0
 

@@ -214,6 +214,9 @@ class Generator(nn.Module):
     blend_source: a further head tells where the warped source itself is the frame: its pixels are taken there. Ours,
     after the last skip of Siarohin et al. 2021 (Motion Representations for Articulated Animation): a small network
     cannot carry fine detail through its bottleneck.
+    embed_keypoints: the warped features are told where the driving keypoints are, after Monkey-Net (Siarohin et al.
+    2019, Animating Arbitrary Objects via Deep Motion Transfer, section 3.3): a coarse flow cannot tell how far eyelids
+    are closed.
     """
 
     def __init__(
@@ -227,6 +230,7 @@ class Generator(nn.Module):
         num_bottleneck_blocks: int,
         align_corners: bool = True,
         blend_source: bool = False,
+        embed_keypoints: bool | None = None,
     ) -> None:
         super().__init__()
         self.align_corners = align_corners
@@ -241,6 +245,9 @@ class Generator(nn.Module):
             self.bottleneck.add_module(f"r{index}", ResidualBlock(widths[-1]))
         self.final = nn.Conv2d(widths[0], num_channels, 7, padding=3)
         self.blend = nn.Conv2d(widths[0], 1, 7, padding=3) if blend_source else None
+        self.embedding: nn.Conv2d | None = None
+        if embed_keypoints:
+            self.embedding = nn.Conv2d(dense_motion_network.mask.out_channels - 1, widths[-1], 3, padding=1)
 
     def encode(self, source: Tensor) -> Tensor:
         """Return the features (B, F, H / 2^n, W / 2^n) of source (B, C, H, W); they do not depend on the driving
@@ -250,13 +257,19 @@ class Generator(nn.Module):
             features = block(features)
         return features
 
-    def decode(self, features: Tensor, motion: DenseMotion, kept: Tensor) -> Tensor:
-        """Return the frame (B, C, H, W) decoded from the source's features under a motion; kept: the warped source, of
-        which a part may be taken as it is."""
+    def decode(self, features: Tensor, motion: DenseMotion, driving: Motion, kept: Tensor) -> Tensor:
+        """Return the frame (B, C, H, W) decoded from the source's features under a motion.
+
+        driving: the motion's keypoints.  kept: the warped source, of which a part may be taken as it is.
+        """
         height, width = features.shape[2:]
         out = self.warp(features, motion.deformation)
         if motion.occlusion is not None:
             out = out * resize_map(motion.occlusion, height, width)
+        if self.embedding is not None:
+            with full_precision(features):
+                heatmaps = gaussians(driving.keypoints, height, width)
+            out = out + self.embedding(heatmaps)
         out = self.bottleneck(out)
         for block in self.up_blocks:
             out = block(out)
@@ -273,7 +286,7 @@ class Generator(nn.Module):
         motion = self.dense_motion_network(source, source_motion, driving_motion)
         deformed = self.warp(source, motion.deformation)
         kept = deformed if self.blend is None else self.warp(source, inside(motion.deformation))
-        return Generated(self.decode(self.encode(source), motion, kept), deformed, motion)
+        return Generated(self.decode(self.encode(source), motion, driving_motion, kept), deformed, motion)
 
     def flow_of(self, generated: Generated) -> Tensor:
         """Return the flow (B, h, w, 2) of `fommctl.api.FlowRenderer`: that of the source's pixels where they are

@@ -125,6 +125,7 @@ def _generator(generator: Shapes, common: Mapping[str, Any], notes: list[str]) -
         "num_bottleneck_blocks": max(residual, default=-1) + 1,
         "estimate_occlusion_map": "occlusion.weight" in motion,
         "blend_source": "blend.weight" in generator,
+        "embed_keypoints": "embedding.weight" in generator or None,
         "dense_motion_params": {
             **unet(below(motion, "hourglass."), "motion network", notes, expansions=features),
             "scale_factor": _scale(motion, "down.weight", "motion network", notes),

@@ -55,6 +55,9 @@ class GeneratorParams(Params):
     estimate_occlusion_map: bool = False
     blend_source: bool = False
     """Ours: a mask tells where the frame is the warped source itself, pixel by pixel, and where it is painted."""
+    # None where it is not given: models of before it keep their identity, and batches their finished results.
+    embed_keypoints: bool | None = None
+    """Ours: heatmaps of the driving keypoints are added to the warped features, as in Monkey-Net."""
     dense_motion_params: DenseMotionParams
 
 

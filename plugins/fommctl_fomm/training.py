@@ -63,6 +63,15 @@ class GeneratorPhase(nn.Module):
         self._params = params
         # In a tuple it is no submodule: it does not learn in this phase.
         self._discriminators = (discriminator,)
+        self._frozen = not params.lr_kp_detector
+        keypoint_detector.requires_grad_(not self._frozen)
+
+    def train(self, mode: bool = True) -> GeneratorPhase:
+        """Switch to training; a detector whose rate is 0 keeps its statistics as well as its weights."""
+        super().train(mode)
+        if self._frozen:
+            self.keypoint_detector.eval()
+        return self
 
     def forward(self, batch: TrainingBatch, _: Any = None) -> PhaseResult:
         source: Motion = self.keypoint_detector(batch.source)

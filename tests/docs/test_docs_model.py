@@ -16,6 +16,7 @@ from fommctl.host import load_host
 from fommctl.models.loading import load_model
 from fommctl.networks.fomm import DenseMotion
 from fommctl.networks.grids import identity_grid
+from fommctl.presets.preset import load_preset
 
 DOCS = Path(__file__).parents[2] / "docs/model"
 
@@ -119,6 +120,27 @@ def test_a_part_without_weight_is_woken(tmp_path: Path) -> None:
     features = mask.in_channels - 4 * mask.out_channels
     assert woken[features + 12, 3, 3] == pytest.approx(6, abs=1e-5)
     assert (woken.abs() > 1e-5).sum() == 1
+
+
+def test_embedded_keypoints_change_no_picture_before_they_are_trained() -> None:
+    # From a model that has no embedding yet to one that has.
+    params = load_preset("faces-mini", host := load_host()).model_params
+    without = params.model_copy(
+        update={"generator_params": params.generator_params.model_copy(update={"embed_keypoints": None})}
+    )
+    torch.manual_seed(0)
+    before, after = (host.find("backend", "fomm").build(each) for each in (without, params))
+    weights = {name: dict(module.state_dict()) for name, module in before.modules().items()}
+    script("parts").embed([weights])
+    for name, module in after.modules().items():
+        module.load_state_dict(weights[name])
+    source, driving = torch.rand(2, 1, 3, 256, 256)
+    with torch.inference_mode():
+        frames = [
+            each.generator(source, each.keypoint_detector(source), each.keypoint_detector(driving)).prediction
+            for each in (before, after)
+        ]
+    assert torch.equal(*frames)
 
 
 def test_regions_of_a_frame_share_no_pixel() -> None:

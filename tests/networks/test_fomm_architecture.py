@@ -71,6 +71,7 @@ configurations = st.fixed_dictionaries(
                 "num_bottleneck_blocks": st.integers(0, 3),
                 "estimate_occlusion_map": st.booleans(),
                 "blend_source": st.booleans(),
+                "embed_keypoints": st.sampled_from([True, None]),
                 "dense_motion_params": st.fixed_dictionaries({**widths, "scale_factor": scale_factors}),
             }
         ),

@@ -141,6 +141,7 @@ VARIANTS = {
     "three up blocks": {"generator_params__num_down_blocks": 3},
     "no bottleneck": {"generator_params__num_bottleneck_blocks": 0},
     "source blended in": {"generator_params__blend_source": True},
+    "keypoints embedded": {"generator_params__embed_keypoints": True},
     "source blended in, no up blocks": {
         "generator_params__blend_source": True,
         "generator_params__num_down_blocks": 0,

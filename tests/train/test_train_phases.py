@@ -154,3 +154,14 @@ def test_what_cannot_be_trained_is_told_before_anything_starts(sets: list[str], 
         prepared(host, *sets)
     assert caught.value.exit_code == 2
     assert caught.value.hint
+
+
+def test_a_rate_of_0_leaves_the_detector_as_it_is(host: Host) -> None:
+    (phase,) = prepared(host, *NONE, f"{WEIGHTS}pixel=1", "train_params.lr_kp_detector=0")
+    phase.module.train()
+    before = {name: values.clone() for name, values in phase.module.state_dict().items()}
+    phase.module(batch(), None).losses["pixel"].backward()
+    for optimiser in phase.optimisers.values():
+        optimiser.step()
+    after = phase.module.state_dict()
+    assert {name.partition(".")[0] for name in after if not after[name].equal(before[name])} == {"generator"}

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from fommctl.networks.fomm import Generator, KeypointDetector, inside
 from fommctl.networks.grids import between_borders, resize_grid, resize_map, sample
-from fommctl.networks.inference.convolutions import Numerics
+from fommctl.networks.inference.convolutions import Numerics, weight_and_bias
 from fommctl.networks.inference.devices import Graphs, exact_convolutions
 from fommctl.networks.inference.motion import (
     FastDenseMotion,
     FastKeypointDetector,
     MotionSource,
+    heatmaps_last,
     neighbours,
     weighted_rows,
 )
@@ -154,6 +155,8 @@ class FastRenderer(GraphedRenderer[FastSource]):
             self._motion = FastDenseMotion(generator.dense_motion_network, numerics, channels, scale)
             self._encoder = FastEncoder(generator, Numerics(device, torch.float32))
             self._decoder = FastDecoder(generator, numerics)
+            told = generator.embedding
+            self._embedding = None if told is None else numerics.convolution(*weight_and_bias(told), padding=1)
         self._align_corners = generator.align_corners
         self._dtype = numerics.dtype
         self._blends = generator.blend is not None
@@ -180,6 +183,9 @@ class FastRenderer(GraphedRenderer[FastSource]):
         indices, weights = neighbours(grid, height, width, align_corners=self._align_corners, gain=gain)
         warped = weighted_rows(context.table, indices, weights)
         features = warped.view(len(motion), height, width, -1).permute(0, 3, 1, 2)
+        if self._embedding is not None:
+            heatmaps = heatmaps_last(motion.keypoints, height, width).to(self._dtype).permute(0, 3, 1, 2)
+            features = features + self._embedding(heatmaps)
         decoded = self._decoder(features).float().sigmoid_().permute(0, 3, 1, 2)
         if context.pixels is None:
             return decoded, between_borders(flow, context.size, align_corners=self._align_corners)
