@@ -208,6 +208,13 @@ class Generated:
     motion: DenseMotion
 
 
+EMBEDDED_VARIANCE = 0.0025
+"""Variance of the Gaussians that a generator embeds: narrower than those of the motion, since eyelids are close to each
+other."""
+EMBEDDED_HEIGHT = 5.0
+"""Their height: how far lids are open is a small difference of two of them."""
+
+
 class Generator(nn.Module):
     """Warps the source's features along the dense motion, dims what is hidden, and paints the frame.
 
@@ -268,7 +275,7 @@ class Generator(nn.Module):
             out = out * resize_map(motion.occlusion, height, width)
         if self.embedding is not None:
             with full_precision(features):
-                heatmaps = gaussians(driving.keypoints, height, width)
+                heatmaps = gaussians(driving.keypoints, height, width, EMBEDDED_VARIANCE) * EMBEDDED_HEIGHT
             out = out + self.embedding(heatmaps)
         out = self.bottleneck(out)
         for block in self.up_blocks:

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from fommctl.networks.fomm import Generator, KeypointDetector, inside
+from fommctl.networks.fomm import EMBEDDED_HEIGHT, EMBEDDED_VARIANCE, Generator, KeypointDetector, inside
 from fommctl.networks.grids import between_borders, resize_grid, resize_map, sample
 from fommctl.networks.inference.convolutions import Numerics, weight_and_bias
 from fommctl.networks.inference.devices import Graphs, exact_convolutions
@@ -184,8 +184,8 @@ class FastRenderer(GraphedRenderer[FastSource]):
         warped = weighted_rows(context.table, indices, weights)
         features = warped.view(len(motion), height, width, -1).permute(0, 3, 1, 2)
         if self._embedding is not None:
-            heatmaps = heatmaps_last(motion.keypoints, height, width).to(self._dtype).permute(0, 3, 1, 2)
-            features = features + self._embedding(heatmaps)
+            heatmaps = heatmaps_last(motion.keypoints, height, width, EMBEDDED_VARIANCE) * EMBEDDED_HEIGHT
+            features = features + self._embedding(heatmaps.to(self._dtype).permute(0, 3, 1, 2))
         decoded = self._decoder(features).float().sigmoid_().permute(0, 3, 1, 2)
         if context.pixels is None:
             return decoded, between_borders(flow, context.size, align_corners=self._align_corners)

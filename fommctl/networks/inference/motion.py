@@ -69,12 +69,12 @@ class MotionSource:
     """(h w, 3): x, y, 1 of every pixel."""
 
 
-def heatmaps_last(keypoints: Tensor, height: int, width: int) -> Tensor:
+def heatmaps_last(keypoints: Tensor, height: int, width: int, variance: float = KEYPOINT_VARIANCE) -> Tensor:
     """Return `gaussians` of keypoints (B, K, 2) with the keypoint as the last dimension: (B, H, W, K)."""
     x = torch.linspace(-1, 1, width, device=keypoints.device)[:, None]
     y = torch.linspace(-1, 1, height, device=keypoints.device)[:, None]
-    along_x = torch.exp((x - keypoints[:, None, :, 0]) ** 2 / (-2 * KEYPOINT_VARIANCE))
-    along_y = torch.exp((y - keypoints[:, None, :, 1]) ** 2 / (-2 * KEYPOINT_VARIANCE))
+    along_x = torch.exp((x - keypoints[:, None, :, 0]) ** 2 / (-2 * variance))
+    along_y = torch.exp((y - keypoints[:, None, :, 1]) ** 2 / (-2 * variance))
     return along_y[:, :, None] * along_x[:, None]
 
 
