@@ -222,8 +222,8 @@ class Generator(nn.Module):
     after the last skip of Siarohin et al. 2021 (Motion Representations for Articulated Animation): a small network
     cannot carry fine detail through its bottleneck.
     embed_keypoints: the warped features are told where the driving keypoints are, after Monkey-Net (Siarohin et al.
-    2019, Animating Arbitrary Objects via Deep Motion Transfer, section 3.3): a coarse flow cannot tell how far eyelids
-    are closed.
+    2019, Animating Arbitrary Objects via Deep Motion Transfer): a coarse flow cannot tell how far lips and eyelids
+    are open.
     """
 
     def __init__(

@@ -14,8 +14,6 @@ from media_factory import write_frames
 
 from fommctl.host import load_host
 from fommctl.models.loading import load_model
-from fommctl.networks.fomm import DenseMotion
-from fommctl.networks.grids import identity_grid
 from fommctl.presets.preset import load_preset
 
 DOCS = Path(__file__).parents[2] / "docs/model"
@@ -159,38 +157,3 @@ def test_a_warp_along_the_flow_finds_a_picture_that_was_shifted() -> None:
     found = script("regions").along_flow(picture, shifted)
     before, after = (np.abs(each.astype(int) - shifted)[16:-16, 16:-16].mean() for each in (picture, found))
     assert after < 0.2 * before
-
-
-def shifted_pair() -> np.ndarray:
-    """A picture and the same 3 to the right and 2 down, (2, 128, 128, 3)."""
-    picture = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8), (0, 0), 4)
-    picture = cv2.normalize(picture, None, 0, 255, cv2.NORM_MINMAX)
-    return np.stack((picture, np.roll(picture, (2, 3), (0, 1))))
-
-
-def test_the_flow_between_two_frames_is_known_where_the_flow_back_leads_home() -> None:
-    motion, pair = script("motion"), shifted_pair()
-    flow, known = motion.flow_between(pair)
-    inside = (slice(None), slice(16, -16), slice(16, -16))
-    assert known[inside].mean() > 0.95
-    sure = known[inside].bool()
-    assert flow[inside][sure].mean(0).tolist() == pytest.approx([-3, -2], abs=0.1)
-    assert known[:, :2].sum() == 0  # comes from above the picture
-    pair[1, 40:80, 40:80] = np.random.default_rng(1).integers(0, 255, (40, 40, 3), np.uint8)
-    _, known = motion.flow_between(pair)
-    assert known[0, 50:70, 50:70].mean() < 0.3
-
-
-def test_a_dense_motion_along_the_flow_costs_less_than_none() -> None:
-    motion = script("motion")
-    frames = torch.from_numpy(shifted_pair()).permute(0, 3, 1, 2).float() / 255
-    still = identity_grid(64, 64, like=frames)[None]
-    mask = torch.full((1, 4, 64, 64), 0.25)
-    nowhere = torch.full((1, 10, 2), 10.0)
-    moved = still - torch.tensor([3, 2]) * 2 / 127
-    dense = (DenseMotion(grid, mask, frames[None], None) for grid in (still, moved))
-    off, unlike, dying = zip(*(motion.flow_losses(each, frames, nowhere) for each in dense), strict=True)
-    assert off[0] == pytest.approx(np.hypot(3, 2) * 2 / 127, rel=0.15)
-    assert off[1] < 0.15 * off[0]
-    assert unlike[1] < 0.3 * unlike[0]
-    assert dying[0] == pytest.approx(np.log(4))
