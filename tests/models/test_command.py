@@ -72,7 +72,7 @@ def test_show_prints_the_card_of_the_built_in_model(run_cli: Run) -> None:
     result = run_cli("models", "show", "faces-mini")
     assert result.code == 0
     assert "## What it can and cannot do" in result.stdout
-    assert "parameters: 2415230" in result.stdout
+    assert "parameters: 2429694" in result.stdout
 
 
 def test_show_says_where_weights_come_from_and_where_to_put_them(run_cli: Run, isolated: Path) -> None:
