@@ -126,7 +126,8 @@ def test_another_architecture_is_refused_with_the_first_names_and_all_counts(hos
     with pytest.raises(ModelError) as error:
         load_model(str(TINY), host, preset="faces-mini")
     missing, wrong = error.value.message.splitlines()[1:]
-    # A level more in two hourglasses (4 blocks of 6 tensors), two more residual blocks (of 12), one more head, an embedding (of 2).
+    # A level more in two hourglasses (4 blocks of 6 tensors), two more residual blocks (of 12), one more head and an
+    # embedding (2 each).
     assert missing.startswith("  52 missing: generator/dense_motion_network.hourglass.")
     assert missing.count("generator/") == 8
     assert missing.endswith(", ...")
