@@ -3,6 +3,7 @@
     python docs/model/parts.py widen INIT --data DIR -o WIDENED
     python docs/model/parts.py wake INIT --data DIR -o WOKEN
     python docs/model/parts.py embed INIT -o EMBEDDED
+    python docs/model/parts.py motion INIT --of OTHER -o JOINED
 
 INIT is a checkpoint of `fommctl train --preset faces-mini` or the name of a model; `--init-from` takes what is written.
 
@@ -16,6 +17,8 @@ as a copy of the part that is strongest around its keypoint, e times weaker, and
 
 embed: the generator is told where the driving keypoints are (`embed_keypoints`). It begins with no weight at all, so
 that the pictures are the same.
+
+motion: the dense motion of another model takes the place of its own.
 """
 
 from __future__ import annotations
@@ -173,18 +176,27 @@ def embed(checkpoint: Sequence[Weights]) -> None:
         generator["embedding.bias"] = torch.zeros(features)
 
 
+def take_motion(backend: Any, checkpoint: Sequence[Weights]) -> None:
+    """Give all weights of a checkpoint the dense motion of a model."""
+    for weights in checkpoint:
+        for name, values in backend.generator.dense_motion_network.state_dict().items():
+            weights["generator"][f"dense_motion_network.{name}"] = values
+
+
 def main(arguments: Sequence[str]) -> int:
     """Change a model's networks and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("change", choices=("widen", "wake", "embed"))
+    parser.add_argument("change", choices=("widen", "wake", "embed", "motion"))
     parser.add_argument("init")
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--of", metavar="OTHER")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--least", type=float, default=0.003)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    if options.data is None and options.change != "embed":
-        parser.error(f"{options.change} needs --data")
+    needed = {"widen": "data", "wake": "data", "motion": "of"}.get(options.change)
+    if needed and getattr(options, needed) is None:
+        parser.error(f"{options.change} needs --{needed}")
     torch.manual_seed(options.seed)
     model = load_model(options.init, load_host())
     backend: Any = model.backend
@@ -198,8 +210,10 @@ def main(arguments: Sequence[str]) -> int:
         widen(backend, both, options.data, side, options.seed)
     elif options.change == "wake":
         wake(backend, both, options.data, side, options.least)
-    else:
+    elif options.change == "embed":
         embed(both)
+    else:
+        take_motion(load_model(options.of, load_host()).backend, both)
     torch.save(checkpoint, options.output)
     return 0
 

@@ -141,6 +141,14 @@ def test_embedded_keypoints_change_no_picture_before_they_are_trained() -> None:
     assert torch.equal(*frames)
 
 
+def test_the_dense_motion_of_another_model_takes_the_place() -> None:
+    backend = load_model("faces-mini", load_host()).backend
+    weights = {"generator": {name: values + 1 for name, values in backend.generator.state_dict().items()}}
+    script("parts").take_motion(backend, [weights])
+    same = {name for name, values in backend.generator.state_dict().items() if values.equal(weights["generator"][name])}
+    assert same == {name for name in weights["generator"] if name.startswith("dense_motion_network.")}
+
+
 def test_regions_of_a_frame_share_no_pixel() -> None:
     face = np.zeros((256, 256), np.uint8)
     face[100:150, 110:150] = 1
