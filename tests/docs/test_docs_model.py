@@ -165,17 +165,3 @@ def test_a_warp_along_the_flow_finds_a_picture_that_was_shifted() -> None:
     found = script("regions").along_flow(picture, shifted)
     before, after = (np.abs(each.astype(int) - shifted)[16:-16, 16:-16].mean() for each in (picture, found))
     assert after < 0.2 * before
-
-
-def test_openings_are_measured_over_the_distance_of_the_eyes() -> None:
-    openings = script("openings")
-    marks = np.zeros((7, 478, 2))
-    marks[:, 263] = (50, 0)
-    marks[:, 14, 1] = (0, 5, 10, 5, 0, 5, 10)
-    marks[6] = np.nan
-    true = openings.opening(marks, [13], [14])
-    assert true[:6] == pytest.approx([0, 0.1, 0.2, 0.1, 0, 0.1])
-    assert np.isnan(true[6])
-    assert openings.likeness(0.5 * true + 3, true, 0.01) == pytest.approx((1, 0.5))
-    assert openings.likeness(-true, true, 0.01) == pytest.approx((-1, -1))
-    assert np.isnan(openings.likeness(true, true, 0.1)).all()  # it keeps still
