@@ -35,7 +35,7 @@ EXAMPLES = """Examples:
 
   fommctl animate --from-sidecar shot.mov.json -o again.mov
 """
-PANELS = ("Result", "Model", "Motion", "Framing", "Provenance")
+PANELS = ("Result", "Model", "Motion", "Framing", "Post-production", "Provenance")
 BESIDE_A_SIDECAR = ("source", "driving", "views", "output", "overwrite", "sidecar", "model", "device")
 """Options that may be given beside --from-sidecar: all others are in the sidecar."""
 

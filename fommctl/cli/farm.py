@@ -53,7 +53,7 @@ def register(app: typer.Typer) -> None:
         farm,
         "emit",
         reads={"choice": ModelChoice, "config": (AnimateConfig, *shown), "farm": FarmConfig},
-        panels=("Farm", "Result", "Model", "Motion", "Framing", "Provenance"),
+        panels=("Farm", "Result", "Model", "Motion", "Framing", "Post-production", "Provenance"),
         epilog=EXAMPLES,
     )(emit)
     command(farm, "motion", epilog="Example: fommctl farm motion jobs/shot")(motion)
