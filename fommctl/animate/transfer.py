@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from typing import Any, TypeVar
 
 import torch
@@ -149,8 +150,11 @@ class MotionTransfer:
         assert isinstance(source, Motion)
         moved = transfer.relative(driving, self.reference, source, self._scale)
         if self._openings:
-            openings = [(each.keypoints, each.opens, each.closes) for each in self._openings]
-            moved = transfer.expressed(moved, driving, self.reference, openings, self._scale)
+            openings = [
+                (each.keypoints, each.opens, each.closes, inf if each.rest is None else each.rest)
+                for each in self._openings
+            ]
+            moved = transfer.expressed(moved, driving, self.reference, source, openings, self._scale)
         return moved if self._room is None else self._limited(moved, source, moments, self._room)
 
     def _hold(self, driving: MotionParts, moments: Sequence[Moment]) -> MotionParts:

@@ -124,6 +124,10 @@ class Opening(Params):
     say."""
     closes: Weight = 1.0
     """How many times as far as the driving ones they close."""
+    rest: Weight | None = None
+    """How far the keypoints are apart at rest, at most, in their coordinates: lips that are closed. Where the driving
+    reference is further open than that and than the source, the source opens as far as the driving video is open, not
+    as much further as it has opened since; None: always that."""
 
 
 @dataclass(frozen=True, slots=True)
