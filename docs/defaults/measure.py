@@ -5,7 +5,7 @@
 
 A candidate is a set of values for `animate_params.defaults` in the preset; without --candidate, those of CANDIDATES are
 compared, each of which differs from the first in one value. A copy of the model for each is written to OUT/models, and
-`fommctl evaluate --mode defaults` scores them all: pairs of people, as `animate` makes them without options.
+`fommctl evaluate --mode defaults` scores them all on pairs of different people, as `animate` without options would do.
 OUT/numbers.md has the table: means with 95 % intervals, and below each the difference from the first candidate over the
 same clips. Run the same command again to resume.
 """
