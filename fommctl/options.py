@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 Precision = Annotated[Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="auto, fp32, bf16 or fp16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Seed = Annotated[int, Field(ge=0, lt=2**63), typer.Option(help="Seed of everything random.")]
+Seed = Annotated[int, Field(ge=0, lt=2**63), typer.Option(help="Random seed.")]
 Sets = Annotated[
     tuple[str, ...],
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the preset (a.b=c); repeatable."),
@@ -60,7 +60,7 @@ BackendOptions = Annotated[
         "-O",
         "--option",
         metavar="NAME=VALUE",
-        help="Option of the model's family; repeatable. --help lists them beside --model or --preset.",
+        help="Option of the model's family; repeatable. --help lists them if --model or --preset is given.",
     ),
 ]
 """Texts `NAME=VALUE`; job files and Python may give a mapping."""
@@ -322,7 +322,10 @@ def backend_options(cls: type[BaseModel] | None, given: Sequence[str], family: s
     except ValidationError as error:
         first = {str(each["loc"][0]): each for each in reversed(error.errors(include_url=False))}
         raise together(
-            [UsageError(f"-O {name} is '{values[name][:60]}'", f"{each['msg']}.") for name, each in first.items()]
+            [
+                UsageError(f"-O {name} cannot be '{values[name][:60]}'", f"{each['msg']}.")
+                for name, each in first.items()
+            ]
         ) from error
 
 
@@ -413,7 +416,7 @@ def _wrong(field: OptionField, value: Any) -> UsageError:
     shown = f"'{value[:60]}'" if isinstance(value, str) and not number else str(value) if number else describe(value)
     close = nearest(str(value), field.choices) if field.choices else None
     return UsageError(
-        f"{field.flag} is {shown}", f"Did you mean {close}? {field.expected}" if close else field.expected
+        f"{field.flag} cannot be {shown}", f"Did you mean {close}? {field.expected}" if close else field.expected
     )
 
 
@@ -421,5 +424,5 @@ def _unknown(cls: type, name: str) -> UsageError:
     command = cls.__name__.removesuffix("Config").lower()
     return UsageError(
         f"{command} has no option '{name}'{did_you_mean(name, option_fields(cls))}",
-        f"Its options are those of 'fommctl {command} --help', with underscores.",
+        f"'fommctl {command} --help' lists its options; write them with underscores.",
     )

@@ -1,17 +1,18 @@
-"""How much several workers gain over one: the same jobs by `fommctl batch` with 1, 2, ... workers of one thread each.
+"""Measures how much several workers gain over one: `fommctl batch` runs the same jobs with 1, 2, ... single-threaded
+workers.
 
     python docs/clusters/measure.py portrait.png talk.mp4 --workers 1 2 --jobs 8
     python docs/clusters/measure.py portrait.png talk.mp4 --workers 1 2 4 --address head:6379
     python docs/clusters/measure.py portrait.png talk.mp4 --workers 1 2 --split
 
-Every number of workers is run --repeat times, in turn, and the fastest run counts: what else the machine does can only
-slow a run down. With start-up: from the command to its end, with connecting to Ray, starting workers and loading
-models. Without: from the moment when as many jobs are done as there are workers (each has its model by then) to the
-last. Efficiency: the rate over that of one worker, divided by the number of workers. --split renders one job, in as
-many parts as there are workers; what it takes without start-up is what the worker says of the job.
+Each number of workers is run --repeat times, in turn, and the fastest run counts, since other load on the machine can
+only slow a run down. With start-up: from start to end of the command, including connecting to Ray, starting workers and
+loading models. Without: from the moment when as many jobs are done as there are workers (each has its model by then) to
+the last job. Efficiency: the rate over that of one worker, divided by the number of workers. --split renders one job,
+in as many parts as there are workers; its time without start-up is the one that the worker reports.
 
-The results lie in a temporary folder beside the driving video, so that they are read from and written to the storage
-that is to be judged.
+The results are written to a temporary folder next to the driving video, so that reading and writing use the storage
+to be measured.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Measures what `fommctl animate` should do by default with a model: one candidate beside another, on the same clips.
+"""Compares candidates for what `fommctl animate` does by default with a model, on the same clips.
 
     python docs/defaults/measure.py --data DIR -o OUT [--model MODEL] [--pairs PAIRS.csv | --max-pairs 20] [--frames N]
         [--candidate NAME KEY=VALUE[,KEY=VALUE...]]... [-- more options of fommctl evaluate]
 
-A candidate is what a preset would say under `animate_params.defaults`; without --candidate those of CANDIDATES are
-compared, each of which differs from the first in one thing. Copies of the model that say so are written to OUT/models,
-and `fommctl evaluate --mode defaults` scores them all: pairs of different people, as `animate` does it without options.
+A candidate is a set of values for `animate_params.defaults` in the preset; without --candidate, those of CANDIDATES are
+compared, each of which differs from the first in one value. A copy of the model for each is written to OUT/models, and
+`fommctl evaluate --mode defaults` scores them all on pairs of different people, as `animate` without options would do.
 OUT/numbers.md has the table: means with 95 % intervals, and below each the difference from the first candidate over the
-same clips. It goes on where it stopped.
+same clips. Run the same command again to resume.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def table(found: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
             continue
         yield f"| {text} | {' | '.join(map(_cell, means))} |"
         less = [None, *(_difference(found, metric, name, names[0]) for name in names[1:])]
-        yield f"| less {names[0]} | {' | '.join(_cell(each, '+') for each in less)} |"
+        yield f"| minus {names[0]} | {' | '.join(_cell(each, '+') for each in less)} |"
 
 
 def _difference(found: Mapping[str, Any], metric: str, name: str, first: str) -> dict[str, Any] | None:

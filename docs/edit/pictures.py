@@ -1,9 +1,10 @@
-"""Draws keys.jpg: what each key of `fommctl edit` does, by a stand-in for the published networks (not at hand).
+"""Draws keys.jpg: what each key of `fommctl edit` does, without the published networks.
 
     python docs/edit/pictures.py
 
-The keys move keypoints as `fommctl edit` has them. Where keypoints lie in a face is a guess here (PLACES), and a smooth
-warp between them stands for the networks: it shows which way and roughly how far a key goes, not how frames look.
+The keys move the keypoints exactly as `fommctl edit` does. The positions of the keypoints in the face are guesses
+(PLACES), and a smooth warp between them replaces the networks: it shows the direction and rough size of each change,
+not what frames look like.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ PLACES = (
 )  # fmt: skip
 """x, y and z of each keypoint in [-1, 1], guessed."""
 ENDS = {"yaw": 25, "pitch": 20, "roll": 20, "x": 0.15, "y": 0.15, "zoom": (0.75, 1.3)}
-"""Values that are shown of keys whose ends are too far for a warp; of others -1 and 1."""
+"""Values shown for keys whose full range is too much for a warp; for other keys, -1 and 1 are shown."""
 SIDE, FACE, SPREAD, BEHIND = 132, (89, 0, 371, 282), 0.012, 1e-4
 LARGER = 4
-"""Expressions are drawn so many times as large: they are a pixel or two in these small pictures."""
+"""Factor by which expressions are exaggerated: at 1 they are a pixel or two in these small pictures."""
 
 
 def moved(key: str, value: float) -> torch.Tensor:
@@ -44,7 +45,7 @@ def moved(key: str, value: float) -> torch.Tensor:
 
 
 def picture(source: torch.Tensor, points: torch.Tensor, size: int) -> Image.Image:
-    """Warp a face (1, 3, N, N) whose keypoints lie at PLACES so that they come to lie at `points`."""
+    """Warp a face (1, 3, N, N) with its keypoints at PLACES so that they move to `points`."""
     still = torch.tensor(PLACES)[:, :2]
     line = (torch.arange(size) * 2 + 1) / size - 1
     grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)

@@ -92,7 +92,9 @@ def parse_frames(text: str | None) -> FrameRange:
     if match is not None and not match[2]:
         last = first
     if (first is None and last is None) or (first is not None and last is not None and last < first):
-        raise UsageError(f"--frames is '{text}'", "Give the numbers of driving frames: 101-200, 101-, -200 or 101.")
+        raise UsageError(
+            f"--frames cannot be '{text}'", "Give the numbers of driving frames: 101-200, 101-, -200 or 101."
+        )
     return FrameRange(first, last)
 
 
@@ -107,8 +109,8 @@ def parse_crop(text: str, searched: tuple[str, ...] = ("auto",)) -> Box | None:
         left = top = side = 0
     if not 0 < side <= LARGEST_CROP or max(abs(left), abs(top)) > 10**6:
         words = ", ".join((*searched, "none"))
-        hint = f"Give {words} or X,Y,SIZE in pixels, such as 120,40,256; SIZE is at most {LARGEST_CROP}."
-        raise UsageError(f"a crop of '{text}' cannot be used", hint)
+        hint = f"Give {words} or X,Y,SIZE in pixels, such as 120,40,256, with SIZE at most {LARGEST_CROP}."
+        raise UsageError(f"'{text}' is not a crop", hint)
     return Box(left, top, left + side, top + side)
 
 
@@ -116,24 +118,24 @@ def parse_map(text: str) -> list[tuple[int, int]]:
     """Return the pairs (driving face, source face) of `1:2,2:1`. Raises UsageError for anything else."""
     pairs = re.findall(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})", text)
     if ",".join(f"{one}:{other}" for one, other in pairs) != text:
-        raise UsageError(f"--map is '{text}'", "Give numbers of a driving and a source face, such as 1:2,2:1.")
+        raise UsageError(f"--map cannot be '{text}'", "Give pairs of face numbers DRIVING:SOURCE, such as 1:2,2:1.")
     sources = [int(source) for _, source in pairs]
     if len(set(sources)) < len(sources):
-        raise UsageError(f"--map is '{text}': a face of the source is moved twice", "Name each face of it once.")
+        raise UsageError(f"--map {text} moves a face of the source twice", "Name each source face once.")
     return [(int(driving), source) for (driving, _), source in zip(pairs, sources, strict=True)]
 
 
 def parse_best_frame(text: str) -> str:
     """Return `first`, `auto` or the number of a frame. Raises UsageError for anything else."""
     if text not in ("first", "auto") and not (text.isdecimal() and len(text) < 10):
-        raise UsageError(f"--best-frame is '{text}'", "Give first, auto or the number of a frame.")
+        raise UsageError(f"--best-frame cannot be '{text}'", "Give first, auto or a frame number.")
     return text
 
 
 def parse_audio_track(text: str) -> str:
     """Return `auto`, `all` or a number from 1 on. Raises UsageError for anything else."""
     if text not in ("auto", "all") and not re.fullmatch("0*[1-9][0-9]{0,8}", text):
-        raise UsageError(f"--audio-track is '{text}'", "Give auto, all or the number of a sound track, from 1 on.")
+        raise UsageError(f"--audio-track cannot be '{text}'", "Give auto, all or the number of a sound track, from 1.")
     return text
 
 
@@ -142,7 +144,7 @@ def parse_batch_size(text: str) -> int | None:
     if text == "auto":
         return None
     if not (text.isdecimal() and len(text) < 10):
-        raise UsageError(f"--batch-size is '{text}'", "Give auto or a number.")
+        raise UsageError(f"--batch-size cannot be '{text}'", "Give auto or a number.")
     return int(text)
 
 
@@ -154,14 +156,14 @@ class AnimateConfig:
     source: Annotated[
         Path,
         typer.Argument(
-            help="The still: an image, or a video whose first frame is taken (all of it: --source-video).",
+            help="The still to animate: an image, or the first frame of a video (every frame: --source-video).",
             show_default=False,
         ),
     ]
     driving: Annotated[
         Path,
         typer.Argument(
-            help="The motion: a video, a GIF, a folder of frames, a pattern (frames/%05d.png) or a file of "
+            help="The motion: a video, a GIF, a folder of frames, a pattern (frames/%05d.png) or a file written by "
             "--motion-out.",
             show_default=False,
         ),
@@ -170,8 +172,9 @@ class AnimateConfig:
         Path | None,
         option(
             OUTPUT,
-            "Result; its ending decides the format: .mp4 .mov .mkv .webm .mxf .gif, or a pattern of pictures such as "
-            "frames/%05d.png or shot.####.exr (.png .exr .dpx .tif). Default: SOURCE--DRIVING.mp4 here.",
+            "Result; its extension sets the format: .mp4 .mov .mkv .webm .mxf .gif, or a pattern for numbered "
+            "pictures, such as frames/%05d.png or shot.####.exr (.png .exr .dpx .tif). Default: SOURCE--DRIVING.mp4 in "
+            "the current folder.",
             "-o",
             "--output",
         ),
@@ -180,8 +183,8 @@ class AnimateConfig:
         MotionMode | None,
         option(
             MOTION,
-            "relative: move as the driving video moves; absolute: take its very pose; some models have others, or "
-            "one alone. Default: the preset's, else relative where the model has it.",
+            "relative: add the driving video's movement to the source's pose; absolute: copy the driving pose itself. "
+            "Some models have other modes, or only one. Default: the preset's, else relative if the model supports it.",
             metavar="MODE",
         ),
     ] = None
@@ -189,7 +192,8 @@ class AnimateConfig:
         bool | None,
         option(
             MOTION,
-            "Scale relative motion by the ratio of the keypoints' hulls. Default: the preset's, else yes.",
+            "Scale relative motion by the ratio of the sizes of the keypoints' convex hulls. Default: the preset's, "
+            "else yes.",
             "--adapt-scale/--no-adapt-scale",
         ),
     ] = None
@@ -198,8 +202,8 @@ class AnimateConfig:
         Reads(parse_best_frame),
         option(
             MOTION,
-            "Driving frame that stands for the source's pose: first, auto (nearest pose) or its number. Default: the "
-            "preset's, else first.",
+            "Reference frame of the driving video, matched to the source's pose: first, auto (the closest pose) or its "
+            "number. Default: the preset's, else first.",
         ),
     ] = None
     """`first`, `auto` or the number of a frame of the (trimmed) driving video, from 0."""
@@ -211,7 +215,7 @@ class AnimateConfig:
         bool,
         option(
             MOTION,
-            "Do as the published code does, whatever the preset says; options that are given count all the same.",
+            "Reproduce the published code, whatever the preset says; options that you give still apply.",
             "--as-published",
         ),
     ] = False
@@ -228,8 +232,8 @@ class AnimateConfig:
         Reads(parse_crop, as_text=True),
         option(
             CROP,
-            "auto finds the subject in source and driving video (models of faces; others take none); none for "
-            "prepared input; X,Y,SIZE is the source's square by hand.",
+            "auto: find the subject in source and driving video (face models; other models use none); none: input is "
+            "already cropped; X,Y,SIZE: the square of the source.",
         ),
     ] = "auto"
     driving_crop: Annotated[
@@ -238,7 +242,7 @@ class AnimateConfig:
         option(
             CROP,
             "The driving video's square: fixed for each shot, follow (moves, grows and turns with the subject), auto "
-            "(the clip decides), none or X,Y,SIZE. Default: as --crop, auto for X,Y,SIZE.",
+            "(whichever suits the clip), none or X,Y,SIZE. Default: as --crop; auto if --crop is X,Y,SIZE.",
         ),
     ] = None
     face: Annotated[
@@ -247,7 +251,7 @@ class AnimateConfig:
         option(
             CROP,
             "Which face of the source: largest, its number from left to right (see 'crop --dry-run'), X,Y (a pixel in "
-            "it), or all: each by its own driving face where there are as many, else by one.",
+            "it), or all: each driven by its own driving face if there are as many, else all by one.",
         ),
     ] = LARGEST
     driving_face: Annotated[
@@ -255,8 +259,8 @@ class AnimateConfig:
         Reads(lambda text: check_face(text, "--driving-face")),
         option(
             CROP,
-            "Which face of the driving video, in the same words, in each of its shots; of a motion file, its number. "
-            "Default: largest, all beside --face all where there are as many.",
+            "Which face of the driving video, in each of its shots; values as for --face. For a motion file, its "
+            "number. Default: largest; with --face all, all if there are as many.",
         ),
     ] = None
     face_map: Annotated[
@@ -264,8 +268,8 @@ class AnimateConfig:
         Reads(parse_map, as_text=True),
         option(
             CROP,
-            "Several faces by hand: 1:2,2:1 lets the first driving face move the second face of the source, and the "
-            "second the first.",
+            "Pair several faces explicitly: with 1:2,2:1 the first driving face moves the second face of the source, "
+            "and the second moves the first.",
             "--map",
             metavar="DRIVING:SOURCE,...",
         ),
@@ -275,8 +279,8 @@ class AnimateConfig:
         Field(ge=0, le=1),
         option(
             MOTION,
-            "Where the square follows: the share (0 to 1) of the head's travel that the head in the source makes too. "
-            "Default: the preset's, else 0.25.",
+            "When the driving square follows the head: how much of its travel the head in the source makes too (0 to "
+            "1). Default: the preset's, else 0.25.",
             show_default=False,
         ),
     ] = None
@@ -285,8 +289,8 @@ class AnimateConfig:
         Field(ge=0, le=5),
         option(
             MOTION,
-            "How far mouth and eyelids open and close, over what the driving video shows (0 to 5), where the model's "
-            "keypoints tell. Default: the preset's, else 1.",
+            "How far mouth and eyelids open and close, as a factor of what the driving video shows (0 to 5); needs a "
+            "model with keypoints on them. Default: the preset's, else 1.",
             show_default=False,
         ),
     ] = None
@@ -294,20 +298,20 @@ class AnimateConfig:
         bool | None,
         option(
             MOTION,
-            "Give every shot of the driving video its own reference and square. Default: yes.",
+            "Give every shot of the driving video its own reference frame and square. Default: yes.",
             "--cuts/--no-cuts",
         ),
     ] = None
     detector: Annotated[
         str | None,
-        option(CROP, "Subject detector by name (see 'fommctl plugins list'). Default: the best at hand."),
+        option(CROP, "Subject detector by name (see 'fommctl plugins list'). Default: the best one available."),
     ] = None
     source_video: Annotated[
         bool,
         option(
             CROP,
-            "Animate every frame of a video as SOURCE, each by the driving frame of the same time, to the end of the "
-            "shorter one; a folder or a pattern of pictures does, too.",
+            "SOURCE is a video (or a folder or pattern of pictures): animate every frame of it, each by the driving "
+            "frame at the same time, up to the end of the shorter one.",
             "--source-video",
         ),
     ] = False
@@ -315,7 +319,7 @@ class AnimateConfig:
         bool | None,
         option(
             CROP,
-            "Put the animated square back into the whole source. Default: where there was a crop.",
+            "Put the animated square back into the whole source. Default: yes if it was cropped.",
             "--paste-back/--no-paste-back",
         ),
     ] = None
@@ -323,8 +327,8 @@ class AnimateConfig:
         bool | None,
         option(
             CROP,
-            "Give frames the detail of the source at its own resolution, where they show the source. Default: where "
-            "they are pasted back.",
+            "Restore the source's full-resolution detail wherever frames show the source. Default: yes if they are "
+            "pasted back.",
             "--detail/--no-detail",
         ),
     ] = None
@@ -332,7 +336,7 @@ class AnimateConfig:
         Path | None,
         option(
             CROP,
-            "Weights (.pth, .safetensors) of a network that restores or enlarges the animated square before it is "
+            "Weights (.pth, .safetensors) of a network that restores or upscales the animated square before it is "
             "pasted back, or the name of a file in FOMMCTL_HOME/restorers; needs the extra 'restore'.",
             metavar="FILE",
         ),
@@ -340,22 +344,23 @@ class AnimateConfig:
     size: Annotated[
         int | None,
         Field(gt=0),
-        option(
-            CROP, "Side of the model's frames in pixels. Default: the preset's, else the one that it was trained at."
-        ),
+        option(CROP, "Side of the model's frames in pixels. Default: the preset's, else the size it was trained at."),
     ] = None
     on_missing: Annotated[
         MissingMode,
         option(
             CROP,
-            "Where the driving video shows no subject: hold the last pose, skip the animation (the source as it "
-            "is) or fail. The frame count stays.",
+            "Where the driving video shows no subject: hold the last pose, skip the animation (show the source "
+            "unchanged) or fail. The number of frames stays the same.",
         ),
     ] = "hold"
     start: Annotated[
         Fraction | Timecode | None,
         Reads(parse_moment),
-        option(MOTION, "Begin here in the driving video: seconds, M:SS, or frames as HH:MM:SS:FF (;FF drops)."),
+        option(
+            MOTION,
+            "Start at this time of the driving video: seconds, M:SS, or frames as HH:MM:SS:FF (;FF: drop-frame).",
+        ),
     ] = None
     end: Annotated[
         Fraction | Timecode | None,
@@ -367,16 +372,15 @@ class AnimateConfig:
         Reads(parse_frames, as_text=True),
         option(
             MOTION,
-            "Render these driving frames only: 101-200, 101-, -200. Numbers count from 1 at --start; those of a "
-            "pattern of pictures are the numbers in their names. The frames are those of a rendering of all, bit for "
-            "bit.",
+            "Render only these driving frames: 101-200, 101-, -200. Numbers count from 1 at --start; for numbered "
+            "pictures they are those in the file names. The frames are bit for bit those of a complete render.",
         ),
     ] = None
     timecode: Annotated[
         bool,
         option(
             MOTION,
-            "--start and --end are the driving video's own timecodes, not counted from its beginning.",
+            "--start and --end are timecodes of the driving video, not times from its beginning.",
             "--timecode",
         ),
     ] = False
@@ -384,20 +388,20 @@ class AnimateConfig:
         Deinterlace,
         option(
             MOTION,
-            "Interlaced driving footage: auto makes whole pictures at its frame rate, field at twice that, one a "
-            "field; off leaves it woven.",
+            "Interlaced driving footage: auto makes full frames at its frame rate; field makes one per field, at twice "
+            "the rate; off leaves it interlaced.",
         ),
     ] = "auto"
     audio: Annotated[
         AudioMode,
-        option(OUTPUT, "auto: the driving video's sound where there is any; driving: it must be there; none."),
+        option(OUTPUT, "auto: the driving video's sound, if any; driving: the same, but fail without sound; none."),
     ] = "auto"
     audio_track: Annotated[
         str,
         Reads(parse_audio_track),
         option(
             OUTPUT,
-            "Sound track of the driving video: auto (the default one, two mono tracks as stereo, another where that "
+            "Sound track of the driving video: auto (the default track; two mono tracks as stereo; another one if that "
             "cannot be decoded), its number from 1, or all.",
         ),
     ] = "auto"
@@ -407,21 +411,22 @@ class AnimateConfig:
         Reads(parse_rate),
         option(
             OUTPUT,
-            "Frame rate of a folder of frames (default 25); a video is brought to it by dropping or repeating frames.",
+            "Frame rate of a folder of frames (default 25); a video is converted to it by dropping or repeating "
+            "frames.",
         ),
     ] = None
-    codec: Annotated[str | None, option(OUTPUT, "Video encoder, where the default is not wanted.")] = None
-    crf: Annotated[int | None, option(OUTPUT, "Quality of the encoder: lower is better and larger.")] = None
+    codec: Annotated[str | None, option(OUTPUT, "Video encoder. Default: by the format.")] = None
+    crf: Annotated[int | None, option(OUTPUT, "Encoder quality: lower is better, and makes larger files.")] = None
     pix_fmt: Annotated[str | None, option(OUTPUT, "Pixel format of the result, such as yuv444p.")] = None
     compare: Annotated[bool, option(OUTPUT, "Write source, driving video and result side by side.")] = False
     keypoints: Annotated[
-        bool, option(OUTPUT, "Draw keypoints and their local frames (side by side, as --compare).")
+        bool, option(OUTPUT, "Draw the keypoints and their local axes (side by side, as with --compare).")
     ] = False
     motion_out: Annotated[
         Path | None,
         option(
             OUTPUT,
-            "Also save the driving video's motion in this file (.motion.safetensors), which can be given as DRIVING.",
+            "Also save the driving video's motion to this file (.motion.safetensors), which can be used as DRIVING.",
         ),
     ] = None
     overwrite: Annotated[bool, option(OUTPUT, "Replace an existing result.")] = False
@@ -429,21 +434,21 @@ class AnimateConfig:
         int | None,
         Field(gt=0),
         Reads(parse_batch_size, default="auto"),
-        option(MODEL, "Frames at a time: auto or a number."),
+        option(MODEL, "Frames per batch: auto or a number."),
     ] = None
     """Frames in a batch; None: chosen for the device."""
     encoder_threads: Annotated[
         int | None,
         Field(gt=0),
-        option(OUTPUT, "Threads of the video encoder. Default: a quarter of the processor's, at most 4."),
+        option(OUTPUT, "Threads of the video encoder. Default: a quarter of the CPU's threads, at most 4."),
     ] = None
     """H.264 and H.265 come out a little different with another number."""
     views: Annotated[
         tuple[Path, ...],
         option(
             CROP,
-            "One more picture of the source's subject, framed like it, for models that make use of several (x2face). "
-            "May be given several times.",
+            "Another picture of the source's subject, framed like it, for models that can use several (x2face); "
+            "repeatable.",
             "--view",
         ),
     ] = ()
@@ -452,20 +457,20 @@ class AnimateConfig:
         str | None,
         option(
             POST,
-            "Colour space of the source: a name or a role of the OCIO configuration. Default: what the file says, else "
-            "scene-linear Rec.709 for OpenEXR and float TIFF, film density or sRGB by the header of DPX, sRGB for the "
-            "rest.",
+            "Colour space of the source: a name or a role of the OCIO configuration. Default: as tagged in the file, "
+            "else scene-linear Rec.709 for OpenEXR and float TIFF, film density or sRGB for DPX (by its header), sRGB "
+            "for the rest.",
             metavar="SPACE",
         ),
     ] = None
     driving_space: Annotated[
-        str | None, option(POST, "Colour space of the driving video, in the same way.", metavar="SPACE")
+        str | None, option(POST, "Colour space of the driving video; as --source-space.", metavar="SPACE")
     ] = None
     output_space: Annotated[
         str | None,
         option(
             POST,
-            "Colour space of the result. Default: that of a source of the same format, else as for --source-space.",
+            "Colour space of the result. Default: the source's if the format is the same, else as for --source-space.",
             metavar="SPACE",
         ),
     ] = None
@@ -481,24 +486,26 @@ class AnimateConfig:
         str | None,
         option(
             POST,
-            "What the model sees, as DISPLAY/VIEW of the OCIO configuration. Default: sRGB without a tone map: light "
-            "up to 0.5 is kept, brighter light is laid closer by a logarithm (2.74 is the model's white), which is "
-            "undone exactly afterwards.",
+            "DISPLAY/VIEW of the OCIO configuration through which the model sees the picture. Default: sRGB without a "
+            "tone map: values up to 0.5 are kept, higher ones compressed by a logarithm (2.74 is the model's white), "
+            "which is undone exactly afterwards.",
             metavar="DISPLAY/VIEW",
         ),
     ] = None
     layer: Annotated[
         str | None, option(POST, "Layer or part of an OpenEXR source. Default: the main one.", metavar="NAME")
     ] = None
-    driving_layer: Annotated[str | None, option(POST, "The same of OpenEXR driving pictures.", metavar="NAME")] = None
+    driving_layer: Annotated[
+        str | None, option(POST, "Layer or part of OpenEXR driving pictures. Default: the main one.", metavar="NAME")
+    ] = None
     nan: Annotated[
         OnNan,
-        option(POST, "Pixels with NaN or infinity: black makes them black and says how many; fail stops."),
+        option(POST, "Pixels with NaN or infinity: black makes them black, with a warning; fail stops."),
     ] = "black"
     on_gap: Annotated[
         OnGap,
         option(
-            POST, "Missing numbers in driving pictures: hold the picture before, black, or fail, at damaged ones too."
+            POST, "Missing driving pictures: hold the previous one, use a black one, or fail (at damaged ones too)."
         ),
     ] = "hold"
     start_number: Annotated[
@@ -506,21 +513,21 @@ class AnimateConfig:
         Field(ge=0, le=10**8),
         option(
             POST,
-            "Number of the result's first picture. Default: as the driving pictures are numbered; for a movie 1001 "
-            "in OpenEXR and DPX, else 1.",
+            "Number of the result's first picture. Default: that of the driving pictures; if the driving video is a "
+            "movie, 1001 for OpenEXR and DPX, else 1.",
         ),
     ] = None
     exr_compression: Annotated[Compression, option(POST, "Compression of OpenEXR results.")] = "zip"
     exr_type: Annotated[
         ExrType | None,
-        option(POST, "Numbers of OpenEXR results. Default: float where the source has 32 bits, else half."),
+        option(POST, "Pixel type of OpenEXR results. Default: float if the source has 32 bits, else half."),
     ] = None
     matte: Annotated[
         str | None,
         option(
             POST,
-            "Also write the matte of the animated square, in the source's frame: a pattern of pictures, or embed for a "
-            "layer matte.A in the OpenEXR result. The result is the source, bit for bit, where it is 0.",
+            "Also write the matte of the animated square, at the size of the source: a pattern for pictures, or embed "
+            "for a layer matte.A in the OpenEXR result. Where it is 0, the result is the source, bit for bit.",
             metavar="PATTERN|embed",
         ),
     ] = None
@@ -528,8 +535,8 @@ class AnimateConfig:
         Path | None,
         option(
             POST,
-            "Also write where in the source each pixel comes from, as an ST map of 32-bit floats: a pattern of OpenEXR "
-            "or TIFF pictures.",
+            "Also write where in the source each pixel comes from, as an ST map of 32-bit floats: a pattern for "
+            "OpenEXR or TIFF pictures.",
             metavar="PATTERN",
         ),
     ] = None
@@ -537,8 +544,8 @@ class AnimateConfig:
         bool,
         option(
             PROVENANCE,
-            "Write RESULT.json: all options, versions and the SHA-256 of inputs, model and result, enough to render it "
-            "again.",
+            "Also write RESULT.json: all options, versions and the SHA-256 of inputs, model and result, enough to "
+            "render it again.",
             "--sidecar",
         ),
     ] = False
@@ -546,8 +553,8 @@ class AnimateConfig:
         Path | None,
         option(
             PROVENANCE,
-            "Sign the result with C2PA content credentials: the certificate chain (PEM), the signer's first. "
-            "For .mp4, .mov and .gif.",
+            "Sign the result with C2PA content credentials, with this certificate chain (PEM, the signer's certificate "
+            "first). For .mp4, .mov and .gif.",
             metavar="CERT",
         ),
     ] = None
@@ -555,7 +562,7 @@ class AnimateConfig:
         Path | None,
         option(
             PROVENANCE,
-            "Private key of --sign (PEM); if it is encrypted, FOMMCTL_KEY_PASSWORD holds the password.",
+            "Private key for --sign (PEM); if it is encrypted, the password is read from FOMMCTL_KEY_PASSWORD.",
             "--key",
         ),
     ] = None
@@ -563,37 +570,37 @@ class AnimateConfig:
     def conflicts(self) -> Iterator[UsageError]:
         """Yield options that exclude each other."""
         if self.timecode and any(isinstance(time, Fraction) for time in (self.start, self.end)):
-            yield UsageError("--timecode, but a time is not a timecode", "Give --start and --end as HH:MM:SS:FF.")
+            yield UsageError("--timecode needs timecodes", "Give --start and --end as HH:MM:SS:FF.")
         if not isinstance(self.start, Timecode) and not isinstance(self.end, Timecode):
             start = self.start or Fraction(0)
             if start < 0:
-                yield UsageError("--start lies before the beginning", "Times are seconds, from 0.")
+                yield UsageError("--start is negative", "Times are seconds, from 0.")
             elif self.end is not None and self.end <= start:
                 yield UsageError(
-                    "--start and --end leave nothing to animate", "Times are seconds; --end must lie later."
+                    "--start and --end leave nothing to animate", "Times are seconds; --end must be after --start."
                 )
         if self.face_map is not None and (self.face != LARGEST or self.driving_face is not None):
-            yield UsageError("--map excludes --face and --driving-face", "It names the faces of both.")
-        if self.face != LARGEST and self.crop != "auto":
-            yield UsageError("--face looks for a face, and --crop names a square", "Leave one of them out.")
-        if self.driving_face is not None and self.driving_crop is not None and self.driving_crop not in SEARCHED:
             yield UsageError(
-                "--driving-face looks for a face, and --driving-crop names a square", "Leave one of them out."
+                "--map excludes --face and --driving-face", "Leave these out: --map names the faces of both."
             )
+        if self.face != LARGEST and self.crop != "auto":
+            yield UsageError("--face needs --crop auto", "Leave one of them out.")
+        if self.driving_face is not None and self.driving_crop is not None and self.driving_crop not in SEARCHED:
+            yield UsageError("--driving-face needs --driving-crop auto, fixed or follow", "Leave one of them out.")
         several = self.face_map is not None or "all" in (self.face, self.driving_face)
         if several and (self.crop != "auto" or self.paste_back is False):
             yield UsageError(
-                "several faces need squares of their own that are pasted back",
+                "several faces need automatic crops that are pasted back",
                 "Leave out --crop and --no-paste-back, or choose one face by its number.",
             )
         if self.driving_face == "all" and self.face != "all":
-            yield UsageError("--driving-face all without --face all", "Say which face moves which: --map 1:2,2:1.")
+            yield UsageError("--driving-face all needs --face all", "Or pair the faces explicitly: --map 1:2,2:1.")
         if self.matte == "embed" and self.result_path.suffix.lower() != ".exr":
-            yield UsageError("--matte embed, but only OpenEXR has layers", "Give --matte a pattern of its own.")
+            yield UsageError("--matte embed needs an OpenEXR result", "Give --matte a pattern of its own.")
         if self.uv is not None and self.uv.suffix.lower() not in (".exr", ".tif", ".tiff"):
-            yield UsageError(f"--uv is {self.uv}: 32-bit floats need OpenEXR or TIFF", "Name it such as uv.%04d.exr.")
+            yield UsageError(f"--uv is {self.uv}: 32-bit floats need OpenEXR or TIFF", "For example uv.%04d.exr.")
         if (self.sign is None) != (self.sign_key is None):
-            yield UsageError("--sign and --key belong together", "Give the certificate chain and its private key.")
+            yield UsageError("--sign and --key need each other", "Give both the certificate chain and its private key.")
 
     @property
     def start_s(self) -> Fraction:

@@ -24,7 +24,7 @@ def parse_split(text: str) -> int | None:
     if text == "auto":
         return None
     if not (text.isdecimal() and int(text[:9]) > 0):
-        raise UsageError(f"--split is '{text}'", "Give auto or a number from 1 on.")
+        raise UsageError(f"--split cannot be '{text}'", "Give auto or a number from 1.")
     return int(text[:9])
 
 
@@ -32,20 +32,18 @@ def parse_split(text: str) -> int | None:
 class BatchConfig:
     """Which jobs, and how they are run."""
 
-    jobs: Annotated[
-        Path, typer.Argument(help="File of jobs (.csv, .jsonl, .yaml, .json), or a timeline (.otio, .edl).")
-    ]
+    jobs: Annotated[Path, typer.Argument(help="Job file (.csv, .jsonl, .yaml, .json) or timeline (.otio, .edl).")]
     defaults: Mapping[str, Any] = Field(default_factory=dict)
     """Fields for jobs that do not have them; relative paths among them begin at the current folder."""
     workers: Annotated[
         int | None,
         Field(ge=0),
-        option(RUN, "Processes, each with its own model. Default: one a device; 0: none but this one."),
+        option(RUN, "Worker processes, each with its own model. Default: one per device; 0: render in this process."),
     ] = None
     devices: Annotated[
         tuple[str, ...],
         Reads(listed("--devices")),
-        option(RUN, "Devices for the workers in turn, such as cuda:0,cuda:1. Default: every GPU, else the CPU."),
+        option(RUN, "Devices, assigned to workers in turn, such as cuda:0,cuda:1. Default: all GPUs, else the CPU."),
     ] = ()
     engine: Annotated[
         Literal["local", "ray"],
@@ -60,8 +58,8 @@ class BatchConfig:
         str | None,
         option(
             RUN,
-            "Of a running Ray: auto (the one on this machine) or HOST:PORT. Default: RAY_ADDRESS, else one is started "
-            "here and stopped at the end.",
+            "Address of a running Ray cluster: auto (the one of this machine) or HOST:PORT. Default: RAY_ADDRESS, else "
+            "one is started here and stopped at the end.",
             "--address",
         ),
     ] = None
@@ -70,7 +68,8 @@ class BatchConfig:
         Reads(parse_split),
         option(
             RUN,
-            "With Ray: render each driving video in so many parts at once. auto: long ones, where no other job waits.",
+            "With Ray: render each driving video in this many parts in parallel. auto: only long ones, when no other "
+            "job is waiting.",
             "--split",
             metavar="auto|N",
             show_default=False,
@@ -78,37 +77,41 @@ class BatchConfig:
     ] = 1
     """Number of parts; None: as many as there are workers, where no other job waits."""
     handles: Annotated[
-        int, Field(ge=0), option(RUN, "Of a timeline: frames before and after each clip, as far as its media goes.")
+        int,
+        Field(ge=0),
+        option(RUN, "For timelines: extra frames before and after each clip, as far as its media goes."),
     ] = 0
-    retry: Annotated[int, Field(ge=0), option(RUN, "Try a job that fails so many times more, after a pause.")] = 0
+    retry: Annotated[int, Field(ge=0), option(RUN, "How many times to retry a failed job, after a pause.")] = 0
     timeout: Annotated[
-        float | None, Field(gt=0, lt=1e9), option(RUN, "Stop a job after so many seconds; it counts as failed.")
+        float | None, Field(gt=0, lt=1e9), option(RUN, "Stop a job after this many seconds; it counts as failed.")
     ] = None
     keep_going: Annotated[
         bool | None,
         option(
             RUN,
-            "Default: a job that fails stops no other, one that is wrong in the file stops all before they start. "
-            "--keep-going: neither stops the others. --fail-fast: the first failure is the last.",
+            "Default: a failing job does not stop the others, but an invalid job in the file stops all before the "
+            "first. --keep-going: skip invalid jobs too. --fail-fast: stop at the first failure.",
             "--keep-going/--fail-fast",
         ),
     ] = None
     dry_run: Annotated[
-        bool, option(RUN, "Check all jobs and show which would run and why; write nothing.", "--dry-run")
+        bool, option(RUN, "Check all jobs, show which would run and why, and write nothing.", "--dry-run")
     ] = False
     status: Annotated[
-        Path | None, option(RUN, "Where it is noted what was done. Default: status.jsonl beside JOBS.", "--status")
+        Path | None, option(RUN, "Status file of finished jobs. Default: status.jsonl next to JOBS.", "--status")
     ] = None
-    root: Annotated[Path | None, option(RUN, "Refuse outputs outside this folder, links followed.", "--root")] = None
+    root: Annotated[
+        Path | None, option(RUN, "Refuse outputs outside this folder (after resolving links).", "--root")
+    ] = None
 
     def conflicts(self) -> Iterator[UsageError]:
         """Yield options that exclude each other."""
         if self.engine == "local" and (self.address is not None or self.split != 1):
-            yield UsageError("--address and --split are for Ray", "Add --engine ray.")
+            yield UsageError("--address and --split need --engine ray", "Add --engine ray.")
         if self.engine == "ray" and self.workers == 0:
-            yield UsageError("--engine ray needs workers", "Leave out --workers, or give a number from 1 on.")
+            yield UsageError("--engine ray needs workers", "Leave out --workers, or give a number from 1.")
         if self.handles and not self.is_timeline:
-            yield UsageError("--handles is for timelines", "Give a .otio or .edl file, or leave it out.")
+            yield UsageError("--handles is only for timelines", "Give a .otio or .edl file, or leave it out.")
         if self.timeout is not None and self.workers == 0:
             yield UsageError("--timeout needs workers that can be stopped", "Leave out --workers 0.")
 

@@ -27,7 +27,7 @@ class BenchConfig:
         int | None,
         typer.Option(
             min=1,
-            help=f"Frames that each path renders ({FRAMES}), or pairs that it learns from ({PAIRS}).",
+            help=f"Frames to render on each path (default {FRAMES}), or pairs to train on (default {PAIRS}).",
             show_default=False,
         ),
     ] = None
@@ -35,8 +35,8 @@ class BenchConfig:
         int | None,
         typer.Option(
             min=1,
-            help="Frames at once on the fast paths, or pairs of a training step. Default: as animate chooses; "
-            "for training 4 on a CPU, else the preset's.",
+            help="Frames per batch on the fast paths, or pairs per training step. Default: as animate chooses; "
+            "for training, 4 on a CPU, else the preset's.",
         ),
     ] = None
     seed: Seed = 0

@@ -55,8 +55,8 @@ def animate(
     from_sidecar: Annotated[
         Path | None,
         typer.Option(
-            help="Render again what this sidecar describes, and compare bit for bit. SOURCE and DRIVING say where the "
-            "inputs lie now, if they moved.",
+            help="Render the result that this sidecar describes again, and compare bit for bit. If the inputs have "
+            "moved, give their new paths as SOURCE and DRIVING.",
             rich_help_panel="Provenance",
         ),
     ] = None,
@@ -98,8 +98,8 @@ def _again(session: Session, path: Path, choice: "ModelChoice", config: "Animate
         result, comparison = render(again, animator, report)
     if not comparison.identical and not comparison.differences:
         raise JobsFailedError(
-            f"{result.output} is not the recorded result, though versions and processor are the same",
-            "The sidecar was changed, or this device does not compute the same twice.",
+            f"{result.output} differs from the recorded result, although versions and processor are the same",
+            "The sidecar was changed, or this device does not compute reproducibly.",
         )
     session.summary({**result.to_json(), "reproduction": comparison.to_json()}, _compared(result, comparison))
 
@@ -112,8 +112,8 @@ def _refuse_other_options(config: "AnimateConfig", choice: "ModelChoice") -> Non
             if field.name not in BESIDE_A_SIDECAR and getattr(each, field.name) != field.default:
                 raise UsageError(
                     f"{option_fields(type(each))[field.name].flag} and --from-sidecar exclude each other",
-                    "Beside a sidecar there may be SOURCE, DRIVING, --view, -o, --overwrite, --sidecar, --model and "
-                    "--device.",
+                    "With a sidecar, only SOURCE, DRIVING, --view, -o, --overwrite, --sidecar, --model and --device "
+                    "may be given.",
                 )
 
 
@@ -123,7 +123,7 @@ def summary(result: "AnimateResult") -> "Text":
 
     sound = f", sound {result.audio}" if result.audio else ""
     rate = result.end_to_end_rate
-    speed = f"{rate:.1f} frames/s" if rate >= 1 else f"{1 / rate:.1f} s a frame"
+    speed = f"{rate:.1f} frames/s" if rate >= 1 else f"{1 / rate:.1f} s/frame"
     return Text.assemble(
         (on_one_line(result.output), "bold"),
         f"\n{counted(result.frames, 'frame')}, {result.width}x{result.height}, {float(result.fps):.3f} fps{sound}; "

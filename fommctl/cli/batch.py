@@ -31,23 +31,24 @@ NARROWEST = 78
 COLOURS = {"done": "green", "kept": "dim", "failed": "red", "not started": "yellow"}
 LATEST = 8
 """Jobs that ended are shown for so long as they are among the last ones."""
-FIELDS = "Fields of jobs that do not have them"
+FIELDS = "Default values of job fields"
 PANELS = (FIELDS, "How jobs are run")
-EXAMPLES = """A CSV file of jobs (# begins a comment, relative paths begin at the folder of the file):
+EXAMPLES = """A CSV job file (# starts a comment; relative paths are relative to the folder of the file):
 
   source,driving,output,crop,audio
   anna.png,takes/*.mp4,out/{source.stem}_{driving.stem}.mov,,
   shots/*.png,wave.mp4,out/{number:03}.mp4,none,none
 
-The same in YAML; JSON Lines (.jsonl) has one object a line:
+The same in YAML; JSON Lines (.jsonl) has one object per line:
 
   defaults: {crop: none, model: vox}
   jobs:
     - {source: anna.png, driving: "takes/*.mp4", output: "out/{source.stem}_{driving.stem}.mov"}
 
-A job has source, driving, output and any option of animate (best_frame or best-frame), model and device too. Patterns
-(*, ?, **) in source and driving stand for all that fits, each source with each driving video. An output may hold
-{number}, {source.stem}, .name, .suffix, .parent, .folder, the same of {driving...}, and {model}, {preset}, {size}, ...
+A job has the fields source, driving and output, and any option of animate (best_frame or best-frame), including model
+and device. Patterns (*, ?, **) in source and driving expand to all matches, each source with each driving video. An
+output may contain {number}, {source.stem}, .name, .suffix, .parent, .folder, the same for {driving...}, and {model},
+{preset}, {size}, ...
 
 Examples:
 
@@ -59,9 +60,9 @@ Examples:
 
   fommctl batch shots.edl --default source=anna.png --handles 8
 
-A timeline (.otio, .edl) has a job for each clip, whose media is the driving video; results are called after the clips.
-What was done is in status.jsonl beside the file; the same command again does what is missing, failed or changed, and
-nothing else.
+In a timeline (.otio, .edl), each clip is a job, with its media as driving video; results are named after the clips.
+status.jsonl, next to the file, records what was done. Run the same command again to render only what is missing, failed
+or changed.
 """
 
 
@@ -82,7 +83,7 @@ def batch(
         typer.Option(
             "-o",
             "--output",
-            help="Result, with fields such as {number}. Default: {source.stem}--{driving.stem}.mp4 beside JOBS.",
+            help="Result, with fields such as {number}. Default: {source.stem}--{driving.stem}.mp4 next to JOBS.",
             rich_help_panel=FIELDS,
         ),
     ] = None,
@@ -96,16 +97,16 @@ def batch(
             "-O",
             "--option",
             metavar="NAME=VALUE",
-            help="Option of the model's family, as of animate; repeatable.",
+            help="Option of the model's family, as for animate; repeatable.",
             rich_help_panel=FIELDS,
         ),
     ] = None,
     choice: "dict[str, Any]",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace results that no batch has made.", rich_help_panel=FIELDS)
+        bool, typer.Option("--overwrite", help="Replace results that were not made by batch.", rich_help_panel=FIELDS)
     ] = False,
 ) -> None:
-    """Animate all jobs of a file; what is done already is not done again."""
+    """Animate all jobs of a file, except those that are already done."""
     check_there(config.jobs)
     fields = {**_defaults(default or []), **choice}
     fields |= {"output": output} if output is not None else {}
@@ -280,7 +281,7 @@ class _Progress:
 
     def failed_once(self, job: "Job", message: str) -> None:
         self.running.pop(job.number, None)
-        self.latest.append((name_of(job), "failed", f"{message}; it will be tried again"))
+        self.latest.append((name_of(job), "failed", f"{message}; will be retried"))
 
     def ended(self, ended: "Ended") -> None:
         self.running.pop(ended.job.number, None)
@@ -326,7 +327,7 @@ class _Lines:
         pass
 
     def failed_once(self, job: "Job", message: str) -> None:
-        self._tell(f"{name_of(job)}: {message}; it will be tried again")
+        self._tell(f"{name_of(job)}: {message}; will be retried")
 
     def ended(self, ended: "Ended") -> None:
         self.done += 1

@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(session: Session, config: "BenchConfig") -> None:
-    """Measure the fast paths against the plain loop of the published code, in turns, on random weights."""
+    """Measure the fast paths against the plain loop of the published code, interleaved, with random weights."""
     from fommctl.bench import run, training
     from fommctl.bench.run import measure
 
@@ -67,7 +67,7 @@ def _table(result: "BenchResult") -> "RenderableType":
     after = []
     if result.shares:
         told = ", ".join(f"{name} {share:.0%}" for name, share in result.shares.items())
-        after.append(f"of the plain loop: {told}")
+        after.append(f"share of the plain loop: {told}")
     if result.end_to_end is not None:
         end = result.end_to_end
         after.append(

@@ -20,7 +20,7 @@ EXAMPLES = """Examples:
 
   fommctl crop talk.mp4 --dry-run
 
-Clips are called NAME#track0.mp4, NAME#track1.mp4, ...: for training, NAME is the identity.
+Clips are named NAME#track0.mp4, NAME#track1.mp4, ...; in training, NAME counts as the identity.
 """
 
 
@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 def crop(session: Session, config: "CropConfig") -> None:
     """Cut every subject out of videos and pictures: square clips with sound, for training and animation.
 
-    A second run goes on where the first one stopped: sources whose clips are up to date are left out.
+    A second run resumes where the first one stopped: sources whose clips are up to date are skipped.
     """
     from fommctl.crop.run import run
     from fommctl.host import load_host
@@ -68,6 +68,6 @@ def _summary(result: "CropResult", config: "CropConfig") -> str:
     lines += [f"{unseen}: {on_one_line(source)}" for source in result.without_subject]
     lines += [f"failed: {on_one_line(each.source)}: {on_one_line(each.message)}" for each in result.failed]
     count = counted(len(result.clips), "clip")
-    up_to_date = f"; {len(result.skipped)} of the inputs were up to date" if result.skipped else ""
+    up_to_date = f"; {counted(len(result.skipped), 'input')} already up to date" if result.skipped else ""
     where = " found" if config.dry_run else f" in {on_one_line(config.output)}"
     return "\n".join([*lines, f"{count}{where}{up_to_date}"])

@@ -43,14 +43,14 @@ def demo(
     overwrite: Annotated[bool, typer.Option(help="Replace existing results.")] = False,
     choice: "ModelChoice",
 ) -> None:
-    """Animate a NASA portrait with a man in a car: no file, no download, no option needed."""
+    """Animate a NASA portrait with a clip of a man in a car; needs no files, downloads or options."""
     from fommctl.errors import UsageError
     from fommctl.files import atomic_write
     from fommctl.media.sequences import MEDIA_SUFFIXES
     from fommctl.media.writer import check_output
 
     if output.suffix.lower() in MEDIA_SUFFIXES and not output.is_dir():
-        raise UsageError(f"{output} is the name of a file, and the demo writes a folder", f"Try -o {output.stem}.")
+        raise UsageError(f"{output} looks like a file, but the demo writes a folder", f"Try -o {output.stem}.")
     targets = {"video": output / "astronaut.mp4", "comparison": output / "astronaut-compare.mp4"}
     inputs = {"portrait": output / "portrait.png", "clip": output / "talk.mp4"}
     output.mkdir(parents=True, exist_ok=True)

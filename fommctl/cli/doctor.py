@@ -31,10 +31,10 @@ def doctor(
     session: Session,
     timeout: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="How long each check may take.")] = 60.0,
 ) -> None:
-    """Tell whether fommctl works here and how fast, and what to do about each problem.
+    """Check whether fommctl works here and how fast, and suggest a fix for each problem.
 
-    Exit code 5 where something keeps 'fommctl animate' with the built-in model from working, else 0, also with
-    problems of other kinds. The report names no user, no host and no secret: it can go into an issue as it is.
+    The exit code is 5 if something keeps 'fommctl animate' with the built-in model from working, otherwise 0, even with
+    other problems. The report contains no user name, host name or secret, and can be pasted into an issue as it is.
     """
     from fommctl.doctor.run import run
 

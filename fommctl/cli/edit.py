@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 def edit(session: Session, choice: "ModelChoice", config: "EditConfig") -> None:
-    """Change a portrait by numbers: turn the head, smile, blink; once, or over time."""
+    """Edit a portrait without a driving video: turn the head, smile, blink; as a picture, or over time."""
     check_there(config.source, *(() if config.curves is None else (config.curves,)))
     from fommctl.animate.animator import load
     from fommctl.cli.animate import summary

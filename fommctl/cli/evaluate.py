@@ -34,7 +34,7 @@ EXAMPLES = """Examples:
 
   fommctl evaluate --pred reconstruction/png --truth data/vox/test --metrics l1,psnr,ssim -o scores --json
 
-The same command again scores only what is missing or was changed.
+Run the same command again to score only what is missing or has changed.
 """
 
 
@@ -60,9 +60,9 @@ def evaluate(
     ] = None,
     config: "EvaluateConfig",
 ) -> None:
-    """Score a model on the clips of a data set, or finished results against references; tables and a page."""
+    """Score a model on the clips of a data set, or finished results against references, in tables and a report."""
     if model is not None and config.models != (None,):
-        raise UsageError("--model and --models exclude each other", "Name all in --models.")
+        raise UsageError("--model and --models exclude each other", "Name all models in --models.")
     check_there(config.data, config.truth, config.pairs, *config.predictions)
     if model is not None:
         config = replace(config, models=(model,))
@@ -85,7 +85,7 @@ def summary(result: "EvaluateResult") -> "RenderableType":
 
     evaluation = result.evaluation
     scored = sum(frames > 0 for frames in evaluation.frames)
-    kept = f"; {result.kept} were scored already" if result.kept else ""
+    kept = f"; {result.kept} already scored" if result.kept else ""
     lines = [Text(f"{evaluation.mode}: {counted(scored, 'clip')}, {counted(sum(evaluation.frames), 'frame')}{kept}")]
     failed = evaluation.failed[:LISTED]
     lines += [Text(f"failed: {each['model']}: {each['clip']}: {each['message']}", "red") for each in failed]

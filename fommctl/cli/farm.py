@@ -27,16 +27,16 @@ EXAMPLES = """Examples:
 
   fommctl farm emit portrait.png talk.mp4 --engine openjd --result 'shot/shot.%05d.png' -o jobs/shot
 
-The folder holds what the engine submits, and three tasks: the motion of the driving video is made once, chunks of
-frames are rendered in any order, and a movie is made of them at the end. On equal machines the result is that of
-animate, bit for bit. Every machine needs this tool in its PATH, and sees the folder, the inputs and the output by the
-same names, or by those of --path-mapping.
+The folder contains what the engine submits. There are three kinds of task: the motion of the driving video is computed
+once, chunks of frames are rendered in any order, and at the end they are encoded as a movie. On identical machines the
+result is bit for bit that of animate. Every machine needs this tool on its PATH, and access to the folder, the inputs and
+the output under the same paths, or under those of --path-mapping.
 """
-FolderArgument = Annotated[Path, typer.Argument(help="Folder that 'farm emit' made.", metavar="FOLDER")]
+FolderArgument = Annotated[Path, typer.Argument(help="Folder written by 'farm emit'.", metavar="FOLDER")]
 MappingOption = Annotated[
     Path | None,
     typer.Option(
-        "--path-mapping", help="Rules for the paths of the job on this machine, as OpenJD has them (pathmapping-1.0)."
+        "--path-mapping", help="File of rules that map the job's paths to this machine, in OpenJD's pathmapping-1.0."
     ),
 ]
 
@@ -62,7 +62,7 @@ def register(app: typer.Typer) -> None:
 
 
 def emit(session: Session, farm: FarmConfig, choice: ModelChoice, config: AnimateConfig) -> None:
-    """Write what an engine submits for one shot; takes the options of animate."""
+    """Write what a farm engine submits for one shot; takes the options of animate."""
     check_there(*config.inputs)
     from fommctl.farm.emit import emit
 
@@ -71,7 +71,7 @@ def emit(session: Session, farm: FarmConfig, choice: ModelChoice, config: Animat
 
 
 def motion(session: Session, folder: FolderArgument, path_mapping: MappingOption = None) -> None:
-    """Plan a shot, as its first task, and detect the motion of its driving video."""
+    """Plan a shot and compute the motion of its driving video: its first task."""
     job = _job(folder, path_mapping)
     _do(session, "detecting motion", lambda report: job.make_motion(_load, report))
 
@@ -80,17 +80,17 @@ def render(
     session: Session,
     folder: FolderArgument,
     frames: Annotated[
-        str, typer.Option("--frames", help="Driving frames: 51-100. An end beyond the last frame is the last frame.")
+        str, typer.Option("--frames", help="Driving frames, such as 51-100; may extend past the last frame.")
     ],
     path_mapping: MappingOption = None,
 ) -> None:
-    """Render a chunk of a shot's frames; any number of these tasks run at once."""
+    """Render a chunk of a shot's frames; any number of these tasks can run at once."""
     job = _job(folder, path_mapping)
     _do(session, f"rendering frames {frames}", lambda report: job.render(frames, _load, report))
 
 
 def encode(session: Session, folder: FolderArgument, path_mapping: MappingOption = None) -> None:
-    """Make the movie of a shot from its frames, as its last task."""
+    """Encode the frames of a shot as a movie: its last task."""
     job = _job(folder, path_mapping)
     _do(session, "encoding", lambda report: job.encode(_load, report))
 

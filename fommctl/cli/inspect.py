@@ -21,8 +21,8 @@ EXAMPLES = """Examples:
 
   fommctl inspect shot.mp4 --trust anchors.pem --json
 
-Exit codes: 0 shown; 3 the file was changed after it was signed or is not the one that its sidecar describes, with
---trust also where it is not signed by someone trusted.
+Exit codes: 0 if the file is shown; 3 if it was changed after it was signed or is not the one that its sidecar
+describes, and, with --trust, if it is not signed by a trusted signer.
 """
 STATES = {
     "trusted": ("signed, whole, and trusted", "green"),
@@ -45,10 +45,10 @@ def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A picture, a video, a folder or a pattern of frames.")],
     trust: Annotated[
         Path | None,
-        typer.Option(help="Certificates (PEM) of the authorities whose signatures are trusted.", metavar="ANCHORS"),
+        typer.Option(help="Certificates (PEM) of the trusted authorities.", metavar="ANCHORS"),
     ] = None,
 ) -> None:
-    """Show what a file says of its origin, and verify it."""
+    """Show what a file says about its origin, and verify it."""
     check_there(file)
     from fommctl.provenance.inspection import inspect as look
 
@@ -92,8 +92,8 @@ def _sidecar(sidecar: "FoundSidecar | None") -> "Text":
     if sidecar.record is None:
         return _line("sidecar", f"{name} cannot be used: {_clean(sidecar.note)}", "yellow")
     if sidecar.fits:
-        return _line("sidecar", f"{name} describes this very file", "green")
-    return _line("sidecar", f"{name} describes another file than this", "bold red")
+        return _line("sidecar", f"{name} describes this file", "green")
+    return _line("sidecar", f"{name} describes a different file", "bold red")
 
 
 def _credentials(verdict: "Verdict") -> "list[Text]":

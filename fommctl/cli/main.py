@@ -114,7 +114,7 @@ def _without_libraries(error: Exception) -> int:
             print(json.dumps(report.to_json()) if "--json" in sys.argv else "\n".join(lines), flush=True)
         return report.exit_code
     message = f"a package that fommctl needs cannot be loaded: {type(error).__name__}: {error}"
-    known = MissingError(message, "Run 'fommctl doctor'; it says what to do.")
+    known = MissingError(message, "Run 'fommctl doctor' to see how to fix it.")
     _write(_formatted(known, _flags(sys.argv)), to_stdout="--json" in sys.argv)
     return known.exit_code
 
@@ -231,9 +231,9 @@ def _as_known(error: BaseException) -> FommctlError | None:
     if isinstance(error, OSError) and error.filename is not None:
         # Moved or removed by somebody else, too long, a folder where a file is expected.
         reason = (error.strerror or str(error)).lower()
-        return InputError(f"{reason}: {str(error.filename)[:200]!r}", "Check the name, and whether it is still there.")
+        return InputError(f"{reason}: {str(error.filename)[:200]!r}", "Check the name, and whether it still exists.")
     if isinstance(error, ValueError) and "null byte" in str(error):
-        return UsageError("a name holds a null character", "Look at what wrote it.")
+        return UsageError("a name contains a null character", "Check what generated it.")
     return out_of_memory(error) or _bug(error)
 
 

@@ -27,7 +27,7 @@ fommctl models import vox-adv-cpk.pth.tar --name vox-adv --half
 fommctl models export runs/vox/model.safetensors -o vox.pth.tar"""
 
 NameArgument = Annotated[
-    str, typer.Argument(help="A model of 'fommctl models list'.", metavar="NAME", autocompletion=complete_models)
+    str, typer.Argument(help="A model from 'fommctl models list'.", metavar="NAME", autocompletion=complete_models)
 ]
 
 
@@ -90,10 +90,10 @@ def show_model(session: Session, name: NameArgument) -> None:
 def pull_models(
     session: Session,
     names: Annotated[
-        list[str], typer.Argument(help="Models to fetch.", metavar="NAME...", autocompletion=complete_models)
+        list[str], typer.Argument(help="Models to download.", metavar="NAME...", autocompletion=complete_models)
     ],
 ) -> None:
-    """Fetch published weights; an interrupted download goes on where it stopped."""
+    """Download published weights; an interrupted download resumes where it stopped."""
     from rich.text import Text
 
     from fommctl.host import load_host
@@ -107,12 +107,12 @@ def pull_models(
         with session.progress(f"pulling {name}", unit="MB") as report:
             entry, fetched = registry.pull(name, host, _in_megabytes(report))
         pulled.append({**_row(entry), "fetched": fetched})
-    lines = [f"{row['name']}: {row['path']}{'' if row['fetched'] else ' (was there already)'}" for row in pulled]
+    lines = [f"{row['name']}: {row['path']}{'' if row['fetched'] else ' (already there)'}" for row in pulled]
     session.summary({"models": pulled}, Text("\n".join(lines)))
 
 
 def import_file(session: Session, config: ImportConfig) -> None:
-    """Check a model file and keep it, converted to safetensors, under a name."""
+    """Check a model file, convert it to safetensors, and keep it under a name."""
     from rich.text import Text
 
     from fommctl.host import load_host

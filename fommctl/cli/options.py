@@ -43,21 +43,21 @@ SHARED: Mapping[str, tuple[Any, Any]] = {
     "json": (
         Annotated[
             bool,
-            typer.Option(
-                "--json", help="Print one JSON object on stdout and nothing else there.", rich_help_panel=PANEL
-            ),
+            typer.Option("--json", help="Print one JSON object, and nothing else, on stdout.", rich_help_panel=PANEL),
         ],
         False,
     ),
     "verbose": (
         Annotated[
             int,
-            typer.Option("--verbose", "-v", count=True, help="More messages; twice for all.", rich_help_panel=PANEL),
+            typer.Option(
+                "--verbose", "-v", count=True, help="Print more messages; -vv prints all.", rich_help_panel=PANEL
+            ),
         ],
         0,
     ),
     "quiet": (
-        Annotated[bool, typer.Option("--quiet", "-q", help="Errors only, no progress.", rich_help_panel=PANEL)],
+        Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors, no progress.", rich_help_panel=PANEL)],
         False,
     ),
     "log_format": (
@@ -65,8 +65,8 @@ SHARED: Mapping[str, tuple[Any, Any]] = {
             LogFormat,
             typer.Option(
                 "--log-format",
-                help="How messages on stderr look; openjd: progress and errors as lines on stdout, as runners of Open "
-                "Job Description read them.",
+                help="Format of messages on stderr; openjd: progress and errors on stdout, in the form that Open Job "
+                "Description runners read.",
                 rich_help_panel=PANEL,
             ),
         ],
@@ -130,7 +130,7 @@ def build_app(modules: Sequence[str]) -> typer.Typer:
             list[Path] | None,
             typer.Option(
                 "--plugin",
-                help="Also use a plugin that is not installed: its project, package or module; repeatable.",
+                help="Also load a plugin that is not installed, from its project, package or module; repeatable.",
                 callback=_add_plugins,
                 is_eager=True,
                 metavar="PATH",
@@ -268,7 +268,7 @@ def usage_error(error: Any) -> UsageError | None:
         words = context.obj if context is not None and isinstance(context.obj, tuple) else ()
         file = next((word for word in words if re.match(r"-[^-].*\.\w+$", word) and word.startswith(option)), None)
         hint = HABITS.get(option) or (f"Did you mean {close}? {hint}" if close else hint)
-        hint = f"The name of a file that begins with a dash is written ./{file}." if file else hint
+        hint = f"Write a file name that starts with a dash as ./{file}." if file else hint
     elif "extra argument" in message and path == "fommctl animate":
         hint = "Name the result with -o: fommctl animate SOURCE DRIVING -o RESULT."
     elif message.startswith("no such command") and context is not None:
@@ -340,7 +340,7 @@ class Commands(TyperGroup):
         host = load_host(check=False)
         for name in sorted(set(host.names("command")) & set(self.modules)):
             owner = host.owner("command", name)
-            logger.warning("the command %r of %s is left out: fommctl has one of this name", name, owner)
+            logger.warning("skipping the command %r of %s: fommctl has a command of this name", name, owner)
         return host
 
     def list_commands(self, ctx: Any) -> list[str]:

@@ -93,7 +93,7 @@ def show_plugin(
     session: Session,
     name: Annotated[str, typer.Argument(help="Name of a plugin (its entry point), or of its distribution.")],
 ) -> None:
-    """Show one plugin: all that it registers with a summary, and the traceback where it is broken."""
+    """Show one plugin: everything that it registers, and the traceback if it is broken."""
     from fommctl.host import load_host
 
     host = load_host(check=False)
@@ -113,13 +113,13 @@ def show_plugin(
 
 def new_plugin(
     session: Session,
-    name: Annotated[str, typer.Argument(help="What to call it: cats becomes the package fommctl-cats.")],
+    name: Annotated[str, typer.Argument(help="Name of the plugin: cats becomes the package fommctl-cats.")],
     kind: Annotated[str, typer.Option(help="dataset, backend, detector or metric.")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder of the package; new. Default: fommctl-NAME here.")
+        Path | None, typer.Option("-o", "--output", help="New folder for the package. Default: fommctl-NAME.")
     ] = None,
 ) -> None:
-    """Write a package with a plugin that works, with tests, to be changed into one's own."""
+    """Write a package with a working plugin and tests, as a starting point for your own."""
     from fommctl.host import load_host
     from fommctl.scaffold import ScaffoldConfig, run
 
@@ -129,7 +129,7 @@ def new_plugin(
         f"fommctl plugins check {result.name}{' --data RAW' if kind == 'dataset' else ''}",
         f"pytest {shlex.quote(str(result.folder))}",
     )
-    told = f"{result.folder} holds the plugin {result.name!r}, a {kind} that works. Next:"
+    told = f"{result.folder} contains the plugin {result.name!r}, a working {kind}. Next:"
     text = "\n".join((told, *(f"  {step}" for step in steps), f"The guide for plugin authors: {guide()}"))
     session.summary({**result.to_json(), "next": list(steps), "guide": str(guide())}, text)
 
@@ -138,12 +138,12 @@ def check_plugin(
     session: Session,
     name: Annotated[str, typer.Argument(help="Name of a plugin (its entry point), or of its distribution.")],
     data: Annotated[
-        Path | None, typer.Option(help="Folder in the raw layout of the data set, for adapters that read files.")
+        Path | None, typer.Option(help="Folder with raw data, for data set adapters that read files.")
     ] = None,
 ) -> None:
-    """Check that a plugin keeps its contracts, and say what is wrong where it does not: for its authors.
+    """Check that a plugin meets its contracts, and explain each failure; for plugin authors.
 
-    -v shows the traceback of what the plugin raised.
+    -v shows the tracebacks of errors that the plugin raised.
     """
     from fommctl.host import load_host
 
@@ -295,7 +295,7 @@ def check(kind: str, name: str, host: "Host", data: Path | None = None) -> Check
     try:
         return Check(kind, name, note=suites[kind]())
     except BrokenPromiseError as error:
-        return Check(kind, name, problem=f"broken promise: {error.promise}", got=error.got, **more)
+        return Check(kind, name, problem=f"requirement not met: {error.promise}", got=error.got, **more)
     except FommctlError as error:
         more |= {"advice": error.hint, "traceback": _traceback(error)}
         return Check(kind, name, problem=error.message, where=_place(error), **more)
@@ -330,7 +330,7 @@ def _backend(name: str, host: "Host") -> str | None:
 
     presets = [preset for preset in _presets(host) if preset.backend == name]
     if not presets:
-        return "not checked: no preset has this backend; call check_backend of fommctl.api.testing_backend"
+        return "not checked: no preset uses this backend; call check_backend of fommctl.api.testing_backend"
     spec = host.find("backend", name)
     smallest = min(each.frame_shape for each in presets)
     preset = min((each for each in presets if each.frame_shape == smallest), key=lambda each: _weights(spec, each))
@@ -427,7 +427,7 @@ def _dataset(name: str, host: "Host", data: Path | None) -> str | None:
             try:
                 next(iter(spec.build().clips(Path(empty))), None)
             except (InputError, MissingError):
-                return "not checked: name a folder in its raw layout with --data"
+                return "not checked: give a folder with its raw data with --data"
     testing.check_dataset(spec, data)
     return None
 
@@ -454,7 +454,7 @@ def _requirement(info: "PluginInfo") -> Check:
         return Check("plugin", "requirement", note=note)
     major = int(fommctl.__version__.partition(".")[0])
     advice = f'Write "{PROJECT}>={major},<{major + 1}" among the dependencies of {info.distribution}.'
-    problem = "its distribution does not say which versions of fommctl it works with"
+    problem = "its distribution does not declare which versions of fommctl it works with"
     return Check("plugin", "requirement", problem=problem, advice=advice, read="Versions")
 
 
@@ -462,7 +462,7 @@ def _check_summaries(info: "PluginInfo", host: "Host") -> Check:
     faults = list(_faults(info, host))
     if not faults:
         return Check("plugin", "summaries")
-    advice = f"One line of at most {LONGEST_SUMMARY} characters says what it is."
+    advice = f"Write one line of at most {LONGEST_SUMMARY} characters."
     return Check("plugin", "summaries", problem="; ".join(faults), advice=advice, read="Hooks")
 
 
@@ -473,11 +473,11 @@ def _faults(info: "PluginInfo", host: "Host") -> Iterator[str]:
             summary = spec.summary if spec else "offered twice"
             # A preset may have its summary in its file.
             if not summary.strip() and kind != "preset":
-                yield f"the {kind} {name!r} has none"
+                yield f"the {kind} {name!r} has no summary"
             elif "\n" in summary:
-                yield f"that of the {kind} {name!r} has {summary.count(chr(10)) + 1} lines"
+                yield f"the summary of the {kind} {name!r} has {summary.count(chr(10)) + 1} lines"
             elif len(summary) > LONGEST_SUMMARY:
-                yield f"that of the {kind} {name!r} has {len(summary)} characters"
+                yield f"the summary of the {kind} {name!r} has {len(summary)} characters"
 
 
 def _import(info: "PluginInfo") -> Check:
@@ -496,13 +496,13 @@ def _import(info: "PluginInfo") -> Check:
         told = json.loads(done.stdout.splitlines()[-1])
     except (subprocess.SubprocessError, ValueError, IndexError) as error:
         said = getattr(error, "stderr", None) or ""
-        problem = f"importing it in a process of its own fails: {error if done is None else 'it ends the process'}"
+        problem = f"importing it in a new process fails: {error if done is None else 'it ends the process'}"
         return Check("plugin", "import", problem=problem, read="Life cycle", traceback=str(said) or None)
     heavy, slow = ([name for name in names if name in told["new"]] for names in (HEAVY, SLOW_ONES))
     cost = f"{told['seconds'] * 1000:.3g} ms of every command"
     if heavy:
         advice = "Import it inside the functions that the specs name (build, schema)."
-        problem = f"importing it, or asking its hooks, loads {' and '.join(heavy)} ({cost})"
+        problem = f"importing it, or calling its hooks, loads {' and '.join(heavy)} ({cost})"
         return Check("plugin", "import", problem=problem, advice=advice, read="Life cycle")
-    loads = f"; it loads {', '.join(slow)}, which could wait for build" if slow else ""
+    loads = f"; it loads {', '.join(slow)}, which can wait for build" if slow else ""
     return Check("plugin", "import", note=f"passed: {cost}{', slow' if told['seconds'] > SLOW else ''}{loads}")

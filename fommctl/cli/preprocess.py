@@ -22,7 +22,7 @@ EXAMPLES = """Examples:
 
   fommctl preprocess voxceleb vox-raw -o data/vox --preset vox --workers 8
 
-The same command again makes only what is missing or was changed.
+Run the same command again to make only what is missing or has changed.
 """
 
 
@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def preprocess(session: Session, config: "PreprocessConfig") -> None:
-    """Cut a raw data set into square training clips, with a manifest; goes on where it stopped."""
+    """Cut a raw data set into square training clips, with a manifest; resumes where it stopped."""
     from fommctl.host import load_host
     from fommctl.preprocess.run import run
 
@@ -57,7 +57,7 @@ def _summary(result: "PreprocessResult") -> "RenderableType":
     for split, totals in result.splits.items():
         numbers = (totals.clips, totals.identities, totals.frames, f"{totals.hours:.3f}", totals.failed)
         table.add_row(split, *map(str, numbers))
-    kept = f", {result.kept} were there already" if result.kept else ""
+    kept = f", {result.kept} already there" if result.kept else ""
     lines = [Text(f"{on_one_line(result.output)}: {counted(result.written, 'clip')} written{kept}")]
     lines += [Text(f"failed: {each['clip']}: {each['message']}", "red") for each in result.failed[:LISTED]]
     if len(result.failed) > LISTED:

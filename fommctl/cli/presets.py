@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_presets(session: Session) -> None:
-    """List the presets, shipped and of plugins."""
+    """List all presets: those that ship with fommctl and those of plugins."""
     from rich.table import Table
     from rich.text import Text
 
@@ -53,12 +53,12 @@ def show_preset(
     preset: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="Name or alias of a preset, or path of a YAML file.", autocompletion=complete_presets
+            metavar="NAME", help="Name or alias of a preset, or path to a YAML file.", autocompletion=complete_presets
         ),
     ],
     choice: "ModelChoice",
 ) -> None:
-    """Print the whole configuration of a preset as YAML, checked and with --set applied."""
+    """Print the complete configuration of a preset as YAML, validated and with --set applied."""
     from rich.text import Text
 
     from fommctl.host import load_host

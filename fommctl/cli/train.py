@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(session: Session, config: "TrainConfig") -> None:
-    """Train a model into a run folder with checkpoints, metrics, curves and pictures, resumable at any moment."""
+    """Train a model; the run folder has checkpoints, metrics, curves and pictures, and can be resumed at any time."""
     check_there(config.data)
     from fommctl.host import load_host
     from fommctl.train.distributed import join
@@ -67,7 +67,7 @@ def train(session: Session, config: "TrainConfig") -> None:
 
 def _text(result: "TrainResult") -> str:
     if result.model is None:
-        return f"stopped after {result.steps} steps: go on with --resume auto\ncheckpoint: {result.checkpoint}"
+        return f"stopped after {result.steps} steps: resume with --resume auto\ncheckpoint: {result.checkpoint}"
     return f"done after {result.steps} steps\nmodel: {result.model}"
 
 

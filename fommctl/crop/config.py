@@ -48,51 +48,56 @@ class CropConfig:
     ] = None
     """Folder of the clips; None only with `dry_run`."""
     dry_run: Annotated[
-        bool, option(RESULT, "Print the boxes and ffmpeg commands that cut them; write nothing.", "--dry-run")
+        bool, option(RESULT, "Only print the squares and the ffmpeg commands that cut them.", "--dry-run")
     ] = False
     preset: Annotated[
-        str | None, option(TRACKING, "Whose framing is used. Default: the built-in model's.", "-p", "--preset")
+        str | None,
+        option(TRACKING, "Preset whose framing is used. Default: the built-in model's.", "-p", "--preset"),
     ] = None
     detector: Annotated[
-        str | None, option(TRACKING, "Subject detector (see 'fommctl plugins list'). Default: the best at hand.")
+        str | None, option(TRACKING, "Subject detector (see 'fommctl plugins list'). Default: the best one available.")
     ] = None
     iou: Annotated[
-        float, Field(ge=0, lt=1), option(TRACKING, "Overlap with the first box of a track that keeps it going.")
+        float, Field(ge=0, lt=1), option(TRACKING, "Overlap (IoU) with a track's first box that continues the track.")
     ] = 0.25
     margin: Annotated[
         float,
         Field(ge=0, le=10),
-        option(TRACKING, "Room around the union of a track's boxes, at least, in parts of it."),
+        option(TRACKING, "Least margin around the union of a track's boxes, as a fraction of it."),
     ] = 0.1
     """The margin on every side, in parts of the longer side."""
     min_duration: Annotated[
         Fraction, Field(ge=0), Reads(parse_time), option(TRACKING, "Shortest clip: seconds or M:SS.")
     ] = Fraction(1)
     min_frames: Annotated[
-        int | None, Field(ge=1), option(TRACKING, "Shortest clip in frames, instead (published: 150).")
+        int | None,
+        Field(ge=1),
+        option(TRACKING, "Shortest clip in frames, instead of --min-duration (published: 150)."),
     ] = None
     max_gap: Annotated[
         Fraction,
         Field(ge=0),
         Reads(parse_time),
-        option(TRACKING, "Seconds without a detection that a track outlives (published: 0)."),
+        option(TRACKING, "Longest gap without a detection within a track, in seconds (published: 0)."),
     ] = Fraction(1)
-    rate: Annotated[
-        Fraction, Field(gt=0), Reads(parse_rate), option(TRACKING, "Frames a second that are searched.")
-    ] = Fraction(5)
+    rate: Annotated[Fraction, Field(gt=0), Reads(parse_rate), option(TRACKING, "Frames per second to search.")] = (
+        Fraction(5)
+    )
     cuts: Annotated[bool, option(TRACKING, "End clips at scene changes.", "--cuts/--no-cuts")] = True
     start: Annotated[
         Fraction,
         Field(ge=0),
         Reads(parse_time),
-        option(TRACKING, "Start of the part of every source: seconds or M:SS."),
+        option(TRACKING, "Use every source from this time on: seconds or M:SS."),
     ] = Fraction(0)
-    end: Annotated[Fraction | None, Field(gt=0), Reads(parse_time), option(TRACKING, "End of that part.")] = None
+    end: Annotated[
+        Fraction | None, Field(gt=0), Reads(parse_time), option(TRACKING, "Use every source up to this time.")
+    ] = None
     max_duration: Annotated[
         Fraction | None,
         Field(gt=0),
         Reads(parse_time),
-        option(TRACKING, "Longest clip: longer ones are divided. Seconds or M:SS."),
+        option(TRACKING, "Longest clip: longer ones are split. Seconds or M:SS."),
     ] = None
     max_fps: Annotated[
         Fraction | None, Field(gt=0), Reads(parse_rate), option(RESULT, "Highest frame rate of the clips.")
@@ -100,35 +105,38 @@ class CropConfig:
     min_size: Annotated[
         int,
         Field(ge=0),
-        option(TRACKING, "Smallest square, in pixels of the source: smaller subjects are left out."),
+        option(TRACKING, "Smallest square in source pixels; smaller subjects are skipped."),
     ] = 0
     size: Annotated[int, Field(ge=16, le=8192), option(RESULT, "Side of the clips in pixels.")] = 256
     fps: Annotated[
-        Fraction | None, Field(gt=0), Reads(parse_rate), option(RESULT, "Frame rate of patterns of frames (25).")
+        Fraction | None,
+        Field(gt=0),
+        Reads(parse_rate),
+        option(RESULT, "Frame rate of numbered pictures (default 25)."),
     ] = None
     deinterlace: Annotated[
         Deinterlace,
         option(
             RESULT,
-            "Interlaced footage: auto makes whole pictures at its frame rate, field at twice that, one a field; "
-            "off leaves it woven.",
+            "Interlaced footage: auto makes full frames at its frame rate; field makes one per field, at twice the "
+            "rate; off leaves it interlaced.",
         ),
     ] = "auto"
-    audio: Annotated[AudioMode, option(RESULT, "auto: clips have the sound of their source; none.")] = "auto"
-    codec: Annotated[str | None, option(RESULT, "Video encoder, where H.264 is not wanted.")] = None
-    crf: Annotated[int | None, option(RESULT, "Quality of the encoder: lower is better and larger.")] = None
+    audio: Annotated[AudioMode, option(RESULT, "auto: clips keep the sound of their source; none.")] = "auto"
+    codec: Annotated[str | None, option(RESULT, "Video encoder. Default: H.264.")] = None
+    crf: Annotated[int | None, option(RESULT, "Encoder quality: lower is better, and makes larger files.")] = None
     pix_fmt: Annotated[str | None, option(RESULT, "Pixel format of the clips, such as yuv444p.")] = None
-    workers: Annotated[int | None, Field(ge=1), option(RESULT, "Files at a time. Default: one for each core.")] = None
-    overwrite: Annotated[bool, option(RESULT, "Make clips anew that are up to date.")] = False
+    workers: Annotated[int | None, Field(ge=1), option(RESULT, "Files in parallel. Default: one per core.")] = None
+    overwrite: Annotated[bool, option(RESULT, "Make clips again even if they are up to date.")] = False
 
     def conflicts(self) -> Iterator[UsageError]:
         """Yield the problems of options that exclude each other."""
         from fommctl.media.containers import resolve_encoding
 
         if self.output is None and not self.dry_run:
-            yield UsageError("there is no folder for the clips", "Give one with -o, or only look with --dry-run.")
+            yield UsageError("no output folder for the clips", "Give one with -o, or use --dry-run.")
         if self.end is not None and self.end <= self.start:
-            yield UsageError("no time lies between --start and --end", "Give an end after the start.")
+            yield UsageError("--start and --end leave nothing to crop", "--end must be after --start.")
         try:
             resolve_encoding(Path("clip.mp4"), codec=self.codec, crf=self.crf, pix_fmt=self.pix_fmt)
         except UsageError as error:

@@ -22,7 +22,8 @@ class EditConfig:
 
     source: Annotated[Path, typer.Argument(help="The portrait.", show_default=False)]
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="Result: a picture (.png), or what 'animate' writes, for --curves.")
+        Path,
+        typer.Option("-o", "--output", help="Result: a picture (.png); with --curves, any format of 'animate'."),
     ]
     edits: Annotated[
         tuple[str, ...],
@@ -30,18 +31,18 @@ class EditConfig:
             "-O",
             "--option",
             metavar="NAME=VALUE,...",
-            help="What changes, and by how much; 'fommctl plugins show BACKEND' lists the names.",
+            help="What to change, and by how much; 'fommctl plugins show BACKEND' lists the names.",
         ),
     ] = ()
     curves: Annotated[
         Path | None,
         typer.Option(
-            help="CSV file with a column a name: a row a frame, or, with a column 'time' (seconds), a row wherever "
-            "something turns; between rows numbers change evenly."
+            help="CSV file with a column per name: one row per frame or, with a column 'time' (seconds), one row per "
+            "keyframe, interpolated linearly."
         ),
     ] = None
-    fps: Annotated[Fraction, Reads(parse_rate), typer.Option(help="Frame rate of a result over time.")] = RATE
-    crop: Annotated[str, typer.Option(help="As of 'animate'.")] = "auto"
+    fps: Annotated[Fraction, Reads(parse_rate), typer.Option(help="Frame rate of the result with --curves.")] = RATE
+    crop: Annotated[str, typer.Option(help="auto finds the face; X,Y,SIZE or none, as for 'animate'.")] = "auto"
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing result.")] = False
 
     @property

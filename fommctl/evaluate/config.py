@@ -27,18 +27,24 @@ class EvaluateConfig:
     """Configuration of an evaluation."""
 
     output: Annotated[
-        Path, option(RESULT, "Folder for all results; new, empty, or of an earlier evaluation.", "-o", "--output")
+        Path,
+        option(RESULT, "Folder for all results; new, empty, or from an earlier evaluation.", "-o", "--output"),
     ]
     models: Annotated[
         tuple[str | None, ...],
         Reads(listed("--models")),
-        option(WHAT, "Several models, compared on the same clips.", "--models", metavar="A,B,..."),
+        option(WHAT, "Several models to compare on the same clips.", "--models", metavar="A,B,..."),
     ] = (None,)
     """Names of the registry or paths; None: the built-in model, or the weights registered for `preset`."""
     names: Annotated[
         tuple[str, ...],
         Reads(listed("--names")),
-        option(WHAT, "What to call them in the tables. Default: their own names.", "--names", metavar="A,B,..."),
+        option(
+            WHAT,
+            "Names of the models or results in tables. Default: their own names.",
+            "--names",
+            metavar="A,B,...",
+        ),
     ] = ()
     """One for each model or folder of predictions."""
     preset: Annotated[
@@ -46,20 +52,18 @@ class EvaluateConfig:
         option(WHAT, "A name (see 'fommctl presets list') or a YAML file. Default: the model's own.", "-p", "--preset"),
     ] = None
     data: Annotated[
-        Path | None, option(WHAT, "Clips: test/ (and train/) as preprocess writes them, or any folder.", "--data")
+        Path | None, option(WHAT, "Clips: test/ (and train/) written by preprocess, or any folder.", "--data")
     ] = None
     split: Annotated[
         SplitChoice,
-        option(
-            WHAT, "test, train or all; auto: test where the data has a folder test beside a folder train, else all."
-        ),
+        option(WHAT, "test, train or all; auto: test if the data has both folders test and train, else all."),
     ] = "auto"
     mode: Annotated[
         ModelMode,
         option(
             WHAT,
-            "reconstruction: the first frame of each clip is driven by the clip; animation: by the clip of somebody "
-            "else, as the model's preset says; defaults: the same as fommctl animate does it without options, on whole "
+            "reconstruction: each clip drives its own first frame; animation: a clip drives somebody else's first "
+            "frame, as the model's preset says; defaults: the same as fommctl animate does without options, on whole "
             "pictures.",
         ),
     ] = "reconstruction"
@@ -67,46 +71,44 @@ class EvaluateConfig:
         Path | None,
         option(
             WHAT,
-            "CSV of the clips to animate, with the columns source and driving. Default: the preset's pairs_list where "
-            "that file exists, else pairs drawn by --seed.",
+            "CSV file of the clips to pair, with columns source and driving. Default: the preset's pairs_list if that "
+            "file exists, else random pairs (see --seed).",
         ),
     ] = None
     predictions: Annotated[
         tuple[Path, ...],
         option(
             WHAT,
-            "Finished results to score: a folder of videos, folders of frames or strips (PNG or JPEG), or a single "
-            "one. Several are compared.",
+            "Finished results to score: a folder of videos, frame folders or strips (PNG or JPEG), or a single one of "
+            "these. Repeat to compare several.",
             "--pred",
         ),
     ] = ()
     """The models are not used then."""
     truth: Annotated[
-        Path | None, option(WHAT, "Their references, of the same names up to the first dot.", "--truth")
+        Path | None, option(WHAT, "References for --pred, matched by name up to the first dot.", "--truth")
     ] = None
     column: Annotated[
         int | None,
         Field(ge=0),
-        option(WHAT, "The results are grids: the column to score, counted from 0, each as wide as the truth."),
+        option(WHAT, "For results that are grids: the column to score, from 0; columns are as wide as the truth."),
     ] = None
     resize: Annotated[
-        bool, option(WHAT, "Resize results to the size of their truth; else other sizes are refused.", "--resize")
+        bool, option(WHAT, "Resize results to the size of their truth; otherwise sizes must match.", "--resize")
     ] = False
     max_clips: Annotated[
         int | None,
         Field(ge=1),
-        option(WHAT, "Only so many clips or pairs. Default: the preset's num_videos or num_pairs."),
+        option(WHAT, "At most this many clips or pairs. Default: the preset's num_videos or num_pairs."),
     ] = None
-    max_frames: Annotated[
-        int | None, Field(ge=1), option(WHAT, "Only so many frames of each clip, from the first on.")
-    ] = None
+    max_frames: Annotated[int | None, Field(ge=1), option(WHAT, "Only the first N frames of each clip.")] = None
     metrics: Annotated[
         tuple[str, ...],
         Reads(listed("--metrics")),
         option(
             SCORES,
-            "Names, or families such as akd for all its variants (see 'fommctl plugins list'). Default: all that make "
-            "sense and are ready. The first one ranks.",
+            "Metric names, or families such as akd for all variants (see 'fommctl plugins list'). Default: all that "
+            "apply and are ready. Models are ranked by the first.",
             "--metrics",
             metavar="A,B,...",
         ),
@@ -115,35 +117,35 @@ class EvaluateConfig:
         str,
         option(
             SCORES,
-            "Where metrics get keypoints: true (those of the data set), model (the model's own) or a detector's name; "
-            "auto: true ones where there are some, else the detector for the model's subject.",
+            "Source of keypoints for metrics: true (from the data set), model (the model's own) or a detector's name; "
+            "auto: true ones if there are any, else the detector for the model's subject.",
         ),
     ] = "auto"
     embedder: Annotated[
         str | None,
-        option(SCORES, "What describes identities, by name. Default: the one for the model's subject."),
+        option(SCORES, "Identity embedder, by name. Default: the one for the model's subject."),
     ] = None
     save: Annotated[
-        Save, option(RESULT, "Keep the predictions, without loss: png (folders of frames), mkv (FFV1) or none.")
+        Save, option(RESULT, "Keep the predictions, losslessly: png (folders of frames), mkv (FFV1) or none.")
     ] = "none"
     videos: Annotated[
         bool,
         option(
             RESULT,
-            "Side-by-side videos of the best, the median and the worst clip in the page.",
+            "Put side-by-side videos of the best, the median and the worst clip into the report.",
             "--videos/--no-videos",
         ),
     ] = True
-    overwrite: Annotated[bool, option(RESULT, "Score anew what an earlier run has scored.", "--overwrite")] = False
+    overwrite: Annotated[bool, option(RESULT, "Score again what an earlier run has scored.", "--overwrite")] = False
     workers: Annotated[
         int | None,
         Field(ge=0),
-        option(RUN, "Processes. Default: one a processor; none but this one where the device is no CPU."),
+        option(RUN, "Worker processes; 0: work in this process. Default: one per core, or 0 on a GPU."),
     ] = None
     device: Device = "auto"
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"],
-        option(RUN, "fp32, bf16, fp16 or auto; published numbers are of fp32."),
+        option(RUN, "fp32, bf16, fp16 or auto; published numbers use fp32."),
     ] = "fp32"
     seed: Seed = 0
     options: BackendOptions = ()
@@ -154,19 +156,19 @@ class EvaluateConfig:
         if self.finished:
             yield from self._conflicts_of_finished()
         elif self.truth is not None or self.data is None:
-            yield UsageError("there is nothing to evaluate", NEITHER)
+            yield UsageError("nothing to evaluate", NEITHER)
         elif self.resize or self.column is not None:
-            yield UsageError("--resize and --column are for finished results", NEITHER)
+            yield UsageError("--resize and --column are only for finished results", NEITHER)
         if self.pairs is not None and self.mode == "reconstruction":
-            yield UsageError("--pairs is for animation", "Add --mode animation or --mode defaults.")
+            yield UsageError("--pairs needs another --mode", "Add --mode animation or --mode defaults.")
         evaluated = self.predictions if self.finished else self.models
         if self.names and len(self.names) != len(evaluated):
             yield UsageError(
-                f"{len(self.names)} names for {len(evaluated)} models", "Give each one a name of its own with --names."
+                f"{len(self.names)} names for {len(evaluated)} models", "Give each one its own name with --names."
             )
         twice = [name for name, count in Counter(self.names).items() if count > 1]
         if twice:
-            yield UsageError(f"the name '{twice[0]}' is given twice", "Give each one a name of its own with --names.")
+            yield UsageError(f"the name '{twice[0]}' is given twice", "Give each one its own name with --names.")
 
     def _conflicts_of_finished(self) -> Iterator[UsageError]:
         if self.truth is None:
@@ -174,7 +176,7 @@ class EvaluateConfig:
         if self.data is not None or any(model is not None for model in self.models):
             yield UsageError("--pred excludes --model and --data", NEITHER)
         if self.mode != "reconstruction" or self.save != "none":
-            yield UsageError("--mode and --save are for models", NEITHER)
+            yield UsageError("--mode and --save are only for models", NEITHER)
 
     @property
     def finished(self) -> bool:

@@ -27,14 +27,14 @@ class FarmConfig:
         ),
     ]
     folder: Annotated[
-        Path, option(FARM, "Folder of the job, made anew, where every machine sees it.", "-o", "--folder")
+        Path, option(FARM, "New folder for the job, on storage that every machine sees.", "-o", "--folder")
     ]
     result: Annotated[
         Path | None,
         option(
             FARM,
-            "Result of the shot, as -o of animate: a movie, or a pattern of pictures, which needs no step that joins "
-            "it. Default: SOURCE--DRIVING.mp4 here.",
+            "Result of the shot, like -o of animate: a movie, or a pattern for pictures, which needs no encoding step. "
+            "Default: SOURCE--DRIVING.mp4 in the current folder.",
         ),
     ] = None
-    chunk: Annotated[int, Field(gt=0), option(FARM, "Driving frames that one task renders.")] = 50
+    chunk: Annotated[int, Field(gt=0), option(FARM, "Driving frames per task.")] = 50

@@ -27,13 +27,13 @@ USUAL_SIZE = 256
 class PreprocessConfig:
     """Configuration of preprocessing."""
 
-    dataset: Annotated[str, typer.Argument(help="The data set's adapter, by name (see 'fommctl plugins list').")]
+    dataset: Annotated[str, typer.Argument(help="Name of the data set (see 'fommctl plugins list').")]
     output: Annotated[
         Path,
-        option(CLIPS, "Folder for train/, test/ and manifest.jsonl; new, or of an earlier run.", "-o", "--output"),
+        option(CLIPS, "Folder for train/, test/ and manifest.jsonl; new, or from an earlier run.", "-o", "--output"),
     ]
     raw: Annotated[
-        Path | None, typer.Argument(help="Folder with the raw data; none for data sets that make their own.")
+        Path | None, typer.Argument(help="Folder with the raw data; leave out for data sets that are generated.")
     ] = None
     format: Annotated[
         Literal["mp4", "mov", "mkv", "webm", "gif", "png"],
@@ -45,38 +45,40 @@ class PreprocessConfig:
         Field(ge=2),
         option(CLIPS, "Side of the square frames in pixels. Default: the preset's, else 256."),
     ] = None
-    preset: Annotated[str | None, option(CLIPS, "Preset to prepare for: its frame size.", "--preset", "-p")] = None
+    preset: Annotated[str | None, option(CLIPS, "Preset to prepare for; sets the frame size.", "--preset", "-p")] = None
     fit: Annotated[
         Fit,
         option(
             CLIPS,
-            "Frames that are not square: pad adds what is around the subject (beyond the picture, its border), crop "
-            "keeps the middle, stretch distorts them.",
+            "Frames that are not square: pad widens the crop (repeating the border beyond the picture), crop keeps the "
+            "middle, stretch distorts them.",
         ),
     ] = "pad"
     deinterlace: Annotated[
         Deinterlace,
         option(
             CLIPS,
-            "Interlaced footage: auto makes whole pictures at its frame rate, field at twice that, one a field; "
-            "off leaves it woven.",
+            "Interlaced footage: auto makes full frames at its frame rate; field makes one per field, at twice the "
+            "rate; off leaves it interlaced.",
         ),
     ] = "auto"
-    audio: Annotated[bool, option(CLIPS, "Keep the sound where there is some.", "--audio/--no-audio")] = True
+    audio: Annotated[bool, option(CLIPS, "Keep the sound, if any.", "--audio/--no-audio")] = True
     test_fraction: Annotated[
         float,
         Field(ge=0, lt=1),
-        option(CLIPS, "Share of the identities to test on, where the data set does not say."),
+        option(CLIPS, "Share of the identities for test/, if the data set has no split of its own."),
     ] = 0.1
-    seed: Annotated[int, option(CLIPS, "Chooses among those identities.")] = 0
-    workers: Annotated[int | None, Field(ge=0), option(RUN, "Processes. Default: one a processor.")] = None
+    seed: Annotated[int, option(CLIPS, "Seed of the choice of these identities.")] = 0
+    workers: Annotated[
+        int | None, Field(ge=0), option(RUN, "Worker processes; 0: work in this process. Default: one per core.")
+    ] = None
     """0: none but this one."""
-    limit: Annotated[int | None, Field(ge=1), option(RUN, "Only so many clips from the first on.")] = None
+    limit: Annotated[int | None, Field(ge=1), option(RUN, "Only the first N clips.")] = None
     verify: Annotated[
         bool,
         option(
             RUN,
-            "Read what is there already and compare hashes, not only sizes.",
+            "Compare the hashes of existing clips, not only their sizes.",
         ),
     ] = False
 
@@ -86,7 +88,9 @@ class PreprocessConfig:
 
         name, side = "%d.png" if self.format == "png" else f"clip.{self.format}", self.side
         if resolve_encoding(Path(name)).coded_size(side, side) != (side, side):
-            yield UsageError(f"{self.format} supports even sizes only, not {side}", "Use --format png, or --size.")
+            yield UsageError(
+                f"{self.format} supports only even sizes, not {side}", "Use --format png or another --size."
+            )
 
     @property
     def side(self) -> int:
@@ -101,7 +105,7 @@ class PreprocessConfig:
 
         height, width, _ = load_preset(self.preset, host).frame_shape
         if height != width:
-            raise UsageError(f"the frames of preset '{self.preset}' are not square: {width}x{height}", "Give --size.")
+            raise UsageError(f"preset '{self.preset}' has frames that are not square: {width}x{height}", "Give --size.")
         return replace(self, size=height)
 
     def to_json(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def parse_duration(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 1e9:
-        raise UsageError(f"--max-time is '{text}'", "Write 90, 45m, 2h or 1.5d.")
+        raise UsageError(f"--max-time cannot be '{text}'", "Write it as 90, 45m, 2h or 1.5d.")
     return seconds
 
 
@@ -30,39 +30,37 @@ def parse_duration(text: str) -> float:
 class TrainConfig:
     """Configuration of a training run."""
 
-    preset: Annotated[str, typer.Option("-p", "--preset", help="Configuration, by name or path.")]
-    data: Annotated[
-        Path, typer.Option("--data", help="Clips: train/ and test/ as preprocess writes them, or any folder.")
-    ]
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the run; runs/PRESET where none is given.")
-    ] = None
+    preset: Annotated[str, typer.Option("-p", "--preset", help="Preset, by name or path.")]
+    data: Annotated[Path, typer.Option("--data", help="Clips: train/ and test/ written by preprocess, or any folder.")]
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder. Default: runs/PRESET.")] = None
     resume: Annotated[
         str | None,
-        typer.Option(help="Go on: 'auto' from the newest checkpoint in --out (anew where there is none), or a path."),
+        typer.Option(
+            help="Resume: 'auto' from the newest checkpoint in --out (or start if there is none), or from this path."
+        ),
     ] = None
     init_from: Annotated[
-        str | None, typer.Option(help="Model to start from: every tensor that fits is taken.", metavar="MODEL")
+        str | None, typer.Option(help="Model to start from: all tensors that fit are loaded.", metavar="MODEL")
     ] = None
     stage: Annotated[
         str | None,
         Field(pattern="[a-z0-9]+"),
         typer.Option(
-            help="Train by the preset's section train_STAGE_params in place of train_params: avd, of tpsmm presets, "
-            "when the rest is trained (--init-from)."
+            help="Train with the preset's section train_STAGE_params instead of train_params: avd for tpsmm presets, "
+            "after the rest has been trained (--init-from)."
         ),
     ] = None
-    max_steps: Annotated[int | None, typer.Option(min=1, help="End after so many steps in all.")] = None
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps in total.")] = None
     max_time: Annotated[
         float | None,
         Field(gt=0),
         Reads(parse_duration),
-        typer.Option(metavar="TIME", help="Save and end after this long: 90, 45m, 2h."),
+        typer.Option(metavar="TIME", help="Save and stop after this time: 90 (seconds), 45m, 2h, 1.5d."),
     ] = None
     """Seconds, of this call."""
-    workers: Annotated[int, typer.Option(min=0, help="Processes that decode and augment, for each GPU.")] = 1
+    workers: Annotated[int, typer.Option(min=0, help="Processes per GPU that decode and augment clips.")] = 1
     pictures_every: Annotated[int, typer.Option(min=0, help="Steps between picture grids; 0 for none.")] = 500
-    keep: Annotated[int, typer.Option(min=1, help="Checkpoints to keep, beside the best.")] = 3
+    keep: Annotated[int, typer.Option(min=1, help="Checkpoints to keep, besides the best.")] = 3
     sets: Sets = ()
     seed: Seed = 0
     device: Device = "auto"

@@ -46,7 +46,7 @@ def test_candidates_beside_each_other_and_against_the_first() -> None:
         "| | published | smooth | absolute |",
         "|---|---|---|---|",
         "| mouth, correlation | 0.700 [0.600, 0.800] | 0.690 [0.590, 0.790] | 0.400 |",
-        "| less published |  | -0.010 [-0.030, +0.010] | **-0.300** [-0.400, -0.200] |",
+        "| minus published |  | -0.010 [-0.030, +0.010] | **-0.300** [-0.400, -0.200] |",
     ]
 
 
