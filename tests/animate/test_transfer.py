@@ -118,7 +118,7 @@ def test_openings_move_further_and_never_past_each_other():
 
 
 def test_a_mouth_that_begins_open_opens_the_closed_one_of_the_source():
-    """By hand: the driver begins with lips 0.3 apart and closes them to 0.1; closed lips of the model are 0.02 apart."""
+    """By hand: the driver begins with lips 0.3 apart and closes them to 0.1; the closed lips of the model are 0.02."""
 
     def lips(apart: float) -> torch.Tensor:
         return torch.tensor([[0.0, 0.2], [0.0, 0.2 + apart], [0.0, 0.6 + apart], [0.5, 0.5]])
