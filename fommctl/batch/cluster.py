@@ -166,7 +166,7 @@ def _check_answers(address: str) -> None:
 
 
 def _speaks_grpc(connection: socket.socket) -> bool:
-    """Tell whether the other side answers as HTTP/2 has it, which gRPC and so Ray speak: with its settings (RFC 9113,
+    """Return whether the other side answers as HTTP/2 has it, which gRPC and so Ray speak: with its settings (RFC 9113,
     section 3.4). Raises OSError where it says nothing for ANSWER_S seconds."""
     connection.sendall(_GREETING)
     answer = b""

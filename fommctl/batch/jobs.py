@@ -268,7 +268,7 @@ def _absolute(base: Path, value: Any) -> Any:
 
 
 def _encodable(text: str) -> bool:
-    """Tell whether the system can be asked for a file of this name: not with half a surrogate pair in it."""
+    """Return whether the system can be asked for a file of this name: not with half a surrogate pair in it."""
     try:
         os.fsencode(text)
     except UnicodeEncodeError:

@@ -170,7 +170,7 @@ def _code_of(error: BaseException, flags: SimpleNamespace) -> int:
 
 
 def _stdout_is_lost(look: bool) -> tuple[bool, bool]:
-    """Tell whether the reader of our stdout has gone, and whether it takes nothing more for that or another reason,
+    """Return whether the reader of our stdout has gone, and whether it takes nothing more for that or another reason,
     such as a full disk. What cannot be written is dropped, for it must not raise again at exit.
 
     look: ask the system too, because unbuffered output leaves nothing to flush.
@@ -190,7 +190,7 @@ def _drop_stdout() -> None:
 
 
 def _hung_up(stream: TextIO) -> bool:
-    """Tell whether the other end of this pipe was closed, where the system can tell."""
+    """Return whether the other end of this pipe was closed, where the system can tell."""
     import select
 
     if not hasattr(select, "poll"):
@@ -341,7 +341,7 @@ def _signals_raise() -> Iterator[None]:
 
 
 def _importing(frame: FrameType | None) -> bool:
-    """Tell whether this frame runs for an import."""
+    """Return whether this frame runs for an import."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
@@ -355,7 +355,7 @@ def _signal_again(signum: int) -> None:
 
 
 def _told_elsewhere() -> bool:
-    """Tell whether another process says why this one ends: torchrun ends all of a run as soon as one has failed."""
+    """Return whether another process says why this one ends: torchrun ends all of a run as soon as one has failed."""
     return sys.argv[1:2] == ["train"] and os.environ.get("RANK", "0") != "0"
 
 

@@ -103,7 +103,7 @@ def _numbers(samples: Sequence[Sample]) -> dict[int, int]:
 
 
 def _overlap(one: BoxTrack, other: BoxTrack) -> bool:
-    """Tell whether two tracks have a moment in common."""
+    """Return whether two tracks have a moment in common."""
     return one.samples[0].time < other.samples[-1].end and other.samples[0].time < one.samples[-1].end
 
 
@@ -334,7 +334,7 @@ class _Search:
         return seams
 
     def is_due(self, frame: Frame, *, new_shot: bool) -> bool:
-        """Tell whether to look at this frame: its time has come, or it may begin a shot."""
+        """Return whether to look at this frame: its time has come, or it may begin a shot."""
         return frame.time >= self._due or new_shot
 
     def look(self, frame: Frame, *, new_shot: bool) -> Sample:

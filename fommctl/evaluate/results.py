@@ -189,7 +189,7 @@ class Evaluation:
         return weighted
 
     def _can_resample(self, metric: str, scores: Sequence[ClipScores | None]) -> bool:
-        """Tell whether the metric can be computed for thousands of draws; see LARGEST_STATE."""
+        """Return whether the metric can be computed for thousands of draws; see LARGEST_STATE."""
         sizes = (sum(array.size for array in one.state.values()) for one in scores if one is not None)
         return self.metrics[metric].combine is None or max(sizes, default=0) <= LARGEST_STATE
 
@@ -390,7 +390,7 @@ class EvaluationCollector:
         return [self._scored.get((number, clip)) for number in range(len(self.models))]
 
     def _failed_by_some(self, clip: str) -> bool:
-        """Tell whether one model was scored on this clip and another, scored elsewhere, was not."""
+        """Return whether one model was scored on this clip and another, scored elsewhere, was not."""
         able = {number for number, _ in self._scored}
         here = {number for number in able if (number, clip) in self._scored}
         return bool(here) and here != able

@@ -131,7 +131,7 @@ def _check_output(config: EvaluateConfig) -> None:
 
 
 def _has_our_configuration(folder: Path) -> bool:
-    """Tell whether an evaluation wrote this folder's configuration; earlier versions left no marker."""
+    """Return whether an evaluation wrote this folder's configuration; earlier versions left no marker."""
     try:
         return any(
             line.startswith("fommctl:")

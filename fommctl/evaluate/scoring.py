@@ -47,7 +47,7 @@ def choose_metrics(names: Sequence[str], host: Host, mode: Mode) -> tuple[Metric
 
 
 def fits(spec: MetricSpec, mode: Mode) -> bool:
-    """Tell whether this mode provides what the metric needs."""
+    """Return whether this mode provides what the metric needs."""
     return mode in ("reconstruction", "files") or spec.needs != "truth"
 
 

@@ -83,7 +83,7 @@ def width_at(expansion: int, level: int, maximum: int) -> int:
 
 
 def rounds_freely(x: Tensor) -> bool:
-    """Tell whether convolutions of x may be arranged otherwise than published: under autocast on a CPU, where bf16
+    """Return whether convolutions of x may be arranged otherwise than published: under autocast on a CPU, where bf16
     rounds more than any arrangement does. In single precision the published rounding is kept."""
     return x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 

@@ -151,7 +151,7 @@ class Processes:
         return total / self.world
 
     def any(self, flag: bool) -> bool:
-        """Tell whether it is true in one of the processes. All get the same answer, and none before all have asked."""
+        """Return whether the flag is true in any process. Blocks until all processes have called it."""
         if self.world == 1:
             return flag
         answer = torch.tensor([flag], dtype=torch.int32)

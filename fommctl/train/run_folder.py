@@ -70,7 +70,7 @@ def step_checkpoints(folder: Path) -> list[Path]:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Tell whether a checkpoint as torch.save writes it (a ZIP archive, nothing compressed) is complete and its
+    """Return whether a checkpoint as torch.save writes it (a ZIP archive, nothing compressed) is complete and its
     checksums hold."""
     try:
         if not checkpoint.is_file():

@@ -45,12 +45,12 @@ class Schedule:
         return warmup * float(0.1**passed)
 
     def saves_after(self, done: int) -> bool:
-        """Tell whether a checkpoint is due when `done` steps are done."""
+        """Return whether a checkpoint is due when `done` steps are done."""
         every = self.params.checkpoint_every_steps or min(self.steps_per_epoch, DEFAULT_CHECKPOINT_STEPS)
         return done % every == 0 or done == self.total or self.keeps_after(done)
 
     def keeps_after(self, done: int) -> bool:
-        """Tell whether that checkpoint is kept for good."""
+        """Return whether that checkpoint is kept for good."""
         return done % (self.params.checkpoint_freq * self.steps_per_epoch) == 0
 
 

@@ -292,7 +292,7 @@ class Numerics:
         return self._direct(weight, bias, 1, relu)
 
     def _winograd_pays(self, channels: int) -> bool:
-        """Tell whether the transforms are worth it: they take as long in any type, which is too
+        """Return whether the transforms are worth it: they take as long in any type, which is too
         long beside fast products."""
         if self.device.type != "cpu" or not packing_works(self.dtype):
             return False
@@ -358,7 +358,7 @@ class PackedConvolution:
 
 @cache
 def packing_works(dtype: torch.dtype) -> bool:
-    """Tell whether this torch has the private oneDNN operators, and they give what the public ones give."""
+    """Return whether this torch has the private oneDNN operators, and they give what the public ones give."""
     random = torch.Generator().manual_seed(0)
     x = torch.randn(1, 16, 8, 8, generator=random).to(dtype, memory_format=torch.channels_last)
     weight = (torch.randn(16, 16, 3, 3, generator=random) / 12).to(dtype)
