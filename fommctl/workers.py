@@ -38,10 +38,11 @@ from fommctl.machine import usable_cores
 log = logging.getLogger(__name__)
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-Tell = Callable[[int, int | None], None]
-"""tell(done, total): progress of a job; raises SystemExit in a worker whose parent is gone or has given up."""
-Work = Callable[[Job, Tell], Result]
-"""work(job, tell) -> result. What it raises is the failure of that job."""
+Progress = Callable[[int, int | None], None]
+"""report(done, total): progress of a job, with total None if it is unknown. In a worker process it raises SystemExit
+once the parent has ended or given up."""
+Work = Callable[[Job, Progress], Result]
+"""work(job, report) -> result. What it raises is the failure of that job."""
 PATIENCE = 10
 """Seconds that a process has to clean up."""
 CONTEXT = multiprocessing.get_context("spawn")
@@ -106,11 +107,11 @@ class Backoff:
     seconds: float
 
 
-def attempt(work: Work[Job, Result], job: Job, tell: Tell) -> Outcome[Result]:
+def attempt(work: Work[Job, Result], job: Job, report: Progress) -> Outcome[Result]:
     """Do a job. Whatever it raises is its failure, but for interrupts of the whole run."""
     began = time.monotonic()
     try:
-        return Done(work(job, tell), time.monotonic() - began)
+        return Done(work(job, report), time.monotonic() - began)
     except (InterruptedRunError, *ENDING):
         raise
     except BaseException as error:  # a plugin may end the process, or a library in Rust panic
@@ -149,7 +150,7 @@ def run_jobs(
     *,
     workers: int,
     timeout: float | None = None,
-    tell: Callable[[Job, int, int | None], None] = lambda job, done, total: None,
+    report: Callable[[Job, int, int | None], None] = lambda job, done, total: None,
     begin: Callable[[Job], None] = lambda job: None,
 ) -> Generator[tuple[Job, Outcome[Result]], None, None]:
     """Yield each job with its outcome, as they come; close the generator to stop early.
@@ -160,7 +161,7 @@ def run_jobs(
     of this number, from 0; one that takes the place of another has its number. A job that cannot be pickled (it holds
     a lambda) is done in this process.
     workers: processes; with 0 everything runs in this one.  timeout: seconds for a job in a process, from when it
-    begins there.  tell(job, done, total): progress.  begin: called before a job starts.
+    begins there.  report(job, done, total): progress.  begin: called before a job starts.
     """
     chosen = arguments if callable(arguments) else lambda number: arguments
     own: list[Work[Job, Result]] = []
@@ -168,7 +169,7 @@ def run_jobs(
     def done_here(job: Job) -> tuple[Job, Outcome[Result]]:
         if not own:
             own.append(_made(make_worker, chosen(0)))
-        return job, attempt(own[0], job, lambda done, total: tell(job, done, total))
+        return job, attempt(own[0], job, lambda done, total: report(job, done, total))
 
     waiting = iter(jobs)
     more = True
@@ -190,7 +191,7 @@ def run_jobs(
                     else:
                         pool.give(job, packed)
             if pool.busy:
-                yield from pool.receive(tell, pause)
+                yield from pool.receive(report, pause)
             elif pause is not None:
                 time.sleep(pause)
     finally:
@@ -203,7 +204,7 @@ def _made(make_worker: Callable[..., Work[Any, Any]], arguments: tuple[Any, ...]
     except Exception as error:
         reason = error
 
-        def fail(job: object, tell: Tell) -> Any:
+        def fail(job: object, report: Progress) -> Any:
             raise reason
 
         return fail
@@ -243,7 +244,7 @@ class _Pool(Generic[Job]):
         child.give(job, packed)
 
     def receive(
-        self, tell: Callable[[Job, int, int | None], None], pause: float | None
+        self, report: Callable[[Job, int, int | None], None], pause: float | None
     ) -> Generator[tuple[Job, Any], None, None]:
         """Wait for messages of the busy processes, at most `pause` seconds; stop those whose time is over."""
         busy = self.busy
@@ -258,7 +259,7 @@ class _Pool(Generic[Job]):
                     child.deadline = None if self._timeout is None else time.monotonic() + self._timeout
                     continue
                 if kind == "progress":
-                    tell(job, *content)
+                    report(job, *content)
                     continue
                 child.job = None
                 if kind == "crashed":
@@ -362,7 +363,7 @@ def serve(
         # OMP_NUM_THREADS may have asked for fewer.
         torch.set_num_threads(max(1, min(threads, torch.get_num_threads())))
 
-    def tell(done: int, total: int | None) -> None:
+    def report(done: int, total: int | None) -> None:
         try:
             pipe.send(("progress", done, total))
         except OSError:
@@ -378,7 +379,7 @@ def serve(
                 pipe.send(("ended", WorkerCrashed(message=reason)))
                 continue
             pipe.send(("begun",))
-            outcome = attempt(work, job, tell)
+            outcome = attempt(work, job, report)
             try:
                 pipe.send(("ended", outcome))
             except (pickle.PicklingError, TypeError, AttributeError) as error:

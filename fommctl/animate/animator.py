@@ -19,7 +19,6 @@ from fommctl.animate.motion import DrivingFrame
 from fommctl.animate.plan import openings_of, resolve
 from fommctl.animate.recording import AnimateResult
 from fommctl.animate.rendering import SquareRenderer
-from fommctl.animate.run import Progress
 from fommctl.animate.transfer import Moment, MotionTransfer, rule_of
 from fommctl.errors import InputError
 from fommctl.host import load_host
@@ -32,6 +31,7 @@ from fommctl.networks.motion import MotionParts
 from fommctl.options import with_options
 from fommctl.presets.config import check_seed
 from fommctl.threads import batches
+from fommctl.workers import Progress
 
 PICTURE = "Give an array (height, width, 3) of uint8, red first; files are animated by animate()."
 

@@ -15,7 +15,6 @@ from fommctl.animate import run as animate
 from fommctl.animate.animator import Animator
 from fommctl.animate.config import AnimateConfig
 from fommctl.animate.recording import NOT_RECORDED, AnimateResult
-from fommctl.animate.run import Progress
 from fommctl.errors import InputError, ModelError, UsageError
 from fommctl.host import Host, load_host
 from fommctl.media.files import check_file
@@ -27,6 +26,7 @@ from fommctl.models.loading import LoadedModel, load_file, load_model
 from fommctl.presets.preset import preset_from_text
 from fommctl.provenance.hashing import media_hash
 from fommctl.provenance.sidecar import File, Sidecar, differences, environment, read
+from fommctl.workers import Progress
 
 LONGEST_PATH = 1000
 """Characters of a path of the sidecar that are shown."""

@@ -31,9 +31,7 @@ from fommctl.media.movie import Frame
 from fommctl.media.probe import VideoInfo
 from fommctl.media.reader import Clip
 from fommctl.threads import ReadAhead, WriteBehind
-
-Progress = Callable[[int, int | None], None]
-"""report(frames done, frames in all or None)."""
+from fommctl.workers import Progress
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from fommctl.batch.worker import Rendered, Worker
 from fommctl.errors import InputError, InterruptedRunError, MissingError
 from fommctl.files import is_running, real_target, temporary_path
 from fommctl.media.output_paths import is_pattern, remove_stale_output
-from fommctl.workers import PATIENCE, Backoff, Done, Failed, Outcome, Tell, TimedOut, WorkerCrashed, attempt
+from fommctl.workers import PATIENCE, Backoff, Done, Failed, Outcome, Progress, TimedOut, WorkerCrashed, attempt
 
 if TYPE_CHECKING:
     from fommctl.animate.config import FrameRange
@@ -47,7 +47,7 @@ RETRIES = 2
 
 
 def run_jobs(
-    jobs: Iterator[Job | Backoff], config: BatchConfig, tell: Callable[[Job, int, int | None], None]
+    jobs: Iterator[Job | Backoff], config: BatchConfig, report: Callable[[Job, int, int | None], None]
 ) -> Generator[tuple[Job, Outcome[Rendered]], None, None]:
     """Yield each job with its outcome, as they come; close the generator to stop early, then nothing is half-written.
 
@@ -56,7 +56,7 @@ def run_jobs(
     with connected(config.address, config.workers) as cluster:
         share = share_out(cluster, config.workers, config.devices)
         device = "cpu" if "cpu" in config.devices else "auto"
-        yield from _Run(jobs, cluster, share, device, config.split, config.timeout, tell).outcomes()
+        yield from _Run(jobs, cluster, share, device, config.split, config.timeout, report).outcomes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +110,15 @@ class RayWorker:
 
     def make_motion(self, job: Job, pieces: int, shortest: int, folder: Path) -> Outcome[Any]:
         """Plan a job and detect its motion; the result is (Divided, ranges)."""
-        return self._do(lambda each, tell: self._make_motion(each, tell, pieces, shortest, folder), job)
+        return self._do(lambda each, report: self._make_motion(each, report, pieces, shortest, folder), job)
 
     def render_range(self, divided: Divided, frames: FrameRange) -> Outcome[RenderedFrames]:
         """Render a range of frames into pictures."""
         from fommctl.animate.run import render_frames
 
-        def work(each: Divided, tell: Tell) -> RenderedFrames:
+        def work(each: Divided, report: Progress) -> RenderedFrames:
             animator = self._worker.ready(each.job.choice)
-            return render_frames(each.plan, each.motions, animator, frames, each.folder, tell)
+            return render_frames(each.plan, each.motions, animator, frames, each.folder, report)
 
         return self._do(work, divided)
 
@@ -126,34 +126,34 @@ class RayWorker:
         """Write the result from the pictures of all ranges."""
         from fommctl.animate.run import encode_frames
 
-        def work(each: Divided, tell: Tell) -> Rendered:
+        def work(each: Divided, report: Progress) -> Rendered:
             animator = self._worker.ready(each.job.choice)
             result = encode_frames(each.plan, each.motions, animator, parts)
             return Rendered(result=result.to_json(), fingerprint=output_fingerprint(each.job.output))
 
         return self._do(work, divided)
 
-    def _do(self, work: Callable[[Any, Tell], Any], job: Any) -> Outcome[Any]:
+    def _do(self, work: Callable[[Any, Progress], Any], job: Any) -> Outcome[Any]:
         import torch
 
         torch.set_num_threads(self._threads)
         self._stopped, self._progress = False, (0, None)
         try:
-            return attempt(work, job, self._tell)
+            return attempt(work, job, self._report)
         except InterruptedRunError as error:
             return Failed(message=error.message)
 
-    def _tell(self, done: int, total: int | None) -> None:
+    def _report(self, done: int, total: int | None) -> None:
         self._progress = done, total
         if self._stopped:
             raise InterruptedRunError("stopped")
 
-    def _render_job(self, job: Job, tell: Tell) -> Rendered:
+    def _render_job(self, job: Job, report: Progress) -> Rendered:
         _check_seen(job)
-        return self._worker(job, tell)
+        return self._worker(job, report)
 
     def _make_motion(
-        self, job: Job, tell: Tell, pieces: int, shortest: int, folder: Path
+        self, job: Job, report: Progress, pieces: int, shortest: int, folder: Path
     ) -> tuple[Divided, list[FrameRange]]:
         from fommctl.animate.detecting import usual_batch_size
         from fommctl.animate.run import divide, make_motion
@@ -277,7 +277,7 @@ class _Run:
         device: str,
         split: int | None,
         timeout: float | None,
-        tell: Callable[[Job, int, int | None], None],
+        report: Callable[[Job, int, int | None], None],
     ) -> None:
         self._jobs = jobs
         self._ray = cluster.ray
@@ -285,7 +285,7 @@ class _Run:
         self._device = device
         self._split = split
         self._timeout = timeout
-        self._tell = tell
+        self._report = report
         self._ahead: Job | None = None
         self._more = True
         self._pause = 0.0
@@ -478,7 +478,7 @@ class _Run:
                 if done and call.method != "make_motion":
                     running.frames[call] = done
                     whole = total if call.method == "render_job" else running.total
-                    self._tell(running.job, sum(running.frames.values()), whole)
+                    self._report(running.job, sum(running.frames.values()), whole)
             member.asked = None
 
     def _stop_late(self) -> None:

@@ -22,11 +22,9 @@ from fommctl.batch.status import OutputLocks, Status
 from fommctl.batch.worker import Rendered, make_worker
 from fommctl.errors import FommctlError, JobsFailedError
 from fommctl.host import Host
-from fommctl.workers import Outcome, run_jobs
+from fommctl.workers import Outcome, Progress, run_jobs
 
 log = logging.getLogger(__name__)
-Report = Callable[[int, int | None], None]
-"""report(jobs looked at, jobs in all)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +81,7 @@ class BatchResult:
         }
 
 
-def make_plan(config: BatchConfig, host: Host, report: Report = lambda done, total: None) -> BatchPlan:
+def make_plan(config: BatchConfig, host: Host, report: Progress = lambda done, total: None) -> BatchPlan:
     """Read and check all jobs, and find out which have to run; nothing is written.
 
     Raises InputError and UsageError where the file cannot be used, and UsageError with every problem of every job,
@@ -158,13 +156,13 @@ def run(config: BatchConfig, host: Host, plan: BatchPlan, watcher: Watcher) -> B
 
 
 def _outcomes(
-    config: BatchConfig, schedule: Schedule, devices: tuple[str, ...], tell: Callable[[Job, int, int | None], None]
+    config: BatchConfig, schedule: Schedule, devices: tuple[str, ...], report: Callable[[Job, int, int | None], None]
 ) -> Generator[tuple[Job, Outcome[Rendered]], None, None]:
     """Render the jobs of a schedule on this machine or on a Ray cluster; close the generator to stop early."""
     if config.engine == "ray":
         from fommctl.batch import ray
 
-        return ray.run_jobs(schedule, config, tell)
+        return ray.run_jobs(schedule, config, report)
     workers = len(devices) if config.workers is None else config.workers
     return run_jobs(
         schedule,
@@ -172,7 +170,7 @@ def _outcomes(
         lambda number: (devices[number % len(devices)],),
         workers=min(workers, len(schedule.planned)),
         timeout=config.timeout,
-        tell=tell,
+        report=report,
     )
 
 

@@ -12,7 +12,7 @@ from fommctl.animate.config import ModelChoice
 from fommctl.batch.jobs import Job
 from fommctl.batch.status import output_fingerprint
 from fommctl.files import FileFingerprint
-from fommctl.workers import Tell, Work
+from fommctl.workers import Progress, Work
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,11 +51,11 @@ class Worker:
         self._device = device
         self._models: OrderedDict[ModelChoice, tuple[Animator, Tensor]] = OrderedDict()
 
-    def __call__(self, job: Job, tell: Tell) -> Rendered:
-        """Render a job. tell(frames done, frames in all or None). Raises what `animate` raises."""
+    def __call__(self, job: Job, report: Progress) -> Rendered:
+        """Render a job. report(frames done, frames in all or None). Raises what `animate` raises."""
         from fommctl.animate import run as animate
 
-        result = animate.run(job.config, self.ready(job.choice), tell)
+        result = animate.run(job.config, self.ready(job.choice), report)
         return Rendered(result=result.to_json(), fingerprint=output_fingerprint(job.output))
 
     def ready(self, choice: ModelChoice) -> Animator:

@@ -15,7 +15,7 @@ from importlib import metadata
 from fommctl import __version__
 from fommctl.doctor import environment, libraries
 from fommctl.doctor.report import AREAS, Report, Row, problem, redactor
-from fommctl.workers import Done, Failed, Tell, TimedOut, Work, failure, run_jobs
+from fommctl.workers import Done, Failed, Progress, TimedOut, Work, failure, run_jobs
 
 LIMIT = 60.0
 """Seconds for each check; a healthy machine takes about five for all of them."""
@@ -103,7 +103,7 @@ def _make_worker() -> Work[Step, list[Row]]:
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
 
-    def work(step: Step, tell: Tell) -> list[Row]:
+    def work(step: Step, report: Progress) -> list[Row]:
         area, name = step
         return list(IN_CHILD[area][0](name))
 
