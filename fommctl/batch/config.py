@@ -14,13 +14,13 @@ from fommctl.errors import UsageError
 from fommctl.options import Reads, configuration, listed, option
 
 TIMELINES = (".otio", ".edl")
-"""Endings of timelines, see `fommctl.batch.timelines`."""
+"""Suffixes of timelines, see `fommctl.batch.timelines`."""
 RUN = "How jobs are run"
 """Panel of --help."""
 
 
 def parse_split(text: str) -> int | None:
-    """Return a number of parts; None for `auto`. Raises UsageError for anything else."""
+    """Parse a number of parts; `auto` gives None. Raises UsageError for anything else."""
     if text == "auto":
         return None
     if not (text.isdecimal() and int(text[:9]) > 0):
@@ -36,7 +36,7 @@ class BatchConfig:
         Path, typer.Argument(help="File of jobs (.csv, .jsonl, .yaml, .json), or a timeline (.otio, .edl).")
     ]
     defaults: Mapping[str, Any] = Field(default_factory=dict)
-    """Fields for jobs that do not have them; relative paths among them begin at the current folder."""
+    """Fields for jobs that lack them; relative paths in them are relative to the current folder."""
     workers: Annotated[
         int | None,
         Field(ge=0),
@@ -102,7 +102,7 @@ class BatchConfig:
     root: Annotated[Path | None, option(RUN, "Refuse outputs outside this folder, links followed.", "--root")] = None
 
     def conflicts(self) -> Iterator[UsageError]:
-        """Yield options that exclude each other."""
+        """Yield an error for each set of options that exclude each other."""
         if self.engine == "local" and (self.address is not None or self.split != 1):
             yield UsageError("--address and --split are for Ray", "Add --engine ray.")
         if self.engine == "ray" and self.workers == 0:
@@ -114,7 +114,7 @@ class BatchConfig:
 
     @property
     def is_timeline(self) -> bool:
-        """Whether the jobs are clips of a timeline, by the file's ending."""
+        """Whether the jobs are clips of a timeline, by the file's suffix."""
         return self.jobs.suffix.lower() in TIMELINES
 
     @property

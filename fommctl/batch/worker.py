@@ -1,4 +1,4 @@
-"""What a worker of a batch does: one job after another, with the models of the last ones still loaded."""
+"""The worker of a batch: renders one job after another, and keeps the last models loaded."""
 
 from __future__ import annotations
 
@@ -34,18 +34,15 @@ class Rendered:
 
 
 def make_worker(device: str) -> Work[Job, Rendered]:
-    """Return the function that does the jobs.
-
-    device: for jobs whose choice is `auto`.
-    """
-    # What takes long to import is no part of the first job's time.
+    """Return the function that renders jobs.  device: device for jobs with `auto`."""
+    # Import slow modules now, so that they do not count for the first job's time.
     for module in ("fommctl.animate.run", "fommctl.animate.animator"):
         importlib.import_module(module)
     return Worker(device)
 
 
 class Worker:
-    """Renders jobs; holds the models of the last ones, and their encoded sources."""
+    """Renders jobs; keeps the models of the last ones, and their encoded sources."""
 
     def __init__(self, device: str) -> None:
         self._device = device
@@ -59,7 +56,7 @@ class Worker:
         return Rendered(result=result.to_json(), fingerprint=output_fingerprint(job.output))
 
     def ready(self, choice: ModelChoice) -> Animator:
-        """Return the loaded model, with the random numbers of a run of its own."""
+        """Return the loaded model, with torch's random state as after loading it, so that jobs are independent."""
         import torch
 
         from fommctl.animate.animator import load

@@ -31,7 +31,7 @@ def doctor(
     session: Session,
     timeout: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="How long each check may take.")] = 60.0,
 ) -> None:
-    """Return whether fommctl works here and how fast, and what to do about each problem.
+    """Tell whether fommctl works here and how fast, and what to do about each problem.
 
     Exit code 5 where something keeps 'fommctl animate' with the built-in model from working, else 0, also with
     problems of other kinds. The report names no user, no host and no secret: it can go into an issue as it is.
