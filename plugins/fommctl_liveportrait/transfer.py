@@ -192,7 +192,7 @@ def _absolute(driving: FaceMotion, source: FaceMotion, options: FaceOptions) -> 
 
 
 def _following(driving: FaceMotion, reference: FaceMotion, source: FaceMotion, still: Tensor) -> Tensor:
-    """Return the source moves as it would between the poses of reference and driving face, all taken as they are."""
+    """Return the source moved by the difference between the poses of driving face and reference, in its own size."""
 
     def posed(motion: FaceMotion) -> Tensor:
         return _placed(source.canonical, motion.rotation, motion.expression, source.scale, motion.translation)
