@@ -70,7 +70,7 @@ class CropResult:
         return None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result for --json: more keys may be added, none of these changes."""
+        """Return the result for --json. Keys may be added, but never renamed or removed."""
         return {
             "clips": self.clips,
             "failed": [{"source": each.source, "message": each.message, "hint": each.hint} for each in self.failed],

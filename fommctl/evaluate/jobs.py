@@ -1,4 +1,4 @@
-"""One model on one clip: what a process of evaluate does, scored while it is rendering."""
+"""The worker of evaluate: renders one clip with one model, and scores it meanwhile."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Job:
 
 
 class Worker:
-    """Does the jobs of a process; holds the model of the last one, and the metrics."""
+    """Does the jobs of a process; keeps the last model, and the metrics."""
 
     def __init__(self, setup: Setup) -> None:
         self.config = setup.config

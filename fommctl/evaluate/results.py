@@ -1,7 +1,7 @@
-"""What an evaluation found: scores by model, metric and clip, their means, and how sure those are.
+"""Results of an evaluation: scores by model, metric and clip, their means, and confidence intervals.
 
-Intervals are of the percentile bootstrap over clips (Efron 1979): clips are drawn with replacement, for frames of one
-clip are too much alike to count as independent. The draws depend on the seed alone.
+Intervals are by the percentile bootstrap over clips (Efron 1979): clips are drawn with replacement, because frames of
+one clip are too similar to count as independent. The draws depend only on the seed.
 """
 
 from __future__ import annotations
@@ -286,7 +286,7 @@ LISTED = 3
 
 
 class EvaluationCollector:
-    """Puts the outcomes of all jobs together, in any order."""
+    """Collects the outcomes of all jobs, in any order."""
 
     def __init__(
         self,

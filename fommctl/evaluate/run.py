@@ -54,7 +54,7 @@ class EvaluateResult:
     """Clips of a model that an earlier run had scored."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result for --json: more keys may be added, none of these changes."""
+        """Return the result for --json. Keys may be added, but never renamed or removed."""
         return {**self.evaluation.to_json(), "output": str(self.output), "missing": dict(self.missing)}
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation keeps of each clip: its scores, so that a later run goes on, and predictions on request."""
+"""Storing the scores of each clip, so that a later run can continue, and its predictions on request."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class TaskResult:
     """Whether all of it was there already."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result for --json: more keys may be added, none of these changes."""
+        """Return the result for --json. Keys may be added, but never renamed or removed."""
         return {"task": self.task, "output": str(self.output), "frames": self.frames, "kept": self.kept}
 
 

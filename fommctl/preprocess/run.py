@@ -55,7 +55,7 @@ class PreprocessResult:
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result for --json: more keys may be added, none of these changes."""
+        """Return the result for --json. Keys may be added, but never renamed or removed."""
         return {
             "dataset": self.dataset,
             "output": str(self.output),
