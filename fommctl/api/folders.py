@@ -68,7 +68,7 @@ def plain_folder(
 
 
 def is_published(root: Path) -> bool:
-    """Tell whether the folders `train` and `test` below `root` are the splits."""
+    """Return whether the folders `train` and `test` below `root` are the splits."""
     return all((root / split).is_dir() for split in SPLITS)
 
 

@@ -153,5 +153,5 @@ class TrainableBackend(Backend, Protocol):
 
 
 def trains(backend: Backend) -> TypeGuard[TrainableBackend]:
-    """Tell whether this backend has a training step."""
+    """Return whether this backend has a training step."""
     return callable(getattr(backend, "training", None))

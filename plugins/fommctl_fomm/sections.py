@@ -1,4 +1,4 @@
-"""The section `train_params` of the First Order Motion Model; names and defaults are those of the published files."""
+"""The section `train_params` of the First Order Motion Model, with the published names and defaults."""
 
 from __future__ import annotations
 
