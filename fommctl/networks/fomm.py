@@ -211,8 +211,9 @@ class Generated:
 EMBEDDED_VARIANCE = 0.0025
 """Variance of the Gaussians that a generator embeds: narrower than those of the motion, since eyelids are close to each
 other."""
-EMBEDDED_HEIGHT = 5.0
-"""Their height: how far lids are open is a small difference of two of them."""
+EMBEDDED_HEIGHT = 20.0
+"""Their height: how far lids are open is a small difference of two of them, told by weights that learn no faster than
+others."""
 
 
 class Generator(nn.Module):
