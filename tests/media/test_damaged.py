@@ -83,7 +83,7 @@ def test_no_frames(tmp_path, name):
         stream = container.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         container.start_encoding()
-    refused(tmp_path / name, "holds no streams|can be read|can be decoded")
+    refused(tmp_path / name, "contains no streams|can be read|can be decoded")
 
 
 def test_a_lost_index(tmp_path):

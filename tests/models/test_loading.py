@@ -72,7 +72,7 @@ def test_without_a_preset_the_architecture_is_read_off_the_tensors_and_announced
     assert model.preset.framing is None
     assert any("scale 0.25" in note for note in model.notes)
     assert [record.message for record in caplog.records] == [
-        "vox-tiny: no preset given, so its architecture was read off its tensors: " + "; ".join(model.notes)
+        "vox-tiny: no preset given, so its architecture was inferred from its tensors: " + "; ".join(model.notes)
     ]
     assert_holds(model.backend.modules()["generator"], published()["generator"])
 
@@ -147,7 +147,7 @@ def test_a_model_of_no_known_kind_is_refused(host: Host, tmp_path: Path) -> None
     path = tmp_path / "other.pth.tar"
     torch.save({"inpainting_network": {"a": torch.ones(2)}, "bg_predictor": {"b": torch.ones(2)}}, path)
     with pytest.raises(
-        ModelError, match="is of no known kind of model; its groups are inpainting_network, bg_predictor"
+        ModelError, match="is not a known kind of model; its groups are inpainting_network, bg_predictor"
     ):
         load_model(str(path), host)
 

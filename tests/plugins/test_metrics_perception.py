@@ -108,7 +108,9 @@ def test_weights_are_fetched_once(server: FileServer, cache: Path, tmp_path: Pat
 
 def test_absent_weights_say_where_they_belong(cache: Path) -> None:
     for name in ("lpips", "fid"):
-        with pytest.raises(MissingError, match="is not here and FOMMCTL_OFFLINE forbids downloads") as caught:
+        with pytest.raises(
+            MissingError, match="is not on this machine, and FOMMCTL_OFFLINE forbids downloads"
+        ) as caught:
             load_host().metrics[name].build()
         assert f"put it at {cache}" in (caught.value.hint or "")
 

@@ -324,6 +324,6 @@ def test_a_run_that_is_moved_meanwhile_is_not_made_again(tmp_path: Path) -> None
     with lock_run(run):
         mark(run)
         run.rename(tmp_path / "moved")
-        with pytest.raises(OutputError, match=f"the output folder was moved or removed meanwhile: {run}"):
+        with pytest.raises(OutputError, match=f"the output folder was moved or removed in the meantime: {run}"):
             write_atomically(step_checkpoint(run, 1), lambda path: path.write_bytes(b"x"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["moved"]
