@@ -36,7 +36,7 @@ animate portrait.png folder.mp4 --crop none | 3 | folder.mp4 contains no picture
 animate portrait.png text.mp4 --crop none | 3 | text.mp4
 animate text.mp4 clip.mp4 --crop none | 3 | text.mp4
 animate portrait.png empty.mp4 --crop none | 3 | empty.mp4 is empty
-animate portrait.png header.mp4 --crop none | 3 | header.mp4 is not a video or a picture
+animate portrait.png header.mp4 --crop none | 3 | header.mp4 is not a readable video or picture
 animate portrait.png tail.mp4 --crop none | 3 | tail.mp4
 animate portrait.png 'none%04d.png' --crop none | 3 | none%04d.png matches no file
 animate portrait.png list.m3u8 --crop none | 3 | playlist
@@ -156,7 +156,7 @@ train --preset nothing --data data --out run | 2 | nothing
 {TRAIN} --precision fp16 | 2 | training does not support fp16
 {TRAIN} --resume nowhere.pt | 3 | there is no checkpoint nowhere.pt
 {TRAIN} --init-from nowhere.pth.tar | 4 | there is no model file nowhere.pth.tar
-{TRAIN} --init-from vox | 5 | the weights of vox are not here
+{TRAIN} --init-from vox | 5 | the weights of vox are not on this machine
 """
 ROWS = [tuple(part.strip() for part in line.rsplit("|", 2)) for line in TABLE.splitlines() if line]
 

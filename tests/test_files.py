@@ -161,7 +161,7 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
     check(tmp_path / "missing")
     check(tmp_path)
     (tmp_path / "photo.jpg").write_text("")
-    with pytest.raises(UsageError, match="not empty and holds no test"):
+    with pytest.raises(UsageError, match="not empty and contains no test"):
         check(tmp_path)
     check(tmp_path, made_earlier=lambda folder: (folder / "photo.jpg").exists())
     with pytest.raises(OutputError, match="not a folder"):

@@ -207,8 +207,8 @@ def test_a_motion_of_another_family_or_shape_is_refused(animator, shots, tmp_pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"start": 1}, "--start does not go with a motion file"),
-        ({"driving_crop": "follow"}, "--driving-crop does not go with a motion file"),
+        ({"start": 1}, "--start cannot be used with a motion file"),
+        ({"driving_crop": "follow"}, "--driving-crop cannot be used with a motion file"),
         ({"compare": True}, "--compare shows the driving video"),
         ({"frames": "99-"}, "--frames 99- is beyond the end"),
         ({"frames": "9-2"}, "--frames cannot be '9-2'"),

@@ -343,7 +343,7 @@ def depth_file(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
-        (deep_file, "holds deep samples"),
+        (deep_file, "contains deep samples"),
         (wide_file, "is too large: 16400 x 2 pixels"),
         (torn_file, "is damaged"),
         (depth_file, "has no colours"),
@@ -380,7 +380,7 @@ def test_numbers_that_no_tiff_keeps_are_refused(animate, tmp_path, kind):
     else:
         integers_of_32_bits(tmp_path / "wide.tif")
     result = animate(tmp_path / "wide.tif", "driving.mp4", tmp_path / "o/####.tif")
-    assert (result.code, "which no TIFF result keeps" in result.stderr) == (3, True)
+    assert (result.code, "which a TIFF result cannot store" in result.stderr) == (3, True)
     assert not (tmp_path / "o").exists()
     space = ("--output-space", "srgb_rec709_display") if kind == "uint32" else ()
     made = animate(

@@ -330,7 +330,7 @@ def test_what_cannot_be_used_is_listed_and_the_rest_is_done(run_cli, blobs, tmp_
     ("make", "message"),
     [
         (lambda folder: (folder / "raw").mkdir(), "contains no videos or pictures"),
-        (lambda folder: (folder / "raw").write_text("text"), "is not a video or a picture"),
+        (lambda folder: (folder / "raw").write_text("text"), "is not a readable video or picture"),
         (lambda folder: None, "does not exist"),
         (lambda folder: write_clip(folder / "raw.mp4", frames=2).rename(folder / "raw"), "no face was found"),
     ],

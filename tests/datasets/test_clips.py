@@ -132,7 +132,7 @@ def test_a_manifest_that_leads_outside_is_refused(file: str, tmp_path: Path) -> 
     clip(tmp_path / "outside.mp4")
     row = {"file": file.format(parent=tmp_path), "identity": "x"}
     (root / "manifest.jsonl").write_text(json.dumps(row) + "\n")
-    with pytest.raises(InputError, match="lies outside its folder"):
+    with pytest.raises(InputError, match="is outside its folder"):
         find_clips(root, "train")
 
 

@@ -172,7 +172,7 @@ def test_the_output_is_no_other_folder(folder, run_cli, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("dear")
     for out, message in (
-        (tmp_path / "mine", "holds no evaluation"),
+        (tmp_path / "mine", "contains no evaluation"),
         (folder / "data/x", "inside the folder of the clips"),
     ):
         result = run_cli("evaluate", "--data", folder / "data", "--metrics", "psnr", "-o", out)

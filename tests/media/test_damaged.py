@@ -59,7 +59,7 @@ def test_text(tmp_path, name):
 
 def test_noise(tmp_path):
     (tmp_path / "a.mp4").write_bytes(np.random.default_rng(0).bytes(200_000))
-    refused(tmp_path / "a.mp4", "not a video or a picture")
+    refused(tmp_path / "a.mp4", "not a readable video or picture")
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.m4a", "aac"), ("a.wav", "pcm_s16le"), ("a.mkv", "libopus")])

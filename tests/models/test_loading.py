@@ -178,7 +178,7 @@ def test_a_path_is_told_by_its_separator_its_ending_or_its_existence(
     (tmp_path / "plain").write_bytes(TINY.read_bytes())
     assert load_model("plain", host).name == "plain"
     (tmp_path / "vox").write_bytes(TINY.read_bytes())
-    with pytest.raises(MissingError, match="the weights of vox are not here"):
+    with pytest.raises(MissingError, match="the weights of vox are not on this machine"):
         load_model("vox", host)
     assert load_model("./vox", host).name == "vox"
 
@@ -195,7 +195,7 @@ def test_a_path_is_told_by_its_separator_its_ending_or_its_existence(
 def test_weights_that_are_not_here_come_with_the_command_to_pull_them(
     kwargs: dict[str, Any], name: str, host: Host
 ) -> None:
-    with pytest.raises(MissingError, match=f"the weights of {name} are not here") as error:
+    with pytest.raises(MissingError, match=f"the weights of {name} are not on this machine") as error:
         load_model(host=host, **kwargs)
     assert error.value.hint == f"Run 'fommctl models pull {name}'."
     assert error.value.exit_code == 5

@@ -305,7 +305,7 @@ def test_lerobot_3_descriptions_that_are_damaged(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"has no column {key}/file_index"):
         list(LeRobot().clips(root))
     path.unlink()
-    with pytest.raises(InputError, match=r"holds no \.parquet files"):
+    with pytest.raises(InputError, match=r"contains no \.parquet files"):
         list(LeRobot().clips(root))
 
 

@@ -468,7 +468,7 @@ def test_a_manifest_of_somebody_else_is_not_rewritten(run_cli, tmp_path):
     (out / "manifest.jsonl").write_text('{"file": "a.wav", "speaker": 7}\n')
     (out / "failed.jsonl").write_text("mine")
     result = run_cli("preprocess", "synthetic", "-o", out, *PNG[:2], "--size", "16", "--limit", "1", *INSIDE)
-    assert (result.code, "holds no data set made by preprocess" in result.stderr) == (2, True)
+    assert (result.code, "contains no data set made by preprocess" in result.stderr) == (2, True)
     assert (out / "manifest.jsonl").read_text() == '{"file": "a.wav", "speaker": 7}\n'
     assert sorted(path.name for path in out.iterdir()) == ["failed.jsonl", "manifest.jsonl"]
 
