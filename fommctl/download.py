@@ -155,7 +155,7 @@ def download(
     the file or FOMMCTL_OFFLINE is set, OutputError where it cannot be written, UsageError for other kinds of address.
     """
     if offline():
-        raise MissingError(f"{target.name} is not here and FOMMCTL_OFFLINE forbids downloads", hint)
+        raise MissingError(f"{target.name} is not on this machine, and FOMMCTL_OFFLINE forbids downloads", hint)
     requests = [_request(url) for url in urls]
     make_folder(target.parent)
     part = Part(target)

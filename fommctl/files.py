@@ -47,7 +47,9 @@ def not_there(path: str | os.PathLike[str], reason: str = "does not exist") -> I
     """Return the error for an input that does not exist, with a hint of its own for a URL."""
     if address := ADDRESS.match(os.fspath(path)):
         url = f"{address[1]}://{address[2]}"
-        return InputError(f"{url} is a URL, and fommctl reads files", "Download it first, with curl -LO or yt-dlp.")
+        return InputError(
+            f"{url} is a URL, but fommctl reads only files", "Download it first, with curl -LO or yt-dlp."
+        )
     return InputError(f"{path} {reason}", "Check the spelling and the folder.")
 
 
@@ -162,7 +164,7 @@ def publish(finished: Path, target: Path, *, overwrite: bool) -> None:
 
 def _appeared(target: Path) -> UsageError:
     return UsageError(
-        f"the output was written by another program meanwhile: {target}",
+        f"the output was written by another program in the meantime: {target}",
         "Use --overwrite, or another name with -o.",
     )
 
@@ -272,7 +274,7 @@ def require_own_folder(
     if (folder / marker).exists() or made_earlier(folder):
         return
     if any(folder.iterdir()):
-        raise UsageError(f"the output folder is not empty and holds no {contents}: {folder}", _ELSEWHERE)
+        raise UsageError(f"the output folder is not empty and contains no {contents}: {folder}", _ELSEWHERE)
 
 
 @contextmanager
@@ -324,7 +326,7 @@ def require_in_place(path: Path) -> None:
     for folder in (path, *path.parents):
         if folder in _HELD and _identity(folder) != _HELD[folder]:
             hint = "What was finished is still in it: put it back, and run the same command again."
-            raise OutputError(f"the output folder was moved or removed meanwhile: {folder}", hint)
+            raise OutputError(f"the output folder was moved or removed in the meantime: {folder}", hint)
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

@@ -27,7 +27,7 @@ def home() -> Path:
     if named:
         found = os.path.expanduser(named)
         if found.startswith("~") and not os.path.exists(found):
-            raise UsageError(f"FOMMCTL_HOME is {named}: there is no such user", "Give the whole path of a folder.")
+            raise UsageError(f"FOMMCTL_HOME is {named}: there is no such user", "Give the full path of a folder.")
         return Path(found).absolute()
     import platformdirs
 

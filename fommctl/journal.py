@@ -65,7 +65,7 @@ class Journal(Generic[Record]):
         bad = [line for line, record in zip(lines, records, strict=True) if record is None] + [added[whole:]]
         # What a kill has torn, and what later versions add, begins as a record does.
         if damaged := sum(1 for line in bad if line and not line.startswith(b"{")):
-            log.warning("%s is damaged: lines that are no records were left out (%d)", self.path, damaged)
+            log.warning("%s is damaged: invalid lines were skipped (%d)", self.path, damaged)
         return [record for record in records if record is not None], replaced
 
     def append(self, record: Record, *, durable: bool = True) -> None:

@@ -282,7 +282,7 @@ def listed(flag: str) -> Callable[[str], tuple[str, ...]]:
     def read(text: str) -> tuple[str, ...]:
         names = tuple(part.strip() for part in text.split(",") if part.strip())
         if not names:
-            raise UsageError(f"{flag} is empty", "Give names with commas between them, or leave it out.")
+            raise UsageError(f"{flag} is empty", "Give names separated by commas, or leave it out.")
         return names
 
     return read
@@ -379,7 +379,7 @@ def _absurd(field: OptionField | None, value: Any) -> UsageError | None:
     """Return the error for absurd values: text with a null character, and values that pydantic would accept as a number
     (True, or too many digits)."""
     if field is not None and isinstance(value, str | Path) and "\0" in str(value):
-        return UsageError(f"{field.flag} holds a null character", "Look at what wrote it.")
+        return UsageError(f"{field.flag} contains a null character", "Check what generated it.")
     if field is None or field.kind not in (int, float) or field.reads is not None:
         return None
     long = isinstance(value, str) and (len(value) > LONGEST_NUMBER or "_" in value)

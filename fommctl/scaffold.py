@@ -93,7 +93,7 @@ def run(config: ScaffoldConfig, host: Host) -> ScaffoldResult:
         raise UsageError(f"the name {name!r} is taken: {owner}", hint)
     folder = config.output or Path(distribution)
     if os.path.lexists(folder):
-        raise UsageError(f"{folder} exists already", "Name another folder with -o, or remove this one.")
+        raise UsageError(f"{folder} already exists", "Name another folder with -o, or remove this one.")
     texts = dict(_texts(name, config.kind, distribution, module))
     _write(folder, texts)
     return ScaffoldResult(name, config.kind, distribution, module, folder, tuple(sorted(texts)))

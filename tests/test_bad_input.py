@@ -32,11 +32,11 @@ animate portrait.png | 2 | missing argument 'DRIVING'
 animate missing.png clip.mp4 --crop none | 3 | missing.png does not exist
 animate portrait.png missing.mp4 --crop none | 3 | missing.mp4 does not exist
 animate folder.mp4 clip.mp4 --crop none | 3 | folder.mp4
-animate portrait.png folder.mp4 --crop none | 3 | folder.mp4 holds no pictures
+animate portrait.png folder.mp4 --crop none | 3 | folder.mp4 contains no pictures
 animate portrait.png text.mp4 --crop none | 3 | text.mp4
 animate text.mp4 clip.mp4 --crop none | 3 | text.mp4
 animate portrait.png empty.mp4 --crop none | 3 | empty.mp4 is empty
-animate portrait.png header.mp4 --crop none | 3 | header.mp4 is not a video or a picture
+animate portrait.png header.mp4 --crop none | 3 | header.mp4 is not a readable video or picture
 animate portrait.png tail.mp4 --crop none | 3 | tail.mp4
 animate portrait.png 'none%04d.png' --crop none | 3 | none%04d.png matches no file
 animate portrait.png list.m3u8 --crop none | 3 | playlist
@@ -70,12 +70,12 @@ animate ASTRONAUT meadow.mp4 | 3 | give --driving-crop none
 {ANIMATE} --audio driving | 2 | no sound
 {ANIMATE} --start 5 | 3 | 0.32
 {ANIMATE} --start 2 --end 1 | 2 | --end
-{ANIMATE} --start -1 | 2 | --start lies before the beginning
+{ANIMATE} --start -1 | 2 | --start is negative
 {ANIMATE} --expression 6 | 2 | 5
 animate portrait.png clip.mp4 --crop 1,2 | 2 | X,Y,SIZE
 animate portrait.png clip.mp4 --crop 0,0,9000 | 2 | the crop is 9000 pixels wide and portrait.png only 256x256
 animate portrait.png clip.mp4 --crop 600,0,9 | 2 | outside portrait.png
-{ANIMATE} --deinterlace fields | 2 | --deinterlace is 'fields'
+{ANIMATE} --deinterlace fields | 2 | --deinterlace cannot be 'fields'
 {ANIMATE} --source-video | 2 | portrait.png is one picture
 animate clip.mp4 clip.mp4 --source-video --map 1:1,1:2 | 2 | --source-video animates one face
 animate --from-sidecar sidecar.json --fps 3 | 2 | --fps and --from-sidecar exclude each other
@@ -86,18 +86,18 @@ animate --from-sidecar sidecar.json --crop auto --smooth | 2 | --smooth and --fr
 batch none.csv | 3 | none.csv
 batch jobs.jsonl --default crop | 2 | --default crop: expected KEY=VALUE
 batch jobs.jsonl --default cropp=1 | 2 | the command line: unknown field 'cropp' (did you mean 'crop'?)
-batch jobs.jsonl --workers -1 | 2 | --workers is -1
-batch jobs.jsonl --timeout 0 | 2 | --timeout is 0
+batch jobs.jsonl --workers -1 | 2 | --workers cannot be -1
+batch jobs.jsonl --timeout 0 | 2 | --timeout cannot be 0
 batch jobs.jsonl --timeout 9 --workers 0 | 2 | --timeout needs workers that can be stopped
 batch jobs.jsonl --devices cuda:77 | 5 | no CUDA device is available
 
-demo -o demo.mp4 | 2 | demo.mp4 is the name of a file, and the demo writes a folder
+demo -o demo.mp4 | 2 | demo.mp4 looks like a file, but the demo writes a folder
 bench --preset voks | 2 | voks
 bench --device gpu | 2 | gpu
 bench --precision int8 | 2 | int8
 bench --train --preset smoke --device cpu --precision fp16 | 2 | training does not support fp16
 
-crop folder.mp4 -o clips | 3 | holds no videos or pictures
+crop folder.mp4 -o clips | 3 | contains no videos or pictures
 crop missing.mp4 -o clips | 3 | does not exist
 
 preprocess taichi folder.mp4 -o clips | 3 | data/taichi-loading
@@ -117,9 +117,9 @@ evaluate --data data --mode defaults --metrics psnr -o scores | 2 | Leave out --
 {EVALUATE} --models a,b --names x,x | 2 | 'x' is given twice
 {EVALUATE} --model x --models a,b | 2 | exclude each other
 {EVALUATE} --mode reconstrution | 2 | reconstruction
-{EVALUATE} --max-clips 0 | 2 | --max-clips is 0
+{EVALUATE} --max-clips 0 | 2 | --max-clips cannot be 0
 {EVALUATE} --truth x | 2 | nothing to evaluate
-{EVALUATE} --pairs x.csv | 2 | --pairs is for animation
+{EVALUATE} --pairs x.csv | 2 | --pairs needs another --mode
 {EVALUATE} --split tset | 2 | test
 
 inspect missing.mp4 | 3 | missing.mp4
@@ -148,15 +148,15 @@ presets show smoke --set model_params.common_params.num_kp=many | 2 | should be 
 
 train --preset smoke --data nowhere --out run | 3 | nowhere does not exist
 train --preset nothing --data data --out run | 2 | nothing
-{TRAIN} --max-time soon | 2 | --max-time is 'soon'
-{TRAIN} --max-time -1h | 2 | --max-time is '-1h'
+{TRAIN} --max-time soon | 2 | --max-time cannot be 'soon'
+{TRAIN} --max-time -1h | 2 | --max-time cannot be '-1h'
 {TRAIN} --max-steps 0 | 2 | max-steps
 {TRAIN} --keep 0 | 2 | keep
-{TRAIN} --seed -1 | 2 | --seed is -1
+{TRAIN} --seed -1 | 2 | --seed cannot be -1
 {TRAIN} --precision fp16 | 2 | training does not support fp16
 {TRAIN} --resume nowhere.pt | 3 | there is no checkpoint nowhere.pt
 {TRAIN} --init-from nowhere.pth.tar | 4 | there is no model file nowhere.pth.tar
-{TRAIN} --init-from vox | 5 | the weights of vox are not here
+{TRAIN} --init-from vox | 5 | the weights of vox are not on this machine
 """
 ROWS = [tuple(part.strip() for part in line.rsplit("|", 2)) for line in TABLE.splitlines() if line]
 

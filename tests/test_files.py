@@ -124,7 +124,7 @@ def test_a_result_never_replaces_what_appeared_meanwhile(tmp_path: Path) -> None
     finished, target = tmp_path / ".new", tmp_path / "a.mp4"
     finished.write_text("ours")
     target.write_text("theirs")
-    with pytest.raises(UsageError, match="written by another program meanwhile"):
+    with pytest.raises(UsageError, match="written by another program in the meantime"):
         publish(finished, target, overwrite=False)
     assert (finished.read_text(), target.read_text()) == ("ours", "theirs")
     publish(finished, target, overwrite=True)
@@ -161,7 +161,7 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
     check(tmp_path / "missing")
     check(tmp_path)
     (tmp_path / "photo.jpg").write_text("")
-    with pytest.raises(UsageError, match="not empty and holds no test"):
+    with pytest.raises(UsageError, match="not empty and contains no test"):
         check(tmp_path)
     check(tmp_path, made_earlier=lambda folder: (folder / "photo.jpg").exists())
     with pytest.raises(OutputError, match="not a folder"):
@@ -213,7 +213,7 @@ def test_a_folder_of_ours_that_is_moved_meanwhile_is_not_made_again(tmp_path: Pa
     with exclusive_folder(folder, ".marker"):
         write_text(folder / "one", "1")
         folder.rename(tmp_path / "moved")
-        with pytest.raises(OutputError, match=f"the output folder was moved or removed meanwhile: {folder}"):
+        with pytest.raises(OutputError, match=f"the output folder was moved or removed in the meantime: {folder}"):
             write_text(folder / "two", "2")
         with pytest.raises(OutputError, match="moved"):
             Journal(folder / "lines", Line).append(Line())

@@ -31,7 +31,7 @@ def test_a_torn_line_costs_that_record_and_no_other(tmp_path: Path, caplog: pyte
     path.write_bytes(b'{"name": "a"}\n\xff\xfe\n[1]\n' + b"[" * 100_000 + b'\n\n{"name": "torn", "cou')
     journal = Journal(path, Note)
     assert journal.read() == [Note(name="a")]
-    assert caplog.messages == [f"{path} is damaged: lines that are no records were left out (3)"]
+    assert caplog.messages == [f"{path} is damaged: invalid lines were skipped (3)"]
     caplog.clear()
     journal.append(Note(name="b"))
     assert [note.name for note in journal.read()] == ["a", "b"]

@@ -95,10 +95,10 @@ def test_all_problems_are_told_at_once_on_the_command_line_and_in_python() -> No
     assert isinstance(error, ProblemsError)
     expected = [
         ("missing argument 'EGG'", "What is boiled."),
-        ("--minutes is 30", "Give a whole number from 1 to 20."),
-        ("--salt is 'nan'", "Give a number."),
-        ("--shell is 'whit'", "Did you mean white? Choices: brown, white."),
-        ("--guests is empty", "Give names with commas between them, or leave it out."),
+        ("--minutes cannot be 30", "Give a whole number from 1 to 20."),
+        ("--salt cannot be 'nan'", "Give a number."),
+        ("--shell cannot be 'whit'", "Did you mean white? Choices: brown, white."),
+        ("--guests is empty", "Give names separated by commas, or leave it out."),
     ]
     assert [(each.message, each.hint) for each in error.problems] == expected
     assert error.message.startswith("5 problems:\n  missing argument 'EGG'. What is boiled.\n  --minutes")
@@ -106,9 +106,9 @@ def test_all_problems_are_told_at_once_on_the_command_line_and_in_python() -> No
         BoilConfig(minutes=30, salt=float("nan"), shell="whit", guests=",", spon="x")  # type: ignore[call-arg,arg-type]
     assert [each.message for each in caught.value.problems] == [
         "missing argument 'EGG'",
-        "--minutes is 30",
-        "--salt is nan",
-        "--shell is 'whit'",
+        "--minutes cannot be 30",
+        "--salt cannot be nan",
+        "--shell cannot be 'whit'",
         "--guests is empty",
         "boil has no option 'spon' (did you mean 'spoons'?)",
     ]

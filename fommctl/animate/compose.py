@@ -262,7 +262,7 @@ def plane_maker(plan: AnimationPlan, paste: Paste | TurnedPaste | None, device: 
         return None
     if paste is None or inputs.source_box is None:
         raise UsageError(
-            "--matte and --uv show the square in the source's frame, and nothing is pasted back into it",
+            "--matte and --uv need a square that is pasted back",
             "Leave out --crop none and --no-paste-back, or leave these out.",
         )
     mapper = None

@@ -168,7 +168,7 @@ def halved(size: int, device: torch.device, hint: str) -> int:
         raise MissingError(f"not enough memory on {device} for one frame", hint)
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    log.warning("out of memory: going on with batches of %d", size // 2)
+    log.warning("out of memory: continuing with batches of %d", size // 2)
     return size // 2
 
 

@@ -66,7 +66,7 @@ class Engine:
         known = [spec for spec in ready_detectors(self.host, subject) if spec.landmarks in FACE]
         if name is None and not known:
             raise MissingError(
-                f"no detector of landmarks of a {subject} is ready", "See 'fommctl plugins list'; leave out -O."
+                f"no landmark detector for a {subject} is ready", "See 'fommctl plugins list'; leave out -O."
             )
         spec, detector = self.detectors.detector(subject, name or known[0].name)
         return LandmarkFinder(detector, spec.landmarks)

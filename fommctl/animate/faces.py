@@ -38,7 +38,7 @@ def one_by_one(config: AnimateConfig, engine: Engine, driving: Clip | Motion) ->
     chosen = config.face != LARGEST or config.driving_face is not None or config.face_map is not None
     if chosen and engine.model.preset.framing is None:
         raise UsageError(
-            "--face, --driving-face and --map need a model of faces", "This model's inputs are not searched for any."
+            "--face, --driving-face and --map need a face model", "This model does not search its inputs for faces."
         )
     if config.face_map is not None:
         pairs = [(str(driver), source) for driver, source in parse_map(config.face_map)]
@@ -47,8 +47,8 @@ def one_by_one(config: AnimateConfig, engine: Engine, driving: Clip | Motion) ->
         by_position = config.driving_face in (None, "all") and _in_driving(config, engine, driving) == count
         if config.driving_face == "all" and not by_position:
             raise UsageError(
-                f"the source has {count} faces, the driving video has not as many",
-                "Say which face moves which: --map 1:1,1:2.",
+                f"the source has {count} faces, but the driving video has fewer",
+                "Pair them explicitly: --map 1:1,1:2.",
             )
         driver = config.driving_face or LARGEST
         pairs = [(str(number) if by_position else driver, number) for number in range(1, count + 1)]

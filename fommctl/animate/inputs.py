@@ -396,8 +396,8 @@ def _check_exact(config: AnimateConfig, plate: Plate | None) -> None:
     as_tiff = config.result_path.suffix.lower() in (".tif", ".tiff")
     if plate is not None and plate.format == "tiff" and plate.depth in kinds and as_tiff:
         raise InputError(
-            f"{config.source.name} holds {kinds[plate.depth]}, which no TIFF result keeps",
-            "Convert it to floats of 32 bits or to integers of 16 bits first, or write OpenEXR.",
+            f"{config.source.name} holds {kinds[plate.depth]}, which a TIFF result cannot store",
+            "Convert it to 32-bit floats or 16-bit integers first, or write OpenEXR.",
         )
 
 
@@ -448,7 +448,7 @@ def _missing_in(film: DrivingFraming | None) -> list[str]:
 
 def _replaced(config: AnimateConfig, picture: Picture) -> list[str]:
     count = 0 if picture.plate is None else picture.plate.replaced
-    return [f"{config.source.name} holds NaN or infinity in {count} pixels: they are black"] if count else []
+    return [f"{config.source.name} contains NaN or infinity in {count} pixels: they are black"] if count else []
 
 
 def on_black(picture: Picture) -> NDArray[np.uint8]:

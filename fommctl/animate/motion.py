@@ -353,7 +353,9 @@ def _read(path: Path, face: int) -> tuple[_Header, dict[str, Any]]:
             keys = {key.removeprefix(prefix) for key in own}
             parts = keys - set(_COUNTS)
             if not set(_COUNTS) <= keys or not parts or not all(map(_NAME.fullmatch, parts)):
-                raise InputError(f"the motion file {name} is damaged: it lacks numbers, or holds others", _DAMAGED)
+                raise InputError(
+                    f"the motion file {name} is damaged: values are missing or of the wrong kind", _DAMAGED
+                )
             arrays = {key: file.get_tensor(f"{prefix}{key}") for key in keys}
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"the motion file {name} is truncated or damaged", _DAMAGED) from error
@@ -575,7 +577,7 @@ def at_rate(frames: Iterable[DrivingFrame], rate: Fraction, end: Fraction | None
         if stop - moment > LONGEST_PAUSE:
             raise InputError(
                 f"the driving video shows one frame for {float(stop - moment):.0f} s: its timestamps are wrong",
-                "Leave out --fps, or name the part that is wanted with --start and --end.",
+                "Leave out --fps, or select a part with --start and --end.",
             )
         position = count
         while moment < stop:

@@ -95,13 +95,11 @@ def resolve(config: AnimateConfig, preset: Preset, family: BackendSpec) -> Anima
     if config.expression not in (None, 1.0):
         if not preset.pairs().rules.openings:
             raise UsageError(
-                "--expression, but this model's keypoints do not tell mouth and eyelids",
-                "Leave it out, or take a model whose preset names animate_params.openings, such as faces-mini.",
+                "--expression needs a model with keypoints on mouth and eyelids",
+                "Leave it out, or use a model whose preset has animate_params.openings, such as faces-mini.",
             )
         if motion != "relative":
-            raise UsageError(
-                f"--expression belongs to relative motion, not to --motion {motion}", "Leave one of them out."
-            )
+            raise UsageError(f"--expression needs relative motion, not --motion {motion}", "Leave one of them out.")
     return replace(config, **chosen | {"motion": motion})
 
 
@@ -251,7 +249,7 @@ def load_motion(config: AnimateConfig, engine: Engine) -> Motion:
     """Read a motion file given as driving video. Raises InputError, ModelError or UsageError."""
     face = config.driving_face or LARGEST
     if not face.isdecimal() and face not in (LARGEST, "all"):
-        raise UsageError(f"--driving-face {face} of a motion file", "Give the number of one of its faces, from 1 on.")
+        raise UsageError(f"--driving-face {face} of a motion file", "Give the number of one of its faces, from 1.")
     motion = Motion.load(config.driving, int(face) if face.isdecimal() else 1)
     name, family = printable(config.driving.name), engine.family.name
     if motion.family != family:
@@ -271,12 +269,12 @@ def _refuse_driving_options(config: AnimateConfig) -> None:
     for name in decided:
         if getattr(config, name) != getattr(plain, name):
             raise UsageError(
-                f"--{name.replace('_', '-')} does not go with a motion file: it was decided when the file was made",
-                "Leave it out (--frames takes a part), or give the driving video.",
+                f"--{name.replace('_', '-')} cannot be used with a motion file: it was fixed when the file was made",
+                "Leave it out (--frames selects a part), or give the driving video.",
             )
     for name in ("compare", "keypoints"):
         if getattr(config, name):
-            raise UsageError(f"--{name} shows the driving video, and a motion file has none of its pictures")
+            raise UsageError(f"--{name} needs the driving video's frames, which a motion file does not contain")
 
 
 def plan_animation(
@@ -345,7 +343,7 @@ def check_motion_out(config: AnimateConfig) -> None:
     if not path.parent.is_dir():
         raise UsageError(f"the folder of --motion-out does not exist: {path.parent}", "Create it first.")
     if path.exists() and not config.overwrite:
-        raise UsageError(f"the motion file exists already: {path}", "Use --overwrite, or another name.")
+        raise UsageError(f"the motion file already exists: {path}", "Use --overwrite, or another name.")
 
 
 def choose_sound(
@@ -373,7 +371,7 @@ def choose_sound(
         if found is None:
             missing = f"{name} is not where it was, or has changed"
             if config.audio == "driving":
-                raise InputError(f"--audio driving, but {missing}", "Put it beside the motion file.")
+                raise InputError(f"--audio driving, but {missing}", "Put it next to the motion file.")
             return (), [f"the sound is left out: {missing}"]
         info = found
     origin = info.origin + driving.start
@@ -434,13 +432,13 @@ def check_outputs(config: AnimateConfig) -> tuple[str, ...]:
         raise UsageError("--matte, --uv and the result have the same name", "Give each a pattern of its own.")
     if is_plate_format(config.result_path) and (config.compare or config.keypoints):
         raise UsageError(
-            f"--compare and --keypoints are not written as {config.result_path.suffix}",
-            "Name a movie or a pattern of PNG pictures.",
+            f"--compare and --keypoints cannot be written as {config.result_path.suffix}",
+            "Use a movie or a pattern for PNG pictures.",
         )
     if config.source_video and is_plate_format(config.result_path):
         raise UsageError(
-            f"--source-video is not written as {config.result_path.suffix}",
-            "Name a movie or a pattern of PNG pictures.",
+            f"--source-video cannot be written as {config.result_path.suffix}",
+            "Use a movie or a pattern for PNG pictures.",
         )
     check_spaces(config)
     check_motion_out(config)

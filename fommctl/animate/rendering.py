@@ -140,7 +140,7 @@ class RenderSession:
         square_filters = engine.host.square_filters(event)
         if config.restore is not None and not square_filters:
             raise MissingError(
-                "no plugin is loaded that restores", "Leave out --restore, or name it in FOMMCTL_PLUGINS."
+                "no plugin for --restore is loaded", "Leave out --restore, or add the plugin to FOMMCTL_PLUGINS."
             )
         options, film = engine.options(config.options), inputs.film is not None
         renderer = engine.renderer(config.size, options)

@@ -92,7 +92,7 @@ def plan(
     }
     try:
         if wrong := sorted(set(record.options) & set(NOT_RECORDED)):
-            raise UsageError(f"it names {wrong[0]}", "Take the .json that 'fommctl animate --sidecar' wrote.")
+            raise UsageError(f"it names {wrong[0]}", "Use the .json file that 'fommctl animate --sidecar' wrote.")
         # Sidecars without this option are older than presets' defaults; options left open then behaved as published.
         options: dict[str, Any] = {"as_published": True, **record.options}
         options |= {"output": output or _default_output(path), "overwrite": overwrite, "sidecar": sidecar}
@@ -152,11 +152,11 @@ def _found(what: str, file: File, given: Path | None, folder: Path) -> Path:
         hashes = f"has the SHA-256 {found[:16]}..., the sidecar {file.sha256[:16]}..."
         raise InputError(
             f"{what} has changed: {printable(str(place), LONGEST_PATH)} {hashes}",
-            "Restore the file that was rendered, or name where it lies.",
+            "Restore the original file, or give its new path.",
         )
     raise InputError(
         f"{what} is not there: {printable(file.path, LONGEST_PATH)}",
-        "Put it beside the sidecar, or name where it lies.",
+        "Put it next to the sidecar, or give its new path.",
     )
 
 
@@ -189,7 +189,8 @@ def _load_model(record: Sidecar, host: Host, given: str | None, folder: Path) ->
         loaded = load_model(given or name, host, preset=preset.name)
         if loaded.preset.text() != preset.text():
             raise ModelError(
-                f"the model {printable(name)} has another configuration now", "Take the fommctl that rendered it."
+                f"the model {printable(name)} has a different configuration now",
+                "Use the version of fommctl that rendered it.",
             )
         return loaded
     if given is not None:

@@ -294,7 +294,7 @@ def _first_wanted(stage: Stage, groups: Iterator[tuple[Group, ...]]) -> tuple[Ti
             return first, itertools.chain((group,), groups)
         for _ in stage.render(group):
             pass
-    raise UsageError(f"--frames {stage.frames}: none of these frames is shown", "Choose others, or leave out --fps.")
+    raise UsageError(f"--frames {stage.frames} selects no frame that is shown", "Choose others, or leave out --fps.")
 
 
 def _render(

@@ -39,7 +39,7 @@ def rule_of(renderer: Renderer, mode: str, options: Any = None, *, film: bool = 
     """
     own = isinstance(renderer, TransferRenderer) and mode in getattr(renderer, "own_modes", (mode,))
     if not own and mode not in ("relative", "absolute"):
-        raise ModelError(f"this model has no network for --motion {mode}", "Leave out --motion, or take other weights.")
+        raise ModelError(f"this model has no network for --motion {mode}", "Leave out --motion, or use other weights.")
     if not own or not isinstance(renderer, TransferRenderer):
         return None
     if isinstance(renderer, ClipTransferRenderer) and film:
@@ -102,7 +102,7 @@ class MotionTransfer:
         )
         if last >= count:
             raise UsageError(
-                f"animate_params.openings names keypoint {last}, the model has {count}", "They count from 0."
+                f"animate_params.openings names keypoint {last}, the model has {count}", "Keypoints count from 0."
             )
         keypoints = isinstance(source, Motion) and source.keypoints.shape[1]
         self._room = room if rule is None and mode == "relative" and keypoints else None

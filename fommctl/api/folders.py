@@ -64,7 +64,7 @@ def plain_folder(
         for path in media_below(folder, suffixes=suffixes, frame_folders=frame_folders, published=published):
             yield records.record(path, split)
     if not records.names:
-        raise InputError(f"{root} holds no clips", hint)
+        raise InputError(f"{root} contains no clips", hint)
 
 
 def is_published(root: Path) -> bool:
@@ -223,7 +223,7 @@ def read_manifest(root: Path) -> dict[str, Mapping[str, Any]]:
 def _within(manifest: Path, file: str) -> str:
     path = normpath(file.replace("\\", "/"))
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-        raise InputError(f"{manifest} names {file}, which lies outside its folder", "Remove that line.")
+        raise InputError(f"{manifest} names {file}, which is outside its folder", "Remove that line.")
     return path
 
 

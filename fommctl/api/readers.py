@@ -51,7 +51,7 @@ def read_table(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
     """
     found = columns_of(path)
     if not found:
-        raise InputError(f"{path} is empty", "Fetch the file again, or move it away.")
+        raise InputError(f"{path} is empty", "Download the file again, or move it away.")
     missing = [name for name in wanted if name not in found]
     if missing:
         raise InputError(
@@ -68,7 +68,7 @@ def read_table(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
                 padded = stripped + [""] * (len(found) - len(stripped))
                 yield Row(reader.line_num, dict(zip(found, padded, strict=False)))
     if not count:
-        raise InputError(f"{path} has no rows", "Only its first line is there; fetch the file again.")
+        raise InputError(f"{path} has no rows", "It has only a header line; download the file again.")
 
 
 def bounded_lines(file: TextIO, path: Path) -> Iterator[str]:

@@ -101,10 +101,10 @@ def _find_table(root: Path, metadata: str) -> Path:
     fitting = [path for path in tables if set(COLUMNS) <= set(columns_of(path))]
     if len(fitting) > 1:
         names = ", ".join(path.name for path in fitting)
-        raise InputError(f"{root} holds several tables: {names}", f"Name the one that counts {metadata}.")
+        raise InputError(f"{root} contains several tables: {names}", f"Name the one that counts {metadata}.")
     if not fitting:
         raise InputError(
-            f"{root} holds no {metadata}", f"Put it there, beside the videos. Its columns: {', '.join(COLUMNS)}."
+            f"{root} holds no {metadata}", f"Put it there, next to the videos. Its columns: {', '.join(COLUMNS)}."
         )
     return fitting[0]
 
@@ -125,9 +125,9 @@ def _usable(table: Path, person_of: Callable[[str], str]) -> Iterator[_Chunk]:
         good += 1
         yield chunk
     if bad > _SHOWN_WARNINGS:
-        _log.warning("%s: %d rows were left out in all", table, bad)
+        _log.warning("%s: %d rows were skipped in total", table, bad)
     if not good:
-        raise InputError(f"{table} has no row that can be used", "Fetch it again; the log names what is wrong.")
+        raise InputError(f"{table} has no row that can be used", "Download it again; the log says what is wrong.")
 
 
 def _warn(table: Path, row: Row, error: ValueError, count: int) -> None:

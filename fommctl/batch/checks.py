@@ -142,7 +142,7 @@ class Checker:
         check_views(model.family, len(config.views))
         backend_options(model.family.options(), config.options, model.family.name)
         if config.size in model.sizes:
-            raise UsageError(f"--size {config.size} does not fit this model", "Whole multiples of its own size work.")
+            raise UsageError(f"--size {config.size} does not fit this model", "Use a multiple of its own size.")
 
     def _detector(self, job: Job) -> None:
         if job.config.detector is not None:

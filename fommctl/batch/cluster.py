@@ -97,7 +97,7 @@ def share_out(cluster: Cluster, workers: int | None, devices: tuple[str, ...]) -
     if any(device not in ("cpu", "auto", "cuda") for device in devices):
         raise UsageError(
             f"--devices {','.join(devices)} with --engine ray",
-            "Ray gives every worker a GPU of its own, where there are some: leave --devices out, or give cpu.",
+            "Ray assigns each worker a GPU if there are any: leave out --devices, or give cpu.",
         )
     gpu = cluster.gpus > 0 and "cpu" not in devices
     if "cuda" in devices and not gpu:
@@ -179,7 +179,7 @@ def _cluster(ray: Any, own: bool) -> Cluster:
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus = tuple(int(each["CPU"]) for each in alive if each.get("CPU", 0) >= 1)
     if not cpus:
-        raise MissingError("no machine of this Ray cluster has a free processor", _HOW)
+        raise MissingError("no machine of this Ray cluster has a free CPU", _HOW)
     return Cluster(ray, own, cpus, int(sum(each.get("GPU", 0) for each in alive)))
 
 

@@ -105,11 +105,11 @@ def read_job_file(path: Path) -> JobFile:
         **dict.fromkeys((".yaml", ".yml", ".json"), _read_yaml),
     }
     if path == Path("-"):
-        raise UsageError("jobs cannot be read from stdin", "Give a file; the status is kept beside it.")
+        raise UsageError("jobs cannot be read from stdin", "Give a file; the status is kept next to it.")
     read = readers.get(path.suffix.lower())
     if read is None:
         known = f"Known are {', '.join(readers)}, .otio and .edl; spreadsheets save as CSV."
-        raise UsageError(f"{path.name} does not have the ending of a job file", known)
+        raise UsageError(f"{path.name} does not have the extension of a job file", known)
     limit = MAX_BYTES if read is _read_yaml else MAX_TABLE_BYTES
     try:
         if not path.is_file():
@@ -121,10 +121,10 @@ def read_job_file(path: Path) -> JobFile:
         reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise InputError(f"{path} cannot be read: {reason}", "Check its permissions.") from error
     if len(content) > limit:
-        raise UsageError(f"{path.name} is larger than {limit:,} bytes", "Split it into several files of jobs.")
+        raise UsageError(f"{path.name} is larger than {limit:,} bytes", "Split it into several job files.")
     found = read(_text(content, path.name), path.name)
     if not found.entries and not found.problems and not found.fatal:
-        raise UsageError(f"{path.name} holds no jobs", _HINT)
+        raise UsageError(f"{path.name} contains no jobs", _HINT)
     return found
 
 
@@ -135,7 +135,7 @@ def _text(content: bytes, name: str) -> str:
         line = content[: error.start].count(b"\n") + 1
         raise UsageError(f"{name}, line {line}: not UTF-8 text", _UTF_8) from error
     if "\0" in text:
-        raise UsageError(f"{name} holds zero bytes and is not text", _UTF_8)
+        raise UsageError(f"{name} contains zero bytes and is not text", _UTF_8)
     return text
 
 

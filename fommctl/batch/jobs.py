@@ -164,7 +164,7 @@ class _Builder:
             return
         if len(sources) * len(drivings) + len(self.jobs) > MAX_MATCHES:
             raise UsageError(
-                f"{self.entry.where}: more than {MAX_MATCHES:,} jobs", "Split them into several files of jobs."
+                f"{self.entry.where}: more than {MAX_MATCHES:,} jobs", "Split them into several job files."
             )
         for source in sources:
             for driving in drivings:
@@ -203,7 +203,7 @@ class _Builder:
         elif not isinstance(given.value, str):
             self._problem(f"{name} is {describe(given.value)}", "Give a path; put a name like 12 into quotes.")
         elif any(character < " " for character in given.value) or not _encodable(given.value):
-            self._problem(f"{name} holds a character that is not text", "Type the path again.")
+            self._problem(f"{name} contains a character that is not text", "Type the path again.")
         elif len(given.value) > _LONGEST_PATH:
             self._problem(f"{name} has {len(given.value):,} characters", f"Paths have at most {_LONGEST_PATH:,}.")
         else:
@@ -299,9 +299,7 @@ def expand(text: str, base: Path) -> list[Path]:
         if len(found) > MAX_MATCHES:
             raise InputError(f"the pattern '{text}' matches more than {MAX_MATCHES:,} files", "Give a narrower one.")
     if not found:
-        raise InputError(
-            f"no file matches the pattern '{text}'", "In a file of jobs, paths are relative to its folder."
-        )
+        raise InputError(f"no file matches the pattern '{text}'", "In a job file, paths are relative to its folder.")
     return sorted(found, key=lambda each: [counting_order(Path(part)) for part in each.parts])
 
 

@@ -44,7 +44,7 @@ def plan_job(job: Job, key: Key, record: Record | None) -> Planned:
     reason = reason_to_run(job, key, record)
     if reason is not None and not may_replace(job, record):
         by_batch = record is not None and record.fingerprint is not None
-        what = "was changed after a batch made it" if by_batch else "exists already, and no batch has made it"
+        what = "was changed after a batch made it" if by_batch else "already exists, and no batch has made it"
         raise UsageError(f"the output {what}: {job.output}", "Use --overwrite, or another output.")
     if reason is None and record is not None and record.fingerprint not in (None, output_fingerprint(job.output)):
         log.warning("%s was changed after a batch made it and is kept; --overwrite renders it again", job.output)
@@ -223,7 +223,7 @@ class Schedule(Iterator[Job | Backoff]):
         if isinstance(outcome, Done):
             rendered = outcome.result
             if not turn.planned.key.after_the_job().value:
-                log.warning("an input of %s changed meanwhile; the next batch renders it again", job.output)
+                log.warning("an input of %s changed in the meantime; the next batch renders it again", job.output)
             found = rendered.fingerprint or output_fingerprint(job.output)
             written = {} if found is None else {"size": found.size, "mtime_ns": found.mtime_ns}
             self._say(turn, "done", result=dict(rendered.result), seconds=round(outcome.seconds, 3), **written)

@@ -53,7 +53,7 @@ def read_timeline(path: Path, handles: int = 0) -> JobFile:
         unique = stem if names[stem] == 1 else f"{stem}_{names[stem]}"
         entries.append(JobRow(where, fields, {"clip": unique, "reel": reel or "none"}))
     if not names:
-        raise UsageError(f"{path.name} holds no clips", "Its video tracks are empty, or all clips are disabled.")
+        raise UsageError(f"{path.name} contains no clips", "Its video tracks are empty, or all clips are disabled.")
     return JobFile(entries, _fields_of(timeline.metadata), problems, output=OUTPUT)
 
 
@@ -84,9 +84,7 @@ def _read(path: Path) -> Any:
         ) from error
     except (otio.exceptions.OTIOError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         why = printable(first_line(error))
-        raise UsageError(
-            f"{path.name} is not a timeline: {why}", "Export it again, or write a file of jobs."
-        ) from error
+        raise UsageError(f"{path.name} is not a timeline: {why}", "Export it again, or write a job file.") from error
 
 
 def _rate_of_media(timeline: Any, folder: Path) -> float:

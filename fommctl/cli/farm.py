@@ -29,8 +29,8 @@ EXAMPLES = """Examples:
 
 The folder contains what the engine submits. There are three kinds of task: the motion of the driving video is computed
 once, chunks of frames are rendered in any order, and at the end they are encoded as a movie. On identical machines the
-result is bit for bit that of animate. Every machine needs this tool on its PATH, and access to the folder, the inputs and
-the output under the same paths, or under those of --path-mapping.
+result is bit for bit that of animate. Every machine needs this tool on its PATH, and access to the folder, the inputs
+and the output under the same paths, or under those of --path-mapping.
 """
 FolderArgument = Annotated[Path, typer.Argument(help="Folder written by 'farm emit'.", metavar="FOLDER")]
 MappingOption = Annotated[

@@ -49,7 +49,7 @@ def _is_clip(path: Path, output: Path) -> bool:
 def _meant(text: str) -> tuple[list[Path], str]:
     path = Path(text)
     if path.is_dir():
-        return _in_folder(path), "holds no videos or pictures"
+        return _in_folder(path), "contains no videos or pictures"
     if path.exists() or path.is_symlink():
         return [path], ""
     if sequences.is_sequence(path):

@@ -146,7 +146,7 @@ class Manifest:
         strangers = [name for name in MANIFESTS if (self.folder / name).exists()]
         if strangers and not self._journal.path.exists() and not self._overwrite:
             raise UsageError(
-                f"{self.folder / strangers[0]} exists already and is not from crop",
+                f"{self.folder / strangers[0]} already exists and is not from crop",
                 "Choose another folder with -o, or use --overwrite.",
             )
 

@@ -61,7 +61,7 @@ class CropResult:
                 more = f", and {len(self.failed) - 1} more failed" if len(self.failed) > 1 else ""
                 return InputError(f"no input could be used: {first.message}{more}", first.hint)
             return InputError(
-                f"no {self.subject} was found that stays long enough", "See --min-duration and --detector."
+                f"no {self.subject} was found that stays visible for long enough", "See --min-duration and --detector."
             )
         if self.failed:
             return JobsFailedError(
@@ -121,8 +121,8 @@ def _detector_and_framing(config: CropConfig, host: Host) -> tuple[tuple[Detecto
     framing = preset.framing
     if framing is None and config.detector is None:
         raise UsageError(
-            f"the preset '{preset.name}' does not say what its subject is",
-            "Name a detector with --detector, or a preset of faces with --preset.",
+            f"the preset '{preset.name}' names no subject",
+            "Name a detector with --detector, or a face preset with --preset.",
         )
     spec, built = choose_detector(host, framing.subject if framing else "", config.detector)
     return (spec, built), framing if framing and framing.subject == spec.subject else None

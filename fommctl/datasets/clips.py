@@ -68,13 +68,13 @@ def find_clips(root: Path, split: Split, *, test_fraction: float = 0.1, seed: in
     """
     root = Path(root)
     if not root.is_dir():
-        raise InputError(f"{root} is not a folder", "Name the folder that holds the training data.")
+        raise InputError(f"{root} is not a folder", "Name the folder with the training data.")
     published = is_published(root)
     folder = root / split if published else root
     clips = tuple(_readable(root, folder, published))
     if not clips and (split == "train" or not published):
         raise InputError(
-            f"{folder} holds no clip that can be read", "Put videos, GIFs, pictures or folders of frames there."
+            f"{folder} contains no clip that can be read", "Put videos, GIFs, pictures or folders of frames there."
         )
     if published:
         return clips

@@ -49,5 +49,5 @@ def checked(points: object, name: str) -> Points:
     """Convert keypoints to float64. Raises InputError where they are not of shape (T, K, 2)."""
     numbers = isinstance(points, np.ndarray) and np.issubdtype(points.dtype, np.floating)
     if not isinstance(points, np.ndarray) or not numbers or points.ndim != 3 or points.shape[2] != 2:
-        raise InputError(f"{name}: these are not keypoints", "They are floats of shape (frames, keypoints, 2).")
+        raise InputError(f"{name}: these are not keypoints", "Expected floats of shape (frames, keypoints, 2).")
     return points.astype(np.float64)

@@ -30,8 +30,8 @@ def check_face(text: str, flag: str, words: tuple[str, ...] = (LARGEST, "all")) 
     if text in words or re.fullmatch(r"0*[1-9][0-9]{0,3}|[0-9]{1,6},[0-9]{1,6}", text):
         return text
     raise UsageError(
-        f"{flag} is '{text}'",
-        f"Give {', '.join(words)}, a number from 1 on (from left to right), or a place as X,Y in pixels.",
+        f"{flag} cannot be '{text}'",
+        f"Give {', '.join(words)}, a number from 1 (from left to right), or a point X,Y in pixels.",
     )
 
 

@@ -241,7 +241,7 @@ def _mps() -> Iterator[Row]:
     measured, total = _measured(torch.device("mps"), torch.mps.synchronize), torch.mps.recommended_max_memory()
     value = f"{in_bytes(total)}; --precision auto is {measured['auto']}; {_faster(measured['speedup'])}"
     facts = {"kind": "mps", "name": "mps", "error": "", "total": total, **measured}
-    yield Row("mps", value, advice="It is used with --device mps only.", facts=facts)
+    yield Row("mps", value, advice="It is used only with --device mps.", facts=facts)
 
 
 def _measured(device: torch.device, wait: Callable[[], None]) -> dict[str, Any]:

@@ -46,9 +46,7 @@ def run(config: EditConfig, engine: Engine, report: Progress | None = None) -> A
     family = engine.family
     names = family.edits()
     if names is None:
-        raise UsageError(
-            f"models of {family.name} have nothing to edit", "Take another model, such as one of liveportrait."
-        )
+        raise UsageError(f"models of {family.name} have nothing to edit", "Use another model, such as liveportrait.")
     constant = [part for text in config.edits for part in text.split(",") if part.strip()]
     rows = [Row(0.0, {})] if config.curves is None else read_curves(config.curves, float(config.fps))
     if config.still and len(rows) > 1:

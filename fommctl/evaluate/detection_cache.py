@@ -79,7 +79,7 @@ class DetectionCache:
                 self._open = self._open or _connect(self._path)
                 return work(self._open)
             except (sqlite3.Error, OSError, ValueError, TypeError, AttributeError) as error:
-                log.warning("detections are not kept in %s: %s", self._path, first_line(error).lower())
+                log.warning("detections are not cached in %s: %s", self._path, first_line(error).lower())
                 self._path = self._open = None
         if self._open is None:
             self._open = sqlite3.connect(":memory:")

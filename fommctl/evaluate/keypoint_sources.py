@@ -56,8 +56,8 @@ def choose_keypoints(
     if name == TRUE or (name == AUTO and true_points):
         if not true_points:
             raise UsageError(
-                "not every clip has true keypoints beside it",
-                "'fommctl preprocess synthetic' writes them; else name a detector with --keypoints.",
+                "not every clip has true keypoints",
+                "'fommctl preprocess synthetic' writes them; otherwise name a detector with --keypoints.",
             )
         return "true"
     if name == MODEL:
@@ -96,7 +96,7 @@ def choose_embedder(host: Host, name: str | None = AUTO, *, subject: str | None)
 
 def _with_landmarks(spec: DetectorSpec) -> DetectorSpec:
     if not spec.landmarks:
-        raise UsageError(f"the detector {spec.name!r} finds no keypoints", "Name one that finds landmarks.")
+        raise UsageError(f"the detector {spec.name!r} finds no keypoints", "Name one that has landmarks.")
     return spec
 
 

@@ -62,7 +62,7 @@ def reconstructions(config: EvaluateConfig, most: int | None) -> Plan:
     moving = [clip for clip in clips if not clip.still]
     if not moving:
         raise InputError(
-            f"{config.data} holds no clip of more than one frame", "Clips are videos or folders of frames."
+            f"{config.data} contains no clip of more than one frame", "Clips are videos or folders of frames."
         )
     chosen = moving[: config.max_clips or most]
     names = _names(clip.name for clip in chosen)
@@ -165,7 +165,7 @@ def results_in(path: Path) -> dict[str, Path]:
     if found and len(pictures) == len(found) > 1 and all(count_strip(each, jpeg=True) == 1 for each in pictures[:2]):
         return {folder.name: folder}
     if not found:
-        raise InputError(f"{folder} holds no videos, folders of frames or strips", "Check the folder.")
+        raise InputError(f"{folder} contains no videos, folders of frames or strips", "Check the folder.")
     named: dict[str, Path] = {}
     for each in found:
         name = each.relative_to(folder).with_name(_stem(each)).as_posix()

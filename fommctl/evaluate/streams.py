@@ -166,6 +166,6 @@ def _stacked(ours: list[Pixels], theirs: list[Pixels]) -> NDArray[np.uint8]:
         (height, width), (true_height, true_width) = ours[0].shape[:2], theirs[0].shape[:2]
         raise InputError(
             f"the prediction is {width}x{height} and the truth {true_width}x{true_height}",
-            "Give --resize to resize predictions, or --column where they are one column of a grid.",
+            "Give --resize to resize predictions, or --column if they are one column of a grid.",
         )
     return np.stack(ours)

@@ -85,7 +85,7 @@ def emit(config: AnimateConfig, choice: ModelChoice, farm: FarmConfig) -> FarmFi
     folder = Path(os.path.abspath(farm.folder))
     require_own_folder(folder, SHOT, contents="job of a farm")
     if (folder / SHOT).exists() and not config.overwrite:
-        raise UsageError(f"the job exists already: {farm.folder}", "Use --overwrite, or another folder with -o.")
+        raise UsageError(f"the job already exists: {farm.folder}", "Use --overwrite, or another folder with -o.")
     config = absolute(replace(config, output=farm.result))
     check_outputs(config)
     frames = expected_range(config)

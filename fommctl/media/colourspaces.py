@@ -278,7 +278,7 @@ def _by_ocio(name: str, path: str) -> _Conversion:
         if "aces_interchange" not in colours.getRoles():
             raise InputError(
                 f"the OCIO configuration {path} has neither linear Rec.709 nor the role aces_interchange",
-                "Take another one with --ocio.",
+                "Use another one with --ocio.",
             )
         linear = "aces_interchange"
         after, before, _ = _products(_to_rec709(_AP0))

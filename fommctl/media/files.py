@@ -95,7 +95,7 @@ def opened(path: Path) -> Iterator[InputContainer]:
         if known := out_of_memory(error):
             raise known from error
         raise InputError(
-            f"{path.name} is not a video or a picture that can be read: {_reason(error)}",
+            f"{path.name} is not a readable video or picture: {_reason(error)}",
             "Check that it plays elsewhere and was copied whole.",
         ) from error
     with container:
@@ -122,10 +122,10 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     """
     streams = [stream for stream in container.streams.video if not stream.disposition & _NO_FILM]
     if not container.streams:
-        raise InputError(f"{path.name} is incomplete: it holds no streams", "Copy or export it again.")
+        raise InputError(f"{path.name} is incomplete: it contains no streams", "Copy or export it again.")
     if not streams:
         kind = "holds sound and no video" if container.streams.audio else "holds no video"
-        raise InputError(f"{path.name} {kind}", "Name a file with a moving picture.")
+        raise InputError(f"{path.name} {kind}", "Give a file with video.")
     # A truncated AVIF animation has its first picture as a stream of its own, with the duration of the whole.
     stream = _longest([each for each in streams if each.frames != 1] or streams)
     context = stream.codec_context

@@ -94,7 +94,7 @@ def output_errors(path: Path) -> Iterator[None]:
         if error.errno in FULL_DISK:
             raise OutputError(f"the disk is full: {path}", "Free some space or write elsewhere with -o.") from error
         if error.errno == errno.ENOENT and not path.parent.is_dir():
-            reason = "its folder was moved or removed meanwhile"
+            reason = "its folder was moved or removed in the meantime"
             raise OutputError(f"cannot write {path}: {reason}", "Leave it in place until the end.") from error
         reason = (error.strerror or str(error)).lower()
         raise OutputError(f"cannot write {path}: {reason}", "Check the folder, the codec and its options.") from error

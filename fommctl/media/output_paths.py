@@ -91,7 +91,7 @@ def check_target(path: Path, overwrite: bool, inputs: Sequence[Path], numbers: C
     if target.exists() and not stat.S_ISREG(target.stat().st_mode):
         raise OutputError(f"the output is not a regular file: {path}", "Choose another name with -o.")
     if target.exists() and not overwrite:
-        raise UsageError(f"the output exists already: {path}", "Use --overwrite, or another name with -o.")
+        raise UsageError(f"the output already exists: {path}", "Use --overwrite, or another name with -o.")
 
 
 def _check_name(path: Path) -> None:
@@ -117,7 +117,7 @@ def _check_pattern(path: Path, overwrite: bool, inputs: Sequence[Path], numbers:
         if any(_same(entry, source) for entry in present):
             raise UsageError(f"the output would replace an input: {source}", "Choose another folder with -o.")
     if present and not overwrite:
-        raise UsageError(f"frames exist already: {sorted(present)[0]}", "Use --overwrite, or another folder with -o.")
+        raise UsageError(f"frames already exist: {sorted(present)[0]}", "Use --overwrite, or another folder with -o.")
 
 
 def _input_pattern_meets(source: Path, folder: Path, path: Path) -> bool:

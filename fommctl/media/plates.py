@@ -198,7 +198,7 @@ def read_plate(path: Path, options: ReadOptions = PLAIN) -> Plate:
         image.seek_subimage(part, 0)
         spec = image.spec()
         if spec.deep:
-            raise InputError(f"{path.name} holds deep samples, which have no one picture", CONVERT)
+            raise InputError(f"{path.name} contains deep samples, which do not form a single picture", CONVERT)
         width, height = spec.full_width or spec.width, spec.full_height or spec.height
         check_size(path.name, max(width, spec.width), max(height, spec.height))
         read = image.read_image(part, 0, first, first + count, "float")
@@ -240,7 +240,7 @@ def _finite(pixels: Floats, name: str, on_nan: OnNan) -> tuple[Floats, int]:
     wrong = ~np.isfinite(pixels).all(axis=2)
     count = int(wrong.sum())
     if count and on_nan == "fail":
-        raise NotFiniteError(f"{name} holds NaN or infinity in {count} pixels", "--nan black makes them black.")
+        raise NotFiniteError(f"{name} contains NaN or infinity in {count} pixels", "--nan black makes them black.")
     if count:
         pixels[wrong] = 0
     return pixels, count
@@ -273,8 +273,8 @@ def _stated(spec: Any, format_name: str, name: str, options: ReadOptions) -> Spa
         space = stated_space(stated, options.config)
         if space is None:
             raise InputError(
-                f"{name} says that its colour space is '{stated}', which the OCIO configuration lacks",
-                f"Name one of its own with {options.flag}, or another configuration with --ocio.",
+                f"{name} says that its colour space is '{stated}', which the OCIO configuration does not have",
+                f"Name one that it has with {options.flag}, or another configuration with --ocio.",
             )
         return space
     return Space(LINEAR if _depth(spec) in FLOATING else SRGB)

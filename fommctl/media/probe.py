@@ -232,7 +232,7 @@ def _check_complete(path: Path, found: list[tuple[int, Path]]) -> None:
     missing = [first + position for position in range(found[-1][0]) if position not in present]
     if missing:
         listed = ", ".join(map(str, missing[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        raise InputError(f"{path} has gaps: {listed}", "Render them, or take --on-gap hold or black.")
+        raise InputError(f"{path} has gaps: {listed}", "Render them, or use --on-gap hold or black.")
 
 
 def _of_still(

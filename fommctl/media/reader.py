@@ -68,7 +68,7 @@ class Reader:
         """
         for name, rate in (("frame rate", fps), ("highest frame rate", max_rate)):
             if rate is not None and rate <= 0:
-                raise UsageError(f"the {name} must be more than 0, not {rate}", "Give frames a second, such as 25.")
+                raise UsageError(f"the {name} must be more than 0, not {rate}", "Give frames per second, such as 25.")
         self.start = start or Fraction(0)
         self.end = end
         if self.start < 0 or (end is not None and end <= self.start):
@@ -159,7 +159,7 @@ class Reader:
             hint = f"It is {float(length):.2f} s long." if length else "Check --start and --end."
             if self.info.timecode is not None and length and self.start > length:
                 hint += f" For its own timecodes, which begin at {self.info.timecode}, add --timecode."
-            raise InputError(f"{self.path.name} has no readable frame in the part asked for", hint)
+            raise InputError(f"{self.path.name} has no readable frame in the requested part", hint)
 
     def _warn(self, message: str) -> None:
         if message not in self.warnings:

@@ -119,7 +119,7 @@ def _numbered(path: Path) -> list[tuple[int, Path]]:
         if negative is not None:
             raise _negative(negative)
     if not found:
-        raise InputError(f"{path} holds no pictures" if path.is_dir() else f"{path} matches no file", hint)
+        raise InputError(f"{path} contains no pictures" if path.is_dir() else f"{path} matches no file", hint)
     return found
 
 
@@ -135,7 +135,7 @@ def _is_negative(pattern: Pattern, name: str) -> bool:
 
 
 def _negative(name: str) -> InputError:
-    return InputError(f"negative frame numbers are not read: {name}", "Number the frames from 0 or more.")
+    return InputError(f"negative frame numbers are not supported: {name}", "Number the frames from 0.")
 
 
 def _check_one_kind(folder: Path, pictures: list[Path]) -> None:
@@ -151,7 +151,8 @@ def _check_one_kind(folder: Path, pictures: list[Path]) -> None:
     if len(kinds) > 1:
         listed = ", ".join(f"{kind} ({count})" for kind, count in sorted(kinds.items())[:_MOST])
         raise InputError(
-            f"{folder} holds pictures of several kinds: {listed}", "Name one sequence: name.####.exr, not its folder."
+            f"{folder} contains pictures of several kinds: {listed}",
+            "Name one sequence: name.####.exr, not its folder.",
         )
 
 

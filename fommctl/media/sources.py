@@ -134,7 +134,7 @@ def _decoded(file: Path, info: VideoInfo, warn: Warn) -> tuple[Pixels, Pixels | 
         return stills.decode(file, options=info.reading)
     plate = plates.read_plate(file, info.reading)
     if plate.replaced:
-        warn(f"{info.path}: pixels that hold NaN or infinity are black, in {file.name} {plate.replaced}")
+        warn(f"{info.path}: pixels with NaN or infinity were made black, in {file.name} {plate.replaced}")
     return plate.bytes()
 
 

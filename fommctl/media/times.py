@@ -48,7 +48,7 @@ class Timecode:
                     f"the timecode of {name}, {info.timecode}, does not fit its rate: {error}", "Leave --timecode out."
                 ) from error
             if frames < 0:
-                raise UsageError(f"{self.text} lies before the start of {name}", f"It starts at {info.timecode}.")
+                raise UsageError(f"{self.text} is before the start of {name}", f"It starts at {info.timecode}.")
         # Matroska rounds times to milliseconds, by which no frame must be lost.
         slack = Fraction(1, 2000) if info.container == "matroska" else Fraction(0)
         return max(Fraction(0), frames / rate - slack)

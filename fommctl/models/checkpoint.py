@@ -106,7 +106,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     path = Path(path)
     content = read_content(path, in_place=True)
     if not isinstance(content, dict) or not content:
-        raise ModelError(f"{path} does not hold named tensors", "Is it the right file?")
+        raise ModelError(f"{path} contains no named tensors", "Is it the right file?")
     for name, item in content.items():
         if not isinstance(name, str) or not isinstance(item, Tensor):
             raise ModelError(f"{path}: {name} is a {type(item).__name__}, not a tensor", "Is it the right file?")
@@ -169,7 +169,7 @@ def _read_native(path: Path, loose: bool) -> tuple[Groups, dict[str, str]]:
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path} is truncated or damaged: {first_line(error)}", _DAMAGED) from error
     if not groups:
-        raise ModelError(f"{path} holds no tensors", _DAMAGED)
+        raise ModelError(f"{path} contains no tensors", _DAMAGED)
     return groups, metadata
 
 
@@ -188,7 +188,7 @@ def _zip_is_plain(path: Path) -> bool:
             if sum(entry.file_size for entry in entries) > 4 * os.path.getsize(path) + _SLACK:
                 raise ModelError(f"{path} unpacks to far more than its size", "The file is damaged or hostile.")
             if any(entry.file_size > LONGEST_PICKLE for entry in entries if entry.filename.endswith("/data.pkl")):
-                raise ModelError(f"{path} holds more names than a model", "The file is damaged or hostile.")
+                raise ModelError(f"{path} contains more names than a model does", "The file is damaged or hostile.")
             damaged = archive.testzip()
     except ModelError:
         raise
@@ -228,7 +228,7 @@ def _load(path: Path, in_place: bool) -> Any:
                 f"{path} is not a torch checkpoint: its pickle is damaged", "Is it the right file?"
             ) from error
         raise ModelError(
-            f"{path} is refused: it wants to call {forbidden[1]}, and a model needs no code",
+            f"{path} is refused: it tries to call {forbidden[1]}, but a model needs no code",
             "Do not use this file unless you know who made it; nothing in it was run.",
         ) from error
     except Exception as error:  # A parser that is fed a damaged file may fail in any way.
@@ -278,7 +278,9 @@ def _groups_of(content: Mapping[Any, Any], path: Path) -> Groups:
         groups[str(key)] = {name.removeprefix("module.") if parallel else name: item for name, item in value.items()}
     if not groups:
         held = f"{loose} tensors without a group" if loose else "no tensors"
-        raise ModelError(f"{path} is not a checkpoint: it holds {held}", "A checkpoint holds groups such as generator.")
+        raise ModelError(
+            f"{path} is not a checkpoint: it contains {held}", "A checkpoint contains groups such as generator."
+        )
     return groups
 
 
@@ -315,7 +317,7 @@ def _in_float32(group: str, tensors: Mapping[str, Tensor], path: Path) -> dict[s
         converted[name] = tensor.detach().float() if tensor.is_floating_point() else tensor
         if not bool(torch.isfinite(converted[name]).all()):
             raise ModelError(
-                f"{path}: {group}/{name} holds NaN or infinity", "Training diverged, or the file is damaged."
+                f"{path}: {group}/{name} contains NaN or infinity", "Training diverged, or the file is damaged."
             )
     return converted
 

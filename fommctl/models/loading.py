@@ -159,7 +159,9 @@ def load_file(
     backend = build_backend(spec, chosen.model_params)
     groups = load_weights(backend, spec, _in_layout(checkpoint, spec), chosen.name)
     if notes:
-        log.warning("%s: no preset given, so its architecture was read off its tensors: %s", name, "; ".join(notes))
+        log.warning(
+            "%s: no preset given, so its architecture was inferred from its tensors: %s", name, "; ".join(notes)
+        )
     version = host.version("backend", spec.name)
     publisher = None if version.startswith(f"{PROJECT} ") else version
     return LoadedModel(name, backend, chosen, checkpoint.metadata, notes, groups, path, fingerprint, publisher)
@@ -285,7 +287,7 @@ def _read_off(checkpoint: Checkpoint, name: str, host: Host, sets: Sequence[str]
     if not read:
         held = ", ".join(checkpoint.groups)
         raise ModelError(
-            f"{checkpoint.path} is of no known kind of model; its groups are {held}",
+            f"{checkpoint.path} is not a known kind of model; its groups are {held}",
             "Name the preset that it was trained with: --preset NAME.",
         )
     if len(read) > 1:
@@ -390,7 +392,8 @@ def export_model(
     """
     if target.suffix == ".safetensors":
         raise UsageError(
-            f"{target} has the ending of another kind of file", "A published checkpoint is a torch file: NAME.pth.tar."
+            f"{target} has the extension of another kind of file",
+            "A published checkpoint is a torch file: NAME.pth.tar.",
         )
     source = locate(model, host)
     check_target(target, overwrite, [source])
@@ -420,7 +423,7 @@ def _write_folder(
 ) -> None:
     """Write the files of a model into a new folder, all or none. Raises UsageError and OutputError."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{target} exists already", "Choose a new folder, or a file such as NAME.pth.")
+        raise UsageError(f"{target} already exists", "Choose a new folder, or a file such as NAME.pth.")
     folder = temporary_path(target)
     try:
         for name, members in files.items():

@@ -42,7 +42,7 @@ def load_perceptual(
         return _build(EfficientNetLite0Features, read_efficientnet_lite0(), "efficientnet-lite0", _REINSTALL)
     if name == "vgg19":
         path = _vgg19_file(vgg19_url, report)
-        hint = f"Delete {path}; it is fetched again."
+        hint = f"Delete {path}; it will be downloaded again."
         return _build(Vgg19Features, _read(path, hint), "vgg19", hint)
     raise UsageError(f"unknown perceptual network {name!r}", f"Known: {', '.join(NAMES)}.")
 
@@ -105,10 +105,10 @@ def _check(path: Path, name: str) -> None:
     """Raise ModelError where the file is not the one that its name says."""
     digits = re.search(r"-([0-9a-f]{8,64})\.", name)
     if digits is None:
-        raise UsageError(f"the name {name} carries no SHA-256", "It reads NAME-HASH.pth.")
+        raise UsageError(f"the name {name} has no SHA-256", "Expected NAME-HASH.pth.")
     found = file_sha256(path)
     if not found.startswith(digits[1]):
         raise ModelError(
             f"{path} is damaged or another file: its SHA-256 starts with {found[:8]}, not {digits[1]}",
-            f"Delete {path}; it is fetched again.",
+            f"Delete {path}; it will be downloaded again.",
         )

@@ -58,7 +58,7 @@ def check_pickle(file: BinaryIO, size: int) -> None:
     memo: dict[int, _Item] = {}
     for number, (name, argument) in enumerate(_operations(file)):
         if number > MOST_OPERATIONS:
-            raise Refused("holds more names than a model")
+            raise Refused("contains more names than a model does")
         if name == "MARK":
             stack.append(_MARK)
         elif name in _TUPLES:
@@ -121,7 +121,7 @@ def _operations(file: BinaryIO) -> Iterator[tuple[str, object]]:
             yield operation.name, argument
     except ValueError as error:
         if whole.tell() >= LONGEST_PICKLE - 1:
-            raise Refused("holds more names than a model") from error
+            raise Refused("contains more names than a model does") from error
         raise
     file.seek(begun + whole.tell())
 
@@ -145,7 +145,7 @@ def _tuple(parts: tuple[_Item, ...]) -> _Item:
 def _called(function: _Item, arguments: _Item) -> _Item:
     name = function.name or "an object"
     if name not in _CALLABLE and not name.startswith(_REBUILDS):
-        raise Refused(f"is refused: it wants to call {name}, and a model needs no code")
+        raise Refused(f"is refused: it tries to call {name}, but a model needs no code")
     del arguments
     return _OTHER
 

@@ -90,14 +90,16 @@ def default(host: Host) -> RegisteredModel:
     """Return the model that is used where none is named. Raises UsageError where plugins disagree on it."""
     chosen = [spec.name for spec in (BUILT_IN, *host.models.values()) if spec.default]
     if len(chosen) > 1:
-        raise UsageError(f"several models want to be the default: {', '.join(chosen)}", "Name one with --model.")
+        raise UsageError(f"several models claim to be the default: {', '.join(chosen)}", "Name one with --model.")
     return find(chosen[0], host)
 
 
 def file_of(entry: RegisteredModel) -> Path:
     """Return the model's file. Raises MissingError with the command to pull it where it is absent."""
     if entry.status == "not pulled":
-        raise MissingError(f"the weights of {entry.name} are not here", f"Run 'fommctl models pull {entry.name}'.")
+        raise MissingError(
+            f"the weights of {entry.name} are not on this machine", f"Run 'fommctl models pull {entry.name}'."
+        )
     return entry.path
 
 
@@ -200,7 +202,7 @@ def remove(name: str, host: Host) -> Path:
         raise UsageError(f"{name} ships with its package and cannot be removed", "Uninstall the package instead.")
     with model_lock(name):
         if not entry.path.exists():
-            raise UsageError(f"{name} is not here, nothing to remove", "See 'fommctl models list'.")
+            raise UsageError(f"{name} is not on this machine; nothing to remove", "See 'fommctl models list'.")
         shutil.rmtree(entry.path) if entry.path.is_dir() else entry.path.unlink()
     return entry.path
 

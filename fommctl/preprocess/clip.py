@@ -135,7 +135,7 @@ def _part(job: ClipJob, width: int, height: int) -> Box | None:
     if box is not None and frame is not None:
         box = box.scaled(width / frame[0], height / frame[1])
     if box is not None and not box.clipped(width, height).area > 0:
-        raise InputError(f"the box {box} lies outside the picture of {width}x{height}", "Check the data set's boxes.")
+        raise InputError(f"the box {box} is outside the picture of {width}x{height}", "Check the data set's boxes.")
     return squared(box, width, height, job.options.fit)
 
 
@@ -153,7 +153,7 @@ def _times(record: ClipRecord) -> tuple[Fraction, Fraction | None]:
     """Return start and end in seconds, each a little early: rounding then loses no first frame and adds no last one."""
     start, end = record.start or 0.0, record.end
     if not math.isfinite(start) or start < 0 or (end is not None and not start < end < math.inf):
-        raise InputError(f"the clip lasts from {start} to {end} s", "The end must lie after the start.")
+        raise InputError(f"the clip lasts from {start} to {end} s", "The end must be after the start.")
     return max(Fraction(0), Fraction(start) - SLACK), None if end is None else Fraction(end) - SLACK
 
 

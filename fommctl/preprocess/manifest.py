@@ -242,7 +242,7 @@ class Manifest:
         for entry in [*found, *self._journal.read()]:
             if entry.dataset != self.dataset:
                 raise UsageError(
-                    f"{self.folder} contains the data set {entry.dataset!r}", "Give every data set a folder of its own."
+                    f"{self.folder} contains the data set {entry.dataset!r}", "Give every data set its own folder."
                 )
             self.entries[entry.key] = entry
 

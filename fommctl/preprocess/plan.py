@@ -79,7 +79,7 @@ def read_records(spec: DatasetSpec, owner: str, root: Path | None) -> list[ClipR
     except InputError as error:
         raise InputError(error.message, f"{error.hint} {note}" if error.hint else note) from error
     if not records:
-        raise InputError(f"{root} holds no clip of the data set {spec.name!r}", note)
+        raise InputError(f"{root} contains no clip of the data set {spec.name!r}", note)
     return records
 
 

@@ -72,7 +72,7 @@ LARGEST = 8 * 2**20
 """Bytes of the largest file that is read; a sidecar has some ten thousand."""
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Threads = Annotated[int, Field(ge=1, le=1024)]
-_HINT = "Take the .json that 'fommctl animate --sidecar' wrote."
+_HINT = "Use the .json file that 'fommctl animate --sidecar' wrote."
 
 
 class _Part(BaseModel):
@@ -162,7 +162,7 @@ def check_sidecar(output: Path, inputs: Iterable[Path], *, overwrite: bool) -> N
     if path.is_dir() or any(os.path.realpath(path) == os.path.realpath(file) for file in inputs):
         raise UsageError(f"the sidecar would replace {path}", "Choose another name with -o.")
     if path.exists() and not overwrite:
-        raise UsageError(f"the sidecar exists already: {path}", "Use --overwrite, or another name with -o.")
+        raise UsageError(f"the sidecar already exists: {path}", "Use --overwrite, or another name with -o.")
 
 
 def read(path: Path) -> Sidecar:
@@ -175,7 +175,7 @@ def read(path: Path) -> Sidecar:
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not a JSON file", _HINT) from error
     if not isinstance(data, dict) or data.get("format") != "fommctl sidecar":
-        raise UsageError(f"{path} is not a sidecar of fommctl", _HINT)
+        raise UsageError(f"{path} is not a fommctl sidecar", _HINT)
     if data.get("version") != VERSION:
         raise UsageError(
             f"{path} is of version {printable(str(data.get('version')), 20)}, this fommctl reads version {VERSION}",

@@ -192,7 +192,7 @@ def check_signing(output: Path, certificate: Path | None, key: Path | None) -> t
     if is_pattern(output) or output.suffix.lower() not in FORMATS:
         raise UsageError(
             f"content credentials cannot be put into {output.name}",
-            ".mp4, .mov and .gif can hold them; for other formats, --sidecar records the hash of the result.",
+            ".mp4, .mov and .gif support them; for other formats, --sidecar records the hash of the result.",
         )
     c2pa = library()
     credentials = read_credentials(certificate, key)
@@ -206,7 +206,7 @@ def check_signing(output: Path, certificate: Path | None, key: Path | None) -> t
     except c2pa.C2paError as error:
         raise UsageError(
             f"{certificate} cannot sign: {_reason(error)}",
-            "C2PA wants a chain whose first certificate is for digital signatures, with the extended key usage "
+            "C2PA needs a chain whose first certificate is for digital signatures, with the extended key usage "
             "emailProtection or documentSigning, and not itself an authority.",
         ) from error
     return credentials.warnings

@@ -307,7 +307,7 @@ def _own_device(name: str, place: DistributedEnv) -> str:
     if place.local_rank >= count:
         raise UsageError(
             f"this machine has {count} GPUs, too few for {place.local_rank + 1} processes",
-            "Start one process for each GPU, or take --device cpu.",
+            "Start one process for each GPU, or use --device cpu.",
         )
     return f"cuda:{place.local_rank}"
 
@@ -326,7 +326,7 @@ def _leave(store: Store, place: DistributedEnv, error: BaseException) -> NoRetur
     if lost:
         raise JobsFailedError(
             f"the connection to the other processes was lost: {_line(error)}",
-            "One of them ended or cannot be reached. Go on with the same command and --resume auto.",
+            "One of them ended or cannot be reached. Run the same command with --resume auto.",
         ) from error
     raise error
 

@@ -29,7 +29,7 @@ from fommctl.media.drawing import Colour, draw_keypoints, label
 from fommctl.presets.sections import VisualizerParams
 from fommctl.train.run_folder import picture_path, write_atomically
 
-_HINT = "Free some space, or check the permissions of the folder, and go on with --resume auto."
+_HINT = "Free some space, or check the permissions of the folder, and resume with --resume auto."
 
 
 class Metrics(BaseModel):
@@ -116,7 +116,7 @@ class TensorBoardLog:
         self.folder = tensorboard_folder(run)
         self._records: Any = None
         if importlib.util.find_spec("tensorboard") is None:
-            log.warning("no curves for TensorBoard: run pip install 'fommctl[train]' to have them")
+            log.warning("no curves for TensorBoard: run pip install 'fommctl[train]' to get them")
             return
         from tensorboard.compat.proto.event_pb2 import SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter

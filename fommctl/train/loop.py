@@ -282,7 +282,7 @@ class Loop:
             if not all(bool(tensor.isfinite().all()) for tensor in module.state_dict().values()):
                 raise ModelError(
                     f"weights of {group} are not finite after step {done}; training stopped",
-                    "Lower the learning rates, and go on with --resume auto from the last good checkpoint.",
+                    "Lower the learning rates, and resume with --resume auto from the last good checkpoint.",
                 )
         score, best = self.progress.validation, self.progress.best
         better = score is not None and (best is None or score < best)

@@ -254,7 +254,7 @@ class TrainingPairs(Dataset[dict[str, Any]]):
         for name, problem in unreadable.items():
             if name not in self._told:
                 self._told.add(name)
-                log.warning("%s cannot be read any more, and others are taken instead: %s", name, problem)
+                log.warning("%s cannot be read any more; others are used instead: %s", name, problem)
 
     def draw(self, draw: int) -> Drawn:
         """Return the pair with this number. No state is kept between calls, not even which clips have failed."""
@@ -478,7 +478,7 @@ def worker_crashes_as_errors(signalled: Callable[[], bool]) -> Iterator[None]:
             raise KeyboardInterrupt from error
         raise InputError(
             "the system killed a process that prepares training data",
-            "It may have run out of memory: lower --workers, and go on with --resume auto.",
+            "It may have run out of memory: lower --workers, and resume with --resume auto.",
         ) from error
 
 

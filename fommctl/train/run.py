@@ -111,7 +111,7 @@ def _finished(config: TrainConfig, setup: Setup, loop: Loop, signalled: bool, pr
             raise InterruptedRunError("interrupted before the first step", "Nothing was written.")
         raise InterruptedRunError(
             f"stopped after {done} of {setup.schedule.total} steps; {checkpoint} is written",
-            "Go on with the same command and --resume auto.",
+            "Run the same command with --resume auto.",
         )
     model = None
     if done >= setup.schedule.total and processes.first:

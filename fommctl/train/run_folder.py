@@ -33,7 +33,7 @@ _MARKER = ".fommctl-training"
 _WAIT_FOR_LOCK = 1
 _STEP = re.compile(r"step-(\d+)\.pt")
 _AUTO = "auto"
-_HINT_FULL = "Free some space and go on with --resume auto: the last good checkpoint stays."
+_HINT_FULL = "Free some space and resume with --resume auto: the last good checkpoint stays."
 
 
 def checkpoints_folder(run: Path) -> Path:
@@ -97,20 +97,21 @@ def open_run(out: Path, resume: str | None, *, readable: Callable[[Path], bool] 
     if resume is None:
         if not empty:
             raise UsageError(
-                f"the output folder is not empty: {out}", "Go on with --resume auto, or name another folder with --out."
+                f"the output folder is not empty: {out}",
+                "Resume with --resume auto, or name another folder with --out.",
             )
         return None
     if resume == _AUTO:
         newest = _newest(checkpoints_folder(out), readable)
         if newest is None and not empty:
             _check_restart(out)
-            log.warning("%s holds no checkpoint yet: the run starts anew", out)
+            log.warning("%s contains no checkpoint yet: starting a new run", out)
         return newest
     checkpoint = _named(Path(resume), readable)
     if not empty and not _inside(checkpoint, out):
         raise UsageError(
             f"the output folder is not empty and {checkpoint} is not from that run: {out}",
-            "Name another folder with --out, or go on with --resume auto.",
+            "Name another folder with --out, or resume with --resume auto.",
         )
     return checkpoint
 
@@ -127,11 +128,11 @@ def _check_restart(out: Path) -> None:
         newest = read_regular(out / _MARKER).decode("utf-8", "replace").strip()[:100]
     except OSError as error:
         raise UsageError(
-            f"the output folder is not empty and holds no checkpoint: {out}", "Name another folder with --out."
+            f"the output folder is not empty and contains no checkpoint: {out}", "Name another folder with --out."
         ) from error
     if newest or (out / MODEL).exists() or checkpoints_folder(out).is_symlink():
         raise InputError(
-            f"the checkpoints of the run in {out} are not there{f' ({newest} was the newest)' if newest else ''}",
+            f"the checkpoints of the run in {out} are missing{f' ({newest} was the newest)' if newest else ''}",
             f"Restore {checkpoints_folder(out)}, or name another folder with --out.",
         )
 
@@ -142,7 +143,7 @@ def set_newer_aside(run: Path, step: int) -> None:
     for path in step_checkpoints(checkpoints_folder(run)):
         if _number(path) > step:
             os.replace(path, path.with_name(f"{path.name}.abandoned"))
-            log.warning("%s lies after the step that the run goes on from: renamed to *.abandoned", path.name)
+            log.warning("%s is from after the step that the run resumes from: renamed to *.abandoned", path.name)
 
 
 def keep_last(folder: Path, count: int) -> None:
@@ -248,7 +249,7 @@ def _named(path: Path, readable: Callable[[Path], bool]) -> Path:
             raise InputError(f"there is no checkpoint in {path}", "Name a run, or a file step-*.pt of one.")
         return checkpoint
     if not path.exists():
-        raise InputError(f"there is no checkpoint {path}", "Name a run or a checkpoint, or go on with --resume auto.")
+        raise InputError(f"there is no checkpoint {path}", "Name a run or a checkpoint, or resume with --resume auto.")
     if not readable(path):
         raise ModelError(
             f"the checkpoint {path} is damaged", "Name its folder, and the newest intact checkpoint is used."

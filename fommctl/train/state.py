@@ -110,5 +110,5 @@ def restore(
     except Exception as error:  # Optimisers that are fed what is none fail in any way.
         raise ModelError(
             f"{path} does not fit this preset: {first_line(error)}",
-            "Resume with the preset and the options that the run began with.",
+            "Resume with the preset and the options that the run was started with.",
         ) from error

@@ -55,8 +55,8 @@ class Fashion:
                     yield ClipRecord(name=identity, identity=identity, split=split, path=path)
         if not present:
             raise InputError(
-                f"{root} holds no videos of Fashion",
-                "They lie in the folders train and test, under the names in fashion_train.txt and fashion_test.txt.",
+                f"{root} contains no Fashion videos",
+                "They are in the folders train and test, under the names in fashion_train.txt and fashion_test.txt.",
             )
 
 
@@ -68,7 +68,7 @@ def _listed(path: Path) -> list[str]:
         with path.open(encoding="utf-8-sig") as file:
             lines = [line.strip() for line in bounded_lines(file, path)]
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}", "Fetch it again.") from error
+        raise InputError(f"{path} cannot be read: {error}", "Download it again.") from error
     names = [line.split("?")[0].rsplit("/", 1)[-1] for line in lines if line]
     strange = [name for name in names if Path(name).suffix.lower() not in VIDEO_SUFFIXES or "\\" in name]
     if strange:

@@ -54,7 +54,7 @@ class UvaNemo:
                 yield ClipRecord(name=match[0], identity=match[1], split=split, path=path)
         if not names:
             raise InputError(
-                f"{root} holds no clips of UvA-Nemo", "They are called as 001_deliberate_smile_2.mp4 in the database."
+                f"{root} contains no UvA-Nemo clips", "They have names such as 001_deliberate_smile_2.mp4."
             )
 
 

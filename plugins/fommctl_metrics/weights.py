@@ -55,7 +55,7 @@ def _check(path: Path) -> None:
 def _expected(path: Path) -> str:
     digits = re.search(r"-([0-9a-f]{8,64})\.", path.name)
     if digits is None:
-        raise ValueError(f"{path.name} carries no SHA-256")
+        raise ValueError(f"{path.name} has no SHA-256")
     return digits[1]
 
 

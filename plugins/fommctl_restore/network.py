@@ -35,7 +35,7 @@ class Restorer:
         except Exception as error:
             raise ModelError(
                 f"--restore: {path.name} cannot be used: {str(error)[:200] or type(error).__name__}",
-                "It has to be of an architecture that spandrel knows.",
+                "It must have an architecture that spandrel supports.",
             ) from error
         if not isinstance(found, spandrel.ImageModelDescriptor) or (found.input_channels, found.output_channels) != (
             3,

@@ -85,7 +85,7 @@ class Bair:
             yield ClipRecord(name=CAMERA, identity=identity, split=_split(folder, root), path=folder)
         if not found:
             raise InputError(
-                f"{root} holds neither .tfrecords files nor folders of frames",
+                f"{root} contains neither .tfrecords files nor folders of frames",
                 "Name the folder with train and test in it (softmotion30_44k, as published).",
             )
 

@@ -82,7 +82,7 @@ def _version_3(info: Info) -> Episodes:
     folder = info.root / "meta/episodes"
     files = sorted(folder.rglob("*.parquet"))
     if not files:
-        raise InputError(f"{folder} holds no .parquet files", _AGAIN)
+        raise InputError(f"{folder} contains no .parquet files", _AGAIN)
     columns = ["episode_index"]
     for camera in info.videos:
         columns += [f"videos/{camera}/{each}" for each in ("chunk_index", "file_index")]

@@ -86,7 +86,7 @@ def read_info(root: Path) -> Info:
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}", "Download it again.") from error
     if not isinstance(info, dict):
-        raise InputError(f"{path} is damaged: it holds no object", "Download it again.")
+        raise InputError(f"{path} is damaged: it contains no object", "Download it again.")
     version = _version(path, info)
     videos, pictures = (_cameras(path, info, dtype) for dtype in ("video", "image"))
     if not videos and not pictures:
@@ -108,8 +108,8 @@ def _version(path: Path, info: dict[str, Any]) -> int:
     match = _VERSION.match(stated)
     if match is None or int(match[1]) not in (2, 3):
         raise InputError(
-            f"{path}: codebase_version is {stated!r}; versions 2 and 3 are read",
-            "Convert the data set with the scripts of LeRobot.",
+            f"{path}: codebase_version is {stated!r}; versions 2 and 3 are supported",
+            "Convert the data set with LeRobot's scripts.",
         )
     return int(match[1])
 

@@ -160,5 +160,5 @@ def test_values_are_read_from_text():
     cls = load_host().backends["liveportrait"].options()
     chosen = backend_options(cls, ["eyes-open=0.3", "region = pose:0.5,lips", "neutral=yes"], "liveportrait")
     assert (chosen.eyes_open, chosen.regions, chosen.neutral) == (0.3, {"pose": 0.5, "lips": 1.0}, True)
-    with pytest.raises(UsageError, match="-O region is 'hair'"):
+    with pytest.raises(UsageError, match="-O region cannot be 'hair'"):
         backend_options(cls, ["region=hair"], "liveportrait")

@@ -80,12 +80,12 @@ def test_expression_is_of_relative_motion_and_of_models_that_know_openings(anima
     absolute = run_cli("animate", *files, *openings, "--motion", "absolute")
     assert (absolute.code, absolute.stderr.splitlines()[0]) == (
         2,
-        "error: --expression belongs to relative motion, not to --motion absolute",
+        "error: --expression needs relative motion, not --motion absolute",
     )
     unknown = run_cli("animate", *files, "--set", "animate_params.openings=[]")
     assert (unknown.code, unknown.stderr.splitlines()[0]) == (
         2,
-        "error: --expression, but this model's keypoints do not tell mouth and eyelids",
+        "error: --expression needs a model with keypoints on mouth and eyelids",
     )
     wrong = run_cli("animate", *files, "--set", "animate_params.openings=[{keypoints: [0, 99]}]")
     assert (wrong.code, wrong.stderr.splitlines()[0]) == (

@@ -296,14 +296,14 @@ def test_crop_dry_run_shows_the_numbers(run_cli, source, pair):
     [
         (("--face", "3"), "there is no face 3 in two.png"),
         (("--driving-face", "3"), "there is no face 3 in pair.mp4"),
-        (("--face", "0"), "--face is '0'"),
+        (("--face", "0"), "--face cannot be '0'"),
         (("--map", "1:2,2:2"), "a face of the source is moved twice"),
-        (("--map", "1-2"), "--map is '1-2'"),
+        (("--map", "1-2"), "--map cannot be '1-2'"),
         (("--map", "1:2", "--face", "1"), "--map excludes --face"),
-        (("--face", "all", "--crop", "none"), "--face looks for a face"),
-        (("--driving-face", "all"), "--driving-face all without --face all"),
-        (("--driving-face", "2", "--driving-crop", "none"), "--driving-face looks for a face"),
-        (("--face", "all", "--no-paste-back"), "several faces need squares of their own"),
+        (("--face", "all", "--crop", "none"), "--face needs --crop auto"),
+        (("--driving-face", "all"), "--driving-face all needs --face all"),
+        (("--driving-face", "2", "--driving-crop", "none"), "--driving-face needs --driving-crop auto"),
+        (("--face", "all", "--no-paste-back"), "several faces need automatic crops"),
     ],
 )
 def test_what_is_refused(animate, pair, tmp_path, more, message):

@@ -102,7 +102,7 @@ def test_parts_side_by_side_are_the_whole(animator, shots, tmp_path):
     for frames in ("9-", "1-4", "5-8"):
         animator.animate(shots / "a.png", motion, tmp_path / "parts/%03d.png", frames=frames, crop="none")
     assert pictures(tmp_path / "parts") == pictures(tmp_path / "whole")
-    with pytest.raises(UsageError, match=r"frames exist already: .*004\.png"):
+    with pytest.raises(UsageError, match=r"frames already exist: .*004\.png"):
         animator.animate(shots / "a.png", motion, tmp_path / "parts/%03d.png", frames="4-5", crop="none")
     animator.animate(shots / "a.png", motion, tmp_path / "parts/%03d.png", frames="4-5", crop="none", overwrite=True)
     assert pictures(tmp_path / "parts") == pictures(tmp_path / "whole"), "--overwrite replaces these, others stay"
@@ -207,12 +207,12 @@ def test_a_motion_of_another_family_or_shape_is_refused(animator, shots, tmp_pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"start": 1}, "--start does not go with a motion file"),
-        ({"driving_crop": "follow"}, "--driving-crop does not go with a motion file"),
+        ({"start": 1}, "--start cannot be used with a motion file"),
+        ({"driving_crop": "follow"}, "--driving-crop cannot be used with a motion file"),
         ({"compare": True}, "--compare shows the driving video"),
         ({"frames": "99-"}, "--frames 99- is beyond the end"),
-        ({"frames": "9-2"}, "--frames is '9-2'"),
-        ({"frames": "-"}, "--frames is '-'"),
+        ({"frames": "9-2"}, "--frames cannot be '9-2'"),
+        ({"frames": "-"}, "--frames cannot be '-'"),
         ({"best_frame": "99"}, "--best-frame 99 is beyond the end"),
     ],
 )
@@ -312,7 +312,7 @@ def test_the_sound_of_a_video_that_is_gone_or_another_is_left_out(animator, shot
 def test_motion_out_replaces_nothing(animator, shots, tmp_path):
     taken_name = tmp_path / "take.motion"
     taken_name.write_bytes(b"mine")
-    with pytest.raises(UsageError, match="the motion file exists already"):
+    with pytest.raises(UsageError, match="the motion file already exists"):
         animator.animate(shots / "a.png", shots / "talk.mp4", tmp_path / "a.mkv", motion_out=taken_name)
     with pytest.raises(UsageError, match="the motion file would replace"):
         animator.animate(

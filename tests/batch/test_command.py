@@ -132,13 +132,13 @@ def test_everything_is_checked_before_the_first_job(folder, run_cli):
         ("line 5", "use one picture of the source"),
         ("line 6", "unknown model 'vix-256'"),
         ("line 6", "the output folder"),
-        ("line 7", "exists already, and no batch has made it"),
+        ("line 7", "already exists, and no batch has made it"),
         ("line 8", "--audio driving, but d2.mp4 has no sound"),
         ("line 8", "unknown detector 'eyes'"),
         ("line 9", "the output is outside"),
         ("line 9", "--start 99 is beyond the end of d1.mp4"),
         ("line 9", "no CUDA device"),
-        ("line 10", "--crf is 'much'"),
+        ("line 10", "--crf cannot be 'much'"),
     ):
         assert any(line.startswith(f"{place}: ") and text in line for line in told), (place, text, told)
     assert not any(line.startswith("line 1:") for line in told)
@@ -184,7 +184,7 @@ def test_jobs_that_fail(folder, run_cli):
     assert told["jobs"][0]["reason"] == "--best-frame 99 is beyond the end"
     assert told["jobs"][0]["hint"] == "Frames are numbered 0 to 4."
     assert told["jobs"][0]["exit_code"] == 2
-    assert "1.mkv: --best-frame 99 is beyond the end; it will be tried again" in result.stderr
+    assert "1.mkv: --best-frame 99 is beyond the end; will be retried" in result.stderr
     assert "2.mkv: done, 5 frames" in result.stderr
     assert [state for output, state in states(folder) if output == "1.mkv"] == ["started", "failed"] * 2
     assert [line["attempt"] for line in lines(folder) if line["output"] == "3.mkv"] == [1, 1, 2, 2]

@@ -116,17 +116,17 @@ def test_hostile_yaml(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("jobs.txt", "x", "does not have the ending of a job file"),
-        ("jobs.csv", "", "holds no jobs"),
-        ("jobs.csv", "source,driving\n", "holds no jobs"),
-        ("jobs.yaml", "jobs:\n", "holds no jobs"),
+        ("jobs.txt", "x", "does not have the extension of a job file"),
+        ("jobs.csv", "", "contains no jobs"),
+        ("jobs.csv", "source,driving\n", "contains no jobs"),
+        ("jobs.yaml", "jobs:\n", "contains no jobs"),
         ("jobs.csv", "a,a\n1,2\n", "line 1: column names must be unique and not empty"),
         ("jobs.csv", 'a,b\n"1,2\n', "line 2: not valid CSV: unexpected end of data"),
         ("jobs.csv", b"a,b\n\xff,2\n", "line 2: not UTF-8 text"),
         ("jobs.csv", "a,b\n1,2\n".encode("utf-16"), "not UTF-8 text"),
-        ("jobs.tsv", "x", "does not have the ending of a job file"),
+        ("jobs.tsv", "x", "does not have the extension of a job file"),
         ("jobs.csv", "a,b\n1,2\n".encode("utf-16-le"), "holds zero bytes"),
-        ("jobs.xlsx", b"PK", "does not have the ending of a job file"),
+        ("jobs.xlsx", b"PK", "does not have the extension of a job file"),
         ("jobs.csv", b"a,b\n\0,2\n", "holds zero bytes"),
     ],
 )

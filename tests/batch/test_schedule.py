@@ -72,7 +72,7 @@ def test_a_job_is_planned_by_what_is_known_of_its_output(tmp_path: Path) -> None
     job, status = job_of(tmp_path), status_of(tmp_path)
     assert plan_job(job, KEY, None).reason == "new"
     job.output.write_text("of somebody")
-    with pytest.raises(UsageError, match="exists already, and no batch has made it"):
+    with pytest.raises(UsageError, match="already exists, and no batch has made it"):
         plan_job(job, KEY, None)
     assert plan_job(job_of(tmp_path, overwrite=True), KEY, None).reason == "new"
 
@@ -286,4 +286,4 @@ def test_a_result_of_inputs_that_changed_meanwhile_is_rendered_again(tmp_path: P
         status.refresh()
         found = plan_job(job, key, status.of(job.output)).reason
         assert found is None if reason is None else str(found).startswith(reason)
-    assert caplog.messages == [f"an input of {job.output} changed meanwhile; the next batch renders it again"]
+    assert caplog.messages == [f"an input of {job.output} changed in the meantime; the next batch renders it again"]

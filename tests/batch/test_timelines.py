@@ -176,7 +176,7 @@ def test_what_is_wrong_with_clips(folder, run_cli):
     [
         ("a.otio", "{", "is not a timeline"),
         ("a.otio", json.dumps({"OTIO_SCHEMA": "Clip.2", "name": "x"}), "is not a timeline"),
-        ("a.otio", otio.schema.Timeline("empty").to_json_string(), "holds no clips"),
+        ("a.otio", otio.schema.Timeline("empty").to_json_string(), "contains no clips"),
         ("a.edl", "TITLE: X\n001 A V C nonsense\n", "is not a timeline"),
     ],
 )

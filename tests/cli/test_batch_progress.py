@@ -49,7 +49,7 @@ def test_the_live_table() -> None:
     progress.failed_once(job(1), "it broke")
     progress.ended(Ended(job=job(3), state="done", attempts=1, seconds=65.2, result={"frames": 48}))
     text = shown(progress.picture())
-    assert "it broke; it will be tried again" in text
+    assert "it broke; will be retried" in text
     assert "48 frames, 0:01:05" in text
     assert "1 of 3 jobs (1 done)" in text
 

@@ -39,7 +39,7 @@ def trouble(third_party: Callable[..., None], tmp_path: Path, monkeypatch: pytes
         ("full", 3, "the disk is full: [Errno 28] No space left on device: '/x'"),
         ("forbidden", 3, "not allowed: [Errno 13] Permission denied: '/x'"),
         ("moved", 3, "no such file or directory: '/gone/x'"),
-        ("null", 2, "a name holds a null character"),
+        ("null", 2, "a name contains a null character"),
         ("bug", 1, f"{PLUGIN} failed: ZeroDivisionError: division by zero"),
         ("eof", 1, f"{PLUGIN} failed: EOFError: file ends early"),
         ("otherpipe", 1, f"{PLUGIN} failed: BrokenPipeError: [Errno 32] Broken pipe"),

@@ -81,7 +81,7 @@ def test_an_address_is_called_one_by_every_command(
     monkeypatch.chdir(tmp_path)
     result = run_cli(*words)
     assert result.code == 3
-    assert "https://example.org/b%20c.png is a URL, and fommctl reads files" in result.stderr
+    assert "https://example.org/b%20c.png is a URL, but fommctl reads only files" in result.stderr
     assert "Download it first" in result.stderr
 
 
@@ -89,7 +89,7 @@ def test_a_name_that_begins_with_a_dash_is_explained(run_cli) -> None:
     result = run_cli("animate", "-clip.mp4", "talk.mp4")
     assert (result.code, result.stderr.splitlines()[-1]) == (
         2,
-        "hint: The name of a file that begins with a dash is written ./-clip.mp4.",
+        "hint: Write a file name that starts with a dash as ./-clip.mp4.",
     )
 
 

@@ -133,7 +133,7 @@ def test_check(tmp_path: Path, site: Path, run_beside: Run) -> None:
         "plugin summaries: passed",
     ]
     assert re.fullmatch(
-        r"plugin import: passed: \S+ ms of every command(, slow)?; it loads numpy, which could wait for build", lines[3]
+        r"plugin import: passed: \S+ ms of every command(, slow)?; it loads numpy, which can wait for build", lines[3]
     )
     assert lines[4:] == [
         "dataset ramp: passed",
@@ -156,11 +156,11 @@ def test_check_explains_broken_promises(tmp_path: Path, run_beside: Run) -> None
     assert checks["empty"] == {
         "kind": "dataset",
         "name": "empty",
-        "problem": "broken promise: there are clips",
+        "problem": "requirement not met: there are clips",
         "read": "fommctl_datasets",
         "repeat": "fommctl.api.testing.check_dataset",
     }
-    assert checks["twice"]["problem"] == "broken promise: names are unique among the clips of an identity"
+    assert checks["twice"]["problem"] == "requirement not met: names are unique among the clips of an identity"
     assert checks["twice"]["got"] == "('i', 'c')"
     assert checks["raises"]["problem"] == "ZeroDivisionError: division by zero"
     assert checks["raises"]["where"] == f"{tmp_path / 'good_plugin.py'}:7, in divided"
@@ -179,8 +179,11 @@ def test_check_looks_at_the_plugin_itself(tmp_path: Path, run_beside: Run) -> No
     checks = failed(run_beside("plugins", "check", "careless", "--json", path=tmp_path))
     assert set(checks) == {"requirement", "summaries", "import", "mute", "chatty"}
     assert checks["requirement"]["advice"] == 'Write "fommctl>=2,<3" among the dependencies of careless-plugin.'
-    assert checks["summaries"]["problem"] == "the dataset 'mute' has none; that of the dataset 'chatty' has 2 lines"
-    assert checks["import"]["problem"].startswith("importing it, or asking its hooks, loads av (")
+    assert (
+        checks["summaries"]["problem"]
+        == "the dataset 'mute' has no summary; the summary of the dataset 'chatty' has 2 lines"
+    )
+    assert checks["import"]["problem"].startswith("importing it, or calling its hooks, loads av (")
 
 
 @pytest.mark.parametrize(
@@ -203,7 +206,7 @@ def test_check_of_what_does_not_load(tmp_path: Path, run_beside: Run, source: st
 def test_a_plugin_that_ends_the_process(tmp_path: Path, run_process: Run) -> None:
     ends = "import os, sys\nif sys.argv[0] == '-c':\n    os._exit(0)"
     checks = failed(run_process("plugins", "check", "good", "--json", path=install(tmp_path, ends)))
-    assert checks["import"]["problem"] == "importing it in a process of its own fails: it ends the process"
+    assert checks["import"]["problem"] == "importing it in a new process fails: it ends the process"
 
 
 def test_a_command_of_a_plugin(site: Path, run_beside: Run) -> None:
@@ -252,8 +255,8 @@ def test_a_plugin_cannot_take_the_place_of_a_command_of_ours(tmp_path: Path, run
     path = install(tmp_path, DISPUTED.format(name="plugins"))
     result = run_beside("--help", path=path)
     assert result.stderr == (
-        "warning: the command 'plugins' of plugin 'good' (good_plugin) of good-plugin is left out: "
-        "fommctl has one of this name\n"
+        "warning: skipping the command 'plugins' of plugin 'good' (good_plugin) of good-plugin: "
+        "fommctl has a command of this name\n"
     )
     assert run_beside("plugins", "list", "--json", path=path).code == 0
 
@@ -300,4 +303,4 @@ def test_check_finds_a_backend_that_claims_others_presets(tmp_path: Path, run_be
     (tmp_path / "greedy.yaml").write_text(text.replace("name: smoke", "name: greedy"), encoding="utf-8")
     checks = failed(run_beside("plugins", "check", "good", "--json", path=tmp_path))
     assert list(checks) == ["greedy"]
-    assert checks["greedy"]["problem"].startswith("broken promise: recognises() is less sure of ")
+    assert checks["greedy"]["problem"].startswith("requirement not met: recognises() is less sure of ")

@@ -56,7 +56,7 @@ def test_what_is_written(here: Path, run_cli: Run, kind: str) -> None:
 def test_the_last_lines_say_what_comes_next(run_cli: Run) -> None:
     result = run_cli("plugins", "new", "cats", "--kind", "metric", "-o", "my plugins/cats")
     assert result.stdout.splitlines()[:4] == [
-        "my plugins/cats holds the plugin 'cats', a metric that works. Next:",
+        "my plugins/cats contains the plugin 'cats', a working metric. Next:",
         "  pip install -e 'my plugins/cats[dev]'",
         "  fommctl plugins check cats",
         "  pytest 'my plugins/cats'",
@@ -114,7 +114,7 @@ def test_another_plugin_of_the_name(here: Path, run_cli: Run, third_party: Calla
 def test_what_exists_is_kept(here: Path, run_cli: Run, make: Callable[[Path], None]) -> None:
     make(here / "fommctl-cats")
     result = run_cli("plugins", "new", "cats", "--kind", "dataset", "--json")
-    assert (result.code, result.json()["error"]["message"]) == (2, "fommctl-cats exists already")
+    assert (result.code, result.json()["error"]["message"]) == (2, "fommctl-cats already exists")
     assert [path.name for path in here.iterdir()] == ["fommctl-cats"]
 
 

@@ -329,8 +329,8 @@ def test_what_cannot_be_used_is_listed_and_the_rest_is_done(run_cli, blobs, tmp_
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: (folder / "raw").mkdir(), "holds no videos or pictures"),
-        (lambda folder: (folder / "raw").write_text("text"), "is not a video or a picture"),
+        (lambda folder: (folder / "raw").mkdir(), "contains no videos or pictures"),
+        (lambda folder: (folder / "raw").write_text("text"), "is not a readable video or picture"),
         (lambda folder: None, "does not exist"),
         (lambda folder: write_clip(folder / "raw.mp4", frames=2).rename(folder / "raw"), "no face was found"),
     ],
@@ -434,13 +434,13 @@ def test_frames_in_a_folder_are_pictures_and_a_pattern_is_a_clip(run_cli, blobs,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--iou", "1.5"), "--iou is 1.5"),
-        (("--margin", "-1"), "--margin is -1"),
+        (("--iou", "1.5"), "--iou cannot be 1.5"),
+        (("--margin", "-1"), "--margin cannot be -1"),
         (("--min-duration", "soon"), "a time of 'soon'"),
         (("--detector", "blob"), "unknown detector 'blob'"),
-        (("--preset", "taichi"), "does not say what its subject is"),
-        (("--size", "4"), "--size is 4"),
-        (("--workers", "0"), "--workers is 0"),
+        (("--preset", "taichi"), "names no subject"),
+        (("--size", "4"), "--size cannot be 4"),
+        (("--workers", "0"), "--workers cannot be 0"),
         (("--codec", "prores"), "cannot be written with codec 'prores'"),
     ],
 )

@@ -132,7 +132,7 @@ def test_a_manifest_that_leads_outside_is_refused(file: str, tmp_path: Path) -> 
     clip(tmp_path / "outside.mp4")
     row = {"file": file.format(parent=tmp_path), "identity": "x"}
     (root / "manifest.jsonl").write_text(json.dumps(row) + "\n")
-    with pytest.raises(InputError, match="lies outside its folder"):
+    with pytest.raises(InputError, match="is outside its folder"):
         find_clips(root, "train")
 
 
@@ -170,7 +170,7 @@ def test_links_in_circles_end(tmp_path: Path) -> None:
 def test_nothing_to_read_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a folder"):
         find_clips(tmp_path / "missing", "train")
-    with pytest.raises(InputError, match="holds no clip that can be read"):
+    with pytest.raises(InputError, match="contains no clip that can be read"):
         find_clips(tmp_path, "train")
 
 

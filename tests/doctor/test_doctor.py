@@ -128,7 +128,7 @@ def test_without_typer_the_report_is_plain_and_other_commands_name_doctor(
     assert other.code == 5
     assert other.json()["error"] == {
         "message": "a package that fommctl needs cannot be loaded: RuntimeError: this is not typer",
-        "hint": "Run 'fommctl doctor'; it says what to do.",
+        "hint": "Run 'fommctl doctor' to see how to fix it.",
         "exit_code": 5,
     }
 

@@ -89,7 +89,7 @@ def test_two_models_are_ranked_on_the_same_clips(folder, run_cli, tmp_path):
     own = ("--metrics", "keypoint-jitter", "--keypoints", "model", "--max-clips", "1", "--json")
     assert any("no common scale" in text for text in run_cli(*command, *own).json()["warnings"])
     shown = run_cli(*command)
-    assert "6 were scored already" in " ".join(shown.stdout.replace("\n", " ").split())
+    assert "6 already scored" in " ".join(shown.stdout.replace("\n", " ").split())
     assert all(name in shown.stdout for name in ("l1.paper ↓", "psnr ↑", "95%", "100%"))
 
 
@@ -172,7 +172,7 @@ def test_the_output_is_no_other_folder(folder, run_cli, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("dear")
     for out, message in (
-        (tmp_path / "mine", "holds no evaluation"),
+        (tmp_path / "mine", "contains no evaluation"),
         (folder / "data/x", "inside the folder of the clips"),
     ):
         result = run_cli("evaluate", "--data", folder / "data", "--metrics", "psnr", "-o", out)

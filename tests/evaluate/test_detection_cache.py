@@ -129,5 +129,5 @@ def test_without_a_usable_file_results_are_kept_in_memory(
             check(results, numbers)
             assert 2 not in asked or numbers == [1, 2]
     (record,) = caplog.records
-    assert record.message.startswith(f"detections are not kept in {path}: ")
+    assert record.message.startswith(f"detections are not cached in {path}: ")
     assert (path.read_bytes() if path.is_file() else None) == before

@@ -278,9 +278,9 @@ def test_what_is_refused(run_cli, folder):
     job = emit(run_cli, folder, "slurm")
     again = ("farm", "emit", folder / "a.png", folder / "d1.mp4", *SHOT, "--engine", "slurm", "-o")
     for words, code, message in (
-        ((*again, job), 2, "the job exists already"),
-        ((*again, folder), 2, "holds no job of a farm"),
-        ((*again, folder / "new", "--chunk", "0"), 2, "--chunk is 0"),
+        ((*again, job), 2, "the job already exists"),
+        ((*again, folder), 2, "contains no job of a farm"),
+        ((*again, folder / "new", "--chunk", "0"), 2, "--chunk cannot be 0"),
         ((*again, folder / "new", "--frames", "99-"), 2, "--frames 99- is beyond the end"),
         ((*again, folder / "new", "--result", folder / "x.doc"), 3, ".doc"),
         (("farm", "render", job, "--frames", "1-5"), 3, "the motion of job is not made yet"),

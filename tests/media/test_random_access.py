@@ -178,7 +178,7 @@ def test_a_missing_and_a_broken_file_are_input_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="text"):
         read_frames(tmp_path / "text.mp4", [0])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no pictures"):
+    with pytest.raises(InputError, match="contains no pictures"):
         count_frames(tmp_path / "empty")
 
 

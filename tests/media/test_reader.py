@@ -227,7 +227,7 @@ def test_times_that_make_no_sense_are_refused(tmp_path):
     ):
         with pytest.raises(UsageError):
             Reader(path, **options)
-    with pytest.raises(InputError, match="no readable frame in the part asked for"):
+    with pytest.raises(InputError, match="no readable frame in the requested part"):
         list(Reader(path, start=Fraction(60)))
 
 

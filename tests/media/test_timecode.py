@@ -148,7 +148,7 @@ def test_own_timecodes_count_from_that_of_the_clip(tmp_path):
     info = probe(write_clip(tmp_path / "a.mov", frames=20, timecode="10:00:00:00"))
     timed = config(start=Timecode("10:00:00:05"), end=Timecode("10:00:00:15"), timecode=True).timed(info)
     assert (timed.start_s, timed.end_s) == (Fraction(1, 5), Fraction(3, 5))
-    with pytest.raises(UsageError, match="lies before the start"):
+    with pytest.raises(UsageError, match="is before the start"):
         config(start=Timecode("09:59:59:24"), timecode=True).timed(info)
     plain = probe(write_clip(tmp_path / "b.mov", frames=20))
     with pytest.raises(UsageError, match="has no timecode"):

@@ -92,7 +92,7 @@ def test_existing_frames_are_kept_without_overwrite_and_stale_ones_go_with_it(tm
     write(pattern, spans(RATE, 5), mark=MARK)
     for other in ("shot-x.png", "shot-0001.png", "note.txt"):
         (tmp_path / other).write_text("mine")
-    with pytest.raises(UsageError, match=r"frames exist already: .*shot-001\.png"):
+    with pytest.raises(UsageError, match=r"frames already exist: .*shot-001\.png"):
         check_output(pattern, False)
     write(pattern, spans(RATE, 2), [solid(64, 48, (1, 2, 3))] * 2, overwrite=True)
     assert names(tmp_path) == ["note.txt", "shot-0001.png", "shot-001.png", "shot-002.png", "shot-x.png"]
@@ -118,7 +118,7 @@ def write_while(pattern: Path, meanwhile: Callable[[], object]) -> None:
 
 def test_frames_that_appear_meanwhile_are_not_replaced(tmp_path):
     (tmp_path / "out").mkdir()
-    with pytest.raises(UsageError, match="written by another program meanwhile"):
+    with pytest.raises(UsageError, match="written by another program in the meantime"):
         write_while(tmp_path / "out" / "%d.png", lambda: (tmp_path / "out" / "2.png").write_text("theirs"))
     assert names(tmp_path / "out") == ["2.png"]
     assert (tmp_path / "out" / "2.png").read_text() == "theirs"

@@ -106,10 +106,10 @@ def test_an_existing_result_is_kept_without_overwrite(tmp_path):
     write(tmp_path / "out.mp4", spans(Fraction(25), 1))
     expected = (
         "UsageError",
-        f"the output exists already: {tmp_path / 'out.mp4'} | Use --overwrite, or another name with -o.",
+        f"the output already exists: {tmp_path / 'out.mp4'} | Use --overwrite, or another name with -o.",
     )
     assert error_of(tmp_path / "out.mp4") == expected
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         write(tmp_path / "out.mp4", spans(Fraction(25), 1))
     write(tmp_path / "out.mp4", spans(Fraction(25), 3), overwrite=True)
     assert len(frames(tmp_path / "out.mp4")) == 3
@@ -267,7 +267,7 @@ def write_while(path: Path, meanwhile: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.gif", "out.mkv"])
 def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path, name):
-    with pytest.raises(UsageError, match="written by another program meanwhile"):
+    with pytest.raises(UsageError, match="written by another program in the meantime"):
         write_while(tmp_path / name, lambda: (tmp_path / name).write_text("theirs"))
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "theirs"
@@ -298,6 +298,6 @@ def test_a_folder_that_is_moved_meanwhile_is_told_and_left_clean(tmp_path, name)
             (tmp_path / "out").rename(tmp_path / "moved")
             writer.write(pixels, Fraction(1, 25), Fraction(1, 25))
 
-    with pytest.raises(OutputError, match="its folder was moved or removed meanwhile"):
+    with pytest.raises(OutputError, match="its folder was moved or removed in the meantime"):
         write()
     assert everything(tmp_path) == ["moved"]

@@ -62,7 +62,7 @@ def test_export_writes_the_published_layout(run_cli: Run, tmp_path: Path) -> Non
     }
     assert list(torch.load(target, weights_only=True)) == ["generator", "kp_detector", "discriminator", "epoch"]
     again = run_cli(*arguments)
-    assert (again.code, again.stderr.splitlines()[0]) == (2, f"error: the output exists already: {target}")
+    assert (again.code, again.stderr.splitlines()[0]) == (2, f"error: the output already exists: {target}")
     assert run_cli(*arguments, "--overwrite").stdout.endswith("generator, kp_detector, discriminator after epoch 3\n")
     assert run_cli("models", "export", tmp_path / "no.pth.tar", "-o", tmp_path / "a.pth.tar").code == 4
     assert run_cli("models", "export", "vox", "-o", tmp_path / "a.pth.tar").code == 5

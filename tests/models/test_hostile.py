@@ -37,7 +37,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused_and_nothing_runs(
         os.putenv: ("A", "B"),
     }[function]
     path = save({**published(), "extra": Evil(function, *arguments)}, tmp_path / "evil.pth.tar", zipped)
-    with pytest.raises(ModelError, match=f"is refused: it wants to call {name}, and a model needs no code") as error:
+    with pytest.raises(ModelError, match=f"is refused: it tries to call {name}, but a model needs no code") as error:
         read_checkpoint(path)
     assert error.value.exit_code == 4
     assert not trace.exists()
@@ -118,7 +118,7 @@ def test_objects_of_other_classes_are_refused_by_name(tmp_path: Path) -> None:
         (struct.pack("<Q", 19) + b'{"a":{"shape":"x"}}', "the header of .* is damaged"),
         (struct.pack("<Q", 20) + b'{"a":{"shape":[-1]}}', "the header of .* is damaged"),
         (struct.pack("<Q", 8) + b'{"a":{}}', "the header of .* is damaged"),
-        (struct.pack("<Q", 2) + b"{}", "holds no tensors"),
+        (struct.pack("<Q", 2) + b"{}", "contains no tensors"),
     ],
 )
 def test_files_that_are_no_checkpoint_say_what_they_are(content: bytes, message: str, tmp_path: Path) -> None:
@@ -207,8 +207,8 @@ def test_many_names_for_one_large_tensor_are_refused(tmp_path: Path) -> None:
         (3, "generator/b is a int, not a tensor"),
         ([1.0], "generator/b is a list, not a tensor"),
         ({"c": 1}, "generator/b is a dict, not a tensor"),
-        (torch.tensor([0, float("nan")]), "generator/b holds NaN or infinity"),
-        (torch.tensor([0, float("-inf")], dtype=torch.half), "generator/b holds NaN or infinity"),
+        (torch.tensor([0, float("nan")]), "generator/b contains NaN or infinity"),
+        (torch.tensor([0, float("-inf")], dtype=torch.half), "generator/b contains NaN or infinity"),
         (torch.zeros(3, 3).to_sparse(), "generator/b is not a plain tensor of numbers"),
         (torch.zeros(2, dtype=torch.cfloat), "generator/b is not a plain tensor of numbers"),
         (torch.zeros(2, device="meta"), "generator/b is not a plain tensor of numbers"),
@@ -225,8 +225,8 @@ def test_what_cannot_be_a_weight_is_named(value: object, message: str, tmp_path:
     [
         ([1, 2], "holds a list, not groups of tensors"),
         (torch.ones(2), "holds a Tensor, not groups of tensors"),
-        ({}, "it holds no tensors"),
-        ({"epoch": 3, "optimizer": {"state": {0: torch.ones(1)}, "param_groups": []}}, "it holds no tensors"),
+        ({}, "it contains no tensors"),
+        ({"epoch": 3, "optimizer": {"state": {0: torch.ones(1)}, "param_groups": []}}, "it contains no tensors"),
         ({"first.conv.weight": torch.ones(2), "epoch": 3}, "it holds 1 tensors without a group"),
     ],
 )

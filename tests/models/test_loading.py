@@ -72,7 +72,7 @@ def test_without_a_preset_the_architecture_is_read_off_the_tensors_and_announced
     assert model.preset.framing is None
     assert any("scale 0.25" in note for note in model.notes)
     assert [record.message for record in caplog.records] == [
-        "vox-tiny: no preset given, so its architecture was read off its tensors: " + "; ".join(model.notes)
+        "vox-tiny: no preset given, so its architecture was inferred from its tensors: " + "; ".join(model.notes)
     ]
     assert_holds(model.backend.modules()["generator"], published()["generator"])
 
@@ -147,7 +147,7 @@ def test_a_model_of_no_known_kind_is_refused(host: Host, tmp_path: Path) -> None
     path = tmp_path / "other.pth.tar"
     torch.save({"inpainting_network": {"a": torch.ones(2)}, "bg_predictor": {"b": torch.ones(2)}}, path)
     with pytest.raises(
-        ModelError, match="is of no known kind of model; its groups are inpainting_network, bg_predictor"
+        ModelError, match="is not a known kind of model; its groups are inpainting_network, bg_predictor"
     ):
         load_model(str(path), host)
 
@@ -178,7 +178,7 @@ def test_a_path_is_told_by_its_separator_its_ending_or_its_existence(
     (tmp_path / "plain").write_bytes(TINY.read_bytes())
     assert load_model("plain", host).name == "plain"
     (tmp_path / "vox").write_bytes(TINY.read_bytes())
-    with pytest.raises(MissingError, match="the weights of vox are not here"):
+    with pytest.raises(MissingError, match="the weights of vox are not on this machine"):
         load_model("vox", host)
     assert load_model("./vox", host).name == "vox"
 
@@ -195,7 +195,7 @@ def test_a_path_is_told_by_its_separator_its_ending_or_its_existence(
 def test_weights_that_are_not_here_come_with_the_command_to_pull_them(
     kwargs: dict[str, Any], name: str, host: Host
 ) -> None:
-    with pytest.raises(MissingError, match=f"the weights of {name} are not here") as error:
+    with pytest.raises(MissingError, match=f"the weights of {name} are not on this machine") as error:
         load_model(host=host, **kwargs)
     assert error.value.hint == f"Run 'fommctl models pull {name}'."
     assert error.value.exit_code == 5

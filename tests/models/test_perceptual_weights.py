@@ -175,7 +175,7 @@ def test_a_cached_file_that_was_damaged_is_a_model_error(cache: Path, weights: b
     [
         (saved({"features.0.weight": torch.zeros(64, 3, 3, 3)}), r"the weights of vgg19 lack features\.0\.bias"),
         (saved({"features.0.weight": torch.zeros(64, 1, 3, 3)}), r"features\.0\.weight has shape \(64, 1, 3, 3\)"),
-        (saved([torch.zeros(1)]), "does not hold named tensors"),
+        (saved([torch.zeros(1)]), "contains no named tensors"),
         (saved({"epoch": 1}), "epoch is a int, not a tensor"),
     ],
     ids=["lacks one", "other shape", "a list", "a number"],
@@ -196,5 +196,5 @@ def test_a_cache_that_cannot_be_written_to(server: FileServer, cache: Path) -> N
 def test_an_address_whose_name_has_no_hash_is_refused(cache: Path) -> None:
     cache.mkdir(parents=True)
     (cache / "vgg19.pth").write_bytes(saved({}))
-    with pytest.raises(UsageError, match="carries no SHA-256"):
+    with pytest.raises(UsageError, match="has no SHA-256"):
         load_perceptual("vgg19", vgg19_url="https://localhost/vgg19.pth")

@@ -92,7 +92,7 @@ def test_the_built_in_model_is_here_and_is_the_default(host: Host) -> None:
 
 def test_two_defaults_are_an_error_only_where_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host = host_with(spec("other", "https://example.org/a.pth.tar", default=True), tmp_path, monkeypatch)
-    with pytest.raises(UsageError, match="several models want to be the default: faces-mini, other"):
+    with pytest.raises(UsageError, match="several models claim to be the default: faces-mini, other"):
         registry.default(host)
     assert load_model("faces-mini", host).name == "faces-mini"
 
@@ -279,7 +279,7 @@ def test_removed_models_are_gone(tiny_host: Host) -> None:
     entry, _ = registry.pull("tiny", tiny_host)
     assert registry.remove("tiny", tiny_host) == entry.path
     assert not entry.path.exists()
-    with pytest.raises(UsageError, match="tiny is not here, nothing to remove"):
+    with pytest.raises(UsageError, match="tiny is not on this machine; nothing to remove"):
         registry.remove("tiny", tiny_host)
     import_model(TINY, tiny_host, name="mine")
     registry.remove("mine", tiny_host)

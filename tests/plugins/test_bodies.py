@@ -84,7 +84,7 @@ def test_lists_without_videos_are_an_error(tmp_path: Path) -> None:
     root = raw_layouts.make_fashion(tmp_path, {"train": ("a",), "test": ("b",)})
     for path in root.glob("*/*.mp4"):
         path.unlink()
-    with pytest.raises(InputError, match="holds no videos of Fashion"):
+    with pytest.raises(InputError, match="contains no Fashion videos"):
         list(Fashion().clips(root))
 
 

@@ -56,7 +56,7 @@ def test_the_weights_in_the_cache_make_a_detector_ready(host: Host, hub: Path):
 
 
 def test_offline_absent_weights_are_named_with_their_place(host: Host, hub: Path):
-    with pytest.raises(MissingError, match=r"s3fd-619a316812\.pth are absent and FOMMCTL_OFFLINE") as error:
+    with pytest.raises(MissingError, match=r"s3fd-619a316812\.pth are missing and FOMMCTL_OFFLINE") as error:
         host.detectors["sfd"].build()
     assert str(hub) in error.value.hint
     assert "dlib-hog" in error.value.hint
@@ -196,7 +196,7 @@ def test_without_face_recognition_models_it_is_said_what_to_install(host: Host, 
     specs = host.embedders["dlib-128"], host.detectors["dlib-68"]
     for spec in specs:
         assert spec.ready() == "the package face_recognition_models is not installed"
-        with pytest.raises(MissingError, match="is absent") as error:
+        with pytest.raises(MissingError, match="is missing") as error:
             spec.build()
         assert error.value.hint == "Install it with 'pip install face_recognition_models'."
 

@@ -108,7 +108,9 @@ def test_weights_are_fetched_once(server: FileServer, cache: Path, tmp_path: Pat
 
 def test_absent_weights_say_where_they_belong(cache: Path) -> None:
     for name in ("lpips", "fid"):
-        with pytest.raises(MissingError, match="is not here and FOMMCTL_OFFLINE forbids downloads") as caught:
+        with pytest.raises(
+            MissingError, match="is not on this machine, and FOMMCTL_OFFLINE forbids downloads"
+        ) as caught:
             load_host().metrics[name].build()
         assert f"put it at {cache}" in (caught.value.hint or "")
 
@@ -125,7 +127,7 @@ def test_weights_that_do_not_come_or_are_others(server: FileServer, cache: Path)
 
 def test_damaged_weights_are_not_used(cache: Path) -> None:
     path = perception.saved({"features.0.weight": torch.zeros(1)}, cache)
-    with pytest.raises(ModelError, match="the weights of AlexNet are others"):
+    with pytest.raises(ModelError, match="the weights of AlexNet are not the expected ones"):
         lpips(f"https://example.org/{path.name}")
     with pytest.raises(ModelError, match="are not those of Inception"):
         FrechetDistance(f"https://example.org/{path.name}")

@@ -232,7 +232,7 @@ def test_lerobot_chunks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("info", "message"),
     [
-        ({"codebase_version": "v1.6"}, "codebase_version is 'v1.6'; versions 2 and 3 are read"),
+        ({"codebase_version": "v1.6"}, "codebase_version is 'v1.6'; versions 2 and 3 are supported"),
         ({"codebase_version": None}, "codebase_version is 'None'"),
         ({"features": []}, "has no features"),
         ({"features": {"action": {"dtype": "float32"}}}, "names no camera"),
@@ -260,7 +260,7 @@ def test_lerobot_info_that_cannot_be(tmp_path: Path, info: dict, message: str) -
     ("file", "content", "message"),
     [
         ("info.json", b"{", "info.json is damaged"),
-        ("info.json", b"[]", "it holds no object"),
+        ("info.json", b"[]", "it contains no object"),
         ("info.json", b"\xff\xfe\x00", "info.json is damaged"),
         ("info.json", b"[" * 100_000, "info.json is damaged"),
         ("episodes.jsonl", b"", "has no episodes"),
@@ -305,7 +305,7 @@ def test_lerobot_3_descriptions_that_are_damaged(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"has no column {key}/file_index"):
         list(LeRobot().clips(root))
     path.unlink()
-    with pytest.raises(InputError, match=r"holds no \.parquet files"):
+    with pytest.raises(InputError, match=r"contains no \.parquet files"):
         list(LeRobot().clips(root))
 
 

@@ -222,7 +222,7 @@ def test_failures_are_listed_and_the_rest_goes_on(run_cli, tmp_path, planned):
     text = run_cli("preprocess", "planned", raw, "-o", out, *PNG, "--workers", "1")
     assert text.code == 6
     assert "failed: e#gone: the raw file is missing: gone.mp4" in text.stdout
-    assert "0 clips written, 7 were there already" in text.stdout
+    assert "0 clips written, 7 already there" in text.stdout
     # Repaired, the failed ones alone are made, and nothing is listed any more.
     write_plan(raw, [grey("a", "good"), grey("b", "dies"), grey("c", "raises"), grey("d", "stays")])
     again = run_cli("preprocess", "planned", raw, "-o", out, *PNG, *INSIDE, "--json")
@@ -244,21 +244,21 @@ def test_nothing_that_could_be_made_is_an_error(run_cli, tmp_path, planned):
         (["sinthetic", "-o", "OUT"], 2, "unknown dataset 'sinthetic'", "Did you mean 'synthetic'?"),
         (["planned", "-o", "OUT"], 2, "the data set 'planned' is read from a raw folder", "ask Ada at example.org"),
         (["planned", "EMPTY", "-o", "OUT"], 3, "EMPTY has no plan.json", "Write one. About the data: ask Ada"),
-        (["planned", "NONE", "-o", "OUT"], 3, "NONE holds no clip of the data set 'planned'", "ask Ada"),
+        (["planned", "NONE", "-o", "OUT"], 3, "NONE contains no clip of the data set 'planned'", "ask Ada"),
         (["planned", "MISSING", "-o", "OUT"], 3, "does not exist", "ask Ada"),
         (["planned", "RAW", "-o", "RAW/out"], 2, "the output is inside the raw folder", "-o"),
-        (["planned", "RAW", "-o", "FULL"], 2, "is not empty and holds no data set made by preprocess", "-o"),
+        (["planned", "RAW", "-o", "FULL"], 2, "is not empty and contains no data set made by preprocess", "-o"),
         (["planned", "RAW", "-o", "FULL/file"], 3, "the output is not a folder", "-o"),
         (["planned", "RAW", "-o", "FULL/file/out"], 3, "cannot make the folder", "-o"),
         (["synthetic", "-o", "OTHER"], 2, "OTHER contains the data set 'planned'", "folder of its own"),
-        (["planned", "RAW", "-o", "OUT", "--format", "avi"], 2, "--format is 'avi'", "mp4, mov, mkv"),
-        (["planned", "RAW", "-o", "OUT", "--format", "nmp4"], 2, "--format is 'nmp4'", "Did you mean mp4?"),
-        (["planned", "RAW", "-o", "OUT", "--fit", "x"], 2, "--fit is 'x'", "pad, crop, stretch"),
-        (["planned", "RAW", "-o", "OUT", "--size", "0"], 2, "--size is 0", "from 2 on"),
-        (["planned", "RAW", "-o", "OUT", "--size", "65"], 2, "mp4 supports even sizes only, not 65", "--format png"),
-        (["planned", "RAW", "-o", "OUT", "--test-fraction", "1"], 2, "--test-fraction is 1", "from 0, below 1"),
-        (["planned", "RAW", "-o", "OUT", "--limit", "0"], 2, "--limit is 0", "from 1 on"),
-        (["planned", "RAW", "-o", "OUT", "--workers", "-1"], 2, "--workers is -1", "from 0 on"),
+        (["planned", "RAW", "-o", "OUT", "--format", "avi"], 2, "--format cannot be 'avi'", "mp4, mov, mkv"),
+        (["planned", "RAW", "-o", "OUT", "--format", "nmp4"], 2, "--format cannot be 'nmp4'", "Did you mean mp4?"),
+        (["planned", "RAW", "-o", "OUT", "--fit", "x"], 2, "--fit cannot be 'x'", "pad, crop, stretch"),
+        (["planned", "RAW", "-o", "OUT", "--size", "0"], 2, "--size cannot be 0", "from 2 on"),
+        (["planned", "RAW", "-o", "OUT", "--size", "65"], 2, "mp4 supports only even sizes, not 65", "--format png"),
+        (["planned", "RAW", "-o", "OUT", "--test-fraction", "1"], 2, "--test-fraction cannot be 1", "from 0, below 1"),
+        (["planned", "RAW", "-o", "OUT", "--limit", "0"], 2, "--limit cannot be 0", "from 1 on"),
+        (["planned", "RAW", "-o", "OUT", "--workers", "-1"], 2, "--workers cannot be -1", "from 0 on"),
         (["planned", "RAW", "-o", "OUT", "--preset", "voks"], 2, "voks", "vox"),
     ],
 )  # fmt: skip
@@ -468,7 +468,7 @@ def test_a_manifest_of_somebody_else_is_not_rewritten(run_cli, tmp_path):
     (out / "manifest.jsonl").write_text('{"file": "a.wav", "speaker": 7}\n')
     (out / "failed.jsonl").write_text("mine")
     result = run_cli("preprocess", "synthetic", "-o", out, *PNG[:2], "--size", "16", "--limit", "1", *INSIDE)
-    assert (result.code, "holds no data set made by preprocess" in result.stderr) == (2, True)
+    assert (result.code, "contains no data set made by preprocess" in result.stderr) == (2, True)
     assert (out / "manifest.jsonl").read_text() == '{"file": "a.wav", "speaker": 7}\n'
     assert sorted(path.name for path in out.iterdir()) == ["failed.jsonl", "manifest.jsonl"]
 

@@ -74,7 +74,7 @@ def test_a_signed_result(shots, look, run_cli, name):
     text = run_cli("inspect", shots / name).stdout
     for said in (
         "says that it is synthetic",
-        "describes this very file",
+        "describes this file",
         SIGNER,
         "c2pa.created",
         "ingredient: clip.mp4",

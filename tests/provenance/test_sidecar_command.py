@@ -168,14 +168,14 @@ def _set(*keys_and_value):
         (_set("model", "preset", "model_params: ["), 2, "preset of the sidecar"),
         (_set("options", "output", "/tmp/elsewhere.gif"), 2, "it names output"),
         (_set("options", "no_such_option", 1), 2, "animate has no option 'no_such_option'"),
-        (_set("options", "adapt_scale", 7), 2, "--adapt-scale is 7"),
+        (_set("options", "adapt_scale", 7), 2, "--adapt-scale cannot be 7"),
         (_set("options", "end", "1/0"), 2, "a time of '1/0'"),
         (_set("options", "batch_size", -1), 2, "--batch-size is "),
         (_set("settings", "torch_threads", 10**9), 2, "is damaged at settings.torch_threads"),
         (_set("settings", "seed", "0"), 2, "is damaged at settings.seed"),
         (_set("settings", "precision", "fp8"), 2, "fp8"),
         (_set("version", 2), 2, "is of version 2, this fommctl reads version 1"),
-        (_set("format", None), 2, "is not a sidecar of fommctl"),
+        (_set("format", None), 2, "is not a fommctl sidecar"),
     ],
 )  # fmt: skip
 def test_sidecars_that_lie_are_refused(shot, run_cli, tmp_path, edit, code, complaint):
@@ -199,7 +199,7 @@ def test_another_environment_is_named_and_the_same_one_must_give_the_same(shot, 
     sidecar = shot(_set("output", "sha256", 64 * "0"))
     result = run_cli("animate", "--from-sidecar", sidecar, "-o", tmp_path / "one.gif")
     assert result.code == 6
-    assert "is not the recorded result, though versions and processor are the same" in result.stderr
+    assert "differs from the recorded result, although versions and processor are the same" in result.stderr
     sidecar = shot(_set("environment", "versions", "torch", "1.0"))
     result = run_cli("animate", "--from-sidecar", sidecar, "-o", tmp_path / "two.gif", "--json")
     assert result.code == 0
@@ -212,5 +212,5 @@ def test_a_sidecar_is_not_replaced_unasked(inputs, rendered, run_cli, tmp_path):
     (tmp_path / "a.mp4.json").write_text("mine")
     command = ("animate", inputs / "portrait.png", inputs / "clip.mp4", "-o", tmp_path / "a.mp4", "--sidecar")
     result = run_cli(*command)
-    assert (result.code, "the sidecar exists already" in result.stderr) == (2, True)
+    assert (result.code, "the sidecar already exists" in result.stderr) == (2, True)
     assert (tmp_path / "a.mp4.json").read_text() == "mine"

@@ -176,7 +176,7 @@ def test_files_that_are_no_certificate_or_key(run_cli, inputs, chain, tmp_path):
         code, said = _refused(run_cli, inputs, out, "--sign", cert, "--key", key)
         assert (code, complaint in said) == (expected, True), said
     code, said = _refused(run_cli, inputs, out, "--sign", chain.cert)
-    assert (code, "--sign and --key belong together" in said) == (2, True)
+    assert (code, "--sign and --key need each other" in said) == (2, True)
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.webm", "%02d.png"])

@@ -115,7 +115,9 @@ def test_the_result_and_the_texts(
     assert result.stderr.startswith("step 1/1; epoch 0; gen_gan ")
     stopped = run_cli(*words, "--resume", "auto", "--max-time", "0.001s")
     assert stopped.code == 0
-    assert stopped.stdout == f"stopped after 2 steps: go on with --resume auto\ncheckpoint: {step_checkpoint(out, 2)}\n"
+    assert (
+        stopped.stdout == f"stopped after 2 steps: resume with --resume auto\ncheckpoint: {step_checkpoint(out, 2)}\n"
+    )
     refused = run_cli(*words)
     assert refused.code == 2
     assert "--resume auto" in refused.stderr

@@ -110,7 +110,7 @@ def test_auto_starts_anew_where_a_run_was_killed_before_its_first_checkpoint(
 
 def test_auto_refuses_a_folder_of_somebody_else(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n')
-    with pytest.raises(UsageError, match="holds no checkpoint"):
+    with pytest.raises(UsageError, match="contains no checkpoint"):
         open_run(tmp_path, "auto")
 
 
@@ -125,7 +125,7 @@ def test_auto_refuses_a_run_whose_checkpoints_are_not_there(run: Path, how: str,
         folder.rename(tmp_path / "elsewhere")
     if how == "unmounted":
         folder.symlink_to(tmp_path / "missing")
-    with pytest.raises(InputError, match=r"are not there \(step-00001500\.pt was the newest\)"):
+    with pytest.raises(InputError, match=r"are missing \(step-00001500\.pt was the newest\)"):
         open_run(run, "auto")
 
 
@@ -324,6 +324,6 @@ def test_a_run_that_is_moved_meanwhile_is_not_made_again(tmp_path: Path) -> None
     with lock_run(run):
         mark(run)
         run.rename(tmp_path / "moved")
-        with pytest.raises(OutputError, match=f"the output folder was moved or removed meanwhile: {run}"):
+        with pytest.raises(OutputError, match=f"the output folder was moved or removed in the meantime: {run}"):
             write_atomically(step_checkpoint(run, 1), lambda path: path.write_bytes(b"x"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["moved"]

@@ -255,7 +255,7 @@ def test_a_checkpoint_that_does_not_fit(changes: Mapping[str, object], message: 
     toy = Toy()
     with pytest.raises(ModelError, match=message) as caught:
         training_state.restore(entries, path, toy, step(toy), None)  # type: ignore[arg-type]
-    assert "options that the run began with" in str(caught.value.hint)
+    assert "options that the run was started with" in str(caught.value.hint)
 
 
 def test_a_checkpoint_that_is_none(tmp_path: Path) -> None:

@@ -354,7 +354,7 @@ def test_a_lost_clip_is_told_once_and_replaced(workers: int, folder: Path, caplo
         found = list(batches(broken, batch_size=4, first_step=0, steps=10, workers=workers))
     drawn = [told(picture)[0] for batch in found for picture in batch["source"]]
     assert len(caplog.messages) == 1
-    assert caplog.messages[0].startswith("cid#3 cannot be read any more, and others are taken instead: ")
+    assert caplog.messages[0].startswith("cid#3 cannot be read any more; others are used instead: ")
     expected = [whole._unit(draw)[0].name for draw in range(40)]
     assert expected.count("cid#3") == 8
     for clip, name in zip(drawn, expected, strict=True):
