@@ -23,6 +23,9 @@ from fommctl.networks.transfer import MotionSmoother
 
 # Seconds in which the held pose blends into the subject's own after the subject was missing: a jump would be visible.
 EASE = 0.4
+# Seconds from the start of a shot, which shows the source as it is, until lips are compared with closed ones (see
+# `Opening.rest`): about the time in which a mouth opens.
+SETTLE = 0.2
 # Last part of the subject's room, relative to all of it, in which the subject slows down towards the edge.
 SOFT = 0.35
 # Least reduction of a motion, in half sides, that the user is warned about.
@@ -122,16 +125,16 @@ class MotionTransfer:
         for last in range(1, len(moments) + 1):
             if last == len(moments) or moments[last].shot != moments[first].shot:
                 if moments[first].shot != self._shot:
-                    self._begin(moments[first].shot)
+                    self._begin(moments[first])
                 own = None if sources is None else sources[first:last]
                 parts.append(self._moved(driving[first:last], moments[first:last], own))
                 first = last
         return parts[0] if len(parts) == 1 else MotionParts.cat(parts)
 
-    def _begin(self, shot: int) -> None:
+    def _begin(self, moment: Moment) -> None:
         """Reset the state for a new shot, which has its own reference."""
-        self._shot = shot
-        self.reference = self._references[shot]
+        self._shot, self._since = moment.shot, moment.time
+        self.reference = self._references[moment.shot]
         """Reference of the current shot."""
         self._scale = 1.0
         if self._adapt_scale and isinstance(self.source, Motion) and isinstance(self.reference, Motion):
@@ -161,7 +164,8 @@ class MotionTransfer:
                 (each.keypoints, each.opens, each.closes, inf if each.rest is None else each.rest)
                 for each in self._openings
             ]
-            moved = transfer.expressed(moved, driving, self.reference, source, openings, self._scale)
+            settled = driving.keypoints.new_tensor([_eased((moment.time - self._since) / SETTLE) for moment in moments])
+            moved = transfer.expressed(moved, driving, self.reference, source, openings, self._scale, settled)
         return moved if self._room is None else self._limited(moved, source, moments, self._room)
 
     def _hold(self, driving: MotionParts, moments: Sequence[Moment]) -> MotionParts:
@@ -185,8 +189,7 @@ class MotionTransfer:
             elif not self._ease or moment.time - self._missed >= EASE:
                 self._held, self._missed = own, None
             else:
-                share = (moment.time - self._missed) / EASE
-                frames.append(self._held.between(own, share * share * (3 - 2 * share)))
+                frames.append(self._held.between(own, _eased((moment.time - self._missed) / EASE)))
                 continue
             frames.append(self._held)
         return MotionParts.cat(frames)
@@ -204,6 +207,12 @@ class MotionTransfer:
         cut = (shift - put_back - _inside(shift - put_back, room)).abs().amax(1)
         self.limited += [moment.time for moment, much in zip(moments, (cut > REPORTED).tolist(), strict=True) if much]
         return replace(moved, keypoints=moved.keypoints + (_inside(shift, room) - shift)[:, None])
+
+
+def _eased(share: float) -> float:
+    """Return how far a transition is after this share of its time (1 or more: all of it), smooth at both ends."""
+    share = min(1.0, share)
+    return share * share * (3 - 2 * share)
 
 
 def _inside(shift: Tensor, room: Room) -> Tensor:

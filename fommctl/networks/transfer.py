@@ -66,6 +66,7 @@ def expressed(
     source: Motion,
     openings: Iterable[tuple[Sequence[int], float, float, float]],
     scale: float = 1.0,
+    settled: Tensor | float = 1.0,
 ) -> Motion:
     """Return relative motion in which mouth and eyelids open and close as far as a model needs it to show them.
 
@@ -76,7 +77,8 @@ def expressed(
     Where the reference is further open than the source and than at rest, the change counts from the larger of these
     two: the mouth of a source could only close if its driver began with an open one. Infinity: it always counts from
     the reference.
-    scale: of the movement, as in `relative`.
+    scale: of the movement, as in `relative`.  settled: (B,), how far it has gone from counting from the reference, 0,
+    to counting from there, 1.
     Only distances count, so that turning heads keep their shape.
     """
     keypoints = moved.keypoints.clone()
@@ -86,7 +88,7 @@ def expressed(
             for each in (driving, reference, source)
         )
         seen = scale * (now - before)
-        change = scale * (now - before.minimum((own / scale).clamp_min(rest)))
+        change = seen + scale * settled * (before - (own / scale).clamp_min(rest)).clamp_min(0)
         wanted = torch.where(change > 0, opens, closes) * change
         # Lips that relative motion closes too far have passed each other: it is the chin that shows the way.
         axis = keypoints[:, moving[-1]] - keypoints[:, stays]
