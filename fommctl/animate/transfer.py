@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import inf
 from typing import Any, TypeVar
 
 import torch
@@ -161,7 +160,7 @@ class MotionTransfer:
         moved = transfer.relative(driving, self.reference, source, self._scale)
         if self._openings:
             openings = [
-                (each.keypoints, each.opens, each.closes, inf if each.rest is None else each.rest)
+                (each.keypoints, each.opens, each.closes, (0.0, 0.0) if each.rest is None else each.rest)
                 for each in self._openings
             ]
             settled = driving.keypoints.new_tensor([_eased((moment.time - self._since) / SETTLE) for moment in moments])

@@ -64,19 +64,19 @@ def expressed(
     driving: Motion,
     reference: Motion,
     source: Motion,
-    openings: Iterable[tuple[Sequence[int], float, float, float]],
+    openings: Iterable[tuple[Sequence[int], float, float, tuple[float, float]]],
     scale: float = 1.0,
     settled: Tensor | float = 1.0,
 ) -> Motion:
     """Return relative motion in which mouth and eyelids open and close as far as a model needs it to show them.
 
     moved, driving: B frames; reference: one; source: one or B.
-    openings: keypoints of each, how many times as far as the driving ones they part and close, and how far apart they
-    are at rest, at most. The first keypoint stays, the second moves to or from it, never past it, and the others go
+    openings: keypoints of each, how many times as far as the driving ones they part and close, and their distances at
+    rest and furthest open. The first keypoint stays, the second moves to or from it, never past it, and the others go
     along; at 0 times what the source shows is kept.
     Where the reference is further open than the source and than at rest, the change counts from the larger of these
-    two: the mouth of a source could only close if its driver began with an open one. Infinity: it always counts from
-    the reference.
+    two: the mouth of a source could only close if its driver began with an open one. A reference that is open beyond
+    the furthest counts as that far open. Equal distances: the change always counts from the reference.
     scale: of the movement, as in `relative`.  settled: (B,), how far it has gone from counting from the reference, 0,
     to counting from there, 1.
     Only distances count, so that turning heads keep their shape.
@@ -88,7 +88,8 @@ def expressed(
             for each in (driving, reference, source)
         )
         seen = scale * (now - before)
-        change = seen + scale * settled * (before - (own / scale).clamp_min(rest)).clamp_min(0)
+        less = before.clamp_max(rest[1]) - (own / scale).clamp_min(rest[0])
+        change = seen + scale * settled * less.clamp_min(0)
         wanted = torch.where(change > 0, opens, closes) * change
         # Lips that relative motion closes too far have passed each other: it is the chin that shows the way.
         axis = keypoints[:, moving[-1]] - keypoints[:, stays]
