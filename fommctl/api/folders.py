@@ -136,7 +136,7 @@ def _holds_numbered_frames(folder: Path) -> bool:
 
 
 def _frames(folder: Path) -> list[Path]:
-    """Return the pictures in a folder; none if it also holds other media."""
+    """Return the pictures in a folder; none if it is called `stills`, or holds a video or folder."""
     children = _children(folder)
     others = any(child.is_dir() or child.suffix.lower() in VIDEO_SUFFIXES for child in children)
     if others or folder.name.lower() == STILLS:
