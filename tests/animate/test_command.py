@@ -422,7 +422,7 @@ def test_a_model_of_unknown_subjects_crops_nothing_and_says_so(folder, run_cli, 
     )
     assert result.code == 0, result.stderr
     warnings = " ".join(result.json()["warnings"])
-    assert "architecture was read off its tensors" in result.stderr
+    assert "architecture was inferred from its tensors" in result.stderr
     assert "nothing is cropped" in warnings
     assert result.json()["width"] == result.json()["height"]
 

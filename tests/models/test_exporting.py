@@ -72,7 +72,7 @@ def test_a_model_never_replaces_itself(tmp_path: Path, host: Host) -> None:
 
 
 def test_the_ending_of_another_kind_of_file_is_refused(tmp_path: Path, host: Host) -> None:
-    with pytest.raises(UsageError, match="ending of another kind"):
+    with pytest.raises(UsageError, match="extension of another kind"):
         export_model(str(TINY), tmp_path / "out.safetensors", host, preset=TINY_PRESET)
     assert list(tmp_path.iterdir()) == []
 
