@@ -1,8 +1,8 @@
-"""Files that are whole or absent: temporary names, atomic writes, locked folders, fingerprints, hashes, and tables.
+"""Files that are complete or absent: temporary names, atomic writes, locked folders, fingerprints, hashes, and CSV.
 
-A temporary file is hidden and lies beside its target, on the same disk. Its name ends in random digits, so that nobody
-can prepare a link under it, and says which target it is for and which process of which machine writes it, so that the
-next run can remove what a killed process left without touching what another one still writes.
+A temporary file is hidden and beside its target, on the same disk. Its name ends in random digits, so that nobody can
+prepare a link under it, and identifies its target, machine and process, so that the next run can remove leftovers of
+killed processes without touching files that are still being written.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from fommctl.errors import InputError, OutputError, UsageError, not_written
 LONGEST_NAME = 255
 """Bytes of a file name on the usual file systems."""
 _LIKENESS = 40
-"""Characters of the target's name in a temporary name, for people who find it."""
+"""Characters of the target's name in a temporary name, to recognise it by."""
 _TEMPORARY = re.compile(r"\..{0,40}\.fommctl-([0-9a-f]{8})-(\d{1,9})(?:-[0-9a-f]+)*\.tmp(?:\.\w+)?", re.DOTALL)
 _PROCESSES = "/proc/self/ns/pid"
 _ELSEWHERE = "Choose another one with -o."
@@ -44,7 +44,7 @@ ADDRESS = re.compile(r"([a-z][a-z0-9+]+):/+(.+)", re.IGNORECASE)
 
 
 def not_there(path: str | os.PathLike[str], reason: str = "does not exist") -> InputError:
-    """Return the error for an input that is not there; an address is called one."""
+    """Return the error for an input that does not exist, with a hint of its own for a URL."""
     if address := ADDRESS.match(os.fspath(path)):
         url = f"{address[1]}://{address[2]}"
         return InputError(
@@ -54,7 +54,7 @@ def not_there(path: str | os.PathLike[str], reason: str = "does not exist") -> I
 
 
 def temporary_path(target: Path) -> Path:
-    """Return a name beside `target` that no file has and nobody can guess; it keeps the ending."""
+    """Return an unused and unpredictable name beside `target`, with the same suffix."""
     target = _with_name(target)
     process = f"{_machine()}-{os.getpid()}-{_digest_of(target)}-{secrets.token_hex(8)}"
     ending = target.suffix if re.fullmatch(r"\.\w{1,16}", target.suffix) else ""
@@ -68,7 +68,7 @@ def create_temporary(target: Path) -> Path:
     handle = os.open(path, flags, 0o666)
     try:
         with contextlib.suppress(OSError):
-            # Of the file itself: the mode of a link says nothing.
+            # `stat` follows links: the mode of a link itself means nothing.
             os.chmod(path, stat.S_IMODE(target.stat().st_mode))
     finally:
         os.close(handle)
@@ -91,7 +91,7 @@ class HeldFolder:
         self._handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY) if os.name == "posix" else None
 
     def remove(self, name: str) -> None:
-        """Remove the file or folder of this name, where there is one."""
+        """Remove the file or folder of this name, if there is one."""
         if self._handle is None:
             _remove(self._folder / name)
             return
@@ -103,7 +103,7 @@ class HeldFolder:
             shutil.rmtree(name, ignore_errors=True, dir_fd=self._handle)
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Release the folder."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
@@ -113,11 +113,10 @@ class HeldFolder:
 def atomic_write(
     target: Path, *, hint: str = "Free some space, or check the permissions of the folder."
 ) -> Iterator[Path]:
-    """Yield a temporary file beside `target`; it takes the place of `target` at the end, or vanishes on an error.
+    """Yield a temporary file beside `target`, which replaces `target` at the end, or is removed after an error.
 
-    The content is on the disk before it takes the name, so that a power cut leaves the old file or the new one. A
-    missing folder is made. Raises OutputError with this hint where the folder cannot be written to or the disk is
-    full.
+    The content is synced to disk before the rename, so that a power cut leaves the old file or the new one. A missing
+    folder is created. Raises OutputError with this hint if the folder is not writable or the disk is full.
     """
     temporary: Path | None = None
     require_in_place(target)
@@ -136,15 +135,16 @@ def atomic_write(
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write a text file atomically (UTF-8; names of files that are not stay as they are). Raises OutputError."""
+    """Write a text file atomically, in UTF-8; file names that are not UTF-8 are kept byte for byte. Raises
+    OutputError."""
     with atomic_write(target, hint="Free some space, or write elsewhere with -o.") as temporary:
         temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
 
 
 def publish(finished: Path, target: Path, *, overwrite: bool) -> None:
-    """Give a finished file its name, and never replace another file unless `overwrite`.
+    """Rename a finished file to its final name, replacing another file only if `overwrite` is set.
 
-    Raises UsageError where the name was taken meanwhile, and OSError; then the finished file stays where it is.
+    Raises UsageError if the name was taken meanwhile, and OSError; the finished file is then kept.
     """
     if overwrite:
         os.replace(finished, target)
@@ -154,7 +154,7 @@ def publish(finished: Path, target: Path, *, overwrite: bool) -> None:
     except FileExistsError as error:
         raise _appeared(target) from error
     except OSError:
-        # A file system without hard links: between the two lines a file may still appear.
+        # No hard links on this file system: a file could still appear between these two lines.
         if target.exists():
             raise _appeared(target) from None
         os.rename(finished, target)
@@ -170,9 +170,9 @@ def _appeared(target: Path) -> UsageError:
 
 
 def replace_folder(finished: Path, target: Path) -> None:
-    """Give a finished folder its name; the folder that it replaces is put back where that fails. Raises OSError.
+    """Rename a finished folder to its final name; if that fails, the folder it replaces is restored. Raises OSError.
 
-    Between the two renames the old folder is called `.NAME.replaced`, a name that no sweep removes, so that even two
+    Between the two renames the old folder is called `.NAME.replaced`, which is never removed as stale, so that even two
     failures in a row lose nothing.
     """
     aside = target.with_name(f".{target.name}.replaced")
@@ -189,7 +189,7 @@ def replace_folder(finished: Path, target: Path) -> None:
 
 
 def keep_copy(old: Path, aside: Path) -> None:
-    """Give a file that is about to be replaced a second name, so that it can be put back. Raises OSError."""
+    """Keep a file that is about to be replaced under a second name, so that it can be restored. Raises OSError."""
     try:
         os.link(old, aside)
     except OSError:
@@ -197,15 +197,15 @@ def keep_copy(old: Path, aside: Path) -> None:
 
 
 def real_target(path: Path) -> Path:
-    """Return the file that `path` stands for: where it is a link, the link stays and its target is replaced."""
+    """Resolve a link, so that its target is replaced and not the link itself; other paths are returned unchanged."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def remove_stale_files(folder: Path, target: Path | None = None) -> None:
-    """Remove the temporary files and folders that killed processes of this machine left in a folder.
+    """Remove the temporary files and folders that killed processes of this machine have left in a folder.
 
-    target: only those that were made for it, a file or folder of `folder`. Those of processes that run are left, and
-    so is every file whose name this tool does not make.
+    target: remove only those for this file or folder. Temporary files of running processes are kept, and so is every
+    file without a name from `temporary_path`.
     """
     if os.name != "posix":
         return
@@ -219,17 +219,16 @@ def remove_stale_files(folder: Path, target: Path | None = None) -> None:
 
 
 def is_running(process: int) -> bool:
-    """Return whether this machine runs a process of this number; one that has ended does not run, though its parent has
-    not waited for it yet."""
+    """Return whether this machine runs a process with this number; zombies do not count."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except OSError:
-        # It is there, and another user's.
+        # It belongs to another user.
         return True
     with contextlib.suppress(OSError):
-        # Of Linux: the state stands behind the name, which may hold anything.
+        # Linux: the state follows the name, which may contain anything.
         return Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
     return True
 
@@ -243,30 +242,30 @@ def _remove(path: Path) -> None:
 
 @functools.cache
 def _machine() -> str:
-    """Return a short name for where process numbers mean what they mean here: this machine, or this container."""
+    """Return a short identifier of the machine, or the container, in which process numbers are unique."""
     with contextlib.suppress(OSError):
         return f"{zlib.crc32(f'{socket.gethostname()} {os.readlink(_PROCESSES)}'.encode()):08x}"
     return f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
 
 def _digest_of(target: Path) -> str:
-    """Return what tells the temporary files of two targets apart whose names begin alike."""
+    """Return a digest of the target's name, which distinguishes targets whose names begin alike."""
     return f"{zlib.crc32(os.fsencode(_with_name(target).name)):08x}"
 
 
 def _with_name(path: Path) -> Path:
-    """Return the path, in full where it has no name of its own: `.` is what `%05d.png` leaves for its folder."""
+    """Resolve a path without a name, such as `.`, the folder of `%05d.png`; return others unchanged."""
     return path if path.name not in ("", "..") else Path(os.path.realpath(path))
 
 
 def require_own_folder(
     folder: Path, marker: str, *, contents: str, made_earlier: Callable[[Path], bool] = lambda folder: False
 ) -> None:
-    """Refuse a folder that this tool has not made, before anything in it is replaced or deleted.
+    """Raise UsageError for a folder that fommctl has not made, before anything in it is replaced or deleted.
 
-    A folder is ours if it is missing or empty or holds the file `marker`, which `exclusive_folder` leaves there.
-    contents: what our folders hold, such as "evaluation".  made_earlier(folder): whether a version that left no marker
-    has made it. Raises OutputError where it is no folder, UsageError where it belongs to somebody else.
+    Folders that are missing, empty or contain the file `marker` (from `exclusive_folder`) are accepted.
+    contents: what such folders contain, such as "evaluation", for the message.  made_earlier(folder): whether an older
+    version, which left no marker, has made it. Raises OutputError if it is not a folder.
     """
     if not folder.exists():
         return
@@ -280,11 +279,10 @@ def require_own_folder(
 
 @contextmanager
 def exclusive_folder(folder: Path, marker: str, *, hint: str = _ELSEWHERE) -> Iterator[None]:
-    """Make a folder where it is missing, mark it as ours, and keep other runs out of it until the end.
+    """Create a folder if it is missing, mark it as fommctl's, and lock out other runs until the end.
 
-    marker: name of the lock file, such as `.fommctl-evaluation`. It stays in the folder and marks it. The lock ends
-    with the process, however that ends. Raises OutputError where the folder cannot be written to, UsageError where
-    another run is at work in it.
+    marker: name of the lock file, such as `.fommctl-evaluation`; it is kept and marks the folder. The lock ends with
+    the process, however that ends. Raises OutputError if the folder is not writable, UsageError if another run uses it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -306,12 +304,13 @@ def exclusive_folder(folder: Path, marker: str, *, hint: str = _ELSEWHERE) -> It
 
 
 _HELD: dict[Path, tuple[int, int]] = {}
-"""Folders that this process has to itself -> device and number by which they are known wherever they are moved."""
+"""Folders that this process uses exclusively -> device and inode, which stay the same when a folder is moved."""
 
 
 @contextmanager
 def held_in_place(folder: Path) -> Iterator[None]:
-    """Let writes to a folder fail, instead of making it again, once it was moved (see `require_in_place`)."""
+    """Within the block, let writes to a folder fail after it was moved, instead of creating it again (see
+    `require_in_place`)."""
     path, identity = Path(os.path.abspath(folder)), _identity(folder)
     if identity is not None:
         _HELD[path] = identity
@@ -322,8 +321,7 @@ def held_in_place(folder: Path) -> Iterator[None]:
 
 
 def require_in_place(path: Path) -> None:
-    """Refuse to write to a folder of `held_in_place` that is no longer where it was: what is there now, if anything,
-    is another one. Raises OutputError."""
+    """Raise OutputError if `path` is in a folder of `held_in_place` that was moved, removed or replaced."""
     path = Path(os.path.abspath(path))
     for folder in (path, *path.parents):
         if folder in _HELD and _identity(folder) != _HELD[folder]:
@@ -340,10 +338,10 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 @contextmanager
 def locked(path: Path, *, patience: float = 0.0) -> Iterator[bool]:
-    """Hold the lock of the file `path` between processes; it stays there.
+    """Hold an inter-process lock on the file `path`, which is kept afterwards.
 
-    Yields False, and holds nothing, where another process holds it for longer than `patience` seconds. Raises OSError
-    where the file cannot be made or locked.
+    Yields False, without the lock, if another process holds it for longer than `patience` seconds. Raises OSError if
+    the file cannot be created or locked.
     """
     from filelock import FileLock, Timeout
 
@@ -361,19 +359,19 @@ def locked(path: Path, *, patience: float = 0.0) -> Iterator[bool]:
 
 @dataclass(frozen=True, slots=True)
 class FileFingerprint:
-    """Evidence that a file, or a set of files, was written to: no content is read.
+    """Size and times of a file or a set of files, to detect changes without reading the content.
 
-    What was noted by another program or an earlier version may lack the last two, which are then not compared.
+    Fingerprints from other programs or earlier versions may lack the last two values, which are then not compared.
     """
 
     size: int
-    """Bytes, of all files."""
+    """Size in bytes, summed over all files."""
     mtime_ns: int
     """Time of the last write, the latest of all files."""
     ctime_ns: int | None = None
-    """Time of any change, which no program can set."""
+    """Time of the last change of any kind, which programs cannot set."""
     inode: int | None = None
-    """Number of the file on its disk, None for several files."""
+    """Inode number; None for several files."""
 
     @classmethod
     def of(cls, *paths: Path) -> FileFingerprint:
@@ -387,13 +385,13 @@ class FileFingerprint:
         )
 
     def agrees_with(self, other: FileFingerprint) -> bool:
-        """Return whether nothing that both know of differs."""
+        """Return whether all values that both have are equal."""
         mine, theirs = self.to_json(), other.to_json()
         return all(one == two for one, two in zip(mine, theirs, strict=True) if None not in (one, two))
 
     @property
     def content(self) -> FileFingerprint:
-        """The part that a copy with its times has too."""
+        """Size and time of writing, which are the same in a copy that preserves times."""
         return FileFingerprint(self.size, self.mtime_ns)
 
     def to_json(self) -> list[int | None]:
@@ -402,13 +400,12 @@ class FileFingerprint:
 
 
 def open_regular(path: Path) -> io.BufferedReader:
-    """Open a file for reading. Raises OSError, also for a pipe, which would be waited for until somebody writes to it,
-    and for a device."""
+    """Open a file for reading. Raises OSError, also for devices and for pipes, on which opening would block."""
     return open(path, "rb", opener=_regular)
 
 
 def read_regular(path: Path) -> bytes:
-    """Return what is in a file. Raises OSError, also for pipes and devices."""
+    """Return the content of a file. Raises OSError, also for pipes and devices."""
     with open_regular(path) as file:
         return file.read()
 
@@ -417,7 +414,7 @@ def _regular(path: str, flags: int) -> int:
     handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     mode = os.fstat(handle).st_mode
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-        # `open` has an error of its own for folders.
+        # `open` itself raises the error for folders.
         return handle
     os.close(handle)
     raise OSError(errno.EINVAL, "it is a pipe or a device", path)
@@ -430,15 +427,15 @@ def file_sha256(path: Path) -> str:
 
 
 def text_sha256(text: str) -> str:
-    """Return the SHA-256 of a text in UTF-8, hexadecimal; names of files that are not UTF-8 are allowed in it."""
+    """Return the SHA-256 of a text in UTF-8, hexadecimal; file names that are not UTF-8 are allowed."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def safe_file_name(text: str, *, forbidden: str = "", longest: int = LONGEST_NAME, empty: str = "_") -> str:
-    """Return `text` as a file name that every file system takes, the same where it is harmless.
+    """Convert `text` to a file name that every file system accepts; safe names are unchanged.
 
-    Separators, controls, marks of direction, halves of surrogate pairs and the letters of `forbidden` become `_`;
-    dots and spaces at its ends go. It is cut to `longest` bytes of UTF-8; where nothing is left it is `empty`.
+    Separators, control characters, direction marks, lone surrogates and the letters of `forbidden` become `_`; dots and
+    spaces at both ends are removed. The result is cut to `longest` bytes of UTF-8; if nothing is left, it is `empty`.
     """
     normal = unicodedata.normalize("NFC", text)
     kept = "".join(
@@ -449,24 +446,23 @@ def safe_file_name(text: str, *, forbidden: str = "", longest: int = LONGEST_NAM
 
 
 def comparable_name(name: str) -> str:
-    """Return what two names share that are one to a file system which ignores case and Unicode form."""
+    """Return a key that is equal for names which a file system that ignores case and Unicode form does not
+    distinguish."""
     return unicodedata.normalize("NFC", name.casefold())
 
 
 def _cut(text: str, size: int) -> str:
-    """Return as much of `text` as `size` bytes hold, names that are not UTF-8 included."""
+    """Cut `text`, which may be a file name that is not UTF-8, to `size` bytes."""
     whole = text.encode("utf-8", "surrogateescape")
     return text if len(whole) <= size else whole[:size].decode("utf-8", "ignore")
 
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""First characters by which spreadsheets recognise formulas, or which they skip before them."""
+"""First characters that start a formula in spreadsheets, or that they skip before one."""
 
 
 def write_csv(file: TextIO, rows: Iterable[Sequence[str | int | float | None]]) -> None:
-    """Write rows as CSV. Text that begins like a formula gets an apostrophe in front; numbers stay as they are."""
-    csv.writer(file).writerows([_as_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
-
-
-def _as_text(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell
+    """Write rows as CSV. Text that begins like a formula gets an apostrophe in front; numbers are unchanged."""
+    csv.writer(file).writerows(
+        [f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell for cell in row] for row in rows
+    )

@@ -1,8 +1,8 @@
-"""The plugin host: finds plugins by their entry points, checks what they offer and says what is broken.
+"""The plugin host: finds plugins by their entry points, checks what they offer and reports what is broken.
 
-Hooks are those of pluggy, with one manager for all plugins; each plugin is asked by itself, so that a failure has a
-name. Nothing that a plugin does wrong stops the host: it becomes a problem of that plugin and a warning. Only two
-specs of one kind with one name are an error, because neither may win in silence.
+Hooks are pluggy hooks, with one manager for all plugins; each plugin is called by itself, so that every failure can be
+attributed. Nothing that a plugin does wrong stops the host: it becomes a problem of that plugin and a warning. Only two
+specs of one kind with the same name are an error, because neither may win silently.
 """
 
 from __future__ import annotations
@@ -57,7 +57,10 @@ if TYPE_CHECKING:
 
 
 HOOKS = tuple(name for name in vars(Hooks) if name.startswith("fommctl_"))
-
+GROUP = "fommctl"
+"""The entry-point group of plugins."""
+RESTRICT = "FOMMCTL_PLUGINS"
+"""Environment variable that names the plugins to load."""
 logger = logging.getLogger("fommctl.host")
 
 
@@ -72,32 +75,26 @@ class PluginInfo:
     entry_point: str
     """The value of the entry point: the module, or `module:object`."""
     requires: str | None
-    """Versions of fommctl that its distribution depends on, such as `<3,>=2`; None where it does not say."""
+    """Versions of fommctl that its distribution depends on, such as `<3,>=2`; None where it names none."""
     registers: Mapping[str, tuple[str, ...]]
-    """Names by kind; listeners and frame filters by the name of their hook under `hook`."""
+    """Names of specs by kind; listeners and frame filters by the name of their hook, under `hook`."""
     problem: str | None
     """Why it did not load, or what was left out of it."""
     traceback: str | None
     """Traceback of the first error, for the plugin's author."""
 
 
-def _new_manager() -> pluggy.PluginManager:
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(Hooks)
-    return manager
-
-
 @dataclass(eq=False)
 class Plugin:
-    """One entry point, loaded or not, and what it offers."""
+    """One entry point, loaded or not, and the specs, listeners and filters that it offers."""
 
     entry: metadata.EntryPoint
     distribution: str
     version: str
     manager: pluggy.PluginManager = field(repr=False)
-    """The manager of all plugins."""
+    """The manager that all plugins share."""
     requires: str | None = None
-    """Versions of fommctl that its distribution depends on; None where it does not say, `` for any."""
+    """Versions of fommctl that its distribution depends on; None where it names none, `` for any."""
     problems: list[str] = field(default_factory=list)
     traceback: str | None = None
     _specs: dict[str, list[Any]] = field(default_factory=dict)
@@ -107,14 +104,17 @@ class Plugin:
         return f"plugin {self.entry.name!r} ({self.entry.value}) of {self.distribution}"
 
     def report(self, problem: str, error: BaseException | None = None) -> None:
-        """Note a problem and warn of it."""
+        """Record a problem and log it as a warning."""
         self.problems.append(problem)
         if error is not None and self.traceback is None:
             self.traceback = "".join(traceback.format_exception(error))
         logger.warning("%s: %s", self, problem)
 
     def load(self) -> None:
-        """Import the entry point and register its hooks, unless its distribution depends on another fommctl."""
+        """Import the entry point and register its hooks, unless its distribution requires another version of fommctl.
+
+        A failure is reported as a problem.
+        """
         if not _suits(self.requires):
             self.report(f"it requires fommctl{self.requires}, and this is fommctl {__version__}")
             return
@@ -149,12 +149,12 @@ class Plugin:
         return [each for each in reversed(found) if each.plugin_name == self._key]
 
     def _ask(self, hook: str, **arguments: Any) -> list[Any]:
-        """Call this plugin's own implementations of a hook: none can stop, wrap or reorder those of another."""
+        """Call this plugin's own implementations of a hook, so that no plugin can stop, wrap or reorder another's."""
         answers = [each.function(*(arguments[name] for name in each.argnames)) for each in self._implementations(hook)]
         return [answer for answer in answers if answer is not None]
 
     def specs(self, kind: str) -> list[Any]:
-        """Return the valid specs of this kind; the plugin is asked once."""
+        """Return the valid specs of this kind; the plugin's hook is called only once."""
         if kind not in self._specs:
             self._specs[kind] = []
             try:
@@ -179,8 +179,8 @@ class Plugin:
                 else:
                     self.report(f"{hook}: {fault}")
 
-    def tell(self, hook: str, event: StageEvent) -> None:
-        """Tell it of an event; a failure is a warning."""
+    def notify(self, hook: str, event: StageEvent) -> None:
+        """Pass an event to the plugin's listeners; a failure is only a warning."""
         try:
             with _stdout_to_stderr():
                 self._ask(hook, event=event)
@@ -190,18 +190,21 @@ class Plugin:
             logger.warning("%s: %s failed: %s", self, hook, describe(error))
 
     def frame_filters(self, event: StageEvent) -> list[FrameFilter]:
-        """Return its filters for this run. Here and when a filter is called, a failure is a FommctlError that names
-        it."""
+        """Return the plugin's filters for the finished frames of this run.
+
+        A failure, here or in a filter, is raised as a FommctlError that names the plugin.
+        """
         with _failures_named(self, "frame filter"):
             return [_named(self, each) for each in self._ask("fommctl_frame", event=event)]
 
     def square_filters(self, event: StageEvent) -> list[SquareFilter]:
-        """Return its filters for the animated squares of this run; failures as with `frame_filters`."""
+        """Return the plugin's filters for the animated squares of this run; failures are raised as in
+        `frame_filters`."""
         with _failures_named(self, "square filter"):
             return [_named_square(self, each) for each in self._ask("fommctl_square", event=event)]
 
     def info(self) -> PluginInfo:
-        """Return all that it registers, of every kind."""
+        """Describe the plugin, with everything that it registers."""
         registers = {kind: tuple(spec.name for spec in self.specs(kind)) for kind in SPEC_TYPES}
         own = [hook for hook in HOOKS if self._implementations(hook)]
         registers["hook"] = tuple(hook for hook in own if hook.removeprefix("fommctl_")[:-1] not in SPEC_TYPES)
@@ -218,9 +221,9 @@ class Plugin:
 
 
 def why_not_ready(spec: Any) -> str | None:
-    """Return why a detector, embedder or metric cannot be built at once; None where it can.
+    """Return why a detector, embedder or metric cannot be used now; None if it can.
 
-    A plugin that fails at the question is not ready.
+    A plugin whose `ready` fails is not ready.
     """
     try:
         with _stdout_to_stderr():
@@ -236,9 +239,7 @@ def why_not_ready(spec: Any) -> str | None:
 def _failures_named(plugin: Plugin, what: str) -> Iterator[None]:
     try:
         yield
-    except FommctlError:
-        raise
-    except KeyboardInterrupt:
+    except (FommctlError, KeyboardInterrupt):
         raise
     except BaseException as error:
         hint = "Leave the plugin out with FOMMCTL_PLUGINS (see 'fommctl plugins list'), or tell its authors."
@@ -253,19 +254,8 @@ def _named(plugin: Plugin, frame_filter: FrameFilter) -> FrameFilter:
                 raise ValueError(f"{result.shape} {result.dtype} came back for {frame.shape} {frame.dtype}")
         return result
 
-    return _FloatFilter(call) if getattr(frame_filter, "floats", False) else call
-
-
-class _FloatFilter:
-    """A frame filter that asks for floats."""
-
-    floats = True
-
-    def __init__(self, call: FrameFilter) -> None:
-        self._call = call
-
-    def __call__(self, frame: NDArray[Any], index: int) -> NDArray[Any]:
-        return self._call(frame, index)
+    call.floats = getattr(frame_filter, "floats", False)  # type: ignore[attr-defined]  # see `fommctl_frame`
+    return call
 
 
 def _named_square(plugin: Plugin, square_filter: SquareFilter) -> SquareFilter:
@@ -282,22 +272,17 @@ def _named_square(plugin: Plugin, square_filter: SquareFilter) -> SquareFilter:
 
 
 def _stdout_to_stderr() -> contextlib.redirect_stdout[Any]:
-    """Keep what a plugin prints out of the JSON on stdout."""
+    """Send what a plugin prints to stderr, away from the JSON on stdout."""
     return contextlib.redirect_stdout(sys.stderr)
 
 
-GROUP = "fommctl"
-RESTRICT = "FOMMCTL_PLUGINS"
-logger = logging.getLogger("fommctl.host")
-
-
 class Host:
-    """The plugins of this installation; each is asked for a kind of spec when that kind is first needed."""
+    """The plugins of this installation; specs of a kind are collected when that kind is first needed."""
 
     def __init__(self, plugins: Iterable[Plugin], warnings: Iterable[str] = ()) -> None:
         self._plugins = tuple(plugins)
         self.warnings = tuple(warnings)
-        """About the host itself, not one plugin: an unknown name in FOMMCTL_PLUGINS."""
+        """Warnings about the host itself, not one plugin: unknown names in FOMMCTL_PLUGINS."""
 
     @cached_property
     def backends(self) -> Mapping[str, BackendSpec]:
@@ -321,7 +306,7 @@ class Host:
 
     @cached_property
     def presets(self) -> Mapping[str, PresetSpec]:
-        """Presets by name; `find("preset", ...)` knows the aliases too."""
+        """Presets by name, without aliases; `find("preset", ...)` accepts those too."""
         return self._unique("preset")
 
     @cached_property
@@ -334,13 +319,13 @@ class Host:
 
     @property
     def plugins(self) -> tuple[PluginInfo, ...]:
-        """Plugins in the order of registration: that of FOMMCTL_PLUGINS, else by name."""
+        """Plugins in the order of FOMMCTL_PLUGINS, or by name where it is not set."""
         return tuple(plugin.info() for plugin in self._plugins)
 
     def find(self, kind: str, name: str) -> Any:
-        """Return the spec of this kind and name; a preset also by an alias.
+        """Return the spec of this kind and name; presets are also found by their aliases.
 
-        Raises UsageError for an unknown name, with the nearest known one, and for a name that two plugins offer.
+        Raises UsageError for an unknown name, suggesting the nearest known one, and for a name that two plugins offer.
         """
         offers = self._offers(kind)
         found = offers.get(name, [])
@@ -355,17 +340,17 @@ class Host:
         raise UsageError(f"unknown {kind} {name!r}", hint)
 
     def names(self, kind: str) -> list[str]:
-        """Return all names of this kind, sorted; also aliases, and names that two plugins offer."""
+        """Return all names of this kind, sorted, including aliases and names that two plugins offer."""
         return sorted(self._offers(kind))
 
     def owner(self, kind: str, name: str) -> str:
-        """Name the plugin of this spec, for a message."""
+        """Return the name of the plugin that offers a spec, for messages."""
         return " and ".join(str(plugin) for plugin, _ in self._offers(kind).get(name, []))
 
     def ask(self, kind: str, name: str, function: str, *arguments: Any, default: Any) -> Any:
-        """Return the answer of a spec's function; where it fails, `default`, and note a problem of its plugin.
+        """Call a function of a spec and return its result; if it fails, report a problem and return `default`.
 
-        A FommctlError is an answer, too: it is raised.
+        A FommctlError counts as an answer and is raised.
         """
         ((plugin, spec),) = self._offers(kind)[name]
         try:
@@ -380,11 +365,11 @@ class Host:
             return default
 
     def version(self, kind: str, name: str) -> str:
-        """Return distribution and version of this spec's plugin: what was made with it holds for this version."""
+        """Return distribution and version of the plugin that offers a spec, as a key for cached results."""
         return " and ".join(f"{each.distribution} {each.version}" for each, _ in self._offers(kind).get(name, []))
 
     def conflicts(self) -> list[UsageError]:
-        """Return one error for each name that is offered twice, and for a second default model."""
+        """Return one error for each name that is offered twice, and one for several default models."""
         offered = {(kind, name): found for kind in SPEC_TYPES for name, found in self._offers(kind).items()}
         errors = [
             _conflict(f"{kind} {name!r}", [plugin for plugin, _ in found])
@@ -395,24 +380,24 @@ class Host:
         return [*errors, _conflict("default model", defaults)] if len(defaults) > 1 else errors
 
     def started(self, event: StageEvent) -> None:
-        """Tell every plugin that a stage begins."""
+        """Notify every plugin that a stage begins."""
         for plugin in self._plugins:
-            plugin.tell("fommctl_stage_started", event)
+            plugin.notify("fommctl_stage_started", event)
 
     def finished(self, event: StageEvent) -> None:
-        """Tell every plugin that a stage ended well."""
+        """Notify every plugin that a stage has succeeded."""
         for plugin in self._plugins:
-            plugin.tell("fommctl_stage_finished", event)
+            plugin.notify("fommctl_stage_finished", event)
 
     def frame_filters(self, event: StageEvent) -> list[FrameFilter]:
-        """Return the filters for the frames of this run, in the order of registration.
+        """Return all plugins' filters for the finished frames of this run, in the order of `plugins`.
 
-        Here and when a filter is called, its failure is a FommctlError that names the plugin.
+        A failure, here or in a filter, is raised as a FommctlError that names the plugin.
         """
         return [each for plugin in self._plugins for each in plugin.frame_filters(event)]
 
     def square_filters(self, event: StageEvent) -> list[SquareFilter]:
-        """Return the filters for the animated squares of this run, as `frame_filters`."""
+        """Return all plugins' filters for the animated squares of this run, as `frame_filters` does for frames."""
         return [each for plugin in self._plugins for each in plugin.square_filters(event)]
 
     def _offers(self, kind: str) -> dict[str, list[tuple[Plugin, Any]]]:
@@ -431,8 +416,8 @@ class Host:
 def load_host(*, check: bool = True) -> Host:
     """Return the host with every plugin that FOMMCTL_PLUGINS (names of entry points, separated by commas) allows.
 
-    check: raise UsageError where two specs of one kind have one name; without it the host leaves such specs out,
-    and `conflicts` tells of them.
+    check: raise UsageError if two specs of one kind share a name; otherwise the host leaves such specs out, and
+    `conflicts` lists them.
     """
     plugins = _discover()
     warnings = []
@@ -453,9 +438,10 @@ def load_host(*, check: bool = True) -> Host:
 
 
 def _discover() -> list[Plugin]:
-    """Return the entry points of the group, by name; of a distribution that is found twice, the first on sys.path
-    counts."""
-    manager = _new_manager()
+    """Return the entry points of the group, sorted by name; if a distribution is installed twice, the first on sys.path
+    wins."""
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(Hooks)
     found: dict[tuple[str, str], Plugin] = {}
     for distribution in metadata.distributions():
         try:
@@ -465,7 +451,7 @@ def _discover() -> list[Plugin]:
             continue
         if not entries:
             continue
-        # Once a distribution: each look at its metadata parses the whole of them.
+        # Once per distribution: each access parses all of its metadata.
         (name, version), required = _name_and_version(distribution), _required(distribution)
         for entry in entries:
             key = re.sub(r"[-_.]+", "-", name).lower(), entry.name
@@ -482,7 +468,7 @@ def _name_and_version(distribution: metadata.Distribution) -> tuple[str, str]:
 
 
 def _required(distribution: metadata.Distribution) -> str | None:
-    """Return the versions of fommctl that a distribution depends on; None where it does not name fommctl."""
+    """Return the versions of fommctl that a distribution depends on; None if it does not name fommctl."""
     try:
         named = [text for text in distribution.requires or () if re.match(rf"{PROJECT}(?![\w.-])", text, re.IGNORECASE)]
         if not named:
@@ -496,7 +482,7 @@ def _required(distribution: metadata.Distribution) -> str | None:
 
 
 def _suits(required: str | None) -> bool:
-    """Return whether this fommctl is one that a distribution requires."""
+    """Return whether this version of fommctl satisfies a distribution's requirement."""
     if not required:
         return True
     from packaging.specifiers import SpecifierSet
@@ -511,10 +497,10 @@ def _conflict(what: str, plugins: list[Plugin]) -> UsageError:
 
 
 def add_plugin(path: Path) -> None:
-    """Make a plugin that is not installed known to this process and to those that it starts.
+    """Make a plugin that is not installed available to this process and its child processes.
 
-    path: a project with a pyproject.toml, or a module or package whose name the plugin has. Its version is that of the
-    project, then a hash of its source. Raises UsageError for what is none.
+    path: a project with a pyproject.toml, or a module or package, which gives the plugin its name. The plugin's version
+    is the project's, or 0, with a hash of its source appended. Raises UsageError if `path` is neither.
     """
     path = path.expanduser().absolute()
     project: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Journals: JSON Lines that are only added to, by one process after another, and outlive all of them."""
+"""Journals: append-only JSON Lines, written by one process after another."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ Record = TypeVar("Record", bound=BaseModel)
 
 
 class Journal(Generic[Record]):
-    """One file of records, a line each.
+    """A file of records, one per line.
 
-    A line counts once its newline is written. What a killed process left of one, like any line that is no record, is
-    passed over when the file is read, and the next record begins on a line of its own.
+    A line is valid once its newline is written. A partial line of a killed process, like any line that is not a record,
+    is skipped when reading, and the next record begins on a new line.
     """
 
     def __init__(self, path: Path, record: type[Record], *, hint: str = "Free some space, or write elsewhere.") -> None:
-        """Name the file.  hint: for errors, on how to write somewhere else."""
+        """path: the file.  hint: hint of errors, on how to write elsewhere."""
         self.path = path
         self._record = record
         self._hint = hint
         self._position = 0
 
     def read(self) -> list[Record]:
-        """Return all records; none where there is no file. Raises OutputError where it cannot be read."""
+        """Return all records; none if the file does not exist. Raises OutputError if it cannot be read."""
         self._position = 0
         return self.read_new()[0]
 
     def read_new(self) -> tuple[list[Record], bool]:
-        """Return the records since the last call, and whether the file was replaced so that they are all there are.
+        """Return the records since the last call, and whether the file was replaced, so that these are all records.
 
-        Raises OutputError where the file cannot be read.
+        Raises OutputError if the file cannot be read.
         """
         replaced = self._position == 0
         try:
@@ -71,7 +71,7 @@ class Journal(Generic[Record]):
     def append(self, record: Record, *, durable: bool = True) -> None:
         """Add a record; only for a process that holds a lock on the file. Raises OutputError.
 
-        durable: bring it to the disk, so that a power cut does not lose it.
+        durable: sync it to disk, so that a power cut does not lose it.
         """
         line = _line(record)
         require_in_place(self.path)
@@ -91,8 +91,8 @@ class Journal(Generic[Record]):
     def cut(self, belongs: Callable[[Record], bool]) -> None:
         """Cut the file, in place, before the first line that is not a record or does not belong.
 
-        Where damage is the reason, and not a kill that tore the last line, a copy of the whole file stays beside it,
-        with a warning. Raises OutputError.
+        If the file is damaged, and not only torn in the last line by a kill, a copy of the whole file is kept beside
+        it, with a warning. Raises OutputError.
         """
         length, number = 0, 1
         try:
@@ -113,7 +113,8 @@ class Journal(Generic[Record]):
             raise self._unusable(error) from error
 
     def rewrite(self, records: Iterable[Record]) -> None:
-        """Replace the file by these records, all or nothing; only for a process that is alone. Raises OutputError."""
+        """Replace the file by these records, atomically; only for a process with exclusive access. Raises
+        OutputError."""
         write_text(self.path, b"".join(map(_line, records)).decode("ascii"))
 
     def _unusable(self, error: OSError) -> OutputError:
@@ -142,7 +143,7 @@ def parse_line(record: type[Record], line: str | bytes) -> Record | None:
 
 
 def _write(handle: int, text: bytes, end: int) -> None:
-    """Write at the end of a file, or nothing: those who read along get whole lines."""
+    """Append to a file, completely or not at all, so that concurrent readers get whole lines."""
     try:
         # A disk that is nearly full takes a part and refuses the next byte.
         while text:

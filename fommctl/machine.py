@@ -87,5 +87,5 @@ def _read(path: Path) -> str:
 
 
 def offline() -> bool:
-    """Tell whether FOMMCTL_OFFLINE forbids the network; `0`, `false`, `no`, `off` and nothing do not."""
+    """Return whether FOMMCTL_OFFLINE forbids the network; `0`, `false`, `no`, `off` and nothing do not."""
     return os.environ.get("FOMMCTL_OFFLINE", "").strip().lower() not in ("", "0", "false", "no", "off")

@@ -1,11 +1,11 @@
-"""Options: declared once, as fields of a frozen configuration class, and read alike wherever they are written.
+"""Options: declared once, as fields of a frozen configuration class, and parsed in the same way from every source.
 
 A field with a `typer.Option` or `typer.Argument` in its annotation is an option of the command (`fommctl.cli.options`
 builds the command's signature from it), a field of job files and sidecars, and a keyword in Python:
 
     size: Annotated[int | None, Field(gt=0), typer.Option(help="Side of the model's frames in pixels.")] = None
 
-One without is a job field and a keyword only.
+A field without such an annotation is only a job field and a keyword.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ BackendOptions = Annotated[
         help="Option of the model's family; repeatable. --help lists them if --model or --preset is given.",
     ),
 ]
-"""Texts `NAME=VALUE`; job files and Python may give a mapping."""
+"""Texts `NAME=VALUE`; in job files and Python also a mapping."""
 
 T = TypeVar("T")
 _EXPECTED: Mapping[Any, str] = {
@@ -74,23 +74,23 @@ _EXPECTED: Mapping[Any, str] = {
     str: "text",
 }
 LONGEST_NUMBER = 30
-"""Characters of a number in text: more than any option means, and few enough to be read at once."""
+"""Most characters of a number: more than any option needs, and few enough to parse instantly."""
 _BOUNDS = (annotated_types.Ge, annotated_types.Gt, annotated_types.Le, annotated_types.Lt)
 
 
 @dataclass(frozen=True)
 class Reads:
-    """Annotation of a field that is read from text by a function of its own, such as a time or a frame rate.
+    """Annotation of a field that is parsed from text by a function, such as a time or a frame rate.
 
-    Numbers are read as the text that they are written with; what is a value of the field's type already is kept.
+    Numbers are converted to text first; values that already have the field's type are kept.
     """
 
     function: Callable[[str], Any]
     """Returns the value. Raises UsageError."""
     default: str | None = None
-    """Text that --help shows where the default is None."""
+    """Text that --help shows for a default of None."""
     as_text: bool = False
-    """Whether the text is kept; the function checks it only."""
+    """Whether the text itself is kept, and the function only checks it."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_before_validator_function(self._read, handler(source))
@@ -112,11 +112,11 @@ class OptionField:
 
     name: str
     kind: Any
-    """Its type, without None; of a tuple, that of its items."""
+    """Its type without None; for a tuple, the type of its items."""
     many: bool
-    """A tuple of any length."""
+    """Whether it is a tuple of any length."""
     info: OptionInfo | ArgumentInfo | None
-    """The declaration for the command line; None where it has none."""
+    """The declaration for the command line; None if it is not an option there."""
     reads: Reads | None
     bounds: tuple[Any, ...]
     required: bool
@@ -124,7 +124,7 @@ class OptionField:
 
     @property
     def flag(self) -> str:
-        """Name in messages: `--driving-crop`, `SOURCE`, or the field's name where the command line has none."""
+        """Name in messages: `--driving-crop`, `SOURCE`, or the field's name if it is not on the command line."""
         if isinstance(self.info, ArgumentInfo):
             return (self.info.metavar or self.name).removesuffix("...").upper()
         if self.info is None:
@@ -133,26 +133,26 @@ class OptionField:
 
     @property
     def declared(self) -> tuple[str, ...]:
-        """Names that the declaration gives, such as `-o` and `--output`."""
+        """Names in the declaration, such as `-o` and `--output`."""
         if self.info is None or isinstance(self.info, ArgumentInfo):
             return ()
-        # typer keeps the first of several names where a default would stand.
+        # typer stores the first of several names in the place of a default.
         first = () if self.info.default is ... else (str(self.info.default),)
         return (*first, *(self.info.param_decls or ()))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names in job files: the field's, and that of the command line where it is another one."""
+        """Names in job files: the field's, and the command line's if it differs."""
         return tuple(dict.fromkeys((self.name, self.flag.removeprefix("--").replace("-", "_").lower())))
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The words that it may be; none where it is no choice."""
+        """The permitted words of a choice; empty for other types."""
         return get_args(self.kind) if get_origin(self.kind) is Literal else ()
 
     @property
     def expected(self) -> str:
-        """Hint for a value that is none."""
+        """Hint for an invalid value: what the option accepts."""
         if self.choices:
             return f"Choices: {', '.join(self.choices)}."
         if self.bounds:
@@ -173,23 +173,23 @@ class OptionField:
 
 
 def option(panel: str, help: str, *names: str, **more: Any) -> Any:
-    """Return the declaration of an option under a heading of --help; `names` where they are not the field's."""
+    """Declare an option.  panel: its heading in --help.  names: its names, if they differ from the field's."""
     return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
 
 def dashed(name: str) -> str:
-    """Return `driving_crop` as the command line has it."""
+    """Convert a field's name to an option's, without dashes in front: `driving_crop` to `driving-crop`."""
     return name.replace("_", "-")
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field,))
 def configuration(cls: type[T]) -> type[T]:
-    """Make a frozen dataclass whose constructor checks everything and tells all problems at once.
+    """Make a frozen dataclass whose constructor checks all values and reports all problems at once.
 
-    A method `conflicts`, where there is one, yields a UsageError for each group of options that exclude each other; it
-    is called when each field is right by itself. The constructor raises UsageError, or ProblemsError for several.
+    An optional method `conflicts` yields a UsageError for each group of options that exclude each other; it is called
+    once each field is valid by itself. The constructor raises UsageError, or ProblemsError for several problems.
     """
-    # What the command line says about the least number holds everywhere.
+    # Limits of numbers in the command line's declaration apply everywhere.
     hints = get_type_hints(cls, vars(sys.modules[cls.__module__]), include_extras=True)
     cls.__annotations__ = {name: _with_least(hint) for name, hint in hints.items()}
     config = ConfigDict(extra="forbid", coerce_numbers_to_str=True, arbitrary_types_allowed=True, allow_inf_nan=False)
@@ -213,7 +213,7 @@ def configuration(cls: type[T]) -> type[T]:
 
 
 def as_json(config: DataclassInstance) -> dict[str, Any]:
-    """Return the values of a configuration class as JSON values, by name; paths, times and rates as text."""
+    """Convert a configuration to JSON values by name, with paths, times and rates as text."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, tuple):
@@ -224,7 +224,7 @@ def as_json(config: DataclassInstance) -> dict[str, Any]:
 
 
 def option_fields(cls: type) -> Mapping[str, OptionField]:
-    """Return the fields of a configuration class by name, in their order."""
+    """Return the fields of a configuration class by name, in order."""
     return _option_fields(cls)
 
 
@@ -249,14 +249,14 @@ def _option_fields(cls: Any) -> Mapping[str, OptionField]:
 
 
 def field_named(cls: type, name: str) -> OptionField | None:
-    """Return the field that a job file means: `driving-crop` is `driving_crop`, `Source` is `source`, `view` is
+    """Find a field by its name in a job file: `driving-crop` is `driving_crop`, `Source` is `source`, `view` is
     `views`."""
     plain = name.strip().replace("-", "_").lower()
     return next((field for field in option_fields(cls).values() if plain in field.names), None)
 
 
 def with_options(cls: type) -> Callable[[T], T]:
-    """Give a function with `**options` the signature with all fields of a configuration class in their place."""
+    """Replace `**options` in a function's signature by all fields of a configuration class."""
 
     def decorate(function: T) -> T:
         signature = inspect.signature(function)  # type: ignore[arg-type]
@@ -277,7 +277,7 @@ def with_options(cls: type) -> Callable[[T], T]:
 
 
 def listed(flag: str) -> Callable[[str], tuple[str, ...]]:
-    """Return what reads names with commas between them, for the messages of this option."""
+    """Return a parser of comma-separated names.  flag: the option, for messages."""
 
     def read(text: str) -> tuple[str, ...]:
         names = tuple(part.strip() for part in text.split(",") if part.strip())
@@ -289,7 +289,7 @@ def listed(flag: str) -> Callable[[str], tuple[str, ...]]:
 
 
 def assignments(given: Any) -> Any:
-    """Convert a mapping to `NAME=VALUE` texts; anything else stays as it is."""
+    """Convert a mapping to `NAME=VALUE` texts; return anything else unchanged."""
     if not isinstance(given, Mapping):
         return given
     texts = {name: json.dumps(value) if isinstance(value, bool | float) else value for name, value in given.items()}
@@ -297,9 +297,9 @@ def assignments(given: Any) -> Any:
 
 
 def backend_options(cls: type[BaseModel] | None, given: Sequence[str], family: str) -> BaseModel | None:
-    """Read the options of a backend from `NAME=VALUE` texts; None for a family that has none.
+    """Parse the options of a backend from `NAME=VALUE` texts; None for a family without options.
 
-    Raises UsageError, or ProblemsError for several.
+    Raises UsageError, or ProblemsError for several problems.
     """
     known = {} if cls is None else cls.model_fields
     values: dict[str, str] = {}
@@ -330,7 +330,7 @@ def backend_options(cls: type[BaseModel] | None, given: Sequence[str], family: s
 
 
 def listed_options(cls: type[BaseModel] | None) -> dict[str, dict[str, str | None]]:
-    """Return type, default and help of each option of a backend, for people."""
+    """Return type, default and help of each option of a backend, as text."""
     found = {}
     for name, field in ({} if cls is None else cls.model_fields).items():
         kind = _plain(field.annotation)[0]
@@ -341,7 +341,7 @@ def listed_options(cls: type[BaseModel] | None) -> dict[str, dict[str, str | Non
 
 
 def together(problems: Sequence[UsageError]) -> UsageError:
-    """Return one error for all of them."""
+    """Combine problems into one error."""
     if len(problems) == 1:
         return problems[0]
     lines = [f"{each.message}. {each.hint or ''}".rstrip() for each in problems]
@@ -360,7 +360,7 @@ def _bare(annotation: Any) -> Any:
 
 
 def _plain(annotation: Any) -> tuple[Any, bool]:
-    """Return the type without None, and whether it is one of many."""
+    """Return the type without None, or the type of a tuple's items, and whether it is a tuple."""
     annotation = _bare(annotation)
     if get_origin(annotation) in (Union, UnionType):
         annotation = next(kind for kind in get_args(annotation) if kind is not NoneType)
@@ -376,8 +376,8 @@ def _prepared(field: OptionField | None, value: Any) -> Any:
 
 
 def _absurd(field: OptionField | None, value: Any) -> UsageError | None:
-    """Return the error for what nobody means: a name with a null character, and what pydantic would take for a
-    number (True, or more digits than fit)."""
+    """Return the error for absurd values: text with a null character, and values that pydantic would accept as a number
+    (True, or too many digits)."""
     if field is not None and isinstance(value, str | Path) and "\0" in str(value):
         return UsageError(f"{field.flag} contains a null character", "Check what generated it.")
     if field is None or field.kind not in (int, float) or field.reads is not None:
@@ -391,7 +391,7 @@ def _absurd(field: OptionField | None, value: Any) -> UsageError | None:
 
 
 def _problems(cls: type, error: ValidationError | None, absurd: Mapping[str, UsageError]) -> list[UsageError]:
-    """Return a problem for each field, in the order of the fields; then those of fields that do not exist."""
+    """Return a problem for each invalid field, in the order of the fields, then for each unknown field."""
     fields = option_fields(cls)
     first: dict[str, Any] = {}
     for each in () if error is None else error.errors(include_url=False):

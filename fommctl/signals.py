@@ -1,4 +1,4 @@
-"""Signals that end a program, and what its parts do while they come."""
+"""Handling of signals that end a program."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from types import FrameType
 from typing import Any
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""Ctrl-C, the request to end, and the end of the terminal."""
+"""Ctrl-C, a request to terminate, and the loss of the terminal."""
 Handler = Callable[[int, FrameType | None], object]
 
 
 @contextmanager
 def handled(handler: Handler) -> Iterator[None]:
-    """Let `handler` answer the signals that end a program; afterwards those before it do.
+    """Handle the signals that end a program by `handler` within the block.
 
     A signal that the caller ignores (nohup, a background job) stays ignored. Outside the main thread nothing changes.
     """
@@ -32,25 +32,25 @@ def handled(handler: Handler) -> Iterator[None]:
 
 
 def answer(handler: Handler) -> dict[int, Any]:
-    """Let `handler` answer the signals that end a program from now on, but for ignored ones; return those before it."""
+    """Handle the signals that end a program by `handler` from now on, except ignored ones; return the old handlers."""
     heeded = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]
     return {number: signal.signal(number, handler) for number in heeded}
 
 
 def leave_to_parent(handler: Handler) -> None:
-    """Ignore Ctrl-C, which reaches the whole group, and let `handler` answer SIGTERM: for worker processes."""
+    """Set up a worker process: ignore Ctrl-C, which reaches the whole group, and handle SIGTERM by `handler`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, handler)
 
 
 def ignore_sigterm() -> None:
-    """Let no further request to end disturb the cleaning up."""
+    """Ignore SIGTERM from now on, so that it does not disturb cleaning up."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Put back the handlers that a library replaces meanwhile. Outside the main thread nothing can replace them."""
+    """Restore, after the block, handlers that a library has replaced. Outside the main thread none can be replaced."""
     if current_thread() is not main_thread():
         yield
         return
@@ -64,8 +64,8 @@ def kept() -> Iterator[None]:
 
 @contextmanager
 def held_back(numbers: Collection[int] = ENDING) -> Iterator[None]:
-    """Hold signals back until the end of the block, also from threads and processes that are started meanwhile, which
-    inherit this."""
+    """Block signals until the end of the block, also in threads and processes started meanwhile, which inherit
+    this."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -77,7 +77,7 @@ def held_back(numbers: Collection[int] = ENDING) -> Iterator[None]:
 
 
 def send_to_main_thread(number: int) -> None:
-    """Raise a signal in the main thread, so that whatever it waits for is interrupted."""
+    """Send a signal to the main thread, to interrupt whatever it waits for."""
     if hasattr(signal, "pthread_kill"):
         signal.pthread_kill(main_thread().ident or 0, number)
     else:

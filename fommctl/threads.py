@@ -1,5 +1,4 @@
-"""What stands around a loop over frames: batches, and threads that read ahead and write behind while the model
-computes."""
+"""Helpers for loops over frames: batches, and threads that read ahead and write behind while the model computes."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 class _Worker(ABC):
-    """A thread behind a bounded queue; `_stop` ends it early, `_error` is what ended it."""
+    """A thread with a bounded queue; `_stop` ends it early, `_error` is the error that ended it."""
 
     def __init__(self, name: str, depth: int) -> None:
         self._queue: queue.Queue[object] = queue.Queue(depth)
@@ -47,9 +46,9 @@ class _Worker(ABC):
             self._ended.set()
 
     def _join(self) -> None:
-        """Wait for the end of the thread, after a signal too: left alone, it would die in the middle of a file.
+        """Wait for the end of the thread, even after a signal: otherwise it would die in the middle of a file.
 
-        Not by Thread.join, which takes a thread for ended once a signal has interrupted it (Python 3.11).
+        Not by Thread.join, which after an interruption by a signal takes the thread for ended (Python 3.11).
         """
         try:
             self._ended.wait()
@@ -67,7 +66,7 @@ class _Worker(ABC):
 
 
 class ReadAhead(_Worker, Generic[T]):
-    """Iterates over `items` in a thread, at most `depth` items ahead; errors of the thread arise in the loop."""
+    """Iterates over `items` in a thread, at most `depth` items ahead; errors of the thread are raised in the loop."""
 
     def __init__(self, items: Iterable[T], depth: int) -> None:
         super().__init__("read-ahead", depth)
@@ -96,9 +95,9 @@ class ReadAhead(_Worker, Generic[T]):
 
 
 class WriteBehind(_Worker, Generic[T]):
-    """Calls `consume` for each item in a thread, in order; its errors arise at the next `put` or at the end.
+    """Calls `consume` for each item in a thread, in order; its errors are raised at the next `put` or at the end.
 
-    Leaving the block in peace waits until everything is consumed; leaving it by an exception drops what waits.
+    At a normal exit of the block, waits until everything is consumed; after an exception, drops waiting items.
     """
 
     def __init__(self, consume: Callable[[T], None], depth: int) -> None:
@@ -106,7 +105,7 @@ class WriteBehind(_Worker, Generic[T]):
         self._consume = consume
 
     def put(self, item: T) -> None:
-        """Hand over an item; waits while `depth` items are waiting."""
+        """Add an item; blocks while `depth` items are waiting."""
         self._offer(item)
         if self._error is not None:
             raise self._error

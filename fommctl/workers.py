@@ -1,7 +1,7 @@
-"""Jobs in processes of their own, one at a time in each, with one kind of outcome for all commands.
+"""Running jobs in worker processes, one at a time in each, with one kind of outcome for all commands.
 
-A process that dies costs its job and no other. concurrent.futures will not do: there the death of one process ends
-all jobs, and where the parent is killed the children stay.
+A process that dies costs only its own job. In concurrent.futures, the death of one process ends all jobs, and children
+survive a parent that is killed.
 """
 
 from __future__ import annotations
@@ -38,20 +38,21 @@ from fommctl.machine import usable_cores
 log = logging.getLogger(__name__)
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-Tell = Callable[[int, int | None], None]
-"""tell(done, total): progress of a job; raises SystemExit in a worker whose parent is gone or has given up."""
-Work = Callable[[Job, Tell], Result]
-"""work(job, tell) -> result. What it raises is the failure of that job."""
+Progress = Callable[[int, int | None], None]
+"""report(done, total): progress of a job, with total None if it is unknown. In a worker process it raises SystemExit
+once the parent has ended or given up."""
+Work = Callable[[Job, Progress], Result]
+"""work(job, report) -> result. An exception is the failure of that job."""
 PATIENCE = 10
 """Seconds that a process has to clean up."""
 CONTEXT = multiprocessing.get_context("spawn")
-"""A forked child would share the locks of PyAV's and torch's threads, and the ends of the other pipes."""
+"""Spawn, not fork: a forked child would share the locks of PyAV's and torch's threads, and the ends of other pipes."""
 GO_ON = "Free some space; the same command goes on where this stopped."
 
 
 @dataclass(frozen=True, slots=True)
 class Done(Generic[Result]):
-    """A job that came to a result."""
+    """A job that returned a result."""
 
     result: Result
     seconds: float = 0.0
@@ -59,23 +60,23 @@ class Done(Generic[Result]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failed:
-    """A job that came to none."""
+    """A job that returned no result."""
 
     message: str
     hint: str | None = None
     exit_code: int = InputError.exit_code
-    """Exit code of the command, were this its only job."""
+    """Exit code of a command with only this job."""
     seconds: float = 0.0
     disk_full: bool = False
-    """Then the jobs that are left would fail too; an output that cannot be written for another reason costs its job."""
+    """Whether the disk is full, so that all other jobs would fail too and the run has to stop."""
 
     def raise_if_disk_full(self) -> None:
-        """Raise OutputError where the run has to stop."""
+        """Raise OutputError if the disk is full."""
         if self.disk_full:
             raise OutputError(self.message, GO_ON)
 
     def to_error(self) -> FommctlError:
-        """Return an error that ends the command as this failure would."""
+        """Return the failure as an error with the same message, hint and exit code."""
         error = FommctlError(self.message, self.hint)
         error.exit_code = self.exit_code
         return error
@@ -87,12 +88,12 @@ class Failed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerCrashed(Failed):
-    """A job whose process ended, or could not even be handed it."""
+    """A job whose process ended, or that could not be sent to a process."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimedOut(Failed):
-    """A job that took longer than it may; its process was stopped."""
+    """A job that exceeded its time limit; its process was stopped."""
 
 
 Outcome = Done[Result] | Failed
@@ -101,16 +102,16 @@ Outcome = Done[Result] | Failed
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """An entry in the place of a job: there is none for so many seconds, or until one of those at work ends."""
+    """An entry instead of a job: wait this many seconds, or until a running job ends, before asking for the next."""
 
     seconds: float
 
 
-def attempt(work: Work[Job, Result], job: Job, tell: Tell) -> Outcome[Result]:
-    """Do a job. Whatever it raises is its failure, but for interrupts of the whole run."""
+def attempt(work: Work[Job, Result], job: Job, report: Progress) -> Outcome[Result]:
+    """Do a job and return its outcome. Any exception becomes a failure, except interrupts of the whole run."""
     began = time.monotonic()
     try:
-        return Done(work(job, tell), time.monotonic() - began)
+        return Done(work(job, report), time.monotonic() - began)
     except (InterruptedRunError, *ENDING):
         raise
     except BaseException as error:  # a plugin may end the process, or a library in Rust panic
@@ -119,15 +120,15 @@ def attempt(work: Work[Job, Result], job: Job, tell: Tell) -> Outcome[Result]:
 
 
 class Leave(SystemExit):
-    """The end of a worker process, asked for by its parent."""
+    """Raised in a worker process to end it at the request of its parent."""
 
 
 ENDING = (KeyboardInterrupt, GeneratorExit, Leave)
-"""Exceptions that end a run, in whosever code they arise; they are not failures of that code."""
+"""Exceptions that end the whole run; they are never failures of the code in which they arise."""
 
 
 def failure(error: BaseException, seconds: float = 0.0) -> Failed:
-    """Return the failure of a job that raised this error."""
+    """Convert an error that a job raised to its failure."""
     error = out_of_memory(error) or error
     causes = (error, error.__cause__)
     full = any(isinstance(each, OSError) and each.errno in FULL_DISK for each in causes)
@@ -149,18 +150,18 @@ def run_jobs(
     *,
     workers: int,
     timeout: float | None = None,
-    tell: Callable[[Job, int, int | None], None] = lambda job, done, total: None,
+    report: Callable[[Job, int, int | None], None] = lambda job, done, total: None,
     begin: Callable[[Job], None] = lambda job: None,
 ) -> Generator[tuple[Job, Outcome[Result]], None, None]:
-    """Yield each job with its outcome, as they come; close the generator to stop early.
+    """Yield each job with its outcome, in order of completion; close the generator to stop early.
 
-    jobs: the next one is taken when a worker is free for it.
-    make_worker(*arguments): makes the function that does the jobs, once in each process; importable by name, as the
-    arguments and results can be pickled. What it raises is the failure of every job. arguments(number): for the worker
-    of this number, from 0; one that takes the place of another has its number. A job that cannot be pickled (it holds
-    a lambda) is done in this process.
-    workers: processes; with 0 everything runs in this one.  timeout: seconds for a job in a process, from when it
-    begins there.  tell(job, done, total): progress.  begin: called before a job starts.
+    jobs: the next one is taken when a worker is free.
+    make_worker(*arguments): makes the function that does the jobs, once in each process. It must be importable by name;
+    arguments and results are pickled. If it raises, every job fails. arguments(number): arguments for the worker with
+    this number, from 0; a replacement has the number of the worker it replaces. A job that cannot be pickled (with a
+    lambda, for example) is done in this process.
+    workers: number of processes; 0: everything runs in this one.  timeout: seconds per job in a process, from its
+    beginning there.  report(job, done, total): progress.  begin: called before a job starts.
     """
     chosen = arguments if callable(arguments) else lambda number: arguments
     own: list[Work[Job, Result]] = []
@@ -168,7 +169,7 @@ def run_jobs(
     def done_here(job: Job) -> tuple[Job, Outcome[Result]]:
         if not own:
             own.append(_made(make_worker, chosen(0)))
-        return job, attempt(own[0], job, lambda done, total: tell(job, done, total))
+        return job, attempt(own[0], job, lambda done, total: report(job, done, total))
 
     waiting = iter(jobs)
     more = True
@@ -190,7 +191,7 @@ def run_jobs(
                     else:
                         pool.give(job, packed)
             if pool.busy:
-                yield from pool.receive(tell, pause)
+                yield from pool.receive(report, pause)
             elif pause is not None:
                 time.sleep(pause)
     finally:
@@ -203,14 +204,14 @@ def _made(make_worker: Callable[..., Work[Any, Any]], arguments: tuple[Any, ...]
     except Exception as error:
         reason = error
 
-        def fail(job: object, tell: Tell) -> Any:
+        def fail(job: object, report: Progress) -> Any:
             raise reason
 
         return fail
 
 
 class _Pool(Generic[Job]):
-    """The processes, each with a number; one that died is replaced when its place is needed."""
+    """The numbered worker processes; one that died is replaced when it is needed."""
 
     def __init__(
         self,
@@ -234,7 +235,7 @@ class _Pool(Generic[Job]):
         return len(self.busy) < self._workers
 
     def give(self, job: Job, packed: bytes) -> None:
-        """Hand a job to a process that waits, else to a new one."""
+        """Send a job to an idle process, or to a new one."""
         child = next((child for child in self._children.values() if child.job is None), None)
         if child is None:
             number = next(number for number in range(self._workers) if number not in self._children)
@@ -243,9 +244,10 @@ class _Pool(Generic[Job]):
         child.give(job, packed)
 
     def receive(
-        self, tell: Callable[[Job, int, int | None], None], pause: float | None
+        self, report: Callable[[Job, int, int | None], None], pause: float | None
     ) -> Generator[tuple[Job, Any], None, None]:
-        """Wait for messages of the busy processes, at most `pause` seconds; stop those whose time is over."""
+        """Wait for messages of busy processes, at most `pause` seconds, and yield the jobs that have ended; stop
+        processes that exceed the time limit."""
         busy = self.busy
         moments = [child.deadline - time.monotonic() for child in busy if child.deadline is not None]
         ready = wait([child.pipe for child in busy], min([*moments, *([] if pause is None else [pause])], default=None))
@@ -258,7 +260,7 @@ class _Pool(Generic[Job]):
                     child.deadline = None if self._timeout is None else time.monotonic() + self._timeout
                     continue
                 if kind == "progress":
-                    tell(job, *content)
+                    report(job, *content)
                     continue
                 child.job = None
                 if kind == "crashed":
@@ -281,7 +283,7 @@ class _Pool(Generic[Job]):
 
 
 class _Child(Generic[Job]):
-    """One process, seen from its parent, and the job that it is at."""
+    """The parent's view of one worker process, and the job that it is doing."""
 
     def __init__(self, make_worker: Callable[..., Work[Job, Any]], threads: int, arguments: tuple[Any, ...]) -> None:
         self.pipe, theirs = CONTEXT.Pipe()
@@ -290,22 +292,22 @@ class _Child(Generic[Job]):
         self.process: BaseProcess = CONTEXT.Process(
             target=serve, args=(theirs, make_worker, threads, arguments), daemon=True
         )
-        # It is started with the first child, and lets interrupts through again.
+        # Starting the first child would start the tracker, which unblocks interrupts: start it before.
         resource_tracker.ensure_running()
-        # A child would show a traceback as long as it does not ignore them.
+        # Interrupted before it ignores SIGINT, a child would print a traceback.
         with signals.held_back({signal.SIGINT}):
             self.process.start()
         theirs.close()
 
     def give(self, job: Job, packed: bytes) -> None:
         self.job, self.deadline = job, None
-        # Where it died between two jobs, `receive` notices.
+        # If it died between two jobs, `receive` notices.
         with contextlib.suppress(OSError):
             self.pipe.send_bytes(packed)
 
     def receive(self) -> tuple[Any, ...]:
-        """Return ("begun",), ("progress", done, total), ("ended", outcome) or ("crashed", outcome), once the pipe is
-        ready."""
+        """Read a message from the ready pipe: ("begun",), ("progress", done, total), ("ended", outcome) or ("crashed",
+        outcome)."""
         try:
             message: tuple[Any, ...] = self.pipe.recv()
         except (EOFError, OSError):
@@ -314,14 +316,14 @@ class _Child(Generic[Job]):
         return message
 
     def stop(self) -> None:
-        """Ask it to abandon its job; without its pipe it ends when it has none."""
+        """Ask the process to abandon its job; when idle, it ends because its pipe is closed."""
         self.pipe.close()
-        # Elsewhere this would kill it before it can clean up: there it stops at the next progress that it reports.
+        # On Windows this would kill it before it can clean up; there it stops when it next reports progress.
         if self.job is not None and os.name == "posix":
             self.process.terminate()
 
     def end(self) -> None:
-        """Wait for its end, and bring it about where it does not come."""
+        """Wait for the process to end, and kill it if it does not."""
         self.process.join(PATIENCE)
         if self.process.is_alive():
             self.process.kill()
@@ -346,14 +348,11 @@ def _why(code: int | None) -> str:
 def serve(
     pipe: Connection, make_worker: Callable[..., Callable[..., Any]], threads: int, arguments: tuple[Any, ...]
 ) -> None:
-    """Do the jobs that come through the pipe until it is closed: the life of a worker process.
-
-    It ends when it is told to, and when its parent ends.
-    """
-    # The parent closes the pipe, and the job in hand cleans up.
+    """Run a worker process: do the jobs from the pipe until it is closed, or until the parent ends."""
+    # Interrupts are handled by the parent, which closes the pipe, so that the current job can clean up.
     signals.leave_to_parent(_leave)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    # stdout belongs to the result of the command.
+    # stdout is for the result of the command only.
     sys.stdout = sys.stderr
     logging.getLogger("fommctl").addHandler(logging.NullHandler())
     work = _made(make_worker, arguments)
@@ -362,7 +361,7 @@ def serve(
         # OMP_NUM_THREADS may have asked for fewer.
         torch.set_num_threads(max(1, min(threads, torch.get_num_threads())))
 
-    def tell(done: int, total: int | None) -> None:
+    def report(done: int, total: int | None) -> None:
         try:
             pipe.send(("progress", done, total))
         except OSError:
@@ -378,7 +377,7 @@ def serve(
                 pipe.send(("ended", WorkerCrashed(message=reason)))
                 continue
             pipe.send(("begun",))
-            outcome = attempt(work, job, tell)
+            outcome = attempt(work, job, report)
             try:
                 pipe.send(("ended", outcome))
             except (pickle.PicklingError, TypeError, AttributeError) as error:
@@ -386,13 +385,13 @@ def serve(
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:
-    """Let every `with` block clean up; a second signal does not disturb that."""
+    """Handle SIGTERM: leave through all `with` blocks, and ignore further signals meanwhile."""
     signals.ignore_sigterm()
     raise Leave(1)
 
 
 def _leave_with_parent() -> None:
-    """End this process where its parent is killed: nobody waits for the job in hand."""
+    """End this process when its parent is killed, because its job is then of no use."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return

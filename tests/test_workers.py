@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fommctl.errors import InputError, OutputError
-from fommctl.workers import Backoff, Done, Failed, Tell, TimedOut, WorkerCrashed, run_jobs
+from fommctl.workers import Backoff, Done, Failed, Progress, TimedOut, WorkerCrashed, run_jobs
 
 
 @pytest.fixture(autouse=True)
@@ -23,9 +23,9 @@ def as_users_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fommctl.workers.CONTEXT", multiprocessing.get_context("spawn"))
 
 
-def double(plus: int) -> Callable[[object, Tell], object]:
-    def work(job: object, tell: Tell) -> object:
-        tell(1, 2)
+def double(plus: int) -> Callable[[object, Progress], object]:
+    def work(job: object, report: Progress) -> object:
+        report(1, 2)
         if job == "die":
             os._exit(3)
         if job == "print":
@@ -48,7 +48,7 @@ def test_jobs_in_processes_come_back_with_their_results() -> None:
     begun: list[object] = []
     jobs = [1, 2, "die", 4]
     results = dict(
-        run_jobs(jobs, double, (5,), workers=2, tell=lambda job, *more: told.append((job, *more)), begin=begun.append)
+        run_jobs(jobs, double, (5,), workers=2, report=lambda job, *more: told.append((job, *more)), begin=begun.append)
     )
     assert results.pop("die") == WorkerCrashed(message="its process ended with code 3")
     assert {job: outcome.result for job, outcome in results.items() if isinstance(outcome, Done)} == {1: 7, 2: 9, 4: 13}
@@ -93,14 +93,14 @@ def test_stopping_early_ends_the_processes() -> None:
     assert list(results) == []
 
 
-def fail(error: Exception) -> Callable[[object, Tell], object]:
-    def work(job: object, tell: Tell) -> object:
+def fail(error: Exception) -> Callable[[object, Progress], object]:
+    def work(job: object, report: Progress) -> object:
         raise error
 
     return work
 
 
-def refuse(error: Exception) -> Callable[[object, Tell], object]:
+def refuse(error: Exception) -> Callable[[object, Progress], object]:
     raise error
 
 
@@ -135,10 +135,10 @@ def test_what_a_job_raises_is_its_failure(prepare: Callable[..., object], error:
     assert outcome.to_error().exit_code == outcome.exit_code
 
 
-def slow(number: int) -> Callable[[object, Tell], object]:
-    def work(job: object, tell: Tell) -> object:
+def slow(number: int) -> Callable[[object, Progress], object]:
+    def work(job: object, report: Progress) -> object:
         try:
-            tell(0, None)
+            report(0, None)
             time.sleep(60 if job == "long" else 0)
         finally:
             if isinstance(job, str):
@@ -182,11 +182,11 @@ os.environ["CLEANED"] = {str(tmp_path / "cleaned")!r}
 from test_workers import slow
 from fommctl.workers import run_jobs
 
-def tell(job, done, total):
+def report(job, done, total):
     os.kill(os.getpid(), 9)
 
 if __name__ == "__main__":
-    list(run_jobs(["long"], slow, (0,), workers=1, tell=tell))
+    list(run_jobs(["long"], slow, (0,), workers=1, report=report))
 """
     script = tmp_path / "parent.py"
     script.write_text(code)

@@ -19,7 +19,6 @@ from fommctl.animate.motion import DrivingFrame
 from fommctl.animate.plan import openings_of, resolve
 from fommctl.animate.recording import AnimateResult
 from fommctl.animate.rendering import SquareRenderer
-from fommctl.animate.run import Progress
 from fommctl.animate.transfer import Moment, MotionTransfer, rule_of
 from fommctl.errors import InputError
 from fommctl.host import load_host
@@ -32,6 +31,7 @@ from fommctl.networks.motion import MotionParts
 from fommctl.options import with_options
 from fommctl.presets.config import check_seed
 from fommctl.threads import batches
+from fommctl.workers import Progress
 
 PICTURE = "Give an array (height, width, 3) of uint8, red first; files are animated by animate()."
 
@@ -49,7 +49,7 @@ class Animator(Engine):
         report: Progress | None = None,
         **options: Any,
     ) -> AnimateResult:
-        """Animate files, with the options of the command (`motion="absolute"`, `crop="none"`, ...)."""
+        """Animate files, with the command's options as keywords (`motion="absolute"`, `crop="none"`, ...)."""
         config = AnimateConfig(source=Path(source), driving=Path(driving), output=output, **options)  # type: ignore[arg-type]  # read by AnimateConfig
         return animate.run(config, self, report)
 
@@ -69,13 +69,16 @@ class Animator(Engine):
     ) -> Iterator[Pixels]:
         """Yield rendered frames (H, W, 3) uint8, one at a time, for prepared driving frames (H, W, 3) uint8.
 
-        Pictures of another size than the model's are resized; of those of another shape the middle is taken. views:
-        more pictures of the source's subject, where the model makes use of them. motion, adapt_scale, smooth, size:
-        None is what the model's preset says, as for `animate`. The first driving frame is the reference of relative
-        motion. fps: of the driving frames, for `smooth` only. options: of the model's family. Memory does not grow with
-        the number of frames: they are taken from `driving` a batch at a time. Raises UsageError for a motion or an
-        option that the model does not have and for too many views, and InputError for pictures of another shape or
-        type.
+        Pictures are resized to the model's size; where the aspect ratio differs, only the middle is used. The first
+        driving frame is the reference of relative motion. Memory does not grow with the number of frames: they are
+        taken from `driving` a batch at a time.
+
+        views: more pictures of the source's subject, for models that use them.  motion, adapt_scale, smooth, size: None
+        takes the value of the model's preset, as in `animate`.  fps: frame rate of the driving frames, used by `smooth`
+        only.  options: options of the model's family.
+
+        Raises UsageError for a motion or an option that the model does not have and for too many views, and InputError
+        for anything but (H, W, 3) uint8 arrays.
         """
         asked = AnimateConfig(
             source=Path(),
@@ -120,7 +123,7 @@ class Animator(Engine):
 
 
 def _middle(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """Return the largest part of the shape of `size` (width, height) in the middle of a picture, resized to it."""
+    """Crop a picture centrally to the aspect ratio of `size` (width, height) and resize it to that size."""
     height, width = pixels.shape[:2]
     scale = min(width / size[0], height / size[1])
     left, top = (width - size[0] * scale) / 2, (height - size[1] * scale) / 2
@@ -132,7 +135,7 @@ def _source(picture: str | Path | Pixels) -> Pixels:
 
 
 def _picture(pixels: Any, what: str) -> Pixels:
-    """Return pixels, unless they are none: floats in [0, 1] or a grey picture would be animated as something else."""
+    """Return the pixels if they are (H, W, 3) uint8; anything else, such as floats in [0, 1], raises InputError."""
     if not isinstance(pixels, np.ndarray):
         raise InputError(f"a {what} is not an array but {type(pixels).__name__}", PICTURE)
     if pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size or pixels.dtype != np.uint8:
@@ -149,10 +152,11 @@ def load(
     seed: int = 0,
     sets: Sequence[str] = (),
 ) -> Animator:
-    """Return a model ready to animate.
+    """Load a model, ready to animate.
 
     model: a registry name, a path, or None for the built-in one (or for the registered weights of `preset`).
-    device: auto, cpu, cuda, cuda:N or mps.  precision: auto, fp32, bf16 or fp16.  sets: `a.b=c` over the preset.
+    device: auto, cpu, cuda, cuda:N or mps.  precision: auto, fp32, bf16 or fp16.  sets: overrides of preset values, as
+    `a.b=c`.
     Raises UsageError, ModelError or MissingError.
     """
     check_seed(seed)

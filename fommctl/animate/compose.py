@@ -30,21 +30,21 @@ from fommctl.networks.motion import MotionParts
 
 @dataclass(frozen=True, slots=True)
 class Planes:
-    """Planes of one frame, in the source's frame; None where they are not wanted."""
+    """Matte and ST map of one frame, (H, W) of the source; None where they are not wanted."""
 
     matte: Floats | None = None
-    """(H, W, 1): how much of the animated square shows; where it is 0 the frame is the source."""
+    """(H, W, 1) in [0, 1], the share of the animated square in the result; where it is 0 the frame is the source."""
     uv: Floats | None = None
-    """(H, W, 2), an ST map: from the left to the right and from the bottom to the top of the source, in [0, 1]."""
+    """(H, W, 2) in [0, 1], an ST map: S runs from the left to the right of the source, T from its bottom to its top."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A batch on its way out."""
+    """A batch of rendered squares, to be composed into finished frames."""
 
     pixels: HostPixels
     frames: Sequence[TimedFrame | None]
-    """Frames to show; None for one that was rendered with its batch but is not wanted."""
+    """The frames to compose; None for one that was rendered with its batch but is not wanted."""
     driving: MotionParts
     """Motion of the driving frames, as detected."""
     transferred: MotionParts
@@ -52,22 +52,22 @@ class Rendered:
     exact: Tensor
     """(B, 3, h, w) in [0, 1]: the pixels before they were rounded, on the model's device."""
     flow: Tensor | None = None
-    """(B, fh, fw, 2), see `fommctl.api.FlowRenderer`; None where nobody asked for it."""
+    """(B, fh, fw, 2), see `fommctl.api.FlowRenderer`; None if no flow was wanted."""
     composed: Callable[[], Composer] | None = None
-    """Returns what finishes these frames, where their source is a frame of a video."""
+    """Makes the composer of these frames, where their source is a frame of a video."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pasted:
-    """A frame with its animated squares in place, before filters and the space of the result."""
+    """A frame with its animated squares in place, before filters and the conversion to the result's colour space."""
 
     timed: TimedFrame
     picture: Frame
     planes: Planes
     driving: Pixels | None = None
-    """Driving frame that is shown beside it; None where nothing is."""
+    """The driving frame to show beside it, with --compare."""
     source: Pixels | None = None
-    """Source that is shown beside it, where it is a frame of a video."""
+    """The source to show beside it, with --compare, where the source is a frame of a video."""
 
 
 Write = Callable[[Frame, Presentation, int, Planes], None]
@@ -75,10 +75,10 @@ Write = Callable[[Frame, Presentation, int, Planes], None]
 
 
 class Composer:
-    """Makes and writes the finished frames of one face."""
+    """Makes the finished frames of one face: pastes its squares back, marks keypoints, runs filters."""
 
     _background: Frame
-    """The frame in which nothing is animated."""
+    """The finished frame without any animation."""
 
     def __init__(
         self,
@@ -92,24 +92,27 @@ class Composer:
         detail: bool,
         faces: int,
     ) -> None:
-        """reconstruction: (N, N, 3), the model's rendering of the unmoved source, in the size of its frames; its
-        colours are matched.
-        filters, square_filters: of plugins, for the finished frames and for squares before they are pasted back.
-        mask: of the model's family, for squares that lie turned.
-        detail: carry the detail of the source over, at its own resolution.
-        faces: whose driving frames are shown beside the result."""
+        """Prepare the background, the paste and the detail, once for all frames.
+
+        source_motion: motion of the source, one frame.
+        reconstruction: (N, N, 3), the model's rendering of the unmoved source; colours are matched by it.
+        filters, square_filters: plugins' filters for finished frames, and for squares before they are pasted back.
+        mask: the model family's mask for turned squares.
+        detail: transfer the detail of the source at its own resolution.
+        faces: number of faces whose driving frames are shown beside the result.
+        """
         inputs = plan.inputs
         self._plan, self._faces = plan, faces
         self._filters, self._square_filters = filters, square_filters
         self._skip_absent = plan.config.on_missing == "skip"
         seen = inputs.full
         below, full = self._lay_background(seen, reconstruction.shape[1::-1], detail=detail)
-        # What happens to the square itself needs it as a picture of its own first.
+        # Keypoints and square filters work on the square as a picture of its own, before it is pasted.
         apart = plan.config.keypoints or bool(square_filters)
         motion: Floats | None = None
         self._paste: Paste | TurnedPaste | None = None
         if plan.paste_back and inputs.source_box is not None:
-            # The colours of a source's frames are not corrected: the correction of each would flicker.
+            # A video as source is not colour-corrected: a correction computed for each of its frames would flicker.
             colours = reconstruction if inputs.film is None else None
             if detail and inputs.mirrored:
                 motion = resting(inputs.source_box, *below.shape[1::-1])
@@ -130,9 +133,9 @@ class Composer:
             self._background = self._placed(self._marked(still, source_motion, 0))
 
     def _lay_background(self, seen: Pixels, size: tuple[int, int], *, detail: bool) -> tuple[Frame, Frame]:
-        """Set the frame in which nothing is animated. Return what squares are pasted into, and the square there.
+        """Set `_background`. Return the picture that squares are pasted into, and the unmoved square at its resolution.
 
-        seen: the square in 8 bits, over black.  size: (width, height) of the model's frames.
+        seen: the unmoved square in 8 bits, over black.  size: (width, height) of the model's frames.
         """
         plan, picture = self._plan, self._plan.inputs.picture
         self._background = seen if detail else plan.inputs.square
@@ -151,7 +154,7 @@ class Composer:
 
     @property
     def wants_flow(self) -> bool:
-        """Whether frames are wanted with their flow."""
+        """Whether squares must be rendered with their flow."""
         return self._detail is not None or self._plan.config.uv is not None
 
     @property
@@ -164,12 +167,12 @@ class Composer:
 
     @property
     def pix_fmt(self) -> str | None:
-        """The pixel format of the result where it is not the usual one."""
+        """Pixel format of the result, where it is not the container's default."""
         return None
 
     @torch.inference_mode()
     def paste(self, batch: Rendered) -> Iterator[Pasted]:
-        """Yield the frames of a batch that are wanted, in order."""
+        """Yield the wanted frames of a batch, in order, with their squares pasted back."""
         if batch.composed is not None:
             own = batch.composed()
             yield from (replace(pasted, source=own._background) for pasted in own.paste(replace(batch, composed=None)))
@@ -187,8 +190,8 @@ class Composer:
 
     @torch.inference_mode()
     def finish(self, pasted: Pasted, write: Write) -> None:
-        """Lay a frame beside its driving frame where that is shown, run it through the filters, and write it each time
-        that it is shown."""
+        """Put a frame beside its driving frame (with --compare), run it through the filters, and write it once for each
+        of its presentations."""
         shown = pasted.picture
         if pasted.driving is not None:
             source = self._labelled_source if pasted.source is None else pasted.source
@@ -201,16 +204,16 @@ class Composer:
 
     @cached_property
     def _labelled_source(self) -> Pixels:
-        """The source as it is shown beside the result, with the numbers of its faces where there are several."""
+        """The source to show beside the result, with its faces numbered if there are several."""
         boxes = self._plan.inputs.all_boxes
         if self._paste is None or len(boxes) < 2:
             return self._background
         return draw_numbers(self._background, list(enumerate(boxes, 1)))
 
     def _driving_panel(self, frame: DrivingFrame, batch: Rendered, index: int) -> Pixels:
-        """Return a driving frame as it is shown beside the result, with the number of its face where there are
+        """Return a driving frame to show beside the result, with the number of the driving face if there are
         several."""
-        assert frame.pixels is not None, "driving frames that are shown have their pixels"
+        assert frame.pixels is not None, "pixels of driving frames are kept for --compare"
         pixels = self._marked(frame.pixels, batch.driving, index)
         video = self._plan.inputs.driving
         shot = video.shots[video.number_at(frame.time)] if video.shots else None
@@ -229,7 +232,7 @@ class Composer:
         return self._placed(self._marked(square, batch.transferred, index), detail)
 
     def _filtered(self, square: Pixels, frame: Tensor, detail: FrameDetail | None) -> Pixels:
-        """Return the square after the filters of plugins."""
+        """Run the square through the plugins' square filters."""
         squares = frame[None]
         if detail is not None and self._enlarge is not None:
             squares = self._enlarge.floats(square, detail).to(frame.device)
@@ -237,7 +240,7 @@ class Composer:
         for change in self._square_filters:
             squares = change(squares).float()
         changed = HostPixels(squares).array()[0]
-        # What is pasted back is resized there.
+        # `Paste` resizes what it pastes.
         return changed if self._paste is not None else resize(changed, size)
 
     def _placed(self, square: Pixels, detail: FrameDetail | None = None) -> Pixels:
@@ -252,7 +255,8 @@ class Composer:
 
 
 def plane_maker(plan: AnimationPlan, paste: Paste | TurnedPaste | None, device: torch.device) -> PlaneMaker | None:
-    """Return what makes the planes that are wanted. Raises UsageError where nothing is pasted back."""
+    """Return the maker of the planes that the options ask for, None if they ask for none. Raises UsageError if nothing
+    is pasted back."""
     inputs = plan.inputs
     if plan.config.matte is None and plan.config.uv is None:
         return None
@@ -273,8 +277,11 @@ class PlaneMaker:
     """Makes the planes of frames that are pasted into one source."""
 
     def __init__(self, paste: Paste | TurnedPaste, box: Box, size: tuple[int, int], mapper: Detail | None) -> None:
-        """size: (width, height) of the source.  mapper: where places of the square come from, for the part that `paste`
-        shows; None: no map is wanted."""
+        """Prepare the planes of a frame without animation.
+
+        size: (width, height) of the source.  mapper: maps pixels of the square, of the part that `paste` shows, to
+        where they come from; None if no ST map is wanted.
+        """
         self._paste = paste
         self._corner = round(box.left), round(box.top)
         self._size = width, height = size
@@ -286,7 +293,7 @@ class PlaneMaker:
     def __call__(self, flow: Tensor | None, *, absent: bool) -> Planes:
         """Return the matte and the ST coordinates of a frame.
 
-        flow: of the frame, see `fommctl.api.FlowRenderer`.  absent: does the frame show the source as it is?
+        flow: the frame's flow, see `fommctl.api.FlowRenderer`.  absent: whether the frame shows the unmoved source.
         """
         matte = np.zeros_like(self._matte) if absent else self._matte
         if self._mapper is None:
@@ -299,22 +306,22 @@ class PlaneMaker:
         return Planes(matte, uv)
 
     def _coordinates(self, columns: NDArray[np.floating], rows: NDArray[np.floating] | NDArray[np.integer]) -> Floats:
-        """Return ST coordinates of places in pixels."""
+        """Convert positions in pixels to ST coordinates."""
         width, height = self._size
         s, t = np.broadcast_arrays((columns + 0.5) / width, 1 - (rows + 0.5) / height)
         return np.stack((s, t), axis=-1).astype(np.float32)
 
 
 def apply_filter(frame: Pixels, change: FrameFilter, number: int) -> Pixels:
-    """Return a frame after a filter, which may ask for floats."""
+    """Run a frame of 8 bits through a filter, as floats in [0, 1] if the filter has `floats` set."""
     if not getattr(change, "floats", False):
         return change(frame, number)
-    return to_bytes(change(frame / np.float32(255), number))  # type: ignore[arg-type]  # it asks for floats
+    return to_bytes(change(frame / np.float32(255), number))  # type: ignore[arg-type]  # it takes floats
 
 
 def detail_of(full: Pixels | Floats, small: Pixels, paste: Paste | TurnedPaste | None, device: torch.device) -> Detail:
-    """Return what gives squares their detail, for the part of them that `paste` shows."""
-    assert isinstance(paste, Paste), "nothing is known of what moves in turned squares"
+    """Return the `Detail` of a square, for the part of it that `paste` shows."""
+    assert isinstance(paste, Paste), "turned squares have no detail"
 
     def there(values: Floats | Pixels) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(device)

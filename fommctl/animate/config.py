@@ -30,7 +30,7 @@ MotionMode = str
 AudioMode = Literal["auto", "driving", "none"]
 MissingMode = Literal["hold", "skip", "fail"]
 SEARCHED = ("auto", "fixed", "follow")
-"""Squares of the driving video that are looked for: the clip decides, one for a shot, one that follows."""
+"""Values of --driving-crop for which subjects are detected: decided by the clip, one square per shot, or following."""
 MOTION, CROP, OUTPUT, MODEL, PROVENANCE = "Motion", "Framing", "Result", "Model", "Provenance"
 POST = "Post-production"
 """Panels of --help."""
@@ -40,7 +40,7 @@ LARGEST_CROP = 32_768
 
 @configuration
 class ModelChoice:
-    """The model that renders, as `fommctl.load` is asked for it; jobs with equal choices share a loaded model."""
+    """The arguments of `fommctl.load`; jobs with equal choices share a loaded model."""
 
     model: Annotated[
         str | None,
@@ -60,7 +60,8 @@ class ModelChoice:
 
 @dataclass(frozen=True, slots=True)
 class FrameRange:
-    """Driving frames by number, first and last included: from 1 at --start; of a pattern, as in the pictures' names."""
+    """Driving frames by number, first and last included. Numbers count from 1 at --start; frames of a pattern have the
+    numbers in their files' names."""
 
     first: int | None = None
     last: int | None = None
@@ -70,11 +71,11 @@ class FrameRange:
         return (self.first is None or number >= self.first) and not self.ends_before(number)
 
     def ends_before(self, number: int) -> bool:
-        """Tell whether this frame and all later ones lie behind the range."""
+        """Return whether this frame and all later ones are beyond the range."""
         return self.last is not None and number > self.last
 
     def check_begun(self, last: int) -> None:
-        """Raise UsageError where the range begins beyond the last frame."""
+        """Raise UsageError if the range begins after the last frame."""
         if self.first is not None and self.first > last:
             raise UsageError(f"--frames {self} is beyond the end", f"The last driving frame is number {last}.")
 
@@ -83,8 +84,7 @@ class FrameRange:
 
 
 def parse_frames(text: str | None) -> FrameRange:
-    """Return the range of `101-200`, `101-`, `-200` or `101`; all frames for None. Raises UsageError for anything
-    else."""
+    """Parse `101-200`, `101-`, `-200` or `101`; None gives all frames. Raises UsageError for anything else."""
     if text is None:
         return FrameRange()
     match = re.fullmatch(r"([0-9]{1,9})?(-)?([0-9]{1,9})?", text.strip())
@@ -99,8 +99,7 @@ def parse_frames(text: str | None) -> FrameRange:
 
 
 def parse_crop(text: str, searched: tuple[str, ...] = ("auto",)) -> Box | None:
-    """Return the square of `X,Y,SIZE`; None for `none` and for the words of what is searched. Raises UsageError for
-    anything else."""
+    """Parse `X,Y,SIZE`; `none` and the words in `searched` give None. Raises UsageError for anything else."""
     if text in (*searched, "none"):
         return None
     try:
@@ -115,7 +114,7 @@ def parse_crop(text: str, searched: tuple[str, ...] = ("auto",)) -> Box | None:
 
 
 def parse_map(text: str) -> list[tuple[int, int]]:
-    """Return the pairs (driving face, source face) of `1:2,2:1`. Raises UsageError for anything else."""
+    """Parse `1:2,2:1` into pairs (driving face, source face). Raises UsageError for anything else."""
     pairs = re.findall(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})", text)
     if ",".join(f"{one}:{other}" for one, other in pairs) != text:
         raise UsageError(f"--map cannot be '{text}'", "Give pairs of face numbers DRIVING:SOURCE, such as 1:2,2:1.")
@@ -126,21 +125,21 @@ def parse_map(text: str) -> list[tuple[int, int]]:
 
 
 def parse_best_frame(text: str) -> str:
-    """Return `first`, `auto` or the number of a frame. Raises UsageError for anything else."""
+    """Check `first`, `auto` or a frame number, and return it. Raises UsageError for anything else."""
     if text not in ("first", "auto") and not (text.isdecimal() and len(text) < 10):
         raise UsageError(f"--best-frame cannot be '{text}'", "Give first, auto or a frame number.")
     return text
 
 
 def parse_audio_track(text: str) -> str:
-    """Return `auto`, `all` or a number from 1 on. Raises UsageError for anything else."""
+    """Check `auto`, `all` or a number from 1, and return it. Raises UsageError for anything else."""
     if text not in ("auto", "all") and not re.fullmatch("0*[1-9][0-9]{0,8}", text):
         raise UsageError(f"--audio-track cannot be '{text}'", "Give auto, all or the number of a sound track, from 1.")
     return text
 
 
 def parse_batch_size(text: str) -> int | None:
-    """Return a number of frames; None for `auto`."""
+    """Parse a number of frames; `auto` gives None. Raises UsageError for anything else."""
     if text == "auto":
         return None
     if not (text.isdecimal() and len(text) < 10):
@@ -220,13 +219,13 @@ class AnimateConfig:
         ),
     ] = False
     reel: str | None = None
-    """Reel of the result, where neither source nor driving video states one."""
+    """Reel of the result, where neither source nor driving video has one."""
     driving_timecode: str | None = None
-    """Timecode of the driving video's first frame, where its file states none."""
+    """Timecode of the driving video's first frame, where its file has none."""
     source_width: Annotated[float | None, Field(gt=0, le=2)] = None
-    """Width of the source's subject over the side of its square."""
+    """Width of the source's subject, in sides of its square."""
     driving_width: Annotated[float | None, Field(gt=0, le=2)] = None
-    """The width in the driving video."""
+    """Width of the driving video's subject, in sides of its square."""
     crop: Annotated[
         str,
         Reads(parse_crop, as_text=True),
@@ -442,7 +441,7 @@ class AnimateConfig:
         Field(gt=0),
         option(OUTPUT, "Threads of the video encoder. Default: a quarter of the CPU's threads, at most 4."),
     ] = None
-    """H.264 and H.265 come out a little different with another number."""
+    """Number of encoder threads; it changes the bytes of H.264 and H.265 a little."""
     views: Annotated[
         tuple[Path, ...],
         option(
@@ -568,7 +567,7 @@ class AnimateConfig:
     ] = None
 
     def conflicts(self) -> Iterator[UsageError]:
-        """Yield options that exclude each other."""
+        """Yield an error for each set of options that exclude each other."""
         if self.timecode and any(isinstance(time, Fraction) for time in (self.start, self.end)):
             yield UsageError("--timecode needs timecodes", "Give --start and --end as HH:MM:SS:FF.")
         if not isinstance(self.start, Timecode) and not isinstance(self.end, Timecode):
@@ -604,7 +603,7 @@ class AnimateConfig:
 
     @property
     def start_s(self) -> Fraction:
-        """Seconds since the start of the driving video; timecodes have to be `timed` first."""
+        """Seconds since the start of the driving video; timecodes must be converted by `timed` first."""
         assert not isinstance(self.start, Timecode), "the rate of the driving video is not known yet"
         return self.start or Fraction(0)
 
@@ -615,8 +614,8 @@ class AnimateConfig:
         return self.end
 
     def timed(self, info: VideoInfo) -> AnimateConfig:
-        """Return the same with times in seconds. info: of the driving video. Raises UsageError for what it does not
-        have."""
+        """Convert timecodes to seconds of the driving video that `info` describes. Raises UsageError for a timecode
+        that the video does not have."""
         if not isinstance(self.start, Timecode) and not isinstance(self.end, Timecode):
             return self
         start, end = (
@@ -625,7 +624,7 @@ class AnimateConfig:
         return replace(self, start=start, end=end, timecode=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the options as JSON values, for listeners and logs."""
+        """Return all options as JSON values, for listeners and sidecars."""
         return as_json(self)
 
     @property
@@ -640,24 +639,24 @@ class AnimateConfig:
 
     @property
     def first_number(self) -> int:
-        """Number of the first picture of the result of a movie."""
+        """Number of the result's first picture, where the driving frames have no numbers of their own."""
         if self.start_number is not None:
             return self.start_number
         return 1001 if self.result_path.suffix.lower() in (".exr", ".dpx") else 1
 
     @property
     def matte_path(self) -> Path | None:
-        """The path of the matte, where it is written as separate pictures."""
+        """Path of the matte, where it is written as separate pictures."""
         return None if self.matte in (None, "embed") else Path(self.matte)
 
     @property
     def source_reading(self) -> ReadOptions:
-        """Reading of the source."""
+        """How the source is read: colour space, OCIO, layer, NaN."""
         return ReadOptions(self.source_space, self.ocio, self.display_view, self.layer, self.nan)
 
     @property
     def driving_reading(self) -> ReadOptions:
-        """Reading of driving pictures."""
+        """How driving pictures are read: colour space, OCIO, layer, NaN, gaps."""
         return ReadOptions(
             self.driving_space,
             self.ocio,
@@ -670,7 +669,7 @@ class AnimateConfig:
 
     @property
     def crop_of_driving(self) -> str:
-        """`auto`, `fixed`, `follow`, `none` or `X,Y,SIZE`."""
+        """The driving video's crop with its default filled in: `auto`, `fixed`, `follow`, `none` or `X,Y,SIZE`."""
         if self.driving_crop is not None:
             return self.driving_crop
         if self.crop == "none":
@@ -679,5 +678,5 @@ class AnimateConfig:
 
 
 def option_names() -> tuple[str, ...]:
-    """Return the names of all options, for callers that take them as keywords."""
+    """Return the names of all options."""
     return tuple(field.name for field in fields(AnimateConfig))

@@ -1,4 +1,4 @@
-"""The frames of a driving video as a model sees them, and the motion that it detects in them: once for each face."""
+"""Reading a driving video as the model sees it, and detecting its motion, for one or several faces."""
 
 from __future__ import annotations
 
@@ -32,29 +32,31 @@ TOO_LARGE = "Use --device cpu, or a smaller --size."
 T = TypeVar("T")
 M = TypeVar("M", bound=MotionParts)
 Faces = tuple[DrivingFrame, ...]
-"""One frame of the driving video, as it is seen of each face."""
+"""One frame of the driving video, cut out for each face."""
 
 
 def usual_batch_size(device: torch.device) -> int:
-    """Return the number of frames at a time, where nobody says."""
+    """Return the default batch size for a device."""
     return BATCH_ON_CPU if device.type == "cpu" else BATCH_ON_GPU
 
 
 class Batched:
-    """Works through rows a batch at a time; halves batches that the device has no memory for."""
+    """Processes rows batch by batch, halving the batches when the device runs out of memory."""
 
     def __init__(self, batch_size: int | None, device: torch.device, *, hint: str = TOO_LARGE) -> None:
-        """hint: where the memory does not even hold one row."""
-        self.usual = self.batch_size = batch_size or usual_batch_size(device)
-        """Frames at a time: as it was asked for, and after what the memory allowed for."""
+        """hint: advice for the error raised when there is not enough memory for one row."""
+        self.usual = batch_size or usual_batch_size(device)
+        """The batch size that was asked for, or the device's default."""
+        self.batch_size = self.usual
+        """The batch size in effect, after any halving."""
         self.seconds = 0.0
-        """Spent in the model."""
+        """Time spent in the model."""
         self.device = device
         self._hint = hint
 
     def in_batches(self, count: int, work: Callable[[slice], T]) -> Iterator[tuple[slice, T]]:
-        """Yield which of the rows were worked on, and what became of them. Raises MissingError where the memory does
-        not even hold one."""
+        """Call `work` on slices of `count` rows; yield each slice with its result. Raises MissingError if there is not
+        enough memory for one row."""
         position = 0
         while position < count:
             part = slice(position, min(position + self.batch_size, count))
@@ -72,12 +74,12 @@ class Batched:
 def cut_out(
     reader: Reader, first: int | None, framings: Sequence[DrivingFraming], size: tuple[int, int]
 ) -> Iterator[Faces]:
-    """Yield the frames of a driving video, each trimmed, cut and resized for the model, for each of its faces.
+    """Yield the frames of a driving video, cut out and resized for the model, for each of its faces.
 
-    A clip of one shot with a fixed square is cut while it is decoded. Of any other, whole frames are decoded, no larger
-    than its smallest square needs.
+    A clip of one shot with a fixed square is cropped while it is decoded. Otherwise whole frames are decoded, no larger
+    than the smallest square needs.
 
-    first: number of the first picture, where pictures are numbered.  framings: one a face.  size: (width, height) of
+    first: number of the first picture, where pictures are numbered.  framings: one per face.  size: (width, height) of
     the model's frames.
     """
     cuts = [_Cut(reader, framing, size) for framing in framings]
@@ -95,7 +97,7 @@ def cut_out(
 
 
 class _Cut:
-    """The square that is cut out of each frame for one face."""
+    """Cuts one face's square out of each frame."""
 
     def __init__(self, reader: Reader, framing: DrivingFraming, size: tuple[int, int]) -> None:
         self.framing, self._size = framing, size
@@ -117,7 +119,7 @@ class _Cut:
 
 
 def _decoded_size(framing: DrivingFraming, size: tuple[int, int]) -> tuple[int, int]:
-    """Return (width, height) at which whole frames are decoded: as large as the smallest square needs."""
+    """Return (width, height) for decoding whole frames, no larger than the smallest square needs."""
     smallest = min(shot.box.width if shot.path is None else shot.path.smallest for shot in framing.shots)
     scale = min(1.0, size[0] / smallest)
     return max(1, round(framing.info.width * scale)), max(1, round(framing.info.height * scale))
@@ -127,13 +129,13 @@ class MotionDetector(Batched):
     """Detects the motion of driving frames batch by batch."""
 
     def __init__(self, renderer: Renderer, batch_size: int | None, landmarks: LandmarkFinder | None = None) -> None:
-        """landmarks: finds those of each frame, where the options of the model's family need them."""
+        """landmarks: finds each frame's landmarks, for options of the model's family that need them."""
         super().__init__(batch_size, renderer.device)
         self._renderer = renderer
         self._landmarks = landmarks
 
     def __call__(self, frames: Sequence[DrivingFrame], *, keep_pixels: bool = False) -> Iterator[DrivingFrame]:
-        """Yield the frames of a batch with their motion, on the device of the model."""
+        """Yield the frames of a batch with their motion, on the model's device."""
         renderer = self._renderer
 
         def detected(part: slice) -> MotionParts:
@@ -153,7 +155,7 @@ class MotionDetector(Batched):
 
 
 def with_landmarks(motion: M, landmarks: LandmarkFinder | None, pixels: Sequence[Pixels]) -> M:
-    """Return the motion of these pictures with what their landmarks tell, where they are asked for."""
+    """Add to the motion of these pictures what their landmarks show; `landmarks` None leaves it as it is."""
     if landmarks is None:
         return motion
     device = next(part.device for part in motion.parts() if part is not None)
@@ -161,7 +163,7 @@ def with_landmarks(motion: M, landmarks: LandmarkFinder | None, pixels: Sequence
 
 
 def halved(size: int, device: torch.device, hint: str) -> int:
-    """Return half of a batch that was too large for the device. Raises MissingError where it was one frame."""
+    """Return half of a batch size that did not fit into memory. Raises MissingError if it was a single frame."""
     if size <= 1:
         raise MissingError(f"not enough memory on {device} for one frame", hint)
     if device.type == "cuda":
@@ -171,7 +173,8 @@ def halved(size: int, device: torch.device, hint: str) -> int:
 
 
 class DrivingMotion:
-    """The detected frames of one run, for each face: from the driving video as it is read, or from motions at hand."""
+    """The driving frames of one run with their motion, for each face: detected in the video, or taken from motion
+    files."""
 
     def __init__(
         self,
@@ -185,13 +188,15 @@ class DrivingMotion:
         at_once: bool,
         keep: bool,
     ) -> None:
-        """framings, detectors: one a face.  size: (width, height) of the model's frames.  kind: of motions at hand.
-        beside: keep the pixels, which are shown beside the result.  at_once: is each frame used as soon as it is there?
-        keep: collect the frames in `frames`.
+        """Describe the run; nothing is read yet.
+
+        framings, detectors: one per face.  size: (width, height) of the model's frames.  kind: type of the parts of
+        motion files.  beside: keep the pixels, to show them beside the result.  at_once: whether each frame is used as
+        soon as it is read.  keep: collect the frames in `frames`.
         """
         self.warnings: list[str] = []
         self.frames: list[list[DrivingFrame]] = [[] for _ in detectors]
-        """All that were detected, a list a face, where they are to be kept."""
+        """All detected frames, one list per face; empty unless `keep` is set."""
         self._driving, self._kind = driving, kind
         self._framings, self._size = framings, size
         self._detectors = detectors
@@ -199,12 +204,12 @@ class DrivingMotion:
 
     @contextmanager
     def detected(self) -> Iterator[list[Iterator[DrivingFrame]]]:
-        """Yield the frames with their motion, in order, an iterator a face; all are to be read in step."""
+        """Yield one iterator per face over the frames with their motion, in order; read all of them in step."""
         if not isinstance(self._driving, Clip):
             yield [motion.frames(self._kind, self._detectors[0].device) for motion in self._driving]
             return
         if self._beside and not self._at_once:
-            # The pictures of a long shot would fill the memory until its reference is known: they are read once more.
+            # Keeping the pictures of a long shot until its reference is known would fill the memory: read them again.
             with self._read() as read:
                 motions = list(zip(*self._found(read, keep_pixels=False), strict=True))
             with self._read() as read:
@@ -246,7 +251,7 @@ class DrivingMotion:
 
 
 def in_step(batches: Iterable[Sequence[tuple[T, ...]]], count: int) -> list[Iterator[T]]:
-    """Return `count` iterators, one of the first items of all tuples, one of the second ones, and so on."""
+    """Return `count` iterators: over the first items of all tuples, over the second items, and so on."""
     source, waiting = iter(batches), [deque[T]() for _ in range(count)]
 
     def each(own: deque[T]) -> Iterator[T]:

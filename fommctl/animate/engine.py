@@ -1,4 +1,4 @@
-"""A loaded model on a device: what every job that uses it shares."""
+"""A loaded model on a device, and what the jobs that use it share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENCODED_SOURCES = 4
 
 
 class Engine:
-    """One model on one device in one precision; holds what jobs share."""
+    """One model on one device in one precision, with its detectors, renderers and encoded sources."""
 
     def __init__(
         self, model: LoadedModel, host: Host, *, device: str = "auto", precision: str = "auto", seed: int = 0
@@ -37,7 +37,7 @@ class Engine:
         self.model = model
         self.host = host
         self.seed = seed
-        """Seed of torch's random numbers when the model was loaded; a sidecar tells it."""
+        """Seed of torch's random numbers when the model was loaded; recorded in sidecars."""
         self.device = resolve_device(device)
         self.precision = choose_precision(precision, self.device, model.backend.modules())
         self.detectors = DetectorCache(host)
@@ -46,18 +46,18 @@ class Engine:
 
     @cached_property
     def family(self) -> BackendSpec:
-        """The backend that the model is of."""
+        """The spec of the model's backend."""
         spec: BackendSpec = self.host.find("backend", self.model.preset.backend)
         return spec
 
     def options(self, given: Sequence[str]) -> BaseModel | None:
-        """See `backend_options`."""
+        """Parse options of the model's family, given as `name=value`; see `backend_options`."""
         return backend_options(self.family.options(), given, self.family.name)
 
     def landmarks(self, options: BaseModel | None, name: str | None = None) -> LandmarkFinder | None:
-        """Return what finds the landmarks that these options of the family need; None where they need none.
+        """Return a finder of the landmarks that these options need; None if they need none.
 
-        name: of a detector. Raises MissingError where none that finds landmarks is ready.
+        name: detector to use. Raises MissingError if no detector of landmarks is ready.
         """
         if not isinstance(options, Options) or not options.landmarks:
             return None
@@ -72,13 +72,13 @@ class Engine:
         return LandmarkFinder(detector, spec.landmarks)
 
     def frame_size(self, size: int | None = None) -> tuple[int, int]:
-        """Return (width, height) of the model's frames at a `--size` (its side; None: native)."""
+        """Return (width, height) of the model's frames for `--size` (their width; None: native)."""
         height, width, _ = self.model.preset.frame_shape
         return (width, height) if size is None else (size, round(size * height / width))
 
     def renderer(self, size: int | None = None, options: BaseModel | None = None) -> Renderer:
-        """Return the model ready to run on frames of this size, under options of its family. Raises UsageError for a
-        size that its networks cannot take."""
+        """Return a renderer for frames of this size, with options of the model's family. Raises UsageError for a size
+        that the networks do not support."""
         plain = self._plain_renderer(size)
         return plain.with_options(options) if options is not None and isinstance(plain, OptionsRenderer) else plain
 
@@ -96,7 +96,7 @@ class Engine:
     def encoded(
         self, pictures: Sequence[NDArray[np.uint8]], size: int | None = None, options: BaseModel | None = None
     ) -> SourceContext:
-        """Return the source encoded by `renderer(size, options)`; the last few are kept, for jobs that share a source.
+        """Encode a source with `renderer(size, options)`; the last few are cached for jobs that share a source.
 
         pictures: (N, N, 3) each, as the model sees them: the source, then further views of its subject.
         """
@@ -115,10 +115,8 @@ class Engine:
 
 
 def choose_motion(family: BackendSpec, asked: str | None) -> MotionMode:
-    """Return how motion is transferred: as asked, else as the models of this family do it first of all.
-
-    Raises UsageError where it cannot be as asked.
-    """
+    """Return the motion mode: the one asked for, else the family's first. Raises UsageError for one that the family
+    does not support."""
     possible = family.motions
     if asked is not None and asked not in possible:
         raise UsageError(
@@ -129,7 +127,7 @@ def choose_motion(family: BackendSpec, asked: str | None) -> MotionMode:
 
 
 def check_views(family: BackendSpec, more: int) -> None:
-    """Raise UsageError unless models of this family make use of `more` pictures of the source beside the first."""
+    """Raise UsageError unless models of this family use `more` pictures of the source beside the first."""
     most = family.source_views
     if more and most == 1:
         raise UsageError(f"{family.name} models use one picture of the source", "Leave out --view.")

@@ -1,4 +1,4 @@
-"""Several faces of one source: which driving face moves which of them, and how their pictures become one."""
+"""Several faces in one source: which driving face moves which, and how their pictures are blended."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from fommctl.media.images import read_picture
 from fommctl.media.reader import Clip
 
 _FACES = ("face", "driving_face", "face_map")
-# Where squares overlap, each pixel is that of the square in which it lies deeper; the higher, the narrower the passage.
+# Where squares overlap, the one in which a pixel is deeper dominates; a higher exponent narrows the transition.
 SHARPNESS = 4
 
 
 def one_by_one(config: AnimateConfig, engine: Engine, driving: Clip | Motion) -> list[AnimateConfig]:
-    """Return the options of each face that is to be animated, with the numbers of both; the options as they are for
-    one face.
+    """Return one configuration per animated face, with the numbers of its source and driving face; for one face the
+    configuration as it is.
 
-    driving: as `open_driving` gave it. Raises UsageError where faces cannot be told apart, InputError where none is
+    driving: from `open_driving`. Raises UsageError for a choice of faces that is not possible, InputError if none is
     found.
     """
     chosen = config.face != LARGEST or config.driving_face is not None or config.face_map is not None
@@ -60,8 +60,8 @@ def one_by_one(config: AnimateConfig, engine: Engine, driving: Clip | Motion) ->
 def plan_faces(
     config: AnimateConfig, engine: Engine, driving: Clip | Motion, files: InputFiles
 ) -> tuple[AnimationPlan, Clip | list[Motion]]:
-    """Plan all faces that are to be animated; see `plan_animation`. Returns with the plan the driving video, or the
-    motion of each of them."""
+    """Plan all faces to be animated, see `plan_animation`. Returns the plan, and the driving video or one motion per
+    face."""
     configs = one_by_one(config, engine, driving)
     if len(configs) > 1 and config.source_video:
         raise UsageError("--source-video animates one face", "Choose one by its number (--face).")
@@ -76,7 +76,7 @@ def plan_faces(
 
 
 def together(plans: Sequence[AnimationPlan], config: AnimateConfig) -> AnimationPlan:
-    """Return one plan of those of each face.  config: as all faces were asked for, which a sidecar tells."""
+    """Merge the plans of all faces into one.  config: the options that asked for all faces, for the sidecar."""
     first, notes = plans[0], tuple(dict.fromkeys(note for plan in plans for note in plan.warnings))
     warn(notes)
     asked = {name: getattr(config if len(plans) > 1 else first.config, name) for name in _FACES}
@@ -104,14 +104,14 @@ def _in_driving(config: AnimateConfig, engine: Engine, driving: Clip | Motion) -
 
 
 class FaceBlend:
-    """Pictures of one source in each of which another square moves, as one picture.
+    """Blends pictures of one source, each with another animated square, into one.
 
-    Where no square is, and where only one is, pixels are those of its picture, bit for bit.
+    Outside all squares, and where only one square covers a pixel, pixels are kept bit for bit.
     """
 
     @classmethod
     def of(cls, inputs: Sequence[AnimationInputs]) -> FaceBlend:
-        """Blend pictures of the source of these inputs, one a face."""
+        """Return the blend for these inputs, one per face of the same source."""
         boxes = [each.source_box for each in inputs if each.source_box is not None]
         height, width = inputs[0].picture.pixels.shape[:2]
         return cls(boxes, (width, height))
@@ -130,12 +130,12 @@ class FaceBlend:
         self._shares = [share[self._part][..., None] for share in shares]
 
     def __call__(self, pictures: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        """Return one picture of (H, W, C) pictures, in the order of the squares; uint8 or floats."""
+        """Blend (H, W, C) pictures, uint8 or floats, given in the order of the squares."""
         first, *others = (picture[self._part].astype(np.float32) for picture in pictures)
         result = pictures[0].copy()
         mixed = first.copy()
         for share, other in zip(self._shares, others, strict=True):
-            # Where they are the same, so is the result, infinite values included.
+            # Where the pictures are equal, so is the result, infinite values included.
             np.add(mixed, share * (other - first), out=mixed, where=other != first)
         if result.dtype == np.uint8:
             mixed = np.clip(np.rint(mixed), 0, 255)
@@ -143,13 +143,13 @@ class FaceBlend:
         return result
 
     def there(self, planes: Iterable[NDArray[Any] | None]) -> NDArray[Any] | None:
-        """Return one plane of those of all faces; None where they are not wanted."""
+        """Blend the planes of all faces; None where they are not wanted."""
         wanted = [plane for plane in planes if plane is not None]
         return self(wanted) if wanted else None
 
 
 def _depth(box: Box, width: int, height: int) -> NDArray[np.float32]:
-    """Return how deep each pixel of a picture lies in a square: 0 outside and on its edges, 1 in its middle."""
+    """Return the depth of each pixel inside a square, (height, width): 0 outside and on its edges, 1 in its middle."""
 
     def across(start: float, length: float, size: int) -> NDArray[np.float32]:
         place = np.arange(size, dtype=np.float32) + np.float32(0.5 - start)

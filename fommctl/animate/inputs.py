@@ -1,4 +1,4 @@
-"""The inputs of an animation: pictures that are read, and the squares that are found in them."""
+"""The inputs of an animation: reading the pictures, and finding the squares in them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.animate.config import SEARCHED, AnimateConfig, parse_crop
-from fommctl.animate.motion import (
-    DrivingFraming,
-    Motion,
-)
+from fommctl.animate.motion import DrivingFraming, Motion
 from fommctl.api.protocols import Detection, Detector
 from fommctl.api.specs import DetectorSpec
 from fommctl.detection.choice import LARGEST
@@ -48,11 +45,11 @@ from fommctl.presets.sections import Framing, SquareParams
 log = logging.getLogger(__name__)
 
 _A_FRAME, _A_SQUARE = 36, 110
-"""Bytes a pixel that plates take beside their source: of a frame, and of the animated square."""
+"""Bytes per pixel that rendering a plate needs in addition to its source: of the frame, and of the animated square."""
 _WIDEST_CROP = 4
-"""Longer sides of a picture that a square given by hand may measure at most."""
+"""Largest side of a square given by hand, in longer sides of its picture."""
 LOOSEST = 0.75
-"""A source is never framed looser than this part of its preset's width: its face would lose too many pixels."""
+"""Smallest width of the subject, relative to its preset's: framed looser, its face would lose too many pixels."""
 Squares = tuple[Crop | None, ...]
 """Squares found in the source and in each further view of its subject; None where none was searched for."""
 
@@ -66,9 +63,9 @@ class AnimationInputs:
     source_box: Box | None
     """The animated square in the picture; None: the whole picture is the model's input."""
     mirrored: bool
-    """Whether the picture is extended by its reflection where the square reaches beyond it, else by its border."""
+    """Whether the picture is extended by reflection where the square reaches beyond it, instead of by its border."""
     turned: TurnedSquare | None
-    """The animated square itself where it may be turned; `source_box` is then the one that it lies in."""
+    """The animated square itself where it may be turned; `source_box` is then its bounding box."""
     square: NDArray[np.uint8]
     """(N, N, 3): the source as the model sees it."""
     views: tuple[NDArray[np.uint8], ...]
@@ -80,13 +77,14 @@ class AnimationInputs:
     room: Room | None
     """Room for the source's subject to move before it leaves its square, where that is known."""
     film: DrivingFraming | None
-    """The source where it is a video whose frames are all animated; picture and square are then its first."""
+    """The source where it is a video whose frames are all animated; `picture` and `square` are then of its first
+    frame."""
     warnings: tuple[str, ...]
     detection_s: float
 
     @property
     def subject(self) -> Detection | None:
-        """The source's, where it was looked for."""
+        """The source's subject, where one was searched for."""
         if self.film is not None:
             samples = self.film.shots[0].samples if self.film.shots else ()
             return next((one.detection for one in samples if one.detection is not None), None)
@@ -95,13 +93,13 @@ class AnimationInputs:
 
     @property
     def all_boxes(self) -> tuple[Box, ...]:
-        """Boxes of all subjects of the source, from left to right, where they were looked for."""
+        """Boxes of all subjects in the source, from left to right; empty if none were searched for."""
         found = self.squares[0]
         return () if found is None else found.all_boxes
 
     @property
     def source_width(self) -> int:
-        """Pixels of the source from the left to the right of what is animated."""
+        """Width of the animated part of the source, in pixels."""
         if self.turned is not None:
             return round(self.turned.side)
         return self.picture.pixels.shape[1] if self.source_box is None else round(self.source_box.width)
@@ -122,11 +120,12 @@ def find_inputs(
     film: Clip | None = None,
     filmed: DrivingFraming | None = None,
 ) -> AnimationInputs:
-    """Read the source and find both squares.
+    """Read the source and find the squares of source, views and driving video.
 
-    detectors: may hold what other jobs found.  squares: found before, beside the motion that is driving.
-    film: the source where all of its frames are animated.  filmed: its squares, where they were found before.
-    Raises InputError where a subject is asked for and none is found.
+    framing: framing of the model's preset; None: nothing is searched.  size: (width, height) of the model's frames.
+    detectors: cache of detections, shared by jobs.  squares: squares that are already known, beside a motion file.
+    film: the source, if it is a video whose frames are all animated.  filmed: its squares, if already known.
+    Raises InputError if a subject is wanted and none is found.
     """
     deep = holds_more(config.result_path, codec=config.codec, pix_fmt=config.pix_fmt)
     picture = read_picture(config.source, config.source_reading, deep=deep) if film is None else _first(film)
@@ -181,12 +180,12 @@ def find_inputs(
 
 
 def one_picture(source: Path) -> UsageError:
-    """Return the error for a single picture where a video was meant."""
+    """Return the error for --source-video with a single picture."""
     return UsageError(f"--source-video, but {printable(source.name)} is one picture", "Leave the option out.")
 
 
 def open_source(config: AnimateConfig) -> Clip:
-    """Open the source as a video. Raises InputError, and UsageError where it is a single picture."""
+    """Open the source as a video. Raises InputError, and UsageError if it is a single picture."""
     clip = Clip(config.source, fps=config.fps, deinterlace=config.deinterlace, reading=config.source_reading)
     if clip.info.frames == 1:
         clip.close()
@@ -202,8 +201,8 @@ def _first(film: Clip) -> Picture:
 def _film_framing(
     config: AnimateConfig, film: Clip, framing: Framing | None, detectors: DetectorCache
 ) -> DrivingFraming:
-    """Lay the squares of a video as source: fixed in each shot, or by landmarks from frame to frame where the preset
-    frames sources so."""
+    """Find the squares of a video as source: one per shot, or one per frame where the preset frames sources by
+    landmarks."""
     shots: tuple[ClipCrop, ...] = ()
     name = None
     if config.crop == "auto" and framing is not None:
@@ -224,7 +223,7 @@ def _film_framing(
 
 
 def square_at(film: DrivingFraming, moment: Fraction) -> tuple[Box | None, TurnedSquare | None]:
-    """Return the square of a source's frame: the box that is cut out, and the square itself where it may be turned."""
+    """Return the square of a source video at a time: its bounding box, and the square itself where it may be turned."""
     if not film.shots:
         return film.box, None
     shot = film.shots[film.number_at(moment)]
@@ -235,7 +234,7 @@ def square_at(film: DrivingFraming, moment: Fraction) -> tuple[Box | None, Turne
 
 
 def _until_end_of(film: Clip | None, driving: DrivingFraming) -> DrivingFraming:
-    """Return what a motion file knows of its video, which ends where a video as source does."""
+    """Shorten the driving video of a motion file to the length of a video as source."""
     if film is None or film.info.duration is None:
         return driving
     end = driving.start + film.info.duration
@@ -256,7 +255,8 @@ def framed(
 def _full(
     pixels: NDArray[np.uint8], box: Box | None, turned: TurnedSquare | None, *, mirrored: bool
 ) -> NDArray[np.uint8]:
-    """Return what `full_square` returns; a turned square upright, the border repeated outside the picture."""
+    """Cut out a square at its own resolution like `full_square`; a turned one is rotated upright, and outside the
+    picture its border is repeated."""
     if turned is None:
         return full_square(pixels, box, mirrored=mirrored)
     side = max(1, round(turned.side))
@@ -264,16 +264,17 @@ def _full(
 
 
 def full_square(pixels: NDArray[Number], box: Box | None, *, mirrored: bool) -> NDArray[Number]:
-    """Return the animated part of a picture at its own resolution; a network sees it resized.  box: None is all of it.
+    """Cut the animated square out of a picture, at its own resolution.
 
-    Outside the picture its border is repeated; mirrored: the picture is reflected there.
+    box: the square; None is the whole picture.  mirrored: extend the picture by reflection, not by repeating its
+    border.
     """
     return pixels if box is None else crop(pixels, box, mirrored=mirrored)
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The results of searching the inputs."""
+    """Squares found in the inputs, and the name of the detector that found them."""
 
     source: Crop | None = None
     shots: tuple[ClipCrop, ...] = ()
@@ -289,8 +290,10 @@ def _search(
     framing: Framing | None,
     detectors: DetectorCache,
 ) -> _Found:
-    """Return the squares that are to be found: in the source, in the driving video, in each further view of the
-    source.  pixels: the source, None where it is not searched."""
+    """Search source, driving video and views for the squares that the options leave to detection.
+
+    pixels: the source; None if it is not to be searched.
+    """
     wanted = (
         config.crop == "auto" and (pixels is not None or bool(views)),
         isinstance(driving, Clip) and config.crop_of_driving in SEARCHED,
@@ -322,7 +325,7 @@ def _search(
             width = config.source_width or framing.width
             moves = excursions(shots, config.head_motion or 0.0) if config.motion != "absolute" else []
             return source_crop(picture, detector, width, moves, subject=subject, name=path.name, face=face)
-        # The square of a clip is wider where its subject moves far: the source gets the same room to move in.
+        # A clip whose subject moves far has a wider square: give the source the same room to move.
         width = framing.width if not shots else min(framing.width, max(shots[0].width, LOOSEST * framing.width))
         return crop_in_picture(picture, detector, width, subject=subject, name=path.name, face=face)
 
@@ -335,10 +338,11 @@ def _search(
 
 
 def face_detector(config: AnimateConfig, framing: Framing, detectors: DetectorCache) -> tuple[DetectorSpec, Detector]:
-    """Choose the detector of subjects. Raises UsageError and MissingError."""
+    """Return the detector of the preset's subject: the one that was named, else the best. Raises UsageError and
+    MissingError."""
     name = config.detector
     if name is None and (config.best_frame == "auto" or framing.source or framing.driving):
-        # Poses are compared and squares laid by landmarks where a detector at hand finds them.
+        # Comparing poses and framing by landmarks need a detector that finds landmarks.
         name = next((spec.name for spec in ready_detectors(detectors.host, framing.subject) if spec.landmarks), None)
     return detectors.detector(framing.subject, name)
 
@@ -346,7 +350,7 @@ def face_detector(config: AnimateConfig, framing: Framing, detectors: DetectorCa
 def driving_shots(
     config: AnimateConfig, driving: Clip, framing: Framing, detectors: DetectorCache
 ) -> tuple[ClipCrop, ...]:
-    """Look for the driving face in each shot of a driving video. Raises InputError where it is not found."""
+    """Find the driving face in each shot of a driving video. Raises InputError if it is not found."""
     width = config.driving_width or framing.width
     square = None if config.driving_width else framing.driving
     shots = _shots(
@@ -375,8 +379,11 @@ def _shots(
     square: SquareParams | None,
     **how: Any,
 ) -> tuple[ClipCrop, ...]:
-    """Look for a subject in each shot of a video.  width: of its box, over the side of its square.  square: how that is
-    laid by landmarks.  how: see `DetectorCache.in_clip`."""
+    """Find a subject in each shot of a video.
+
+    width: width of its box, in sides of its square.  square: framing by landmarks, None by the box.  how: see
+    `DetectorCache.in_clip`.
+    """
     spec, detector = face_detector(config, framing, detectors)
     if square is not None:
         detector = LandmarkDetector(detector, square, width, framing.subject)
@@ -384,7 +391,7 @@ def _shots(
 
 
 def _check_exact(config: AnimateConfig, plate: Plate | None) -> None:
-    """Raise InputError for numbers that a result of the same format would round outside the matte."""
+    """Raise InputError for a TIFF source whose numbers a TIFF result would round, even outside the matte."""
     kinds = {"double": "floats of 64 bits", "uint32": "integers of 32 bits"}
     as_tiff = config.result_path.suffix.lower() in (".tif", ".tiff")
     if plate is not None and plate.format == "tiff" and plate.depth in kinds and as_tiff:
@@ -395,7 +402,8 @@ def _check_exact(config: AnimateConfig, plate: Plate | None) -> None:
 
 
 def _check_inside(box: Box | None, name: str, width: int, height: int) -> None:
-    """Refuse a square by hand that shows nothing of its picture, or so little that filling the rest takes gigabytes."""
+    """Raise UsageError for a given square outside its picture, or so large that filling the rest would take
+    gigabytes."""
     if box is None:
         return
     if box.right <= 0 or box.bottom <= 0 or box.left >= width or box.top >= height:
@@ -444,5 +452,5 @@ def _replaced(config: AnimateConfig, picture: Picture) -> list[str]:
 
 
 def on_black(picture: Picture) -> NDArray[np.uint8]:
-    """Return the picture (H, W, 3) laid over black."""
+    """Composite a picture over black: (H, W, 3)."""
     return over_black(picture.pixels, picture.alpha)

@@ -1,8 +1,7 @@
-"""The motion of a driving video as a model detects it: made once, kept in files, used with any source; and when each
-of its frames is shown.
+"""The motion of a driving video as a model detects it, motion files, and the times at which frames are shown.
 
-A motion file is a safetensors file: numbers, and a header in JSON. Nothing in it is ever executed, and it is never
-trusted about sizes.
+A motion file is a safetensors file: arrays, and a header in JSON. Nothing in it is ever executed, and sizes in it are
+always checked.
 """
 
 from __future__ import annotations
@@ -43,11 +42,11 @@ from fommctl.networks.motion import MotionParts
 
 FORMAT = "fommctl motion"
 VERSION, SEVERAL = 1, 2
-"""Versions of the format: with one motion, and with those of several faces."""
+"""Versions of the format: for one motion, and for several, one per face."""
 _FINEST_CLOCK = 10**12
-"""Ticks a second at most; times whose common denominator is larger are rounded."""
+"""Most ticks per second; times whose common denominator is larger are rounded."""
 _EXACT = re.compile(r"-?\d{1,18}(/[1-9]\d{0,17})?")
-"""A number as `Fraction` writes it."""
+"""A number in the notation of `str(Fraction)`."""
 _COUNTS = ("numbers", "times", "durations", "present")
 _NAME = re.compile(r"[a-z][a-z_]{0,40}")
 _DAMAGED = "Make it again with --motion-out, or copy it again."
@@ -59,33 +58,35 @@ class DrivingFraming:
 
     info: VideoInfo
     start: Fraction
-    """Seconds of the video at which the first frame is taken; all other times count from there."""
+    """Time of the first frame used, in seconds of the video; all other times count from there."""
     end: Fraction | None
+    """Time before which the last frame used begins, in seconds of the video; None: its end."""
     box: Box | None
     """The square that was given by hand; None: see `shots`, or the whole picture."""
     shots: tuple[ClipCrop, ...]
-    """The shots with their squares, where they were looked for; in the order of time."""
+    """The shots with their squares, in order of time; empty if no subject was searched for."""
     detector: str | None
-    """Name of the detector that looked for subjects."""
+    """Name of the detector that searched for subjects."""
 
     @property
     def fixed_box(self) -> Box | None:
-        """The one square of the video; None where it follows, where shots differ, and for whole pictures."""
+        """The only square of the video; None if it follows the subject, differs between shots, or is the whole
+        picture."""
         if len(self.shots) == 1 and self.shots[0].path is None:
             return self.shots[0].box
         return self.box
 
     @property
     def starts(self) -> tuple[Fraction, ...]:
-        """Times (seconds) at which the shots begin, -1 for the first; one at least."""
+        """Times (seconds) at which the shots begin, -1 for the first; at least one."""
         return tuple(shot.start for shot in self.shots) or (Fraction(-1),)
 
     def number_at(self, moment: Fraction) -> int:
-        """Return which shot shows this moment."""
+        """Return the index of the shot at this time."""
         return max(0, bisect.bisect_right(self.starts, moment) - 1)
 
     def present(self, moment: Fraction) -> bool:
-        """Return whether the subject is in the picture at this time."""
+        """Return whether the subject is visible at this time."""
         absent = self.shots[self.number_at(moment)].gaps if self.shots else ()
         return not any(start < moment < end for start, end in absent)
 
@@ -102,13 +103,13 @@ class DrivingFrame:
     present: bool
     """Whether it shows the subject."""
     pixels: Pixels | None = None
-    """(h, w, 3) as the model sees it; None where it is not needed any more."""
+    """(h, w, 3) as the model sees it; None once it is no longer needed."""
     motion: MotionParts | None = None
     """The motion that the model detected, one row; None before detection."""
 
 
 class _Part:
-    """An attribute that is one of the parts of a motion."""
+    """A descriptor: reads and writes the entry of `Motion.parts` that has the attribute's name."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -122,11 +123,10 @@ class _Part:
 
 @dataclass(slots=True)
 class Motion:
-    """The motion of a driving video as a model detected it, one record a frame, and how the video was framed.
+    """The motion of a driving video as a model detected it, one row per frame, and how the video was framed.
 
-    The arrays may be changed in place or replaced by others of the same number of frames. Everything that a source and
-    the options of `animate` decide (transfer, reference, smoothing, what is shown while the subject is missing) comes
-    later.
+    The arrays may be changed in place or replaced by others with the same number of frames. Everything that depends on
+    a source and the options of `animate` (transfer, reference, smoothing, frames without the subject) comes later.
     """
 
     family: str
@@ -135,34 +135,34 @@ class Motion:
     """Name of the model."""
     driving: DrivingFraming
     clock: int
-    """Ticks a second of `times` and `durations`."""
+    """Ticks per second of `times` and `durations`."""
     numbers: NDArray[np.int64]
-    """(N,) numbers of the frames, rising."""
+    """(N,) numbers of the frames, increasing."""
     times: NDArray[np.int64]
-    """(N,) ticks since --start, rising."""
+    """(N,) ticks since --start, increasing."""
     durations: NDArray[np.int64]
     """(N,) ticks."""
     present: NDArray[np.bool_]
     """(N,) whether the frame shows the subject."""
     parts: dict[str, NDArray[np.float32]]
-    """Arrays (N, ...) of what moves, by the names of the parts that the family's `fommctl.api.blocks.MotionParts` has;
-    those of FOMM are attributes too."""
+    """Arrays (N, ...) of the motion, by the names of the parts of the family's `fommctl.api.blocks.MotionParts`; FOMM's
+    parts are attributes too."""
 
     keypoints = _Part()
     """(N, K, 2) in [-1, 1], x before y; K is 0 for models that have none."""
     jacobians = _Part()
     """(N, K, 2, 2), or None."""
     covariances = _Part()
-    """(N, K, 2, 2), or None: shapes of the heatmaps around the keypoints."""
+    """(N, K, 2, 2), or None: covariances of the keypoints' heatmaps."""
     codes = _Part()
-    """(N, D), or None: what moves, where a model says it by no keypoints."""
+    """(N, D), or None: motion codes of models without keypoints."""
 
     def __len__(self) -> int:
         return len(self.times)
 
     @classmethod
     def of(cls, frames: Sequence[DrivingFrame], driving: DrivingFraming, *, family: str, model: str) -> Motion:
-        """Collect frames whose motion was detected."""
+        """Collect frames whose motion was detected into arrays."""
         clock = math.lcm(*(value.denominator for frame in frames for value in (frame.time, frame.duration)))
         clock = clock if clock <= _FINEST_CLOCK else _FINEST_CLOCK
         rows = MotionParts.cat([frame.motion for frame in frames if frame.motion is not None]).to("cpu")
@@ -185,7 +185,10 @@ class Motion:
     def imported(
         cls, path: Path, rate: float, parts: Mapping[str, NDArray[np.float32]], *, family: str, model: str
     ) -> Motion:
-        """Return motion that a family of models read from a file of its own, at a constant rate."""
+        """Return motion from a file in a model family's own format, at a constant frame rate.
+
+        parts: arrays (N, ...) by name, see `parts`.
+        """
         exact = Fraction(rate).limit_denominator(1001)
         count = len(next(iter(parts.values())))
         info = VideoInfo(
@@ -207,7 +210,7 @@ class Motion:
     def frames(
         self, kind: type[MotionParts] | None = None, device: torch.device | str = "cpu"
     ) -> Iterator[DrivingFrame]:
-        """Yield the records, with their motion on a device where its kind is given."""
+        """Yield one `DrivingFrame` per row, with its motion on `device` if its type is given as `kind`."""
         rows = None
         if kind is not None:
             arrays = (self.parts.get(name) for name in kind.names())
@@ -227,14 +230,15 @@ class Motion:
             )
 
     def save(self, path: str | Path, *, overwrite: bool = True) -> None:
-        """Write a motion file, whole or not at all. Raises OutputError, and UsageError for a name that is taken."""
+        """Write a motion file, complete or not at all. Raises OutputError, and UsageError if the file exists and
+        `overwrite` is false."""
         save_motions([self], Path(path), overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path, face: int = 1) -> Motion:
-        """Read a motion file. Raises InputError, which says what is wrong with it.
+        """Read a motion file. Raises InputError if it is not one, or damaged.
 
-        face: number of the motion, in a file of several faces.
+        face: number of the face from 1, in a file with several motions.
         """
         path = Path(path)
         if not is_motion_file(path):
@@ -249,7 +253,7 @@ class Motion:
         return {**{name: getattr(self, name) for name in _COUNTS}, **self.parts}
 
     def _check(self, path: Path) -> None:
-        """Raise InputError for arrays that are no motion."""
+        """Raise InputError for arrays that do not fit together or hold impossible values."""
 
         def refuse(why: str) -> InputError:
             return InputError(f"the motion file {printable(path.name)} cannot be used: {why}", _DAMAGED)
@@ -279,7 +283,7 @@ class Motion:
 
 
 def save_motions(motions: Sequence[Motion], path: Path, *, overwrite: bool = True) -> None:
-    """Write the motions of several faces of one driving video into a file; see `Motion.save`."""
+    """Write the motions of several faces of one driving video to one file; see `Motion.save`."""
     from safetensors.numpy import save
 
     tensors: dict[str, NDArray[Any]] = {}
@@ -299,14 +303,14 @@ def save_motions(motions: Sequence[Motion], path: Path, *, overwrite: bool = Tru
 
 
 def count_motions(path: Path) -> int:
-    """Return how many motions a motion file holds. Raises InputError."""
+    """Return the number of motions in a motion file. Raises InputError."""
     Motion.load(path)
     metadata = json.loads(_raw_header(path) or b"{}")["__metadata__"]
     return 1 + sum(str(key).startswith("motion.") for key in metadata)
 
 
 def is_motion_file(path: Path) -> bool:
-    """Tell whether a file is a motion file by what it holds, whatever its name is."""
+    """Return whether a file is a motion file, by its content, not its name."""
     try:
         header = _raw_header(path) if path.is_file() else None
     except OSError:
@@ -315,7 +319,7 @@ def is_motion_file(path: Path) -> bool:
 
 
 def _raw_header(path: Path) -> bytes | None:
-    """Return the header of a safetensors file; None where it is none."""
+    """Return the header of a safetensors file; None for any other file."""
     with path.open("rb") as file:
         start = file.read(9)
         length = int.from_bytes(start[:8], "little")
@@ -375,7 +379,7 @@ def _kind(name: str) -> type[np.generic]:
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """A searched frame in the header of a file."""
+    """`SampledDetection` in the header of a motion file."""
 
     time: Fraction
     box: tuple[float, float, float, float] | None
@@ -385,7 +389,7 @@ class _Sample:
 
 @dataclass(frozen=True, slots=True)
 class _Shot:
-    """A shot in the header of a file."""
+    """`ClipCrop` in the header of a motion file."""
 
     start: Fraction
     box: tuple[float, float, float, float]
@@ -398,6 +402,8 @@ class _Shot:
 
 @dataclass(frozen=True, slots=True)
 class _Driving:
+    """`DrivingFraming` in the header of a motion file."""
+
     info: VideoInfo
     start: Fraction
     end: Fraction | None
@@ -473,18 +479,18 @@ def _framings() -> TypeAdapter[_Driving]:
 
 
 def framing_to_json(framing: DrivingFraming) -> dict[str, Any]:
-    """Return the squares of a video as JSON values."""
+    """Convert the squares of a video to JSON values."""
     values: dict[str, Any] = _framings().dump_python(_to_header(framing), mode="json")
     return values
 
 
 def framing_from_json(values: dict[str, Any]) -> DrivingFraming:
-    """Undo `framing_to_json`. Raises ValueError."""
+    """Convert back what `framing_to_json` returned. Raises ValueError."""
     return _from_header(_framings().validate_python(values))
 
 
 def _check_exact(value: Any, key: str = "") -> None:
-    """Raise ValueError for a text in the place of an exact number: pydantic would read 1e999999999 for ever."""
+    """Raise ValueError for a text in the place of an exact number: parsing 1e999999999 would take pydantic forever."""
     if isinstance(value, dict):
         for name, item in value.items():
             _check_exact(item, name)
@@ -501,7 +507,7 @@ _EXACT_FIELDS = {"rate", "duration", "origin", "sample_aspect", "start", "end", 
 
 
 def _check_header(header: _Header) -> None:
-    """Raise ValueError for numbers that no search finds."""
+    """Raise ValueError for numbers that no detection can produce."""
     driving, info = header.driving, header.driving.info
     boxes = [box for box in (driving.box, *(shot.box for shot in driving.shots)) if box is not None]
     samples = [sample for shot in driving.shots for sample in shot.samples]
@@ -532,7 +538,7 @@ def _sides(box: Box) -> tuple[float, float, float, float]:
 
 @dataclass(frozen=True, slots=True)
 class Presentation:
-    """A moment of the result: (time, duration) in seconds."""
+    """A frame's time and duration in the result, in seconds."""
 
     time: Fraction
     duration: Fraction
@@ -540,25 +546,26 @@ class Presentation:
 
 @dataclass(frozen=True, slots=True)
 class TimedFrame:
-    """A driving frame with the moments at which its rendering is shown."""
+    """A driving frame with the times at which its rendering is shown."""
 
     frame: DrivingFrame
     presentations: tuple[Presentation, ...]
     position: int
-    """Number of its first moment in the result, from 0."""
+    """Number of its first presentation in the result, from 0."""
 
 
 def as_driven(frames: Iterable[DrivingFrame]) -> Iterator[TimedFrame]:
-    """Yield every frame once, at its own time."""
+    """Yield every frame with one presentation, at its own time."""
     for position, frame in enumerate(frames):
         yield TimedFrame(frame, (Presentation(frame.time, frame.duration),), position)
 
 
 def at_rate(frames: Iterable[DrivingFrame], rate: Fraction, end: Fraction | None = None) -> Iterator[TimedFrame]:
-    """Yield a constant frame rate: each moment shows the frame that the driving video shows then.
+    """Yield frames for a result of constant frame rate, by dropping and repeating frames of the driving video.
 
-    Frames that no moment falls on are dropped (and never rendered); a frame on which several fall is repeated.
-    The result starts when the driving video does. end: seconds at which it stops, though a frame may last longer.
+    A dropped frame is never rendered; a repeated one has several presentations. The result starts with the first frame.
+    end: seconds at which the result stops, even in the middle of a frame. Raises InputError for a frame that lasts so
+    long that its timestamps must be wrong.
     """
     period, count, first = 1 / rate, 0, None
     for frame in frames:

@@ -1,4 +1,4 @@
-"""Animated squares back into the picture that they were cut out of: masks, colours, detail."""
+"""Pasting animated squares back into the picture that they were cut out of: masks, colours, detail."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ from fommctl.media.resampling import Pixels, resize
 from fommctl.networks.detail import FrameDetail, enlarged, enlarged_strips
 
 Mask = Callable[[int], Floats]
-"""mask(side): how much of a square shows, (side, side) in [0, 1]."""
+"""mask(side): opacity of a square, (side, side) in [0, 1]."""
 
 # Width of the soft edge in sides of the square. In the framing of faces it ends where the head begins.
 FEATHER = 0.12
-# Along the picture's edge nothing moves, and within this part of the square's side everything comes to rest: what lies
-# beyond the edge nobody knows.  Pixels that move by more than half of that way are the network's, the others warped.
+# Nothing moves along the picture's edge, because what is beyond it is unknown; displacements fade in over this part of
+# the square's side.  OWN: the share of the displacement at which pixels begin to be the network's, instead of warped
+# source, and at which they are the network's alone.
 REST, OWN = 0.18, (0.5, 0.9)
-# Details that the model loses are no colour: both squares are blurred by this much (standard deviation, in sides).
+# Standard deviation, in sides, of the blur before colours are matched: detail that the model loses is not colour.
 BLUR = 0.06
-# A match never changes contrast by more than this factor; a flat square would else give any gain.
+# Largest change of contrast by a match; without a limit, a flat square could give any gain.
 GAIN = 1.25
 WHITE = 235.0, 250.0
-"""Levels of a frame between which it counts as white, and may be as bright as the source is there."""
+"""Levels between which a frame turns white, and may then be as bright as the source at that place."""
 STRIP = 1 << 19
 """Bytes of floats that are computed at a time."""
-# Least spread of a channel, levels of 255, from which a gain is read.
+# Least standard deviation of a channel, in levels of 255, from which a gain is estimated.
 SPREAD = 8.0
 
 
 class Paste:
-    """Pastes frame after frame into one picture. Use it in one thread at a time: it keeps its work space."""
+    """Pastes frame after frame into one picture. Not thread-safe: it reuses its work space."""
 
     def __init__(
         self,
@@ -50,14 +51,15 @@ class Paste:
         *,
         motion: Floats | None = None,
     ) -> None:
-        """background: (H, W, 3), or (H, W, 4) with straight alpha, which is kept as it is; for `levels` it is in
-        floats, levels of 255 that may lie beyond them.
+        """Compute mask, colour correction and the share of the background, once for all frames.
 
+        background: (H, W, 3), or (H, W, 4) with straight alpha, which is kept; for `levels` in floats, where 255 is
+        white and values may be outside 0 to 255.
         box: the square that was cut out, in whole pixels; it may reach beyond the picture.
-        reconstruction: (h, w, 3), the model's rendering of the unmoved source. Where it departs from the true square in
-        colour, every frame is corrected by the same amount, so that nothing flickers; None corrects nothing.
-        truth: (side, side, 3), the square as it was cut out, over black; needed beside a reconstruction.  motion: how
-        much of its displacement each pixel of the square keeps, see `resting`; the rest is the detail's to show.
+        reconstruction: (h, w, 3), the model's rendering of the unmoved source. Every frame is corrected by the same
+        amount, the difference in colour between this and `truth`, so that nothing flickers; None corrects nothing.
+        truth: (side, side, 3), the square as it was cut out, over black; required with a reconstruction.
+        motion: (side, side), the share of its displacement that each pixel keeps, see `resting`.
         """
         height, width = background.shape[:2]
         self._background = background
@@ -69,23 +71,23 @@ class Paste:
             slice(round(inside.top - box.top), round(inside.bottom - box.top)),
             slice(round(inside.left - box.left), round(inside.right - box.left)),
         )
-        """Rows and columns of the square that lie in the picture."""
+        """Rows and columns of the square that are inside the picture."""
         mask = feather(box, width, height)[self.part][..., None]
         self.mask = mask[..., 0]
-        """How much of them shows: (rows, columns)."""
+        """Opacity of that part, (rows, columns) in [0, 1]."""
         self.motion = motion = None if motion is None else motion[self.part]
-        """How much of the flow's displacement is left near the edges of the picture: (rows, columns)."""
+        """Share of the flow's displacement that is kept near the edges of the picture, (rows, columns) in [0, 1]."""
         self.own = None if motion is None else _smoothstep((motion - OWN[0]) / (OWN[1] - OWN[0]))
-        """The share of the animated square there, the rest of which is detail: (rows, columns)."""
+        """Share of the network's pixels near the edges, (rows, columns) in [0, 1]; the rest is warped source."""
         gain, shift = np.ones(3, np.float32), np.zeros((*self._size[::-1], 3), np.float32)
         if reconstruction is not None and truth is not None:
             gain, shift = match(reconstruction, truth)
-        # mask * (gain * frame + shift) + (1 - mask) * background, as one product and one sum a frame.
+        # mask * (gain * frame + shift) + (1 - mask) * background, as one product and one sum per frame.
         below = background[self._rows, self._columns, :3].astype(np.float32, copy=False)
         shown = mask if self.own is None else mask * self.own[..., None]
         self._above: Floats | None = None
         if background.dtype != np.uint8:
-            # Squares of plates are large: no other picture is kept than is needed, channel by channel as of `Detail`.
+            # Squares of plates are large: keep only what is needed, in planes, the layout of `Detail`.
             self._background = np.empty((0, 0, 3), np.float32)
             self._shown, self._gain = torch.from_numpy(shown), torch.from_numpy(gain)
             self._below = torch.empty(3, *shown.shape[:2]).permute(1, 2, 0)
@@ -99,11 +101,10 @@ class Paste:
         self._with_fourth: tuple[Tensor, ...] | None = None
 
     def __call__(self, frame: Pixels, detail: FrameDetail | None = None) -> Pixels:
-        """Paste a square into the background.
+        """Paste a square into the background, and return a new picture of the background's shape.
 
-        frame: (h, w, 3), the animated square in any size. Returns a new picture of the background's shape.
-
-        detail: of `fommctl.networks.detail`, for the part of the square that lies in the picture, weighted by `mask`.
+        frame: (h, w, 3), the animated square in any size.
+        detail: detail of the part of the square that is inside the picture, weighted by `mask`.
         """
         if detail is not None:
             return self._detailed(frame, detail)
@@ -121,19 +122,19 @@ class Paste:
         return self._rows, self._columns
 
     def levels(self, frame: Tensor, detail: FrameDetail | None = None) -> Floats:
-        """Return the square, blended with the background and not rounded: (rows, columns, 3) of the part in the
-        picture.  frame, detail: as of `strips`."""
+        """Return the square blended with the background, not rounded: (rows, columns, 3) of the part inside the
+        picture.  frame, detail: see `strips`."""
         result = np.empty((*self.mask.shape, 3), np.float32)
         for rows, levels in self.strips(frame, detail):
             result[rows] = levels.numpy()
         return result
 
     def strips(self, frame: Tensor, detail: FrameDetail | None = None) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the same from the top to the bottom, so many rows at a time that all work is done in the processor's
-        cache: which rows, and (rows, columns, 3), which the caller may change.
+        """Yield the result of `levels` from top to bottom, in strips that fit into the processor's cache: the rows, and
+        (rows, columns, 3), which the caller may change.
 
-        frame: (3, h, w) in [0, 1].  What the background has above white comes back with the detail, else where the
-        frame is white too.
+        frame: (3, h, w) in [0, 1].  Values of the background above white are restored by the detail; without detail,
+        only where the frame is white too.
         """
         large = enlarged_strips(frame.float().cpu() * 255, self._size[::-1], self.part)
         height = max(1, STRIP // (12 * self.mask.shape[1]))
@@ -149,7 +150,7 @@ class Paste:
             yield rows, work
 
     def floats(self, frame: Pixels, detail: FrameDetail) -> Tensor:
-        """Return the whole square with its detail, neither rounded nor pasted: (1, 3, side, side) in [0, 1]."""
+        """Return the whole square with its detail, not rounded and not pasted: (1, 3, side, side) in [0, 1]."""
         levels = F.pad(torch.from_numpy(np.require(frame, requirements=["C", "W"])), (0, 1))
         work = enlarged(levels, self._size[::-1])[self.part].float()
         if self.own is not None:
@@ -158,7 +159,7 @@ class Paste:
         return work[..., :3].permute(2, 0, 1)[None].div(255).clamp_(0, 1).contiguous()
 
     def _detailed(self, frame: Pixels, detail: FrameDetail) -> Pixels:
-        """Do the same with a fourth channel, dropped at the end, which makes all of it several times as fast."""
+        """Paste with detail. A fourth channel, dropped at the end, makes this several times as fast."""
         if self._with_fourth is None:
             self._with_fourth = tuple(F.pad(torch.from_numpy(each), (0, 1)) for each in (self._factor, self._summand))
         factor, summand = self._with_fourth
@@ -170,13 +171,13 @@ class Paste:
         for start in range(0, len(shown), height):
             rows = slice(start, start + height)
             work = large[rows].float().mul_(factor[rows]).add_(summand[rows]).add_(detail.strip(rows).cpu())
-            # By numpy: torch takes five times as long for a cast to bytes.
+            # Cast by numpy: torch takes five times as long.
             shown[rows].copy_(torch.from_numpy(work.clamp_(0, 255).numpy().astype(np.uint8))[..., :3])
         return picture
 
 
 class TurnedPaste:
-    """Pastes frame after frame into one picture, turned as the square there is."""
+    """Pastes frame after frame into one picture where the square is turned; see `Paste`."""
 
     def __init__(
         self,
@@ -186,8 +187,11 @@ class TurnedPaste:
         reconstruction: Pixels | None = None,
         mask: Mask | None = None,
     ) -> None:
-        """background, reconstruction: as of `Paste`.  truth: (side, side, 3), the square as it was cut out.  mask: None
-        is a soft edge as of upright squares."""
+        """Compute the sampling grid, mask and colour correction, once for all frames.
+
+        background, reconstruction: see `Paste`.  truth: (side, side, 3), the square as it was cut out, upright.  mask:
+        None gives the soft edge of `Paste`.
+        """
         height, width = background.shape[:2]
         self._background = background
         side = self._side = truth.shape[0]
@@ -199,11 +203,11 @@ class TurnedPaste:
         angle, scale = math.radians(square.angle), 2 / square.side
         right, down = math.cos(angle) * x + math.sin(angle) * y, math.cos(angle) * y - math.sin(angle) * x
         self._grid = torch.stack((right * scale, down * scale), -1)[None]
-        # With nothing beyond it to blend with, an edge of the square is soft all the same: it may lie askew.
+        # Unlike in `Paste`, edges at the border of the picture are soft too: they need not be parallel to it.
         whole = feather(Box(1, 1, side + 1, side + 1), side + 3, side + 3) if mask is None else mask(side)
         self._shown = self._placed(torch.from_numpy(whole)[None], "zeros").numpy()
         self.mask = self._shown[..., 0]
-        """How much of the square shows, as of `Paste`."""
+        """Opacity of the square, (rows, columns) in [0, 1]."""
         self._gain, self._shift = np.ones(3, np.float32), np.zeros((side, side, 3), np.float32)
         if reconstruction is not None:
             self._gain, self._shift = match(reconstruction, truth)
@@ -211,9 +215,9 @@ class TurnedPaste:
         self._below = (1 - self._shown) * below + np.float32(0.5 if background.dtype == np.uint8 else 0)
 
     def __call__(self, frame: Pixels, detail: FrameDetail | None = None) -> Pixels:
-        """Paste a square into the background.
+        """Paste a square into the background, and return a new picture of the background's shape.
 
-        frame: (h, w, 3), the animated square in any size. Returns a new picture of the background's shape.
+        frame: (h, w, 3), the animated square in any size.  detail: ignored.
         """
         picture = self._background.copy()
         large = _resized(frame, (self._side, self._side)).astype(np.float32)
@@ -222,16 +226,16 @@ class TurnedPaste:
 
     @property
     def place(self) -> tuple[slice, slice]:
-        """The same property as `Paste` has."""
+        """Rows and columns of the picture that the square covers."""
         return self._rows, self._columns
 
     def levels(self, frame: Tensor, detail: FrameDetail | None = None) -> Floats:
-        """Paste as `Paste` does; what the background has above white does not come back."""
+        """Return what `Paste.levels` returns; values of the background above white are not restored."""
         large = F.interpolate(frame[None].float().cpu() * 255, (self._side, self._side), mode="bicubic", antialias=True)
         return self._blended(large[0].permute(1, 2, 0).numpy())
 
     def strips(self, frame: Tensor, detail: FrameDetail | None = None) -> Iterator[tuple[slice, Tensor]]:
-        """Yield as `Paste` does, here all rows at once."""
+        """Yield the result of `levels`, all rows at once."""
         yield slice(None), torch.from_numpy(self.levels(frame, detail))
 
     def _blended(self, large: Floats) -> Floats:
@@ -240,7 +244,7 @@ class TurnedPaste:
         return blended
 
     def _placed(self, square: Tensor, beyond: str) -> Tensor:
-        """Return (C, side, side) where it lies in the picture: (rows, columns, C); beyond: `zeros`, or the `border`."""
+        """Resample (C, side, side) to its place in the picture: (rows, columns, C).  beyond: `zeros` or `border`."""
         there = F.grid_sample(square[None], self._grid, mode="bilinear", padding_mode=beyond, align_corners=False)
         return there[0].permute(1, 2, 0)
 
@@ -248,7 +252,7 @@ class TurnedPaste:
 def feather(box: Box, width: int, height: int) -> Floats:
     """Return the mask of a square, (side, side) in [0, 1]: 1 inside, falling smoothly to 0 at its edges.
 
-    An edge on or beyond the border of the picture (width, height) has nothing to blend with, and stays 1.
+    Edges on or beyond the border of the picture (width, height) have nothing to blend with: the mask stays 1 there.
     """
     across = _ramp(round(box.width), box.left <= 0, box.right >= width)
     down = _ramp(round(box.height), box.top <= 0, box.bottom >= height)
@@ -256,8 +260,8 @@ def feather(box: Box, width: int, height: int) -> Floats:
 
 
 def resting(box: Box, width: int, height: int) -> Floats:
-    """Return how much of its displacement each pixel of a square, (side, side), keeps: none on the edges that the
-    square reaches of the picture (width, height), all of it further inside."""
+    """Return the share of its displacement that each pixel of a square keeps, (side, side) in [0, 1]: 0 on edges of the
+    picture (width, height) that the square reaches, 1 further inside."""
     across = _rest(round(box.width), box.left, width)
     down = _rest(round(box.height), box.top, height)
     return down[:, None] * across[None]
@@ -274,7 +278,7 @@ def _rest(length: int, start: float, limit: int) -> Floats:
 
 
 def _ramp(length: int, open_start: bool, open_end: bool) -> Floats:
-    """Return smoothstep from both ends of a line of pixels; an open end stays 1."""
+    """Return a smoothstep from both ends of a line of pixels; at an open end the value stays 1."""
     place = np.arange(length, dtype=np.float32)
     to_start = np.full(length, np.inf, np.float32) if open_start else place
     to_end = np.full(length, np.inf, np.float32) if open_end else length - 1 - place
@@ -282,7 +286,7 @@ def _ramp(length: int, open_start: bool, open_end: bool) -> Floats:
 
 
 def _smoothstep(way: NDArray[np.floating]) -> Floats:
-    """Return 0 to 1 as `way` goes from 0 to 1, level at both ends."""
+    """Return the smoothstep of values: 0 to 1 as `way` goes from 0 to 1, with slope 0 at both ends."""
     part: Floats = np.clip(way, 0, 1).astype(np.float32)
     return part * part * (3 - 2 * part)
 
@@ -290,15 +294,15 @@ def _smoothstep(way: NDArray[np.floating]) -> Floats:
 def match(reconstruction: Pixels, truth: Pixels) -> tuple[Floats, Floats]:
     """Return the correction gain * frame + shift that gives the model's frames the colours of the source.
 
-    reconstruction: (h, w, 3).  truth: (H, W, 3).  Returns gain (3,), one contrast a channel, and shift (H, W, 3) in
-    levels: one offset a channel, to which, towards the edges, comes what low-frequency difference is left there.
+    reconstruction: (h, w, 3).  truth: (H, W, 3).  Returns gain (3,), one contrast per channel, and shift (H, W, 3) in
+    levels: one offset per channel, plus, towards the edges, the low-frequency difference that remains.
     """
     side = reconstruction.shape[0]
     seen = _blurred(reconstruction, BLUR * side)
     wanted = _blurred(resize(truth, (reconstruction.shape[1], side)), BLUR * side)
     flat_seen, flat_wanted = seen.reshape(-1, 3), wanted.reshape(-1, 3)
     spread_seen, spread_wanted = flat_seen.std(0), flat_wanted.std(0)
-    # The ratio of spreads, not a regression: what the model has moved a little must not cost contrast.
+    # The ratio of standard deviations, not a regression: a small displacement must not reduce contrast.
     gain = np.where(spread_seen >= SPREAD, spread_wanted / np.maximum(spread_seen, 1e-6), 1)
     gain = np.clip(gain, 1 / GAIN, GAIN).astype(np.float32)
     offset = flat_wanted.mean(0) - gain * flat_seen.mean(0)
@@ -308,7 +312,7 @@ def match(reconstruction: Pixels, truth: Pixels) -> tuple[Floats, Floats]:
 
 
 def _near_edges(height: int, width: int) -> Floats:
-    """Return 1 at the edges of a picture, falling smoothly to 0 at a quarter of its side, where the subject is."""
+    """Return (height, width): 1 at the edges of a picture, falling smoothly to 0 at a quarter of its side."""
 
     def ramp(length: int) -> Floats:
         place = np.arange(length, dtype=np.float32)
@@ -318,7 +322,7 @@ def _near_edges(height: int, width: int) -> Floats:
 
 
 def _blurred(pixels: Pixels, sigma: float) -> Floats:
-    """Return (H, W, 3) smoothed by a Gaussian, the border mirrored."""
+    """Blur (H, W, 3) by a Gaussian, with the border mirrored."""
     radius = max(1, min(round(3 * sigma), min(pixels.shape[:2]) - 1))
     place = torch.arange(-radius, radius + 1, dtype=torch.float32)
     kernel = torch.exp(-0.5 * (place / max(sigma, 1e-3)) ** 2)
@@ -335,10 +339,9 @@ def _enlarged(field: Floats, height: int, width: int) -> Floats:
 
 
 def _resized(frame: Pixels, size: tuple[int, int]) -> Pixels:
-    """Resize as media.images.resize does, bicubic and anti-aliased, in a third of the time on the many frames of a
-    clip."""
+    """Resize bicubically with anti-aliasing, like `fommctl.media.resampling.resize` but three times as fast."""
     if frame.shape[1::-1] == size:
         return frame
-    # The batch axis comes first: only so does torch see pixels with their channels together, and keep them so.
+    # With the batch axis added first, torch recognises channels-last memory and keeps it.
     planes = torch.from_numpy(np.require(frame, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)
     return F.interpolate(planes, size[::-1], mode="bicubic", antialias=True)[0].permute(1, 2, 0).numpy()

@@ -1,4 +1,4 @@
-"""What is decided about a result before its first frame is rendered: inputs, squares, sound."""
+"""Everything that is decided before the first frame is rendered: options, inputs, squares, sound."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ GENERAL: Mapping[str, Any] = {
     "adapt_scale": True,
     "best_frame": "first",
     "smooth": False,
-    "size": None,  # that of the frames that the model was trained on
+    "size": None,  # the size of the frames that the model was trained on
     "source_width": None,  # the framing of the preset
     "driving_width": None,  # the framing of the preset
-    "head_motion": 0.25,  # with more, necks tear; with none, a head that walks about stands still
+    "head_motion": 0.25,  # with more, necks tear; with none, a head that moves about stands still
     "expression": 1.0,
     "cuts": True,
     "detail": None,  # where frames are pasted back
@@ -71,18 +71,19 @@ AS_PUBLISHED: Mapping[str, Any] = {
     "size": None,  # the networks run at the size that they were trained at
     "source_width": None,  # the source is framed as the training data was
     "driving_width": None,  # and so is the driving video
-    "head_motion": 1.0,  # a fixed square, which is that of --driving-crop auto here, leaves all of the head's travel in
+    "head_motion": 1.0,  # a fixed square (--driving-crop auto, as published) keeps all of the head's travel
     "expression": 1.0,  # as the driving video shows it
     "cuts": False,  # one reference for all shots
-    "detail": False,  # frames are what the networks paint; beyond the picture, its border is repeated
+    "detail": False,  # frames are the networks' output; beyond the picture, its border is repeated
 }
-"""Defaults of `--as-published`: all that is done where an option is left open."""
+"""Defaults of --as-published."""
 
 
 def resolve(config: AnimateConfig, preset: Preset, family: BackendSpec) -> AnimateConfig:
-    """Return the configuration with what it leaves open filled in, for a model of this preset and family.
+    """Fill in the options that the configuration leaves at None, for a model of this preset and family.
 
-    Resolving again changes nothing. Raises UsageError for a motion that the family does not have.
+    Idempotent. Raises UsageError for a motion that the family does not have, and for an expression that the model or
+    the motion does not support.
     """
     given = preset.pairs().defaults
     preferred = {} if given is None or config.as_published else given.model_dump(exclude_none=True)
@@ -103,7 +104,7 @@ def resolve(config: AnimateConfig, preset: Preset, family: BackendSpec) -> Anima
 
 
 def openings_of(preset: Preset, config: AnimateConfig) -> tuple[Opening, ...]:
-    """Return how far mouth and eyelids open and close; nothing where all is to be as published."""
+    """Return the preset's openings of mouth and eyelids, scaled by --expression; none with --as-published."""
     much = 1.0 if config.expression is None else config.expression
     if config.as_published and much == 1:
         return ()
@@ -119,22 +120,22 @@ InputFiles = tuple[tuple[str, InputFile], ...]
 
 @dataclass(frozen=True, slots=True)
 class AnimationPlan:
-    """Everything that inputs and options decide about a result; it can be handed to another process."""
+    """Everything that inputs and options decide about a result; can be pickled."""
 
     config: AnimateConfig
-    """The configuration, with every option decided."""
+    """The configuration, with defaults filled in."""
     inputs: AnimationInputs
     sound: tuple[AudioSource, ...]
-    """One source a track of the result."""
+    """One source per track of the result."""
     files: InputFiles
-    """Inputs as they were when they were read."""
+    """Inputs as they were when they were read, for their hashes."""
     warnings: tuple[str, ...] = ()
     others: tuple[AnimationInputs, ...] = ()
-    """Inputs of the further faces of the source that are animated; picture and driving video are the same."""
+    """Inputs of the other animated faces of the source; picture and driving video are the same."""
 
     @property
     def faces(self) -> list[AnimationPlan]:
-        """The plan of each face alone."""
+        """One plan per face."""
         return [replace(self, inputs=inputs, others=()) for inputs in (self.inputs, *self.others)]
 
     @property
@@ -144,13 +145,13 @@ class AnimationPlan:
 
     @property
     def rate(self) -> Fraction:
-        """Frames a second of the result."""
+        """Frame rate of the result."""
         return self.config.fps or self.info.rate
 
     @property
     def mode(self) -> MotionMode:
-        """How motion is transferred."""
-        assert self.config.motion is not None, "every option is decided"
+        """The motion mode, one of `BackendSpec.motions`."""
+        assert self.config.motion is not None, "`resolve` fills it in"
         return self.config.motion
 
     @property
@@ -165,7 +166,8 @@ class AnimationPlan:
         return None if driving.end is None else driving.end - driving.start
 
     def moment(self, frame: DrivingFrame, shot: int, reference: Fraction) -> Moment:
-        """Return what is known of a driving frame of this shot, whose reference frame has this time."""
+        """Return what the transfer needs to know about a driving frame.  shot: its shot.  reference: time of the shot's
+        reference frame."""
         shots = self.inputs.driving.shots
         moved = STILL
         if shots and (path := shots[shot].path) is not None:
@@ -173,11 +175,12 @@ class AnimationPlan:
         return Moment(float(frame.time), frame.present, shot, moved)
 
     def shown(self, motion: Motion) -> list[TimedFrame]:
-        """Return the frames of a motion that are in the result, and when they are shown."""
+        """Return the frames of a motion that the result shows, with their presentations."""
         return [timed for timed in self.timed(motion.frames()) if timed.frame.number in self.frames]
 
     def timed(self, frames: Iterable[DrivingFrame]) -> Iterator[TimedFrame]:
-        """Yield the driving frames that are shown, and when; with a video as source none after its end."""
+        """Yield the driving frames that are shown, with their presentations; none after the end of a video as
+        source."""
         length = self.length
         if self.inputs.film is not None and length is not None:
             frames = itertools.takewhile(lambda frame: frame.time < length, frames)
@@ -185,7 +188,7 @@ class AnimationPlan:
 
     @property
     def paste_back(self) -> bool:
-        """Whether the animated square returns into the whole source."""
+        """Whether the animated square is pasted back into the whole source."""
         return self.inputs.source_box is not None and self.config.paste_back is not False
 
     @property
@@ -209,27 +212,27 @@ class AnimationPlan:
 
     @property
     def pace(self) -> Fraction | None:
-        """Frames a second of a result whose frames are counted, not timed; None: they have the driving video's times.
+        """Constant frame rate of the result; None: its frames have the driving video's times.
 
-        Numbered pictures made from pictures have a number for each of theirs.
+        Numbered pictures made from numbered pictures have a constant rate, so that each has its counterpart.
         """
         counted = self.info.kind == "sequence" and is_pattern(self.config.result_path)
         return self.config.fps or (self.info.rate if counted else None)
 
     @property
     def detail(self) -> bool:
-        """Whether the source's detail is wanted."""
+        """Whether the source's detail is transferred."""
         return self.paste_back if self.config.detail is None else self.config.detail
 
     @property
     def side_by_side(self) -> bool:
-        """Whether the driving frames are shown beside the result; keypoints are drawn on both."""
+        """Whether source and driving frames are shown beside the result."""
         return self.config.compare or self.config.keypoints
 
 
 @contextmanager
 def open_driving(config: AnimateConfig, engine: Engine) -> Iterator[Clip | Motion]:
-    """Probe the driving video, or read the motion file in its place. Raises InputError, ModelError or UsageError."""
+    """Open the driving video, or read a motion file given in its place. Raises InputError, ModelError or UsageError."""
     check_outputs(config)
     if is_motion_file(config.driving):
         yield load_motion(config, engine)
@@ -243,7 +246,7 @@ def open_driving(config: AnimateConfig, engine: Engine) -> Iterator[Clip | Motio
 
 
 def load_motion(config: AnimateConfig, engine: Engine) -> Motion:
-    """Read the motion file in the place of a driving video. Raises InputError, ModelError or UsageError."""
+    """Read a motion file given as driving video. Raises InputError, ModelError or UsageError."""
     face = config.driving_face or LARGEST
     if not face.isdecimal() and face not in (LARGEST, "all"):
         raise UsageError(f"--driving-face {face} of a motion file", "Give the number of one of its faces, from 1.")
@@ -259,7 +262,8 @@ def load_motion(config: AnimateConfig, engine: Engine) -> Motion:
 
 
 def _refuse_driving_options(config: AnimateConfig) -> None:
-    """Raise UsageError for an option that a motion file has decided, or that needs the driving video's pictures."""
+    """Raise UsageError for options that were fixed when the motion file was made, or that need the driving video's
+    pictures."""
     plain = AnimateConfig(source=config.source, driving=config.driving)
     decided = ("start", "end", "timecode", "driving_crop", "driving_width", "cuts", "deinterlace")
     for name in decided:
@@ -281,11 +285,10 @@ def plan_animation(
     squares: Squares | None = None,
     filmed: DrivingFraming | None = None,
 ) -> AnimationPlan:
-    """Look at the inputs and decide, for one face. Raises UsageError, InputError, OutputError, ModelError or
-    MissingError.
+    """Plan the animation of one face. Raises UsageError, InputError, OutputError, ModelError or MissingError.
 
-    driving: as `open_driving` gave it; the part of a clip that is animated is set here.
-    files: as `input_files` gave them before `driving` was opened.  squares, filmed: see `find_inputs`.
+    driving: from `open_driving`; a clip's start and end are set here.  files: from `input_files`, called before
+    `open_driving`.  squares, filmed: see `find_inputs`.
     """
     remarks = check_outputs(config)
     config = resolve(config, engine.model.preset, engine.family)
@@ -320,7 +323,8 @@ def plan_animation(
 
 
 def input_files(config: AnimateConfig) -> InputFiles:
-    """Note, by role, what the inputs are before they are read, for hashes that vouch for what was read."""
+    """Return the inputs by role, fingerprinted before they are read, so that a hash is known to be of what was read;
+    empty unless a sidecar or a signature needs hashes."""
     if not (config.sidecar or config.sign):
         return ()
     views = [(f"view {number}", path) for number, path in enumerate(config.views, 1)]
@@ -329,7 +333,7 @@ def input_files(config: AnimateConfig) -> InputFiles:
 
 
 def check_motion_out(config: AnimateConfig) -> None:
-    """Raise UsageError where the motion file would replace something, or could not be made."""
+    """Raise UsageError if the motion file would replace another file, or cannot be created."""
     path = config.motion_out
     if path is None:
         return
@@ -345,10 +349,11 @@ def check_motion_out(config: AnimateConfig) -> None:
 def choose_sound(
     config: AnimateConfig, driving: DrivingFraming, *, must_check: bool = False
 ) -> tuple[tuple[AudioSource, ...], list[str]]:
-    """Return the driving video's sound, cut to --start and --end, one source a track; and what should be said about it.
+    """Return the driving video's sound, cut to --start and --end, one source per track, and warnings.
 
-    `auto` is silent where there is no sound or no room for it; `driving` raises UsageError there, and InputError where
-    none can be decoded.  must_check: the video is one that a motion file names: it may have changed, or be elsewhere.
+    If the video has no sound or the result cannot hold any, --audio auto gives none, and --audio driving raises
+    UsageError, or InputError if no track can be decoded.  must_check: the video is only named in a motion file; look
+    for it and check that it is unchanged.
     """
     if config.audio == "none":
         return (), []
@@ -375,7 +380,8 @@ def choose_sound(
 
 
 def _same_video(info: VideoInfo, folder: Path) -> VideoInfo | None:
-    """Return the video that a motion file names, where it was or beside the file; None where there is none like it."""
+    """Find the video that a motion file names, at its path or beside the motion file; None if it is missing or has
+    changed."""
     for place in (info.path, folder / info.path.name):
         try:
             found = probe(place, deinterlace=info.deinterlace) if place.is_file() else None
@@ -387,7 +393,7 @@ def _same_video(info: VideoInfo, folder: Path) -> VideoInfo | None:
 
 
 def _about_motion(config: AnimateConfig, motion: Motion, engine: Engine, source: MotionParts) -> list[str]:
-    """Return what the user should know of a motion file. Raises ModelError where this model cannot use it."""
+    """Return warnings about a motion file. Raises ModelError if this model cannot use it."""
     name = printable(config.driving.name)
     for part, ours in zip(source.names(), source.parts(), strict=True):
         theirs = motion.parts.get(part)
@@ -406,8 +412,8 @@ def _about_motion(config: AnimateConfig, motion: Motion, engine: Engine, source:
 
 
 def check_outputs(config: AnimateConfig) -> tuple[str, ...]:
-    """Return what should be said about how the result will be written. Raises UsageError or OutputError where it could
-    not be, and MissingError where a package that it needs is absent."""
+    """Check that all outputs can be written, and return warnings. Raises UsageError or OutputError if one cannot, and
+    MissingError if a package that it needs is not installed."""
     inputs, numbers = config.inputs, _numbers_to_write(config)
     check_output(
         config.result_path,
@@ -442,9 +448,9 @@ def check_outputs(config: AnimateConfig) -> tuple[str, ...]:
 
 
 def _numbers_to_write(config: AnimateConfig) -> Container[object] | None:
-    """Return the numbers of the pictures that will be written, where others may lie beside them; None: all of the
+    """Return the numbers of the pictures that --frames writes, beside which others may exist; None: the whole
     pattern."""
-    # At another rate, the numbers of the result are not those of the driving frames.
+    # With --fps, the result's numbers are not the driving frames' numbers.
     if config.frames is None or config.fps is not None:
         return None
     wanted, shift = parse_frames(config.frames), 0
@@ -460,8 +466,8 @@ def _numbers_to_write(config: AnimateConfig) -> Container[object] | None:
 
 
 def check_spaces(config: AnimateConfig) -> None:
-    """Raise UsageError for a colour space or a view that the OCIO configuration does not have, InputError for a
-    configuration that cannot be read, and MissingError without OpenImageIO."""
+    """Check the colour spaces and the view. Raises UsageError for one that the OCIO configuration does not have,
+    InputError for a configuration that cannot be read, and MissingError without OpenImageIO."""
     for name, flag in (
         (config.source_space, "--source-space"),
         (config.driving_space, "--driving-space"),
@@ -474,7 +480,8 @@ def check_spaces(config: AnimateConfig) -> None:
 
 
 def result_space(config: AnimateConfig, plate: Plate) -> Space:
-    """Return the colour space of the result's numbers."""
+    """Return the colour space of the result: --output-space, else the source's in the same format, else the format's
+    default."""
     if config.output_space is not None:
         return find_space(config.output_space, config.ocio, "--output-space")
     suffix = config.result_path.suffix.lower()
@@ -485,7 +492,7 @@ def result_space(config: AnimateConfig, plate: Plate) -> Space:
 
 
 def _about_driving(plan: AnimationPlan) -> list[str]:
-    """Return a remark where nothing can move; the arguments may have been swapped."""
+    """Return a warning for a driving video of one picture: the arguments may have been swapped."""
     config = plan.config
     if plan.info.frames != 1:
         return []
@@ -496,7 +503,7 @@ def _about_driving(plan: AnimationPlan) -> list[str]:
 
 
 def _about_model(config: AnimateConfig, engine: Engine, source: MotionParts) -> list[str]:
-    """Return what the user should know of how the model is used."""
+    """Return warnings about options that this model cannot fully honour."""
     notes, preset, (width, _) = [], engine.model.preset, engine.frame_size()
     if config.crop == "auto" and preset.framing is None and preset.dataset is None:
         notes.append(
@@ -512,8 +519,8 @@ def _about_model(config: AnimateConfig, engine: Engine, source: MotionParts) -> 
 
 
 def _about_shape(plan: AnimationPlan) -> list[str]:
-    """Return remarks where a picture is squeezed into the model's shape, or a square given by hand leaves its
-    picture."""
+    """Return warnings about pictures that are squeezed into the model's aspect ratio, and about given squares that
+    reach beyond their pictures."""
     config, info, inputs = plan.config, plan.info, plan.inputs
     height, width = inputs.picture.pixels.shape[:2]
     notes = []
@@ -536,7 +543,7 @@ def _about_shape(plan: AnimationPlan) -> list[str]:
 
 
 def _about_alpha(plan: AnimationPlan) -> list[str]:
-    """Return a remark where the source's transparency is lost."""
+    """Return a warning if the source's transparency is lost."""
     config, alpha = plan.config, plan.inputs.picture.alpha
     if alpha is None or alpha.min(initial=255) == 255 or plan.alpha:
         return []

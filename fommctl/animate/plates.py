@@ -1,7 +1,7 @@
 """Finished frames of more than 8 bits: the animated square pasted in float into the numbers of the source's file.
 
 Outside the matte those numbers are kept bit for bit. Inside it, the model's frame is blended in the display-referred
-signal that the model sees, whose curve goes on above white, and taken back to the source's space.
+signal that the model sees, whose curve continues above white, and converted back to the source's space.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from fommctl.networks.detail import FrameDetail
 
 
 def _on_screen(plate: Plate, box: Box | None, *, over_black: bool = False) -> Floats:
-    """Return what a display shows of the source, (H, W, 3) in levels of 255.
+    """Convert the source to the display-referred signal, (H, W, 3) in levels of 255.
 
-    Where the box lies in the picture, only that is filled in: pages of zeros that nobody writes to take no memory.
+    If the box is inside the picture, only that part is filled in: untouched pages of zeros take no memory.
     """
     height, width = plate.values.shape[:2]
     part = (slice(height), slice(width))
@@ -44,11 +44,11 @@ def _on_screen(plate: Plate, box: Box | None, *, over_black: bool = False) -> Fl
 
 
 VIEW_EDGE = 4
-"""The part of the soft edge, as its inverse, over which the source passes into what comes back through a view."""
+"""Inverse of the part of the soft edge over which the source is mixed with values that went through a view."""
 
 
 def plate_of(inputs: AnimationInputs) -> Plate:
-    """Return the source as its file holds it; one of 8 bits in floats."""
+    """Return the source's plate; a source of 8 bits is converted to floats."""
     picture = inputs.picture
     if picture.plate is not None:
         return picture.plate
@@ -56,14 +56,13 @@ def plate_of(inputs: AnimationInputs) -> Plate:
 
 
 def associated(result: Path, plate: Plate) -> bool:
-    """Tell whether the numbers of a result are multiplied by alpha: OpenEXR and DPX want that, TIFF may be as the
-    source."""
+    """Return whether a result has associated alpha: OpenEXR and DPX do, TIFF does if the source does."""
     suffix = result.suffix.lower()
     return suffix in (".exr", ".dpx") or (suffix in (".tif", ".tiff") and plate.associated)
 
 
 class PlateComposer(Composer):
-    """Makes and writes finished frames of more than 8 bits; the driving video is never shown beside them."""
+    """Makes finished frames of more than 8 bits; the driving video is never shown beside them."""
 
     def _lay_background(self, seen: Pixels, size: tuple[int, int], *, detail: bool) -> tuple[Frame, Frame]:
         plan, inputs = self._plan, self._plan.inputs
@@ -76,7 +75,7 @@ class PlateComposer(Composer):
         if straight and keeps_alpha:
             shown = _on_screen(plate, inputs.source_box)
         elif straight:
-            # What cannot keep transparency is laid over black.
+            # The result has no transparency: composite over black.
             values = plate.values * plate.alpha[..., None]  # type: ignore[index]  # not None
         if plan.paste_back:
             self._background = plate.stacked if keeps_alpha else values
@@ -89,7 +88,7 @@ class PlateComposer(Composer):
 
     @property
     def pix_fmt(self) -> str | None:
-        """The pixel format of a DPX or TIFF result that holds the source's numbers; None where the usual one does."""
+        """Pixel format of a DPX or TIFF result that holds the source's numbers; None where the default one does."""
         plate, suffix = self._plate, self._plan.config.result_path.suffix.lower()
         if suffix in (".tif", ".tiff") and plate.depth in FLOATING:
             return "gbrapf32le" if self.alpha else "gbrpf32le"
@@ -105,8 +104,8 @@ class PlateComposer(Composer):
 
     @torch.inference_mode()
     def finish(self, pasted: Pasted, write: Write) -> None:
-        """Run a frame through the filters, bring it into the result's space, and write it each time that it is
-        shown."""
+        """Run a frame through the filters, convert it to the result's colour space, and write it once for each of its
+        presentations."""
         planes = replace(pasted.planes, matte=self._around(pasted.planes.matte))
         for number, presentation in enumerate(pasted.timed.presentations, pasted.timed.position):
             shown = pasted.picture
@@ -115,7 +114,7 @@ class PlateComposer(Composer):
             write(self._written(shown), presentation, number, planes)
 
     def _around(self, matte: Floats | None) -> Floats | None:
-        """Return the matte in the window of the result; around the source nothing is animated."""
+        """Extend the matte by zeros to the result's data window."""
         if matte is None or self._plate.overscan is None:
             return matte
         left, top = self._plate.window
@@ -145,7 +144,7 @@ class PlateComposer(Composer):
         return result
 
     def _squares(self, frame: Tensor, detail: FrameDetail | None) -> Iterator[tuple[slice, Floats]]:
-        """Yield the square as it is pasted, in the source's numbers: which of its rows, and (rows, columns, 3)."""
+        """Yield the pasted square in the source's colour space, in strips: the rows, and (rows, columns, 3)."""
         assert self._paste is not None
         display = self._plate.display
         if display.in_strips:
@@ -154,7 +153,7 @@ class PlateComposer(Composer):
             return
         square = self._values(self._paste.levels(frame, detail))
         if display.view is not None:
-            # Near white a tone map turns next to nothing into much: along the edge the numbers themselves are mixed.
+            # Near white, the inverse of a tone map amplifies tiny differences: mix the values themselves at the edge.
             own = self._background[self._paste.place][..., :3]
             square = own + np.minimum(1, VIEW_EDGE * self._paste.mask[..., None]) * (square - own)
         yield slice(None), square
@@ -163,7 +162,7 @@ class PlateComposer(Composer):
         return self._plate.display.values(levels / np.float32(255))
 
     def _filtered_square(self, frame: Tensor, detail: FrameDetail | None) -> Tensor:
-        """Return the square (3, h, w) after the filters of plugins."""
+        """Run the square (3, h, w) through the plugins' square filters."""
         squares = frame[None]
         if detail is not None and self._enlarge is not None:
             levels = torch.from_numpy(self._enlarge.levels(frame, detail)).permute(2, 0, 1)
@@ -173,9 +172,9 @@ class PlateComposer(Composer):
         return squares[0]
 
     def _changed(self, frame: Floats, change: FrameFilter, number: int) -> Floats:
-        """Return a frame after a filter: one of 8 bits changes those pixels only that it has changed."""
+        """Run a frame through a filter; one that takes 8 bits affects only the pixels that it changes."""
         if getattr(change, "floats", False):
-            return np.asarray(change(frame, number), np.float32)  # type: ignore[arg-type]  # it asks for floats
+            return np.asarray(change(frame, number), np.float32)  # type: ignore[arg-type]  # it takes floats
         before = to_bytes(self._plate.display.shown(frame[..., :3]))
         if frame.shape[2] == 4:
             before = np.dstack((before, to_bytes(frame[..., 3])))
@@ -186,11 +185,11 @@ class PlateComposer(Composer):
         return result
 
     def _written(self, frame: Floats) -> Floats:
-        """Return the frame in the result's space and window."""
+        """Convert a frame to the result's colour space, alpha and data window."""
         look, space, alpha = self._plate.display, self._space, frame[..., 3:]
         values = kept = frame[..., :3]
         if space != look.space:
-            # What a display shows is what the model has seen.
+            # An sRGB result holds exactly the signal that the model has seen.
             values = look.shown(values) if space == Space(SRGB) else convert(values, look.space, space)
         wanted = associated(self._plan.config.result_path, self._plate)
         if alpha.size and wanted != self._plate.associated:

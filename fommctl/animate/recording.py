@@ -1,4 +1,4 @@
-"""What is told of a finished result: to the caller, and in its sidecar."""
+"""The description of a finished result: `AnimateResult` for the caller, and the sidecar."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from fommctl.provenance.sidecar import VERSION, environment, sidecar_of
 
 log = logging.getLogger(__name__)
 NOT_RECORDED = ("source", "driving", "views", "output", "motion_out", "uv", "overwrite", "sidecar", "sign", "sign_key")
-"""Options that are no part of what was rendered; the paths stand elsewhere."""
+"""Options that do not affect the picture, and paths, which are recorded under `inputs`."""
 
 
 def warn(warnings: Iterable[str]) -> None:
-    """Warn of what the result holds, too: the records have `in_result`, for those who show the result as well."""
+    """Log warnings that the result contains too, marked `in_result`, so that they need not be shown twice."""
     for warning in warnings:
         log.warning("%s", warning, extra={"in_result": True})
 
@@ -50,18 +50,18 @@ class AnimateResult:
     device: str
     precision: str
     motion: str
-    """relative or absolute."""
+    """Motion mode, one of `BackendSpec.motions`."""
     reference_s: float
-    """Time of the reference frame in the driving video."""
+    """Time of the first shot's reference frame, seconds since --start."""
     model_rate: float
-    """Frames a second of the model alone."""
+    """Frames per second of the model alone."""
     end_to_end_rate: float
-    """Frames a second from the first frame read to the file closed; detection is not in it."""
+    """Frames per second from the first frame read to the file closed, without detection."""
     detection_s: float
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result for --json: more keys may be added, none of these changes."""
+        """Return the result for --json. Keys may be added, but never renamed or removed."""
         return {
             "output": str(self.output),
             "frames": self.frames,
@@ -77,7 +77,7 @@ class AnimateResult:
             "motion": self.motion,
             "reference_s": round(self.reference_s, 6),
             "frames_per_second": {
-                # Large models on a CPU take minutes a frame: digits that count, not decimals.
+                # Large models on a CPU take minutes per frame: round to significant digits, not decimals.
                 "model": float(f"{self.model_rate:.4g}"),
                 "end_to_end": float(f"{self.end_to_end_rate:.4g}"),
             },
@@ -96,11 +96,11 @@ def write_sidecar(
     encoder_threads: int,
     unsigned: str | None = None,
 ) -> Path:
-    """Write the sidecar of a finished result beside it, all or nothing; returns its path.
+    """Write the sidecar of a finished result beside it, atomically, and return its path.
 
-    references: times of the reference frames, one a shot.  batch_size, encoder_threads: as they were in effect.
+    references: times of the reference frames, one per shot.  batch_size, encoder_threads: the values in effect.
     unsigned: SHA-256 of a signed result before it was signed.
-    Raises OutputError, and InputError where an input was changed since it was read; the result stays.
+    Raises OutputError, and InputError if an input has changed since it was read; the result is kept.
     """
     config, driving = plan.config, plan.inputs.driving
     path = sidecar_of(config.result_path)
@@ -155,10 +155,10 @@ def write_sidecar(
 
 
 def _options(plan: AnimationPlan, batch_size: int, encoder_threads: int) -> dict[str, Any]:
-    """Return the options with automatic choices written out, so that another machine chooses alike."""
+    """Return the options with automatic choices filled in, so that another machine makes the same ones."""
     config = plan.config
     options = {name: value for name, value in config.to_json().items() if name not in NOT_RECORDED}
-    # Plates of their own are no part of the result.
+    # Only an embedded matte is part of the result.
     options["matte"] = "embed" if config.matte == "embed" else None
     options |= {"motion": plan.mode, "batch_size": batch_size, "encoder_threads": encoder_threads}
     return {**options, "detail": plan.detail, "detector": plan.inputs.driving.detector or config.detector}
@@ -173,7 +173,7 @@ def _input(file: InputFile, folder: Path) -> dict[str, Any]:
 
 
 def _model_places(engine: Engine, path: Path, folder: Path) -> dict[str, str | None]:
-    """Return where the model lies; a registered one is found by its name, wherever this installation keeps it."""
+    """Return the paths of the model's file; a registered model has only a name, because it is found by that."""
     entry = registry.entries(engine.host).get(engine.model.name)
     if entry is not None and entry.path == path:
         return {"path": path.name, "relative": None}
@@ -189,5 +189,5 @@ def _places(path: Path, folder: Path) -> dict[str, str | None]:
 
 
 def _square(box: Box | None) -> list[float] | None:
-    """Return left, top, right and bottom in pixels."""
+    """Return the square as [left, top, right, bottom] in pixels."""
     return None if box is None else [float(side) for side in box.sides]

@@ -1,8 +1,7 @@
-"""The reference frames of relative motion, one a shot: the driving frame whose pose stands for the source's.
+"""The reference frames of relative motion, one per shot: the driving frame whose pose corresponds to the source's.
 
-The nearest pose is found by the rule of the published find_best_frame: points are centred and divided by the square
-root of the area of their convex hull, so that place and size do not count, and compared by the sum of squared
-differences.
+The nearest pose is found as in the published find_best_frame: points are centred and divided by the square root of the
+area of their convex hull, so that position and size do not matter, and compared by the sum of squared differences.
 """
 
 from __future__ import annotations
@@ -25,32 +24,32 @@ from fommctl.networks.motion import MotionParts
 log = logging.getLogger(__name__)
 SEARCH_RATE = Fraction(5)
 SEARCH_FRAMES = 300
-"""Poses are compared five times a second, and less often in a long video."""
+"""Poses are compared five times per second, but at no more than SEARCH_FRAMES frames of a video."""
 Points = NDArray[np.float32] | NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The driving frame from which relative motion starts, one a shot: its pose stands for the source's."""
+    """The driving frame of a shot whose pose corresponds to the source's; relative motion is measured from it."""
 
     time: Fraction
     """Seconds since --start."""
     motion: MotionParts
-    """One frame."""
+    """Motion of the frame, one row."""
 
 
 class ReferenceFinder:
-    """Finds the reference of each shot among the driving frames, as they are detected one after the other.
+    """Finds the reference of each shot in a stream of driving frames.
 
-    `first` is the first frame of the shot with its subject, and its very first frame where none has one. A frame that
-    is asked for by number is the reference of its shot; the other shots take their first. `auto` is the frame whose
-    pose is nearest to the source's, by landmarks where the detector finds them, else by the model's keypoints.
+    `first` takes the first frame of a shot that shows the subject, or its very first if none does. A frame number sets
+    the reference of that frame's shot; other shots use `first`. `auto` takes the frame whose pose is nearest to the
+    source's, by landmarks if the detector finds them, else by the model's keypoints.
     """
 
     def __init__(self, plan: AnimationPlan, source: MotionParts) -> None:
-        """source: its motion, one frame. Raises UsageError where poses cannot be compared."""
+        """source: motion of the source, one frame. Raises UsageError if poses cannot be compared."""
         self.found: dict[int, Reference] = {}
-        """References by the number of the shot, as far as they are known."""
+        """References found so far, by the index of the shot."""
         self._plan = plan
         self._source = source
         self._driving = plan.inputs.driving
@@ -65,7 +64,7 @@ class ReferenceFinder:
         self._seen: dict[int, Reference] = {}
         """The first frame of each shot that shows its subject."""
         self._poses: list[tuple[Reference, Points]] = []
-        """Candidates of the present shot that are compared by keypoints."""
+        """Candidates in the current shot, with their keypoints."""
         self._due = Fraction(0)
         self._nearest = {shot: self._by_landmarks(shot) for shot in range(len(self._driving.starts)) if self._auto}
         info = plan.info
@@ -75,12 +74,12 @@ class ReferenceFinder:
 
     @property
     def at_once(self) -> bool:
-        """Whether each reference is known when the first frame of its shot is."""
+        """Whether the reference of each shot is known from its first frame on."""
         starts = [Fraction(0), *self._driving.starts[1:]]
         return not self._auto and self._number in (None, 0) and all(map(self._driving.present, starts))
 
     def take(self, frame: DrivingFrame) -> int:
-        """Return the next frame; returns the number of its shot."""
+        """Process the next frame and return the index of its shot."""
         shot = self._driving.number_at(frame.time)
         if shot != self._shot:
             self._end(self._shot)
@@ -102,7 +101,8 @@ class ReferenceFinder:
         return shot
 
     def finish(self) -> None:
-        """Finish: no frame is left. Raises UsageError for a number beyond the end."""
+        """Choose the references that are still open, after the last frame. Raises UsageError for a frame number beyond
+        the end."""
         if self._number is not None and self._numbered is None:
             raise UsageError(
                 f"--best-frame {self._number} is beyond the end", f"Frames are numbered 0 to {self._count - 1}."
@@ -112,12 +112,12 @@ class ReferenceFinder:
             self._settle(shot)
 
     def _end(self, shot: int) -> None:
-        """Finish the shot."""
+        """Choose the reference of a shot whose last frame was processed."""
         if self._auto and shot not in self.found and self._poses:
             poses = [points for _, points in self._poses]
-            best, _ = nearest_pose_by_landmarks(self._source.points()[0].double().cpu().numpy(), poses)
+            best, _ = nearest_pose(self._source.points()[0].double().cpu().numpy(), poses)
             self.found[shot] = self._poses[best][0]
-            self._tell(shot, "the model's keypoints")
+            self._log(shot, "the model's keypoints")
         self._poses.clear()
         if self._number is None or self._numbered is not None:
             for each in self._first:
@@ -132,7 +132,7 @@ class ReferenceFinder:
     def _compare(self, shot: int, frame: DrivingFrame, here: Reference) -> None:
         wanted = self._nearest[shot]
         if wanted is None:
-            # As many a second as a search looks at, on the clock of the whole video.
+            # Sample at the rate of a search, on the clock of the whole video.
             moment = self._driving.start + frame.time
             if self._first[shot] is here or moment >= self._due:
                 self._due = (moment * self._rate // 1 + 1) / self._rate
@@ -140,10 +140,11 @@ class ReferenceFinder:
                     self._poses.append((here, here.motion.points()[0].double().cpu().numpy()))
         elif frame.time >= wanted and shot not in self.found:
             self.found[shot] = here
-            self._tell(shot, "landmarks")
+            self._log(shot, "landmarks")
 
     def _by_landmarks(self, shot: int) -> Fraction | None:
-        """Return the time of the searched frame whose landmarks are nearest; None where there are none to compare."""
+        """Return the time of the searched frame whose landmarks are nearest to the source's; None if source or shot
+        have none."""
         subject, shots = self._plan.inputs.subject, self._driving.shots
         if subject is None or subject.landmarks is None or not shots:
             return None
@@ -154,19 +155,19 @@ class ReferenceFinder:
         ]
         if not poses:
             return None
-        best, _ = nearest_pose_by_landmarks(subject.landmarks, [landmarks for _, landmarks in poses])
+        best, _ = nearest_pose(subject.landmarks, [landmarks for _, landmarks in poses])
         return poses[best][0]
 
-    def _tell(self, shot: int, how: str) -> None:
+    def _log(self, shot: int, how: str) -> None:
         log.info("reference frame at %.3f s, by %s", float(self.found[shot].time), how)
 
 
-def nearest_pose_by_landmarks(source: Points, driving: Sequence[Points | None]) -> tuple[int, float]:
-    """Return the number of the nearest driving frame, and its distance.
+def nearest_pose(source: Points, driving: Sequence[Points | None]) -> tuple[int, float]:
+    """Return the index of the driving frame whose pose is nearest to the source's, and its distance.
 
-    source: (N, 2), NaN where a point is hidden.  driving: the same a frame, None where a frame has none: such frames
-    are skipped. Points that are hidden on either side do not count; the sum is scaled up for them.
-    Raises InputError where no frame can be compared.
+    source: (N, 2), NaN where a point is hidden.  driving: (N, 2) per frame; frames with None are skipped. Points that
+    are hidden in source or driving frame are left out, and the sum is scaled up accordingly.
+    Raises InputError if no frame can be compared.
     """
     distances = [float("inf") if points is None else _distance(source, points) for points in driving]
     best = int(np.argmin(distances)) if distances else 0
@@ -176,7 +177,7 @@ def nearest_pose_by_landmarks(source: Points, driving: Sequence[Points | None]) 
 
 
 def _distance(source: Points, driving: Points) -> float:
-    """Return the distance between the poses of two sets of points (N, 2), infinite where one has no pose."""
+    """Return the distance between the poses of two sets of points (N, 2), infinite if one has no pose."""
     seen = np.isfinite(source).all(1) & np.isfinite(driving).all(1)
     wanted, own = pose(source[seen]), pose(driving[seen])
     if wanted is None or own is None:
@@ -186,7 +187,7 @@ def _distance(source: Points, driving: Points) -> float:
 
 
 def pose(points: Points) -> NDArray[np.float64] | None:
-    """Return points (N, 2) without place and size; None where they lie on a line, which has no size, and for none."""
+    """Normalise position and size of points (N, 2); None if there are none, or all are on a line."""
     if not len(points):
         return None
     centred = points.astype(np.float64) - points.mean(0, dtype=np.float64)

@@ -1,5 +1,7 @@
-"""From driving frames to rendered squares: read, detect, transfer, render; any range equals the same frames of the
-whole, because batches begin where those of the whole do."""
+"""From driving frames to rendered squares: read, detect, transfer, render.
+
+Any range of frames equals the same frames of the whole, because batches begin at the same frames.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +9,19 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 
 import numpy as np
 from torch import Tensor
 
 from fommctl.animate.compose import Composer, Pasted, Planes, Rendered, Write
-from fommctl.animate.config import FrameRange
+from fommctl.animate.config import AnimateConfig, FrameRange
 from fommctl.animate.detecting import Batched, DrivingMotion, MotionDetector, with_landmarks
 from fommctl.animate.engine import Engine
 from fommctl.animate.faces import FaceBlend
-from fommctl.animate.film import SourceFilm, SourceFrame
+from fommctl.animate.inputs import AnimationInputs, framed, open_source, square_at
 from fommctl.animate.motion import DrivingFrame, Motion, TimedFrame
 from fommctl.animate.plan import AnimationPlan, openings_of
 from fommctl.animate.plates import PlateComposer
@@ -26,9 +29,11 @@ from fommctl.animate.reference import ReferenceFinder
 from fommctl.animate.transfer import MotionTransfer, rule_of
 from fommctl.api.protocols import FlowRenderer, Renderer, SourceContext
 from fommctl.api.specs import StageEvent
+from fommctl.detection.landmarks import LandmarkFinder
 from fommctl.errors import MissingError, UsageError
-from fommctl.media.reader import Clip
-from fommctl.networks.grids import HostPixels
+from fommctl.media.images import Picture
+from fommctl.media.reader import Clip, Frame
+from fommctl.networks.grids import HostPixels, to_tensor
 from fommctl.networks.motion import MotionParts
 from fommctl.threads import batches
 
@@ -42,7 +47,7 @@ class SquareRenderer(Batched):
     def __init__(
         self, renderer: Renderer, context: SourceContext, batch_size: int | None, *, with_flow: bool = False
     ) -> None:
-        """with_flow: for a source's detail; the renderer is a FlowRenderer then."""
+        """with_flow: render the flow too, where the renderer is a FlowRenderer."""
         super().__init__(batch_size, renderer.device)
         self._renderer = renderer
         self._context = context
@@ -51,8 +56,10 @@ class SquareRenderer(Batched):
     def __call__(
         self, motion: MotionParts, context: SourceContext | None = None
     ) -> Iterator[tuple[slice, HostPixels, Tensor, Tensor | None]]:
-        """Yield which rows of the motion were rendered, their pixels, the same before they were rounded, and their
-        flow.  context: of another source than that of this object."""
+        """Yield the rows of the motion that were rendered, their pixels, the same before rounding, and their flow.
+
+        context: another source than the one given to the constructor.
+        """
         context, renderer = context or self._context, self._renderer
 
         def rendered(part: slice) -> tuple[HostPixels, Tensor, Tensor | None]:
@@ -67,15 +74,66 @@ class SquareRenderer(Batched):
             yield part, *found
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceFrame:
+    """A frame of a video as source, ready to be animated."""
+
+    inputs: AnimationInputs
+    """The inputs of the plan, with this frame as picture and its square."""
+    context: SourceContext
+    motion: MotionParts
+    present: bool
+    """Whether it shows the subject; a frame without it is not animated."""
+
+
+class SourceFilm:
+    """Reads a video as source in order of time, and encodes the frames that are asked for: each driving frame moves the
+    source's frame of the same time."""
+
+    def __init__(self, plan: AnimationPlan, renderer: Renderer, landmarks: LandmarkFinder | None) -> None:
+        self._plan, self._renderer, self._landmarks = plan, renderer, landmarks
+        self._frames = _shown(plan.config)
+        self._coming: Frame | None = next(self._frames)
+        self._here: Frame | None = None
+        self._encoded: SourceFrame | None = None
+
+    def at(self, time: Fraction) -> SourceFrame:
+        """Return the source's frame at this time, which must not be earlier than in the last call."""
+        while self._coming is not None and (self._here is None or self._coming.time <= time):
+            self._here, self._encoded = self._coming, None
+            self._coming = next(self._frames, None)
+        assert self._here is not None
+        if self._encoded is None:
+            self._encoded = self._prepared(self._here)
+        return self._encoded
+
+    def _prepared(self, frame: Frame) -> SourceFrame:
+        plan, film = self._plan, self._plan.inputs.film
+        assert film is not None
+        box, turned = square_at(film, frame.time)
+        square = framed(frame.pixels, box, turned, plan.inputs.size, plan.config)
+        inputs = replace(plan.inputs, picture=Picture(frame.pixels), source_box=box, turned=turned, square=square)
+        pictures = to_tensor([square, *plan.inputs.views], self._renderer.device)
+        context = self._renderer.encode_source(pictures)
+        motion = with_landmarks(context.motion, self._landmarks, [square])
+        return SourceFrame(inputs, context, motion, film.present(frame.time))
+
+
+def _shown(config: AnimateConfig) -> Iterator[Frame]:
+    with open_source(config) as clip, clip.reader() as reader:
+        yield from reader
+
+
 class RenderSession:
     """The plan of one face on an engine, ready to render."""
 
     def __init__(
         self, plan: AnimationPlan, engine: Engine, frames: FrameRange, faces: int = 1, *, alone: bool = True
     ) -> None:
-        """Raise MissingError and UsageError where the plan cannot be rendered.
+        """Encode the source and prepare everything else that does not change from frame to frame.
 
-        frames: those to render.  faces: how many share the result.  alone: are its frames finished here?
+        frames: range to render.  faces: number of faces that share the result.  alone: whether this session also
+        runs the plugins' frame filters.  Raises MissingError and UsageError if the plan cannot be rendered.
         """
         config, inputs, event = plan.config, plan.inputs, about(plan, engine)
         filters = engine.host.frame_filters(event) if alone else ()
@@ -102,7 +160,7 @@ class RenderSession:
             rule=rule_of(renderer, plan.mode, options, film=film),
             openings=openings_of(engine.model.preset, config),
         )
-        # A square of fewer pixels than the model's frame has nothing more to give.
+        # A source square of fewer pixels than the model's frame has no detail to add.
         finer = inputs.source_width > inputs.size[0] and inputs.turned is None and isinstance(renderer, FlowRenderer)
         self._composed = partial(
             PlateComposer if plan.deep else Composer,
@@ -123,24 +181,26 @@ class RenderSession:
         self.finder = ReferenceFinder(plan, context.motion)
         self._film = SourceFilm(plan, renderer, landmarks) if film else None
         self.rendered = 0
-        """Frames; those that are shown twice count once."""
+        """Number of frames rendered; frames that are shown twice count once."""
         self._seconds = 0.0
-        """Spent in the transfer."""
+        """Time spent in the transfer."""
         self.warnings: list[str] = []
 
     @property
     def batch_size(self) -> int:
-        """Frames at a time, after what the memory allowed for."""
+        """The batch size in effect, after any halving."""
         return min(self._squares.batch_size, self.detector.batch_size)
 
     @property
     def model_seconds(self) -> float:
-        """Spent in the model."""
+        """Time spent in the model."""
         return self._seconds + self.detector.seconds + self._squares.seconds
 
     def groups(self, detected: Iterable[DrivingFrame]) -> Iterator[Group]:
-        """Yield what is rendered together, as in the whole; those before the range too, for their motion is
-        remembered."""
+        """Yield batches of frames to render together, the same as in a rendering of all frames.
+
+        Frames before the range are included, because the transfer depends on them.
+        """
         frames, last = self._frames, 0
         for batch in batches(self.plan.timed(self._with_reference(detected)), self.detector.usual):
             yield batch
@@ -164,7 +224,7 @@ class RenderSession:
             yield frame
 
     def render(self, group: Group) -> Iterator[Rendered]:
-        """Yield the frames of a group that are in the range, in one batch or several; moves on the state of the
+        """Yield the frames of a group that are in the range, in one or several batches; advances the state of the
         transfer."""
         began = time.perf_counter()
         driving = MotionParts.cat([timed.frame.motion for timed in group if timed.frame.motion is not None])
@@ -179,7 +239,7 @@ class RenderSession:
         if self._film is not None and any(wanted):
             sources = [self._film.at(timed.frame.time) for timed in group]
         own = None if sources is None else MotionParts.cat([source.motion for source in sources])
-        # What the transfer remembers must not see a frame twice: it runs once, whatever happens to the rendering.
+        # The transfer has state and must see each frame once: it runs before the rendering, which may be retried.
         reduced = len(self.transfer.limited)
         motion = self.transfer(driving, moments, own)
         self._seconds += time.perf_counter() - began
@@ -203,7 +263,8 @@ class RenderSession:
         driving: MotionParts,
         motion: MotionParts,
     ) -> Iterator[Rendered]:
-        """Yield the frames of a group, each of its own frame of the source; those of one are rendered together."""
+        """Yield the frames of a group for a video as source; driving frames of one source frame are rendered
+        together."""
         for source, numbers in itertools.groupby(range(len(group)), key=lambda number: sources[number]):
             rows = [number for number in numbers if wanted[number]]
             if not rows:
@@ -220,15 +281,15 @@ class RenderSession:
 
 
 class Stage:
-    """A plan on an engine: a session for each face, and what makes one frame of their pictures."""
+    """A plan on an engine: one session per face, and the blend of their pictures."""
 
     def __init__(self, plan: AnimationPlan, engine: Engine, frames: FrameRange | None = None) -> None:
-        """Raise MissingError and UsageError where the plan cannot be rendered.  frames: a part of those that the
-        options ask for."""
+        """Open a session for each face.  frames: a part of the range that the options ask for.  Raises MissingError and
+        UsageError if the plan cannot be rendered."""
         self.plan, self.engine = plan, engine
         self.frames = plan.frames if frames is None else frames
         faces = plan.faces
-        # Filters change finished frames, which hold all faces.
+        # Frame filters run on the blended frames: only the first session has them.
         self.sessions = [
             RenderSession(face, engine, self.frames, len(faces), alone=not number) for number, face in enumerate(faces)
         ]
@@ -236,7 +297,7 @@ class Stage:
         self._blend = FaceBlend.of([face.inputs for face in faces]) if len(faces) > 1 else None
 
     def driving(self, driving: Clip | Sequence[Motion], *, keep: bool = False) -> DrivingMotion:
-        """Return what reads the driving video, or the motions of all faces.  keep: see `DrivingMotion`."""
+        """Return the driving motion of all faces, from the video or from motions.  keep: see `DrivingMotion`."""
         return DrivingMotion(
             driving,
             [face.inputs.driving for face in self.plan.faces],
@@ -249,11 +310,11 @@ class Stage:
         )
 
     def groups(self, detected: Sequence[Iterable[DrivingFrame]]) -> Iterator[tuple[Group, ...]]:
-        """Yield what is rendered together, for each face; see `RenderSession.groups`."""
+        """Yield the frames to render together, one group per face; see `RenderSession.groups`."""
         return zip(*map(RenderSession.groups, self.sessions, detected), strict=True)
 
     def render(self, groups: Sequence[Group]) -> Iterator[tuple[Sequence[Rendered], ...]]:
-        """Yield the frames of a group that are in the range: for each face the batches of the same frames."""
+        """Yield the rendered frames of a group that are in the range: for each face, batches of the same frames."""
         if len(self.sessions) == 1:
             for rendered in self.first.render(groups[0]):
                 yield ((rendered,),)
@@ -263,7 +324,7 @@ class Stage:
             yield tuple(faces)
 
     def finish(self, faces: Sequence[Sequence[Rendered]], write: Write) -> None:
-        """Compose what `render` gave, and write it."""
+        """Compose and write the frames that `render` yielded."""
         pasted = (
             itertools.chain.from_iterable(map(session.composer.paste, batches))
             for session, batches in zip(self.sessions, faces, strict=True)
@@ -288,7 +349,7 @@ class Stage:
 
 
 def about(plan: AnimationPlan, engine: Engine) -> StageEvent:
-    """Return what listeners and frame filters are told when the run begins."""
+    """Return the event that listeners and frame filters receive when the run begins."""
     config = plan.config
     details = {"config": config.to_json(), "model": engine.model.name, "output": str(config.result_path)}
     return StageEvent(stage="animate", details=details)

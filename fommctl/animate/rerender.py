@@ -15,7 +15,6 @@ from fommctl.animate import run as animate
 from fommctl.animate.animator import Animator
 from fommctl.animate.config import AnimateConfig
 from fommctl.animate.recording import NOT_RECORDED, AnimateResult
-from fommctl.animate.run import Progress
 from fommctl.errors import InputError, ModelError, UsageError
 from fommctl.host import Host, load_host
 from fommctl.media.files import check_file
@@ -27,6 +26,7 @@ from fommctl.models.loading import LoadedModel, load_file, load_model
 from fommctl.presets.preset import preset_from_text
 from fommctl.provenance.hashing import media_hash
 from fommctl.provenance.sidecar import File, Sidecar, differences, environment, read
+from fommctl.workers import Progress
 
 LONGEST_PATH = 1000
 """Characters of a path of the sidecar that are shown."""
@@ -34,7 +34,7 @@ LONGEST_PATH = 1000
 
 @dataclass(frozen=True, slots=True)
 class RerenderRequest:
-    """A rendering that a sidecar describes, with its inputs found and checked."""
+    """The rendering that a sidecar describes, with its inputs located and checked."""
 
     path: Path
     """Path of the sidecar."""
@@ -44,13 +44,13 @@ class RerenderRequest:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A second rendering against the recorded one."""
+    """Comparison of a second rendering with the recorded one."""
 
     identical: bool
     recorded_sha256: str
     sha256: str
     differences: tuple[str, ...]
-    """Differences of the environments: versions, plugins, processor."""
+    """Differences between the environments: versions, plugins, processor."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry `reproduction` of --json."""
@@ -72,10 +72,10 @@ def plan(
     overwrite: bool = False,
     sidecar: bool = False,
 ) -> RerenderRequest:
-    """Read a sidecar and find its inputs: where they are given, else beside the sidecar or where they were.
+    """Read a sidecar and locate its inputs: the given paths, else beside the sidecar or at the recorded paths.
 
-    output: None is the sidecar's name without `.json`. Raises UsageError for what is no sidecar, InputError where an
-    input is not found or has changed.
+    output: None is the sidecar's name without `.json`. Raises UsageError if `path` is not a sidecar, InputError if an
+    input is missing or has changed.
     """
     record = read(path)
     inputs = record.inputs
@@ -93,7 +93,7 @@ def plan(
     try:
         if wrong := sorted(set(record.options) & set(NOT_RECORDED)):
             raise UsageError(f"it names {wrong[0]}", "Use the .json file that 'fommctl animate --sidecar' wrote.")
-        # Before presets had defaults, all that was left open was done as published.
+        # Sidecars without this option are older than presets' defaults; options left open then behaved as published.
         options: dict[str, Any] = {"as_published": True, **record.options}
         options |= {"output": output or _default_output(path), "overwrite": overwrite, "sidecar": sidecar}
         options["encoder_threads"] = record.settings.encoder_threads
@@ -103,10 +103,10 @@ def plan(
 
 
 def load(request: RerenderRequest, *, model: str | None = None, device: str | None = None) -> Animator:
-    """Return the model of the sidecar, ready to render as it did.
+    """Load the sidecar's model with the recorded settings.
 
-    model: name or path of its file, where it is not where it was.  device: another one than recorded. Raises
-    ModelError where the file is not found or has changed, MissingError for a device that is not here.
+    model: name or path of the model's file, if it has moved.  device: device to use instead of the recorded one. Raises
+    ModelError if the file is missing or has changed, MissingError for a device that is not available.
     """
     record, host = request.record, load_host()
     torch.manual_seed(record.settings.seed)
@@ -118,7 +118,7 @@ def load(request: RerenderRequest, *, model: str | None = None, device: str | No
 def render(
     request: RerenderRequest, animator: Animator, report: Progress | None = None
 ) -> tuple[AnimateResult, Comparison]:
-    """Render, and compare with what the sidecar says. Raises as `animate.run` does."""
+    """Render and compare the result with the sidecar's hash. Raises the errors of `animate.run`."""
     with _threads(request.record.settings.torch_threads):
         result = animate.run(request.config, animator, report)
         found = media_hash(result.output)
@@ -137,7 +137,7 @@ def _default_output(path: Path) -> Path:
 
 
 def _found(what: str, file: File, given: Path | None, folder: Path) -> Path:
-    """Return the first place that holds what was recorded."""
+    """Return the first candidate path whose content has the recorded hash. Raises InputError if there is none."""
     places = [given] if given is not None else _places(file, folder)
     changed = None
     for place in places:
@@ -161,8 +161,8 @@ def _found(what: str, file: File, given: Path | None, folder: Path) -> Path:
 
 
 def _hash(place: Path, *, named: bool) -> str | None:
-    """Return the hash of what lies there, None where that is neither a file nor frames.  named: by the user, who is
-    told why."""
+    """Return the hash of a file or of frames; None if the path is neither, or cannot be read.  named: the user gave
+    the path, so raise the reason as InputError instead."""
     frames = os.path.isdir(place) or (is_sequence(place) and os.path.isdir(place.parent))
     if named and not frames:
         check_file(place)
@@ -177,8 +177,7 @@ def _hash(place: Path, *, named: bool) -> str | None:
 
 
 def _places(file: File, folder: Path) -> list[Path]:
-    """Yield the places where a recorded file may lie now: as seen from the sidecar, where it was, beside the
-    sidecar."""
+    """Return where a recorded file may be now: relative to the sidecar, at its recorded path, beside the sidecar."""
     candidates = [] if file.relative is None else [folder / file.relative]
     return [*candidates, Path(file.path), folder / Path(file.path).name]
 
@@ -219,7 +218,7 @@ def _load_model(record: Sidecar, host: Host, given: str | None, folder: Path) ->
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Compute inside with this number of threads, on which the rounding of sums depends."""
+    """Use this number of torch threads in the block: the rounding of sums depends on it."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

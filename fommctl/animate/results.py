@@ -1,5 +1,4 @@
-"""Destinations of finished frames: the result with the plates beside it, and frames that wait on the disk to be
-encoded."""
+"""Writing finished frames: to the result and the plates beside it, or to files that are encoded later."""
 
 from __future__ import annotations
 
@@ -37,21 +36,21 @@ from fommctl.provenance.signing import Signature
 
 @dataclass(slots=True)
 class Results:
-    """The result and the plates beside it, written frame by frame; a context manager, as `Writer` is."""
+    """The result and the plates beside it, written frame by frame; a context manager like `Writer`."""
 
     writer: Writer
-    """The writer of the result."""
+    """Writer of the result."""
     matte: Writer | None
     uv: Writer | None
     signature: Signature | None
-    """The signature of the result, where one is wanted."""
+    """Signature of the result, with --sign."""
     _embed: bool
     """Whether the matte is a layer of the result."""
     _offset: Fraction
     """Seconds from --start to the first frame."""
 
     def write(self, frame: Frame, presentation: Presentation, number: int, planes: Planes) -> None:
-        """Add a frame; its number is not needed, for they come in order."""
+        """Add the next frame. The number is ignored: frames arrive in order."""
         time, duration = presentation.time - self._offset, presentation.duration
         if self._embed:
             assert planes.matte is not None
@@ -72,8 +71,7 @@ class Results:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Open all of them: each is complete before the first gets its name, and none keeps it where another cannot
-        have its."""
+        """Complete all files before the first is published under its name; if one cannot be published, none is."""
         with ExitStack() as undo:
             for writer in self._writers:
                 undo.callback(writer.abort)
@@ -93,9 +91,9 @@ class Results:
 
 
 def open_results(session: RenderSession, first: TimedFrame) -> Results:
-    """Open the result, whose time 0 and sound begin with its first frame; not entered yet.
+    """Return the writers of the result and its plates, to be entered by the caller.
 
-    A result of all frames begins with --start, wherever its first frame is.
+    first: first frame of the result. With --frames, time 0 and the sound begin with this frame, otherwise with --start.
     """
     plan, composer, config, info = session.plan, session.composer, session.plan.config, session.plan.info
     model = session.engine.model
@@ -119,7 +117,7 @@ def open_results(session: RenderSession, first: TimedFrame) -> Results:
         plates=_plates(session, offset),
         timecode=_first_timecode(plan, offset),
         reel=_reel(plan),
-        # At a rate of its own, moments are multiples of its period.
+        # At a constant rate, times are multiples of the period.
         time_base=Fraction(1, plan.rate.numerator) if plan.pace or info.tick is None else info.tick,
         colour=_colour(plan),
         codec=config.codec,
@@ -164,7 +162,8 @@ def _beside(
 
 
 def _plates(session: RenderSession, offset: Fraction) -> PlateFormat | None:
-    """Return how the result is written as OpenEXR, DPX or TIFF.  offset: seconds from --start to its first frame."""
+    """Return the format of an OpenEXR, DPX or TIFF result, None for others.  offset: seconds from --start to its first
+    frame."""
     plan, config = session.plan, session.plan.config
     if not is_plate_format(config.result_path):
         return None
@@ -186,7 +185,7 @@ def _plates(session: RenderSession, offset: Fraction) -> PlateFormat | None:
 
 
 def _attributes(plan: AnimationPlan, offset: Fraction, space: Space | None = None) -> Attributes:
-    """Return what plates say of themselves.  offset: seconds from --start to the first.  space: of their numbers."""
+    """Return the attributes of plates.  offset: seconds from --start to the first frame.  space: their colour space."""
     plate = plan.inputs.picture.plate
     own = Attributes() if plate is None else plate.attributes
     colours = own.chromaticities if plate is not None and space == plate.display.space else None
@@ -194,13 +193,13 @@ def _attributes(plan: AnimationPlan, offset: Fraction, space: Space | None = Non
 
 
 def _reel(plan: AnimationPlan) -> str | None:
-    """Return the reel of the source, else of the driving video, else the one that was named."""
+    """Return the reel of the source, else of the driving video, else of the configuration."""
     plate = plan.inputs.picture.plate
     return (None if plate is None else plate.attributes.reel) or plan.info.reel or plan.config.reel
 
 
 def _first_timecode(plan: AnimationPlan, offset: Fraction) -> str | None:
-    """Return the driving video's timecode at the first frame that is used, counted at the result's rate.
+    """Return the driving video's timecode at the result's first frame, counted at the result's rate.
 
     offset: seconds from --start to that frame.
     """
@@ -213,15 +212,15 @@ def _first_timecode(plan: AnimationPlan, offset: Fraction) -> str | None:
 
 
 def _colour(plan: AnimationPlan) -> ColourTags | None:
-    """Return the tags of the result: those of its space, else the driving video's."""
+    """Return the colour tags of the result: from its colour space, else from the driving video."""
     if plan.deep and (tags := tags_of(result_space(plan.config, plate_of(plan.inputs)))) is not None:
         return tags
-    # Frames of HDR and wide-gamut clips arrive as bt709: their own tags would be wrong.
+    # HDR and wide-gamut clips are converted to bt709 when read: their tags would be wrong.
     return None if plan.info.hdr or plan.info.colour.wide_gamut else plan.info.colour
 
 
 def _signature(session: RenderSession) -> Signature | None:
-    """Return what signs the result, where --sign asks for it."""
+    """Return the signature to add to the result; None without --sign."""
     config, model = session.plan.config, session.engine.model
     if config.sign is None or config.sign_key is None:
         return None
@@ -231,34 +230,35 @@ def _signature(session: RenderSession) -> Signature | None:
 
 
 def picture_number(plan: AnimationPlan, first: TimedFrame) -> int:
-    """Return the number of the first picture of the result, or of a part of it: that of its driving frame where those
-    are numbered pictures, else counted from --start-number."""
+    """Return the number of the result's first picture, also with --frames: the driving picture's number if those are
+    numbered, else counted from --start-number."""
     config, numbered = plan.config, plan.info.first_number is not None
     if numbered and config.start_number is None:
         return first.frame.number
-    # Driving frames count from 1 at --start; at another rate, the moments of the result do.
+    # Driving frames count from 1 at --start; with --fps, count the result's frames instead.
     at_other_rate = config.fps is not None or numbered
     return config.first_number + (first.position if at_other_rate else first.frame.number - 1)
 
 
 def frame_path(folder: Path, number: int, plan: AnimationPlan) -> Path:
-    """Return the path to which `save_frame` writes a frame.  number: in the result, from 0."""
+    """Return the path for `save_frame`.  number: number of the frame in the result, from 0."""
     whole = plan.deep or plan.config.matte is not None or plan.config.uv is not None
     return folder / f"{number + 1:08d}{'.npz' if whole else '.png'}"
 
 
 def save_frame(path: Path, frame: Frame, planes: Planes) -> None:
-    """Write a frame as it is, in the place of what is there: as PNG, or with its planes. Raises OutputError."""
+    """Write a frame without loss, as PNG, or as .npz with its planes, replacing an existing file. Raises
+    OutputError."""
     if path.suffix == ".png":
         write_png(path, frame)
         return
     parts = {name: part for name, part in (("matte", planes.matte), ("uv", planes.uv)) if part is not None}
     with output_errors(path), atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, frame=frame, **parts)  # type: ignore[arg-type]  # its last argument is no array
+        np.savez(file, frame=frame, **parts)  # type: ignore[arg-type]  # mypy takes the keywords for `allow_pickle`
 
 
 def load_frame(path: Path, *, alpha: bool) -> tuple[Frame, Planes]:
-    """Read what `save_frame` has written.  alpha: does the result have four channels?"""
+    """Read a frame written by `save_frame`.  alpha: whether the result has four channels."""
     if path.suffix == ".png":
         picture = read_picture(path)
         if not alpha:

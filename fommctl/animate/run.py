@@ -1,8 +1,8 @@
 """Animate: a still source moves like a driving video.
 
 A run has three steps: the plan (inputs, squares, sound), the motion of the driving video, and the rendering of any of
-its frames. In one piece they follow each other frame by frame; `make_motion`, `render_frames` and `encode_frames` do
-them one after the other, in as many processes as one likes, and the result is the same.
+its frames. `run` interleaves motion and rendering frame by frame; `make_motion`, `render_frames` and `encode_frames` do
+one step each, in any number of processes, with the same result.
 """
 
 from __future__ import annotations
@@ -31,28 +31,26 @@ from fommctl.media.movie import Frame
 from fommctl.media.probe import VideoInfo
 from fommctl.media.reader import Clip
 from fommctl.threads import ReadAhead, WriteBehind
-
-Progress = Callable[[int, int | None], None]
-"""report(frames done, frames in all or None)."""
+from fommctl.workers import Progress
 
 
 @dataclass(frozen=True, slots=True)
 class RenderStats:
-    """How a result was rendered."""
+    """Statistics of a rendering."""
 
     rendered: int
-    """Frames; those that are shown twice count once."""
+    """Number of frames rendered; frames that are shown twice count once."""
     model_seconds: float
-    """Spent in the model; of all workers together."""
+    """Time spent in the model, summed over all workers."""
     seconds: float
-    """Seconds from the first frame read to the file closed."""
+    """Time from the first frame read to the file closed."""
     batch_size: int
     references: tuple[Fraction, ...]
-    """Time of the reference frame of each shot, as far as they were reached."""
+    """Times of the reference frames, one per shot that was reached."""
     limited: tuple[float, ...] = ()
-    """Times of the frames whose motion was cut so that the subject stays in the square."""
+    """Times of the frames whose motion was reduced to keep the subject in the square."""
     warnings: tuple[str, ...] = ()
-    """Warnings of the reader."""
+    """Warnings of the reader, and about --frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +69,9 @@ def run(
 ) -> AnimateResult:
     """Animate one source with one driving video.
 
-    phase(what is done before the first frame, where that takes time).
-    Raises UsageError, InputError, OutputError, ModelError or MissingError; whatever is raised, nothing is left at the
-    output, but where only its sidecar or its motion file cannot be written, the result stays.
+    phase(text): called before the first frame with what is being done, if that takes time.
+    Raises UsageError, InputError, OutputError, ModelError or MissingError. After an error there is no file at the
+    output, except that the result is kept if only its sidecar or its motion file cannot be written.
     """
     files = input_files(config)
     framing = engine.model.preset.framing
@@ -87,9 +85,9 @@ def run(
 def render(
     plan: AnimationPlan, engine: Engine, driving: Clip | Sequence[Motion], report: Progress | None = None
 ) -> AnimateResult:
-    """Render a plan in one piece and write its result. Raises as `run` does.
+    """Render a plan in one piece and write its result. Raises the errors of `run`.
 
-    driving: what it was planned with; the motion of each face.
+    driving: the driving video that was planned with, or one motion per face.
     """
     config = plan.config
     engine.host.started(about(plan, engine))
@@ -101,7 +99,7 @@ def render(
         with open_results(stage.first, first) as results:
             _render(stage, groups, results.write, report, expected_frames(config, plan.info, plan.length))
         if config.motion_out is not None:
-            # Behind the last frame that was rendered there may be others.
+            # The motion file gets all frames, also those after the last one that was rendered.
             for rest in detected:
                 for _ in rest:
                     pass
@@ -112,7 +110,7 @@ def render(
 
 
 def _merged(stats: Sequence[RenderStats], seconds: float) -> RenderStats:
-    """Put together how the parts of a result were rendered."""
+    """Merge the statistics of the parts of a result."""
     return RenderStats(
         rendered=sum(each.rendered for each in stats),
         model_seconds=sum(each.model_seconds for each in stats),
@@ -125,7 +123,8 @@ def _merged(stats: Sequence[RenderStats], seconds: float) -> RenderStats:
 
 
 def conclude(session: RenderSession, results: Results, stats: RenderStats) -> AnimateResult:
-    """Describe a result that is written, for the caller, its sidecar and listeners; `results` are closed."""
+    """Describe a written result: return its description, write the sidecar, notify listeners.  results: already
+    closed."""
     plan, engine, writer = session.plan, session.engine, results.writer
     config = plan.config
     late = tuple(dict.fromkeys((*stats.warnings, *limited(stats.limited), *writer.warnings)))
@@ -163,8 +162,8 @@ def conclude(session: RenderSession, results: Results, stats: RenderStats) -> An
 
 
 def limited(times: Sequence[float]) -> list[str]:
-    """Return what is said where the motion of frames at these times (seconds) was cut to stay in the source's
-    square."""
+    """Return the warning about frames at these times (seconds) whose motion was reduced to keep the subject in the
+    square; none for no times."""
     if not times:
         return []
     span = f"{times[0]:.2f} s" if len(times) == 1 else f"{times[0]:.2f} to {times[-1]:.2f} s"
@@ -172,7 +171,7 @@ def limited(times: Sequence[float]) -> list[str]:
 
 
 def expected_frames(config: AnimateConfig, info: VideoInfo, length: Fraction | None = None) -> int | None:
-    """Estimate the number of frames, for progress only.  length: seconds that are wanted; None: to the end."""
+    """Estimate the number of frames, for progress only.  length: seconds to render; None: to the end."""
     rate = config.fps or info.rate
     if info.duration is None:
         return info.frames
@@ -180,16 +179,16 @@ def expected_frames(config: AnimateConfig, info: VideoInfo, length: Fraction | N
     return max(0, round((expected if length is None else min(length, expected)) * rate))
 
 
-# The three steps as functions of their own, for runs that divide a long driving video: one process makes the motion,
-# any number of processes render parts of it, one encodes. All arguments and results can be pickled.
+# The three steps as separate functions, for runs that divide a long driving video: one process makes the motion, any
+# number of processes render parts of it, one encodes. All arguments and results can be pickled.
 
 
 def make_motion(
     config: AnimateConfig, engine: Engine, report: Progress | None = None
 ) -> tuple[AnimationPlan, list[Motion]]:
-    """Plan a job and detect the motion of its driving video, for each face that is animated.
+    """Plan a job and detect the motion of its driving video, for each animated face.
 
-    report(driving frames done, expected). Raises as `run` does. Listeners hear that the job begins.
+    report(driving frames done, expected). Notifies listeners that the job begins. Raises the errors of `run`.
     """
     files = input_files(config)
     with open_driving(config, engine) as opened:
@@ -210,8 +209,8 @@ def make_motion(
 def divide(
     plan: AnimationPlan, motions: Sequence[Motion], pieces: int, *, batch_size: int, shortest: int = 1
 ) -> list[FrameRange]:
-    """Divide what is to be rendered into at most `pieces` ranges of nearly equal length, none of fewer driving frames
-    than `shortest`; each begins where a batch does, so that no frame is rendered twice."""
+    """Divide the frames to render into at most `pieces` ranges of nearly equal length, none with fewer driving frames
+    than `shortest`; each begins where a batch begins, so that no frame is rendered twice."""
     numbers = [timed.frame.number for timed in plan.timed(motions[0].frames())]
     starts = [number for number in numbers[::batch_size] if number in plan.frames]
     inside = [number for number in numbers if number in plan.frames]
@@ -235,10 +234,10 @@ def render_frames(
     folder: Path,
     report: Progress | None = None,
 ) -> RenderedFrames:
-    """Render a range of driving frames into lossless pictures in `folder`, which exists: on any machine, in any order,
-    equal to the same frames of the whole.
+    """Render a range of driving frames to lossless pictures in the existing folder `folder`.
 
-    report(frames done, frames of the range). What an earlier attempt has left of the same range is replaced.
+    The frames equal those of a rendering in one piece, on any machine and in any order. Files that an earlier attempt
+    has left are replaced.  report(frames done, frames of the range).
     """
     stage = Stage(plan, engine, frames)
     began = time.perf_counter()
@@ -259,9 +258,9 @@ def encode_frames(
     parts: Sequence[RenderedFrames],
     report: Progress | None = None,
 ) -> AnimateResult:
-    """Write the result from the pictures of all ranges: with sound and times as in one piece, signed, with its sidecar.
+    """Write the result from the pictures of all ranges, as if rendered in one piece: sound, times, signature, sidecar.
 
-    The pictures stay where they are; whoever made the folder removes it. Listeners hear that the job is finished.
+    The pictures are left for the caller to remove. Notifies listeners that the job is finished.
     """
     session, began, timed = Stage(plan, engine).first, time.perf_counter(), plan.shown(motions[0])
     folders = {part.folder for part in parts}
@@ -287,7 +286,8 @@ def encode_frames(
 
 
 def _first_wanted(stage: Stage, groups: Iterator[tuple[Group, ...]]) -> tuple[TimedFrame, Iterator[tuple[Group, ...]]]:
-    """Return the first frame of the result, and the groups from its own on; the transfer has seen those before."""
+    """Return the first frame of the result, and the groups from its own on; earlier groups only advance the
+    transfer."""
     for group in groups:
         first = next((timed for timed in group[0] if timed.frame.number in stage.frames), None)
         if first is not None:
@@ -304,7 +304,7 @@ def _render(
     report: Progress | None,
     total: int | None,
 ) -> None:
-    """Transfer, render, compose and write, the last two in a thread of their own.  total: for `report` only."""
+    """Transfer, render, compose and write, the last two in a second thread.  total: for `report` only."""
     finish: Callable[[Sequence[Sequence[Rendered]]], None] = partial(stage.finish, write=write)
     with WriteBehind(finish, QUEUED_BATCHES) as sink:
         for group in groups:

@@ -20,21 +20,25 @@ from fommctl.networks import transfer
 from fommctl.networks.motion import Motion, MotionParts, Smoother
 from fommctl.networks.transfer import MotionSmoother
 
-# After the subject was missing, the held pose passes over into its own in so many seconds: a jump would show.
+# Seconds in which the held pose blends into the subject's own after the subject was missing: a jump would be visible.
 EASE = 0.4
-# The subject of a source goes on into the last part of its room ever more slowly: this part of it, and at the end it
-# stays this far (in half sides) from the edge.
+# Seconds from the start of a shot, which shows the source as it is, until lips are compared with closed ones (see
+# `Opening.rest`): about the time in which a mouth opens.
+SETTLE = 0.2
+# Last part of the subject's room, relative to all of it, in which the subject slows down towards the edge.
 SOFT = 0.35
-# A motion that had to be cut by more than this, in half sides, is told.
-TOLD = 0.1
+# Least reduction of a motion, in half sides, that the user is warned about.
+REPORTED = 0.1
 M = TypeVar("M", bound=MotionParts)
 TransferRule = Callable[[Any, Any, Any], MotionParts]
 """rule(driving frames, reference, source): the source's motion for each driving frame."""
 
 
 def rule_of(renderer: Renderer, mode: str, options: Any = None, *, film: bool = False) -> TransferRule | None:
-    """Return how the model's own family transfers motion; None where it does as FOMM does. Raises ModelError for a mode
-    that this model of its family lacks the networks for.  film: to the frames of a video."""
+    """Return the family's own transfer rule for this mode; None for FOMM's rule.  film: whether the source is a video.
+
+    Raises ModelError for a mode that this model lacks the networks for.
+    """
     own = isinstance(renderer, TransferRenderer) and mode in getattr(renderer, "own_modes", (mode,))
     if not own and mode not in ("relative", "absolute"):
         raise ModelError(f"this model has no network for --motion {mode}", "Leave out --motion, or use other weights.")
@@ -47,21 +51,21 @@ def rule_of(renderer: Renderer, mode: str, options: Any = None, *, film: bool = 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Properties of a driving frame beside its pixels."""
+    """What the transfer needs to know about a driving frame, besides its motion."""
 
     time: float
     """Seconds since --start."""
     present: bool = True
     """Whether it shows the subject."""
     shot: int = 0
-    """Number of the shot that it belongs to."""
+    """Index of the shot that it belongs to."""
     travel: Travel = STILL
-    """The part of the subject's movement that the moving square took away and that is put back."""
+    """The part of the subject's movement that was lost to a following square and is added back."""
 
 
 class MotionTransfer:
-    """Applies travel, smoothing, hold, transfer and the limit of the square, in this order; remembers what it needs
-    from batch to batch."""
+    """Applies travel, smoothing, hold, transfer and the limit of the square, in this order; has state, so that a clip
+    can be processed batch by batch."""
 
     def __init__(
         self,
@@ -76,15 +80,18 @@ class MotionTransfer:
         rule: TransferRule | None = None,
         openings: Sequence[Opening] = (),
     ) -> None:
-        """source: one frame.  references: one frame for each shot of the driving video, by the shot's number; they may
-        be added later, before the first frame of their shot.  adapt_scale counts for relative motion only.  room: of
-        the source's subject in its square.  ease: a pose that was held passes over into the next one slowly.
-        rule: of the model's family; None: that of FOMM, to which adapt_scale, room and openings belong.
-        openings: see `fommctl.networks.transfer.expressed`; of relative motion only."""
+        """source: motion of the source, one frame.  references: one frame per shot of the driving video, by the shot's
+        index; they may be added later, before the first frame of their shot.  adapt_scale: for relative motion only.
+        room: room of the source's subject in its square.  ease: blend a held pose slowly into the next one.  rule: the
+        family's own rule; None: FOMM's, the only one that uses adapt_scale, room and openings.  openings: see
+        `fommctl.networks.transfer.expressed`; for relative motion only.
+
+        Raises UsageError for openings with keypoints that the model does not have.
+        """
         self.source = source
         self.mode = mode
         self.limited: list[float] = []
-        """Times of the frames whose motion was cut so that the subject stays in the square."""
+        """Times of the frames whose motion was reduced to keep the subject in the square."""
         self._references = references
         self._adapt_scale = adapt_scale and mode == "relative"
         self._smooth = smooth
@@ -102,29 +109,32 @@ class MotionTransfer:
         keypoints = isinstance(source, Motion) and source.keypoints.shape[1]
         self._room = room if rule is None and mode == "relative" and keypoints else None
         self._missed: float | None = None
-        """Time of the last frame without the subject, as long as the pose that was held then is passing over."""
+        """Time of the last frame without the subject, while the pose held then is still blending into the next."""
         self._shot: int | None = None
 
     def __call__(
         self, driving: MotionParts, moments: Sequence[Moment], sources: MotionParts | None = None
     ) -> MotionParts:
-        """Return the source's motion for B driving frames; where a frame's subject is not present, the last motion of
-        its shot before it (the reference before any) is held.  sources: those of a video, one a driving frame."""
+        """Return the source's motion for B driving frames.
+
+        For a frame without the subject, the last motion in its shot (or the reference) is held.  sources: for a video
+        as source, its motion at each driving frame.
+        """
         parts, first = [], 0
         for last in range(1, len(moments) + 1):
             if last == len(moments) or moments[last].shot != moments[first].shot:
                 if moments[first].shot != self._shot:
-                    self._begin(moments[first].shot)
+                    self._begin(moments[first])
                 own = None if sources is None else sources[first:last]
                 parts.append(self._moved(driving[first:last], moments[first:last], own))
                 first = last
         return parts[0] if len(parts) == 1 else MotionParts.cat(parts)
 
-    def _begin(self, shot: int) -> None:
-        """Forget what came before: a shot has its own reference."""
-        self._shot = shot
-        self.reference = self._references[shot]
-        """Reference of the shot that is being moved."""
+    def _begin(self, moment: Moment) -> None:
+        """Reset the state for a new shot, which has its own reference."""
+        self._shot, self._since = moment.shot, moment.time
+        self.reference = self._references[moment.shot]
+        """Reference of the current shot."""
         self._scale = 1.0
         if self._adapt_scale and isinstance(self.source, Motion) and isinstance(self.reference, Motion):
             self._scale = transfer.movement_scale(self.source, self.reference)
@@ -149,14 +159,18 @@ class MotionTransfer:
         assert isinstance(source, Motion)
         moved = transfer.relative(driving, self.reference, source, self._scale)
         if self._openings:
-            openings = [(each.keypoints, each.opens, each.closes) for each in self._openings]
-            moved = transfer.expressed(moved, driving, self.reference, openings, self._scale)
+            openings = [
+                (each.keypoints, each.opens, each.closes, (0.0, 0.0) if each.rest is None else each.rest)
+                for each in self._openings
+            ]
+            settled = driving.keypoints.new_tensor([_eased((moment.time - self._since) / SETTLE) for moment in moments])
+            moved = transfer.expressed(moved, driving, self.reference, source, openings, self._scale, settled)
         return moved if self._room is None else self._limited(moved, source, moments, self._room)
 
     def _hold(self, driving: MotionParts, moments: Sequence[Moment]) -> MotionParts:
-        """Smooth the frames that show the subject; absent ones get the motion of the last of these.
+        """Smooth the frames that show the subject; other frames get the motion of the last one that does.
 
-        Those that come after absent ones pass over to their own.
+        Frames after a gap blend from the held motion into their own.
         """
         if self._missed is None and all(moment.present for moment in moments):
             driving = self._smooth_motion(driving, moments)
@@ -174,8 +188,7 @@ class MotionTransfer:
             elif not self._ease or moment.time - self._missed >= EASE:
                 self._held, self._missed = own, None
             else:
-                share = (moment.time - self._missed) / EASE
-                frames.append(self._held.between(own, share * share * (3 - 2 * share)))
+                frames.append(self._held.between(own, _eased((moment.time - self._missed) / EASE)))
                 continue
             frames.append(self._held)
         return MotionParts.cat(frames)
@@ -184,36 +197,40 @@ class MotionTransfer:
         return driving if self._smoother is None else self._smoother(driving, [moment.time for moment in moments])
 
     def _limited(self, moved: Motion, source: Motion, moments: Sequence[Moment], room: Room) -> Motion:
-        """Return the motion, shifted as a whole so that the subject stays inside its square.
+        """Shift the motion as a whole so that the subject stays inside its square.
 
-        What is lost of the subject's own motion is remembered; what is lost of the travel that is put back is not.
+        Frames that lose much of the subject's own motion are noted in `limited`; a loss of added-back travel is not.
         """
         shift = (moved.keypoints - source.keypoints).mean(1)
         put_back = self._scale * shift.new_tensor([moment.travel.shift for moment in moments])
         cut = (shift - put_back - _inside(shift - put_back, room)).abs().amax(1)
-        self.limited += [moment.time for moment, much in zip(moments, (cut > TOLD).tolist(), strict=True) if much]
+        self.limited += [moment.time for moment, much in zip(moments, (cut > REPORTED).tolist(), strict=True) if much]
         return replace(moved, keypoints=moved.keypoints + (_inside(shift, room) - shift)[:, None])
 
 
+def _eased(share: float) -> float:
+    """Return how far a transition is after this share of its time (1 or more: all of it), smooth at both ends."""
+    share = min(1.0, share)
+    return share * share * (3 - 2 * share)
+
+
 def _inside(shift: Tensor, room: Room) -> Tensor:
-    """Return a shift (B, 2), shortened where it nears the end of the room."""
+    """Shorten shifts (B, 2) that come near the end of the room."""
     low, high = shift.new_tensor((room.left, room.up)), shift.new_tensor((room.right, room.down))
     return softly(shift.clamp(min=0), high) - softly((-shift).clamp(min=0), low)
 
 
 def softly(way: Tensor, room: Tensor) -> Tensor:
-    """Return the way, 0 or more, as it is at first and never more than the room, which it nears ever more slowly.
-
-    Both (..., 2); equal to `way` up to (1 - SOFT) of the room, and smooth there.
-    """
+    """Limit non-negative distances softly: unchanged up to (1 - SOFT) of the room, then approaching the room
+    asymptotically, with a continuous slope.  way, room: (..., 2)."""
     soft = (SOFT * room).clamp(min=1e-6)
     free = room - soft
     return torch.where(way > free, free + soft * (1 - torch.exp(-(way - free).clamp(min=0) / soft)), way)
 
 
 def travelled(driving: M, travels: Sequence[Travel]) -> M:
-    """Return the motions of B frames moved by what their squares took away; where that is nothing, bit for bit as they
-    are."""
+    """Add to the motions of B frames the travel that their squares took away; without any, they are unchanged bit for
+    bit."""
     if all(each == STILL for each in travels):
         return driving
     like = next(part for part in driving.parts() if part is not None)

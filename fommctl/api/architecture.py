@@ -1,7 +1,7 @@
 """What `read_architecture` of a backend needs: widths, depths and numbers of channels from the shapes of tensors.
 
-What several tensors tell is taken from most of them: one damaged tensor then does not hide behind a wrong reading, and
-loading names it.
+A value that several tensors determine is decided by majority, so that one damaged tensor does not change it and is
+named when the weights are loaded.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def shapes_of(groups: Groups, group: str) -> Shapes:
-    """Return shapes of the tensors of a group by name; none where there is no such group."""
+    """Return the shapes of a group's tensors by name; empty if there is no such group."""
     return {name: tuple(tensor.shape) for name, tensor in groups.get(group, {}).items()}
 
 
 def below(shapes: Shapes, prefix: str) -> Shapes:
-    """Return the tensors whose names begin with `prefix`, by the rest of their names."""
+    """Return the shapes of tensors whose names begin with `prefix`, by the names without it."""
     return {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
 
 
@@ -39,10 +39,10 @@ def unet(
     decoder: str = "decoder.",
     expansions: Sequence[int] = (),
 ) -> dict[str, int]:
-    """Return `block_expansion`, `max_features` and `num_blocks` of an encoder and decoder of the core.
+    """Return `block_expansion`, `max_features` and `num_blocks` of one of the core's encoder-decoders.
 
-    network: its name in notes and messages.  expansions: what other tensors say of `block_expansion`.  Raises
-    UsageError where the tensors contradict each other.
+    network: its name in notes and messages.  expansions: values of `block_expansion` found in other tensors.  Raises
+    UsageError if the tensors contradict each other.
     """
     found = widths(shapes, re.escape(encoder) + r"down_blocks\.(\d+)\.conv\.weight")
     if not found:
@@ -64,7 +64,7 @@ def unet(
 def maximum(expansion: int, found: Mapping[int, int], network: str, notes: list[str]) -> int:
     """Return `max_features` from the widths `found` min(max_features, expansion 2^(level + 1)) of an encoder's blocks.
 
-    The smallest value that most widths agree with; where no block reaches it, it changes no tensor.
+    The smallest value that most widths agree with; a maximum that no block reaches affects no tensor.
     """
     free = {level: expansion << (level + 1) for level in found}
     highest = max(free.values(), default=expansion)
@@ -84,12 +84,12 @@ def widths(shapes: Shapes, pattern: str) -> dict[int, int]:
 
 
 def sizes(shapes: Shapes, *names: str, axis: int = 0) -> list[int]:
-    """Return lengths of the named tensors that there are, along one axis."""
+    """Return the lengths along one axis of those of the named tensors that exist."""
     return [shapes[name][axis] for name in names if name in shapes and len(shapes[name]) > axis]
 
 
 def agreed(what: str, values: Sequence[int]) -> int:
-    """Return the value that most tensors tell. Raises UsageError where two are told equally often."""
+    """Return the most frequent value. Raises UsageError if two are equally frequent."""
     ranked = Counter(values).most_common(2)
     if not ranked or ranked[0][0] < 1 or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]):
         told = " or ".join(str(value) for value, _ in ranked) or "nothing"

@@ -1,4 +1,4 @@
-"""Plain folders of clips: the layout that has no layout, shared by the adapters of data sets and by training.
+"""Plain folders of clips, with no particular layout; shared by the adapters of data sets and by training.
 
 What counts as a clip is what the published loader reads (first-order-model, frames_dataset.py), and more: videos,
 GIFs, folders of numbered frames, and single pictures, which are stills or strips of frames side by side.
@@ -26,10 +26,9 @@ PICTURE_SUFFIXES = sequences.PICTURE_SUFFIXES
 MEDIA_SUFFIXES = sequences.MEDIA_SUFFIXES
 SPLITS: tuple[Split, ...] = ("train", "test")
 IDENTITY_ENDS = ("#", "__")
-"""Marks that end the identity in a clip's name: the published mark, and that of folders such as
-`IDENTITY__clip.mp4`."""
+"""Marks that end the identity in a clip's name: the published `#`, and `__` as in `IDENTITY__clip.mp4`."""
 STILLS = "stills"
-"""The name of a folder whose numbered pictures are no frames of one clip."""
+"""The name of a folder whose numbered pictures are not frames of one clip."""
 _NUMBERED = re.compile(r"(.*?)\d+")
 _NO_NAME = re.compile(r"[/\\\x00-\x1f\x7f]")
 HINT = "Put videos, GIFs, pictures or folders of numbered frames there."
@@ -43,17 +42,17 @@ def plain_folder(
     identity_ends: Sequence[str] = IDENTITY_ENDS,
     hint: str = HINT,
 ) -> Iterator[ClipRecord]:
-    """Yield a record for each clip below `root`, in order of their paths; hidden files and folders are passed over.
+    """Yield a record for each clip below `root`, in order of path; hidden files and folders are skipped.
 
-    Where `root` has folders `train` and `test` (the published layout), those are the splits, and nothing else is
-    read. No box is given: square frames need none, and to find the subject in others is the work of `fommctl crop`.
-    The identity is what the manifest says (see `read_manifest`), else in the published layout the folder below the
-    split that the file is in, else its name up to the first of `identity_ends`, else the name without its ending.
-    Somebody who is in both splits is kept in train, with a warning.
+    If `root` has folders `train` and `test` (the published layout), those are the splits, and nothing else is read.
+    Records have no box: square frames need none, and `fommctl crop` finds the subject in others. The identity is taken
+    from the manifest (see `read_manifest`), else in the published layout from the file's folder below the split, else
+    from its name up to the first of `identity_ends`, else from the name without its suffix. An identity in both splits
+    is kept in train, with a warning.
 
-    suffixes: of the files that count.  frame_folders: whether folders of frames are clips (see `media_below`).
-    identity_ends: `("#",)` for data in which `__` says nothing about who is seen.
-    hint: shown with the InputError that is raised where there is nothing, or where the manifest cannot be read.
+    suffixes: suffixes of the files that count.  frame_folders: whether folders of frames are clips (see `media_below`).
+    identity_ends: `("#",)` for data whose names use `__` for something else.
+    hint: shown with the InputError that is raised if there are no clips or the manifest cannot be read.
     """
     if not root.is_dir():
         raise InputError(f"{root} is not a folder", hint)
@@ -68,7 +67,7 @@ def plain_folder(
 
 
 def is_published(root: Path) -> bool:
-    """Tell whether the folders `train` and `test` below `root` are the splits."""
+    """Return whether the folders `train` and `test` below `root` are the splits."""
     return all((root / split).is_dir() for split in SPLITS)
 
 
@@ -79,12 +78,12 @@ def media_below(
     frame_folders: bool = True,
     published: bool = False,
 ) -> Iterator[Path]:
-    """Yield files with one of these suffixes, and folders of frames, below a folder, in order of their paths.
+    """Yield files with one of these suffixes, and folders of frames, below a folder, in order of path.
 
-    A folder is one of frames where it holds two pictures or more that are named alike but for their numbers, and no
-    video and no folder; below a split of the published layout, where it holds pictures however many and named. One
-    that is called `stills` never is. Hidden files are passed over; links to folders are followed, each folder once.
-    What else is passed over is counted and told, but for tables and notes.
+    A folder of frames holds at least two pictures whose names differ only in their numbers, and no video or folder;
+    below a split of the published layout, any number of pictures with any names. A folder called `stills` never counts
+    as one. Hidden files are skipped; links to folders are followed, each folder once. Other skipped files are counted
+    and reported, except tables and notes.
     """
     frames_in = (_holds_frames if published else _holds_numbered_frames) if frame_folders else None
     others: list[str] = []
@@ -102,7 +101,7 @@ def _below(
 ) -> Iterator[Path]:
     """Yield files and folders of frames below a folder.
 
-    others: gets the names of the files that are passed over.
+    others: receives the names of skipped files.
     """
     for child in _children(folder):
         if child.is_dir():
@@ -137,7 +136,7 @@ def _holds_numbered_frames(folder: Path) -> bool:
 
 
 def _frames(folder: Path) -> list[Path]:
-    """Return the pictures in a folder; none where there is something else to be seen in it."""
+    """Return the pictures in a folder; none if it is called `stills`, or holds a video or folder."""
     children = _children(folder)
     others = any(child.is_dir() or child.suffix.lower() in VIDEO_SUFFIXES for child in children)
     if others or folder.name.lower() == STILLS:
@@ -146,21 +145,21 @@ def _frames(folder: Path) -> list[Path]:
 
 
 def stem(path: Path) -> str:
-    """Return the name of a clip without its ending; folders of frames have none."""
+    """Return the name of a clip without its suffix; the names of folders of frames are kept whole."""
     return path.stem if path.suffix.lower() in MEDIA_SUFFIXES else path.name
 
 
 def identity_in(name: str, ends: Sequence[str] = IDENTITY_ENDS) -> str | None:
-    """Return the part of a clip's name up to the first of `ends`; None where it has none of them, or begins with
+    """Return the part of a clip's name up to the first of `ends`; None if it has none of them, or begins with
     one."""
     first = re.split("|".join(map(re.escape, ends)), name, maxsplit=1)[0] if ends else ""
     return first if first and first != name else None
 
 
 def identity_of(inner: Path, *, published: bool, ends: Sequence[str] = IDENTITY_ENDS) -> str | None:
-    """Return what a path says about who is seen, None where it says nothing.
+    """Return the identity given by a clip's path, or None.
 
-    inner: relative to the folder of its split, or to that of all clips.  published: whether it is the former.
+    inner: the path relative to the folder of the split (`published`), or to the folder of all clips.
     """
     return inner.parts[0] if published and len(inner.parts) > 1 else identity_in(stem(inner), ends)
 
@@ -192,7 +191,7 @@ class _Records:
                 _log.warning("%s is in both splits and is kept in %s: %s", identity, self.splits[identity], path)
                 split = self.splits[identity]
             else:
-                # Numbered files of two folders have nothing to do with each other.
+                # Files with the same number in two folders are unrelated.
                 identity = f"{split}-{identity}"
         rest = name.removeprefix(told).lstrip("#_") or name
         numbered = (f"{rest}-{number}" for number in count(2))
@@ -203,11 +202,11 @@ class _Records:
 
 
 def read_manifest(root: Path) -> dict[str, Mapping[str, Any]]:
-    """Return what `manifest.jsonl`, or else `index.csv`, in `root` says of its files, by their paths below `root`, with
+    """Return the entries of `manifest.jsonl`, or else `index.csv`, in `root`, by the files' paths below `root`, with
     `/`.
 
-    A line has `file`, `identity` and more; there may be neither manifest. Raises InputError where it cannot be read
-    or names a file outside `root`.
+    An entry has `file`, `identity` and more; empty if there is no manifest. Raises InputError if it cannot be read or
+    names a file outside `root`.
     """
     lines, table = root / "manifest.jsonl", root / "index.csv"
     if lines.is_file():
@@ -228,10 +227,10 @@ def _within(manifest: Path, file: str) -> str:
 
 
 def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Yield the lines of a manifest that name a file. Raises InputError with the number of a line that is no JSON
-    object."""
+    """Yield the lines of a manifest that name a file. Raises InputError with the number of a line that is not a
+    JSON object."""
     try:
-        # The line feed alone ends a line: text may hold line ends of other kinds.
+        # Only a line feed ends a line: text may contain other line separators.
         with path.open(encoding="utf-8-sig", newline="\n") as file:
             for number, line in enumerate(bounded_lines(file, path), 1):
                 row = _json_line(line)
@@ -245,7 +244,7 @@ def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _json_line(line: str) -> Any:
-    """Return an empty line is an empty object; None for one that is no JSON."""
+    """Parse one line; an empty line gives an empty object, invalid JSON gives None."""
     try:
         return parse_json(line, finite=False) if line.strip() else {}
     except ValueError:

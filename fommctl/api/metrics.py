@@ -1,6 +1,6 @@
-"""What metrics are given and what they return; importing this module imports numpy.
+"""Inputs and results of metrics; importing this module imports numpy.
 
-A metric sees a clip as a stream of chunks of consecutive frames, so that its length does not matter.
+A metric sees a clip as a stream of chunks of consecutive frames, so that clips of any length fit in memory.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class FrameChunk:
     prediction: NDArray[np.uint8]
     """(N, H, W, 3) RGB."""
     truth: NDArray[np.uint8] | None
-    """(N, H, W, 3) RGB: what the metric needs (see `MetricSpec.needs`); source pictures and driving frames may have a
-    size of their own. None where it needs nothing and there is no truth."""
+    """(N, H, W, 3) RGB: the reference that the metric needs (see `MetricSpec.needs`); source pictures and driving
+    frames may have another size. None if the metric needs none and there is no truth."""
     exact: NDArray[np.float32] | None = None
     """(N, H, W, 3) in [0, 1]: the prediction before it was rounded to 8 bits; None for finished results."""
     first: int = 0
@@ -43,7 +43,7 @@ class FrameChunk:
 
 
 class KeypointSource(Protocol):
-    """A metric's source of keypoints: a detector, true ones, or the model's own."""
+    """A metric's source of keypoints: a detector, the ground truth, or the model itself."""
 
     @property
     def name(self) -> str:
@@ -51,8 +51,8 @@ class KeypointSource(Protocol):
         ...
 
     def __call__(self, chunk: FrameChunk) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        """Return keypoints (N, K, 2) of prediction and truth in pixels, x before y, NaN where one is absent; a frame in
-        which nothing was found is NaN throughout. None for the truth where there is none."""
+        """Return keypoints (N, K, 2) of prediction and truth in pixels, x before y, NaN for absent ones; a frame in
+        which nothing was found is all NaN. The second is None if there is no truth."""
         ...
 
 
@@ -65,17 +65,17 @@ class EmbeddingSource(Protocol):
         ...
 
     def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Return (N, D) of frames (N, H, W, 3), NaN throughout where nothing was found."""
+        """Return embeddings (N, D) of frames (N, H, W, 3), all NaN for frames in which nothing was found."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class MetricClip:
-    """Properties of a clip that a metric may know beforehand."""
+    """Properties of a clip that a metric knows before the first frame."""
 
     name: str
     rate: float
-    """Frames a second."""
+    """Frames per second."""
     keypoints: KeypointSource | None = None
     """Never None for metrics that use keypoints."""
     embeddings: EmbeddingSource | None = None
@@ -87,22 +87,22 @@ class ClipScores:
     """The scores of one clip."""
 
     frames: NDArray[np.float64]
-    """(N,) one for each frame, NaN where it could not be scored; empty where single frames have no score."""
+    """(N,) scores of the frames, NaN for frames that could not be scored; empty for metrics of whole clips only."""
     value: float | None
-    """The score of the whole clip, finite; None where it could not be scored."""
+    """The score of the whole clip, finite; None if it could not be scored."""
     scored: int
-    """Frames that the value rests on."""
+    """Number of frames that the value is based on."""
     total: int
-    """Frames of the clip."""
+    """Number of frames in the clip."""
     state: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
-    """Arrays that `MetricSpec.combine` needs of the clip."""
+    """Arrays of this clip for `MetricSpec.combine`."""
 
 
 class ClipScorer(Protocol):
     """Scores one clip."""
 
     def add(self, chunk: FrameChunk) -> None:
-        """Take the next frames."""
+        """Add the next frames."""
         ...
 
     def finish(self) -> ClipScores:
@@ -119,7 +119,7 @@ class Metric(Protocol):
 
 
 def mean_of_frames(values: Sequence[float] | NDArray[np.float64]) -> ClipScores:
-    """Return scores of a clip whose value is the mean over its frames; NaN: this frame could not be scored."""
+    """Return scores of a clip whose value is the mean over its frames; NaN marks frames that could not be scored."""
     frames = np.asarray(values, np.float64)
     scored = frames[np.isfinite(frames)]
     value = float(scored.mean()) if len(scored) else None

@@ -1,6 +1,6 @@
-"""What the objects that specs build must be able to do, and what is handed to them and back.
+"""Protocols of the objects that specs build, with their inputs and results.
 
-Frames on the way through a model are (B, 3, H, W) float32 RGB in [0, 1] on the renderer's device; pictures outside
+Frames inside a model are (B, 3, H, W) float32 RGB in [0, 1] on the renderer's device; pictures outside
 it are (H, W, 3) uint8 RGB arrays. Coordinates inside a model are in [-1, 1], x before y, corner pixels at -1 and 1.
 """
 
@@ -33,16 +33,16 @@ class ClipRecord:
     name: str
     """Unique among the clips of its identity; becomes the part after `IDENTITY#` in the training layout."""
     identity: str
-    """The person or thing that is seen; a split never divides an identity."""
+    """The person or thing in the clip; all clips of an identity are in the same split."""
     split: Split | None = None
     path: Path | None = None
-    """The raw file or folder of frames; None where `frames` makes the clip."""
+    """The raw file or folder of frames; None if `frames` makes the clip."""
     frames: Callable[[], Iterator[NDArray[np.uint8]]] | None = None
-    """Makes (H, W, 3) uint8 frames on the fly (synthetic data, pictures inside other files). A method, a function of a
-    module or a functools.partial of these, no lambda: worker processes are handed it."""
+    """Function that makes (H, W, 3) uint8 frames on the fly (synthetic data, pictures inside other files). It is
+    pickled for worker processes: a method, a module's function or a functools.partial of these, not a lambda."""
     rate: Fraction | float | None = None
-    """Frames a second of a folder of frames and of `frames`, 25 where the data set does not say; a video states its
-    own."""
+    """Frames per second of a folder of frames or of `frames`, 25 if the data set does not specify it; videos
+    have their own."""
     start: float | None = None
     """Seconds since the first frame of the file."""
     end: float | None = None
@@ -50,12 +50,12 @@ class ClipRecord:
     box: Box | None = None
     """Box of the subject in pixels; None for the whole frame."""
     box_frame: tuple[int, int] | None = None
-    """(width, height) of the frames in which `box` was measured, where they may be of another size than those of the
-    file: the box is then scaled by the quotients of both."""
+    """(width, height) of the frames in which `box` was measured, if the file's frames may have another
+    size: the box is then scaled to them."""
     keypoints: Callable[[], NDArray[np.float64]] | None = None
-    """Makes the true keypoints (T, K, 2) in [-1, 1] of the raw picture, x before y, corner pixels at -1 and 1, NaN
-    where one is hidden; for metrics. T is the number of frames of the file or of `frames`, before `start` and `end` cut
-    it. As `frames`, no lambda."""
+    """Function that makes the true keypoints (T, K, 2) in [-1, 1] of the raw picture, x before y, corner pixels at -1
+    and 1, NaN for hidden ones; for metrics. T is the number of frames of the file or of `frames`, before `start` and
+    `end` cut it. Not a lambda, for the same reason as `frames`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +65,13 @@ class Detection:
     box: Box
     """The box as dlib's HOG detector would measure it: for a face, eyebrows to chin and ear to ear, roughly square."""
     score: float
-    """Higher is surer; comparable within one detector only."""
+    """Confidence, higher is surer; comparable within one detector only."""
     landmarks: NDArray[np.float32] | None = None
-    """(N, 2), x before y, pixels; NaN where a point of the subject is hidden."""
+    """(N, 2), x before y, pixels; NaN for hidden points."""
 
 
 class SourceContext(Protocol):
-    """All that depends on the source picture alone, computed once a clip."""
+    """Everything that depends on the source picture alone, computed once per clip."""
 
     @property
     def motion(self) -> Any:
@@ -90,7 +90,7 @@ class Renderer(Protocol):
         ...
 
     def encode_source(self, frame: Tensor) -> SourceContext:
-        """Return what is the same for every frame that is rendered.
+        """Compute what is the same for every rendered frame.
 
         frame: (1, 3, H, W) in [0, 1]; (S, 3, H, W), the first the chief one, where `BackendSpec.source_views` allows
         for S pictures of the source.

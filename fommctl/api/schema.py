@@ -124,6 +124,11 @@ class Opening(Params):
     say."""
     closes: Weight = 1.0
     """How many times as far as the driving ones they close."""
+    rest: Annotated[tuple[Weight, Weight], Strict(False)] | None = None
+    """Distances of the keypoints, in their coordinates, at rest (closed lips) and furthest open. Where the driving
+    reference is further open than the source and than at rest, the source opens as far as the driving video is open,
+    not as much further as it has opened since; a reference open beyond the furthest counts as that far open. None: the
+    change always counts from the reference."""
 
 
 @dataclass(frozen=True, slots=True)

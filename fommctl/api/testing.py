@@ -1,7 +1,7 @@
-"""Contracts that every plugin must keep, as plain functions: run them on yours, from any test runner.
+"""Contract checks for plugins, as plain functions that run in any test runner.
 
-Each raises AssertionError with the promise that was broken. They need no network, and no file but those that are
-given. `fommctl plugins show NAME` lists what a plugin registers; `fommctl.host.load_host()` gives the specs.
+Each raises AssertionError with the requirement that was violated. They need no network and only the given files.
+`fommctl plugins show NAME` lists what a plugin registers; `fommctl.host.load_host()` gives the specs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Points = NDArray[np.float64]
 
 
 class BrokenPromiseError(AssertionError):
-    """A promise that a plugin makes by offering something, and what came instead."""
+    """A requirement that a plugin violates, and the result that it gave instead."""
 
     def __init__(self, promise: str, got: str | None = None) -> None:
         super().__init__(promise if got is None else f"{promise} (got {got})")
@@ -39,7 +39,7 @@ class BrokenPromiseError(AssertionError):
 
 
 def require(kept: object, what: str, *got: object) -> None:
-    """Assert, also under `python -O`. got: what came, shown where it is not as promised; arrays by their type."""
+    """Assert, also under `python -O`. got: actual values, shown on failure; arrays by their type."""
     if not kept:
         raise BrokenPromiseError(what, ", ".join(map(_shown, got)) or None)
 
@@ -53,7 +53,7 @@ def _shown(value: object) -> str:
 
 
 def pictures(count: int, height: int, width: int) -> list[Pixels]:
-    """Smooth random pictures (height, width, 3) uint8, the same at every call."""
+    """Return smooth random pictures (height, width, 3) uint8, the same at every call."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     waves = random.uniform(1, 6, (count, 3, 3))
@@ -64,7 +64,7 @@ def pictures(count: int, height: int, width: int) -> list[Pixels]:
 
 
 def check_detector(spec: DetectorSpec, frames: Sequence[Pixels] = ()) -> None:
-    """Check that a detector keeps its promises.
+    """Check that a detector keeps its contract.
 
     frames: pictures (H, W, 3) with a subject in each. A detector that is not ready is not built: that could need the
     network.
@@ -109,9 +109,10 @@ def _check_detections(spec: DetectorSpec, detector: Detector, frames: Sequence[P
 
 
 def check_embedder(spec: EmbedderSpec, frames: Sequence[Pixels] = ()) -> None:
-    """Check that an embedder keeps its promises.
+    """Check that an embedder keeps its contract.
 
-    frames: pictures (H, W, 3) with a subject in each. One that is not ready is not built, as for detectors.
+    frames: pictures (H, W, 3) with a subject in each. An embedder that is not ready is not built: that could
+    need the network.
     """
     if not _ready("embedder", spec):
         return
@@ -134,12 +135,12 @@ def check_embedder(spec: EmbedderSpec, frames: Sequence[Pixels] = ()) -> None:
 
 
 def check_dataset(spec: DatasetSpec, root: Path | None = None, *, limit: int = 4) -> None:
-    """Check that a data set keeps its promises.
+    """Check that a data set keeps its contract.
 
-    root: a folder in the raw layout of the data set, of which files may be missing, but not all; None for a data set
+    root: a folder in the raw layout of the data set, from which some files may be missing; None for a data set
     that makes its frames itself.
 
-    limit: of how many clips the frames are made and looked at.
+    limit: number of clips whose frames are read and checked.
     """
     _check_spec("dataset", spec)
     require(spec.licence, "the licence is stated")
@@ -242,15 +243,15 @@ def _check_spec(kind: str, spec: object) -> None:
 
 
 def check_metric(spec: MetricSpec, frames: Sequence[Pixels] = ()) -> None:
-    """Check that a metric keeps its promises.
+    """Check that a metric keeps its contract.
 
     frames: a true clip of three frames (H, W, 3) or more that the metric can score; by default a smooth picture of 64
-    pixels that moves. Keypoints and embeddings, where the metric uses them, are read off the colours.
+    pixels that moves. Keypoints and embeddings, if the metric uses them, are computed from the colours.
 
-    Scores are finite or none, the same however the frames are cut into chunks, lie in memory or alternate with those of
-    another clip; the truth scores no worse than the truth under noise; small, black and few frames are no errors. A
-    metric that raises MissingError when it is built is not checked. Raises AssertionError with the promise that was
-    broken.
+    Scores are finite or None, independent of chunk sizes, memory layout and interleaving with another clip; the truth
+    scores no worse than the truth with noise; small, black and few frames cause no errors. A
+    metric that raises MissingError when it is built is not checked. Raises AssertionError with the requirement that
+    was violated.
     """
     fault = spec_fault("metric", spec)
     require(fault is None, fault or "")
@@ -321,7 +322,7 @@ def _check_odd_clips(spec: MetricSpec, metric: Metric, truth: Pixels, noisy: Pix
     ):
         _score(spec, metric, prediction, reference)
     if spec.needs in ("identity", "driving"):
-        # A source picture and a driving video have sizes of their own.
+        # Source pictures and driving videos may have other sizes than the prediction.
         _score(spec, metric, noisy, truth[:, ::2, ::3])
     empty = metric.clip(_clip(spec)).finish()
     _check_scores(empty, 0)
@@ -386,7 +387,7 @@ def _near(one: float | None, other: float | None) -> bool:
 
 
 def _total(spec: MetricSpec, clips: Sequence[ClipScores]) -> float | None:
-    """Return the score of several clips."""
+    """Return the combined score of several clips."""
     if spec.combine is None:
         return clips[0].value
     value = spec.combine(clips)

@@ -1,4 +1,4 @@
-"""The contract of backends, as `fommctl.api.testing` has those of the other plugins; importing it imports torch."""
+"""Contract checks for backends (other plugins: `fommctl.api.testing`); importing this module imports torch."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ BATCH = 2
 def check_backend(
     spec: BackendSpec, model_params: Mapping[str, Any], frame_shape: tuple[int, int, int] = (64, 64, 3)
 ) -> None:
-    """Check that a backend keeps its promises.
+    """Check that a backend keeps its contract.
 
-    model_params: a small but complete configuration in the backend's schema; frame_shape: (H, W, C) it is made for.
+    model_params: a small but complete configuration in the backend's schema; frame_shape: (H, W, C) of its frames.
 
-    The networks, on the CPU in fp32: groups as declared, built alike for one seed, finite results of the promised
+    The networks, on the CPU in fp32: groups as declared, identical for one seed, finite results of the specified
     shapes and ranges, frames of a batch independent of each other, fast paths within 1e-3 of the plain one, and a
-    published layout that leads there and back; finite frames in bf16, at twice the size (or a UsageError), and in every
-    mode of motion.
+    published layout that converts in both directions; finite frames in bf16, at twice the size (or a UsageError), and
+    in every mode of motion.
     """
     fault = spec_fault("backend", spec)
     require(fault is None, fault or "")
@@ -79,7 +79,7 @@ def check_backend(
 
 
 def _check_modes(spec: BackendSpec, renderer: Renderer, frames: Tensor) -> None:
-    """Render frames under the motion that each mode of the family's own makes."""
+    """Render frames under each motion mode of the model family."""
     if not isinstance(renderer, TransferRenderer):
         return
     context, driving = renderer.encode_source(frames[:1]), renderer.detect(frames)
@@ -94,7 +94,7 @@ def _check_modes(spec: BackendSpec, renderer: Renderer, frames: Tensor) -> None:
 
 
 def _check_finite(renderer: Renderer, frames: Tensor, how: str) -> None:
-    # One frame tells: networks in bf16 are slow where the processor has no instructions for it.
+    # One frame is enough: bf16 is slow on processors without instructions for it.
     driving = frames[1:2]
     context, motion = renderer.encode_source(frames[:1]), renderer.detect(driving)
     _check_frames(renderer.render(context, motion), driving, how)
@@ -138,7 +138,7 @@ def _check_groups(backend: Backend, twin: Backend) -> None:
 
 
 def _check_layout(spec: BackendSpec, groups: Groups) -> None:
-    """Check published names and shapes, and the way back."""
+    """Check published names and shapes, and the conversion back."""
     before = {name: _shapes(tensors) for name, tensors in groups.items()}
     same = {name: _shapes(tensors) for name, tensors in spec.from_published(groups).items()} == before
     require(same, "from_published() leaves tensors in the layout of modules() as they are")
@@ -165,7 +165,7 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def _check_renderer(renderer: Renderer, frames: Tensor) -> Tensor:
-    """Return the rendered frames."""
+    """Check a renderer, and return the frames that it rendered."""
     before = frames.clone()
     motion = renderer.detect(frames)
     _check_motion(motion, len(frames))
@@ -189,7 +189,7 @@ def _check_renderer(renderer: Renderer, frames: Tensor) -> Tensor:
 
 
 def _check_flow(renderer: Renderer, context: SourceContext, motion: MotionParts, frames: Tensor) -> None:
-    """Check the flow of a renderer that reports one; frames: as `render` made them."""
+    """Check the flow of a renderer that reports one; frames: those that `render` returned."""
     if not isinstance(renderer, FlowRenderer):
         return
     again, flow = renderer.render_with_flow(context, motion)
@@ -226,7 +226,7 @@ def _check_motion(motion: MotionParts, count: int) -> None:
 
 
 def _alike(one: MotionParts, other: MotionParts) -> bool:
-    """Return whether both motions have the same parts, near each other."""
+    """Return whether both motions have the same parts, with nearly equal values."""
     return all(
         (mine is None) == (theirs is None) and (mine is None or theirs is None or _near(mine, theirs))
         for mine, theirs in zip(one.parts(), other.parts(), strict=True)
@@ -240,7 +240,7 @@ def _fits(rendered: Tensor, frames: Tensor) -> bool:
 
 
 def _near(one: Tensor, other: Tensor) -> bool:
-    # Of no values at all, too: a motion may have no keypoints.
+    # `all` is also true for empty tensors: a motion may have no keypoints.
     return bool(((one - other).abs() <= 1e-3).all())
 
 
@@ -250,13 +250,13 @@ def check_training(
     train_params: Mapping[str, Any],
     frame_shape: tuple[int, int, int] = (64, 64, 3),
 ) -> None:
-    """Check that the training of a backend keeps its promises.
+    """Check that the training of a backend keeps its contract.
 
-    train_params: as in a preset, with `perceptual_network: none`; others: see `check_backend`.
+    train_params: as in a preset, with `perceptual_network: none`; other arguments: see `check_backend`.
 
     Two steps on the CPU, and the forward passes of one under autocast to bf16: every phase gives finite scalar losses,
     their gradients reach what its optimisers train, each weight belongs to one optimiser, every optimiser changes
-    something, and one seed gives one result. Raises AssertionError with the promise that was broken.
+    something, and one seed gives one result. Raises AssertionError with the violated requirement.
     """
     schema = spec.sections().get("train_params", BaseTrainParams)
     params = schema.model_validate(dict(train_params))
@@ -268,7 +268,7 @@ def check_training(
 def _check_half(
     spec: BackendSpec, model_params: Mapping[str, Any], params: Any, frame_shape: tuple[int, int, int]
 ) -> None:
-    """Compute inside in bf16, as `train` does where that is fast."""
+    """Check training under autocast to bf16, which `train` uses on devices where it is fast."""
     backend: Any = spec.build(spec.schema().model_validate(dict(model_params)))
     batch, generated = _batch(frame_shape, 0), None
     for phase in backend.training(params, None):

@@ -1,6 +1,6 @@
-"""What the training step of a backend is made of. torch is loaded with the first name that needs it.
+"""Parts of a backend's training step. torch is imported on first access to a name that needs it.
 
-A step runs the phases of a backend in turn. Each phase computes losses from the batch and from what the phase before
+A step runs the phases of a backend in turn. Each phase computes losses from the batch and from what the previous phase
 generated; their sum is differentiated and the optimisers of that phase step.
 """
 
@@ -61,7 +61,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Presets name the sections of a training, and `crop` reads presets: torch would take longer than many a clip.
+    # Presets name the sections of a training, and `crop` reads presets: importing torch can take longer than a clip.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = "perceptual" if name == "PerceptualNetwork" else "losses"
@@ -70,7 +70,7 @@ def __getattr__(name: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class TrainingBatch:
-    """Pairs of frames of one clip each, on the device of the networks."""
+    """Pairs of frames, each from one clip, on the device of the networks."""
 
     source: Tensor
     """(B, 3, H, W) float32 in [0, 1]."""
@@ -79,18 +79,18 @@ class TrainingBatch:
     transform: ThinPlateTransform
     """A random transform for each pair, for equivariance losses."""
     source_landmarks: Tensor | None = None
-    """(B, N, 2) in [-1, 1], x before y; NaN where none were found. None without `train_params.guidance`."""
+    """(B, N, 2) in [-1, 1], x before y; NaN if none were found. None without `train_params.guidance`."""
     driving_landmarks: Tensor | None = None
     """Landmarks of the driving frames, as `source_landmarks`."""
     step: int = 0
-    """Number of the step, from 0, those before a resumption counted."""
+    """Index of the step, from 0, counted across resumptions."""
     epoch: int = 0
-    """Number of its epoch, from 0."""
+    """Index of the step's epoch, from 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingView:
-    """B pairs and what the networks made of them, to look at. Values in [0, 1] unless said otherwise."""
+    """B pairs and the networks' outputs, for visualisation. Values are in [0, 1] unless noted."""
 
     source: Tensor
     """(B, 3, H, W)"""
@@ -105,7 +105,7 @@ class TrainingView:
     deformed: Tensor | None = None
     """(B, 3, h, w): the source, warped."""
     mask: Tensor | None = None
-    """(B, K + 1, h, w): which part each place belongs to."""
+    """(B, K + 1, h, w): weights of the parts at each pixel."""
     occlusion: Tensor | None = None
     """(B, 1, h, w)"""
     extra: Mapping[str, Tensor] = field(default_factory=dict)
@@ -117,25 +117,25 @@ class PhaseResult:
     """The result of one phase."""
 
     losses: Mapping[str, Tensor]
-    """Weighted, by name, each a mean over the batch: scalars. Their sum is differentiated."""
+    """Weighted scalar losses by name, each a mean over the batch. Their sum is differentiated."""
     generated: Any = None
-    """The prediction that the next phase gets."""
+    """Prediction passed to the next phase."""
     view: TrainingView | None = None
-    """Pictures to look at, of the first phase that has any."""
+    """Pictures for visualisation; the first phase that has any is used."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingPhase:
-    """Networks that learn together."""
+    """Networks that are trained together."""
 
     name: str
     module: nn.Module
-    """`forward(batch, generated) -> PhaseResult`; `generated` is that of the phase before, None in the first.
+    """`forward(batch, generated) -> PhaseResult`; `generated` is from the previous phase, None in the first.
     Registers exactly the networks that its optimisers train (and frozen ones), so that gradients can be exchanged."""
     optimisers: Mapping[str, Optimizer]
     """Optimisers by the names of the published checkpoint (`optimizer_generator`), or any others; their learning rates
     are those of the preset and follow the schedule. A group of parameters may have a `limit`: before a step its
-    gradients are scaled down to that norm, of the order that `limit_norm` tells (2 by default, `inf` for the
+    gradients are scaled down to that norm, of order `limit_norm` (2 by default, `inf` for the
     largest)."""
 
 
@@ -143,15 +143,15 @@ class TrainableBackend(Backend, Protocol):
     """A backend with a training step."""
 
     def training(self, params: Any, perceptual: PerceptualNetwork | None) -> Sequence[TrainingPhase]:
-        """Return the phases of a step, over the networks of `modules()`, wherever they are by then.
+        """Return the phases of a step, over the networks of `modules()`, on whichever device they are by then.
 
         params: the preset's `train_params` in the schema of this backend (see `BackendSpec.sections`), else
         BaseTrainParams.  perceptual: the frozen network that `params.features` names, on the same device, or None.
-        Raises UsageError where `params` cannot be trained with these networks.
+        Raises UsageError if `params` cannot be trained with these networks.
         """
         ...
 
 
 def trains(backend: Backend) -> TypeGuard[TrainableBackend]:
-    """Tell whether this backend has a training step."""
+    """Return whether this backend has a training step."""
     return callable(getattr(backend, "training", None))

@@ -2,9 +2,9 @@
 
 A row is a chunk of one raw video: `video_id,start,end,bbox,fps,width,height,partition,person_id`. `start` and `end`
 count frames at `fps`, the end exclusive; `bbox` is LEFT-TOP-RIGHT-BOTTOM in pixels of a frame of `width` x `height`,
-and may reach beyond it. The raw video may have another rate and size: load_videos.py there takes the frames whose
+and may extend beyond it. The raw video may have another rate and size: load_videos.py there takes the frames whose
 time is in [start / fps, end / fps) and scales the box. `partition` is missing from the first table of Tai-Chi-HD,
-`person_id` from all of Tai-Chi-HD. A video id may have the person behind a `#`.
+`person_id` from all of Tai-Chi-HD. A video id may end in `#` and the person.
 """
 
 from __future__ import annotations
@@ -35,14 +35,13 @@ def chunks(root: Path, metadata: str, *, person_of: Callable[[str], str] = str) 
     """Yield a record for each row of the table `metadata` in `root`, or of the only other CSV file there with its
     columns.
 
-    Videos are files anywhere below `root` named after the id. Where one is missing, the path of the record is
-    where it should be. A record is called as published, `PERSON#VIDEO#START#END`; the person is that of the table,
+    Videos are files anywhere below `root` named after the id. For a missing one, the record's path is its expected
+    place. Records are named as published, `PERSON#VIDEO#START#END`; the person is from the table,
     else `person_of(video_id)`, and without a person too, the video: `VIDEO#START#END`.
-    A row that cannot be used (no such number, an end before the start, an empty box, an id that is no file name, or
-    a row that is there already) is left out with a warning. The first row of a person decides the split.
+    A row that cannot be used (an invalid number, an end before the start, an empty box, an id that is not a file name,
+    or a duplicate row) is left out with a warning. The first row of a person decides the split.
 
-    Raises InputError where there is no table, where it lacks a column or no row can be used, and where `root` has none
-    of its videos.
+    Raises InputError if there is no table, it lacks a column, no row is usable, or `root` has none of its videos.
     """
     table = _find_table(root, metadata)
     found = list(_usable(table, person_of))
@@ -136,7 +135,7 @@ def _warn(table: Path, row: Row, error: ValueError, count: int) -> None:
 
 
 def _chunk(cells: Mapping[str, str], person_of: Callable[[str], str]) -> _Chunk:
-    """Read a chunk from a row. Raises ValueError that says what is wrong."""
+    """Parse a row. Raises ValueError with what is wrong."""
     video, _, behind = cells["video_id"].partition("#")
     video = video.removesuffix(".mp4")
     person = cells.get("person_id") or behind or person_of(video)
@@ -186,7 +185,7 @@ def _number(cells: Mapping[str, str], name: str) -> float:
 
 
 def _videos(root: Path) -> dict[str, Path]:
-    """Return video files by their names without endings; of several of one name that which is nearest to `root`."""
+    """Return video files by their names without suffixes; of several with one name, the one nearest to `root`."""
     found = media_below(root, suffixes=VIDEO_SUFFIXES, frame_folders=False)
     nearest: dict[str, Path] = {}
     for path in sorted(found, key=lambda each: len(each.parts)):

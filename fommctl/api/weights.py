@@ -1,4 +1,4 @@
-"""Weights that a plugin needs beside a model: of a detector, a metric, a network that a loss looks through."""
+"""Weights that a plugin needs besides a model: for a detector, a metric or a perceptual loss."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def weights_file(
     check: Callable[[Path], object] = lambda path: None,
     instead: str = "",
 ) -> Path:
-    """Return the file of weights called `name`; it is fetched once, and goes on where an earlier download was cut.
+    """Return the file of weights called `name`; it is downloaded once, and an interrupted download is resumed.
 
-    urls: tried in order, as those of `ModelSpec`.  folder: where it is kept; None for that of FOMMCTL_HOME.  check:
-    raises ModelError where a fetched file is not what it should be.  instead: what else a user may do, for the hint.
-    Raises MissingError where the file is not there and FOMMCTL_OFFLINE is set or no address gives it, OutputError where
-    it cannot be written.
+    urls: tried in order, as in `ModelSpec`.  folder: where it is kept; None for the folder in FOMMCTL_HOME.  check:
+    raises ModelError if a downloaded file is not as expected.  instead: an alternative for the user, for the hint.
+    Raises MissingError if the file is missing and FOMMCTL_OFFLINE is set or every URL fails, OutputError if it cannot
+    be written.
     """
     from fommctl.download import Expected, download
     from fommctl.home import home, model_lock

@@ -1,4 +1,4 @@
-"""All that can be known to be wrong with jobs before the first one starts."""
+"""Checking all jobs before the first one starts."""
 
 from __future__ import annotations
 
@@ -36,28 +36,28 @@ _NO_CHAINS = "Jobs run in any order, at once or on several machines: make one fi
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Facts of a model that the checks need."""
+    """What the checks need to know about a model."""
 
     family: BackendSpec
     identity: Mapping[str, Any]
     sizes: frozenset[int]
-    """Requested sizes that it cannot take."""
+    """Requested sizes that it does not support."""
 
 
 @dataclass(slots=True)
 class Checker:
-    """Looks at jobs one by one; every file and model that they share is looked at once."""
+    """Checks jobs one by one; files and models that they share are read once."""
 
     host: Host
     root: Path | None
-    """Outputs have to lie in it; None: anywhere."""
+    """Folder that must contain all outputs; None: anywhere."""
     local: bool
-    """True where the jobs' devices are those of this machine."""
+    """Whether the jobs run on this machine, so that its devices can be checked."""
     models: dict[ModelChoice, Model | FommctlError] = field(default_factory=dict)
     _media: dict[tuple[Path, Fraction | None], VideoInfo | FommctlError] = field(default_factory=dict)
 
     def check(self, jobs: Sequence[Job], report: Callable[[int], None]) -> Iterator[Problem]:
-        """Yield every problem of every job. report(number of jobs that were looked at)."""
+        """Yield every problem of every job. report(number of jobs checked)."""
         self._load(jobs)
         yield from shared_paths(jobs)
         for done, job in enumerate(jobs, start=1):
@@ -67,17 +67,17 @@ class Checker:
                 try:
                     check(job)
                 except FommctlError as error:
-                    # A name without an ending, for example, is neither good for sound nor for pictures.
+                    # One cause may fail several checks: a name without a suffix can hold neither sound nor pictures.
                     errors.setdefault(error.message, error)
             yield from (Problem.of(job.where, error, job.number, job.output) for error in errors.values())
             report(done)
 
     def identity(self, job: Job) -> Mapping[str, Any]:
-        """Return the facts of the job's model. Raises what loading it raised."""
+        """Return the identity of the job's model. Raises the error of loading it."""
         return self._known(job).identity
 
     def _load(self, jobs: Sequence[Job]) -> None:
-        """Load one model at a time, and keep only its facts."""
+        """Load one model at a time, and keep only what the checks need."""
         sizes: dict[ModelChoice, set[int]] = {}
         for job in jobs:
             sizes.setdefault(architecture(job.choice), set()).update([job.config.size] if job.config.size else [])
@@ -162,7 +162,7 @@ class Checker:
                 raise UsageError(f"the output is outside {self.root}: {output}", "Outputs must be inside --root.")
         folder = output.parent.parent if is_pattern(output) else output.parent
         if folder.exists():
-            # Whether it may be replaced depends on what is known of it, and is asked later.
+            # `plan_job` decides later, by the status file, whether an existing output may be replaced.
             check_outputs(replace(config, overwrite=True))
             return
         resolve_encoding(output, codec=config.codec, crf=config.crf, pix_fmt=config.pix_fmt)
@@ -174,7 +174,7 @@ class Checker:
 
 
 def architecture(choice: ModelChoice) -> ModelChoice:
-    """Return the choice without what is not about the model itself."""
+    """Return the choice without device, precision and seed, which do not matter for the checks."""
     return ModelChoice(model=choice.model, preset=choice.preset, sets=choice.sets)
 
 
@@ -187,9 +187,9 @@ def _takes(engine: Engine, size: int) -> bool:
 
 
 def shared_paths(jobs: Sequence[Job]) -> Iterator[Problem]:
-    """Yield outputs that two jobs have in common, and those that are an input of a job.
+    """Yield a problem for each output that two jobs share, or that is an input of a job.
 
-    Names that differ in case only, and links to one file, count as the same.
+    Names that differ only in case, and links to one file, count as the same.
     """
     inputs, folders = _inputs(jobs)
     outputs: dict[str, Job] = {}
@@ -218,7 +218,7 @@ def shared_paths(jobs: Sequence[Job]) -> Iterator[Problem]:
 
 
 def _inputs(jobs: Sequence[Job]) -> tuple[dict[str, Job], dict[str, list[tuple[Path, Job]]]]:
-    """Return which job reads each file, by its name and by the folder that it lies in."""
+    """Return the jobs by the files that they read, and by the folders that contain these files."""
     inputs: dict[str, Job] = {}
     folders: dict[str, list[tuple[Path, Job]]] = {}
     read = {path: job for job in reversed(jobs) for path in job.config.inputs}
@@ -231,7 +231,7 @@ def _inputs(jobs: Sequence[Job]) -> tuple[dict[str, Job], dict[str, list[tuple[P
 
 
 def _reader_of_frames(output: Path, inputs: dict[str, Job], folders: dict[str, list[tuple[Path, Job]]]) -> Job | None:
-    """Return the job that reads the folder that frames are to go to, or a picture that would be one of them."""
+    """Return the job that reads the folder to which frames are written, or a picture that would be among them."""
     folder = _same(output.parent)
     if folder in inputs:
         return inputs[folder]
@@ -240,9 +240,9 @@ def _reader_of_frames(output: Path, inputs: dict[str, Job], folders: dict[str, l
 
 
 def _output_names(path: Path) -> Iterator[str]:
-    """Yield what a file is compared by: its name, and the file itself where there is one."""
+    """Yield the names by which an output is compared: its path, and the identity of an existing file."""
     if is_pattern(path):
-        # Patterns that differ in their digits only would mix.
+        # Patterns that differ only in their digits would mix.
         yield _same(path.parent / re.sub(r"%0?\d*d", "#", path.name))
         return
     yield _same(path)
@@ -254,7 +254,7 @@ def _output_names(path: Path) -> Iterator[str]:
 
 
 def _patterns_around(path: Path) -> Iterator[str]:
-    """Yield patterns that could write the frames of this one too: `a%d.png` those of `a12%d.png`."""
+    """Yield patterns whose frames can have the names of this one's: `a%d.png` for `a12%d.png`."""
     if is_pattern(path):
         before, number_on = re.findall(r"^((?:[^%]|%%)*)(.*)$", path.name, re.DOTALL)[0]
         while before[-1:].isdigit():

@@ -1,4 +1,4 @@
-"""A running Ray, or one of our own on this machine: connecting, quietly, and leaving it as it was."""
+"""Connecting to a running Ray cluster, or starting one on this machine for the time of the run."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from fommctl.errors import MissingError, UsageError
 from fommctl.machine import usable_cores
 
 ANSWER_S = 5.0
-"""Seconds that a cluster has to answer."""
+"""Seconds to wait for a cluster's answer."""
 STORE_BYTES = 256 << 20
-"""Memory for what is handed around: pictures of sources and motions, no videos."""
+"""Memory of the object store, for source pictures and motions; videos do not go through it."""
 _SETTINGS, _FRAME_HEADER = b"\x04", 9
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + _SETTINGS + bytes(5)
-"""Beginning of a client: the preface of HTTP/2, and settings that leave all as it is."""
+"""First bytes of an HTTP/2 client: the preface, and empty settings."""
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
@@ -36,14 +36,14 @@ _QUIET = {
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Resources that workers can be given."""
+    """A connected cluster and its resources."""
 
     ray: Any
-    """The module."""
+    """The module ray."""
     own: bool
-    """Started here, for this run."""
+    """Whether it was started here, for this run."""
     processors: tuple[int, ...]
-    """Numbers of each machine that has some."""
+    """Number of processors of each machine."""
     gpus: int
 
 
@@ -58,11 +58,11 @@ class Share:
 
 @contextlib.contextmanager
 def connected(address: str | None, workers: int | None) -> Iterator[Cluster]:
-    """Connect to Ray at `address`: `auto` for the one that runs on this machine, HOST:PORT, or None for RAY_ADDRESS,
-    without which one is started here and stopped at the end.
+    """Connect to Ray at `address`: `auto` for the one that runs on this machine, HOST:PORT, or None for RAY_ADDRESS; if
+    that is not set, Ray is started here and stopped at the end.
 
-    workers: those that a Ray of our own must have room for. Raises MissingError where Ray is not installed, does not
-    answer, or is of another version.
+    workers: number of workers for which a Ray started here needs room. Raises MissingError if Ray is not installed,
+    does not answer, or has another version.
     """
     ray = _import()
     address = address or os.environ.get("RAY_ADDRESS") or None
@@ -72,7 +72,7 @@ def connected(address: str | None, workers: int | None) -> Iterator[Cluster]:
     with contextlib.ExitStack() as stack:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
         if address is None:
-            # Short, for names of sockets hold 107 bytes.
+            # A short path, because names of sockets are limited to 107 bytes.
             folder = tempfile.mkdtemp(prefix="fommctl-ray-")
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             options |= {"address": "local", "num_cpus": max(usable_cores(), workers or 1), "_temp_dir": folder}
@@ -89,10 +89,10 @@ def connected(address: str | None, workers: int | None) -> Iterator[Cluster]:
 
 
 def share_out(cluster: Cluster, workers: int | None, devices: tuple[str, ...]) -> Share:
-    """Return what each of so many workers gets; None: one a GPU, else one a machine.
+    """Divide a cluster's resources among workers.  workers: None: one per GPU, or without GPUs one per machine.
 
-    devices: () for what there is; ("cpu",) leaves GPUs alone. A worker on processors has the threads of
-    OMP_NUM_THREADS, else an equal part of the machines'. Raises UsageError.
+    devices: () for whatever there is; ("cpu",) does not use GPUs. A worker on processors has the threads of
+    OMP_NUM_THREADS, else an equal share. Raises UsageError.
     """
     if any(device not in ("cpu", "auto", "cuda") for device in devices):
         raise UsageError(
@@ -151,7 +151,7 @@ def _no_answer(address: str) -> MissingError:
 
 
 def _check_answers(address: str) -> None:
-    """Raise MissingError at once where nobody listens: Ray itself would try for minutes."""
+    """Raise MissingError at once if nothing listens at the address; Ray itself would try for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if address == "auto":
         return
@@ -166,8 +166,8 @@ def _check_answers(address: str) -> None:
 
 
 def _speaks_grpc(connection: socket.socket) -> bool:
-    """Tell whether the other side answers as HTTP/2 has it, which gRPC and so Ray speak: with its settings (RFC 9113,
-    section 3.4). Raises OSError where it says nothing for ANSWER_S seconds."""
+    """Return whether the other side speaks HTTP/2, like gRPC and so Ray: it then answers with its settings (RFC 9113,
+    section 3.4). Raises OSError if there is no answer within ANSWER_S seconds."""
     connection.sendall(_GREETING)
     answer = b""
     while len(answer) < _FRAME_HEADER and (more := connection.recv(_FRAME_HEADER - len(answer))):
@@ -185,13 +185,13 @@ def _cluster(ray: Any, own: bool) -> Cluster:
 
 @functools.cache
 def _token() -> str:
-    """Return the settings of Ray, which are read once in a process."""
+    """Return a random token for Ray's authentication, always the same: Ray reads it once per process."""
     return secrets.token_hex(32)
 
 
 @contextlib.contextmanager
 def _token_of_its_own() -> Iterator[None]:
-    """Keep a Ray that this run starts to itself, and leave nothing in the user's home."""
+    """Protect a Ray that this run starts by a token of its own, without writing to the user's home."""
     names = ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE")
     before = {name: os.environ.get(name) for name in names}
     os.environ["RAY_AUTH_TOKEN"] = _token()

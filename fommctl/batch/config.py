@@ -14,13 +14,13 @@ from fommctl.errors import UsageError
 from fommctl.options import Reads, configuration, listed, option
 
 TIMELINES = (".otio", ".edl")
-"""Endings of timelines, see `fommctl.batch.timelines`."""
+"""Suffixes of timelines, see `fommctl.batch.timelines`."""
 RUN = "How jobs are run"
 """Panel of --help."""
 
 
 def parse_split(text: str) -> int | None:
-    """Return a number of parts; None for `auto`. Raises UsageError for anything else."""
+    """Parse a number of parts; `auto` gives None. Raises UsageError for anything else."""
     if text == "auto":
         return None
     if not (text.isdecimal() and int(text[:9]) > 0):
@@ -34,7 +34,7 @@ class BatchConfig:
 
     jobs: Annotated[Path, typer.Argument(help="Job file (.csv, .jsonl, .yaml, .json) or timeline (.otio, .edl).")]
     defaults: Mapping[str, Any] = Field(default_factory=dict)
-    """Fields for jobs that do not have them; relative paths among them begin at the current folder."""
+    """Fields for jobs that lack them; relative paths in them are relative to the current folder."""
     workers: Annotated[
         int | None,
         Field(ge=0),
@@ -105,7 +105,7 @@ class BatchConfig:
     ] = None
 
     def conflicts(self) -> Iterator[UsageError]:
-        """Yield options that exclude each other."""
+        """Yield an error for each set of options that exclude each other."""
         if self.engine == "local" and (self.address is not None or self.split != 1):
             yield UsageError("--address and --split need --engine ray", "Add --engine ray.")
         if self.engine == "ray" and self.workers == 0:
@@ -117,7 +117,7 @@ class BatchConfig:
 
     @property
     def is_timeline(self) -> bool:
-        """Whether the jobs are clips of a timeline, by the file's ending."""
+        """Whether the jobs are clips of a timeline, by the file's suffix."""
         return self.jobs.suffix.lower() in TIMELINES
 
     @property

@@ -1,4 +1,4 @@
-"""Files of jobs: CSV, JSON Lines or YAML, as rows of fields with the lines where they stand and their problems."""
+"""Reading job files (CSV, JSON Lines or YAML) into rows of fields, with their line numbers and problems."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from fommctl.errors import FommctlError, InputError, UsageError
 from fommctl.presets.config import MAX_BYTES, Keys, describe, did_you_mean, read_yaml
 
 OUTPUT = "{source.stem}--{driving.stem}.mp4"
-"""Name of a result, as `animate` has it."""
+"""Default name of a result, as in `animate`."""
 _SHOWN = 100
 MAX_TABLE_BYTES = 16_000_000
-"""Largest file of CSV or JSON Lines; YAML is bounded as configurations are."""
+"""Largest size of CSV and JSON Lines files; YAML has the limit of configurations."""
 _HINT = "See 'fommctl batch --help' for what a file of jobs looks like."
 _UTF_8 = "Save it as UTF-8; spreadsheets call that 'CSV UTF-8', or ask for it."
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why one job cannot be done as it stands."""
+    """The reason why one job cannot be done."""
 
     where: str
     """`line 3`."""
@@ -34,12 +34,12 @@ class Problem:
     exit_code: int = UsageError.exit_code
     """Exit code of `animate` for it."""
     number: int = 0
-    """Number of the job; 0 where the row came to none."""
+    """Number of the job; 0 if its row gave no job."""
     output: Path | None = None
 
     @classmethod
     def of(cls, where: str, error: FommctlError, number: int = 0, output: Path | None = None) -> Problem:
-        """Return the problem that an error tells of."""
+        """Convert an error to a problem."""
         return cls(where, error.message, error.hint, error.exit_code, number, output)
 
     @property
@@ -49,13 +49,13 @@ class Problem:
 
 
 def line_of(where: str) -> int:
-    """Return the number in `line 3`; 0 for other places."""
+    """Return the number in `line 3`; 0 for other texts."""
     match = re.search(r"\d+$", where)
     return int(match[0]) if match else 0
 
 
 def problems_error(name: str, problems: Sequence[Problem]) -> UsageError:
-    """Return one error for all of them, a line each; name: of the file."""
+    """Combine problems into one error, one line each.  name: name of the file."""
     hints = list(dict.fromkeys(problem.hint for problem in problems if problem.hint))
     if len(problems) == 1:
         return UsageError(f"{name}, {problems[0].where}: {problems[0].message}", hints[0] if hints else None)
@@ -68,37 +68,36 @@ def problems_error(name: str, problems: Sequence[Problem]) -> UsageError:
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """The fields of one job as they were written: text from CSV, JSON values from the others."""
+    """The fields of one job as written: text from CSV, JSON values from the other formats."""
 
     where: str
     """`line 3`."""
     fields: dict[str, Any]
     names: dict[str, str] = field(default_factory=dict)
-    """Fields that the name of its output may hold beside the usual: of a timeline, `clip` and `reel`."""
+    """More fields for the name of its output: `clip` and `reel` from a timeline."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobFile:
-    """All that a file says."""
+    """The content of a job file."""
 
     entries: list[JobRow]
     defaults: dict[str, Any] = field(default_factory=dict)
-    """Fields of every job that does not have them itself."""
+    """Fields for jobs that lack them."""
     problems: list[Problem] = field(default_factory=list)
-    """Problems of lines that cannot be read; the others are in `entries`."""
+    """Problems of lines that cannot be read; all other lines are in `entries`."""
     fatal: list[Problem] = field(default_factory=list)
     """Problems that concern all jobs."""
     header: JobRow | None = None
-    """The columns of a table, without values: all fields that its entries can have."""
+    """The columns of a table, as fields without values."""
     output: str = OUTPUT
-    """Output of jobs that have none."""
+    """Template of the output for jobs without one."""
 
 
 def read_job_file(path: Path) -> JobFile:
     """Read .csv, .jsonl, .ndjson, .yaml, .yml or .json.
 
-    Raises UsageError for another ending and for a file that cannot be read as what its ending says, InputError for one
-    that is not there.
+    Raises UsageError for another suffix and for content that does not match the suffix, InputError for a missing file.
     """
     readers: dict[str, Callable[[str, str], JobFile]] = {
         ".csv": _read_csv,
@@ -157,7 +156,7 @@ def _read_csv(text: str, name: str) -> JobFile:
             problems.append(Problem(where, problem, "Put values that hold a comma into double quotes."))
             continue
         given = {column: cell.strip() for column, cell in zip(names, cells, strict=False)}
-        # An empty cell is a field that the job does not have.
+        # An empty cell means that the job lacks the field.
         entry = JobRow(where, {column: cell for column, cell in given.items() if cell})
         entries.append(entry)
     return JobFile(entries, problems=problems, header=JobRow(header[0], dict.fromkeys(names)))
@@ -172,7 +171,7 @@ class _Rows:
         self._between = True
 
     def parsed(self, name: str) -> Iterator[tuple[str, list[str]]]:
-        """Yield (`line 3`, cells). Raises UsageError for what is no CSV."""
+        """Yield (`line 3`, cells). Raises UsageError for invalid CSV."""
         try:
             for cells in csv.reader(self._records(), delimiter=self._delimiter(), strict=True):
                 where = f"line {self._first}"
@@ -183,7 +182,7 @@ class _Rows:
             raise UsageError(f"{name}, line {self._first}: not valid CSV: {error}", _HINT) from error
 
     def _records(self) -> Iterator[str]:
-        """Yield lines for the reader; a value in quotes may go on over several, and a # in it is no comment."""
+        """Yield lines for the CSV reader; a quoted value may span several lines, and a # in it is not a comment."""
         for number, line in enumerate(self._lines, start=1):
             if self._between and _is_empty(line):
                 continue
@@ -192,7 +191,7 @@ class _Rows:
             yield line
 
     def _delimiter(self) -> str:
-        """Find the separator of the header; spreadsheets write semicolons where the comma is for decimals."""
+        """Detect the separator in the header; spreadsheets write semicolons in locales with decimal commas."""
         header = next((line for line in self._lines if not _is_empty(line)), "")
         try:
             return csv.Sniffer().sniff(header, ",;\t|").delimiter
@@ -278,6 +277,6 @@ class _Where:
     origins: dict[Keys, str]
 
     def __call__(self, keys: Keys) -> str:
-        """Return `line 3`, of the nearest part around it that has one."""
+        """Return `line 3` for a key, or for its nearest parent with a known line."""
         found = next((self.origins[keys[:end]] for end in range(len(keys), -1, -1) if keys[:end] in self.origins), "")
         return f"line {found.rpartition(':')[2]}"

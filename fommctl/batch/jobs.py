@@ -1,4 +1,4 @@
-"""Jobs: what a file of jobs says, with its defaults, patterns and options, as typed jobs."""
+"""Building typed jobs from a job file, with defaults, patterns and options."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from fommctl.presets.preset import preset_specs
 
 T = TypeVar("T")
 _LONGEST_PATH = 4096
-"""Characters, as Linux has it; the search for a pattern takes the square of them."""
+"""Longest path in characters, the limit of Linux; searching for a pattern takes time quadratic in it."""
 _NOT_NAMED = ("source", "driving", "output", "views", "sets", "sign", "sign_key")
-"""Fields that the name of an output cannot hold."""
+"""Fields that cannot be used in the name of an output."""
 MAX_MATCHES = 100_000
 """Most matches of one pattern, and jobs of one batch."""
 _PARTS = ("stem", "name", "suffix", "parent", "folder")
@@ -35,7 +35,7 @@ _WIDTH = re.compile(r"0?\d{0,2}d?")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One line of a job file; with patterns, one of those that it stands for. Can be pickled."""
+    """One job: a line of a job file, or one match of its patterns. Can be pickled."""
 
     number: int
     """Number in the whole batch, from 1."""
@@ -57,7 +57,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class FieldValue:
-    """A field as it was written, and the folder that a relative path in it begins at."""
+    """A field as written, and the base folder of relative paths in it."""
 
     value: Any
     base: Path
@@ -65,7 +65,7 @@ class FieldValue:
 
 @dataclass(frozen=True, slots=True)
 class ParsedJobs:
-    """The jobs of a file in its order, and what is wrong with those that are not among them."""
+    """The jobs of a file in order, and the problems of those that could not be built."""
 
     jobs: list[Job]
     problems: list[Problem]
@@ -75,20 +75,20 @@ class ParsedJobs:
 
 
 def known_fields() -> tuple[str, ...]:
-    """Return all that a job may have."""
+    """Return the names of all fields that a job may have."""
     return (*option_fields(AnimateConfig), *option_fields(ModelChoice))
 
 
 def canonical(name: str) -> str:
-    """Return the field that a name means: `driving-crop` is `driving_crop`, `Source` is `source`, `view` is `views`."""
+    """Normalise the name of a field: `driving-crop` to `driving_crop`, `Source` to `source`, `view` to `views`."""
     field = field_named(AnimateConfig, name) or field_named(ModelChoice, name)
     return name.strip().replace("-", "_").lower() if field is None else field.name
 
 
 def build(file: JobFile, path: Path, command: Mapping[str, Any], host: Host) -> ParsedJobs:
-    """Return jobs from the entries of the file at `path`.
+    """Build the jobs of the file at `path`.
 
-    command: fields of the command line, for jobs that do not have them; relative paths among them begin at the current
+    command: fields from the command line, for jobs that lack them; relative paths in them are relative to the current
     folder. Problems are those of the file, of fields that do not exist or cannot be read, and of patterns.
     """
     folder = absolute(path).parent
@@ -127,7 +127,7 @@ def _given(values: Mapping[str, Any], base: Path) -> dict[str, FieldValue]:
 
 
 def _unknown(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return message and hint for each field that does not exist, and for one that is given by two names."""
+    """Return message and hint for each unknown field, and for each field that is given by two names."""
     known = known_fields()
     shown = "A job has source, driving, output and the options of 'fommctl animate --help'."
     found = [
@@ -142,18 +142,18 @@ def _unknown(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 @dataclass(slots=True)
 class _Builder:
-    """One entry on its way to jobs; what it comes to is added to `jobs` and `problems`."""
+    """Builds the jobs of one entry, and adds them to `jobs` or their problems to `problems`."""
 
     entry: JobRow
     given: Mapping[str, FieldValue]
     output: FieldValue
-    """Output where the entry has none."""
+    """Template of the output, if the entry has none."""
     registered: frozenset[str]
     jobs: list[Job]
     problems: list[Problem]
 
     def build(self) -> None:
-        """Collect every problem of the entry, or its jobs."""
+        """Add all jobs of the entry, or all of its problems."""
         before = len(self.problems)
         texts = {name: self._text(name) for name in ("source", "driving")}
         sources, drivings = ([] if text is None else self._expanded(text) for text in texts.values())
@@ -181,7 +181,7 @@ class _Builder:
         self.jobs.append(Job(number=number, where=self.entry.where, config=config, choice=choice))
 
     def _names(self, number: int, config: AnimateConfig, choice: ModelChoice) -> dict[str, str | int]:
-        """Return what the name of an output may hold."""
+        """Return the fields for the name of an output."""
         values: dict[str, str | int] = {"number": number, **self.entry.names}
         values |= {**path_fields("source", config.source), **path_fields("driving", config.driving)}
         for name in known_fields():
@@ -196,7 +196,7 @@ class _Builder:
         return values
 
     def _text(self, name: str) -> FieldValue | None:
-        """Return a path as it was written. None, and a problem, where it is none."""
+        """Return a path as written; None, with a problem, if it is not a text or missing."""
         given = self.given.get(name)
         if given is None or given.value == "":
             self._problem(f"the job has no {name}", "Every job needs source and driving.")
@@ -226,8 +226,8 @@ class _Builder:
         return self.output
 
     def _read(self, kind: type[T], **others: Path) -> T | None:
-        """Return the fields of the job that belong to a configuration class, read by it; None, and problems, where they
-        cannot be. others: fields that patterns and names decide."""
+        """Read the job's fields into a configuration class; None, with problems, if that fails.  others: fields that
+        follow from patterns and names."""
         decided = (*others, "output")
         values = {
             name: self._located(field, self.given[name])
@@ -243,7 +243,7 @@ class _Builder:
         return None
 
     def _located(self, field: OptionField, given: FieldValue) -> Any:
-        """Return the value as the configuration class takes it: lists for fields of many, absolute paths."""
+        """Convert a value for the configuration class: lists for fields with several values, absolute paths."""
         value = _several(given.value) if field.many else given.value
         if field.name in ("model", "preset") and isinstance(value, str):
             return self._named(value, given.base)
@@ -254,7 +254,7 @@ class _Builder:
         return _absolute(given.base, value)
 
     def _named(self, text: str, base: Path) -> str:
-        """Return a name that is known, or else the absolute path of a file."""
+        """Return a known name unchanged, and anything else as the absolute path of a file."""
         path = base / os.path.expanduser(text)
         names_a_file = Path(text).suffix or Path(text).name != text or path.is_file()
         return str(absolute(path)) if text not in self.registered and names_a_file else text
@@ -268,7 +268,7 @@ def _absolute(base: Path, value: Any) -> Any:
 
 
 def _encodable(text: str) -> bool:
-    """Tell whether the system can be asked for a file of this name: not with half a surrogate pair in it."""
+    """Return whether this can be a file name; names with lone surrogates cannot be encoded."""
     try:
         os.fsencode(text)
     except UnicodeEncodeError:
@@ -277,22 +277,21 @@ def _encodable(text: str) -> bool:
 
 
 def _several(value: Any) -> Any:
-    """Return a list; text is split at semicolons, since a cell of a table holds one value."""
+    """Convert a value to a list; text is split at semicolons, because a table's cell holds only text."""
     return [part.strip() for part in value.split(";") if part.strip()] if isinstance(value, str) else value
 
 
 def expand(text: str, base: Path) -> list[Path]:
-    """Return the paths that a field stands for, absolute, in the order in which people count; hidden files are left
-    out.
+    """Expand a path with wildcards to absolute paths in natural order, without hidden files.
 
-    text: a path, or one with *, ?, [abc] or ** (any folders) in it; relative to `base`. What exists by this very name
-    is no pattern; the number of a sequence of frames (`%05d`) stays as it is. Raises InputError where nothing fits.
+    text: a path relative to `base`, which may contain *, ?, [abc] or ** (any folders). The name of an existing file is
+    not a pattern; the number of a sequence of frames (`%05d`) is kept. Raises InputError if nothing matches.
     """
     text = os.path.expanduser(text)
     path = base / text
     if not glob.has_magic(text) or os.path.lexists(path):
         return [absolute(path)]
-    # The frames of a sequence are one input, their folders may be several.
+    # The frames of a sequence are one input, but wildcards may match several folders.
     frames = path.name if is_sequence(path) and not glob.has_magic(path.name) else ""
     found = []
     for name in glob.iglob(os.path.dirname(text) if frames else text, root_dir=base, recursive=True):
@@ -305,14 +304,14 @@ def expand(text: str, base: Path) -> list[Path]:
 
 
 def absolute(path: Path) -> Path:
-    """Return the path without `..` and `.`; links stay as they are."""
+    """Return the absolute path without `..` and `.`; links are not resolved."""
     return Path(os.path.abspath(path))
 
 
 def path_fields(name: str, path: Path) -> dict[str, str]:
-    """Return `source.stem` and so on: stem, name, suffix, parent (the whole path of the folder) and folder (its name).
+    """Return the fields `source.stem` and so on: stem, name, suffix, parent (path of the folder) and folder (its name).
 
-    A sequence of frames goes by the name of its folder.
+    A sequence of frames is named after its folder.
     """
     named = path.parent if is_sequence(path) else path
     values = (named.stem, named.name, named.suffix, str(named.parent), named.parent.name)
@@ -320,9 +319,9 @@ def path_fields(name: str, path: Path) -> dict[str, str]:
 
 
 def fill(template: str, fields: Mapping[str, str | int]) -> str:
-    """Return `{source.stem}_{number:03}.mov` with the values of these fields; `{{` is a brace.
+    """Fill in a template such as `{source.stem}_{number:03}.mov`; `{{` is a brace.
 
-    No other syntax of Python's formats is known. Raises UsageError for a field that does not exist and for a format.
+    No other syntax of Python's formats is supported. Raises UsageError for an unknown field or another format.
     """
     filled = []
     try:
@@ -353,5 +352,5 @@ def _value(template: str, name: str, width: str, conversion: str | None, fields:
         return format(value, width)
     if name.endswith(".parent"):
         return value
-    # A value is part of a name and leads to no other folder.
+    # A value becomes part of a name, and must not lead to another folder.
     return "_" if value in (".", "..") else re.sub(r"[/\\\0]", "_", value)

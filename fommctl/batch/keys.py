@@ -1,4 +1,4 @@
-"""The keys of jobs: contents of the inputs, model and options; jobs of equal keys have equal results."""
+"""Keys of jobs: hashes of inputs, model and options. Jobs with equal keys have equal results."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from fommctl.provenance.hashing import InputFile, media_hash
 
 HASHES = "hashes.json"
 THREADS = 4
-"""Files that are read at once: enough for a network, not too many for a disk with a head."""
+"""Files that are read in parallel: enough for a network, not too many for a hard disk."""
 SETTLED_NS = 2_000_000_000
-"""A file that was written to so shortly before may be written to again without its times telling."""
+"""Age in nanoseconds below which a file may be written to again without a change of its times."""
 _BLOCK = 1 << 20
 _LENGTH = 32
 _ELSEWHERE = ("source", "driving", "views", "output", "motion_out", "overwrite", "sign", "sign_key")
-"""Options that are told by contents, or that do not change the result."""
+"""Options that are covered by hashes of contents, or that do not change the result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Two jobs of equal keys have equal results."""
+    """The key of a job: two jobs with equal keys have equal results."""
 
     value: str
     parts: Mapping[str, str]
@@ -42,23 +42,23 @@ class Key:
     """Inputs as they were when they were hashed."""
 
     def after_the_job(self) -> Key:
-        """Return this key, or one that no job has where the inputs were not left alone until the job was done."""
+        """Return this key; if the inputs have changed since they were hashed, a key that no job has."""
         return self if all(each.unchanged for each in self.inputs) else Key("", {})
 
 
 def inputs_of(job: Job) -> tuple[Path, ...]:
-    """Return what has to be hashed for the key of a job."""
+    """Return the files that are hashed for the key of a job."""
     config = job.config
     return (*config.inputs, *([] if config.sign is None else [config.sign]))
 
 
 def key_of(job: Job, model: Mapping[str, Any], hashes: Hashes) -> Key:
-    """Return the key of a job; model: its identity, see `hashing.model_identity`. Raises InputError.
+    """Return the key of a job.  model: its identity, see `hashing.model_identity`. Raises InputError.
 
-    Of the device only its kind counts: the same job on another GPU of a machine is the same job.
+    Only the kind of the device matters, so that a job on another GPU of the machine is the same job.
     """
     config, choice = job.config, job.choice
-    # Without those that are as they are by default: options that come with later versions change nothing.
+    # Without options at their defaults, so that options of later versions change no key.
     plain = AnimateConfig(source=config.source, driving=config.driving).to_json()
     options = {
         name: value for name, value in config.to_json().items() if name not in _ELSEWHERE and value != plain[name]
@@ -85,13 +85,13 @@ class Hashes:
     """SHA-256 of inputs, by path."""
 
     def __init__(self, memory: Path | None = None) -> None:
-        """Start with what `remember` wrote to the file `memory`; anything else in it is left out."""
+        """Load the hashes that `remember` wrote to the file `memory`; anything else in it is ignored."""
         self._memory = memory
         self._before = {} if memory is None else _recalled(memory)
         self._files: dict[str, tuple[FileFingerprint, str]] = {}
         self._known: dict[Path, str] = {}
         self.states: dict[Path, InputFile] = {}
-        """Inputs before they were hashed."""
+        """Inputs as they were before they were hashed."""
         self._ahead: dict[Path, Future[str]] = {}
         self._stopped = threading.Event()
 
@@ -104,7 +104,7 @@ class Hashes:
 
     @contextlib.contextmanager
     def ahead(self, paths: Iterable[Path]) -> Iterator[None]:
-        """Read these files in several threads meanwhile, in their order."""
+        """Hash these files in several threads during the block, in order."""
         with ThreadPoolExecutor(THREADS, "hashes") as pool:
             distinct = [path for path in dict.fromkeys(paths) if path not in self._known]
             self._ahead = {path: pool.submit(self._hash, path) for path in distinct}
@@ -117,8 +117,8 @@ class Hashes:
                 self._stopped.clear()
 
     def remember(self) -> None:
-        """Write down what was found, for the next time; where that cannot be, everything is read again then."""
-        # Those of other jobs in this folder stay, as long as their files are there.
+        """Save the hashes for the next run; if that fails, the next run reads all files again."""
+        # Hashes of other jobs in this folder are kept as long as their files exist.
         others = {path: entry for path, entry in self._before.items() if path in self._files or os.path.exists(path)}
         kept = {**others, **self._files}
         if self._memory is None or kept == self._before:

@@ -1,7 +1,7 @@
-"""Jobs on a Ray cluster: one actor a worker; a long driving video can be divided among them.
+"""Jobs on a Ray cluster: one actor per worker; a long driving video can be divided among them.
 
-Ray restarts a worker that is lost and repeats what it was at. A job whose driving video is divided becomes one task
-that makes the motion, tasks that render ranges of frames into lossless pictures, and one that encodes the result.
+Ray restarts a lost worker and repeats its task. A job whose driving video is divided becomes one task that makes the
+motion, tasks that render ranges of frames to lossless pictures, and one that encodes the result.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fommctl.batch.worker import Rendered, Worker
 from fommctl.errors import InputError, InterruptedRunError, MissingError
 from fommctl.files import is_running, real_target, temporary_path
 from fommctl.media.output_paths import is_pattern, remove_stale_output
-from fommctl.workers import PATIENCE, Backoff, Done, Failed, Outcome, Tell, TimedOut, WorkerCrashed, attempt
+from fommctl.workers import PATIENCE, Backoff, Done, Failed, Outcome, Progress, TimedOut, WorkerCrashed, attempt
 
 if TYPE_CHECKING:
     from fommctl.animate.config import FrameRange
@@ -41,27 +41,29 @@ POLL_S = 0.5
 START_S = 120.0
 """Seconds in which at least one worker has to start."""
 SHORTEST_RANGE = 250
-"""Frames; below, the start of a range costs more than it saves. Counts where nobody says how many ranges."""
+"""Least number of frames of a range if the number of ranges is automatic: starting a shorter one costs more than it
+saves."""
 RETRIES = 2
-"""Times that Ray repeats a task whose worker was lost."""
+"""How often Ray repeats a task whose worker was lost."""
 
 
 def run_jobs(
-    jobs: Iterator[Job | Backoff], config: BatchConfig, tell: Callable[[Job, int, int | None], None]
+    jobs: Iterator[Job | Backoff], config: BatchConfig, report: Callable[[Job, int, int | None], None]
 ) -> Generator[tuple[Job, Outcome[Rendered]], None, None]:
-    """Yield each job with its outcome, as they come; close the generator to stop early, then nothing is half-written.
+    """Yield each job with its outcome, in order of completion; close the generator to stop early, without partial
+    files.
 
-    jobs: the next one is taken when a worker is free for it. Raises MissingError where there is no Ray.
+    jobs: the next one is taken when a worker is free. Raises MissingError without Ray.
     """
     with connected(config.address, config.workers) as cluster:
         share = share_out(cluster, config.workers, config.devices)
         device = "cpu" if "cpu" in config.devices else "auto"
-        yield from _Run(jobs, cluster, share, device, config.split, config.timeout, tell).outcomes()
+        yield from _Run(jobs, cluster, share, device, config.split, config.timeout, report).outcomes()
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerHost:
-    """WorkerHost of a worker."""
+    """The machine, process and version of fommctl of a worker."""
 
     host: str
     pid: int
@@ -70,10 +72,10 @@ class WorkerHost:
 
 @dataclass(frozen=True, slots=True)
 class Divided:
-    """Values that all tasks of a divided job need."""
+    """What all tasks of a divided job need."""
 
     job: Job
-    """Job with the precision that the first worker's machine has decided on."""
+    """The job, with the precision chosen by the first worker's machine."""
     plan: AnimationPlan
     motions: Sequence[Motion]
     folder: Path
@@ -81,7 +83,7 @@ class Divided:
 
 
 class RayWorker:
-    """The actor: keeps its models from task to task. Of its two threads one works and one answers."""
+    """The Ray actor. It keeps its models from task to task; of its two threads, one works and one answers queries."""
 
     def __init__(self, device: str, threads: int) -> None:
         self._worker = Worker(device)
@@ -89,19 +91,19 @@ class RayWorker:
         self._progress: tuple[int, int | None] = (0, None)
         self._stopped = False
         logging.getLogger("fommctl").addHandler(logging.NullHandler())
-        # stdout belongs to the result of the command, where that runs here too.
+        # stdout is for the result of the command, which may run on this machine too.
         sys.stdout = sys.stderr
 
     def place(self) -> WorkerHost:
-        """Return where this is, once it is ready."""
+        """Return the worker's place; answers once the worker is ready."""
         return WorkerHost(platform.node(), os.getpid(), __version__)
 
     def progress(self) -> tuple[int, int | None]:
-        """Return (frames done, frames in all or None) of the task in hand."""
+        """Return (frames done, total or None) of the current task."""
         return self._progress
 
     def stop(self) -> None:
-        """End the task in hand; what it has written so far is removed."""
+        """End the current task, and remove what it has written."""
         self._stopped = True
 
     def render_job(self, job: Job) -> Outcome[Rendered]:
@@ -110,15 +112,15 @@ class RayWorker:
 
     def make_motion(self, job: Job, pieces: int, shortest: int, folder: Path) -> Outcome[Any]:
         """Plan a job and detect its motion; the result is (Divided, ranges)."""
-        return self._do(lambda each, tell: self._make_motion(each, tell, pieces, shortest, folder), job)
+        return self._do(lambda each, report: self._make_motion(each, report, pieces, shortest, folder), job)
 
     def render_range(self, divided: Divided, frames: FrameRange) -> Outcome[RenderedFrames]:
-        """Render a range of frames into pictures."""
+        """Render a range of frames to pictures."""
         from fommctl.animate.run import render_frames
 
-        def work(each: Divided, tell: Tell) -> RenderedFrames:
+        def work(each: Divided, report: Progress) -> RenderedFrames:
             animator = self._worker.ready(each.job.choice)
-            return render_frames(each.plan, each.motions, animator, frames, each.folder, tell)
+            return render_frames(each.plan, each.motions, animator, frames, each.folder, report)
 
         return self._do(work, divided)
 
@@ -126,34 +128,34 @@ class RayWorker:
         """Write the result from the pictures of all ranges."""
         from fommctl.animate.run import encode_frames
 
-        def work(each: Divided, tell: Tell) -> Rendered:
+        def work(each: Divided, report: Progress) -> Rendered:
             animator = self._worker.ready(each.job.choice)
             result = encode_frames(each.plan, each.motions, animator, parts)
             return Rendered(result=result.to_json(), fingerprint=output_fingerprint(each.job.output))
 
         return self._do(work, divided)
 
-    def _do(self, work: Callable[[Any, Tell], Any], job: Any) -> Outcome[Any]:
+    def _do(self, work: Callable[[Any, Progress], Any], job: Any) -> Outcome[Any]:
         import torch
 
         torch.set_num_threads(self._threads)
         self._stopped, self._progress = False, (0, None)
         try:
-            return attempt(work, job, self._tell)
+            return attempt(work, job, self._report)
         except InterruptedRunError as error:
             return Failed(message=error.message)
 
-    def _tell(self, done: int, total: int | None) -> None:
+    def _report(self, done: int, total: int | None) -> None:
         self._progress = done, total
         if self._stopped:
             raise InterruptedRunError("stopped")
 
-    def _render_job(self, job: Job, tell: Tell) -> Rendered:
+    def _render_job(self, job: Job, report: Progress) -> Rendered:
         _check_seen(job)
-        return self._worker(job, tell)
+        return self._worker(job, report)
 
     def _make_motion(
-        self, job: Job, tell: Tell, pieces: int, shortest: int, folder: Path
+        self, job: Job, report: Progress, pieces: int, shortest: int, folder: Path
     ) -> tuple[Divided, list[FrameRange]]:
         from fommctl.animate.detecting import usual_batch_size
         from fommctl.animate.run import divide, make_motion
@@ -172,7 +174,7 @@ class RayWorker:
 
 
 def _check_seen(job: Job) -> None:
-    """Raise InputError for what a job needs and this machine does not have."""
+    """Raise InputError for files and folders of a job that this machine cannot see."""
     config, choice, output = job.config, job.choice, job.output
     named = [Path(name) for name in (choice.model, choice.preset) if name is not None and Path(name).is_absolute()]
     folder = output.parent.parent if is_pattern(output) else output.parent
@@ -193,7 +195,7 @@ class _Call:
 
 
 _Steps = Generator[list[_Call], list[Any], Rendered]
-"""Yields the tasks that can be done at once, takes their results, returns that of the job."""
+"""A job as a generator: yields tasks that can run in parallel, is sent their results, returns the job's result."""
 
 
 def _whole(job: Job) -> _Steps:
@@ -202,7 +204,7 @@ def _whole(job: Job) -> _Steps:
 
 
 def _divided(job: Job, pieces: int, shortest: int, put: Callable[[Any], Any]) -> _Steps:
-    """Make the tasks of a job.  put: shares a value among all workers."""
+    """Run a job with a divided driving video.  put: stores a value for all workers."""
     folder = _folder_of(job.output)
     try:
         ((divided, ranges),) = yield [_Call("make_motion", (job, pieces, shortest, folder))]
@@ -215,7 +217,7 @@ def _divided(job: Job, pieces: int, shortest: int, put: Callable[[Any], Any]) ->
 
 
 def _folder_of(output: Path) -> Path:
-    """Return a hidden folder for the pictures, on the disk of the output."""
+    """Return a path for a hidden folder of pictures, on the output's disk."""
     target = real_target(output)
     if not is_pattern(target):
         return temporary_path(target)
@@ -225,24 +227,24 @@ def _folder_of(output: Path) -> Path:
 
 @dataclass(slots=True, eq=False)
 class _Running:
-    """A job that was taken, and the tasks that it has become."""
+    """A job that has begun, and its tasks."""
 
     job: Job
     steps: _Steps
     began: float = field(default_factory=time.monotonic)
     ready: deque[_Call] = field(default_factory=deque)
     calls: list[_Call] = field(default_factory=list)
-    """The tasks of this step."""
+    """Tasks of the current step."""
     results: dict[_Call, Any] = field(default_factory=dict)
     out: set[_Call] = field(default_factory=set)
-    """Tasks that workers have."""
+    """Tasks that workers are doing."""
     frames: dict[_Call, int] = field(default_factory=dict)
     total: int | None = None
     outcome: Outcome[Rendered] | None = None
-    """Outcome of the job, once its other tasks have ended."""
+    """Outcome of the job; reported once its other tasks have ended."""
 
     def advance(self, results: list[Any] | None = None) -> None:
-        """Go on to the next step, or to the outcome."""
+        """Continue with the next step, or set the outcome."""
         try:
             self.calls = self.steps.send(results) if results is not None else next(self.steps)
         except StopIteration as end:
@@ -254,16 +256,16 @@ class _Running:
 
 @dataclass(slots=True, eq=False)
 class _Member:
-    """A worker, and the task that it is at."""
+    """A worker and its current task."""
 
     actor: Any
     ref: Any
-    """Reference to what it is asked for: its place, then the outcomes of tasks; None while it has nothing to do."""
+    """Reference to its pending answer: its place, then outcomes of tasks; None while it is idle."""
     place: WorkerHost | None = None
     running: _Running | None = None
     call: _Call | None = None
     asked: Any = None
-    """Reference to its progress."""
+    """Reference to its pending answer about progress."""
 
 
 class _Run:
@@ -277,7 +279,7 @@ class _Run:
         device: str,
         split: int | None,
         timeout: float | None,
-        tell: Callable[[Job, int, int | None], None],
+        report: Callable[[Job, int, int | None], None],
     ) -> None:
         self._jobs = jobs
         self._ray = cluster.ray
@@ -285,7 +287,7 @@ class _Run:
         self._device = device
         self._split = split
         self._timeout = timeout
-        self._tell = tell
+        self._report = report
         self._ahead: Job | None = None
         self._more = True
         self._pause = 0.0
@@ -311,7 +313,7 @@ class _Run:
                 self._stop_late()
                 yield from self._concluded()
         finally:
-            # The workers first: what they still write would come back.
+            # End workers first: otherwise they would go on writing.
             self._end(self._members)
             for running in self._running:
                 running.steps.close()
@@ -322,7 +324,7 @@ class _Run:
         return _Member(actor, actor.place.remote())
 
     def _hand_out(self) -> None:
-        """Give a task to every worker that is ready and has none, as long as there are some."""
+        """Give tasks to idle workers."""
         for member in self._members:
             if member.ref is not None:
                 continue
@@ -347,7 +349,7 @@ class _Run:
         return running
 
     def _take(self) -> Job | None:
-        """Return the next job; None where there is none now."""
+        """Return the next job; None if there is none at the moment."""
         job, self._ahead = self._ahead, None
         if job is None:
             job = self._next()
@@ -367,7 +369,7 @@ class _Run:
         return job
 
     def _pieces(self, job: Job) -> int:
-        """Return in how many ranges a job is to be rendered."""
+        """Return the number of ranges in which a job is rendered."""
         if self._split is not None:
             return self._split
         if self._ahead is not None:
@@ -381,12 +383,12 @@ class _Run:
         try:
             frames = expected_frames(job.config, probe(job.config.driving, job.config.fps))
         except InputError:
-            # The job says so better.
+            # Rendering the job reports this error better.
             return 1
         return min(self._share.workers, (frames or 0) // SHORTEST_RANGE)
 
     def _receive(self) -> None:
-        """Wait a moment for outcomes, and take those that came."""
+        """Wait briefly for outcomes, and process those that have arrived."""
         waiting = {member.ref: member for member in self._members if member.ref is not None}
         pause = max(0.01, min(POLL_S, self._pause - time.monotonic())) if self._pause else POLL_S
         refs = list(waiting)
@@ -428,7 +430,7 @@ class _Run:
         log.info("worker on %s (process %d)", member.place.host, member.place.pid)
 
     def _take_outcome(self, member: _Member) -> None:
-        # A job that ended may come again, or the lock of another batch may be free.
+        # A job that has ended may be retried, or the lock of another batch may be free now.
         self._pause = 0.0
         running, call = member.running, member.call
         assert running is not None
@@ -450,7 +452,7 @@ class _Run:
         try:
             return self._ray.get(ref)  # type: ignore[no-any-return]
         except self._ray.exceptions.RayTaskError as error:
-            # The worker is well: what it was given or gave back could not be handed over.
+            # The worker still works: arguments or result could not be transferred.
             return WorkerCrashed(message=f"the job cannot be handed to a worker: {_reason(error)}")
         except self._ray.exceptions.RayError as error:
             log.debug("lost a worker for good", exc_info=True)
@@ -478,11 +480,11 @@ class _Run:
                 if done and call.method != "make_motion":
                     running.frames[call] = done
                     whole = total if call.method == "render_job" else running.total
-                    self._tell(running.job, sum(running.frames.values()), whole)
+                    self._report(running.job, sum(running.frames.values()), whole)
             member.asked = None
 
     def _stop_late(self) -> None:
-        """Stop jobs that take too long."""
+        """Stop jobs that exceed the time limit."""
         for running in self._running:
             if self._timeout is not None and time.monotonic() - running.began > self._timeout:
                 running.ready.clear()
@@ -493,7 +495,7 @@ class _Run:
                 self._replace(late)
 
     def _concluded(self) -> Iterator[tuple[Job, Outcome[Rendered]]]:
-        """Yield the jobs that have come to their end."""
+        """Yield the jobs that have ended."""
         for running in list(self._running):
             if running.outcome is not None and not running.out:
                 running.steps.close()
@@ -507,7 +509,7 @@ class _Run:
         self._began = time.monotonic()
 
     def _end(self, members: Sequence[_Member]) -> None:
-        """End workers; those that are at work have a while to remove what they have half-written."""
+        """End workers; busy ones have some time to remove partial files."""
         at_work = [member for member in members if member.running is not None]
         for member in at_work:
             with contextlib.suppress(self._ray.exceptions.RayError):
@@ -525,13 +527,13 @@ class _Run:
 
 
 def _wait_until_gone(place: WorkerHost | None) -> None:
-    """Wait for the end of a process of this machine, so that what it left half-written can be removed."""
+    """Wait for a process of this machine to end, so that its partial files can be removed."""
     end = time.monotonic() + PATIENCE
     while place is not None and place.host == platform.node() and is_running(place.pid) and time.monotonic() < end:
         time.sleep(0.05)
 
 
 def _reason(error: BaseException) -> str:
-    """Return the last line of a trace, which says what it was."""
+    """Return the last line of a traceback, which names the error."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Batch: many animations from a file of jobs; what is done stays done, and what fails does not stop the others."""
+"""Batch: many animations from a job file; finished jobs are not repeated, and a failure does not stop the others."""
 
 from __future__ import annotations
 
@@ -22,20 +22,18 @@ from fommctl.batch.status import OutputLocks, Status
 from fommctl.batch.worker import Rendered, make_worker
 from fommctl.errors import FommctlError, JobsFailedError
 from fommctl.host import Host
-from fommctl.workers import Outcome, run_jobs
+from fommctl.workers import Outcome, Progress, run_jobs
 
 log = logging.getLogger(__name__)
-Report = Callable[[int, int | None], None]
-"""report(jobs looked at, jobs in all)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchPlan:
-    """Every job of the file, and what is to be done about it."""
+    """Every job of the file, and whether it has to run."""
 
     planned: tuple[Planned, ...]
     invalid: tuple[Problem, ...]
-    """One for each job that cannot be done as it stands; a line of patterns that come to no jobs counts as one."""
+    """One problem for each job that cannot be done; a line whose patterns give no jobs counts as one."""
     hashes: Hashes = field(default_factory=Hashes)
     """Hashes of the inputs."""
 
@@ -63,7 +61,7 @@ class BatchResult:
 
     jobs: tuple[Mapping[str, Any], ...]
     """`where`, `output`, `state` (done, kept, failed, not started), `attempts`, `seconds`, `reason`, `hint`,
-    `exit_code`, `frames` and `warnings`; None where something is not known."""
+    `exit_code`, `frames` and `warnings`; None for unknown values."""
     status: Path
     seconds: float
 
@@ -74,7 +72,7 @@ class BatchResult:
         return {state: found[state] for state in ("done", "kept", "failed", "not started")}
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result for --json: more keys may be added, none of these changes."""
+        """Return the result for --json. Keys may be added, but never renamed or removed."""
         return {
             "counts": self.counts,
             "jobs": [dict(job) for job in self.jobs],
@@ -83,11 +81,11 @@ class BatchResult:
         }
 
 
-def make_plan(config: BatchConfig, host: Host, report: Report = lambda done, total: None) -> BatchPlan:
-    """Read and check all jobs, and find out which have to run; nothing is written.
+def make_plan(config: BatchConfig, host: Host, report: Progress = lambda done, total: None) -> BatchPlan:
+    """Read and check all jobs, and find out which have to run, without writing anything. report(jobs checked, total).
 
-    Raises InputError and UsageError where the file cannot be used, and UsageError with every problem of every job,
-    unless those are to be kept apart (`keep_going`).
+    Raises InputError and UsageError if the file cannot be used, and, unless `keep_going` is set, UsageError with every
+    problem of every job.
     """
     parsed = build(_read(config), config.jobs, config.defaults, host)
     checker = Checker(host, config.root, local=config.engine == "local")
@@ -108,7 +106,7 @@ def make_plan(config: BatchConfig, host: Host, report: Report = lambda done, tot
     problems.sort(key=lambda each: each.place)
     if parsed.fatal or (problems and not config.keep_going):
         raise problems_error(config.jobs.name, [*parsed.fatal, *problems])
-    # The first of each job.
+    # The first problem of each job.
     invalid = {each.place: each for each in reversed(problems)}
     return BatchPlan(planned=tuple(planned), invalid=tuple(reversed(invalid.values())), hashes=hashes)
 
@@ -124,8 +122,8 @@ def _read(config: BatchConfig) -> JobFile:
 def run(config: BatchConfig, host: Host, plan: BatchPlan, watcher: Watcher) -> BatchResult:
     """Do the jobs of a plan that have to run.
 
-    Raises OutputError where nothing can be written any more. Jobs that fail are in the result, not raised. However it
-    ends, nothing is half-written, and the same command goes on from there.
+    Raises OutputError if nothing can be written any more. Failed jobs are in the result, not raised. However the run
+    ends, there are no partial files, and the same command continues from there.
     """
     began = time.monotonic()
     devices = shared_devices(config)
@@ -158,13 +156,13 @@ def run(config: BatchConfig, host: Host, plan: BatchPlan, watcher: Watcher) -> B
 
 
 def _outcomes(
-    config: BatchConfig, schedule: Schedule, devices: tuple[str, ...], tell: Callable[[Job, int, int | None], None]
+    config: BatchConfig, schedule: Schedule, devices: tuple[str, ...], report: Callable[[Job, int, int | None], None]
 ) -> Generator[tuple[Job, Outcome[Rendered]], None, None]:
     """Render the jobs of a schedule on this machine or on a Ray cluster; close the generator to stop early."""
     if config.engine == "ray":
         from fommctl.batch import ray
 
-        return ray.run_jobs(schedule, config, tell)
+        return ray.run_jobs(schedule, config, report)
     workers = len(devices) if config.workers is None else config.workers
     return run_jobs(
         schedule,
@@ -172,18 +170,18 @@ def _outcomes(
         lambda number: (devices[number % len(devices)],),
         workers=min(workers, len(schedule.planned)),
         timeout=config.timeout,
-        tell=tell,
+        report=report,
     )
 
 
 def by_model(planned: Sequence[Planned]) -> list[Planned]:
-    """Return jobs of one model together, so that a worker need not load it twice; else in the order of the file."""
+    """Group jobs by model, so that workers load each only once; otherwise keep the order of the file."""
     models = list(dict.fromkeys(each.job.choice for each in planned))
     return sorted(planned, key=lambda each: models.index(each.job.choice))
 
 
 def shared_devices(config: BatchConfig) -> tuple[str, ...]:
-    """Return the devices that the workers share. Raises UsageError and MissingError for one that is not there."""
+    """Return the devices that the workers share. Raises UsageError and MissingError for one that does not exist."""
     from fommctl.networks.inference.devices import resolve_device
 
     if config.engine == "ray":
@@ -198,7 +196,7 @@ def shared_devices(config: BatchConfig) -> tuple[str, ...]:
 
 
 def exit_code(result: BatchResult) -> int:
-    """Return 0, or 6 where jobs failed or were not started."""
+    """Return 0, or 6 if jobs failed or were not started."""
     counts = result.counts
     return JobsFailedError.exit_code if counts["failed"] or counts["not started"] else 0
 

@@ -1,4 +1,4 @@
-"""Which jobs have to run, in which order while they do, and the record of each in the status file."""
+"""Deciding which jobs have to run, scheduling them, and recording them in the status file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fommctl.workers import Backoff, Done, Failed, Outcome, TimedOut, WorkerCras
 
 log = logging.getLogger(__name__)
 POLL_S = 0.5
-"""Seconds between two tries to get an output that another batch has locked."""
+"""Seconds between two attempts to lock an output that another batch has locked."""
 LONGEST_PAUSE_S = 30.0
 
 
@@ -33,14 +33,14 @@ class Planned:
     job: Job
     key: Key
     reason: str | None
-    """Why it has to; None: what an earlier batch made is still good."""
+    """Why it has to run; None: the result of an earlier batch is still valid."""
     record: Record | None = None
-    """Line of the status file at that time."""
+    """Its record in the status file when it was planned."""
 
 
 def plan_job(job: Job, key: Key, record: Record | None) -> Planned:
-    """Decide what to do about a job with this record. Raises UsageError where it would replace what no batch has made,
-    or what was changed since."""
+    """Decide whether a job with this record has to run. Raises UsageError if it would replace a file that no batch has
+    made, or that was changed since."""
     reason = reason_to_run(job, key, record)
     if reason is not None and not may_replace(job, record):
         by_batch = record is not None and record.fingerprint is not None
@@ -52,8 +52,8 @@ def plan_job(job: Job, key: Key, record: Record | None) -> Planned:
 
 
 def reason_to_run(job: Job, key: Key, record: Record | None) -> str | None:
-    """Return `new`, `missing`, `missing: sidecar`, `changed: ...`, `failed: ...` or `interrupted`; None where there is
-    nothing to be done."""
+    """Return `new`, `missing`, `missing: sidecar`, `changed: ...`, `failed: ...` or `interrupted`; None if the job need
+    not run."""
     if record is None:
         return "new"
     if record.state == "failed":
@@ -73,9 +73,9 @@ def reason_to_run(job: Job, key: Key, record: Record | None) -> str | None:
 
 
 def may_replace(job: Job, record: Record | None) -> bool:
-    """Return whether nothing is at the output, or what is there is ours or may be replaced all the same.
+    """Return whether the output does not exist, was made by a batch, or may be replaced anyway.
 
-    It is ours as long as it is as a batch has left it: a result that was edited since is somebody's work.
+    A result that was edited after the batch is somebody's work, and counts as not made by a batch.
     """
     found = output_fingerprint(job.output)
     if job.config.overwrite or found is None:
@@ -84,7 +84,7 @@ def may_replace(job: Job, record: Record | None) -> bool:
         return False
     if record.fingerprint == found or (record.state == "done" and record.fingerprint is None):
         return True
-    # A batch that was killed between the output and its record leaves one that says what it is.
+    # If a batch was killed between writing the output and its record, the output's own mark identifies it.
     return record.state in ("started", "interrupted") and _says_it_is_ours(job)
 
 
@@ -102,7 +102,7 @@ class Ended:
 
     job: Job
     state: Literal["done", "kept", "failed"]
-    """kept: it was done before, or by another batch at the same time."""
+    """kept: done before, or by another batch at the same time."""
     attempts: int
     seconds: float | None = None
     result: Mapping[str, Any] | None = None
@@ -112,7 +112,7 @@ class Ended:
 
 
 class Watcher(Protocol):
-    """Observer that shows how far a batch is."""
+    """Observer of a batch, to show its progress."""
 
     def started(self, job: Job, attempt: int) -> None: ...
 
@@ -126,7 +126,7 @@ class Watcher(Protocol):
 
 @dataclass(slots=True)
 class _Turn:
-    """A job, and what was tried so far."""
+    """A job and its attempts so far."""
 
     planned: Planned
     attempts: int = 0
@@ -135,12 +135,12 @@ class _Turn:
     earliest: float = 0.0
     locked: bool = False
     told: bool = False
-    """True once the user was told that another batch has the output."""
+    """Whether the user was already told that another batch has the output."""
 
 
 @dataclass(slots=True)
 class Schedule(Iterator[Job | Backoff]):
-    """Gives out jobs as the engine asks for them; `finish` takes what became of each."""
+    """An iterator over the jobs to run, for the engine; `finish` takes the outcome of each."""
 
     planned: list[Planned]
     status: Status
@@ -157,7 +157,7 @@ class Schedule(Iterator[Job | Backoff]):
         self._waiting.extend(_Turn(planned) for planned in self.planned)
 
     def __next__(self) -> Job | Backoff:
-        """Return a job that is ours from now on, or how long to wait for one."""
+        """Return a job, with its output locked, or how long to wait for one."""
         while not self._stopped and (self._waiting or self._running):
             turn = self._next_turn()
             if isinstance(turn, Backoff):
@@ -168,7 +168,7 @@ class Schedule(Iterator[Job | Backoff]):
         raise StopIteration
 
     def _next_turn(self) -> _Turn | Backoff:
-        """Return the first that nobody else is at and whose pause is over."""
+        """Return the first job whose pause is over and whose output can be locked."""
         now, pause = time.monotonic(), LONGEST_PAUSE_S
         for turn in list(self._waiting):
             if turn.earliest > now:
@@ -185,7 +185,7 @@ class Schedule(Iterator[Job | Backoff]):
         return Backoff(pause)
 
     def _start(self, turn: _Turn) -> Job | None:
-        """Write that it starts; None where there is nothing to do any more."""
+        """Record that a job starts, and return it; None if it need not run any more."""
         job = turn.planned.job
         self.status.refresh()
         record = self.status.of(job.output)
@@ -207,7 +207,7 @@ class Schedule(Iterator[Job | Backoff]):
         return replace(job, config=replace(job.config, overwrite=may_replace(job, record)))
 
     def _by_another(self, turn: _Turn, record: Record) -> Ended | None:
-        """Return what another batch has made of this job since it was planned; hashing the inputs may take minutes."""
+        """Return the outcome of this job in another batch since it was planned, which may be minutes ago."""
         planned = turn.planned
         if record.key != planned.key.value:
             return None
@@ -218,8 +218,7 @@ class Schedule(Iterator[Job | Backoff]):
         return None
 
     def finish(self, job: Job, outcome: Outcome[Rendered]) -> None:
-        """Take the outcome of a job that was given out. Raises OutputError where the disk is full: then no job can be
-        rendered."""
+        """Process the outcome of a job. Raises OutputError if the disk is full, because then no job can be rendered."""
         turn = self._running.pop(job.number)
         if isinstance(outcome, Done):
             rendered = outcome.result
@@ -240,7 +239,7 @@ class Schedule(Iterator[Job | Backoff]):
         if isinstance(outcome, WorkerCrashed | TimedOut):
             remove_stale_output(job.output)
         if isinstance(outcome, WorkerCrashed) and not turn.crashes:
-            # It may have been the machine's fault, or that of the job before.
+            # The cause may have been the machine, or the job before.
             turn.crashes += 1
             self._say(turn, "interrupted", error={"message": outcome.message})
             self._again(turn, outcome.message, pause=0.0)
@@ -248,9 +247,9 @@ class Schedule(Iterator[Job | Backoff]):
         self._failed(turn, outcome)
 
     def abandon(self) -> None:
-        """Say of the jobs that were at work that they were interrupted, and give all claims back."""
+        """Record running jobs as interrupted, and release all locks."""
         for turn in self._running.values():
-            # Of a worker that had no time to clean up.
+            # Left by a worker that had no time to clean up.
             remove_stale_output(turn.planned.job.output)
         with contextlib.suppress(OutputError):
             for turn in self._running.values():
@@ -259,7 +258,7 @@ class Schedule(Iterator[Job | Backoff]):
 
     @property
     def not_started(self) -> list[Planned]:
-        """Jobs that were left when the batch stopped at a failure."""
+        """Jobs that had not started when the batch stopped at a failure."""
         return [turn.planned for turn in self._waiting]
 
     def _failed(self, turn: _Turn, outcome: Failed) -> None:

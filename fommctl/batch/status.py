@@ -1,6 +1,6 @@
-"""status.jsonl: what became of the jobs, one line a change, written by any number of batches at once.
+"""The status file, status.jsonl: one line per change of a job's state, written by any number of batches at once.
 
-Beside it lies the folder `.fommctl-batch` with the locks: one for the file and one for each output that is rendered.
+Beside it is the folder `.fommctl-batch` with the locks: one for the file and one for each output that is rendered.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from fommctl.media.output_paths import is_pattern, matching
 FILE = "status.jsonl"
 FOLDER = ".fommctl-batch"
 _PATIENCE_S = 60.0
-"""Seconds that another batch may take to add its line."""
+"""Seconds to wait for another batch that is adding a line."""
 State = Literal["started", "done", "failed", "interrupted"]
 
 
 class Record(BaseModel):
-    """A line of the file: what became of one output."""
+    """A line of the file: the state of one output."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -36,9 +36,9 @@ class Record(BaseModel):
     output: str
     state: State
     key: str
-    """Content hash of inputs, model and options."""
+    """Hash of inputs, model and options."""
     parts: dict[str, str] = {}
-    """Content hash of each of them, so that a change has a name."""
+    """Hash of each of them, to tell which has changed."""
     attempt: int = 1
     error: dict[str, Any] | None = None
     """`message`, `hint` and `exit_code` of a failure."""
@@ -46,13 +46,13 @@ class Record(BaseModel):
     seconds: float | None = None
     size: int | None = None
     mtime_ns: int | None = None
-    """Size and time of the output that was written last, also where a later attempt failed."""
+    """Time of writing of the last output, also after a later attempt that failed."""
     host: str = ""
     pid: int = 0
 
     @property
     def fingerprint(self) -> FileFingerprint | None:
-        """Fingerprint of the output that was written last."""
+        """Fingerprint of the last output."""
         return None if self.size is None or self.mtime_ns is None else FileFingerprint(self.size, self.mtime_ns)
 
 
@@ -70,16 +70,16 @@ class Status:
         return self.path.parent / FOLDER
 
     def identity(self, output: Path) -> str:
-        """Return the name of an output in the file: relative to its folder where it lies below it, else its path."""
+        """Return the name of an output in the file: relative to the file's folder if it is inside, else its path."""
         real, folder = Path(os.path.realpath(output)), Path(os.path.realpath(self.path.parent))
         return real.relative_to(folder).as_posix() if real.is_relative_to(folder) else str(real)
 
     def of(self, output: Path) -> Record | None:
-        """Return the last record of an output, as of the last `refresh`."""
+        """Return the last record of an output at the time of the last `refresh`."""
         return self._records.get(self.identity(output))
 
     def refresh(self) -> None:
-        """Read what was added. Raises OutputError where the file cannot be read."""
+        """Read the lines that were added. Raises OutputError if the file cannot be read."""
         added, replaced = self._journal.read_new()
         if replaced:
             self._records = {}
@@ -90,7 +90,7 @@ class Status:
             self._records[record.output] = record
 
     def add(self, output: Path, state: State, *, key: str, parts: Mapping[str, str], attempt: int, **more: Any) -> None:
-        """Add a line. Raises OutputError where it cannot be written."""
+        """Add a line. Raises OutputError if it cannot be written."""
         record = Record(
             time=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
             output=self.identity(output),
@@ -113,13 +113,13 @@ class Status:
 
 
 class OutputLocks:
-    """The outputs that this process renders, so that batches that run at once do no job twice.
+    """Locks on the outputs that this process renders, so that concurrent batches do no job twice.
 
-    The locks end with the process, whatever ends it; their files stay.
+    The locks end with the process, however that ends; their files are kept.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder, and those above it, where it is missing. Raises OutputError where that fails."""
+        """Create the folder and its parents if missing. Raises OutputError if that fails."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -128,7 +128,7 @@ class OutputLocks:
         self._held: dict[str, ExitStack] = {}
 
     def take(self, identity: str) -> bool:
-        """Lock an output; False where another process has it. Raises OutputError where nothing can be locked."""
+        """Lock an output; return False if another process has it. Raises OutputError if locking fails."""
         held = ExitStack()
         try:
             if not held.enter_context(locked(self._folder / f"{text_sha256(identity)[:32]}.lock")):
@@ -139,17 +139,17 @@ class OutputLocks:
         return True
 
     def release(self, identity: str) -> None:
-        """Let other batches have an output."""
+        """Release an output."""
         self._held.pop(identity).close()
 
     def release_all(self) -> None:
-        """Let other batches have all outputs."""
+        """Release all outputs."""
         for identity in list(self._held):
             self.release(identity)
 
 
 def output_fingerprint(output: Path) -> FileFingerprint | None:
-    """Return the fingerprint of an output, of all frames of a pattern; None where there is none."""
+    """Return the fingerprint of an output, or of all frames of a pattern; None if it does not exist."""
     try:
         files = [path for _, path in matching(output)] if is_pattern(output) else [output]
         return FileFingerprint.of(*files).content if files else None

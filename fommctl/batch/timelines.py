@@ -1,4 +1,4 @@
-"""Timelines of editors, OpenTimelineIO (.otio) and edit decision lists (.edl), as jobs: one a clip.
+"""Reading timelines, OpenTimelineIO (.otio) and edit decision lists (.edl), as jobs, one per clip.
 
 A clip's media is the driving video; its range becomes --start and --end. Anything else comes from the metadata
 `fommctl` of the clip or the timeline, and from the command line.
@@ -29,10 +29,10 @@ _LOOKED = "It is looked for where the timeline says, then beside the timeline by
 
 
 def read_timeline(path: Path, handles: int = 0) -> JobFile:
-    """Read the clips of all video tracks, in the order of their tracks; disabled ones are left out.
+    """Read the clips of all video tracks, track by track, without disabled ones.
 
-    handles: frames before and after the range of each clip, as far as the media goes. Raises UsageError for what is no
-    timeline, InputError where it cannot be read, MissingError without OpenTimelineIO.
+    handles: frames to add before and after the range of each clip, as far as the media goes. Raises UsageError if the
+    file is not a timeline, InputError if it cannot be read, MissingError without OpenTimelineIO.
     """
     timeline = _read(path)
     entries, problems, names = [], [], Counter[str]()
@@ -49,7 +49,7 @@ def read_timeline(path: Path, handles: int = 0) -> JobFile:
         except FommctlError as error:
             problems.append(Problem.of(where, error))
             continue
-        # Clips of one name are told apart by their order.
+        # Clips with the same name are numbered.
         unique = stem if names[stem] == 1 else f"{stem}_{names[stem]}"
         entries.append(JobRow(where, fields, {"clip": unique, "reel": reel or "none"}))
     if not names:
@@ -76,7 +76,7 @@ def _read(path: Path) -> Any:
     try:
         if path.suffix.lower() != ".edl":
             return read()
-        # The list counts frames of a rate that it does not name: that of its media.
+        # An edit decision list does not state its rate: it is the media's.
         return read(rate=_rate_of_media(read(rate=30, ignore_timecode_mismatch=True), path.parent))
     except OSError as error:
         raise InputError(
@@ -124,7 +124,7 @@ def _fields_of(metadata: Any) -> dict[str, Any]:
 
 
 def _media_of(clip: Any, folder: Path) -> Path:
-    """Find the file, or the pattern of pictures, that a clip shows. Raises InputError."""
+    """Return the file or the pattern of pictures of a clip's media. Raises InputError."""
     reference = clip.media_reference
     base = getattr(reference, "target_url_base", None)
     if base is not None:
@@ -143,13 +143,13 @@ def _media_of(clip: Any, folder: Path) -> Path:
 
 
 def _local(url: str) -> str:
-    """Return the path of a URL such as file:///shots/a.mov; what has no scheme is a path."""
+    """Convert a URL such as file:///shots/a.mov to a path; text without a scheme is a path."""
     parts = urlsplit(url)
     return unquote(parts.path) if parts.scheme == "file" else url
 
 
 def _rate_of(clip: Any) -> Fraction:
-    """Return frames a second in which the range of a clip counts."""
+    """Return the frame rate in which the range of a clip counts."""
     return _exact(clip.trimmed_range().start_time.rate)
 
 
@@ -179,7 +179,7 @@ def _range_of(clip: Any, info: VideoInfo, handles: int) -> dict[str, str]:
 
 
 def _beginning(clip: Any, info: VideoInfo) -> int:
-    """Return the number of the media's first frame, as the clip counts: what the timeline says, else the file's
+    """Return the number of the media's first frame in the clip's counting: from the timeline, else from the file's
     timecode."""
     available = clip.media_reference.available_range if clip.media_reference else None
     if available is not None:
@@ -193,7 +193,7 @@ def _beginning(clip: Any, info: VideoInfo) -> int:
 
 
 def _frames(time: Any, info: VideoInfo) -> int:
-    """Return a time of a timeline in frames of the media."""
+    """Convert a time of a timeline to frames of the media."""
     rate = _exact(time.rate)
     return round(Fraction(time.value) * info.coded_rate / rate)
 

@@ -1,4 +1,4 @@
-"""What a worker of a batch does: one job after another, with the models of the last ones still loaded."""
+"""The worker of a batch: renders one job after another, and keeps the last models loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fommctl.animate.config import ModelChoice
 from fommctl.batch.jobs import Job
 from fommctl.batch.status import output_fingerprint
 from fommctl.files import FileFingerprint
-from fommctl.workers import Tell, Work
+from fommctl.workers import Progress, Work
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,32 +34,29 @@ class Rendered:
 
 
 def make_worker(device: str) -> Work[Job, Rendered]:
-    """Return the function that does the jobs.
-
-    device: for jobs whose choice is `auto`.
-    """
-    # What takes long to import is no part of the first job's time.
+    """Return the function that renders jobs.  device: device for jobs with `auto`."""
+    # Import slow modules now, so that they do not count for the first job's time.
     for module in ("fommctl.animate.run", "fommctl.animate.animator"):
         importlib.import_module(module)
     return Worker(device)
 
 
 class Worker:
-    """Renders jobs; holds the models of the last ones, and their encoded sources."""
+    """Renders jobs; keeps the models of the last ones, and their encoded sources."""
 
     def __init__(self, device: str) -> None:
         self._device = device
         self._models: OrderedDict[ModelChoice, tuple[Animator, Tensor]] = OrderedDict()
 
-    def __call__(self, job: Job, tell: Tell) -> Rendered:
-        """Render a job. tell(frames done, frames in all or None). Raises what `animate` raises."""
+    def __call__(self, job: Job, report: Progress) -> Rendered:
+        """Render a job. report(frames done, frames in all or None). Raises what `animate` raises."""
         from fommctl.animate import run as animate
 
-        result = animate.run(job.config, self.ready(job.choice), tell)
+        result = animate.run(job.config, self.ready(job.choice), report)
         return Rendered(result=result.to_json(), fingerprint=output_fingerprint(job.output))
 
     def ready(self, choice: ModelChoice) -> Animator:
-        """Return the loaded model, with the random numbers of a run of its own."""
+        """Return the loaded model, with torch's random state as after loading it, so that jobs are independent."""
         import torch
 
         from fommctl.animate.animator import load

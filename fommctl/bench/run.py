@@ -92,7 +92,7 @@ class BenchResult:
     """Peak of a process that renders by the path of `auto_precision` and does nothing else; None where unknown."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result for --json: more keys may be added, none of these changes."""
+        """Return the result for --json. Keys may be added, but never renamed or removed."""
         return {
             "preset": self.preset,
             "device": self.device,

@@ -56,7 +56,7 @@ class TrainingBenchResult:
     """`plain` and the precisions."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result for --json: more keys may be added, none of these changes."""
+        """Return the result for --json. Keys may be added, but never renamed or removed."""
         paths = {
             name: {key: float(f"{value:.6g}") for key, value in asdict(path).items()}
             for name, path in self.paths.items()

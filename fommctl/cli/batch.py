@@ -217,8 +217,8 @@ def _table(*headers: str) -> "Table":
 
 @contextlib.contextmanager
 def _told_once() -> "Iterator[None]":
-    """Keep warnings of jobs that this process renders itself (--workers 0) off stderr: their results hold them too, and
-    are told with the job's name."""
+    """Suppress warnings of jobs that this process renders itself (--workers 0): they are in the results too, and are
+    printed with the job's name."""
 
     def is_no_result(record: logging.LogRecord) -> bool:
         return not getattr(record, "in_result", False)
@@ -235,7 +235,7 @@ def _told_once() -> "Iterator[None]":
 
 @contextlib.contextmanager
 def watching(session: Session, plan: "BatchPlan") -> "Iterator[Watcher]":
-    """Show jobs on stderr: a display that vanishes at the end on a terminal, elsewhere a line when a job ends; with
+    """Show jobs on stderr: on a terminal a display that disappears at the end, otherwise a line when a job ends; with
     --quiet nothing."""
     progress = _Progress(len(plan.to_run))
     if session.shows_progress:
@@ -252,7 +252,7 @@ def watching(session: Session, plan: "BatchPlan") -> "Iterator[Watcher]":
 
 @dataclass(slots=True)
 class _Row:
-    """A job that is at work."""
+    """A running job."""
 
     name: str
     began: float

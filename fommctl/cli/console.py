@@ -1,6 +1,7 @@
-"""What every command prints with: results, tables, progress and messages, and the session that says which of them.
+"""Output of all commands: results, tables, progress and messages, and the session with the output options.
 
-Whatever goes to a terminal passes `clean`: file names, model files, servers and plugins may hold control characters.
+Everything that goes to a terminal passes through `clean`, because file names, model files, servers and plugins may
+contain control characters.
 """
 
 import contextlib
@@ -21,16 +22,16 @@ if TYPE_CHECKING:
 
 NARROWEST = 60
 LOGGERS = ("fommctl", "py.warnings")
-"""Ours, and Python's warnings of libraries, which are shown with -v only."""
+"""Our logger, and Python's warnings of libraries, which are shown only with -v."""
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""Control characters but tab and newline, and those that turn the direction of what follows."""
+"""Control characters except tab and newline, and characters that change the direction of text."""
 _REMARK = re.compile(r"(INFO|WARNING|[IW]\d{4} )")
-"""Beginning of lines by absl and TensorFlow Lite that are no errors."""
+"""Beginning of lines by absl and TensorFlow Lite that are not errors."""
 log = logging.getLogger(__name__)
 
 
 class LogFormat(StrEnum):
-    """How messages look: text and JSON go to stderr, lines for Open Job Description's runners to stdout."""
+    """Format of messages: text and JSON go to stderr, lines for Open Job Description's runners to stdout."""
 
     TEXT = "text"
     JSON = "json"
@@ -38,19 +39,18 @@ class LogFormat(StrEnum):
 
 
 def without_controls(text: str) -> str:
-    """Return text that moves no cursor, changes no colour and turns no direction."""
+    """Replace characters that could move the cursor, change colours or change the direction of text."""
     return _CONTROL.sub("\ufffd", text)
 
 
 def clean(text: str) -> str:
-    """Return text without control characters; lines after the first are indented, so that none of them passes for a
-    message of its own."""
+    """Replace control characters, and indent all lines after the first, so that none looks like a separate message."""
     first, *more = without_controls(text).split("\n")
     return "\n".join([first, *(line if line.startswith("  ") else f"  {line}" for line in more)])
 
 
 def on_one_line(name: object) -> str:
-    """Return a name of somebody else's as a part of one line: what follows a newline in it would pass for a message."""
+    """Return an untrusted name on one line: text after a newline in it could look like a message."""
     return without_controls(str(name)).replace("\n", "\ufffd")
 
 
@@ -60,20 +60,20 @@ def counted(number: int, noun: str) -> str:
 
 
 def say(text: str) -> None:
-    """Print a message to stderr. A terminal that went away costs the message, never the work."""
+    """Print a message to stderr. If the terminal is gone, the message is lost, but nothing fails."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
             print(without_controls(text), file=sys.stderr, flush=True)
 
 
 def tell(message: str, *, as_json: bool, logger: str, level: str = "info") -> None:
-    """Print a message of progress to stderr: not through logging, which shows warnings only unless asked for more."""
+    """Print a progress message to stderr; not through logging, which by default shows only warnings."""
     text = f"{level}: {message}" if level != "info" else message
     say(json_line(level, message, logger=logger) if as_json else clean(text))
 
 
 def make_console(*, stderr: bool = False) -> "Console":
-    """Return a rich console that prints what it is given without control characters."""
+    """Return a rich console that replaces control characters."""
     from rich.console import Console
     from rich.segment import Segment
 
@@ -89,10 +89,10 @@ def make_console(*, stderr: bool = False) -> "Console":
 
 
 class _Stderr:
-    """Stream that sys.stderr is at the time, below rich's own; writing to one that went away does nothing."""
+    """The current sys.stderr, below rich's own stream; writing does nothing if it is gone."""
 
     terminal: ClassVar[TextIO | None] = None
-    """Stream of displays while file descriptor 2 is read by us."""
+    """Stream for displays while file descriptor 2 is redirected."""
 
     @property
     def _stream(self) -> TextIO:
@@ -133,23 +133,23 @@ class Session:
 
     @property
     def stderr(self) -> "Console":
-        """A rich console on stderr, made when first needed."""
+        """A rich console on stderr, created when first needed."""
         if self._stderr is None:
             self._stderr = make_console(stderr=True)
         return self._stderr
 
     @property
     def shows_progress(self) -> bool:
-        """Whether stderr is a terminal with a person before it, who wants to see how far the work is."""
+        """Whether to show progress: stderr is an interactive terminal, and progress is not switched off."""
         wanted = not self.quiet and not self.json and self.log_format == LogFormat.TEXT
         return wanted and sys.stderr.isatty()
 
     def result(self, data: Mapping[str, Any], text: "RenderableType | None" = None) -> None:
         """Print the result of the command: `data` under --json, else `text` for people.
 
-        A string is printed as it is (brackets of a file name are no markup); for colours give a rich Text.
-        Whatever was warned of is in the JSON too, where it has a list of warnings.
-        Raises ValueError where `data` holds NaN or infinity.
+        A string is printed literally (brackets in a file name are not markup); for colours pass a rich Text.
+        Warnings are added to the JSON's list of warnings, if it has one.
+        Raises ValueError if `data` contains NaN or infinity.
         """
         if self.json:
             told = data.get("warnings")
@@ -158,18 +158,18 @@ class Session:
             print(json.dumps(data, allow_nan=False), file=self.stdout, flush=True)
         elif text is not None:
             console = make_console()
-            # In fewer columns a table drops its cells; the terminal breaks its lines instead.
+            # With fewer columns a table would drop cells; let the terminal wrap its lines instead.
             console.width = max(console.width, NARROWEST)
             console.print(text)
 
     def summary(self, data: Mapping[str, Any], text: "RenderableType | None" = None) -> None:
-        """Print a result like `result`, but nothing under --quiet: for commands whose result is what they wrote."""
+        """Print a result like `result`, but not under --quiet: for commands whose actual result is files."""
         self.result(data, None if self.quiet else text)
 
     @contextlib.contextmanager
     def progress(self, label: str, unit: str = "frames") -> Iterator["Report"]:
-        """Show a progress bar with ETA and rate on stderr; yields report(done, total). Silent without a terminal,
-        and where stdout or stderr is for machines; runners of Open Job Description get lines of theirs."""
+        """Show a progress bar with ETA and rate on stderr; yields report(done, total). Nothing is shown without a
+        terminal or with machine-readable output; Open Job Description's runners get their own lines."""
         if self.log_format == LogFormat.OPENJD:
             yield openjd_progress(label)
             return
@@ -185,7 +185,7 @@ class Session:
 
         class Bar(progress.BarColumn):
             def render(self, task: Any) -> Any:
-                # Of an unknown total rich draws a full bar.
+                # For an unknown total rich would draw a full bar.
                 return super().render(task) if task.total is not None else Text("...")
 
         class Count(progress.MofNCompleteColumn):
@@ -215,15 +215,15 @@ class Report:
         self._show(description=self.label, completed=done, total=total)
 
     def phase(self, text: str) -> None:
-        """Name what is done before anything can be counted."""
+        """Show what is being done before there is anything to count."""
         self._show(description=text)
 
 
 @contextlib.contextmanager
 def undisturbed(display: "Console") -> Iterator[None]:
-    """Print above a display what libraries of other languages write to file descriptor 2, a line at a time.
+    """Print what native libraries write to file descriptor 2 above a display, line by line.
 
-    Written by themselves such lines would tear the display. What they merely remark is shown with -v.
+    Written directly, such lines would garble the display. Lines that are not errors are shown only with -v.
     """
     source, sink = os.pipe()
     terminal = os.dup(2)
@@ -236,7 +236,7 @@ def undisturbed(display: "Console") -> Iterator[None]:
         yield
     finally:
         os.dup2(terminal, 2)
-        # Processes that were started meanwhile may keep the other end open.
+        # Processes started meanwhile may keep the other end open.
         passing.join(0.5)
         with contextlib.suppress(OSError, ValueError):
             _Stderr.terminal.close()
@@ -269,7 +269,7 @@ class LogFormatter(logging.Formatter):
 
 
 def json_line(level: str, message: str, **more: object) -> str:
-    """Return one message for machines."""
+    """Return a message as a line of JSON."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     return json.dumps({"time": now, "level": level, "message": message, **more})
 
@@ -280,7 +280,7 @@ def openjd_line(kind: str, message: str) -> str:
 
 
 def openjd_progress(label: str) -> Report:
-    """Tell a runner of Open Job Description what is done: every phase, and every whole percent once."""
+    """Return a report that prints lines for a runner of Open Job Description: each phase, and each percent once."""
     last, phase = -1, ""
 
     def show(description: str, completed: int = 0, total: int | None = None) -> None:
@@ -299,7 +299,7 @@ def openjd_progress(label: str) -> Report:
 
 
 class StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes to what sys.stderr is at the time, so that messages and a progress bar do not overwrite each other."""
+    """Writes to the current sys.stderr, so that messages and a progress bar do not overwrite each other."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)

@@ -76,7 +76,7 @@ def entry() -> None:
     except Exception as error:
         sys.exit(_without_libraries(error))
     code = main()
-    # The result is told: a signal that comes now must not add an error to it.
+    # The result is printed: a signal from now on must not add an error to it.
     signals.answer(lambda signum, frame: os._exit(code))
     sys.exit(code)
 
@@ -97,13 +97,13 @@ def _dispatch(arguments: list[str]) -> None:
         app(prog_name="fommctl")
     # Not app(...): typer's own main would turn an EOFError into an abort and swallow KeyboardInterrupt.
     command = typer.main.get_command(app)
-    # Parsing takes the words out of the list; the report of `evaluate` shows the whole command.
+    # Parsing empties the list, but the report of `evaluate` shows the whole command.
     with command.make_context("fommctl", list(arguments), obj=tuple(arguments)) as context:
         command.invoke(context)
 
 
 def _without_libraries(error: Exception) -> int:
-    """Answer where the libraries of the command line itself are broken: doctor prints its report without them."""
+    """Handle broken libraries of the command line itself: doctor prints its report without them."""
     if sys.argv[1:2] == ["doctor"]:
         from fommctl.doctor.run import run
 
@@ -120,7 +120,7 @@ def _without_libraries(error: Exception) -> int:
 
 
 def _flags(argv: Sequence[str]) -> SimpleNamespace:
-    """Return the shared flags that count even where the arguments cannot be parsed: json, debug, quiet, log_format."""
+    """Return the shared flags that apply even if the arguments cannot be parsed: json, debug, quiet, log_format."""
     words = list(argv[: argv.index("--")] if "--" in argv else argv)
     after = dict(itertools.pairwise(words))
     formats = ("json", "openjd")
@@ -135,8 +135,8 @@ def _flags(argv: Sequence[str]) -> SimpleNamespace:
 
 
 def run(work: Callable[[], object], argv: Sequence[str]) -> int:
-    """Run `work`, report what it raises as the flags in argv say, return the exit code. A result other than an int
-    is 0. Within `work`, SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt."""
+    """Run `work`, report its error in the format of the flags in argv, and return the exit code: the result of `work`
+    if it is an int, else 0. Within `work`, SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt."""
     from fommctl.cli import console
 
     flags = _flags(argv)
@@ -170,10 +170,10 @@ def _code_of(error: BaseException, flags: SimpleNamespace) -> int:
 
 
 def _stdout_is_lost(look: bool) -> tuple[bool, bool]:
-    """Tell whether the reader of our stdout has gone, and whether it takes nothing more for that or another reason,
-    such as a full disk. What cannot be written is dropped, for it must not raise again at exit.
+    """Return whether the reader of our stdout has gone, and whether stdout cannot be written to, for that or another
+    reason such as a full disk. Unwritten output is dropped, so that it does not raise again at exit.
 
-    look: ask the system too, because unbuffered output leaves nothing to flush.
+    look: query the system too, because unbuffered output leaves nothing to flush.
     """
     try:
         _flush()
@@ -190,7 +190,7 @@ def _drop_stdout() -> None:
 
 
 def _hung_up(stream: TextIO) -> bool:
-    """Tell whether the other end of this pipe was closed, where the system can tell."""
+    """Return whether the other end of this pipe was closed, on systems that can report it."""
     import select
 
     if not hasattr(select, "poll"):
@@ -209,7 +209,7 @@ def _flush() -> None:
 
 
 def _as_known(error: BaseException) -> FommctlError | None:
-    """Return the error as one that has an exit code; None for a command group without a subcommand, which printed its
+    """Convert the error to one with an exit code; None for a command group without a subcommand, which has printed its
     help."""
     import typer
 
@@ -229,7 +229,7 @@ def _as_known(error: BaseException) -> FommctlError | None:
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return InputError(f"not allowed: {error}", "Check the permissions of the file and of its folder.")
     if isinstance(error, OSError) and error.filename is not None:
-        # Moved or removed by somebody else, too long, a folder where a file is expected.
+        # Moved or removed meanwhile, too long a name, a folder instead of a file.
         reason = (error.strerror or str(error)).lower()
         return InputError(f"{reason}: {str(error.filename)[:200]!r}", "Check the name, and whether it still exists.")
     if isinstance(error, ValueError) and "null byte" in str(error):
@@ -255,13 +255,13 @@ def _report(known: FommctlError, error: BaseException, flags: SimpleNamespace) -
         return
     to_stdout = flags.json or flags.log_format == "openjd"
     if not _write(_formatted(known, flags), to_stdout=to_stdout) and flags.json:
-        # What stdout cannot take, because its disk is full, is told on stderr.
+        # If stdout cannot be written to, because its disk is full, the error goes to stderr.
         _drop_stdout()
         _write(_formatted(known, SimpleNamespace(json=False, log_format=flags.log_format)), to_stdout=False)
 
 
 def _formatted(known: FommctlError, flags: SimpleNamespace) -> str:
-    """Return an error as the flags say: JSON on stdout, else a line of JSON or text on stderr, or one for a runner of
+    """Format an error by the flags: JSON for stdout, else a line of JSON or text for stderr, or one for a runner of
     Open Job Description."""
     from fommctl.cli.console import clean, json_line, openjd_line
 
@@ -276,8 +276,7 @@ def _formatted(known: FommctlError, flags: SimpleNamespace) -> str:
 
 
 def _write(text: str, *, to_stdout: bool) -> bool:
-    """Print a line; return whether it was taken. Where nobody listens any more, the exit code is all that can still be
-    told."""
+    """Print a line; return whether that worked. If the stream is closed, only the exit code can still be reported."""
     from fommctl.cli.console import without_controls
 
     stream = sys.stdout if to_stdout else sys.stderr
@@ -290,13 +289,13 @@ def _write(text: str, *, to_stdout: bool) -> bool:
 
 
 def _their_plugin(error: BaseException) -> str | None:
-    """Name the plugin of others in whose code an error arose; None where it is ours."""
+    """Return the name of the third-party plugin in whose code an error was raised; None if there is none."""
     plugin = plugin_of(error)
     return None if plugin is None or plugin.endswith(" of fommctl") else plugin
 
 
 def _bug(error: BaseException) -> FommctlError:
-    """Return an error that nobody foresaw, ours or a plugin's: the traceback goes to a log that a report can carry."""
+    """Convert an unexpected error, ours or a plugin's; the traceback is written to a log for a bug report."""
     import tempfile
     import traceback
 
@@ -317,9 +316,9 @@ def _bug(error: BaseException) -> FommctlError:
 def _signals_raise() -> Iterator[None]:
     """Turn SIGTERM and SIGHUP into KeyboardInterrupt, so that every `with` block cleans up as for Ctrl-C.
 
-    A signal that the caller ignores (nohup, a background job) stays ignored. Signals that follow within a second
-    (an impatient second Ctrl-C, a supervisor that signals the whole group) do not disturb the cleaning up. In the
-    middle of an import, where libraries catch whatever is raised, the interrupt waits for its end.
+    A signal that the caller ignores (nohup, a background job) stays ignored. Signals within a second of the first (a
+    second Ctrl-C, a supervisor that signals the whole group) do not disturb cleaning up. During an import, where
+    libraries may catch any exception, the interrupt waits for its end.
     """
     last = float("-inf")
     asked: float | None = None
@@ -329,7 +328,7 @@ def _signals_raise() -> Iterator[None]:
         now = time.monotonic()
         asked = now if asked is None else asked
         if _importing(frame) and now - asked < LONGEST_IMPORT:
-            # Not threading.Thread: what is interrupted may be just starting one, and hold its lock.
+            # Not threading.Thread: the interrupted code may be starting one, and hold its lock.
             _thread.start_new_thread(_signal_again, (signum,))
             return
         previous, last, asked = last, now, None
@@ -341,7 +340,7 @@ def _signals_raise() -> Iterator[None]:
 
 
 def _importing(frame: FrameType | None) -> bool:
-    """Tell whether this frame runs for an import."""
+    """Return whether this frame is part of an import."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
@@ -355,7 +354,7 @@ def _signal_again(signum: int) -> None:
 
 
 def _told_elsewhere() -> bool:
-    """Tell whether another process says why this one ends: torchrun ends all of a run as soon as one has failed."""
+    """Return whether another process reports the cause: torchrun ends all processes of a run when one has failed."""
     return sys.argv[1:2] == ["train"] and os.environ.get("RANK", "0") != "0"
 
 
@@ -372,8 +371,8 @@ def _end(signum: int, frame: FrameType | None) -> None:
 
 
 def _open_standard_streams() -> None:
-    """Reopen closed standard streams (`2>&-`): the next file to be opened would take their number, and what
-    a library then prints would end up in the result."""
+    """Reopen closed standard streams (`2>&-`): otherwise the next file opened would get their number, and output of
+    libraries would end up in it."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)

@@ -185,7 +185,7 @@ def _stated_size(entry: RegisteredModel) -> int | None:
 
 
 def _details(entry: RegisteredModel) -> dict[str, Any]:
-    """Return what `show` tells beyond a row of the list."""
+    """Return the details that `show` adds to a row of the list."""
     from fommctl.models import files, registry
 
     present = entry.status != "not pulled" and entry.path.exists()
@@ -226,7 +226,7 @@ def _files(entry: RegisteredModel) -> list[dict[str, Any]]:
 
 
 def _training(text: str | None) -> Any:
-    """Return what a file says of its training: JSON where it is that, else its text; anybody may have written it."""
+    """Return a file's metadata about its training, parsed if it is JSON, else as text. It is not trustworthy."""
     from fommctl.api.readers import parse_json
 
     try:

@@ -1,5 +1,5 @@
-"""Commands from functions and configuration classes: their options, declared once; the group that builds them when they
-are called; and what is told where the words of a command are wrong.
+"""Building commands from functions and configuration classes, whose options are declared once; the group that builds
+commands when they are called; and errors for wrong command lines.
 """
 
 from __future__ import annotations
@@ -161,11 +161,11 @@ def command(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register `function(session, ...)` as a command of `app` with the shared options added to its own.
 
-    reads: parameters of the function that stand for the options of a configuration class, with the class, or with a
-    tuple of the class and the fields that count; the function gets the configuration.  given: the same, without
-    defaults; the function gets a mapping of what was given.  panels: their order in --help, where it is not that of
-    the options; the first is that of `given`.  unless: an option beside which arguments of the configuration may be
-    missing; they are empty paths then.
+    reads: parameters of the function that are replaced by the options of a configuration class, by the class, or by a
+    tuple of the class and the fields to use; the function gets the configuration.  given: like `reads`, but without
+    defaults: the function gets a mapping of the options that were given.  panels: order of the panels in --help, if it
+    differs from the options' order; the first is for `given`.  unless: an option with which arguments of the
+    configuration may be missing; they are then empty paths.
     """
     chosen = {key: each if isinstance(each, tuple) else (each,) for key, each in {**reads, **given}.items()}
     classes = {key: each[0] for key, each in chosen.items()}
@@ -193,7 +193,7 @@ def command(
             for key in given:
                 named = [each.name for each in by_name[key] if values[each.name] not in NOT_GIVEN]
                 found[key] = {name: getattr(found[key], name) for name in named}
-            # What a library or a plugin prints must not mix with the JSON object.
+            # Output of libraries and plugins must not mix with the JSON object.
             with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
                 function(session, **found, **rest)
 
@@ -212,10 +212,10 @@ def command(
 
 
 def read(classes: Mapping[str, type], values: Mapping[str, Any], *, optional: bool = False) -> dict[str, Any]:
-    """Return a configuration of each class, by the names of the parameters that take them.
+    """Return a configuration of each class, by the names of the function's parameters.
 
-    values: what typer read, by the name of the field; None and () stand for what was not given.  optional: required
-    paths may be missing. Raises UsageError with the problems of all of them.
+    values: values from typer, by the name of the field; None and () mean that an option was not given.  optional:
+    required paths may be missing. Raises UsageError with the problems of all configurations.
     """
     from fommctl.options import option_fields, together
 
@@ -247,12 +247,12 @@ def check_there(*paths: Path | None) -> None:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise not_there(path) from error
         except (OSError, ValueError):
-            # The library that opens it says why it cannot.
+            # The library that opens it reports the reason.
             continue
 
 
 def usage_error(error: Any) -> UsageError | None:
-    """Return what typer says about the words of a command line; None where a group printed its help."""
+    """Convert typer's error about a command line; None for a group that has printed its help."""
     message = error.format_message()
     if not message:
         return None
@@ -278,7 +278,7 @@ def usage_error(error: Any) -> UsageError | None:
 
 
 class Command(TyperCommand):
-    """A command whose configuration class says what is missing, together with all that is wrong."""
+    """A command whose configuration class reports missing arguments, together with all other problems."""
 
     fields: frozenset[str] = frozenset()
     """The parameters that the configuration class reads."""
@@ -290,7 +290,7 @@ class Command(TyperCommand):
             _print_family_options(dict(itertools.pairwise(ctx.obj)))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the words; what is required by the configuration class counts as not given."""
+        """Parse the command line, with arguments that the configuration class requires as optional."""
         for each in self.params:
             if each.required and each.name in self.fields:
                 each.process_value = partial(_unless_missing, each)  # type: ignore[method-assign]
@@ -328,8 +328,8 @@ def _unless_missing(parameter: Any, ctx: Any, value: Any) -> Any:
 
 
 class Commands(TyperGroup):
-    """The built-in commands, then those of plugins. A command is built when it is called, the host is loaded only where
-    a plugin's command may be meant."""
+    """The built-in commands, then the plugins'. A command is built when it is called, and the host is loaded only if a
+    plugin's command may be meant."""
 
     modules: tuple[str, ...] = ()
 
@@ -347,7 +347,7 @@ class Commands(TyperGroup):
         return [*self.modules, *(name for name in self.host.names("command") if name not in self.modules)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a command for --help and completion: only a name and a summary, for building it may be slow."""
+        """Return a command for --help and completion, with only a name and a summary, because building it is slow."""
         if cmd_name in self.modules:
             return TyperCommand(cmd_name, help=_summary(cmd_name))
         if cmd_name not in self.host.names("command"):
@@ -372,7 +372,7 @@ class Commands(TyperGroup):
             owner = self.host.owner("command", name)
             message = f"the command {name!r} of {owner} cannot be built: {type(error).__name__}: {error}"
             raise FommctlError(message, "Tell the authors of the plugin; --debug shows the traceback.") from error
-        # A typer application of its own would offer to install the completion of the whole program.
+        # A separate typer application would offer to install completion for the whole program.
         command.params = [each for each in command.params if each.name not in ("install_completion", "show_completion")]
         return name, command, args[1:]
 
@@ -416,7 +416,7 @@ def _parameter(field: OptionField, *, required: bool, panel: str | None) -> insp
     if panel is not None:
         info.rich_help_panel, default = panel, None
     if isinstance(info, OptionInfo) and kind is not bool:
-        # Values are read by the configuration class, which tells all problems at once; typer hands them on as they are.
+        # The configuration class parses values, to report all problems at once; typer passes them on unchanged.
         info.parser = str
         if field.choices or field.name in COMPLETED:
             info.autocompletion = COMPLETED.get(field.name) or _complete(field.choices)
@@ -471,7 +471,7 @@ def complete_metrics(incomplete: str) -> list[str]:
 
 
 def complete_motions(incomplete: str) -> list[str]:
-    """Return the ways in which the installed families transfer motion."""
+    """Return the motion modes of the installed families."""
     from fommctl.host import load_host
 
     motions = (name for spec in load_host(check=False).backends.values() for name in spec.motions)

@@ -13,7 +13,7 @@ from pathlib import Path
 from fommctl.api.protocols import Detector
 from fommctl.crop.config import CropConfig
 from fommctl.crop.manifest import Row
-from fommctl.crop.search import Piece, Tell, pieces_of_picture, pieces_of_video
+from fommctl.crop.search import Piece, pieces_of_picture, pieces_of_video
 from fommctl.errors import FommctlError, InputError
 from fommctl.files import HeldFolder, temporary_path
 from fommctl.host import load_host
@@ -31,6 +31,7 @@ from fommctl.media.sound import AudioSource, choose_tracks
 from fommctl.media.sources import Pending
 from fommctl.media.writer import Writer
 from fommctl.presets.sections import Framing
+from fommctl.workers import Progress
 
 ENLARGED = 1.5
 """Factor from which on the enlargement of a subject is worth a warning."""
@@ -68,25 +69,25 @@ class CroppedSource:
 
 def make_worker(
     config: CropConfig, detector: str, framing: Framing | None, given: Detector | None = None
-) -> Callable[[Job, Tell], CroppedSource]:
+) -> Callable[[Job, Progress], CroppedSource]:
     """Return the function that does jobs, with the detector that is given, else with one of its own (by name)."""
     built: Detector = load_host().find("detector", detector).build() if given is None else given
 
-    def work(job: Job, tell: Tell) -> CroppedSource:
-        return crop_file(job, config, (detector, built), framing, tell)
+    def work(job: Job, report: Progress) -> CroppedSource:
+        return crop_file(job, config, (detector, built), framing, report)
 
     return work
 
 
 def crop_file(
-    job: Job, config: CropConfig, detector: tuple[str, Detector], framing: Framing | None, tell: Tell
+    job: Job, config: CropConfig, detector: tuple[str, Detector], framing: Framing | None, report: Progress
 ) -> CroppedSource:
     """Cut the clips of one source, or, in a dry run, only find them. Where it fails, clips of an earlier run stay as
     they were."""
     unfinished: dict[Path, Path] = {}
     folder = None if config.output is None or config.dry_run else HeldFolder(config.output)
     try:
-        return _crop(job, config, detector, framing, tell, unfinished)
+        return _crop(job, config, detector, framing, report, unfinished)
     except FommctlError as error:
         for target, temporary in unfinished.items():
             error.message = error.message.replace(str(temporary), str(target))
@@ -103,7 +104,7 @@ def _crop(
     config: CropConfig,
     detector: tuple[str, Detector],
     framing: Framing | None,
-    tell: Tell,
+    report: Progress,
     unfinished: dict[Path, Path],
 ) -> CroppedSource:
     """Write the clips of a source.
@@ -117,7 +118,7 @@ def _crop(
         pixels = over_black(picture.pixels, picture.alpha)
         found = pieces_of_picture(pixels, config, detector[1], framing)
     else:
-        found = pieces_of_video(info, config, detector[1], framing, tell)
+        found = pieces_of_video(info, config, detector[1], framing, report)
     pieces = [piece for piece in found if piece.box.width >= config.min_size]
     warnings = _size_warnings(job, found, pieces, config)
     folder, suffix = config.output or Path(), ".mp4" if pixels is None else ".png"
@@ -129,7 +130,7 @@ def _crop(
         unfinished.update({target: temporary_path(target) for target in targets})
         files = list(unfinished.values())
         if pixels is None:
-            frames, notes = write_clips(info, pieces, files, config, tell)
+            frames, notes = write_clips(info, pieces, files, config, report)
             warnings += [note for note in notes if note not in warnings]
         else:
             for piece, file in zip(pieces, files, strict=True):
@@ -182,7 +183,7 @@ def _row(info: VideoInfo, piece: Piece, target: Path, frames: int, config: CropC
 
 
 def write_clips(
-    info: VideoInfo, pieces: Sequence[Piece], targets: Sequence[Path], config: CropConfig, tell: Tell
+    info: VideoInfo, pieces: Sequence[Piece], targets: Sequence[Path], config: CropConfig, report: Progress
 ) -> tuple[list[int], list[str]]:
     """Write the squares of all pieces, with their sound; return their numbers of frames, and warnings.
 
@@ -212,7 +213,7 @@ def write_clips(
                 time = start + frame.time
                 for clip, view in zip(group, views, strict=True):
                     clip.take(frame, time, view)
-                tell(number + 1, None)
+                report(number + 1, None)
         if any(not clip.frames for clip in group):
             raise InputError(f"{info.path.name} has no readable frame in a part where a subject was found")
         warnings += reader.warnings

@@ -42,7 +42,7 @@ def expand(inputs: Sequence[str], output: Path | None) -> tuple[list[Path], list
 
 
 def _is_clip(path: Path, output: Path) -> bool:
-    """Tell whether an earlier run has made this clip: a second `crop *.mp4 -o .` is not for its clips."""
+    """Return whether an earlier run has made this clip: a second `crop *.mp4 -o .` is not for its clips."""
     return _CLIP.search(path.name) is not None and os.path.realpath(path.parent) == os.path.realpath(output)
 
 

@@ -112,7 +112,7 @@ class Manifest:
             self._write_manifests()
 
     def is_current(self, key: str, stamp: list[int], options: str) -> bool:
-        """Tell whether this source was cropped like this, and its clips are still there."""
+        """Return whether this source was cropped like this, and its clips are still there."""
         record = self.records.get(key)
         return (
             record is not None
@@ -196,5 +196,5 @@ def table_rows(rows: Iterable[Row]) -> Iterator[list[Any]]:
 
 
 def _plain_name(name: str) -> bool:
-    """Tell whether it is the name of a file in this very folder."""
+    """Return whether it is the name of a file in this very folder."""
     return not _OUTSIDE.search(name) and not name.startswith(".") and 0 < len(os.fsencode(name)) <= _LONGEST_NAME

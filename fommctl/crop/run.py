@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,11 +23,9 @@ from fommctl.machine import usable_cores
 from fommctl.models import registry
 from fommctl.presets.preset import load_preset
 from fommctl.presets.sections import Framing
-from fommctl.workers import Done, Failed, Outcome, WorkerCrashed, run_jobs
+from fommctl.workers import Done, Failed, Outcome, Progress, WorkerCrashed, run_jobs
 
 log = logging.getLogger(__name__)
-Progress = Callable[[int, int | None], None]
-"""report(done, in all): files, or the frames of a single one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +70,7 @@ class CropResult:
         return None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result for --json: more keys may be added, none of these changes."""
+        """Return the result for --json. Keys may be added, but never renamed or removed."""
         return {
             "clips": self.clips,
             "failed": [{"source": each.source, "message": each.message, "hint": each.hint} for each in self.failed],
@@ -185,7 +182,7 @@ class _Run:
     def _work(self, jobs: list[Job]) -> None:
         plan, done = self.plan, len(self.plan.files) - len(jobs)
 
-        def tell(job: Job, frames: int, total: int | None) -> None:
+        def report_job(job: Job, frames: int, total: int | None) -> None:
             if len(plan.files) == 1:
                 self.report(frames, total)
 
@@ -198,7 +195,7 @@ class _Run:
         # One more process would only have to start, and to load the detector once more.
         workers = workers if workers > 1 else 0
         arguments = (plan.config, plan.detector, plan.framing, *([] if workers else [plan.built]))
-        for job, outcome in run_jobs(jobs, make_worker, arguments, workers=workers, tell=tell, begin=begin):
+        for job, outcome in run_jobs(jobs, make_worker, arguments, workers=workers, report=report_job, begin=begin):
             if isinstance(outcome, WorkerCrashed):
                 message = f"{job.source}: {outcome.message}"
                 outcome = replace(outcome, message=message, hint="Try it again with --workers 1.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -30,9 +30,8 @@ from fommctl.media.boxes import Box
 from fommctl.media.probe import VideoInfo
 from fommctl.media.reader import Frame, Reader
 from fommctl.presets.sections import Framing
+from fommctl.workers import Progress
 
-Tell = Callable[[int, int | None], None]
-"""tell(frames done, frames in all or None)."""
 # Small subjects beside a large one show only where the corners are searched by themselves, which takes five times as
 # long: that is done this often (seconds), and this often where fewer subjects are found than the last time.
 THOROUGH, CLOSER = 1, Fraction(1, 2)
@@ -71,14 +70,14 @@ class _Shot:
 
 
 def pieces_of_video(
-    info: VideoInfo, config: CropConfig, detector: Detector, framing: Framing | None, tell: Tell
+    info: VideoInfo, config: CropConfig, detector: Detector, framing: Framing | None, report: Progress
 ) -> list[Piece]:
     """Find every subject of a video in every shot that lasts long enough, by time. Raises InputError.
 
     Holds one frame, thumbnails of a quarter of a second, the boxes of one shot and where its panels meet.
     """
     pieces = []
-    for shot in _shots(info, config, detector, tell):
+    for shot in _shots(info, config, detector, report):
         tracks = follow_first_box(shot.samples, iou=config.iou, max_gap=config.max_gap)
         numbers = _numbers(shot.samples)
         for track in tracks:
@@ -103,7 +102,7 @@ def _numbers(samples: Sequence[Sample]) -> dict[int, int]:
 
 
 def _overlap(one: BoxTrack, other: BoxTrack) -> bool:
-    """Tell whether two tracks have a moment in common."""
+    """Return whether two tracks have a moment in common."""
     return one.samples[0].time < other.samples[-1].end and other.samples[0].time < one.samples[-1].end
 
 
@@ -263,7 +262,7 @@ class Seams:
         return (first + best + 1) / scale
 
 
-def _shots(info: VideoInfo, config: CropConfig, detector: Detector, tell: Tell) -> Iterator[_Shot]:
+def _shots(info: VideoInfo, config: CropConfig, detector: Detector, report: Progress) -> Iterator[_Shot]:
     """Yield the video shot by shot, searched `config.rate` times a second and wherever a shot may begin."""
     cuts = CutFinder(info.rate)
     search = _Search(info, config, detector)
@@ -291,7 +290,7 @@ def _shots(info: VideoInfo, config: CropConfig, detector: Detector, tell: Tell) 
                 shot, samples = _divided(samples, cut, content, search)
                 yield shot
             index, end = index + 1, frame.time + frame.duration
-            tell(index, info.frames)
+            report(index, info.frames)
     if index:
         yield from _ended(samples, cuts.finish() if config.cuts else [], end, index, content, search)
 
@@ -334,7 +333,7 @@ class _Search:
         return seams
 
     def is_due(self, frame: Frame, *, new_shot: bool) -> bool:
-        """Tell whether to look at this frame: its time has come, or it may begin a shot."""
+        """Return whether to look at this frame: its time has come, or it may begin a shot."""
         return frame.time >= self._due or new_shot
 
     def look(self, frame: Frame, *, new_shot: bool) -> Sample:

@@ -1,7 +1,7 @@
-"""Which of several subjects is meant: by its number, its size or its place.
+"""Choosing one of several subjects, by its number, size or position.
 
-Subjects of a picture are numbered from left to right; so are those of a shot, and those that come later follow those
-that are there when it begins.
+Subjects of a picture are numbered from left to right. In a shot, so are those present at its beginning; subjects that
+appear later follow in order of time.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LARGEST = "largest"
-# One that is first seen within so many seconds was there from the beginning: detectors miss a face now and then.
+# A subject first seen within this many seconds counts as present from the beginning: detectors miss a face sometimes.
 FROM_THE_START = 1
 
 
 def check_face(text: str, flag: str, words: tuple[str, ...] = (LARGEST, "all")) -> str:
-    """Return a text that names a subject: one of the words, a number from 1 on, or a place `X,Y`. Raises UsageError."""
+    """Check a choice of subject (one of `words`, a number from 1, or a position `X,Y`) and return it. Raises
+    UsageError."""
     if text in words or re.fullmatch(r"0*[1-9][0-9]{0,3}|[0-9]{1,6},[0-9]{1,6}", text):
         return text
     raise UsageError(
@@ -35,9 +36,9 @@ def check_face(text: str, flag: str, words: tuple[str, ...] = (LARGEST, "all")) 
 
 
 def chosen(face: str, ordered: Sequence[T], numbered: Sequence[T], box: Callable[[T], Box]) -> tuple[T, int] | None:
-    """Return the subject that is meant and its number; None where there is none.
+    """Return the chosen subject and its number; None if there is no such subject.
 
-    ordered: the largest first.  numbered: the same by their numbers.
+    ordered: all subjects, the largest first.  numbered: the same subjects in order of their numbers.
     """
     if not ordered:
         return None
@@ -54,7 +55,7 @@ def chosen(face: str, ordered: Sequence[T], numbered: Sequence[T], box: Callable
 
 
 def _distance(box: Box, x: float, y: float) -> tuple[float, float]:
-    """Return the distance from a box, 0 within it, and that from its middle."""
+    """Return the squared distances of a point from a box (0 inside) and from its centre."""
     across = max(box.left - x, 0.0, x - box.right)
     down = max(box.top - y, 0.0, y - box.bottom)
     (middle_x, middle_y) = box.center
@@ -62,12 +63,12 @@ def _distance(box: Box, x: float, y: float) -> tuple[float, float]:
 
 
 def left_to_right(detections: Sequence[Detection]) -> list[Detection]:
-    """Return the subjects of a picture by their numbers."""
+    """Return the subjects of a picture in order of their numbers."""
     return sorted(detections, key=lambda each: each.box.center)
 
 
 def numbered_tracks(tracks: Sequence[Track], times: Sequence[Fraction]) -> list[Track]:
-    """Return the subjects of a shot by their numbers.  times: of its searched frames."""
+    """Return the subjects of a shot in order of their numbers.  times: times of the searched frames."""
 
     def place(track: Track) -> tuple[Fraction, float]:
         late = times[track.samples[0]] - times[0]
@@ -77,7 +78,7 @@ def numbered_tracks(tracks: Sequence[Track], times: Sequence[Fraction]) -> list[
 
 
 def no_such(subject: str, face: str, count: int, name: str) -> InputError:
-    """Return the error of a picture or clip that has subjects, and not the one that is meant."""
+    """Return the error for a picture or clip that has subjects, but not the chosen one."""
     return InputError(
         f"there is no {subject} {face} in {name}",
         f"It has {count}, numbered from left to right: 'fommctl crop --dry-run' and 'animate --compare' show them.",

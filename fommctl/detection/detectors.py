@@ -1,4 +1,4 @@
-"""Detectors: which ones are ready, and what several jobs share of them."""
+"""Choosing detectors, and caching them and their results for several jobs."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ CLIPS = 16
 
 
 class DetectorCache:
-    """The detectors of a host, and what they found in the last clips."""
+    """The detectors of a host, and their results in the last clips."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
         self._detectors: dict[tuple[str, str | None], tuple[DetectorSpec, Detector]] = {}
         self._clips: OrderedDict[tuple[Any, ...], tuple[ClipCrop, ...]] = OrderedDict()
         self._searched: tuple[tuple[Any, ...], SearchedClip] | None = None
-        """Last clip that was searched, for others of its subjects."""
+        """The last clip that was searched, so that other subjects in it need no second search."""
 
     def detector(self, subject: str, name: str | None) -> tuple[DetectorSpec, Detector]:
-        """Choose a detector like `choose_detector`."""
+        """Return the result of `choose_detector`, cached."""
         if (subject, name) not in self._detectors:
             self._detectors[subject, name] = choose_detector(self.host, subject, name)
         return self._detectors[subject, name]
@@ -46,7 +46,7 @@ class DetectorCache:
         cuts: bool,
         face: str,
     ) -> tuple[ClipCrop, ...]:
-        """Find crops like `crops_in_clip`; a file that was not written to since is not searched again."""
+        """Return the result of `crops_in_clip`, cached as long as the file does not change."""
         spec, built = detector
         part = clip.fps, clip.start, clip.end, clip.deinterlace
         same = (*_state(clip.path), part, spec.name, getattr(built, "square", None), cuts)
@@ -81,16 +81,16 @@ def _state(path: Path) -> tuple[Path, int, int, int]:
 
 
 def ready_detectors(host: Host, subject: str) -> list[DetectorSpec]:
-    """Return the detectors of this subject that work at once and offline, in the order of priority."""
+    """Return the detectors of this subject that work without downloads, in order of priority."""
     fitting = [spec for spec in host.detectors.values() if spec.subject == subject and why_not_ready(spec) is None]
     return sorted(fitting, key=lambda spec: -spec.priority)
 
 
 def choose_detector(host: Host, subject: str, name: str | None = None) -> tuple[DetectorSpec, Detector]:
-    """Return the detector of this name, or the first of the ready ones that can be built.
+    """Return the named detector, or the first ready one that can be built.
 
-    A detector asked for by name may download its weights. Raises UsageError for an unknown name, and MissingError where
-    no detector of `subject` works.
+    A named detector may download its weights. Raises UsageError for an unknown name, and MissingError if no detector of
+    `subject` works.
     """
     if name is not None:
         spec: DetectorSpec = host.find("detector", name)

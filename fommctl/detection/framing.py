@@ -1,4 +1,4 @@
-"""Choosing the square of a picture or clip that a model gets to see, framed as its training data was."""
+"""Choosing the square of a picture or clip that a model sees, framed like its training data."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ from fommctl.threads import batches
 
 log = logging.getLogger(__name__)
 
-# Where the centre of the subject's box lies in the square. Faces: mean over the 105 stills (0.508, 0.566) and 372
+# Position of the centre of the subject's box in the square. Faces: mean over the 105 stills (0.508, 0.566) and 372
 # frames of the clips (0.499, 0.562) that the built-in model was trained on, by dlib-hog; the spread is 0.05.
 CENTERS = {"face": (0.5, 0.5625)}
 MIDDLE = (0.5, 0.5)
-# A square beyond the picture shows repeated border, which models render badly; so it may first shrink by this much.
+# Largest factor by which a square may shrink to fit: outside the picture is repeated border, which models render badly.
 SHRINK = 1.3
-# Room for motion that the framing itself has, in sides of the square: nine in ten clips that the built-in
-# model was trained on, all of which were cut as fixed squares, move by less.
+# Motion that fits into the framing itself, in sides of the square: nine in ten training clips of the built-in model,
+# all of which were cropped to fixed squares, move by less.
 SLACK = 0.2
-# Percent of the detections that may lie further out on each side: stray ones.
+# Percent of the detections on each side that are ignored as outliers.
 OUTER = 5
 RATE = Fraction(5)
-"""Frames a second that are searched for the subject."""
+"""Frames per second that are searched for the subject."""
 MOST_SAMPLES = 300
-# From this length on, seconds, single frames are sought out instead of decoding all that lies between.
+# Length in seconds from which on the reader seeks to single frames instead of decoding all between them.
 LONG = 300
 LONGEST_SIDE = 1280
 BATCH = 8
-# The subject counts as gone only after this many seconds (and two samples) without a detection: detectors lose turned
-# heads for moments in which the model can still follow.
+# A subject counts as absent only after this many seconds (and two samples) without a detection: detectors lose turned
+# heads for moments in which the model still works.
 MAX_GAP_S = 1
 
 
@@ -69,17 +69,17 @@ class Crop:
     number: int = 1
     """Number of the subject, from left to right."""
     all_boxes: tuple[Box, ...] = ()
-    """Boxes of all subjects, by their numbers."""
+    """Boxes of all subjects, in order of their numbers."""
     turned: TurnedSquare | None = None
-    """The square itself, where it may be turned; `box` is then the one that it lies in."""
+    """The square itself, where it may be turned; `box` is then its bounding box."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampledDetection:
-    """Subject in one searched frame of a clip."""
+    """The subject in one searched frame of a clip."""
 
     time: Fraction
-    """Seconds, as frames of the clip have it."""
+    """Time of the frame in the clip, in seconds."""
     detection: Detection | None
 
 
@@ -94,14 +94,13 @@ class ClipCrop:
     score: float
     """Mean over the detections, comparable within one detector only."""
     gaps: tuple[tuple[Fraction, Fraction], ...]
-    """Open intervals of time (seconds) between two samples, without the subject; one from the beginning on starts
-    at -1."""
+    """Open intervals of time (seconds) between two samples, without the subject; one at the beginning starts at -1."""
     samples: tuple[SampledDetection, ...]
     """Every searched frame, in order."""
     start: Fraction = Fraction(-1)
-    """Time of the shot's first frame, seconds; of the clip's first shot -1."""
+    """Time of the shot's first frame in seconds; -1 for the clip's first shot."""
     path: SquarePath | None = None
-    """The square that follows the subject, where the fixed one does not serve."""
+    """The square that follows the subject, where a fixed one does not suffice."""
     number: int = 1
     """Number of the subject, see `fommctl.detection.choice`."""
 
@@ -121,11 +120,11 @@ def crop_in_picture(
     name: str = "the picture",
     face: str = LARGEST,
 ) -> Crop:
-    """Return the square around a sure subject of a picture (H, W, 3).
+    """Return the square around a confidently detected subject of a picture (H, W, 3).
 
-    width: of the subject's box over the side of the square.  name: of the picture, for the message.  face: which
+    width: width of the subject's box, in sides of the square.  name: name of the picture, for messages.  face: which
     subject, see `fommctl.detection.choice`.
-    The square moves inside the picture where it fits. Raises InputError where no such subject is found.
+    The square is shifted into the picture if it fits. Raises InputError if there is no such subject.
     """
     found, number, boxes = _subject(pixels, detector, subject, name, face)
     wanted = ideal(refined_box(pixels, found.box, detector), width, subject)
@@ -136,7 +135,7 @@ def crop_in_picture(
 def _subject(
     pixels: NDArray[np.uint8], detector: Detector, subject: str, name: str, face: str
 ) -> tuple[Detection, int, tuple[Box, ...]]:
-    """Return the subject that is meant, its number, and the boxes of all."""
+    """Return the chosen subject, its number, and the boxes of all subjects."""
     sure = confident_detections(detect_in_tiles(pixels, detector))
     if not sure:
         raise not_found(subject, name)
@@ -158,11 +157,11 @@ def crop_in_clip(
 ) -> ClipCrop:
     """Return one fixed square around a persistent subject of a clip, wide enough for its motion.
 
-    Five frames a second are searched, and never more than about 300 in all: then they are spread evenly, so that hours
-    of video take no longer than minutes.
-    width: of the subject's box over the side of the square.  face: which subject, see `fommctl.detection.choice`.
-    report(done, total): called as the search goes on, in frames.
-    Raises InputError where no subject is found, and what the reader raises.
+    Five frames per second are searched, and at most about 300, evenly spread, so that hours of video take no longer
+    than minutes.
+    width: width of the subject's box, in sides of the square.  face: which subject, see `fommctl.detection.choice`.
+    report(frames done, total): called during the search.
+    Raises InputError if no such subject is found, and the errors of the reader.
     """
     info = clip.info
     times: list[Fraction] = []
@@ -185,16 +184,15 @@ def crop_in_clip(
 
 
 def chosen_track(face: str, tracks: Sequence[Track], times: Sequence[Fraction]) -> tuple[Track, int] | None:
-    """Return the subject of a shot that is meant, and its number; None where there is none.  tracks: the largest
-    first."""
+    """Return the chosen subject of a shot and its number; None if there is none.  tracks: the largest first."""
     return chosen(face, tracks, numbered_tracks(tracks, times), lambda track: track.detections[0].box)
 
 
 def fixed_crop(
     found: tuple[Track, int], times: Sequence[Fraction], width: float, subject: str, info: VideoInfo, end: Fraction
 ) -> ClipCrop:
-    """Return the square around a track, given with its number, through the frames that were searched at these times,
-    before `end`."""
+    """Return the fixed square around a track.  found: the track and its number.  times: times of the searched frames.
+    end: end of the shot."""
     track, number = found
     seen = dict(zip(track.samples, track.detections, strict=True))
     samples = tuple(SampledDetection(time, seen.get(number)) for number, time in enumerate(times))
@@ -204,7 +202,7 @@ def fixed_crop(
 
 
 def _samples(clip: Clip) -> tuple[Iterator[tuple[Fraction, NDArray[np.uint8]]], Fraction | None, Fraction]:
-    """Return the frames to search with their times, the length of the clip in seconds, and how many frames a second."""
+    """Return the frames to search with their times, the length of the clip in seconds, and frames per second."""
     info, end = clip.info, clip.end
     size = searched_size(info)
     until = min(limit for limit in (end, info.duration) if limit is not None) if end or info.duration else None
@@ -228,13 +226,13 @@ def _samples(clip: Clip) -> tuple[Iterator[tuple[Fraction, NDArray[np.uint8]]], 
 
 
 def searched_size(info: VideoInfo, longest: int = LONGEST_SIDE) -> tuple[int, int]:
-    """Return (width, height) of the frames in which a subject is looked for: the clip's, or smaller ones."""
+    """Return (width, height) of the frames to search: the clip's size, reduced to `longest` on the longer side."""
     scale = min(1.0, longest / max(info.width, info.height))
     return max(1, round(info.width * scale)), max(1, round(info.height * scale))
 
 
 def scaled(detections: Sequence[Detection], info: VideoInfo, pixels: NDArray[np.uint8]) -> list[Detection]:
-    """Return detections in a reduced frame, in the pixels of the clip."""
+    """Convert detections in a reduced frame to the clip's pixels."""
     x, y = info.width / pixels.shape[1], info.height / pixels.shape[0]
     return [
         Detection(
@@ -249,7 +247,7 @@ def scaled(detections: Sequence[Detection], info: VideoInfo, pixels: NDArray[np.
 def spread(boxes: Sequence[Box], width: float, subject: str) -> tuple[tuple[float, float], float]:
     """Return the centre and side of the one square that frames a moving subject, wide enough for its motion.
 
-    boxes: of the subject, in pixels.  width: of its box over the side of the square.
+    boxes: boxes of the subject, in pixels.  width: width of its box, in sides of the square.
     """
     squares = [ideal(box, width, subject) for box in boxes]
     left, top = np.percentile([(box.left, box.top) for box in squares], OUTER, axis=0).tolist()
@@ -259,15 +257,16 @@ def spread(boxes: Sequence[Box], width: float, subject: str) -> tuple[tuple[floa
 
 
 def mean_crop(shot: ClipCrop, width: float, subject: str) -> ClipCrop:
-    """Return a shot whose square is the mean of those of all frames that show the subject, as LivePortrait's published
-    code crops a driving video: no room for motion is added, and nothing is moved into the picture."""
+    """Replace a shot's square by the mean of the squares of all frames that show the subject, as LivePortrait's
+    published code crops a driving video: no room for motion is added, and the square is not shifted into the
+    picture."""
     boxes = [ideal(seen.detection.box, width, subject) for seen in shot.samples if seen.detection is not None]
     x, y, side = np.mean([(*box.center, box.width) for box in boxes], axis=0).tolist()
     return replace(shot, box=square((x, y), side, 2))
 
 
 def ideal(box: Box, width: float, subject: str) -> Box:
-    """Return the square in which the subject stands as in the training data."""
+    """Return the square that frames the subject like the training data."""
     x, y = CENTERS.get(subject, MIDDLE)
     side = box.width / width
     left, top = box.center[0] - x * side, box.center[1] - y * side
@@ -275,8 +274,8 @@ def ideal(box: Box, width: float, subject: str) -> Box:
 
 
 def fitted(center: tuple[float, float], side: float, width: int, height: int, multiple: int = 1) -> Box:
-    """Return the square in whole pixels, shrunk by up to SHRINK and moved so that as little of it as possible lies
-    outside."""
+    """Return the square in whole pixels, shrunk by up to SHRINK and shifted so that as little of it as possible is
+    outside the picture."""
     room = min(width, height)
     if side > room:
         side = max(room, side / SHRINK)
@@ -286,8 +285,8 @@ def fitted(center: tuple[float, float], side: float, width: int, height: int, mu
 
 
 def gaps_between(samples: Sequence[SampledDetection], clip_end: Fraction) -> tuple[tuple[Fraction, Fraction], ...]:
-    """Return the runs of searched frames without the subject that are long enough to count, from sample to sample: when
-    the subject left between two searched frames is not known, and a pose that is held must be one that was seen."""
+    """Return the intervals without the subject that are long enough to count. They reach from the last sample with the
+    subject to the next one, because a held pose must be one that was seen."""
     gaps_between = []
     before = Fraction(-1)
     position = 0
@@ -302,41 +301,40 @@ def gaps_between(samples: Sequence[SampledDetection], clip_end: Fraction) -> tup
 
 
 def not_found(subject: str, name: str, option: str = "--crop") -> InputError:
-    """Return the error of a picture or clip without a subject.  option: gives its square by hand."""
+    """Return the error for a picture or clip without a subject.  option: the option that sets its square."""
     return InputError(
         f"no {subject} found in {name}",
         f"Where the {subject} fills the frame already, give {option} none; else {option} X,Y,SIZE, in pixels.",
     )
 
 
-# How far a head with its hair reaches from the middle of its face, in widths of the face as HOG measures it.
+# Extent of a head with hair around the centre of its face, in widths of the face as HOG measures it.
 HEAD = Box(-0.75, -0.95, 0.75, 0.75)
-# A source is never framed looser than this (face over square): its face would have too few of the network's pixels.
+# Least width of a source's face, in sides of the square: smaller, it would have too few of the network's pixels.
 LOOSEST = 0.3
-# A subject may always move by this many widths of its box, however near the picture's edge is.
+# Room in widths of its box that a subject always has, however near the picture's edge is.
 LEAST = 0.15
-# A square moves by up to this part of its side to lie inside the picture; what then is outside is reflected.
+# Largest shift of a square into the picture, in its sides; what is still outside is filled by reflection.
 MOVED = 0.08
 
 Move = tuple[float, float]
-"""Way from where the subject is in the reference frame, right and down, in widths of its box."""
+"""Displacement of the subject from the reference frame, right and down, in widths of its box."""
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """How far the subject of a source may move before its head leaves the square, in sides / 2 (so -1 to 1 is all)."""
+    """How far the subject of a source may move before its head leaves the square, in half sides; none is negative."""
 
     left: float
     up: float
     right: float
     down: float
-    """The way down; no way is negative."""
 
 
 def excursions(shots: Sequence[ClipCrop], head_motion: float) -> list[Move]:
-    """Return the moves that the source's subject will make, from where it was seen in the driving video.
+    """Return the moves that the source's subject will make, from the detections in the driving video.
 
-    head_motion: share of the travel that is put back where the square follows.
+    head_motion: share of the head's travel that is added back where the square follows.
     """
     moves: list[Move] = []
     for shot in shots:
@@ -371,10 +369,10 @@ def source_crop(
     name: str = "the picture",
     face: str = LARGEST,
 ) -> Crop:
-    """Return the square around a sure subject of a picture (H, W, 3), with room for its moves.
+    """Return the square around a confidently detected subject of a picture (H, W, 3), with room for its moves.
 
-    width: of the subject's box over the side of the square, where the moves leave it so; never less than LOOSEST.
-    face: which subject, see `fommctl.detection.choice`.  Raises InputError where no such subject is found.
+    width: width of the subject's box, in sides of the square; less if the moves need more room, but at least LOOSEST.
+    face: which subject, see `fommctl.detection.choice`.  Raises InputError if there is no such subject.
     """
     found, number, boxes = _subject(pixels, detector, subject, name, face)
     box = refined_box(pixels, found.box, detector)
@@ -392,8 +390,8 @@ def source_crop(
 def room_in(found: Crop, width: int, height: int) -> Room:
     """Return how far the subject may move in its square, in a picture of this size (pixels).
 
-    Its head stays in the square, and in the picture. Nor does it leave an edge by more than lies between: beyond the
-    edge the picture is its own reflection, in which there is a second head.
+    Its head stays in the square and in the picture. It also moves away from an edge by no more than its distance to
+    that edge: beyond the edge the picture is reflected, with a second head.
     """
     box, at = found.box, found.subject.box
     x, y = at.center
@@ -405,7 +403,7 @@ def room_in(found: Crop, width: int, height: int) -> Room:
 
 
 def _side_for(moves: Sequence[Move], subject: str) -> float:
-    """Return the side of the square, in widths of the subject, that holds its head in all moves but stray ones."""
+    """Return the side of the square, in widths of the subject, that contains its head in all moves except outliers."""
     if not moves:
         return 0.0
     x, y = CENTERS.get(subject, MIDDLE)

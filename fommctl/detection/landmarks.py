@@ -1,6 +1,6 @@
-"""Squares by landmarks: where eyes and mouth are, which way is up between them, and how large the face is.
+"""Squares from landmarks: position and orientation from eyes and mouth, size from all landmarks.
 
-As LivePortrait frames faces; its arithmetic is kept, so that models trained on such squares see what they know.
+This is LivePortrait's framing, with the same arithmetic, so that its models see what they were trained on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FACE: Mapping[int, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
 
 
 def square_around(params: SquareParams, landmarks: Points) -> TurnedSquare | None:
-    """Return the square around a face; None where its landmarks are none that are known here, or hidden."""
+    """Return the square around a face; None if its set of landmarks is not in FACE, or some are hidden."""
     corners = FACE.get(len(landmarks))
     if corners is None or not np.isfinite(landmarks).all():
         return None
@@ -49,15 +49,15 @@ def square_around(params: SquareParams, landmarks: Points) -> TurnedSquare | Non
 
 @dataclass(frozen=True, slots=True)
 class LandmarkDetector:
-    """A detector whose boxes are such that squares around them by `width` are those by landmarks.
+    """A detector whose boxes are chosen so that framing them by `width` gives the squares from landmarks.
 
-    So the search of a clip, its tracks and squares that follow work with them as they are.
+    So searching a clip, tracking and following work with it unchanged.
     """
 
     detector: Detector
     square: SquareParams
     width: float
-    """The width of a subject's box over the side of the square."""
+    """Width of a subject's box, in sides of the square."""
     subject: str
 
     def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
@@ -75,7 +75,7 @@ class LandmarkDetector:
 
 
 class LandmarkFinder:
-    """Finds the landmarks of the surest subject of each picture."""
+    """Finds the landmarks of the most confident subject of each picture."""
 
     def __init__(self, detector: Detector, count: int) -> None:
         self._detector = detector
@@ -91,7 +91,7 @@ class LandmarkFinder:
 
 
 def bounds(square: TurnedSquare) -> Box:
-    """Return the upright box in whole pixels that a turned square lies in."""
+    """Return the bounding box of a turned square, in whole pixels."""
     angle = math.radians(square.angle)
     reach = square.side / 2 * (abs(math.cos(angle)) + abs(math.sin(angle)))
     x, y = square.center

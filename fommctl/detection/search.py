@@ -1,4 +1,4 @@
-"""Looking for subjects in one picture, where there is time to look twice, and where it is known where to look."""
+"""Searching one picture for subjects: in tiles, and again in windows around a known or expected position."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from fommctl.api.protocols import Detection, Detector
 from fommctl.media.boxes import Box, TurnedSquare, square
 from fommctl.media.resampling import upright
 
-# Corners of a picture that are searched by themselves, in its sides.
+# Size of the corner tiles that are searched separately, in sides of the picture.
 CORNER = 0.6
-# A picture's subject is looked at again in windows of so many of its widths, and averaged: HOG's sizes go in steps of a
-# fifth, and these fall between them. What overlaps less than this with the first box is something else.
+# A subject is detected again in windows of these sizes (in its widths), and the boxes are averaged: HOG's sizes come in
+# steps of a fifth, and these fall between them. A box with a smaller IoU than SAME with the first is another subject.
 ZOOMS, SAME = (1.9, 2.2, 2.5), 0.4
-# A subject has moved and grown by no more than this since it was expected: overlap of the boxes.
+# Least IoU of a subject's box with the expected one.
 NEAR = 0.2
-# A tilted face is looked for in windows turned by so many degrees from what is expected, so many of its widths wide.
-# HOG's scores are flat within 30 degrees and gone at 50: their mean angle is that of the head to about 5 degrees.
+# A tilted face is searched in windows turned by these angles (degrees) from the expected one, ROOM of its widths wide.
+# HOG's scores are flat within 30 degrees and gone at 50: their mean angle is the head's to about 5 degrees.
 TURNS, ROOM = (-40.0, -20.0, 0.0, 20.0, 40.0), 2.4
-# Side, pixels, of a turned window.
+# Side of a turned window, in pixels.
 TURNED_SIDE = 320
-# Which landmarks are the eyes, of a face, the one on the left of the picture first: by the number of landmarks.
+# Landmarks of a face's eyes by the number of landmarks, the eye on the left of the picture first.
 EYES = {
     6: ((0,), (1,)),  # BlazeFace
     68: (tuple(range(36, 42)), tuple(range(42, 48))),  # iBUG: dlib, FAN
@@ -36,8 +36,8 @@ EYES = {
 def detect_in_tiles(
     pixels: NDArray[np.uint8], detector: Detector, whole: Sequence[Detection] | None = None
 ) -> list[Detection]:
-    """Return each subject once, the surest first; small ones beside large ones are found in the corners by
-    themselves.  whole: what is known to be found in the whole picture."""
+    """Return each subject once, the most confident first. Corner tiles are searched too, to find small subjects beside
+    large ones.  whole: detections in the whole picture, if already known."""
     height, width = pixels.shape[:2]
     across, down = math.ceil(CORNER * width), math.ceil(CORNER * height)
     corners = [Box(x, y, x + across, y + down) for x in (0, width - across) for y in (0, height - down)]
@@ -50,7 +50,7 @@ def detect_in_tiles(
 
 
 def _in_windows(pixels: NDArray[np.uint8], windows: Sequence[Box], detector: Detector) -> list[list[Detection]]:
-    """Return the detections in each of these parts of a picture, in the picture's own pixels."""
+    """Return the detections in each of these parts of a picture, in the picture's pixels."""
     views = [
         np.ascontiguousarray(pixels[int(window.top) : int(window.bottom), int(window.left) : int(window.right)])
         for window in windows
@@ -69,7 +69,7 @@ def _in_windows(pixels: NDArray[np.uint8], windows: Sequence[Box], detector: Det
 
 
 def refined_box(pixels: NDArray[np.uint8], box: Box, detector: Detector) -> Box:
-    """Return the mean of the box and of what the detector finds in windows around it: one look is off by up to a
+    """Return the mean of the box and of detections in windows around it: a single detection is off by up to a
     tenth."""
     windows = [square(box.center, zoom * box.width).clipped(*pixels.shape[1::-1]) for zoom in ZOOMS]
     found = _in_windows(pixels, windows, detector)
@@ -80,8 +80,7 @@ def refined_box(pixels: NDArray[np.uint8], box: Box, detector: Detector) -> Box:
 
 
 def redetect(pixels: NDArray[np.uint8], expected: Box, detector: Detector) -> Detection | None:
-    """Return the subject that is expected about here, measured in windows of several widths; None where none shows
-    it."""
+    """Detect a subject near its expected box, in windows of several sizes; None if it is not found."""
     found = []
     for zoom in ZOOMS:
         window = square(expected.center, zoom * expected.width).clipped(*pixels.shape[1::-1])
@@ -99,10 +98,10 @@ def redetect(pixels: NDArray[np.uint8], expected: Box, detector: Detector) -> De
 def redetect_turned(
     pixels: NDArray[np.uint8], expected: Box, angle: float, detector: Detector
 ) -> tuple[Detection, float] | None:
-    """Return the face that is expected about here, tilted clockwise by about this angle (degrees), and its angle as the
-    scores of the detector tell it; None where it is not found.
+    """Detect a face near its expected box and tilt (degrees clockwise), in turned windows; None if it is not found.
 
-    The box is upright, of the size that it has in the turned picture, around the same middle.
+    Returns the detection and the angle, both means weighted by the detector's scores. The box is upright, with the size
+    of the box in the turned window and the same centre.
     """
     side = ROOM * expected.width
     scale = side / TURNED_SIDE
@@ -129,7 +128,7 @@ def redetect_turned(
 
 
 def roll(detection: Detection) -> float:
-    """Return degrees by which a face is tilted clockwise, from its eyes; 0 where its landmarks do not tell."""
+    """Return the clockwise tilt of a face in degrees, from its eyes; 0 if its landmarks do not include them."""
     landmarks = detection.landmarks
     if landmarks is None or len(landmarks) not in EYES:
         return 0.0

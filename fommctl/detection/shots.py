@@ -1,4 +1,4 @@
-"""The shots of a driving video, and the square of each: fixed where its subject stays, following where it does not."""
+"""The shots of a driving video, and the square of each: fixed, or following a subject that moves about."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ from fommctl.media.boxes import Box, TurnedSquare
 from fommctl.media.probe import VideoInfo
 from fommctl.media.reader import Clip, Frame
 
-# Mean change of a cut, in levels of 255, at least. Of the 595 pairs of 35 real clips of faces, bodies, robots and
-# others, joined, 594 are cut at the joint (the last pair, of one room, changes by 10 only); in the clips themselves
-# nothing but edits is cut: their own changes stay below 12 at 5 frames a second and below 10 at 25.
+# Least mean change of a cut, in levels of 255. Measured on the 595 pairs of 35 real clips of faces, bodies, robots and
+# others, joined: 594 are cut at the joint (the other pair, in one room, changes by 10 only), and nothing else is except
+# edits, since changes within clips stay below 12 at 5 frames per second and below 10 at 25.
 LEAST = 12.0
-# And this many times the mean of the two changes before and the two after it.
+# Least ratio of a cut's change to the mean of the two changes before and the two after it.
 STANDING_OUT, AROUND = 3.0, 2
-# Where a frame shortly before and one shortly after differ by less than this part of the change, what lies between is
-# a flash (or a damaged frame) and the shot goes on.
+# If a frame shortly before and one shortly after differ by less than this part of the change, the frames between are a
+# flash (or damaged), and the shot continues.
 SAME_SHOT = 0.4
 FLASH = Fraction(1, 4)
-"""Seconds that a flash lasts, at most; no shot is shorter."""
+"""Longest duration of a flash, and shortest of a shot, in seconds."""
 THUMBNAIL = 32
 """Blocks along the longer side whose means are compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The first frame of a new shot: its time in seconds, its number."""
+    """Time in seconds and index of the first frame of a new shot."""
 
     time: Fraction
     frame: int
@@ -71,21 +71,21 @@ class _Seen:
 
 
 class CutFinder:
-    """Takes every frame of a video in order; holds thumbnails of a quarter of a second, and no frames."""
+    """Finds cuts in a stream of frames, of which it keeps thumbnails for a quarter of a second."""
 
     def __init__(self, rate: Fraction) -> None:
-        """Begin a clip.  rate: nominal frames a second."""
+        """rate: nominal frames per second."""
         self._reach = max(AROUND, min(15, round(FLASH * rate)))
         self._seen: deque[_Seen] = deque(maxlen=2 * self._reach + 1)
         self._decided = 0
-        """Frames that were judged."""
+        """Number of frames that were judged."""
         self._taken = 0
         self._last: Cut | None = None
         self.suspicious = False
-        """Whether the frame that was taken last looks like the first of a shot."""
+        """Whether the last frame looks like the first of a shot."""
 
     def take(self, frame: Frame) -> list[Cut]:
-        """Return the cuts that this frame settles: those up to about a quarter of a second before it."""
+        """Add a frame, and return the cuts that are now certain: those up to about a quarter of a second before it."""
         small = thumbnail(frame.pixels)
         change = difference(small, self._seen[-1].thumbnail) if self._seen else 0.0
         before = [seen.change for seen in list(self._seen)[-AROUND:]]
@@ -115,7 +115,7 @@ class CutFinder:
 
     def _stands_out(self, seen: list[_Seen], position: int) -> bool:
         change = seen[position].change
-        # The first frame of all has no change from one before it.
+        # The very first frame has no change.
         first = 1 if self._taken <= len(seen) else 0
         before = seen[max(first, position - AROUND) : position]
         others = [other.change for other in (*before, *seen[position + 1 : position + 1 + AROUND])]
@@ -133,31 +133,29 @@ class CutFinder:
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the means over blocks of (H, W, 3); in large pictures of every few pixels only."""
+    """Return the means over blocks of (H, W, 3), subsampled in large pictures."""
     block = max(1, max(pixels.shape[:2]) // THUMBNAIL)
     step = max(1, block // 8)
     block //= step
     height, width = (-(-side // step) // block * block for side in pixels.shape[:2])
-    part = pixels[::step, ::step][:height, :width] if height and width else pixels
     if not (height and width):
-        return part.astype(np.float32)
-    blocks = part.reshape(height // block, block, width // block, block, 3)
+        return pixels.astype(np.float32)
+    blocks = pixels[::step, ::step][:height, :width].reshape(height // block, block, width // block, block, 3)
     means: NDArray[np.float32] = blocks.mean(axis=(1, 3), dtype=np.float32)
     return means
 
 
 def difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Return the mean change between two thumbnails, levels of 255."""
+    """Return the mean absolute difference of two thumbnails, in levels of 255."""
     return float(np.abs(one - other).mean())
 
 
 log = logging.getLogger(__name__)
 DrivingCrop = Literal["auto", "fixed", "follow"]
 
-# A subject of whose box more than this part of a side lies beyond the picture shows no pose: what is detected there is
-# made up.
+# Part of a box's side outside the picture from which on its subject counts as absent: keypoints are then guesses.
 CUT_OFF = 0.16
-# Side of the pictures that are compared to find the first frame of a shot between two searched ones.
+# Longer side of the frames that are compared to find the first frame of a shot between two searched ones.
 GLANCE = 160
 
 
@@ -172,12 +170,14 @@ def crops_in_clip(
     face: str = LARGEST,
     searched: SearchedClip | None = None,
 ) -> tuple[ClipCrop, ...]:
-    """Return the square of each shot in which the subject is seen, in the order of time; at least one.
+    """Return the square of each shot that shows the subject, in order of time; at least one.
 
-    width: of the subject's box over the side of the square.  face: which subject of each shot, see
-    `fommctl.detection.choice`.  searched: as `search_clip` gave it, where it is known.  A shot without the subject
-    belongs to the one before it (to the one after it, at the beginning), where its pose is held.  Raises InputError
-    where no such subject is found, and what the reader raises.
+    A shot without the subject is merged into the one before it (at the beginning, into the one after it), and the pose
+    is held there.
+
+    width: width of the subject's box, in sides of the square.  face: which subject of each shot, see
+    `fommctl.detection.choice`.  searched: the result of `search_clip`, if already known.  Raises InputError if no such
+    subject is found, and the errors of the reader.
     """
     if driving_crop == "fixed" and not cuts:
         return (crop_in_clip(clip, detector, width, subject=subject, face=face),)
@@ -223,21 +223,21 @@ def crops_in_clip(
 
 @dataclass(frozen=True, slots=True)
 class SearchedClip:
-    """Subject that was found in a clip."""
+    """The result of searching a clip."""
 
     times: list[Fraction]
-    """Searched moments, seconds."""
+    """Times of the searched frames, in seconds."""
     found: list[list[Detection]]
-    """Subjects at each of them."""
+    """Subjects in each of these frames."""
     starts: list[Fraction]
-    """Beginnings of the shots."""
+    """Times at which the shots begin."""
     end: Fraction
 
 
 def search_clip(clip: Clip, detector: Detector, cuts: bool) -> SearchedClip:
-    """Look for subjects and, where `cuts`, for the beginnings of shots.
+    """Search a clip for subjects and, if `cuts` is set, for cuts.
 
-    Five frames a second are looked at for cuts; in long clips only some of them for subjects, 300 in all.
+    Five frames per second are compared to find cuts; subjects are detected in at most about 300 of them.
     """
     info = clip.info
     zero = clip.start
@@ -273,7 +273,7 @@ def search_clip(clip: Clip, detector: Detector, cuts: bool) -> SearchedClip:
 
 
 def _first_frame(clip: Clip, info: VideoInfo, before: Fraction, after: Fraction) -> Fraction:
-    """Return the time of the first frame of a shot that began after one searched frame and not later than the next."""
+    """Return the time of the first frame of a shot that begins between two searched frames."""
     scale = min(1.0, GLANCE / max(info.width, info.height))
     size = max(1, round(info.width * scale)), max(1, round(info.height * scale))
     with clip.reader(before, after + 1 / info.rate, size=size) as reader:
@@ -285,21 +285,21 @@ def _first_frame(clip: Clip, info: VideoInfo, before: Fraction, after: Fraction)
 
 
 def _longer(shot: ClipCrop, moments: Sequence[Fraction], end: Fraction) -> ClipCrop:
-    """Return the shot with what follows it up to `end`, where its subject is not seen."""
+    """Extend a shot to `end` by the frames after it, which do not show its subject."""
     last = max((seen.time for seen in shot.samples if seen.detection is not None), default=Fraction(-1))
     absent = (*(gap for gap in shot.gaps if gap[1] <= last), (last, end))
     return replace(shot, gaps=absent, samples=(*shot.samples, *(SampledDetection(time, None) for time in moments)))
 
 
 def _sooner(shot: ClipCrop) -> ClipCrop:
-    """Return the shot with what comes before it, where its subject is not seen."""
+    """Extend a shot to the beginning by the frames before it, which do not show its subject."""
     first = next(seen.time for seen in shot.samples if seen.detection is not None)
     return replace(shot, gaps=((Fraction(-1), first), *(gap for gap in shot.gaps if gap[0] > Fraction(-1))))
 
 
 @dataclass(frozen=True, slots=True)
 class _Passing:
-    """Another subject of the shot, which must not be taken for the one that is followed."""
+    """Another subject of the shot, which must not be confused with the followed one."""
 
     times: list[float]
     boxes: NDArray[np.float64]
@@ -311,7 +311,7 @@ class _Passing:
         return cls([float(moments[sample]) for sample in track.samples], boxes)
 
     def at(self, time: float) -> Box | None:
-        """Return the box at a time; None before the subject was seen, and after."""
+        """Return the box at a time; None before and after the subject was seen."""
         if not self.times[0] - BEYOND <= time <= self.times[-1] + BEYOND:
             return None
         return Box(*(float(np.interp(time, self.times, side)) for side in self.boxes.T))
@@ -328,9 +328,10 @@ def _followed(
     driving_crop: DrivingCrop,
     others: Sequence[_Passing] = (),
 ) -> ClipCrop:
-    """Return the shot with the path of its square where it follows, its subject measured anew five times a second.
+    """Add to a shot the path of a following square, from new detections five times per second.
 
-    Where the clip decides, it is followed if it leaves its place, or may do so where it was not seen, tilted too far.
+    With `driving_crop` auto, the square follows only if the subject moves about, or may do so where it was not detected
+    because it is tilted too far; otherwise the shot is returned unchanged.
     """
     seen = [(one.time, one.detection) for one in shot.samples if one.detection is not None]
     known = [float(time) for time, _ in seen]
@@ -345,7 +346,8 @@ def _followed(
         for frame in reader:
             times.append(bounds[0] + frame.time)
             scale = frame.pixels.shape[1] / info.width, frame.pixels.shape[0] / info.height
-            expected = Box(*(float(np.interp(float(times[-1]), known, side)) for side in boxes.T)).scaled(*scale)
+            own = Box(*(float(np.interp(float(times[-1]), known, side)) for side in boxes.T))
+            expected = own.scaled(*scale)
             found: tuple[Detection, float] | None
             if tilts:
                 found = redetect_turned(frame.pixels, expected, measured[-1][2] if measured else 0.0, detector)
@@ -355,7 +357,6 @@ def _followed(
             if found is None:
                 continue
             here = scaled([found[0]], info, frame.pixels)[0]
-            own = Box(*(float(np.interp(float(times[-1]), known, side)) for side in boxes.T))
             passing = [box for other in others if (box := other.at(float(times[-1]))) is not None]
             if all(here.box.iou(box) <= here.box.iou(own) for box in passing):
                 measured.append((times[-1], here, found[1]))
@@ -371,7 +372,7 @@ def _followed(
 
 
 def _without_cut_off(shot: ClipCrop, info: VideoInfo, end: Fraction) -> ClipCrop:
-    """Return the shot, its subject absent also while the picture's edge cuts it off, however short that is."""
+    """Add gaps to a shot where the picture's edge cuts its subject off, however short they are."""
     cut = [one.detection is not None and _is_cut_off(one.detection.box, info) for one in shot.samples]
     whole = [one.detection is not None and not out for one, out in zip(shot.samples, cut, strict=True)]
     if not any(cut) or not any(whole):
@@ -396,11 +397,11 @@ def _is_cut_off(box: Box, info: VideoInfo) -> bool:
 
 
 def _turned(detection: Detection, width: float, subject: str, angle: float = 0.0) -> TurnedSquare:
-    """Return the square in which a subject stands as the training data does, tilted by an angle (degrees)."""
+    """Return the square that frames a subject like the training data, tilted by an angle (degrees)."""
     box = detection.box
     upright = ideal(box, width, subject)
     radians = math.radians(angle)
-    # The square's middle lies off the box's, along the subject's own axes.
+    # The offset between the centres of square and box is along the subject's own axes.
     x, y = (mine - its for mine, its in zip(upright.center, box.center, strict=True))
     center = (
         box.center[0] + math.cos(radians) * x - math.sin(radians) * y,

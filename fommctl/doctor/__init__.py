@@ -1,5 +1,5 @@
-"""`fommctl doctor`: does fommctl work here and fast, and if not, what is to be done?
+"""`fommctl doctor`: checks whether fommctl works on this machine and how fast, with advice for each problem.
 
-Doctor must run where nearly everything is broken: this process imports the standard library and `packaging` only, and
-everything that loads other libraries runs in a child process, whose crash is a row of the report.
+It must run even if nearly everything is broken: this process imports only the standard library and `packaging`; checks
+that load other libraries run in a child process, whose crash becomes a row of the report.
 """

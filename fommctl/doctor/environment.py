@@ -1,4 +1,4 @@
-"""Checks that load no library: the machine, the distributions installed, folders and variables. Nothing is changed."""
+"""Checks that load no library: machine, installed distributions, folders, environment variables. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 LITTLE_MEMORY = 2 * 2**30
-"""Bytes. `animate` with the built-in model takes about 700 MB, vox of 256 pixels about 1.5 GB."""
+"""Bytes of memory below which there is a note: `animate` takes about 700 MB, with vox at 256 pixels about 1.5 GB."""
 
 
 def check_machine() -> Iterator[Row]:
@@ -53,7 +53,7 @@ SHARED_MODULES = ("cv2", "dlib", "PIL", "numpy", "torch", "av")
 
 
 def requirements(extra: str = "") -> list[Requirement]:
-    """Return what fommctl declares for this platform, or what an extra adds to it; sorted by name."""
+    """Return fommctl's declared dependencies for this platform, or those that an extra adds; sorted by name."""
     from packaging.requirements import Requirement
 
     declared = [Requirement(text) for text in metadata.requires("fommctl") or ()]
@@ -64,7 +64,7 @@ def requirements(extra: str = "") -> list[Requirement]:
 
 
 def version(name: str) -> str | None:
-    """Return the version of an installed distribution; None where it is not installed."""
+    """Return the version of a distribution; None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -72,7 +72,7 @@ def version(name: str) -> str | None:
 
 
 def satisfied(requirement: Requirement) -> bool:
-    """Return whether the version that is installed is one of those required, builds such as 2.6.0+cpu included."""
+    """Return whether the installed version satisfies a requirement, including builds such as 2.6.0+cpu."""
     installed = version(requirement.name)
     return installed is not None and requirement.specifier.contains(installed, prereleases=True)
 
@@ -84,7 +84,7 @@ def editable(distribution: metadata.Distribution) -> bool:
 
 
 def check_installation() -> Iterator[Row]:
-    """Check fommctl's own distribution, whose metadata names its plugins, and modules that have two owners."""
+    """Check fommctl's own distribution, whose metadata lists its plugins, and modules with several owners."""
     code, installed = Path(__file__).parents[2], version("fommctl")
     if installed is None:
         value = f"{__version__} in {code}, not installed: its plugins cannot be found"
@@ -120,15 +120,15 @@ def check_extras() -> Iterator[Row]:
 
 
 LITTLE_SPACE = 2**30
-"""Bytes free, or of shared memory, below which downloads and training will soon fail."""
+"""Bytes of free space or shared memory below which downloads and training will soon fail."""
 OLD = 24 * 3600
-"""Seconds after which a temporary file is a leftover."""
+"""Age in seconds from which on a temporary file counts as a leftover."""
 LEFTOVERS = (
     ((".tmp",), "half-written files", ""),
     ((".part", ".part.json"), "unfinished downloads", "'fommctl models pull' continues them. Else: "),
     ((".lock",), "locks, which block nothing", "While no fommctl runs: "),
 )
-"""Endings of what killed processes leave behind, what it is, and what to know before it is deleted."""
+"""Leftovers of killed processes: suffixes, description, and advice before deleting them."""
 
 
 def check_disk() -> Iterator[Row]:
@@ -148,7 +148,7 @@ def check_disk() -> Iterator[Row]:
     except OSError as error:
         yield note("current folder", f"it is gone: {error.strerror}", "Change to another folder.")
     if (shared := Path("/dev/shm")).is_dir():
-        # Training workers hand over pictures through it; containers have 64 MB.
+        # Training workers pass pictures through it; containers have only 64 MB by default.
         size = shutil.disk_usage(shared).total
         advice = "Training with workers needs more: start the container with --shm-size=8g, or use --workers 0."
         yield note(str(shared), in_bytes(size), advice if size < LITTLE_SPACE else None)
@@ -157,7 +157,7 @@ def check_disk() -> Iterator[Row]:
 def _folder(name: str, folder: Path, advice: str, level: Level = "problem") -> Row:
     base = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), folder)
     try:
-        # Tried out: rights alone do not show a full or a read-only disk.
+        # Write a file: permissions alone do not show a full or read-only disk.
         with tempfile.TemporaryFile(dir=base, prefix=".fommctl-doctor-") as file:
             file.write(b"0" * 4096)
             file.flush()
@@ -170,7 +170,7 @@ def _folder(name: str, folder: Path, advice: str, level: Level = "problem") -> R
 
 
 def _leftovers(folder: Path) -> Iterator[Row]:
-    """Yield rows for what killed processes left behind."""
+    """Yield a row for each kind of leftovers of killed processes."""
     found = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_mtime < time.time() - OLD)
     for endings, what, before in LEFTOVERS:
         if old := [path for path in found if path.name.endswith(endings)]:
@@ -202,11 +202,11 @@ ADVICE = {
     "PYTHONPATH": "Unset it where a package is found in the wrong place.",
     "LD_PRELOAD": "Unset it where a library crashes at import.",
 }
-"""Advice for variables whatever their value is."""
+"""Advice for variables, whatever their value."""
 
 
 def check_variables() -> Iterator[Row]:
-    """Check the variables that are set: their effect, and values that make no sense or slow fommctl down."""
+    """Check environment variables: their effect, and values that are wrong or slow fommctl down."""
     found = False
     for name, value in sorted(os.environ.items()):
         if name.upper() in SECRET:

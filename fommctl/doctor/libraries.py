@@ -1,4 +1,4 @@
-"""Checks that load libraries, drivers, plugins and weights, and animate three frames: they run in the child process."""
+"""Checks that run in the child process: they load libraries, drivers, plugins and weights, and animate three frames."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fommctl.host import Host, PluginInfo
 
 DISPENSABLE = frozenset({"face-alignment", "scikit-video", "huggingface-hub", "filelock", "jinja2", "packaging"})
-"""Dependencies that `animate` with the built-in model does without."""
+"""Dependencies that `animate` with the built-in model does not need."""
 IMPORT_ADVICE = (
     (
         r"libGL|libgthread|libxcb|libSM|libXext",
@@ -42,23 +42,23 @@ IMPORT_ADVICE = (
     (r"SIGILL", "The wheel uses instructions that this processor lacks: install an older {name}."),
     (r"it took longer", "Run it again with a larger --timeout; a slow network disk may be the cause."),
 )
-"""Patterns in what the import of a distribution ends with, and the usual remedy."""
+"""Patterns in errors of imports, with the usual remedy."""
 
 
 def dependencies() -> list[str]:
-    """Return the declared dependencies, sorted; none where packaging, which reads them, does not load."""
+    """Return the declared dependencies, sorted; none if packaging, which parses them, cannot be imported."""
     with contextlib.suppress(ImportError):
         return [requirement.name for requirement in requirements()]
     return []
 
 
 def modules(name: str) -> list[str]:
-    """Return the modules to import from a distribution: the one of its own name, else all public ones."""
+    """Return the modules to import from a distribution: the one with its name, else all public ones."""
     try:
         distribution = metadata.distribution(name)
     except metadata.PackageNotFoundError:
         return []
-    # metadata.packages_distributions overlooks what has no file in Python.
+    # metadata.packages_distributions misses modules without Python files.
     tops = set((distribution.read_text("top_level.txt") or "").split())
     for file in distribution.files or ():
         if file.suffix == ".py" and len(file.parts) < 3:
@@ -99,7 +99,7 @@ def check_dependency(name: str) -> Iterator[Row]:
 
 
 def import_failure(name: str, why: str) -> Row:
-    """Return the row of a dependency that cannot be imported, with the usual remedy."""
+    """Return the row for a dependency that cannot be imported, with the usual remedy."""
     known = (advice.format(name=name) for pattern, advice in IMPORT_ADVICE if re.search(pattern, why))
     advice = next(known, f"Run 'pip install --force-reinstall {name}'.")
     value = f"{version(name)}; 'import {', '.join(modules(name))}' fails: {why}"
@@ -112,7 +112,7 @@ def is_essential(name: str) -> bool:
 
 
 def _belongs(name: str, file: str) -> bool:
-    """Return whether a file lies where the distribution is installed; an editable one may lie anywhere."""
+    """Return whether a file is where the distribution is installed; for an editable installation, always True."""
     distribution = metadata.distribution(name)
     place = Path(str(distribution.locate_file(""))).resolve()
     return editable(distribution) or Path(file).resolve().is_relative_to(place)
@@ -129,7 +129,7 @@ def check_device(name: str) -> Iterator[Row]:
     try:
         import torch  # noqa: F401
     except Exception:
-        return  # a row of its own already
+        return  # reported by the check of torch
     yield from _cuda() if name == "cuda" else _mps()
 
 
@@ -191,7 +191,7 @@ def _cuda() -> Iterator[Row]:
 
 
 def _driver() -> tuple[int, Row | None]:
-    """Count the GPUs of nvidia-smi and return its row; no row where nvidia-smi is not installed."""
+    """Return the number of GPUs according to nvidia-smi, and its row; no row if nvidia-smi is not installed."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return 0, None
@@ -225,7 +225,7 @@ def _cuda_device(device: torch.device) -> Row:
             built = ", ".join(torch.cuda.get_arch_list())
             advice = f"This torch is built for {built}: install one for {capability}, or use --device cpu."
         value += f"; fails at first use: {facts['error']}"
-        # `--device auto` takes the first one.
+        # A failure of the first device stops `animate`, because `--device auto` uses it.
         return Row(name, value, "problem", advice, name == "cuda:0", facts)
     busy = "Another process holds its memory (see 'nvidia-smi'); use a small --batch-size."
     value += f"; --precision auto is {facts['auto']}; {_faster(facts['speedup'])}"
@@ -245,7 +245,7 @@ def _mps() -> Iterator[Row]:
 
 
 def _measured(device: torch.device, wait: Callable[[], None]) -> dict[str, Any]:
-    """Return what `auto` is on a device, and the speed of bf16 and fp16 over fp32."""
+    """Return the precision that `auto` chooses on a device, and the speed of bf16 and fp16 relative to fp32."""
     from fommctl.networks.inference.devices import resolve_precision
 
     speedup = _speedup(device, ("bf16", "fp16"), wait, 8, 64)
@@ -255,7 +255,7 @@ def _measured(device: torch.device, wait: Callable[[], None]) -> dict[str, Any]:
 def _speedup(
     device: torch.device, names: tuple[str, ...], wait: Callable[[], None], count: int, side: int
 ) -> dict[str, float]:
-    """Return how many times as fast as in fp32 a 3x3 convolution of 256 channels is, the shortest of five."""
+    """Return the speed of a 3x3 convolution of 256 channels relative to fp32, from the shortest of five runs each."""
     import torch
     import torch.nn.functional as F
 
@@ -272,7 +272,7 @@ def _speedup(
                 result = F.conv2d(x, weight, padding=1)
                 wait()
                 seconds[name] = min(seconds[name], time.perf_counter() - start)
-        # Each inner sum is of 9 * 256 ones, which all three precisions hold exactly.
+        # Each inner sum is of 9 * 256 ones, which is exact in all three precisions.
         if float(result[0, 0, 1, 1]) != 9 * 256:
             raise RuntimeError(f"a convolution of ones in {kind} gives {float(result[0, 0, 1, 1]):g} for {9 * 256}")
     return {name: round(seconds["fp32"] / seconds[name], 2) for name in names}
@@ -314,16 +314,16 @@ REINSTALL = "Run 'pip install --force-reinstall fommctl'."
 
 
 def plugin_names() -> list[str]:
-    """Return what to check: the entry points to load, one by one, then ALL_PLUGINS together."""
+    """Return the names to check: each entry point that would be loaded, then ALL_PLUGINS."""
     found = sorted({entry.name for entry in metadata.entry_points(group="fommctl")})
     wanted = os.environ.get("FOMMCTL_PLUGINS")
     return [*(name for name in found if wanted is None or name in re.split(r"[,\s]+", wanted)), ALL_PLUGINS]
 
 
 def check_plugin(name: str) -> Iterator[Row]:
-    """Load one plugin, or ask the host about ALL_PLUGINS."""
+    """Load one plugin, or for ALL_PLUGINS check all of them by the host."""
     if name != ALL_PLUGINS:
-        # The host below has the error; this step is here for plugins that end the process.
+        # The host reports errors below; this step finds plugins that end the process.
         for entry in metadata.entry_points(group="fommctl", name=name):
             with contextlib.suppress(Exception, SystemExit):
                 entry.load()
@@ -355,7 +355,7 @@ def _plugin(plugin: PluginInfo) -> Row:
 
 
 def _detectors(host: Host) -> Iterator[Row]:
-    """Yield a row for each detector: ready, chosen by default, or what it lacks."""
+    """Yield a row for each detector: whether it is ready and the default, or what is missing."""
     from fommctl.host import why_not_ready
 
     chosen: dict[str, str] = {}
@@ -377,7 +377,7 @@ WEIGHTS = ("built-in", "models")
 
 
 def check_weights(name: str) -> Iterator[Row]:
-    """Check one of WEIGHTS: the built-in model, or the others, with a row for each that is here."""
+    """Check one of WEIGHTS: the built-in model, or all other models, with a row for each that is installed."""
     from fommctl.host import load_host
     from fommctl.models import registry
     from fommctl.models.files import weights_in
@@ -410,7 +410,7 @@ def check_weights(name: str) -> Iterator[Row]:
 
 
 def _damage(path: Path) -> str | None:
-    """Return what is wrong with a model file by its beginning, its header and its size."""
+    """Return what is wrong with a model file, by its first bytes, its header and its size; None if nothing is."""
     from fommctl.models.files import read_header, sniff
 
     try:
@@ -428,7 +428,7 @@ def _damage(path: Path) -> str | None:
 
 
 SLOW = 5.0
-"""Frames per second of the built-in model below which something is wrong; two cores of a laptop make about 40."""
+"""Frames per second of the built-in model below which something is wrong; two cores of a laptop reach about 40."""
 _FRAMES, _TIMED = 3, 16
 
 

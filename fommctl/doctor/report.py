@@ -1,4 +1,4 @@
-"""Report: one row for each thing checked, without anything private."""
+"""The report: one row per check, without private data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AREAS = ("machine", "packages", "extras", "devices", "codecs", "plugins", "weigh
 _LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
 _TOKEN = re.compile(r"\b(hf_|ghp_|github_pat_|sk-)[A-Za-z0-9_-]{16,}")
 _COMMON = frozenset({"localhost", "root", "user", "home", "main", "linux", "python", "torch", "fommctl", "cuda"})
-"""Names of machines and users that identify nobody and that occur as plain words."""
+"""Names of machines and users that identify nobody, and that occur as plain words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,26 +28,26 @@ class Row:
 
     name: str
     value: str
-    """State found, in a few words."""
+    """The state that was found, in a few words."""
     level: Level = "ok"
-    """`note`: worth knowing, or slower than it could be; `problem`: something does not work."""
+    """`note`: worth knowing, or slower than possible; `problem`: something does not work."""
     advice: str | None = None
-    """Remedy, in one line, with a command where there is one."""
+    """Remedy in one line, if possible a command."""
     stops: bool = False
-    """Problem that keeps `fommctl animate` with the built-in model from working."""
+    """Whether the problem keeps `fommctl animate` with the built-in model from working."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """Values for programs; those of devices and versions have their own keys in the report."""
+    """Machine-readable values; those of devices and versions have their own keys in the report."""
     area: str = ""
     """Part of the report, one of AREAS."""
 
 
 def problem(name: str, value: str, advice: str | None, *, stops: bool = False) -> Row:
-    """Return the row of something that does not work."""
+    """Return a row for something that does not work."""
     return Row(name, value, "problem", advice, stops)
 
 
 def note(name: str, value: str, advice: str | None) -> Row:
-    """Return a row with advice where there is some, else one that is well."""
+    """Return a row of level `note` with this advice, or of level `ok` without advice."""
     return Row(name, value, "note" if advice else "ok", advice)
 
 
@@ -60,13 +60,13 @@ class Report:
 
     @property
     def problems(self) -> tuple[Row, ...]:
-        """Rows of what does not work, those that stop `animate` first."""
+        """Rows of level `problem`, those that stop `animate` first."""
         found = [row for row in self.rows if row.level == "problem"]
         return tuple(sorted(found, key=lambda row: not row.stops))
 
     @property
     def exit_code(self) -> int:
-        """5 (something is missing) where a problem stops `animate`, else 0."""
+        """5 (something is missing) if a problem stops `animate`, else 0."""
         return MissingError.exit_code if any(row.stops for row in self.problems) else 0
 
     @property
@@ -94,8 +94,8 @@ class Report:
 
 
 def redactor() -> Callable[[Row], Row]:
-    """Return a function that removes home folders, user and host names, logins in addresses and tokens from a row:
-    reports go into public issues."""
+    """Return a function that removes home folders, user and host names, logins in URLs and tokens from a row, because
+    reports are posted in public issues."""
     homes, names = {os.path.expanduser("~")}, set()
     # A container's user may have neither a name nor a home.
     with contextlib.suppress(OSError, RuntimeError):
@@ -128,7 +128,7 @@ def redactor() -> Callable[[Row], Row]:
 
 
 def in_bytes(size: float) -> str:
-    """Return `512 MB`, `15.6 GB`."""
+    """Format a number of bytes, as `512 MB` or `15.6 GB`."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.3g} {unit}" if unit != "bytes" else f"{size:.0f} {unit}"

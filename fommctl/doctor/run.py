@@ -1,6 +1,7 @@
-"""All checks of `fommctl doctor`, in this process and in a child.
+"""Running all checks of `fommctl doctor`, in this process and in a child.
 
-Every check that loads libraries, drivers or plugins is a job of one child process: its crash or hang costs one row.
+Every check that loads libraries, drivers or plugins is a job of the child process, so that a crash or hang costs only
+one row.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from importlib import metadata
 from fommctl import __version__
 from fommctl.doctor import environment, libraries
 from fommctl.doctor.report import AREAS, Report, Row, problem, redactor
-from fommctl.workers import Done, Failed, Tell, TimedOut, Work, failure, run_jobs
+from fommctl.workers import Done, Failed, Progress, TimedOut, Work, failure, run_jobs
 
 LIMIT = 60.0
 """Seconds for each check; a healthy machine takes about five for all of them."""
@@ -45,15 +46,15 @@ ADVICE = {
     "weights": "See plugins, and FOMMCTL_HOME under disk.",
     "trial": "Solve the other problems first; if it stays, report the output of 'fommctl demo --debug'.",
 }
-"""What to do about a check that fails, by area."""
+"""Advice for a check that fails, by area."""
 STOPPING = frozenset(
     {("devices", "torch"), ("devices", "cuda"), ("codecs", "PyAV"), ("codecs", ".mp4"), ("weights", "built-in")}
 )
-"""Steps without which `animate` with the built-in model does not work, beside packages, plugins and trial."""
+"""Steps that `animate` with the built-in model needs, besides packages, plugins and trial."""
 
 
 def run(limit: float = LIMIT) -> Report:
-    """Check this installation and this machine; a check that fails is a row of its own."""
+    """Check this installation and this machine; a failing check becomes a row.  limit: seconds for each check."""
     rows = [row for area, check in HERE for row in _checked(area, check)]
     rows += run_steps([(area, name) for area, (_, names) in IN_CHILD.items() for name in names()], limit)
     rows = list(map(redactor(), sorted(rows, key=lambda row: AREAS.index(row.area))))
@@ -81,7 +82,7 @@ def _checked(area: str, check: Callable[[], Iterable[Row]]) -> Iterator[Row]:
 
 
 def run_steps(steps: Sequence[Step], limit: float) -> Iterator[Row]:
-    """Yield the rows of all steps; each may take `limit` seconds, and after one that took longer no other begins."""
+    """Yield the rows of all steps; each may take `limit` seconds, and after one that takes longer no more are begun."""
     left = list(steps)
     with contextlib.closing(run_jobs(steps, _make_worker, workers=1, timeout=limit)) as outcomes:
         for step, outcome in outcomes:
@@ -92,18 +93,18 @@ def run_steps(steps: Sequence[Step], limit: float) -> Iterator[Row]:
                 break
     for area, name in left:
         value, advice = f"not checked: {step[1]} took more than {limit:g} s", "Run it again with a larger --timeout."
-        # Whether `animate` works is what the report is about: without the trial the answer is no.
+        # The verdict is whether `animate` works, which only the trial shows.
         known = area != "trial"
         yield Row(name, value, "note" if known else "problem", advice, not known, area=area)
 
 
 def _make_worker() -> Work[Step, list[Row]]:
-    """Return what the child does for a step. What libraries print is kept out of the report."""
+    """Return the function that runs a step in the child, where all output of libraries is discarded."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
 
-    def work(step: Step, tell: Tell) -> list[Row]:
+    def work(step: Step, report: Progress) -> list[Row]:
         area, name = step
         return list(IN_CHILD[area][0](name))
 

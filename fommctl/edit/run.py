@@ -17,7 +17,6 @@ from fommctl.animate.config import AnimateConfig
 from fommctl.animate.engine import Engine
 from fommctl.animate.motion import Motion
 from fommctl.animate.recording import AnimateResult
-from fommctl.animate.run import Progress
 from fommctl.animate.run import run as animate
 from fommctl.api.schema import Edits
 from fommctl.edit.config import EditConfig
@@ -27,6 +26,7 @@ from fommctl.media.files import check_file
 from fommctl.media.movie import output_errors
 from fommctl.media.output_paths import check_target
 from fommctl.options import backend_options
+from fommctl.workers import Progress
 
 LONGEST = 100_000
 """Rows of a table of curves."""

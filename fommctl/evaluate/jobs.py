@@ -1,4 +1,4 @@
-"""One model on one clip: what a process of evaluate does, scored while it is rendering."""
+"""The worker of evaluate: renders one clip with one model, and scores it meanwhile."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fommctl.evaluate.store import PredictionWriter, StoredScores, is_saved, key
 from fommctl.evaluate.streams import ClipFrames, FrameStream, compare_files
 from fommctl.host import Host, load_host
 from fommctl.provenance.hashing import InputFile
-from fommctl.workers import ENDING, Tell
+from fommctl.workers import ENDING, Progress
 
 if TYPE_CHECKING:
     from fommctl.animate.engine import Engine
@@ -55,7 +55,7 @@ class Job:
 
 
 class Worker:
-    """Does the jobs of a process; holds the model of the last one, and the metrics."""
+    """Does the jobs of a process; keeps the last model, and the metrics."""
 
     def __init__(self, setup: Setup) -> None:
         self.config = setup.config
@@ -70,10 +70,10 @@ class Worker:
         self._sources = SourceFactory(self._host, setup.sources)
         self._engine: tuple[int, Engine] | None = None
 
-    def __call__(self, job: Job, tell: Tell) -> ClipResult:
-        """Score a clip, or read its stored scores. tell(frames done, frames in all or None)."""
+    def __call__(self, job: Job, report: Progress) -> ClipResult:
+        """Score a clip, or read its stored scores. report(frames done, frames in all or None)."""
         try:
-            return self._outcome(job, tell)
+            return self._outcome(job, report)
         except (FommctlError, OSError, *ENDING):
             raise
         except ImportError as error:
@@ -82,7 +82,7 @@ class Worker:
             # Name the plugin that the error comes from.
             raise InputError(unforeseen(error)) from error
 
-    def _outcome(self, job: Job, tell: Tell) -> ClipResult:
+    def _outcome(self, job: Job, report: Progress) -> ClipResult:
         model, task, config = self._setup.models[job.model], job.task, self.config
         paths = {"truth": task.truth, "source": task.source}
         if config.finished:
@@ -98,9 +98,9 @@ class Worker:
         lacking = [name for name in wanted if stored is None or name not in stored.scores]
         metrics = {name: metric for name in lacking if (metric := self._metric(name)) is not None}
         if stored is not None and not metrics and is_saved(config, model, task, stored.saved):
-            tell(stored.frames, task.frames)
+            report(stored.frames, task.frames)
             return self._scored(stored, hashes, kept=True)
-        scoring, frames, stream = self._scoring(job, metrics, tell)
+        scoring, frames, stream = self._scoring(job, metrics, report)
         scores = scoring.finish()
         for file in files.values():
             file.require_unchanged()
@@ -114,7 +114,7 @@ class Worker:
         return replace(outcome, missing={**self._missing, **scoring.missing}, problems=scoring.problems)
 
     def _scoring(
-        self, job: Job, metrics: Mapping[str, tuple[MetricSpec, Metric]], tell: Tell
+        self, job: Job, metrics: Mapping[str, tuple[MetricSpec, Metric]], report: Progress
     ) -> tuple[ClipScoring, int, FrameStream]:
         """Score the whole clip; return the number of frames too."""
         model, task = self._setup.models[job.model], job.task
@@ -133,7 +133,7 @@ class Worker:
                 scoring.add(batch)
                 writer.add(batch.chunk.prediction)
                 frames += len(batch.chunk)
-                tell(frames, task.frames)
+                report(frames, task.frames)
             if scoring is None:
                 raise InputError("there is no frame to compare", "Check the files of both sides.")
         return scoring, frames, stream

@@ -1,4 +1,4 @@
-"""Keypoints and embeddings that metrics measure with: which are chosen, and where they come from."""
+"""Choosing and computing the keypoints and embeddings that metrics use."""
 
 from __future__ import annotations
 

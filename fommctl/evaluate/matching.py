@@ -1,10 +1,10 @@
-"""Finding the points of a true frame again in a predicted one, by the picture around them.
+"""Matching points of a true frame to a predicted one, by the patches around them.
 
-For data whose true keypoints are known, no detector has to be trusted: the patch around a point of the truth is looked
-for in the prediction by normalised cross-correlation over red, green and blue (Lewis 1995), on frames reduced to at
-most LARGEST_SIDE pixels, and the place then refined below one pixel from level to level by Gauss-Newton steps on the
-normalised patches (Lucas and Kanade 1981; template fixed as in Baker and Matthews 2004). A parabola through the peak of
-the correlation would be simpler and is biased where the peak is not symmetrical: then truth is not found where it is.
+With known true keypoints no detector is needed: the patch around a true point is searched in the prediction by
+normalised cross-correlation over red, green and blue (Lewis 1995), on frames reduced to at most LARGEST_SIDE pixels,
+and the position is then refined below one pixel, level by level, by Gauss-Newton steps on the normalised patches (Lucas
+and Kanade 1981; template fixed as in Baker and Matthews 2004). A parabola through the peak of the correlation would be
+simpler, but is biased for asymmetrical peaks, so that even the truth would not be found exactly.
 
 Shapes: N frames, K points, patches of P x P pixels. Pixels are counted from the centre of the first one.
 """
@@ -22,25 +22,25 @@ from torch.nn.functional import avg_pool2d, conv2d, grid_sample
 PATCH = 1 / 16
 """Distance from the middle of a patch to its border, in sides of the frame: 9 x 9 pixels of 64, 33 x 33 of 256."""
 SEARCH = 0.2
-"""Distance from its true place up to which a point is looked for along each axis, in sides of the frame."""
+"""Distance from its true position up to which a point is searched along each axis, in sides of the frame."""
 CORRELATION = 0.7
-"""A point is absent where the best place correlates less than this with the truth.
+"""Correlation of the best match with the truth below which a point counts as absent.
 
 Measured on the synthetic data set at 64 pixels: of frames that were blurred by 1.5 pixels, 86 to 100 in 100 points are
 found, none of them more than 3 pixels off; of frames of another identity, 0 to 5 in 100. At 0.6 it is up to 17 of the
 latter, at 0.8 as few as 67 of the former."""
 UNSURE = 0.1
-"""A patch that noise of one level of 255 would displace by more pixels than this has too little texture to be found."""
+"""Displacement in pixels by noise of one level of 255 above which a patch has too little texture to be matched."""
 LARGEST_SIDE = 96
 """Frames are halved for the search until they are no larger."""
 _LEAST_PATCH, _LEAST_SEARCH = 3, 2
 _STEPS = 6
 _STRAY = 1.5
-"""Pixels of its level by which refinement may move a point: more is no refinement."""
+"""Largest displacement by refinement, in pixels of its level: a larger one is a failure."""
 _CONTRAST = 0.5 / 255
-"""Root mean square of a patch that holds nothing but rounding."""
+"""Root mean square of a patch with nothing but rounding noise."""
 _NEARER = 1e-4
-"""Cost of the border of the search: of two places that match alike, the nearer one is taken."""
+"""Cost at the border of the search, so that of two equal matches the nearer one is chosen."""
 _BLOCK = 16
 """Frames at a time."""
 
@@ -48,7 +48,7 @@ _BLOCK = 16
 def find_again(
     prediction: NDArray[np.uint8], truth: NDArray[np.uint8], points: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return points of the true frames in the predicted ones, and those of the truth that can be looked for at all.
+    """Match points of the true frames to the predicted ones; returns the matches, and the true points that are usable.
 
     prediction, truth: (N, H, W, 3).  points: (N, K, 2) in pixels of the truth, x before y, NaN where one is hidden.
     Returns (N, K, 2) of the prediction and of the truth; NaN in both where a point is hidden, outside the picture or
@@ -150,8 +150,8 @@ class _Patches:
 
 
 def _search(level: _Level, patches: _Patches) -> tuple[Tensor, Tensor]:
-    """Return (N, K, 2) whole pixels from each point to the place in the prediction that its patch matches best; and (N,
-    K) whether that is at the rim of what was searched, so that the best place is likely to lie beyond."""
+    """Return the displacement (N, K, 2) in whole pixels from each point to its best match in the prediction; and (N, K)
+    whether that is at the border of the search, so that the true match is probably outside."""
     radius, reach = patches.radius, max(_LEAST_SEARCH, round(level.side * SEARCH))
     size = 2 * radius + 1
     n, k = level.points.shape[:2]
@@ -197,7 +197,7 @@ def _centred(patches: Tensor) -> Tensor:
 
 
 def _cut(frames: Tensor, points: Tensor, radius: int) -> Tensor:
-    """Return (N, K, 3, P, P) around whole pixels; beyond the picture its border goes on."""
+    """Cut patches (N, K, 3, P, P) around whole pixels; outside the picture its border is repeated."""
     height, width = frames.shape[2:]
     steps = torch.arange(-radius, radius + 1)
     columns = (points[..., 0, None].long() + steps).clamp(0, width - 1)
@@ -208,7 +208,7 @@ def _cut(frames: Tensor, points: Tensor, radius: int) -> Tensor:
 
 
 def _sampled(frames: Tensor, points: Tensor, radius: int) -> Tensor:
-    """Return (N, K, 3, P, P) around points between pixels, by cubic interpolation."""
+    """Sample patches (N, K, 3, P, P) around points between pixels, by cubic interpolation."""
     n, k = points.shape[:2]
     size = 2 * radius + 1
     steps = torch.arange(-radius, radius + 1).float()

@@ -1,4 +1,4 @@
-"""What is evaluated and on what: models or folders of results, and the clips that each of them is scored on."""
+"""Planning an evaluation: the models or folders of results, and the clips that they are scored on."""
 
 from __future__ import annotations
 

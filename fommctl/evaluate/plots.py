@@ -1,7 +1,7 @@
-"""What the page's plots show, as shapes in the units of their drawings; page/plots.html draws them.
+"""The page's plots, as shapes in the units of their drawings; page/plots.html draws them.
 
-They are drawn here and not by a plotting library because they belong to the page: its style sheet colours them (dark
-mode, print), their text is text, every point names its clip, and a page of a hundred plots stays small.
+No plotting library is used, so that the page's style sheet colours the plots (dark mode, print), their text is text,
+every point names its clip, and a page of a hundred plots stays small.
 """
 
 from __future__ import annotations

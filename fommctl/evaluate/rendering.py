@@ -1,4 +1,4 @@
-"""What models render for clips, as streams: reconstructions, animations, and what animate makes by default."""
+"""Rendering clips with models, as streams: reconstructions, animations, and results of `animate` with its defaults."""
 
 from __future__ import annotations
 

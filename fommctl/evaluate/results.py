@@ -1,7 +1,7 @@
-"""What an evaluation found: scores by model, metric and clip, their means, and how sure those are.
+"""Results of an evaluation: scores by model, metric and clip, their means, and confidence intervals.
 
-Intervals are of the percentile bootstrap over clips (Efron 1979): clips are drawn with replacement, for frames of one
-clip are too much alike to count as independent. The draws depend on the seed alone.
+Intervals are by the percentile bootstrap over clips (Efron 1979): clips are drawn with replacement, because frames of
+one clip are too similar to count as independent. The draws depend only on the seed.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class Evaluation:
         return weighted
 
     def _can_resample(self, metric: str, scores: Sequence[ClipScores | None]) -> bool:
-        """Tell whether the metric can be computed for thousands of draws; see LARGEST_STATE."""
+        """Return whether the metric can be computed for thousands of draws; see LARGEST_STATE."""
         sizes = (sum(array.size for array in one.state.values()) for one in scores if one is not None)
         return self.metrics[metric].combine is None or max(sizes, default=0) <= LARGEST_STATE
 
@@ -286,7 +286,7 @@ LISTED = 3
 
 
 class EvaluationCollector:
-    """Puts the outcomes of all jobs together, in any order."""
+    """Collects the outcomes of all jobs, in any order."""
 
     def __init__(
         self,
@@ -390,7 +390,7 @@ class EvaluationCollector:
         return [self._scored.get((number, clip)) for number in range(len(self.models))]
 
     def _failed_by_some(self, clip: str) -> bool:
-        """Tell whether one model was scored on this clip and another, scored elsewhere, was not."""
+        """Return whether one model was scored on this clip and another, scored elsewhere, was not."""
         able = {number for number, _ in self._scored}
         here = {number for number in able if (number, clip) in self._scored}
         return bool(here) and here != able

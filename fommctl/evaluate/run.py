@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,11 +34,9 @@ from fommctl.host import Host
 from fommctl.machine import usable_cores
 from fommctl.presets.preset import load_preset
 from fommctl.presets.sections import Preset, ReconstructionParams
-from fommctl.workers import Failed, run_jobs
+from fommctl.workers import Failed, Progress, run_jobs
 
 log = logging.getLogger(__name__)
-Progress = Callable[[int, int | None], None]
-"""report(frames done, frames in all or None)."""
 CLIPS, REPORT = "clips", "report.html"
 MARKER = ".fommctl-evaluation"
 """Name of the file that marks and locks the folder of an evaluation: folders without it are never written to."""
@@ -56,7 +54,7 @@ class EvaluateResult:
     """Clips of a model that an earlier run had scored."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result for --json: more keys may be added, none of these changes."""
+        """Return the result for --json. Keys may be added, but never renamed or removed."""
         return {**self.evaluation.to_json(), "output": str(self.output), "missing": dict(self.missing)}
 
 
@@ -131,7 +129,7 @@ def _check_output(config: EvaluateConfig) -> None:
 
 
 def _has_our_configuration(folder: Path) -> bool:
-    """Tell whether an evaluation wrote this folder's configuration; earlier versions left no marker."""
+    """Return whether an evaluation wrote this folder's configuration; earlier versions left no marker."""
     try:
         return any(
             line.startswith("fommctl:")
@@ -164,12 +162,12 @@ def _score(config: EvaluateConfig, collector: EvaluationCollector, report: Progr
     lengths = [task.frames if config.max_frames is None else min(task.frames, config.max_frames) for task in tasks]
     total = sum(lengths) * len(collector.models)
 
-    def tell(job: Job, frames: int, _: int | None) -> None:
+    def report_job(job: Job, frames: int, _: int | None) -> None:
         done[job.model, job.task.name] = frames
         if report:
             report(sum(done.values()), total)
 
-    with closing(run_jobs(jobs, Worker, (setup,), workers=workers, tell=tell)) as outcomes:
+    with closing(run_jobs(jobs, Worker, (setup,), workers=workers, report=report_job)) as outcomes:
         for job, outcome in outcomes:
             if isinstance(outcome, Failed):
                 outcome.raise_if_disk_full()

@@ -1,4 +1,4 @@
-"""Which metrics are asked for, and all of them at once over the stream of one clip."""
+"""Choosing metrics, and running all of them over the stream of one clip."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def choose_metrics(names: Sequence[str], host: Host, mode: Mode) -> tuple[Metric
 
 
 def fits(spec: MetricSpec, mode: Mode) -> bool:
-    """Tell whether this mode provides what the metric needs."""
+    """Return whether this mode provides what the metric needs."""
     return mode in ("reconstruction", "files") or spec.needs != "truth"
 
 
@@ -59,7 +59,7 @@ def _is_ready(spec: MetricSpec) -> bool:
 
 
 class ClipScoring:
-    """Several metrics over one clip. A metric that fails is left out and the others go on."""
+    """Several metrics over one clip. A metric that fails is dropped, and the others continue."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class ClipScoring:
 
 
 def missing_text(error: FommctlError) -> str:
-    """Say in one line what is missing and how to get it."""
+    """Describe in one line what is missing and how to get it."""
     return error.message if error.hint is None else f"{error.message}. {error.hint}"
 
 

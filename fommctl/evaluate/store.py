@@ -1,4 +1,4 @@
-"""What an evaluation keeps of each clip: its scores, so that a later run goes on, and predictions on request."""
+"""Storing the scores of each clip, so that a later run can continue, and its predictions on request."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def predictions_path(config: EvaluateConfig, model: EvaluatedModel, task: Task) 
 
 
 def is_saved(config: EvaluateConfig, model: EvaluatedModel, task: Task, saved: str) -> bool:
-    """Tell whether predictions exist in the format of `--save`.  saved: the format that an earlier run used."""
+    """Return whether predictions exist in the format of `--save`.  saved: the format that an earlier run used."""
     return config.save == "none" or (saved == config.save and predictions_path(config, model, task).exists())
 
 

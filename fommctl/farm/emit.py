@@ -65,7 +65,7 @@ class FarmFiles:
     """Commands, each of which submits the job."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result for --json: more keys may be added, none of these changes."""
+        """Return the result for --json. Keys may be added, but never renamed or removed."""
         return {
             "folder": str(self.folder),
             "engine": self.engine,

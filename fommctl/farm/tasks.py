@@ -20,7 +20,6 @@ from fommctl.animate.motion import Motion, save_motions
 from fommctl.animate.plan import AnimationPlan, input_files, plan_animation
 from fommctl.animate.results import frame_path, picture_number
 from fommctl.animate.run import (
-    Progress,
     RenderedFrames,
     RenderStats,
     encode_frames,
@@ -33,6 +32,7 @@ from fommctl.farm.shot import DONE, FRAMES, MOTION, SETTLED, SHOT, FarmShot, Pat
 from fommctl.files import FileFingerprint, read_regular, remove_stale_files, write_text
 from fommctl.media.movie import output_errors
 from fommctl.media.output_paths import numbered
+from fommctl.workers import Progress
 
 Load = Callable[[FarmShot], Engine]
 """Loads the model of a shot; not called where there is nothing to do."""
@@ -60,7 +60,7 @@ class TaskResult:
     """Whether all of it was there already."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result for --json: more keys may be added, none of these changes."""
+        """Return the result for --json. Keys may be added, but never renamed or removed."""
         return {"task": self.task, "output": str(self.output), "frames": self.frames, "kept": self.kept}
 
 

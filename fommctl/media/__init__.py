@@ -3,4 +3,4 @@
 from typing import Literal
 
 Deinterlace = Literal["auto", "off", "field"]
-"""auto: interlaced frames become whole pictures at their own rate; field: at twice that, one a field; off: woven."""
+"""auto: one whole picture per interlaced frame; field: one per field, at twice the rate; off: frames stay woven."""

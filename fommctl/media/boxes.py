@@ -40,21 +40,20 @@ class Box:
         return Box(self.left + x, self.top + y, self.right + x, self.bottom + y)
 
     def scaled(self, x: float, y: float | None = None) -> Box:
-        """Return the same box after the picture was enlarged x times horizontally and y times vertically (default
-        x)."""
+        """Return the box after its picture is scaled by x horizontally and by y (default x) vertically."""
         y = x if y is None else y
         return Box(self.left * x, self.top * y, self.right * x, self.bottom * y)
 
     def intersection(self, other: Box) -> Box:
-        """Return what both share; a box of area 0 where they do not meet."""
+        """Return the intersection of both boxes; of area 0 if they do not overlap."""
         left, top = max(self.left, other.left), max(self.top, other.top)
         return Box(left, top, max(left, min(self.right, other.right)), max(top, min(self.bottom, other.bottom)))
 
     def iou(self, other: Box) -> float:
-        """Return area of the intersection over the area of both together, in [0, 1]; 0 for empty boxes."""
+        """Return intersection over union, in [0, 1]; 0 for empty boxes."""
         shared = self.intersection(other).area
         both = self.area + other.area - shared
-        # A box thinner than the resolution of floats has no area, yet the intersection of two may round to some.
+        # A box thinner than the resolution of floats has no area, yet an intersection may be rounded up to some.
         return min(1.0, shared / both) if both > 0 else 0.0
 
     def clipped(self, width: int, height: int) -> Box:
@@ -62,9 +61,9 @@ class Box:
         return self.intersection(Box(0, 0, width, height))
 
     def shifted_inside(self, width: int, height: int) -> Box:
-        """Return the box moved by as little as brings it inside a picture of this size.
+        """Return the box after the smallest shift that brings it inside a picture of this size.
 
-        Along an axis in which it is larger than the picture, it is moved by as little as covers the picture.
+        Along an axis in which it is larger than the picture, the smallest shift that makes it cover the picture.
         """
         return self.shifted(
             _shift_inside(self.left, self.right, width),

@@ -1,4 +1,4 @@
-"""What this installation of PyAV and Pillow can encode and decode: names looked up, and small clips there and back."""
+"""What this installation of PyAV and Pillow can encode and decode: codecs by name, and round trips of small clips."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STILLS = ("webp", "jpg", "zlib", "libtiff", "avif")
 _SIDE, _FRAMES, _RATE = 64, 3, Fraction(25)
 LOSSLESS = frozenset({".mkv", ".png"})
 WORST = 12.0
-"""Mean difference in levels that lossy coding of the smooth test pictures may make; measured: below 4 (GIF)."""
+"""Largest mean difference, in levels, after lossy coding of the smooth test pictures; measured: below 4 (GIF)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class OutputFacts:
     missing: tuple[str, ...]
     """Expected decoders and encoders that are missing."""
     others: tuple[str, ...]
-    """Video encoders to choose instead (`--codec`) that are there."""
+    """Available video encoders to choose instead (`--codec`)."""
 
 
 def versions() -> dict[str, str]:
@@ -49,7 +49,7 @@ def versions() -> dict[str, str]:
 
 
 def output_facts(suffix: str) -> OutputFacts:
-    """Return the encoders of the kind of output that this suffix names."""
+    """Return the encoders for the kind of output with this suffix."""
     container = CONTAINERS[suffix]
     encoder, *others = container.encoders
     wanted = [name for name in (encoder, container.sound_encoder) if name is not None]
@@ -58,7 +58,7 @@ def output_facts(suffix: str) -> OutputFacts:
 
 
 def has_codec(name: str, mode: Literal["r", "w"]) -> bool:
-    """Tell whether this PyAV has a codec; mode: `r` to decode, `w` to encode."""
+    """Return whether this PyAV has a codec.  mode: `r` to decode, `w` to encode."""
     try:
         Codec(name, mode)
     except UnknownCodecError:
@@ -74,10 +74,10 @@ def missing_decoders() -> list[str]:
 
 
 def round_trip(suffix: str, folder: Path) -> str:
-    """Write three small pictures as this kind of output into an empty folder and read them again.
+    """Write three small pictures as this kind of output into an empty folder and read them back.
 
-    Returns what came back, in words. Raises ValueError where other pictures came back, and what the writer and the
-    reader raise.
+    Returns how exact they are, in words. Raises ValueError if they differ too much, and the errors of writer and
+    reader.
     """
     path = folder / ("%05d.png" if suffix == ".png" else f"clip{suffix}")
     pictures = [_picture(number) for number in range(_FRAMES)]
@@ -95,7 +95,7 @@ def round_trip(suffix: str, folder: Path) -> str:
 
 
 def _picture(number: int) -> NDArray[np.uint8]:
-    """Return (64, 64, 3): a ramp that moves."""
+    """Return (64, 64, 3): a ramp that moves with `number`."""
     rows, columns = np.mgrid[0:_SIDE, 0:_SIDE]
     ramp = np.stack([rows * 3, columns * 3, (rows + columns) * 3 // 2 + number * 20], axis=-1)
     return ramp.astype(np.uint8)

@@ -1,8 +1,8 @@
-"""Colour of videos: tags in and out, how untagged video is read, HDR to SDR. Codes are those of ITU-T H.273."""
+"""Colour of videos: tags in and out, how untagged video is read, HDR to SDR. Codes are from ITU-T H.273."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ BT601_625, BT601_525 = 5, 6
 BT2020 = 9
 BT2020_CONSTANT_LUMINANCE = 10
 PRIMARIES_P3_DCI, PRIMARIES_P3_D65 = 11, 12
-TRANSFER_PQ, TRANSFER_HLG = 16, 18
+TRANSFER_BT2020, TRANSFER_PQ, TRANSFER_HLG = 14, 16, 18
 RANGE_LIMITED, RANGE_FULL = 1, 2
 
 _UNSPECIFIED = {0, 2, 3}
@@ -33,12 +33,12 @@ _MATRIX_NAMES = {
     BT2020: "bt2020",
     BT2020_CONSTANT_LUMINANCE: "bt2020",
 }
-"""Names by which swscale knows the matrices that it can invert."""
+"""swscale's names of the matrices that it can invert."""
 
 
 @dataclass(frozen=True, slots=True)
 class ColourTags:
-    """A file's description of its colours: codes of ITU-T H.273 (ffmpeg's integers), None where it states nothing."""
+    """Colour tags of a file: codes of ITU-T H.273 (ffmpeg's integers), None where unspecified."""
 
     primaries: int | None = None
     transfer: int | None = None
@@ -57,7 +57,7 @@ class ColourTags:
 
 
 def read_tags(primaries: int, transfer: int, matrix: int, colour_range: int) -> ColourTags:
-    """Return tags from ffmpeg's integers; unspecified and reserved codes become None."""
+    """Convert ffmpeg's integers to tags; unspecified and reserved codes become None."""
     return ColourTags(
         primaries=None if primaries in _UNSPECIFIED else int(primaries),
         transfer=None if transfer in _UNSPECIFIED else int(transfer),
@@ -92,69 +92,72 @@ Float = NDArray[np.float32]
 REFERENCE_WHITE = 203.0
 """cd/m2 of diffuse white in HDR programmes (ITU-R BT.2408, table 1)."""
 DEFAULT_PEAK = 1000.0
-"""cd/m2 assumed where the file does not state its brightest pixel; also the nominal peak of HLG."""
+"""cd/m2 assumed if the file does not state its brightest pixel; also the nominal peak of HLG."""
 SDR_GAMMA = 2.4
 _KNEE = 0.5
 _CODES = 65536
 _ENCODE_STEPS = 4096
 
 _CHROMATICITIES = {
-    1: ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060)),
-    BT2020: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
-    PRIMARIES_P3_DCI: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
-    PRIMARIES_P3_D65: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
+    BT709: (0.640, 0.330, 0.300, 0.600, 0.150, 0.060),
+    BT2020: (0.708, 0.292, 0.170, 0.797, 0.131, 0.046),
+    PRIMARIES_P3_DCI: (0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
+    PRIMARIES_P3_D65: (0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
 }
-"""x, y of red, green and blue (ITU-T H.273, table 2); all with the D65 white point here."""
+"""x and y of red, green and blue (ITU-T H.273, table 2); fommctl takes the white point of all of them as D65."""
 _D65 = (0.3127, 0.3290)
-_BT2020_LUMA = np.array([0.2627, 0.6780, 0.0593], np.float32)
+BT2020_LUMA = np.array([0.2627, 0.6780, 0.0593])
+_PQ = 2610 / 16384, 2523 / 4096 * 128, 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
+"""m1, m2, c1, c2 and c3 of SMPTE ST 2084."""
+_HLG = 0.17883277, 0.28466892, 0.55991073
+"""a, b and c of ITU-R BT.2100, table 5."""
 
 
 def pq_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return cd/m2 of a PQ signal in [0, 1] (SMPTE ST 2084, equation 4)."""
-    m1, m2 = 2610 / 16384, 2523 / 4096 * 128
-    c1, c2, c3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
+    """Convert a PQ signal in [0, 1] to light in cd/m2 (SMPTE ST 2084, equation 4)."""
+    m1, m2, c1, c2, c3 = _PQ
     root = np.power(signal, 1 / m2)
     return np.asarray(10000 * np.power(np.maximum(root - c1, 0) / (c2 - c3 * root), 1 / m1))
 
 
 def pq_signal(light: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the PQ signal of light in cd/m2, as `pq_light` reads it."""
-    m1, m2 = 2610 / 16384, 2523 / 4096 * 128
-    c1, c2, c3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
+    """Convert light in cd/m2 to a PQ signal in [0, 1], the inverse of `pq_light`."""
+    m1, m2, c1, c2, c3 = _PQ
     part = np.power(np.maximum(light, 0) / 10000, m1)
     return np.asarray(np.power((c1 + c2 * part) / (1 + c3 * part), m2))
 
 
 def hlg_signal(light: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the HLG signal of scene light, as `hlg_scene_light` reads it (ITU-R BT.2100, table 5, OETF)."""
-    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    """Convert scene light to an HLG signal, the inverse of `hlg_scene_light` (ITU-R BT.2100, table 5, OETF)."""
+    a, b, c = _HLG
     light = np.maximum(light, 0)
     bright = a * np.log(np.maximum(12 * light - b, 1e-9)) + c
     return np.asarray(np.where(light <= 1 / 12, np.sqrt(3 * light), bright))
 
 
 def hlg_scene_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return scene light in [0, 1] of an HLG signal in [0, 1] (ITU-R BT.2100, table 5, inverse OETF)."""
-    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    """Convert an HLG signal in [0, 1] to scene light in [0, 1] (ITU-R BT.2100, table 5, inverse OETF)."""
+    a, b, c = _HLG
     return np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
 
 
-def _to_xyz(primaries: int) -> NDArray[np.float64]:
-    columns = np.array([[x / y, 1.0, (1 - x - y) / y] for x, y in _CHROMATICITIES[primaries]]).T
-    x, y = _D65
-    white = np.array([x / y, 1.0, (1 - x - y) / y])
-    return np.asarray(columns * np.linalg.solve(columns, white))
+def to_xyz(primaries: Sequence[float]) -> NDArray[np.float64]:
+    """Return the matrix (3, 3) from linear light to XYZ.  primaries: x and y of red, green, blue and white."""
+    points = np.array(primaries, np.float64).reshape(4, 2)
+    columns = np.stack([points[:, 0] / points[:, 1], np.ones(4), (1 - points[:, 0] - points[:, 1]) / points[:, 1]])
+    return np.asarray(columns[:, :3] * np.linalg.solve(columns[:, :3], columns[:, 3]))
 
 
 @cache
 def to_bt709(primaries: int) -> Float:
-    """Return (3, 3) matrix from linear light in `primaries` to linear light in bt709's."""
-    return np.linalg.solve(_to_xyz(1), _to_xyz(primaries)).astype(np.float32)
+    """Return the matrix (3, 3) from linear light in `primaries` to linear light in bt709 primaries."""
+    matrices = [to_xyz([*_CHROMATICITIES[code], *_D65]) for code in (BT709, primaries)]
+    return np.linalg.solve(*matrices).astype(np.float32)
 
 
 @cache
 def _light_table(transfer: int | None) -> Float:
-    """Return light of each 16-bit code: in units of reference white, or of scene light for HLG."""
+    """Return the light of each 16-bit code, relative to reference white; scene light in [0, 1] for HLG."""
     signal = np.arange(_CODES) / (_CODES - 1)
     if transfer == TRANSFER_PQ:
         return (pq_light(signal) / REFERENCE_WHITE).astype(np.float32)
@@ -165,16 +168,16 @@ def _light_table(transfer: int | None) -> Float:
 
 @cache
 def _signal_table() -> NDArray[np.uint8]:
-    """Return 8-bit bt709 signal by the square root of the light, which spends its steps where the eye needs them."""
+    """Return the 8-bit bt709 signal, tabulated over the square root of the light, where steps look even to the eye."""
     light = (np.arange(_ENCODE_STEPS) / (_ENCODE_STEPS - 1)) ** 2
     return np.rint(255 * light ** (1 / SDR_GAMMA)).astype(np.uint8)
 
 
 class ToneMap:
-    """Turns R'G'B' of one clip into SDR bt709; the curve is the same for every frame, so brightness never pumps."""
+    """Converts R'G'B' of one clip to SDR bt709, with one curve for all frames, so that brightness never pumps."""
 
     def __init__(self, tags: ColourTags, peak: float | None = None) -> None:
-        """peak: brightest light of the clip in cd/m2, where its metadata states one."""
+        """peak: brightest light of the clip in cd/m2, if its metadata states it."""
         self.transfer = tags.transfer
         self.primaries = tags.primaries if tags.primaries in _CHROMATICITIES else (BT2020 if tags.hdr else 1)
         brightest = DEFAULT_PEAK if tags.transfer == TRANSFER_HLG else min(max(peak or DEFAULT_PEAK, 250.0), 10000.0)
@@ -188,7 +191,7 @@ class ToneMap:
         light = np.take(_light_table(self.transfer), codes)
         if self.transfer == TRANSFER_HLG:
             # The system gamma of a 1,000 cd/m2 display (BT.2100, table 5, OOTF).
-            luminance = np.maximum(light @ _BT2020_LUMA, np.float32(1e-6))
+            luminance = np.maximum(light @ BT2020_LUMA.astype(np.float32), np.float32(1e-6))
             light *= (np.power(luminance, np.float32(0.2)) * np.float32(DEFAULT_PEAK / REFERENCE_WHITE))[..., None]
         light = light @ to_bt709(self.primaries or 1).T
         if self.peak > 1:
@@ -200,7 +203,7 @@ class ToneMap:
         return np.take(_signal_table(), steps.astype(np.uint16))
 
     def _gain(self, brightest: Float) -> Float:
-        """Return factor that brings (H, W) light in [0, peak] to [0, 1]: none up to the knee, a Moebius curve above
+        """Return the factor that maps (H, W) light in [0, peak] to [0, 1]: 1 up to the knee, a Moebius curve above
         it."""
         knee, peak = _KNEE, self.peak
         a = -(knee**2) * (peak - 1) / (knee**2 - 2 * knee + peak)
@@ -212,8 +215,7 @@ class ToneMap:
 
 _SWSCALE_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 """Matrix code of H.273 -> swscale's code, for the matrices that swscale can apply."""
-_TRANSFER_BT2020 = 14
-_CURVES_LIKE_BT709 = (BT601_525, _TRANSFER_BT2020, 15)
+_CURVES_LIKE_BT709 = (BT601_525, TRANSFER_BT2020, 15)
 _FLAGS = (
     Interpolation.BICUBIC
     | Interpolation.ACCURATE_RND
@@ -224,17 +226,17 @@ _FLAGS = (
 
 
 def output_colour(source: ColourTags | None, width: int, height: int, encoding: Encoding) -> ColourTags:
-    """Complete tags for an output of width x height pixels.
+    """Return complete tags for an output of width x height pixels.
 
-    The source's where given; what it leaves open follows its matrix, or the size (bt709 from 1280 x 720 up, bt601
-    below). The tags of HDR and of wide gamut are for pixels that were not brought to bt709.
+    Tags that the source lacks follow from its matrix, or from the size (bt709 from 1280 x 720 up, bt601 below).
+    source: tags of HDR or wide gamut only if the pixels were not converted to bt709.
     """
     given = source or ColourTags()
     matrix = given.matrix if given.matrix in _SWSCALE_MATRIX else None
     if matrix is None:
         matrix = BT709 if width >= 1280 or height >= 720 else BT601_525
     # BT.601 in its 625-line form (5) has primaries of its own and the transfer function of the 525-line form.
-    transfer = {BT2020: _TRANSFER_BT2020, 5: BT601_525}.get(matrix, matrix)
+    transfer = {BT2020: TRANSFER_BT2020, 5: BT601_525}.get(matrix, matrix)
     tags = ColourTags(given.primaries or matrix, given.transfer or transfer, matrix, given.range or RANGE_LIMITED)
     if encoding.rgb:
         return replace(tags, matrix=RGB_MATRIX, range=RANGE_FULL)
@@ -242,21 +244,21 @@ def output_colour(source: ColourTags | None, width: int, height: int, encoding: 
 
 
 def _prores(tags: ColourTags) -> ColourTags:
-    """Return the nearest tags that a ProRes frame header holds (SMPTE RDD 36, section 6.1.1): no full range, and one
+    """Return the nearest tags that a ProRes frame header can hold (SMPTE RDD 36, section 6.1.1): no full range, and one
     code where H.273 has several for the same curve or matrix."""
     transfer = BT709 if tags.transfer in _CURVES_LIKE_BT709 else tags.transfer
     return replace(tags, transfer=transfer, matrix=BT601_525 if tags.matrix == 5 else tags.matrix, range=RANGE_LIMITED)
 
 
 class Converter(Protocol):
-    """Turns RGB frames into frames of the encoder's format; may hold frames back."""
+    """Converts RGB frames to the encoder's format; may buffer frames."""
 
     def frames(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
         """Yield the frames that are ready after `frame`; None ends the stream."""
 
 
 class MatrixConverter:
-    """RGB or RGBA to the encoder's pixel format, tagged."""
+    """Converts RGB or RGBA to the encoder's pixel format, and tags the frames."""
 
     def __init__(self, pix_fmt: str, tags: ColourTags) -> None:
         self._pix_fmt = pix_fmt
@@ -264,7 +266,7 @@ class MatrixConverter:
         self._reformatter = VideoReformatter()
 
     def frames(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
-        """Yield the one frame that `frame` becomes."""
+        """Yield the converted frame; nothing for None."""
         if frame is None:
             return
         changes: dict[str, Any] = {}

@@ -1,7 +1,7 @@
-"""Colour spaces of pictures with more than 8 bits, and what a model sees of them.
+"""Colour spaces of pictures with more than 8 bits, and their conversion to what a model sees.
 
-Three spaces are known here: display-referred sRGB, scene-linear Rec.709, and the log density of scanned film. All
-others are OCIO's, through OpenImageIO (extra `vfx`), whose wheel holds the ACES configurations.
+Built in are display-referred sRGB, scene-linear Rec.709, the log density of scanned film, and the signals of HDR and
+wide-gamut video. All others are OCIO's, through OpenImageIO (extra `vfx`), which comes with the ACES configurations.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from fommctl.errors import InputError, MissingError, UsageError
 from fommctl.media.colour import (
     BT709,
     BT2020,
+    BT2020_LUMA,
     DEFAULT_PEAK,
     PRIMARIES_P3_D65,
     PRIMARIES_P3_DCI,
     REFERENCE_WHITE,
     SDR_GAMMA,
+    TRANSFER_BT2020,
     TRANSFER_HLG,
     TRANSFER_PQ,
     ColourTags,
@@ -33,38 +35,37 @@ from fommctl.media.colour import (
     pq_light,
     pq_signal,
     to_bt709,
+    to_xyz,
 )
 from fommctl.presets.config import nearest
 
 Floats = NDArray[np.float32]
 SRGB, LINEAR, FILM_LOG = "srgb_rec709_display", "lin_rec709_scene", "film_log"
-_TRANSFER_BT2020 = 14
 _DISPLAYS = {
     "pq_rec2020_display": ColourTags(BT2020, TRANSFER_PQ, BT2020),
     "pq_p3d65_display": ColourTags(PRIMARIES_P3_D65, TRANSFER_PQ, BT709),
     "hlg_rec2020_display": ColourTags(BT2020, TRANSFER_HLG, BT2020),
-    "g24_rec2020_display": ColourTags(BT2020, _TRANSFER_BT2020, BT2020),
+    "g24_rec2020_display": ColourTags(BT2020, TRANSFER_BT2020, BT2020),
     "g24_p3d65_display": ColourTags(PRIMARIES_P3_D65, BT709, BT709),
 }
-"""Signals of HDR and wide-gamut video, with the tags of files that hold them."""
+"""Signals of HDR and wide-gamut video, with the tags of such files."""
 _BUILT_IN = frozenset({SRGB, LINEAR, FILM_LOG, *_DISPLAYS})
 _LINEAR_NAMES = (LINEAR, "Linear Rec.709 (sRGB)", "lin_srgb", "Utility - Linear - sRGB", "Utility - Linear - Rec.709")
 DEFAULT_CONFIG = "ocio://cg-config-latest"
 KNEE, REACH = 0.5, 0.2
-"""The shoulder: light is kept up to the knee, above it grows by REACH times a logarithm. The model's white, 1, is a
-scene-linear 2.74; the curve goes on above it and has an inverse everywhere."""
+"""The shoulder: light is unchanged up to the knee, above it grows by REACH times a logarithm. The model's white, 1, is
+a scene-linear 2.74; the curve continues above it and is invertible everywhere."""
 _REC709 = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
 _AP0 = (0.7347, 0.2653, 0.0, 1.0, 0.0001, -0.077, 0.32168, 0.33767)
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 _STRIP = 1 << 18
 """Bytes of a picture that are converted at a time."""
-_LUMA_2020 = np.array([0.2627, 0.6780, 0.0593])
 _FILM_BLACK, _FILM_WHITE, _FILM_STEP = 95, 685, 0.002 / 0.6
-"""Code values of 10 bits, and the logarithm of light a step (SMPTE RP 180, Kodak's Cineon)."""
+"""10-bit code values of black and white, and the logarithm of light per code (SMPTE RP 180, Kodak's Cineon)."""
 
 
 def import_openimageio(what: str) -> Any:
-    """Return the module. Raises MissingError, which says that `what` needs it."""
+    """Return the module OpenImageIO. Raises MissingError, which says that `what` needs it."""
     try:
         import OpenImageIO
     except ImportError as error:
@@ -77,17 +78,17 @@ class Space:
     """A colour space."""
 
     name: str
-    """One that this module knows, or the canonical one of the configuration."""
+    """Name of a built-in space, or canonical name in the OCIO configuration."""
     config: str | None = None
-    """The OCIO configuration; None for a space that this module knows."""
+    """The OCIO configuration; None for a built-in space."""
     primaries: tuple[float, ...] | None = None
-    """x and y of a linear space's red, green, blue and white, where they are not those of Rec.709."""
+    """x and y of a linear space's red, green, blue and white; None for Rec.709."""
 
 
 def linear_space(primaries: Sequence[float]) -> Space:
-    """Return the linear space of these chromaticities (x and y of red, green, blue and white).
+    """Return the linear space with these chromaticities (x and y of red, green, blue and white).
 
-    Raises ValueError for numbers that are no primaries.
+    Raises ValueError if they do not span a colour space.
     """
     given = tuple(round(float(number), 5) for number in primaries)
     if np.allclose(given, _REC709, atol=2e-4):
@@ -99,7 +100,7 @@ def linear_space(primaries: Sequence[float]) -> Space:
 
 
 def find_space(name: str, config: str | None, flag: str) -> Space:
-    """Return the space that a name or a role means.
+    """Return the space with this name or role.
 
     flag: the option, for messages. Raises UsageError with the nearest names, MissingError without OpenImageIO.
     """
@@ -113,7 +114,7 @@ def find_space(name: str, config: str | None, flag: str) -> Space:
 
 
 def stated_space(name: str, config: str | None) -> Space | None:
-    """Return the space that a file names; None where the configuration does not have it."""
+    """Return the space that a file names; None if the configuration does not have it."""
     if name in _BUILT_IN:
         return Space(name)
     path = choose_config(config)
@@ -122,7 +123,7 @@ def stated_space(name: str, config: str | None) -> Space | None:
 
 
 def check_view(view: str, config: str | None) -> None:
-    """Raise UsageError, with the nearest names, unless DISPLAY/VIEW is one of the configuration."""
+    """Raise UsageError, with the nearest names, unless the configuration has this DISPLAY/VIEW."""
     path = choose_config(config)
     colours = _config(path)
     known = [f"{display}/{each}" for display in colours.getDisplayNames() for each in colours.getViewNames(display)]
@@ -131,7 +132,7 @@ def check_view(view: str, config: str | None) -> None:
 
 
 def choose_config(config: str | None) -> str:
-    """Return the configuration that counts: the given one, that of $OCIO, or the one inside the wheel."""
+    """Return the configuration to use: the given one, else $OCIO, else the one inside the wheel."""
     return config or os.environ.get("OCIO") or DEFAULT_CONFIG
 
 
@@ -149,7 +150,7 @@ def _unknown(message: str, name: str, known: Sequence[str], path: str) -> UsageE
 
 @cache
 def _config(path: str) -> Any:
-    """Return a configuration. Raises InputError where it cannot be read."""
+    """Load a configuration. Raises InputError if it cannot be read."""
     oiio = import_openimageio("an OCIO configuration")
     if "://" not in path and not Path(path).is_file():
         raise InputError(f"the OCIO configuration {path} does not exist", "Check --ocio and $OCIO.")
@@ -162,7 +163,7 @@ def _config(path: str) -> Any:
 
 
 def space_of(tags: ColourTags) -> Space:
-    """Return the space of a video by its tags: sRGB where they say neither HDR nor a wide gamut."""
+    """Return the space of a video with these tags: sRGB unless they are of HDR or a wide gamut."""
     if not (tags.hdr or tags.wide_gamut):
         return Space(SRGB)
     p3 = tags.primaries in (PRIMARIES_P3_D65, PRIMARIES_P3_DCI)
@@ -177,24 +178,24 @@ def tags_of(space: Space) -> ColourTags | None:
 
 
 Change = Callable[[Floats], Floats]
-"""A change of pixels (..., 3)."""
+"""A conversion of pixels (..., 3)."""
 
 
 class _Conversion(NamedTuple):
     to_linear: Change
-    """Change to scene-linear Rec.709."""
+    """Conversion to scene-linear Rec.709."""
     from_linear: Change
     slow_start: bool = False
-    """Whether a call takes long, be it of one pixel."""
+    """Whether a call takes long even for one pixel."""
 
 
 def to_linear(space: Space) -> Change:
-    """Return what turns values of a space into scene-linear Rec.709."""
+    """Return the conversion from a space to scene-linear Rec.709."""
     return _conversion(space).to_linear
 
 
 def from_linear(space: Space) -> Change:
-    """Return the inverse of `to_linear`."""
+    """Return the conversion from scene-linear Rec.709 to a space."""
     return _conversion(space).from_linear
 
 
@@ -214,7 +215,7 @@ def _conversion(space: Space) -> _Conversion:
 
 
 def _display(tags: ColourTags) -> _Conversion:
-    """Return the conversions of a signal for displays; 1 is the light of diffuse white."""
+    """Return the conversions of a display signal; light of 1 is diffuse white."""
     there, back, _ = _products(to_bt709(tags.primaries or BT2020).astype(np.float64))
     decode, encode = {TRANSFER_PQ: (_pq_light, _pq_signal), TRANSFER_HLG: (_hlg_light, _hlg_signal)}.get(
         tags.transfer or 0, (_gamma_light, _gamma_signal)
@@ -231,15 +232,15 @@ def _pq_signal(light: Floats) -> Floats:
 
 
 def _hlg_light(signal: Floats) -> Floats:
-    """Return display light by the system gamma of 1.2 of a 1,000 cd/m2 display (ITU-R BT.2100, table 5, OOTF)."""
+    """Convert to display light with the system gamma of 1.2 for 1,000 cd/m2 (ITU-R BT.2100, table 5, OOTF)."""
     scene = hlg_scene_light(np.clip(signal, 0, 1).astype(np.float64))
-    luminance = np.maximum(scene @ _LUMA_2020, 1e-12)[..., None]
+    luminance = np.maximum(scene @ BT2020_LUMA, 1e-12)[..., None]
     return np.asarray(scene * np.power(luminance, 0.2) * (DEFAULT_PEAK / REFERENCE_WHITE), np.float32)
 
 
 def _hlg_signal(light: Floats) -> Floats:
     shown = np.maximum(light.astype(np.float64) * (REFERENCE_WHITE / DEFAULT_PEAK), 0)
-    luminance = np.maximum(shown @ _LUMA_2020, 1e-14)[..., None]
+    luminance = np.maximum(shown @ BT2020_LUMA, 1e-14)[..., None]
     return hlg_signal(shown * np.power(luminance, -1 / 6)).astype(np.float32)
 
 
@@ -252,17 +253,11 @@ def _gamma_signal(light: Floats) -> Floats:
 
 
 def _to_rec709(primaries: Sequence[float]) -> NDArray[np.float64]:
-    """Return the matrix (3, 3) from light in these primaries to that in Rec.709's, the white adapted (Bradford)."""
-    theirs, ours = _to_xyz(primaries), _to_xyz(_REC709)
+    """Return the matrix (3, 3) from light in these primaries to Rec.709, with the white adapted (Bradford)."""
+    theirs, ours = to_xyz(primaries), to_xyz(_REC709)
     white, wanted = (_BRADFORD @ matrix.sum(axis=1) for matrix in (theirs, ours))
     adapted = np.linalg.inv(_BRADFORD) @ np.diag(wanted / white) @ _BRADFORD
     return np.asarray(np.linalg.inv(ours) @ adapted @ theirs)
-
-
-def _to_xyz(primaries: Sequence[float]) -> NDArray[np.float64]:
-    points = np.array(primaries, np.float64).reshape(4, 2)
-    columns = np.stack([points[:, 0] / points[:, 1], np.ones(4), (1 - points.sum(axis=1)) / points[:, 1]])
-    return np.asarray(columns[:, :3] * np.linalg.solve(columns[:, :3], columns[:, 3]))
 
 
 def _same(values: Floats) -> Floats:
@@ -272,8 +267,8 @@ def _same(values: Floats) -> Floats:
 def _by_ocio(name: str, path: str) -> _Conversion:
     """Return the conversions between a space of a configuration and linear Rec.709.
 
-    OCIO sets itself up anew with every call, for a tenth of a second and more. Of spaces that are a matrix, or a curve
-    and a matrix, as cameras have them, it is asked once.
+    Every call of OCIO has a set-up of a tenth of a second and more. Spaces that are a matrix, or a curve and a matrix
+    (as cameras have them), are therefore sampled once and then computed here.
     """
     colours = _config(path)
     linear = next((each for each in _LINEAR_NAMES if colours.getColorSpaceIndex(each) >= 0), None)
@@ -306,13 +301,13 @@ _TRIAL = np.array(
     ],
     np.float32,
 )
-"""Colours by which the kind of a conversion is told: a matrix by the first three, a curve by the next four."""
+"""Colours that identify a conversion: the first three give a matrix, the next four a curve, the rest are checks."""
 _CURVE = (-1.0, 2.0, (1 << 18) + 1)
 """First and last value at which a curve is tabulated, and the number of values."""
 
 
 def _as_matrix(light: NDArray[np.float64]) -> _Conversion | None:
-    """Return a conversion of the trial colours as a product and its inverse; None where it is no linear one."""
+    """Return the conversion that maps the trial colours to `light` as a matrix; None if it is not linear."""
     rows = light[:3]
     if not np.allclose(light, _TRIAL @ rows, rtol=1e-5, atol=1e-6):
         return None
@@ -320,8 +315,8 @@ def _as_matrix(light: NDArray[np.float64]) -> _Conversion | None:
 
 
 def _as_curve(light: NDArray[np.float64], ramp: Floats) -> _Conversion | None:
-    """Return a conversion of the trial colours and a grey ramp as one curve for all channels and then a matrix, and the
-    inverse; None where it is something else."""
+    """Return the conversion that maps the trial colours and a grey ramp to `light` as one curve for all channels and
+    then a matrix; None if it is not of that form."""
     trial, grey = light[: len(_TRIAL)], light[len(_TRIAL) :, 1]
     usable = np.isfinite(grey) & np.concatenate(([True], np.diff(grey) > 0))
     start = int(np.argmax(usable & (ramp >= -0.05)))
@@ -379,7 +374,7 @@ def _products(matrix: NDArray[np.floating]) -> _Conversion:
 
 
 def _product(matrix: NDArray[np.floating]) -> Change:
-    """Return the product of a matrix and pixels, by sums: BLAS is slower on rows of three."""
+    """Return the product of a matrix and pixels as a conversion, by sums: BLAS is slower on rows of three."""
     if np.array_equal(matrix, np.eye(3)):
         return _same
     factors = matrix.astype(np.float32)
@@ -396,8 +391,7 @@ def _product(matrix: NDArray[np.floating]) -> Change:
 
 
 def _in_strips(change: Change, values: Floats) -> Floats:
-    """Return `change` of a picture (H, W, 3), so many rows at a time that what it needs stays in the processor's
-    cache."""
+    """Apply `change` to a picture (H, W, 3), a few rows at a time, so that they stay in the processor's cache."""
     if values.ndim < 3:
         return change(values)
     result, height = np.empty_like(values), max(1, _STRIP // values[0].nbytes)
@@ -407,7 +401,7 @@ def _in_strips(change: Change, values: Floats) -> Floats:
 
 
 def decode_srgb(signal: Floats) -> Floats:
-    """Return light of an sRGB signal (IEC 61966-2-1); the curve goes on above 1, its straight part below 0."""
+    """Convert an sRGB signal to light (IEC 61966-2-1); the curve continues above 1, its straight part below 0."""
     light = (signal + np.float32(0.055)) / np.float32(1.055)
     np.power(np.maximum(light, 0, out=light), np.float32(2.4), out=light)
     np.divide(signal, np.float32(12.92), out=light, where=signal <= np.float32(0.04045))
@@ -415,13 +409,13 @@ def decode_srgb(signal: Floats) -> Floats:
 
 
 def encode_srgb(light: Floats) -> Floats:
-    """Return the sRGB signal of light, as `decode_srgb` reads it."""
+    """Convert light to an sRGB signal, the inverse of `decode_srgb`."""
     signal = np.power(np.maximum(light, 0), np.float32(1 / 2.4)) * np.float32(1.055) - np.float32(0.055)
     return np.where(light <= np.float32(0.0031308), light * np.float32(12.92), signal).astype(np.float32, copy=False)
 
 
 def compress(light: Floats) -> Floats:
-    """Lay the shoulder over light: what is brighter than the knee comes closer, and never meets."""
+    """Apply the shoulder: compress light above the knee by a strictly increasing curve."""
     if light.max(initial=0) <= KNEE:
         return light
     above = np.maximum(light - np.float32(KNEE), 0)
@@ -431,7 +425,7 @@ def compress(light: Floats) -> Floats:
 
 
 def expand(light: Floats) -> Floats:
-    """Undo `compress`, up to the largest number of half-floats."""
+    """Invert `compress`, up to the largest half-float."""
     if light.max(initial=0) <= KNEE:
         return light
     above: Floats = np.maximum(light - np.float32(KNEE), 0)
@@ -458,29 +452,29 @@ def _film_density(light: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class DisplayTransform:
-    """How values of a space are shown to a model, and found again."""
+    """The invertible conversion from values in a space to the display-referred signal that a model sees."""
 
     space: Space
     shoulder: bool
-    """Can the values be brighter than a display's white?"""
+    """Whether values can be brighter than a display's white, and are compressed by the shoulder."""
     view: str | None = None
-    """DISPLAY/VIEW of the configuration in place of the own curve."""
+    """DISPLAY/VIEW of the configuration to use instead of the built-in curve."""
     config: str | None = None
     """The configuration of the view."""
 
     @property
     def plain(self) -> bool:
-        """Whether the values are what a model sees."""
+        """Whether the conversion is the identity."""
         return self.view is None and not self.shoulder and self.space == Space(SRGB)
 
     @property
     def in_strips(self) -> bool:
-        """Whether it takes no longer on one strip of a picture after the other than on the whole."""
+        """Whether converting a picture strip by strip takes no longer than converting it as a whole."""
         return self.view is None and not _conversion(self.space).slow_start
 
     def shown(self, values: Floats) -> Floats:
-        """Return the display-referred sRGB signal of values (..., 3): 1 is the model's white, and brighter ones
-        follow."""
+        """Convert values (..., 3) to the display-referred sRGB signal: 1 is the model's white, brighter light is above
+        1."""
         if self.plain:
             return values
         if self.view is not None:
@@ -489,7 +483,7 @@ class DisplayTransform:
         return _in_strips(lambda part: encode_srgb(compress(part) if self.shoulder else part), light)
 
     def values(self, signal: Floats) -> Floats:
-        """Undo `shown`."""
+        """Invert `shown`."""
         if self.plain:
             return signal
         if self.view is not None:
@@ -531,12 +525,12 @@ def _linear_of(path: str) -> str:
 def choose_display_transform(
     space: Space, *, floating: bool, view: str | None = None, config: str | None = None
 ) -> DisplayTransform:
-    """Return how a space is shown.  floating: whether the file's numbers may pass 1."""
+    """Return the transform for a space.  floating: whether the file's numbers may exceed 1."""
     light = to_linear(space)(np.array([[0.5] * 3, [1.0] * 3], np.float32))
     straight = abs(float(light[0].mean()) - 0.5) < 1e-3
     return DisplayTransform(space, bool(light[1].max() > 1.001) or (straight and floating), view, config)
 
 
 def convert(values: Floats, source: Space, target: Space) -> Floats:
-    """Return values of one space as those of another, by what they mean."""
+    """Convert values from one space to another."""
     return values if source == target else from_linear(target)(to_linear(source)(values))

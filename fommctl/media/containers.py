@@ -1,4 +1,4 @@
-"""Which container OUT means, which codecs and pixel formats it holds, and what the user chose among them."""
+"""Containers by the suffix of the output, their codecs and pixel formats, and the user's choice among them."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from fommctl.media.output_paths import PICTURES, is_pattern
 
 @dataclass(frozen=True)
 class Encoder:
-    """A video encoder of the PyAV wheel, and how fommctl drives it."""
+    """A video encoder of the PyAV wheel, and fommctl's settings for it."""
 
     name: str
     pix_fmt: str
     """Default pixel format."""
     alpha_pix_fmt: str | None = None
-    """Pixel format that keeps alpha, where the codec has one."""
+    """Pixel format that keeps alpha, if the codec has one."""
     deep_pix_fmts: tuple[str, str] | None = None
-    """Pixel formats of more bits, without and with alpha, for sources that have them; None: the default has enough."""
+    """Pixel formats for sources of more than 8 bits, without and with alpha; None: the default has enough bits."""
     crf: tuple[int, int, int] | None = None
-    """Default, lowest and highest constant quality; None where the codec has no such scale."""
+    """Default, lowest and highest constant quality; None if the codec has no such scale."""
     options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     only: tuple[str, ...] = ()
-    """Pixel formats that fommctl offers; empty for all that the encoder has."""
+    """Pixel formats that fommctl offers; empty: all of the encoder's."""
 
 
 _X265_QUIET = MappingProxyType({"preset": "fast", "x265-params": "log-level=none"})
@@ -64,7 +64,7 @@ _ENCODERS = (
         deep_pix_fmts=("rgb48be", "rgba64be"),
         only=("rgb24", "rgba", "rgb48be", "rgba64be"),
     ),
-    # The next three are written by OpenImageIO; ffmpeg's names say what is in them.
+    # The next three are written by OpenImageIO; their pixel formats have ffmpeg's names.
     Encoder("exr", "gbrpf32le", alpha_pix_fmt="gbrapf32le", only=("gbrpf32le", "gbrapf32le")),
     Encoder(
         "dpx",
@@ -82,7 +82,7 @@ _ENCODERS = (
 ENCODERS = MappingProxyType({encoder.name: encoder for encoder in _ENCODERS})
 
 OPENIMAGEIO = frozenset({"exr", "dpx", "tiff"})
-"""The encoders that are OpenImageIO's."""
+"""Encoders that are OpenImageIO's."""
 _EVEN_CHROMA = ("libx264", "libx265", "libsvtav1")
 
 _CODEC_NAMES = MappingProxyType(
@@ -101,7 +101,7 @@ _CODEC_NAMES = MappingProxyType(
         "dnxhr": "dnxhd",
     }
 )
-"""Names by which people call the codecs."""
+"""Common names of codecs, with their encoders."""
 
 
 @dataclass(frozen=True)
@@ -111,13 +111,13 @@ class Container:
     suffix: str
     muxer: str
     encoders: tuple[str, ...]
-    """Video encoders that it takes; the first is the default."""
+    """Video encoders that it supports; the first is the default."""
     sound: frozenset[str] | None = frozenset()
-    """Sound codecs that are copied as they are; None for all that the muxer takes."""
+    """Sound codecs that are copied as they are; None: all that the muxer accepts."""
     sound_encoder: str | None = None
-    """The encoder for other sound; None where there is no sound."""
+    """The encoder for other sound; None if the container holds no sound."""
     tick: Fraction | None = None
-    """The unit in which it keeps time, in seconds; None where it keeps any."""
+    """Fixed unit of timestamps, in seconds; None if any unit is possible."""
 
 
 _MP4_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus"})
@@ -156,7 +156,7 @@ CONTAINERS = MappingProxyType({container.suffix: container for container in _CON
 
 @dataclass(frozen=True)
 class Encoding:
-    """A recipe of a file: a container, an encoder, its pixel format and its options."""
+    """How a file is encoded: container, encoder, pixel format and options."""
 
     container: Container
     encoder: Encoder
@@ -170,12 +170,12 @@ class Encoding:
 
     @property
     def bits(self) -> int:
-        """Bits of a channel."""
+        """Bits per channel."""
         return max(component.bits for component in av.VideoFormat(self.pix_fmt).components)
 
     @property
     def floating(self) -> bool:
-        """Whether numbers are floats, which pass 1."""
+        """Whether numbers are floats, which may exceed 1."""
         return "f32" in self.pix_fmt
 
     @property
@@ -189,8 +189,8 @@ class Encoding:
         return bool(av.VideoFormat(self.pix_fmt).is_rgb) or self.pix_fmt == "pal8"
 
     def coded_size(self, width: int, height: int) -> tuple[int, int]:
-        """Return (width, height) of the smallest picture that holds this one and that the encoder takes: half a chroma
-        sample is refused by all but VP9 and FFV1."""
+        """Return (width, height) of the smallest picture that contains this one and that the encoder accepts: all but
+        VP9 and FFV1 refuse half chroma samples."""
         form, even = av.VideoFormat(self.pix_fmt), self.encoder.name in _EVEN_CHROMA
         even_width = self.encoder.name == "prores" or (even and form.chroma_width(2) == 1)
         even_height = even and form.chroma_height(2) == 1
@@ -206,9 +206,9 @@ def resolve_encoding(
     alpha: bool = False,
     deep: bool = False,
 ) -> Encoding:
-    """Read the container off the suffix of `path` and settle codec, quality and pixel format.
+    """Choose container (by the suffix of `path`), codec, quality and pixel format.
 
-    alpha: prefer a pixel format that keeps it, where the codec has one.  deep: prefer one of more than 8 bits.
+    alpha: prefer a pixel format with alpha.  deep: prefer one of more than 8 bits.
     Raises OutputError for a suffix that fommctl does not write and for codecs that the container does not hold,
     UsageError for a pixel format or a quality that the codec does not have.
     """
@@ -220,8 +220,8 @@ def resolve_encoding(
         # The encoder takes the number only: 3 is 422 HQ, 4 is 4444.
         options["profile"] = "3" if chosen.startswith("yuv422") else "4"
     if encoder.name.startswith("libx264") and _has_avx512():
-        # x264's AVX-512 code for macroblock trees reads past its rows where the width is no multiple of 128: equal
-        # frames give other bytes now and then. AVX2 was as fast (1280x720, one core).
+        # x264's AVX-512 code for macroblock trees reads past its rows if the width is not a multiple of 128, so that
+        # equal frames sometimes give different bytes. AVX2 is as fast (measured: 1280x720, one core).
         options["x264-params"] = "asm=AVX2,FMA3,LZCNT,BMI2"
     if (quality := _choose_crf(encoder, crf)) is not None:
         options["crf"] = str(quality)
@@ -229,13 +229,14 @@ def resolve_encoding(
 
 
 def is_plate_format(path: Path) -> bool:
-    """Tell whether OpenImageIO writes results of this name."""
+    """Return whether results with this suffix are written by OpenImageIO."""
     container = CONTAINERS.get(path.suffix.lower())
     return container is not None and container.encoders[0] in OPENIMAGEIO
 
 
 def container_of(path: Path) -> Container:
-    """Return the container that the suffix of `path` names; OutputError with the known ones for any other."""
+    """Return the container for the suffix of `path`. Raises OutputError, with the known ones, for any other suffix, and
+    for one picture that is not a pattern."""
     container = CONTAINERS.get(path.suffix.lower())
     if container is None:
         known = ", ".join(suffix for suffix in CONTAINERS if suffix not in PICTURES)
@@ -295,7 +296,7 @@ def _pix_fmts(encoder: Encoder) -> tuple[str, ...]:
 
 @cache
 def _has_avx512() -> bool:
-    """Tell whether this processor has AVX-512, and with it all older extensions."""
+    """Return whether this processor has AVX-512, and with it all older extensions."""
     built: Any = np.show_config(mode="dicts")
     known = built.get("SIMD Extensions", {})
     return any(name.startswith(("AVX512", "X86_V4")) for name in (*known.get("baseline", ()), *known.get("found", ())))

@@ -1,8 +1,8 @@
-"""Decoded frames to RGB pixels: cut, scaled, turned and in SDR bt709 or sRGB.
+"""Conversion of decoded frames to RGB pixels: cropped, scaled, upright, in SDR bt709 or sRGB.
 
-Y'CbCr without alpha is cut and scaled before it becomes RGB, by swscale with accurate rounding and full chroma
-interpolation. RGB and frames with alpha are converted first and then cut and scaled in numpy and PIL: exact where
-nothing is scaled, and with alpha multiplied in before any two pixels are mixed.
+Y'CbCr without alpha is cropped and scaled before the conversion to RGB, by swscale with accurate rounding and full
+chroma interpolation. RGB and frames with alpha are converted first, then cropped and scaled in numpy and PIL: exact if
+nothing is scaled, and with alpha multiplied in before pixels are mixed.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ Step = tuple[str, str]
 
 @dataclass(frozen=True)
 class View:
-    """Which part of the displayed picture is wanted, and how large.
+    """A part of the displayed picture, and the size of the result.
 
-    whole: (width, height) of the displayed picture.  box: the part, in its pixels; all of it where None.
-    size: (width, height) of the result; the part's own where None.
+    whole: (width, height) of the displayed picture.  box: the part, in its pixels; None: all of it.
+    size: (width, height) of the result; None: the part's own.
     """
 
     whole: tuple[int, int]
@@ -51,9 +51,9 @@ class View:
         return View(orientation.size(self.whole), box, None if self.size is None else orientation.size(self.size))
 
     def apply(self, pixels: Pixels, size: tuple[int, int] | None = None) -> Pixels:
-        """Return (H, W, C) of a whole picture, fitted into `whole` -> the part, resized.
+        """Fit a whole picture (H, W, C) into `whole`, then crop and resize it.
 
-        size: (width, height) that the picture has with square pixels, where its own are none.
+        size: (width, height) of the picture with square pixels, if its own are not square.
         """
         pixels = letterboxed(pixels, self.whole, size)
         if self.box is None:
@@ -62,13 +62,13 @@ class View:
 
 
 class Converter:
-    """Frames of one clip -> (H, W, 3) uint8; the conversion is set up once and again where the frames change."""
+    """Converts frames of one clip to (H, W, 3) uint8; it is set up again whenever the frames' format changes.
+
+    Frames of another aspect ratio than the view's are fitted into it, with black bars.
+    """
 
     def __init__(self, view: View, orientation: Orientation, tags: ColourTags, peak: float | None = None) -> None:
-        """peak: brightest light of HDR material in cd/m2, where stated.
-
-        Frames of another shape than the view's are fitted into it, with black bars.
-        """
+        """peak: brightest light of HDR material in cd/m2, if stated."""
         self.view = view.turned(orientation)
         self.orientation = orientation
         self.tags = tags
@@ -77,7 +77,7 @@ class Converter:
         self._convert: Callable[[VideoFrame], Pixels]
 
     def __call__(self, frame: VideoFrame, aspect: Fraction) -> Pixels:
-        """Return (H, W, 3) uint8 RGB as displayed, its own memory.  aspect: width over height of the frame's pixels."""
+        """Return a new array (H, W, 3) uint8, RGB as displayed.  aspect: width over height of the frame's pixels."""
         kind = (frame.width, frame.height, frame.format.name, aspect)
         if kind != self._kind:
             self._kind = kind
@@ -88,8 +88,8 @@ class Converter:
         return pixels if self.orientation == UPRIGHT else self.orientation.apply(pixels)
 
     def _wants_exact(self, frame: VideoFrame) -> bool:
-        """Tell whether the whole frame is converted first: RGB, alpha, and boxes that lie mostly outside the
-        picture."""
+        """Return whether the whole frame is converted before it is cropped: RGB, alpha, and boxes that are mostly
+        outside the picture."""
         if self.view.box is not None:
             left, top, width, height = rounded(self.view.box)
             beyond_x = max(-left, left + width - self.view.whole[0])
@@ -100,9 +100,9 @@ class Converter:
         return self.tonemap is None and (is_rgb(frame) or has_alpha(frame))
 
     def _exact(self, frame: VideoFrame, size: tuple[int, int]) -> Callable[[VideoFrame], Pixels]:
-        """Return the conversion of all samples in floats.
+        """Return the conversion of whole frames, which are then cropped and scaled.
 
-        size: of the frame with square pixels.
+        size: (width, height) of the frame with square pixels.
         """
         tonemap, view = self.tonemap, self.view
         whole = WholeFrame(frame, self.tags, deep=tonemap is not None)
@@ -117,7 +117,7 @@ class Converter:
         return graph if tonemap is None else lambda one: tonemap(graph.codes(one))
 
     def _steps(self, frame: VideoFrame, deep: bool) -> list[Step]:
-        """Return filters that cut and scale one kind of frame; the last one is a scaler, which also converts to RGB."""
+        """Return filters that crop and scale one kind of frame; the last is a scaler, which also converts to RGB."""
         if self.view.box is None:
             width, height = self.view.size or self.view.whole
             return [("scale", f"{width}:{height}")]
@@ -137,7 +137,7 @@ class Converter:
         around_width = min(_round_up(right, grid[0]), padded[0]) - around_x
         around_height = min(_round_up(bottom, grid[1]), padded[1]) - around_y
         if (around_width, around_height) != (cut_width, cut_height):
-            # Off the chroma grid: cut on the grid, give every pixel its own chroma, and cut the rest.
+            # Not aligned with the chroma grid: crop on the grid, upsample chroma, and crop the rest.
             steps += [
                 ("crop", f"{around_width}:{around_height}:{around_x}:{around_y}:exact=1"),
                 ("scale", f"{around_width}:{around_height}"),
@@ -149,7 +149,7 @@ class Converter:
 
 
 def _chroma_grid(frame: VideoFrame) -> tuple[int, int]:
-    """Return luma pixels a chroma sample, across and down: (2, 2) for 4:2:0."""
+    """Return luma pixels per chroma sample, horizontally and vertically: (2, 2) for 4:2:0."""
     luma, chroma = frame.format.components[0], frame.format.components[min(1, len(frame.format.components) - 1)]
     return max(1, round(luma.width / max(1, chroma.width))), max(1, round(luma.height / max(1, chroma.height)))
 
@@ -157,9 +157,9 @@ def _chroma_grid(frame: VideoFrame) -> tuple[int, int]:
 def _padding(
     box: Box, size: tuple[int, int], grid: tuple[int, int]
 ) -> tuple[list[Step], tuple[int, int], tuple[int, int]]:
-    """Return filters that repeat the border of a picture of this size (width, height) as far as `box` reaches.
+    """Return filters that extend a picture of this size (width, height) by its border as far as `box` reaches.
 
-    Also returns what they add to the left and at the top, whole steps of the chroma grid, and the new size.
+    Also returns the pixels added at the left and at the top, multiples of the chroma grid, and the new size.
     """
     left, top, width, height = rounded(box)
     before_x, before_y = _round_up(max(0, -left), grid[0]), _round_up(max(0, -top), grid[1])
@@ -179,31 +179,31 @@ def _round_up(number: int, multiple: int) -> int:
 
 
 def square_pixels(frame: VideoFrame, aspect: Fraction) -> tuple[int, int]:
-    """Return (width, height) of the frame as coded, widened or narrowed so that its pixels are squares."""
+    """Return (width, height) of the coded frame, with the width changed so that pixels are square."""
     return max(1, round(frame.width * aspect)), frame.height
 
 
 def is_rgb(frame: VideoFrame) -> bool:
-    """Tell whether a frame holds RGB, planar, packed or with a palette."""
+    """Return whether a frame holds RGB, planar, packed or with a palette."""
     return frame.format.is_rgb or frame.format.has_palette
 
 
 def has_alpha(frame: VideoFrame) -> bool:
-    """Tell whether a frame has an alpha channel, or a palette that may have one."""
+    """Return whether a frame has an alpha channel, or a palette that may have one."""
     return frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
 
 
 class WholeFrame:
-    """Converts whole frames of one size and format, neither cut nor scaled nor turned."""
+    """Converts frames of one size and format to RGB, without cropping, scaling or turning them."""
 
     def __init__(self, frame: VideoFrame, tags: ColourTags, *, deep: bool = False) -> None:
-        """deep: keep 16 bits and leave alpha out, for `graph.codes`."""
+        """deep: keep 16 bits and drop alpha, for `graph.codes`."""
         self.alpha = has_alpha(frame) and not deep
         pix_fmt = "rgb48le" if deep else "rgba" if self.alpha else "rgb24"
         self.graph = FilterGraph(frame, tags, [("scale", f"{frame.width}:{frame.height}")], pix_fmt)
 
     def __call__(self, frame: VideoFrame) -> tuple[Pixels, Pixels | None]:
-        """Return (H, W, 3) RGB and straight alpha (H, W), None without one."""
+        """Return (H, W, 3) RGB, and straight alpha (H, W) or None."""
         pixels = self.graph(frame)
         if not self.alpha:
             return pixels, None
@@ -214,7 +214,7 @@ class FilterGraph:
     """A chain of libavfilter filters for frames of one size and format."""
 
     def __init__(self, frame: VideoFrame, tags: ColourTags, steps: list[Step], pix_fmt: str) -> None:
-        """steps: (filter, arguments) in order; scalers get quality flags here, and the first one the colours."""
+        """steps: (filter, arguments) in order; quality flags and colours are added to scalers here."""
         self.graph = Graph()
         self.graph.threads = 1
         name = frame.format.name
@@ -222,11 +222,11 @@ class FilterGraph:
         nodes = [self.graph.add("buffer", source)]
         matrix, extent = yuv_matrix(tags, frame.width, frame.height), yuv_range(tags, name)
         coded = "" if is_rgb(frame) else f":in_color_matrix={matrix}:in_range={extent}"
-        # A scaler before the last one must leave matrix and range as they are.
+        # Scalers before the last one must keep matrix and range.
         kept = f":out_color_matrix={matrix}:out_range={extent}"
         last = len(steps) - 1
-        # Planes first: swscale interpolates chroma for them with vector instructions, three times as fast, to the same
-        # values.
+        # Planar first: swscale interpolates chroma for planes with vector instructions, three times as fast, with the
+        # same values.
         planes = [("format", "gbrp")] if pix_fmt == "rgb24" and not is_rgb(frame) else []
         for number, (filter_name, arguments) in enumerate([*steps, *planes, ("format", pix_fmt)]):
             if filter_name == "scale":
@@ -236,15 +236,15 @@ class FilterGraph:
         self.graph.link_nodes(*nodes).configure()
 
     def __call__(self, frame: VideoFrame) -> Pixels:
-        """Return pixels of one frame after the chain: (H, W, C) uint8, its own memory."""
+        """Run one frame through the chain: a new array (H, W, C) uint8."""
         return np.asarray(self._run(frame).to_ndarray(), dtype=np.uint8)
 
     def codes(self, frame: VideoFrame) -> NDArray[np.uint16]:
-        """Return the same for formats of 16 bits: (H, W, C) uint16."""
+        """Run one frame through a chain that ends in a 16-bit format: (H, W, C) uint16."""
         return np.asarray(self._run(frame).to_ndarray(), dtype=np.uint16)
 
     def _run(self, frame: VideoFrame) -> VideoFrame:
-        # The scalers are told what matters; swscale would refuse tags that it does not know.
+        # The scalers have the colours as arguments; swscale would refuse frames with tags that it does not know.
         frame.colorspace = frame.color_primaries = frame.color_trc = _UNSPECIFIED
         self.graph.vpush(frame)
         return self.graph.vpull()

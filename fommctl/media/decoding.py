@@ -1,4 +1,5 @@
-"""Decoded frames with their times, upright and deinterlaced; decoding goes on after damage and counts what was lost."""
+"""Decoding of frames, with their times, orientation and deinterlacing; decoding continues after damage, which is
+counted."""
 
 from __future__ import annotations
 
@@ -30,14 +31,14 @@ from fommctl.media.stills import LONGEST_PAUSE
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """Transpose first, then mirror left to right and top to bottom: all eight ways to lay a picture down."""
+    """Transpose first, then mirror left to right and top to bottom: all eight orientations of a picture."""
 
     transpose: bool = False
     mirror_x: bool = False
     mirror_y: bool = False
 
     def apply(self, pixels: NDArray[Number]) -> NDArray[Number]:
-        """Return (H, W, C) as coded -> as displayed, contiguous."""
+        """Convert a coded picture (H, W, C) to the displayed one, contiguous in memory."""
         if self.transpose:
             pixels = pixels.swapaxes(0, 1)
         if self.mirror_x:
@@ -47,11 +48,11 @@ class Orientation:
         return np.ascontiguousarray(pixels)
 
     def size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return (width, height) as coded -> as displayed, and back."""
+        """Convert (width, height) from coded to displayed, or back."""
         return (size[1], size[0]) if self.transpose else size
 
     def coded(self, box: Box, displayed: tuple[int, int]) -> Box:
-        """Return the place in the coded picture of a box of the displayed one, of size (width, height)."""
+        """Convert a box in the displayed picture to the coded one.  displayed: (width, height)."""
         width, height = displayed
         left, right = (width - box.right, width - box.left) if self.mirror_x else (box.left, box.right)
         top, bottom = (height - box.bottom, height - box.top) if self.mirror_y else (box.top, box.bottom)
@@ -64,12 +65,11 @@ _BY_ANGLE = {
     2: Orientation(mirror_x=True, mirror_y=True),
     3: Orientation(transpose=True, mirror_x=True),
 }
-"""Orientations by quarter turns against the clock."""
+"""Orientations by counterclockwise quarter turns."""
 
 
 def orientation_of(frame: VideoFrame) -> Orientation:
-    """Return the orientation that a frame's display matrix asks for, to whole quarter turns; upright where there is
-    none."""
+    """Return the orientation in a frame's display matrix, rounded to quarter turns; upright if there is none."""
     matrix = side_data(frame).get(Type.DISPLAYMATRIX)
     if matrix is None or len(matrix) < 36:
         return _BY_ANGLE.get(round(frame.rotation / 90) % 4, UPRIGHT)
@@ -81,15 +81,14 @@ def orientation_of(frame: VideoFrame) -> Orientation:
 
 
 _PARITIES = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
-"""libav's field order (AV_FIELD_TT, BB, TB, BT; the latter two are coded in another order than they are shown) ->
-bwdif's parity."""
+"""bwdif's parity by libav's field order: AV_FIELD_TT, BB, TB, BT, the last two with differing coded order."""
 
 
 def stated_parity(stream: VideoStream, frame: VideoFrame) -> str | None:
-    """Return bwdif's parity where the file says that its frames are interlaced: `auto` where they say which field is
-    first.
+    """Return bwdif's parity for interlaced footage, `auto` if frames state which field is first; None for progressive
+    footage.
 
-    frame: the first one. None for progressive footage.
+    frame: the first frame.
     """
     if frame.interlaced_frame:
         return "auto"
@@ -98,9 +97,9 @@ def stated_parity(stream: VideoStream, frame: VideoFrame) -> str | None:
 
 
 def deinterlaced(frames: Iterable[Decoded], mode: Deinterlace, parity: str | None, step: Fraction) -> Iterator[Decoded]:
-    """Yield the frames with interlaced ones made whole (bwdif), in order; up to two are held back.
+    """Yield the frames in order, with interlaced ones deinterlaced (bwdif); buffers up to two.
 
-    parity: as of `stated_parity`.  step: seconds that the last frame lasts.
+    parity: from `stated_parity`.  step: duration of the last frame in seconds.
     """
     if mode == "off":
         yield from frames
@@ -121,7 +120,7 @@ def deinterlaced(frames: Iterable[Decoded], mode: Deinterlace, parity: str | Non
 
 
 class _Bwdif:
-    """bwdif over frames of one kind. Frames are numbered for the filter, which doubles the numbers."""
+    """The filter bwdif for frames of one kind. Frames get numbers as timestamps, which the filter doubles."""
 
     def __init__(self, first: Decoded, mode: Deinterlace, parity: str, step: Fraction) -> None:
         frame = first.frame
@@ -132,18 +131,18 @@ class _Bwdif:
         self._graph = graph = Graph()
         size, pix_fmt = f"{frame.width}x{frame.height}", frame.format.name
         source = graph.add("buffer", f"video_size={size}:pix_fmt={pix_fmt}:time_base=1/1000:pixel_aspect=1/1")
-        # Unflagged frames are deinterlaced only where the container says that all are interlaced.
+        # Frames without a flag are deinterlaced only if the container says that all are interlaced.
         which = "interlaced" if parity == "auto" else "all"
         sent = "send_field" if mode == "field" else "send_frame"
         filters = graph.add("bwdif", f"mode={sent}:parity={parity}:deint={which}"), graph.add("format", pix_fmt)
         graph.link_nodes(source, *filters, graph.add("buffersink")).configure()
 
     def takes(self, decoded: Decoded) -> bool:
-        """Tell whether the frame is of the same size, format and shape as those before."""
+        """Return whether the frame has the size, format and pixel aspect of the frames before."""
         return _kind(decoded) == self._kind
 
     def push(self, decoded: Decoded) -> Iterator[Decoded]:
-        """Yield what is ready once this frame is known."""
+        """Add a frame, and yield the frames that are ready."""
         frame = decoded.frame
         self._times[self._count] = decoded.time
         frame.pts, frame.time_base = self._count, Fraction(1, 1000)
@@ -152,7 +151,7 @@ class _Bwdif:
         yield from self._ready()
 
     def finish(self) -> Iterator[Decoded]:
-        """Yield what is held back."""
+        """Yield the buffered frames."""
         self._graph.vpush(None)
         yield from self._ready()
 
@@ -173,7 +172,7 @@ def _kind(decoded: Decoded) -> tuple[Any, ...]:
 
 
 MAX_ERRORS = 500
-"""Decoding stops after so many failures in a row: what follows is noise."""
+"""Failures in a row after which decoding stops: what follows is noise."""
 
 
 @dataclass
@@ -199,11 +198,11 @@ class Damage:
 
 
 _ALL_OR_NOTHING = "libdav1d"
-"""A decoder that gives no part of a cut packet, and forgets the frames before it that it holds back."""
+"""A decoder that decodes no part of a truncated packet, and then drops the frames that it has buffered."""
 
 
 class Decoded(NamedTuple):
-    """A frame, its time in absolute seconds of the file, and width over height of its pixels."""
+    """A frame, its time in seconds on the file's clock, and width over height of its pixels."""
 
     frame: VideoFrame
     time: Fraction
@@ -221,7 +220,7 @@ class Decoder:
     def frames(self) -> Iterator[Decoded]:
         """Yield each frame that can be decoded."""
         tick, step = time_base(self.stream), 1 / nominal_rate(self.stream)
-        # AVI numbers frames in coding order only; the times of display that libav makes up for it are out of order.
+        # AVI numbers frames in coding order only; the display times that libav derives from it are out of order.
         coded_times = self.container.format.name == "avi"
         last: Fraction | None = None
         shift = Fraction(0)
@@ -232,7 +231,7 @@ class Decoder:
             else:
                 time = ticks * tick + shift
             if last is not None and not 0 < time - last <= LONGEST_PAUSE:
-                # A splice or a broken clock: what follows keeps its own spacing, after what came before.
+                # A splice or a broken clock: later frames keep their spacing, but follow the frames before.
                 if time <= last:
                     self.damage.jumps += 1
                 else:
@@ -258,7 +257,7 @@ class Decoder:
                 yield from frames
 
     def _packets(self) -> Iterator[Packet[Any]]:
-        """Yield packets to the end of the file, with the flush packet last; a demuxer that fails is asked again."""
+        """Yield packets to the end of the file, the flush packet last; a demuxer that fails is restarted."""
         failures = 0
         packets = demuxed(self.container, self.stream)
         while True:
@@ -279,8 +278,8 @@ class Decoder:
             yield packet
 
     def _gives_up(self, error: Exception, failures: int) -> bool:
-        """Note what could not be decoded, and tell whether too much of it came in a row. Raises InputError where memory
-        or threads ran out: frames are not damaged then, and not to be left out."""
+        """Count a failure, and return whether there were too many in a row. Raises InputError if memory or threads ran
+        out: then the frames are not damaged, and must not be skipped."""
         if getattr(error, "errno", None) in (errno.ENOMEM, errno.EAGAIN):
             raise InputError("not enough memory to decode the video", MORE_MEMORY) from error
         self.damage.skipped += 1

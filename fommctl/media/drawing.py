@@ -1,4 +1,4 @@
-"""What `--compare` and `--keypoints` show."""
+"""Drawing for --compare, --keypoints and reports: panels, labels, numbered boxes, keypoints."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fommctl.media.resampling import Pixels, over_black, resize
 
 _SMALLEST = 7
 NUMBER = 0.3
-"""Height of a number in sides of its box."""
+"""Height of a number, in sides of its box."""
 
 
 def label(text: str, width: int, height: int) -> Pixels:
-    """Return `text` in white on black, in the middle of (height, width, 3) uint8.
+    """Return `text` in white on black, centred in (height, width, 3) uint8.
 
-    Where it is too wide the letters get smaller, down to what can just be read; what is still too much is cut.
+    Text that is too wide gets smaller down to the smallest readable size, and is then cut off.
     """
     picture = Image.new("RGB", (width, height))
     draw = ImageDraw.Draw(picture)
@@ -38,14 +38,14 @@ Floats = NDArray[np.floating]
 Colour = tuple[float, float, float]
 """Red, green and blue, 0 to 255."""
 
-# In sides of the frame.
+# Sizes in sides of the frame.
 RADIUS, AXIS, STROKE, OUTLINE = 0.016, 0.075, 0.009, 0.006
 
 
 def compare(source_square: Pixels, driving_frame: Pixels, result: Pixels) -> Pixels:
-    """Return source, driving and result side by side, all as high as the result; the widths follow the shapes.
+    """Return source, driving frame and result side by side, (H, W, 3), all scaled to the result's height.
 
-    Each is (H, W, 3), or (H, W, 4) and then laid over black. Returns (H, W, 3).
+    Each is (H, W, 3), or (H, W, 4), which is composited over black.
     """
     height = result.shape[0]
     panels = [
@@ -58,7 +58,7 @@ def compare(source_square: Pixels, driving_frame: Pixels, result: Pixels) -> Pix
 
 
 def draw_numbers(picture: Pixels, numbers: Sequence[tuple[int, Box]]) -> Pixels:
-    """Return a copy of a picture (H, W, 3 or 4) with numbered frames around these boxes."""
+    """Return a copy of a picture (H, W, 3 or 4) with these boxes drawn and numbered."""
     image = Image.fromarray(np.ascontiguousarray(picture[..., :3]))
     canvas = ImageDraw.Draw(image)
     for number, box in numbers:
@@ -80,12 +80,11 @@ def draw_keypoints(
     radius: float | None = None,
     colours: Sequence[Colour] | None = None,
 ) -> Pixels:
-    """Return a copy of frame (H, W, 3) with a dot at each keypoint, and the axes of its local frame where there are
-    Jacobians.
+    """Return a copy of frame (H, W, 3) with a dot at each keypoint, and with Jacobians the axes of its local frame.
 
-    keypoints: (K, 2) in [-1, 1], x before y, corner pixels at -1 and 1; those outside the frame are cut.
-    jacobians: (K, 2, 2); their columns are where the x axis (solid) and the y axis (half as wide) go.
-    radius: of a dot in pixels; None: a part of the frame's side.  colours: one for each keypoint; None: `colour`.
+    keypoints: (K, 2) in [-1, 1], x before y, corner pixels at -1 and 1; parts outside the frame are cut off.
+    jacobians: (K, 2, 2); their columns are the x axis and the y axis, which is drawn half as wide.
+    radius: radius of a dot in pixels; None: relative to the frame's side.  colours: one per keypoint; None: `colour`.
     """
     height, width = frame.shape[:2]
     side = min(height, width)
@@ -99,7 +98,7 @@ def draw_keypoints(
         for centre, frame_axes, shade in zip(centres, axes, shades, strict=True):
             for axis, thickness in ((0, stroke), (1, stroke / 2)):
                 _stroke(canvas, centre, centre + frame_axes[:, axis], thickness, outline, shade)
-    # After all axes, so that every dot shows where keypoints lie close together.
+    # Dots after all axes, so that each is visible where keypoints are close together.
     for centre, shade in zip(centres, shades, strict=True):
         _stroke(canvas, centre, centre, usual if radius is None else radius, outline, shade)
     return (canvas + 0.5).clip(0, 255).astype(np.uint8)
@@ -107,15 +106,15 @@ def draw_keypoints(
 
 def colour(number: int, count: int) -> Colour:
     """Return the RGB colour of a keypoint, 0 to 255: hues around the circle, every second one paler, so that twenty
-    differ."""
+    can be told apart."""
     shades = colorsys.hsv_to_rgb(number / max(1, count), 1.0 if number % 2 == 0 else 0.55, 1.0)
     return shades[0] * 255, shades[1] * 255, shades[2] * 255
 
 
 def _short(jacobians: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return Jacobians (K, 2, 2) brought to a common scale where they are long: a typical column is no longer than 1.
+    """Scale Jacobians (K, 2, 2) down by a common factor so that the median column is no longer than 1.
 
-    A wild one is cut at 3, so that no axis crosses the whole frame.
+    Columns are then limited to a length of 3, so that no axis crosses the whole frame.
     """
     lengths = np.linalg.norm(jacobians, axis=1, keepdims=True)
     typical = max(1.0, float(np.median(lengths)))
@@ -143,7 +142,7 @@ def _stroke(
     part = np.clip(((x - start[0]) * along[0] + (y - start[1]) * along[1]) / length, 0, 1) if length > 0 else 0.0
     distance = np.hypot(x - start[0] - part * along[0], y - start[1] - part * along[1])
     region = canvas[top:bottom, left:right]
-    # A pixel is covered by how far the edge reaches into it.
+    # Antialiasing: coverage of a pixel from its distance to the edge.
     for edge, paint in ((radius + outline, (0.0, 0.0, 0.0)), (radius, shade)):
         cover = np.clip(edge + 0.5 - distance, 0, 1)[..., None].astype(np.float32)
         region += cover * (np.asarray(paint, np.float32) - region)

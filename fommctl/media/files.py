@@ -33,18 +33,18 @@ _TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
 """Decoders that draw any text file as a picture."""
 _NO_FILM = Disposition.attached_pic | Disposition.dependent | Disposition.still_image
 _PLAYLISTS = frozenset({"hls", "concat", "dash", "imf"})
-"""Formats that only name other files, which nobody has asked for."""
+"""Formats that only name other files."""
 
 
 def as_fraction(number: Any) -> Fraction | None:
-    """Return a rate or time base of PyAV as a Fraction; None where it is unset, which PyAV may give as None or as 0."""
+    """Convert a rate or time base of PyAV to a Fraction; None if it is unset, which PyAV may give as None or as 0."""
     if not number:
         return None
     return Fraction(number.numerator, number.denominator)
 
 
 def check_file(path: Path) -> None:
-    """Raise InputError unless `path` is a file with something in it."""
+    """Raise InputError unless `path` is a readable file that is not empty."""
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -67,21 +67,20 @@ def check_file(path: Path) -> None:
 
 
 def open_container(path: Path) -> InputContainer:
-    """Return a container open for reading, as PyAV opens it: raises FFmpegError, OSError and ValueError.
+    """Open a container for reading. Raises PyAV's FFmpegError, OSError and ValueError.
 
-    The name is never taken for an address (`a:b.mp4`), nothing beyond the file is read, and text in its metadata need
-    not be UTF-8.
+    The name is never taken for a URL (`a:b.mp4`), no other file is read, and metadata need not be UTF-8.
     """
     return av.open(f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"})
 
 
 def demuxed(container: InputContainer, stream: Any) -> Iterator[Any]:
-    """Yield the packets of a stream, and an empty one at the end, by which its decoder gives out what it holds back."""
+    """Yield the packets of a stream, and an empty one at the end, which flushes its decoder."""
     try:
         yield from container.demux(stream)
     except IndexError:
-        # A broadcast may gain streams on the way. Behind the empty packet of ours, PyAV wants to make theirs and
-        # does not know them.
+        # A broadcast may gain streams on the way: after our empty packet, PyAV tries to flush theirs, which it does not
+        # know.
         return
 
 
@@ -106,7 +105,7 @@ def opened(path: Path) -> Iterator[InputContainer]:
 
 
 def pulled(pull: Callable[[], T]) -> Iterator[T]:
-    """Yield the frames that a graph of filters has ready.  pull: its `pull` or `vpull`."""
+    """Yield the frames that a filter graph has ready.  pull: its `pull` or `vpull`."""
     while True:
         try:
             frame = pull()
@@ -116,9 +115,9 @@ def pulled(pull: Callable[[], T]) -> Iterator[T]:
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """Return the stream with the moving picture, ready to decode on several threads. Raises InputError.
+    """Return the stream with the moving picture, set up to decode on several threads. Raises InputError.
 
-    Of several the longest is taken, for a picture may stand beside the film; of equal ones the default.
+    Of several streams the longest is chosen, because one may be a still picture; of equally long ones the default.
     A cover picture in a sound file is not a video, nor is a part of a still.
     """
     streams = [stream for stream in container.streams.video if not stream.disposition & _NO_FILM]
@@ -127,14 +126,14 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     if not streams:
         kind = "holds sound and no video" if container.streams.audio else "holds no video"
         raise InputError(f"{path.name} {kind}", "Give a file with video.")
-    # A cut AVIF animation shows its first picture as a stream of its own, which is said to last as long as the whole.
+    # A truncated AVIF animation has its first picture as a stream of its own, with the duration of the whole.
     stream = _longest([each for each in streams if each.frames != 1] or streams)
     context = stream.codec_context
     if context is None or context.name in _TEXT_CODECS:
         what = "is text" if context is not None else "has a video codec that cannot be decoded here"
         raise InputError(f"{path.name} {what}", "Convert it to H.264 in an MP4 file first.")
     check_size(path.name, context.width, context.height)
-    # What the container says of the size need not be true of its frames: decoders refuse larger ones themselves.
+    # Frames may be larger than the container states: let the decoder refuse those.
     context.options = {**context.options, "max_pixels": str(MAX_PIXELS)}
     stream.thread_type = "AUTO"
     return stream
@@ -151,7 +150,7 @@ def _longest(streams: list[VideoStream]) -> VideoStream:
 
 
 def _length(stream: VideoStream) -> Fraction | None:
-    """Return seconds that a stream lasts, as its header states it."""
+    """Return the duration of a stream in seconds, as its header states it."""
     if (stated := stated_end(stream)) is not None:
         return stated
     if stream.duration:
@@ -160,7 +159,7 @@ def _length(stream: VideoStream) -> Fraction | None:
 
 
 def stated_end(stream: VideoStream) -> Fraction | None:
-    """Return seconds of the file at which a stream ends by its own tag (Matroska); None where there is none."""
+    """Return the end of a stream, in seconds of the file, from its tag (Matroska); None if it has none."""
     try:
         hours, minutes, seconds = (lookup(stream.metadata, "duration") or "").split(":")
         return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
@@ -169,12 +168,12 @@ def stated_end(stream: VideoStream) -> Fraction | None:
 
 
 def lookup(metadata: Mapping[str, str], key: str) -> str | None:
-    """Return a value of metadata, whose names are written in any case."""
+    """Return a value of metadata by its key in lower case, whatever the case in the file."""
     return next((value for name, value in metadata.items() if name.lower() == key), None)
 
 
 def seek(container: InputContainer, stream: VideoStream, ticks: int) -> bool:
-    """Go to a key frame at or before a time of the stream; return whether the file allowed it."""
+    """Seek to a key frame at or before a time of the stream; return whether that worked."""
     try:
         container.seek(ticks, stream=stream)
     except (FFmpegError, OSError):
@@ -183,7 +182,7 @@ def seek(container: InputContainer, stream: VideoStream, ticks: int) -> bool:
 
 
 def nominal_rate(stream: VideoStream) -> Fraction:
-    """Return frames a second, the average where it varies; 25 where the file says nothing sensible."""
+    """Return the frame rate, the average if it varies; 25 if the file states nothing sensible."""
     for candidate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
         rate = as_fraction(candidate)
         if rate is not None and 0 < rate <= _MAX_RATE:
@@ -192,9 +191,10 @@ def nominal_rate(stream: VideoStream) -> Fraction:
 
 
 def pixel_aspect(stream: VideoStream) -> Fraction:
-    """Return width over height of a pixel of the frame decoded last; 1 where nothing sensible is stated.
+    """Return width over height of a pixel of the frame decoded last; 1 if nothing sensible is stated.
 
-    A broadcast changes it on the way, and only its codec tells; what other containers say holds for the whole stream.
+    In a broadcast it may change on the way, and only the codec states it; other containers state it for the whole
+    stream.
     """
     coded = stream.codec_context.sample_aspect_ratio if stream.container.format.name in _BROADCAST else None
     aspect = as_fraction(coded or stream.sample_aspect_ratio)
@@ -202,16 +202,16 @@ def pixel_aspect(stream: VideoStream) -> Fraction:
 
 
 def time_base(stream: VideoStream) -> Fraction:
-    """Return seconds a tick of the stream's timestamps."""
+    """Return the unit of the stream's timestamps, in seconds."""
     return as_fraction(stream.time_base) or Fraction(1, 90000)
 
 
 def side_data(frame: VideoFrame) -> dict[Type, bytes]:
-    """Return what the file attaches to a frame: display matrix, light levels, ..., as ffmpeg's structures."""
+    """Return the side data of a frame: display matrix, light levels, ..., as ffmpeg's structures."""
     try:
         entries: Any = frame.side_data
     except ValueError:
-        # PyAV gives none at all where one is of a kind that it does not know, such as EXIF.
+        # PyAV returns none of them if one is of a kind that it does not know, such as EXIF.
         return {}
     return {entry.type: bytes(entry) for entry in entries}
 

@@ -1,4 +1,4 @@
-"""Pictures as the stages use them: a file's pixels as sRGB with alpha apart; cutting and resizing."""
+"""Reading single pictures, from image files or the first frame of a video: sRGB pixels, with alpha apart."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from fommctl.media.resampling import Pixels, resize
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A still: pixels (H, W, 3) uint8 sRGB as displayed; alpha (H, W) uint8, straight, None where there is none."""
+    """A still: pixels (H, W, 3) uint8 sRGB as displayed; straight alpha (H, W) uint8, or None."""
 
     pixels: Pixels
     alpha: Pixels | None = None
     plate: Plate | None = None
-    """Picture as its file holds it, where that has more than 8 bits and was asked for."""
+    """The picture with the file's own numbers, if it has more than 8 bits and was read with `deep`."""
 
     @property
     def has_alpha(self) -> bool:
@@ -41,9 +41,9 @@ def read_picture(path: Path, options: ReadOptions = PLAIN, *, deep: bool = False
     """Read an image file, or the first frame of a video.
 
     Grey, palette, 16-bit and CMYK pictures, EXIF orientation and ICC profiles all become upright 8-bit sRGB.
-    deep: also keep what the file holds, where that is more than 8 bits.  options: of files of post-production.
-    Raises InputError, also for pictures over 16,384 pixels a side or 200 megapixels, before they are decoded; and what
-    `plates.read_plate` does.
+    deep: also return the file's own numbers, if it has more than 8 bits.  options: for files of post-production.
+    Raises InputError, also for pictures over 16,384 pixels a side or 200 megapixels, before they are decoded; and the
+    errors of `plates.read_plate`.
     """
     path = Path(path)
     check_file(path)
@@ -57,14 +57,14 @@ def read_picture(path: Path, options: ReadOptions = PLAIN, *, deep: bool = False
 
 
 def _plate(path: Path, options: ReadOptions) -> Plate | None:
-    """Return the picture as its file holds it; None where that has 8 bits, or colours of an ICC profile."""
+    """Return the picture with the file's own numbers; None if they have 8 bits, or an ICC profile."""
     if plates.needs_openimageio(path):
         return plates.read_plate(path, options)
     if not plates.is_deep(path):
         return None
     if plates.is_deep_tiff(path):
         return None if _profiled(path) else plates.read_plate(path, options)
-    # Also looks whether the file is whole, and its texts no larger than they should be.
+    # Decoding by PIL also checks that the file is complete, and its text chunks not too large.
     stills.decode(path)
     if stills.has_profile(path):
         return None
@@ -78,12 +78,12 @@ def _profiled(path: Path) -> bool:
     try:
         return stills.has_profile(path)
     except InputError:
-        # A TIFF that PIL does not read.
+        # PIL cannot read this TIFF.
         return False
 
 
 def _codes(frame: VideoFrame) -> NDArray[np.uint16]:
-    """Return 16-bit RGB or RGBA of a frame of RGB or grey."""
+    """Convert a frame of RGB or grey to 16-bit RGB or RGBA."""
     name = "rgba64le" if has_alpha(frame) else "rgb48le"
     return np.asarray(frame.reformat(format=name).to_ndarray(), np.uint16)
 

@@ -1,4 +1,4 @@
-"""Numbered pictures, bit-exact, encoded by a few threads and moved into place at the end."""
+"""Writing numbered pictures, bit-exact, encoded by a few threads and moved into place at the end."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from fommctl.media.movie import Frame, as_frame, laid_over_black, output_errors
 from fommctl.media.output_paths import matching, numbered
 
 _WAITING = 1 << 29
-"""Bytes of pictures that wait for their encoder, at most."""
+"""Most bytes of pictures in the encoders' queue."""
 _BEGINNING = 4096
-"""Bytes in which the comment of a picture stands."""
+"""Bytes at the beginning or end of a picture that contain its comment."""
 _AFTER_HEADER = 8 + 25
 """Bytes of the signature and of the IHDR chunk, which comes first (PNG, section 5.6)."""
 _SRGB_TRANSFER = 13
@@ -36,9 +36,8 @@ _OPTIONS = {"compression_level": "1", "pred": "mixed"}
 class PictureSequence:
     """Numbered pictures in a temporary folder; `publish` moves them, `abort` puts everything back.
 
-    A target folder that does not exist yet appears with all of them at once: the temporary one, beside it, gets its
-    name. Where it exists the temporary one is inside it, and the pictures take their places one by one; those that
-    they replace are kept aside until all have theirs.
+    A target folder that does not exist yet appears with all pictures at once, because the temporary one, beside it, is
+    renamed. In an existing folder, the pictures are moved one by one, and replaced ones are kept until all are moved.
     """
 
     audio_codec: str | None = None
@@ -57,9 +56,12 @@ class PictureSequence:
         save: Callable[[Path, Frame, int], None] | None = None,
         colour: ColourTags | None = None,
     ) -> None:
-        """overwrite: replace pictures of the same numbers, and remove those of an older, longer result.  first_number:
-        where the numbers begin.  part: the pictures are a part of a result: others stay.  save: writes one, the so
-        many-th from 0; None writes PNG, in sRGB but for the tags of HDR and wide gamut."""
+        """Create the temporary folder.
+
+        overwrite: replace pictures of the same numbers, and remove those of an older, longer result.  part: the
+        pictures are a part of a result, so leave the others.  save: writes one picture, by its index from 0; None
+        writes PNG, tagged as sRGB unless `colour` is of HDR or a wide gamut.
+        """
         self._pattern = pattern
         self._encoding = encoding
         texts = {key.capitalize(): value for key, value in metadata.items()}
@@ -85,9 +87,9 @@ class PictureSequence:
         self._running: deque[Future[None]] = deque()
 
     def write(self, pixels: Frame, time: Fraction, duration: Fraction) -> None:
-        """Add a picture: (H, W, 3 or 4); times have no place here."""
+        """Add a picture (H, W, 3 or 4); times are ignored."""
         target = self._folder / numbered(self._pattern, self._first + self._count).name
-        # The caller may use its array again, and a queue longer than the workers would only cost memory.
+        # Copied, because the caller may reuse its array; a queue longer than the workers need would only cost memory.
         self._running.append(self._pool.submit(self._save, target, np.array(pixels), self._count))
         self._count += 1
         with output_errors(self._pattern):
@@ -102,10 +104,10 @@ class PictureSequence:
             self._pool.shutdown()
 
     def publish(self, *, keep: bool = True) -> None:
-        """Move the pictures into place; what they replace is kept until `release`."""
+        """Move the pictures into place; replaced ones are kept until `release`."""
         targets = [numbered(self._pattern, number) for number in range(self._first, self._first + self._count)]
         with output_errors(self._pattern):
-            if self._new_folder and self._gets_its_name():
+            if self._new_folder and self._renamed_folder():
                 self._moved += targets
                 return
             if self._overwrite:
@@ -118,7 +120,7 @@ class PictureSequence:
                 self._moved.append(target)
 
     def release(self) -> None:
-        """Remove what was replaced, and pictures of an older, longer result."""
+        """Remove replaced pictures, and the rest of an older, longer result."""
         self._moved.clear()
         with output_errors(self._pattern):
             if self._overwrite and self._alone:
@@ -127,7 +129,7 @@ class PictureSequence:
             self._parent.close()
 
     def abort(self) -> None:
-        """Remove every picture of this run, and put back those that they have replaced."""
+        """Remove all pictures of this run, and restore those that they have replaced."""
         self._pool.shutdown(cancel_futures=True)
         for target in self._moved:
             aside = self._aside / target.name
@@ -142,13 +144,13 @@ class PictureSequence:
                 self._pattern.parent.rmdir()
 
     def _remove_older(self) -> None:
-        """Remove the other pictures of a result that was longer, as far as this tool has written them."""
+        """Remove other pictures of the pattern that fommctl has written."""
         for number, entry in list(matching(self._pattern)):
             if not self._first <= number < self._first + self._count and _is_ours(entry):
                 entry.unlink()
 
-    def _gets_its_name(self) -> bool:
-        """Tell whether the folder took its name; not where somebody has filled one of that name meanwhile."""
+    def _renamed_folder(self) -> bool:
+        """Rename the temporary folder to the target; return False if another process has created that meanwhile."""
         try:
             os.rename(self._folder, self._pattern.parent)
         except OSError:
@@ -166,7 +168,7 @@ class PictureSequence:
 
 
 def _is_ours(picture: Path) -> bool:
-    """Tell whether a picture says in its beginning, or at its end as TIFF does, that this tool has made it."""
+    """Return whether a picture has fommctl's comment at its beginning, or at its end, where TIFF has it."""
     with picture.open("rb") as file:
         if OURS.encode() in file.read(_BEGINNING):
             return True
@@ -175,14 +177,16 @@ def _is_ours(picture: Path) -> bool:
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write one picture, (H, W, 3 or 4) uint8, in the place of what is there. Raises OutputError."""
+    """Write one picture, (H, W, 3 or 4) uint8, atomically, replacing an existing file. Raises OutputError."""
     with output_errors(path), atomic_write(path) as temporary:
         temporary.write_bytes(encode_png(pixels, "rgba" if pixels.shape[2] == 4 else "rgb24"))
 
 
 def encode_png(pixels: Frame, pix_fmt: str, tags: ColourTags | None = None) -> bytes:
-    """Return (H, W, 3 or 4), uint8 or a signal in floats, as a PNG file of this pixel format, tagged as sRGB, or as HDR
-    or of a wide gamut where the tags say so."""
+    """Encode (H, W, 3 or 4), uint8 or a float signal in [0, 1], as a PNG file of this pixel format.
+
+    tags: tags of HDR or a wide gamut are written; otherwise the file is tagged as sRGB.
+    """
     height, width = pixels.shape[:2]
     frame = as_frame(pixels)
     frame = frame.reformat(format=pix_fmt)

@@ -1,4 +1,4 @@
-"""Channel layouts of sound: read without harm, put in an order that encoders know, mixed where they know none."""
+"""Channel layouts of sound: read safely, reordered for encoders, mixed down where encoders do not support them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _ORDER = (
 )
 """Channels in libav's own order (AV_CHANNEL_ORDER_NATIVE), which filters and encoders need."""
 _USUAL = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
-"""Layouts meant by so many channels that have no names, and nearest to others of as many channels."""
+"""Default layouts by the number of channels, for unnamed channels and for layouts that an encoder lacks."""
 _MOST = max(_USUAL)
 _CENTRE = 2**-0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A file's description of the channels of a track."""
+    """The channels of a sound track, as the file describes them."""
 
     name: str
     """libav's description, for messages."""
     channels: tuple[str, ...]
-    """libav's names of the channels in the order of the file (`FL`, `FR`); `NONE` for one without."""
+    """libav's names of the channels in the file's order (`FL`, `FR`); `NONE` for unnamed ones."""
 
     @property
     def named(self) -> bool:
@@ -40,7 +40,7 @@ class Layout:
 
     @property
     def known(self) -> str | None:
-        """The layout of these very channels, or as many unnamed ones, that filters know; None where there is none."""
+        """The layout that filters know for these channels, or for as many unnamed ones; None if there is none."""
         if not 0 < len(self.channels) <= _MOST:
             return None
         if len(self.channels) == 1 or not self.named:
@@ -49,10 +49,10 @@ class Layout:
 
 
 def take_layout(context: Any) -> Layout:
-    """Read the layout of a codec context that has decoded nothing yet, and leave a plain one of as many channels there.
+    """Read the layout of a codec context that has decoded nothing yet, and replace it by a plain one.
 
-    PyAV shares the memory in which libav lists channels in an order of their own, and frees it once with the context
-    and once more with each decoded frame. Plain layouts have no such memory.
+    PyAV shares the memory of layouts with a custom channel order, and frees it once with the context and again with
+    each decoded frame. Plain layouts have no such memory.
     """
     shared = context.layout
     layout = Layout(shared.name, tuple(channel.name for channel in shared.channels))
@@ -62,7 +62,7 @@ def take_layout(context: Any) -> Layout:
 
 
 def choose_layout(encoder: str, rate: int, layout: Layout) -> str:
-    """Return the layout to encode in: the track's own, else the usual one of as many channels, else stereo."""
+    """Return the layout to encode in: the track's own, else the default for its number of channels, else stereo."""
     known = layout.known
     candidates = () if known is None else (known, _USUAL[len(layout.channels)])
     return next((name for name in candidates if _opens(encoder, rate, name)), "stereo")
@@ -81,19 +81,19 @@ def _opens(encoder: str, rate: int, layout: str) -> bool:
 
 
 class Mixer:
-    """Frames of a track -> frames in a layout that swresample knows: reordered, or mixed to stereo where it knows none.
+    """Converts frames of a track to a layout that swresample knows: reordered, or mixed to stereo if it knows none.
 
-    Samples are handled packed: PyAV counts the planes of planar frames of eight and more channels wrongly.
+    Samples are packed, because PyAV miscounts the planes of planar frames with eight and more channels.
     """
 
     def __init__(self, layout: Layout) -> None:
-        """layout: what `take_layout` read of the track."""
+        """layout: the track's, from `take_layout`."""
         self._layout = layout
         self._graph: Graph | None = None
         self._kind: tuple[str, str, int] | None = None
 
     def __call__(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
-        """Return the frame, or the packed ones that are ready."""
+        """Return the frame itself if its layout is known, else the converted frames that are ready."""
         layout = self._layout_of(frame)
         if layout.known == frame.layout.name:
             return [frame]
@@ -124,7 +124,7 @@ class Mixer:
 
 
 def _packing(sample_format: str, layout: str, rate: int) -> Graph:
-    """Return a graph whose frames are packed floats, channels and rate as they were."""
+    """Return a graph that converts frames to packed floats, with channels and rate unchanged."""
     graph = Graph()
     source = graph.add("abuffer", sample_rate=str(rate), sample_fmt=sample_format, channel_layout=layout)
     graph.link_nodes(source, graph.add("aformat", sample_fmts="flt"), graph.add("abuffersink")).configure()
@@ -132,8 +132,8 @@ def _packing(sample_format: str, layout: str, rate: int) -> Graph:
 
 
 def _to_stereo(channels: tuple[str, ...]) -> NDArray[np.float32]:
-    """Return (n, 2) weights that sum to 1 a side, so that nothing clips: what is named left or right goes there, the
-    centre to both, low-frequency effects nowhere; unnamed channels alternate, as recorders lay them."""
+    """Return mixing weights (n, 2) whose columns sum to 1, so that nothing clips: left and right channels go to their
+    side, the centre to both, low-frequency effects to none; unnamed channels alternate, as recorders write them."""
     weights = np.zeros((len(channels), 2), np.float32)
     for index, name in enumerate(channels):
         if name.startswith("LFE"):

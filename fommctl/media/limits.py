@@ -1,4 +1,4 @@
-"""How large a picture may be; every reader of pictures asks before it decodes."""
+"""Limits on the size of pictures, checked by every reader before it decodes."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from fommctl import machine
 from fommctl.errors import InputError
 
 MAX_SIDE = 16384
-"""Pixels of a side of a picture."""
+"""Largest width and height of a picture, in pixels."""
 MAX_PIXELS = 200_000_000
-"""The most pixels of a picture: 16384 x 12207. The largest sensors have 150 megapixels, 8K video has 33. Reading a
-picture of this size takes about 2 GB for some seconds."""
+"""Most pixels of a picture: 16384 x 12207. The largest sensors have 150 megapixels, 8K video has 33. Reading a picture
+of this size takes about 2 GB for some seconds."""
 BYTES_A_PIXEL = 56
-"""Memory for a source of plates: its numbers, the frame in hand, the one that is being written, matte and map."""
+"""Memory per pixel of a plate as source: its numbers, the current frame, the one being written, matte and ST map."""
 SMALLER = f"Scale it down first; at most {MAX_SIDE} pixels a side and {MAX_PIXELS // 1_000_000} megapixels are read."
-"""The hint where a picture is too large."""
+"""Hint for a picture that is too large."""
 
 
 def check_size(name: str, width: int, height: int, *, strip: bool = False) -> None:
-    """Refuse what would fill the memory, before any of it is decoded; raises InputError.
+    """Raise InputError for a picture that is too large to decode.
 
-    strip: the picture may be as wide as it likes where square frames stand side by side in it.
+    strip: a picture of square frames side by side may have any width.
     """
     frames = width // height if strip and height and width % height == 0 else 1
     if width > MAX_SIDE * frames or height > MAX_SIDE or width * height > MAX_PIXELS:
@@ -27,9 +27,9 @@ def check_size(name: str, width: int, height: int, *, strip: bool = False) -> No
 
 
 def check_memory(name: str, width: int, height: int, needed: int | None = None) -> None:
-    """Refuse a source whose plates the memory cannot hold; raises InputError.
+    """Raise InputError for a source whose plates do not fit into memory.
 
-    needed: bytes; None: as much as a picture of this size takes that is not read yet.
+    needed: bytes; None: the estimate for a picture of this size, before it is read.
     """
     free = [size for size in (machine.memory()[1], machine.memory_limit()) if size is not None]
     needed = width * height * BYTES_A_PIXEL if needed is None else needed

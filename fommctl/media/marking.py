@@ -1,4 +1,4 @@
-"""The mark of synthetic media: a comment for people and XMP for programs, written into results and read from files."""
+"""The mark of synthetic media: a comment for people and XMP for programs, written to results and read from files."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ OURS = "Synthetic video, animated by fommctl"
 _LONGEST_NAME = 200
 _GIF_COMMENT, _GIF_TRAILER = b"\x21\xfe", b"\x3b"
 _GIF_XMP = b"\x21\xff\x0bXMP DataXMP"
-# A decoder that knows no XMP takes the packet for sub-blocks: wherever it steps into this, the next byte leads it to
-# the end (XMP specification part 3, section 1.1.2).
+# A decoder without XMP reads the packet as sub-blocks: wherever it enters this trailer, the bytes lead it to the end
+# (XMP specification part 3, section 1.1.2).
 _GIF_XMP_END = b"\x01" + bytes(range(255, -1, -1)) + b"\x00"
 _PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
@@ -43,7 +43,7 @@ _PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A result's description of itself. Names may hold anything: what cannot be printed is replaced."""
+    """The mark of a result. Unprintable characters in names are replaced."""
 
     version: str
     """Version of fommctl."""
@@ -70,19 +70,19 @@ class Mark:
 
 
 def printable(name: str, longest: int = _LONGEST_NAME) -> str:
-    """Return the name on one line, cut to `longest` characters: neither XML nor UTF-8 holds control characters or
-    surrogates."""
+    """Return the name on one line, cut to `longest` characters, with unprintable ones replaced: XML and UTF-8 cannot
+    hold control characters or surrogates."""
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in name[:longest])
 
 
 def add_xmp_box(movie: Path, packet: bytes) -> None:
-    """Put an XMP packet at the end of a finished MP4 or QuickTime file."""
+    """Append an XMP packet to a finished MP4 or QuickTime file."""
     with movie.open("ab") as file:
         file.write((8 + len(XMP_BOX) + len(packet)).to_bytes(4, "big") + b"uuid" + XMP_BOX + packet)
 
 
 def add_to_gif(path: Path, comment: str, packet: bytes) -> None:
-    """Put a comment and an XMP packet, whichever is not empty, before the trailer of a finished GIF."""
+    """Insert a comment and an XMP packet, if not empty, before the trailer of a finished GIF."""
     text = comment.encode()
     parts = [text[start : start + 255] for start in range(0, len(text), 255)]
     blocks = _GIF_COMMENT + b"".join(bytes([len(part)]) + part for part in parts) + b"\x00" if text else b""
@@ -94,7 +94,7 @@ def add_to_gif(path: Path, comment: str, packet: bytes) -> None:
 
 
 def gif_extension(packet: bytes) -> bytes:
-    """Return an XMP packet as GIF's application extension."""
+    """Wrap an XMP packet in a GIF application extension."""
     return _GIF_XMP + packet + _GIF_XMP_END
 
 
@@ -106,7 +106,7 @@ _KIND = re.compile(
 )
 _LARGEST_XMP = 2**20
 _TAIL = 64 * 2**10
-"""Bytes at the end of a GIF in which our comment and XMP stand."""
+"""Bytes at the end of a GIF that contain our comment and XMP."""
 _SYNTHETIC = (
     "trainedAlgorithmicMedia",
     "compositeWithTrainedAlgorithmicMedia",
@@ -117,26 +117,26 @@ _SYNTHETIC = (
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """The marks that were found. Anybody can write or remove it: it proves nothing."""
+    """The marks found in a file. Anybody can write or remove them: they prove nothing."""
 
     comment: str | None = None
     source_type: str | None = None
-    """IPTC's digital source type, an address."""
+    """IPTC's digital source type, a URL."""
 
     @property
     def tool(self) -> dict[str, str] | None:
-        """`version`, `model` and `preset` where fommctl wrote the comment."""
+        """`version`, `model` and `preset` from fommctl's comment; None for any other comment."""
         match = _OURS.fullmatch(self.comment or "")
         return None if match is None else match.groupdict()
 
     @property
     def synthetic(self) -> bool:
-        """Whether the file calls itself synthetic."""
+        """Whether the marks say that the file is synthetic."""
         return self.tool is not None or (self.source_type or "").rpartition("/")[2] in _SYNTHETIC
 
 
 def read_statement(path: Path) -> Statement:
-    """Read the comment and the digital source type of a picture or a video. Raises InputError for what is neither."""
+    """Read the comment and the digital source type of a picture or a video. Raises InputError for any other file."""
     still = stills.identify(path)
     if still is None:
         return _of_movie(path)
@@ -170,7 +170,7 @@ def _of_gif(path: Path) -> Statement:
 
 
 def _xmp_box(path: Path) -> bytes:
-    """Return the XMP packet of an MP4 or QuickTime file, empty where there is none."""
+    """Return the XMP packet of an MP4 or QuickTime file; empty if it has none."""
     size = path.stat().st_size
     with path.open("rb") as file:
         at = 0
@@ -198,5 +198,5 @@ def _kind(packet: bytes | str) -> str | None:
 
 
 def _known(kind: str | None) -> str | None:
-    """Return a tag of ours, and nothing else by that name."""
+    """Return the tag if its value is the one that fommctl writes, else None."""
     return kind if kind == TRAINED_ALGORITHMIC_MEDIA else None

@@ -1,4 +1,4 @@
-"""One file with moving pictures and sound, written as the frames come."""
+"""Writing one video file with sound, frame by frame."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ from fommctl.media.resampling import over_black
 from fommctl.media.sound import AudioSource, CopiedSound, Sound, open_sound
 
 Frame = NDArray[Any]
-"""uint8 sRGB, or float32 in the space of the result."""
+"""(H, W, C): uint8 sRGB, or float32 in the space of the result."""
 _USUAL_CLOCKS = lcm(90000, 1000, 600, 15360, 12800)
-"""Ticks a second of MPEG, Matroska, QuickTime and ffmpeg's MP4 files, all in one."""
+"""Common multiple of the ticks per second of MPEG, Matroska, QuickTime and ffmpeg's MP4 files."""
 _FINEST_CLOCK = 1 << 25
-"""Ticks a second; MP4 keeps the length of a frame in 32 bits, and a picture may stand for minutes."""
+"""Most ticks per second: MP4 stores the duration of a frame in 32 bits, and a picture may be shown for minutes."""
 _INTERLEAVING = 2_000_000
-"""Microseconds of video that wait for sound, at most: sound that ends early must not collect the rest in memory."""
+"""Most microseconds of video that wait for sound: if sound ends early, the rest must not pile up in memory."""
 _TIMECODE = re.compile(r"\d\d:\d\d:\d\d([:;.])\d\d")
 
 
 def laid_over_black(pixels: Frame) -> Frame:
-    """Return (H, W, 4) laid over black by straight alpha: (H, W, 3)."""
+    """Composite (H, W, 4) with straight alpha over black: (H, W, 3)."""
     if pixels.dtype == np.uint8:
         return over_black(pixels[..., :3], pixels[..., 3])
     return np.ascontiguousarray(pixels[..., :3] * pixels[..., 3:4])
 
 
 def as_frame(pixels: Frame) -> av.VideoFrame:
-    """Return (H, W, 3 or 4), or (H, W, 1) in floats, as a frame of 8 or 16 bits; floats are a signal."""
+    """Convert (H, W, 3 or 4) uint8, or (H, W, 1, 3 or 4) of a float signal in [0, 1], to a frame of 8 or 16 bits."""
     if pixels.dtype == np.uint8:
         name = "rgba" if pixels.shape[2] == 4 else "rgb24"
     else:
@@ -58,7 +58,7 @@ def as_frame(pixels: Frame) -> av.VideoFrame:
 
 
 def to_codes(pixels: Frame) -> NDArray[np.uint16]:
-    """Return a signal in [0, 1] in 16 bits; what lies beyond is cut off."""
+    """Convert a signal in [0, 1] to 16 bits, clipping values outside."""
     codes: NDArray[np.uint16] = np.clip(np.rint(pixels * np.float32(65535)), 0, 65535).astype(np.uint16)
     return codes
 
@@ -74,10 +74,8 @@ class PictureFormat:
 
 
 def choose_time_base(encoding: Encoding, rate: Fraction, source: Fraction | None) -> Fraction:
-    """Return the container's own unit of time, else `source`, else one in which the times to come are whole.
-
-    Those are multiples of 1/rate and of the usual clocks of video files.
-    """
+    """Return the container's own unit of time, else `source`, else one in which multiples of 1/rate and of the usual
+    clocks of video files are whole numbers."""
     if encoding.container.tick is not None:
         return encoding.container.tick
     if source is not None:
@@ -89,7 +87,7 @@ def choose_time_base(encoding: Encoding, rate: Fraction, source: Fraction | None
 
 @contextlib.contextmanager
 def output_errors(path: Path) -> Iterator[None]:
-    """Turn what libav and the system raise while `path` is written into an OutputError."""
+    """Convert errors of libav and the system while `path` is written into an OutputError."""
     try:
         yield
     except (av.FFmpegError, OSError) as error:
@@ -112,7 +110,7 @@ class PaletteConverter:
         self._graph = graph = Graph()
         source = graph.add_buffer(width=width, height=height, format=av.VideoFormat("rgb24"), time_base=time_base)
         split = graph.add("split")
-        # stats_mode and new: a palette for the single frame; one for the clip would need all of it in memory.
+        # stats_mode and new: one palette per frame; one for the whole clip would need all of it in memory.
         palette = graph.add("palettegen", "stats_mode=single:reserve_transparent=0")
         use = graph.add("paletteuse", "new=1:dither=floyd_steinberg")
         sink = graph.add("buffersink")
@@ -130,7 +128,7 @@ class PaletteConverter:
 
 
 class Movie:
-    """A video file under a temporary name, in a folder that is held; `finish` completes it, `abort` removes it."""
+    """A video file under a temporary name, in a held folder; `finish` completes it, `abort` removes it."""
 
     def __init__(
         self,
@@ -159,7 +157,7 @@ class Movie:
         self._overwrite = overwrite
         self._published = False
         self._aside = temporary_path(target)
-        """What the result has replaced, until `release`."""
+        """Path of the replaced file, until `release`."""
         self._encoding = encoding
         self._picture = picture
         self._mark = mark
@@ -173,7 +171,7 @@ class Movie:
         self._durations: dict[int, int] = {}
         self._last: int | None = None
         self._origin: tuple[int, int] | None = None
-        """Ticks at which the first frame is shown and coded."""
+        """Presentation and decoding timestamps of the first packet, in ticks."""
         self._end = Fraction(0)
         self._container: Any = None
         self._sounds: list[Sound] = []
@@ -204,7 +202,8 @@ class Movie:
         self._close_sounds()
 
     def publish(self, *, keep: bool) -> None:
-        """Give the file its name.  keep: that of an older one stays beside it until `release`."""
+        """Rename the file to its final name.  keep: keep a replaced file until `release`, so that `abort` restores
+        it."""
         with output_errors(self._path):
             if keep and self._overwrite and self._target.exists():
                 keep_copy(self._target, self._aside)
@@ -212,17 +211,17 @@ class Movie:
         self._published = True
 
     def release(self) -> None:
-        """Remove the older file."""
+        """Remove the replaced file."""
         self._aside.unlink(missing_ok=True)
 
     def abort(self) -> None:
-        """Remove what was written, and put an older file back."""
+        """Remove the written file, and restore a replaced one."""
         if self._published and self._aside.exists():
             os.replace(self._aside, self._target)
         elif self._published:
             self._target.unlink(missing_ok=True)
         self._aside.unlink(missing_ok=True)
-        # Unlinked before it is closed: closing an MP4 with its index in front would copy the whole file once more.
+        # Unlink before closing: closing an MP4 with its index in front would copy the whole file again.
         with contextlib.suppress(OSError):
             self._folder.remove(self._temporary.name)
         if self._container is not None:
@@ -232,11 +231,11 @@ class Movie:
         self._folder.remove(self._temporary.name)
 
     def _complete(self) -> None:
-        """Write what comes after the last packet of the picture."""
+        """Write the rest of the sound and the index, and sync the file to disk."""
         for sound in self._sounds:
             sound.finish(self._end)
-        # Network file systems report a full disk when a file is closed or synchronised, once to each of those that had
-        # it open by then, and FFmpeg does not pass on what its own close says.
+        # Network file systems report a full disk when a file is closed or synced, once to each open handle, and FFmpeg
+        # ignores errors of its own close: hold the file open here too.
         with open(self._temporary, "rb+") as file:
             self._container.close()
             os.fsync(file.fileno())
@@ -247,13 +246,13 @@ class Movie:
     def _marking(self) -> dict[str, str]:
         if self._mark is None:
             return {}
-        # Matroska has no place for XMP, and takes tags of any name.
+        # Matroska has no place for XMP, but accepts tags of any name.
         tags = self._encoding.container.muxer in ("matroska", "webm")
         kind = {"DIGITAL_SOURCE_TYPE": TRAINED_ALGORITHMIC_MEDIA} if tags else {}
         return {"comment": self._mark.comment, **kind}
 
     def _add_what_muxers_lack(self) -> bool:
-        """Add the comment of a GIF, or XMP where the container has a place for it; return whether it did."""
+        """Add the comment of a GIF, or XMP if the container has a place for it; return whether anything was added."""
         muxer, packet = self._encoding.container.muxer, b"" if self._mark is None else self._mark.xmp
         if muxer == "gif":
             add_to_gif(self._temporary, self._metadata.get("comment", ""), packet)
@@ -267,7 +266,7 @@ class Movie:
         try:
             self._open(copy_sound=True)
         except (av.FFmpegError, ValueError):
-            # Containers refuse some streams of codecs that they hold, such as MP3 at 8 kHz in MP4.
+            # Containers refuse some streams of codecs that they support, such as MP3 at 8 kHz in MP4.
             if not any(isinstance(sound, CopiedSound) for sound in self._sounds):
                 raise
             self._container.close()
@@ -281,7 +280,7 @@ class Movie:
             )
 
     def _open(self, copy_sound: bool) -> None:
-        # With the protocol said, a name such as a:b.mp4 is not taken for an address.
+        # With an explicit protocol, a name such as a:b.mp4 is not taken for a URL.
         target, muxer = f"file:{self._temporary}", self._encoding.container.muxer
         self._container = av.open(target, "w", format=muxer, container_options=self._muxer_options())
         self._stream = self._add_video()
@@ -292,7 +291,7 @@ class Movie:
         if self._timecode is not None:
             self._container.metadata["timecode"] = self._timecode
         if self._reel is not None and self._encoding.container.muxer in ("mov", "mxf"):
-            # MXF reads it of the file, QuickTime of the stream.
+            # MXF takes it from the file, QuickTime from the stream.
             self._container.metadata["reel_name"] = self._stream.metadata["reel_name"] = self._reel
         self._container.start_encoding()
 
@@ -307,14 +306,14 @@ class Movie:
             ticks = str(self._picture.time_base.denominator)
             options |= {"movflags": "+faststart", "video_track_timescale": ticks, "movie_timescale": ticks}
         elif self._encoding.container.muxer in ("matroska", "webm"):
-            # Without the random identifiers of Matroska: equal runs give equal files.
+            # No random identifiers in Matroska, so that equal runs give equal files.
             options["fflags"] = "+bitexact"
         return options
 
     def _add_video(self) -> Any:
         encoding, picture = self._encoding, self._picture
         if encoding.encoder.name == "libsvtav1":
-            # The encoder prints a banner on stderr that no option of its own turns off.
+            # The encoder prints a banner on stderr that none of its options turns off.
             os.environ.setdefault("SVT_LOG", "1")
         stream = self._container.add_stream(encoding.encoder.name, rate=picture.rate, options=dict(encoding.options))
         stream.width, stream.height = encoding.coded_size(picture.width, picture.height)
@@ -326,12 +325,12 @@ class Movie:
         stream.time_base = picture.time_base
         tag(context, self._tags)
         if encoding.encoder.name == "libx265" and encoding.container.muxer in ("mp4", "mov"):
-            # Apple's players take HEVC under this tag only.
+            # Apple's players accept HEVC under this tag only.
             context.codec_tag = "hvc1"
         return stream
 
     def _fitting_timecode(self, timecode: str | None) -> str | None:
-        """Return the timecode where the container has a track for it and it counts in the picture's rate."""
+        """Return the timecode if the container can hold it and the frame rate fits; otherwise warn and return None."""
         if timecode is None:
             return None
         if self._encoding.container.muxer not in ("mov", "mxf"):
@@ -354,7 +353,7 @@ class Movie:
         frame = as_frame(pixels)
         start, end = (round(instant / self._picture.time_base) for instant in (time, time + duration))
         if self._last is not None:
-            # Where the container's clock is coarse, two frames may meet in one tick; players need them in order.
+            # With a coarse clock, two frames may fall on one tick; players need increasing times.
             start = max(start, self._last + 1)
         self._last = frame.pts = start
         frame.time_base = self._picture.time_base
@@ -372,8 +371,8 @@ class Movie:
             self._container.mux(packet)
 
     def _lengthen(self, packet: Any) -> None:
-        """Let the last coded packet last to the end of the film where another frame is shown last: MP4 adds up the
-        lengths of packets as they are coded, which would leave out how long the last shown frame stays."""
+        """Extend the last coded packet to the end of the video if another frame is shown last: MP4 adds up the
+        durations of packets in coding order, which would drop the duration of the last frame shown."""
         if self._encoding.container.muxer in ("mp4", "mov") and self._origin and packet.pts != self._last:
             first_shown, first_coded = self._origin
             end = round(self._end / self._picture.time_base)

@@ -1,4 +1,4 @@
-"""Paths of results: patterns of numbered pictures, temporary names beside the target, and checks before any work."""
+"""Paths of results: patterns of numbered pictures, leftovers of killed processes, and checks before any work."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from fommctl.files import real_target, remove_stale_files, require_in_place
 _NUMBER = re.compile(r"(?<!%)((?:%%)*)%(0?\d*)d")
 _HASHES = re.compile(r"#+")
 PICTURES = frozenset({".png", ".exr", ".dpx", ".tif", ".tiff"})
-"""Endings of results that are numbered pictures."""
+"""Suffixes of results that are numbered pictures."""
 
 
 def is_pattern(path: Path) -> bool:
-    """Tell whether the file name holds one number such as %05d or #### and is a picture's: `100%done.mp4` is a
+    """Return whether the name has a picture's suffix and exactly one number such as %05d or ####; `100%done.mp4` is a
     video."""
     return path.suffix.lower() in PICTURES and len(_NUMBER.findall(_printf(path))) == 1
 
 
 def _printf(path: Path) -> str:
-    """Return the name as printf has it: `name.####.exr` is `name.%04d.exr`; a single # stands for four digits. A file
-    may have such a name of its own."""
+    """Convert `name.####.exr` to printf's `name.%04d.exr` (a single # stands for four digits), unless a file with that
+    very name exists."""
     name = path.name
     found = list(_HASHES.finditer(name))
     if len(found) != 1 or _NUMBER.search(name) or path.exists():
@@ -37,12 +37,12 @@ def _printf(path: Path) -> str:
 
 
 def numbered(path: Path, number: int) -> Path:
-    """Return the picture with this number."""
+    """Return the path of the picture with this number."""
     return path.with_name(_printf(path) % number)
 
 
 def matching(path: Path) -> Iterator[tuple[int, Path]]:
-    """Return number and path of every existing picture that the pattern could have written."""
+    """Yield number and path of every existing picture that matches the pattern."""
     if not path.parent.is_dir():
         return
     for entry in path.parent.iterdir():
@@ -52,8 +52,7 @@ def matching(path: Path) -> Iterator[tuple[int, Path]]:
 
 
 def number_of(path: Path, name: str) -> int | None:
-    """Return the number of the picture called `name` in the pattern `path`, None where the pattern does not write
-    it."""
+    """Return the number of the picture called `name` in the pattern `path`; None if the name does not match."""
     pattern = _printf(path)
     match = _NUMBER.search(pattern)
     if match is None:
@@ -65,7 +64,7 @@ def number_of(path: Path, name: str) -> int | None:
 
 
 def remove_stale_output(path: Path) -> None:
-    """Remove what killed processes of this machine left half-written of an output, a file or a pattern."""
+    """Remove partial files of an output (a file or a pattern) that killed processes of this machine have left."""
     if is_pattern(path):
         remove_stale_files(path.parent.parent, path.parent)
         remove_stale_files(path.parent, path.parent)
@@ -74,8 +73,10 @@ def remove_stale_output(path: Path) -> None:
 
 
 def check_target(path: Path, overwrite: bool, inputs: Sequence[Path], numbers: Container[object] | None = None) -> None:
-    """Raise UsageError where `path` exists (and `overwrite` is false) or is an input, OutputError where it cannot be
-    written.  numbers: of a pattern, those of its pictures that must not exist; None: all."""
+    """Raise UsageError if `path` exists (and `overwrite` is false) or is an input, OutputError if it cannot be written.
+
+    numbers: numbers of a pattern whose pictures must not exist; None: all.
+    """
     _check_name(numbered(path, 1) if is_pattern(path) else path)
     if is_pattern(path):
         _check_pattern(path, overwrite, inputs, numbers)
@@ -104,7 +105,7 @@ def _check_name(path: Path) -> None:
 def _check_pattern(path: Path, overwrite: bool, inputs: Sequence[Path], numbers: Container[object] | None) -> None:
     folder = path.parent
     if not folder.exists():
-        # One level is made on the way, since nobody creates `frames/` by hand.
+        # One level of folders is created later, so that `frames/` need not exist.
         _check_folder(folder.parent, f"Create it first: mkdir -p '{folder}'.")
         return
     _check_folder(folder, "Choose another folder with -o.")
@@ -120,7 +121,7 @@ def _check_pattern(path: Path, overwrite: bool, inputs: Sequence[Path], numbers:
 
 
 def _input_pattern_meets(source: Path, folder: Path, path: Path) -> bool:
-    """Tell whether `source` is a pattern of frames in the same folder that shares names with the pattern `path`."""
+    """Return whether `source` is a pattern in the same folder whose pictures may have names of the pattern `path`."""
     if not is_pattern(source) or not _same(source.parent, folder):
         return False
     return source.name == path.name or any(number_of(path, entry.name) is not None for _, entry in matching(source))

@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits: their numbers as the file holds them, and what the file says of itself.
+"""Pictures of more than 8 bits, with the file's own numbers and its metadata.
 
 OpenEXR, DPX and TIFF go through OpenImageIO (extra `vfx`), PNG and the frames of videos through FFmpeg.
 """
@@ -41,24 +41,22 @@ _EXR = b"\x76\x2f\x31\x01"
 _DPX = (b"SDPX", b"XPDS")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _STRIP = 1 << 26
-"""Bytes of a picture that are shown at a time."""
-SUFFIXES = frozenset({".exr", ".dpx"})
-"""Suffixes of files that only OpenImageIO reads here."""
+"""Bytes of a picture that are converted at a time."""
 CONVERT = "Convert it to a flat OpenEXR, TIFF or PNG file first."
 
 
 class NotFiniteError(InputError):
-    """A picture holds NaN or infinity, and that was to be an error."""
+    """A picture contains NaN or infinity, with `--nan fail`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """Properties that files of post-production hold beside their pixels."""
+    """Metadata of files of post-production."""
 
     timecode: str | None = None
     """HH:MM:SS:FF, or HH:MM:SS;FF for drop-frame."""
     rate: Fraction | None = None
-    """Frames a second."""
+    """Frames per second."""
     aspect: float = 1.0
     """Width over height of a pixel."""
     chromaticities: tuple[float, ...] | None = None
@@ -67,33 +65,32 @@ class Attributes:
 
 @dataclass(frozen=True, slots=True)
 class Plate:
-    """A picture as its file holds it, in its display window."""
+    """A picture with its file's own numbers, cropped to its display window."""
 
     values: Floats
     """(H, W, 3)."""
     alpha: Floats | None
     """(H, W)."""
     associated: bool
-    """Whether the values are multiplied by alpha."""
+    """Whether the values are premultiplied by alpha."""
     depth: Depth
     display: DisplayTransform
     format: str = ""
-    """openexr, dpx or tiff; nothing for others."""
+    """openexr, dpx or tiff; empty for others."""
     attributes: Attributes = field(default_factory=Attributes)
     overscan: tuple[Floats, int, int] | None = None
-    """All of the data window where it reaches beyond the display window, (h, w, 3 or 4), and the column and the row of
-    its corner."""
+    """The whole data window if it reaches beyond the display window, (h, w, 3 or 4), and the column and row of its
+    corner in the display window."""
     replaced: int = 0
-    """Pixels that held NaN or infinity, and are black."""
+    """Number of pixels that contained NaN or infinity, and were made black."""
 
     @property
     def stacked(self) -> Floats:
-        """Values and, where there is one, alpha: (H, W, 3 or 4)."""
+        """Values with alpha, if there is any: (H, W, 3 or 4)."""
         return self.values if self.alpha is None else np.dstack((self.values, self.alpha))
 
     def bytes(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-        """Return what a model sees: (H, W, 3), and straight alpha (H, W), None where the values lie over black
-        already."""
+        """Return what a model sees: (H, W, 3), and straight alpha (H, W); None if the values are premultiplied."""
         alpha = None if self.alpha is None or self.associated else to_bytes(self.alpha)
         seen = np.empty(self.values.shape, np.uint8)
         height = max(1, _STRIP // self.values[0].nbytes)
@@ -103,7 +100,7 @@ class Plate:
         return seen, alpha
 
     def framed(self, frame: Floats) -> Floats:
-        """Return a finished frame (H, W, C) in the window that is written: overscan stands around it."""
+        """Extend a finished frame (H, W, C) by the overscan to the window that is written."""
         if self.overscan is None:
             return frame
         around, left, top = self.overscan
@@ -120,19 +117,19 @@ class Plate:
 
     @property
     def window(self) -> tuple[int, int]:
-        """Column and row of the corner of what `framed` gives, in the display window."""
+        """Column and row, in the display window, of the corner of the window that `framed` returns."""
         return (0, 0) if self.overscan is None else (min(0, self.overscan[1]), min(0, self.overscan[2]))
 
 
 def to_bytes(signal: Floats) -> NDArray[np.uint8]:
-    """Return a signal in [0, 1] in 8 bits; what lies beyond is cut off."""
+    """Convert a signal in [0, 1] to 8 bits, clipping values outside."""
     pixels: NDArray[np.uint8] = np.clip(np.rint(signal * np.float32(255)), 0, 255).astype(np.uint8)
     return pixels
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The header of a file for OpenImageIO."""
+    """The header of a file that OpenImageIO reads."""
 
     format: str
     """openexr, dpx or tiff."""
@@ -143,18 +140,17 @@ class Header:
     has_alpha: bool
     attributes: Attributes
     comment: str | None
-    """The file's comment about itself."""
+    """The description or document name in the file."""
 
 
 def needs_openimageio(path: Path) -> bool:
-    """Tell whether a file is OpenEXR or DPX, by what it holds."""
+    """Return whether a file is OpenEXR or DPX, by its content."""
     with path.open("rb") as file:
         return file.read(4) in (_EXR, *_DPX)
 
 
 def is_deep(path: Path) -> bool:
-    """Tell whether a picture that PIL reads too has more than 8 bits: PNG by its header, TIFF where OpenImageIO is
-    here."""
+    """Return whether a PNG or TIFF has more than 8 bits; False for TIFF without OpenImageIO, and for other formats."""
     with path.open("rb") as file:
         start = file.read(32)
     if start.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -169,7 +165,7 @@ def is_deep(path: Path) -> bool:
 
 
 def is_deep_tiff(path: Path) -> bool:
-    """Tell whether a file is a TIFF of more than 8 bits that OpenImageIO reads."""
+    """Return whether a file is a TIFF of more than 8 bits that OpenImageIO reads."""
     with path.open("rb") as file:
         return file.read(4) in _TIFF and is_deep(path)
 
@@ -186,7 +182,7 @@ def read_header(path: Path) -> Header:
 
 
 def _has_alpha(spec: Any) -> bool:
-    """Tell whether a layer holds colours and alpha: an `A` alone is a matte."""
+    """Return whether a layer has colours and alpha; an `A` alone is a matte."""
     names = set(spec.channelnames)
     return any(names & {f"{name[:-1]}R", f"{name[:-1]}Y"} for name in names if name.rpartition(".")[2] == "A")
 
@@ -194,8 +190,8 @@ def _has_alpha(spec: Any) -> bool:
 def read_plate(path: Path, options: ReadOptions = PLAIN) -> Plate:
     """Read an OpenEXR, DPX or TIFF file.
 
-    Raises InputError, also for NaN where that is asked for, UsageError for a layer or a space that is not there, and
-    MissingError without OpenImageIO.
+    Raises InputError, NotFiniteError for NaN and infinity with `nan="fail"`, UsageError for a layer or a space that
+    does not exist, and MissingError without OpenImageIO.
     """
     with _opened(path) as image:
         part, first, count, grey = _channels(image, path.name, options.layer)
@@ -231,7 +227,7 @@ def read_plate(path: Path, options: ReadOptions = PLAIN) -> Plate:
 
 
 def _padded(pixels: Floats, left: int, top: int, width: int, height: int) -> Floats:
-    """Return the display window of a picture whose data window does not fill it: black where there is nothing."""
+    """Return the display window of a picture whose data window does not fill it; the rest is black."""
     whole = np.zeros((height, width, pixels.shape[2]), np.float32)
     x, y = max(0, left), max(0, top)
     right, bottom = min(width, left + pixels.shape[1]), min(height, top + pixels.shape[0])
@@ -260,7 +256,7 @@ def _display_transform(spec: Any, format_name: str, depth: Depth, name: str, opt
 
 
 def _stated(spec: Any, format_name: str, name: str, options: ReadOptions) -> Space:
-    """Return the space that the header states, else what the format usually holds."""
+    """Return the space that the header states, else the format's usual one."""
     if format_name == "dpx":
         transfer = str(spec.get_string_attribute("dpx:Transfer"))
         return Space(FILM_LOG if transfer in ("Logarithmic", "Printing density", "KodakLog") else SRGB)
@@ -313,7 +309,7 @@ def _attributes(spec: Any) -> Attributes:
 
 
 def _timecode(code: Any) -> str | None:
-    """Return text of SMPTE 12M's packed digits."""
+    """Convert SMPTE 12M's packed digits to text; None for digits that are not a timecode."""
     if code is None:
         return None
     word = int(code[0])
@@ -325,11 +321,11 @@ def _timecode(code: Any) -> str | None:
 
 
 _FIELDS = ((0, 3), (8, 7), (16, 7), (24, 3))
-"""Bit of the units of frames, seconds, minutes and hours, and the mask of their tens."""
+"""Bit position of the units of frames, seconds, minutes and hours, and the mask of their tens."""
 
 
 def packed_timecode(text: str) -> int:
-    """Return SMPTE 12M's packed digits of a timecode."""
+    """Convert a timecode to SMPTE 12M's packed digits."""
     hours, minutes, seconds, frames = (int(text[at : at + 2]) for at in (0, 3, 6, 9))
     word = 0
     for value, (shift, _) in zip((frames, seconds, minutes, hours), _FIELDS, strict=True):
@@ -350,9 +346,9 @@ def _rate(value: Any) -> Fraction | None:
 
 
 def _channels(image: Any, name: str, layer: str | None) -> tuple[int, int, int, bool]:
-    """Return part, first channel, number of channels of a layer, and whether it is grey.
+    """Return part, first channel and number of channels of a layer, and whether it is grey.
 
-    Raises UsageError for a layer that is not there, with those that are.
+    Raises UsageError, with the layers that exist, for any other.
     """
     layers: dict[str, tuple[int, list[str], int]] = {}
     part = 0
@@ -382,7 +378,8 @@ def _channels(image: Any, name: str, layer: str | None) -> tuple[int, int, int, 
 
 
 def _run_of_colours(names: list[str], layer: str, name: str) -> tuple[int, int, bool]:
-    """Return first channel and number of channels of a layer's colours, which stand side by side."""
+    """Return first channel and number of channels of a layer's colours, which are consecutive, and whether it is
+    grey."""
     lowered = [each.lower() for each in names]
     for prefix in (f"{layer.lower()}.", ""):
         for wanted, grey in ((("r", "g", "b", "a"), False), (("r", "g", "b"), False), (("y", "a"), True)):
@@ -430,9 +427,9 @@ def _damaged(path: Path, reason: object) -> InputError:
 def from_codes(
     codes: NDArray[np.uint8] | NDArray[np.uint16], options: ReadOptions = PLAIN, tags: ColourTags | None = None
 ) -> Plate:
-    """Return codes (H, W, 3 or 4) of 8 or 16 bits, with straight alpha, as a plate.
+    """Convert codes (H, W, 3 or 4) of 8 or 16 bits, with straight alpha, to a plate.
 
-    tags: say its space where no other is named; sRGB without.
+    tags: give its space if the options name none; None: sRGB.
     """
     top = np.iinfo(codes.dtype).max
     values = codes.astype(np.float32) / np.float32(top)

@@ -1,4 +1,4 @@
-"""One frame as an OpenEXR, DPX or TIFF file, with what post-production wants to know of it."""
+"""Writing frames as OpenEXR, DPX or TIFF files, with the metadata that post-production needs."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class PlateFormat:
     exr_type: ExrType = "half"
     compression: Compression = "zip"
     space: Space = field(default_factory=lambda: Space(LINEAR))
-    """The colour space of its numbers."""
+    """Colour space of its numbers."""
     attributes: Attributes = field(default_factory=Attributes)
-    """The timecode is the first frame's."""
+    """Metadata; the timecode is the first frame's."""
     associated: bool = True
-    """Whether the numbers are multiplied by alpha."""
+    """Whether the numbers are premultiplied by alpha."""
     window: tuple[int, int] = (0, 0)
-    """Column and row, in the display window, of the corner of what is written."""
+    """Column and row of the data window's corner, in the display window."""
     display: tuple[int, int] | None = None
-    """(width, height) of the display window; None: that of what is written."""
+    """(width, height) of the display window; None: the size of the frame."""
     channels: Sequence[str] = ("R", "G", "B")
     """Names of the channels."""
 
@@ -45,7 +45,7 @@ class PlateWriter:
     """Writes frames, numbered from 0, as files of one format."""
 
     def __init__(self, pix_fmt: str, form: PlateFormat, comment: str | None) -> None:
-        """pix_fmt: ffmpeg's name of what the file holds.  comment: what it says of itself."""
+        """pix_fmt: ffmpeg's name of the pixel format.  comment: description to write into the files."""
         self._oiio = import_openimageio("a file of OpenEXR, DPX or TIFF")
         self._pix_fmt = pix_fmt
         self._form = form
@@ -59,13 +59,13 @@ class PlateWriter:
         output = self._oiio.ImageOutput.create(str(target))
         try:
             done = output.open(str(target), spec) and output.write_image(np.ascontiguousarray(frame, np.float32))
-            # Closing writes the rest: a full disk shows here at the latest.
+            # Closing writes the rest: this is the last place where a full disk is reported.
             if not (output.close() and done):
                 raise self._failed(target, output)
         finally:
             output.close()
         if target.suffix.lower() == ".dpx":
-            _name(target)
+            _write_name(target)
 
     def _failed(self, target: Path, output: Any) -> OutputError:
         reason = str(output.geterror()).strip().splitlines()
@@ -79,7 +79,7 @@ class PlateWriter:
         height, width, count = frame.shape
         kind = form.exr_type if suffix == ".exr" else _TYPES.get(self._pix_fmt, "uint16")
         spec = oiio.ImageSpec(width, height, count, kind)
-        # Other formats than OpenEXR know their channels by their number.
+        # Formats other than OpenEXR identify channels by their number.
         spec.channelnames = tuple(form.channels) if suffix == ".exr" else (("Y", "A") if count < 3 else "RGBA")[:count]
         if "A" in spec.channelnames:
             spec.alpha_channel = spec.channelnames.index("A")
@@ -89,7 +89,7 @@ class PlateWriter:
         attributes = form.attributes
         spec.attribute("PixelAspectRatio", attributes.aspect)
         spec.attribute("Software", "fommctl")
-        # Else the time of day would be written: equal runs give equal files.
+        # Otherwise the current time would be written, and equal runs would not give equal files.
         spec.attribute("DateTime", "")
         if self._comment:
             spec.attribute("DocumentName" if suffix == ".dpx" else "ImageDescription", self._comment)
@@ -136,9 +136,9 @@ class PlateWriter:
         return timecode.shifted(attributes.timecode, number, attributes.rate or Fraction(24))
 
 
-def _name(path: Path) -> None:
-    """Write a file's name into its DPX header (SMPTE 268M, fields 4 and 5), in the place of the path and the time at
-    which it was written."""
+def _write_name(path: Path) -> None:
+    """Write a file's name into its DPX header (SMPTE 268M, fields 4 and 5), replacing the path and the time of
+    writing."""
     with path.open("r+b") as file:
         file.seek(36)
         file.write(path.name.encode()[:99].ljust(124, b"\0"))

@@ -1,4 +1,4 @@
-"""What is in a file: size, rate, length, colours and sound, as far as its first frame and its header tell."""
+"""Probing a file: size, rate, length, colours and sound, from its header and its first frame."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from fommctl.media.read_options import PLAIN, ReadOptions
 
 @dataclass(frozen=True, slots=True)
 class AudioTrack:
-    """A sound stream: its index in the file, its codec, its language (ISO 639-2) if stated."""
+    """A sound stream: index in the file, codec, language (ISO 639-2) if stated."""
 
     index: int
     codec: str
@@ -57,7 +57,7 @@ class AudioTrack:
     default: bool
     channels: int = 1
     rate: int = 0
-    """Samples a second; 0 if unknown."""
+    """Samples per second; 0 if unknown."""
 
     @property
     def kind(self) -> tuple[str, str | None, int, int]:
@@ -67,7 +67,7 @@ class AudioTrack:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Contents of a file, a folder of frames or a pattern."""
+    """Properties of a video, an image, a folder of frames or a pattern."""
 
     path: Path
     kind: Literal["video", "image", "sequence"]
@@ -75,9 +75,9 @@ class VideoInfo:
     """Displayed size in pixels: after rotation and with square pixels."""
     height: int
     rate: Fraction
-    """Nominal frames a second; the average where the rate varies."""
+    """Nominal frame rate; the average if the rate varies."""
     frames: int | None
-    """Number of frames, as the header states it or estimated; None if unknown."""
+    """Number of frames, from the header or estimated; None if unknown."""
     duration: Fraction | None
     """Seconds from the first frame to the end of the last."""
     container: str
@@ -90,40 +90,40 @@ class VideoInfo:
     audio: tuple[AudioTrack, ...] = ()
     timecode: str | None = None
     origin: Fraction = Fraction(0)
-    """Seconds in the file at which time 0 lies: the timestamp of the first frame."""
+    """Timestamp of the first frame, in seconds: time 0 on the file's clock."""
     orientation: Orientation = UPRIGHT
     peak: float | None = None
-    """Brightest light of HDR material in cd/m2, where it is stated."""
+    """Brightest light of HDR material in cd/m2, if stated."""
     parity: str | None = None
-    """The field that comes first in interlaced footage (see `deinterlacing`); None for progressive footage."""
+    """Which field comes first in interlaced footage (see `decoding.stated_parity`); None for progressive footage."""
     deinterlace: Deinterlace = "off"
-    """The way to deinterlace; `rate` and `frames` allow for it already."""
+    """How it is deinterlaced; already taken into account in `rate` and `frames`."""
     sample_aspect: Fraction = Fraction(1)
-    """Width over height of a coded pixel; `width` and `height` allow for it already."""
+    """Width over height of a coded pixel; already taken into account in `width` and `height`."""
     reading: ReadOptions = PLAIN
-    """Options for reading its pictures, where they are files of their own."""
+    """How its pictures are read, if they are image files."""
     tick: Fraction | None = None
-    """Seconds, the unit of a video file's timestamps."""
+    """Unit of a video file's timestamps, in seconds."""
     reel: str | None = None
     first_number: int | None = None
-    """Number of the first picture of a sequence, where the numbers in the names count."""
+    """Number of the first picture of a sequence, if the numbers in the names are frame numbers."""
 
     @property
     def coded_rate(self) -> Fraction:
-        """Frames a second of the file, of two fields each where it is interlaced."""
+        """Frame rate of the file before deinterlacing: frames, not fields, per second."""
         return self.rate / 2 if self.deinterlace == "field" else self.rate
 
 
 @dataclass(slots=True)
 class OpenVideo:
-    """A video file that was opened for probing and can be read on from its first frame."""
+    """A video file that was opened for probing and can be read from its first frame on."""
 
     info: VideoInfo
     container: InputContainer
     stream: VideoStream
     decoder: Decoder
     frames: Iterator[Decoded]
-    """All frames: the first, which is decoded already, and those that follow."""
+    """All frames; the first is already decoded."""
     _stack: ExitStack
 
     def close(self) -> None:
@@ -135,8 +135,8 @@ def probe(path: Path, fps: Fraction | None = None, deinterlace: Deinterlace = "a
     """Read the header and decode the first frame.
 
     path: a video, an image, a folder of frames or a printf pattern such as `frames/%05d.png`.
-    fps: the rate of folders, patterns and single images; 25 by default.  deinterlace: what is to be done about
-    interlaced footage. Raises InputError, and MissingError for files of post-production without OpenImageIO.
+    fps: the rate of folders, patterns and single images; 25 by default.  deinterlace: see `Deinterlace`. Raises
+    InputError, and MissingError for files of post-production without OpenImageIO.
     """
     found = probe_open(path, fps, deinterlace)
     if isinstance(found, VideoInfo):
@@ -148,8 +148,8 @@ def probe(path: Path, fps: Fraction | None = None, deinterlace: Deinterlace = "a
 def probe_open(
     path: Path, fps: Fraction | None = None, deinterlace: Deinterlace = "auto", reading: ReadOptions = PLAIN
 ) -> VideoInfo | OpenVideo:
-    """Probe as `probe` does; a video file stays open, for a reader that goes on with it.  reading: how pictures are to
-    be read."""
+    """Probe like `probe`, but leave a video file open for a reader that continues with it.  reading: how pictures are
+    read."""
     path = Path(path)
     if os.path.isdir(path) or sequences.is_sequence(path):
         return _probe_sequence(path, fps, reading)
@@ -188,7 +188,7 @@ def _probe_sequence(path: Path, fps: Fraction | None, reading: ReadOptions) -> V
 
 
 def _counted_rate(file: Path, pictures: list[tuple[int, Path]]) -> Fraction | None:
-    """Return the rate in which timecodes count from `file` to the last picture, where no header says the rate."""
+    """Return the rate at which timecodes count from `file` to the last picture, if no header states the rate."""
     said = plates.read_header(file).attributes
     if said.rate is not None or said.timecode is None:
         return None
@@ -197,7 +197,7 @@ def _counted_rate(file: Path, pictures: list[tuple[int, Path]]) -> Fraction | No
         try:
             code = plates.read_header(other).attributes.timecode
         except InputError:
-            # Who reads it says what becomes of a damaged picture.
+            # Damaged pictures are handled when they are read.
             continue
         later = number - pictures[0][0]
         return next((rate for rate in rates if timecode.shifted(said.timecode, later, rate) == code), None)
@@ -209,13 +209,13 @@ _DROP_FRAME_RATES = Fraction(30000, 1001), Fraction(60000, 1001)
 
 
 def _check_alike(path: Path, found: list[tuple[int, Path]]) -> None:
-    """Raise InputError where OpenEXR or DPX pictures differ in size: then it is not one shot."""
+    """Raise InputError if OpenEXR or DPX pictures differ in size, and so are not one shot."""
     first: tuple[int, int] | None = None
     for _, file in found:
         try:
             header = plates.read_header(file)
         except InputError:
-            # Who reads it says what becomes of a damaged picture.
+            # Damaged pictures are handled when they are read.
             continue
         first = first or (header.width, header.height)
         if (header.width, header.height) != first:
@@ -226,7 +226,7 @@ def _check_alike(path: Path, found: list[tuple[int, Path]]) -> None:
 
 
 def _check_complete(path: Path, found: list[tuple[int, Path]]) -> None:
-    """Raise InputError where numbers are missing."""
+    """Raise InputError if numbers are missing."""
     first = sequences.first_number(path) or 0
     present = {position for position, _ in found}
     missing = [first + position for position in range(found[-1][0]) if position not in present]
@@ -245,9 +245,9 @@ def _of_still(
     frames: int,
     length: int = 1,
 ) -> VideoInfo:
-    """Return what is known of a picture, or of numbered ones.
+    """Return the properties of a picture, or of numbered pictures.
 
-    path: the input.  file: the picture whose header `still` is.
+    path: the input.  file: the picture with the header `still`.
     """
     said = plates.read_header(file).attributes if plates.needs_openimageio(file) else plates.Attributes()
     rate = fps or said.rate or DEFAULT_RATE
@@ -302,7 +302,7 @@ def _of_video(
     check_size(path.name, width, height)
     rate = nominal_rate(stream)
     parity = stated_parity(stream, frame)
-    # One picture a field is for footage that is interlaced from its beginning.
+    # `field` applies to footage that is interlaced from its beginning.
     doubled = 2 if deinterlace == "field" and parity is not None else 1
     duration = _duration(container, stream, origin)
     tags = read_tags(frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range)
@@ -334,8 +334,7 @@ def _of_video(
 
 
 def _duration(container: InputContainer, stream: VideoStream, origin: Fraction) -> Fraction | None:
-    """Return seconds from the first frame to the end of the picture; None where only an estimate from the bit rate
-    exists."""
+    """Return seconds from the first frame to the end of the picture; None if the file states no duration."""
     end = stated_end(stream)
     if end is not None and end > origin:
         return end - origin
@@ -366,13 +365,13 @@ def _language(metadata: Mapping[str, str]) -> str | None:
 
 
 def _stated(container: InputContainer, stream: VideoStream, key: str) -> str | None:
-    """Return what the picture says under this key, else the file, else any other stream."""
+    """Return a metadata value of the picture stream, else of the file, else of any other stream."""
     others = [other.metadata for other in container.streams]
     return next(filter(None, (lookup(each, key) for each in [stream.metadata, container.metadata, *others])), None)
 
 
 def _peak(frame: VideoFrame) -> float | None:
-    """Return MaxCLL if stated, else the peak of the mastering display, in cd/m2."""
+    """Return MaxCLL in cd/m2, else the peak of the mastering display, else None."""
     stated = side_data(frame)
     light = stated.get(Type.CONTENT_LIGHT_LEVEL)
     if light is not None and len(light) >= 8:

@@ -1,7 +1,7 @@
-"""Single frames of a clip by their number: only what is wanted is decoded, and no more than the codec forces.
+"""Reading single frames of a clip by their number, decoding no more than the codec requires.
 
-Clips are all that `fommctl.media.reader` reads, and pictures that hold the frames of a clip side by side, as some
-published data sets have them. Pixels are those of the reader, bit for bit.
+Clips are all that `fommctl.media.reader` reads, and pictures with the frames of a clip side by side, as in some
+published data sets. Pixels equal the reader's, bit for bit.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from fommctl.media.probe import VideoInfo, probe
 from fommctl.media.resampling import Pixels, over_black, resize
 
 _TIMED = frozenset({"mov", "matroska", "gif"})
-"""Containers whose packets carry the time of display, one packet a frame."""
+"""Containers whose packets carry the time of display, one packet per frame."""
 _SEEKABLE = frozenset({"mov", "matroska"})
 _SKIPPING = frozenset({"h264", "hevc"})
-"""Decoders that can be told, packet by packet, to leave out frames that no other frame needs."""
+"""Decoders that can skip, packet by packet, frames that no other frame references."""
 _REMEMBERED = 4096
 """Clips whose frame times a process keeps in memory."""
 
@@ -43,21 +43,21 @@ Shaped = tuple[VideoFrame, Fraction]
 
 
 def count_frames(path: Path, *, jpeg_strips: bool = False) -> int:
-    """Return exact number of frames: of a video, an animation, a folder of frames, or a picture.
+    """Return the exact number of frames of a video, an animation, a folder of frames, or a picture.
 
-    A PNG whose width is a multiple of its height, and more than that, holds square frames side by side; every other
-    picture is one frame, for a wide JPEG is a panorama or two pages of a book. Raises InputError.
+    A PNG whose width is a multiple (2 or more) of its height holds square frames side by side; any other picture is one
+    frame, because a wide JPEG may be a panorama or two pages of a book. Raises InputError.
 
-    jpeg_strips: JPEGs are as PNGs; for pictures of which it is known that they are clips.
+    jpeg_strips: treat JPEGs like PNGs, for pictures that are known to be clips.
     """
     return _clip(Path(path), jpeg_strips).count
 
 
 def read_frames(path: Path, indices: Sequence[int], *, size: Size = None, jpeg_strips: bool = False) -> list[Pixels]:
-    """Return the frames with these numbers (from 0, in any order, also twice), each (H, W, 3) uint8 RGB.
+    """Return the frames with these numbers (from 0, in any order, repeats allowed), each (H, W, 3) uint8 RGB.
 
-    size: (width, height) of the result; nothing is resampled where the clip has it, or where it is None.
-    jpeg_strips: as of `count_frames`. Raises InputError, also where the clip has no frame of that number.
+    size: (width, height) of the result; nothing is resampled if the clip has this size, or for None.
+    jpeg_strips: see `count_frames`. Raises InputError, also for numbers that the clip does not have.
     """
     path = Path(path)
     clip = _clip(path, jpeg_strips)
@@ -76,7 +76,7 @@ class _Clip(Protocol):
     count: int
 
     def read(self, wanted: list[int], size: Size) -> dict[int, Pixels]:
-        """Return the frames with these numbers, which rise and are below `count`."""
+        """Return the frames with these numbers, which are increasing and below `count`."""
         ...
 
 
@@ -90,8 +90,8 @@ def _clip(path: Path, jpeg_strips: bool) -> _Clip:
 
 @lru_cache(maxsize=_REMEMBERED)
 def _remembered(path: Path, modified: int, size: int, strips: tuple[str, ...]) -> _Clip:
-    """Return what is known of a file as long as it stays the same.  strips: formats of pictures that may be several
-    frames."""
+    """Return the clip of a file, cached while size and time of modification stay the same.  strips: formats of pictures
+    that may hold several frames."""
     still = stills.identify(path, strip=True)
     if still is not None and not still.animated:
         ratio, rest = divmod(still.width, still.height)
@@ -136,7 +136,7 @@ class _Picture:
 
 
 class _Animation:
-    """An animation that PIL reads from its beginning."""
+    """An animation that PIL can only read from its beginning."""
 
     def __init__(self, info: VideoInfo) -> None:
         self.path = info.path
@@ -157,16 +157,16 @@ class _Animation:
 
 @dataclass(frozen=True)
 class _Times:
-    """Times of display in ticks of the stream, rising: of all frames, and of those where decoding can begin."""
+    """Display times in ticks of the stream, increasing: of all frames, and of key frames."""
 
     frames: NDArray[np.int64]
     keys: NDArray[np.int64]
     seeks: NDArray[np.int64]
-    """The time that makes the container seek to each key frame."""
+    """The time to pass to the container to seek to each key frame."""
 
 
 class _Video:
-    """A video file: frames are found by their times, and by counting where the times are not to be relied on."""
+    """A video file: frames are found by their times, or by counting if the times are not reliable."""
 
     def __init__(self, info: VideoInfo) -> None:
         self.info = info
@@ -202,7 +202,7 @@ class _Video:
         raise _no_such_frame(self.info.path, wanted[-1], index + 1)
 
     def _by_time(self, wanted: list[int], times: _Times) -> Iterator[Shaped]:
-        """Yield the wanted frames in order; it ends early where the file does not decode as its packets promise."""
+        """Yield the wanted frames in order; ends early if the file does not decode as its packets suggest."""
         targets = times.frames[wanted]
         starts = np.searchsorted(times.keys, targets, side="right") - 1
         with _reading(self.info.path) as (container, stream):
@@ -217,7 +217,7 @@ class _Video:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a container and its picture stream, decoded on one thread: training reads many clips side by side."""
+    """Open a container and its picture stream, with one decoding thread: training reads many clips in parallel."""
     with opened(path) as container:
         stream = video_stream(container, path)
         stream.codec_context.thread_count = 1
@@ -227,9 +227,9 @@ def _reading(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 def _decoded(
     container: InputContainer, stream: VideoStream, targets: list[int], start: int
 ) -> Generator[Shaped, None, bool]:
-    """Yield the frames at these times, from where the container stands on; returns whether all were found.
+    """Yield the frames at these times, from the container's position on; returns whether all were found.
 
-    start: time of the key frame there. Frames that are shown before it lack what they are made of.
+    start: time of the key frame at this position; frames shown before it cannot be decoded completely.
     """
     context = stream.codec_context
     position = 0
@@ -240,7 +240,7 @@ def _decoded(
             frames: list[Any] = context.decode(packet)
             for frame in frames:
                 if frame.interlaced_frame:
-                    # It becomes whole by the frames around it.
+                    # Deinterlacing needs the frames around it.
                     return False
                 if frame.pts is None or frame.pts > targets[position] or (frame.is_corrupt and frame.pts >= start):
                     return False
@@ -255,7 +255,7 @@ def _decoded(
 
 
 def _frame_times(info: VideoInfo) -> _Times | None:
-    """Read off the packets without decoding; None where frames do not surely follow from packets."""
+    """Return frame times from the packets, without decoding; None if packets do not determine the frames."""
     if info.container not in _TIMED:
         return None
     shown: list[int] = []
@@ -268,7 +268,7 @@ def _frame_times(info: VideoInfo) -> _Times | None:
                 if packet.pts is None or packet.is_corrupt or not (keys or packet.is_keyframe):
                     return None
                 if packet.is_keyframe:
-                    # MOV and MP4 seek by the times of decoding, Matroska by those of display.
+                    # MOV and MP4 seek by decoding time, Matroska by display time.
                     decoded = packet.pts if packet.dts is None else packet.dts
                     keys.append((packet.pts, decoded if info.container == "mov" else packet.pts))
                 if not packet.is_discard:
@@ -276,7 +276,7 @@ def _frame_times(info: VideoInfo) -> _Times | None:
         except (FFmpegError, OSError):
             return None
     frames = np.unique(np.array(shown, np.int64))
-    # Two frames at one time, or frames before the first that can be decoded: the decoder decides what is shown.
+    # With two frames at one time, or frames before the first key frame, only decoding tells which are shown.
     if not keys or len(frames) < max(1, len(shown)) or frames[0] < keys[0][0]:
         return None
     starts = np.array(sorted(keys) if info.container in _SEEKABLE else keys[:1], np.int64)

@@ -25,9 +25,9 @@ class Frame:
     """One picture of a clip.
 
     pixels: (H, W, 3) uint8 RGB, bt709 or sRGB.  index: from 0 in the order of delivery.
-    time: seconds since the first frame of the clip, or since `start`.  duration: seconds until the next frame,
-    or until `end` where that comes well before it.  content: where in the clip's picture this one lies, in its pixels,
-    where its shape is another than the first frame's: black bars are around it.
+    time: seconds since the first frame of the clip, or since `start`.  duration: seconds until the next frame, or until
+    `end` if that is well before it.  content: if the aspect ratio differs from the first frame's, the box of this
+    picture between black bars, in pixels; else None.
     """
 
     pixels: Pixels
@@ -38,9 +38,9 @@ class Frame:
 
 
 class Reader:
-    """Iterates over the frames of `path`; every iteration starts again and holds only a few frames in memory.
+    """Iterates over the frames of `path`; every iteration starts anew and keeps only a few frames in memory.
 
-    Iterate in one thread at a time; `close` may come from any thread and ends the iteration at the next frame.
+    Iterate in one thread at a time; `close` may be called from any thread and ends the iteration at the next frame.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class Reader:
         """Probe the file; decoding begins with the iteration.
 
         fps: rate of folders and patterns of frames (25 by default).  start, end: seconds since the first frame; frames
-        with start <= time < end are given.  box: part of the displayed picture, rounded to whole pixels; outside it
-        the border is repeated.  size: (width, height) of the result.  max_rate: at most so many frames a second.
-        deinterlace: what is done about interlaced footage.  info, opened: what `probe` and `probe_open` have found
-        with the same rate and deinterlacing, so that the file is not probed, or not even opened, once more.
-        Raises InputError, and UsageError for times and boxes that make no sense.
+        with start <= time < end are read.  box: part of the displayed picture, rounded to whole pixels; outside the
+        picture its border is repeated.  size: (width, height) of the result.  max_rate: most frames per second.
+        deinterlace: see `Deinterlace`.  info, opened: results of `probe` and `probe_open` with the same rate and
+        deinterlacing, to avoid probing or opening the file again.
+        Raises InputError, and UsageError for impossible rates, times and boxes.
         """
         for name, rate in (("frame rate", fps), ("highest frame rate", max_rate)):
             if rate is not None and rate <= 0:
@@ -100,7 +100,7 @@ class Reader:
             try:
                 generator.close()
             except ValueError:
-                # It is running in another thread, which sees the flag at its next frame and releases the file itself.
+                # Running in another thread, which sees the flag at its next frame and releases the file itself.
                 continue
         self._running.clear()
         if self._opened is not None:
@@ -110,7 +110,7 @@ class Reader:
         return (frame for (frame,) in self.through((self._view,)))
 
     def _wanted(self, frames: Iterable[Pending]) -> Iterator[Pending]:
-        """Yield the frames of the part asked for."""
+        """Yield the frames from `start` to `end`, thinned to `max_rate`."""
         due = self.start
         for pending in frames:
             if self._closed.is_set():
@@ -120,7 +120,7 @@ class Reader:
             if pending.time < self.start or (self.max_rate is not None and pending.time < due):
                 continue
             if self.max_rate is not None:
-                # Counted from the start, not from 0: there the step after the first frame could be a short one.
+                # Counted from the start, not from 0, so that the step after the first frame is not shorter.
                 due = self.start + ((pending.time - self.start) * self.max_rate // 1 + 1) / self.max_rate
             yield pending
 
@@ -129,18 +129,18 @@ class Reader:
         return View((self.info.width, self.info.height), box, size)
 
     def decoded(self) -> Iterator[Pending]:
-        """Yield the frames of the part asked for, not converted yet: `frame.picture(reader.view(...))` gives any part
-        of one in any size, as often as wanted."""
+        """Yield the frames before conversion: `frame.picture(reader.view(...))` converts any part of one to any size,
+        any number of times."""
         opened, self._opened = self._opened, None
         for pending in self._wanted(pending_frames(self.info, self.start, self._warn, opened)):
             duration = pending.duration
             if self.end is not None:
-                # No further than the end; yet a nominal step, so that a constant rate stays constant.
+                # Cut at the end, but no shorter than a nominal step, so that a constant rate stays constant.
                 duration = min(duration, max(self.end - pending.time, 1 / self.info.rate))
             yield Pending(pending.picture, pending.time - self.start, duration)
 
     def through(self, views: Sequence[View]) -> Generator[tuple[Frame, ...], None, None]:
-        """Yield each frame through each of these views; it is decoded once."""
+        """Yield each frame through each of these views, decoding it once."""
         generator = self._frames(views)
         self._running.append(generator)
         return generator
@@ -167,9 +167,9 @@ class Reader:
 
 
 class Clip:
-    """A part of a video, of an animation or of a folder of frames that is probed once and read several times.
+    """A part of a video, an animation or a folder of frames, probed once and read any number of times.
 
-    The first reader goes on with the file that was opened for probing.
+    The first reader continues with the file that was opened for probing.
     """
 
     def __init__(
@@ -182,8 +182,10 @@ class Clip:
         end: Fraction | None = None,
         reading: ReadOptions = PLAIN,
     ) -> None:
-        """fps, deinterlace, start, end: see `Reader`; the part may be set later.  reading: how pictures are read.
-        Raises InputError."""
+        """Probe the file. Raises InputError.
+
+        fps, deinterlace, start, end: see `Reader`; `start` and `end` may be set later.  reading: how pictures are read.
+        """
         self.path = Path(path)
         self.fps = fps
         self.deinterlace = deinterlace
@@ -202,7 +204,7 @@ class Clip:
         self.close()
 
     def close(self) -> None:
-        """Release the file, where no reader has taken it."""
+        """Release the file, unless a reader has taken it over."""
         if self._opened is not None:
             self._opened.close()
             self._opened = None
@@ -215,8 +217,8 @@ class Clip:
         size: tuple[int, int] | None = None,
         max_rate: Fraction | None = None,
     ) -> Reader:
-        """Return the frames with begin <= time < end, seconds since `start`; their times count from `begin`. See
-        `Reader`."""
+        """Return a reader of the frames with begin <= time < end, in seconds since `start`; their times count from
+        `begin`. See `Reader`."""
         stop = self.end if end is None else self.start + end
         opened, self._opened = self._opened, None
         return Reader(

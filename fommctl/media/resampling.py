@@ -1,4 +1,4 @@
-"""Resizing and cutting of pictures in memory: antialiased, and with pixel centres where they belong."""
+"""Resizing and cropping of pictures in memory: antialiased, with pixel centres at half-integers."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from fommctl.media.boxes import Box, TurnedSquare
 Pixels = NDArray[np.uint8]
 Number = TypeVar("Number", bound=np.generic)
 _SAME_SHAPE = 0.02
-"""Difference of two aspect ratios that is stretched away: encoders round sizes to 8 and 16 pixels."""
+"""Largest relative difference of two aspect ratios that is ignored: encoders round sizes to 8 and 16 pixels."""
 
 
 def rounded(box: Box) -> tuple[int, int, int, int]:
-    """Return (left, top, width, height) in whole pixels; a square stays one, and at least one pixel is left."""
-    # The sides of a square that was moved differ by a rounding error, which counts where they end in a half.
+    """Return (left, top, width, height) in whole pixels; a square stays a square, and sides are at least 1."""
+    # The sides of a shifted square differ by a rounding error, which matters if they end in a half.
     width, height = (max(1, round(round(side, 6))) for side in (box.width, box.height))
     return round(box.left), round(box.top), width, height
 
 
 def crop(pixels: NDArray[Number], box: Box, *, mirrored: bool = False) -> NDArray[Number]:
-    """Cut a box, rounded to whole pixels, out of (H, W) or (H, W, C).
+    """Crop (H, W) or (H, W, C) to a box, rounded to whole pixels.
 
-    Outside the picture its border is repeated; mirrored: the picture is reflected there.
+    mirrored: extend the picture by reflection, not by repeating its border.
     """
     left, top, width, height = rounded(box)
     return _window(pixels, left, top, left + width, top + height, mirrored)
 
 
 def resize(pixels: Pixels, size: tuple[int, int], box: Box | None = None) -> Pixels:
-    """Resample (H, W) or (H, W, C), 8 bits, to size (width, height), antialiased where it gets smaller (bicubic).
+    """Resample (H, W) or (H, W, C), 8 bits, to size (width, height), bicubic and antialiased.
 
-    box: the part to take, exact to fractions of a pixel; outside the picture the border is repeated. Pixels are
-    squares whose centres lie at halves, so that nothing shifts.
+    box: the part to take, exact to fractions of a pixel; outside the picture its border is repeated. Pixel centres are
+    at half-integers, so that nothing shifts.
     """
     height, width = pixels.shape[:2]
     part = box or Box(0, 0, width, height)
@@ -55,9 +55,12 @@ def resize(pixels: Pixels, size: tuple[int, int], box: Box | None = None) -> Pix
 
 
 def upright(pixels: Pixels, part: TurnedSquare, size: tuple[int, int]) -> Pixels:
-    """Use a turned square out of pixels (H, W, 3), upright, resized to (width, height); the border is repeated."""
+    """Cut a turned square out of pixels (H, W, 3), upright, resized to (width, height).
+
+    Outside the picture its border is repeated.
+    """
     angle = radians(part.angle)
-    # The upright square around it is resized first, so that what gets smaller is antialiased as elsewhere.
+    # First resize the upright square around it, which is antialiased when it gets smaller.
     width, height = (ceil(side * (abs(cos(angle)) + abs(sin(angle)))) for side in size)
     x, y, reach = *part.center, part.side / 2 * width / size[0]
     around = resize(pixels, (width, height), Box(x - reach, y - reach, x + reach, y + reach))
@@ -72,8 +75,8 @@ def upright(pixels: Pixels, part: TurnedSquare, size: tuple[int, int]) -> Pixels
 
 
 def content(size: tuple[int, int], whole: tuple[int, int]) -> Box | None:
-    """Return the box where a picture of this size (width, height) lies, as large as it can be, in the middle of a
-    picture of size `whole`; None where it fills that, but for a difference of shape that nobody sees."""
+    """Return the box of a picture of this size (width, height) when it is fitted centrally into a picture of size
+    `whole`; None if it fills it, up to an invisible difference of aspect ratio."""
     wide, high = size[0] * whole[1], size[1] * whole[0]
     if abs(wide - high) <= _SAME_SHAPE * max(wide, high):
         return None
@@ -86,9 +89,9 @@ def content(size: tuple[int, int], whole: tuple[int, int]) -> Box | None:
 
 
 def letterboxed(pixels: Pixels, whole: tuple[int, int], size: tuple[int, int] | None = None) -> Pixels:
-    """Return (H, W, C) fitted into a picture of size `whole` (width, height), with black bars where the shapes differ.
+    """Fit (H, W, C) into a picture of size `whole` (width, height), with black bars if aspect ratios differ.
 
-    size: (width, height) of the pixels where they are no squares; they are made squares.
+    size: (width, height) of the picture with square pixels, if its own are not square.
     """
     place = content(size or (pixels.shape[1], pixels.shape[0]), whole)
     if place is None:
@@ -100,7 +103,7 @@ def letterboxed(pixels: Pixels, whole: tuple[int, int], size: tuple[int, int] | 
 
 
 def over_black(pixels: Pixels, alpha: Pixels | None) -> Pixels:
-    """Return (H, W, 3) laid over black by straight alpha (H, W); opaque pixels stay exact."""
+    """Composite (H, W, 3) with straight alpha (H, W) over black; opaque pixels stay exact."""
     if alpha is None or alpha.min(initial=255) == 255:
         return pixels
     product = pixels.astype(np.uint16) * alpha[..., None]
@@ -122,7 +125,7 @@ def _window(
 
 
 def _reflected(places: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return places of a line of pixels that is laid back and forth, its ends not repeated."""
+    """Reflect indices into [0, count), without repeating the ends."""
     period = max(1, 2 * (count - 1))
     folded = places % period
     return np.minimum(folded, period - folded)

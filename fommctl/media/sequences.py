@@ -1,4 +1,4 @@
-"""Folders of frames, printf patterns such as `frames/%05d.png`, and the endings by which media are recognised."""
+"""Folders of frames, printf patterns such as `frames/%05d.png`, and the suffixes of media files."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ _VIDEOS = """3g2 3gp asf avi divx dv f4v flv gif m2t m2ts m2v m4v mkv mod mov mp
 webm wmv y4m"""
 _PICTURES = "avif bmp dpx exr heic heif hif jp2 jpe jpeg jpg pgm png pnm ppm tga tif tiff webp"
 _TEXTS = "csv html json jsonl log md npy npz parquet txt yaml yml"
-"""Tables and notes, which nobody takes for footage."""
+"""Suffixes of tables and notes, which are never meant as footage."""
 VIDEO_SUFFIXES = frozenset(f".{name}" for name in _VIDEOS.split())
 PICTURE_SUFFIXES = frozenset(f".{name}" for name in _PICTURES.split())
 MEDIA_SUFFIXES = VIDEO_SUFFIXES | PICTURE_SUFFIXES
 FRAME_SUFFIXES = PICTURE_SUFFIXES | {".gif"}
 """Suffixes of the pictures of a folder that is a clip."""
+_PLATES = (".exr", ".dpx")
+"""Suffixes of pictures whose numbers are frame numbers even in a folder."""
 _MOST = 8
-"""Endings that are listed."""
+"""Most suffixes that a message lists."""
 
 
 def passed_over(names: Iterable[str]) -> str | None:
-    """Return how many files of each ending were passed over, in words; None where only tables and notes were."""
+    """Describe how many files of each suffix were passed over; None if only tables and notes were."""
     endings = (f".{name.rpartition('.')[2].lower()}" if "." in name.lstrip(".") else "no ending" for name in names)
     counts = Counter(ending for ending in endings if ending[1:] not in _TEXTS.split())
     if not counts:
@@ -37,13 +39,13 @@ def passed_over(names: Iterable[str]) -> str | None:
 
 
 _NUMBER = re.compile(r"%(?:0(?P<printf>\d{1,2}))?d|(?:(?P<first>\d{1,9})-(?P<last>\d{1,9}))?(?P<hashes>#{1,9})")
-"""`%05d` as printf has it, `####` (one digit each; a single # stands for four), and `1001-1100#` for a range."""
+"""`%05d` as in printf, `####` (one digit each; a single # stands for four), and `1001-1100#` for a range."""
 _LAST_NUMBER = re.compile(r"(.*?)(\d+)(\.[^.]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """The name of numbered pictures, taken apart."""
+    """The parsed name of numbered pictures."""
 
     before: str
     after: str
@@ -53,11 +55,11 @@ class Pattern:
     last: int | None = None
 
     def number(self, name: str) -> int | None:
-        """Return the number of a picture; None where the pattern does not write this name, or not in its range."""
+        """Return the number of the picture with this name; None if the name does not match, or is out of range."""
         digits = name[len(self.before) : len(name) - len(self.after)]
         if not (name.startswith(self.before) and name.endswith(self.after) and digits.isascii() and digits.isdigit()):
             return None
-        # %05d prints 5 digits, more only where the number needs them, and then without a leading zero.
+        # %05d prints 5 digits, and more only if the number needs them, so without a leading zero.
         if len(digits) != self.width and not (len(digits) > self.width and digits[0] != "0"):
             return None
         number = int(digits)
@@ -66,7 +68,7 @@ class Pattern:
 
 
 def pattern_of(path: Path) -> Pattern | None:
-    """Return the pattern that a name means; None where it is none, or a file has that very name."""
+    """Parse a name as pattern; None if it is not one, or if a file with that very name exists."""
     found = list(_NUMBER.finditer(path.name))
     if len(found) != 1 or path.exists():
         return None
@@ -78,24 +80,23 @@ def pattern_of(path: Path) -> Pattern | None:
 
 
 def is_sequence(path: Path) -> bool:
-    """Tell whether the name holds one number to fill in, and no file has that very name."""
+    """Return whether the name is a pattern, and not the name of an existing file."""
     return pattern_of(path) is not None
 
 
 def listed(path: Path) -> list[tuple[int, Path]]:
-    """Return the frames of a folder or a pattern in order, each with its position. Raises InputError where there is
-    none.
+    """Return the frames of a folder or a pattern in order, each with its position. Raises InputError if there are none.
 
-    In a folder, names are ordered as people count (frame2 before frame10) and positions have no gaps. In a pattern,
-    and in a folder of OpenEXR or DPX pictures of one name, the position is the number in the name, less the first one,
-    so that a missing frame leaves its place empty.
+    In a folder, names are in natural order (frame2 before frame10) and positions have no gaps. In a pattern, and in a
+    folder of one sequence of OpenEXR or DPX pictures, the position is the number in the name minus the first one, so
+    that a missing frame leaves a gap.
     """
     found = _numbered(path)
     return [(number - found[0][0], file) for number, file in found]
 
 
 def _numbered(path: Path) -> list[tuple[int, Path]]:
-    """Return the frames with their numbers; those of a folder whose names do not count are numbered from 0."""
+    """Return the frames with their numbers; frames of a folder without frame numbers are numbered from 0."""
     pattern = pattern_of(path)
     folder = path.parent if pattern is not None else path
     try:
@@ -139,7 +140,7 @@ def _negative(name: str) -> InputError:
 
 def _check_one_kind(folder: Path, pictures: list[Path]) -> None:
     """Raise InputError for a folder with OpenEXR or DPX pictures and others, or with several sequences of them."""
-    plates = [file for file in pictures if file.suffix.lower() in (".exr", ".dpx")]
+    plates = [file for file in pictures if file.suffix.lower() in _PLATES]
     if not plates:
         return
     negative = next((file.name for file in plates if re.search(r"(^|[._])-\d+\.[^.]+$", file.name)), None)
@@ -156,9 +157,9 @@ def _check_one_kind(folder: Path, pictures: list[Path]) -> None:
 
 
 def _common_pattern(pictures: list[Path]) -> Pattern | None:
-    """Return the pattern of a folder of OpenEXR or DPX pictures; None where their names are not of one kind."""
+    """Return the common pattern of OpenEXR or DPX pictures in a folder; None for other pictures or several patterns."""
     match = _LAST_NUMBER.fullmatch(pictures[0].name) if pictures else None
-    if match is None or pictures[0].suffix.lower() not in (".exr", ".dpx"):
+    if match is None or pictures[0].suffix.lower() not in _PLATES:
         return None
     pattern = Pattern(match[1], match[3], len(match[2]) if match[2].startswith("0") or len(match[2]) >= 4 else 1)
     numbers = [pattern.number(file.name) for file in pictures]
@@ -166,12 +167,12 @@ def _common_pattern(pictures: list[Path]) -> Pattern | None:
 
 
 def first_number(path: Path) -> int | None:
-    """Return the number of the first picture, as it stands in its name; None where such numbers do not count.
+    """Return the number in the first picture's name; None if the numbers in the names are not frame numbers.
 
     Raises InputError.
     """
     if path.is_dir():
-        pictures = [file for file in path.iterdir() if file.suffix.lower() in (".exr", ".dpx")]
+        pictures = [file for file in path.iterdir() if file.suffix.lower() in _PLATES]
         if not pictures or _common_pattern(sorted(pictures, key=counting_order)) is None:
             return None
     elif not is_sequence(path):
@@ -180,6 +181,6 @@ def first_number(path: Path) -> int | None:
 
 
 def counting_order(file: Path) -> tuple[list[tuple[int, int, str]], str]:
-    """Return what to sort files by so that names come as people count: frame2 before frame10."""
+    """Return a sort key for natural order: frame2 before frame10."""
     parts = re.split(r"(\d+)", file.name.lower())
     return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts], file.name

@@ -1,4 +1,4 @@
-"""Sound beside a video: which tracks go with a result, read packet by packet, copied or transcoded."""
+"""Sound of a result: choosing tracks, reading them packet by packet, copying or transcoding them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Sound(Protocol):
         """Write the sound up to `until` seconds of the output."""
 
     def finish(self, end: Fraction) -> None:
-        """Write what is still held back, none of it beyond `end` seconds of the output."""
+        """Write what is still buffered, none of it beyond `end` seconds of the output."""
 
     def close(self) -> None:
         """Release the input."""
@@ -44,8 +44,8 @@ def open_sound(
 ) -> Sound | None:
     """Add the track to `output` (a PyAV container that is not started) and return its writer.
 
-    copy: take packets as they are where the container holds their codec.
-    None, with a reason in `warnings`, where the sound cannot be read.
+    copy: copy packets unchanged if the container supports their codec.
+    Returns None, and appends the reason to `warnings`, if the sound cannot be read.
     """
     tracks: list[SoundInput] = []
     for index in (source.track, source.right):
@@ -60,7 +60,7 @@ def open_sound(
         held = _holds(container, output, tracks[0])
         if copy and held and len(tracks) == 1:
             return CopiedSound(tracks[0], output, container, source)
-        # Left and right of a camera stay as they are where the container holds them.
+        # A camera's pair of PCM tracks stays PCM if the container supports it.
         encoder = tracks[0].codec if held and tracks[0].codec.startswith("pcm_") and len(tracks) > 1 else None
         return TranscodedSound(tracks, output, encoder or str(container.sound_encoder), source, warnings)
     except (av.FFmpegError, ValueError) as error:
@@ -75,7 +75,7 @@ def _close(tracks: Sequence[SoundInput]) -> None:
 
 
 def _holds(container: Container, output: Any, track: SoundInput) -> bool:
-    """Tell whether the container takes packets of this sound codec as they are."""
+    """Return whether packets of this sound codec can be copied to the container."""
     if container.sound is not None:
         return track.codec in container.sound
     # PyAV lists the names of encoders and decoders, which may differ from the codec's (`dca` decodes dts).
@@ -83,7 +83,7 @@ def _holds(container: Container, output: Any, track: SoundInput) -> bool:
 
 
 class CopiedSound:
-    """Packets as they are, their times shifted by a constant."""
+    """Copies packets, with their times shifted by a constant."""
 
     def __init__(self, track: SoundInput, output: Any, container: Container, source: AudioSource) -> None:
         self.codec = track.codec
@@ -96,7 +96,7 @@ class CopiedSound:
         self._held: av.Packet[Any] | None = None
 
     def pump(self, until: Fraction) -> None:
-        """Write the packets that start before `until` seconds of the output, but for the last."""
+        """Write the packets that start before `until` seconds of the output, except the last."""
         stop = self._source.until(until)
         for packet in self._track.packets_before(stop + self._source.origin):
             shift = round(self._source.origin / packet.time_base)
@@ -118,10 +118,10 @@ class CopiedSound:
         self._track.close()
 
     def _wanted(self, packet: av.Packet[Any]) -> bool:
-        """Tell whether the packet is heard after time 0, or primes the decoder for one that is.
+        """Return whether the packet is audible after time 0, or primes the decoder for one that is.
 
-        MP4 hides what comes before 0 by an edit list, so that one packet for priming is kept. Matroska has no time
-        before 0 (it would move the video instead) but for the pre-skip of Opus.
+        MP4 hides sound before 0 by an edit list, so one packet for priming is kept. Matroska has no times before 0
+        (they would shift the video) except for the pre-skip of Opus.
         """
         start, duration = packet.pts or 0, packet.duration or 0
         if self._matroska:
@@ -137,21 +137,21 @@ class CopiedSound:
 
 AUTO, ALL = "auto", "all"
 _TRIED = 200
-"""Packets without any sound, after which a track counts as one that cannot be decoded."""
+"""Packets without any sound after which a track counts as undecodable."""
 
 Group = tuple[AudioTrack, ...]
-"""A track, or two mono ones that are left and right."""
+"""One track, or two mono tracks that are left and right."""
 
 
 def choose_tracks(
     info: VideoInfo, origin: Fraction, end: Fraction | None = None, *, wanted: str = AUTO, must: bool = False
 ) -> tuple[tuple[AudioSource, ...], list[str]]:
-    """Return the sound of a result, one source a track of it, and what should be said about the choice.
+    """Return the sound of a result, one source per track, and warnings about the choice.
 
     origin, end: seconds on the file's own clock (see AudioSource).
-    wanted: `auto` takes the default track, or the pair of mono tracks that it is one of, or the first other that can be
-    decoded; `all` takes every one; a number, from 1, takes that track alone.
-    must: sound is asked for, as it is by a number. Raises InputError where it is and none can be decoded, and
+    wanted: `auto` takes the default track (with its mono partner, if it is one of a pair), else the first that can be
+    decoded; `all` takes every track; a number, from 1, takes that track alone.
+    must: sound is required, as it is for a number. Raises InputError if sound is required and none can be decoded, and
     UsageError for a number that the file does not have.
     """
     groups = _groups(info.audio)
@@ -187,7 +187,7 @@ def choose_tracks(
 
 
 def _groups(tracks: Sequence[AudioTrack]) -> list[Group]:
-    """Return neighbouring mono tracks of one kind in pairs, every other by itself, in the file's order."""
+    """Group consecutive mono tracks of the same kind in pairs, and every other track by itself, in the file's order."""
     groups: list[Group] = []
     rest = list(tracks)
     while rest:
@@ -209,7 +209,7 @@ def _called(info: VideoInfo, group: Group) -> str:
 
 
 def _decodes(info: VideoInfo, track: AudioTrack, origin: Fraction) -> bool:
-    """Tell whether any sound comes of the track; a file that has none from `origin` on is no fault of its codec."""
+    """Return whether the track can be decoded; also true if it has no packets from `origin` on."""
     sound = open_input(AudioSource(info.path, track.index, origin), [])
     if sound is None:
         return False
@@ -237,7 +237,7 @@ _OPUS_RATE = 48000
 
 @dataclass(frozen=True)
 class AudioSource:
-    """A sound track and the part of it that belongs to the output."""
+    """A sound track, and the part of it that goes into the output."""
 
     path: Path
     track: int
@@ -245,17 +245,17 @@ class AudioSource:
     origin: Fraction
     """Seconds on the file's own clock that become time 0."""
     end: Fraction | None = None
-    """Seconds on the file's own clock at which it stops; None for the end of the video."""
+    """Seconds on the file's own clock at which it stops; None: the end of the video."""
     right: int | None = None
-    """Index of a second mono stream, which becomes the right channel; `track` is the left one then."""
+    """Index of a second mono stream, which becomes the right channel; `track` is then the left one."""
 
     def until(self, instant: Fraction) -> Fraction:
-        """Return `instant`, or the end of the part where that comes first, in seconds of the output."""
+        """Return the earlier of `instant` and the end of the part, in seconds of the output."""
         return instant if self.end is None else min(instant, self.end - self.origin)
 
 
 class SoundInput:
-    """An open sound track; packets have a `pts` always."""
+    """An open sound track, whose packets always have a `pts`."""
 
     def __init__(self, container: Any, stream: Any, warnings: list[str]) -> None:
         self.stream = stream
@@ -270,14 +270,14 @@ class SoundInput:
 
     @property
     def pre_skip(self) -> Fraction:
-        """Seconds at the start of an Opus stream that decoders throw away (RFC 7845, section 5.1); 0 for others."""
+        """Seconds at the start of an Opus stream that decoders discard (RFC 7845, section 5.1); 0 for other codecs."""
         header = self.stream.codec_context.extradata
         if self.codec != "opus" or not header or len(header) < 12:
             return Fraction(0)
         return Fraction(int.from_bytes(header[10:12], "little"), _OPUS_RATE)
 
     def packets_before(self, instant: Fraction) -> Iterator[Any]:
-        """Yield the packets, not read yet, that start before `instant` seconds on the file's clock."""
+        """Yield the next packets, as long as they start before `instant` seconds on the file's clock."""
         while self._peek() and self._next.pts * self._next.time_base < instant:
             packet, self._next = self._next, None
             yield packet
@@ -288,9 +288,9 @@ class SoundInput:
         return not self._peek()
 
     def skip_to(self, instant: Fraction) -> None:
-        """Go on from the last packet that starts at or before `instant` seconds on the file's clock.
+        """Seek to the last packet that starts at or before `instant` seconds on the file's clock.
 
-        Formats other than MP4 and Matroska find a time by the bit rate, which is not exact: they are read through.
+        Formats other than MP4 and Matroska seek by the bit rate, which is not exact: they are read through instead.
         """
         unit, first = self.stream.time_base, self.stream.start_time or 0
         if instant - first * unit < _WORTH_SEEKING or not self._container.format.name.startswith(_SEEKABLE):
@@ -326,7 +326,7 @@ class SoundInput:
 
 
 def open_input(source: AudioSource, warnings: list[str]) -> SoundInput | None:
-    """Open the track for reading from shortly before its origin; None, with a warning, where that cannot be done."""
+    """Open the track for reading from shortly before its origin; None, with a warning, if that fails."""
     try:
         container = open_container(source.path)
         stream: Any = container.streams[source.track]
@@ -346,9 +346,9 @@ def open_input(source: AudioSource, warnings: list[str]) -> SoundInput | None:
 
 
 _BITS_PER_SECOND = {"aac": 96000, "libopus": 64000}
-"""Bits for one channel: transparent for speech and nearly so for music."""
+"""Bit rate per channel: transparent for speech, and nearly so for music."""
 _STRAY = Fraction(1, 20)
-"""Seconds by which timestamps may stray before silence is put in or sound is cut: rounded clocks stray by less."""
+"""Seconds by which timestamps may deviate before silence is inserted or sound is cut; rounded clocks stay below it."""
 _BLOCK = 1 << 15
 
 
@@ -358,7 +358,7 @@ class TranscodedSound:
     def __init__(
         self, tracks: Sequence[SoundInput], output: Any, encoder: str, source: AudioSource, warnings: list[str]
     ) -> None:
-        """tracks: one, or two that become left and right.  encoder: libav's name."""
+        """tracks: one track, or two that become left and right.  encoder: libav's name."""
         self.codec = av.Codec(encoder, "w").canonical_name
         self._tracks = tracks
         self._source = source
@@ -377,7 +377,7 @@ class TranscodedSound:
         self._stream.codec_context.time_base = Fraction(1, self._rate)
         self._stream.metadata["language"] = track.language
         self._sent: int | None = None
-        """The sample that is encoded next; None before the first."""
+        """Index of the sample to encode next; None before the first."""
 
     def pump(self, until: Fraction) -> None:
         """Encode the sound before `until` seconds of the output."""
@@ -403,7 +403,7 @@ class TranscodedSound:
         begun = [each for each in self._samples if each.begun]
         if not begun:
             return
-        # Where one of two tracks is over, or not there yet, the other does not wait for it.
+        # If one of two tracks has ended, or not begun, the other does not wait for it.
         going = [each.position for each in begun if not each.over]
         stop = min(stop, min(going) if going else max(each.position for each in begun))
         first = min(each.first for each in begun)
@@ -423,7 +423,7 @@ class TranscodedSound:
 class DecodedTrack:
     """Samples of one track at the output's rate and in its layout, counted from time 0 of the output.
 
-    Silence stands where the track's timestamps leave a gap; nothing stands before time 0.
+    Gaps in the track's timestamps are filled with silence; samples before time 0 are dropped.
     """
 
     def __init__(self, track: SoundInput, origin: Fraction, rate: int, layout: str, warnings: list[str]) -> None:
@@ -438,13 +438,13 @@ class DecodedTrack:
         self._resampler = self._new_resampler()
         self._queue: deque[NDArray[np.float32]] = deque()
         self.first = 0
-        """The first sample that is kept."""
+        """Index of the first queued sample."""
         self.position = 0
-        """The sample that the resampler gives next; before 0 it is thrown away."""
+        """Index of the next sample from the resampler; samples before 0 are dropped."""
         self._expected: Fraction | None = None
-        """Time of the output at which the next decoded frame begins if nothing is missing."""
+        """Time in the output at which the next decoded frame begins if nothing is missing."""
         self._surplus = 0
-        """Samples to throw away where the input's timestamps jump back."""
+        """Samples to drop after the input's timestamps have jumped back."""
         self._ended = False
 
     @property
@@ -458,17 +458,17 @@ class DecodedTrack:
         return self._ended or self._track.exhausted
 
     def read(self, stop: Fraction) -> None:
-        """Decode what starts before `stop` seconds of the output."""
+        """Decode the packets that start before `stop` seconds of the output."""
         for packet in self._track.packets_before(stop + self._origin):
             self._decode(packet)
 
     def flush(self) -> None:
-        """Take what decoder and resampler hold back."""
+        """Queue what decoder and resampler have buffered."""
         self._decode(None)
         self._flush_resampler()
 
     def take(self, first: int, stop: int) -> NDArray[np.float32]:
-        """Return the samples (stop - first, channels), which are dropped; silence where none are kept."""
+        """Remove and return the samples from `first` to `stop`, (stop - first, channels); missing ones are silence."""
         taken = np.zeros((stop - first, self._channels), np.float32)
         while self._queue and self.first < stop:
             part = self._queue.popleft()
@@ -496,7 +496,7 @@ class DecodedTrack:
                 self._warnings.append(message)
 
     def _take(self, frame: av.AudioFrame) -> None:
-        """Resample a frame; put silence before it, or cut it, where its time is not the one expected."""
+        """Resample a frame; insert silence before it, or cut it, if its time is not the expected one."""
         time = self._expected
         if frame.pts is not None and frame.time_base is not None:
             time = frame.pts * frame.time_base - self._origin
@@ -512,7 +512,7 @@ class DecodedTrack:
             self._jump(round((time - self._expected) * self._rate))
             self._expected = time
         self._expected += Fraction(frame.samples, frame.sample_rate)
-        # The timestamps have been used; in the resampler they would only make it guess about gaps.
+        # Timestamps are handled above; the resampler would try to compensate gaps by them.
         frame.pts = None
         for mixed in self._mixer(frame):
             mixed.pts = None
@@ -533,14 +533,14 @@ class DecodedTrack:
 
     def _jump(self, samples: int) -> None:
         self._surplus += max(0, -samples)
-        # One zero, seen as often as wanted: an hour of silence takes no memory.
+        # One zero, broadcast: an hour of silence takes no memory.
         self._append(np.broadcast_to(np.float32(0), (max(0, samples), self._channels)))
 
     def _append_packed(self, frame: av.AudioFrame) -> None:
         self._append(np.asarray(frame.to_ndarray(), np.float32).reshape(-1, self._channels))
 
     def _append(self, samples: NDArray[np.float32]) -> None:
-        """Queue samples (n, channels), but for surplus ones and those before time 0."""
+        """Queue samples (n, channels), without surplus ones and those before time 0."""
         cut = min(self._surplus, len(samples))
         self._surplus -= cut
         samples = samples[cut:]
@@ -555,7 +555,7 @@ class DecodedTrack:
 
 
 def _choose_rate(encoder: str, rate: int) -> int:
-    """Return the input's sample rate where the encoder has it, else 48 kHz; MXF, whose encoder is that of 24 bits, has
-    no other."""
+    """Return the input's sample rate if the encoder supports it, else 48 kHz, which is also the only one in MXF
+    (pcm_s24le)."""
     rates = av.Codec(encoder, "w").audio_rates
     return 48000 if encoder in ("libopus", "pcm_s24le") or (rates is not None and rate not in rates) else rate

@@ -1,4 +1,4 @@
-"""Sources of frames: videos, animations, folders, pictures. Nothing is converted before it is wanted."""
+"""Sources of frames: videos, animations, folders, pictures. Frames are converted only on demand."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ from fommctl.media.probe import OpenVideo, VideoInfo
 from fommctl.media.resampling import Pixels, content, over_black
 
 _INDEXED = frozenset({"mov", "matroska", "avi"})
-"""Containers whose header says how long the picture is, so that a cut file can be told."""
+"""Containers whose header states the duration of the picture, so that a truncated file can be recognised."""
 _SEEKABLE = frozenset({"mov", "matroska"})
-"""Containers in which seeking keeps timestamps exact. After a seek, MPEG program streams give frames their neighbours'
-times, and AVI does where frames are coded out of order."""
+"""Containers in which timestamps stay exact after seeking. In MPEG program streams, and in AVI with frames coded out of
+order, frames then get their neighbours' times."""
 _SEEK_FROM = 1
-"""Seconds from which on seeking pays."""
+"""Seconds from which on seeking is worthwhile."""
 _STEPS_BACK = (0, 2, 10, 60)
-"""Seconds before the start to seek to: an index by times of decoding may lead past it, some list few key frames."""
+"""Seconds before the start to seek to, in turn: an index by decoding times may lead past it, some list few key
+frames."""
 _ROUNDING = Fraction(1, 500)
 """Containers may round durations to milliseconds."""
 
 _CUT_SHORT = "{} is cut short or damaged: it ends in the middle of a frame"
 _TRANSPORT_PACKETS = (188, 192, 204)
-"""Bytes of a packet of MPEG transport streams: plain, with time codes, with error correction."""
+"""Packet sizes of MPEG transport streams in bytes: plain, with time codes, with error correction."""
 
 _GIF_FRAME = b"!\xf9\x04"
-"""Beginning of the block that stands before each frame."""
+"""Beginning of the block that precedes each frame."""
 
 Warn = Callable[[str], None]
 
@@ -50,13 +51,13 @@ class Picture:
 
     pixels: Pixels
     content: Box | None = None
-    """Its place in the clip's picture, in pixels, where its shape differs: black bars surround it."""
+    """If its aspect ratio differs from the clip's: its box between the black bars, in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A frame with its time and duration in seconds; `picture(view)` converts any part of it, and gives None if it
-    cannot be read."""
+    """A frame with its time and duration in seconds; `picture(view)` converts any part of it, and returns None if the
+    frame cannot be read."""
 
     picture: Callable[[View], Picture | None]
     time: Fraction
@@ -64,10 +65,10 @@ class Pending:
 
 
 def pending_frames(info: VideoInfo, start: Fraction, warn: Warn, opened: OpenVideo | None = None) -> Iterator[Pending]:
-    """Yield the frames of any input in order; those before `start` (seconds) may be left out.
+    """Yield the frames of any input in order; frames before `start` (seconds) may be skipped.
 
-    warn: is called with what could not be read.  opened: the file as `probe_open` has left it; it is read on, and
-    closed.  Raises InputError.
+    warn: called with a message for everything that cannot be read.  opened: the file from `probe_open`, which is read
+    and closed.  Raises InputError.
     """
     if info.kind == "image":
         read = cache(lambda: over_black(*stills.decode(info.path, options=info.reading)))
@@ -165,7 +166,7 @@ class _Video:
         self._changed = False
 
     def frames(self) -> Iterator[Pending]:
-        """Yield each frame with the time to the next one, which is why one is held back."""
+        """Yield each frame with the time to the next one, for which one frame is buffered."""
         held: Decoded | None = None
         for decoded in deinterlaced(self._decoded(), self.info.deinterlace, self.info.parity, 1 / self.info.coded_rate):
             if held is not None:
@@ -182,14 +183,14 @@ class _Video:
         return Pending(lambda view: Picture(self._converter(view)(frame, aspect), place), time, duration)
 
     def _converter(self, view: View) -> Converter:
-        """Return the converter of a view: each is set up once."""
+        """Return the converter of a view, cached."""
         info = self.info
         if view not in self._converters:
             self._converters[view] = Converter(view, info.orientation, info.colour, info.peak)
         return self._converters[view]
 
     def _place(self, frame: VideoFrame, time: Fraction, aspect: Fraction) -> Box | None:
-        """Return the frame's place in the picture of the first one; watchers hear of changes of size."""
+        """Return the frame's box in the first frame's picture (None: all of it); warn of the first change of size."""
         shape = (frame.width, frame.height, aspect)
         if shape != self._shape:
             info, self._shape = self.info, shape
@@ -204,7 +205,7 @@ class _Video:
         return self._content
 
     def _last_duration(self, frame: VideoFrame) -> Fraction:
-        """Return what the file states, unless that is the nominal step rounded."""
+        """Return the last frame's duration: as stated, unless that is the rounded nominal step."""
         step = 1 / self.info.rate
         if self.info.parity is not None and self.info.deinterlace != "off":
             return step
@@ -212,7 +213,7 @@ class _Video:
         return stated if stated > 0 and abs(stated - step) > _ROUNDING else step
 
     def _decoded(self) -> Iterator[Decoded]:
-        """Yield frames and their times since the origin, from a key frame at or before `start` on."""
+        """Yield frames with their times since the origin, from a key frame at or before `start` on."""
         if self.start >= _SEEK_FROM and self.info.container in _SEEKABLE:
             for target in (self.start - step for step in _STEPS_BACK if step < self.start):
                 frames = self._pass(target)
@@ -222,7 +223,7 @@ class _Video:
                     yield from frames
                     return
                 frames.close()
-        # No index, or one that leads to nothing: the file is read from its beginning.
+        # No usable index: read the file from its beginning.
         yield from self._pass(None)
 
     def _pass(self, target: Fraction | None) -> Generator[Decoded, None, None]:
@@ -238,7 +239,7 @@ class _Video:
             try:
                 for frame, time, aspect in frames:
                     if not complete and frame.key_frame:
-                        # What is shown before the first key frame lacks what it is made of; that is no damage.
+                        # Frames shown before the first key frame are incomplete after a seek; that is no damage.
                         complete, decoder.damage = True, Damage()
                     since_origin = time - self.info.origin
                     if complete:
@@ -251,7 +252,7 @@ class _Video:
 
     @contextmanager
     def _opened(self) -> Iterator[OpenVideo]:
-        """Yield the file at its first frame: as the probe left it open, the first time, else opened again."""
+        """Yield the file at its first frame: the first time as left open by the probe, later opened again."""
         video, self._open = self._open, None
         if video is None:
             with opened(self.info.path) as container:
@@ -273,7 +274,7 @@ class _Video:
 
 
 def _ends_early(info: VideoInfo) -> bool:
-    """Tell whether a file that states no length lacks its proper end."""
+    """Return whether a file without a stated duration is truncated."""
     size = info.path.stat().st_size
     if info.container == "mpegts":
         return all(size % packet for packet in _TRANSPORT_PACKETS)
@@ -283,8 +284,8 @@ def _ends_early(info: VideoInfo) -> bool:
 
 
 def _reaches_trailer(path: Path) -> bool:
-    """Tell whether the blocks of a GIF follow each other up to its end (GIF89a, appendix B), with no frame behind it:
-    decoders are silent where damaged ones lead elsewhere."""
+    """Return whether the blocks of a GIF are intact up to its trailer (GIF89a, appendix B), with no frame after it:
+    decoders do not report damaged ones."""
 
     def colours(flags: int) -> int:
         return 3 << (flags % 8 + 1) if flags >= 0x80 else 0

@@ -1,4 +1,4 @@
-"""Image files through PIL: what they are, and their pixels as sRGB with alpha apart."""
+"""Image files through PIL: their headers, and their pixels as sRGB with alpha apart."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from fommctl.media.read_options import PLAIN, ReadOptions
 from fommctl.media.resampling import Pixels
 
 LONGEST_PAUSE = Fraction(3600)
-"""Seconds for which one frame, or a gap in the sound, may be filled with repetitions or silence: longer ones are
-timestamps that are wrong, and filling them would write without end."""
+"""Longest duration of a frame, or of a gap in the sound, in seconds: longer ones are wrong timestamps, and filling them
+with repetitions or silence would never end."""
 
 
 HEIF = "HEIF"
 """Pillow's name of the format."""
 _STILL_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2", b"mif3"})
-"""Brands of ISO/IEC 23008-12 files that hold one picture. Sequences (`hevc`, `msf1`) are films."""
+"""Brands of ISO/IEC 23008-12 files with one picture. Sequences (`hevc`, `msf1`) are read as videos."""
 _OTHERS = frozenset({b"avif", b"avis"})
 """Brands of pictures that Pillow reads itself."""
 _LONGEST_BOX = 1024
 
 
 def is_heif(path: Path) -> bool:
-    """Tell whether the file calls itself a still of this kind."""
+    """Return whether the file is a HEIF still, by its brand."""
     with path.open("rb") as file:
         head = file.read(_LONGEST_BOX)
     if head[4:8] != b"ftyp" or head[8:12] not in _STILL_BRANDS:
@@ -49,14 +49,14 @@ def is_heif(path: Path) -> bool:
 
 @cache
 def _register_heif() -> None:
-    """Let Pillow open HEIF, without the thumbnails and depth maps beside the picture."""
+    """Register HEIF with Pillow, without thumbnails and depth maps."""
     from pillow_heif import register_heif_opener
 
     register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
 
 
 def tags_of(image: Image.Image) -> ColourTags | None:
-    """Return what an opened file says about its colours where no ICC profile says it."""
+    """Return the colour tags of an opened file; None if it has none, or an ICC profile."""
     stated = image.info.get("nclx_profile")
     if image.info.get("icc_profile") or not stated:
         return None
@@ -66,7 +66,7 @@ def tags_of(image: Image.Image) -> ColourTags | None:
 
 
 def tone_mapped(path: Path, tags: ColourTags) -> NDArray[np.uint8]:
-    """Return (H, W, 3) sRGB of a still in PQ, HLG or a wide gamut."""
+    """Decode a HEIF still in PQ, HLG or a wide gamut to (H, W, 3) sRGB."""
     from pillow_heif import open_heif
 
     heif = open_heif(path, convert_hdr_to_8bit=False)
@@ -78,9 +78,9 @@ def tone_mapped(path: Path, tags: ColourTags) -> NDArray[np.uint8]:
 ANIMATED_CODECS = frozenset({"webp", "avif"})
 """Animations that PIL reads; GIF and animated PNG go through PyAV."""
 
-# PIL refuses at twice its limit, which lies below ours, and warns before; `check_size` refuses right after opening.
+# PIL's own limit is below ours; `check_size` refuses larger pictures right after opening.
 Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, MAX_PIXELS)
-# What it warns of on stderr is either refused or harmless.
+# Everything that PIL warns about on stderr is either refused here or harmless.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
@@ -91,13 +91,13 @@ _FOREIGN = {
     "a PDF document": (b"%PDF",),
     "a GIMP document": (b"gimp xcf",),
 }
-"""First bytes of files that look like pictures to their users."""
+"""First bytes of picture files that are not supported, to name them in the error."""
 _RAW_SUFFIXES = frozenset([".3fr", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"])
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LEAST_DELAY = 100
-"""Milliseconds: as browsers do, a delay of nothing is read as a tenth of a second."""
+"""Milliseconds that replace a delay of 0, as in browsers."""
 _WEBP_FRAME_HEAD = 28
-"""Bytes: header of the chunk, place, size, delay and flags of the frame, name of the chunk with its pixels."""
+"""Bytes of a frame's header: chunk header, place, size, delay and flags, and the name of the chunk with its pixels."""
 _WEBP_PICTURES = (b"VP8 ", b"VP8L", b"ALPH")
 _WEBP_ANIMATED = 0x02
 """Flag in the first byte of the chunk VP8X."""
@@ -119,8 +119,10 @@ class Still:
 
 @contextmanager
 def _opened(path: Path, *, strip: bool = False, data: bytes | None = None) -> Iterator[Image.Image]:
-    """Open the image without decoding it; data: its bytes where they lie in something else. Raises InputError for
-    whatever goes wrong while it is open."""
+    """Open an image without decoding it.  data: its bytes, if they are not in a file.
+
+    Converts any error while it is open to InputError.
+    """
     try:
         Image.init()
         if data is None and is_broken_webp(path):
@@ -145,27 +147,27 @@ def _formats(path: Path, data: bytes | None) -> list[str]:
     if data is None and is_heif(path):
         _register_heif()
         return [HEIF]
-    # A Targa file has no mark of its own: any bytes may pass for one.
+    # Targa has no signature, so any bytes could pass for it: accept it by suffix only.
     tga = ("TGA",) if path.suffix.lower() == ".tga" else ()
     return [name for name in (*_FORMATS, *tga) if name in Image.OPEN]
 
 
 class _DamagedError(InputError):
-    """PIL cannot read it; something else perhaps can."""
+    """PIL cannot read the file; another reader may."""
 
 
 def identify(path: Path, *, strip: bool = False) -> Still | None:
-    """Read the header of an image file; None where it is not one (a video, text, ...). Raises InputError if too large.
+    """Read the header of an image file; None if it is something else (a video, text, ...).
 
-    width, height: as displayed, after the EXIF orientation.  strip: see `check_size`. Raises MissingError for files of
-    post-production without OpenImageIO.
+    Width and height are as displayed, after the EXIF orientation.  strip: see `check_size`. Raises InputError for a
+    picture that is too large, and MissingError for files of post-production without OpenImageIO.
     """
     if plates.needs_openimageio(path):
         return _plate(path)
     try:
         with _opened(path, strip=strip) as image:
             width, height = image.size
-            # PIL turns TIFF itself, and would decode a whole PNG to look for a chunk behind the pixels.
+            # PIL itself applies the orientation of TIFF, and would decode a whole PNG to find EXIF after the pixels.
             asks_exif = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
             if asks_exif and image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS:
                 width, height = height, width
@@ -174,21 +176,21 @@ def identify(path: Path, *, strip: bool = False) -> Still | None:
             return Still(image.format or "", image.mode, width, height, image.has_transparency_data, animated)
     except _DamagedError:
         if _is_png(path) or is_heif(path):
-            # Others that read PNG unpack whatever its chunks of text and colours hold, gigabytes from some kilobytes;
-            # video readers take one tile of a HEIF for all of it.
+            # No other reader: those of PNG unpack any text and colour chunks, gigabytes from some kilobytes, and video
+            # readers take one tile of a HEIF for all of it.
             raise
         return _plate(path) if plates.is_deep_tiff(path) else None
 
 
 def _plate(path: Path) -> Still:
-    """Return the header of a file that OpenImageIO reads."""
+    """Read the header of a file by OpenImageIO."""
     header = plates.read_header(path)
     mode = "RGBA" if header.has_alpha else "RGB"
     return Still(header.format.upper(), mode, header.width, header.height, header.has_alpha, False)
 
 
 def check_format(path: Path) -> None:
-    """Refuse pictures of kinds that neither PIL nor FFmpeg reads well, by name. Raises InputError."""
+    """Raise InputError, which names the format, for pictures that neither PIL nor FFmpeg reads well."""
     with path.open("rb") as file:
         start = file.read(16)
     kind = next((kind for kind, marks in _FOREIGN.items() if start.startswith(marks)), None)
@@ -204,17 +206,16 @@ def _is_png(path: Path) -> bool:
 
 
 def texts(path: Path) -> dict[str, str | bytes]:
-    """Return comments and XMP before the pixels of an image file, by PIL's names in small letters. Raises
-    InputError."""
+    """Return comments and XMP before the pixels of an image file, by PIL's names in lower case. Raises InputError."""
     with _opened(path) as image:
         return {str(name).lower(): text for name, text in image.info.items() if isinstance(text, str | bytes)}
 
 
 def decode(path: Path, *, strip: bool = False, options: ReadOptions = PLAIN) -> tuple[Pixels, Pixels | None]:
-    """Return (H, W, 3) uint8 sRGB and straight alpha (H, W), None where the file has none. Raises InputError.
+    """Decode an image file to (H, W, 3) uint8 sRGB and straight alpha (H, W), None if it has none.
 
-    strip: see `check_size`.  options: of files of post-production; a space or a view counts for all. Raises what
-    `plates.read_plate` does.
+    strip: see `check_size`.  options: for files of post-production; space and view apply to all files. Raises
+    InputError, and the errors of `plates.read_plate`.
     """
     if plates.needs_openimageio(path):
         return plates.read_plate(path, options).bytes()
@@ -240,7 +241,7 @@ def _decode(path: Path, strip: bool) -> tuple[Pixels, Pixels | None]:
 
 
 def has_profile(path: Path) -> bool:
-    """Tell whether an ICC profile says that the colours are no sRGB. Raises InputError."""
+    """Return whether the file has an ICC profile other than sRGB. Raises InputError."""
     with _opened(path) as image:
         profile = image.info.get("icc_profile")
         if not profile:
@@ -253,8 +254,7 @@ def has_profile(path: Path) -> bool:
 
 
 def decode_bytes(data: bytes, name: str) -> Pixels:
-    """Return (H, W, 3) uint8 sRGB of an image file in memory, alpha left out. Raises InputError that calls it
-    `name`."""
+    """Decode an image file in memory to (H, W, 3) uint8 sRGB, without alpha.  name: for errors.  Raises InputError."""
     with _opened(Path(name), data=data) as image:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
@@ -262,9 +262,9 @@ def decode_bytes(data: bytes, name: str) -> Pixels:
 
 
 def delays(path: Path) -> list[int]:
-    """Return milliseconds that each frame of an animated image stays. Raises InputError.
+    """Return the duration of each frame of an animated image, in milliseconds. Raises InputError.
 
-    Those of WebP stand in the headers of its frames: nothing is decoded.
+    WebP has them in the headers of its frames, so that nothing is decoded.
     """
     found = _webp_delays(path)
     with _opened(path) as image:
@@ -274,13 +274,14 @@ def delays(path: Path) -> list[int]:
 
 
 def _webp_delays(path: Path) -> list[int]:
-    """Return the delays in the headers of the frames (WebP Container Specification, "ANMF"); none in other files."""
+    """Return the durations in the headers of WebP frames (WebP Container Specification, "ANMF"); none for other
+    files."""
     return [delay for delay, _ in _webp_chunks(path) if delay is not None]
 
 
 def _webp_chunks(path: Path) -> list[tuple[int | None, int]]:
-    """Return the delay, None where it is no frame, and the end of each chunk of a WebP file up to the first that is
-    damaged or cut."""
+    """Return duration (None for chunks that are not frames) and end of each chunk of a WebP file, up to the first that
+    is damaged or truncated."""
     found: list[tuple[int | None, int]] = []
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
@@ -300,18 +301,18 @@ def _webp_chunks(path: Path) -> list[tuple[int | None, int]]:
 
 
 def is_broken_webp(path: Path) -> bool:
-    """Tell whether a file is a WebP animation whose chunks do not reach the end that its header states."""
+    """Return whether a file is a WebP animation whose chunks end before the size that its header states."""
     with path.open("rb") as file:
         head = file.read(21)
     if len(head) < 21 or head[:4] != b"RIFF" or head[8:16] != b"WEBPVP8X" or not head[20] & _WEBP_ANIMATED:
         return False
     stated = int.from_bytes(head[4:8], "little") + 8
-    # What is shorter than the header of a chunk is none.
+    # A rest shorter than a chunk's header is not a chunk.
     return max((end for _, end in _webp_chunks(path)), default=0) + 8 <= stated
 
 
 def _mended_webp(path: Path) -> bytes | None:
-    """Return a broken animation with its whole frames only, which Pillow reads; None where it has none."""
+    """Return a broken animation reduced to its complete frames, which Pillow can read; None if it has none."""
     ends = [end for delay, end in _webp_chunks(path) if delay is not None]
     if not ends:
         return None
@@ -321,10 +322,10 @@ def _mended_webp(path: Path) -> bytes | None:
 
 
 def animation(path: Path, warn: Callable[[str], None] | None = None) -> Iterator[tuple[Pixels, Pixels | None, int]]:
-    """Yield frames of an animated image: pixels, alpha and the time it stays, in milliseconds.
+    """Yield the frames of an animated image: pixels, alpha and duration in milliseconds.
 
-    It ends before the first frame that is damaged, since later ones are drawn over it; `warn` is called with the
-    reason. Raises InputError where no frame can be read.
+    Ends before the first damaged frame, because later ones are drawn over it, and calls `warn` with the reason. Raises
+    InputError if no frame can be read.
     """
     done = 0
     try:
@@ -344,10 +345,7 @@ def animation(path: Path, warn: Callable[[str], None] | None = None) -> Iterator
 
 
 def _to_srgb(image: Image.Image) -> tuple[Pixels, Pixels | None]:
-    """Return a picture in 8 bits of sRGB, and its alpha.
-
-    image: upright; it is copied as seldom as can be, for it may fill a gigabyte.
-    """
+    """Convert an upright picture to 8-bit sRGB, and its alpha; avoids copies, since it may take a gigabyte."""
     profile = image.info.get("icc_profile")
     alpha = None
     if image.has_transparency_data:
@@ -357,7 +355,7 @@ def _to_srgb(image: Image.Image) -> tuple[Pixels, Pixels | None]:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit, 32-bit and floating-point greys to 8 bits; everything else as it is."""
+    """Scale 16-bit, 32-bit and floating-point greys to 8 bits; return anything else unchanged."""
     if image.mode.startswith("I;16"):
         return Image.fromarray(_scaled(np.array(image), 65535))
     if image.mode in ("I", "F"):
@@ -372,7 +370,7 @@ def _scaled(values: NDArray[np.generic], top: float) -> Pixels:
 
 
 def _colours(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Return RGB by the embedded profile; a profile that is broken or is of another kind of colour is left out."""
+    """Convert to RGB by the embedded profile; a profile that is broken or for another colour model is ignored."""
     if image.mode in ("RGBA", "LA", "P", "PA", "1", "RGBX"):
         image = image.convert("L" if image.mode in ("LA", "1") else "RGB")
     if profile and image.mode in ("RGB", "L", "CMYK", "LAB"):

@@ -1,4 +1,4 @@
-"""SMPTE timecodes: counted in frames and moved by a number of them."""
+"""SMPTE timecodes: conversion to frames, and shifting by frames."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def _fields(text: str) -> re.Match[str] | None:
 
 
 def is_timecode(text: str) -> bool:
-    """Tell whether a text has the four fields of a timecode, whatever their values; `1:02:03.50` is a clock time."""
+    """Return whether a text has the four fields of a timecode, whatever their values; `1:02:03.50` is a clock time."""
     match = _fields(text)
     return match is not None and match[4] != "."
 
 
 def frame_number(timecode: str, rate: Fraction) -> int:
-    """Return the frames from 00:00:00:00 to this timecode at `rate` frames a second.
+    """Return the number of frames from 00:00:00:00 to this timecode at `rate` frames per second.
 
-    Raises ValueError, with the reason, for a text that is no timecode and for one that the rate does not have.
+    Raises ValueError, with the reason, for a text that is not a timecode and for one that does not exist at this rate.
     """
     match = _fields(timecode)
     if match is None:
@@ -47,16 +47,16 @@ def _frames(match: re.Match[str], rate: Fraction) -> int:
 
 
 def _dropped(match: re.Match[str], rate: Fraction) -> int:
-    """Return numbers left out at the start of every minute that is not a tenth one."""
+    """Return how many frame numbers drop-frame skips at the start of every minute that is not a multiple of ten."""
     return round(rate) // 15 if match[4] in ";." else 0
 
 
 def shifted(timecode: str, frames: int, rate: Fraction, new_rate: Fraction | None = None) -> str | None:
-    """Return the timecode so many frames later, within its 24 hours; None for a text that is no timecode.
+    """Return the timecode this many frames later, modulo 24 hours; None for a text that is not a timecode.
 
-    rate: frames per second.  new_rate: in which the result counts, where that is another.
-    `HH:MM:SS;FF` counts drop-frame (SMPTE 12M): at 29.97 frames a second the numbers 00 and 01 (at 59.94 the first
-    four) are left out at the start of every minute that is not a tenth one.
+    rate: frames per second.  new_rate: rate in which the result counts, if different.
+    `HH:MM:SS;FF` counts drop-frame (SMPTE 12M): at 29.97 frames per second the numbers 00 and 01 (at 59.94 the first
+    four) are skipped at the start of every minute that is not a multiple of ten.
     """
     match = _fields(timecode)
     if match is None:

@@ -1,4 +1,4 @@
-"""Times and frame rates as people write them: seconds, clock times, timecodes, rates."""
+"""Parsing times and frame rates: seconds, clock times, timecodes, rates."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from fommctl.media.probe import VideoInfo
 
 LONGEST_S = 10**9
-"""Seconds; a time beyond is a mistake."""
+"""Largest time in seconds; anything beyond is a mistake."""
 SLOWEST = Fraction(1, 3600)
-"""Frames a second: one an hour."""
+"""Lowest frame rate in frames per second: one per hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,9 @@ class Timecode:
         return self.text
 
     def seconds(self, info: VideoInfo, own: bool) -> Fraction:
-        """Return seconds since the start of a clip.  own: it is the clip's own timecode, which begins where the clip's
-        does.
+        """Convert to seconds since the start of a clip.  own: subtract the timecode at which the clip begins.
 
-        Raises UsageError for a number that the clip's rate does not have, and for a time before its start.
+        Raises UsageError for a timecode that does not exist at the clip's rate, and for a time before its start.
         """
         rate, name = info.coded_rate, info.path.name
         try:
@@ -50,13 +49,13 @@ class Timecode:
                 ) from error
             if frames < 0:
                 raise UsageError(f"{self.text} is before the start of {name}", f"It starts at {info.timecode}.")
-        # Matroska rounds times to milliseconds: a frame must not be lost for that.
+        # Matroska rounds times to milliseconds, by which no frame must be lost.
         slack = Fraction(1, 2000) if info.container == "matroska" else Fraction(0)
         return max(Fraction(0), frames / rate - slack)
 
 
 def parse_time(text: str) -> Fraction:
-    """Return seconds (`12.5`) or clock time (`1:02:03.5`, `02:03`)."""
+    """Parse seconds (`12.5`) or clock time (`1:02:03.5`, `02:03`), in seconds. Raises UsageError."""
     try:
         *whole, last = text.split(":")
         seconds = _fraction(last)
@@ -75,7 +74,7 @@ def parse_time(text: str) -> Fraction:
 
 
 def parse_moment(text: str) -> Fraction | Timecode:
-    """Return a time of a clip: as of `parse_time`, or a timecode (`HH:MM:SS:FF`)."""
+    """Parse a time as in `parse_time`, or a timecode (`HH:MM:SS:FF`). Raises UsageError."""
     if is_timecode(text):
         return Timecode(text)
     try:
@@ -86,7 +85,7 @@ def parse_moment(text: str) -> Fraction | Timecode:
 
 
 def parse_rate(text: str) -> Fraction:
-    """Return a frame rate such as 25, 29.97 or 30000/1001; the NTSC decimals are taken for what they stand for."""
+    """Parse a frame rate such as 25, 29.97 or 30000/1001; NTSC decimals become exact fractions. Raises UsageError."""
     exact = {"23.976": "24000/1001", "23.98": "24000/1001", "29.97": "30000/1001", "59.94": "60000/1001"}
     try:
         rate = _fraction(exact.get(text, text))
@@ -104,7 +103,7 @@ def _count(text: str, limit: int | None) -> int:
 
 
 def _fraction(text: str) -> Fraction:
-    """Return a number or a fraction. Raises ValueError, also for a number so large (1e999999999) that to read it would
+    """Parse a number or a fraction. Raises ValueError, also for numbers so large (1e999999999) that parsing them would
     take forever."""
     if len(text) > 40 or re.search(r"[eE][-+]?[\d_]{3}", text):
         raise ValueError("not a sensible number")

@@ -1,4 +1,4 @@
-"""Writing results: one class for every kind of output, and the checks before any work is done."""
+"""Writing results: one class for all kinds of output, and checks before any work is done."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class _Sink(Protocol):
     def write(self, pixels: Frame, time: Fraction, duration: Fraction) -> None: ...
 
     def finish(self) -> None:
-        """Complete what was written; nothing has its name yet."""
+        """Complete the output under its temporary name."""
 
     def publish(self, *, keep: bool) -> None:
-        """Give it its name.  keep: `abort` can still undo it."""
+        """Rename the output to its final name.  keep: `abort` can still undo it."""
 
     def release(self) -> None:
         """Remove what `abort` would need."""
 
     def abort(self) -> None:
-        """Remove what was written, and put back what it has replaced."""
+        """Remove the output, and restore what it has replaced."""
 
 
 def check_output(
@@ -57,13 +57,13 @@ def check_output(
     pix_fmt: str | None = None,
     numbers: Container[object] | None = None,
 ) -> None:
-    """Refuse, before any work is done, what could not be written.
+    """Check, before any work is done, that an output can be written.
 
-    Raises UsageError where the output exists and `overwrite` is false, where it is one of `inputs` (also through a
-    link) or would put frames into a folder of input frames, and for a wrong `crf` or `pix_fmt`; OutputError where the
-    folder is missing or not writable, and for an unknown container or codec; MissingError without the package for it.
+    Raises UsageError if the output exists and `overwrite` is false, if it is one of `inputs` (also through a link) or
+    would put frames into a folder of input frames, and for a wrong `crf` or `pix_fmt`; OutputError if the folder is
+    missing or not writable, and for an unknown container or codec; MissingError without the package for it.
 
-    numbers: of the pictures that will be written to a pattern, where others may lie beside them.
+    numbers: numbers of the pictures to write, if others of the pattern may exist; None: all.
     """
     encoding = resolve_encoding(path, codec=codec, crf=crf, pix_fmt=pix_fmt)
     if encoding.openimageio:
@@ -72,43 +72,43 @@ def check_output(
 
 
 def holds_alpha(path: Path, *, codec: str | None = None, pix_fmt: str | None = None) -> bool:
-    """Tell whether an output of this name, written with `alpha=True`, keeps alpha; elsewhere frames are laid over
-    black."""
+    """Return whether an output of this name, written with `alpha=True`, keeps alpha; otherwise frames are composited
+    over black."""
     return resolve_encoding(path, codec=codec, pix_fmt=pix_fmt, alpha=True).alpha
 
 
 def holds_more(path: Path, *, codec: str | None = None, pix_fmt: str | None = None) -> bool:
-    """Tell whether an output of this name can hold more than 8 bits a channel."""
+    """Return whether an output of this name can hold more than 8 bits per channel."""
     return resolve_encoding(path, codec=codec, pix_fmt=pix_fmt, deep=True).bits > 8
 
 
 def holds_audio(path: Path) -> bool:
-    """Tell whether an output of this name can carry sound."""
+    """Return whether an output of this name can carry sound."""
     return container_of(path).sound_encoder is not None
 
 
 class Writer:
     """Writes frames, and sound beside them, to .mp4, .mov, .mkv, .webm, .mxf, .gif or a pattern of pictures.
 
-    A context manager. At a normal exit the result is complete and has its name; after an exception nothing is left.
+    A context manager: after a normal exit the result is complete under its name, after an exception nothing is left.
 
-    width, height: of the frames, in pixels.  rate: nominal frames per second.
-    alpha: keep the fourth channel where the codec can; where it cannot, frames are laid over black.
-    deep: frames are floats, and more than 8 bits of them are kept where the codec can.
-    plates: how OpenEXR, DPX and TIFF are written.
-    audio: sound to carry, one source a track, copied where the container holds its codec, else transcoded.
-    colour: tags of the driving video; what they leave open follows from the size.
-    codec, crf, pix_fmt: choices in ffmpeg's names, each the container's default where None.
-    metadata: such as {"comment": ...}.  mark: that the result is synthetic, wherever the container has a place for it.
-    timecode, reel: of the first frame, for .mov and .mxf.
+    width, height: size of the frames in pixels.  rate: nominal frames per second.
+    alpha: keep the fourth channel if the codec can; otherwise frames are composited over black.
+    deep: frames are floats, of which more than 8 bits are kept if the codec can.
+    plates: format of OpenEXR, DPX and TIFF.
+    audio: sound, one source per track, copied if the container supports its codec, else transcoded.
+    colour: tags of the driving video; missing ones follow from the size.
+    codec, crf, pix_fmt: ffmpeg's names and values; None: the container's default.
+    metadata: such as {"comment": ...}.  mark: the mark of synthetic media, written if the container has a place for it.
+    timecode, reel: values of the first frame, for .mov and .mxf.
     time_base: unit of the timestamps, in seconds; without it, multiples of 1/rate and of the usual clocks
-    (1/90000, 1/1000, 1/600, 1/15360, 1/12800) are exact. Matroska and WebM keep milliseconds and GIF hundredths:
-    there times go to the nearest.
-    threads: of the encoder; None leaves most of the processor to the model.
-    first_number: of the first picture of a pattern.  part: the other pictures of the pattern are left alone; else an
-    older result of that pattern goes.
-    complete: is called with the finished file, not with pictures, before it gets its name, and may change it.
-    Raises OutputError and UsageError as `check_output` does, and OutputError when the disk is full.
+    (1/90000, 1/1000, 1/600, 1/15360, 1/12800) are exact. Times are rounded to milliseconds in Matroska and WebM, and
+    to hundredths of a second in GIF.
+    threads: threads of the encoder; None leaves most of the processor to the model.
+    first_number: number of the first picture of a pattern.  part: leave other pictures of the pattern alone; otherwise
+    those of an older result are removed.
+    complete: called with the finished file (not with pictures) before it is renamed; may change the file.
+    Raises the OutputError and UsageError of `check_output`, and OutputError if the disk is full.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Writer:
         self._mark = mark
         self._timecode, self._reel = timecode, reel
         self.threads = threads or max(1, min(4, (os.cpu_count() or 1) // 4))
-        """Number of the encoder's threads."""
+        """Number of encoder threads."""
         self._complete = complete
         self._target = real_target(self.path)
         self._overwrite = overwrite
@@ -165,17 +165,17 @@ class Writer:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) of the written frames in pixels: even where the codec holds even sizes only."""
+        """(width, height) of the written frames in pixels: rounded up to even sizes for codecs that need them."""
         return self._encoding.coded_size(self._picture.width, self._picture.height)
 
     @property
     def audio_codec(self) -> str | None:
-        """Codec of the sound that is written; None without sound and before the writer is entered."""
+        """Codec of the written sound; None without sound, and before the writer is entered."""
         return self._sink.audio_codec if self._sink else None
 
     def __enter__(self) -> Self:
         try:
-            # A signal between the first file and the end of this would leave that file: nobody knows of it yet.
+            # A signal while the files are created would leave some behind, since `abort` does not know them yet.
             with held_back():
                 self._open()
         except BaseException:
@@ -225,8 +225,11 @@ class Writer:
         )
 
     def write(self, pixels: Frame, time: Fraction, duration: Fraction) -> None:
-        """Add a frame: (height, width, 3 or 4) RGB or RGBA, shown from `time` for `duration`, in seconds from the start
-        of the output: uint8 sRGB, or float32 in the result's space. Pictures may have other channels."""
+        """Add a frame, shown from `time` for `duration`, in seconds from the start of the output.
+
+        pixels: (height, width, 3 or 4), uint8 sRGB or float32 in the result's space; pictures may have other channels.
+        Raises OutputError.
+        """
         if self._sink is None:
             raise ValueError("the writer is not open: use it in a `with` statement")
         size = (self._picture.height, self._picture.width)
@@ -265,24 +268,24 @@ class Writer:
             self._complete(self._temporary)
 
     def publish(self, *, keep: bool = False) -> None:
-        """Give the result its name. Raises OutputError.  keep: `abort` can still undo it, until `release`."""
+        """Rename the result to its final name. Raises OutputError.  keep: `abort` can undo it until `release`."""
         assert self._sink is not None
         self._sink.publish(keep=keep)
 
     def release(self) -> None:
-        """Let go of what the result has replaced."""
+        """Remove what the result has replaced."""
         assert self._sink is not None
         self._sink.release()
-        self._let_go()
+        self._close_folder()
 
     def abort(self) -> None:
-        """Leave everything as it was before."""
+        """Remove the result, and restore what it has replaced."""
         if self._sink is not None:
             self._sink.abort()
         elif self._temporary is not None and self._folder is not None:
             self._folder.remove(self._temporary.name)
-        self._let_go()
+        self._close_folder()
 
-    def _let_go(self) -> None:
+    def _close_folder(self) -> None:
         if self._folder is not None:
             self._folder.close()

@@ -1,7 +1,7 @@
 """Reading published checkpoints and native model files, safely; writing native ones.
 
 A checkpoint is groups of named tensors: {"generator": {"first.conv.weight": (64, 3, 7, 7), ...}, "kp_detector": ...}.
-Nothing in a file is ever executed, and a file is never trusted about sizes.
+Nothing in a file is ever executed, and sizes that a file declares are never trusted.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _LEGACY_PICKLES = 5
 follow."""
 _DAMAGED = "Copy or download it again."
 _FORBIDDEN = re.compile(r"(?:GLOBAL|function|class|module) `?([\w.]+)")
-"""The common part of torch's refusals: the word before the name that a pickle wanted to import or to call."""
+"""The common part of torch's error messages: the word before the name that a pickle tried to import or call."""
 
 LOOSE = "state_dict"
-"""The group of tensors that a file holds without one."""
+"""Name of the group for tensors that a file holds outside any group."""
 
 Groups = dict[str, dict[str, Tensor]]
 
@@ -47,8 +47,7 @@ class Checkpoint:
     groups: Groups
     metadata: Mapping[str, str]
     """Metadata of a native file: format_version, backend, preset (YAML), licence, training (JSON), ...; of a published
-    one: training only, with the numbers that it holds beside the networks (epoch); of a checkpoint of a run the preset
-    too."""
+    one: only training, with the numbers stored besides the networks (epoch); of a run's checkpoint also the preset."""
     path: Path
 
 
@@ -60,9 +59,9 @@ def read_checkpoint(path: Path, *, loose: bool = False) -> Checkpoint:
 
     loose: a safetensors file may hold one network without naming it too, as those of a folder may.
 
-    Optimiser states are left out, and the `module.` that torch's DataParallel puts before names is taken off.
-    Raises ModelError, which names what is wrong: a file that is none, truncated or damaged, a pickle that wants to
-    run code, tensors that are none, that claim more than the file holds, or that hold NaN or infinity.
+    Optimiser states are left out, and the prefix `module.` of torch's DataParallel is removed.
+    Raises ModelError with the reason: not a model file, truncated or damaged, a pickle that would run code, entries
+    that are not tensors, tensors that declare more than the file holds, or NaN or infinity in them.
     """
     path = Path(path)
     if path.is_dir():
@@ -90,7 +89,8 @@ def _read_folder(path: Path) -> Checkpoint:
 
 
 def read_content(path: Path, *, in_place: bool = False) -> Any:
-    """Return what torch saved there, whatever it is; on the CPU. Raises ModelError as read_checkpoint does.
+    """Return the object that torch saved in a file, of any type; tensors on the CPU. Raises ModelError as
+    read_checkpoint does.
 
     in_place: leave tensors in the file until they are used, where nothing in it is compressed.
     """
@@ -115,10 +115,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def write_native(path: Path, groups: Mapping[str, Mapping[str, Tensor]], metadata: Mapping[str, str]) -> None:
-    """Write a native model file: safetensors, tensors named `group/name`, with metadata; whole or not at all.
+    """Write a native model file: safetensors, tensors named `group/name`, with metadata, atomically.
 
     metadata: backend, preset (resolved YAML), licence, ...; format and format version are added.
-    Raises OutputError where the file cannot be written.
+    Raises OutputError if the file cannot be written.
     """
     from safetensors.torch import save
 
@@ -133,8 +133,8 @@ def write_native(path: Path, groups: Mapping[str, Mapping[str, Tensor]], metadat
 def halved(groups: Mapping[str, Mapping[str, Tensor]]) -> Groups:
     """Return the same groups with weights in half precision.
 
-    Biases and statistics (one axis or none) stay as they are, since they cost next to nothing, and so does a tensor
-    with values beyond half precision.
+    Biases and statistics (one axis or none) keep their precision, since they are small, and so does a tensor
+    with values outside the range of half precision.
     """
 
     def half(tensor: Tensor) -> Tensor:
@@ -174,7 +174,8 @@ def _read_native(path: Path, loose: bool) -> tuple[Groups, dict[str, str]]:
 
 
 def _zip_is_plain(path: Path) -> bool:
-    """Check a torch zip file (complete, undamaged, no larger unpacked than is plausible); is nothing compressed?"""
+    """Check a torch zip file (complete, undamaged, of plausible unpacked size); return whether
+    nothing in it is compressed."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -192,7 +193,7 @@ def _zip_is_plain(path: Path) -> bool:
             damaged = archive.testzip()
     except ModelError:
         raise
-    except Exception as error:  # zipfile lets errors of any kind escape.
+    except Exception as error:  # zipfile raises errors of any kind.
         raise ModelError(f"{path} is truncated or damaged: {first_line(error)}", _DAMAGED) from error
     if damaged is not None:
         raise ModelError(f"{path} is damaged: the checksum of {damaged} does not match", _DAMAGED)
@@ -206,7 +207,7 @@ def _read_published(path: Path, in_place: bool) -> tuple[Groups, dict[str, str]]
     groups = _groups_of(content, path)
     average = content.get("average")
     if "fommctl" in content and isinstance(average, dict) and average:
-        # Of a run that keeps one, the averaged weights are the model.
+        # If a run keeps averaged weights, they are the model.
         groups |= _groups_of(average, path)
     return groups, _about(content)
 
@@ -231,14 +232,14 @@ def _load(path: Path, in_place: bool) -> Any:
             f"{path} is refused: it tries to call {forbidden[1]}, but a model needs no code",
             "Do not use this file unless you know who made it; nothing in it was run.",
         ) from error
-    except Exception as error:  # A parser that is fed a damaged file may fail in any way.
+    except Exception as error:  # Parsers raise errors of any kind on damaged files.
         if out_of_memory(error):
             raise ModelError(f"not enough memory for {path}", "Free some, or use a smaller model.") from error
         raise ModelError(f"{path} is truncated or damaged: {first_line(error)}", _DAMAGED) from error
 
 
 def _check_pickles(path: Path) -> None:
-    """Raise ModelError where a pickle in a torch file would call something, or take memory or time without a limit."""
+    """Raise ModelError if a pickle in a torch file would call something, or use unbounded memory or time."""
     size = os.path.getsize(path)
     try:
         with path.open("rb") as file:
@@ -255,7 +256,7 @@ def _check_pickles(path: Path) -> None:
         raise ModelError(
             f"{path} {refusal}", "Do not use this file unless you know who made it; nothing in it was run."
         ) from refusal
-    except Exception as error:  # A parser that is fed a damaged file may fail in any way.
+    except Exception as error:  # Parsers raise errors of any kind on damaged files.
         raise ModelError(f"{path} is truncated or damaged: its pickle cannot be read", _DAMAGED) from error
 
 
@@ -285,7 +286,7 @@ def _groups_of(content: Mapping[Any, Any], path: Path) -> Groups:
 
 
 def _about(content: Mapping[Any, Any]) -> dict[str, str]:
-    """Return numbers beside the networks, and what a run of fommctl says of itself."""
+    """Return the numbers stored besides the networks, and the metadata of a fommctl run."""
     numbers = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, int)}
     about = {"training": json.dumps(numbers)} if numbers else {}
     own = content.get("fommctl")
@@ -295,8 +296,8 @@ def _about(content: Mapping[Any, Any]) -> dict[str, str]:
 
 
 def _check_tensors(groups: Groups, path: Path) -> None:
-    """Check all tensors. Raises ModelError where a tensor is no array of numbers, or where all claim more than the file
-    can hold."""
+    """Check all tensors. Raises ModelError if a tensor is not an array of numbers, or all together declare more than
+    the file can hold."""
     total = 0
     for group, name, tensor in _triples(groups):
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.device.type != "cpu":

@@ -1,4 +1,4 @@
-"""What a model file is, told from its first bytes and its header, without torch."""
+"""Identification of model files from their first bytes and headers, without torch."""
 
 import json
 import os
@@ -29,7 +29,7 @@ _PRETENDERS = (
 
 
 def weights_in(path: Path) -> list[Path]:
-    """Return the files of a model: itself, or those of weights in a folder, by name. Raises ModelError where there are
+    """Return the files of a model: itself, or those of weights in a folder, by name. Raises ModelError if there are
     none, or more than a model has."""
     if not path.is_dir():
         return [path]
@@ -41,7 +41,7 @@ def weights_in(path: Path) -> list[Path]:
 
 
 def weights_sha256(path: Path) -> str:
-    """Return SHA-256 of a model file; of a folder, that of the names and hashes of its files. Raises OSError."""
+    """Return the SHA-256 of a model file; for a folder, of the names and hashes of its files. Raises OSError."""
     if not path.is_dir():
         return file_sha256(path)
     lines = [f"{file_sha256(file)}  {file.relative_to(path).as_posix()}\n" for file in weights_in(path)]
@@ -49,10 +49,10 @@ def weights_sha256(path: Path) -> str:
 
 
 def sniff(path: Path) -> Kind:
-    """Return the kind of the model file at `path`. Raises ModelError, which says what the file is instead."""
+    """Return the kind of the model file at `path`. Raises ModelError for other files, with what they are."""
     try:
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
-            # A pipe is waited for until somebody writes to it.
+            # Opening a pipe blocks until something writes to it.
             raise ModelError(f"{path} is a pipe or a device, not a model file", "Copy the model into a file.")
         with path.open("rb") as file:
             start = file.read(512)
@@ -85,7 +85,7 @@ def read_header(path: Path) -> dict[str, Any]:
     """Return the JSON header of a safetensors file: {tensor name: {"dtype", "shape", "data_offsets"}, "__metadata__":
     {...}}.
 
-    Raises ModelError where the file is no readable safetensors file.
+    Raises ModelError if it is not a readable safetensors file.
     """
     if sniff(path) != "safetensors":
         raise ModelError(f"{path} is not a safetensors file", "Convert it with 'fommctl models import'.")
@@ -112,10 +112,10 @@ def _is_entry(name: str, value: object) -> bool:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Return the metadata of a safetensors file; empty where it has none."""
+    """Return the metadata of a safetensors file; empty if it has none."""
     return {str(key): str(value) for key, value in read_header(path).get("__metadata__", {}).items()}
 
 
 def count_values(path: Path) -> int:
-    """Return how many numbers the tensors of a safetensors file hold."""
+    """Return the number of values in all tensors of a safetensors file."""
     return sum(prod(entry["shape"]) for name, entry in read_header(path).items() if name != "__metadata__")

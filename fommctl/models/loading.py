@@ -1,4 +1,4 @@
-"""From the name or path of a model to networks with its weights in them, and from these to a file of another kind."""
+"""Loading of models by name or path into networks, and their import and export."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ _HINT = "Leave out --preset to read the architecture off the file, or name the p
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """Networks with weights, and what is known of them."""
+    """Networks with weights, and what is known about them."""
 
     name: str
     """Name in the registry, or of the file."""
@@ -97,7 +97,7 @@ class LoadedModel:
     groups: tuple[str, ...] = ()
     """Groups whose weights came from the file."""
     path: Path | None = None
-    """Path of the file; None where the weights come from none."""
+    """Path of the file; None for weights that do not come from a file."""
     fingerprint: FileFingerprint | None = None
     """State of the file before it was read."""
     publisher: str | None = None
@@ -109,8 +109,8 @@ def load_model(model: str | None, host: Host, *, preset: str | None = None, sets
     """Load a model on the CPU, in eval mode.
 
     model: a name of the registry, the path of a file, or None: the weights registered for `preset`, else the built-in
-    model.  preset: name or path of the architecture; without it the file's own counts, then that of the registry, then
-    what the tensors tell.  sets: `KEY=VALUE` over the preset.
+    model.  preset: name or path of the architecture; default: the file's own, then the registry's, then
+    one derived from the tensors.  sets: `KEY=VALUE` over the preset.
 
     Raises UsageError (unknown name, ambiguous architecture), MissingError (weights not pulled), ModelError (a file that
     cannot be used; tensors that do not fit are listed by name).
@@ -143,7 +143,7 @@ def load_file(
 ) -> LoadedModel:
     """Load the model file at `path` as the registered model `entry`, if it is one; see `load_model`.
 
-    sets: over what is not a finished preset.
+    sets: `KEY=VALUE` over any preset but a finished `Preset`, which is used as it is.
     """
     chosen = load_preset(preset, host, sets=sets) if isinstance(preset, str) else preset
     fingerprint = FileFingerprint.of(*weights_in(path)) if path.exists() else None
@@ -179,7 +179,7 @@ def _in_layout(checkpoint: Checkpoint, spec: BackendSpec) -> Checkpoint:
 
 
 def fixed_buffers(network: nn.Module) -> set[str]:
-    """Return names of the buffers that follow from the architecture: all but statistics of normalisation."""
+    """Return the names of buffers determined by the architecture: all except normalisation statistics."""
     return {
         f"{prefix}.{name}" if prefix else name
         for prefix, module in network.named_modules()
@@ -197,7 +197,7 @@ def locate(model: str | None, host: Host) -> Path:
 def load_weights(backend: Backend, spec: BackendSpec, checkpoint: Checkpoint, preset: str) -> tuple[str, ...]:
     """Copy the weights of `checkpoint` into the networks of `backend`; returns the groups that were filled.
 
-    Groups that the model does without (a discriminator) are left alone where the file has none. Raises ModelError
+    Groups that the model does without (a discriminator) are left unchanged if the file has none. Raises ModelError
     listing every kind of tensor that does not fit, by name.
     """
     networks = backend.modules()
@@ -268,11 +268,11 @@ def _stored_preset(checkpoint: Checkpoint, name: str, host: Host, sets: Sequence
 
 
 def _read_off(checkpoint: Checkpoint, name: str, host: Host, sets: Sequence[str]) -> tuple[Preset, tuple[str, ...]]:
-    """Return a preset made from what the tensors tell, and the notes on what was read and what was assumed."""
+    """Return a preset derived from the tensors, and notes on what was read and what was assumed."""
     read: dict[str, Architecture] = {}
     unclear: list[UsageError] = []
     for backend in host.backends:
-        # Each sees the file as it is, and only its own translation.
+        # Each backend gets its own copy: translating names changes it.
         given = {group: dict(tensors) for group, tensors in checkpoint.groups.items()}
         try:
             groups = host.ask("backend", backend, "from_published", given, default={})
@@ -312,7 +312,7 @@ def _is_counter(name: str) -> bool:
 
 
 def file_stem(path: Path) -> str:
-    """Return the name of a model file without its ending: `vox-cpk` of `vox-cpk.pth.tar`."""
+    """Return the name of a model file without its suffix: `vox-cpk` of `vox-cpk.pth.tar`."""
     return path.name.removesuffix(".tar").removesuffix(".pth").removesuffix(".safetensors")
 
 
@@ -360,15 +360,15 @@ def import_model(
 
 @dataclass(frozen=True)
 class Exported:
-    """A checkpoint that was written."""
+    """Result of an export."""
 
     path: Path
     model: str
-    """Name of the model that it was made of."""
+    """Name of the exported model."""
     groups: tuple[str, ...]
     """Networks that it holds."""
     epoch: int
-    """Epochs that the model was trained for; 0 where its file does not say."""
+    """Epochs that the model was trained for; 0 if unknown."""
 
 
 def export_model(
@@ -411,7 +411,7 @@ def export_model(
 
 
 def _save(content: Mapping[str, object], target: Path) -> None:
-    # Through memory: of a full disk torch.save tells no more than a position in the file.
+    # Through memory: on a full disk, torch.save reports only a position in the file.
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
     with atomic_write(target) as temporary:
@@ -438,14 +438,14 @@ def _write_folder(
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return each with memory of its own: torch.save would write all of what a view looks into."""
+    """Return copies with memory of their own: torch.save would write the whole storage behind a view."""
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 
 
 def _epoch(training: str | None) -> int:
-    """Return the epoch after which a model was saved; 0 where that is not known.
+    """Return the epoch after which a model was saved; 0 if unknown.
 
-    training: the JSON of a model's metadata, which anybody may have written.
+    training: JSON from a model's metadata, which is not trusted.
     """
     try:
         epoch = json.loads(training or "{}")["epoch"]

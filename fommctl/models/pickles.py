@@ -1,9 +1,9 @@
-"""What a torch pickle would do, found out before anything in it is done.
+"""Checks of torch pickles before they are executed.
 
-torch's own reader (weights_only) calls nothing but what it knows, and still takes memory and time without a limit:
-`bytearray(10**10)` and storages of any size are on its list, and a key made of nested tuples that share their parts is
-hashed for longer than the universe lasts, in C, where no signal is heeded. The operations are therefore followed here
-with names in place of objects.
+torch's own reader (weights_only) calls only functions on its list, but does not bound memory and time: it allows
+`bytearray(10**10)` and storages of any size, and a key made of nested tuples that share their parts takes exponential
+time to hash, in C, where signals are not handled. The operations are therefore followed here with names in place of
+objects.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 LONGEST_PICKLE = 4 * 2**20
-"""Bytes of what a torch file holds beside the numbers; those of the published models have a twentieth of that."""
+"""Bytes of a torch file besides the numbers; the published models have a twentieth of that."""
 MOST_OPERATIONS = 2_000_000
 MOST_PARTS = 100_000
 """The most parts of a tuple, those of its parts included each time they occur: the cost of hashing it."""
@@ -30,7 +30,7 @@ _CALLS = ("REDUCE", "NEWOBJ")
 
 
 class Refused(Exception):
-    """A pickle that is not read; its text says why, as the end of a sentence that begins with the file."""
+    """A pickle that is not read; the text is the reason, as the end of a sentence that begins with the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ _OTHER = _Item()
 def check_pickle(file: BinaryIO, size: int) -> None:
     """Follow the pickle that begins where `file` stands, to its end.
 
-    size: bytes of the whole file, which no storage can exceed. Raises Refused, and ValueError where it is no pickle.
+    size: bytes of the whole file, which no storage can exceed. Raises Refused, and ValueError if it is not a pickle.
     """
     stack: list[_Item] = []
     memo: dict[int, _Item] = {}
@@ -151,7 +151,7 @@ def _called(function: _Item, arguments: _Item) -> _Item:
 
 
 def _storage(key: _Item, size: int) -> _Item:
-    """Check that the file is as large as a storage says.
+    """Check that the file is at least as large as the declared storage.
 
     key: ("storage", class, name, device, count of numbers, ...).
     """

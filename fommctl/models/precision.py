@@ -1,4 +1,4 @@
-"""What `--precision auto` stands for: decided by instructions and model, once a machine, and kept with the caches."""
+"""The choice for `--precision auto`: by CPU instructions and model, decided once per machine and cached."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from fommctl.networks.inference.devices import (
 
 log = logging.getLogger(__name__)
 RULES = 1
-"""Raised when the table of `cpu_precisions` changes: machines then decide again."""
+"""Version of the table of `cpu_precisions`: after a change, machines decide again."""
 _FACTS = "cpu", "torch", "instructions", "rules"
 
 
@@ -43,7 +43,7 @@ class Decision:
     path: Path
     """Path of the file that holds the decision."""
     kept: bool
-    """False where the file cannot be written: then each process decides, and all alike."""
+    """False if the file cannot be written: each process then makes the same decision itself."""
 
 
 def choose_precision(name: str, device: torch.device, modules: Mapping[str, nn.Module]) -> str:
@@ -89,7 +89,7 @@ def decision() -> Decision:
         "instructions": bf16_instructions(),
         "rules": RULES,
     }
-    # Machines that share a home have a file each.
+    # Machines that share a home folder have separate files.
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
     return _decision(home() / "cache" / f"precision-{digest}.json", tuple(facts.items()))
 
@@ -101,14 +101,14 @@ def _decision(path: Path, items: tuple[tuple[str, Any], ...]) -> Decision:
     if found is None:
         found = cpu_precisions(facts["instructions"])
         log.debug("--precision auto: %s", found)
-        # A home that cannot be written to changes nothing: the next process decides the same.
+        # An unwritable home is no problem: the next process decides the same.
         with suppress(OutputError, OSError), atomic_write(path) as temporary:
             temporary.write_text(json.dumps({**facts, "precisions": asdict(found)}, indent=2) + "\n", encoding="utf-8")
     return Decision(found, facts["instructions"], path, path.is_file())
 
 
 def _read(path: Path, facts: Mapping[str, Any]) -> CpuPrecisions | None:
-    """Return what the file holds; None where there is none, or it is damaged or of another machine."""
+    """Return the cached decision; None if there is none, or it is damaged or from another machine."""
     try:
         held = json.loads(read_regular(path))
         precisions = CpuPrecisions(**{field.name: held["precisions"][field.name] for field in fields(CpuPrecisions)})

@@ -45,7 +45,7 @@ class RegisteredModel:
     name: str
     summary: str
     preset: str
-    """Name of the preset it goes with; empty for an imported model, which carries its own."""
+    """Name of the model's preset; empty for an imported model, which carries its own."""
     licence: str
     status: Status
     path: Path
@@ -66,14 +66,14 @@ def entries(host: Host) -> dict[str, RegisteredModel]:
 
 
 def find(name: str, host: Host) -> RegisteredModel:
-    """Return the model of this name. Raises UsageError with the nearest name where there is none."""
+    """Return the model of this name. Raises UsageError with the nearest name if there is none."""
     known = entries(host)
     if name in known:
         return known[name]
     path = Path(name)
     if path.exists() or path.name != name:
         if not path.is_file() and not path.is_dir():
-            # It says what the path is, such as a pipe.
+            # `sniff` raises an error with what the path is, such as a pipe.
             sniff(path)
         what = "a folder" if path.is_dir() else "a file"
         raise UsageError(
@@ -87,7 +87,7 @@ def find(name: str, host: Host) -> RegisteredModel:
 
 
 def default(host: Host) -> RegisteredModel:
-    """Return the model that is used where none is named. Raises UsageError where plugins disagree on it."""
+    """Return the default model. Raises UsageError if plugins disagree on it."""
     chosen = [spec.name for spec in (BUILT_IN, *host.models.values()) if spec.default]
     if len(chosen) > 1:
         raise UsageError(f"several models claim to be the default: {', '.join(chosen)}", "Name one with --model.")
@@ -95,7 +95,7 @@ def default(host: Host) -> RegisteredModel:
 
 
 def file_of(entry: RegisteredModel) -> Path:
-    """Return the model's file. Raises MissingError with the command to pull it where it is absent."""
+    """Return the model's file. Raises MissingError with the command to pull it if it is absent."""
     if entry.status == "not pulled":
         raise MissingError(
             f"the weights of {entry.name} are not on this machine", f"Run 'fommctl models pull {entry.name}'."
@@ -107,7 +107,7 @@ def for_preset(preset: str, canonical: Callable[[str], str], host: Host) -> Regi
     """Return the registered weights for a preset: present ones before those to pull, then in the order of registration.
 
     preset: its proper name.  canonical: from a name or alias to the proper name.
-    Raises UsageError where no weights are registered for it.
+    Raises UsageError if no weights are registered for it.
     """
     fitting = [entry for entry in entries(host).values() if entry.preset and canonical(entry.preset) == preset]
     if not fitting:
@@ -116,7 +116,7 @@ def for_preset(preset: str, canonical: Callable[[str], str], host: Host) -> Regi
 
 
 def model_files(spec: ModelSpec, path: Path) -> list[tuple[ModelFile, Path]]:
-    """Return the files of a downloadable model at `path`, and where each of them lies: one, or those of a folder."""
+    """Return the files of a downloadable model at `path`, each with its path: one file, or those in a folder."""
     if not spec.files:
         alone = ModelFile(name=path.name, urls=spec.urls, sha256=spec.sha256, md5=spec.md5, size=spec.size)
         return [(alone, path)]
@@ -127,11 +127,11 @@ def model_files(spec: ModelSpec, path: Path) -> list[tuple[ModelFile, Path]]:
 
 
 def pull(name: str, host: Host, report: Report = lambda done, total: None) -> tuple[RegisteredModel, bool]:
-    """Fetch the weights of `name` where they are absent or damaged; returns the model and whether anything was fetched.
+    """Download the weights of `name` if absent or damaged; return the model and whether anything was downloaded.
 
-    A model imported under this name counts as present. Where the publisher states no SHA-256, that of the first file
+    A model imported under this name counts as present. If the publisher states no SHA-256, that of the first download
     is recorded in FOMMCTL_HOME and later ones must match.
-    Raises MissingError where a file cannot be had, with where to get it and where to put it.
+    Raises MissingError if a file cannot be obtained, with where to get it and where to put it.
     """
     entry = find(name, host)
     spec = entry.spec
@@ -141,7 +141,7 @@ def pull(name: str, host: Host, report: Report = lambda done, total: None) -> tu
         entry = find(name, host)
         if entry.path.suffix == ".safetensors" and entry.path.is_file():
             if entry.path == pulled_path(spec) and spec.sha256 is None and not origin(name):
-                # Its record could not be written when it was fetched.
+                # Its record could not be written after the download.
                 _trust(name, _found(model_files(spec, entry.path)[0][0], entry.path), must=False)
             return entry, False
         before = origin(name)
@@ -160,7 +160,7 @@ def pull(name: str, host: Host, report: Report = lambda done, total: None) -> tu
 def _fetch(name: str, file: ModelFile, target: Path, known: str | None, report: Report) -> dict[str, Any] | None:
     """Fetch a file of a model, unless the right one is there; returns what to record of it.
 
-    known: SHA-256 of the file that was fetched first.
+    known: SHA-256 of the first download.
     """
     sha256 = file.sha256 or known
     if target.exists() and sha256 in (None, file_sha256(target)):
@@ -183,8 +183,8 @@ def _found(file: ModelFile, target: Path) -> dict[str, Any]:
 
 
 def _trust(name: str, note: dict[str, Any], *, must: bool) -> None:
-    """Record which file is the right one from now on. A record that cannot be written is an OutputError where it must
-    be, else a warning."""
+    """Record the hash that later downloads must match. Raises OutputError if that fails and `must` is set, else
+    warns."""
     hint = f"The file stays; run 'fommctl models pull {name}' again to record its hash."
     try:
         with atomic_write(record_path(name), hint=hint) as temporary:
@@ -227,8 +227,8 @@ def is_shipped(spec: ModelSpec | None) -> bool:
 
 
 def pulled_path(spec: ModelSpec) -> Path:
-    """Return the path of a downloadable model: a folder for several files, else a file with the ending of its
-    address."""
+    """Return the path of a downloadable model: a folder for several files, else a file with the suffix of its
+    URL."""
     if spec.files:
         return models_folder() / spec.name
     ending = re.search(r"(\.pth\.tar|\.\w+)$", spec.urls[0].partition("?")[0]) if spec.urls else None
@@ -242,9 +242,9 @@ def record_path(name: str) -> Path:
 
 
 def origin(name: str) -> dict[str, Any]:
-    """Return what is recorded of a pull: url, sha256, size; empty where there was none.
+    """Return the record of a pull: url, sha256, size; empty if there was none.
 
-    Raises ModelError where the record is damaged.
+    Raises ModelError if the record is damaged.
     """
     path = record_path(name)
     if not path.exists():

@@ -1,11 +1,11 @@
-"""The detail of a source at full resolution, given back to frames that a network made of a small copy of it.
+"""Transferring the detail of a source at full resolution to frames that a network made from a small copy of it.
 
-A network's flow tells where in the source each place of a frame comes from. The source itself is read along it at its
-own resolution ("kept"), and so is the small copy. Wherever the frame is what was read of the small copy, it is given
-what the large one has more; what the network painted stays as it is.
+A network's flow gives, for each position in a frame, the position in the source that it comes from. Both the source at
+its own resolution and the small copy are warped along it ("kept"). Where the frame matches the warped small copy, the
+difference between the two is added; what the network has painted itself is unchanged.
 
-Pixels are squares: places are told from one border of the picture (-1) to the other (1), so that pixel i of n lies at
-(2 i + 1) / n - 1 whatever the resolution, and frames, flow and source lie on each other exactly.
+Coordinates run from one border of the picture (-1) to the other (1), so that pixel i of n is at (2 i + 1) / n - 1 at
+any resolution, and frames, flow and source coincide exactly.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from torch import Tensor
 TOLERANCE = 0.06
 """Mean absolute difference of frame and kept source, in [0, 1], at which confidence has fallen to 1 / e."""
 COMPARED = 2
-"""Frame and kept source are compared over squares of so many pixels: networks blur, and a blurred hair is still that
-hair."""
+"""Side in pixels of the squares over which frame and kept source are compared: networks blur, and a blurred hair still
+matches."""
 COLOUR = 4
-"""Pixels of the frame over which a difference from the kept source counts as one of light and colour: it stays."""
+"""Scale in pixels from which on a difference from the kept source is light or colour, which the frame keeps."""
 SQUEEZED = (0.3, 0.6)
-"""Least local stretch of the flow (source pixels a frame pixel) without detail, and from which on it has all: below,
-detail is smeared, and the flow is folded where it is negative."""
+"""Local stretch of the flow (source pixels per frame pixel) up to which there is no detail, and from which on there is
+all: with less stretch, detail is smeared, and with a negative one the flow is folded."""
 STRETCHED = (2.0, 3.0)
-"""Largest local stretch of the flow with all detail, and from which on it has none."""
+"""Local stretch of the flow up to which there is all detail, and from which on there is none."""
 FINENESS = 3
-"""Places are told apart in such parts of a source pixel; odd, so that the pixels themselves are among them."""
+"""Positions per source pixel in the sampling table; odd, so that pixel centres are among them."""
 
 
 Strips = Callable[[slice], Tensor]
@@ -39,11 +39,11 @@ Strips = Callable[[slice], Tensor]
 
 
 class Detail:
-    """Gives frames of one source what its full resolution has more. Use it in one thread at a time.
+    """Computes the detail of one source for its frames. Not thread-safe.
 
-    Large pictures of 8 bits are (rows, columns, 4) here, the last channel without a meaning: pixels of four bytes are
-    read, enlarged and multiplied several times as fast as those of three. Those in floats are (rows, columns, 3) and
-    lie in memory channel by channel; none is ever enlarged as a whole.
+    Large pictures of 8 bits are (rows, columns, 4), with an unused last channel: pixels of four bytes are read,
+    enlarged and multiplied several times as fast as pixels of three. Float pictures are (rows, columns, 3), planar in
+    memory, and never enlarged as a whole.
     """
 
     def __init__(
@@ -54,13 +54,14 @@ class Detail:
         part: tuple[slice, slice],
         edges: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        """Prepare a source.  square: (H, W, 3) at full resolution: uint8, or float32 levels of 255 that may lie beyond
-        them.  small: (h, w, 3) uint8, as the network sees it.
+        """Prepare a source. All tensors must be on the device that computes.
 
-        part: rows and columns of the square that are wanted.  weight: (rows, columns) of that part, multiplied into
-        what is given. All are on the device that is to compute.
-        edges: of that part (rows, columns) how much of its displacement each pixel keeps, and the share of the frame
-        in it; the rest is the source along what is left of the flow.
+        square: (H, W, 3) at full resolution: uint8, or float32 where 255 is white and values may be outside 0 to 255.
+        small: (h, w, 3) uint8, as the network sees it.
+        part: rows and columns of the square that are needed.  weight: (rows, columns) of that part, multiplied into the
+        detail.
+        edges: for that part, (rows, columns) each: the share of its displacement that each pixel keeps, and the share
+        of the frame in it; the rest is the source warped along the reduced flow.
         """
         self._size = square.shape[0], square.shape[1]
         self._part = part
@@ -83,8 +84,8 @@ class Detail:
         self._flow_shape: tuple[int, ...] = ()
 
     def __call__(self, frame: Tensor, flow: Tensor) -> FrameDetail:
-        """Return the detail of a frame (3, h, w) in [0, 1].  flow: (fh, fw, 2), the place in the source of each place,
-        from border to border."""
+        """Return the detail of a frame (3, h, w) in [0, 1].  flow: (fh, fw, 2), positions in the source, borders at -1
+        and 1."""
         shift = displacement(flow)
         if shift.shape != self._flow_shape:
             self._fit(shift)
@@ -98,7 +99,7 @@ class Detail:
         return FrameDetail(self, shift, levels.__getitem__, share.__getitem__)
 
     def _fit(self, shift: Tensor) -> None:
-        """Make what depends on the size of the flow alone."""
+        """Precompute what depends only on the size of the flow."""
         self._flow_shape = shift.shape
         (height, width), (rows, columns) = self._size, self._part
         down = spread(height, shift.shape[1], shift.device)[rows]
@@ -113,13 +114,13 @@ class Detail:
         self._small_centres = centres(height, width, like=shift)
 
     def kept_small(self, shift: Tensor) -> Tensor:
-        """Return the small source along the flow, as it is compared: (3, h, w)."""
+        """Warp the small source along the flow, for the comparison: (3, h, w)."""
         moved = self._small_down @ shift @ self._small_across
         grid = self._small_centres + moved.permute(1, 2, 0)
         return F.grid_sample(self._compared, grid[None], padding_mode="border", align_corners=False)[0]
 
     def kept(self, shift: Tensor, rows: slice) -> Tensor:
-        """Return rows of the wanted part of the source along the flow: (rows, columns, 3 or 4), of its type."""
+        """Warp rows of the needed part of the source along the flow: (rows, columns, 3 or 4), in the source's type."""
         x, y = self._in_table(shift, rows)
         if self._exact:
             height, width = self._size
@@ -135,8 +136,8 @@ class Detail:
         return pixels.view(*x.shape, 1).view(torch.uint8)
 
     def sources(self, flow: Tensor) -> tuple[Tensor, Tensor]:
-        """Find where in the square each place of the wanted part comes from by a flow (fh, fw, 2): columns and rows of
-        its pixels."""
+        """Return where each pixel of the needed part comes from by a flow (fh, fw, 2): columns and rows in pixels of
+        the square."""
         shift = displacement(flow)
         if shift.shape != self._flow_shape:
             self._fit(shift)
@@ -144,39 +145,40 @@ class Detail:
         return (x - self._fineness // 2) / self._fineness, (y - self._fineness // 2) / self._fineness
 
     def _in_table(self, shift: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        """Find the same of some rows, in parts of pixels: columns and rows of the table."""
+        """Return where pixels of some rows come from, as columns and rows of the sampling table."""
         x, y = (self._down[rows] @ shift) @ self._across
         if self._motion is not None:
             x, y = x.mul_(self._motion[rows]), y.mul_(self._motion[rows])
         return x.add_(self._columns), y.add_(self._rows[rows])
 
     def _enlarged(self, planes: Tensor) -> Tensor:
-        """Return (3, h, w) in [0, 1] as levels at the square's size, the wanted part of it: (rows, columns, 4)."""
+        """Enlarge (3, h, w) in [0, 1] to levels at the square's size, and cut out the needed part: (rows, columns,
+        4)."""
         return enlarged(_levels(planes), self._size)[self._part]
 
     def _strips(self, planes: Tensor) -> Strips:
-        """Return (C, h, w) in [0, 1] likewise, a strip at a time: (rows, columns, C)."""
+        """Enlarge (C, h, w) to the needed part of the square strip by strip: (rows, columns, C)."""
         return enlarged_strips(planes * 255, self._size, self._part)
 
 
 @dataclass(frozen=True, slots=True)
 class FrameDetail:
-    """Detail to add to one frame enlarged to the square's size, in levels of 255, a strip of rows at a time:
-    what fits into a processor's cache is several times as fast."""
+    """Detail to add to one frame enlarged to the square's size, in levels of 255, computed in strips of rows: work that
+    fits into the processor's cache is several times as fast."""
 
     detail: Detail
     shift: Tensor
     base: Strips
-    """What of the frame the kept source replaces: (rows, columns, 3 or 4)."""
+    """The part of the frame that the kept source replaces: (rows, columns, 3 or 4)."""
     share: Strips
     """Share of the detail, 0 to 255: (rows, columns, 1 or 4)."""
 
     def kept(self, rows: slice) -> Tensor:
-        """Return the full source along the flow, some rows of the wanted part: (rows, columns, 3 or 4)."""
+        """Return some rows of the warped full source, of the needed part: (rows, columns, 3 or 4)."""
         return self.detail.kept(self.shift, rows)
 
     def strip(self, rows: slice) -> Tensor:
-        """Return the detail of some rows of the wanted part: (rows, columns, 3 or 4) float32."""
+        """Return the detail of some rows of the needed part: (rows, columns, 3 or 4) float32."""
         kept, rest = self.kept(rows).float(), self.detail.rest
         added = (kept - self.base(rows)).mul_(self.share(rows)).mul_(self.detail.weight[rows])
         return added if rest is None else added.add_(kept.mul_(rest[rows]))
@@ -189,10 +191,10 @@ def enlarged(levels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def enlarged_strips(maps: Tensor, size: tuple[int, int], part: tuple[slice, slice]) -> Strips:
-    """Resize maps (C, h, w) to another (height, width), bicubically: first every row, then, when it is asked for, a
-    strip of a part of the result.
+    """Resize maps (C, h, w) to another (height, width), bicubically: all rows at once, then columns for strips of a
+    part of the result on demand.
 
-    What `enlarged` gives needs 75 MB a square of 2160 pixels, and a processor waits for memory, not for sums.
+    `enlarged` needs 75 MB for a square of 2160 pixels, and is bound by memory bandwidth.
     """
     count, source_rows, source_columns = maps.shape
     top = part[0].indices(size[0])[0]
@@ -205,7 +207,7 @@ def enlarged_strips(maps: Tensor, size: tuple[int, int], part: tuple[slice, slic
 
     def strip(rows: slice) -> Tensor:
         start, stop, _ = rows.indices(len(down))
-        # Each row is made of those few around its place; all other factors are 0.
+        # Each row depends on a few rows around its position; all other factors are 0.
         first = max(0, int((top + start + 0.5) * scale - reach))
         last = min(source_rows, int((top + stop - 0.5) * scale + reach) + 1)
         made = down[start:stop, first:last] @ wide[first:last]
@@ -222,7 +224,7 @@ def _levels(planes: Tensor) -> Tensor:
 
 
 def centres(height: int, width: int, like: Tensor) -> Tensor:
-    """Return the places (H, W, 2) of the pixels' centres, x before y, the picture's borders at -1 and 1."""
+    """Return the coordinates (H, W, 2) of the pixel centres, x before y, with the picture's borders at -1 and 1."""
     x, y = (
         (2 * torch.arange(count, device=like.device, dtype=like.dtype) + 1) / count - 1 for count in (width, height)
     )
@@ -230,20 +232,19 @@ def centres(height: int, width: int, like: Tensor) -> Tensor:
 
 
 def displacement(flow: Tensor) -> Tensor:
-    """Return the displacement (2, fh, fw) of each place from its source, of a flow (fh, fw, 2) brought inside the
-    picture."""
+    """Return the displacements (2, fh, fw) of a flow (fh, fw, 2), which is first clamped to the picture."""
     return (flow.float().clamp(-1, 1) - centres(flow.shape[0], flow.shape[1], like=flow.float())).permute(2, 0, 1)
 
 
 def confidence_of(apart: Tensor) -> Tensor:
-    """Return how surely a frame that differs so much from the kept source (3, h, w) is that source: (h, w) in [0,
-    1]."""
+    """Return the confidence (h, w) in [0, 1] that a frame shows the source, from its difference (3, h, w) to the kept
+    source."""
     return torch.exp(-((apart.abs().mean(0) / TOLERANCE) ** 2))
 
 
 def steadiness(shift: Tensor) -> Tensor:
-    """Return 1 where a displacement (2, h, w), from border to border, keeps shapes; falling to 0 where it smears, folds
-    or crowds them: (h, w)."""
+    """Return (h, w) in [0, 1]: 1 where a displacement (2, h, w) keeps shapes, falling to 0 where it smears, folds or
+    crowds them."""
     height, width = shift.shape[1:]
     along_x = torch.gradient(shift, dim=2)[0] * (width / 2)
     along_y = torch.gradient(shift, dim=1)[0] * (height / 2)
@@ -256,7 +257,7 @@ def steadiness(shift: Tensor) -> Tensor:
 
 
 def _ramp(values: Tensor, low: float, high: float) -> Tensor:
-    """Return 0 up to `low`, 1 from `high` on, smooth between."""
+    """Return a smoothstep: 0 up to `low`, 1 from `high` on."""
     part = ((values - low) / (high - low)).clamp_(0, 1)
     return part * part * (3 - 2 * part)
 
@@ -273,14 +274,14 @@ def resize(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
 
 @lru_cache(maxsize=16)
 def spread(length: int, count: int, device: torch.device) -> Tensor:
-    """Return the matrix (length, count) that enlarges a line of `count` values smoothly (bicubic), pixels being
-    areas."""
+    """Return the matrix (length, count) that enlarges a line of `count` values bicubically, with pixels as areas."""
     eye = torch.eye(count, device=device)[None, None]
     return F.interpolate(eye, (length, count), mode="bicubic", antialias=True)[0, 0]
 
 
 def _table(square: Tensor) -> Tensor:
-    """Return the square (H, W, 3) enlarged, so that reading it needs no interpolation: (k H, k W, 4) uint8."""
+    """Return the sampling table, the square (H, W, 3) enlarged so that reading needs no interpolation: (k H, k W, 4)
+    uint8."""
     height, width = square.shape[:2]
     padded = F.pad(square, (0, 1))
     large = enlarged(padded if square.device.type == "cpu" else padded.float(), (FINENESS * height, FINENESS * width))

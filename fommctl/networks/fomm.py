@@ -100,14 +100,14 @@ def motion_from_maps(logits: Tensor, jacobian_maps: Tensor | None, temperature: 
 
 @dataclass(frozen=True, slots=True)
 class DenseMotion:
-    """Motion of each place, at the resolution (h, w) of the motion network."""
+    """Motion at each position, at the resolution (h, w) of the motion network."""
 
     deformation: Tensor
-    """(B, h, w, 2): where in the source each place of the driving frame comes from."""
+    """(B, h, w, 2): the position in the source from which each position of the driving frame comes."""
     mask: Tensor
-    """(B, K + 1, h, w): which part each place belongs to, background first; sums to 1."""
+    """(B, K + 1, h, w): weights of the parts at each position, background first; they sum to 1."""
     sparse_deformed: Tensor
-    """(B, K + 1, C, h, w): the source moved by each part's motion alone."""
+    """(B, K + 1, C, h, w): the source warped by each part's motion alone."""
     occlusion: Tensor | None
     """(B, 1, h, w) in [0, 1]: 0 where the source does not show what is needed."""
 
@@ -122,8 +122,8 @@ def sparse_motions(source: Motion, driving: Motion, height: int, width: int) -> 
     batch, count = driving.keypoints.shape[:2]
     offsets = grid - driving.keypoints[:, :, None, None]
     if driving.jacobians is not None and source.jacobians is not None:
-        # By elimination, as published: in closed form the same gradients are rounded otherwise, and where one is nearly
-        # zero Adam turns that into a full step the other way.  inv_ex makes a GPU wait for no error.
+        # By elimination, as published: in closed form, gradients are rounded differently, and Adam turns the changed
+        # sign of one near zero into a full step in the other direction.  inv_ex does not synchronise the GPU.
         maps = source.jacobians @ torch.linalg.inv_ex(driving.jacobians).inverse
         offsets = torch.einsum("bkij,bkhwj->bkhwi", maps, offsets)
     moved = offsets + source.keypoints[:, :, None, None]
@@ -153,7 +153,7 @@ def deform_by_parts(source: Tensor, motions: Tensor, *, align_corners: bool) -> 
 
 
 class DenseMotionNetwork(nn.Module):
-    """Weighs the parts' motions into one flow, and tells what the source hides."""
+    """Combines the parts' motions to one flow, and estimates the occlusion."""
 
     down: AntiAliasDownsample | None
 
@@ -199,7 +199,7 @@ class DenseMotionNetwork(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """A prediction and what led to it."""
+    """A prediction and its intermediate results."""
 
     prediction: Tensor
     """(B, C, H, W) in [0, 1]."""
@@ -211,18 +211,19 @@ class Generated:
 EMBEDDED_VARIANCE = 0.0025
 """Variance of the Gaussians that a generator embeds: narrower than those of the motion, since eyelids are close to each
 other."""
-EMBEDDED_HEIGHT = 5.0
-"""Their height: how far lids are open is a small difference of two of them."""
+EMBEDDED_HEIGHT = 20.0
+"""Their height: how far lids are open is a small difference of two of them, told by weights that learn no faster than
+others."""
 
 
 class Generator(nn.Module):
-    """Warps the source's features along the dense motion, dims what is hidden, and paints the frame.
+    """Warps the source's features along the dense motion, attenuates occluded ones, and decodes the frame.
 
-    blend_source: a further head tells where the warped source itself is the frame: its pixels are taken there. Ours,
-    after the last skip of Siarohin et al. 2021 (Motion Representations for Articulated Animation): a small network
+    blend_source: an additional head predicts where to take pixels of the warped source itself. Our addition, after the
+    last skip connection of Siarohin et al. 2021 (Motion Representations for Articulated Animation): a small network
     cannot carry fine detail through its bottleneck.
-    embed_keypoints: the warped features are told where the driving keypoints are, after Monkey-Net (Siarohin et al.
-    2019, Animating Arbitrary Objects via Deep Motion Transfer): a coarse flow cannot tell how far lips and eyelids
+    embed_keypoints: add the driving keypoints' positions to the warped features, after Monkey-Net (Siarohin et al.
+    2019, Animating Arbitrary Objects via Deep Motion Transfer): a coarse flow does not show how far lips and eyelids
     are open.
     """
 
@@ -265,9 +266,9 @@ class Generator(nn.Module):
         return features
 
     def decode(self, features: Tensor, motion: DenseMotion, driving: Motion, kept: Tensor) -> Tensor:
-        """Return the frame (B, C, H, W) decoded from the source's features under a motion.
+        """Decode a frame (B, C, H, W) from the source's features under a motion.
 
-        driving: the motion's keypoints.  kept: the warped source, of which a part may be taken as it is.
+        driving: the motion's keypoints.  kept: the warped source, for `blend_source`.
         """
         height, width = features.shape[2:]
         out = self.warp(features, motion.deformation)
@@ -296,16 +297,15 @@ class Generator(nn.Module):
         return Generated(self.decode(self.encode(source), motion, driving_motion, kept), deformed, motion)
 
     def flow_of(self, generated: Generated) -> Tensor:
-        """Return the flow (B, h, w, 2) of `fommctl.api.FlowRenderer`: that of the source's pixels where they are
-        blended in, else that of its features, which were moved at their own size."""
+        """Return the flow (B, h, w, 2) for `fommctl.api.FlowRenderer`: the flow of the source's pixels if they are
+        blended in, else of its features, at their size."""
         smaller = 0 if self.blend is not None else len(self.down_blocks)
         height, width = (side >> smaller for side in generated.prediction.shape[2:])
         return between_borders(generated.motion.deformation, (height, width), align_corners=self.align_corners)
 
 
 def inside(deformation: Tensor) -> Tensor:
-    """Return a flow (B, h, w, 2) whose points outside the source are brought to its border: no black is taken from
-    there."""
+    """Clamp a flow (B, h, w, 2) to the source, so that it never samples the black outside."""
     return deformation.clamp(-1, 1)
 
 
@@ -328,9 +328,9 @@ class DiscriminatorBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Patches of one scale to a map of realness.
+    """The patch discriminator of one scale: frames to a map of scores.
 
-    use_kp: the keypoints' Gaussians are further input channels.  pool_last: the last block pools as the others do.
+    use_kp: the keypoints' Gaussians are additional input channels.  pool_last: the last block pools like the others.
     """
 
     def __init__(
@@ -379,7 +379,7 @@ class Discriminator(nn.Module):
 
 
 class MultiScaleDiscriminator(nn.Module):
-    """One discriminator a scale of an image pyramid."""
+    """One discriminator per scale of an image pyramid."""
 
     def __init__(self, scales: Sequence[float], **params: int | bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Coordinate grids, sampling and Gaussians: the geometry that every network here shares.
+"""Coordinate grids, sampling and Gaussians, shared by all networks.
 
 Coordinates are in [-1, 1], x before y, with the centres of the corner pixels at -1 and 1 (as torch calls it,
 align_corners=True), whatever the sampling does.
@@ -41,7 +41,7 @@ class HostPixels:
             self._pixels = pixels.cpu()
 
     def array(self) -> NDArray[np.uint8]:
-        """Return (B, H, W, 3), once it has arrived."""
+        """Wait for the copy, and return it: (B, H, W, 3) uint8."""
         if self._copied is not None:
             self._copied.synchronize()
         array: NDArray[np.uint8] = self._pixels.numpy()
@@ -78,7 +78,7 @@ def gaussians(keypoints: Tensor, height: int, width: int, variance: float = KEYP
 
 
 def resize_grid(grid: Tensor, height: int, width: int, mode: str = "bilinear") -> Tensor:
-    """Resize of a sampling grid (B, h, w, 2) to (B, H, W, 2), as the published models resize their flow.
+    """Resize a sampling grid (B, h, w, 2) to (B, H, W, 2), as the published models resize their flow.
 
     mode: `bilinear` or `nearest`.
     """
@@ -86,14 +86,15 @@ def resize_grid(grid: Tensor, height: int, width: int, mode: str = "bilinear") -
 
 
 def resize_map(values: Tensor, height: int, width: int, mode: str = "bilinear") -> Tensor:
-    """Resize of maps (B, C, h, w) to (B, C, H, W); mode: `bilinear` or `nearest`."""
+    """Resize maps (B, C, h, w) to (B, C, H, W).  mode: `bilinear` or `nearest`."""
     return values if values.shape[2:] == (height, width) else F.interpolate(values, (height, width), mode=mode)
 
 
 def between_borders(grid: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tensor:
-    """Return a sampling grid (B, h, w, 2) with the borders of the picture at -1 and 1 (see `fommctl.api.FlowRenderer`).
+    """Convert a sampling grid (B, h, w, 2) to coordinates with the picture's borders at -1 and 1 (see
+    `fommctl.api.FlowRenderer`).
 
-    size: (height, width) of what was sampled by it, and with which `align_corners`.
+    size: (height, width) of the maps that were sampled with it.  align_corners: as in that sampling.
     """
     if not align_corners:
         return grid
@@ -102,7 +103,7 @@ def between_borders(grid: Tensor, size: tuple[int, int], *, align_corners: bool)
 
 
 def sample(values: Tensor, grid: Tensor, *, align_corners: bool, padding: str = "zeros") -> Tensor:
-    """Read values (B, C, h, w) at the places of grid (B, H, W, 2): (B, C, H, W).
+    """Sample values (B, C, h, w) at the positions of grid (B, H, W, 2): (B, C, H, W).
 
     align_corners: False reproduces the published code on a current torch, where the identity grid then shrinks the
     picture a little; True is what the published weights were trained with.

@@ -1,4 +1,4 @@
-"""Blocks of the published networks. Attribute names are those of the published checkpoints."""
+"""Blocks of the published networks, with the attribute names of the published checkpoints."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from fommctl.networks.motion import Motion
 def full_precision(like: Tensor) -> AbstractContextManager[object]:
     """Turn autocast off on the device of `like`: keypoints, grids, inverses and losses lose too much in bf16.
 
-    What comes out of a convolution under autocast still has to be made float32 by the caller.
+    The caller must still convert outputs of convolutions under autocast to float32.
     """
     return torch.autocast(like.device.type, enabled=False)
 
 
 def single(x: Tensor) -> Tensor:
-    """Return x in float32 where autocast has made it half precision, else as it is."""
+    """Convert x to float32 if it is in half precision, by autocast; otherwise return it unchanged."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
@@ -42,9 +42,9 @@ class PlainRenderer:
     """The published networks as they are, in fp32, with nothing cached: the reference for speed and exactness."""
 
     def __init__(self, keypoint_detector: nn.Module, generator: nn.Module, device: torch.device) -> None:
-        """keypoint_detector: frames to Motion.  generator: source frames, their motion and the driving motion to what
-        has a `prediction` (B, C, H, W) in [0, 1]; its `flow_of`, if it has one, makes of that the flow of
-        `fommctl.api.FlowRenderer`, or None."""
+        """keypoint_detector: maps frames to Motion.  generator: maps source frames, their motion and the driving motion
+        to an object with a `prediction` (B, C, H, W) in [0, 1]; its optional method `flow_of` maps that object to the
+        flow of `fommctl.api.FlowRenderer`, or None."""
         self.device = device
         self._keypoint_detector = keypoint_detector.to(device).eval()
         self._generator = generator.to(device).eval()
@@ -78,20 +78,20 @@ class PlainRenderer:
 
 
 def width_at(expansion: int, level: int, maximum: int) -> int:
-    """Return the channels at a level of an encoder: doubled at each level up to a maximum."""
+    """Return the number of channels at a level of an encoder: doubled at each level up to a maximum."""
     return min(maximum, expansion << level)
 
 
 def rounds_freely(x: Tensor) -> bool:
-    """Tell whether convolutions of x may be arranged otherwise than published: under autocast on a CPU, where bf16
-    rounds more than any arrangement does. In single precision the published rounding is kept."""
+    """Return whether convolutions of x may be computed in another order than published: only under autocast on a CPU,
+    where bf16 rounds more than that changes. In single precision the published rounding is kept."""
     return x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
 
 def heads(x: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    """Return what two convolutions of the same kernel size make of x.
+    """Return the outputs of two convolutions of the same kernel size on x.
 
-    A single output channel costs as much as sixteen: where rounding allows it both are one convolution.
+    A single output channel costs as much as sixteen: both become one convolution if rounding allows it.
     """
     if not rounds_freely(x) or first.bias is None or second.bias is None:
         return first(x), second(x)
@@ -101,7 +101,7 @@ def heads(x: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> tuple[Tensor, Tenso
 
 
 Norm = Callable[[int], nn.Module]
-"""norm(channels): what a block normalises with; BatchNorm where nothing is said."""
+"""norm(channels): makes the normalisation of a block, by default BatchNorm."""
 
 
 class SameBlock(nn.Module):
@@ -137,7 +137,7 @@ class UpBlock(SameBlock):
         return super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
 
     def _convolved_small(self, x: Tensor) -> Tensor:
-        """Return the convolution of the upsampled x, done at the size of x: see
+        """Compute the convolution of the upsampled x at the size of x, see
         `fommctl.networks.inference.convolutions`."""
         bias = self.conv.bias
         phases = F.conv2d(x, upsampling_kernel(self.conv.weight), None if bias is None else bias.repeat(4), padding=1)
@@ -187,8 +187,8 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Up blocks with the encoder's outputs concatenated behind each, the encoder's input last.
 
-    extra: channels that each of the encoder's outputs has more than the encoder gave it.  outputs: of a last 3x3
-    convolution; None for no such convolution.
+    extra: channels appended to each of the encoder's outputs.  outputs: channels of a last 3x3 convolution; None: no
+    such convolution.
     """
 
     def __init__(
@@ -205,7 +205,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.up_blocks = nn.ModuleList()
         self.widths = [width_at(expansion, blocks, maximum) + extra]
-        """Channels of each result of `levels`."""
+        """Number of channels of each result of `levels`."""
         for level in reversed(range(blocks)):
             here = width_at(expansion, level, maximum)
             self.up_blocks.append(UpBlock(self.widths[-1], here, norm=norm))
@@ -217,7 +217,7 @@ class Decoder(nn.Module):
             self.out_filters = outputs
 
     def levels(self, outputs: list[Tensor]) -> list[Tensor]:
-        """Return the result of every level, coarse first: that of the encoder, then those of each block."""
+        """Return the result of every level, coarse first: the encoder's, then each block's."""
         *skips, out = outputs
         levels = [out]
         for block in self.up_blocks:
@@ -232,7 +232,7 @@ class Decoder(nn.Module):
 class Hourglass(nn.Module):
     """U-Net over its input: (B, C, H, W) to (B, expansion + C, H, W); H and W divisible by 2^blocks.
 
-    outputs: of a last 3x3 convolution, whose channels are then those of the result; None for no such convolution.
+    outputs: channels of a last 3x3 convolution, and so of the result; None: no such convolution.
     """
 
     def __init__(
@@ -298,7 +298,7 @@ KINDS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class _Sum(torch.autograd.Function):
-    """Over the processes. What each of them makes of the sum counts for the gradient of its own part."""
+    """The sum over processes. Each process's gradient is the sum of the gradients of all processes."""
 
     @staticmethod
     def forward(_: Any, values: Tensor) -> Tensor:
@@ -314,7 +314,7 @@ class _Sum(torch.autograd.Function):
 
 
 class SynchronisedBatchNorm(nn.BatchNorm2d):
-    """In training, statistics (in float32 at least) of what all processes give it; else as torch's BatchNorm.
+    """BatchNorm with statistics (at least in float32) over the inputs of all processes in training.
 
     x: (B, C, ...); B may differ between processes.  Names, running mean and unbiased running variance are torch's.
     """
@@ -355,7 +355,8 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
 
 
 def synchronise(network: nn.Module) -> None:
-    """Let every BatchNorm in `network` see the whole batch, in place: parameters, statistics and names stay."""
+    """Replace every BatchNorm in `network`, in place, by one over the whole batch; parameters, statistics and names are
+    kept."""
     for module in network.modules():
         if type(module) in KINDS:
             # The attributes of the three kinds are the same; only the dimensions that they accept differ.

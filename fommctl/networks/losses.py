@@ -22,7 +22,7 @@ Judged = Mapping[float, tuple[list[Tensor], Tensor]]
 
 
 class ImagePyramid(nn.Module):
-    """A picture at several scales, each smoothed before it is reduced."""
+    """A picture at several scales, each blurred before it is downsampled."""
 
     def __init__(self, scales: Sequence[float], channels: int) -> None:
         super().__init__()
@@ -98,10 +98,10 @@ def guidance_loss(keypoints: Tensor, landmarks: Tensor, points: Sequence[Sequenc
 def span_loss(
     keypoints: Tensor, landmarks: Tensor, points: Sequence[Sequence[int]], spans: Sequence[Sequence[int]]
 ) -> Tensor:
-    """Return the mean absolute difference between vectors from keypoint to keypoint and those of their landmarks.
+    """Return the mean absolute difference between vectors from keypoint to keypoint and between their landmarks.
 
-    Lips and eyelids are told by a few pixels; a keypoint that is off by as much together with its neighbour still
-    opens and closes them rightly.
+    Openings of lips and eyelids are a few pixels; if a keypoint and its neighbour have the same error, the opening is
+    still right.
     keypoints, landmarks, points: as in `guidance_loss`.  spans: pairs of numbers of `points`, counted from 0.
     """
     wanted = _vectors(_targets(landmarks, points), spans)
@@ -111,10 +111,11 @@ def span_loss(
 
 
 def likeness_loss(found: Tensor, wanted: Tensor, spans: Sequence[Sequence[int]]) -> Tensor:
-    """Return the mean absolute difference of the keypoints of a prediction and of the driving frame, plus that of the
+    """Return the mean absolute difference between the keypoints of prediction and driving frame, plus the same for the
     vectors from keypoint to keypoint.
 
-    found, wanted: (B, K, 2) in [-1, 1]; no gradient reaches those of the driving frame.  spans: as in `span_loss`.
+    found, wanted: (B, K, 2) in [-1, 1], of prediction and driving frame; `wanted` gets no gradient.  spans: as in
+    `span_loss`.
     """
     difference = found - wanted.detach()
     loss = difference.abs().mean()
@@ -124,9 +125,9 @@ def likeness_loss(found: Tensor, wanted: Tensor, spans: Sequence[Sequence[int]])
 def focus_loss(
     prediction: Tensor, truth: Tensor, landmarks: Tensor, points: Sequence[Sequence[int]], deviation: float = 0.1
 ) -> Tensor:
-    """Return the mean absolute difference, weighted by Gaussians around where landmarks of the driving frame should be.
+    """Return the mean absolute difference, weighted by Gaussians around landmarks of the driving frame.
 
-    Lips and eyelids are a few percent of a frame, and what a viewer looks at first.
+    Lips and eyelids are a few percent of a frame, but what a viewer looks at first.
     prediction, truth: (B, C, H, W).  landmarks, points: as in `guidance_loss`; a frame without landmarks costs nothing.
     deviation: of the Gaussians, where a frame is two wide.
     """

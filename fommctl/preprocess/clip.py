@@ -29,7 +29,7 @@ from fommctl.media.writer import Writer, holds_audio
 from fommctl.preprocess.config import Fit
 from fommctl.preprocess.manifest import Measure, measure
 from fommctl.provenance.hashing import InputFile
-from fommctl.workers import Tell, Work
+from fommctl.workers import Progress, Work
 
 SLACK = Fraction(1, 1000)
 """Seconds by which a frame may lie before the start, or before the end, of its clip: data sets round their times."""
@@ -77,16 +77,16 @@ class WrittenClip:
     """Hash of the raw file; None for frames that the data set makes."""
 
 
-def make_clip(job: ClipJob, tell: Tell = lambda done, total: None) -> WrittenClip:
-    """Write the clip, one frame at a time, with tell(frames written, None) after each, and its true keypoints beside
+def make_clip(job: ClipJob, report: Progress = lambda done, total: None) -> WrittenClip:
+    """Write the clip, one frame at a time, with report(frames written, None) after each, and its true keypoints beside
     it where the record has some. Raises FommctlError; whatever is raised, nothing is left at the target."""
     record, rate = job.record, nominal_rate(job.record)
     keypoints = KeypointRows.of(record, job.options.size)
     if record.frames is not None:
-        return _write(job, _cut(job, record.frames(), rate, keypoints), rate, tell, keypoints)
+        return _write(job, _cut(job, record.frames(), rate, keypoints), rate, report, keypoints)
     assert record.path is not None
     if (strip := _strip(record.path)) is not None:
-        return _write(job, _cut(job, strip, rate, keypoints), rate, tell, keypoints)
+        return _write(job, _cut(job, strip, rate, keypoints), rate, report, keypoints)
     info = probe(record.path, fps=rate, deinterlace=job.options.deinterlace)
     start, end = _times(record)
     side = job.options.size
@@ -101,7 +101,7 @@ def make_clip(job: ClipJob, tell: Tell = lambda done, total: None) -> WrittenCli
         deinterlace=job.options.deinterlace,
     ) as reader:
         frames = iter(reader) if keypoints is None else _with_keypoints(reader, keypoints, box)
-        return _write(job, frames, info.rate, tell, keypoints, reader)
+        return _write(job, frames, info.rate, report, keypoints, reader)
 
 
 def source_hash(path: Path) -> str:
@@ -189,7 +189,7 @@ def _write(
     job: ClipJob,
     frames: Iterator[Frame],
     rate: Fraction,
-    tell: Tell,
+    report: Progress,
     keypoints: KeypointRows | None,
     reader: Reader | None = None,
 ) -> WrittenClip:
@@ -206,7 +206,7 @@ def _write(
     with Writer(path, width=side, height=side, rate=rate, audio=sound, colour=tags, threads=1) as writer:
         for frame in chain((first,), frames):
             writer.write(frame.pixels, frame.time - first.time, frame.duration)
-            tell(writer.frames_written, None)
+            report(writer.frames_written, None)
     warnings += [*(reader.warnings if reader else ()), *writer.warnings]
     points = None if keypoints is None else _write_points(job.target, keypoints)
     made = measure(job.target)
@@ -288,7 +288,7 @@ def make_worker() -> Work[ClipJob, WrittenClip]:
     return _make_hashed
 
 
-def _make_hashed(job: ClipJob, tell: Tell) -> WrittenClip:
+def _make_hashed(job: ClipJob, report: Progress) -> WrittenClip:
     source = None if job.record.path is None else InputFile.of(job.record.path)
-    made = make_clip(job, tell)
+    made = make_clip(job, report)
     return replace(made, source_sha256=None if source is None else source.sha256())

@@ -188,7 +188,7 @@ class Manifest:
         return self.folder / entry.file
 
     def holds(self, entry: ManifestEntry, *, rehash: bool) -> bool:
-        """Tell whether the clip is as it was written: by its size, with `rehash` by its hash."""
+        """Return whether the clip is as it was written: by its size, with `rehash` by its hash."""
         path = self.path(entry)
         try:
             if rehash:
@@ -272,7 +272,7 @@ class Manifest:
 
 
 def _was_made_here(folder: Path) -> bool:
-    """Tell whether an earlier version made this folder: its manifest has a line of ours, or it is empty beside both
+    """Return whether an earlier version made this folder: its manifest has a line of ours, or it is empty beside both
     splits."""
     if (folder / JOURNAL).is_file():
         return True
@@ -287,7 +287,7 @@ def _is_like_ours(line: str) -> bool:
 
 
 def _is_foreign(line: str) -> bool:
-    """Tell whether another program wrote this line: readers of the manifest take any JSON object."""
+    """Return whether another program wrote this line: readers of the manifest take any JSON object."""
     try:
         return isinstance(parse_json(line), dict) and not _is_like_ours(line)
     except ValueError:

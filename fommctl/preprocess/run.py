@@ -55,7 +55,7 @@ class PreprocessResult:
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result for --json: more keys may be added, none of these changes."""
+        """Return the result for --json. Keys may be added, but never renamed or removed."""
         return {
             "dataset": self.dataset,
             "output": str(self.output),
@@ -168,7 +168,7 @@ class _Run:
         )
 
     def _is_there(self, each: Planned) -> bool:
-        """Tell whether the clip is as this run would make it. A missing raw file is no reason to lose the clip."""
+        """Return whether the clip is as this run would make it. A missing raw file is no reason to lose the clip."""
         entry = self.manifest.entries.get(each.key)
         return (
             entry is not None
@@ -179,7 +179,7 @@ class _Run:
         )
 
     def _source_changed(self, each: Planned, entry: ManifestEntry) -> bool:
-        """Tell whether the content of the raw file is another than when the clip was made; earlier versions did not
+        """Return whether the content of the raw file is another than when the clip was made; earlier versions did not
         note it."""
         if entry.source_sha256 is None or each.source_bytes is None or each.record.path is None:
             return False

@@ -56,7 +56,7 @@ class Layer:
     """`file.yaml:12` or `--set a.b=c` by path; a part that is not listed was written where the part around it was."""
 
     def holds(self, path: Keys) -> bool:
-        """Tell whether there is a value at `path`."""
+        """Return whether there is a value at `path`."""
         value: Any = self.data
         try:
             for key in path:

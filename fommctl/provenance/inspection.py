@@ -101,7 +101,7 @@ def _store(c2pa: Any, path: Path, settings: dict[str, Any]) -> str:
 
 
 def _was_signed(path: Path) -> bool:
-    """Tell whether a file that the library cannot read begins a manifest store (C2PA, section 11.1.4)."""
+    """Return whether a file that the library cannot read begins a manifest store (C2PA, section 11.1.4)."""
     with path.open("rb") as file:
         return b"jumdc2pa" in file.read(_SEARCHED)
 

@@ -1,4 +1,4 @@
-"""Random changes to training pairs, the same for all frames of a pair: as published, and ours of the geometry.
+"""Random augmentations of training pairs, the same for all frames of a pair: the published ones, and rigid framing.
 
 The published changes and their order (first-order-model, augmentation.py): flips, rotation, change of size, crop,
 jitter of the colours.
@@ -31,15 +31,16 @@ from fommctl.presets.sections import (
 Random = np.random.Generator
 
 _LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in grey (ITU-R BT.601), as PIL has them."""
+"""Weights of red, green and blue in grey (ITU-R BT.601), as in PIL."""
 
 
 def augment(
     frames: Sequence[NDArray[np.uint8]], params: AugmentationParams | None, random: Random
 ) -> list[NDArray[np.float32]]:
-    """Return frames of a pair in the order of time, each (H, W, 3) uint8, all of one size.
+    """Augment a pair.
 
-    Returns them, in the order to use, as (H', W', 3) float32 in [0, 1]; resizing and cropping change the size.
+    frames: in order of time, each (H, W, 3) uint8, all of the same size. Returns the frames in the order in which to
+    use them, as (H', W', 3) float32 in [0, 1]; resizing and cropping change the size.
     """
     batch = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous().float().div_(255)
     if params is not None:
@@ -74,7 +75,7 @@ def _reframe(frames: Tensor, params: FramingChange, random: Random) -> Tensor:
 
 
 def _rotate(frames: Tensor, params: RotationParams, random: Random) -> Tensor:
-    """Turn the frames; corners that nothing comes into are black."""
+    """Rotate the frames; uncovered corners are black."""
     angle = np.deg2rad(random.uniform(*params.degrees))
     return rigid(frames, angle=angle, scale=1.0, shift=(0.0, 0.0), padding="zeros")
 
@@ -88,7 +89,7 @@ def _resize(frames: Tensor, params: ResizeParams, random: Random) -> Tensor:
 
 
 def _crop(frames: Tensor, params: CropParams, random: Random) -> Tensor:
-    """Cut a part out; a frame that is too small is padded on both sides by repeating its border."""
+    """Crop the frames; frames that are too small are padded on both sides by repeating their border."""
     height, width = params.size
     more_y, more_x = max(0, height - frames.shape[2]), max(0, width - frames.shape[3])
     padded = F.pad(frames, (more_x // 2, (more_x + 1) // 2, more_y // 2, (more_y + 1) // 2), mode="replicate")
@@ -116,24 +117,24 @@ def _jitter(frames: Tensor, params: JitterParams, random: Random) -> Tensor:
 
 
 def adjust_brightness(frames: Tensor, factor: float) -> Tensor:
-    """Return frames (B, 3, H, W) in [0, 1], nearer to black by `factor` below 1, farther from it above."""
+    """Scale the brightness of frames (B, 3, H, W) in [0, 1] by `factor`."""
     return (frames * factor).clamp_(0, 1)
 
 
 def adjust_contrast(frames: Tensor, factor: float) -> Tensor:
-    """Return frames (B, 3, H, W) in [0, 1], nearer to or farther from the mean grey of each."""
+    """Scale the contrast of frames (B, 3, H, W) in [0, 1] around each frame's mean grey by `factor`."""
     mean = _grey(frames).mean((1, 2, 3), keepdim=True)
     return torch.lerp(mean, frames, factor).clamp_(0, 1)
 
 
 def adjust_saturation(frames: Tensor, factor: float) -> Tensor:
-    """Return frames (B, 3, H, W) in [0, 1], each pixel nearer to or farther from its own grey."""
+    """Scale the saturation of frames (B, 3, H, W) in [0, 1] around each pixel's grey by `factor`."""
     return torch.lerp(_grey(frames), frames, factor).clamp_(0, 1)
 
 
 def adjust_hue(frames: Tensor, turn: float) -> Tensor:
-    """Return frames (B, 3, H, W) in [0, 1], all hues turned by `turn` of the colour circle; HSV value and saturation
-    stay."""
+    """Rotate the hues of frames (B, 3, H, W) in [0, 1] by `turn` of the colour circle; HSV value and saturation are
+    kept."""
     red, green, blue = frames.unbind(1)
     value, chroma = frames.amax(1), frames.amax(1) - frames.amin(1)
     part = 1 / chroma.clamp(min=1e-9)
@@ -142,7 +143,7 @@ def adjust_hue(frames: Tensor, turn: float) -> Tensor:
         (green - blue) * part,
         torch.where(value == green, (blue - red) * part + 2, (red - green) * part + 4),
     )
-    # Along the circle, six sectors long, a channel stays at its least for two, rises for one, stays for two, falls.
+    # Over the six sectors of the circle, a channel is at its minimum for two, rises, is at its maximum for two, falls.
     sectors = [(hue + (6 * turn + offset)).remainder_(6) for offset in (5, 3, 1)]
     return torch.stack([value - chroma * torch.minimum(at, 4 - at).clamp_(0, 1) for at in sectors], 1)
 
@@ -153,7 +154,7 @@ def _grey(frames: Tensor) -> Tensor:
 
 
 def warped(frames: Tensor, params: StillParams, random: Random) -> Tensor:
-    """Return each of the frames (B, 3, H, W) under a mild transform of its own; what lies outside is reflected."""
+    """Warp each of the frames (B, 3, H, W) by a mild random transform of its own, with reflection outside."""
     generator = torch.Generator().manual_seed(int(random.integers(2**63)))
     transform = ThinPlateTransform.random(
         len(frames),
@@ -163,7 +164,7 @@ def warped(frames: Tensor, params: StillParams, random: Random) -> Tensor:
         generator=generator,
     )
     height, width = frames.shape[2:]
-    # The transform is smooth and dear: it is computed at every fourth pixel.
+    # The transform is smooth and expensive: compute it at every fourth pixel only.
     coarse = identity_grid(max(2, height // 4), max(2, width // 4), like=frames)
     places = transform.warp_points(coarse.view(1, -1, 2)).view(len(frames), *coarse.shape)
     grid = F.interpolate(places.permute(0, 3, 1, 2), (height, width), mode="bilinear", align_corners=True)
@@ -171,7 +172,7 @@ def warped(frames: Tensor, params: StillParams, random: Random) -> Tensor:
 
 
 def moved(frames: Tensor, params: RigidParams, random: Random) -> Tensor:
-    """Return frames (B, 3, H, W), all turned, scaled and shifted alike; what lies outside is reflected."""
+    """Rotate, scale and shift all frames (B, 3, H, W) alike at random, with reflection outside."""
     angle = np.deg2rad(random.uniform(*params.degrees))
     scale = random.uniform(*params.scale)
     right, down = random.uniform(-params.shift, params.shift, size=2)
@@ -179,10 +180,10 @@ def moved(frames: Tensor, params: RigidParams, random: Random) -> Tensor:
 
 
 def rigid(frames: Tensor, *, angle: float, scale: float, shift: tuple[float, float], padding: str) -> Tensor:
-    """Return frames (B, 3, H, W) turned about their centre, then enlarged, then shifted.
+    """Rotate frames (B, 3, H, W) about their centre, then scale, then shift them.
 
     angle: radians, counter-clockwise.  shift: to the right and down, in sides of the frame.
-    padding: `zeros`, `border` or `reflection`, for what lies outside.
+    padding: how pixels outside are filled: `zeros`, `border` or `reflection`.
     """
     height, width = frames.shape[2:]
     sides = torch.tensor([width, height], dtype=frames.dtype)

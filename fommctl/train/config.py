@@ -14,7 +14,7 @@ from fommctl.options import Device, Precision, Reads, Seed, Sets, configuration
 
 
 def parse_duration(text: str) -> float:
-    """Return seconds, or a number with s, m, h or d behind it. Raises UsageError for anything else."""
+    """Parse a duration in seconds, or with a unit s, m, h or d, to seconds. Raises UsageError for anything else."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
     try:
@@ -57,7 +57,7 @@ class TrainConfig:
         Reads(parse_duration),
         typer.Option(metavar="TIME", help="Save and stop after this time: 90 (seconds), 45m, 2h, 1.5d."),
     ] = None
-    """Seconds, of this call."""
+    """Limit in seconds for this invocation, not the whole run."""
     workers: Annotated[int, typer.Option(min=0, help="Processes per GPU that decode and augment clips.")] = 1
     pictures_every: Annotated[int, typer.Option(min=0, help="Steps between picture grids; 0 for none.")] = 500
     keep: Annotated[int, typer.Option(min=1, help="Checkpoints to keep, besides the best.")] = 3

@@ -1,4 +1,4 @@
-"""The processes that train together; one, where nothing was launched."""
+"""Distributed training: the group of processes started by torchrun, or a single process."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 MEETING = timedelta(minutes=5)
-"""Time that processes wait for the others to start."""
+"""Time to wait for the other processes to start."""
 ATTEMPT_S = 10
 PATIENCE_S = 60.0
-"""Seconds that a store has to answer once somebody listens at its address."""
+"""Seconds to wait for the store's answer once its address accepts connections."""
 WORKING = timedelta(minutes=30)
-"""Time that they wait for one another later on: the first one validates, draws and writes while the others wait."""
+"""Time to wait for the other processes later on: they wait while the first one validates, draws and writes."""
 _PAUSE = 0.05
 _FAILED = "failed"
 _CPU = torch.device("cpu")
@@ -46,25 +46,25 @@ _LAUNCH = "Launch several processes with torchrun; for one, unset RANK and WORLD
 
 @dataclass(frozen=True, slots=True)
 class DistributedEnv:
-    """This process among `world` of them, as torchrun describes it in environment variables."""
+    """This process's place in a group of `world` processes, from torchrun's environment variables."""
 
     rank: int
     world: int
     local_rank: int
-    """The number of this process on its machine."""
+    """Index of this process on its machine."""
     host: str
     """Host of the store to which all processes connect."""
     port: int
     hosted: bool
-    """True where the launcher keeps the store, and not the process of rank 0."""
+    """Whether the launcher runs the store, not the process of rank 0."""
     attempt: str = "0"
-    """Number of times that torchrun has started the processes again."""
+    """How often torchrun has restarted the processes."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> DistributedEnv | None:
-        """Read torchrun's variables; None where there is one process only.
+        """Read torchrun's variables; None for a single process.
 
-        Raises UsageError where a variable is missing or no number.
+        Raises UsageError if a variable is missing or not a number.
         """
         if "LOCAL_WORLD_SIZE" in environment:
             # The memory of the machine is divided by it.
@@ -102,31 +102,31 @@ def _number(environment: Mapping[str, str], name: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """This process among those that train one model."""
+    """The group of processes that train one model, as seen by this one."""
 
     rank: int = 0
     world: int = 1
     local_rank: int = 0
     device: str | None = None
-    """Device of this process; None where it is free to choose."""
+    """Device of this process; None if it may choose one."""
 
     @property
     def first(self) -> bool:
-        """The one that writes files and talks to people."""
+        """Whether this is the process that writes files and reports progress."""
         return self.rank == 0
 
     def parallel(self, module: nn.Module) -> nn.Module:
-        """Return a module that exchanges gradients with those of the other processes; they become means over all.
+        """Wrap a module so that gradients are averaged over all processes.
 
-        It starts from the parameters and buffers of the first process.
+        All processes start with the parameters and buffers of the first.
         """
         if self.world == 1:
             return module
         for buffer in module.buffers():
             dist.broadcast(buffer, src=0)
         parallel = nn.parallel.DistributedDataParallel
-        # From then on buffers stay equal by themselves: statistics see the whole batch. Broadcasting them within a
-        # step would write to what its backward pass needs. torch has renamed the option.
+        # Buffers then stay equal, because statistics see the whole batch. Broadcasting them within a step would
+        # overwrite what its backward pass needs. The name of the option depends on the version of torch.
         newer = "forward_sync_buffers" in inspect.signature(parallel).parameters
         return parallel(module, **{"forward_sync_buffers" if newer else "broadcast_buffers": False})  # type: ignore[arg-type]
 
@@ -151,7 +151,7 @@ class Processes:
         return total / self.world
 
     def any(self, flag: bool) -> bool:
-        """Tell whether it is true in one of the processes. All get the same answer, and none before all have asked."""
+        """Return whether the flag is true in any process. Blocks until all processes have called it."""
         if self.world == 1:
             return flag
         answer = torch.tensor([flag], dtype=torch.int32)
@@ -159,7 +159,7 @@ class Processes:
         return bool(answer)
 
     def from_first(self, decide: Callable[[], T]) -> T:
-        """Return what the first process decides; the others do not call `decide`."""
+        """Call `decide` in the first process only, and return its result in all."""
         if self.world == 1:
             return decide()
         decided = [decide() if self.first else None]
@@ -169,13 +169,13 @@ class Processes:
 
 @contextmanager
 def join(device: str = "auto") -> Iterator[Processes]:
-    """Make one group of the processes that torchrun started together; alone, nothing happens.
+    """Join the group of processes that torchrun has started; a single process needs no group.
 
-    device: as `resolve_device` takes it; each process gets a GPU of its own, or all compute on the CPU.
+    device: see `resolve_device`; each process gets a GPU of its own, or all compute on the CPU.
 
-    An error is reported once, by the process that met it first. The others, which lose the connection to it, end with
-    its exit code and without a message (SystemExit). Raises UsageError (device, environment) and JobsFailedError where
-    processes do not find one another or one vanishes.
+    An error is reported once, by the process in which it occurred first. The others lose the connection, and end with
+    the same exit code and without a message (SystemExit). Raises UsageError (device, environment), and JobsFailedError
+    if processes cannot connect or one disappears.
     """
     place = DistributedEnv.read(os.environ)
     if place is None:
@@ -217,12 +217,12 @@ def _end_at_once(code: int) -> None:
 
 
 def _connect(place: DistributedEnv) -> Store:
-    """Return the store that all processes can read and write, also before they are a group and after one failed."""
+    """Return the store shared by all processes, which also works before they form a group and after a failure."""
     server = place.rank == 0 and not place.hosted
     store: Store
     try:
         if server:
-            # It listens at all addresses of this machine. Whether MASTER_ADDR is one of them the others will tell.
+            # It listens on all addresses of this machine; if MASTER_ADDR is not one of them, the others report it.
             store = TCPStore("127.0.0.1", place.port, place.world, True, MEETING, wait_for_workers=False)
         else:
             _wait_for(place)
@@ -237,8 +237,7 @@ def _connect(place: DistributedEnv) -> Store:
 
 
 def _client(place: DistributedEnv) -> Store:
-    """Connect to the store. torch waits without an end for a server that says nothing, and deaf to signals: it does so
-    in a thread."""
+    """Connect to the store, in a thread: torch waits forever for a server that does not answer, and blocks signals."""
     answer: queue.SimpleQueue[Store | Exception] = queue.SimpleQueue()
 
     def connect() -> None:
@@ -258,7 +257,8 @@ def _client(place: DistributedEnv) -> Store:
 
 
 def _wait_for(place: DistributedEnv) -> None:
-    """Wait until something answers there. torch waits too, but deaf to signals and with a page of messages a try."""
+    """Wait until the store's address accepts connections. torch would wait too, but block signals and print a page of
+    messages per attempt."""
     deadline = time.monotonic() + MEETING.total_seconds()
     told = False
     while True:
@@ -277,7 +277,7 @@ def _wait_for(place: DistributedEnv) -> None:
 
 
 def _meet(store: Store, place: DistributedEnv) -> None:
-    """Wait until all processes are there. In small steps: signals are heeded, and a failure elsewhere is noticed."""
+    """Wait until all processes have started, in small steps, to react to signals and to failures of other processes."""
     store.set(f"here/{place.rank}", "")
     others = [f"here/{rank}" for rank in range(place.world)]
     began = time.monotonic()
@@ -313,13 +313,13 @@ def _own_device(name: str, place: DistributedEnv) -> str:
 
 
 def _leave(store: Store, place: DistributedEnv, error: BaseException) -> NoReturn:
-    """Raise the error, or SystemExit where another process has told one."""
+    """Raise the error, or SystemExit if another process has reported one."""
     own = f"{place.rank} {_code(error)}"
     lost = isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
     try:
         told = store.compare_set(_FAILED, "", own).decode()
     except dist.DistError:
-        # The store went with the first process, which can tell better what happened to it.
+        # The store ended with the first process, which reports the cause itself.
         told = "0 1" if lost else own
     if told != own:
         raise SystemExit(int(told.split()[1])) from error
@@ -338,5 +338,5 @@ def _code(error: BaseException) -> int:
 
 
 def _line(error: BaseException) -> str:
-    """Return the first sentence of an error of torch, without the place in its source and its advice."""
+    """Return the first sentence of an error of torch, without source locations and advice."""
     return re.sub(r"^\[\S+\] ", "", first_line(error)).split(". ")[0]

@@ -1,4 +1,4 @@
-"""What a run leaves for people beside its checkpoints: metrics.jsonl, curves for TensorBoard, pictures."""
+"""Logs of a run: metrics.jsonl, curves for TensorBoard, pictures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _HINT = "Free some space, or check the permissions of the folder, and resume wit
 
 
 class Metrics(BaseModel):
-    """A line of metrics.jsonl: a step. It may have more values, such as `learning_rate`."""
+    """A line of metrics.jsonl, for one step. It may have more values, such as `learning_rate`."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -46,11 +46,11 @@ class Metrics(BaseModel):
 class MetricsLog:
     """Appends to RUN/metrics.jsonl.
 
-    When it is made, lines of `from_step` and later go, and with them the first line that cannot be read (torn by a
-    kill, or damaged: see `Journal.cut`) and all that follow it: what is left is as the uninterrupted run wrote it.
-    Steps only rise within a file. It is cut in place, so that a kill in between loses no line before the cut.
+    The constructor removes lines of `from_step` and later, and everything from the first unreadable line on (torn by a
+    kill, or damaged: see `Journal.cut`), so that the file is as an uninterrupted run would have written it. Steps
+    increase within a file. It is cut in place, so that a kill meanwhile loses no line before the cut.
 
-    Raises OutputError where the file cannot be written to or the disk is full.
+    Raises OutputError if the file cannot be written or the disk is full.
     """
 
     def __init__(self, run: Path, *, from_step: int) -> None:
@@ -71,10 +71,10 @@ class MetricsLog:
         samples_per_s: float,
         **more: float | str | None,
     ) -> None:
-        """Add the line of a step. JSON has neither NaN nor infinity: they are written as null.
+        """Add the line of a step, with NaN and infinity as null.
 
-        losses: by name.  more: such as `learning_rate`, or `waiting`, the share of the time in which the device waited
-        for data, in [0, 1].
+        losses: by name.  more: other values, such as `learning_rate`, or `waiting`, the share of time in [0, 1] that
+        the device waited for data.
         """
         numbers = {name: _plain(value) for name, value in losses.items()}
         others: dict[str, Any] = {name: _plain(value) for name, value in more.items()}
@@ -103,14 +103,14 @@ def tensorboard_folder(run: Path) -> Path:
 
 
 class TensorBoardLog:
-    """Writes to RUN/tensorboard; a context manager. Without the package tensorboard it says so once and does nothing.
+    """Writes to RUN/tensorboard; a context manager. Without the package tensorboard it logs that once and does nothing.
 
-    What an earlier part of the run wrote for `from_step` and later is no longer shown. Raises OutputError where the
-    files cannot be written or the disk is full.
+    Values of an earlier part of the run for `from_step` and later are no longer shown. Raises OutputError if the files
+    cannot be written or the disk is full.
     """
 
-    # Not torch's SummaryWriter: it writes from a thread of its own, which a kill robs of up to two minutes of curves,
-    # and which prints a traceback of its own where the disk is full.
+    # Not torch's SummaryWriter: it writes in a thread, so that a kill loses up to two minutes of curves, and prints a
+    # traceback if the disk is full.
 
     def __init__(self, run: Path, *, from_step: int) -> None:
         self.folder = tensorboard_folder(run)
@@ -128,7 +128,7 @@ class TensorBoardLog:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._records = RecordWriter((self.folder / name).open("xb"))
         self._add(file_version=_FILE_VERSION)
-        # From here on, what other files hold of this step and later ones is void.
+        # This event invalidates values of this step and later ones in other files.
         self._add(step=from_step, session_log=SessionLog(status=SessionLog.START))
         self._flush()
 
@@ -170,7 +170,7 @@ class TensorBoardLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # After an error, that one is to be told, and not that the same disk is still full.
+        # After an error, report that one, not that the disk is still full.
         with contextlib.suppress(OutputError) if error is not None else contextlib.nullcontext():
             self.close()
 
@@ -196,7 +196,7 @@ Pixels = NDArray[np.uint8]
 
 LABEL_HEIGHT = 20
 GAIN = 4
-"""The difference is shown so many times as bright as it is."""
+"""Factor by which the difference is brightened."""
 _FAR_OFF = 4
 _WHITE = (255.0, 255.0, 255.0)
 # matplotlib's gist_rainbow: where along it the colour is which.
@@ -213,7 +213,7 @@ _RAINBOW = (
 
 
 def training_grid(pairs: TrainingView, params: VisualizerParams | None = None, *, rows: int = 4) -> Pixels:
-    """Return the first `rows` pairs below a line of labels: (LABEL_HEIGHT + rows H, columns W, 3) uint8.
+    """Draw the first `rows` pairs below a line of labels: (LABEL_HEIGHT + rows H, columns W, 3) uint8.
 
     Columns: source and driving frame with their keypoints, the warped source, the masks (the background's grey, each
     other in the colour of its keypoint), the occlusion map, the prediction, `GAIN` times its difference from the
@@ -270,7 +270,7 @@ def _columns(pairs: TrainingView, params: VisualizerParams, shown: int) -> Itera
 
 
 def _cells(tensor: Tensor, size: tuple[int, int]) -> Pixels:
-    """Return (B, C, h, w) in [0, 1] as pictures (B, *size, 3) in colour, in grey or of tiles."""
+    """Convert (B, C, h, w) in [0, 1] to pictures (B, *size, 3): in colour, in grey, or as tiles of channels."""
     if tensor.shape[1] in (1, 3):
         return _pixels(tensor.expand(-1, 3, -1, -1), size)
     return _tiles(tensor, size)
@@ -291,7 +291,7 @@ def _tiles(tensor: Tensor, size: tuple[int, int]) -> Pixels:
 
 
 def _pixels(tensor: Tensor, size: tuple[int, int]) -> Pixels:
-    """Return (B, 3, h, w) in [0, 1] as (B, *size, 3) uint8; what is no number is black."""
+    """Convert (B, 3, h, w) in [0, 1] to (B, *size, 3) uint8; NaN is black."""
     floats = tensor.detach().float()
     if tuple(floats.shape[2:]) != size:
         floats = functional.interpolate(floats, size, mode="bilinear", antialias=True)
@@ -304,7 +304,7 @@ def _with_keypoints(cells: Pixels, keypoints: Tensor | None, params: VisualizerP
         return cells
     places = keypoints.detach()[: len(cells)].float().cpu().numpy()
     shades = rainbow(places.shape[1])
-    # A model that diverges has keypoints that are no numbers or far off: they are not drawn.
+    # Keypoints of a diverging model may be NaN or far outside: they are not drawn.
     known = [(np.abs(points) < _FAR_OFF).all(1) for points in places]
     drawn = [
         draw_keypoints(

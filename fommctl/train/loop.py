@@ -1,4 +1,4 @@
-"""The steps of a run, one after the other, with everything that is written along the way."""
+"""The training loop, and everything that it writes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 _TWICE = 1.0
-"""Seconds."""
+"""Seconds within which a repetition of the same signal does not count as a second one."""
 
 
 class Stop:
@@ -56,9 +56,8 @@ class Stop:
 def stoppable(max_time: float | None = None) -> Iterator[Stop]:
     """Let the first SIGINT, SIGTERM or SIGHUP only set `signalled`; the next raises KeyboardInterrupt.
 
-    The same signal again within a second is not the next one: a cluster signals all processes, and so does the one
-    that launched them. Signals that the caller ignores (nohup, a background job) stay ignored; in another thread
-    than the main one, all stay as they are.
+    The same signal within a second does not count again: a cluster signals all processes, and so does their launcher.
+    Signals that the caller ignores (nohup, a background job) stay ignored; outside the main thread, nothing is changed.
     """
     stop = Stop(max_time)
     last: tuple[int, float] = (0, 0.0)
@@ -77,14 +76,14 @@ def stoppable(max_time: float | None = None) -> Iterator[Stop]:
 FRAMES = 8
 """Frames of each clip, spread evenly."""
 CLIPS = 32
-"""Most clips, the first by name: validation is not to hold up training."""
+"""Most clips for validation, the first by name, so that it takes little of the time."""
 
 
 def reconstruction_error(
     backend: Backend, clips: Sequence[Clip], frame_shape: tuple[int, int, int], device: torch.device
 ) -> float:
-    """Return the mean absolute difference in [0, 1] between frames and the clip's first frame animated with
-    their motion, a mean over the clips. Leaves the networks in eval mode."""
+    """Return the mean absolute error in [0, 1] of frames reconstructed from the clip's first frame, averaged over the
+    clips. Leaves the networks in eval mode."""
     from fommctl.media.random_access import read_frames
 
     renderer = backend.prepare(device, "fp32", fast=False)
@@ -111,7 +110,7 @@ PICTURED_PAIRS = 4
 
 
 class Loop:
-    """Runs steps and keeps files up to date; `progress`, `losses` and `idle` tell how far it came."""
+    """Runs steps and writes files; `progress`, `losses` and `idle` describe its state."""
 
     def __init__(
         self, config: TrainConfig, setup: Setup, processes: Processes, progress: training_state.Progress
@@ -122,7 +121,7 @@ class Loop:
         self.progress = progress
         self.losses: dict[str, float] = {}
         self.idle = True
-        """No step was done here."""
+        """Whether no step was done yet in this invocation."""
         self._saved = progress.done if run_folder.step_checkpoint(config.folder, progress.done).exists() else -1
 
     def run(self, stop: Stop, report: Report) -> None:
@@ -200,7 +199,7 @@ class Loop:
                 sigma_affine=params.sigma_affine,
                 sigma_tps=params.sigma_tps,
                 points_tps=params.points_tps,
-                # Of the pair, not of the process: the number of processes changes nothing.
+                # Seeded by the pair, not the process, so that the number of processes changes nothing.
                 generator=_random(self.progress.seed, draw),
             )
             for draw in raw["draw"].tolist()
@@ -270,12 +269,12 @@ class Loop:
             score = reconstruction_error(setup.backend, setup.validation, setup.preset.frame_shape, setup.device)
         for phase in setup.step.phases:
             phase.module.train()
-        # What is no number is no score: compared with it, no later one would be better.
+        # NaN is not a score: no later score would compare as better.
         self.progress.validation = score if math.isfinite(score) else None
         return score
 
     def save(self) -> None:
-        """Write the checkpoint of the steps done; nothing where weights are no numbers any more."""
+        """Write the checkpoint of the steps done; nothing if weights are NaN."""
         done, out = self.progress.done, self._config.folder
         if not self._processes.first:
             return
@@ -300,7 +299,7 @@ class Loop:
         )
         targets = [run_folder.best_checkpoint(out)] if better else []
         targets += [run_folder.epoch_checkpoint(out, schedule.epoch(done))] if schedule.keeps_after(done) else []
-        # Last: a run that is killed in between does its last steps again, and with them writes the others.
+        # Last: a run that is killed before repeats its last steps, and with them writes the other files.
         targets += [run_folder.step_checkpoint(out, done)]
         run_folder.write_atomically(targets[0], lambda path: torch.save(entries, path))
         for target in targets[1:]:

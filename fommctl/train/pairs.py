@@ -1,7 +1,7 @@
-"""Training data: frames, landmarks, pairs of them, and batches of pairs, made by worker processes.
+"""Training data: frames, landmarks, pairs, and batches of pairs, made by worker processes.
 
-What a pair is made of follows from the seed and its number alone, and step s holds the same pairs whatever the number
-of workers and processes and wherever a run goes on.
+A pair depends only on the seed and its number, and step s has the same pairs whatever the number of workers and
+processes, and wherever a run is resumed.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ Pixels = NDArray[np.uint8]
 Find = Callable[[list[Pixels]], list[NDArray[np.float32] | None]]
 """Landmarks (N, 2) in pixels, x before y, of each picture (H, W, 3); None where there is no subject."""
 Drawn = tuple[dict[str, Any], dict[str, str]]
-"""A pair, and what is wrong with the clips that could not be read for it, by their names."""
+"""A pair, and errors of clips that could not be read for it, by name."""
 log = logging.getLogger(__name__)
 
 _REDUCED = 32
-"""Side, in pixels, of the pictures by whose difference pairs are chosen."""
+"""Side, in pixels, of the reduced pictures whose differences choose pairs."""
 _GRACE = 60
-"""Seconds that workers go on after SIGTERM, so that the run, which got it too, can save and end them itself."""
+"""Seconds that workers continue after SIGTERM, so that the run, which also got it, can save and end them itself."""
 _EMPTY, _SEEN, _TAKEN, _READY = range(4)
 _MOST = 2 * 1024**3
 _SMALLEST = 4
@@ -67,18 +67,18 @@ def spare_memory() -> int:
 
 
 class FrameCache:
-    """Reads frames of one size, and keeps all frames of as many clips as fit, from their second use on.
+    """Reads frames of one size, and caches all frames of as many clips as fit, from their second use on.
 
-    A clip's first use decodes what is asked for, so that short runs do not wait for whole clips. The memory is shared
-    with processes that are forked later, whoever fills it; processes that are started otherwise keep nothing. Clips
-    that do not fit are decoded anew each time.
+    At its first use, only the requested frames of a clip are decoded, so that short runs do not wait for whole clips.
+    The memory is shared with processes that are forked later; processes started otherwise cache nothing. Clips that do
+    not fit are decoded each time.
     """
 
     def __init__(self, clips: Sequence[Clip], shape: tuple[int, int, int], limit: int) -> None:
         """shape: (H, W, C) of all frames.  limit: bytes."""
         self._shape = shape
         self._places: dict[Path, int] = {}
-        """Places in the memory at which the clips' frames begin; a byte before them says what they are."""
+        """Offsets of the clips' frames in the memory; the byte before them is the clip's state."""
         used = 0
         sizes = [1 + clip.frames * prod(shape) for clip in clips]
         for clip, size in zip(clips if limit * _SMALLEST > sum(sizes) else (), sizes, strict=False):
@@ -92,7 +92,7 @@ class FrameCache:
         return FrameCache, ((), self._shape, 0)
 
     def read(self, clip: Clip, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
-        """Return the frames (H, W, 3) uint8 with these numbers; not to be written to. Raises InputError."""
+        """Return the frames (H, W, 3) uint8 with these numbers, read-only. Raises InputError."""
         kept = self._kept(clip)
         return self._decoded(clip, indices) if kept is None else [kept[index] for index in indices]
 
@@ -112,7 +112,7 @@ class FrameCache:
             try:
                 np.stack(self._decoded(clip, range(clip.frames)), out=frames)
             except InputError:
-                # What can be read of a damaged clip is still of use.
+                # Single frames of a damaged clip may still be readable.
                 return None
             with self._lock:
                 self._memory[place] = _READY
@@ -125,9 +125,9 @@ class FrameCache:
 
 
 class Landmarks:
-    """Landmarks of the surest subject of each frame; called in the workers of the data loader.
+    """Landmarks of the most confident subject of each frame; called in the data loader's workers.
 
-    The detector is built at the first call: few of them survive being copied into another process.
+    The detector is built at the first call, because few detectors can be copied to another process.
     """
 
     def __init__(self, spec: DetectorSpec) -> None:
@@ -145,22 +145,24 @@ class Landmarks:
 
 
 class KeptLandmarks:
-    """Landmarks of whole clips, each frame's found at its first use and kept in a folder.
+    """Landmarks of clips, detected at the first use of each frame and cached in a folder.
 
-    Runs and workers share the files. Who looks at a frame at the same time finds and writes the same.
+    Runs and workers share the files; concurrent writers of a frame write the same values.
     """
 
     def __init__(self, find: Find, count: int, detector: str, folder: Path | None = None) -> None:
-        """count: N.  detector: its name, part of what a file is known by.  folder: None for one in FOMMCTL_HOME."""
+        """count: number N of landmarks.  detector: its name, part of the files' keys.  folder: None: in
+        FOMMCTL_HOME."""
         self._find = find
         self._count = count
         self._detector = detector
         self._folder = home() / "landmarks" if folder is None else folder
 
     def read(self, clip: Clip, indices: Sequence[int]) -> NDArray[np.float32]:
-        """Return landmarks (len(indices), N, 2) of these frames in shares of their width and height, NaN where there
-        is no subject. Raises InputError where the clip cannot be read, OutputError where the folder cannot be
-        written to."""
+        """Return landmarks (len(indices), N, 2) of these frames, relative to width and height, NaN without a subject.
+
+        Raises InputError if the clip cannot be read, OutputError if the folder is not writable.
+        """
         kept = self._kept(clip)
         missing = sorted({index for index in indices if np.isinf(kept[index, 0, 0])})
         if missing:
@@ -173,7 +175,7 @@ class KeptLandmarks:
         return np.asarray(kept[list(indices)], np.float32)
 
     def _kept(self, clip: Clip) -> NDArray[np.float16]:
-        """Return the landmarks of all frames (F, N, 2) in the file; infinite where they were not searched yet."""
+        """Return the memory-mapped landmarks of all frames (F, N, 2); infinite where not detected yet."""
         status = clip.path.stat()
         known = f"{self._detector}:{clip.path.resolve()}:{status.st_size}:{status.st_mtime_ns}:{clip.frames}"
         path = self._folder / f"{sha256(known.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.npy"
@@ -184,10 +186,10 @@ class KeptLandmarks:
 
 
 class TrainingPairs(Dataset[dict[str, Any]]):
-    """Pairs of frames by their number, without an end: epoch after epoch, each in an order of its own.
+    """An endless sequence of pairs of frames, by number: epoch after epoch, each in a random order.
 
-    `pairs[draw]` holds `source` and `driving`, (3, H, W) float32 in [0, 1], `draw`, and, where `landmarks` is given,
-    `source_landmarks` and `driving_landmarks`, (N, 2) float32 in [-1, 1], NaN where there is no subject.
+    `pairs[draw]` has `source` and `driving`, (3, H, W) float32 in [0, 1], `draw`, and, with `landmarks`,
+    `source_landmarks` and `driving_landmarks`, (N, 2) float32 in [-1, 1], NaN without a subject.
     """
 
     def __init__(
@@ -202,12 +204,12 @@ class TrainingPairs(Dataset[dict[str, Any]]):
         kept: KeptLandmarks | None = None,
         cache_bytes: int | None = None,
     ) -> None:
-        """repeats: passes over the clips in an epoch.  landmarks: runs in the workers.
-        landmark_count: N where there is no subject.
-        kept: by which pairs are chosen where the preset has `expressions`; None leaves that out.
-        cache_bytes: memory for decoded frames, shared by forked workers; None for `spare_memory`.
+        """repeats: passes over the clips per epoch.  landmarks: finds landmarks, in the workers.
+        landmark_count: number N of landmarks, for frames without a subject.
+        kept: landmarks for choosing pairs if the preset has `expressions`; None: do not choose by them.
+        cache_bytes: memory for decoded frames, shared by forked workers; None: `spare_memory`.
 
-        Raises InputError where there is nothing to make pairs of.
+        Raises InputError if no pairs can be made.
         """
         self.params = params
         self.seed = seed
@@ -232,7 +234,7 @@ class TrainingPairs(Dataset[dict[str, Any]]):
         self._told: set[str] = set()
 
     def _drawn_from(self) -> list[list[Clip]]:
-        """Return what an epoch goes through: clips, or the clips of each identity."""
+        """Return the units of an epoch: single clips, or all clips of each identity."""
         if not self._clips:
             return [[still] for still in self._stills]
         if not self.params.id_sampling:
@@ -255,7 +257,7 @@ class TrainingPairs(Dataset[dict[str, Any]]):
                 log.warning("%s cannot be read any more; others are used instead: %s", name, problem)
 
     def draw(self, draw: int) -> Drawn:
-        """Return the pair with this number; nothing is remembered from one to the next, not even which clips failed."""
+        """Return the pair with this number. No state is kept between calls, not even which clips have failed."""
         random = np.random.default_rng([self.seed, draw])
         unreadable: dict[str, str] = {}
         stills = self.params.stills
@@ -303,7 +305,7 @@ class TrainingPairs(Dataset[dict[str, Any]]):
     def _expressive(
         self, clip: Clip, params: ExpressionParams, random: np.random.Generator, unreadable: dict[str, str]
     ) -> list[int]:
-        """Return the two frames that differ most in a distance of landmarks; none where the clip cannot be read."""
+        """Return the two frames that differ most in a distance of landmarks; none if the clip cannot be read."""
         assert self._kept is not None
         count = min(params.candidates, clip.frames)
         candidates = np.sort(random.choice(clip.frames, count, replace=False))
@@ -328,7 +330,7 @@ class TrainingPairs(Dataset[dict[str, Any]]):
         return None
 
     def _from(self, first: Clip, others: list[Clip], random: np.random.Generator) -> Iterator[Clip]:
-        """Yield the clip, and after it all others in random order, in case it cannot be read."""
+        """Yield the clip, then all others in random order, to be tried if it cannot be read."""
         yield first
         for index in random.permutation(len(others)):
             yield others[index]
@@ -372,7 +374,7 @@ def most_different(frames: Sequence[Pixels]) -> list[Pixels]:
 
 
 def steps_per_epoch(pairs: TrainingPairs, batch_size: int) -> int:
-    """Return whole batches in an epoch. Raises UsageError where there is none."""
+    """Return the number of whole batches in an epoch. Raises UsageError if there is none."""
     steps = pairs.pairs_per_epoch // batch_size
     if steps == 0:
         raise UsageError(
@@ -383,7 +385,7 @@ def steps_per_epoch(pairs: TrainingPairs, batch_size: int) -> int:
 
 
 class _Reported(Dataset[Drawn | FommctlError]):
-    """Pairs with what went wrong. The parent logs and raises it: torch would make one text of an error's traceback."""
+    """Pairs with errors as values, which the parent logs and raises: torch would turn them into a traceback's text."""
 
     def __init__(self, pairs: TrainingPairs) -> None:
         self.pairs = pairs
@@ -407,11 +409,11 @@ def batches(
 ) -> Generator[dict[str, Tensor], None, None]:
     """Yield stacked pairs, step after step.
 
-    batch_size: over all processes; this one, number `rank` of `world`, gets its contiguous part. Step s holds the
-    same pairs whatever `first_step` and the numbers of workers and processes; the rest of an epoch that fills no
-    batch is left out, as published. steps: how many to give; None for no end.
-    Workers start with the first step; close the generator, or let it run out, to end them. Raises UsageError at once,
-    and InputError at the step at which no clip can be read any more.
+    batch_size: over all processes; this one, number `rank` of `world`, gets its contiguous part. Step s has the same
+    pairs whatever `first_step` and the numbers of workers and processes; an incomplete last batch of an epoch is
+    dropped, as published.  steps: number of steps; None: endless.
+    Workers start with the first step; close or exhaust the generator to end them. Raises UsageError at once, and
+    InputError at the first step for which no clip can be read.
     """
     if batch_size % world:
         raise UsageError(
@@ -437,7 +439,7 @@ def batches(
         worker_init_fn=_start_worker,
         # Forked workers need no pickled detectors and share the frames; elsewhere than on Linux forking is not safe.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-        # Its own: the loader must not draw from the generator of the run.
+        # A generator of its own: the loader must not draw from the run's.
         generator=torch.Generator(),
     )
     return _run(loader, pairs)
@@ -453,16 +455,16 @@ def _run(loader: DataLoader[Any], pairs: TrainingPairs) -> Generator[dict[str, T
             pairs.tell(unreadable)
             yield batch
     finally:
-        # Not when the garbage is collected, but now; torch has no public name for it.
+        # End the workers now, not at garbage collection; torch has no public name for it.
         if hasattr(iterator, "_shutdown_workers"):
             iterator._shutdown_workers()
 
 
 @contextmanager
 def worker_crashes_as_errors(signalled: Callable[[], bool]) -> Iterator[None]:
-    """Raise InputError for a worker that the system ended; torch raises its own wherever the run happens to be.
+    """Raise InputError for a worker that was killed, in place of torch's own error.
 
-    signalled: whether the run was told to end; then KeyboardInterrupt, for the workers were told so too.
+    signalled: whether the run has got a signal; then raise KeyboardInterrupt, because the workers have got it too.
     """
     try:
         yield

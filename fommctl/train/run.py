@@ -1,4 +1,4 @@
-"""Training: from a preset and a folder of clips to a run folder with checkpoints, metrics, pictures and a model."""
+"""Training a model by a preset on a folder of clips, into a run folder with checkpoints, metrics and pictures."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ class TrainResult:
 
     run: Path
     steps: int
-    """Done in all, those before a resumption included."""
+    """Steps done in all, including those before resuming."""
     epoch: int
     losses: Mapping[str, float]
-    """Losses of the last step; empty where there was none to do."""
+    """Losses of the last step; empty if no step was left to do."""
     validation: float | None
     """Mean absolute error of reconstructed validation frames at the end, in [0, 1]; None without validation clips."""
     model: Path | None
-    """The finished weights; None where the run has not reached its end."""
+    """File of the finished weights; None if the run has not reached its end."""
     checkpoint: Path
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result for --json: more keys may be added, none of these changes."""
+        """Return the result for --json. Keys may be added, but never renamed or removed."""
         return {
             "run": str(self.run),
             "steps": self.steps,
@@ -66,11 +66,12 @@ def run(
 ) -> TrainResult:
     """Train until the preset's last epoch, `max_steps` or `max_time`, whichever comes first.
 
-    observe: called with the steps of the whole run and those done already; gives what is called after each step.
+    observe: called with the steps of the whole run and those already done; returns a context manager of the function to
+    call after each step.
 
-    Raises UsageError (preset, an output that is no empty folder), InputError (data), MissingError (weights of the
-    perceptual network, a detector), ModelError (checkpoint), OutputError (disk full: the last good checkpoint stays),
-    InterruptedRunError after a signal, when the checkpoint is written.
+    Raises UsageError (preset, an output that is not an empty folder), InputError (data), MissingError (weights of the
+    perceptual network, a detector), ModelError (checkpoint), OutputError (disk full; the last good checkpoint is kept),
+    InterruptedRunError after a signal, once the checkpoint is written.
     """
     processes = processes or Processes()
     check_seed(config.seed)

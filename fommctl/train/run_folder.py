@@ -1,12 +1,12 @@
-"""The folder of a training run: who may write to it, which checkpoint to go on from, and how files get into it whole.
+"""The folder of a training run: its lock, the checkpoint to resume from, and atomic writes.
 
-RUN/.fommctl-training               makes the folder ours; names the newest checkpoint
+RUN/.fommctl-training               marks the folder as a run's; names the newest checkpoint
 RUN/metrics.jsonl
 RUN/tensorboard/
 RUN/pictures/00001000.png
 RUN/checkpoints/step-00001000.pt    to resume from; the last few are kept
-RUN/checkpoints/epoch-0050.pt       kept for good
-RUN/checkpoints/best.pt             kept for good
+RUN/checkpoints/epoch-0050.pt       kept permanently
+RUN/checkpoints/best.pt             kept permanently
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BEST = "best.pt"
 MODEL = "model.safetensors"
 _LOCK = ".lock"
 _MARKER = ".fommctl-training"
-# In seconds: worker processes of a killed run may let go of the lock a moment after it.
+# Seconds to wait for the lock, which worker processes of a killed run may hold a moment longer.
 _WAIT_FOR_LOCK = 1
 _STEP = re.compile(r"step-(\d+)\.pt")
 _AUTO = "auto"
@@ -47,12 +47,12 @@ def step_checkpoint(run: Path, step: int) -> Path:
 
 
 def epoch_checkpoint(run: Path, epoch: int) -> Path:
-    """Return the checkpoint after `epoch` epochs, which is kept for good."""
+    """Return the checkpoint after `epoch` epochs, which is kept permanently."""
     return checkpoints_folder(run) / f"epoch-{epoch:04d}.pt"
 
 
 def best_checkpoint(run: Path) -> Path:
-    """Return the checkpoint with the best score so far, which is kept for good."""
+    """Return the checkpoint with the best score so far, which is kept permanently."""
     return checkpoints_folder(run) / BEST
 
 
@@ -62,7 +62,7 @@ def picture_path(run: Path, step: int) -> Path:
 
 
 def step_checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints of single steps in `folder`, the newest first; none where there is no such folder."""
+    """Return the checkpoints of single steps in `folder`, the newest first; none if the folder does not exist."""
     if not folder.is_dir():
         return []
     numbers = {path: int(match[1]) for path in folder.iterdir() if (match := _STEP.fullmatch(path.name))}
@@ -70,8 +70,7 @@ def step_checkpoints(folder: Path) -> list[Path]:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Tell whether a checkpoint as torch.save writes it (a ZIP archive, nothing compressed) is complete and its
-    checksums hold."""
+    """Return whether a checkpoint by torch.save (a ZIP archive without compression) is complete, by its checksums."""
     try:
         if not checkpoint.is_file():
             return False
@@ -83,14 +82,14 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def open_run(out: Path, resume: str | None, *, readable: Callable[[Path], bool] = is_whole) -> Path | None:
-    """Return the checkpoint from which the run in `out` goes on, None where it starts anew. Nothing is written.
+    """Return the checkpoint from which the run in `out` resumes, None for a new run. Nothing is written.
 
-    resume: None; `auto`: the newest checkpoint in `out`, or none where a run ended before its first one; else the path
-    of a checkpoint, of a run or of a folder of checkpoints.  readable: whether a file can be used; in a folder, the
-    next older one takes the place of a damaged one, with a warning.
+    resume: None: start anew; `auto`: the newest checkpoint in `out`, or none if a run ended before its first one; else
+    the path of a checkpoint, of a run or of a folder of checkpoints.  readable: whether a file can be used; in a
+    folder, a damaged checkpoint is replaced by the next older one, with a warning.
 
-    Raises UsageError where `out` holds something that the run would mix with, InputError where there is nothing to
-    resume from or the run's checkpoints are not there, ModelError where every checkpoint is damaged.
+    Raises UsageError if `out` contains files that the run would mix with, InputError if there is nothing to resume from
+    or the run's checkpoints are missing, ModelError if every checkpoint is damaged.
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"the output is not a folder: {out}", "Name a folder with --out.")
@@ -118,13 +117,13 @@ def open_run(out: Path, resume: str | None, *, readable: Callable[[Path], bool] 
 
 
 def mark(run: Path, newest: Path | None = None) -> None:
-    """Mark the folder as that of a run, with its newest checkpoint: one that is not there any more is missed."""
+    """Mark the folder as a run's, and record its newest checkpoint, so that its loss would be noticed."""
     text = "" if newest is None else f"{newest.name}\n"
     write_atomically(run / _MARKER, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def _check_restart(out: Path) -> None:
-    """Refuse to begin anew in a folder that holds another thing than a run without a checkpoint."""
+    """Raise UsageError if the folder contains anything but a run without a checkpoint."""
     try:
         newest = read_regular(out / _MARKER).decode("utf-8", "replace").strip()[:100]
     except OSError as error:
@@ -139,8 +138,8 @@ def _check_restart(out: Path) -> None:
 
 
 def set_newer_aside(run: Path, step: int) -> None:
-    """Rename the checkpoints that lie after `step` to `*.abandoned`: a run that goes on from `step` has another
-    future, and `--resume auto` must not return to the old one."""
+    """Rename checkpoints after `step` to `*.abandoned`: a run resumed from `step` diverges from them, and `--resume
+    auto` must not return to them."""
     for path in step_checkpoints(checkpoints_folder(run)):
         if _number(path) > step:
             os.replace(path, path.with_name(f"{path.name}.abandoned"))
@@ -149,18 +148,18 @@ def set_newer_aside(run: Path, step: int) -> None:
 
 def keep_last(folder: Path, count: int) -> None:
     """Delete all but the newest `count` (at least one) checkpoints of single steps; the best one and those of epochs
-    stay."""
+    are kept."""
     for path in step_checkpoints(folder)[max(1, count) :]:
         path.unlink(missing_ok=True)
 
 
 @contextmanager
 def lock_run(out: Path) -> Iterator[None]:
-    """Make the folder `out` where it is missing and keep every other training out of it.
+    """Create the folder `out` if it is missing, and lock out every other training.
 
-    The lock ends with the process, however that ends. Unfinished files of a killed run are removed; folders that
-    were made here and stayed empty go again. Raises UsageError where another training holds the lock, OutputError
-    where the folder cannot be written to.
+    The lock ends with the process, however that ends. Unfinished files of a killed run are removed, and so are folders
+    that were created here and are still empty at the end. Raises UsageError if another training holds the lock,
+    OutputError if the folder is not writable.
     """
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     with ExitStack() as held:
@@ -192,10 +191,10 @@ def lock_run(out: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, bring it to the disk, and give it its name.
+    """Let `write` fill a temporary file beside `path`, sync it to disk, and rename it to `path`.
 
-    A kill, a power cut or an error leaves the file that was there before. Raises OutputError where the disk is full
-    or the folder cannot be written to; other errors of `write` go on as they are.
+    A kill, a power cut or an error leaves the previous file. Raises OutputError if the disk is full or the folder is
+    not writable; other errors of `write` are propagated.
     """
     require_in_place(path)
     try:
@@ -212,10 +211,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _error_behind(error: RuntimeError) -> OSError | None:
-    """Return why torch.save could not write; None where the error is another one.
+    """Return the system's error behind a failed torch.save; None for any other error.
 
-    Its archive writer hides what the system said behind a RuntimeError about positions in the file, or, where the disk
-    is full at the very end, about a C++ stream.
+    The archive writer hides it behind a RuntimeError about positions in the file or, if the disk is full at the very
+    end, about a C++ stream.
     """
     if not any(part in str(error) for part in ("inline_container", "PytorchStreamWriter", "iostream error")):
         return None
@@ -242,7 +241,7 @@ def _newest(folder: Path, readable: Callable[[Path], bool]) -> Path | None:
 
 
 def _named(path: Path, readable: Callable[[Path], bool]) -> Path:
-    """Return the checkpoint that `--resume path` stands for."""
+    """Return the checkpoint for `--resume path`."""
     if path.is_dir():
         folder = checkpoints_folder(path)
         checkpoint = _newest(folder if folder.is_dir() else path, readable)

@@ -1,4 +1,4 @@
-"""The parts of a run before its first step."""
+"""Building everything that a run needs before its first step."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class InitReport:
-    """Tensors that a run took from a model, and those that start anew, by their names `group/name`."""
+    """Tensors that a run took from a model, and those that are newly initialised, by their names `group/name`."""
 
     taken: tuple[str, ...]
     left: tuple[str, ...]
-    """Weights of the run that the model has not, or in another shape: they start anew."""
+    """Newly initialised weights, which the model lacks or has in another shape."""
 
     def __str__(self) -> str:
         start = f"{len(self.taken)} of {len(self.taken) + len(self.left)} tensors taken"
@@ -64,7 +64,7 @@ def initialise(backend: Backend, spec: BackendSpec, model: str, host: Host) -> I
     for group, module in backend.modules().items():
         fixed = fixed_buffers(module)
         for name, tensor in module.state_dict().items():
-            # What follows from the architecture, such as the filter that reduces a picture, was not learned.
+            # Buffers that follow from the architecture, such as the downsampling filter, are not learned.
             if name in fixed:
                 continue
             other = given.get(group, {}).get(name)
@@ -86,7 +86,7 @@ def initialise(backend: Backend, spec: BackendSpec, model: str, host: Host) -> I
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything that a run trains with."""
+    """Everything that a run needs for training."""
 
     preset: Preset
     spec: BackendSpec
@@ -111,7 +111,7 @@ def build(
     *,
     fresh: bool,
 ) -> Setup:
-    """Find everything that can be wrong with preset, data and packages, before anything is written.
+    """Build networks, data and optimisers, and so find errors in preset, data and packages before anything is written.
 
     fresh: the run starts at its first step; otherwise its weights come from a checkpoint.
     """

@@ -1,7 +1,7 @@
-"""Everything that a run needs to go on: networks, optimisers, average, position and random state, in one file.
+"""The state of a run for resuming: networks, optimisers, average, position and random state, in one file.
 
 The file is a checkpoint in the published layout (generator, kp_detector, discriminator, optimizer_*, epoch) with
-further entries of ours, so that what reads published checkpoints reads it.
+additional entries, so that programs for published checkpoints can read it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def content(
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return a checkpoint of a run, on the CPU; nothing in it is executed. Raises ModelError where it is none."""
+    """Read a checkpoint of a run to the CPU, without executing anything in it. Raises ModelError if it is not one."""
     try:
         entries = read_content(path)
     except ModelError as error:
@@ -81,7 +81,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def progress(entries: dict[str, Any]) -> Progress:
-    """Return how far the run of a checkpoint was."""
+    """Return the progress recorded in a checkpoint."""
     own = entries[_OWN]
     scores = [None if own[name] is None else float(own[name]) for name in ("best", "validation")]
     # Runs of earlier versions may hold NaN.
@@ -95,7 +95,7 @@ def progress(entries: dict[str, Any]) -> Progress:
 def restore(
     entries: dict[str, Any], path: Path, backend: TrainableBackend, step: TrainingStep, average: WeightAverage | None
 ) -> None:
-    """Put everything back where `content` took it from. Raises ModelError where it does not fit this configuration."""
+    """Restore the state that `content` has collected. Raises ModelError if it does not fit this configuration."""
     try:
         for name, module in backend.modules().items():
             module.load_state_dict(entries[name])

@@ -1,4 +1,4 @@
-"""One optimisation step, what it depends on (the schedule), and the average of the weights that it makes."""
+"""One optimisation step, the schedule, and the average of the weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFAULT_CHECKPOINT_STEPS = 1000
 
 @dataclass(frozen=True)
 class Schedule:
-    """Everything that follows from the number of a step; steps and epochs count from 0."""
+    """Everything that depends on the number of a step; steps and epochs count from 0."""
 
     params: BaseTrainParams
     steps_per_epoch: int
@@ -33,7 +33,7 @@ class Schedule:
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
     def epoch(self, step: int) -> int:
-        """Return the epoch that step number `step` belongs to."""
+        """Return the epoch of a step."""
         return step // self.steps_per_epoch
 
     def rate(self, step: int) -> float:
@@ -45,20 +45,20 @@ class Schedule:
         return warmup * float(0.1**passed)
 
     def saves_after(self, done: int) -> bool:
-        """Tell whether a checkpoint is due when `done` steps are done."""
+        """Return whether a checkpoint is due after `done` steps."""
         every = self.params.checkpoint_every_steps or min(self.steps_per_epoch, DEFAULT_CHECKPOINT_STEPS)
         return done % every == 0 or done == self.total or self.keeps_after(done)
 
     def keeps_after(self, done: int) -> bool:
-        """Tell whether that checkpoint is kept for good."""
+        """Return whether the checkpoint after `done` steps is kept permanently."""
         return done % (self.params.checkpoint_freq * self.steps_per_epoch) == 0
 
 
 class WeightAverage:
-    """Averages of parameters and of the statistics of BatchNorm; counters are copied.
+    """Averages of parameters and BatchNorm statistics; counters are copied.
 
-    The statistics of a run follow its last ten batches or so, which differ in colour and light: with them, frames of an
-    averaged model come out a few levels too dark or too bright.
+    A run's own statistics follow its last ten batches or so, which differ in colour and light: with them, frames of an
+    averaged model would be a few levels too dark or too bright.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], decay: float) -> None:
@@ -68,7 +68,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Average after step `step` (from 0): the first steps count for more, so that the start is soon forgotten."""
+        """Update the average after step `step` (from 0); early steps weigh more, to forget the start soon."""
         decay = min(self._decay, (1 + step) / (10 + step))
         for name, module in self._live.items():
             torch._foreach_lerp_(list(self.modules[name].parameters()), list(module.parameters()), 1 - decay)
@@ -83,13 +83,13 @@ class WeightAverage:
         return {name: module.state_dict() for name, module in self.modules.items()}
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         for name, module in self.modules.items():
             module.load_state_dict(dict(state[name]))
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the averaged weights into the live networks meanwhile."""
+        """Use the averaged weights in the networks during the block."""
         kept = {name: copy.deepcopy(module.state_dict()) for name, module in self._live.items()}
         for name, module in self._live.items():
             module.load_state_dict(self.modules[name].state_dict())
@@ -105,9 +105,9 @@ class StepResult:
     """Result of a step."""
 
     losses: Mapping[str, float]
-    """Weighted, before the step."""
+    """Weighted losses before the step, by name."""
     gradient_norms: Mapping[str, float]
-    """Norms by optimiser, before clipping."""
+    """Gradient norms before clipping, by optimiser."""
     view: TrainingView | None
 
 
@@ -146,7 +146,7 @@ class TrainingStep:
         self._rates = {name: [group["lr"] for group in each.param_groups] for name, each in self.optimisers.items()}
 
     def set_rate(self, factor: float) -> None:
-        """Set the learning rates as a share of those of the preset."""
+        """Set the learning rates to the preset's times `factor`."""
         for name, optimiser in self.optimisers.items():
             for group, rate in zip(optimiser.param_groups, self._rates[name], strict=True):
                 group["lr"] = rate * factor
@@ -164,7 +164,7 @@ class TrainingStep:
         view: TrainingView | None = None
         generated = None
         for phase, forward in zip(self.phases, self._forwards, strict=True):
-            # Other phases leave gradients in these networks (of the discriminator, for one).
+            # Other phases, such as the discriminator's, leave gradients in these networks.
             for optimiser in phase.optimisers.values():
                 optimiser.zero_grad(set_to_none=True)
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
@@ -181,7 +181,7 @@ class TrainingStep:
         )
 
     def _limited(self, optimiser: torch.optim.Optimizer) -> Tensor:
-        """Return the norm of all gradients of an optimiser, which are scaled down to the limit."""
+        """Clip the gradients of an optimiser to the limit, and return their norm before that."""
         parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         limit = float("inf") if self._limit is None else self._limit
         norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
@@ -190,7 +190,7 @@ class TrainingStep:
 
 
 def limit_groups(optimiser: torch.optim.Optimizer) -> None:
-    """Scale the gradients of each group of parameters with a `limit` down to it; see `TrainingPhase`."""
+    """Clip the gradients of each group of parameters that has a `limit`; see `TrainingPhase`."""
     for group in optimiser.param_groups:
         if group.get("limit") is not None:
             torch.nn.utils.clip_grad_norm_(group["params"], group["limit"], norm_type=group.get("limit_norm", 2.0))

@@ -17,8 +17,8 @@ FASHION_LISTS: dict[Split, str] = {split: f"fashion_{split}.txt" for split in SP
 class TaiChi:
     """Chunks of YouTube videos by taichi-metadata.csv.
 
-    Who is seen is not told, so a video is an identity. The table of first-order-model has the published split; the
-    first one, of video-preprocessing, has none.
+    Identities are not labelled, so that each video counts as one. The table of first-order-model has the published
+    split; the first one, of video-preprocessing, has none.
     """
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
@@ -33,7 +33,7 @@ class Fashion:
     """Videos of dresses on white ground (Zablotskaia et al. 2019), each of its own identity.
 
     As published: fashion_train.txt and fashion_test.txt, a URL a line, whose last part is the name of a file in the
-    folder train or test (data_crowler.py puts it there). With lists, what is missing is told; without, all in train
+    folder train or test (data_crowler.py puts it there). With lists, missing files are reported; without, all in train
     and test is taken.
     """
 

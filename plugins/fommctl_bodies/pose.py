@@ -33,7 +33,7 @@ class PoseDetector:
     the score is the mean of the joints' visibility."""
 
     def __init__(self) -> None:
-        # The library tells the terminal about each of its threads.
+        # The library prints a message for each of its threads.
         os.environ.setdefault("GLOG_minloglevel", "2")
         try:
             from mediapipe.python.solutions.pose import Pose

@@ -14,7 +14,7 @@ SAME_FACE = 0.3
 def as_hog(box: Box, *, width: float, down: float) -> Box:
     """Return the square that HOG would report for a face that another detector reports as `box`.
 
-    width: its side in widths of `box`.  down: how far its centre lies below the centre of `box`, in widths of `box`.
+    width: its side, in widths of `box`.  down: distance of its centre below the centre of `box`, in widths of `box`.
     """
     x, y = box.center
     half, middle = box.width * width / 2, y + box.width * down

@@ -34,14 +34,14 @@ class DlibEmbedder:
         self._describe = dlib.face_recognition_model_v1(str(models[1]))
 
     def embed(self, frames: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32] | None]:
-        """Return (128,) of the surest face of each (H, W, 3) picture; None where there is none."""
+        """Return (128,) for the most confident face of each (H, W, 3) picture; None without a face."""
         chips = [self._chip(frame) for frame in frames]
         seen = [chip for chip in chips if chip is not None]
         vectors = iter(self._describe.compute_face_descriptor(seen) if seen else ())
         return [None if chip is None else np.array(next(vectors), np.float32) for chip in chips]
 
     def _chip(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-        """Return the face (150, 150, 3), upright; None where there is none."""
+        """Return the upright face (150, 150, 3); None without a face."""
         (faces,) = self._faces.detect([frame])
         if not faces:
             return None

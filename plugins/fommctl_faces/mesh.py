@@ -21,7 +21,7 @@ class MeshDetector:
     """MediaPipe's face detector and mesh, frame by frame. Its weights come with the package."""
 
     def __init__(self) -> None:
-        # The library tells the terminal about each of its threads.
+        # The library prints a message for each of its threads.
         os.environ.setdefault("GLOG_minloglevel", "2")
         try:
             from mediapipe.python.solutions.face_mesh import FaceMesh

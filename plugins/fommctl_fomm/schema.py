@@ -1,4 +1,4 @@
-"""`model_params` of FOMM in the published schema; defaults are those of the published networks' constructors."""
+"""`model_params` of FOMM in the published schema, with the defaults of the published networks' constructors."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class GeneratorParams(Params):
     num_bottleneck_blocks: Annotated[int, Field(ge=0, le=100)]
     estimate_occlusion_map: bool = False
     blend_source: bool = False
-    """Ours: a mask tells where the frame is the warped source itself, pixel by pixel, and where it is painted."""
+    """Ours: a mask selects, pixel by pixel, between the warped source itself and the decoded frame."""
     # None where it is not given: models of before it keep their identity, and batches their finished results.
     embed_keypoints: bool | None = None
     """Ours: heatmaps of the driving keypoints are added to the warped features, as in Monkey-Net."""

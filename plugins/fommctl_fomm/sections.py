@@ -1,4 +1,4 @@
-"""The section `train_params` of the First Order Motion Model; names and defaults are those of the published files."""
+"""The section `train_params` of the First Order Motion Model, with the published names and defaults."""
 
 from __future__ import annotations
 
@@ -52,6 +52,8 @@ class TrainParams(BaseTrainParams):
     perceptual_scales: Scales | None = None
     """Ours: at which of `scales` the perceptual loss compares; None for all."""
     guidance: GuidanceParams | None = None
+    hold_dense_motion: bool | None = None
+    """Ours: the dense motion network keeps its weights and statistics while the rest of the generator learns."""
 
     @property
     def features(self) -> str | None:

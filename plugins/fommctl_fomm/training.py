@@ -63,14 +63,17 @@ class GeneratorPhase(nn.Module):
         self._params = params
         # In a tuple it is no submodule: it does not learn in this phase.
         self._discriminators = (discriminator,)
-        self._frozen = not params.lr_kp_detector
-        keypoint_detector.requires_grad_(not self._frozen)
+        held = {keypoint_detector: not params.lr_kp_detector, generator.dense_motion_network: params.hold_dense_motion}
+        for network, is_held in held.items():
+            network.requires_grad_(not is_held)
+        # In a tuple they are submodules once only.
+        self._held = tuple(network for network, is_held in held.items() if is_held)
 
     def train(self, mode: bool = True) -> GeneratorPhase:
-        """Switch to training; a detector whose rate is 0 keeps its statistics as well as its weights."""
+        """Switch to training; held networks (a detector with rate 0) keep their statistics as well as their weights."""
         super().train(mode)
-        if self._frozen:
-            self.keypoint_detector.eval()
+        for network in self._held:
+            network.eval()
         return self
 
     def forward(self, batch: TrainingBatch, _: Any = None) -> PhaseResult:

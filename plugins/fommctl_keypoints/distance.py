@@ -1,4 +1,4 @@
-"""AKD: how far the keypoints of the prediction are from those of the truth."""
+"""AKD: the distance between the keypoints of prediction and truth."""
 
 from __future__ import annotations
 

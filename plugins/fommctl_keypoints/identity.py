@@ -1,4 +1,4 @@
-"""AED: how far the embedding of the predicted subject is from that of the true one."""
+"""AED: the distance between the embeddings of predicted and true subject."""
 
 from __future__ import annotations
 

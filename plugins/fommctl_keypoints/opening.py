@@ -1,4 +1,4 @@
-"""Mouths and eyelids: whether they open when those of the driving video do, and how far.
+"""Mouths and eyelids: whether they open together with the driving video's, and how far.
 
 The opening of a mouth is the distance of the middles of the inner lips, that of the eyelids the mean distance of upper
 and lower lid over both eyes, each over the distance of the outer corners of the eyes in the same frame, so that sizes

@@ -1,4 +1,4 @@
-"""What the metrics of this plugin share: a scorer that goes frame by frame, and what it is fed with."""
+"""Shared by the metrics of this plugin: a scorer that works frame by frame, and its inputs."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class PlainRenderer(FaceTransfer):
         source, driving = context.motion.keypoints(), motion.keypoints()
         frames = []
         for index in range(len(driving)):
-            # One at a time: the volumes of the moved features take half a gigabyte a frame.
+            # One at a time: the volumes of warped features take half a gigabyte per frame.
             volume = self._appearance(reduced(context.frame, self._step))
             warped = self._warping(volume, source, driving[index : index + 1])
             frames.append(self._generator(warped.features))

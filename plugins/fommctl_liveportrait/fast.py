@@ -47,7 +47,7 @@ class FastSource:
     small: Tensor
     """(c, d, h, w): the few channels that the parts move."""
     still: Tensor
-    """(1, c, d, h, w): the same, moved by the part at rest."""
+    """(1, c, d, h, w): the source's features, warped by the part at rest."""
     heatmaps: Tensor
     """(1, K, d, h, w): around its keypoints."""
     grid: Tensor
@@ -239,7 +239,7 @@ class FastSpadeBlock:
         x: (B, C, h, w), changed in place where the widths are equal; enlarged by `scale` first.  shared: for each
         normalisation, that of the shortcut last.
         """
-        # The statistics of what is enlarged by repetition are those of what it is made of.
+        # Enlarging by repetition does not change statistics.
         normalised = F.group_norm(x, x.shape[1])
         if scale > 1:
             normalised = F.interpolate(normalised, scale_factor=scale)

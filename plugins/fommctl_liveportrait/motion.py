@@ -1,4 +1,4 @@
-"""What moves a face here: a rotation, an expression, a scale and a shift of canonical keypoints in three dimensions."""
+"""LivePortrait's motion of a face: rotation, expression, scale and shift of canonical keypoints in three dimensions."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from fommctl.api.blocks import MotionParts, Smoother
 from fommctl_liveportrait.motion_extractor import degrees
 
 CUTOFF = 1.5
-"""Hz of the filter, of a face at rest."""
+"""Cut-off in Hz of the filter, for a face at rest."""
 DISTANCE = 2 / 128
-"""Way of a keypoint at which the cutoff is twice that."""
+"""Displacement of a keypoint at which the cut-off is doubled."""
 SCALE_CUTOFF = 0.3
-"""Hz of the scale, whose wobble is not that of the head."""
+"""Cut-off in Hz for the scale, which jitters differently from the head's pose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,9 @@ class FaceMotion(MotionParts):
     canonical: Tensor
     """(B, K, 3): the keypoints of the face at rest."""
     openings: Tensor | None = None
-    """(B, 3): of the left and the right eye and of the lips, height over width, where landmarks told; -1 where not."""
+    """(B, 3): height over width of left eye, right eye and lips, from landmarks; -1 without landmarks."""
     placed: Tensor | None = None
-    """(B, K, 3): the keypoints themselves, once the motion is that of a source."""
+    """(B, K, 3): the keypoints themselves, after the transfer to a source."""
 
     def keypoints(self) -> Tensor:
         """Return (B, K, 3) in [-1, 1], x before y before z."""
@@ -87,7 +87,7 @@ class FaceSmoother:
         self._time = 0.0
 
     def __call__(self, motion: FaceMotion, times: Sequence[float]) -> FaceMotion:
-        """Return the motions of B frames at B times in seconds, later than those of the call before."""
+        """Smooth the motions of B frames, at B times in seconds, later than in the previous call."""
         return FaceMotion.cat([self._next(motion[index : index + 1], time) for index, time in enumerate(times)])
 
     def _next(self, motion: FaceMotion, time: float) -> FaceMotion:
@@ -154,7 +154,7 @@ def rotation_matrices(pitch: Tensor, yaw: Tensor, roll: Tensor) -> Tensor:
 
 
 def turned_towards(one: Tensor, other: Tensor, share: float) -> Tensor:
-    """Return the rotation that lies this share of the way from one (B, 3, 3) to another, along the shortest arc."""
+    """Interpolate between two rotations (B, 3, 3) along the shortest arc, by a share in [0, 1]."""
     if share == 1:
         return other
     return one @ part_of(one.mT @ other, share)

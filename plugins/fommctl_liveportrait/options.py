@@ -1,4 +1,4 @@
-"""What a user may ask of this family: `-O name=value`."""
+"""Options of this family, given as `-O name=value`."""
 
 from __future__ import annotations
 

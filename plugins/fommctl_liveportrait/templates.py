@@ -23,7 +23,7 @@ MOST_FRAMES = 1_000_000
 
 
 class _Type:
-    """What numpy writes for the type of its numbers."""
+    """Stands for a numpy data type in a pickle."""
 
     def __init__(self, code: Any = "", *_: Any) -> None:
         self.code = str(code)
@@ -43,7 +43,7 @@ class _Type:
 
 
 class _Array:
-    """What numpy writes for an array: empty at first, then filled."""
+    """Stands for a numpy array in a pickle: created empty, then filled."""
 
     value: NDArray[np.float32] = np.zeros(0, np.float32)
 
@@ -61,7 +61,7 @@ class _Array:
 
 
 class _Scalar(_Array):
-    """What numpy writes for a single number."""
+    """Stands for a numpy scalar in a pickle."""
 
     def __init__(self, kind: Any = None, content: Any = None, *_: Any) -> None:
         if not isinstance(kind, _Type) or not isinstance(content, bytes):

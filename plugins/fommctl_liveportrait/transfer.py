@@ -1,4 +1,4 @@
-"""How driving motion becomes that of a source: parts of the face, stitching, eyes and lips.
+"""Transferring driving motion to a source: parts of the face, stitching, eyes and lips.
 
 The published loop takes all of these; but where it drops the driving motion for eyes and lips that are retargeted,
 here they are added to it.
@@ -26,7 +26,7 @@ WHOLE = (1, 2, 6, *range(11, 21))
 SINGLE = ((3, 1), (4, 1), (5, 2), (8, 2), (9, 1), (9, 2))
 """(keypoint, coordinate)."""
 CLOSED_LIPS = 0.03
-"""Opening of a source's lips from which they are closed first, where that is asked for."""
+"""Opening of a source's lips from which on they are first closed, with the option for it."""
 # The mean expression of a face with lips at rest, as published: what counts as no expression of one driving picture.
 NEUTRAL = torch.tensor([
     -9.4524e-05, 2.4222e-04, -4.00974e-05,
@@ -73,7 +73,7 @@ class Gains:
 
 
 def gains_of(regions: Mapping[str, float], points: int, like: Tensor) -> Gains:
-    """Return the gains of regions that are named; those of lips and eyes come before that of all of the expression."""
+    """Return the gains of named regions; lips and eyes take precedence over the whole expression."""
     everything = regions.get("all", 0.0)
     expression = like.new_full((points, 1), regions.get("exp", everything))
     for name, numbers in (("lips", LIPS), ("eyes", EYES)):
@@ -192,7 +192,7 @@ def _absolute(driving: FaceMotion, source: FaceMotion, options: FaceOptions) -> 
 
 
 def _following(driving: FaceMotion, reference: FaceMotion, source: FaceMotion, still: Tensor) -> Tensor:
-    """Return the source moves as it would between the poses of reference and driving face, all taken as they are."""
+    """Return the source moved by the difference between the poses of driving face and reference, in its own size."""
 
     def posed(motion: FaceMotion) -> Tensor:
         return _placed(source.canonical, motion.rotation, motion.expression, source.scale, motion.translation)
@@ -208,7 +208,7 @@ def _placed(canonical: Tensor, rotation: Tensor, expression: Tensor, scale: Tens
 def _retargeted(
     driving: FaceMotion, source: FaceMotion, still: Tensor, correctors: Correctors, options: FaceOptions
 ) -> Tensor:
-    """Return what opens and closes eyes and lips as far as those of the driving face, or as far as is asked for."""
+    """Return the offset that opens or closes eyes and lips like the driving face's, or by the given amounts."""
     change = torch.zeros_like(still)
     own, theirs = source.openings, driving.openings
     if own is None:

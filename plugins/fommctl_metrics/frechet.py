@@ -159,5 +159,5 @@ def combined(clips: Sequence[ClipScores]) -> float | None:
         distance.update(torch.from_numpy(state["true"]).double(), real=True)
         distance.update(torch.from_numpy(state["predicted"]).double(), real=False)
     value = float(distance.compute())
-    # Of equal frames it is zero but for rounding.
+    # For equal frames it is zero, except for rounding.
     return max(value, 0.0) if np.isfinite(value) else None

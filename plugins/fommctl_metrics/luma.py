@@ -150,7 +150,7 @@ class _StRredOfClip:
 
 
 def _entropic_difference(predictions: Pixels, truths: Pixels) -> Values:
-    """Return spatial and temporal one (2,) of two frames each, NaN where they cannot be told."""
+    """Return the spatial and the temporal index (2,) for two frames each, NaN where they are undefined."""
     if min(predictions.shape[1:3]) < SMALLEST_STRRED:
         return np.full(2, np.nan)
     try:

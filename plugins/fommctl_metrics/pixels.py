@@ -51,7 +51,7 @@ class FrameScorer:
 
 
 PSNR_MAX = 100.0
-"""dB; stands for the infinity of equal pictures."""
+"""Value in dB for equal pictures, instead of infinity."""
 SIDES = ("difference", "repeating")
 
 

@@ -105,7 +105,7 @@ class _Package:
 
 
 class _Patched(ModuleType):
-    """A module with some names more, or others in the place of its own."""
+    """A module with some names added or replaced."""
 
     def __init__(self, module: ModuleType, names: Mapping[str, Any]) -> None:
         super().__init__(module.__name__)

@@ -72,7 +72,7 @@ class _WarpErrorOfClip:
         return mean_of_frames(self._table()[:, 0])
 
     def _table(self) -> NDArray[np.float64]:
-        """Return (N, 2): errors of prediction and truth, NaN where there is none."""
+        """Return the errors (N, 2) of prediction and truth, NaN where undefined."""
         return np.array(self._errors, np.float64).reshape(-1, 2)
 
 

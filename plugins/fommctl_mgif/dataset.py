@@ -16,7 +16,7 @@ class MovingGifs:
     """
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
-        """Yield the animations. Raises InputError where there is none."""
+        """Yield the animations. Raises InputError if there are none."""
         return plain_folder(
             root,
             suffixes={".gif"},

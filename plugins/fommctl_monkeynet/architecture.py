@@ -1,6 +1,6 @@
 """Reads `model_params` off the tensors of a checkpoint, so that its configuration need not be at hand.
 
-What no tensor tells takes the published value and is noted.
+Parameters that no tensor determines take the published value, with a note.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The configuration of Monkey-Net in the published schema; defaults are those of the published constructors."""
+"""The configuration of Monkey-Net in the published schema, with the defaults of the published constructors."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class ScaledEmbeddingParams(KeypointEmbeddingParams):
 
     scale_factor: ScaleFactor = 1.0
     add_bg_feature_map: bool = False
-    """Channels for a background that stands still, before those of the keypoints."""
+    """Channels for a static background, before the keypoints' channels."""
 
 
 class DenseMotionParams(Params):

@@ -101,7 +101,7 @@ def discriminator_loss(
 
 
 def detached(motion: Motion) -> Motion:
-    """Return the same motion, through which no gradient flows."""
+    """Return the motion detached from the graph of gradients."""
     keypoints, *others = (None if part is None else part.detach() for part in motion.parts())
     assert keypoints is not None
     return Motion(keypoints, *others)

@@ -14,5 +14,5 @@ class Robots:
     in its name says otherwise."""
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
-        """Yield the videos. Raises InputError where there is none."""
+        """Yield the videos. Raises InputError if there are none."""
         return plain_folder(root, identity_ends=("#",))

@@ -25,7 +25,7 @@ LIMB_EDGE = 0.4
 
 
 class Layer(Protocol):
-    """A rigid thing that lies over all that was laid before it."""
+    """A rigid layer in front of all layers before it in the list."""
 
     @property
     def texture(self) -> Waves:

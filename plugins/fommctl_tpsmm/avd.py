@@ -23,7 +23,7 @@ class AvdNetwork(nn.Module):
 
     @property
     def trained(self) -> bool:
-        """Whether it has learned: its statistics are not those of fresh weights."""
+        """Whether it was trained: its statistics differ from newly initialised ones."""
         norms = (module for module in self.modules() if isinstance(module, nn.BatchNorm1d))
         return any(norm.running_mean is not None and bool(norm.running_mean.any()) for norm in norms)
 

@@ -79,7 +79,7 @@ class KeypointDetector(nn.Module):
 
 
 class BackgroundPredictor(nn.Module):
-    """Finds the affine map that takes the background of a driving frame to that of the source."""
+    """Predicts the affine map from the background of a driving frame to the source's."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

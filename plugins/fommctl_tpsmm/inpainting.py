@@ -1,4 +1,4 @@
-"""The inpainting network (section 3.4): the source's features, warped and masked at every level, made into a frame."""
+"""The inpainting network (section 3.4), which decodes the source's features, warped and masked at every level."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class TpsMotion:
     deformation: Tensor
     """(B, h, w, 2): where in the source each place of the driving frame comes from."""
     contributions: Tensor
-    """(B, K + 1, h, w): which warp each place follows, that of the background first; sums to 1."""
+    """(B, K + 1, h, w): weights of the warps at each position, the background's first; they sum to 1."""
     warps: Tensor
     """(B, K + 1, h, w, 2): the background's warp, then the splines."""
     deformed: Tensor
@@ -51,7 +51,7 @@ def grouped(keypoints: Tensor) -> Tensor:
 def warps_between(source: Motion, driving: Motion, height: int, width: int, background: Tensor | None) -> Tensor:
     """Return grids (B, K + 1, h, w, 2) that sample the source: the background's, then each spline's.
 
-    background: (B, 3, 3), of `BackgroundPredictor`; None where it stands still.
+    background: (B, 3, 3), from `BackgroundPredictor`; None for a static background.
     """
     grid = identity_grid(height, width, like=driving.keypoints)
     splines = Splines.between(grouped(driving.keypoints), grouped(source.keypoints))
@@ -85,7 +85,7 @@ def kept_softmax(logits: Tensor, kept: Tensor) -> Tensor:
 
 
 class DenseMotionNetwork(nn.Module):
-    """Weighs the splines into one flow, and tells what the source hides."""
+    """Combines the splines to one flow, and estimates the occlusion."""
 
     down: AntiAliasDownsample | None
 

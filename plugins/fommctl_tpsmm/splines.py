@@ -27,7 +27,7 @@ def radial(offsets: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Splines:
-    """K splines a frame."""
+    """K thin-plate splines per frame."""
 
     controls: Tensor
     """(B, K, N, 2): control points."""
@@ -59,7 +59,7 @@ class Splines:
 
 @dataclass(frozen=True, slots=True)
 class RandomWarp:
-    """The random warp of the equivariance loss, one a frame.
+    """The random warp of the equivariance loss, one per frame.
 
     Unlike FOMM's, whose parameters it takes, its radial basis is that of the splines here.
     """
@@ -80,7 +80,7 @@ class RandomWarp:
             return moved + (radial(points[:, :, None] - controls) * self.weights).sum(-1, keepdim=True)
 
     def frames(self, frames: Tensor) -> Tensor:
-        """Warp frames (B, C, H, W); what lies outside is reflected."""
+        """Warp frames (B, C, H, W), with reflection outside."""
         height, width = frames.shape[2:]
         grid = self.points(identity_grid(height, width, like=frames).view(1, -1, 2))
         grid = grid.view(-1, height, width, 2)

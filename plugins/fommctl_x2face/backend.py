@@ -36,7 +36,7 @@ class Source:
     face: Tensor | None
     """(1, 3, H, W), embedded; None where it is computed anew for each frame."""
     unwarping: Tensor | None = None
-    """(1, 2, h, w): where in the first view each place of the face lies; None where it is computed anew."""
+    """(1, 2, h, w): position in the first view of each position of the face; None if it is computed each time."""
 
 
 class X2FaceRenderer:
@@ -68,7 +68,7 @@ class X2FaceRenderer:
 
     @torch.inference_mode()
     def encode_source(self, frame: Tensor) -> Source:
-        """See `fommctl.api.Renderer`; the motion is that of the first picture."""
+        """See `fommctl.api.Renderer`; the motion is the first picture's."""
         return Source(self.detect(frame[:1]), frame, self._embedded(frame), self._unwarping(frame[:1]))
 
     @torch.inference_mode()

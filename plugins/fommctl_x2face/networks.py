@@ -66,7 +66,7 @@ def embedded_face(network: EmbeddingNetwork, views: Tensor, size: tuple[int, int
 
 SLOPE = 0.2
 WIDEST = 8
-"""Channels of the widest level over those of the first."""
+"""Ratio of the channels of the widest level to the first."""
 START = 0.01
 """The size of fresh weights of a network's last convolution beside the others: its flow then begins close
 to zero. The published training begins with flows as long as the frame, and needs days to find the identity."""
@@ -168,7 +168,7 @@ class EmbeddingNetwork(Hourglass):
 
 
 class DrivingNetwork(Hourglass):
-    """The motion of a frame as a short code, and the flow that a code stands for."""
+    """Encodes the motion of a frame as a short code, and decodes a code to a flow."""
 
     def __init__(self, *, ngf: int, num_downs: int, inner_channels: int) -> None:
         super().__init__(2, ngf=ngf, num_downs=num_downs, inner_channels=inner_channels, skips=False)

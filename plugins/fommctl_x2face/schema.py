@@ -30,7 +30,7 @@ class DrivingParams(HourglassParams):
     """The network that looks at the driving frame."""
 
     inner_channels: Annotated[int, Field(ge=1, le=4096)] = 128
-    """Channels of the code that stands for a frame's motion: the published inner_nc."""
+    """Channels of the motion code: the published inner_nc."""
 
 
 class X2FaceParams(Params):

@@ -37,7 +37,7 @@ class PhotometricPhase(nn.Module):
         self.driving = driving
 
     def forward(self, batch: TrainingBatch, _: Any = None) -> PhaseResult:
-        # Of a single view the weights of the mean over views cancel.
+        # For a single view, the weights of the mean over views cancel.
         flow, _weights = self.embedding(batch.source)
         face = warped(batch.source, flow)
         prediction = warped(face, self.driving(batch.driving))

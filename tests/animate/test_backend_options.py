@@ -79,7 +79,7 @@ def test_python_takes_a_mapping(folder):
     options = {"multiplier": 0.0, "stitching": False}
     first, second = animator.frames(folder / "source.png", frames, motion="absolute", options=options)
     assert np.abs(first.astype(int) - second).max() <= 1
-    with pytest.raises(UsageError, match="-O multiplier is"):
+    with pytest.raises(UsageError, match="-O multiplier cannot be"):
         list(animator.frames(folder / "source.png", frames, options={"multiplier": 9.0}))
 
 

@@ -297,7 +297,7 @@ def test_crop_dry_run_shows_the_numbers(run_cli, source, pair):
         (("--face", "3"), "there is no face 3 in two.png"),
         (("--driving-face", "3"), "there is no face 3 in pair.mp4"),
         (("--face", "0"), "--face cannot be '0'"),
-        (("--map", "1:2,2:2"), "moves a face of the source twice"),
+        (("--map", "1:2,2:2"), "--map 1:2,2:2 moves a face of the source twice"),
         (("--map", "1-2"), "--map cannot be '1-2'"),
         (("--map", "1:2", "--face", "1"), "--map excludes --face"),
         (("--face", "all", "--crop", "none"), "--face needs --crop auto"),

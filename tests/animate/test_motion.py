@@ -209,7 +209,7 @@ def test_a_motion_of_another_family_or_shape_is_refused(animator, shots, tmp_pat
     [
         ({"start": 1}, "--start cannot be used with a motion file"),
         ({"driving_crop": "follow"}, "--driving-crop cannot be used with a motion file"),
-        ({"compare": True}, "--compare needs the driving video"),
+        ({"compare": True}, "--compare needs the driving video's frames"),
         ({"frames": "99-"}, "--frames 99- is beyond the end"),
         ({"frames": "9-2"}, "--frames cannot be '9-2'"),
         ({"frames": "-"}, "--frames cannot be '-'"),

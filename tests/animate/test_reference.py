@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fommctl.animate.reference import nearest_pose_by_landmarks, pose
+from fommctl.animate.reference import nearest_pose, pose
 from fommctl.api import InputError
 
 SQUARE = np.array([[0, 0], [2, 0], [2, 2], [0, 2]], float)
@@ -12,7 +12,7 @@ WIDE = SQUARE * np.array([3, 1])
 
 
 def test_the_same_pose_elsewhere_and_larger_is_the_nearest():
-    index, distance = nearest_pose_by_landmarks(SQUARE, [LEANING, SQUARE * 7 + 40, WIDE])
+    index, distance = nearest_pose(SQUARE, [LEANING, SQUARE * 7 + 40, WIDE])
     assert index == 1
     assert distance == pytest.approx(0)
 
@@ -20,27 +20,27 @@ def test_the_same_pose_elsewhere_and_larger_is_the_nearest():
 def test_the_distance_is_the_published_one():
     # Centred and divided by the square root of the hull's area, 2: corners at +-0.5. The leaning shape has the same
     # area and its centre half a pixel to the right, so every x differs by a quarter.
-    assert nearest_pose_by_landmarks(SQUARE, [LEANING])[1] == pytest.approx(4 * 0.25**2)
+    assert nearest_pose(SQUARE, [LEANING])[1] == pytest.approx(4 * 0.25**2)
 
 
 def test_frames_without_landmarks_are_skipped():
-    assert nearest_pose_by_landmarks(SQUARE, [None, LEANING, None])[0] == 1
+    assert nearest_pose(SQUARE, [None, LEANING, None])[0] == 1
 
 
 def test_hidden_points_do_not_count():
     hidden = np.concatenate((SQUARE, [[np.nan, np.nan]]))
     visible = np.concatenate((LEANING, [[40, 40]]))
     # Of five points four count: the published distance, scaled up.
-    assert nearest_pose_by_landmarks(hidden, [visible])[1] == pytest.approx(4 * 0.25**2 * 5 / 4)
-    assert nearest_pose_by_landmarks(visible, [hidden, visible])[0] == 1
+    assert nearest_pose(hidden, [visible])[1] == pytest.approx(4 * 0.25**2 * 5 / 4)
+    assert nearest_pose(visible, [hidden, visible])[0] == 1
     with pytest.raises(InputError, match="no driving frame"):
-        nearest_pose_by_landmarks(hidden, [np.full((5, 2), np.nan)])
+        nearest_pose(hidden, [np.full((5, 2), np.nan)])
 
 
 @pytest.mark.parametrize("driving", [[], [None, None], [np.zeros((4, 2))]])
 def test_where_nothing_can_be_compared_that_is_said(driving):
     with pytest.raises(InputError, match="no driving frame"):
-        nearest_pose_by_landmarks(SQUARE, driving)
+        nearest_pose(SQUARE, driving)
 
 
 points = st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=1, max_size=12).map(np.array)

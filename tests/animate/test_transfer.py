@@ -117,6 +117,36 @@ def test_openings_move_further_and_never_past_each_other():
         )
 
 
+def test_a_mouth_that_begins_open_opens_the_closed_one_of_the_source():
+    """By hand; the lips of the driver are `first` apart, then `then`, closed lips are found at 0.02 at most."""
+
+    def lips(apart: float) -> torch.Tensor:
+        return torch.tensor([[0.0, 0.2], [0.0, 0.2 + apart], [0.0, 0.6 + apart], [0.5, 0.5]])
+
+    def lower_lip(source: float, first: float, then: float, **gains: float) -> float:
+        opening = Opening(keypoints=(0, 1, 2), rest=(0.02, 0.25), **gains)
+        transfer = MotionTransfer(
+            motion(lips(source)), [motion(lips(first))], mode="relative", adapt_scale=False, smooth=False,
+            openings=[opening],
+        )  # fmt: skip
+        begun, moved = transfer(motion(torch.stack((lips(first), lips(then)))), [Moment(0), Moment(1)]).keypoints
+        torch.testing.assert_close(begun, lips(source))  # a shot begins with the source as it is
+        assert float(moved[2, 1] - moved[1, 1]) == pytest.approx(0.4)  # the chin goes with the lip
+        torch.testing.assert_close(moved[[0, 3]], lips(source)[[0, 3]])
+        return float(moved[1, 1] - moved[0, 1])
+
+    assert lower_lip(0.01, 0.2, 0.2) == pytest.approx(0.01 + 0.2 - 0.02)
+    assert lower_lip(0.01, 0.2, 0.1) == pytest.approx(0.01 + 0.1 - 0.02)
+    assert lower_lip(0.01, 0.2, 0.0) == pytest.approx(0.0, abs=1e-6)  # never past each other
+    assert lower_lip(0.01, 0.3, 0.3) == pytest.approx(0.01 + 0.25 - 0.02)  # the reference counts as 0.25
+    assert lower_lip(0.01, 0.3, 0.2) == pytest.approx(0.01 + 0.25 - 0.02 - 0.1)
+    assert lower_lip(0.05, 0.2, 0.1) == pytest.approx(0.1)  # further open than at rest: as far as the driver's
+    assert lower_lip(0.4, 0.2, 0.1) == pytest.approx(0.4 + 0.1 - 0.2)  # further than the driver's: relative
+    assert lower_lip(0.01, 0.015, 0.1) == pytest.approx(0.01 + 0.1 - 0.015)  # a driver at rest: relative
+    assert lower_lip(0.01, 0.2, 0.1, opens=2) == pytest.approx(0.01 + 2 * (0.1 - 0.02))
+    assert lower_lip(0.01, 0.2, 0.1, opens=0, closes=0) == pytest.approx(0.01)
+
+
 def test_missing_frames_hold_the_last_pose_across_batches():
     source = reference = motion(torch.zeros(1, 1, 2))
     walk = motion(torch.arange(1.0, 7.0).view(6, 1, 1).expand(6, 1, 2))

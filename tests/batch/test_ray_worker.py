@@ -66,15 +66,15 @@ def test_what_a_worker_cannot_see_is_named_with_its_machine(shots: Path, tmp_pat
 
 def test_a_worker_stops_at_the_next_frames(shots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = RayWorker("cpu", 1)
-    tell = worker._tell
+    report = worker._report
 
     def stopped(done: int, total: int | None) -> None:
         worker.stop()
-        tell(done, total)
+        report(done, total)
 
-    monkeypatch.setattr(worker, "_tell", stopped)
+    monkeypatch.setattr(worker, "_report", stopped)
     assert isinstance(worker.render_job(job_of(shots, tmp_path / "1.mkv")), Failed)
     assert worker.progress()[0] > 0
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(worker, "_tell", tell)
+    monkeypatch.setattr(worker, "_report", report)
     assert isinstance(worker.render_job(job_of(shots, tmp_path / "1.mkv")), Done)

@@ -23,7 +23,7 @@ from fommctl.media.reader import Clip
 TINY_CHOICE = ModelChoice(model=str(TINY[1]), preset=str(TINY[3]), precision="fp32")
 
 
-def tell(done: int, total: int | None) -> None:
+def report(done: int, total: int | None) -> None:
     pass
 
 
@@ -45,7 +45,7 @@ def test_a_model_is_loaded_and_a_source_encoded_once(tmp_path: Path, monkeypatch
             source=tmp_path / f"{source}.png", driving=tmp_path / f"{driving}.mp4", output=tmp_path / f"{number}.mkv",
             crop="none",
         )  # fmt: skip
-        outcome = work(Job(number=number, where=f"line {number}", config=config, choice=TINY_CHOICE), tell)
+        outcome = work(Job(number=number, where=f"line {number}", config=config, choice=TINY_CHOICE), report)
         assert isinstance(outcome, Rendered)
         assert outcome.fingerprint is not None
         assert outcome.fingerprint.size == (tmp_path / f"{number}.mkv").stat().st_size
@@ -73,7 +73,7 @@ def test_a_driving_video_is_searched_once_and_the_frames_are_those_of_one_job(
     def render(source: str, output: str, render_with: Callable[..., object]) -> bytes:
         config = AnimateConfig(source=tmp_path / source, driving=clip, output=tmp_path / output)
         job = Job(number=1, where="line 1", config=config, choice=ModelChoice(precision="fp32"))
-        assert isinstance(render_with(job, tell), Rendered)
+        assert isinstance(render_with(job, report), Rendered)
         return (tmp_path / output).read_bytes()
 
     together = [render("a.png", "1.mkv", work), render("b.png", "2.mkv", work)]

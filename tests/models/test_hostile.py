@@ -71,9 +71,9 @@ CLAIM = (
     ("pickled", "message"),
     [
         (NESTED, "a tuple of more parts than a model"),
-        (GREEDY, "wants to call bytearray"),
-        (STORAGE, "wants to call torch.storage.UntypedStorage"),
-        (OBJECT, "wants to call torch.storage.UntypedStorage"),
+        (GREEDY, "tries to call bytearray"),
+        (STORAGE, "tries to call torch.storage.UntypedStorage"),
+        (OBJECT, "tries to call torch.storage.UntypedStorage"),
         (CLAIM, "claims more numbers than the file holds"),
         (b"\x80\x02R.", "its pickle cannot be read"),
         (b"\x80\x02h\x07.", "its pickle cannot be read"),
@@ -227,7 +227,7 @@ def test_what_cannot_be_a_weight_is_named(value: object, message: str, tmp_path:
         (torch.ones(2), "holds a Tensor, not groups of tensors"),
         ({}, "it contains no tensors"),
         ({"epoch": 3, "optimizer": {"state": {0: torch.ones(1)}, "param_groups": []}}, "it contains no tensors"),
-        ({"first.conv.weight": torch.ones(2), "epoch": 3}, "it holds 1 tensors without a group"),
+        ({"first.conv.weight": torch.ones(2), "epoch": 3}, "it contains 1 tensors without a group"),
     ],
 )
 def test_checkpoints_without_groups_say_what_they_hold(content: object, message: str, tmp_path: Path) -> None:

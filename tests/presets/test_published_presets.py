@@ -65,6 +65,7 @@ UNSAID = {
     "train_params": {
         "schedule": "milestones", "warmup_steps": 0, "checkpoint_every_steps": None, "max_grad_norm": None,
         "ema_decay": None, "perceptual_network": "vgg19", "perceptual_scales": None, "guidance": None,
+        "hold_dense_motion": None,
         "loss_weights": {
             "pixel": 0, "warped": 0, "guidance": 0, "spans": None, "likeness": None, "focus": 0, "revealed": 0,
         },

@@ -156,12 +156,18 @@ def test_what_cannot_be_trained_is_told_before_anything_starts(sets: list[str], 
     assert caught.value.hint
 
 
-def test_a_rate_of_0_leaves_the_detector_as_it_is(host: Host) -> None:
-    (phase,) = prepared(host, *NONE, f"{WEIGHTS}pixel=1", "train_params.lr_kp_detector=0")
+@pytest.mark.parametrize(
+    ("held", "kept"),
+    [("lr_kp_detector=0", "keypoint_detector."), ("hold_dense_motion=true", "generator.dense_motion_network.")],
+)
+def test_a_held_network_keeps_its_weights_and_statistics(host: Host, held: str, kept: str) -> None:
+    (phase,) = prepared(host, *NONE, f"{WEIGHTS}pixel=1", f"train_params.{held}")
     phase.module.train()
     before = {name: values.clone() for name, values in phase.module.state_dict().items()}
     phase.module(batch(), None).losses["pixel"].backward()
     for optimiser in phase.optimisers.values():
         optimiser.step()
     after = phase.module.state_dict()
-    assert {name.partition(".")[0] for name in after if not after[name].equal(before[name])} == {"generator"}
+    networks = ("keypoint_detector.", "generator.dense_motion_network.", "generator.bottleneck.")
+    changed = {name for name in after if not after[name].equal(before[name])}
+    assert {each for each in networks if any(name.startswith(each) for name in changed)} == {*networks} - {kept}

@@ -1,4 +1,4 @@
-"""Convolutions that give what torch's give, faster: folded BatchNorm, Winograd, sub-pixel upsampling, instructions."""
+"""Faster convolutions with torch's results: folded BatchNorm, Winograd, sub-pixel upsampling, bf16 instructions."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ Instructions = Literal["tiles", "vectors", "none"]
 """`tiles`: matrix tiles (AMX), several times as fast as fp32. `vectors`: AVX-512 with bf16 products, up to twice as
 fast. `none`: bf16 is computed by way of fp32 and slower, or nothing is known of it (ARM)."""
 _LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-"""Environment variables that keep oneDNN, which computes the convolutions, from instructions that the CPU has."""
+"""Environment variables that limit the CPU instructions of oneDNN, which computes the convolutions."""
 
 
 @cache
 def bf16_instructions() -> Instructions:
-    """Return the best instructions that CPU, build of torch and environment leave."""
+    """Return the best instructions that CPU, build of torch and environment allow."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return "none"
     limit = next((os.environ[name] for name in _LIMITS if os.environ.get(name)), "default").lower()
     allowed = _allowed(limit)
-    # The flags alone do not do: the kernel grants a process the tiles, or does not.
+    # CPU flags are not enough: the kernel must also grant the tiles to the process.
     if allowed == "tiles" and torch.cpu._is_amx_tile_supported() and torch.cpu._init_amx():
         return "tiles"
     return "vectors" if allowed != "none" and torch.cpu._is_avx512_bf16_supported() else "none"
 
 
 def _allowed(limit: str) -> Instructions:
-    """Return what oneDNN may use at most under this limit, such as `avx512_core_bf16`."""
+    """Return the best instructions that oneDNN may use under a limit such as `avx512_core_bf16`."""
     if limit in ("default", "all") or "amx" in limit or limit == "avx10_2":
         return "tiles"
     return "vectors" if limit.startswith(("avx512_core_bf16", "avx512_core_fp16", "avx10")) else "none"
@@ -64,8 +64,8 @@ def interleave_into(out: Tensor, phases: Tensor) -> None:
 
 
 def blank_outside(phases: Tensor) -> Tensor:
-    """Fill staggered phases (B, 4 C, h + 1, w + 1) with zeros, in place, where they reach a row or column over the
-    edge."""
+    """Zero, in place, the parts of staggered phases (B, 4 C, h + 1, w + 1) that are a row or column outside the
+    picture."""
     batch, channels, height, width = phases.shape
     by_phase = phases.view(batch, 2, 2, channels // 4, height, width)
     by_phase[:, 1, :, :, 0].zero_()
@@ -97,7 +97,7 @@ def pixels_from_phases(phases: Tensor) -> Tensor:
 
 
 def affine_of(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Scale (C) and shift (C) that the normalisation with its running statistics amounts to."""
+    """Return scale (C) and shift (C) that are equivalent to the normalisation with its running statistics."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     # On the CPU: not every device computes in double precision.
@@ -110,21 +110,21 @@ def affine_of(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Return weight (O, I, k, k) and bias (O) of the convolution and the normalisation behind it in one."""
+    """Fold a normalisation into the convolution before it: weight (O, I, k, k) and bias (O)."""
     scale, shift = affine_of(norm)
     weight, bias = weight_and_bias(conv)
     return weight * scale[:, None, None, None], bias * scale + shift
 
 
 def weight_and_bias(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    """Return weight (O, I, k, k) and bias (O) of a convolution, copied to the CPU: nothing keeps the networks alive."""
+    """Return weight (O, I, k, k) and bias (O) of a convolution, as copies on the CPU that do not keep it alive."""
     weight = conv.weight.detach().to("cpu", copy=True)
     bias = torch.zeros(weight.shape[0]) if conv.bias is None else conv.bias.detach().to("cpu", copy=True)
     return weight, bias
 
 
 def joined(*convs: nn.Conv2d | None) -> tuple[Tensor, Tensor]:
-    """Return one convolution with the outputs of several that read the same features; None is left out."""
+    """Concatenate convolutions that read the same features into one; None is skipped."""
     pairs = [weight_and_bias(conv) for conv in convs if conv is not None]
     return torch.cat([weight for weight, _ in pairs]), torch.cat([bias for _, bias in pairs])
 
@@ -165,11 +165,11 @@ def _with_roots(roots: list[float]) -> Tensor:
 
 
 def transformed(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a 3x3 convolution (O, I, 3, 3) with bias (O) as a 1x1 one of 36 groups: (36 O, I, 1, 1) and (36 O)."""
+    """Convert a 3x3 convolution (O, I, 3, 3) with bias (O) to a 1x1 one of 36 groups: (36 O, I, 1, 1) and (36 O)."""
     _, kernel, results = transforms()
     taps = weight.permute(2, 3, 0, 1).reshape(9, -1).double()
     points = torch.kron(kernel, kernel) @ taps
-    # Values whose results are 1 everywhere: times the bias, they add it without a pass of its own.
+    # Values whose results are 1 everywhere: multiplied by the bias, they add it without a separate pass.
     ones = torch.linalg.pinv(results) @ torch.ones(RESULTS, dtype=torch.float64)
     biases = torch.einsum("i,j,c->ijc", ones, ones, bias.double())
     return points.reshape(-1, weight.shape[1], 1, 1).float(), biases.flatten().float()
@@ -178,21 +178,21 @@ def transformed(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
 class Workspace:
     """Float32 buffers that the convolutions of one network share, for one size of picture at a time.
 
-    Fresh ones would come from the system and go back to it at every call, and the page faults cost a third of the time.
+    New buffers would be requested from the system at every call, and page faults would cost a third of the time.
     """
 
     def __init__(self) -> None:
         self._key: tuple[int, ...] = ()
 
     def fit(self, batch: int, inputs: int, outputs: int, height: int, width: int) -> None:
-        """Make the buffers for pictures (batch, inputs, height, width), unless they are there."""
+        """Allocate the buffers for pictures (batch, inputs, height, width), unless they exist."""
         key = (batch, inputs, outputs, height, width)
         if key == self._key:
             return
         rows, columns = -(-height // RESULTS), -(-width // RESULTS)
         count, points = batch * rows * columns, VALUES * VALUES
         self._key = key
-        # Its border stays zero, and so does what lies beyond the picture in the last tiles.
+        # Its border stays zero, and so does the part of the last tiles outside the picture.
         self.padded = torch.zeros(batch, rows * RESULTS + 2, columns * RESULTS + 2, inputs)
         self.windows = torch.empty(batch, rows, columns, VALUES, VALUES, inputs)
         self.points = torch.empty(count, points, inputs)
@@ -201,9 +201,9 @@ class Workspace:
 
 
 class WinogradConvolution:
-    """For the CPU, padding 1, transforms in float32; called like `fommctl.networks.inference.convolutions.Convolution`.
+    """A 3x3 `Convolution` with padding 1 on the CPU, by Winograd's method with transforms in float32.
 
-    pointwise: the 1x1 convolution of `transformed`.  dtype: of its inputs and of the results.
+    pointwise: the 1x1 convolution from `transformed`.  dtype: type of its inputs and of the results.
     """
 
     def __init__(
@@ -237,8 +237,8 @@ class WinogradConvolution:
         return total
 
     def _tiles(self, x: Tensor) -> Tensor:
-        """Return the results (B, rows, 4, columns, 4, O), strided, of x (B, I, H, W); beyond the picture they are
-        meaningless."""
+        """Return the results (B, rows, 4, columns, 4, O), strided, for x (B, I, H, W); outside the picture they are
+        undefined."""
         batch, inputs, height, width = x.shape
         work, outputs = self._workspace, self._outputs
         work.fit(batch, inputs, outputs, height, width)
@@ -272,7 +272,7 @@ class Convolution(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Numerics:
-    """Device of a network, and the type in which its convolutions compute."""
+    """Device of a network, and the data type of its convolutions."""
 
     device: torch.device
     dtype: torch.dtype
@@ -285,15 +285,15 @@ class Numerics:
         return self._direct(weight, bias, padding, relu, groups)
 
     def wide_convolution(self, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Convolution:
-        """Return the 3x3 convolution with padding 1 for many places; weight (O, I, 3, 3), bias (O)."""
+        """Return the 3x3 convolution with padding 1 for large maps; weight (O, I, 3, 3), bias (O)."""
         if self._winograd_pays(min(weight.shape[:2])):
             pointwise = self._direct(*transformed(weight, bias), 0, relu=False, groups=VALUES * VALUES)
             return WinogradConvolution(pointwise, len(bias), self.dtype, relu, self.workspace)
         return self._direct(weight, bias, 1, relu)
 
     def _winograd_pays(self, channels: int) -> bool:
-        """Tell whether the transforms are worth it: they take as long in any type, which is too
-        long beside fast products."""
+        """Return whether Winograd's method is faster: its transforms take as long in any type, which is too long if
+        products are fast."""
         if self.device.type != "cpu" or not packing_works(self.dtype):
             return False
         if self.dtype == torch.float32:
@@ -323,7 +323,7 @@ class PlainConvolution:
 
 
 class PackedConvolution:
-    """A convolution whose weights lie in memory as oneDNN wants them for the input size of the first call.
+    """A convolution whose weights are packed in oneDNN's layout for the input size of the first call.
 
     Uses private operators of torch: see `packing_works`. Other input sizes are right too, but may be slower.
     """
@@ -349,7 +349,7 @@ class PackedConvolution:
 
     def _pack(self, x: Tensor) -> None:
         if not self._packed:
-            # The plain weights are let go here: only one copy stays in memory.
+            # Release the plain weights, to keep only one copy in memory.
             self._weight = torch.ops.mkldnn._reorder_convolution_weight(
                 self._weight, self._padding, [1, 1], [1, 1], self._groups, list(x.shape)
             )
@@ -358,7 +358,7 @@ class PackedConvolution:
 
 @cache
 def packing_works(dtype: torch.dtype) -> bool:
-    """Tell whether this torch has the private oneDNN operators, and they give what the public ones give."""
+    """Return whether this torch has the private oneDNN operators, with the same results as the public ones."""
     random = torch.Generator().manual_seed(0)
     x = torch.randn(1, 16, 8, 8, generator=random).to(dtype, memory_format=torch.channels_last)
     weight = (torch.randn(16, 16, 3, 3, generator=random) / 12).to(dtype)

@@ -1,4 +1,4 @@
-"""What differs between devices: kernels, memory layout, CUDA graphs."""
+"""Differences between devices: kernels, precisions, CUDA graphs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Pass = Callable[..., Sequence[Tensor]]
 
 
 def exact_convolutions() -> AbstractContextManager[None]:
-    """Let cuDNN try its algorithms out and keep float32 as it is, where by default it would round it to TF32."""
+    """Let cuDNN benchmark its algorithms, and compute float32 without rounding to TF32, the default."""
     manager: AbstractContextManager[None] = torch.backends.cudnn.flags(
         enabled=True, benchmark=True, deterministic=False, allow_tf32=False
     )
@@ -34,11 +34,11 @@ class _Recording:
 
 
 class Graphs:
-    """Runs a pass as it is the first time that inputs of these shapes come, and as a recorded graph from then on.
+    """Runs a pass eagerly for the first inputs of given shapes, and as a recorded CUDA graph from then on.
 
-    So the last, shorter batch of a clip costs no recording, nor does a source that is rendered once, as each frame of a
-    video is. What a pass allocates must be sized by shapes alone, and
-    it must not wait for the device; everything else that it reads has to stay where it is: its owner keeps it there.
+    So nothing is recorded for the last, shorter batch of a clip, or for a source that is rendered once, such as a frame
+    of a video. A pass may only allocate memory that depends on shapes, and must not wait for the device. Tensors that
+    it reads besides its inputs must stay in place, which their owner ensures.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Graphs:
         self._works = True
 
     def __call__(self, name: str, function: Pass, owner: object, *inputs: Tensor) -> list[Tensor]:
-        """Call `function(*inputs)`.  name and owner: the pass, and the object whose tensors it reads beside its
+        """Call `function(*inputs)`.  name: name of the pass.  owner: the object whose tensors it reads besides its
         inputs."""
         key = (name, *(tuple(value.shape) for value in inputs))
         recording = self._recordings.get(key)
@@ -62,7 +62,7 @@ class Graphs:
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
-                # A driver or build that cannot record still computes: without graphs, only slower.
+                # A driver or build that cannot record graphs still computes, only slower.
                 log.info("CUDA graphs are not used: %s", error)
                 self._works = False
                 return list(function(*inputs))
@@ -94,7 +94,7 @@ and vox-256 (1024), 1.1 to 1.2 times for the presets of 64 pixels (32 to 80), wh
 
 @dataclass(frozen=True, slots=True)
 class CpuPrecisions:
-    """Precisions that `auto` stands for on a CPU."""
+    """Precisions chosen by `auto` on a CPU."""
 
     wide: str
     """Precision of models whose widest convolution has WIDE channels or more."""
@@ -103,7 +103,7 @@ class CpuPrecisions:
     training: str
 
     def for_channels(self, channels: int) -> str:
-        """Return the precision of a model whose widest convolution has so many channels."""
+        """Return the precision for a model whose widest convolution has this number of channels."""
         return self.wide if channels >= WIDE else self.narrow
 
 
@@ -143,10 +143,10 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device, *, on_cpu: str = "fp32") -> str:
-    """Return `fp32`, `bf16` or `fp16`; `auto` is the fastest one that keeps the frames within 40 dB of fp32 on this
-    device.
+    """Return `fp32`, `bf16` or `fp16`; `auto` is the fastest one that keeps frames within 40 dB of fp32 on this device.
 
-    on_cpu: what `auto` is there. Raises UsageError for an unknown name and for one that the device does not compute in.
+    on_cpu: the result for `auto` on a CPU. Raises UsageError for an unknown name and for one that the device does not
+    support.
     """
     if name == "auto":
         return on_cpu if device.type == "cpu" else _on_gpu(device)
@@ -160,7 +160,7 @@ def resolve_precision(name: str, device: torch.device, *, on_cpu: str = "fp32") 
 def resolve_training_precision(name: str, device: torch.device, *, on_cpu: str = "fp32") -> str:
     """Return `fp32` or `bf16`; `auto` is bf16 where it is known to be faster.
 
-    on_cpu: what `auto` is there. Raises UsageError for any other name: fp16 would need its losses scaled.
+    on_cpu: the result for `auto` on a CPU. Raises UsageError for any other name: fp16 would need loss scaling.
     """
     if name == "fp16":
         raise UsageError("training does not support fp16", "Use auto, fp32 or bf16.")

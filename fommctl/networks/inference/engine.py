@@ -1,4 +1,4 @@
-"""The fast renderer: keypoints, dense motion and painting, with everything about the source computed once."""
+"""The fast renderer: keypoints, dense motion and decoding, with everything about the source computed once."""
 
 from __future__ import annotations
 
@@ -30,17 +30,15 @@ Context = TypeVar("Context")
 
 
 class GraphedRenderer(ABC, Generic[Context]):
-    """A renderer (see `fommctl.api.Renderer`) whose passes become CUDA graphs on a GPU, with convolutions in the type
-    that was asked for, not rounded to TF32.
-
-    Its buffers serve one call at a time: not for several threads at once.
+    """A renderer (see `fommctl.api.Renderer`) whose passes become CUDA graphs on a GPU, with convolutions in the chosen
+    type, not rounded to TF32. Not thread-safe: calls share buffers.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._graphs = Graphs() if device.type == "cuda" else None
         self._made: tuple[type[MotionParts], tuple[bool, ...]] = Motion, ()
-        """Kind of the motion that was detected last, and which parts it has."""
+        """Type of the last detected motion, and which parts it has."""
 
     @abstractmethod
     def _detect(self, frames: Tensor) -> Any: ...
@@ -52,7 +50,7 @@ class GraphedRenderer(ABC, Generic[Context]):
     def _render(self, context: Context, motion: Any) -> Tensor: ...
 
     def _render_with_flow(self, context: Context, motion: Any) -> tuple[Tensor, Tensor | None]:
-        """Return frames and flow as `fommctl.api.FlowRenderer` has them."""
+        """Return frames and flow, see `fommctl.api.FlowRenderer`; None for models without flow."""
         return self._render(context, motion), None
 
     @torch.inference_mode()
@@ -105,12 +103,12 @@ class GraphedRenderer(ABC, Generic[Context]):
 
 
 def _made(motion: MotionParts) -> tuple[type[MotionParts], tuple[bool, ...]]:
-    """Return the kind of a motion, and which parts it has."""
+    """Return the type of a motion, and which parts it has."""
     return type(motion), tuple(part is not None for part in motion.parts())
 
 
 def _motion(tensors: Sequence[Tensor], kind: type[MotionParts], there: Sequence[bool]) -> MotionParts:
-    """Return the motion whose parts are these tensors; there: which parts it has."""
+    """Build a motion from the tensors of its parts.  there: which parts it has."""
     left = iter(tensors)
     return kind(*(next(left) if present else None for present in there))
 
@@ -120,12 +118,12 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, slots=True)
 class FastSource:
-    """All that depends on the source alone."""
+    """Everything that depends only on the source."""
 
     motion: Motion
     small: MotionSource
     table: Tensor
-    """(h w, F): the encoded features, one row a place."""
+    """(h w, F): the encoded features, one row per position."""
     size: tuple[int, int]
     """Height h and width w of the features."""
     pixels: Tensor | None
@@ -189,7 +187,7 @@ class FastRenderer(GraphedRenderer[FastSource]):
         decoded = self._decoder(features).float().sigmoid_().permute(0, 3, 1, 2)
         if context.pixels is None:
             return decoded, between_borders(flow, context.size, align_corners=self._align_corners)
-        # What shows of the source was moved at the frame's size, not at that of the features.
+        # Blended source pixels were warped at the frame's size, not at the features'.
         size = context.pixels.shape[2], context.pixels.shape[3]
         frames = self._blended(decoded, context.pixels, flow)
         return frames, between_borders(flow, size, align_corners=self._align_corners)
@@ -197,6 +195,6 @@ class FastRenderer(GraphedRenderer[FastSource]):
     def _blended(self, decoded: Tensor, pixels: Tensor, flow: Tensor) -> Tensor:
         """Blend the warped source in.  decoded: (B, C + 1, H, W), its share last.  Returns (B, C, H, W)."""
         grid = resize_grid(inside(flow), *decoded.shape[2:])
-        # Of three channels, unlike of many, this is faster than a sum of rows.
+        # For three channels, unlike for many, this is faster than a sum of rows.
         kept = sample(pixels.expand(len(grid), -1, -1, -1), grid.contiguous(), align_corners=self._align_corners)
         return torch.lerp(decoded[:, :-1], kept, decoded[:, -1:])

@@ -1,4 +1,4 @@
-"""The motion networks, fast: keypoints, dense motion, and the warp."""
+"""The motion networks for fast inference: keypoints, dense motion, and the warp."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fommctl.networks.transfer import inverse
 def neighbours(
     grid: Tensor, height: int, width: int, *, align_corners: bool, gain: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return which four of the height x width places each sampling point reads, and with what weight.
+    """Return which four of the height x width positions each sampling point reads, and with which weights.
 
     grid: (B, H, W, 2) in [-1, 1], x before y.  gain: (B, 1, H, W), multiplied into the weights.
     Returns indices and weights (B H W, 4); places outside the picture have weight 0, as in zero padding.
@@ -57,12 +57,12 @@ def weighted_rows(table: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class MotionSource:
-    """Source as the motion network needs it, at its own resolution (h, w)."""
+    """The source as the motion network needs it, at that network's resolution (h, w)."""
 
     small: Tensor
     """(1, C, h, w): the source, downsampled."""
     still: Tensor
-    """(1, h, w, C): the source under the background's motion, which is none."""
+    """(1, h, w, C): the source under the background's motion, the identity."""
     heatmaps: Tensor
     """(1, h, w, K): Gaussians around the source's keypoints."""
     places: Tensor
@@ -79,7 +79,7 @@ def heatmaps_last(keypoints: Tensor, height: int, width: int, variance: float = 
 
 
 def affine_maps(source: Motion, driving: Motion) -> Tensor:
-    """Return the parts' motions (equation 4) as matrices (B, K, 3, 2) that take a row (x, y, 1) to a place in the
+    """Return the parts' motions (equation 4) as matrices (B, K, 3, 2) that map a row (x, y, 1) to a position in the
     source."""
     batch, count = driving.keypoints.shape[:2]
     if driving.jacobians is None or source.jacobians is None:
@@ -143,8 +143,8 @@ class FastDenseMotion:
 
 
 def step_at(step: int, scale: float) -> int:
-    """Return the stride in pixels at which a network reads frames 1 / scale as large as the native ones, of which it
-    takes one every `step`. Raises UsageError where that is no whole number."""
+    """Return the stride in pixels at which a network reads frames 1 / scale as large as the native ones, which it reads
+    with the stride `step`. Raises UsageError if it is not a whole number."""
     wanted = step / scale
     if wanted < 1 or abs(wanted - round(wanted)) > 1e-6:
         raise UsageError(
@@ -157,8 +157,8 @@ def step_at(step: int, scale: float) -> int:
 def downsample_at(down: AntiAliasDownsample | None, channels: int, scale: float) -> AntiAliasDownsample | None:
     """Return the anti-alias filter for frames 1 / scale as large as the native ones, whose result has the native size.
 
-    down: that of the native frames; None where the network sees them as they are. Raises UsageError where the result
-    would not have every n-th pixel for a whole n.
+    down: the filter for native frames; None if the network reads them unfiltered. Raises UsageError if the result would
+    not be every n-th pixel for a whole n.
     """
     if scale == 1:
         return down
@@ -198,7 +198,7 @@ class SeparableDownsample:
 
 
 class FastKeypointDetector:
-    """Frames to motions: as `KeypointDetector`, with one convolution for keypoint and Jacobian maps."""
+    """`KeypointDetector` with one convolution for keypoint and Jacobian maps: frames to motions."""
 
     def __init__(self, detector: KeypointDetector, numerics: Numerics, channels: int, scale: float) -> None:
         self._down = SeparableDownsample(downsample_at(detector.down, channels, scale), numerics.device)

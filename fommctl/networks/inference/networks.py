@@ -1,4 +1,4 @@
-"""The networks of the model as sequences of folded convolutions."""
+"""The model's networks as sequences of folded convolutions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fommctl.networks.layers import Hourglass, ResidualBlock, UpBlock
 
 
 class FastUpsampling:
-    """Nearest upsampling by 2, convolution, BatchNorm and ReLU; writes where the result is wanted."""
+    """Nearest upsampling by 2, convolution, BatchNorm and ReLU."""
 
     def __init__(self, block: UpBlock, numerics: Numerics) -> None:
         weight, bias = folded(block.conv, block.norm)
@@ -108,8 +108,8 @@ the system at each free, and page faults and cache misses cost more than larger 
 
 
 class FastDecoder:
-    """Bottleneck, upsampling and the heads of the generator, as one convolution: colours, and where it has one, that of
-    how much of the source to keep."""
+    """Bottleneck, upsampling and heads of the generator; the heads are one convolution, for the colours and, if the
+    model blends the source in, its share."""
 
     def __init__(self, generator: Generator, numerics: Numerics) -> None:
         self._blocks = [FastResidualBlock(block, numerics) for block in generator.bottleneck]  # type: ignore[arg-type]
@@ -122,7 +122,7 @@ class FastDecoder:
             self._final = numerics.convolution(weight, bias, padding=3)
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Paint features (B, F, h, w), warped and dimmed; changed in place.  Returns (B, H, W, C or C + 1) before the
+        """Decode features (B, F, h, w), warped and attenuated, in place.  Returns (B, H, W, C or C + 1) before the
         sigmoid."""
         if features.device.type != "cpu":
             return self._paint(features)
@@ -146,7 +146,7 @@ class FastDecoder:
 
 
 class FastEncoder:
-    """The generator's encoder; it runs once a source."""
+    """The generator's encoder, which runs once per source."""
 
     def __init__(self, generator: Generator, numerics: Numerics) -> None:
         first = generator.first
