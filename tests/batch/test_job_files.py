@@ -125,9 +125,9 @@ def test_hostile_yaml(tmp_path: Path) -> None:
         ("jobs.csv", b"a,b\n\xff,2\n", "line 2: not UTF-8 text"),
         ("jobs.csv", "a,b\n1,2\n".encode("utf-16"), "not UTF-8 text"),
         ("jobs.tsv", "x", "does not have the extension of a job file"),
-        ("jobs.csv", "a,b\n1,2\n".encode("utf-16-le"), "holds zero bytes"),
+        ("jobs.csv", "a,b\n1,2\n".encode("utf-16-le"), "contains zero bytes"),
         ("jobs.xlsx", b"PK", "does not have the extension of a job file"),
-        ("jobs.csv", b"a,b\n\0,2\n", "holds zero bytes"),
+        ("jobs.csv", b"a,b\n\0,2\n", "contains zero bytes"),
     ],
 )
 def test_files_that_are_no_jobs(tmp_path: Path, name: str, content: str | bytes, told: str) -> None:

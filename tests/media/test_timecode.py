@@ -153,5 +153,5 @@ def test_own_timecodes_count_from_that_of_the_clip(tmp_path):
     plain = probe(write_clip(tmp_path / "b.mov", frames=20))
     with pytest.raises(UsageError, match="has no timecode"):
         config(start=Timecode("10:00:00:05"), timecode=True).timed(plain)
-    with pytest.raises(UsageError, match="is not a timecode"):
+    with pytest.raises(UsageError, match="needs timecodes"):
         config(start=Fraction(1), timecode=True)

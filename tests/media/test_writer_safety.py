@@ -255,7 +255,7 @@ def test_a_name_that_is_too_long(tmp_path, name):
     kind, text = error_of(tmp_path / name)
     assert kind == "OutputError"
     assert "too long" in text
-    assert "the output exists" not in error_of(tmp_path / name, inputs=(tmp_path / ("i" * 300),))[1]
+    assert "the output already exists" not in error_of(tmp_path / name, inputs=(tmp_path / ("i" * 300),))[1]
 
 
 def write_while(path: Path, meanwhile: Callable[[], object]) -> None:

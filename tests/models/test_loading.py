@@ -86,7 +86,7 @@ def test_overrides_reach_the_networks(host: Host) -> None:
     assert stored.kp_detector_params.temperature == 0.2
 
 
-@pytest.mark.parametrize("preset", [TINY_PRESET, None], ids=["preset", "read off"])
+@pytest.mark.parametrize("preset", [TINY_PRESET, None], ids=["preset", "inferred"])
 def test_counters_filters_and_the_discriminator_may_be_absent(preset: str | None, host: Host, tmp_path: Path) -> None:
     content = published()
     for group in ("generator", "kp_detector"):

@@ -149,10 +149,10 @@ def test_video_ids_with_the_person_behind(tmp_path: Path) -> None:
     ("content", "message", "hint"),
     [
         (None, "holds no vox-metadata.csv", "Its columns: video_id, start, end, bbox"),
-        (b"", "vox-metadata.csv is empty", "Fetch the file again"),
+        (b"", "vox-metadata.csv is empty", "Download the file again"),
         (b"video_id,start,end\nv,1,2\n", "has no column bbox and no column fps", "it names video_id, start, end."),
-        (VOX_HEADER.encode(), "vox-metadata.csv has no rows", "fetch the file again"),
-        (f"{VOX_HEADER}\n{row('v', 2, 1)}".encode(), "has no row that can be used", "the log names what is wrong"),
+        (VOX_HEADER.encode(), "vox-metadata.csv has no rows", "download the file again"),
+        (f"{VOX_HEADER}\n{row('v', 2, 1)}".encode(), "has no row that can be used", "the log says what is wrong"),
         (f"{VOX_HEADER}\n{row('gone', 1, 2)}".encode(), "none of the 1 videos that vox-metadata.csv", "gone.mp4"),
         (VOX_HEADER.encode("utf-16"), "is not UTF-8 text", "Save it as CSV in UTF-8"),
         (b"%s\n%s" % (VOX_HEADER.encode(), b"x" * 200_000), "is not a CSV table: field larger than", "Save it as CSV"),

@@ -170,7 +170,7 @@ def _set(*keys_and_value):
         (_set("options", "no_such_option", 1), 2, "animate has no option 'no_such_option'"),
         (_set("options", "adapt_scale", 7), 2, "--adapt-scale cannot be 7"),
         (_set("options", "end", "1/0"), 2, "a time of '1/0'"),
-        (_set("options", "batch_size", -1), 2, "--batch-size is "),
+        (_set("options", "batch_size", -1), 2, "--batch-size cannot be "),
         (_set("settings", "torch_threads", 10**9), 2, "is damaged at settings.torch_threads"),
         (_set("settings", "seed", "0"), 2, "is damaged at settings.seed"),
         (_set("settings", "precision", "fp8"), 2, "fp8"),
