@@ -22,14 +22,15 @@ from fommctl.networks.transfer import MotionSmoother
 
 # Seconds in which the held pose blends into the subject's own after the subject was missing: a jump would be visible.
 EASE = 0.4
-# Seconds from the start of a shot, which shows the source as it is, until lips are compared with closed ones (see
-# `Opening.rest`): about the time in which a mouth opens.
-SETTLE = 0.2
+# How far lips have to move since the reference, in coordinates of keypoints, until they are compared with closed ones
+# (see `Opening.rest`): a motion that stands still shows the source as it is.
+STIRRED = 0.03
 # Last part of the subject's room, relative to all of it, in which the subject slows down towards the edge.
 SOFT = 0.35
 # Least reduction of a motion, in half sides, that the user is warned about.
 REPORTED = 0.1
 M = TypeVar("M", bound=MotionParts)
+N = TypeVar("N", float, Tensor)
 TransferRule = Callable[[Any, Any, Any], MotionParts]
 """rule(driving frames, reference, source): the source's motion for each driving frame."""
 
@@ -132,7 +133,7 @@ class MotionTransfer:
 
     def _begin(self, moment: Moment) -> None:
         """Reset the state for a new shot, which has its own reference."""
-        self._shot, self._since = moment.shot, moment.time
+        self._shot = moment.shot
         self.reference = self._references[moment.shot]
         """Reference of the current shot."""
         self._scale = 1.0
@@ -143,6 +144,8 @@ class MotionTransfer:
             self._smoother = MotionSmoother() if isinstance(self.reference, Motion) else self.reference.smoother()
         self._held = self.reference
         self._missed = None
+        self._stirred: Tensor | None = None
+        """(1,): how far lips have moved at most since the shot began."""
 
     def _moved(
         self, driving: MotionParts, moments: Sequence[Moment], sources: MotionParts | None = None
@@ -163,9 +166,24 @@ class MotionTransfer:
                 (each.keypoints, each.opens, each.closes, (0.0, 0.0) if each.rest is None else each.rest)
                 for each in self._openings
             ]
-            settled = driving.keypoints.new_tensor([_eased((moment.time - self._since) / SETTLE) for moment in moments])
+            settled = self._settled(driving, self.reference)
             moved = transfer.expressed(moved, driving, self.reference, source, openings, self._scale, settled)
         return moved if self._room is None else self._limited(moved, source, moments, self._room)
+
+    def _settled(self, driving: Motion, reference: Motion) -> Tensor:
+        """Return (B,) how far it has gone, 0 to 1, from comparing lips with the reference to comparing them with closed
+        ones: all the way once they have moved far enough since the shot began."""
+        most = driving.keypoints.new_zeros(len(driving.keypoints))
+        for first, second, *_ in (each.keypoints for each in self._openings if each.rest is not None):
+            now, before = (
+                (each.keypoints[:, second] - each.keypoints[:, first]).norm(dim=-1) for each in (driving, reference)
+            )
+            most = most.maximum((now - before).abs())
+        most = most.cummax(0).values
+        if self._stirred is not None:
+            most = most.maximum(self._stirred)
+        self._stirred = most[-1:]
+        return _eased((most / STIRRED).clamp(max=1))
 
     def _hold(self, driving: MotionParts, moments: Sequence[Moment]) -> MotionParts:
         """Smooth the frames that show the subject; other frames get the motion of the last one that does.
@@ -208,9 +226,8 @@ class MotionTransfer:
         return replace(moved, keypoints=moved.keypoints + (_inside(shift, room) - shift)[:, None])
 
 
-def _eased(share: float) -> float:
-    """Return how far a transition is after this share of its time (1 or more: all of it), smooth at both ends."""
-    share = min(1.0, share)
+def _eased(share: N) -> N:
+    """Return how far a transition is after this share of it, 0 to 1, smooth at both ends."""
     return share * share * (3 - 2 * share)
 
 

@@ -129,7 +129,8 @@ def test_a_mouth_that_begins_open_opens_the_closed_one_of_the_source():
             motion(lips(source)), [motion(lips(first))], mode="relative", adapt_scale=False, smooth=False,
             openings=[opening],
         )  # fmt: skip
-        begun, moved = transfer(motion(torch.stack((lips(first), lips(then)))), [Moment(0), Moment(1)]).keypoints
+        frames = torch.stack([lips(each) for each in (first, first + 0.1, then)])
+        begun, _, moved = transfer(motion(frames), [Moment(0), Moment(1), Moment(2)]).keypoints
         torch.testing.assert_close(begun, lips(source))  # a shot begins with the source as it is
         assert float(moved[2, 1] - moved[1, 1]) == pytest.approx(0.4)  # the chin goes with the lip
         torch.testing.assert_close(moved[[0, 3]], lips(source)[[0, 3]])
