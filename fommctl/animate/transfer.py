@@ -85,7 +85,7 @@ class MotionTransfer:
         index; they may be added later, before the first frame of their shot.  adapt_scale: for relative motion only.
         room: room of the source's subject in its square.  ease: blend a held pose slowly into the next one.  rule: the
         family's own rule; None: FOMM's, the only one that uses adapt_scale, room and openings.  openings: see
-        `fommctl.networks.transfer.expressed`; for relative motion only.
+        `OpeningTransfer`; for relative motion only.
 
         Raises UsageError for openings with keypoints that the model does not have.
         """
@@ -125,16 +125,16 @@ class MotionTransfer:
         for last in range(1, len(moments) + 1):
             if last == len(moments) or moments[last].shot != moments[first].shot:
                 if moments[first].shot != self._shot:
-                    self._begin(moments[first])
+                    self._begin(moments[first].shot)
                 own = None if sources is None else sources[first:last]
                 parts.append(self._moved(driving[first:last], moments[first:last], own))
                 first = last
         return parts[0] if len(parts) == 1 else MotionParts.cat(parts)
 
-    def _begin(self, moment: Moment) -> None:
+    def _begin(self, shot: int) -> None:
         """Reset the state for a new shot, which has its own reference."""
-        self._shot = moment.shot
-        self.reference = self._references[moment.shot]
+        self._shot = shot
+        self.reference = self._references[shot]
         """Reference of the current shot."""
         self._scale = 1.0
         if self._adapt_scale and isinstance(self.source, Motion) and isinstance(self.reference, Motion):
@@ -144,8 +144,9 @@ class MotionTransfer:
             self._smoother = MotionSmoother() if isinstance(self.reference, Motion) else self.reference.smoother()
         self._held = self.reference
         self._missed = None
-        self._stirred: Tensor | None = None
-        """(1,): how far lips have moved at most since the shot began."""
+        self._opening: OpeningTransfer | None = None
+        if self._openings and isinstance(self.reference, Motion):
+            self._opening = OpeningTransfer(self._openings, self.reference, self._scale)
 
     def _moved(
         self, driving: MotionParts, moments: Sequence[Moment], sources: MotionParts | None = None
@@ -161,29 +162,9 @@ class MotionTransfer:
         source = self.source if sources is None else sources
         assert isinstance(source, Motion)
         moved = transfer.relative(driving, self.reference, source, self._scale)
-        if self._openings:
-            openings = [
-                (each.keypoints, each.opens, each.closes, (0.0, 0.0) if each.rest is None else each.rest)
-                for each in self._openings
-            ]
-            settled = self._settled(driving, self.reference)
-            moved = transfer.expressed(moved, driving, self.reference, source, openings, self._scale, settled)
+        if self._opening is not None:
+            moved = self._opening(moved, driving, source)
         return moved if self._room is None else self._limited(moved, source, moments, self._room)
-
-    def _settled(self, driving: Motion, reference: Motion) -> Tensor:
-        """Return (B,) how far it has gone, 0 to 1, from comparing lips with the reference to comparing them with closed
-        ones: all the way once they have moved far enough since the shot began."""
-        most = driving.keypoints.new_zeros(len(driving.keypoints))
-        for first, second, *_ in (each.keypoints for each in self._openings if each.rest is not None):
-            now, before = (
-                (each.keypoints[:, second] - each.keypoints[:, first]).norm(dim=-1) for each in (driving, reference)
-            )
-            most = most.maximum((now - before).abs())
-        most = most.cummax(0).values
-        if self._stirred is not None:
-            most = most.maximum(self._stirred)
-        self._stirred = most[-1:]
-        return _eased((most / STIRRED).clamp(max=1))
 
     def _hold(self, driving: MotionParts, moments: Sequence[Moment]) -> MotionParts:
         """Smooth the frames that show the subject; other frames get the motion of the last one that does.
@@ -224,6 +205,57 @@ class MotionTransfer:
         cut = (shift - put_back - _inside(shift - put_back, room)).abs().amax(1)
         self.limited += [moment.time for moment, much in zip(moments, (cut > REPORTED).tolist(), strict=True) if much]
         return replace(moved, keypoints=moved.keypoints + (_inside(shift, room) - shift)[:, None])
+
+
+class OpeningTransfer:
+    """Makes mouth and eyelids of relative motion open and close as far as a model needs it to show them, batch after
+    batch of one shot.
+
+    Only distances count, so that turning heads keep their shape.
+    """
+
+    def __init__(self, openings: Sequence[Opening], reference: Motion, scale: float = 1.0) -> None:
+        """reference: the shot's reference, one frame.  scale: of the movement, as in `relative`."""
+        self._openings = openings
+        self._scale = scale
+        self._before = [_distance(reference, each) for each in openings]
+        self._moved = [torch.zeros_like(each) for each in self._before]
+        """How far each has moved at most since the shot began, (1,)."""
+
+    def __call__(self, moved: Motion, driving: Motion, source: Motion) -> Motion:
+        """Return the moved motion of B frames with these openings.  source: one frame, or B.
+
+        The second keypoint of an opening never passes the first, and at 0 times what the source shows is kept.
+        With `rest`, changes come to count from the source or from rest, whichever is further open, where the reference
+        is open beyond both: the mouth of a source could only close if its driver began with an open one. That takes
+        until the driving one has moved, so that a motion that stands still shows the source as it is.
+        """
+        keypoints = moved.keypoints.clone()
+        for number, (opening, before) in enumerate(zip(self._openings, self._before, strict=True)):
+            stays, *moving = opening.keypoints
+            now = _distance(driving, opening)
+            change = seen = self._scale * (now - before)
+            if opening.rest is not None:
+                furthest = torch.cat((self._moved[number], (now - before).abs())).cummax(0).values
+                self._moved[number] = furthest[-1:]
+                settled = _eased((furthest[1:] / STIRRED).clamp(max=1))
+                at_rest, most = opening.rest
+                less = before.clamp_max(most) - (_distance(source, opening) / self._scale).clamp_min(at_rest)
+                change = seen + self._scale * settled * less.clamp_min(0)
+            wanted = torch.where(change > 0, opening.opens, opening.closes) * change
+            # Lips that relative motion closes too far have passed each other: it is the chin that shows the way.
+            axis = keypoints[:, moving[-1]] - keypoints[:, stays]
+            axis = axis / axis.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+            apart = ((keypoints[:, moving[0]] - keypoints[:, stays]) * axis).sum(-1)
+            keypoints[:, moving] += ((wanted - seen).maximum(-apart)[:, None] * axis)[:, None]
+        return replace(moved, keypoints=keypoints)
+
+
+def _distance(motion: Motion, opening: Opening) -> Tensor:
+    """Return (B,): how far apart the first two keypoints of an opening are."""
+    first, second = opening.keypoints[:2]
+    apart: Tensor = (motion.keypoints[:, second] - motion.keypoints[:, first]).norm(dim=-1)
+    return apart
 
 
 def _eased(share: N) -> N:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,46 +57,6 @@ def relative(driving: Motion, reference: Motion, source: Motion, scale: float = 
         return Motion(keypoints, covariances=driving.covariances)
     jacobians = driving.jacobians @ inverse(reference.jacobians) @ source.jacobians
     return Motion(keypoints, jacobians, driving.covariances)
-
-
-def expressed(
-    moved: Motion,
-    driving: Motion,
-    reference: Motion,
-    source: Motion,
-    openings: Iterable[tuple[Sequence[int], float, float, tuple[float, float]]],
-    scale: float = 1.0,
-    settled: Tensor | float = 1.0,
-) -> Motion:
-    """Return relative motion in which mouth and eyelids open and close as far as a model needs it to show them.
-
-    moved, driving: B frames; reference: one; source: one or B.
-    openings: keypoints of each, how many times as far as the driving ones they part and close, and their distances at
-    rest and furthest open. The first keypoint stays, the second moves to or from it, never past it, and the others go
-    along; at 0 times what the source shows is kept.
-    Where the reference is further open than the source and than at rest, the change counts from the larger of these
-    two: the mouth of a source could only close if its driver began with an open one. A reference that is open beyond
-    the furthest counts as that far open. Equal distances: the change always counts from the reference.
-    scale: of the movement, as in `relative`.  settled: (B,), how far it has gone from counting from the reference, 0,
-    to counting from there, 1.
-    Only distances count, so that turning heads keep their shape.
-    """
-    keypoints = moved.keypoints.clone()
-    for (stays, *moving), opens, closes, rest in openings:
-        now, before, own = (
-            (each.keypoints[:, moving[0]] - each.keypoints[:, stays]).norm(dim=-1)
-            for each in (driving, reference, source)
-        )
-        seen = scale * (now - before)
-        less = before.clamp_max(rest[1]) - (own / scale).clamp_min(rest[0])
-        change = seen + scale * settled * less.clamp_min(0)
-        wanted = torch.where(change > 0, opens, closes) * change
-        # Lips that relative motion closes too far have passed each other: it is the chin that shows the way.
-        axis = keypoints[:, moving[-1]] - keypoints[:, stays]
-        axis = axis / axis.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-        apart = ((keypoints[:, moving[0]] - keypoints[:, stays]) * axis).sum(-1)
-        keypoints[:, moving] += ((wanted - seen).maximum(-apart)[:, None] * axis)[:, None]
-    return replace(moved, keypoints=keypoints)
 
 
 def adapted_covariances(driving: Tensor, reference: Tensor, source: Tensor) -> Tensor:
