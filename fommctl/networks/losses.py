@@ -42,12 +42,16 @@ def perceptual_loss(
     prediction: Mapping[float, Tensor],
     truth: Mapping[float, Tensor],
 ) -> Tensor:
-    """Return the weighted mean absolute difference of the features at each scale, summed over scales and layers."""
-    terms = []
+    """Return the weighted mean absolute difference of the features at each scale, summed over scales and layers.
+
+    Layers after the last with a weight are not computed. Raises ValueError where there are more weights than layers.
+    """
+    count = max(number for number, weight in enumerate(weights, start=1) if weight)
+    weights, terms = weights[:count], []
     for scale, picture in prediction.items():
         with torch.no_grad():
-            wanted = network(truth[scale])
-        for weight, found, target in zip(weights, network(picture), wanted, strict=True):
+            wanted = network(truth[scale], count)
+        for weight, found, target in zip(weights, network(picture, count), wanted, strict=True):
             if weight:
                 terms.append(weight * (single(found) - single(target)).abs().mean())
     return torch.stack(terms).sum()

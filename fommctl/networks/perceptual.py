@@ -44,8 +44,8 @@ class PerceptualNetwork(nn.Module, ABC):
         return x * self.scale + self.shift
 
     @abstractmethod
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Return five feature maps of x (B, 3, H, W) in [0, 1], fine to coarse."""
+    def forward(self, x: Tensor, count: int = 5) -> list[Tensor]:
+        """Return the first `count` of five feature maps of x (B, 3, H, W) in [0, 1], fine to coarse."""
 
 
 class Vgg19Features(PerceptualNetwork):
@@ -89,11 +89,13 @@ class Vgg19Features(PerceptualNetwork):
             self.features[str(number)] = convolution
         self.freeze()
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Return the five feature maps of x (B, 3, H, W) in [0, 1], at least 16 pixels a side."""
+    def forward(self, x: Tensor, count: int = 5) -> list[Tensor]:
+        """Return the first feature maps of x (B, 3, H, W) in [0, 1], at least 16 pixels a side."""
         x = self.normalised(x)
-        compared = []
+        compared: list[Tensor] = []
         for number, _, _ in self.LAYERS:
+            if len(compared) == count:
+                break
             if number in self.POOLED:
                 x = F.max_pool2d(x, 2)
             x = F.relu(self.features[str(number)](x))
@@ -138,11 +140,11 @@ class EfficientNetLite0Features(PerceptualNetwork):
             number += len(stage)
         self.freeze()
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Return five feature maps of x (B, 3, H, W) in [0, 1], at strides 2, 4, 8, 16 and 32."""
+    def forward(self, x: Tensor, count: int = 5) -> list[Tensor]:
+        """Return the first feature maps of x (B, 3, H, W) in [0, 1], at strides 2, 4, 8, 16 and 32."""
         x = F.relu6(self.stem(self.normalised(x)))
         features = []
-        for stage in self.stages:
+        for stage in self.stages[:count]:
             x = stage(x)
             features.append(x)
         return features

@@ -32,8 +32,8 @@ class Doubled(PerceptualNetwork):
     def __init__(self) -> None:
         super().__init__((0, 0, 0), (1, 1, 1))
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return [1 * x, (2 * x).bfloat16()]
+    def forward(self, x: Tensor, count: int = 2) -> list[Tensor]:
+        return [1 * x, (2 * x).bfloat16()][:count]
 
 
 def test_the_pixel_loss_is_a_sum_over_scales_of_means() -> None:
@@ -49,6 +49,9 @@ def test_the_perceptual_loss_weights_layers_and_sums_over_scales() -> None:
     assert loss.item() == 10 * 0.25 + 0.5 + 10 * 0.5 + 1
     assert loss.dtype == torch.float32
     assert perceptual_loss(Doubled(), (0, 3), prediction, truth).item() == 3 * (0.5 + 1)
+    assert perceptual_loss(Doubled(), (2, 0, 0), prediction, truth).item() == 2 * (0.25 + 0.5)
+    with pytest.raises(ValueError, match="zip"):
+        perceptual_loss(Doubled(), (0, 0, 1), prediction, truth)
     loss.backward()
     assert truth[1].grad is None
     # Of 24 elements each: -(10 + 2) / 24.
