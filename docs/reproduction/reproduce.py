@@ -5,13 +5,13 @@
 
 Everything is done by `fommctl preprocess`, `train` and `evaluate`, so that it can be repeated by hand; `--dry-run`
 prints the commands. A run of many hours may be stopped at any time (Ctrl-C): the same command again goes on where it
-was and skips what is finished. Seed comes after seed, and the page is written anew after each training: an unfinished
-reproduction has whole seeds to show.
+was. Each finished training is a line of RUNS (`--runs`, by default runs.jsonl beside the page): one that has a line is
+not made again, wherever OUT is, so that several machines or days can share the work. Seed comes after seed, and the
+page is written anew from RUNS after each training: an unfinished reproduction has whole seeds to show.
 
 OUT/data/SET/                           clips, see SETS
 OUT/runs/SET/SYSTEM/seed-N/             a training each
 OUT/runs/SET/SYSTEM/seed-N/at-STEPS/    the model after so many steps and its scores (scores/metrics.csv)
-OUT/results.json                        every number of the page
 
 Score of a system: the mean over its seeds and over the held-out clips, each clip counting alike. Intervals of 95 %:
 the percentile bootstrap, with clips (the same ones for all systems) and seeds (each system's own) drawn with
@@ -84,8 +84,10 @@ HIGHER = frozenset({"psnr", "ssim"})
 COLOURS = ("#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#b07aa1", "#9c755f", "#edc948")
 DRAWS = 2000
 Floats = NDArray[np.float64]
-Scores = dict[str, dict[str, float]]
-"""By clip and metric."""
+
+
+Record = dict[str, Any]
+"""A finished training: a line of RUNS."""
 
 
 @dataclass(frozen=True, order=True)
@@ -105,31 +107,37 @@ class Run:
 
 def main() -> int:
     options = parse()
-    runs, failed = sorted(planned(options)), 0
-    if not options.page_only:
-        for name in options.sets:
-            folder = options.out / "data" / name
-            words = ["preprocess", f"synthetic-{name}", "-o", folder, "--size", 64, "--format", "mkv"]
-            if not (folder / "manifest.jsonl").exists():
-                call(words, options)
-        begun = time.monotonic()
-        with ThreadPoolExecutor(options.jobs) as pool:
-            futures = {pool.submit(finish, run, options): run for run in runs}
-            for number, future in enumerate(as_completed(futures), start=1):
-                if error := future.exception():
-                    failed += 1
-                    print(f"{futures[future]}: {error}", file=sys.stderr, flush=True)
-                print(f"{number} of {len(runs)} runs after {(time.monotonic() - begun) / 60:.0f} min", flush=True)
-                if not options.dry_run:
-                    write(runs, options)
-    else:
-        write(runs, options)
+    records = read(options.runs)
+    if any([row[0] for row in each["curve"]] != moments(options) for each in records):
+        raise SystemExit(f"{options.runs} has other --steps or --points: choose another file by --runs")
+    finished = {Run(each["seed"], each["set"], each["system"]) for each in records}
+    runs, failed = sorted(set(planned(options)) - finished), 0
+    for name in {run.data for run in runs}:
+        folder = options.out / "data" / name
+        words = ["preprocess", f"synthetic-{name}", "-o", folder, "--size", 64, "--format", "mkv"]
+        if not (folder / "manifest.jsonl").exists():
+            call(words, options)
+    begun = time.monotonic()
+    with ThreadPoolExecutor(options.jobs) as pool:
+        futures = {pool.submit(finish, run, options): run for run in runs}
+        for number, future in enumerate(as_completed(futures), start=1):
+            if error := future.exception():
+                failed += 1
+                print(f"{futures[future]}: {error}", file=sys.stderr, flush=True)
+            elif not options.dry_run:
+                records.append(record(futures[future], options))
+                with options.runs.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(records[-1]) + "\n")
+                write(records, options)
+            print(f"{number} of {len(runs)} runs after {(time.monotonic() - begun) / 60:.0f} min", flush=True)
+    if not runs:
+        write(records, options)
     return 1 if failed else 0
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__)
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for data, runs and results.json")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for data and trainings")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--points", type=int, default=4, help="moments of a training at which it is scored")
     parser.add_argument("--seeds", type=int, default=5, help="of X2Face, Monkey-Net, FOMM and TPSMM")
@@ -140,9 +148,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for fommctl train")
     parser.add_argument("--page", type=Path, default=HERE / "README.md", help="results go between its two markers")
-    parser.add_argument("--page-only", action="store_true", help="run nothing")
+    parser.add_argument("--runs", type=Path, help="finished trainings (default: runs.jsonl beside the page)")
     parser.add_argument("--dry-run", action="store_true", help="print the commands that are left to run")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.runs = options.runs or options.page.with_name("runs.jsonl")
+    return options
 
 
 def planned(options: argparse.Namespace) -> Iterator[Run]:
@@ -176,16 +186,16 @@ def finish(run: Run, options: argparse.Namespace) -> None:
     train = ["train", "--preset", run.system, "--data", data, "--seed", run.seed, "--device", options.device]
     train += ["--precision", "fp32", "--pictures-every", 0, "--workers", 0]
     train += [word for text in options.set for word in ("--set", text)]
-    record = folder / "training.json"
-    if not record.exists():
+    training = folder / "training.json"
+    if not training.exists():
         begun = time.monotonic()
         every = f"train_params.checkpoint_every_steps={steps[0]}"
         words = ["--out", folder, "--resume", "auto", "--max-steps", options.steps, "--keep", 1000, "--set", every]
         call([*train, *words], options)
         if not options.dry_run:
             # Of the last call only, where the training was interrupted.
-            record.write_text(json.dumps({"steps": options.steps, "seconds": round(time.monotonic() - begun)}))
-    elif (before := json.loads(record.read_text())["steps"]) != options.steps:
+            training.write_text(json.dumps({"steps": options.steps, "seconds": round(time.monotonic() - begun)}))
+    elif (before := json.loads(training.read_text())["steps"]) != options.steps:
         raise RuntimeError(f"{folder} was trained for {before} steps: choose another OUT, or give --steps {before}")
     for step in steps:
         at = run.scored(options.out, step)
@@ -251,90 +261,89 @@ def rotation_error(one: Floats, other: Floats) -> float:
     return abs(math.degrees(math.remainder(first - second, math.tau)))
 
 
-def write(runs: Sequence[Run], options: argparse.Namespace) -> None:
-    """Write results.json, the page and its curves from what is finished."""
-    found = collect(runs, options)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+def read(path: Path) -> list[Record]:
+    """Return the finished trainings of RUNS."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def record(run: Run, options: argparse.Namespace) -> Record:
+    """Return the line of RUNS of a finished training: the mean of each metric at each moment, and the last by clip."""
+    import torch
+
+    import fommctl
+
+    at = {step: clip_scores(run.scored(options.out, step) / "scores/metrics.csv") for step in moments(options)}
+    maps = run.folder(options.out) / "maps.json"
+    return {
+        "set": run.data,
+        "system": run.system,
+        "seed": run.seed,
+        "steps": options.steps,
+        "seconds": json.loads((run.folder(options.out) / "training.json").read_text())["seconds"],
+        "curve": [[step, *rounded(np.nanmean(list(clips.values()), axis=0))] for step, clips in at.items()],
+        "clips": {clip: rounded(values) for clip, values in at[options.steps].items()},
+        "maps": json.loads(maps.read_text()) if maps.exists() else None,
+        "made_with": {
+            "fommctl": fommctl.__version__,
+            "torch": torch.__version__,
+            "machine": f"{platform.machine()}, {options.device}",
+        },
+    }
+
+
+def clip_scores(path: Path) -> dict[str, list[float]]:
+    """Return the values of METRICS by clip."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if not row["frame"]]
+    return {row["clip"]: [float(row[name] or "nan") for name in METRICS] for row in rows}
+
+
+def rounded(values: Iterable[float]) -> list[float]:
+    return [float(f"{value:.6g}") for value in values]
+
+
+def write(records: Sequence[Record], options: argparse.Namespace) -> None:
+    """Write the page and its curves."""
     page = options.page
     page.parent.mkdir(parents=True, exist_ok=True)
     text = page.read_text(encoding="utf-8") if page.exists() else f"# Reproduction\n\n{BEGIN}\n{END}\n"
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    parts = [settings(found)]
-    for name, results in found["sets"].items():
-        picture = page.with_name(f"curves-{name}.svg")
-        picture.write_text(curves(results), encoding="utf-8")
-        parts += [f"### {name.capitalize()}: {SETS[name]}", scores(results), f"![Score over steps]({picture.name})"]
-        parts += [claims(results), maps_table(results), seeds(results)]
+    parts = [settings(records)]
+    for name in SETS:
+        if own := [each for each in records if each["set"] == name]:
+            results = collect(own)
+            picture = page.with_name(f"curves-{name}.svg")
+            picture.write_text(curves(results), encoding="utf-8")
+            parts += [f"### {name.capitalize()}: {SETS[name]}", scores(results), f"![Score over steps]({picture.name})"]
+            parts += [claims(results), maps_table(results), seeds(results)]
     page.write_text(f"{before}{BEGIN}\n\n" + "\n\n".join(filter(None, parts)) + f"\n\n{END}{after}", encoding="utf-8")
 
 
-def collect(runs: Sequence[Run], options: argparse.Namespace) -> dict[str, Any]:
-    """Return everything that the page shows."""
-    import torch
-
-    import fommctl
-
-    versions = {"fommctl": fommctl.__version__, "torch": torch.__version__, "python": platform.python_version()}
-    sets: dict[str, Any] = {}
-    for data in options.sets:
-        read = {(run, step): clip_scores(run, step, options) for run in runs for step in moments(options)}
-        read = {key: value for key, value in read.items() if value and key[0].data == data}
-        if not read:
-            continue
-        done = sorted({run for run, _ in read})
-        last = {run: value for (run, step), value in read.items() if step == options.steps}
-        clips = sorted(set.intersection(*(set(value) for value in read.values())))
-        systems = [name for name in options.systems if any(run.system == name for run in last)]
-        tables = {name: [matrix(last[run], clips) for run in sorted(last) if run.system == name] for name in systems}
-        sets[data] = {
-            "clips": len(clips),
-            "systems": {name: summary(tables[name]) for name in systems},
-            "curves": {
-                name: [[step, *means(read, name, step, clips)] for step in moments(options)]
-                for name in options.systems
-                if any(run.system == name for run in done)
-            },
-            "claims": [
-                claim
-                for better, worse in CLAIMS
-                if better in tables and worse in tables
-                for claim in compared(better, worse, tables)
-            ],
-            "maps": {
-                name: [json.loads(path.read_text()) for run in done if run.system == name
-                       if (path := run.folder(options.out) / "maps.json").exists()]
-                for name in systems
-            },
-            "seconds": {
-                name: [json.loads((run.folder(options.out) / "training.json").read_text())["seconds"]
-                       for run in sorted(last) if run.system == name]
-                for name in systems
-            },
-        }  # fmt: skip
-    return {"made_with": versions, "steps": options.steps, "device": options.device, "sets": sets}
-
-
-def clip_scores(run: Run, step: int, options: argparse.Namespace) -> Scores:
-    """Return the scores of a finished evaluation by clip; empty where it is not finished."""
-    path = run.scored(options.out, step) / "scores/metrics.csv"
-    if not path.exists():
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if not row["frame"]]
-    return {row["clip"]: {name: float(row[name] or "nan") for name in METRICS} for row in rows}
-
-
-def matrix(found: Scores, clips: Sequence[str]) -> Floats:
-    """Return (clips, metrics)."""
-    return np.array([[found[clip][metric] for metric in METRICS] for clip in clips])
-
-
-def means(read: dict[tuple[Run, int], Scores], system: str, step: int, clips: Sequence[str]) -> list[float | None]:
-    """Return the mean by metric over the seeds of a system that were scored at a step."""
-    own = [matrix(value, clips) for (run, at), value in read.items() if run.system == system and at == step]
-    return [None] * len(METRICS) if not own else np.nanmean(own, axis=(0, 1)).tolist()
+def collect(records: Sequence[Record]) -> dict[str, Any]:
+    """Return everything that the page shows of one set."""
+    clips = sorted(set.intersection(*(set(each["clips"]) for each in records)))
+    runs = {
+        name: sorted((each for each in records if each["system"] == name), key=lambda each: each["seed"])
+        for name in SYSTEMS | ABLATION
+    }
+    runs = {name: own for name, own in runs.items() if own}
+    tables = {name: [np.array([each["clips"][clip] for clip in clips]) for each in own] for name, own in runs.items()}
+    return {
+        "clips": len(clips),
+        "systems": {name: summary(table) for name, table in tables.items()},
+        "curves": {
+            name: np.nanmean([each["curve"] for each in own], axis=0).tolist() for name, own in runs.items()
+        },
+        "claims": [
+            claim
+            for better, worse in CLAIMS
+            if better in tables and worse in tables
+            for claim in compared(better, worse, tables)
+        ],
+        "maps": {name: [each["maps"] for each in own if each["maps"]] for name, own in runs.items()},
+        "seconds": {name: [each["seconds"] for each in own] for name, own in runs.items()},
+    }  # fmt: skip
 
 
 def drawn(tables: Sequence[Floats], stream: int) -> Floats:
@@ -373,13 +382,16 @@ def compared(better: str, worse: str, tables: dict[str, list[Floats]]) -> Iterat
         yield {**pair, "mean": float(mean[n]), "ci95": [low, high], "ours": ours, "paper": theirs}
 
 
-def settings(found: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in found["made_with"].items())
-    trained = sum(sum(map(sum, each["seconds"].values())) for each in found["sets"].values())
+def settings(records: Sequence[Record]) -> str:
+    if not records:
+        return "The run has not been made yet."
+    made = sorted({"fommctl {fommctl}, torch {torch} ({machine})".format(**each["made_with"]) for each in records})
+    trained = sum(each["seconds"] for each in records)
     return (
-        f"Made by `docs/reproduction/reproduce.py`: {found['steps']} steps each, device {found['device']}, fp32, "
-        f"{versions}; {trained / 3600:.1f} hours of training. Scores are means over seeds and held-out clips, each "
-        "reconstructed from its first frame, with 95 % intervals (bootstrap over clips and seeds)."
+        f"Made by `docs/reproduction/reproduce.py`: {len(records)} trainings of {records[0]['steps']} steps in fp32, "
+        f"{trained / 3600:.1f} hours in all, with {'; '.join(made)}. Scores are means over seeds and held-out clips, "
+        "each reconstructed from its first frame, with 95 % intervals (bootstrap over clips and seeds). All numbers: "
+        "[runs.jsonl](runs.jsonl)."
     )
 
 
@@ -410,8 +422,8 @@ def claims(results: dict[str, Any]) -> str:
 def maps_table(results: dict[str, Any]) -> str:
     rows = []
     for name, runs in results["maps"].items():
-        if found := [each for each in runs if each is not None]:
-            mean = {key: float(np.mean([each[key] for each in found])) for key in found[0]}
+        if runs:
+            mean = {key: float(np.mean([each[key] for each in runs])) for key in runs[0]}
             rows.append([
                 f"`{name}`", f"{mean['distance']:.3f}", f"{mean['distance_of_identity']:.3f}",
                 f"{mean['degrees']:.1f}", f"{mean['degrees_of_identity']:.1f}", f"{mean['on_parts']:.0%}",
@@ -440,7 +452,7 @@ def curves(results: dict[str, Any]) -> str:
     for panel, metric in enumerate(("l1.paper", "akd.strict", "psnr")):
         column = 1 + list(METRICS).index(metric)
         lines = {
-            name: [(row[0], row[column]) for row in rows if row[column] is not None and math.isfinite(row[column])]
+            name: [(row[0], row[column]) for row in rows if math.isfinite(row[column])]
             for name, rows in results["curves"].items()
         }
         xs, ys = zip(*[point for points in lines.values() for point in points] or [(0, 0)], strict=True)

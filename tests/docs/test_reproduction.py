@@ -67,7 +67,7 @@ def reproduce(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[.
 
 @pytest.mark.slow
 def test_from_data_to_page_and_the_same_again(
-    tmp_path: Path, reproduce: Callable[..., None], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, script: ModuleType, reproduce: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
@@ -83,16 +83,19 @@ def test_from_data_to_page_and_the_same_again(
     assert row.endswith("| 0.063 | 6.862 | 0.036 |")
     assert (out / "curves-reach.svg").read_text().count("<polyline") == 3
 
-    found = json.loads((out / "results.json").read_text())["sets"]["reach"]
-    assert found["clips"] == 16
+    (line,) = (out / "runs.jsonl").read_text().splitlines()
+    found = json.loads(line)
+    assert (found["set"], found["system"], found["seed"], found["steps"]) == ("reach", "small-fomm", 0, 2)
+    assert len(found["clips"]) == 16
     scores = json.loads((out / "runs/reach/small-fomm/seed-0/at-2/scores/summary.json").read_text())
-    ours = found["systems"]["small-fomm"]
-    for metric in ("l1.paper", "psnr", "ssim"):
-        assert ours[metric]["mean"] == pytest.approx(scores["metrics"][metric]["mean"])
-        assert ours[metric]["seeds"] == [ours[metric]["mean"]]
-    assert [row[:2] for row in found["curves"]["small-fomm"]] == [[2, ours["l1.paper"]["mean"]]]
+    ((step, *ours),) = found["curve"]
+    assert step == 2
+    for metric, value in zip(script.METRICS, ours, strict=True):
+        if metric in {"l1.paper", "psnr", "ssim"}:
+            assert value == pytest.approx(scores["metrics"][metric]["mean"], rel=1e-4)
+    assert np.nanmean(list(found["clips"].values()), axis=0) == pytest.approx(ours, rel=1e-4)
     # Jacobians start as the identity.
-    (maps,) = found["maps"]["small-fomm"]
+    maps = found["maps"]
     assert maps["distance"] == pytest.approx(maps["distance_of_identity"], rel=0.05)
     assert maps["degrees_of_identity"] > 20
     assert 0 < maps["on_parts"] < 1
@@ -101,10 +104,15 @@ def test_from_data_to_page_and_the_same_again(
     assert len(models) == 1
     reproduce(out, *systems)
     assert {path: path.stat().st_mtime_ns for path in models} == models
-    assert json.loads((out / "results.json").read_text())["sets"]["reach"] == found
+    # A finished run is known by its line, wherever its folder is.
+    (out / "README.md").unlink()
+    reproduce(tmp_path / "elsewhere", *systems, "--page", str(out / "README.md"))
+    assert not (tmp_path / "elsewhere").exists()
+    assert (out / "runs.jsonl").read_text() == f"{line}\n"
+    assert row in (out / "README.md").read_text()
 
     capsys.readouterr()
-    reproduce(out, "--systems", "small-monkeynet", "--points", "2", "--dry-run")
+    reproduce(out, "--systems", "small-monkeynet", "--points", "2", "--dry-run", "--runs", str(tmp_path / "none"))
     printed = capsys.readouterr().out
     left = [line.split()[1] for line in printed.splitlines() if line.startswith("fommctl ")]
     assert left == ["train", "train", "evaluate", "evaluate"]
