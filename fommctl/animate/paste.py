@@ -21,8 +21,9 @@ from fommctl.networks.detail import FrameDetail, enlarged, enlarged_strips
 Mask = Callable[[int], Floats]
 """mask(side): opacity of a square, (side, side) in [0, 1]."""
 
-# Width of the soft edge in sides of the square. In the framing of faces it ends where the head begins.
-FEATHER = 0.12
+# Width of the soft edge in sides of the square, at the bottom, where a neck or a body crosses it, and elsewhere.
+# Elsewhere it has to end before the hair begins: of hair within it, a copy that does not move would shine through.
+FEATHER, BODY_FEATHER = 0.06, 0.12
 # Nothing moves along the picture's edge, because what is beyond it is unknown; displacements fade in over this part of
 # the square's side.  OWN: the share of the displacement at which pixels begin to be the network's, instead of warped
 # source, and at which they are the network's alone.
@@ -254,8 +255,8 @@ def feather(box: Box, width: int, height: int) -> Floats:
 
     Edges on or beyond the border of the picture (width, height) have nothing to blend with: the mask stays 1 there.
     """
-    across = _ramp(round(box.width), box.left <= 0, box.right >= width)
-    down = _ramp(round(box.height), box.top <= 0, box.bottom >= height)
+    across = _ramp(round(box.width), box.left <= 0, box.right >= width, (FEATHER, FEATHER))
+    down = _ramp(round(box.height), box.top <= 0, box.bottom >= height, (FEATHER, BODY_FEATHER))
     return down[:, None] * across[None]
 
 
@@ -277,12 +278,15 @@ def _rest(length: int, start: float, limit: int) -> Floats:
     return _smoothstep(np.minimum.reduce(ways) / max(1.0, REST * length))
 
 
-def _ramp(length: int, open_start: bool, open_end: bool) -> Floats:
-    """Return a smoothstep from both ends of a line of pixels; at an open end the value stays 1."""
+def _ramp(length: int, open_start: bool, open_end: bool, widths: tuple[float, float]) -> Floats:
+    """Return a smoothstep from both ends of a line of pixels; at an open end the value stays 1.
+
+    widths: of the rise at the start and at the end, in lengths of the line.
+    """
     place = np.arange(length, dtype=np.float32)
-    to_start = np.full(length, np.inf, np.float32) if open_start else place
-    to_end = np.full(length, np.inf, np.float32) if open_end else length - 1 - place
-    return _smoothstep(np.minimum(to_start, to_end) / max(1.0, FEATHER * length))
+    to_start = np.full(length, np.inf, np.float32) if open_start else place / max(1.0, widths[0] * length)
+    to_end = np.full(length, np.inf, np.float32) if open_end else (length - 1 - place) / max(1.0, widths[1] * length)
+    return _smoothstep(np.minimum(to_start, to_end))
 
 
 def _smoothstep(way: NDArray[np.floating]) -> Floats:
