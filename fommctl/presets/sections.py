@@ -211,8 +211,8 @@ class BaseTrainParams(SharedParams):
     """Epochs between checkpoints that are kept."""
     transform_params: TransformParams = TransformParams()
     schedule: Literal["milestones", "cosine"] = "milestones"
-    """Ours: decay of the learning rates. `milestones` divides them by 10 at each of `epoch_milestones`; `cosine` is half
-    a cosine to zero at the end of the last epoch, or after `--max-steps` if given."""
+    """Ours: decay of the learning rates. `milestones` divides them by 10 at each of `epoch_milestones`; `cosine` is
+    half a cosine, zero at the end of the last epoch, or after `--max-steps` if given."""
     warmup_steps: Count = 0
     """Ours: number of steps over which the learning rates rise linearly from zero."""
     checkpoint_every_steps: Positive | None = None
