@@ -54,8 +54,7 @@ class CropResult:
     warnings: list[str] = field(default_factory=list)
 
     def error(self) -> FommctlError | None:
-        """Return the error for the exit code: InputError without any clips, JobsFailedError if some sources failed, else
-        None."""
+        """Return the error of the run: InputError without clips, JobsFailedError if some sources failed, else None."""
         if not self.clips:
             if self.failed:
                 first = self.failed[0]

@@ -216,7 +216,7 @@ def test_failures_are_listed_and_the_rest_goes_on(run_cli, tmp_path, planned):
     )
     assert failed["e#gone"] == ("gone.mp4", "the raw file is missing: gone.mp4")
     assert failed["f#text"][0] == "plan.json"
-    assert failed["g#out"][1].startswith("its file lies outside the raw folder")
+    assert failed["g#out"][1].startswith("its file is outside the raw folder")
     assert [json.loads(line) for line in (out / "failed.jsonl").read_text().splitlines()] == data["failed"]
     assert sum(totals["failed"] for totals in data["splits"].values()) == 5
     text = run_cli("preprocess", "planned", raw, "-o", out, *PNG, "--workers", "1")
