@@ -54,8 +54,8 @@ class Planned:
 def read_records(spec: DatasetSpec, owner: str, root: Path | None) -> list[ClipRecord]:
     """Return the clips that the adapter lists, in its order.
 
-    owner: name of the adapter's plugin, for messages.  root: the raw folder; None for generated frames.
-    Raises InputError if there are no clips, UsageError if a raw folder is needed, and FommctlError if the adapter fails.
+    owner: name of the adapter's plugin, for messages.  root: the raw folder, or None for generated frames.
+    Raises InputError if there are no clips, UsageError if a raw folder is needed, FommctlError if the adapter fails.
     """
     note = f"About the data: {spec.licence}"
     if root is None:
