@@ -170,7 +170,7 @@ def test_links_in_circles_end(tmp_path: Path) -> None:
 def test_nothing_to_read_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a folder"):
         find_clips(tmp_path / "missing", "train")
-    with pytest.raises(InputError, match="contains no clip that can be read"):
+    with pytest.raises(InputError, match="contains no readable clips"):
         find_clips(tmp_path, "train")
 
 

@@ -81,7 +81,7 @@ def test_a_bug_of_a_metric_fails_its_clips_by_the_name_of_its_plugin(evaluate, p
         assert each["message"].endswith(f", in {OWNER}")
 
 
-WHY = "no plugin offers it in a process of its own (plugin 'bad': does not load: ImportError: not here)"
+WHY = "no plugin offers it in a worker process (plugin 'bad': does not load: ImportError: not here)"
 
 
 def test_a_plugin_that_loads_in_no_other_process_is_missing_there(evaluate):
