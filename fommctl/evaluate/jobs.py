@@ -117,7 +117,7 @@ class Worker:
     def _scoring(
         self, job: Job, metrics: Mapping[str, tuple[MetricSpec, Metric]], report: Progress
     ) -> tuple[ClipScoring, int, FrameStream]:
-        """Score the whole clip with these metrics; also return the number of frames, and the stream for its warnings."""
+        """Score the whole clip with these metrics; also return the number of frames, and the stream."""
         model, task = self._setup.models[job.model], job.task
         engine = None if self.config.finished else self._loaded(job.model)
         stream = open_stream(self.config, task, job.model, engine)
@@ -130,7 +130,7 @@ class Worker:
                     describe_clip = partial(
                         self._sources.clip, task=task, rate=stream.rate, size=(width, height), engine=engine
                     )
-                    scoring = ClipScoring(metrics, describe_clip, self._host)
+                    scoring = ClipScoring(metrics, describe_clip)
                 scoring.add(batch)
                 writer.add(batch.chunk.prediction)
                 frames += len(batch.chunk)

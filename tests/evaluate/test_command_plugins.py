@@ -107,7 +107,7 @@ def test_a_report_is_not_replaced_by_one_without_numbers(evaluate, run_cli, tmp_
     files = ("--pred", tmp_path / "pred", "--truth", tmp_path / "truth", "-o", tmp_path / "out")
     result = run_cli("evaluate", *files, "--metrics", "ones", "--workers", "0", "--no-videos", "--json")
     assert result.code == 6
-    assert any("the report of an earlier run stays" in warning for warning in result.json()["warnings"])
+    assert any("the report of an earlier run was kept" in warning for warning in result.json()["warnings"])
     assert written() == before
 
 
