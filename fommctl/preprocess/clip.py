@@ -163,7 +163,8 @@ def _times(record: ClipRecord) -> tuple[Fraction, Fraction | None]:
     end."""
     start, end = record.start or 0.0, record.end
     if not math.isfinite(start) or start < 0 or (end is not None and not start < end < math.inf):
-        raise InputError(f"invalid times: {start} to {end} s", "The end must be after the start.")
+        stop = "the end" if end is None else f"{end} s"
+        raise InputError(f"invalid times: {start} s to {stop}", "The start must be 0 or more, and the end after it.")
     return max(Fraction(0), Fraction(start) - SLACK), None if end is None else Fraction(end) - SLACK
 
 

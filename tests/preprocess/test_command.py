@@ -250,7 +250,7 @@ def test_nothing_that_could_be_made_is_an_error(run_cli, tmp_path, planned):
         (["planned", "RAW", "-o", "FULL"], 2, "is not empty and contains no data set made by preprocess", "-o"),
         (["planned", "RAW", "-o", "FULL/file"], 3, "the output is not a folder", "-o"),
         (["planned", "RAW", "-o", "FULL/file/out"], 3, "cannot make the folder", "-o"),
-        (["synthetic", "-o", "OTHER"], 2, "OTHER contains the data set 'planned'", "its own folder"),
+        (["synthetic", "-o", "OTHER"], 2, "OTHER contains the data set 'planned'", "a separate folder"),
         (["planned", "RAW", "-o", "OUT", "--format", "avi"], 2, "--format cannot be 'avi'", "mp4, mov, mkv"),
         (["planned", "RAW", "-o", "OUT", "--format", "nmp4"], 2, "--format cannot be 'nmp4'", "Did you mean mp4?"),
         (["planned", "RAW", "-o", "OUT", "--fit", "x"], 2, "--fit cannot be 'x'", "pad, crop, stretch"),
